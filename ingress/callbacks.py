@@ -1,0 +1,137 @@
+"""`GET|POST /callbacks/{source}`: from an HTTP request to a durable raw event, or a clear refusal."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from hashlib import sha256
+from urllib.parse import unquote
+
+import orjson
+from aiohttp import web
+
+from ingress.group_commit import GroupCommit
+from ingress.spool import Spooled
+from shared import metrics
+from shared.adapter import take_secret
+from shared.callback import parse_callback
+from shared.errors import InvalidCallbackError, SpoolUnavailableError
+from shared.events import CallbackEvent, encode, join
+from shared.facts import rfc3339
+from shared.ids import SourceName
+from shared.log import get_logger
+from shared.sources import Source, Sources
+from shared.topology import CALLBACKS_DEAD
+
+log = get_logger(__name__)
+
+PATH = "/callbacks/"
+REQUEST_LINE_BYTES = 8192
+_HTTP_VERSION_BYTES = len("  HTTP/1.1")
+_RETRY_AFTER_S = "2"
+
+Send = Callable[[Spooled], Awaitable[None]]
+
+
+def _digest(secret: str) -> bytes:
+    return sha256(secret.encode("utf-8", "surrogatepass")).digest()
+
+
+class Door:
+    """Answers callbacks of known sources; everything else is refused."""
+
+    def __init__(self, sources: Sources, commit: GroupCommit, send: Send) -> None:
+        """Take the sources, where good callbacks wait to be durable, and how a refused one is kept."""
+        self._sources = sources
+        self._commit = commit
+        self._send = send
+        # Digests have one length, so the comparison takes one time.
+        self._digests = {name: _digest(s.secret.get_secret_value()) for name, s in sources.items() if s.secret}
+        self._accepted = {name: metrics.CALLBACKS.labels(name, "accepted") for name in sources}
+
+    async def answer(self, request: web.BaseRequest) -> web.Response:
+        """Answer one request. 200 only once the callback is durable."""
+        target = request.raw_path
+        if len(request.method) + len(target) + _HTTP_VERSION_BYTES > REQUEST_LINE_BYTES:
+            return refuse(414, "URI Too Long", f"A request line has at most {REQUEST_LINE_BYTES} bytes.")
+        path, _, query = target.partition("?")
+        source = self._source(path)
+        if source is None:
+            return refuse(404, "Not Found", "There is no such source; callbacks go to /callbacks/<source>.")
+        if request.method == "POST":
+            query = await _with_form(request, query)
+        elif request.method != "GET":
+            response = refuse(405, "Method Not Allowed", "Callbacks are GET or POST requests.")
+            response.headers["Allow"] = "GET, POST"
+            return response
+        return await self._accept(source, query)
+
+    def _source(self, path: str) -> Source | None:
+        if not path.startswith(PATH):
+            return None
+        name = path[len(PATH) :]
+        return self._sources.get(SourceName(unquote(name) if "%" in name else name))
+
+    async def _accept(self, source: Source, query: str) -> web.Response:
+        secret, query = take_secret(query)
+        expected = self._digests.get(source.name)
+        if expected is not None and not hmac.compare_digest(_digest(secret or ""), expected):
+            metrics.CALLBACKS.labels(source.name, "wrong_secret").inc()
+            return _problem(401, "Unauthorized", "The parameter token is missing or wrong.")
+        event = CallbackEvent(source.name, rfc3339(datetime.now(UTC)), query)
+        try:
+            parse_callback(source.adapter, query)
+        except InvalidCallbackError as error:
+            return await self._keep_refused(event, error)
+        try:
+            await self._commit.submit(encode(event))
+        except SpoolUnavailableError as error:
+            return _unavailable(source.name, error)
+        self._accepted[source.name].inc()
+        return web.Response(body=b"accepted\n", content_type="text/plain")
+
+    async def _keep_refused(self, event: CallbackEvent, error: InvalidCallbackError) -> web.Response:
+        """Refuse what can never be folded as it stands, but keep it: a corrected adapter link can redrive it."""
+        headers: dict[str, str | int] = {
+            "reason": "invalid_callback",
+            "detail": f"{error} (value {error.masked_value})" if error.masked_value else str(error),
+            "first_seen": event.received_at,
+        }
+        try:
+            await self._send(Spooled("", CALLBACKS_DEAD, headers, join([encode(event)])))
+        except SpoolUnavailableError as unavailable:
+            return _unavailable(event.source, unavailable)
+        metrics.CALLBACKS.labels(event.source, "invalid").inc()
+        metrics.DEAD_LETTERS.labels(CALLBACKS_DEAD, "invalid_callback").inc()
+        log.warning("callback_refused", source=event.source, parameter=error.parameter, problem=error.problem)
+        more = {"parameter": error.parameter, "value": error.masked_value}
+        return _problem(400, "Invalid callback", f"The {error}.", more)
+
+
+async def _with_form(request: web.BaseRequest, query: str) -> str:
+    """Add the parameters of a form body to those of the query string."""
+    if not request.can_read_body or request.content_type != "application/x-www-form-urlencoded":
+        return query
+    form = (await request.read()).decode("ascii", "replace").strip()
+    return f"{query}&{form}" if query and form else query or form
+
+
+def refuse(status: int, title: str, detail: str) -> web.Response:
+    """Refuse a request that named no known source, and count it."""
+    metrics.REQUESTS_REFUSED.labels(str(status)).inc()
+    return _problem(status, title, detail)
+
+
+def _unavailable(source: str, error: SpoolUnavailableError) -> web.Response:
+    metrics.CALLBACKS.labels(source, "unavailable").inc()
+    log.error("callback_not_taken", source=source, detail=str(error))
+    response = _problem(503, "Service Unavailable", "Neither the broker nor the local spool can take the callback now.")
+    response.headers["Retry-After"] = _RETRY_AFTER_S
+    return response
+
+
+def _problem(status: int, title: str, detail: str, more: dict[str, str] | None = None) -> web.Response:
+    """Write an error as problem details (RFC 9457)."""
+    body = orjson.dumps({"type": "about:blank", "title": title, "status": status, "detail": detail} | (more or {}))
+    return web.Response(status=status, body=body, content_type="application/problem+json")

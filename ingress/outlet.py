@@ -1,0 +1,110 @@
+"""Where accepted callbacks go: confirmed by the broker, or fsynced in the spool until the broker can take them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import NoReturn
+
+from ingress.spool import Spool, Spooled
+from shared import metrics
+from shared.broker import Message, Publisher
+from shared.crash import crash_point
+from shared.errors import BrokerUnavailableError, SpoolUnavailableError
+from shared.events import join
+from shared.log import get_logger
+from shared.topology import CALLBACKS
+
+log = get_logger(__name__)
+
+# After a failed publish the broker is left alone for so long: a blocked one costs each batch the whole timeout.
+_HOLD_OFF_S = 1.0
+_DRAIN_ROWS = 50
+_LOOK_AGAIN_S = 2.0
+
+
+class Outlet:
+    """Makes messages durable: broker first, spool when the broker is away; and empties the spool."""
+
+    def __init__(self, publisher: Publisher, spool: Spool) -> None:
+        self._publisher = publisher
+        self._spool = spool
+        self._hold_off_until = 0.0
+
+    async def write(self, events: Sequence[bytes]) -> None:
+        """Make a batch of encoded events durable.
+
+        Raises:
+            SpoolUnavailableError: neither the broker nor the spool could take it.
+        """
+        metrics.BATCH_EVENTS.observe(len(events))
+        await self.send(Spooled(CALLBACKS, "", {}, join(events)))
+
+    async def send(self, message: Spooled) -> None:
+        """Make one message durable; raises SpoolUnavailableError as `write` does."""
+        if self._publisher.is_up and time.monotonic() >= self._hold_off_until:
+            try:
+                await self._publish(message)
+            except BrokerUnavailableError as error:
+                self._hold_off_until = time.monotonic() + _HOLD_OFF_S
+                log.warning("publish_failed", detail=str(error))
+            else:
+                return
+        await self._spool.add([message])
+        metrics.SPOOLED.inc()
+
+    async def _publish(self, message: Spooled) -> None:
+        started = time.perf_counter()
+        await self._publisher.publish(_fresh(message))
+        metrics.PUBLISH_SECONDS.observe(time.perf_counter() - started)
+        crash_point("ingress.confirmed")
+
+    async def problems(self) -> list[str]:
+        """Say what keeps ingress from taking callbacks: nothing while either the broker or the spool can."""
+        if self._publisher.is_up:
+            return []
+        try:
+            await self._spool.check()
+        except SpoolUnavailableError as error:
+            return ["RabbitMQ is not connected", str(error)]
+        return []
+
+    async def drain(self) -> NoReturn:
+        """Move the spool to the broker, oldest first, whenever both are there. Run it as a task."""
+        while True:
+            await self._publisher.wait_up()
+            async with self._spool.drain_lock() as is_ours:
+                if is_ours:
+                    await self._drain_all()
+            self._spool.added.clear()
+            # Also without a sign: another process may have written the file, or left it behind.
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._spool.added.wait(), _LOOK_AGAIN_S)
+
+    async def _drain_all(self) -> None:
+        try:
+            total = await self._spool.count()
+            metrics.SPOOL_MESSAGES.set(total)
+            if total:
+                log.info("spool_drain", messages=total)
+            while rows := await self._spool.oldest(_DRAIN_ROWS):
+                for number, message in rows:
+                    await self._publisher.publish(_fresh(message))
+                    await self._spool.remove([number])
+            metrics.SPOOL_MESSAGES.set(0)
+            if total:
+                self._hold_off_until = 0.0
+                log.info("spool_drained", messages=total)
+        except BrokerUnavailableError as error:
+            log.warning("spool_drain_interrupted", detail=str(error))
+            await asyncio.sleep(_HOLD_OFF_S)
+        except SpoolUnavailableError as error:
+            log.warning("spool_unreadable", detail=str(error))
+            await asyncio.sleep(_HOLD_OFF_S)
+
+
+def _fresh(message: Spooled) -> Message:
+    return Message(message.exchange, message.routing_key, message.body, uuid.uuid4().hex, headers=message.headers)

@@ -1,0 +1,67 @@
+"""The public HTTP server: aiohttp's low-level one, since there is one route and its errors must not quote requests."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from aiohttp import web
+from aiohttp.http_exceptions import LineTooLong
+from aiohttp.web_protocol import RequestHandler
+
+from ingress.callbacks import REQUEST_LINE_BYTES, Door, refuse
+from shared.health import listen
+from shared.log import get_logger
+
+log = get_logger(__name__)
+
+# Longer than the idle time-out of the load balancer in front (60 s is common), so that the balancer closes first.
+_KEEPALIVE_S = 75
+# A callback's request line holds the secret: nothing may write it.
+_NO_LOG = logging.getLogger("callfold.access")
+_NO_LOG.disabled = True
+
+
+class _Protocol(RequestHandler):
+    """Answers what the HTTP parser refused. The library's own error page and log line quote the request, secret included."""
+
+    def handle_error(
+        self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
+    ) -> web.StreamResponse:
+        del request, message
+        if isinstance(exc, LineTooLong):
+            response = refuse(414, "URI Too Long", f"A request line has at most {REQUEST_LINE_BYTES} bytes.")
+        elif status < 500:  # noqa: PLR2004 - the class of client errors
+            response = refuse(status, "Bad Request", "This is not a valid HTTP request.")
+        else:
+            log.error("request_failed", error=type(exc).__name__ if exc else None)
+            response = refuse(status, "Internal Server Error", "The request failed; the log has more.")
+        response.force_close()
+        return response
+
+
+class _Server(web.Server):
+    def __call__(self) -> _Protocol:
+        return _Protocol(
+            self,
+            loop=self._loop,
+            access_log=_NO_LOG,
+            keepalive_timeout=_KEEPALIVE_S,
+            # A little above our own limit, so that lines just over it get our answer and far longer ones the parser's.
+            max_line_size=2 * REQUEST_LINE_BYTES,
+            auto_decompress=False,
+        )
+
+
+@asynccontextmanager
+async def serving(door: Door, host: str, port: int, *, shutdown_timeout_s: float) -> AsyncIterator[int]:
+    """Serve callbacks; yields the port. On exit stops accepting, then finishes what is in flight."""
+    runner = web.ServerRunner(_Server(door.answer), shutdown_timeout=shutdown_timeout_s)
+    await runner.setup()
+    try:
+        got = await listen(runner, host, port)
+        log.info("ingress_listening", host=host, port=got)
+        yield got
+    finally:
+        await runner.cleanup()

@@ -1,0 +1,60 @@
+"""The ingress process, put together. Nested contexts: what is entered last is closed first."""
+
+from __future__ import annotations
+
+import asyncio
+
+from ingress.callbacks import Door
+from ingress.group_commit import GroupCommit
+from ingress.outlet import Outlet
+from ingress.server import serving
+from ingress.spool import Spool
+from shared.broker import BrokerAddress, Publisher
+from shared.errors import ConfigError
+from shared.health import private_port
+from shared.log import get_logger
+from shared.process import background, instance_name
+from shared.settings import LOOPBACK, Settings
+from shared.sources import Sources
+from shared.topology import topology
+
+log = get_logger(__name__)
+
+
+async def serve(settings: Settings, stop: asyncio.Event) -> None:
+    """Take callbacks until `stop` is set; then readiness off, a pause for load balancers, finish, close.
+
+    Raises:
+        ConfigError: a source, port, spool or the broker's topology cannot work as configured.
+    """
+    sources = settings.load_sources()
+    _refuse_open_door(settings, sources)
+    address = BrokerAddress(settings.amqp_urls, topology(settings.recording_retry_seconds), instance_name("ingress"))
+    publisher = Publisher(address, timeout_s=settings.publish_timeout_seconds)
+    async with Spool(settings.spool_dir, max_bytes=settings.spool_max_bytes) as spool:
+        outlet = Outlet(publisher, spool)
+        commit = GroupCommit(outlet.write)
+        door = Door(sources, commit, outlet.send)
+
+        async def problems() -> list[str]:
+            return ["shutting down"] if stop.is_set() else await outlet.problems()
+
+        async with (
+            private_port(settings.metrics_host, settings.metrics_port, problems),
+            background(publisher.run(), outlet.drain(), commit.run()),
+            serving(door, settings.ingress_host, settings.ingress_port, shutdown_timeout_s=settings.shutdown_timeout_seconds),
+        ):
+            await stop.wait()
+            log.info("draining", seconds=settings.drain_seconds)
+            await asyncio.sleep(settings.drain_seconds)
+
+
+def _refuse_open_door(settings: Settings, sources: Sources) -> None:
+    if settings.ingress_host in LOOPBACK:
+        return
+    for source in sources.values():
+        if source.secret is None:
+            raise ConfigError(
+                f"Source {source.name} has no secret: without one ingress listens on loopback only, "
+                f"not on {settings.ingress_host}. Set its secret in the sources file."
+            )

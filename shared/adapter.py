@@ -1,0 +1,180 @@
+"""Adapter links: from the link pasted into FocalScope to the meaning of each query parameter.
+
+A FocalScope URL adapter is a link whose parameter values are placeholders, `{{CallID}}`. Names are free; the placeholder
+behind a name gives its meaning (vendor articles "Integration - Call API" and "Integration - Call Events").
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from urllib.parse import parse_qsl, quote, unquote_plus, urlsplit
+
+from shared.errors import ConfigError, InvalidCallbackError
+
+SECRET_PARAMETER = "token"  # noqa: S105 - the parameter's name, not a secret
+MASK = "***"
+
+
+class Placeholder(StrEnum):
+    """Every placeholder the vendor documents, in the order of a link made by `callfold adapter-link`."""
+
+    CALL_TYPE_NAME = "CallTypeName"
+    CALL_TYPE_CODE = "CallTypeCode"
+    EVENT_NAME = "DialApiEventName"
+    EVENT_CODE = "DialApiEventCode"
+    CALL_ID = "CallID"
+    REQUEST_ID = "DialApiRequestID"
+    GUID = "CallUUID"
+    STARTED = "StartTimestampUTC"
+    PICKED_UP = "PickupTimestampUTC"
+    ENDED = "EndTimestampUTC"
+    TOTAL_WAIT_MS = "TotalWaitTimeMs"
+    IS_ANSWERED = "IsCallAnswered"
+    IS_RECORDED = "IsCallRecorded"
+    RECORDING_URL = "RecordingURL"
+    CALLER_ID = "CallerID"
+    DID = "DID"
+    AGENT_EXTENSION = "ResponderAgentExt"
+    AGENT = "ResponderAgent"
+    USER_ID = "ResponderUserID"
+    USER_NAME = "ResponderUserName"
+    QUEUE = "LastQueueName"
+
+
+PARAMETER_NAMES: Mapping[Placeholder, str] = {
+    Placeholder.CALL_TYPE_NAME: "CallType",
+    Placeholder.EVENT_NAME: "Event",
+    Placeholder.EVENT_CODE: "EventCode",
+    Placeholder.REQUEST_ID: "RequestID",
+    Placeholder.GUID: "Guid",
+}
+"""Names the vendor's sample uses where they differ from the placeholder's own."""
+
+SAMPLE_LINK = (
+    "https://test/identity.asp?CallType={{CallTypeName}}&Event={{DialApiEventName}}&CallID={{CallID}}"
+    "&RequestID={{DialApiRequestID}}&EventCode={{DialApiEventCode}}&IsCallRecorded={{IsCallRecorded}}&Guid={{CallUUID}}"
+)
+"""The vendor's sample adapter: what the source `default` uses when no sources file is given."""
+
+_PLACEHOLDER = re.compile(r"\{\{\s*([A-Za-z][A-Za-z0-9_]*)\s*\}\}")
+
+
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """What each query parameter of a link means.
+
+    Attributes:
+        meanings: parameter name to placeholder name; placeholders we do not know are kept by their name.
+        constants: parameters with a fixed value, the secret left out.
+        secret: the constant parameter `token`, if the link has one.
+    """
+
+    meanings: Mapping[str, str]
+    constants: Mapping[str, str] = field(default_factory=dict)
+    secret: str | None = field(default=None, repr=False)
+
+    def parameter(self, placeholder: Placeholder) -> str | None:
+        """Name the parameter that carries a placeholder, for people who read an error."""
+        return next((name for name, meaning in self.meanings.items() if meaning == placeholder), None)
+
+
+def parse_link(link: str) -> Adapter:
+    """Read an adapter link.
+
+    Raises:
+        ConfigError: the link has no query, a parameter twice or mixed with text, or lacks what every callback must tell.
+    """
+    pairs = parse_qsl(urlsplit(link.strip()).query, keep_blank_values=True)
+    if not pairs:
+        raise ConfigError("The adapter link has no parameters: expected a link like " + SAMPLE_LINK)
+    meanings: dict[str, str] = {}
+    constants: dict[str, str] = {}
+    for name, value in pairs:
+        if name in meanings or name in constants:
+            raise ConfigError(f"The adapter link has the parameter {name} twice.")
+        placeholder = _PLACEHOLDER.fullmatch(value.strip())
+        if placeholder:
+            meanings[name] = placeholder[1]
+        elif _PLACEHOLDER.search(value):
+            raise ConfigError(f"The adapter link's parameter {name} mixes text and placeholder; give each its own parameter.")
+        else:
+            constants[name] = value
+    _require(meanings)
+    return Adapter(meanings, constants, secret=constants.pop(SECRET_PARAMETER, None))
+
+
+def _require(meanings: Mapping[str, str]) -> None:
+    present = set(meanings.values())
+    needed: tuple[tuple[Placeholder, ...], ...] = (
+        (Placeholder.CALL_TYPE_NAME, Placeholder.CALL_TYPE_CODE),
+        (Placeholder.EVENT_NAME, Placeholder.EVENT_CODE),
+        (Placeholder.CALL_ID,),
+    )
+    missing = [" or ".join(f"{{{{{p}}}}}" for p in choice) for choice in needed if not present.intersection(choice)]
+    if missing:
+        raise ConfigError(f"The adapter link lacks {', '.join(missing)}: without it a callback cannot be tied to a call.")
+    doubled = sorted({p for p in present if p in set(Placeholder) and list(meanings.values()).count(p) > 1})
+    if doubled:
+        raise ConfigError(f"The adapter link has the placeholder {doubled[0]} in more than one parameter.")
+
+
+def make_link(base_url: str, source: str, secret: str | None) -> str:
+    """Write the link to paste into FocalScope: every documented placeholder, and the secret where there is one."""
+    parts = [f"{SECRET_PARAMETER}={quote(secret, safe='')}"] if secret else []
+    parts += [f"{PARAMETER_NAMES.get(p, str(p))}={{{{{p}}}}}" for p in Placeholder]
+    return f"{base_url.rstrip('/')}/callbacks/{quote(source)}?{'&'.join(parts)}"
+
+
+def take_secret(query: str) -> tuple[str | None, str]:
+    """Split a raw query string into the secret (first `token`, decoded) and the rest, byte for byte."""
+    if SECRET_PARAMETER not in query and "%" not in query:
+        return None, query
+    secret: str | None = None
+    kept: list[str] = []
+    for part in query.split("&"):
+        name, _, value = part.partition("=")
+        if name == SECRET_PARAMETER or ("%" in name and unquote_plus(name) == SECRET_PARAMETER):
+            secret = unquote_plus(value) if secret is None else secret
+        else:
+            kept.append(part)
+    return secret, "&".join(kept)
+
+
+def read_query(adapter: Adapter, query: str) -> dict[str, str]:
+    """Read a raw query string into placeholder name -> decoded value; what is empty or not in the adapter is left out.
+
+    Raises:
+        InvalidCallbackError: a parameter of the adapter came twice with different values, or is not UTF-8.
+    """
+    values: dict[str, str] = {}
+    meanings = adapter.meanings
+    for part in query.split("&"):
+        name, _, value = part.partition("=")
+        if "%" in name or "+" in name:
+            name = unquote_plus(name)
+        meaning = meanings.get(name)
+        if meaning is None or not value:
+            continue
+        if "%" in value or "+" in value:
+            value = _decode(name, value)
+        if values.setdefault(meaning, value) != value:
+            raise InvalidCallbackError(name, value, "came twice with different values")
+    return values
+
+
+def _decode(name: str, value: str) -> str:
+    try:
+        return unquote_plus(value, errors="strict")
+    except UnicodeDecodeError:
+        raise InvalidCallbackError(name, value, "is not percent-encoded UTF-8") from None
+
+
+_CREDENTIAL = re.compile(r"((?:^|[?&\s\"']|%3[fF]|%26)(?:token|sectok)(?:=|%3[dD]))(?:(?!%26)[^&\s\"'#])*", re.IGNORECASE)
+
+
+def mask_credentials(text: str) -> str:
+    """Mask the values of `token` and `sectok` wherever they stand in a link or query, percent-encoded ones included."""
+    return _CREDENTIAL.sub(rf"\1{MASK}", text)

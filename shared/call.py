@@ -1,0 +1,322 @@
+"""The call, as a pure function of its facts: legs, status, outcome and why it counts as complete.
+
+All telephony lives here. No I/O and no clock: "now" is the fact `>clock`. When a call is complete:
+
+| facts | rule |
+|---|---|
+| agent leg missed, no dialed leg | complete at once: agent_missed |
+| dialed leg missed, agent leg ended | complete: dialed_missed |
+| dialed leg picked up and ended, agent leg ended | complete: answered |
+| agent picked up and hung up, no dialed leg | after the settle time: agent_hung_up |
+| a leg with hangup, but neither pickup nor missed | after the settle time it counts as missed, inferred |
+| a dialed leg exists, the agent's pickup was lost | the agent leg counts as picked up, inferred |
+| one leg ended, another silent | after the leg grace time: not complete, timeout |
+| no event for the maximum call time | not complete, timeout |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from enum import StrEnum
+
+from shared.callback import CallType, LegEvent
+from shared.facts import AT, CLOCK, DIAL, FIELD, GUID, LEG, RECORDED, URL
+from shared.ids import CallKey
+
+
+class LegState(StrEnum):
+    """Where a leg stands."""
+
+    RINGING = "ringing"
+    TALKING = "talking"
+    ENDED = "ended"
+    MISSED = "missed"
+
+
+class Status(StrEnum):
+    """Where a call stands; only a complete call has an outcome and is published."""
+
+    RINGING = "ringing"
+    TALKING = "talking"
+    ENDING = "ending"
+    COMPLETE = "complete"
+
+
+class Outcome(StrEnum):
+    """How a call ended."""
+
+    ANSWERED = "answered"
+    DIALED_MISSED = "dialed_missed"
+    AGENT_MISSED = "agent_missed"
+    AGENT_HUNG_UP = "agent_hung_up"
+    MISSED = "missed"
+    UNKNOWN = "unknown"
+
+
+class CloseReason(StrEnum):
+    """What made a call count as complete."""
+
+    HANGUP = "hangup"
+    MISSED = "missed"
+    SETTLED = "settled"
+    TIMEOUT = "timeout"
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How long to wait for callbacks that may never come, in seconds."""
+
+    settle_s: float = 10
+    leg_grace_s: float = 120
+    max_call_s: float = 4 * 3600
+
+
+@dataclass(frozen=True, slots=True)
+class Leg:
+    """One phone that rang. Times are RFC 3339 UTC with microseconds, or None where nothing told them.
+
+    Attributes:
+        inferred: the state follows from other facts, since the event that would tell it did not come.
+        recording_url: RecordingURL as sent; a credential.
+        fields: every other adapter value by its placeholder name.
+    """
+
+    call_type: CallType
+    call_id: str
+    first_seen_at: str
+    state: LegState
+    guid: str | None = None
+    inferred: bool = False
+    started_at: str | None = None
+    picked_up_at: str | None = None
+    missed_at: str | None = None
+    hung_up_at: str | None = None
+    recorded: bool = False
+    recording_url: str | None = field(default=None, repr=False)
+    fields: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def is_over(self) -> bool:
+        return self.missed_at is not None or self.hung_up_at is not None
+
+    @property
+    def is_ambiguous(self) -> bool:
+        """Hung up, and nothing tells whether anybody had picked up."""
+        return self.hung_up_at is not None and self.state is LegState.RINGING
+
+    @property
+    def was_answered(self) -> bool:
+        return self.state in (LegState.TALKING, LegState.ENDED)
+
+
+@dataclass(frozen=True, slots=True)
+class Closing:
+    """How and why a call is over. `complete` is false where a timer decided it for want of events."""
+
+    outcome: Outcome
+    reason: CloseReason
+
+    @property
+    def complete(self) -> bool:
+        return self.reason is not CloseReason.TIMEOUT
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A call as its facts tell it. `closing` is None while it is open; durations are seconds or None."""
+
+    key: CallKey
+    status: Status
+    closing: Closing | None
+    agent: Leg | None
+    dialed: Leg | None
+    other_legs: tuple[Leg, ...]
+    started_at: str
+    answered_at: str | None
+    ended_at: str | None
+    last_event_at: str
+    ring_seconds: float | None
+    talk_seconds: float | None
+    dial: Mapping[str, str]
+
+    @property
+    def legs(self) -> tuple[Leg, ...]:
+        return (*(leg for leg in (self.agent, self.dialed) if leg), *self.other_legs)
+
+    @property
+    def request_id(self) -> int | None:
+        return int(self.key.call) if self.key.call.isdigit() else None
+
+
+def derive(key: CallKey, facts: Mapping[str, str], policy: Policy) -> Call:
+    """Fold the facts of one call into the call."""
+    legs = sorted((_leg(*named) for named in _leg_facts(facts).items()), key=lambda leg: (leg.first_seen_at, leg.call_id))
+    clock = facts[CLOCK]
+    last_event_at = max((leg_time for leg_time in _receipts(facts)), default=facts.get(DIAL, clock))
+    quiet_s = _seconds(last_event_at, clock) or 0.0
+    is_dialed = key.call.isdigit()
+    legs = [_infer(leg, legs, settled=quiet_s >= policy.settle_s, is_dialed=is_dialed) for leg in legs]
+    closing = _closing(legs, quiet_s, policy, is_dialed=is_dialed)
+    return _assemble(key, legs, closing, facts, last_event_at)
+
+
+def _receipts(facts: Mapping[str, str]) -> list[str]:
+    events = set(LegEvent)
+    return [at for name, at in facts.items() if name == DIAL or (name.startswith(LEG) and name.rpartition(":")[2] in events)]
+
+
+def _leg_facts(facts: Mapping[str, str]) -> dict[tuple[str, str], dict[str, str]]:
+    legs: dict[tuple[str, str], dict[str, str]] = {}
+    for name, value in facts.items():
+        if name.startswith(LEG):
+            _, call_type, call_id, what = name.split(":", 3)
+            legs.setdefault((call_type, call_id), {})[what] = value
+    return legs
+
+
+def _leg(identity: tuple[str, str], told: Mapping[str, str]) -> Leg:
+    """Read one leg from what was told of it alone."""
+    call_type, call_id = identity
+    receipts = [told[event] for event in LegEvent if event in told]
+    picked_up_at = told.get(AT + "pickup", told[LegEvent.PICKUP]) if LegEvent.PICKUP in told else None
+    missed_at = told.get(AT + "end", told[LegEvent.MISSED]) if LegEvent.MISSED in told else None
+    hung_up_at = told.get(AT + "end", told[LegEvent.HANGUP]) if LegEvent.HANGUP in told else None
+    is_over = missed_at is not None or hung_up_at is not None
+    state = LegState.RINGING
+    if picked_up_at is not None:
+        state = LegState.ENDED if is_over else LegState.TALKING
+    elif missed_at is not None:
+        state = LegState.MISSED
+    return Leg(
+        call_type=CallType(call_type),
+        call_id=call_id,
+        first_seen_at=min(receipts),
+        state=state,
+        guid=told.get(GUID),
+        started_at=told.get(AT + "start", told.get(LegEvent.START)),
+        picked_up_at=picked_up_at,
+        missed_at=missed_at,
+        hung_up_at=hung_up_at,
+        recorded=RECORDED in told,
+        recording_url=next((told[URL + event] for event in _LATEST_FIRST if URL + event in told), None),
+        fields=_fields(told),
+    )
+
+
+# Where events of one leg tell different values, the later event in a leg's life knows better.
+_LATEST_FIRST = (LegEvent.MISSED, LegEvent.HANGUP, LegEvent.PICKUP, LegEvent.START)
+
+
+def _fields(told: Mapping[str, str]) -> dict[str, str]:
+    fields: dict[str, str] = {}
+    for event in _LATEST_FIRST:
+        prefix = f"{FIELD}{event}."
+        for name in sorted(told):
+            if name.startswith(prefix):
+                fields.setdefault(name.removeprefix(prefix), told[name])
+    return fields
+
+
+def _infer(leg: Leg, legs: list[Leg], *, settled: bool, is_dialed: bool) -> Leg:
+    """Fill in what a lost event would have told."""
+    dialed_out = is_dialed and any(other.call_type is CallType.OUTGOING for other in legs)
+    if leg.call_type is CallType.API and leg.state is LegState.RINGING and dialed_out:
+        # FocalScope dials out only after the agent picked up.
+        return replace(leg, state=LegState.ENDED if leg.is_over else LegState.TALKING, inferred=True)
+    if leg.is_ambiguous and settled:
+        return replace(leg, state=LegState.MISSED, inferred=True)
+    return leg
+
+
+def _closing(legs: list[Leg], quiet_s: float, policy: Policy, *, is_dialed: bool) -> Closing | None:
+    """Decide whether the call is over, by its events or by its silence."""
+    by_events = _pair_closing(legs, settled=quiet_s >= policy.settle_s) if is_dialed else _single_closing(legs)
+    if by_events is not None:
+        return by_events
+    one_leg_over = any(leg.is_over for leg in legs)
+    if quiet_s >= policy.max_call_s or (one_leg_over and quiet_s >= policy.leg_grace_s):
+        return Closing(_likely_outcome(legs, is_dialed=is_dialed), CloseReason.TIMEOUT)
+    return None
+
+
+def _pair_closing(legs: list[Leg], *, settled: bool) -> Closing | None:
+    agents = [leg for leg in legs if leg.call_type is CallType.API]
+    dialed = [leg for leg in legs if leg.call_type is CallType.OUTGOING]
+    if not agents or not all(leg.is_over and not leg.is_ambiguous for leg in legs):
+        return None
+    inferred = any(leg.state is LegState.MISSED and leg.inferred for leg in legs)
+    if dialed:
+        if any(leg.was_answered for leg in dialed):
+            return Closing(Outcome.ANSWERED, CloseReason.HANGUP)
+        return Closing(Outcome.DIALED_MISSED, CloseReason.SETTLED if inferred else CloseReason.MISSED)
+    if any(leg.was_answered for leg in agents):
+        return Closing(Outcome.AGENT_HUNG_UP, CloseReason.SETTLED) if settled else None
+    return Closing(Outcome.AGENT_MISSED, CloseReason.SETTLED if inferred else CloseReason.MISSED)
+
+
+def _single_closing(legs: list[Leg]) -> Closing | None:
+    if not legs or not all(leg.is_over and not leg.is_ambiguous for leg in legs):
+        return None
+    if any(leg.was_answered for leg in legs):
+        return Closing(Outcome.ANSWERED, CloseReason.HANGUP)
+    return Closing(Outcome.MISSED, CloseReason.SETTLED if any(leg.inferred for leg in legs) else CloseReason.MISSED)
+
+
+def _likely_outcome(legs: list[Leg], *, is_dialed: bool) -> Outcome:
+    """Say what the facts allow when a timer closes the call."""
+    agents = [leg for leg in legs if leg.call_type is CallType.API]
+    far = [leg for leg in legs if leg.call_type is CallType.OUTGOING] if is_dialed else legs
+    if any(leg.was_answered for leg in far):
+        return Outcome.ANSWERED
+    if far and all(leg.state is LegState.MISSED for leg in far):
+        return Outcome.DIALED_MISSED if is_dialed else Outcome.MISSED
+    if not far and agents and all(leg.state is LegState.MISSED for leg in agents):
+        return Outcome.AGENT_MISSED
+    return Outcome.UNKNOWN
+
+
+def _assemble(key: CallKey, legs: list[Leg], closing: Closing | None, facts: Mapping[str, str], last_event_at: str) -> Call:
+    is_dialed = key.call.isdigit()
+    # The first leg of a side is the side; a later CallID there (a transfer) is kept beside it.
+    agent = next((leg for leg in legs if leg.call_type is CallType.API or not is_dialed), None)
+    dialed = next((leg for leg in legs if leg.call_type is CallType.OUTGOING and is_dialed), None)
+    answering = dialed if is_dialed else agent
+    answered_at = answering.picked_up_at if answering else None
+    ends = [at for leg in legs for at in (leg.hung_up_at, leg.missed_at) if at]
+    rang_at = (dialed.started_at or (agent.picked_up_at if agent else None)) if dialed else (agent.started_at if agent else None)
+    over_at = min((at for leg in (agent, dialed) if leg and (at := leg.hung_up_at)), default=None)
+    starts = [at for leg in legs for at in (leg.started_at, leg.picked_up_at, leg.first_seen_at) if at]
+    return Call(
+        key=key,
+        status=_status(legs, closing),
+        closing=closing,
+        agent=agent,
+        dialed=dialed,
+        other_legs=tuple(leg for leg in legs if leg is not agent and leg is not dialed),
+        started_at=min([*starts, facts[DIAL]] if DIAL in facts else starts, default=facts[CLOCK]),
+        answered_at=answered_at,
+        ended_at=max(ends, default=None) if closing else None,
+        last_event_at=last_event_at,
+        ring_seconds=_seconds(rang_at, answered_at),
+        talk_seconds=_seconds(answered_at, over_at),
+        dial={name.partition(".")[2]: value for name, value in facts.items() if name.startswith(DIAL + ".")},
+    )
+
+
+def _status(legs: list[Leg], closing: Closing | None) -> Status:
+    if closing:
+        return Status.COMPLETE
+    if any(leg.is_over for leg in legs):
+        return Status.ENDING
+    if any(leg.state is LegState.TALKING for leg in legs):
+        return Status.TALKING
+    return Status.RINGING
+
+
+def _seconds(since: str | None, until: str | None) -> float | None:
+    """Seconds between two times; None where one is unknown or they contradict each other."""
+    if since is None or until is None or until < since:
+        return None
+    return (datetime.fromisoformat(until) - datetime.fromisoformat(since)).total_seconds()

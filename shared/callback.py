@@ -1,0 +1,149 @@
+"""One callback, understood: call type, event, ids and what else the adapter told, checked value by value."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TypeVar
+
+from shared.adapter import Adapter, Placeholder, read_query
+from shared.errors import InvalidCallbackError
+
+
+class CallType(StrEnum):
+    """What kind of call a leg is (`CallTypeName`)."""
+
+    INCOMING = "Incoming"
+    OUTGOING = "Outgoing"
+    INTERNAL = "Internal"
+    LOGIN = "Login"
+    API = "API"
+    CONFERENCE = "Conference"
+
+
+class LegEvent(StrEnum):
+    """What happened to a leg (`DialApiEventName`)."""
+
+    START = "start"
+    HANGUP = "hangup"
+    PICKUP = "pickup"
+    MISSED = "missed"
+
+
+CALL_TYPE_CODES: Mapping[str, CallType] = {str(code): kind for code, kind in enumerate(CallType, start=1)}
+EVENT_CODES: Mapping[str, LegEvent] = {str(code): event for code, event in enumerate(LegEvent)}
+_CALL_TYPE_NAMES: Mapping[str, CallType] = {name: kind for kind in CallType for name in (kind.value, kind.value.lower())}
+_EVENT_NAMES: Mapping[str, LegEvent] = {name: e for e in LegEvent for name in (e.value, e.value.upper(), e.value.title())}
+_BITS: Mapping[str, bool] = {"1": True, "0": False}
+
+_INTEGER = re.compile(r"[0-9]{1,18}", re.ASCII)
+# FocalScope's GUIDs carry no RFC 4122 version, so only their shape is checked.
+_GUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+
+UNDERSTOOD = frozenset(
+    {
+        Placeholder.CALL_TYPE_NAME,
+        Placeholder.CALL_TYPE_CODE,
+        Placeholder.EVENT_NAME,
+        Placeholder.EVENT_CODE,
+        Placeholder.CALL_ID,
+        Placeholder.REQUEST_ID,
+        Placeholder.GUID,
+        Placeholder.IS_RECORDED,
+    },
+)
+"""Placeholders with an attribute of their own in `Callback`; all others are its `extras`."""
+
+_Known = TypeVar("_Known")
+
+
+@dataclass(frozen=True, slots=True)
+class Callback:
+    """A callback that can be folded. `extras` holds every other value that was sent, by placeholder name."""
+
+    call_type: CallType
+    event: LegEvent
+    call_id: str
+    request_id: int | None
+    guid: str | None
+    recorded: bool
+    extras: Mapping[str, str]
+
+
+def parse_callback(adapter: Adapter, query: str) -> Callback:
+    """Read and check the query string of a callback (secret already taken out).
+
+    Raises:
+        InvalidCallbackError: names the parameter that cannot be folded as it stands.
+    """
+    values = read_query(adapter, query)
+    call_id = values.get(Placeholder.CALL_ID)
+    if call_id is None:
+        raise _missing(adapter, Placeholder.CALL_ID)
+    request_id = values.get(Placeholder.REQUEST_ID)
+    guid = values.get(Placeholder.GUID)
+    return Callback(
+        call_type=_named(
+            adapter,
+            values,
+            (Placeholder.CALL_TYPE_NAME, _CALL_TYPE_NAMES),
+            (Placeholder.CALL_TYPE_CODE, CALL_TYPE_CODES),
+        ),
+        event=_named(adapter, values, (Placeholder.EVENT_NAME, _EVENT_NAMES), (Placeholder.EVENT_CODE, EVENT_CODES)),
+        call_id=str(_integer(adapter, Placeholder.CALL_ID, call_id)),
+        request_id=None if request_id is None else _integer(adapter, Placeholder.REQUEST_ID, request_id),
+        guid=None if guid is None else _guid(adapter, guid),
+        recorded=_bit(adapter, Placeholder.IS_RECORDED, values),
+        extras={name: value for name, value in values.items() if name not in UNDERSTOOD},
+    )
+
+
+def _named(
+    adapter: Adapter,
+    values: Mapping[str, str],
+    by_name: tuple[Placeholder, Mapping[str, _Known]],
+    by_code: tuple[Placeholder, Mapping[str, _Known]],
+) -> _Known:
+    """Look a value up by its name, else by its code; where both are sent the name counts."""
+    for placeholder, known in (by_name, by_code):
+        text = values.get(placeholder)
+        if text is None:
+            continue
+        found = known.get(text)
+        if found is None:
+            problem = f"is none of {', '.join(dict.fromkeys(str(value) for value in known.values()))}"
+            raise InvalidCallbackError(_name(adapter, placeholder), text, problem)
+        return found
+    raise _missing(adapter, by_name[0] if adapter.parameter(by_name[0]) else by_code[0])
+
+
+def _integer(adapter: Adapter, placeholder: Placeholder, text: str) -> int:
+    if not _INTEGER.fullmatch(text):
+        raise InvalidCallbackError(_name(adapter, placeholder), text, "is not a whole number of at most 18 digits")
+    return int(text)
+
+
+def _guid(adapter: Adapter, text: str) -> str:
+    guid = text.lower()
+    if not _GUID.fullmatch(guid):
+        raise InvalidCallbackError(_name(adapter, Placeholder.GUID), text, "is not a GUID (8-4-4-4-12 hex digits)")
+    return guid
+
+
+def _bit(adapter: Adapter, placeholder: Placeholder, values: Mapping[str, str]) -> bool:
+    text = values.get(placeholder)
+    if text is None:
+        return False
+    if text not in _BITS:
+        raise InvalidCallbackError(_name(adapter, placeholder), text, "is not 0, 1 or empty")
+    return _BITS[text]
+
+
+def _missing(adapter: Adapter, placeholder: Placeholder) -> InvalidCallbackError:
+    return InvalidCallbackError(_name(adapter, placeholder), "", "is missing or empty")
+
+
+def _name(adapter: Adapter, placeholder: Placeholder) -> str:
+    return adapter.parameter(placeholder) or str(placeholder)

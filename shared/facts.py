@@ -1,0 +1,108 @@
+"""From a raw event to facts: (field, value) pairs that can be merged in any order, any number of times.
+
+A field keeps the lexicographic minimum of its values; a field that starts with `>` the maximum. So values are ordered
+strings: RFC 3339 UTC times with microseconds, ids, plain text. What is not true yet is absent, never false.
+
+| field | value |
+|---|---|
+| `>clock` | the latest time of receipt: what the call knows of "now" |
+| `dial`, `dial.<name>` | time of the dial request; who asked, with what reference |
+| `leg:<CallType>:<CallID>:<event>` | time of receipt of start, pickup, missed or hangup |
+| `leg:...:at.start`, `.at.pickup`, `.at.end` | the adapter's own timestamps |
+| `leg:...:guid`, `leg:...:recorded` | the recording's GUID; `1` once it is known to be recorded |
+| `leg:...:url.<event>` | RecordingURL as that event told it (a credential: never shown) |
+| `leg:...:f.<event>.<Placeholder>` | any other adapter value, as that event told it |
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import assert_never
+
+from shared.adapter import Adapter, Placeholder
+from shared.callback import Callback, parse_callback
+from shared.events import CallbackEvent, DialEvent, RawEvent, TimerEvent
+from shared.ids import CallKey, CallRef, SourceName
+
+CLOCK = ">clock"
+DIAL = "dial"
+LEG = "leg:"
+GUID = "guid"
+RECORDED = "recorded"
+URL = "url."
+AT = "at."
+FIELD = "f."
+
+Fact = tuple[str, str]
+
+_TIMESTAMPS = {
+    Placeholder.STARTED: AT + "start",
+    Placeholder.PICKED_UP: AT + "pickup",
+    Placeholder.ENDED: AT + "end",
+}
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+# A PBX whose clock is wrong by more than this tells nonsense, and nonsense must not date a call.
+_MAX_SKEW = timedelta(days=1)
+_EARLIEST = "2000"
+
+
+def facts_of(event: RawEvent, adapter: Adapter) -> tuple[CallKey, list[Fact]]:
+    """Name the call an event belongs to, and what it tells about it.
+
+    Raises:
+        InvalidCallbackError: the event is a callback that cannot be understood.
+    """
+    match event:
+        case CallbackEvent():
+            callback = parse_callback(adapter, event.query)
+            return call_key(event.source, callback), _callback_facts(callback, event.received_at)
+        case DialEvent():
+            facts = [(CLOCK, event.received_at), (DIAL, event.received_at)]
+            facts += [(f"{DIAL}.{name}", value) for name, value in event.fields.items() if value]
+            return CallKey(event.source, CallRef(str(event.request_id))), facts
+        case TimerEvent():
+            return CallKey(event.source, event.call), [(CLOCK, event.received_at)]
+        case _:
+            assert_never(event)
+
+
+def call_key(source: SourceName, callback: Callback) -> CallKey:
+    """Name the call of a callback: its RequestID, or its CallID where the dial API did not start it."""
+    if callback.request_id is None:
+        return CallKey(source, CallRef(f"call-{callback.call_id}"))
+    return CallKey(source, CallRef(str(callback.request_id)))
+
+
+def _callback_facts(callback: Callback, received_at: str) -> list[Fact]:
+    leg = f"{LEG}{callback.call_type}:{callback.call_id}:"
+    facts = [(CLOCK, received_at), (leg + callback.event, received_at)]
+    if callback.guid is not None:
+        facts.append((leg + GUID, callback.guid))
+    if callback.recorded:
+        facts.append((leg + RECORDED, "1"))
+    for name, value in callback.extras.items():
+        if name == Placeholder.RECORDING_URL:
+            facts.append((f"{leg}{URL}{callback.event}", value))
+        elif name in _TIMESTAMPS:
+            at = java_time(value, received_at)
+            if at is not None:
+                facts.append((leg + _TIMESTAMPS[Placeholder(name)], at))
+        else:
+            facts.append((f"{leg}{FIELD}{callback.event}.{name}", value))
+    return facts
+
+
+def java_time(text: str, received_at: str) -> str | None:
+    """Turn a Java timestamp (milliseconds since 1970 UTC) into RFC 3339, or None where it is nonsense."""
+    if not (text.isascii() and text.isdigit()) or len(text) > len("9999999999999"):
+        return None
+    at = _EPOCH + timedelta(milliseconds=int(text))
+    if at > datetime.fromisoformat(received_at) + _MAX_SKEW:
+        return None
+    written = rfc3339(at)
+    return written if written > _EARLIEST else None
+
+
+def rfc3339(at: datetime) -> str:
+    """Write a UTC time with microseconds and `Z`: fixed width, so that text order is time order."""
+    return at.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"

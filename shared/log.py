@@ -1,0 +1,72 @@
+"""Structured logs on standard error: one line an outcome, JSON off a terminal, credentials masked everywhere."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import MutableMapping
+from typing import Literal
+
+import structlog
+
+from shared.adapter import mask_credentials
+
+LogFormat = Literal["auto", "json", "console"]
+
+
+def get_logger(name: str) -> structlog.stdlib.BoundLogger:
+    """Get the logger of a module; its lines carry the module's name."""
+    logger: structlog.stdlib.BoundLogger = structlog.get_logger(logger=name)
+    return logger
+
+
+def _mask(_logger: object, _method: str, event: MutableMapping[str, object]) -> MutableMapping[str, object]:
+    for key, value in event.items():
+        if isinstance(value, str):
+            event[key] = mask_credentials(value)
+    return event
+
+
+class _MaskingFormatter(structlog.stdlib.ProcessorFormatter):
+    """Formats the lines of libraries like our own; their tracebacks can quote a request line, so the whole line is masked."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return mask_credentials(super().format(record))
+
+
+def configure(log_format: LogFormat, level: str, *, process: str) -> None:
+    """Set up logging of the whole process; `process` names the role in every line."""
+    as_json = log_format == "json" or (log_format == "auto" and not sys.stderr.isatty())
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _mask,
+    ]
+    renderer: structlog.typing.Processor = structlog.dev.ConsoleRenderer()
+    if as_json:
+        renderer = structlog.processors.JSONRenderer()
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        _MaskingFormatter(
+            foreign_pre_chain=shared,
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.processors.format_exc_info,
+                renderer,
+            ],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+    # The AMQP libraries log every reconnect with a traceback; `broker.py` says the same in one line.
+    for noisy in ("aio_pika", "aiormq"):
+        logging.getLogger(noisy).setLevel(logging.CRITICAL)
+    structlog.contextvars.bind_contextvars(process=process)

@@ -1,0 +1,29 @@
+"""Every metric, by name. Labels never carry anything a caller can choose freely."""
+
+from __future__ import annotations
+
+from prometheus_client import Counter, Gauge, Histogram
+
+CALLBACKS = Counter("callfold_callbacks_total", "Callbacks answered by ingress.", ("source", "result"))
+REQUESTS_REFUSED = Counter("callfold_requests_refused_total", "Requests refused before they named a known source.", ("status",))
+BATCH_EVENTS = Histogram(
+    "callfold_batch_events",
+    "Callbacks that left ingress together in one message.",
+    buckets=(1, 2, 5, 10, 20, 50, 100, 200, 500),
+)
+PUBLISH_SECONDS = Histogram(
+    "callfold_publish_seconds",
+    "Time from publish to confirm.",
+    buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1, 3),
+)
+SPOOLED = Counter("callfold_spooled_messages_total", "Messages written to the local spool because the broker was away.")
+SPOOL_MESSAGES = Gauge("callfold_spool_messages", "Messages in the local spool of this machine.")
+EVENTS_FOLDED = Counter("callfold_events_folded_total", "Raw events merged into calls.", ("kind",))
+CALLS_COMPLETED = Counter("callfold_calls_completed_total", "Calls published as completed.", ("source", "outcome"))
+DEAD_LETTERS = Counter("callfold_dead_letters_total", "Events put into a dead-letter queue.", ("queue", "reason"))
+FOLD_SECONDS = Histogram(
+    "callfold_fold_seconds",
+    "Time to fold a batch: merge, claim, publish, mark.",
+    buckets=(0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1, 5),
+)
+RECORDINGS = Counter("callfold_recordings_total", "Recording jobs by what came of them.", ("source", "result"))

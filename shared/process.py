@@ -1,0 +1,73 @@
+"""How a process of Callfold lives: settings, logs, signals, background tasks that stop it when they die, an exit code."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
+
+import uvloop
+
+from shared.errors import CallfoldError, ConfigError
+from shared.log import configure, get_logger
+from shared.settings import Settings, load_settings
+
+log = get_logger(__name__)
+
+EXIT_OK = 0
+EXIT_FAILURE = 1
+EXIT_CONFIG = 2
+
+Main = Callable[[Settings, asyncio.Event], Awaitable[None]]
+
+
+def run_process(name: str, main: Main) -> int:
+    """Run a service until SIGTERM or SIGINT; returns the exit code (0 stopped, 1 failed, 2 cannot work as configured)."""
+    failures: list[CallfoldError] = []
+    try:
+        settings = load_settings()
+        configure(settings.log_format, settings.log_level, process=name)
+        uvloop.run(_until_stopped(main, settings))
+    except* CallfoldError as group:
+        failures = _leaves(group)
+    for failure in failures[:1]:
+        sys.stderr.write(f"callfold {name}: {failure}\n")
+        return EXIT_CONFIG if isinstance(failure, ConfigError) else EXIT_FAILURE
+    return EXIT_OK
+
+
+async def _until_stopped(main: Main, settings: Settings) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    await main(settings, stop)
+    log.info("stopped")
+
+
+@asynccontextmanager
+async def background(*work: Coroutine[object, object, object]) -> AsyncIterator[None]:
+    """Run endless tasks beside the body: one that dies takes the body, and so the process, down with it."""
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(item) for item in work]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+
+
+def instance_name(role: str) -> str:
+    """Name this process among all that run, for claims and for the broker's list of connections."""
+    return f"{role}-{os.uname().nodename}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+
+
+def _leaves(group: BaseExceptionGroup[CallfoldError]) -> list[CallfoldError]:
+    found: list[CallfoldError] = []
+    for error in group.exceptions:
+        found += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
+    return found

@@ -1,0 +1,138 @@
+"""All settings: environment variables `CALLFOLD_*`, read once, checked as a whole, listed in docs/settings.md."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from shared import crash
+from shared.call import Policy
+from shared.errors import ConfigError
+from shared.sources import Sources, load_sources
+
+PREFIX = "CALLFOLD_"
+
+LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+
+Seconds = Annotated[float, Field(gt=0)]
+Port = Annotated[int, Field(ge=0, le=65535)]
+
+
+class Settings(BaseSettings):
+    """Every setting with its default. Times are seconds, sizes bytes; a port of 0 means any free one."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, hide_input_in_errors=True)
+
+    amqp_url: SecretStr = Field(
+        default=SecretStr("amqp://guest:guest@127.0.0.1:5672/"),
+        description="RabbitMQ. Several URLs, separated by commas, are tried in turn.",
+    )
+    redis_url: SecretStr = Field(default=SecretStr("redis://127.0.0.1:6379/0"), description="Redis or Valkey.")
+    sources_file: Path | None = Field(
+        default=None,
+        validation_alias=PREFIX + "SOURCES",
+        description="TOML file of sources; without it there is one source, `default`, without secret.",
+    )
+    ingress_host: str = Field(default="127.0.0.1", description="Address the ingress listens on.")
+    ingress_port: Port = Field(default=8080, description="Port the ingress listens on.")
+    console_host: str = Field(default="127.0.0.1", description="Address the console listens on.")
+    console_port: Port = Field(default=8081, description="Port the console listens on.")
+    console_key: SecretStr | None = Field(default=None, description="API key of the console.")
+    metrics_host: str = Field(default="127.0.0.1", description="Address of the private port.")
+    metrics_port: Port = Field(default=0, description="Private port: /healthz, /readyz, /metrics.")
+    spool_dir: Path = Field(default=Path(".callfold/spool"), description="Where callbacks wait while the broker is away.")
+    spool_max_bytes: int = Field(default=1 << 30, ge=1 << 20, description="Largest size of the spool file.")
+    archive_url: str = Field(
+        default="file://" + str(Path(".callfold/archive").absolute()),
+        description="Where recordings go: `file:///...` or `s3://bucket/prefix`.",
+    )
+    settle_seconds: Seconds = Field(default=10, description="Wait before an ambiguous end counts as final.")
+    leg_grace_seconds: Seconds = Field(default=120, description="Wait for the other leg once one has ended.")
+    max_call_seconds: Seconds = Field(default=4 * 3600, description="Silence after which a call is closed.")
+    retain_seconds: Annotated[int, Field(gt=0)] = Field(
+        default=7 * 86400, description="How long Redis keeps a call after completion."
+    )
+    recording_retry_seconds: Annotated[tuple[Seconds, ...], NoDecode] = Field(
+        default=(5, 30, 120, 600, 3600, 21600),
+        description="Waits before each new try of a recording, separated by commas.",
+    )
+    recording_max_bytes: int = Field(default=2 << 30, gt=0, description="Largest recording that is stored.")
+    recording_concurrency: Annotated[int, Field(gt=0, le=100)] = Field(default=4, description="Downloads at a time, per worker.")
+    publish_timeout_seconds: Seconds = Field(default=3, description="Wait for a publisher confirm.")
+    drain_seconds: Annotated[float, Field(ge=0)] = Field(
+        default=2,
+        description="On SIGTERM: time between readiness off and closing the door, for load balancers to notice.",
+    )
+    shutdown_timeout_seconds: Seconds = Field(default=15, description="Time to finish what is in flight on SIGTERM.")
+    log_format: Literal["auto", "json", "console"] = Field(
+        default="auto", description="`json`, `console`, or by whether the output is a terminal."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Lowest level that is logged.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _split_schedule(cls, data: dict[str, object]) -> dict[str, object]:
+        schedule = data.get("recording_retry_seconds")
+        if isinstance(schedule, str):
+            data["recording_retry_seconds"] = tuple(part.strip() for part in schedule.split(",") if part.strip())
+        return data
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Self:
+        if not self.settle_seconds <= self.leg_grace_seconds <= self.max_call_seconds:
+            raise ValueError("settle, leg grace and maximum call time must not decrease: a shorter one would never be reached")
+        if self.retain_seconds < self.max_call_seconds:
+            raise ValueError(
+                "CALLFOLD_RETAIN_SECONDS is below CALLFOLD_MAX_CALL_SECONDS: a late callback would open the call anew"
+            )
+        return self
+
+    @property
+    def amqp_urls(self) -> tuple[str, ...]:
+        return tuple(url.strip() for url in self.amqp_url.get_secret_value().split(",") if url.strip())
+
+    @property
+    def policy(self) -> Policy:
+        return Policy(self.settle_seconds, self.leg_grace_seconds, self.max_call_seconds)
+
+    def load_sources(self) -> Sources:
+        return load_sources(self.sources_file)
+
+
+def load_settings() -> Settings:
+    """Read the environment.
+
+    Raises:
+        ConfigError: a variable is unknown or wrong; the sentence names it.
+    """
+    known = {_variable(name) for name in Settings.model_fields} | {crash.VARIABLE}
+    unknown = sorted(name for name in os.environ if name.startswith(PREFIX) and name not in known)
+    if unknown:
+        raise ConfigError(f"Unknown setting {unknown[0]}: see docs/settings.md for the list.")
+    try:
+        return Settings()
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        where = _variable(str(first["loc"][0])) + ": " if first["loc"] else ""
+        raise ConfigError(f"{where}{first['msg']}.") from None
+
+
+def _variable(field: str) -> str:
+    if field == "sources_file" or field.startswith(PREFIX):
+        return PREFIX + "SOURCES"
+    return PREFIX + field.upper()
+
+
+def variables() -> list[tuple[str, str, str]]:
+    """List every setting as (variable, default, description) for help and docs."""
+    rows = []
+    for name, field in Settings.model_fields.items():
+        default = field.default.get_secret_value() if isinstance(field.default, SecretStr) else field.default
+        if isinstance(default, tuple):
+            default = ",".join(f"{part:g}" for part in default)
+        rows.append((_variable(name), "" if default is None else str(default), field.description or ""))
+    return rows

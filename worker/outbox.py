@@ -1,0 +1,29 @@
+"""What a completed call publishes, as bytes that can lie in Redis until the broker has confirmed them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import orjson
+
+from shared.broker import Message
+from shared.call import Call
+from shared.records import CLOUDEVENT, JSON, call_event, call_record, recording_jobs
+from shared.topology import CALLS, RECORDINGS
+
+
+def write_outbox(call: Call, revision: int, record_legs: Collection[str]) -> bytes:
+    """Write the call event and the recording jobs of one revision."""
+    record = call_record(call, revision)
+    routing_key, event_id, body = call_event(call, record)
+    rows = [(CALLS, routing_key, event_id, CLOUDEVENT, body.decode())]
+    rows += [(RECORDINGS, RECORDINGS, job.id, JSON, job.encode().decode()) for job in recording_jobs(call, record, record_legs)]
+    return orjson.dumps(rows)
+
+
+def read_outbox(outbox: bytes) -> list[Message]:
+    """Read it back as messages, the call event first."""
+    return [
+        Message(exchange, routing_key, body.encode(), message_id, content_type)
+        for exchange, routing_key, message_id, content_type, body in orjson.loads(outbox)
+    ]
