@@ -14,7 +14,7 @@ from shared.errors import SpoolUnavailableError
 from shared.events import MAX_EVENTS_PER_MESSAGE
 
 _MAX_BATCH_BYTES = 1 << 20
-_MAX_WAITING = 20_000
+_MAX_FULL_BATCHES = 40
 
 Write = Callable[[Sequence[bytes]], Awaitable[None]]
 
@@ -25,48 +25,63 @@ class GroupCommit:
     def __init__(self, write: Write) -> None:
         """Take the function that makes a batch durable or raises SpoolUnavailableError."""
         self._write = write
-        self._waiting: deque[tuple[bytes, asyncio.Future[None]]] = deque()
+        self._open = _Batch()
+        self._full: deque[_Batch] = deque()
         self._arrived = asyncio.Event()
 
     def submit(self, encoded: bytes) -> asyncio.Future[None]:
-        """Queue an event; the future is done when it is durable.
+        """Queue an event; the future, shared by its batch, is done when it is durable.
+
+        Who awaits it must not be cancelled alone: that would cancel it for the whole batch. Handlers are cancelled only
+        when the process gives up on all of them.
 
         Raises:
             SpoolUnavailableError: too many events wait already; directly, or through the future when the batch failed.
         """
-        if len(self._waiting) >= _MAX_WAITING:
+        if len(self._full) >= _MAX_FULL_BATCHES:
             raise SpoolUnavailableError("too many callbacks wait to be written")
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((encoded, done))
-        self._arrived.set()
-        return done
+        batch = self._open
+        batch.events.append(encoded)
+        batch.size += len(encoded)
+        if len(batch.events) == 1:
+            self._arrived.set()
+        elif batch.size >= _MAX_BATCH_BYTES or len(batch.events) >= MAX_EVENTS_PER_MESSAGE:
+            self._full.append(batch)
+            self._open = _Batch()
+        return batch.done
 
     async def run(self) -> NoReturn:
         """Write batches for as long as the process lives. Run it as a task; cancel it once nothing is in flight."""
         while True:
             await self._arrived.wait()
-            batch, done = self._take()
+            batch = self._take()
+            if batch is None:
+                self._arrived.clear()
+                continue
             try:
-                await self._write(batch)
+                await self._write(batch.events)
             except SpoolUnavailableError as error:
-                for future in done:
-                    if not future.done():
-                        future.set_exception(error)
+                if not batch.done.done():
+                    batch.done.set_exception(error)
             else:
-                for future in done:
-                    if not future.done():
-                        future.set_result(None)
+                if not batch.done.done():
+                    batch.done.set_result(None)
 
-    def _take(self) -> tuple[list[bytes], list[asyncio.Future[None]]]:
-        batch: list[bytes] = []
-        done: list[asyncio.Future[None]] = []
-        size = 0
-        waiting = self._waiting
-        while waiting and len(batch) < MAX_EVENTS_PER_MESSAGE and size < _MAX_BATCH_BYTES:
-            encoded, future = waiting.popleft()
-            batch.append(encoded)
-            done.append(future)
-            size += len(encoded)
-        if not waiting:
-            self._arrived.clear()
-        return batch, done
+    def _take(self) -> _Batch | None:
+        if self._full:
+            return self._full.popleft()
+        if not self._open.events:
+            return None
+        batch, self._open = self._open, _Batch()
+        return batch
+
+
+class _Batch:
+    """Events that leave together."""
+
+    __slots__ = ("done", "events", "size")
+
+    def __init__(self) -> None:
+        self.events: list[bytes] = []
+        self.size = 0
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()

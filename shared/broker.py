@@ -1,45 +1,32 @@
-"""The one door to RabbitMQ: connections that come back by themselves, confirmed publishes, deliveries that are acked last.
+"""The one door to RabbitMQ: confirmed publishes, and deliveries that are acked last.
 
 Publishing and consuming have a connection each, because a broker under a memory or disk alarm stops reading the
-connections that publish, acks included. The library's own reconnection is not used: it takes one URL, and a consumer
-whose queue cannot be declared again stays silent while its connection looks open.
+connections that publish, acks included.
 """
 
 from __future__ import annotations
 
 import asyncio
 import itertools
-import random
-from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import NoReturn, cast
 
-import aio_pika
 from aiormq.abc import DeliveredMessage
 from aiormq.channel import Channel
-from aiormq.exceptions import AMQPError, ChannelInvalidStateError, ChannelPreconditionFailed
 from pamqp.commands import Basic
-from pamqp.common import FieldTable
-from yarl import URL
 
-from shared.errors import BrokerUnavailableError, ConfigError
+from shared.errors import BrokerUnavailableError
+from shared.link import BACKOFF_S, CLOSE_TIMEOUT_S, LOST, BrokerAddress, Link, inspect
 from shared.log import get_logger
-from shared.topology import Topology
+
+__all__ = ["BrokerAddress", "Consumer", "Delivery", "HeaderValue", "Message", "Publisher", "inspect"]
 
 log = get_logger(__name__)
 
-_CONNECT_TIMEOUT_S = 5
-_CLOSE_TIMEOUT_S = 2
-_HEARTBEAT_S = 5  # a silent peer is given up after (heartbeat + 1) * 3 = 18 s
-_WATCH_INTERVAL_S = 2
-_BACKOFF_S = (0.1, 0.3, 1, 2, 5)
 _PERSISTENT = 2
 _PUBLISHES_IN_FLIGHT = 200
-# What the library raises when the wire or the broker is gone; TimeoutError is an OSError.
-_LOST = (AMQPError, OSError, ChannelInvalidStateError)
 
 HeaderValue = str | int | datetime
 
@@ -54,121 +41,6 @@ class Message:
     message_id: str
     content_type: str = "application/json"
     headers: Mapping[str, HeaderValue] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class BrokerAddress:
-    """Where RabbitMQ is, and what must exist there. `name` shows in the broker's list of connections."""
-
-    urls: tuple[str, ...]
-    topology: Topology
-    name: str
-
-
-class Link(ABC):
-    """One connection with one channel, kept alive by `run`; a subclass says what the channel is for."""
-
-    def __init__(self, address: BrokerAddress, role: str) -> None:
-        self._address = address
-        self._name = f"{address.name} {role}"
-        self._lost = asyncio.Event()
-        self._up = asyncio.Event()
-
-    @property
-    def is_up(self) -> bool:
-        return self._up.is_set()
-
-    async def wait_up(self) -> None:
-        """Wait, without limit, for the next working channel: callers bound it or run for as long as the process."""
-        await self._up.wait()
-
-    def recycle(self) -> None:
-        """Give the connection up and make a new one."""
-        self._up.clear()
-        self._lost.set()
-
-    async def run(self) -> NoReturn:
-        """Connect, and connect again whenever the connection is lost. Run it as a task, cancel it to close.
-
-        Raises:
-            ConfigError: a queue or exchange exists with other arguments.
-        """
-        attempt = 0
-        for url in itertools.cycle(self._address.urls):
-            try:
-                await self._session(URL(url))
-                attempt = 0
-            except _LOST as error:
-                log.warning("broker_unreachable", link=self._name, error=type(error).__name__, detail=str(error)[:200])
-            delay_s = _BACKOFF_S[min(attempt, len(_BACKOFF_S) - 1)]
-            attempt += 1
-            await asyncio.sleep(delay_s * random.uniform(0.5, 1.0))  # noqa: S311 - spreads reconnects, no secret
-        raise AssertionError("cycle() of at least one URL does not end")
-
-    async def _session(self, url: URL) -> None:
-        if "heartbeat" not in url.query:
-            url = url.update_query(heartbeat=str(_HEARTBEAT_S))
-        self._lost.clear()
-        properties: FieldTable = {"connection_name": self._name}
-        connection = await aio_pika.connect(url, timeout=_CONNECT_TIMEOUT_S, client_properties=properties)
-        try:
-            async with asyncio.timeout(_CONNECT_TIMEOUT_S * 2):
-                # mandatory + on_return_raises: an unroutable publish must fail, the library's default is to confirm it
-                channel = connection.channel(publisher_confirms=True, on_return_raises=True)
-                await channel.initialize()
-                await declare(channel, self._address.topology)
-                underlay = cast("Channel", await channel.get_underlay_channel())
-                await self._open(underlay)
-            self._up.set()
-            log.info("broker_connected", link=self._name)
-            await self._until_lost(underlay)
-        finally:
-            self._up.clear()
-            self._closed()
-            with suppress(*_LOST):
-                await asyncio.wait_for(connection.close(), _CLOSE_TIMEOUT_S)
-        log.warning("broker_connection_lost", link=self._name)
-
-    async def _until_lost(self, channel: Channel) -> None:
-        while not self._lost.is_set() and not channel.is_closed and self._is_working(channel):
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._lost_or(channel), _WATCH_INTERVAL_S)
-
-    async def _lost_or(self, channel: Channel) -> None:
-        lost = asyncio.ensure_future(self._lost.wait())
-        try:
-            await asyncio.wait((lost, channel.closing), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            lost.cancel()
-
-    @abstractmethod
-    async def _open(self, channel: Channel) -> None: ...
-
-    @abstractmethod
-    def _closed(self) -> None: ...
-
-    def _is_working(self, channel: Channel) -> bool:
-        return not channel.is_closed
-
-
-async def declare(channel: aio_pika.abc.AbstractChannel, wanted: Topology) -> None:
-    """Declare exchanges, queues and bindings; what exists with the same arguments stays as it is.
-
-    Raises:
-        ConfigError: something exists with other arguments; the broker's own words say which.
-    """
-    try:
-        for exchange in wanted.exchanges:
-            await channel.declare_exchange(exchange.name, exchange.type, durable=True)
-        for queue in wanted.queues:
-            await channel.declare_queue(queue.name, durable=True, arguments=dict(queue.arguments))
-        for binding in wanted.bindings:
-            bound = await channel.get_queue(binding.queue, ensure=False)
-            await bound.bind(binding.exchange, binding.routing_key)
-    except ChannelPreconditionFailed as error:
-        raise ConfigError(
-            f"RabbitMQ has this queue or exchange with other settings: {error}. Delete it (or use another vhost) and start again."
-        ) from error
 
 
 class Publisher(Link):
@@ -215,7 +87,7 @@ class Publisher(Link):
         except TimeoutError as error:
             self.recycle()
             raise BrokerUnavailableError(f"RabbitMQ did not confirm within {self._timeout_s:g} s") from error
-        except _LOST as error:
+        except LOST as error:
             raise BrokerUnavailableError(f"RabbitMQ refused a message for {message.exchange or message.routing_key}") from error
         if not isinstance(confirmation, Basic.Ack):
             raise BrokerUnavailableError(f"RabbitMQ answered a publish with {type(confirmation).__name__}")
@@ -240,7 +112,7 @@ class Publisher(Link):
                 return await self.publish(message)
             except BrokerUnavailableError as error:
                 log.warning("publish_retry", message_id=message.message_id, attempt=attempt, detail=str(error))
-                await asyncio.sleep(_BACKOFF_S[min(attempt, len(_BACKOFF_S) - 1)])
+                await asyncio.sleep(BACKOFF_S[min(attempt, len(BACKOFF_S) - 1)])
         raise AssertionError("count() does not end")
 
 
@@ -256,7 +128,7 @@ class Delivery:
 
     async def ack(self, *, with_all_before: bool = False) -> None:
         """Settle it. On a channel that is gone this does nothing: the message comes again."""
-        with suppress(*_LOST):
+        with suppress(*LOST):
             await self.channel.basic_ack(self.tag, multiple=with_all_before, wait=False)
 
 
@@ -315,7 +187,7 @@ class Consumer(Link):
         """Ask for no more deliveries; those taken can still be acked, the rest goes back when the connection closes."""
         self._stopping = True
         if self._channel is not None and self._tag is not None:
-            with suppress(*_LOST):
-                await self._channel.basic_cancel(self._tag, timeout=_CLOSE_TIMEOUT_S)
+            with suppress(*LOST):
+                await self._channel.basic_cancel(self._tag, timeout=CLOSE_TIMEOUT_S)
         while not self._waiting.empty():
             self._waiting.get_nowait()

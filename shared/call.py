@@ -9,7 +9,7 @@ All telephony lives here. No I/O and no clock: "now" is the fact `>clock`. When 
 | dialed leg picked up and ended, agent leg ended | complete: answered |
 | agent picked up and hung up, no dialed leg | after the settle time: agent_hung_up |
 | a leg with hangup, but neither pickup nor missed | after the settle time it counts as missed, inferred |
-| a dialed leg exists, the agent's pickup was lost | the agent leg counts as picked up, inferred |
+| a dialed leg exists, no pickup of the agent came | after the settle time the agent counts as picked up, inferred |
 | one leg ended, another silent | after the leg grace time: not complete, timeout |
 | no event for the maximum call time | not complete, timeout |
 """
@@ -246,6 +246,8 @@ def _pair_closing(legs: list[Leg], *, settled: bool) -> Closing | None:
     dialed = [leg for leg in legs if leg.call_type is CallType.OUTGOING]
     if not agents or not all(leg.is_over and not leg.is_ambiguous for leg in legs):
         return None
+    if any(leg.inferred for leg in legs) and not settled:
+        return None  # the event that would make the inference needless may only be late
     inferred = any(leg.state is LegState.MISSED and leg.inferred for leg in legs)
     if dialed:
         if any(leg.was_answered for leg in dialed):

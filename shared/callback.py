@@ -38,7 +38,7 @@ _CALL_TYPE_NAMES: Mapping[str, CallType] = {name: kind for kind in CallType for 
 _EVENT_NAMES: Mapping[str, LegEvent] = {name: e for e in LegEvent for name in (e.value, e.value.upper(), e.value.title())}
 _BITS: Mapping[str, bool] = {"1": True, "0": False}
 
-_INTEGER = re.compile(r"[0-9]{1,18}", re.ASCII)
+_MAX_DIGITS = 18  # fits a signed 64-bit integer
 # FocalScope's GUIDs carry no RFC 4122 version, so only their shape is checked.
 _GUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
@@ -120,8 +120,8 @@ def _named(
 
 
 def _integer(adapter: Adapter, placeholder: Placeholder, text: str) -> int:
-    if not _INTEGER.fullmatch(text):
-        raise InvalidCallbackError(_name(adapter, placeholder), text, "is not a whole number of at most 18 digits")
+    if not (text.isascii() and text.isdecimal()) or len(text) > _MAX_DIGITS:
+        raise InvalidCallbackError(_name(adapter, placeholder), text, f"is not a whole number of at most {_MAX_DIGITS} digits")
     return int(text)
 
 

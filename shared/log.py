@@ -16,7 +16,7 @@ LogFormat = Literal["auto", "json", "console"]
 
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:
     """Get the logger of a module; its lines carry the module's name."""
-    logger: structlog.stdlib.BoundLogger = structlog.get_logger(logger=name)
+    logger: structlog.stdlib.BoundLogger = structlog.get_logger(name)
     return logger
 
 

@@ -33,7 +33,7 @@ def run_process(name: str, main: Main) -> int:
         configure(settings.log_format, settings.log_level, process=name)
         uvloop.run(_until_stopped(main, settings))
     except* CallfoldError as group:
-        failures = _leaves(group)
+        failures = leaves(group)
     for failure in failures[:1]:
         sys.stderr.write(f"callfold {name}: {failure}\n")
         return EXIT_CONFIG if isinstance(failure, ConfigError) else EXIT_FAILURE
@@ -66,8 +66,8 @@ def instance_name(role: str) -> str:
     return f"{role}-{os.uname().nodename}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
 
 
-def _leaves(group: BaseExceptionGroup[CallfoldError]) -> list[CallfoldError]:
+def leaves(group: BaseExceptionGroup[CallfoldError]) -> list[CallfoldError]:
     found: list[CallfoldError] = []
     for error in group.exceptions:
-        found += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
+        found += leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
     return found

@@ -8,11 +8,12 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Iterable, Mapping
+from itertools import chain
 from typing import NoReturn
 
 from shared import metrics
 from shared.broker import Consumer, Message, Publisher
-from shared.call import Call, Policy, derive
+from shared.call import Policy, derive
 from shared.crash import crash_point
 from shared.errors import InvalidCallbackError
 from shared.events import RawEvent, Undecodable, decode, encode, join
@@ -104,7 +105,6 @@ class Fold:
             if call.closing:
                 outbox = write_outbox(call, 1, self._sources[key.source].record_legs)
                 due[key] = Publication(key, 1, outbox)
-                _log_completed(call)
         return due
 
     async def _publish(self, due: Mapping[CallKey, Publication]) -> None:
@@ -112,14 +112,15 @@ class Fold:
         while due:
             wanted = due
             claims = await patiently(lambda: self._store.claim(wanted))  # noqa: B023 - awaited before the loop goes on
-            ours = {key: outbox for key, (claim, outbox) in claims.items() if claim is Claim.YOURS}
+            ours = {key: read_outbox(outbox) for key, (claim, outbox) in claims.items() if claim is Claim.YOURS}
             crash_point("fold.claimed")
-            await self._publisher.publish_all(message for outbox in ours.values() for message in read_outbox(outbox))
+            await self._publisher.publish_all(chain.from_iterable(ours.values()))
             crash_point("fold.published")
             if ours:
                 published = {key: due[key].revision for key in ours}
                 await patiently(lambda: self._store.mark(published, retain_s=self._retain_s))  # noqa: B023 - as above
             crash_point("fold.marked")
+            _tell(ours)
             due = {key: due[key] for key, (claim, _) in claims.items() if claim is Claim.HELD}
             if due:
                 await asyncio.sleep(_HELD_POLL_S)
@@ -136,8 +137,8 @@ def _dead_letter(body: bytes, reason: str, detail: str, first_seen: str) -> Mess
     return Message("", CALLBACKS_DEAD, body, uuid.uuid4().hex, headers=headers)
 
 
-def _log_completed(call: Call) -> None:
-    if call.closing is None:
-        return
-    metrics.CALLS_COMPLETED.labels(call.key.source, call.closing.outcome).inc()
-    log.info("call_completed", call=str(call.key), outcome=call.closing.outcome, close_reason=call.closing.reason)
+def _tell(published: Mapping[CallKey, list[Message]]) -> None:
+    for key, messages in published.items():
+        outcome = messages[0].routing_key.rpartition(".")[2]
+        metrics.CALLS_COMPLETED.labels(key.source, outcome).inc()
+        log.info("call_published", id=messages[0].message_id, outcome=outcome)

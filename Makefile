@@ -1,0 +1,43 @@
+# Two commands do it all on a fresh machine: `make demo` and `make test`. Each installs what is missing first.
+SHELL := /bin/sh
+BIN := .venv/bin
+SERVERS := rabbitmq-server redis-server
+
+.PHONY: help demo test lint bench up setup lock clean
+
+help: ## List the targets
+	@awk -F':.*## ' '/^[a-z]+:.*## / { printf "%-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## Install what a machine needs: servers, virtual environment
+	@sh deploy/setup.sh --dev $(SERVERS) haproxy
+
+demo: ## Run 200 simulated calls through the whole system and compare each with the truth
+	@sh deploy/setup.sh --runtime $(SERVERS)
+	@$(BIN)/callfold demo
+
+up: ## Start everything on this machine until Ctrl-C
+	@sh deploy/setup.sh --runtime $(SERVERS)
+	@$(BIN)/callfold up
+
+test: setup lint ## Lint, type-check and test everything on real servers, with branch coverage
+	@rm -f .coverage .coverage.*
+	@$(BIN)/coverage run -m pytest
+	@$(BIN)/coverage combine -q
+	@$(BIN)/coverage report
+
+lint: setup ## Format, rules, types, import layers
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache | grep -E 'KEPT|BROKEN|not allowed|^-' ; $(BIN)/lint-imports --no-cache >/dev/null
+
+bench: ## Measure ingress and the whole way against the obvious implementation and a bare handler
+	@sh deploy/setup.sh --dev $(SERVERS) wrk
+	@$(BIN)/python bench/run.py
+
+lock: ## Pin the dependencies of pyproject.toml anew, with hashes (needs pip-tools)
+	pip-compile -q --generate-hashes --strip-extras --allow-unsafe --no-header --no-emit-index-url --no-emit-find-links --no-emit-trusted-host -o deploy/requirements.txt pyproject.toml
+	pip-compile -q --generate-hashes --strip-extras --allow-unsafe --no-header --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --extra test -c deploy/requirements.txt -o tests/requirements.txt pyproject.toml
+
+clean: ## Remove the virtual environment and everything local
+	rm -rf .venv .callfold build *.egg-info .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,83 @@
+"""`callfold up`: the whole system on one machine, for as long as the command runs."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+
+from rich.console import Console
+
+from console.fleet import Fleet, Role, free_port
+from console.stack import LocalStack
+from shared.settings import Settings
+
+SERVERS: Mapping[str, str] = {"rabbitmq": "CALLFOLD_AMQP_URL", "redis": "CALLFOLD_REDIS_URL"}
+
+
+async def up(settings: Settings, directory: Path, ingress: int, worker: int) -> int:
+    """Run until Ctrl-C or SIGTERM (0), or until a process ends by itself (error)."""
+    console = Console(stderr=True)
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    private = frozenset(name for name, variable in SERVERS.items() if not os.environ.get(variable))
+    async with LocalStack(directory.absolute(), only=private) as stack:
+        shared = _server_settings(stack, private) | default_directories(directory)
+        async with Fleet(directory.absolute() / "logs", shared) as fleet:
+            ports = describe(fleet, ingress, worker, first_port=settings.ingress_port)
+            fleet.add("console", "console", {})
+            await fleet.start_all()
+            _tell(console, settings, ports, shared, fleet.roles)
+            await _until(stop, fleet)
+            console.print("stopping ...")
+    console.print("stopped; nothing is left running")
+    return 0
+
+
+def _server_settings(stack: LocalStack, private: frozenset[str]) -> dict[str, str]:
+    urls = {"rabbitmq": lambda: stack.amqp_url, "redis": lambda: stack.redis_url}
+    return {SERVERS[name]: urls[name]() for name in private}
+
+
+def default_directories(directory: Path) -> dict[str, str]:
+    """Keep spool and archive beside the servers' data, where the environment does not say otherwise."""
+    wanted = {
+        "CALLFOLD_SPOOL_DIR": str(directory.absolute() / "spool"),
+        "CALLFOLD_ARCHIVE_URL": (directory.absolute() / "archive").as_uri(),
+    }
+    return {name: value for name, value in wanted.items() if not os.environ.get(name)}
+
+
+def describe(fleet: Fleet, ingress: int, worker: int, *, first_port: int) -> list[int]:
+    """Add ingress and worker processes to a fleet; the first ingress gets the port asked for, the others free ones."""
+    ports = [first_port or free_port(), *(free_port() for _ in range(ingress - 1))]
+    for number, port in enumerate(ports, start=1):
+        fleet.add(f"ingress-{number}", "ingress", {"CALLFOLD_INGRESS_PORT": str(port)})
+    for number in range(1, worker + 1):
+        fleet.add(f"worker-{number}", "worker", {})
+    return ports
+
+
+async def _until(stop: asyncio.Event, fleet: Fleet) -> None:
+    death, stopped = asyncio.ensure_future(fleet.first_death()), asyncio.ensure_future(stop.wait())
+    try:
+        done, _ = await asyncio.wait((death, stopped), return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            await task
+    finally:
+        death.cancel()
+        stopped.cancel()
+
+
+def _tell(console: Console, settings: Settings, ports: list[int], shared: Mapping[str, str], roles: list[Role]) -> None:
+    for port in ports:
+        console.print(f"ingress   http://{settings.ingress_host}:{port}/callbacks/<source>")
+    console.print(f"console   http://{settings.console_host}:{settings.console_port}/")
+    for name, value in shared.items():
+        console.print(f"{name}={value}", highlight=False)
+    for role in roles:
+        console.print(f"{role.name:<10}pid {role.pid}  log {role.log_path}", highlight=False)
+    console.print("Ctrl-C stops everything.")

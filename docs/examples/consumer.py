@@ -1,0 +1,77 @@
+"""A complete consumer of completed calls: its own durable queue, deduplication by id, ack last, clean stop.
+
+    AMQP_URL=amqp://guest:guest@127.0.0.1:5672/ python docs/examples/consumer.py [--limit N]
+
+It keeps what it has seen in consumer.sqlite (or $CONSUMER_DB), in the same transaction as its work, so that an event
+that is delivered twice, by a redelivery or a replay, is handled once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import signal
+import sqlite3
+
+import aio_pika
+
+SCHEMA = """
+create table if not exists seen (id text primary key);
+create table if not exists calls (source text, request_id integer, revision integer, outcome text, talk_seconds real,
+                                  primary key (source, request_id));
+"""
+
+
+def handle(database: sqlite3.Connection, event: dict) -> bool:
+    """Do the work of one event; false if it was done before."""
+    with database:  # one transaction: the work and the note that it was done
+        if database.execute("insert or ignore into seen values (?)", (event["id"],)).rowcount == 0:
+            return False
+        data = event["data"]
+        # Keep the highest revision: an older one that comes late must not overwrite it.
+        database.execute(
+            "insert into calls values (:source, :request_id, :revision, :outcome, :talk_seconds) "
+            "on conflict do update set revision = excluded.revision, outcome = excluded.outcome, "
+            "talk_seconds = excluded.talk_seconds where excluded.revision > calls.revision",
+            {name: data[name] for name in ("source", "request_id", "revision", "outcome", "talk_seconds")},
+        )
+        return True
+
+
+async def consume(limit: int | None) -> None:
+    database = sqlite3.connect(os.environ.get("CONSUMER_DB", "consumer.sqlite"))
+    database.executescript(SCHEMA)
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    handled = 0
+
+    async def on_message(message: aio_pika.abc.AbstractIncomingMessage) -> None:
+        nonlocal handled
+        event = json.loads(message.body)
+        if handle(database, event):
+            print(event["id"], event["data"]["outcome"], event["data"]["talk_seconds"], flush=True)
+            handled += 1
+        await message.ack()  # last: only now may the broker forget it
+        if limit is not None and handled >= limit:
+            stop.set()
+
+    connection = await aio_pika.connect_robust(os.environ.get("AMQP_URL", "amqp://guest:guest@127.0.0.1:5672/"), timeout=5)
+    async with connection:
+        channel = await connection.channel()
+        await channel.set_qos(prefetch_count=50)
+        exchange = await channel.get_exchange("calls")
+        queue = await channel.declare_queue("example.calls", durable=True, arguments={"x-queue-type": "quorum"})
+        await queue.bind(exchange, "call.#")
+        await queue.consume(on_message)
+        print("waiting for calls; Ctrl-C stops", flush=True)
+        await stop.wait()
+    database.close()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--limit", type=int, help="stop after so many calls")
+    asyncio.run(consume(parser.parse_args().limit))

@@ -1,0 +1,37 @@
+"""Real RabbitMQ and Redis for the whole run, emptied before each test that asks for `servers`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from console.stack import LocalStack
+from tests.support import Servers, empty
+
+# What the machine's user has set must not reach the processes under test.
+for variable in [name for name in os.environ if name.startswith("CALLFOLD_")]:
+    del os.environ[variable]
+
+
+@pytest_asyncio.fixture(scope="session")
+async def stack(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[LocalStack]:
+    async with LocalStack(tmp_path_factory.mktemp("stack")) as running:
+        yield running
+
+
+@pytest_asyncio.fixture
+async def servers(stack: LocalStack, tmp_path: Path) -> AsyncIterator[Servers]:
+    await empty(stack.amqp_url, stack.redis_url)
+    yield Servers(stack, tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def _scrubbed() -> Iterator[None]:
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)

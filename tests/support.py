@@ -1,0 +1,157 @@
+"""What tests share: the vendor's lines, waiting for a condition, an emptied broker and store, reading queues."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aio_pika
+import aiohttp
+import orjson
+from redis.asyncio import Redis
+
+from console.fleet import Fleet
+from console.stack import LocalStack
+from shared.topology import topology
+
+    from console.stack import LocalStack
+
+AGENT_GUID = "bfa2dbc8-ab8a-34c8-f243-c2aad8c446ff"
+DIALED_GUID = "923041af-adb5-a8ae-f29c-e60ea5e17448"
+VENDOR_LINES = (
+    f"CallType=API&Event=pickup&CallID=1000000087849&RequestID=513&EventCode=2&IsCallRecorded=&Guid={AGENT_GUID}",
+    f"CallType=Outgoing&Event=pickup&CallID=1000000087850&RequestID=513&EventCode=2&IsCallRecorded=&Guid={DIALED_GUID}",
+    f"CallType=Outgoing&Event=hangup&CallID=1000000087850&RequestID=513&EventCode=1&IsCallRecorded=1&Guid={DIALED_GUID}",
+    f"CallType=API&Event=hangup&CallID=1000000087849&RequestID=513&EventCode=1&IsCallRecorded=1&Guid={AGENT_GUID}",
+)
+RETRY_S = (0.2, 0.5)
+
+
+def lines_of(request_id: int) -> list[str]:
+    """The vendor's four lines for another call: its own RequestID and CallIDs."""
+    return [
+        line.replace("RequestID=513", f"RequestID={request_id}").replace("10000000878", f"{request_id}0000878")
+        for line in VENDOR_LINES
+    ]
+
+
+async def eventually(condition: Callable[[], Awaitable[Any]], *, timeout_s: float = 20) -> Any:  # noqa: ANN401
+    """Await a condition that returns something true; the last value shows in the failure."""
+    end, value = time.monotonic() + timeout_s, None
+    while time.monotonic() < end:
+        value = await condition()
+        if value:
+            return value
+        await asyncio.sleep(0.05)
+    raise AssertionError(f"not within {timeout_s} s; the last value was {value!r}")
+
+
+async def empty(amqp_url: str, redis_url: str) -> None:
+    """Delete every queue and exchange of ours and all of Redis."""
+    connection = await aio_pika.connect(amqp_url, timeout=10)
+    channel = await connection.channel()
+    for retries in (RETRY_S, (5, 30, 120, 600, 3600, 21600)):
+        for queue in topology(retries).queues:
+            await channel.queue_delete(queue.name)
+    for exchange in topology(()).exchanges:
+        await channel.exchange_delete(exchange.name)
+    await connection.close()
+    redis = Redis.from_url(redis_url)
+    await redis.flushall()
+    await redis.aclose()
+
+
+@dataclass(frozen=True, slots=True)
+class Servers:
+    """The private servers, and a directory for what the processes of one test write."""
+
+    stack: LocalStack
+    directory: Path
+
+    def environment(self, **more: str) -> dict[str, str]:
+        return {
+            "CALLFOLD_AMQP_URL": self.stack.amqp_url,
+            "CALLFOLD_REDIS_URL": self.stack.redis_url,
+            "CALLFOLD_SPOOL_DIR": str(self.directory / "spool"),
+            "CALLFOLD_ARCHIVE_URL": (self.directory / "archive").as_uri(),
+            "CALLFOLD_RECORDING_RETRY_SECONDS": ",".join(f"{delay_s:g}" for delay_s in RETRY_S),
+            "CALLFOLD_DRAIN_SECONDS": "0",
+            "CALLFOLD_LOG_FORMAT": "json",
+            **more,
+        }
+
+    def fleet(self, **more: str) -> Fleet:
+        return Fleet(self.directory / "logs", self.environment(**more))
+
+    @asynccontextmanager
+    async def queue(self, name: str) -> AsyncIterator[aio_pika.abc.AbstractQueue]:
+        """Look into a queue of ours."""
+        connection = await aio_pika.connect(self.stack.amqp_url, timeout=10)
+        async with connection:
+            channel = await connection.channel()
+            yield await channel.get_queue(name)
+
+    @asynccontextmanager
+    async def subscribed(self, pattern: str = "#") -> AsyncIterator[aio_pika.abc.AbstractQueue]:
+        """Bind a queue of one's own to `calls`, as a downstream consumer does."""
+        connection = await aio_pika.connect(self.stack.amqp_url, timeout=10)
+        async with connection:
+            channel = await connection.channel()
+            exchange = await channel.declare_exchange("calls", "topic", durable=True)
+            queue = await channel.declare_queue(exclusive=True)
+            await queue.bind(exchange, pattern)
+            yield queue
+
+    async def take_all(self, name: str) -> list[aio_pika.abc.AbstractIncomingMessage]:
+        """Drain a queue and return what lay in it."""
+        async with self.queue(name) as queue:
+            taken = []
+            while message := await queue.get(fail=False, no_ack=True):
+                taken.append(message)
+            return taken
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A published event as a consumer sees it."""
+
+    routing_key: str
+    message_id: str | None
+    body: Mapping[str, Any]
+
+
+async def next_events(queue: aio_pika.abc.AbstractQueue, count: int, *, timeout_s: float = 20) -> list[Event]:
+    """Wait for so many events."""
+    events: list[Event] = []
+
+    async def arrived() -> bool:
+        while message := await queue.get(fail=False, no_ack=True):
+            events.append(Event(message.routing_key or "", message.message_id, orjson.loads(message.body)))
+        return len(events) >= count
+
+    await eventually(arrived, timeout_s=timeout_s)
+    return events
+
+
+async def waiting_events(queue: aio_pika.abc.AbstractQueue) -> list[Event]:
+    """What has arrived and was not asked for."""
+    events = []
+    while message := await queue.get(fail=False, no_ack=True):
+        events.append(Event(message.routing_key or "", message.message_id, orjson.loads(message.body)))
+    return events
+
+
+async def call_back(port: int, queries: Sequence[str], *, source: str = "default") -> list[int]:
+    """Send callbacks one after the other, as FocalScope would; returns the statuses."""
+    statuses = []
+    async with aiohttp.ClientSession() as session:
+        for query in queries:
+            async with session.get(f"http://127.0.0.1:{port}/callbacks/{source}?{query}") as response:
+                await response.read()
+                statuses.append(response.status)
+    return statuses

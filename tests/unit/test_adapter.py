@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import pytest
+
+from shared.adapter import (
+    SAMPLE_LINK,
+    Placeholder,
+    make_link,
+    mask_credentials,
+    parse_link,
+    read_query,
+    take_secret,
+)
+from shared.errors import ConfigError, InvalidCallbackError
+
+SAMPLE = parse_link(SAMPLE_LINK)
+
+
+def test_the_vendors_sample_link_is_understood() -> None:
+    assert SAMPLE.meanings == {
+        "CallType": "CallTypeName",
+        "Event": "DialApiEventName",
+        "CallID": "CallID",
+        "RequestID": "DialApiRequestID",
+        "EventCode": "DialApiEventCode",
+        "IsCallRecorded": "IsCallRecorded",
+        "Guid": "CallUUID",
+    }
+    assert SAMPLE.secret is None
+
+
+def test_names_order_extras_constants_and_the_secret_are_free() -> None:
+    adapter = parse_link(
+        "https://h/cb?x={{CallID}}&token=s3%20cret&tenant=north&e={{DialApiEventCode}}&t=%7B%7BCallTypeCode%7D%7D&new={{ BrandNew }}"
+    )
+    assert adapter.meanings == {"x": "CallID", "e": "DialApiEventCode", "t": "CallTypeCode", "new": "BrandNew"}
+    assert adapter.constants == {"tenant": "north"}
+    assert adapter.secret == "s3 cret"
+    assert "s3 cret" not in repr(adapter)
+
+
+@pytest.mark.parametrize(
+    ("missing", "named"),
+    [
+        ("{{CallTypeName}}", "{{CallTypeName}} or {{CallTypeCode}}"),
+        ("{{DialApiEventName}}", "{{DialApiEventName}} or {{DialApiEventCode}}"),
+        ("{{CallID}}", "{{CallID}}"),
+    ],
+)
+def test_a_link_that_cannot_tie_callbacks_to_calls_is_refused_by_name(missing: str, named: str) -> None:
+    link = SAMPLE_LINK.replace(missing, "1").replace("{{DialApiEventCode}}", "1")
+    with pytest.raises(ConfigError) as refused:
+        parse_link(link)
+    assert named in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("link", "said"),
+    [
+        ("https://h/cb", "no parameters"),
+        (SAMPLE_LINK + "&CallID=1", "CallID twice"),
+        (SAMPLE_LINK + "&z=a{{DID}}b", "z mixes text"),
+        (SAMPLE_LINK + "&again={{CallID}}", "CallID in more than one"),
+    ],
+)
+def test_a_link_that_means_two_things_is_refused(link: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        parse_link(link)
+
+
+def test_the_link_to_paste_has_every_placeholder_and_is_read_back() -> None:
+    link = make_link("https://hooks.example.com/", "acme", "s&cret=1")
+    adapter = parse_link(link)
+    assert link.startswith("https://hooks.example.com/callbacks/acme?token=s%26cret%3D1&")
+    assert set(adapter.meanings.values()) == {str(p) for p in Placeholder}
+    assert adapter.secret == "s&cret=1"
+
+
+@pytest.mark.parametrize(
+    ("query", "secret", "rest"),
+    [
+        ("a=1&token=x&b=2", "x", "a=1&b=2"),
+        ("token=x%26y", "x&y", ""),
+        ("%74oken=x&a=1", "x", "a=1"),
+        ("a=1&token=x&token=y", "x", "a=1"),
+        ("a=token&b=%20", None, "a=token&b=%20"),
+        ("", None, ""),
+    ],
+)
+def test_the_secret_is_taken_out_and_the_rest_kept_byte_for_byte(query: str, secret: str | None, rest: str) -> None:
+    assert take_secret(query) == (secret, rest)
+
+
+def test_values_are_decoded_and_what_is_empty_or_foreign_is_left_out() -> None:
+    told = read_query(SAMPLE, "CallID=12&Guid=&Event=pick%75p&foreign=1&CallType=A+B")
+    assert told == {"CallID": "12", "DialApiEventName": "pickup", "CallTypeName": "A B"}
+
+
+def test_a_parameter_that_contradicts_itself_is_refused_and_one_that_repeats_itself_is_not() -> None:
+    assert read_query(SAMPLE, "CallID=12&CallID=12") == {"CallID": "12"}
+    with pytest.raises(InvalidCallbackError) as refused:
+        read_query(SAMPLE, "CallID=12&CallID=13")
+    assert refused.value.parameter == "CallID"
+
+
+def test_bytes_that_are_no_utf8_are_refused() -> None:
+    with pytest.raises(InvalidCallbackError, match="Event"):
+        read_query(SAMPLE, "Event=%ff%fe")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "GET /callbacks/acme?a=1&token=hunter2&b=2",
+        "https://pbx/x?uid=1&sectok=hunter2&nId=3",
+        "a=1&RecordingURL=https%3A%2F%2Fpbx%2F%3Fsectok%3Dhunter2%26nId%3D3&b=2",
+        "token=hunter2",
+    ],
+)
+def test_credentials_are_masked_wherever_they_stand(text: str) -> None:
+    masked = mask_credentials(text)
+    assert "hunter2" not in masked
+    assert "***" in masked
+    for kept in ("b=2", "nId=3", "nId%3D3"):
+        assert (kept in text) == (kept in masked)

@@ -1,0 +1,151 @@
+"""The rules of the call, written as histories: `+seconds leg event`, in the order they happened."""
+
+from __future__ import annotations
+
+import itertools
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from shared.call import Call, CloseReason, LegState, Outcome, Policy, Status, derive
+from shared.facts import CLOCK, java_time, rfc3339
+from shared.ids import CallKey, CallRef, SourceName
+
+KEY = CallKey(SourceName("acme"), CallRef("513"))
+T0 = datetime(2026, 11, 23, 7, 44, tzinfo=UTC)
+POLICY = Policy(settle_s=10, leg_grace_s=120, max_call_s=14400)
+LEGS = {"agent": "API:1", "dialed": "Outgoing:2", "second": "Outgoing:3"}
+
+
+def at(seconds: float) -> str:
+    return rfc3339(T0 + timedelta(seconds=seconds))
+
+
+def fold(*history: str, now: float | None = None, key: CallKey = KEY, legs: dict[str, str] = LEGS) -> Call:
+    facts: dict[str, str] = {CLOCK: at(now if now is not None else 0)}
+    for line in history:
+        offset, leg, event = line.split()
+        when = at(float(offset))
+        facts[f"leg:{legs[leg]}:{event}"] = when
+        facts[CLOCK] = max(facts[CLOCK], when)
+    return derive(key, facts, POLICY)
+
+
+ANSWERED = ("0 agent pickup", "3 dialed pickup", "33 dialed hangup", "34 agent hangup")
+
+
+def test_both_picked_up_and_hung_up_is_answered() -> None:
+    call = fold(*ANSWERED)
+    assert call.closing is not None
+    assert (call.closing.outcome, call.closing.reason, call.closing.complete) == (Outcome.ANSWERED, CloseReason.HANGUP, True)
+    assert (call.status, call.ring_seconds, call.talk_seconds) == (Status.COMPLETE, 3, 30)
+    assert (call.started_at, call.answered_at, call.ended_at) == (at(0), at(3), at(34))
+    assert call.agent is not None
+    assert call.dialed is not None
+    assert (call.agent.state, call.dialed.state) == (LegState.ENDED, LegState.ENDED)
+
+
+@pytest.mark.parametrize(
+    ("history", "outcome", "reason"),
+    [
+        (("0 agent missed",), Outcome.AGENT_MISSED, CloseReason.MISSED),
+        (("0 agent hangup", "0 agent missed"), Outcome.AGENT_MISSED, CloseReason.MISSED),
+        (("0 agent pickup", "9 dialed hangup", "9 dialed missed", "11 agent hangup"), Outcome.DIALED_MISSED, CloseReason.MISSED),
+        (("0 agent pickup", "9 dialed missed", "11 agent hangup"), Outcome.DIALED_MISSED, CloseReason.MISSED),
+        (("0 agent pickup", "3 dialed pickup", "20 agent hangup", "21 dialed hangup"), Outcome.ANSWERED, CloseReason.HANGUP),
+    ],
+)
+def test_a_call_whose_events_all_came_is_complete_at_once(
+    history: tuple[str, ...], outcome: Outcome, reason: CloseReason
+) -> None:
+    call = fold(*history)
+    assert call.closing is not None
+    assert (call.closing.outcome, call.closing.reason, call.closing.complete) == (outcome, reason, True)
+
+
+@pytest.mark.parametrize("length", [1, 2, 3])
+def test_a_call_with_an_event_to_come_is_open(length: int) -> None:
+    for some in itertools.combinations(ANSWERED, length):
+        call = fold(*some)
+        assert call.closing is None, some
+        assert call.status is not Status.COMPLETE
+
+
+def test_a_hangup_alone_waits_for_its_missed_and_counts_as_missed_after_the_settle_time() -> None:
+    assert fold("0 agent hangup", now=9.9).closing is None
+    call = fold("0 agent hangup", now=10)
+    assert call.closing is not None
+    assert (call.closing.outcome, call.closing.reason) == (Outcome.AGENT_MISSED, CloseReason.SETTLED)
+    assert call.agent is not None
+    assert call.agent.inferred
+
+
+def test_an_agent_who_hung_up_before_anything_was_dialed_is_settled() -> None:
+    history = ("0 agent pickup", "2 agent hangup")
+    assert fold(*history, now=11.9).closing is None
+    call = fold(*history, now=12)
+    assert call.closing is not None
+    assert (call.closing.outcome, call.closing.reason) == (Outcome.AGENT_HUNG_UP, CloseReason.SETTLED)
+
+
+def test_a_dialed_leg_proves_that_the_agent_had_picked_up() -> None:
+    history = ("3 dialed pickup", "33 dialed hangup", "34 agent hangup")
+    assert fold(*history, now=43.9).closing is None
+    call = fold(*history, now=44)
+    assert call.closing is not None
+    assert call.closing.outcome is Outcome.ANSWERED
+    assert call.agent is not None
+    assert (call.agent.state, call.agent.inferred, call.agent.picked_up_at) == (LegState.ENDED, True, None)
+
+
+def test_a_lost_hangup_is_closed_after_the_grace_time_as_not_complete() -> None:
+    history = ("0 agent pickup", "3 dialed pickup", "33 dialed hangup")
+    assert fold(*history, now=152).closing is None
+    call = fold(*history, now=153)
+    assert call.closing is not None
+    assert (call.closing.outcome, call.closing.reason, call.closing.complete) == (Outcome.ANSWERED, CloseReason.TIMEOUT, False)
+
+
+def test_silence_closes_a_call_after_the_maximum_time() -> None:
+    assert fold("0 agent pickup", now=14399).closing is None
+    call = fold("0 agent pickup", now=14400)
+    assert call.closing is not None
+    assert (call.closing.outcome, call.closing.complete) == (Outcome.UNKNOWN, False)
+
+
+def test_a_second_call_id_on_one_side_is_a_leg_of_its_own() -> None:
+    call = fold(*ANSWERED, "20 second pickup")
+    assert call.closing is None
+    call = fold(*ANSWERED, "20 second pickup", "40 second hangup")
+    assert call.closing is not None
+    assert call.dialed is not None
+    assert call.dialed.call_id == "2"
+    assert [leg.call_id for leg in call.other_legs] == ["3"]
+
+
+@pytest.mark.parametrize(
+    ("history", "status"),
+    [
+        (("0 agent start",), Status.RINGING),
+        (("0 agent pickup",), Status.TALKING),
+        (("0 agent pickup", "5 agent hangup"), Status.ENDING),
+    ],
+)
+def test_an_open_call_has_a_status(history: tuple[str, ...], status: Status) -> None:
+    assert fold(*history).status is status
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("1595496055313", "2020-07-23T09:20:55.313000Z"),
+        ("0", None),
+        ("", None),
+        ("-5", None),
+        ("99999999999999", None),
+        ("4102444800000", None),  # 2100: the far future
+        ("12 3", None),
+    ],
+)
+def test_java_timestamps_are_read_and_nonsense_is_ignored(text: str, expected: str | None) -> None:
+    assert java_time(text, at(0)) == expected
