@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -87,6 +88,7 @@ class Fleet:
         """
         with role.log_path.open("ab") as log:
             role.process = await asyncio.create_subprocess_exec(
+                *tether(),
                 sys.executable,
                 "-m",
                 role.module,
@@ -148,3 +150,9 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def tether() -> list[str]:
+    """Prefix a command so that the kernel kills it when we die; where there is no such tool, an orderly exit has to do."""
+    tool = shutil.which("setpriv")
+    return [tool, "--pdeathsig", "KILL", "--"] if tool else []

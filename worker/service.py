@@ -39,7 +39,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     await archive.check()
     async with aclosing(Store(settings.redis_url.get_secret_value(), holder=name)) as store:
         fold = Fold(publisher, store, sources, settings.policy, retain_s=settings.retain_seconds)
-        recordings = Recordings(publisher, jobs, archive, sources, settings)
+        recordings = Recordings(publisher, archive, sources, settings)
 
         async def problems() -> list[str]:
             found = [] if publisher.is_up and raw.is_up else ["RabbitMQ is not connected"]
@@ -52,7 +52,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         async with (
             private_port(settings.metrics_host, settings.metrics_port, problems),
             background(publisher.run(), raw.run(), jobs.run()),
-            background(fold.run(raw), recordings.run()),
+            background(fold.run(raw), recordings.run(jobs)),
         ):
             await stop.wait()
             log.info("draining", seconds=settings.shutdown_timeout_seconds)
