@@ -117,7 +117,7 @@ def demo(
 
 
 @app.command()
-def simulate(
+def simulate(  # noqa: PLR0917 - each is an option of the command line, given by name
     ingress_url: Annotated[str, typer.Option("--ingress", help="Where callbacks go.")] = "http://127.0.0.1:8080",
     source: Annotated[str, typer.Option(help="The source whose adapter link is used.")] = "default",
     calls: Annotated[int, typer.Option(min=1, help="Calls to simulate.")] = 20,
@@ -129,15 +129,23 @@ def simulate(
     as_json: AsJson = False,
 ) -> None:
     """Be a FocalScope: dial calls against a running ingress, and serve their recordings until all were published."""
+    from console.simulate import Load
     from console.simulate import simulate as run_simulate  # noqa: PLC0415
 
-    plan = (ingress_url, SourceName(source), calls, rate, port, seed)
-    _run(run_simulate(_settings(), plan, faults=faults, as_json=as_json))
+    load = Load(ingress_url, SourceName(source), calls, rate, port, seed, faults)
+    _run(run_simulate(_settings(), load, as_json=as_json))
+
+
+def _source_names() -> list[str]:
+    try:
+        return [str(name) for name in load_settings().load_sources()]
+    except CallfoldError:
+        return []  # completion has no way to tell an error; the command itself will
 
 
 @app.command("adapter-link")
 def adapter_link(
-    source: Annotated[str, typer.Argument(help="The source's name.", autocompletion=lambda: _source_names())],
+    source: Annotated[str, typer.Argument(help="The source's name.", autocompletion=_source_names)],
     url: Annotated[str, typer.Option(help="Public address of ingress, e.g. https://hooks.example.com.")],
 ) -> None:
     """Print the link to paste into FocalScope: every placeholder, and the source's secret."""
@@ -148,13 +156,6 @@ def adapter_link(
     if not url.startswith(("http://", "https://")):
         raise ConfigError(f"{url!r} is not an http or https address.")
     typer.echo(make_link(url, source, found.secret.get_secret_value() if found.secret else None))
-
-
-def _source_names() -> list[str]:
-    try:
-        return [str(name) for name in load_settings().load_sources()]
-    except CallfoldError:
-        return []  # completion has no way to tell an error; the command itself will
 
 
 @app.command()

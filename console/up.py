@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -19,15 +19,18 @@ SERVERS: Mapping[str, str] = {"rabbitmq": "CALLFOLD_AMQP_URL", "redis": "CALLFOL
 
 async def up(settings: Settings, directory: Path, ingress: int, worker: int) -> int:
     """Run until Ctrl-C or SIGTERM (0), or until a process ends by itself (error)."""
+    directory = directory.absolute()  # noqa: ASYNC240 - asks the process for its directory, not the disk
     console = Console(stderr=True)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     private = frozenset(name for name, variable in SERVERS.items() if not os.environ.get(variable))
-    async with LocalStack(directory.absolute(), only=private) as stack:
+    async with LocalStack(directory, only=private) as stack:
         shared = _server_settings(stack, private) | default_directories(directory)
-        async with Fleet(directory.absolute() / "logs", shared) as fleet:
-            ports = describe(fleet, ingress, worker, first_port=settings.ingress_port)
+        async with Fleet(directory / "logs", shared) as fleet:
+            # The first ingress gets the port asked for, the others free ones.
+            ports = [settings.ingress_port or free_port(), *(free_port() for _ in range(ingress - 1))]
+            describe(fleet, ports, workers=worker)
             fleet.add("console", "console", {})
             await fleet.start_all()
             _tell(console, settings, ports, shared, fleet.roles)
@@ -45,20 +48,18 @@ def _server_settings(stack: LocalStack, private: frozenset[str]) -> dict[str, st
 def default_directories(directory: Path) -> dict[str, str]:
     """Keep spool and archive beside the servers' data, where the environment does not say otherwise."""
     wanted = {
-        "CALLFOLD_SPOOL_DIR": str(directory.absolute() / "spool"),
-        "CALLFOLD_ARCHIVE_URL": (directory.absolute() / "archive").as_uri(),
+        "CALLFOLD_SPOOL_DIR": str(directory / "spool"),
+        "CALLFOLD_ARCHIVE_URL": (directory / "archive").as_uri(),
     }
     return {name: value for name, value in wanted.items() if not os.environ.get(name)}
 
 
-def describe(fleet: Fleet, ingress: int, worker: int, *, first_port: int) -> list[int]:
-    """Add ingress and worker processes to a fleet; the first ingress gets the port asked for, the others free ones."""
-    ports = [first_port or free_port(), *(free_port() for _ in range(ingress - 1))]
+def describe(fleet: Fleet, ports: Sequence[int], *, workers: int) -> None:
+    """Add an ingress process for every port, and so many workers, to a fleet."""
     for number, port in enumerate(ports, start=1):
         fleet.add(f"ingress-{number}", "ingress", {"CALLFOLD_INGRESS_PORT": str(port)})
-    for number in range(1, worker + 1):
+    for number in range(1, workers + 1):
         fleet.add(f"worker-{number}", "worker", {})
-    return ports
 
 
 async def _until(stop: asyncio.Event, fleet: Fleet) -> None:

@@ -19,8 +19,6 @@ from console.fleet import Fleet
 from console.stack import LocalStack
 from shared.topology import topology
 
-    from console.stack import LocalStack
-
 AGENT_GUID = "bfa2dbc8-ab8a-34c8-f243-c2aad8c446ff"
 DIALED_GUID = "923041af-adb5-a8ae-f29c-e60ea5e17448"
 VENDOR_LINES = (

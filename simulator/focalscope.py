@@ -1,0 +1,211 @@
+"""A FocalScope: dials, calls back through the configured adapter link - once, as the real one does - and serves recordings."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import itertools
+import random
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field, replace
+from types import TracebackType
+from typing import Self
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
+
+import aiohttp
+from aiohttp import web
+
+from shared.adapter import parse_link
+from shared.log import get_logger
+from simulator.audio import recording
+from simulator.faults import Faults, disturb
+from simulator.scenario import SECTOK, Dialed, Scenario, Step, Truth, play
+
+log = get_logger(__name__)
+
+_CALLBACK_TIMEOUT_S = 10
+_LOGIN_PAGE = "<!DOCTYPE html><html><head><title>FocalScope</title></head><body><form>Log in</form></body></html>"
+_MIX: Mapping[Scenario, float] = {
+    Scenario.ANSWERED: 5,
+    Scenario.AGENT_MISSED: 2,
+    Scenario.DIALED_MISSED: 2,
+    Scenario.AGENT_HANGS_UP_FIRST: 2,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How this FocalScope behaves.
+
+    Attributes:
+        adapter: the adapter link, pasted as into the real one.
+        ingress_urls: where callbacks go in turn; the link's own origin when empty.
+        speed: a call that lasts 30 s takes 30 / speed.
+        recording_delay_s: how long after the end of a call its recording is not ready.
+    """
+
+    adapter: str
+    ingress_urls: Sequence[str] = ()
+    seed: int = 1
+    speed: float = 20.0
+    faults: Faults = field(default_factory=Faults)
+    recorded_share: float = 0.7
+    recording_delay_s: float = 0.5
+    first_request_id: int = 1000
+    first_call_id: int = 1000000090000
+    host: str = "127.0.0.1"
+    port: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Audio:
+    content: bytes
+    ready_at: float
+
+
+class FocalScope:
+    """`async with FocalScope(plan) as pbx`: its HTTP server runs, and `truths` tells what is true of every call."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._rng = random.Random(plan.seed)  # noqa: S311 - repeatable on purpose
+        self._request_ids = itertools.count(plan.first_request_id)
+        self._call_ids = itertools.count(plan.first_call_id, 2)
+        self._ingresses = itertools.cycle(
+            plan.ingress_urls or [f"{parts.scheme}://{parts.netloc}" for parts in (urlsplit(plan.adapter),)]
+        )
+        self._audio: dict[str, _Audio] = {}
+        self._calls: set[asyncio.Task[None]] = set()
+        self._closing = AsyncExitStack()
+        self._session: aiohttp.ClientSession | None = None
+        self.truths: dict[int, Truth] = {}
+        self.counters: Counter[str] = Counter()
+        self.port = 0
+
+    @property
+    def url(self) -> str:
+        return f"http://{self._plan.host}:{self.port}"
+
+    async def __aenter__(self) -> Self:
+        async with AsyncExitStack() as closing:
+            timeout = aiohttp.ClientTimeout(total=_CALLBACK_TIMEOUT_S)
+            connector = aiohttp.TCPConnector(limit=200)
+            self._session = await closing.enter_async_context(aiohttp.ClientSession(timeout=timeout, connector=connector))
+            closing.push_async_callback(self._stop_calls)
+            app = web.Application()
+            app.add_routes([web.get("/dial", self._on_dial), web.get("/_cros_/master/", self._on_recording)])
+            runner = web.AppRunner(app, access_log=None)
+            await runner.setup()
+            closing.push_async_callback(runner.cleanup)
+            await web.TCPSite(runner, self._plan.host, self._plan.port).start()
+            self.port = runner.addresses[0][1]
+            self._closing = closing.pop_all()
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self._closing.aclose()
+
+    async def _stop_calls(self) -> None:
+        for task in self._calls:
+            task.cancel()
+        await asyncio.gather(*self._calls, return_exceptions=True)
+
+    async def run(self, calls: int, *, per_second: float) -> None:
+        """Dial so many calls through the dial endpoint, evenly spread, and return once every callback was sent."""
+        started = time.monotonic()
+        for number in range(calls):
+            await asyncio.sleep(max(0.0, started + number / per_second - time.monotonic()))
+            await self.dial(f"100{number % 4 + 1}", f"+45{30000000 + number}")
+        await self.finished()
+
+    async def finished(self) -> None:
+        """Wait until every callback of every call was sent."""
+        while self._calls:
+            await asyncio.wait(self._calls)
+
+    async def dial(self, agent: str, number: str) -> int:
+        """Ask the dial endpoint over HTTP, as an integration would, and return the RequestID."""
+        if self._session is None:
+            raise RuntimeError("the simulator is not running")
+        async with self._session.get(f"{self.url}/dial?{urlencode({'agent': agent, 'number': number})}") as response:
+            text = await response.text()
+        return int(text.strip("{}").partition(":")[2])
+
+    async def _on_dial(self, request: web.Request) -> web.Response:
+        agent, number = request.query.get("agent", ""), request.query.get("number", "")
+        if not agent or not number:
+            return web.Response(text=_LOGIN_PAGE, content_type="text/html")
+        return web.Response(text=f"{{RequestID:{self._start(agent, number)}}}", content_type="text/html")
+
+    def _start(self, agent: str, number: str) -> int:
+        scenario = self._rng.choices(list(_MIX), weights=list(_MIX.values()))[0]
+        dialed = Dialed(
+            request_id=next(self._request_ids),
+            first_call_id=next(self._call_ids),
+            agent=agent,
+            number=number,
+            at_ms=time.time_ns() // 1_000_000,
+            recorded=self._rng.random() < self._plan.recorded_share,
+        )
+        truth, steps = play(scenario, dialed, self._rng, speed=self._plan.speed)
+        sent, dropped = disturb(steps, self._plan.faults, self._rng)
+        self.truths[truth.request_id] = replace(truth, dropped=dropped)
+        self._keep_recordings(truth, over_s=max(step.at_s for step in steps))
+        task = asyncio.get_running_loop().create_task(self._call_back(sent))
+        self._calls.add(task)
+        task.add_done_callback(self._calls.discard)
+        return truth.request_id
+
+    def _keep_recordings(self, truth: Truth, *, over_s: float) -> None:
+        for leg in truth.legs:
+            if leg.recorded:
+                self.add_recording(leg.call_id, leg.talk_seconds, ready_in_s=over_s + self._plan.recording_delay_s)
+
+    def add_recording(self, call_id: str, seconds: float, *, ready_in_s: float = 0.0) -> None:
+        """Have a recording for a call, from some moment on."""
+        self._audio[call_id] = _Audio(recording(call_id, seconds), time.monotonic() + ready_in_s)
+
+    def fingerprint(self, call_id: str) -> tuple[int, str]:
+        """Tell a recording's size in bytes and SHA-256."""
+        content = self._audio[call_id].content
+        return len(content), hashlib.sha256(content).hexdigest()
+
+    async def _call_back(self, steps: list[Step]) -> None:
+        started = time.monotonic()
+        for step in steps:
+            await asyncio.sleep(max(0.0, started + step.at_s - time.monotonic()))
+            await self._send(f"{next(self._ingresses)}{self._target(step.values)}")
+
+    def _target(self, values: Mapping[str, str]) -> str:
+        """Fill the adapter link with the values of one event."""
+        parts = urlsplit(self._plan.adapter)
+        meanings = parse_link(self._plan.adapter).meanings
+        pairs = [
+            f"{quote(name)}={quote(values.get(meanings[name], '') if name in meanings else constant, safe='')}"
+            for name, constant in parse_qsl(parts.query, keep_blank_values=True)
+        ]
+        return f"{parts.path}?{'&'.join(pairs)}"
+
+    async def _send(self, url: str) -> None:
+        if self._session is None:
+            raise RuntimeError("the simulator is not running")
+        try:
+            async with self._session.get(url) as response:
+                await response.read()
+                self.counters[str(response.status)] += 1
+        except (aiohttp.ClientError, TimeoutError) as error:
+            # The real one does not retry either: the callback is gone, and the counter says so.
+            self.counters["lost"] += 1
+            log.warning("callback_lost", error=type(error).__name__)
+
+    async def _on_recording(self, request: web.Request) -> web.Response:
+        if request.query.get("sectok") != SECTOK:
+            return web.Response(text=_LOGIN_PAGE, content_type="text/html")
+        audio = self._audio.get(request.query.get("nId", ""))
+        if audio is None or time.monotonic() < audio.ready_at:
+            self.counters["recording_not_ready"] += 1
+            return web.Response(status=404, text="no such recording")
+        return web.Response(body=audio.content, content_type="audio/wav")

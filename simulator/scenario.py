@@ -1,0 +1,163 @@
+"""What happens in a call, and what is therefore true of it. Pure: the same random numbers give the same call."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from shared.adapter import Placeholder
+from shared.call import LegState, Outcome
+from shared.callback import CallType, LegEvent
+
+
+class Scenario(StrEnum):
+    """How a call goes."""
+
+    ANSWERED = "answered"
+    AGENT_MISSED = "agent_missed"
+    DIALED_MISSED = "dialed_missed"
+    AGENT_HANGS_UP_FIRST = "agent_hangs_up_first"
+
+
+@dataclass(frozen=True, slots=True)
+class LegTruth:
+    """What is true of one leg."""
+
+    call_id: str
+    guid: str
+    state: LegState
+    recorded: bool
+    talk_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Truth:
+    """What is true of one call, and what Callfold must say of it. `dropped` counts callbacks that never arrived."""
+
+    request_id: int
+    outcome: Outcome
+    agent: LegTruth
+    dialed: LegTruth | None
+    dropped: int = 0
+
+    @property
+    def legs(self) -> tuple[LegTruth, ...]:
+        return (self.agent, self.dialed) if self.dialed else (self.agent,)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One callback: when it is due (seconds after the dial), and its values by placeholder."""
+
+    at_s: float
+    values: Mapping[str, str]
+
+
+_EVENT_CODES = {event: str(code) for code, event in enumerate(LegEvent)}
+_TYPE_CODES = {kind: str(code) for code, kind in enumerate(CallType, start=1)}
+_AGENTS = (("1001", "Kasper"), ("1002", "Søren Ågård"), ("1003", "Ana María"), ("1004", "O'Neil & Co"))
+
+
+@dataclass(frozen=True, slots=True)
+class Dialed:
+    """A dial request as accepted: its id, the CallIDs it will use, who is called, when (ms since 1970)."""
+
+    request_id: int
+    first_call_id: int
+    agent: str
+    number: str
+    at_ms: int
+    recorded: bool
+
+
+def play(scenario: Scenario, dialed: Dialed, rng: random.Random, *, speed: float) -> tuple[Truth, list[Step]]:
+    """Play a call to its end; times are divided by `speed`."""
+    offsets = _offsets(scenario, rng, speed)
+    over = max(offsets.values())
+    agent_state = LegState.MISSED if scenario is Scenario.AGENT_MISSED else LegState.ENDED
+    agent = _leg_truth(dialed, 0, agent_state, rng, offsets, CallType.API)
+    far: LegTruth | None = None
+    if scenario is not Scenario.AGENT_MISSED:
+        far_state = LegState.MISSED if scenario is Scenario.DIALED_MISSED else LegState.ENDED
+        far = _leg_truth(dialed, 1, far_state, rng, offsets, CallType.OUTGOING)
+    legs = {CallType.API: agent, CallType.OUTGOING: far}
+    steps = [
+        Step(at_s, _values(dialed, kind, event, leg, offsets))
+        for (kind, event), at_s in sorted(offsets.items(), key=lambda item: item[1])
+        if (leg := legs[kind]) is not None and event is not LegEvent.START and at_s <= over
+    ]
+    return Truth(dialed.request_id, _OUTCOMES[scenario], agent, far), steps
+
+
+_OUTCOMES = {
+    Scenario.ANSWERED: Outcome.ANSWERED,
+    Scenario.AGENT_HANGS_UP_FIRST: Outcome.ANSWERED,
+    Scenario.AGENT_MISSED: Outcome.AGENT_MISSED,
+    Scenario.DIALED_MISSED: Outcome.DIALED_MISSED,
+}
+
+_Offsets = dict[tuple[CallType, LegEvent], float]
+
+
+def _offsets(scenario: Scenario, rng: random.Random, speed: float) -> _Offsets:
+    """Draw when everything happens, in seconds after the dial. A missed leg reports hangup and then, at once, missed."""
+    agent, far = CallType.API, CallType.OUTGOING
+    rings_s, talks_s = rng.uniform(2, 8) / speed, rng.uniform(10, 60) / speed
+    offsets: _Offsets = {(agent, LegEvent.START): 0.0}
+    if scenario is Scenario.AGENT_MISSED:
+        return offsets | {(agent, LegEvent.HANGUP): rings_s, (agent, LegEvent.MISSED): rings_s + 0.001}
+    offsets |= {(agent, LegEvent.PICKUP): rings_s, (far, LegEvent.START): rings_s}
+    answered_s = rings_s + rng.uniform(2, 15) / speed
+    if scenario is Scenario.DIALED_MISSED:
+        offsets |= {(far, LegEvent.HANGUP): answered_s, (far, LegEvent.MISSED): answered_s + 0.001}
+        return offsets | {(agent, LegEvent.HANGUP): answered_s + 1 / speed}
+    first, second = (agent, far) if scenario is Scenario.AGENT_HANGS_UP_FIRST else (far, agent)
+    over_s = answered_s + talks_s
+    return offsets | {
+        (far, LegEvent.PICKUP): answered_s,
+        (first, LegEvent.HANGUP): over_s,
+        (second, LegEvent.HANGUP): over_s + 0.5 / speed,
+    }
+
+
+def _leg_truth(dialed: Dialed, number: int, state: LegState, rng: random.Random, offsets: _Offsets, kind: CallType) -> LegTruth:
+    talk_s = offsets[kind, LegEvent.HANGUP] - offsets.get((kind, LegEvent.PICKUP), offsets[kind, LegEvent.HANGUP])
+    raw = f"{rng.getrandbits(128):032x}"
+    guid = f"{raw[:8]}-{raw[8:12]}-{raw[12:16]}-{raw[16:20]}-{raw[20:]}"
+    recorded = dialed.recorded and state is LegState.ENDED
+    return LegTruth(str(dialed.first_call_id + number), guid, state, recorded, talk_s)
+
+
+def _values(dialed: Dialed, kind: CallType, event: LegEvent, leg: LegTruth, offsets: _Offsets) -> dict[str, str]:
+    is_over = event in (LegEvent.HANGUP, LegEvent.MISSED)
+
+    def stamp(what: LegEvent) -> str:
+        at_s = offsets.get((kind, what))
+        return "" if at_s is None else str(dialed.at_ms + round(at_s * 1000))
+
+    agent_name = dict(_AGENTS).get(dialed.agent, "Administrator")
+    url = f"https://localhost:8080/_cros_/master/?uid=form_faster_downloadcall&target=self&sectok={SECTOK}&nId={leg.call_id}"
+    return {
+        Placeholder.CALL_TYPE_NAME: kind,
+        Placeholder.CALL_TYPE_CODE: _TYPE_CODES[kind],
+        Placeholder.EVENT_NAME: event,
+        Placeholder.EVENT_CODE: _EVENT_CODES[event],
+        Placeholder.CALL_ID: leg.call_id,
+        Placeholder.REQUEST_ID: str(dialed.request_id),
+        Placeholder.GUID: leg.guid,
+        Placeholder.STARTED: stamp(LegEvent.START),
+        Placeholder.PICKED_UP: stamp(LegEvent.PICKUP) if is_over or event is LegEvent.PICKUP else "",
+        Placeholder.ENDED: stamp(LegEvent.HANGUP) if is_over else "",
+        Placeholder.IS_ANSWERED: str(int(leg.state is LegState.ENDED)) if is_over else "",
+        Placeholder.IS_RECORDED: str(int(leg.recorded)) if is_over else "",
+        Placeholder.RECORDING_URL: url if is_over and leg.recorded else "",
+        Placeholder.CALLER_ID: dialed.number,
+        Placeholder.AGENT_EXTENSION: dialed.agent,
+        Placeholder.AGENT: agent_name,
+    }
+
+
+SECTOK = "3511b272f4fb03ecf900b80b1cc5b8fe"
+"""The token of recording links, the vendor's example; a link with another one gets the log-in page."""
