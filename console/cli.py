@@ -129,7 +129,7 @@ def simulate(  # noqa: PLR0917 - each is an option of the command line, given by
     as_json: AsJson = False,
 ) -> None:
     """Be a FocalScope: dial calls against a running ingress, and serve their recordings until all were published."""
-    from console.simulate import Load
+    from console.simulate import Load  # noqa: PLC0415
     from console.simulate import simulate as run_simulate  # noqa: PLC0415
 
     load = Load(ingress_url, SourceName(source), calls, rate, port, seed, faults)

@@ -33,17 +33,12 @@ from simulator.scenario import SECTOK
 
 _CALLS_PER_S = 20
 _FINISH_TIMEOUT_S = 30
-_PATIENCE_S = 0.2
 _VENDOR_ID = "default/513/1"
 VENDOR_LINES = (
-    "CallType=API&Event=pickup&CallID=1000000087849&RequestID=513&EventCode=2&IsCallRecorded="
-    "&Guid=bfa2dbc8-ab8a-34c8-f243-c2aad8c446ff",
-    "CallType=Outgoing&Event=pickup&CallID=1000000087850&RequestID=513&EventCode=2&IsCallRecorded="
-    "&Guid=923041af-adb5-a8ae-f29c-e60ea5e17448",
-    "CallType=Outgoing&Event=hangup&CallID=1000000087850&RequestID=513&EventCode=1&IsCallRecorded=1"
-    "&Guid=923041af-adb5-a8ae-f29c-e60ea5e17448",
-    "CallType=API&Event=hangup&CallID=1000000087849&RequestID=513&EventCode=1&IsCallRecorded=1"
-    "&Guid=bfa2dbc8-ab8a-34c8-f243-c2aad8c446ff",
+    "CallType=API&Event=pickup&CallID=1000000087849&RequestID=513&EventCode=2&IsCallRecorded=&Guid=bfa2dbc8-ab8a-34c8-f243-c2aad8c446ff",
+    "CallType=Outgoing&Event=pickup&CallID=1000000087850&RequestID=513&EventCode=2&IsCallRecorded=&Guid=923041af-adb5-a8ae-f29c-e60ea5e17448",
+    "CallType=Outgoing&Event=hangup&CallID=1000000087850&RequestID=513&EventCode=1&IsCallRecorded=1&Guid=923041af-adb5-a8ae-f29c-e60ea5e17448",
+    "CallType=API&Event=hangup&CallID=1000000087849&RequestID=513&EventCode=1&IsCallRecorded=1&Guid=bfa2dbc8-ab8a-34c8-f243-c2aad8c446ff",
 )
 """The callbacks of a real call, as the vendor's article shows them."""
 
@@ -95,7 +90,8 @@ async def _run(pbx: FocalScope, calls: int, ingress_url: str, console: Console) 
         with suppress(TimeoutError):
             async with asyncio.timeout(_FINISH_TIMEOUT_S):
                 while differences(pbx.truths, _ours(events), pbx.fingerprint) or not _vendor_event(events):
-                    await asyncio.sleep(_PATIENCE_S)
+                    await progress.changed.wait()
+                    progress.changed.clear()
         collecting.cancel()
     vendor = _vendor_event(events)
     if vendor is None:
@@ -117,6 +113,7 @@ async def _collect(deliveries: AsyncIterator[Delivery], events: list[Event], pro
             progress.outcomes[event["data"]["outcome"]] += 1
         elif event["type"] == STORED:
             progress.recordings += 1
+        progress.changed.set()
 
 
 def _ours(events: list[Event]) -> list[Event]:

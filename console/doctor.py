@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import orjson
 from rich.console import Console
 from rich.table import Table
-from worker.archive import Archive
 
 from ingress.spool import Spool
 from shared.broker import BrokerAddress, inspect
@@ -19,6 +18,7 @@ from shared.process import instance_name
 from shared.settings import LOOPBACK, Settings
 from shared.store import Store
 from shared.topology import topology
+from worker.archive import Archive
 
 _OLDEST_RABBITMQ = (3, 10)
 _OLDEST_REDIS = (7, 0)

@@ -30,6 +30,7 @@ class Progress:
     total: int
     outcomes: Counter[str] = field(default_factory=Counter)
     recordings: int = 0
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 @dataclass(frozen=True, slots=True)

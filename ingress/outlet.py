@@ -22,6 +22,8 @@ log = get_logger(__name__)
 
 # After a failed publish the broker is left alone for so long: a blocked one costs each batch the whole timeout.
 _HOLD_OFF_S = 1.0
+# A process that has just started is not ready for so long, unless it is connected sooner: the spool is for outages.
+_FIRST_CONNECT_S = 5.0
 _DRAIN_ROWS = 50
 _LOOK_AGAIN_S = 2.0
 
@@ -33,6 +35,7 @@ class Outlet:
         self._publisher = publisher
         self._spool = spool
         self._hold_off_until = 0.0
+        self._first_connect_until = time.monotonic() + _FIRST_CONNECT_S
 
     async def write(self, events: Sequence[bytes]) -> None:
         """Make a batch of encoded events durable.
@@ -66,6 +69,8 @@ class Outlet:
         """Say what keeps ingress from taking callbacks: nothing while either the broker or the spool can."""
         if self._publisher.is_up:
             return []
+        if time.monotonic() < self._first_connect_until:
+            return ["connecting to RabbitMQ"]
         try:
             await self._spool.check()
         except SpoolUnavailableError as error:

@@ -106,7 +106,7 @@ class Spool:
         def probe(db: sqlite3.Connection) -> None:
             db.execute("begin immediate")
             try:
-                db.execute("insert into messages (exchange, routing_key, headers, body) values ('', '', '', zeroblob(65536))")
+                db.execute("insert into messages (exchange, routing_key, headers, body) values ('', '', x'', zeroblob(65536))")
             finally:
                 if db.in_transaction:
                     db.execute("rollback")

@@ -17,10 +17,11 @@ STORED = "callfold.recording.stored.v1"
 def differences(truths: Mapping[int, Truth], events: Iterable[Event], fingerprint: Fingerprint) -> list[str]:
     """Compare; `fingerprint` tells a recording's bytes and SHA-256. An event that came twice must be equal both times."""
     told: dict[str, Event] = {}
-    found: list[str] = []
-    for event in events:
-        if told.setdefault(event["id"], event) != event:
-            found.append(f"event {event['id']} was published twice with different bodies")
+    found = [
+        f"event {event['id']} was published twice with different bodies"
+        for event in events
+        if told.setdefault(event["id"], event) != event
+    ]
     calls: dict[int, list[Event]] = {}
     stored: dict[tuple[int, str], Event] = {}
     for event in told.values():

@@ -20,6 +20,7 @@ from aiohttp import web
 
 from shared.adapter import parse_link
 from shared.log import get_logger
+from shared.sources import origin
 from simulator.audio import recording
 from simulator.faults import Faults, disturb
 from simulator.scenario import SECTOK, Dialed, Scenario, Step, Truth, play
@@ -74,9 +75,7 @@ class FocalScope:
         self._rng = random.Random(plan.seed)  # noqa: S311 - repeatable on purpose
         self._request_ids = itertools.count(plan.first_request_id)
         self._call_ids = itertools.count(plan.first_call_id, 2)
-        self._ingresses = itertools.cycle(
-            plan.ingress_urls or [f"{parts.scheme}://{parts.netloc}" for parts in (urlsplit(plan.adapter),)]
-        )
+        self._ingresses = itertools.cycle(plan.ingress_urls or [origin(plan.adapter)])
         self._audio: dict[str, _Audio] = {}
         self._calls: set[asyncio.Task[None]] = set()
         self._closing = AsyncExitStack()

@@ -77,11 +77,11 @@ def play(scenario: Scenario, dialed: Dialed, rng: random.Random, *, speed: float
     offsets = _offsets(scenario, rng, speed)
     over = max(offsets.values())
     agent_state = LegState.MISSED if scenario is Scenario.AGENT_MISSED else LegState.ENDED
-    agent = _leg_truth(dialed, 0, agent_state, rng, offsets, CallType.API)
+    agent = _leg_truth(CallType.API, agent_state, dialed, offsets, rng)
     far: LegTruth | None = None
     if scenario is not Scenario.AGENT_MISSED:
         far_state = LegState.MISSED if scenario is Scenario.DIALED_MISSED else LegState.ENDED
-        far = _leg_truth(dialed, 1, far_state, rng, offsets, CallType.OUTGOING)
+        far = _leg_truth(CallType.OUTGOING, far_state, dialed, offsets, rng)
     legs = {CallType.API: agent, CallType.OUTGOING: far}
     steps = [
         Step(at_s, _values(dialed, kind, event, leg, offsets))
@@ -122,12 +122,13 @@ def _offsets(scenario: Scenario, rng: random.Random, speed: float) -> _Offsets:
     }
 
 
-def _leg_truth(dialed: Dialed, number: int, state: LegState, rng: random.Random, offsets: _Offsets, kind: CallType) -> LegTruth:
-    talk_s = offsets[kind, LegEvent.HANGUP] - offsets.get((kind, LegEvent.PICKUP), offsets[kind, LegEvent.HANGUP])
+def _leg_truth(kind: CallType, state: LegState, dialed: Dialed, offsets: _Offsets, rng: random.Random) -> LegTruth:
+    over_s = offsets[kind, LegEvent.HANGUP]
     raw = f"{rng.getrandbits(128):032x}"
     guid = f"{raw[:8]}-{raw[8:12]}-{raw[12:16]}-{raw[16:20]}-{raw[20:]}"
+    call_id = dialed.first_call_id + (kind is CallType.OUTGOING)
     recorded = dialed.recorded and state is LegState.ENDED
-    return LegTruth(str(dialed.first_call_id + number), guid, state, recorded, talk_s)
+    return LegTruth(str(call_id), guid, state, recorded, over_s - offsets.get((kind, LegEvent.PICKUP), over_s))
 
 
 def _values(dialed: Dialed, kind: CallType, event: LegEvent, leg: LegTruth, offsets: _Offsets) -> dict[str, str]:

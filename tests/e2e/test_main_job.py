@@ -47,20 +47,19 @@ async def test_the_vendors_four_lines_in_every_order_each_sent_twice_are_one_com
             assert await call_back(ports[number % 2], doubled) == [200] * 8
         events = await next_events(queue, len(orders))
         assert await call_back(ports[0], VENDOR_LINES) == [200] * 4
-        await _published(servers, ports[0], queue)
-        assert await waiting_events(queue) == []
+        await _fence(servers, ports[0])
+        assert [event.body["id"] for event in await waiting_events(queue) if event.body["data"]["request_id"] < 9000] == []
     assert sorted(event.body["id"] for event in events) == sorted(f"default/{513 + n}/1" for n in range(24))
     for event in events:
         _is_the_vendors_call(event)
 
 
-async def _published(servers: Servers, port: int, queue: object) -> None:
-    """Send one more call and wait for it: whatever came before it has been folded by then, on every worker."""
-    del queue
+async def _fence(servers: Servers, port: int) -> None:
+    """Wait until whatever came before is folded and acked: the queue is empty and its messages are settled."""
     async with servers.subscribed("call.completed.default.*") as fence:
-        await call_back(port, lines_of(9001))
-        await call_back(port, lines_of(9002))
-        await next_events(fence, 2)
+        for number in range(9001, 9011):
+            await call_back(port, lines_of(number))
+        await next_events(fence, 10)
 
 
 def _is_the_vendors_call(event: Event) -> None:
@@ -97,7 +96,7 @@ async def test_one_call_spread_over_two_ingresses_at_the_same_moment_completes_o
             lines = lines_of(number)
             await asyncio.gather(*(call_back(ports[index % 2], [line]) for index, line in enumerate(lines * 2)))
         events = await next_events(queue, 40)
-        await _published(servers, ports[0], queue)
+        await _fence(servers, ports[0])
         extra = [event for event in await waiting_events(queue) if event.body["data"]["request_id"] < 9000]
     assert sorted(event.body["data"]["request_id"] for event in events[:40]) == list(range(600, 640))
     assert extra == []

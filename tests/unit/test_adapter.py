@@ -31,7 +31,8 @@ def test_the_vendors_sample_link_is_understood() -> None:
 
 def test_names_order_extras_constants_and_the_secret_are_free() -> None:
     adapter = parse_link(
-        "https://h/cb?x={{CallID}}&token=s3%20cret&tenant=north&e={{DialApiEventCode}}&t=%7B%7BCallTypeCode%7D%7D&new={{ BrandNew }}"
+        "https://h/cb?x={{CallID}}&token=s3%20cret&tenant=north&e={{DialApiEventCode}}"
+        "&t=%7B%7BCallTypeCode%7D%7D&new={{ BrandNew }}"
     )
     assert adapter.meanings == {"x": "CallID", "e": "DialApiEventCode", "t": "CallTypeCode", "new": "BrandNew"}
     assert adapter.constants == {"tenant": "north"}
