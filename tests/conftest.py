@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 
 from console.stack import LocalStack
-from tests.support import Servers, empty
+from tests.support import Servers, empty, prepare
 
 # What the machine's user has set must not reach the processes under test.
 for variable in [name for name in os.environ if name.startswith("CALLFOLD_")]:
@@ -20,12 +20,13 @@ for variable in [name for name in os.environ if name.startswith("CALLFOLD_")]:
 @pytest_asyncio.fixture(scope="session")
 async def stack(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[LocalStack]:
     async with LocalStack(tmp_path_factory.mktemp("stack")) as running:
+        await prepare(running)
         yield running
 
 
 @pytest_asyncio.fixture
 async def servers(stack: LocalStack, tmp_path: Path) -> AsyncIterator[Servers]:
-    await empty(stack.amqp_url, stack.redis_url)
+    await empty(stack)
     yield Servers(stack, tmp_path)
 
 

@@ -17,6 +17,7 @@ from redis.asyncio import Redis
 
 from console.fleet import Fleet
 from console.stack import LocalStack
+from shared.broker import BrokerAddress, inspect
 from shared.topology import topology
 
 AGENT_GUID = "bfa2dbc8-ab8a-34c8-f243-c2aad8c446ff"
@@ -49,17 +50,26 @@ async def eventually(condition: Callable[[], Awaitable[Any]], *, timeout_s: floa
     raise AssertionError(f"not within {timeout_s} s; the last value was {value!r}")
 
 
-async def empty(amqp_url: str, redis_url: str) -> None:
-    """Delete every queue and exchange of ours and all of Redis."""
-    connection = await aio_pika.connect(amqp_url, timeout=10)
+async def prepare(stack: LocalStack) -> None:
+    """Declare the topology and restart RabbitMQ once in good order.
+
+    RabbitMQ 3.10 writes its register of streams to disk only seconds after one was created, or when it stops: a broker that
+    a test kills sooner would come back with a stream that nobody can use.
+    """
+    await inspect(BrokerAddress((stack.amqp_url,), topology(RETRY_S), "tests"))
+    await stack.rabbitmq.stop()
+    await stack.rabbitmq.start()
+
+
+async def empty(stack: LocalStack) -> None:
+    """Empty every queue of ours (streams keep what they have) and all of Redis."""
+    connection = await aio_pika.connect(stack.amqp_url, timeout=10)
     channel = await connection.channel()
-    for retries in (RETRY_S, (5, 30, 120, 600, 3600, 21600)):
-        for queue in topology(retries).queues:
-            await channel.queue_delete(queue.name)
-    for exchange in topology(()).exchanges:
-        await channel.exchange_delete(exchange.name)
+    for queue in topology(RETRY_S).queues:
+        if queue.arguments["x-queue-type"] != "stream":
+            await (await channel.get_queue(queue.name)).purge()
     await connection.close()
-    redis = Redis.from_url(redis_url)
+    redis = Redis.from_url(stack.redis_url)
     await redis.flushall()
     await redis.aclose()
 

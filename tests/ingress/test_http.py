@@ -148,7 +148,7 @@ async def test_the_secret_is_in_no_answer_no_log_and_no_metric_whatever_is_sent(
         target + b"\r\n\r\n",
     ]
     answers = [await _raw(url, request) for request in broken]
-    assert all(answer.startswith(b"HTTP/1.1 4") for answer in answers), answers
+    assert all(answer.startswith((b"HTTP/1.1 4", b"HTTP/1.0 4")) for answer in answers), answers
     for path in ("?token=wrong&" + LINE, f"?token={SECRET}&t=API&e=pickup&id={SECRET}", f"?TOKEN={SECRET}&{LINE}"):
         await _ask(f"{url}/callbacks/acme{path}")
     role = fleet.roles[0]

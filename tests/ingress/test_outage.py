@@ -44,7 +44,7 @@ async def test_while_the_broker_is_away_callbacks_are_spooled_and_drain_in_order
         try:
             assert await call_back(port, [_line(number) for number in range(2, 60)]) == [200] * 58
             assert await call_back(port, [_line(60).replace("CallID=60", "CallID=x")]) == [400]
-            assert await _ready(fleet)
+            await eventually(lambda: _ready(fleet))
             assert await _spooled(fleet) >= 58
         finally:
             await servers.stack.rabbitmq.start()
