@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import assert_never
 
 import orjson
@@ -14,6 +15,7 @@ import orjson
 from shared.ids import CallRef, SourceName
 
 VERSION = 1
+_TIME_WIDTH = len("2026-11-23T07:44:00.123456Z")
 MAX_EVENTS_PER_MESSAGE = 500
 
 
@@ -98,7 +100,7 @@ def _event(element: object) -> RawEvent:
         raise TypeError("an event is a JSON object")
     if element["v"] != VERSION:
         raise ValueError(f"version {element['v']!r} is not known")
-    source, received_at = SourceName(_text(element, "source")), _text(element, "received_at")
+    source, received_at = SourceName(_text(element, "source")), _time(element, "received_at")
     match element["kind"]:
         case "callback":
             return CallbackEvent(source, received_at, _text(element, "query"))
@@ -111,6 +113,15 @@ def _event(element: object) -> RawEvent:
             return TimerEvent(source, received_at, CallRef(_text(element, "call")))
         case kind:
             raise ValueError(f"kind {kind!r} is not known")
+
+
+def _time(element: dict[str, object], name: str) -> str:
+    """Read a time. Facts compare times as text, so only the one fixed-width form may come in."""
+    text = _text(element, name)
+    at = datetime.fromisoformat(text)
+    if len(text) != _TIME_WIDTH or not text.endswith("Z") or at.tzinfo is None:
+        raise ValueError(f"{name} is not RFC 3339 UTC with microseconds")
+    return text
 
 
 def _text(element: dict[str, object], name: str) -> str:
