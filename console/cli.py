@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Annotated
 
+import orjson
 import typer
 import uvloop
 from rich.console import Console
@@ -181,7 +182,8 @@ def doctor(*, as_json: AsJson = False) -> None:
 
 
 @app.command()
-def settings() -> None:
+def settings(*, as_json: AsJson = False) -> None:
     """List every setting with its default."""
     for variable, default, description in variables():
-        typer.echo(f"{variable}\n    {description} Default: {default or 'none'}")
+        told = {"variable": variable, "default": default, "description": description}
+        typer.echo(orjson.dumps(told).decode() if as_json else f"{variable}\n    {description} Default: {default or 'none'}")

@@ -47,7 +47,7 @@ class Settings(BaseSettings):
     spool_dir: Path = Field(default=Path(".callfold/spool"), description="Where callbacks wait while the broker is away.")
     spool_max_bytes: int = Field(default=1 << 30, ge=1 << 20, description="Largest size of the spool file.")
     archive_url: str = Field(
-        default="file://" + str(Path(".callfold/archive").absolute()),
+        default_factory=lambda: Path(".callfold/archive").absolute().as_uri(),
         description="Where recordings go: `file:///...` or `s3://bucket/prefix`.",
     )
     settle_seconds: Seconds = Field(default=10, description="Wait before an ambiguous end counts as final.")
@@ -132,6 +132,8 @@ def variables() -> list[tuple[str, str, str]]:
     rows = []
     for name, field in Settings.model_fields.items():
         default = field.default.get_secret_value() if isinstance(field.default, SecretStr) else field.default
+        if field.default_factory is not None:
+            default = ".callfold/archive as a file URL"
         if isinstance(default, tuple):
             default = ",".join(f"{part:g}" for part in default)
         rows.append((_variable(name), "" if default is None else str(default), field.description or ""))
