@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import datetime
 
 from aiormq.abc import DeliveredMessage
 from aiormq.channel import Channel
 from pamqp.commands import Basic
+from pamqp.common import FieldTable
 
 from shared.errors import BrokerUnavailableError
+from shared.frames import HeaderValue, send
 from shared.link import BACKOFF_S, CLOSE_TIMEOUT_S, LOST, BrokerAddress, Link, inspect
 from shared.log import get_logger
 
@@ -25,15 +26,12 @@ __all__ = ["BrokerAddress", "Consumer", "Delivery", "HeaderValue", "Message", "P
 
 log = get_logger(__name__)
 
-_PERSISTENT = 2
 _PUBLISHES_IN_FLIGHT = 200
-
-HeaderValue = str | int | datetime
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A persistent message. In flight on one channel no two may share a `message_id` (see Publisher.publish)."""
+    """A persistent message. In flight on one channel no two may share a `message_id` (see Publisher)."""
 
     exchange: str
     routing_key: str
@@ -41,6 +39,10 @@ class Message:
     message_id: str
     content_type: str = "application/json"
     headers: Mapping[str, HeaderValue] = field(default_factory=dict)
+
+    @property
+    def header_table(self) -> FieldTable | None:
+        return {**self.headers} or None
 
 
 class Publisher(Link):
@@ -60,60 +62,61 @@ class Publisher(Link):
     async def publish(self, message: Message) -> None:
         """Return once the broker has confirmed the message in every queue it was routed to.
 
-        A publish that timed out gives its channel up: the library ties returns to publishes by message id, so the same id
-        must never be in flight twice on one channel.
-
         Raises:
             BrokerUnavailableError: not connected, refused, unroutable, or not confirmed in time; it may have arrived.
         """
+        for _, error in await self._publish([message]):
+            raise error
+
+    async def publish_patiently(self, messages: Iterable[Message]) -> None:
+        """Publish, and try again for as long as it takes: an outage is waited out, never turned into a loss."""
+        waiting = list(messages)
+        for attempt in itertools.count():
+            failed: list[Message] = []
+            for first in range(0, len(waiting), _PUBLISHES_IN_FLIGHT):
+                await self.wait_up()
+                failures = await self._publish(waiting[first : first + _PUBLISHES_IN_FLIGHT])
+                failed += [message for message, _ in failures]
+                for message, error in failures[:1]:
+                    log.warning("publish_retry", messages=len(failures), first=message.message_id, detail=str(error))
+            if not failed:
+                return
+            waiting = failed
+            await asyncio.sleep(BACKOFF_S[min(attempt, len(BACKOFF_S) - 1)])
+
+    async def _publish(self, messages: Sequence[Message]) -> list[tuple[Message, BrokerUnavailableError]]:
+        """Publish some messages in one write; returns those that were not confirmed, with the reason.
+
+        When one timed out the channel is given up: the library ties returns to publishes by message id, so the same id
+        must never be in flight twice on one channel.
+        """
         channel = self._channel
         if channel is None or not self.is_up:
-            raise BrokerUnavailableError("RabbitMQ is not connected")
-        properties = Basic.Properties(
-            content_type=message.content_type,
-            delivery_mode=_PERSISTENT,
-            message_id=message.message_id,
-            headers=dict(message.headers) or None,
-        )
+            return [(message, BrokerUnavailableError("RabbitMQ is not connected")) for message in messages]
         try:
-            confirmation = await channel.basic_publish(
-                message.body,
-                exchange=message.exchange,
-                routing_key=message.routing_key,
-                properties=properties,
-                mandatory=True,
-                timeout=self._timeout_s,
-            )
-        except TimeoutError as error:
+            async with asyncio.timeout(self._timeout_s):
+                confirmations = await send(channel, messages)
+                await asyncio.wait(confirmations)
+        except LOST as error:  # a timeout among them
             self.recycle()
-            raise BrokerUnavailableError(f"RabbitMQ did not confirm within {self._timeout_s:g} s") from error
-        except LOST as error:
-            raise BrokerUnavailableError(f"RabbitMQ refused a message for {message.exchange or message.routing_key}") from error
-        if not isinstance(confirmation, Basic.Ack):
-            raise BrokerUnavailableError(f"RabbitMQ answered a publish with {type(confirmation).__name__}")
+            why = f"RabbitMQ did not confirm within {self._timeout_s:g} s" if isinstance(error, TimeoutError) else str(error)
+            return [(message, BrokerUnavailableError(why)) for message in messages]
+        except BaseException:
+            self.recycle()  # cut off between counting and writing, the channel's delivery tags may be off
+            raise
+        failures = zip(messages, map(_refusal, confirmations), strict=True)
+        return [(message, refusal) for message, refusal in failures if refusal]
 
-    async def publish_all(self, messages: Iterable[Message]) -> None:
-        """Publish messages patiently, so many at a time that none times out for waiting behind the others."""
-        free = asyncio.Semaphore(_PUBLISHES_IN_FLIGHT)
 
-        async def one(message: Message) -> None:
-            async with free:
-                await self.publish_patiently(message)
-
-        async with asyncio.TaskGroup() as group:
-            for message in messages:
-                group.create_task(one(message))
-
-    async def publish_patiently(self, message: Message) -> None:
-        """Publish, and try again for as long as it takes: an outage is waited out, never turned into a loss."""
-        for attempt in itertools.count():
-            await self.wait_up()
-            try:
-                return await self.publish(message)
-            except BrokerUnavailableError as error:
-                log.warning("publish_retry", message_id=message.message_id, attempt=attempt, detail=str(error))
-                await asyncio.sleep(BACKOFF_S[min(attempt, len(BACKOFF_S) - 1)])
-        raise AssertionError("count() does not end")
+def _refusal(confirmation: asyncio.Future[object]) -> BrokerUnavailableError | None:
+    if confirmation.cancelled():
+        return BrokerUnavailableError("the connection to RabbitMQ was lost")
+    error = confirmation.exception()
+    if error is not None:
+        return BrokerUnavailableError(f"RabbitMQ refused a message: {type(error).__name__}")
+    if not isinstance(confirmation.result(), Basic.Ack):
+        return BrokerUnavailableError(f"RabbitMQ answered a publish with {type(confirmation.result()).__name__}")
+    return None
 
 
 @dataclass(frozen=True, slots=True)

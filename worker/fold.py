@@ -63,7 +63,7 @@ class Fold:
     async def fold(self, bodies: Iterable[bytes]) -> None:
         """Do everything that follows from some raw messages; on return it is durable and they may be acked."""
         facts, dead = self._understand(bodies)
-        await self._publisher.publish_all(dead)
+        await self._publisher.publish_patiently(dead)
         if not facts:
             return
         folded = await patiently(lambda: self._store.merge(facts))
@@ -114,7 +114,7 @@ class Fold:
             claims = await patiently(lambda: self._store.claim(wanted))  # noqa: B023 - awaited before the loop goes on
             ours = {key: read_outbox(outbox) for key, (claim, outbox) in claims.items() if claim is Claim.YOURS}
             crash_point("fold.claimed")
-            await self._publisher.publish_all(chain.from_iterable(ours.values()))
+            await self._publisher.publish_patiently(chain.from_iterable(ours.values()))
             crash_point("fold.published")
             if ours:
                 published = {key: due[key].revision for key in ours}

@@ -117,7 +117,7 @@ class Recordings:
         if not is_last:
             headers: dict[str, HeaderValue] = {"attempts": attempt.number, "first_seen": attempt.first_seen}
             queue = retry_queue(self._schedule_s[attempt.number - 1])
-            await self._publisher.publish_patiently(Message("", queue, attempt.body, uuid.uuid4().hex, headers=headers))
+            await self._publisher.publish_patiently([Message("", queue, attempt.body, uuid.uuid4().hex, headers=headers)])
             return
         told: dict[str, object] = {
             "uri": None,
@@ -141,11 +141,11 @@ class Recordings:
 
     async def _tell(self, job: RecordingJob, result: str, told: Mapping[str, object]) -> None:
         routing_key, event_id, body = recording_event(job, result, rfc3339(datetime.now(UTC)), told)
-        await self._publisher.publish_patiently(Message(CALLS, routing_key, body, event_id, CLOUDEVENT))
+        await self._publisher.publish_patiently([Message(CALLS, routing_key, body, event_id, CLOUDEVENT)])
         metrics.RECORDINGS.labels(job.source, result).inc()
         log.info("recording", id=event_id, attempts=told["attempts"], reason=told["reason"], bytes=told["bytes"])
 
     async def _bury(self, body: bytes, reason: str, detail: str, first_seen: str) -> None:
         headers = {"reason": reason, "detail": detail, "first_seen": first_seen}
         metrics.DEAD_LETTERS.labels(RECORDINGS_DEAD, reason).inc()
-        await self._publisher.publish_patiently(Message("", RECORDINGS_DEAD, body, uuid.uuid4().hex, headers=headers))
+        await self._publisher.publish_patiently([Message("", RECORDINGS_DEAD, body, uuid.uuid4().hex, headers=headers)])

@@ -20,7 +20,7 @@ from worker.recordings import Recordings
 log = get_logger(__name__)
 
 # Enough to fill a batch while the one before it is folded; the broker holds at most so many back for one worker.
-_FOLD_PREFETCH = 128
+FOLD_PREFETCH = 128
 
 
 async def serve(settings: Settings, stop: asyncio.Event) -> None:
@@ -33,7 +33,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     name = instance_name("worker")
     address = BrokerAddress(settings.amqp_urls, topology(settings.recording_retry_seconds), name)
     publisher = Publisher(address, timeout_s=settings.publish_timeout_seconds)
-    raw = Consumer(address, CALLBACKS_FOLD, prefetch=_FOLD_PREFETCH)
+    raw = Consumer(address, CALLBACKS_FOLD, prefetch=FOLD_PREFETCH)
     jobs = Consumer(address, RECORDINGS, prefetch=settings.recording_concurrency * 2)
     archive = Archive(settings.archive_url)
     await archive.check()

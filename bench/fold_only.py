@@ -1,0 +1,30 @@
+"""A worker without its recordings half: what is measured is the fold, and nothing downloads while it runs."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from contextlib import aclosing
+
+from shared.broker import BrokerAddress, Consumer, Publisher
+from shared.process import background, instance_name, run_process
+from shared.settings import Settings
+from shared.store import Store
+from shared.topology import CALLBACKS_FOLD, topology
+from worker.fold import Fold
+from worker.service import FOLD_PREFETCH
+
+
+async def serve(settings: Settings, stop: asyncio.Event) -> None:
+    name = instance_name("bench")
+    address = BrokerAddress(settings.amqp_urls, topology(settings.recording_retry_seconds), name)
+    publisher = Publisher(address, timeout_s=settings.publish_timeout_seconds)
+    raw = Consumer(address, CALLBACKS_FOLD, prefetch=FOLD_PREFETCH)
+    async with aclosing(Store(settings.redis_url.get_secret_value(), holder=name)) as store:
+        fold = Fold(publisher, store, settings.load_sources(), settings.policy, retain_s=settings.retain_seconds)
+        async with background(publisher.run(), raw.run()), background(fold.run(raw)):
+            await stop.wait()
+
+
+if __name__ == "__main__":
+    sys.exit(run_process("bench", serve))

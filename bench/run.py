@@ -1,0 +1,261 @@
+"""`make bench`: Callfold beside the obvious implementation and a bare handler, interleaved in one run, as ratios.
+
+Figures of one machine at one moment are noise; the ratio of two that ran in turn is not. Each round runs every
+contender once; the median of the rounds' ratios counts.
+
+Ingress: callbacks answered 200 per second, by wrk. Whole way: callbacks per second from the queue through the fold to
+published events, for a backlog that ingress has put there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import aio_pika
+import aiohttp
+import orjson
+
+from console.fleet import free_port, tether
+from console.stack import LocalStack
+from shared.topology import CALLBACKS_FOLD, CALLS, RECORDINGS
+
+HERE = Path(__file__).parent
+GOAL_OF_BARE, GOAL_OF_NAIVE, GOAL_WHOLE_WAY = 0.6, 3.5, 3.0
+LINE = (
+    "CallType=Outgoing&Event=hangup&CallID=1000000087850&RequestID=513&EventCode=1&IsCallRecorded=1"
+    "&Guid=923041af-adb5-a8ae-f29c-e60ea5e17448"
+)
+CALL = (
+    "CallType=API&Event=pickup&CallID={n}49&RequestID={n}&EventCode=2&IsCallRecorded=&Guid=bfa2dbc8-ab8a-34c8-f243-c2aad8c446ff",
+    "CallType=Outgoing&Event=pickup&CallID={n}50&RequestID={n}&EventCode=2&IsCallRecorded=&Guid=923041af-adb5-a8ae-f29c-e60ea5e17448",
+    "CallType=Outgoing&Event=hangup&CallID={n}50&RequestID={n}&EventCode=1&IsCallRecorded=1&Guid=923041af-adb5-a8ae-f29c-e60ea5e17448",
+    "CallType=API&Event=hangup&CallID={n}49&RequestID={n}&EventCode=1&IsCallRecorded=1&Guid=bfa2dbc8-ab8a-34c8-f243-c2aad8c446ff",
+)
+
+
+class Bench:
+    """The private servers and the settings of one run."""
+
+    def __init__(self, stack: LocalStack, directory: Path, options: argparse.Namespace) -> None:
+        self.stack, self.directory, self.options = stack, directory, options
+
+    def environment(self, port: int, private: int) -> dict[str, str]:
+        return os.environ | {
+            "PORT": str(port),
+            "AMQP_URL": self.stack.amqp_url,
+            "REDIS_URL": self.stack.redis_url,
+            "CALLFOLD_AMQP_URL": self.stack.amqp_url,
+            "CALLFOLD_REDIS_URL": self.stack.redis_url,
+            "CALLFOLD_INGRESS_PORT": str(port),
+            "CALLFOLD_METRICS_PORT": str(private),
+            "CALLFOLD_SPOOL_DIR": str(self.directory / "spool"),
+            "CALLFOLD_ARCHIVE_URL": (self.directory / "archive").as_uri(),
+            "CALLFOLD_DRAIN_SECONDS": "0",
+            "CALLFOLD_LOG_LEVEL": "error",
+        }
+
+    @asynccontextmanager
+    async def process(self, *command: str) -> AsyncIterator[tuple[int, int]]:
+        """Run one contender; yields its port and its private port."""
+        port, private = free_port(), free_port()
+        with (self.directory / "log").open("ab") as log:
+            child = await asyncio.create_subprocess_exec(
+                *tether(), sys.executable, *command, env=self.environment(port, private), stdout=log, stderr=log
+            )
+        try:
+            yield port, private
+        finally:
+            child.terminate()
+            await asyncio.wait_for(child.wait(), 30)
+
+
+CALLFOLD_INGRESS = ("-m", "ingress")
+CALLFOLD_WORKER = (str(HERE / "fold_only.py"),)
+NAIVE_INGRESS = (str(HERE / "naive_ingress.py"),)
+NAIVE_WORKER = (str(HERE / "naive_worker.py"),)
+BARE = (str(HERE / "bare_handler.py"),)
+
+
+async def answers(port: int) -> None:
+    """Wait until a callback is answered 200."""
+    async with asyncio.timeout(30), aiohttp.ClientSession() as session:
+        while True:
+            try:
+                async with session.get(f"http://127.0.0.1:{port}/callbacks/default?{LINE}") as response:
+                    if response.ok:
+                        return
+            except aiohttp.ClientError:
+                pass
+            await asyncio.sleep(0.05)
+
+
+async def ready(private: int) -> None:
+    """Wait until Callfold's ingress is connected to the broker: before, it would measure the spool."""
+    async with asyncio.timeout(30), aiohttp.ClientSession() as session:
+        while True:
+            try:
+                async with session.get(f"http://127.0.0.1:{private}/readyz") as response:
+                    if response.ok:
+                        return
+            except aiohttp.ClientError:
+                pass
+            await asyncio.sleep(0.05)
+
+
+async def wrk(port: int, seconds: int, connections: int) -> float:
+    """Callbacks answered 200 per second; anything else than 200 is an error."""
+    url = f"http://127.0.0.1:{port}/callbacks/default?{LINE}"
+    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", url]
+    done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, check=True, timeout=seconds + 30)
+    if "Non-2xx" in done.stdout or "Socket errors" in done.stdout:
+        raise SystemExit(f"wrk met errors:\n{done.stdout}")
+    found = re.search(r"Requests/sec:\s+([\d.]+)", done.stdout)
+    return float(found[1]) if found else 0.0
+
+
+async def ingress_rate(bench: Bench, command: tuple[str, ...]) -> float:
+    async with bench.process(*command) as (port, private):
+        await answers(port)
+        if command is CALLFOLD_INGRESS:
+            await ready(private)
+        await wrk(port, 1, bench.options.connections)
+        rate = await wrk(port, bench.options.seconds, bench.options.connections)
+    await purge(bench, "naive.callbacks", CALLBACKS_FOLD)
+    return rate
+
+
+async def purge(bench: Bench, *names: str) -> None:
+    async with await aio_pika.connect(bench.stack.amqp_url, timeout=10) as connection:
+        for name in names:
+            channel = await connection.channel()
+            try:
+                await (await channel.get_queue(name)).purge()
+            except aio_pika.exceptions.ChannelNotFoundEntity:
+                continue
+
+
+async def send_calls(port: int, first: int, count: int) -> None:
+    """Send the four callbacks of each call, 64 at a time."""
+    connector = aiohttp.TCPConnector(limit=64)
+    async with aiohttp.ClientSession(connector=connector) as session:
+
+        async def one(url: str) -> None:
+            async with session.get(url) as response:
+                if response.status != 200:
+                    raise SystemExit(f"a callback was answered {response.status}")
+
+        for start in range(first, first + count, 500):
+            numbers = range(start, min(start + 500, first + count))
+            urls = [f"http://127.0.0.1:{port}/callbacks/default?{line.format(n=n)}" for n in numbers for line in CALL]
+            await asyncio.gather(*(one(url) for url in urls))
+
+
+async def whole_way(bench: Bench, ingress: tuple[str, ...], worker: tuple[str, ...], done: str, first: int) -> float:
+    """Fill the queue through ingress, then time the worker until the last event is published."""
+    count = bench.options.calls
+    async with bench.process(*ingress) as (port, private):
+        await answers(port)
+        if ingress is CALLFOLD_INGRESS:
+            await ready(private)
+        await purge(bench, "naive.callbacks", CALLBACKS_FOLD)
+        # Not timed: ingress has a figure of its own, and this client in Python would hide the difference.
+        await send_calls(port, first, count)
+    async with await aio_pika.connect(bench.stack.amqp_url, timeout=10) as connection:
+        channel = await connection.channel()
+        await channel.set_qos(prefetch_count=500)
+        queue = await channel.declare_queue(done, durable=True, arguments={"x-queue-type": "quorum"})
+        if done != "naive.completed":
+            await queue.bind(CALLS, "call.#")
+        await queue.purge()
+        ids: set[int] = set()
+        finished = asyncio.Event()
+        times: list[float] = []
+
+        async def on_message(message: aio_pika.abc.AbstractIncomingMessage) -> None:
+            times.append(time.perf_counter())
+            body = orjson.loads(message.body)
+            ids.add(int((body.get("data") or body)["request_id"]))
+            if len(ids) == count:
+                finished.set()
+
+        await queue.consume(on_message, no_ack=True)
+        async with bench.process(*worker):
+            await asyncio.wait_for(finished.wait(), 300)
+    await purge(bench, RECORDINGS, "naive.jobs", done)
+    # From the first event to the last: start-up of Python is in neither.
+    return count * 4 / (times[-1] - times[0])
+
+
+async def rounds(title: str, count: int, contenders: dict[str, Callable[[int], Awaitable[float]]]) -> dict[str, list[float]]:
+    """Run every contender once a round, in turn."""
+    rates: dict[str, list[float]] = {name: [] for name in contenders}
+    print(f"\n{title}")
+    for number in range(count):
+        for name, measure in contenders.items():
+            rates[name].append(await measure(number))
+        print(f"  round {number + 1}: " + "   ".join(f"{name} {rates[name][-1]:8.0f}/s" for name in contenders), flush=True)
+    return rates
+
+
+def ratio(ours: list[float], theirs: list[float], of: str, goal: float) -> bool:
+    pairs = [a / b for a, b in zip(ours, theirs, strict=True)]
+    median = statistics.median(pairs)
+    met = median >= goal
+    print(
+        f"  Callfold / {of}: {median:.2f} (min {min(pairs):.2f}, max {max(pairs):.2f}); goal {goal}: {'met' if met else 'MISSED'}"
+    )
+    return met
+
+
+async def main(options: argparse.Namespace) -> int:
+    directory = Path(tempfile.mkdtemp(prefix="callfold-bench-"))
+    met = []
+    try:
+        async with LocalStack(directory / "servers") as stack:
+            bench = Bench(stack, directory, options)
+            rates = await rounds(
+                f"Ingress: callbacks answered 200 per second ({options.connections} connections, {options.seconds} s)",
+                options.rounds,
+                {
+                    "Callfold": lambda _: ingress_rate(bench, CALLFOLD_INGRESS),
+                    "naive": lambda _: ingress_rate(bench, NAIVE_INGRESS),
+                    "bare": lambda _: ingress_rate(bench, BARE),
+                },
+            )
+            met.append(ratio(rates["Callfold"], rates["bare"], "bare handler", GOAL_OF_BARE))
+            met.append(ratio(rates["Callfold"], rates["naive"], "naive", GOAL_OF_NAIVE))
+            rates = await rounds(
+                f"Whole way: callbacks folded and published per second, one worker, backlog of {options.calls} calls",
+                options.rounds,
+                {
+                    "Callfold": lambda n: whole_way(
+                        bench, CALLFOLD_INGRESS, CALLFOLD_WORKER, "bench.completed", 1_000_000 * (n + 1)
+                    ),
+                    "naive": lambda n: whole_way(bench, NAIVE_INGRESS, NAIVE_WORKER, "naive.completed", 1_000_000 * (n + 1)),
+                },
+            )
+            met.append(ratio(rates["Callfold"], rates["naive"], "naive", GOAL_WHOLE_WAY))
+    finally:
+        await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
+    return 0 if all(met) else 1
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=int, default=4, help="length of one wrk run")
+    parser.add_argument("--connections", type=int, default=64)
+    parser.add_argument("--calls", type=int, default=2000, help="calls of the backlog, four callbacks each")
+    sys.exit(asyncio.run(main(parser.parse_args())))

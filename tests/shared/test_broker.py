@@ -1,0 +1,129 @@
+"""The door to RabbitMQ, on a real one: confirms, returns, timeouts, deliveries, reconnection."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from shared.broker import BrokerAddress, Consumer, Message, Publisher
+from shared.errors import BrokerUnavailableError
+from shared.process import background
+from shared.topology import CALLBACKS, CALLBACKS_DEAD, CALLBACKS_FOLD, topology
+from tests.support import RETRY_S, Servers, eventually
+
+
+def _address(servers: Servers, *more_urls: str) -> BrokerAddress:
+    return BrokerAddress((*more_urls, servers.stack.amqp_url), topology(RETRY_S), "tests")
+
+
+def _message(body: bytes, *, exchange: str = "", routing_key: str = CALLBACKS_DEAD) -> Message:
+    return Message(exchange, routing_key, body, uuid.uuid4().hex, headers={"reason": "test"})
+
+
+@asynccontextmanager
+async def _publisher(servers: Servers, *, timeout_s: float = 3) -> AsyncIterator[Publisher]:
+    publisher = Publisher(_address(servers), timeout_s=timeout_s)
+    async with background(publisher.run()):
+        await asyncio.wait_for(publisher.wait_up(), 10)
+        yield publisher
+
+
+async def test_a_batch_is_confirmed_message_by_message_and_arrives_whole_persistent_and_in_order(servers: Servers) -> None:
+    bodies = [b"%d" % number * (1 + number * 300) for number in range(450)]  # some larger than one frame
+    async with _publisher(servers) as publisher:
+        await publisher.publish_patiently(_message(body) for body in bodies)
+    taken = await servers.take_all(CALLBACKS_DEAD)
+    assert [message.body for message in taken] == bodies
+    assert all(message.delivery_mode == 2 and message.headers["reason"] == "test" for message in taken)
+
+
+async def test_an_unroutable_message_fails_alone(servers: Servers) -> None:
+    good = [_message(b"good") for _ in range(5)]
+    lost = _message(b"lost", exchange="calls-of-nobody", routing_key="x")
+    unroutable = _message(b"nowhere", routing_key="no.such.queue")
+    async with _publisher(servers) as publisher:
+        failed = await publisher._publish([*good[:2], unroutable, *good[2:]])
+        assert [message for message, _ in failed] == [unroutable]
+        with pytest.raises(BrokerUnavailableError):
+            await publisher.publish(unroutable)
+        with pytest.raises(BrokerUnavailableError):
+            await publisher.publish(lost)  # an exchange that is not there closes the channel ...
+        await eventually(lambda: _up(publisher))
+        await publisher.publish(good[0])  # ... and there is a new one
+    assert [message.body for message in await servers.take_all(CALLBACKS_DEAD)] == [b"good"] * 6
+
+
+async def _up(publisher: Publisher) -> bool:
+    return publisher.is_up
+
+
+async def test_a_broker_that_hangs_fails_the_publish_in_time_and_what_was_sent_is_not_mixed_up_later(servers: Servers) -> None:
+    same = _message(b"same id")
+    async with _publisher(servers, timeout_s=0.5) as publisher:
+        servers.stack.rabbitmq.pause()
+        try:
+            with pytest.raises(BrokerUnavailableError, match=r"0\.5 s"):
+                await asyncio.wait_for(publisher.publish(same), 5)
+            with pytest.raises(BrokerUnavailableError, match="not connected"):
+                await publisher.publish(same)
+        finally:
+            servers.stack.rabbitmq.resume()
+        await asyncio.wait_for(publisher.publish_patiently([same]), 30)
+    assert {message.body for message in await servers.take_all(CALLBACKS_DEAD)} == {b"same id"}
+
+
+async def test_without_a_connection_a_publish_fails_at_once(servers: Servers) -> None:
+    publisher = Publisher(BrokerAddress(("amqp://127.0.0.1:1/",), topology(RETRY_S), "tests"), timeout_s=3)
+    async with background(publisher.run()):
+        with pytest.raises(BrokerUnavailableError, match="not connected"):
+            await asyncio.wait_for(publisher.publish(_message(b"x")), 1)
+
+
+async def test_the_next_address_is_tried_when_one_does_not_answer(servers: Servers) -> None:
+    publisher = Publisher(_address(servers, "amqp://127.0.0.1:1/"), timeout_s=3)
+    async with background(publisher.run()):
+        await asyncio.wait_for(publisher.wait_up(), 10)
+
+
+async def test_what_was_not_acked_comes_again_and_one_ack_settles_all_before(servers: Servers) -> None:
+    async with _publisher(servers) as publisher:
+        await publisher.publish_patiently(_message(b"%d" % n, exchange=CALLBACKS, routing_key="") for n in range(5))
+    first = Consumer(_address(servers), CALLBACKS_FOLD, prefetch=10)
+    async with background(first.run()):
+        deliveries = [await asyncio.wait_for(first.get(), 10) for _ in range(5)]
+        await deliveries[2].ack(with_all_before=True)
+    second = Consumer(_address(servers), CALLBACKS_FOLD, prefetch=10)
+    async with background(second.run()):
+        again = [await asyncio.wait_for(second.get(), 10) for _ in range(2)]
+        await again[-1].ack(with_all_before=True)
+    assert sorted(delivery.body for delivery in again) == [b"3", b"4"]
+    assert await servers.take_all(CALLBACKS_FOLD) == []
+
+
+async def test_a_consumer_resumes_after_the_broker_was_killed_and_an_old_ack_does_no_harm(servers: Servers) -> None:
+    consumer = Consumer(_address(servers), CALLBACKS_FOLD, prefetch=10)
+    async with _publisher(servers) as publisher, background(consumer.run()):
+        await publisher.publish(_message(b"kept", exchange=CALLBACKS, routing_key=""))
+        old = await asyncio.wait_for(consumer.get(), 10)
+        await servers.stack.rabbitmq.kill()
+        await servers.stack.rabbitmq.start()
+        again = await asyncio.wait_for(consumer.get(), 30)
+        assert again.body == b"kept"
+        await old.ack(with_all_before=True)
+        await again.ack()
+    assert await servers.take_all(CALLBACKS_FOLD) == []
+
+
+async def test_stop_intake_gives_back_what_was_not_taken(servers: Servers) -> None:
+    consumer = Consumer(_address(servers), CALLBACKS_FOLD, prefetch=10)
+    async with _publisher(servers) as publisher:
+        await publisher.publish_patiently(_message(b"%d" % n, exchange=CALLBACKS, routing_key="") for n in range(4))
+    async with background(consumer.run()):
+        one = await asyncio.wait_for(consumer.get(), 10)
+        await consumer.stop_intake()
+        await one.ack()
+    assert [message.body for message in await servers.take_all(CALLBACKS_FOLD)] == [b"1", b"2", b"3"]
