@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from console.journal import ago, topic_matcher
+from ingress.group_commit import GroupCommit
+from shared.errors import ConfigError, SpoolUnavailableError
+from shared.events import CallbackEvent, DialEvent, TimerEvent, Undecodable, decode, encode, join
+from shared.ids import CallRef, SourceName
+from shared.records import RecordingJob
+
+AT = "2026-11-23T07:44:00.123456Z"
+ACME = SourceName("acme")
+
+
+def test_events_of_every_kind_are_read_back() -> None:
+    events = [
+        CallbackEvent(ACME, AT, "a=1&b=%20"),
+        DialEvent(ACME, AT, 513, {"agent": "1001", "reference": "crm-42"}),
+        TimerEvent(ACME, AT, CallRef("513")),
+    ]
+    assert decode(join(map(encode, events))) == events
+
+
+@pytest.mark.parametrize(
+    "element",
+    [
+        b"5",
+        b"null",
+        b"{}",
+        b'{"v":1,"kind":"callback","source":"a","received_at":"x","query":""}',
+        b'{"v":1,"kind":"callback","source":"a","received_at":"2026-11-23T07:44:00Z","query":""}',
+        b'{"v":1,"kind":"callback","source":"a","received_at":"2026-13-23T07:44:00.123456Z","query":""}',
+        b'{"v":1,"kind":"fax","source":"a","received_at":"2026-11-23T07:44:00.123456Z","query":""}',
+        b'{"v":1,"kind":"dial","source":"a","received_at":"2026-11-23T07:44:00.123456Z","request_id":"5","fields":{}}',
+        b'{"v":1,"kind":"callback","source":5,"received_at":"2026-11-23T07:44:00.123456Z","query":""}',
+    ],
+)
+def test_what_is_no_event_comes_back_beside_the_events_that_are(element: bytes) -> None:
+    good = CallbackEvent(ACME, AT, "a=1")
+    bad, read = decode(join([element, encode(good)]))
+    assert isinstance(bad, Undecodable)
+    assert bad.problem
+    assert read == good
+
+
+@pytest.mark.parametrize(
+    ("pattern", "key", "matches"),
+    [
+        ("#", "call.completed.acme.answered", True),
+        ("call.#", "call.completed.acme.answered", True),
+        ("call.#", "call", True),
+        ("call.#", "recording.stored.acme", False),
+        ("call.*.acme.*", "call.completed.acme.answered", True),
+        ("call.*", "call.completed.acme.answered", False),
+        ("#.answered", "call.completed.acme.answered", True),
+        ("call.#.answered", "call.answered", True),
+        ("call.*.acme.answered", "call.completed.other.answered", False),
+    ],
+)
+def test_topic_patterns_mean_what_they_mean_to_rabbitmq(pattern: str, key: str, *, matches: bool) -> None:
+    assert bool(topic_matcher(pattern).fullmatch(key)) is matches
+
+
+def test_durations_have_a_unit() -> None:
+    assert ago("1h") > ago("2h")
+    with pytest.raises(ConfigError):
+        ago("soon")
+
+
+async def _running(commit: GroupCommit) -> asyncio.Task[None]:
+    return asyncio.get_running_loop().create_task(commit.run())
+
+
+async def test_events_that_arrive_during_a_write_leave_together_in_the_next_one() -> None:
+    batches: list[list[bytes]] = []
+    writing, go_on = asyncio.Event(), asyncio.Event()
+
+    async def write(batch: object) -> None:
+        batches.append(list(batch))  # type: ignore[call-overload]
+        writing.set()
+        await go_on.wait()
+
+    commit = GroupCommit(write)
+    task = await _running(commit)
+    first = commit.submit(b"1")
+    await asyncio.wait_for(writing.wait(), 5)
+    others = [commit.submit(b"%d" % number) for number in range(2, 700)]
+    assert not first.done()
+    go_on.set()
+    await asyncio.wait_for(asyncio.gather(first, *others), 5)
+    assert [len(batch) for batch in batches] == [1, 500, 198]
+    assert [event for batch in batches for event in batch] == [b"%d" % number for number in range(1, 700)]
+    task.cancel()
+
+
+async def test_a_batch_that_could_not_be_written_fails_its_events_and_not_the_next() -> None:
+    failing = True
+
+    async def write(_: object) -> None:
+        if failing:
+            raise SpoolUnavailableError("full")
+
+    commit = GroupCommit(write)
+    task = await _running(commit)
+    with pytest.raises(SpoolUnavailableError):
+        await asyncio.wait_for(commit.submit(b"1"), 5)
+    failing = False
+    await asyncio.wait_for(commit.submit(b"2"), 5)
+    task.cancel()
+
+
+async def test_too_many_waiting_events_are_refused_at_once() -> None:
+    async def write(_: object) -> None:
+        await asyncio.Event().wait()
+
+    commit = GroupCommit(write)
+    with pytest.raises(SpoolUnavailableError, match="too many"):
+        for number in range(100_000):
+            commit.submit(b"%d" % number)
+
+
+def test_a_recording_job_is_read_back_and_anything_else_is_refused() -> None:
+    job = RecordingJob(
+        ACME, CallRef("513"), 513, "7", None, "agent", fetch=True, recording_url=None, started_at=AT, record={"a": 1}
+    )
+    assert RecordingJob.decode(job.encode()) == job
+    assert (job.name, job.id) == ("call-7", "acme/513/recording/call-7")
+    for body in (b"", b"[]", b'{"v":1}', b'{"v":2,"a":1}', job.encode().replace(b'"v":1', b'"v":3')):
+        with pytest.raises(ValueError, match=r".*"):
+            RecordingJob.decode(body)
