@@ -118,8 +118,12 @@ async def test_too_many_waiting_events_are_refused_at_once() -> None:
 
     commit = GroupCommit(write)
     with pytest.raises(SpoolUnavailableError, match="too many"):
-        for number in range(100_000):
-            commit.submit(b"%d" % number)
+        _flood(commit)
+
+
+def _flood(commit: GroupCommit) -> None:
+    for number in range(100_000):
+        commit.submit(b"%d" % number)
 
 
 def test_a_recording_job_is_read_back_and_anything_else_is_refused() -> None:
