@@ -76,7 +76,7 @@ class Adapter:
     constants: Mapping[str, str] = field(default_factory=dict)
     secret: str | None = field(default=None, repr=False)
 
-    def parameter(self, placeholder: Placeholder) -> str | None:
+    def parameter(self, placeholder: str) -> str | None:
         """Name the parameter that carries a placeholder, for people who read an error."""
         return next((name for name, meaning in self.meanings.items() if meaning == placeholder), None)
 

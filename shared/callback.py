@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import StrEnum
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from shared.adapter import Adapter, Placeholder, read_query
 from shared.errors import InvalidCallbackError
@@ -42,25 +41,21 @@ _MAX_DIGITS = 18  # fits a signed 64-bit integer
 # FocalScope's GUIDs carry no RFC 4122 version, so only their shape is checked.
 _GUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
-UNDERSTOOD = frozenset(
-    {
-        Placeholder.CALL_TYPE_NAME,
-        Placeholder.CALL_TYPE_CODE,
-        Placeholder.EVENT_NAME,
-        Placeholder.EVENT_CODE,
-        Placeholder.CALL_ID,
-        Placeholder.REQUEST_ID,
-        Placeholder.GUID,
-        Placeholder.IS_RECORDED,
-    },
-)
+# Plain strings: hashing a member of an enum is a call of Python code, and this is the hot path of ingress.
+_CALL_ID = Placeholder.CALL_ID.value
+_REQUEST_ID = Placeholder.REQUEST_ID.value
+_GUID_NAME = Placeholder.GUID.value
+_IS_RECORDED = Placeholder.IS_RECORDED.value
+_CALL_TYPE = ((Placeholder.CALL_TYPE_NAME.value, _CALL_TYPE_NAMES), (Placeholder.CALL_TYPE_CODE.value, CALL_TYPE_CODES))
+_EVENT = ((Placeholder.EVENT_NAME.value, _EVENT_NAMES), (Placeholder.EVENT_CODE.value, EVENT_CODES))
+
+UNDERSTOOD = frozenset({_CALL_ID, _REQUEST_ID, _GUID_NAME, _IS_RECORDED, *dict(_CALL_TYPE), *dict(_EVENT)})
 """Placeholders with an attribute of their own in `Callback`; all others are its `extras`."""
 
 _Known = TypeVar("_Known")
 
 
-@dataclass(frozen=True, slots=True)
-class Callback:
+class Callback(NamedTuple):
     """A callback that can be folded. `extras` holds every other value that was sent, by placeholder name."""
 
     call_type: CallType
@@ -79,35 +74,25 @@ def parse_callback(adapter: Adapter, query: str) -> Callback:
         InvalidCallbackError: names the parameter that cannot be folded as it stands.
     """
     values = read_query(adapter, query)
-    call_id = values.get(Placeholder.CALL_ID)
+    call_id = values.get(_CALL_ID)
     if call_id is None:
-        raise _missing(adapter, Placeholder.CALL_ID)
-    request_id = values.get(Placeholder.REQUEST_ID)
-    guid = values.get(Placeholder.GUID)
+        raise _missing(adapter, _CALL_ID)
+    request_id = values.get(_REQUEST_ID)
+    guid = values.get(_GUID_NAME)
     return Callback(
-        call_type=_named(
-            adapter,
-            values,
-            (Placeholder.CALL_TYPE_NAME, _CALL_TYPE_NAMES),
-            (Placeholder.CALL_TYPE_CODE, CALL_TYPE_CODES),
-        ),
-        event=_named(adapter, values, (Placeholder.EVENT_NAME, _EVENT_NAMES), (Placeholder.EVENT_CODE, EVENT_CODES)),
-        call_id=str(_integer(adapter, Placeholder.CALL_ID, call_id)),
-        request_id=None if request_id is None else _integer(adapter, Placeholder.REQUEST_ID, request_id),
+        call_type=_named(adapter, values, _CALL_TYPE),
+        event=_named(adapter, values, _EVENT),
+        call_id=str(_integer(adapter, _CALL_ID, call_id)),
+        request_id=None if request_id is None else _integer(adapter, _REQUEST_ID, request_id),
         guid=None if guid is None else _guid(adapter, guid),
-        recorded=_bit(adapter, Placeholder.IS_RECORDED, values),
+        recorded=_bit(adapter, _IS_RECORDED, values),
         extras={name: value for name, value in values.items() if name not in UNDERSTOOD},
     )
 
 
-def _named(
-    adapter: Adapter,
-    values: Mapping[str, str],
-    by_name: tuple[Placeholder, Mapping[str, _Known]],
-    by_code: tuple[Placeholder, Mapping[str, _Known]],
-) -> _Known:
+def _named(adapter: Adapter, values: Mapping[str, str], choices: tuple[tuple[str, Mapping[str, _Known]], ...]) -> _Known:
     """Look a value up by its name, else by its code; where both are sent the name counts."""
-    for placeholder, known in (by_name, by_code):
+    for placeholder, known in choices:
         text = values.get(placeholder)
         if text is None:
             continue
@@ -116,10 +101,10 @@ def _named(
             problem = f"is none of {', '.join(dict.fromkeys(str(value) for value in known.values()))}"
             raise InvalidCallbackError(_name(adapter, placeholder), text, problem)
         return found
-    raise _missing(adapter, by_name[0] if adapter.parameter(by_name[0]) else by_code[0])
+    raise _missing(adapter, next(placeholder for placeholder, _ in choices if adapter.parameter(placeholder)))
 
 
-def _integer(adapter: Adapter, placeholder: Placeholder, text: str) -> int:
+def _integer(adapter: Adapter, placeholder: str, text: str) -> int:
     if not (text.isascii() and text.isdecimal()) or len(text) > _MAX_DIGITS:
         raise InvalidCallbackError(_name(adapter, placeholder), text, f"is not a whole number of at most {_MAX_DIGITS} digits")
     return int(text)
@@ -128,11 +113,11 @@ def _integer(adapter: Adapter, placeholder: Placeholder, text: str) -> int:
 def _guid(adapter: Adapter, text: str) -> str:
     guid = text.lower()
     if not _GUID.fullmatch(guid):
-        raise InvalidCallbackError(_name(adapter, Placeholder.GUID), text, "is not a GUID (8-4-4-4-12 hex digits)")
+        raise InvalidCallbackError(_name(adapter, _GUID_NAME), text, "is not a GUID (8-4-4-4-12 hex digits)")
     return guid
 
 
-def _bit(adapter: Adapter, placeholder: Placeholder, values: Mapping[str, str]) -> bool:
+def _bit(adapter: Adapter, placeholder: str, values: Mapping[str, str]) -> bool:
     text = values.get(placeholder)
     if text is None:
         return False
@@ -141,9 +126,9 @@ def _bit(adapter: Adapter, placeholder: Placeholder, values: Mapping[str, str]) 
     return _BITS[text]
 
 
-def _missing(adapter: Adapter, placeholder: Placeholder) -> InvalidCallbackError:
+def _missing(adapter: Adapter, placeholder: str) -> InvalidCallbackError:
     return InvalidCallbackError(_name(adapter, placeholder), "", "is missing or empty")
 
 
-def _name(adapter: Adapter, placeholder: Placeholder) -> str:
-    return adapter.parameter(placeholder) or str(placeholder)
+def _name(adapter: Adapter, placeholder: str) -> str:
+    return adapter.parameter(placeholder) or placeholder

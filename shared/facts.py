@@ -36,9 +36,9 @@ FIELD = "f."
 Fact = tuple[str, str]
 
 _TIMESTAMPS = {
-    Placeholder.STARTED: AT + "start",
-    Placeholder.PICKED_UP: AT + "pickup",
-    Placeholder.ENDED: AT + "end",
+    Placeholder.STARTED.value: AT + "start",
+    Placeholder.PICKED_UP.value: AT + "pickup",
+    Placeholder.ENDED.value: AT + "end",
 }
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # A PBX whose clock is wrong by more than this tells nonsense, and nonsense must not date a call.
@@ -86,7 +86,7 @@ def _callback_facts(callback: Callback, received_at: str) -> list[Fact]:
         elif name in _TIMESTAMPS:
             at = java_time(value, received_at)
             if at is not None:
-                facts.append((leg + _TIMESTAMPS[Placeholder(name)], at))
+                facts.append((leg + _TIMESTAMPS[name], at))
         else:
             facts.append((f"{leg}{FIELD}{callback.event}.{name}", value))
     return facts
@@ -104,5 +104,5 @@ def java_time(text: str, received_at: str) -> str | None:
 
 
 def rfc3339(at: datetime) -> str:
-    """Write a UTC time with microseconds and `Z`: fixed width, so that text order is time order."""
-    return at.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
+    """Write a time in UTC with microseconds and `Z`: fixed width, so that text order is time order."""
+    return at.isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
