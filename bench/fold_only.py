@@ -12,7 +12,7 @@ from shared.settings import Settings
 from shared.store import Store
 from shared.topology import CALLBACKS_FOLD, topology
 from worker.fold import Fold
-from worker.service import FOLD_PREFETCH
+from worker.service import FOLD_PREFETCH, FOLDS_AT_A_TIME
 
 
 async def serve(settings: Settings, stop: asyncio.Event) -> None:
@@ -20,9 +20,13 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     address = BrokerAddress(settings.amqp_urls, topology(settings.recording_retry_seconds), name)
     publisher = Publisher(address, timeout_s=settings.publish_timeout_seconds)
     raw = Consumer(address, CALLBACKS_FOLD, prefetch=FOLD_PREFETCH)
-    async with aclosing(Store(settings.redis_url.get_secret_value(), holder=name)) as store:
-        fold = Fold(publisher, store, settings.load_sources(), settings.policy, retain_s=settings.retain_seconds)
-        async with background(publisher.run(), raw.run()), background(fold.run(raw)):
+    async with aclosing(Store(settings.redis_url.get_secret_value())) as store:
+        sources, retain_s = settings.load_sources(), settings.retain_seconds
+        folds = [
+            Fold(publisher, store, sources, settings.policy, retain_s=retain_s, holder=f"{name}/{number}")
+            for number in range(FOLDS_AT_A_TIME)
+        ]
+        async with background(publisher.run(), raw.run()), background(*(fold.run(raw) for fold in folds)):
             await stop.wait()
 
 

@@ -79,7 +79,7 @@ async def _run(pbx: FocalScope, calls: int, ingress_url: str, console: Console) 
     progress = Progress(total=calls)
     events: list[Event] = []
     async with (
-        aclosing(Store(settings.redis_url.get_secret_value(), holder="demo")) as store,
+        aclosing(Store(settings.redis_url.get_secret_value())) as store,
         journal(settings, "first") as deliveries,
         live(console, progress, store, settings, pbx),
         asyncio.TaskGroup() as group,

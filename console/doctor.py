@@ -66,7 +66,7 @@ async def _rabbitmq(settings: Settings) -> str:
 
 
 async def _redis(settings: Settings) -> str:
-    async with aclosing(Store(settings.redis_url.get_secret_value(), holder=instance_name("doctor"))) as store:
+    async with aclosing(Store(settings.redis_url.get_secret_value())) as store:
         told = await store.check()
     if _numbers(told["version"]) < _OLDEST_REDIS:
         raise ConfigError(f"Redis {told['version']} is too old: 7.0 or later is needed.")

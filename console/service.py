@@ -10,7 +10,6 @@ from aiohttp import web
 from shared.errors import ConfigError, StoreUnavailableError
 from shared.health import listen, private_port
 from shared.log import get_logger
-from shared.process import instance_name
 from shared.settings import LOOPBACK, Settings
 from shared.store import Store
 
@@ -25,7 +24,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     """
     if settings.console_host not in LOOPBACK and settings.console_key is None:
         raise ConfigError("CALLFOLD_CONSOLE_KEY is not set: without a key the console listens on loopback only.")
-    async with aclosing(Store(settings.redis_url.get_secret_value(), holder=instance_name("console"))) as store:
+    async with aclosing(Store(settings.redis_url.get_secret_value())) as store:
 
         async def problems() -> list[str]:
             try:

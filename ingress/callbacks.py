@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
 from hashlib import sha256
 from urllib.parse import unquote
 
@@ -16,9 +15,9 @@ from ingress.spool import Spooled
 from shared import metrics
 from shared.adapter import take_secret
 from shared.callback import parse_callback
+from shared.clock import utc_now
 from shared.errors import InvalidCallbackError, SpoolUnavailableError
 from shared.events import CallbackEvent, encode, join
-from shared.facts import rfc3339
 from shared.ids import SourceName
 from shared.log import get_logger
 from shared.sources import Source, Sources
@@ -79,7 +78,7 @@ class Door:
         if expected is not None and not hmac.compare_digest(_digest(secret or ""), expected):
             metrics.CALLBACKS.labels(source.name, "wrong_secret").inc()
             return _problem(401, "Unauthorized", "The parameter token is missing or wrong.")
-        event = CallbackEvent(source.name, rfc3339(datetime.now(UTC)), query)
+        event = CallbackEvent(source.name, utc_now(), query)
         try:
             parse_callback(source.adapter, query)
         except InvalidCallbackError as error:

@@ -129,10 +129,10 @@ class Delivery:
     tag: int
     channel: Channel
 
-    async def ack(self, *, with_all_before: bool = False) -> None:
+    async def ack(self) -> None:
         """Settle it. On a channel that is gone this does nothing: the message comes again."""
         with suppress(*LOST):
-            await self.channel.basic_ack(self.tag, multiple=with_all_before, wait=False)
+            await self.channel.basic_ack(self.tag, wait=False)
 
 
 class Consumer(Link):

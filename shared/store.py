@@ -91,8 +91,8 @@ class _Script:
 class Store:
     """Call state in Redis. Every method raises StoreUnavailableError while Redis cannot do it; all can be repeated."""
 
-    def __init__(self, url: str, *, holder: str, claim_lease_s: float = 10) -> None:
-        """Prepare connections (none is made yet). `holder` names this process in claims."""
+    def __init__(self, url: str, *, claim_lease_s: float = 10) -> None:
+        """Prepare connections; none is made yet."""
         pool = BlockingConnectionPool.from_url(
             url,
             max_connections=_CONNECTIONS,
@@ -103,7 +103,6 @@ class Store:
             retry=Retry(NoBackoff(), 0),  # callers repeat whole steps; a hidden repeat would only hide an outage
         )
         self._redis = Redis.from_pool(pool)
-        self._holder = holder
         self._lease_ms = round(claim_lease_s * 1000)
         self._merge, self._claim, self._mark = _Script("merge.lua"), _Script("claim.lua"), _Script("mark.lua")
 
@@ -125,14 +124,18 @@ class Store:
         answer = await self._merge(self._redis, [_open(number), *_pairs(number, keys)], args)
         return {key: _folded(*row) for key, row in zip(keys, answer, strict=True)}
 
-    async def claim(self, wanted: Mapping[CallKey, Publication]) -> dict[CallKey, tuple[Claim, bytes]]:
-        """Claim publications; what is YOURS comes with the outbox to publish, which after a take-over is the stored one."""
-        return await self._by_partition(wanted, self._claim_partition, wanted)
+    async def claim(self, wanted: Mapping[CallKey, Publication], *, holder: str) -> dict[CallKey, tuple[Claim, bytes]]:
+        """Claim publications; what is YOURS comes with the outbox to publish, which after a take-over is the stored one.
+
+        `holder` names the claimant, one of all that run: who asks again under the same name gets its own claim back.
+        """
+        return await self._by_partition(wanted, self._claim_partition, (wanted, holder))
 
     async def _claim_partition(
-        self, number: int, keys: Sequence[CallKey], wanted: Mapping[CallKey, Publication]
+        self, number: int, keys: Sequence[CallKey], given: tuple[Mapping[CallKey, Publication], str]
     ) -> dict[CallKey, tuple[Claim, bytes]]:
-        args: list[str | bytes | int] = [self._holder, self._lease_ms]
+        wanted, holder = given
+        args: list[str | bytes | int] = [holder, self._lease_ms]
         for key in keys:
             args += (wanted[key].revision, wanted[key].outbox)
         answer = await self._claim(self._redis, [_publication(number, key) for key in keys], args)

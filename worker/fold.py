@@ -35,12 +35,16 @@ _HELD_POLL_S = 0.05
 class Fold:
     """Folds deliveries of the queue `callbacks.fold`. Stateless: any number of workers can fold the same calls."""
 
-    def __init__(self, publisher: Publisher, store: Store, sources: Sources, policy: Policy, *, retain_s: int) -> None:
+    def __init__(
+        self, publisher: Publisher, store: Store, sources: Sources, policy: Policy, *, retain_s: int, holder: str
+    ) -> None:
+        """Take the doors and rules; `holder` names this fold in claims and must be its alone."""
         self._publisher = publisher
         self._store = store
         self._sources = sources
         self._policy = policy
         self._retain_s = retain_s
+        self._holder = holder
         self._busy = asyncio.Lock()
 
     async def run(self, consumer: Consumer) -> NoReturn:
@@ -52,8 +56,8 @@ class Fold:
                 with metrics.FOLD_SECONDS.time():
                     await self.fold(delivery.body for delivery in deliveries)
                 crash_point("fold.before_ack")
-                # All before the last are in this batch or in an earlier one, so one ack settles them.
-                await deliveries[-1].ack(with_all_before=True)
+                for delivery in deliveries:
+                    await delivery.ack()
 
     async def finish(self) -> None:
         """Wait until the batch in hand is acked."""
@@ -111,7 +115,7 @@ class Fold:
         """Claim, publish, mark. What another worker holds is asked for again until it is published or its lease is over."""
         while due:
             wanted = due
-            claims = await patiently(lambda: self._store.claim(wanted))  # noqa: B023 - awaited before the loop goes on
+            claims = await patiently(lambda: self._store.claim(wanted, holder=self._holder))  # noqa: B023 - awaited before the loop goes on
             ours = {key: read_outbox(outbox) for key, (claim, outbox) in claims.items() if claim is Claim.YOURS}
             crash_point("fold.claimed")
             await self._publisher.publish_patiently(chain.from_iterable(ours.values()))

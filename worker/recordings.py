@@ -6,15 +6,14 @@ import asyncio
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import NoReturn
 
 import aiohttp
 
 from shared import metrics
 from shared.broker import Consumer, Delivery, HeaderValue, Message, Publisher
+from shared.clock import utc_now
 from shared.crash import crash_point
-from shared.facts import rfc3339
 from shared.ids import SourceName
 from shared.log import get_logger
 from shared.records import CLOUDEVENT, RecordingJob, recording_event
@@ -73,7 +72,7 @@ class Recordings:
             self._free.release()
 
     async def _handle(self, session: aiohttp.ClientSession, delivery: Delivery) -> None:
-        first_seen = str(delivery.headers.get("first_seen") or rfc3339(datetime.now(UTC)))
+        first_seen = str(delivery.headers.get("first_seen") or utc_now())
         try:
             job = RecordingJob.decode(delivery.body)
         except ValueError as error:
@@ -140,7 +139,7 @@ class Recordings:
             log.warning("sidecar_not_written", id=job.id, detail=str(error))
 
     async def _tell(self, job: RecordingJob, result: str, told: Mapping[str, object]) -> None:
-        routing_key, event_id, body = recording_event(job, result, rfc3339(datetime.now(UTC)), told)
+        routing_key, event_id, body = recording_event(job, result, utc_now(), told)
         await self._publisher.publish_patiently([Message(CALLS, routing_key, body, event_id, CLOUDEVENT)])
         metrics.RECORDINGS.labels(job.source, result).inc()
         log.info("recording", id=event_id, attempts=told["attempts"], reason=told["reason"], bytes=told["bytes"])

@@ -21,6 +21,8 @@ log = get_logger(__name__)
 
 # Enough to fill a batch while the one before it is folded; the broker holds at most so many back for one worker.
 FOLD_PREFETCH = 128
+# While one batch awaits its confirms another is merged.
+FOLDS_AT_A_TIME = 2
 
 
 async def serve(settings: Settings, stop: asyncio.Event) -> None:
@@ -37,8 +39,11 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     jobs = Consumer(address, RECORDINGS, prefetch=settings.recording_concurrency * 2)
     archive = Archive(settings.archive_url)
     await archive.check()
-    async with aclosing(Store(settings.redis_url.get_secret_value(), holder=name)) as store:
-        fold = Fold(publisher, store, sources, settings.policy, retain_s=settings.retain_seconds)
+    async with aclosing(Store(settings.redis_url.get_secret_value())) as store:
+        folds = [
+            Fold(publisher, store, sources, settings.policy, retain_s=settings.retain_seconds, holder=f"{name}/{number}")
+            for number in range(FOLDS_AT_A_TIME)
+        ]
         recordings = Recordings(publisher, archive, sources, settings)
 
         async def problems() -> list[str]:
@@ -52,11 +57,11 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         async with (
             private_port(settings.metrics_host, settings.metrics_port, problems),
             background(publisher.run(), raw.run(), jobs.run()),
-            background(fold.run(raw), recordings.run(jobs)),
+            background(*(fold.run(raw) for fold in folds), recordings.run(jobs)),
         ):
             await stop.wait()
             log.info("draining", seconds=settings.shutdown_timeout_seconds)
             with suppress(TimeoutError):
                 async with asyncio.timeout(settings.shutdown_timeout_seconds):
                     await asyncio.gather(raw.stop_intake(), jobs.stop_intake())
-                    await asyncio.gather(fold.finish(), recordings.finish())
+                    await asyncio.gather(*(fold.finish() for fold in folds), recordings.finish())

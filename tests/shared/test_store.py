@@ -23,8 +23,8 @@ def _key(call: str) -> CallKey:
 
 
 @asynccontextmanager
-async def _store(servers: Servers, *, holder: str = "a", lease_s: float = 10) -> AsyncIterator[Store]:
-    store = Store(servers.stack.redis_url, holder=holder, claim_lease_s=lease_s)
+async def _store(servers: Servers, *, lease_s: float = 10) -> AsyncIterator[Store]:
+    store = Store(servers.stack.redis_url, claim_lease_s=lease_s)
     try:
         yield store
     finally:
@@ -64,21 +64,21 @@ async def test_calls_of_every_partition_are_merged_in_one_step(servers: Servers)
 
 async def test_a_claim_is_held_taken_over_after_its_lease_with_the_stored_outbox_and_over_once_marked(servers: Servers) -> None:
     key = _key("513")
-    async with _store(servers, holder="a", lease_s=0.3) as first, _store(servers, holder="b") as second:
+    async with _store(servers, lease_s=0.3) as first, _store(servers) as second:
         await first.merge({key: [("x", "1")]})
-        assert await first.claim({key: Publication(key, 1, b"first")}) == {key: (Claim.YOURS, b"first")}
-        assert await first.claim({key: Publication(key, 1, b"changed")}) == {key: (Claim.YOURS, b"first")}
+        assert await first.claim({key: Publication(key, 1, b"first")}, holder="a") == {key: (Claim.YOURS, b"first")}
+        assert await first.claim({key: Publication(key, 1, b"changed")}, holder="a") == {key: (Claim.YOURS, b"first")}
         other = Publication(key, 1, b"second")
-        assert await second.claim({key: other}) == {key: (Claim.HELD, b"")}
+        assert await second.claim({key: other}, holder="b") == {key: (Claim.HELD, b"")}
 
         async def taken_over() -> tuple[Claim, bytes]:
-            while (answer := (await second.claim({key: other}))[key])[0] is Claim.HELD:
+            while (answer := (await second.claim({key: other}, holder="b"))[key])[0] is Claim.HELD:
                 await asyncio.sleep(0.02)
             return answer
 
         assert await asyncio.wait_for(taken_over(), 5) == (Claim.YOURS, b"first")
         await second.mark({key: 1}, retain_s=100)
-        assert await first.claim({key: Publication(key, 1, b"late")}) == {key: (Claim.PUBLISHED, b"")}
+        assert await first.claim({key: Publication(key, 1, b"late")}, holder="a") == {key: (Claim.PUBLISHED, b"")}
         assert (await first.merge({key: [("x", "1")]}))[key].is_published
         assert await first.open_calls() == {}
 
@@ -87,7 +87,7 @@ async def test_a_published_call_expires_after_the_retain_time_and_an_open_one_ne
     done, still_open = _key("1"), _key("2")
     async with _store(servers) as store:
         await store.merge({done: [("x", "1")], still_open: [("x", "1")]})
-        await store.claim({done: Publication(done, 1, b"o")})
+        await store.claim({done: Publication(done, 1, b"o")}, holder="a")
         await store.mark({done: 1}, retain_s=100)
     redis = Redis.from_url(servers.stack.redis_url)
     lives = {name.decode(): await redis.ttl(name) for name in await redis.keys("callfold:*")}
@@ -108,7 +108,7 @@ async def test_scripts_are_sent_again_to_a_server_that_forgot_them(servers: Serv
 
 
 async def test_redis_away_is_an_error_of_ours_within_seconds(servers: Servers) -> None:
-    store = Store("redis://127.0.0.1:1/0", holder="a")
+    store = Store("redis://127.0.0.1:1/0")
     with pytest.raises(StoreUnavailableError):
         await asyncio.wait_for(store.merge({_key("1"): [("x", "1")]}), 5)
     with pytest.raises(StoreUnavailableError):

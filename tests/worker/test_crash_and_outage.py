@@ -199,7 +199,7 @@ async def test_a_redelivered_completion_after_publication_publishes_nothing_more
         await call_back(port, lines_of(9001))
         await eventually(lambda: _published(servers, 9001, seen))
     assert [message.message_id for message in seen].count("default/513/1") == 1
-    store = Store(servers.stack.redis_url, holder="tests")
+    store = Store(servers.stack.redis_url)
     assert await store.open_calls() == {}
     facts = await store.load([CallKey(SourceName("default"), CallRef("513"))])
     assert len(facts[CallKey(SourceName("default"), CallRef("513"))]) == 9
