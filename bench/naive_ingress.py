@@ -1,6 +1,7 @@
 """The ingress most people would write: one confirmed, persistent publish to a quorum queue per request.
 
-As good as its shape allows: uvloop, no access log, publisher confirms, a long-lived robust connection.
+No access log, publisher confirms, a long-lived robust connection; the standard event loop, as in most such programs, or
+uvloop with NAIVE_UVLOOP=1 (`make bench` has --naive-uvloop).
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ async def close(app: web.Application) -> None:
 
 
 def main() -> None:
-    uvloop.install()
+    if os.environ.get("NAIVE_UVLOOP"):
+        uvloop.install()
     app = web.Application()
     app.router.add_get("/callbacks/{source}", callback)
     app.on_startup.append(connect)

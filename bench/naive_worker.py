@@ -1,6 +1,6 @@
 """The worker most people would write: one message, one Redis script, one ack; a complete call is published with a confirm.
 
-It publishes what Callfold publishes for the vendor's call: one call event and two recording jobs.
+The standard event loop, or uvloop with NAIVE_UVLOOP=1. It publishes what Callfold publishes for the vendor's call: one call event and two recording jobs.
 """
 
 from __future__ import annotations
@@ -54,5 +54,6 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    uvloop.install()
+    if os.environ.get("NAIVE_UVLOOP"):
+        uvloop.install()
     asyncio.run(main())

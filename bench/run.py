@@ -54,6 +54,7 @@ class Bench:
     def environment(self, port: int, private: int) -> dict[str, str]:
         return os.environ | {
             "PORT": str(port),
+            "NAIVE_UVLOOP": "1" if self.options.naive_uvloop else "",
             "AMQP_URL": self.stack.amqp_url,
             "REDIS_URL": self.stack.redis_url,
             "CALLFOLD_AMQP_URL": self.stack.amqp_url,
@@ -258,4 +259,5 @@ if __name__ == "__main__":
     parser.add_argument("--seconds", type=int, default=4, help="length of one wrk run")
     parser.add_argument("--connections", type=int, default=64)
     parser.add_argument("--calls", type=int, default=2000, help="calls of the backlog, four callbacks each")
+    parser.add_argument("--naive-uvloop", action="store_true", help="give the naive contender uvloop as well")
     sys.exit(asyncio.run(main(parser.parse_args())))
