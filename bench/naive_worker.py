@@ -1,6 +1,7 @@
 """The worker most people would write: one message, one Redis script, one ack; a complete call is published with a confirm.
 
-The standard event loop, or uvloop with NAIVE_UVLOOP=1. It publishes what Callfold publishes for the vendor's call: one call event and two recording jobs.
+The standard event loop, or uvloop with NAIVE_UVLOOP=1. It publishes what Callfold publishes for the vendor's call: one call
+event and two recording jobs.
 """
 
 from __future__ import annotations
