@@ -19,7 +19,7 @@ from pamqp.common import FieldTable
 
 from shared.errors import BrokerUnavailableError
 from shared.frames import HeaderValue, send
-from shared.link import BACKOFF_S, CLOSE_TIMEOUT_S, LOST, BrokerAddress, Link, inspect
+from shared.link import BACKOFF_S, CLOSE_TIMEOUT_S, LOST, BrokerAddress, Link, inspect, is_cancelled
 from shared.log import get_logger
 
 __all__ = ["BrokerAddress", "Consumer", "Delivery", "HeaderValue", "Message", "Publisher", "inspect"]
@@ -101,8 +101,11 @@ class Publisher(Link):
             self.recycle()
             why = f"RabbitMQ did not confirm within {self._timeout_s:g} s" if isinstance(error, TimeoutError) else str(error)
             return [(message, BrokerUnavailableError(why)) for message in messages]
-        except BaseException:
+        except BaseException as error:
             self.recycle()  # cut off between counting and writing, the channel's delivery tags may be off
+            if isinstance(error, asyncio.CancelledError) and not is_cancelled():
+                lost = BrokerUnavailableError("the connection to RabbitMQ was lost")
+                return [(message, lost) for message in messages]
             raise
         failures = zip(messages, map(_refusal, confirmations), strict=True)
         return [(message, refusal) for message, refusal in failures if refusal]

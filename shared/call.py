@@ -17,22 +17,19 @@ All telephony lives here. No I/O and no clock: "now" is the fact `>clock`. When 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 
 from shared.callback import CallType, LegEvent
-from shared.facts import AT, CLOCK, DIAL, FIELD, GUID, LEG, RECORDED, URL
+from shared.facts import CLOCK, DIAL, LEG
 from shared.ids import CallKey
+from shared.leg import Leg, LegState, read_legs
 
 
-class LegState(StrEnum):
-    """Where a leg stands."""
-
-    RINGING = "ringing"
-    TALKING = "talking"
-    ENDED = "ended"
-    MISSED = "missed"
+def is_request_id(call: str) -> bool:
+    """Tell a call of the dial API, named by its RequestID, from one that is named by its CallID."""
+    return call.isascii() and call.isdigit()
 
 
 class Status(StrEnum):
@@ -74,44 +71,6 @@ class Policy:
 
 
 @dataclass(frozen=True, slots=True)
-class Leg:
-    """One phone that rang. Times are RFC 3339 UTC with microseconds, or None where nothing told them.
-
-    Attributes:
-        inferred: the state follows from other facts, since the event that would tell it did not come.
-        recording_url: RecordingURL as sent; a credential.
-        fields: every other adapter value by its placeholder name.
-    """
-
-    call_type: CallType
-    call_id: str
-    first_seen_at: str
-    state: LegState
-    guid: str | None = None
-    inferred: bool = False
-    started_at: str | None = None
-    picked_up_at: str | None = None
-    missed_at: str | None = None
-    hung_up_at: str | None = None
-    recorded: bool = False
-    recording_url: str | None = field(default=None, repr=False)
-    fields: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def is_over(self) -> bool:
-        return self.missed_at is not None or self.hung_up_at is not None
-
-    @property
-    def is_ambiguous(self) -> bool:
-        """Hung up, and nothing tells whether anybody had picked up."""
-        return self.hung_up_at is not None and self.state is LegState.RINGING
-
-    @property
-    def was_answered(self) -> bool:
-        return self.state in (LegState.TALKING, LegState.ENDED)
-
-
-@dataclass(frozen=True, slots=True)
 class Closing:
     """How and why a call is over. `complete` is false where a timer decided it for want of events."""
 
@@ -147,16 +106,16 @@ class Call:
 
     @property
     def request_id(self) -> int | None:
-        return int(self.key.call) if self.key.call.isdigit() else None
+        return int(self.key.call) if is_request_id(self.key.call) else None
 
 
 def derive(key: CallKey, facts: Mapping[str, str], policy: Policy) -> Call:
     """Fold the facts of one call into the call."""
-    legs = sorted((_leg(*named) for named in _leg_facts(facts).items()), key=lambda leg: (leg.first_seen_at, leg.call_id))
+    legs = read_legs(facts)
     clock = facts[CLOCK]
     last_event_at = max((leg_time for leg_time in _receipts(facts)), default=facts.get(DIAL, clock))
     quiet_s = _seconds(last_event_at, clock) or 0.0
-    is_dialed = key.call.isdigit()
+    is_dialed = is_request_id(key.call)
     legs = [_infer(leg, legs, settled=quiet_s >= policy.settle_s, is_dialed=is_dialed) for leg in legs]
     closing = _closing(legs, quiet_s, policy, is_dialed=is_dialed)
     return _assemble(key, legs, closing, facts, last_event_at)
@@ -165,58 +124,6 @@ def derive(key: CallKey, facts: Mapping[str, str], policy: Policy) -> Call:
 def _receipts(facts: Mapping[str, str]) -> list[str]:
     events = set(LegEvent)
     return [at for name, at in facts.items() if name == DIAL or (name.startswith(LEG) and name.rpartition(":")[2] in events)]
-
-
-def _leg_facts(facts: Mapping[str, str]) -> dict[tuple[str, str], dict[str, str]]:
-    legs: dict[tuple[str, str], dict[str, str]] = {}
-    for name, value in facts.items():
-        if name.startswith(LEG):
-            _, call_type, call_id, what = name.split(":", 3)
-            legs.setdefault((call_type, call_id), {})[what] = value
-    return legs
-
-
-def _leg(identity: tuple[str, str], told: Mapping[str, str]) -> Leg:
-    """Read one leg from what was told of it alone."""
-    call_type, call_id = identity
-    receipts = [told[event] for event in LegEvent if event in told]
-    picked_up_at = told.get(AT + "pickup", told[LegEvent.PICKUP]) if LegEvent.PICKUP in told else None
-    missed_at = told.get(AT + "end", told[LegEvent.MISSED]) if LegEvent.MISSED in told else None
-    hung_up_at = told.get(AT + "end", told[LegEvent.HANGUP]) if LegEvent.HANGUP in told else None
-    is_over = missed_at is not None or hung_up_at is not None
-    state = LegState.RINGING
-    if picked_up_at is not None:
-        state = LegState.ENDED if is_over else LegState.TALKING
-    elif missed_at is not None:
-        state = LegState.MISSED
-    return Leg(
-        call_type=CallType(call_type),
-        call_id=call_id,
-        first_seen_at=min(receipts),
-        state=state,
-        guid=told.get(GUID),
-        started_at=told.get(AT + "start", told.get(LegEvent.START)),
-        picked_up_at=picked_up_at,
-        missed_at=missed_at,
-        hung_up_at=hung_up_at,
-        recorded=RECORDED in told,
-        recording_url=next((told[URL + event] for event in _LATEST_FIRST if URL + event in told), None),
-        fields=_fields(told),
-    )
-
-
-# Where events of one leg tell different values, the later event in a leg's life knows better.
-_LATEST_FIRST = (LegEvent.MISSED, LegEvent.HANGUP, LegEvent.PICKUP, LegEvent.START)
-
-
-def _fields(told: Mapping[str, str]) -> dict[str, str]:
-    fields: dict[str, str] = {}
-    for event in _LATEST_FIRST:
-        prefix = f"{FIELD}{event}."
-        for name in sorted(told):
-            if name.startswith(prefix):
-                fields.setdefault(name.removeprefix(prefix), told[name])
-    return fields
 
 
 def _infer(leg: Leg, legs: list[Leg], *, settled: bool, is_dialed: bool) -> Leg:
@@ -280,7 +187,7 @@ def _likely_outcome(legs: list[Leg], *, is_dialed: bool) -> Outcome:
 
 
 def _assemble(key: CallKey, legs: list[Leg], closing: Closing | None, facts: Mapping[str, str], last_event_at: str) -> Call:
-    is_dialed = key.call.isdigit()
+    is_dialed = is_request_id(key.call)
     # The first leg of a side is the side; a later CallID there (a transfer) is kept beside it.
     agent = next((leg for leg in legs if leg.call_type is CallType.API or not is_dialed), None)
     dialed = next((leg for leg in legs if leg.call_type is CallType.OUTGOING and is_dialed), None)

@@ -79,6 +79,10 @@ class Link(ABC):
                 attempt = 0
             except LOST as error:
                 log.warning("broker_unreachable", link=self._name, error=type(error).__name__, detail=str(error)[:200])
+            except asyncio.CancelledError:
+                if is_cancelled():
+                    raise
+                log.warning("broker_unreachable", link=self._name, error="CancelledError", detail="the library gave up")
             delay_s = BACKOFF_S[min(attempt, len(BACKOFF_S) - 1)]
             attempt += 1
             await asyncio.sleep(delay_s * random.uniform(0.5, 1.0))  # noqa: S311 - spreads reconnects, no secret
@@ -128,6 +132,12 @@ class Link(ABC):
 
     def _is_working(self, channel: Channel) -> bool:
         return not channel.is_closed
+
+
+def is_cancelled() -> bool:
+    """Tell whether it is us who are being cancelled: the library lets cancellations of its own reach its callers."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 async def declare(channel: aio_pika.abc.AbstractChannel, wanted: Topology) -> None:

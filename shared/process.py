@@ -22,6 +22,11 @@ EXIT_OK = 0
 EXIT_FAILURE = 1
 EXIT_CONFIG = 2
 
+
+class BackgroundEndedError(CallfoldError):
+    """A task that runs for as long as the process ended by itself."""
+
+
 Main = Callable[[Settings, asyncio.Event], Awaitable[None]]
 
 
@@ -53,12 +58,23 @@ async def _until_stopped(main: Main, settings: Settings) -> None:
 async def background(*work: Coroutine[object, object, object]) -> AsyncIterator[None]:
     """Run endless tasks beside the body: one that dies takes the body, and so the process, down with it."""
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(item) for item in work]
+        tasks = [group.create_task(_endless(item)) for item in work]
         try:
             yield
         finally:
             for task in tasks:
                 task.cancel()
+
+
+async def _endless(work: Coroutine[object, object, object]) -> None:
+    """Run a task that must not end: neither return, nor swallow into a cancellation that nobody asked for."""
+    try:
+        await work
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+    raise BackgroundEndedError(f"a background task ended: {getattr(work, '__qualname__', work)}")
 
 
 def instance_name(role: str) -> str:

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import orjson
 
 from shared.adapter import Placeholder
-from shared.call import Call, Leg
+from shared.call import Call
 from shared.ids import CallKey
+from shared.leg import Leg
 
 CLOUDEVENT = "application/cloudevents+json"
 JSON = "application/json"

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from shared.adapter import Placeholder
-from shared.call import LegState, Outcome
+from shared.call import Outcome
 from shared.callback import CallType, LegEvent
+from shared.leg import LegState
 
 
 class Scenario(StrEnum):

@@ -7,9 +7,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from shared.call import Call, CloseReason, LegState, Outcome, Policy, Status, derive
+from shared.call import Call, CloseReason, Outcome, Policy, Status, derive
 from shared.facts import CLOCK, java_time, rfc3339
 from shared.ids import CallKey, CallRef, SourceName
+from shared.leg import LegState
 
 KEY = CallKey(SourceName("acme"), CallRef("513"))
 T0 = datetime(2026, 11, 23, 7, 44, tzinfo=UTC)

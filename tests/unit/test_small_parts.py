@@ -9,6 +9,7 @@ from ingress.group_commit import GroupCommit
 from shared.errors import ConfigError, SpoolUnavailableError
 from shared.events import CallbackEvent, DialEvent, TimerEvent, Undecodable, decode, encode, join
 from shared.ids import CallRef, SourceName
+from shared.process import BackgroundEndedError, background
 from shared.records import RecordingJob
 
 AT = "2026-11-23T07:44:00.123456Z"
@@ -135,3 +136,17 @@ def test_a_recording_job_is_read_back_and_anything_else_is_refused() -> None:
     for body in (b"", b"[]", b'{"v":1}', b'{"v":2,"a":1}', job.encode().replace(b'"v":1', b'"v":3')):
         with pytest.raises(ValueError, match=r".*"):
             RecordingJob.decode(body)
+
+
+async def test_a_background_task_that_ends_takes_its_process_down() -> None:
+    async def returns() -> None:
+        return
+
+    async def is_cancelled_by_a_library() -> None:
+        raise asyncio.CancelledError
+
+    for work in (returns, is_cancelled_by_a_library):
+        with pytest.raises(ExceptionGroup) as ended:
+            async with background(work()):
+                await asyncio.wait_for(asyncio.Event().wait(), 5)
+        assert ended.group_contains(BackgroundEndedError)

@@ -1,0 +1,115 @@
+"""One leg of a call, read from what was told of it alone; what other legs imply is judged in `call.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from shared.callback import CallType, LegEvent
+from shared.facts import AT, FIELD, GUID, LEG, RECORDED, URL
+
+
+class LegState(StrEnum):
+    """Where a leg stands."""
+
+    RINGING = "ringing"
+    TALKING = "talking"
+    ENDED = "ended"
+    MISSED = "missed"
+
+
+@dataclass(frozen=True, slots=True)
+class Leg:
+    """One phone that rang. Times are RFC 3339 UTC with microseconds, or None where nothing told them.
+
+    Attributes:
+        inferred: the state follows from other facts, since the event that would tell it did not come.
+        recording_url: RecordingURL as sent; a credential.
+        fields: every other adapter value by its placeholder name.
+    """
+
+    call_type: CallType
+    call_id: str
+    first_seen_at: str
+    state: LegState
+    guid: str | None = None
+    inferred: bool = False
+    started_at: str | None = None
+    picked_up_at: str | None = None
+    missed_at: str | None = None
+    hung_up_at: str | None = None
+    recorded: bool = False
+    recording_url: str | None = field(default=None, repr=False)
+    fields: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def is_over(self) -> bool:
+        return self.missed_at is not None or self.hung_up_at is not None
+
+    @property
+    def is_ambiguous(self) -> bool:
+        """Hung up, and nothing tells whether anybody had picked up."""
+        return self.hung_up_at is not None and self.state is LegState.RINGING
+
+    @property
+    def was_answered(self) -> bool:
+        return self.state in (LegState.TALKING, LegState.ENDED)
+
+
+def read_legs(facts: Mapping[str, str]) -> list[Leg]:
+    """Read every leg from the facts of a call, the first seen first."""
+    legs = (_leg(*named) for named in _leg_facts(facts).items())
+    return sorted(legs, key=lambda leg: (leg.first_seen_at, leg.call_id))
+
+
+def _leg_facts(facts: Mapping[str, str]) -> dict[tuple[str, str], dict[str, str]]:
+    legs: dict[tuple[str, str], dict[str, str]] = {}
+    for name, value in facts.items():
+        if name.startswith(LEG):
+            _, call_type, call_id, what = name.split(":", 3)
+            legs.setdefault((call_type, call_id), {})[what] = value
+    return legs
+
+
+def _leg(identity: tuple[str, str], told: Mapping[str, str]) -> Leg:
+    """Read one leg from what was told of it alone."""
+    call_type, call_id = identity
+    receipts = [told[event] for event in LegEvent if event in told]
+    picked_up_at = told.get(AT + "pickup", told[LegEvent.PICKUP]) if LegEvent.PICKUP in told else None
+    missed_at = told.get(AT + "end", told[LegEvent.MISSED]) if LegEvent.MISSED in told else None
+    hung_up_at = told.get(AT + "end", told[LegEvent.HANGUP]) if LegEvent.HANGUP in told else None
+    is_over = missed_at is not None or hung_up_at is not None
+    state = LegState.RINGING
+    if picked_up_at is not None:
+        state = LegState.ENDED if is_over else LegState.TALKING
+    elif missed_at is not None:
+        state = LegState.MISSED
+    return Leg(
+        call_type=CallType(call_type),
+        call_id=call_id,
+        first_seen_at=min(receipts),
+        state=state,
+        guid=told.get(GUID),
+        started_at=told.get(AT + "start", told.get(LegEvent.START)),
+        picked_up_at=picked_up_at,
+        missed_at=missed_at,
+        hung_up_at=hung_up_at,
+        recorded=RECORDED in told,
+        recording_url=next((told[URL + event] for event in _LATEST_FIRST if URL + event in told), None),
+        fields=_fields(told),
+    )
+
+
+# Where events of one leg tell different values, the later event in a leg's life knows better.
+_LATEST_FIRST = (LegEvent.MISSED, LegEvent.HANGUP, LegEvent.PICKUP, LegEvent.START)
+
+
+def _fields(told: Mapping[str, str]) -> dict[str, str]:
+    fields: dict[str, str] = {}
+    for event in _LATEST_FIRST:
+        prefix = f"{FIELD}{event}."
+        for name in sorted(told):
+            if name.startswith(prefix):
+                fields.setdefault(name.removeprefix(prefix), told[name])
+    return fields
