@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from console.fleet import free_port
 from console.stack import LocalStack
 from shared.adapter import Placeholder, parse_link
 from shared.settings import variables
+from simulator.scenario import SECTOK
 from tests.support import VENDOR_LINES, Servers, call_back, eventually, lines_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -191,6 +193,21 @@ async def test_up_runs_everything_and_leaves_nothing_behind(tmp_path: Path) -> N
     await asyncio.wait_for(process.communicate(), 60)
     assert process.returncode == 0
     assert _processes_of(tmp_path) == []
+
+
+async def test_the_demo_ends_well_and_leaves_its_archive_and_nothing_running(tmp_path: Path) -> None:
+    code, out, err = await run("demo", "--calls", "30", "--directory", str(tmp_path / "demo"), timeout_s=90)
+    assert code == 0, out + err
+    assert '"id": "default/513/1"' in out
+    assert "every one was published exactly as it happened" in " ".join(out.split())
+    assert len(list((tmp_path / "demo" / "archive").rglob("*.wav"))) >= 10
+    assert (tmp_path / "demo" / "archive" / "default").is_dir()
+    assert _processes_of(tmp_path) == []
+    logs = "".join(log.read_text() for log in (tmp_path / "demo" / "logs").iterdir())
+    secret = re.search(r'secret = "(.+)"', (tmp_path / "demo" / "sources.toml").read_text())
+    assert secret is not None
+    assert secret[1] not in logs + out
+    assert SECTOK not in logs + out
 
 
 async def test_kill_9_of_the_owner_takes_the_private_servers_down(tmp_path: Path) -> None:
