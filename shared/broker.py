@@ -19,7 +19,7 @@ from pamqp.common import FieldTable
 
 from shared.errors import BrokerUnavailableError
 from shared.frames import HeaderValue, send
-from shared.link import BACKOFF_S, CLOSE_TIMEOUT_S, LOST, BrokerAddress, Link, inspect, is_cancelled
+from shared.link import BACKOFF_S, CLOSE_TIMEOUT_S, LOST, BrokerAddress, Link, inspect, is_cancelled, is_lost
 from shared.log import get_logger
 
 __all__ = ["BrokerAddress", "Consumer", "Delivery", "HeaderValue", "Message", "Publisher", "inspect"]
@@ -103,7 +103,7 @@ class Publisher(Link):
             return [(message, BrokerUnavailableError(why)) for message in messages]
         except BaseException as error:
             self.recycle()  # cut off between counting and writing, the channel's delivery tags may be off
-            if isinstance(error, asyncio.CancelledError) and not is_cancelled():
+            if is_lost(error) or (isinstance(error, asyncio.CancelledError) and not is_cancelled()):
                 lost = BrokerUnavailableError("the connection to RabbitMQ was lost")
                 return [(message, lost) for message in messages]
             raise

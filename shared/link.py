@@ -77,7 +77,9 @@ class Link(ABC):
             try:
                 await self._session(URL(url))
                 attempt = 0
-            except LOST as error:
+            except Exception as error:
+                if not is_lost(error):
+                    raise
                 log.warning("broker_unreachable", link=self._name, error=type(error).__name__, detail=str(error)[:200])
             except asyncio.CancelledError:
                 if is_cancelled():
@@ -132,6 +134,11 @@ class Link(ABC):
 
     def _is_working(self, channel: Channel) -> bool:
         return not channel.is_closed
+
+
+def is_lost(error: BaseException) -> bool:
+    """Tell an error of the wire from one of ours: a broker that goes while a channel opens ends in a bare `Exception`."""
+    return isinstance(error, LOST) or type(error) is Exception
 
 
 def is_cancelled() -> bool:

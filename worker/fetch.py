@@ -90,7 +90,11 @@ def recording_link(source: Source, job: RecordingJob) -> str:
     """
     allowed = source.recording_origin
     if job.recording_url and allowed:
-        sent, ours = urlsplit(job.recording_url), urlsplit(allowed)
+        ours = urlsplit(allowed)
+        try:
+            sent = urlsplit(job.recording_url)
+        except ValueError as error:
+            raise FetchError(Reason.NO_RECORDING_LINK, "the RecordingURL that was sent is no URL") from error
         return urlunsplit((ours.scheme, ours.netloc, sent.path, sent.query, ""))
     if source.recording_url is None or allowed is None:
         raise FetchError(Reason.NO_RECORDING_LINK, "set recording_origin or recording_url of the source")

@@ -178,7 +178,11 @@ async def _dead(servers: Servers) -> aio_pika.abc.AbstractIncomingMessage:
 
 @pytest.mark.parametrize(
     ("changed", "reason"),
-    [({"source": "linkless", "recording_url": None}, "no_recording_link"), ({"source": "gone"}, "unknown_source")],
+    [
+        ({"source": "linkless", "recording_url": None}, "no_recording_link"),
+        ({"recording_url": "http://[not-an-address/x?nId=7"}, "no_recording_link"),
+        ({"source": "gone"}, "unknown_source"),
+    ],
 )
 async def test_what_can_never_be_had_fails_at_once(servers: Servers, pbx: Pbx, changed: dict[str, Any], reason: str) -> None:
     async with servers.subscribed("recording.#") as queue, _worker(servers, pbx):

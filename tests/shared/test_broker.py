@@ -13,7 +13,7 @@ from shared.broker import BrokerAddress, Consumer, Message, Publisher
 from shared.errors import BrokerUnavailableError
 from shared.process import background
 from shared.topology import CALLBACKS, CALLBACKS_DEAD, CALLBACKS_FOLD, topology
-from tests.support import RETRY_S, Servers
+from tests.support import RETRY_S, Servers, eventually
 
 
 def _address(servers: Servers, *more_urls: str) -> BrokerAddress:
@@ -124,3 +124,42 @@ async def test_stop_intake_gives_back_what_was_not_taken(servers: Servers) -> No
         await consumer.stop_intake()
         await one.ack()
     assert [message.body for message in await servers.take_all(CALLBACKS_FOLD)] == [b"1", b"2", b"3"]
+
+
+async def test_a_broker_that_closes_while_a_channel_opens_is_tried_again(servers: Servers) -> None:
+    """The library ends this in a bare `Exception`; the link must outlive it and connect once the broker behaves."""
+    upstream = int(servers.stack.amqp_url.rsplit(":", 1)[1].strip("/"))
+    cut, refused = True, 0
+
+    async def proxy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal refused
+        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", upstream)
+
+        async def up() -> None:
+            nonlocal refused
+            while data := await reader.read(65536):
+                if cut and b"\x00\x14\x00\x0a" in data:  # Channel.Open: class 20, method 10
+                    refused += 1
+                    break
+                far_writer.write(data)
+            far_writer.close()
+            writer.close()
+
+        async def down() -> None:
+            while data := await far_reader.read(65536):
+                writer.write(data)
+
+        await asyncio.gather(up(), down(), return_exceptions=True)
+
+    server = await asyncio.start_server(proxy, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    publisher = Publisher(BrokerAddress((f"amqp://guest:guest@127.0.0.1:{port}/",), topology(RETRY_S), "tests"), timeout_s=3)
+
+    async def was_refused() -> bool:
+        return refused >= 2
+
+    async with background(publisher.run()):
+        await eventually(was_refused)
+        cut = False
+        await asyncio.wait_for(publisher.wait_up(), 20)
+    server.close()
