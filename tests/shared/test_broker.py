@@ -130,26 +130,30 @@ async def test_a_broker_that_closes_while_a_channel_opens_is_tried_again(servers
     """The library ends this in a bare `Exception`; the link must outlive it and connect once the broker behaves."""
     upstream = int(servers.stack.amqp_url.rsplit(":", 1)[1].strip("/"))
     cut, refused = True, 0
+    handled: list[asyncio.Future[object]] = []
 
     async def proxy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        nonlocal refused
         far_reader, far_writer = await asyncio.open_connection("127.0.0.1", upstream)
 
         async def up() -> None:
-            nonlocal refused
             while data := await reader.read(65536):
-                if cut and b"\x00\x14\x00\x0a" in data:  # Channel.Open: class 20, method 10
-                    refused += 1
-                    break
                 far_writer.write(data)
             far_writer.close()
             writer.close()
 
         async def down() -> None:
+            nonlocal refused
             while data := await far_reader.read(65536):
                 writer.write(data)
+                if cut and b"\x00\x0a\x00\x29" in data:  # Connection.OpenOk: class 10, method 41
+                    refused += 1
+                    break
+            writer.close()
 
-        await asyncio.gather(up(), down(), return_exceptions=True)
+        handled.append(asyncio.gather(up(), down(), return_exceptions=True))
+        await handled[-1]
+        far_writer.close()
+        await asyncio.gather(far_writer.wait_closed(), writer.wait_closed(), return_exceptions=True)
 
     server = await asyncio.start_server(proxy, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
@@ -163,3 +167,4 @@ async def test_a_broker_that_closes_while_a_channel_opens_is_tried_again(servers
         cut = False
         await asyncio.wait_for(publisher.wait_up(), 20)
     server.close()
+    await asyncio.wait_for(asyncio.gather(*handled), 10)
