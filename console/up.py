@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shlex
 import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -33,7 +34,10 @@ async def up(settings: Settings, directory: Path, ingress: int, worker: int) -> 
             describe(fleet, ports, workers=worker)
             fleet.add("console", "console", {})
             await fleet.start_all()
-            _tell(console, settings, ports, shared, fleet.roles)
+            _tell(console, settings, ports, fleet.roles)
+            script = await asyncio.to_thread(_write_environment, directory, shared)
+            console.print(f"For other commands in another terminal:  . {script}", highlight=False)
+            console.print("Ctrl-C stops everything.")
             await _until(stop, fleet)
             console.print("stopping ...")
     console.print("stopped; nothing is left running")
@@ -73,12 +77,17 @@ async def _until(stop: asyncio.Event, fleet: Fleet) -> None:
         stopped.cancel()
 
 
-def _tell(console: Console, settings: Settings, ports: list[int], shared: Mapping[str, str], roles: list[Role]) -> None:
+def _write_environment(directory: Path, shared: Mapping[str, str]) -> Path:
+    """Write the settings of this system as a shell script, so that `doctor`, `tail` and `simulate` find it."""
+    path = directory / "env"
+    path.touch(mode=0o600)
+    path.write_text("".join(f"export {name}={shlex.quote(value)}\n" for name, value in shared.items()), "utf-8")
+    return path
+
+
+def _tell(console: Console, settings: Settings, ports: list[int], roles: list[Role]) -> None:
     for port in ports:
         console.print(f"ingress   http://{settings.ingress_host}:{port}/callbacks/<source>")
     console.print(f"console   http://{settings.console_host}:{settings.console_port}/")
-    for name, value in shared.items():
-        console.print(f"{name}={value}", highlight=False)
     for role in roles:
         console.print(f"{role.name:<10}pid {role.pid}  log {role.log_path}", highlight=False)
-    console.print("Ctrl-C stops everything.")

@@ -189,6 +189,9 @@ async def test_up_runs_everything_and_leaves_nothing_behind(tmp_path: Path) -> N
         said += line
     assert await call_back(port, VENDOR_LINES) == [200] * 4
     assert _processes_of(tmp_path)
+    exported = [line.removeprefix("export ").split("=", 1) for line in (tmp_path / "up" / "env").read_text().splitlines()]
+    code, out, _ = await run("doctor", **dict(exported))
+    assert (code, "failed" in out) == (0, False), out
     process.send_signal(signal.SIGTERM)
     await asyncio.wait_for(process.communicate(), 60)
     assert process.returncode == 0
