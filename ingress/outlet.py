@@ -87,7 +87,8 @@ class Outlet:
             self._spool.added.clear()
             # Also without a sign: another process may have written the file, or left it behind.
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._spool.added.wait(), _LOOK_AGAIN_S)
+                async with asyncio.timeout(_LOOK_AGAIN_S):
+                    await self._spool.added.wait()
 
     async def _drain_all(self) -> None:
         try:

@@ -117,7 +117,9 @@ class Link(ABC):
     async def _until_lost(self, channel: Channel) -> None:
         while not self._lost.is_set() and not channel.is_closed and self._is_working(channel):
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._lost_or(channel), _WATCH_INTERVAL_S)
+                # Not wait_for: on Python 3.11 it can swallow a cancellation, and this loop would go on for ever.
+                async with asyncio.timeout(_WATCH_INTERVAL_S):
+                    await self._lost_or(channel)
 
     async def _lost_or(self, channel: Channel) -> None:
         lost = asyncio.ensure_future(self._lost.wait())
