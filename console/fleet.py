@@ -20,7 +20,7 @@ import aiohttp
 from shared.errors import CallfoldError
 
 _READY_TIMEOUT_S = 30
-_STOP_TIMEOUT_S = 20
+_STOP_TIMEOUT_S = 30  # longer than a process gives itself
 _POLL_S = 0.1
 _LOG_TAIL_BYTES = 2000
 
@@ -64,7 +64,10 @@ class Fleet:
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        await asyncio.gather(*(self.stop(role) for role in reversed(self.roles)))
+        ends = await asyncio.gather(*(self.stop(role) for role in reversed(self.roles)), return_exceptions=True)
+        for end in ends:
+            if isinstance(end, BaseException):
+                raise end
 
     def add(self, name: str, module: str, settings: Mapping[str, str]) -> Role:
         """Describe a process; `start` starts it."""
@@ -118,7 +121,11 @@ class Fleet:
         raise RoleDiedError(f"{role.name} ended while starting:\n{role.tail()}")
 
     async def stop(self, role: Role, *, number: signal.Signals = signal.SIGTERM) -> None:
-        """End a process and await its end; one that does not heed SIGTERM is killed."""
+        """End a process and await its end; one that does not heed the signal is killed.
+
+        Raises:
+            RoleDiedError: it had to be killed, or failed while it stopped.
+        """
         process = role.process
         if process is None or process.returncode is not None:
             return
@@ -128,6 +135,8 @@ class Fleet:
         except TimeoutError:
             process.kill()
             await process.wait()
+        if number != signal.SIGKILL and process.returncode != 0:
+            raise RoleDiedError(f"{role.name} did not stop in order, exit code {process.returncode}:\n{role.tail()}")
 
     async def first_death(self) -> None:
         """Wait until a process ends by itself, and say so.

@@ -9,6 +9,7 @@ import sys
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
+from typing import NoReturn
 
 import uvloop
 
@@ -21,6 +22,8 @@ log = get_logger(__name__)
 EXIT_OK = 0
 EXIT_FAILURE = 1
 EXIT_CONFIG = 2
+
+_CLOSING_S = 5  # for connections to close, after what was in flight has had its time
 
 
 class BackgroundEndedError(CallfoldError):
@@ -48,10 +51,25 @@ def run_process(name: str, main: Main) -> int:
 async def _until_stopped(main: Main, settings: Settings) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
+    limit_s = settings.drain_seconds + settings.shutdown_timeout_seconds + _CLOSING_S
+
+    def on_signal() -> None:
+        if not stop.is_set():
+            stop.set()
+            loop.call_later(limit_s, _give_up, loop)
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, on_signal)
     await main(settings, stop)
     log.info("stopped")
+
+
+def _give_up(loop: asyncio.AbstractEventLoop) -> NoReturn:
+    """End now: something does not heed its cancellation. Safe at any moment, as `kill -9` is: what is not acked comes again."""
+    for task in asyncio.all_tasks(loop):
+        log.error("still_running_after_shutdown", task=task.get_name(), stack=[str(frame) for frame in task.get_stack()])
+    sys.stdout.flush()
+    os._exit(EXIT_FAILURE)
 
 
 @asynccontextmanager
