@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from aiohttp import web
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http import RawRequestMessage
 from aiohttp.http_exceptions import LineTooLong
+from aiohttp.streams import StreamReader
 from aiohttp.web_protocol import RequestHandler
 
 from ingress.callbacks import REQUEST_LINE_BYTES, Door, refuse
@@ -18,6 +22,9 @@ log = get_logger(__name__)
 
 # Longer than the idle time-out of the load balancer in front (60 s is common), so that the balancer closes first.
 _KEEPALIVE_S = 75
+# A connection that has not sent its first request by then is closed: the library would wait for ever. Later ones are bounded
+# by the keep-alive time.
+_FIRST_REQUEST_S = 5
 # A callback's request line holds the secret: nothing may write it.
 _NO_LOG = logging.getLogger("callfold.access")
 _NO_LOG.disabled = True
@@ -25,6 +32,22 @@ _NO_LOG.disabled = True
 
 class _Protocol(RequestHandler):
     """Answers what the HTTP parser refused. The library's own error page and log line quote the request, secret included."""
+
+    _silence: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._silence = asyncio.get_running_loop().call_later(_FIRST_REQUEST_S, self.force_close)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self.heard()
+        super().connection_lost(exc)
+
+    def heard(self) -> None:
+        """Note that a whole request has come."""
+        if self._silence is not None:
+            self._silence.cancel()
+            self._silence = None
 
     def handle_error(
         self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
@@ -39,6 +62,18 @@ class _Protocol(RequestHandler):
             response = refuse(status, "Internal Server Error", "The request failed; the log has more.")
         response.force_close()
         return response
+
+
+def _request(
+    message: RawRequestMessage,
+    payload: StreamReader,
+    protocol: RequestHandler,
+    writer: AbstractStreamWriter,
+    task: asyncio.Task[None],
+) -> web.BaseRequest:
+    if isinstance(protocol, _Protocol):
+        protocol.heard()
+    return web.BaseRequest(message, payload, protocol, writer, task, asyncio.get_running_loop())
 
 
 class _Server(web.Server):
@@ -57,7 +92,7 @@ class _Server(web.Server):
 @asynccontextmanager
 async def serving(door: Door, host: str, port: int, *, shutdown_timeout_s: float) -> AsyncIterator[int]:
     """Serve callbacks; yields the port. On exit stops accepting, then finishes what is in flight."""
-    runner = web.ServerRunner(_Server(door.answer), shutdown_timeout=shutdown_timeout_s)
+    runner = web.ServerRunner(_Server(door.answer, request_factory=_request), shutdown_timeout=shutdown_timeout_s)
     await runner.setup()
     try:
         got = await listen(runner, host, port)

@@ -230,3 +230,24 @@ async def test_sigterm_finishes_what_is_in_flight(ingress: Ingress) -> None:
 
 async def _at_least(some: list[int], count: int) -> bool:
     return len(some) >= count
+
+
+@pytest.mark.parametrize("started", [b"", b"GET /callbacks/acme?token="])
+async def test_a_connection_that_sends_no_whole_request_is_closed(ingress: Ingress, started: bytes) -> None:
+    port = int(ingress[0].rpartition(":")[2])
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(started)
+    async with asyncio.timeout(10):
+        assert await reader.read() == b""
+    writer.close()
+
+
+async def test_a_connection_that_has_sent_a_request_is_kept(ingress: Ingress) -> None:
+    port = int(ingress[0].rpartition(":")[2])
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    for _ in range(2):
+        writer.write(f"GET /callbacks/acme?token={SECRET}&{LINE} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(reader.read(1), 5.5)
+    writer.close()

@@ -72,7 +72,12 @@ async def test_a_process_stopped_at_any_moment_ends_in_order(servers: Servers, m
 async def test_a_process_that_does_not_heed_its_cancellation_ends_itself_and_says_what_still_ran() -> None:
     settings = {"CALLFOLD_SHUTDOWN_TIMEOUT_SECONDS": "0.1", "CALLFOLD_DRAIN_SECONDS": "0", "CALLFOLD_LOG_FORMAT": "json"}
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", _DEAF, env={**os.environ, **settings}, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+        sys.executable,
+        "-c",
+        _DEAF,
+        env={**os.environ, **settings},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
     )
     assert process.stdout is not None
     assert await process.stdout.readline() == b"running\n"
