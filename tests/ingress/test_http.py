@@ -134,6 +134,7 @@ async def _raw(url: str, request: bytes) -> bytes:
         return await asyncio.wait_for(reader.read(4096), 10)
     finally:
         writer.close()
+    await writer.wait_closed()
 
 
 async def test_the_secret_is_in_no_answer_no_log_and_no_metric_whatever_is_sent(ingress: Ingress) -> None:
@@ -240,6 +241,7 @@ async def test_a_connection_that_sends_no_whole_request_is_closed(ingress: Ingre
     async with asyncio.timeout(10):
         assert await reader.read() == b""
     writer.close()
+    await writer.wait_closed()
 
 
 async def test_a_connection_that_has_sent_a_request_is_kept(ingress: Ingress) -> None:
@@ -247,7 +249,10 @@ async def test_a_connection_that_has_sent_a_request_is_kept(ingress: Ingress) ->
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     for _ in range(2):
         writer.write(f"GET /callbacks/acme?token={SECRET}&{LINE} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
-        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 200")
+        await reader.readexactly(int(head.lower().partition(b"content-length: ")[2].split()[0]))
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(reader.read(1), 5.5)
     writer.close()
+    await writer.wait_closed()
