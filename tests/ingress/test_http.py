@@ -134,7 +134,6 @@ async def _raw(url: str, request: bytes) -> bytes:
         return await asyncio.wait_for(reader.read(4096), 10)
     finally:
         writer.close()
-    await writer.wait_closed()
 
 
 async def test_the_secret_is_in_no_answer_no_log_and_no_metric_whatever_is_sent(ingress: Ingress) -> None:
