@@ -19,6 +19,7 @@ import aiohttp
 from aiohttp import web
 
 from shared.adapter import parse_link
+from shared.errors import CallfoldError
 from shared.log import get_logger
 from shared.sources import origin
 from simulator.audio import recording
@@ -67,6 +68,18 @@ class _Audio:
     ready_at: float
 
 
+class _CallbackLostError(CallfoldError):
+    """No answer came to a callback."""
+
+
+async def _once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+    """Keep the library from sending a GET again whose connection broke: it does so once, the real FocalScope never does."""
+    try:
+        return await handler(request)
+    except aiohttp.ClientError as error:
+        raise _CallbackLostError(type(error).__name__) from error
+
+
 class FocalScope:
     """`async with FocalScope(plan) as pbx`: its HTTP server runs, and `truths` tells what is true of every call."""
 
@@ -92,7 +105,8 @@ class FocalScope:
         async with AsyncExitStack() as closing:
             timeout = aiohttp.ClientTimeout(total=_CALLBACK_TIMEOUT_S)
             connector = aiohttp.TCPConnector(limit=200)
-            self._session = await closing.enter_async_context(aiohttp.ClientSession(timeout=timeout, connector=connector))
+            session = aiohttp.ClientSession(timeout=timeout, connector=connector, middlewares=(_once,))
+            self._session = await closing.enter_async_context(session)
             closing.push_async_callback(self._stop_calls)
             app = web.Application()
             app.add_routes([web.get("/dial", self._on_dial), web.get("/_cros_/master/", self._on_recording)])
@@ -195,10 +209,10 @@ class FocalScope:
             async with self._session.get(url) as response:
                 await response.read()
                 self.counters[str(response.status)] += 1
-        except (aiohttp.ClientError, TimeoutError) as error:
+        except (_CallbackLostError, aiohttp.ClientError, TimeoutError) as error:
             # The real one does not retry either: the callback is gone, and the counter says so.
             self.counters["lost"] += 1
-            log.warning("callback_lost", error=type(error).__name__)
+            log.warning("callback_lost", error=str(error) or type(error).__name__)
 
     async def _on_recording(self, request: web.Request) -> web.Response:
         if request.query.get("sectok") != SECTOK:

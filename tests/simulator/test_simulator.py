@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import hashlib
 import io
@@ -162,3 +163,19 @@ async def test_the_comparison_sees_each_kind_of_difference(spoil: Any, said: str
 
 def test_the_same_call_always_sounds_the_same() -> None:
     assert recording("41", 1) == recording("41", 1) != recording("42", 1)
+
+
+async def test_a_callback_whose_connection_breaks_is_sent_once_and_counted_as_lost() -> None:
+    heard: list[bytes] = []
+
+    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heard.append(await reader.readuntil(b"\r\n"))
+        writer.close()
+        await writer.wait_closed()
+
+    async with await asyncio.start_server(hang_up, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with FocalScope(Plan(adapter=LINK, ingress_urls=(url,), seed=7, speed=300)) as pbx:
+            await pbx.run(3, per_second=1000)
+    assert pbx.counters == {"lost": len(heard)}
+    assert len(heard) == len(set(heard))
