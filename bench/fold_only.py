@@ -21,11 +21,8 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     publisher = Publisher(address, timeout_s=settings.publish_timeout_seconds)
     raw = Consumer(address, CALLBACKS_FOLD, prefetch=FOLD_PREFETCH)
     async with aclosing(Store(settings.redis_url.get_secret_value())) as store:
-        sources, retain_s = settings.load_sources(), settings.retain_seconds
-        folds = [
-            Fold(publisher, store, sources, settings.policy, retain_s=retain_s, holder=f"{name}/{number}")
-            for number in range(FOLDS_AT_A_TIME)
-        ]
+        sources = settings.load_sources()
+        folds = [Fold(publisher, store, sources, settings.policy, holder=f"{name}/{number}") for number in range(FOLDS_AT_A_TIME)]
         async with background(publisher.run(), raw.run()), background(*(fold.run(raw) for fold in folds)):
             await stop.wait()
 

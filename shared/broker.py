@@ -189,6 +189,21 @@ class Consumer(Link):
             max_bytes -= len(taken[-1].body)
         return taken
 
+    async def backlog(self) -> int:
+        """Count the messages that wait in the queue, those delivered and not yet taken among them.
+
+        Raises:
+            BrokerUnavailableError: not connected, or no answer.
+        """
+        channel = self._channel
+        if channel is None or not self.is_up:
+            raise BrokerUnavailableError("RabbitMQ is not connected")
+        try:
+            declared = await channel.queue_declare(self._queue, passive=True, timeout=CLOSE_TIMEOUT_S)
+        except LOST as error:
+            raise BrokerUnavailableError(str(error)) from error
+        return (declared.message_count or 0) + self._waiting.qsize()
+
     async def stop_intake(self) -> None:
         """Ask for no more deliveries; those taken can still be acked, the rest goes back when the connection closes."""
         self._stopping = True

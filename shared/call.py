@@ -8,21 +8,25 @@ All telephony lives here. No I/O and no clock: "now" is the fact `>clock`. When 
 | dialed leg missed, agent leg ended | complete: dialed_missed |
 | dialed leg picked up and ended, agent leg ended | complete: answered |
 | agent picked up and hung up, no dialed leg | after the settle time: agent_hung_up |
-| a leg with hangup, but neither pickup nor missed | after the settle time it counts as missed, inferred |
+| a leg with hangup, but neither pickup nor missed | after the settle time it counts as missed, inferred - |
+|  | or as picked up, where IsCallAnswered or PickupTimestampUTC of the hangup say so |
 | a dialed leg exists, no pickup of the agent came | after the settle time the agent counts as picked up, inferred |
 | one leg ended, another silent | after the leg grace time: not complete, timeout |
 | no event for the maximum call time | not complete, timeout |
+
+A call that was published can be open again: an event that comes after a timeout tells that it goes on. It closes again like any
+other, and what has changed by then amends its record.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 from shared.callback import CallType, LegEvent
-from shared.facts import CLOCK, DIAL, LEG
+from shared.facts import CLOCK, DIAL, LEG, rfc3339
 from shared.ids import CallKey
 from shared.leg import Leg, LegState, read_legs
 
@@ -84,7 +88,12 @@ class Closing:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A call as its facts tell it. `closing` is None while it is open; durations are seconds or None."""
+    """A call as its facts tell it; times are RFC 3339 UTC, durations are seconds or None.
+
+    Attributes:
+        closing: how it is over; None while it is open.
+        look_at: when its silence would close it; None once it is over.
+    """
 
     key: CallKey
     status: Status
@@ -96,6 +105,7 @@ class Call:
     answered_at: str | None
     ended_at: str | None
     last_event_at: str
+    look_at: str | None
     ring_seconds: float | None
     talk_seconds: float | None
     dial: Mapping[str, str]
@@ -116,9 +126,19 @@ def derive(key: CallKey, facts: Mapping[str, str], policy: Policy) -> Call:
     last_event_at = max((leg_time for leg_time in _receipts(facts)), default=facts.get(DIAL, clock))
     quiet_s = _seconds(last_event_at, clock) or 0.0
     is_dialed = is_request_id(key.call)
-    legs = [_infer(leg, legs, settled=quiet_s >= policy.settle_s, is_dialed=is_dialed) for leg in legs]
-    closing = _closing(legs, quiet_s, policy, is_dialed=is_dialed)
-    return _assemble(key, legs, closing, facts, last_event_at)
+    judged, closing = _judge(legs, quiet_s, policy, is_dialed=is_dialed)
+    call = _assemble(key, judged, closing, facts, last_event_at)
+    if closing:
+        return call
+    waits_s = sorted((policy.settle_s, policy.leg_grace_s, policy.max_call_s))
+    closing_s = next((wait_s for wait_s in waits_s if _judge(legs, wait_s, policy, is_dialed=is_dialed)[1]), policy.max_call_s)
+    return replace(call, look_at=rfc3339(datetime.fromisoformat(last_event_at) + timedelta(seconds=closing_s)))
+
+
+def _judge(legs: list[Leg], quiet_s: float, policy: Policy, *, is_dialed: bool) -> tuple[list[Leg], Closing | None]:
+    """Judge the legs after so many seconds without an event."""
+    inferred = [_infer(leg, legs, settled=quiet_s >= policy.settle_s, is_dialed=is_dialed) for leg in legs]
+    return inferred, _closing(inferred, quiet_s, policy, is_dialed=is_dialed)
 
 
 def _receipts(facts: Mapping[str, str]) -> list[str]:
@@ -133,7 +153,7 @@ def _infer(leg: Leg, legs: list[Leg], *, settled: bool, is_dialed: bool) -> Leg:
         # FocalScope dials out only after the agent picked up.
         return replace(leg, state=LegState.ENDED if leg.is_over else LegState.TALKING, inferred=True)
     if leg.is_ambiguous and settled:
-        return replace(leg, state=LegState.MISSED, inferred=True)
+        return replace(leg, state=LegState.ENDED if leg.seems_answered else LegState.MISSED, inferred=True)
     return leg
 
 
@@ -208,7 +228,8 @@ def _assemble(key: CallKey, legs: list[Leg], closing: Closing | None, facts: Map
         answered_at=answered_at,
         ended_at=max(ends, default=None) if closing else None,
         last_event_at=last_event_at,
-        ring_seconds=_seconds(rang_at, answered_at),
+        look_at=None,
+        ring_seconds=_seconds(rang_at, answered_at) or (answering.wait_seconds if answering else None),
         talk_seconds=_seconds(answered_at, over_at),
         dial={name.partition(".")[2]: value for name, value in facts.items() if name.startswith(DIAL + ".")},
     )

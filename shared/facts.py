@@ -12,6 +12,7 @@ strings: RFC 3339 UTC times with microseconds, ids, plain text. What is not true
 | `leg:...:guid`, `leg:...:recorded` | the recording's GUID; `1` once it is known to be recorded |
 | `leg:...:url.<event>` | RecordingURL as that event told it (a credential: never shown) |
 | `leg:...:f.<event>.<Placeholder>` | any other adapter value, as that event told it |
+| `leg:...:nonsense.<Placeholder>` | a timestamp that cannot be true: ignored, kept to be seen and counted |
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ RECORDED = "recorded"
 URL = "url."
 AT = "at."
 FIELD = "f."
+NONSENSE = ":nonsense."
 
 Fact = tuple[str, str]
 
@@ -85,7 +87,9 @@ def _callback_facts(callback: Callback, received_at: str) -> list[Fact]:
             facts.append((f"{leg}{URL}{callback.event}", value))
         elif name in _TIMESTAMPS:
             at = java_time(value, received_at)
-            if at is not None:
+            if at is None:
+                facts.append((f"{leg.removesuffix(':')}{NONSENSE}{name}", value))
+            else:
                 facts.append((leg + _TIMESTAMPS[name], at))
         else:
             facts.append((f"{leg}{FIELD}{callback.event}.{name}", value))
@@ -101,6 +105,11 @@ def java_time(text: str, received_at: str) -> str | None:
         return None
     written = rfc3339(at)
     return written if written > _EARLIEST else None
+
+
+def milliseconds(at: str) -> int:
+    """Turn a time of ours into milliseconds since 1970."""
+    return (datetime.fromisoformat(at) - _EPOCH) // timedelta(milliseconds=1)
 
 
 def rfc3339(at: datetime) -> str:

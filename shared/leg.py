@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from shared.adapter import Placeholder
 from shared.callback import CallType, LegEvent
 from shared.facts import AT, FIELD, GUID, LEG, RECORDED, URL
 
@@ -56,6 +57,17 @@ class Leg:
     def was_answered(self) -> bool:
         return self.state in (LegState.TALKING, LegState.ENDED)
 
+    @property
+    def seems_answered(self) -> bool:
+        """What the adapter's own values say where no event tells whether anybody picked up."""
+        return self.fields.get(Placeholder.IS_ANSWERED) == "1" or self.picked_up_at is not None
+
+    @property
+    def wait_seconds(self) -> float | None:
+        """How long it rang, by TotalWaitTimeMs."""
+        told = self.fields.get(Placeholder.TOTAL_WAIT_MS, "")
+        return int(told) / 1000 if told.isascii() and told.isdigit() and len(told) <= _MAX_WAIT_DIGITS else None
+
 
 def read_legs(facts: Mapping[str, str]) -> list[Leg]:
     """Read every leg from the facts of a call, the first seen first."""
@@ -76,15 +88,18 @@ def _leg(identity: tuple[str, str], told: Mapping[str, str]) -> Leg:
     """Read one leg from what was told of it alone."""
     call_type, call_id = identity
     receipts = [told[event] for event in LegEvent if event in told]
-    picked_up_at = told.get(AT + "pickup", told[LegEvent.PICKUP]) if LegEvent.PICKUP in told else None
-    missed_at = told.get(AT + "end", told[LegEvent.MISSED]) if LegEvent.MISSED in told else None
-    hung_up_at = told.get(AT + "end", told[LegEvent.HANGUP]) if LegEvent.HANGUP in told else None
+    picked_up_at = told.get(AT + "pickup", told.get(LegEvent.PICKUP))
+    end = told.get(AT + "end")
+    if end is not None and end < max(told.get(AT + "start", end), told.get(AT + "pickup", end)):
+        end = None  # it ended before it started: nonsense
+    missed_at = end or told[LegEvent.MISSED] if LegEvent.MISSED in told else None
+    hung_up_at = end or told[LegEvent.HANGUP] if LegEvent.HANGUP in told else None
     is_over = missed_at is not None or hung_up_at is not None
     state = LegState.RINGING
-    if picked_up_at is not None:
+    if LegEvent.PICKUP in told:
         state = LegState.ENDED if is_over else LegState.TALKING
     elif missed_at is not None:
-        state = LegState.MISSED
+        state, picked_up_at = LegState.MISSED, None
     return Leg(
         call_type=CallType(call_type),
         call_id=call_id,
@@ -101,6 +116,7 @@ def _leg(identity: tuple[str, str], told: Mapping[str, str]) -> Leg:
     )
 
 
+_MAX_WAIT_DIGITS = 9
 # Where events of one leg tell different values, the later event in a leg's life knows better.
 _LATEST_FIRST = (LegEvent.MISSED, LegEvent.HANGUP, LegEvent.PICKUP, LegEvent.START)
 

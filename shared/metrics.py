@@ -21,6 +21,10 @@ SPOOL_MESSAGES = Gauge("callfold_spool_messages", "Messages in the local spool o
 EVENTS_FOLDED = Counter("callfold_events_folded_total", "Raw events merged into calls.", ("kind",))
 CALLS_COMPLETED = Counter("callfold_calls_completed_total", "Calls published as completed.", ("source", "outcome"))
 DEAD_LETTERS = Counter("callfold_dead_letters_total", "Events put into a dead-letter queue.", ("queue", "reason"))
+NONSENSE_TIMESTAMPS = Counter("callfold_nonsense_timestamps_total", "Adapter timestamps that cannot be true.", ("source",))
+BURIED_CALLBACKS = Counter("callfold_buried_events_total", "Events of calls whose facts had expired already.", ("source",))
+TIMERS = Counter("callfold_timers_total", "Timer events published.")
+TIMERS_HELD = Gauge("callfold_timers_held", "1 while timers wait for the fold to catch up.")
 FOLD_SECONDS = Histogram(
     "callfold_fold_seconds",
     "Time to fold a batch: merge, claim, publish, mark.",

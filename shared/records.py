@@ -92,10 +92,30 @@ def call_record(call: Call, revision: int) -> dict[str, object]:
 
 
 def call_event(call: Call, record: Mapping[str, object]) -> tuple[str, str, bytes]:
-    """Write the event of a completed call: (routing key, id, body)."""
+    """Write the event of a completed or, from the second revision on, amended call: (routing key, id, body)."""
     event_id = f"{call.key}/{record['revision']}"
-    body = _cloudevent(call.key, "callfold.call.completed.v1", event_id, call.last_event_at, record)
-    return f"call.completed.{call.key.source}.{record['outcome']}", event_id, body
+    kind = "completed" if record["revision"] == 1 else "amended"
+    body = _cloudevent(call.key, f"callfold.call.{kind}.v1", event_id, call.last_event_at, record)
+    return f"call.{kind}.{call.key.source}.{record['outcome']}", event_id, body
+
+
+def summary(call: Call) -> str:
+    """Sum up what a change of amends a record: outcome, completeness, the legs' states and recordings, the talk time."""
+    if call.closing is None:
+        raise ValueError(f"{call.key} is still open")
+    legs = {f"{leg.call_type}/{leg.call_id}": [leg.state, recorded(leg)] for leg in call.legs}
+    told = {"outcome": call.closing.outcome, "complete": call.closing.complete, "talk_seconds": call.talk_seconds, "legs": legs}
+    return orjson.dumps(told, option=orjson.OPT_SORT_KEYS).decode()
+
+
+def recorded(leg: Leg) -> str:
+    """Name the recording of a leg, or nothing: its GUID tells where it goes, a RecordingURL that it can be had."""
+    return f"{leg.guid or leg.call_id}{' with URL' if leg.recording_url else ''}" if leg.recorded else ""
+
+
+def had_recordings(summed_up: str) -> set[str]:
+    """Name the recordings whose jobs were published with a summary."""
+    return {name for _, name in orjson.loads(summed_up)["legs"].values() if name} if summed_up else set()
 
 
 def recording_event(job: RecordingJob, result: str, at: str, data: Mapping[str, object]) -> tuple[str, str, bytes]:
@@ -113,8 +133,13 @@ def recording_event(job: RecordingJob, result: str, at: str, data: Mapping[str, 
     return f"recording.{result}.{job.source}", event_id, body
 
 
-def recording_jobs(call: Call, record: Mapping[str, object], record_legs: Collection[str]) -> list[RecordingJob]:
-    """Write a job for every leg; it fetches where the leg was recorded and the source wants that side."""
+def recording_jobs(
+    call: Call, record: Mapping[str, object], record_legs: Collection[str], had: Collection[str] = ()
+) -> list[RecordingJob]:
+    """Write a job for every leg whose recording was not `had` with an earlier revision.
+
+    It fetches where the leg was recorded and the source wants that side.
+    """
     sides = [(name, leg) for name, leg in zip(SIDES, (call.agent, call.dialed), strict=True) if leg]
     sides += [("other", leg) for leg in call.other_legs]
     return [
@@ -131,6 +156,7 @@ def recording_jobs(call: Call, record: Mapping[str, object], record_legs: Collec
             record=record,
         )
         for name, leg in sides
+        if recorded(leg) not in had
     ]
 
 

@@ -63,6 +63,13 @@ class Settings(BaseSettings):
     recording_max_bytes: int = Field(default=2 << 30, gt=0, description="Largest recording that is stored.")
     recording_concurrency: Annotated[int, Field(gt=0, le=100)] = Field(default=4, description="Downloads at a time, per worker.")
     publish_timeout_seconds: Seconds = Field(default=3, description="Wait for a publisher confirm.")
+    timer_hold_off_seconds: Annotated[float, Field(ge=0)] = Field(
+        default=15,
+        description="How long timers wait after a reconnect to RabbitMQ or a backlog: what lies in spools is folded first.",
+    )
+    timer_lease_seconds: Seconds = Field(
+        default=5, description="After so long a look at a call that died with its worker is taken again."
+    )
     drain_seconds: Annotated[float, Field(ge=0)] = Field(
         default=2,
         description="On SIGTERM: time between readiness off and closing the door, for load balancers to notice.",

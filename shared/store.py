@@ -1,12 +1,13 @@
-"""The one door to Redis: merging facts, claiming publications, reading calls back.
+"""The one door to Redis: merging facts, claiming publications, the times to look at calls again, reading calls back.
 
 Keys (`{p}` is one of 16 partitions, a hash tag, so that a script's keys share a slot on Redis Cluster):
 
 - `callfold:{p}:facts:<source>/<call>` hash of facts, see `facts.py`
-- `callfold:{p}:publication:<source>/<call>` hash: revision, state, and while claimed: holder, until_ms, outbox
-- `callfold:{p}:open` sorted set of calls not yet published, scored by when they were first seen (ms)
+- `callfold:{p}:publication:<source>/<call>` hash: version (of the facts), revision, state, summary (of what was published),
+  and while claimed: holder, until_ms, outbox, seen (the version the outbox was made of)
+- `callfold:{p}:open` sorted set of open calls, scored by when to look at them again (ms since 1970)
 
-Published calls expire after the retain time; open ones never.
+The facts of published calls expire after the retain time, their publications some time later; open calls never expire.
 """
 
 from __future__ import annotations
@@ -17,19 +18,18 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
-from hashlib import sha1
-from importlib import resources
 from typing import TypeVar, cast
 
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import RedisError
 
 from shared.errors import StoreUnavailableError
 from shared.facts import Fact
 from shared.ids import CallKey, CallRef, SourceName
 from shared.log import get_logger
+from shared.script import Argument, Script
 
 log = get_logger(__name__)
 
@@ -37,6 +37,8 @@ PARTITIONS = 16
 _SOCKET_TIMEOUT_S = 2
 _CONNECTIONS = 32
 _RETRY_S = (0.05, 0.2, 0.5, 1)
+# How much longer than its facts a publication is kept: longer than the journal, so that a replay knows what is over.
+_TOMBSTONE_S = 8 * 24 * 3600
 
 _T = TypeVar("_T")
 
@@ -49,22 +51,52 @@ class Claim(StrEnum):
     PUBLISHED = "published"
 
 
+class State(StrEnum):
+    """How far the publication of a call's last revision is."""
+
+    NONE = ""
+    CLAIMED = "claimed"
+    PUBLISHED = "published"
+    BURIED = "buried"
+
+
 @dataclass(frozen=True, slots=True)
 class Folded:
-    """A call after a merge: all its facts, and the last revision that was claimed (0: none) or published."""
+    """A call after a merge.
+
+    Attributes:
+        facts: all of them.
+        revision: the last one that was claimed or published; 0 where none was.
+        summary: of what was published last.
+        version: of the facts: who has the highest one has seen them all.
+        look_at_ms: when the call is to be looked at again (ms since 1970), or None.
+    """
 
     facts: Mapping[str, str]
     revision: int
-    is_published: bool
+    state: State
+    summary: str
+    version: str
+    look_at_ms: int | None
 
 
 @dataclass(frozen=True, slots=True)
 class Publication:
-    """What one revision of a call publishes; opaque bytes here."""
+    """What one revision of a call publishes; opaque here. `version` is that of the facts it was made of."""
 
     key: CallKey
     revision: int
     outbox: bytes
+    summary: str
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """When to look at a call again (ms since 1970; None: there is nothing to wait for), by one who saw this version."""
+
+    at_ms: int | None
+    version: str
 
 
 def partition(key: CallKey) -> int:
@@ -72,27 +104,17 @@ def partition(key: CallKey) -> int:
     return zlib.crc32(str(key).encode()) % PARTITIONS
 
 
-class _Script:
-    """A Lua file, run by its digest; sent whole where the server does not know it (yet, or after a restart)."""
-
-    def __init__(self, name: str) -> None:
-        self._text = resources.files("shared").joinpath("scripts", name).read_text("utf-8")
-        self._digest = sha1(self._text.encode(), usedforsecurity=False).hexdigest()
-
-    async def __call__(self, redis: Redis, keys: Sequence[str], args: Sequence[str | bytes | int]) -> list[list[object]]:
-        try:
-            answer = redis.evalsha(self._digest, len(keys), *keys, *args)
-            return await cast("Awaitable[list[list[object]]]", answer)
-        except NoScriptError:
-            answer = redis.eval(self._text, len(keys), *keys, *args)
-            return await cast("Awaitable[list[list[object]]]", answer)
-
-
 class Store:
     """Call state in Redis. Every method raises StoreUnavailableError while Redis cannot do it; all can be repeated."""
 
-    def __init__(self, url: str, *, claim_lease_s: float = 10) -> None:
-        """Prepare connections; none is made yet."""
+    def __init__(
+        self, url: str, *, claim_lease_s: float = 10, first_look_s: float = 4 * 3600, retain_s: int = 7 * 24 * 3600
+    ) -> None:
+        """Prepare connections; none is made yet.
+
+        `first_look_s`: a new call is looked at after so long, unless somebody asks for it sooner. `retain_s`: how long the
+        facts of a published call are kept.
+        """
         pool = BlockingConnectionPool.from_url(
             url,
             max_connections=_CONNECTIONS,
@@ -104,7 +126,10 @@ class Store:
         )
         self._redis = Redis.from_pool(pool)
         self._lease_ms = round(claim_lease_s * 1000)
-        self._merge, self._claim, self._mark = _Script("merge.lua"), _Script("claim.lua"), _Script("mark.lua")
+        self._first_look_ms = round(first_look_s * 1000)
+        self._retention = (retain_s, retain_s + _TOMBSTONE_S)
+        self._merge, self._claim, self._mark = Script("merge"), Script("claim"), Script("mark")
+        self._schedule, self._lease = Script("schedule"), Script("lease")
 
     async def aclose(self) -> None:
         await self._redis.aclose()
@@ -116,13 +141,13 @@ class Store:
     async def _merge_partition(
         self, number: int, keys: Sequence[CallKey], facts: Mapping[CallKey, Sequence[Fact]]
     ) -> dict[CallKey, Folded]:
-        args: list[str | bytes | int] = []
+        args: list[Argument] = [self._first_look_ms]
         for key in keys:
             args += (str(key), len(facts[key]))
             for fact in facts[key]:
                 args.extend(fact)
         answer = await self._merge(self._redis, [_open(number), *_pairs(number, keys)], args)
-        return {key: _folded(*row) for key, row in zip(keys, answer, strict=True)}
+        return {key: _folded(cast("list[object]", row)) for key, row in zip(keys, answer, strict=True)}
 
     async def claim(self, wanted: Mapping[CallKey, Publication], *, holder: str) -> dict[CallKey, tuple[Claim, bytes]]:
         """Claim publications; what is YOURS comes with the outbox to publish, which after a take-over is the stored one.
@@ -135,23 +160,46 @@ class Store:
         self, number: int, keys: Sequence[CallKey], given: tuple[Mapping[CallKey, Publication], str]
     ) -> dict[CallKey, tuple[Claim, bytes]]:
         wanted, holder = given
-        args: list[str | bytes | int] = [holder, self._lease_ms]
+        args: list[Argument] = [holder, self._lease_ms]
         for key in keys:
-            args += (wanted[key].revision, wanted[key].outbox)
-        answer = await self._claim(self._redis, [_publication(number, key) for key in keys], args)
-        return {key: (Claim(_text(row[0])), cast("bytes", row[1])) for key, row in zip(keys, answer, strict=True)}
+            args += (wanted[key].revision, wanted[key].outbox, wanted[key].summary, wanted[key].version)
+        answer = cast("list[list[bytes]]", await self._claim(self._redis, [_publication(number, key) for key in keys], args))
+        return {key: (Claim(_text(code)), outbox) for key, (code, outbox) in zip(keys, answer, strict=True)}
 
-    async def mark(self, published: Mapping[CallKey, int], *, retain_s: int) -> None:
+    async def mark(self, published: Mapping[CallKey, int]) -> None:
         """Note which revisions the broker has confirmed; these calls expire after the retain time."""
 
         async def mark_partition(number: int, keys: Sequence[CallKey], _: object) -> dict[CallKey, None]:
-            args: list[str | bytes | int] = [retain_s]
+            args: list[Argument] = [*self._retention]
             for key in keys:
                 args += (str(key), published[key])
             await self._mark(self._redis, [_open(number), *_pairs(number, keys)], args)
             return {}
 
         await self._by_partition(published, mark_partition, None)
+
+    async def schedule(self, looks: Mapping[CallKey, Look]) -> None:
+        """Say when to look at calls again. Who has not seen every fact can only ask for an earlier look."""
+
+        async def schedule_partition(number: int, keys: Sequence[CallKey], _: object) -> dict[CallKey, None]:
+            args: list[Argument] = [*self._retention]
+            for key in keys:
+                at_ms = looks[key].at_ms
+                args += (str(key), looks[key].version, "" if at_ms is None else at_ms)
+            await self._schedule(self._redis, [_open(number), *_pairs(number, keys)], args)
+            return {}
+
+        await self._by_partition(looks, schedule_partition, None)
+
+    async def lease(self, *, lease_s: float, at_most: int) -> list[tuple[CallKey, int]]:
+        """Take calls whose time has come, with the time it is in Redis (ms since 1970); they are due again after the lease."""
+
+        async def one(number: int) -> list[tuple[CallKey, int]]:
+            now_ms, *names = map(_text, await self._lease(self._redis, [_open(number)], [round(lease_s * 1000), at_most]))
+            return [(_key(name), int(now_ms)) for name in names]
+
+        parts = await _guarded(asyncio.gather(*(one(number) for number in range(PARTITIONS))))
+        return [leased for part in parts for leased in part]
 
     async def load(self, keys: Iterable[CallKey]) -> dict[CallKey, dict[str, str]]:
         """Read the facts of calls; a call that is not there has none."""
@@ -164,7 +212,7 @@ class Store:
         return dict(zip(wanted, await _guarded(asyncio.gather(*(one(key) for key in wanted))), strict=True))
 
     async def open_calls(self) -> dict[CallKey, int]:
-        """List the calls that are not published, with the time they were first seen (ms since 1970)."""
+        """List the open calls, with the time at which to look at them again (ms since 1970)."""
 
         async def one(number: int) -> list[tuple[bytes, float]]:
             return cast("list[tuple[bytes, float]]", await self._redis.zrange(_open(number), 0, -1, withscores=True))
@@ -221,10 +269,12 @@ async def patiently(step: Callable[[], Awaitable[_T]]) -> _T:
         attempt += 1
 
 
-def _folded(flat: object, revision: object, state: object) -> Folded:
+def _folded(row: Sequence[object]) -> Folded:
+    flat, revision, state, summary, version, look_at = row
     pairs = [_text(item) for item in cast("list[bytes]", flat)]
     facts = dict(zip(pairs[::2], pairs[1::2], strict=True))
-    return Folded(facts, int(_text(revision)), _text(state) == "published")
+    look_at_ms = round(float(_text(look_at))) if look_at else None
+    return Folded(facts, int(_text(revision)), State(_text(state)), _text(summary), _text(version), look_at_ms)
 
 
 def _text(value: object) -> str:

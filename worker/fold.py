@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import chain
 from typing import NoReturn
 
@@ -16,12 +17,13 @@ from shared.broker import Consumer, Message, Publisher
 from shared.call import Policy, derive
 from shared.crash import crash_point
 from shared.errors import InvalidCallbackError
-from shared.events import RawEvent, Undecodable, decode, encode, join
-from shared.facts import Fact, facts_of
+from shared.events import RawEvent, TimerEvent, Undecodable, decode, encode, join
+from shared.facts import CLOCK, NONSENSE, Fact, facts_of, milliseconds
 from shared.ids import CallKey
 from shared.log import get_logger
+from shared.records import summary
 from shared.sources import Sources
-from shared.store import Claim, Folded, Publication, Store, patiently
+from shared.store import Claim, Folded, Look, Publication, State, Store, patiently
 from shared.topology import CALLBACKS_DEAD
 from worker.outbox import read_outbox, write_outbox
 
@@ -30,20 +32,20 @@ log = get_logger(__name__)
 # About a thousand callbacks: large enough to share every round trip, small enough to publish within a claim's lease.
 _BATCH_BYTES = 256 * 1024
 _HELD_POLL_S = 0.05
+# A look that is due by so little later than asked for is left as it is: most calls then need no command of their own for it.
+_SLACK_MS = 1000
+_FAILED_LOOK_MS = 3_600_000
 
 
 class Fold:
     """Folds deliveries of the queue `callbacks.fold`. Stateless: any number of workers can fold the same calls."""
 
-    def __init__(
-        self, publisher: Publisher, store: Store, sources: Sources, policy: Policy, *, retain_s: int, holder: str
-    ) -> None:
+    def __init__(self, publisher: Publisher, store: Store, sources: Sources, policy: Policy, *, holder: str) -> None:
         """Take the doors and rules; `holder` names this fold in claims and must be its alone."""
         self._publisher = publisher
         self._store = store
         self._sources = sources
         self._policy = policy
-        self._retain_s = retain_s
         self._holder = holder
         self._busy = asyncio.Lock()
 
@@ -66,50 +68,78 @@ class Fold:
 
     async def fold(self, bodies: Iterable[bytes]) -> None:
         """Do everything that follows from some raw messages; on return it is durable and they may be acked."""
-        facts, dead = self._understand(bodies)
-        await self._publisher.publish_patiently(dead)
-        if not facts:
+        batch = self._understand(bodies)
+        await self._publisher.publish_patiently(batch.dead)
+        if not batch.facts:
             return
-        folded = await patiently(lambda: self._store.merge(facts))
+        folded = await patiently(lambda: self._store.merge(batch.facts))
         crash_point("fold.merged")
-        await self._publish(self._due(folded))
+        consequences = self._consequences(batch, folded)
+        await self._publisher.publish_patiently(consequences.dead)
+        if consequences.looks:
+            await patiently(lambda: self._store.schedule(consequences.looks))
+            crash_point("fold.scheduled")
+        await self._publish(consequences.due)
 
-    def _understand(self, bodies: Iterable[bytes]) -> tuple[dict[CallKey, list[Fact]], list[Message]]:
+    def _understand(self, bodies: Iterable[bytes]) -> _Batch:
         """Turn messages into facts by call; what cannot be understood becomes a dead letter and holds up nothing else."""
-        facts: dict[CallKey, list[Fact]] = {}
-        dead: list[Message] = []
+        batch = _Batch()
         for body in bodies:
             for event in decode(body):
                 if isinstance(event, Undecodable):
-                    dead.append(_dead_letter(event.body, "undecodable", event.problem, ""))
+                    batch.dead.append(_dead_letter(event.body, "undecodable", event.problem, ""))
                     continue
                 source = self._sources.get(event.source)
                 if source is None:
-                    dead.append(_refused(event, "unknown_source", f"no source {event.source} is configured"))
+                    batch.dead.append(_refused(event, "unknown_source", f"no source {event.source} is configured"))
                     continue
                 try:
                     key, told = facts_of(event, source.adapter)
                 except (InvalidCallbackError, ValueError) as error:
-                    dead.append(_refused(event, "invalid_callback", str(error)))
+                    batch.dead.append(_refused(event, "invalid_callback", str(error)))
                     continue
-                facts.setdefault(key, []).extend(told)
+                batch.facts.setdefault(key, []).extend(told)
+                batch.events.setdefault(key, []).append(event)
                 metrics.EVENTS_FOLDED.labels(type(event).__name__).inc()
-        return facts, dead
+                if nonsense := sum(NONSENSE in name for name, _ in told):
+                    metrics.NONSENSE_TIMESTAMPS.labels(key.source).inc(nonsense)
+        return batch
 
-    def _due(self, folded: Mapping[CallKey, Folded]) -> dict[CallKey, Publication]:
-        """Pick the calls whose next revision is to be published, or was claimed by someone who may have died."""
-        due: dict[CallKey, Publication] = {}
+    def _consequences(self, batch: _Batch, folded: Mapping[CallKey, Folded]) -> _Consequences:
+        """Decide for each call whether a revision is to be published, or when to look at it again."""
+        found = _Consequences()
         for key, state in folded.items():
-            if state.is_published:
-                continue
-            if state.revision:
-                due[key] = Publication(key, state.revision, b"")  # the claim keeps its own outbox
-                continue
-            call = derive(key, state.facts, self._policy)
-            if call.closing:
-                outbox = write_outbox(call, 1, self._sources[key.source].record_legs)
-                due[key] = Publication(key, 1, outbox)
-        return due
+            if state.state is State.BURIED:
+                metrics.BURIED_CALLBACKS.labels(key.source).inc(len(batch.events[key]))
+                log.warning("callback_of_expired_call", call=str(key), events=len(batch.events[key]))
+            elif state.state is State.CLAIMED:
+                # By someone who may have died; the claim keeps its own outbox.
+                found.due[key] = Publication(key, state.revision, b"", "", state.version)
+            else:
+                try:
+                    self._decide(key, state, batch.events[key], found)
+                except Exception as error:  # noqa: BLE001 - a fault of ours in one call must not hold up the others
+                    detail = f"{type(error).__name__}: {error}"
+                    callbacks = (event for event in batch.events[key] if not isinstance(event, TimerEvent))
+                    found.dead.extend(_refused(event, "fold_failed", detail) for event in callbacks)
+                    found.looks[key] = Look(milliseconds(state.facts[CLOCK]) + _FAILED_LOOK_MS, state.version)
+        return found
+
+    def _decide(self, key: CallKey, state: Folded, events: Sequence[RawEvent], found: _Consequences) -> None:
+        call = derive(key, state.facts, self._policy)
+        if call.look_at is not None:
+            at_ms = milliseconds(call.look_at)
+            looked = any(isinstance(event, TimerEvent) for event in events)
+            if looked or state.look_at_ms is None or at_ms < state.look_at_ms - _SLACK_MS:
+                found.looks[key] = Look(at_ms, state.version)
+            return
+        told = summary(call)
+        if told != state.summary:
+            record_legs = self._sources[key.source].record_legs
+            outbox = write_outbox(call, state.revision + 1, record_legs, before=state.summary)
+            found.due[key] = Publication(key, state.revision + 1, outbox, told, state.version)
+        elif state.look_at_ms is not None:
+            found.looks[key] = Look(None, state.version)
 
     async def _publish(self, due: Mapping[CallKey, Publication]) -> None:
         """Claim, publish, mark. What another worker holds is asked for again until it is published or its lease is over."""
@@ -122,12 +152,30 @@ class Fold:
             crash_point("fold.published")
             if ours:
                 published = {key: due[key].revision for key in ours}
-                await patiently(lambda: self._store.mark(published, retain_s=self._retain_s))  # noqa: B023 - as above
+                await patiently(lambda: self._store.mark(published))  # noqa: B023 - as above
             crash_point("fold.marked")
             _tell(ours)
             due = {key: due[key] for key, (claim, _) in claims.items() if claim is Claim.HELD}
             if due:
                 await asyncio.sleep(_HELD_POLL_S)
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """Raw messages, understood."""
+
+    facts: dict[CallKey, list[Fact]] = field(default_factory=dict)
+    events: dict[CallKey, list[RawEvent]] = field(default_factory=dict)
+    dead: list[Message] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class _Consequences:
+    """What follows from a batch."""
+
+    due: dict[CallKey, Publication] = field(default_factory=dict)
+    looks: dict[CallKey, Look] = field(default_factory=dict)
+    dead: list[Message] = field(default_factory=list)
 
 
 def _refused(event: RawEvent, reason: str, detail: str) -> Message:

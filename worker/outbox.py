@@ -8,16 +8,17 @@ import orjson
 
 from shared.broker import Message
 from shared.call import Call
-from shared.records import CLOUDEVENT, JSON, call_event, call_record, recording_jobs
+from shared.records import CLOUDEVENT, JSON, call_event, call_record, had_recordings, recording_jobs
 from shared.topology import CALLS, RECORDINGS
 
 
-def write_outbox(call: Call, revision: int, record_legs: Collection[str]) -> bytes:
-    """Write the call event and the recording jobs of one revision."""
+def write_outbox(call: Call, revision: int, record_legs: Collection[str], *, before: str = "") -> bytes:
+    """Write the call event and the recording jobs of one revision; `before` is the summary of the last one."""
     record = call_record(call, revision)
     routing_key, event_id, body = call_event(call, record)
     rows = [(CALLS, routing_key, event_id, CLOUDEVENT, body.decode())]
-    rows += [(RECORDINGS, RECORDINGS, job.id, JSON, job.encode().decode()) for job in recording_jobs(call, record, record_legs)]
+    jobs = recording_jobs(call, record, record_legs, had_recordings(before))
+    rows += [(RECORDINGS, RECORDINGS, job.id, JSON, job.encode().decode()) for job in jobs]
     return orjson.dumps(rows)
 
 

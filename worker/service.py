@@ -16,6 +16,7 @@ from shared.topology import CALLBACKS_FOLD, RECORDINGS, topology
 from worker.archive import Archive
 from worker.fold import Fold
 from worker.recordings import Recordings
+from worker.timers import Timers
 
 log = get_logger(__name__)
 
@@ -39,11 +40,18 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     jobs = Consumer(address, RECORDINGS, prefetch=settings.recording_concurrency * 2)
     archive = Archive(settings.archive_url)
     await archive.check()
-    async with aclosing(Store(settings.redis_url.get_secret_value())) as store:
-        folds = [
-            Fold(publisher, store, sources, settings.policy, retain_s=settings.retain_seconds, holder=f"{name}/{number}")
-            for number in range(FOLDS_AT_A_TIME)
-        ]
+    opened = Store(
+        settings.redis_url.get_secret_value(), first_look_s=settings.max_call_seconds, retain_s=settings.retain_seconds
+    )
+    async with aclosing(opened) as store:
+        folds = [Fold(publisher, store, sources, settings.policy, holder=f"{name}/{number}") for number in range(FOLDS_AT_A_TIME)]
+        timers = Timers(
+            publisher,
+            store,
+            sources,
+            lease_s=settings.timer_lease_seconds,
+            hold_off_s=settings.timer_hold_off_seconds,
+        )
         recordings = Recordings(publisher, archive, sources, settings)
 
         async def problems() -> list[str]:
@@ -57,7 +65,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         async with (
             private_port(settings.metrics_host, settings.metrics_port, problems),
             background(publisher.run(), raw.run(), jobs.run()),
-            background(*(fold.run(raw) for fold in folds), recordings.run(jobs)),
+            background(*(fold.run(raw) for fold in folds), recordings.run(jobs), timers.run(raw)),
         ):
             await stop.wait()
             log.info("draining", seconds=settings.shutdown_timeout_seconds)

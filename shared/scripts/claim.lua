@@ -3,10 +3,11 @@
 -- The claim stores what is to be published (the outbox): whoever takes the claim over after a crash publishes the same
 -- bytes under the same id. A claim is held until it is marked published or its lease runs out.
 --
--- KEYS[i]   hash of the i-th call's publication: revision, state (claimed | published), holder, until_ms, outbox
+-- KEYS[i]   hash of the i-th call's publication: revision, state (claimed | published), holder, until_ms, outbox,
+--           summary (of what was published last), seen (the version of the facts that the outbox was made of)
 -- ARGV[1]   name of the holder
 -- ARGV[2]   lease in ms
--- ARGV      then for each call: revision to publish, outbox
+-- ARGV      then for each call: revision to publish, outbox, its summary, version of the facts it was made of
 -- Returns   for each call: {code, outbox}: 'yours' publish this outbox (the stored one after a take-over);
 --           'held' by another worker, ask again; 'published' there is nothing to do (outbox '' in both)
 -- Idempotent: the holder that asks again gets 'yours' and the stored outbox.
@@ -15,7 +16,8 @@ local time = redis.call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
 local result = {}
 for i, key in ipairs(KEYS) do
-    local wanted, outbox = tonumber(ARGV[1 + 2 * i]), ARGV[2 + 2 * i]
+    local arg = 4 * i - 1
+    local wanted, outbox, summary, seen = tonumber(ARGV[arg]), ARGV[arg + 1], ARGV[arg + 2], ARGV[arg + 3]
     local stored = redis.call('HMGET', key, 'revision', 'state', 'holder', 'until_ms', 'outbox')
     local revision, state = tonumber(stored[1] or '0'), stored[2] or ''
     if state == 'claimed' and stored[3] ~= holder and tonumber(stored[4]) > now_ms then
@@ -25,7 +27,7 @@ for i, key in ipairs(KEYS) do
         result[i] = {'yours', stored[5]}
     elseif wanted == revision + 1 then
         redis.call('HSET', key, 'revision', wanted, 'state', 'claimed', 'holder', holder,
-            'until_ms', now_ms + lease_ms, 'outbox', outbox)
+            'until_ms', now_ms + lease_ms, 'outbox', outbox, 'summary', summary, 'seen', seen)
         result[i] = {'yours', outbox}
     else
         result[i] = {'published', ''}

@@ -14,8 +14,8 @@ from redis.asyncio import Redis
 
 from shared.errors import StoreUnavailableError
 from shared.ids import CallKey, CallRef, SourceName
-from shared.store import Claim, Publication, Store, partition
-from tests.support import Servers
+from shared.store import Claim, Look, Publication, State, Store, partition
+from tests.support import Servers, eventually
 
 
 def _key(call: str) -> CallKey:
@@ -24,7 +24,7 @@ def _key(call: str) -> CallKey:
 
 @asynccontextmanager
 async def _store(servers: Servers, *, lease_s: float = 10) -> AsyncIterator[Store]:
-    store = Store(servers.stack.redis_url, claim_lease_s=lease_s)
+    store = Store(servers.stack.redis_url, claim_lease_s=lease_s, retain_s=100)
     try:
         yield store
     finally:
@@ -66,9 +66,9 @@ async def test_a_claim_is_held_taken_over_after_its_lease_with_the_stored_outbox
     key = _key("513")
     async with _store(servers, lease_s=0.3) as first, _store(servers) as second:
         await first.merge({key: [("x", "1")]})
-        assert await first.claim({key: Publication(key, 1, b"first")}, holder="a") == {key: (Claim.YOURS, b"first")}
-        assert await first.claim({key: Publication(key, 1, b"changed")}, holder="a") == {key: (Claim.YOURS, b"first")}
-        other = Publication(key, 1, b"second")
+        assert await first.claim({key: Publication(key, 1, b"first", "", "1")}, holder="a") == {key: (Claim.YOURS, b"first")}
+        assert await first.claim({key: Publication(key, 1, b"changed", "", "1")}, holder="a") == {key: (Claim.YOURS, b"first")}
+        other = Publication(key, 1, b"second", "", "1")
         assert await second.claim({key: other}, holder="b") == {key: (Claim.HELD, b"")}
 
         async def taken_over() -> tuple[Claim, bytes]:
@@ -77,9 +77,9 @@ async def test_a_claim_is_held_taken_over_after_its_lease_with_the_stored_outbox
             return answer
 
         assert await asyncio.wait_for(taken_over(), 5) == (Claim.YOURS, b"first")
-        await second.mark({key: 1}, retain_s=100)
-        assert await first.claim({key: Publication(key, 1, b"late")}, holder="a") == {key: (Claim.PUBLISHED, b"")}
-        assert (await first.merge({key: [("x", "1")]}))[key].is_published
+        await second.mark({key: 1})
+        assert await first.claim({key: Publication(key, 1, b"late", "", "1")}, holder="a") == {key: (Claim.PUBLISHED, b"")}
+        assert (await first.merge({key: [("x", "1")]}))[key].state is State.PUBLISHED
         assert await first.open_calls() == {}
 
 
@@ -87,15 +87,76 @@ async def test_a_published_call_expires_after_the_retain_time_and_an_open_one_ne
     done, still_open = _key("1"), _key("2")
     async with _store(servers) as store:
         await store.merge({done: [("x", "1")], still_open: [("x", "1")]})
-        await store.claim({done: Publication(done, 1, b"o")}, holder="a")
-        await store.mark({done: 1}, retain_s=100)
+        await store.claim({done: Publication(done, 1, b"o", "", "1")}, holder="a")
+        await store.mark({done: 1})
     redis = Redis.from_url(servers.stack.redis_url)
     lives = {name.decode(): await redis.ttl(name) for name in await redis.keys("callfold:*")}
     await redis.aclose()
+    place = f"callfold:{{{partition(still_open)}}}"
     assert {name: life for name, life in lives.items() if name.endswith("acme/2")} == {
-        f"callfold:{{{partition(still_open)}}}:facts:acme/2": -1
+        f"{place}:facts:acme/2": -1,
+        f"{place}:publication:acme/2": -1,
     }
-    assert all(0 < life <= 100 for name, life in lives.items() if name.endswith("acme/1"))
+    place = f"callfold:{{{partition(done)}}}"
+    assert 0 < lives[f"{place}:facts:acme/1"] <= 100
+    assert lives[f"{place}:publication:acme/1"] > 7 * 24 * 3600, "a tombstone outlives the journal"
+
+
+async def test_a_callback_of_a_call_whose_facts_expired_changes_nothing(servers: Servers) -> None:
+    key = _key("1")
+    redis = Redis.from_url(servers.stack.redis_url)
+    async with _store(servers) as store:
+        await store.merge({key: [("x", "1")]})
+        await store.claim({key: Publication(key, 1, b"o", "told", "1")}, holder="a")
+        await store.mark({key: 1})
+        await redis.delete(f"callfold:{{{partition(key)}}}:facts:{key}")
+        assert (await store.merge({key: [("x", "0")]}))[key].state is State.BURIED
+        assert (await store.load([key]))[key] == {}
+        assert await store.open_calls() == {}
+    await redis.aclose()
+
+
+async def test_a_look_moves_forward_only_unless_all_facts_were_seen(servers: Servers) -> None:
+    key = _key("1")
+    async with _store(servers) as store:
+        first = (await store.merge({key: [("x", "1")]}))[key].version
+        await store.schedule({key: Look(1000, first)})
+        second = (await store.merge({key: [("y", "1")]}))[key].version
+        await store.schedule({key: Look(5000, first)})
+        assert await store.open_calls() == {key: 1000}
+        await store.schedule({key: Look(500, first)})
+        assert await store.open_calls() == {key: 500}
+        await store.schedule({key: Look(None, first)})
+        assert await store.open_calls() == {key: 500}, "who has not seen all facts cannot say that there is nothing to wait for"
+        await store.schedule({key: Look(5000, second)})
+        assert await store.open_calls() == {key: 5000}
+        await store.schedule({key: Look(None, second)})
+        assert await store.open_calls() == {}
+
+
+async def test_a_call_marked_while_facts_came_is_looked_at_at_once(servers: Servers) -> None:
+    key = _key("1")
+    async with _store(servers) as store:
+        seen = (await store.merge({key: [("x", "1")]}))[key].version
+        await store.claim({key: Publication(key, 1, b"o", "", seen)}, holder="a")
+        await store.merge({key: [("y", "1")]})
+        await store.mark({key: 1})
+        assert [leased for leased, _ in await store.lease(lease_s=5, at_most=10)] == [key]
+
+
+async def test_a_lease_is_one_s_alone_until_it_is_over(servers: Servers) -> None:
+    key = _key("1")
+    async with _store(servers) as store:
+        version = (await store.merge({key: [("x", "1")]}))[key].version
+        assert await store.lease(lease_s=5, at_most=10) == [], "not due"
+        await store.schedule({key: Look(1000, version)})
+        answers = await asyncio.gather(*(store.lease(lease_s=0.5, at_most=10) for _ in range(8)))
+        assert sorted(map(len, answers)) == [0] * 7 + [1]
+
+        async def again() -> bool:
+            return bool(await store.lease(lease_s=5, at_most=10))
+
+        await eventually(again)
 
 
 async def test_scripts_are_sent_again_to_a_server_that_forgot_them(servers: Servers) -> None:
