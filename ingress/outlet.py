@@ -25,6 +25,7 @@ _HOLD_OFF_S = 1.0
 # A process that has just started is not ready for so long, unless it is connected sooner: the spool is for outages.
 _FIRST_CONNECT_S = 5.0
 _DRAIN_ROWS = 50
+_WATCH_S = 1
 _LOOK_AGAIN_S = 2.0
 
 
@@ -77,6 +78,13 @@ class Outlet:
             return ["RabbitMQ is not connected", str(error)]
         return []
 
+    async def watch(self) -> NoReturn:
+        """Show how much lies in the spool of this machine, whoever put it there. Run it as a task."""
+        while True:
+            with suppress(SpoolUnavailableError):
+                metrics.SPOOL_MESSAGES.set(await self._spool.count())
+            await asyncio.sleep(_WATCH_S)
+
     async def drain(self) -> NoReturn:
         """Move the spool to the broker, oldest first, whenever both are there. Run it as a task."""
         while True:
@@ -93,14 +101,12 @@ class Outlet:
     async def _drain_all(self) -> None:
         try:
             total = await self._spool.count()
-            metrics.SPOOL_MESSAGES.set(total)
             if total:
                 log.info("spool_drain", messages=total)
             while rows := await self._spool.oldest(_DRAIN_ROWS):
                 for number, message in rows:
                     await self._publisher.publish(_fresh(message))
                     await self._spool.remove([number])
-            metrics.SPOOL_MESSAGES.set(0)
             if total:
                 self._hold_off_until = 0.0
                 log.info("spool_drained", messages=total)

@@ -25,6 +25,7 @@ _KEEPALIVE_S = 75
 # A connection that has not sent its first request by then is closed: the library would wait for ever. Later ones are bounded
 # by the keep-alive time.
 _FIRST_REQUEST_S = 5
+_FIRST_NOT_ASCII = 0x80
 # A callback's request line holds the secret: nothing may write it.
 _NO_LOG = logging.getLogger("callfold.access")
 _NO_LOG.disabled = True
@@ -42,6 +43,9 @@ class _Protocol(RequestHandler):
     def connection_lost(self, exc: BaseException | None) -> None:
         self.heard()
         super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data if data.isascii() else _escaped(data))
 
     def heard(self) -> None:
         """Note that a whole request has come."""
@@ -62,6 +66,14 @@ class _Protocol(RequestHandler):
             response = refuse(status, "Internal Server Error", "The request failed; the log has more.")
         response.force_close()
         return response
+
+
+def _escaped(data: bytes) -> bytes:
+    """Percent-encode what is not ASCII in a request line: the parser would refuse it, and the callback be kept nowhere."""
+    line, end, rest = data.partition(b"\r\n")
+    if not line.startswith((b"GET ", b"POST ")):
+        return data
+    return b"".join(bytes((byte,)) if byte < _FIRST_NOT_ASCII else b"%%%02X" % byte for byte in line) + end + rest
 
 
 def _request(

@@ -41,7 +41,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
 
         async with (
             private_port(settings.metrics_host, settings.metrics_port, problems),
-            background(publisher.run(), outlet.drain(), commit.run()),
+            background(publisher.run(), outlet.drain(), outlet.watch(), commit.run()),
             serving(door, settings.ingress_host, settings.ingress_port, shutdown_timeout_s=settings.shutdown_timeout_seconds),
         ):
             await stop.wait()

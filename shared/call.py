@@ -122,9 +122,9 @@ class Call:
 def derive(key: CallKey, facts: Mapping[str, str], policy: Policy) -> Call:
     """Fold the facts of one call into the call."""
     legs = read_legs(facts)
-    clock = facts[CLOCK]
-    last_event_at = max((leg_time for leg_time in _receipts(facts)), default=facts.get(DIAL, clock))
-    quiet_s = _seconds(last_event_at, clock) or 0.0
+    clock = facts.get(CLOCK, "")
+    last_event_at = max(_receipts(facts), default=clock)
+    quiet_s = _seconds(last_event_at, clock) or 0.0  # none where the last event came after the last timer
     is_dialed = is_request_id(key.call)
     judged, closing = _judge(legs, quiet_s, policy, is_dialed=is_dialed)
     call = _assemble(key, judged, closing, facts, last_event_at)
@@ -224,7 +224,7 @@ def _assemble(key: CallKey, legs: list[Leg], closing: Closing | None, facts: Map
         agent=agent,
         dialed=dialed,
         other_legs=tuple(leg for leg in legs if leg is not agent and leg is not dialed),
-        started_at=min([*starts, facts[DIAL]] if DIAL in facts else starts, default=facts[CLOCK]),
+        started_at=min([*starts, facts[DIAL]] if DIAL in facts else starts, default=last_event_at),
         answered_at=answered_at,
         ended_at=max(ends, default=None) if closing else None,
         last_event_at=last_event_at,

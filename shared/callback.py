@@ -83,7 +83,8 @@ def parse_callback(adapter: Adapter, query: str) -> Callback:
         call_type=_named(adapter, values, _CALL_TYPE),
         event=_named(adapter, values, _EVENT),
         call_id=str(_integer(adapter, _CALL_ID, call_id)),
-        request_id=None if request_id is None else _integer(adapter, _REQUEST_ID, request_id),
+        # 0 is no RequestID: taken for one, it would make one call of all that the dial API did not start.
+        request_id=None if request_id is None else _integer(adapter, _REQUEST_ID, request_id) or None,
         guid=None if guid is None else _guid(adapter, guid),
         recorded=_bit(adapter, _IS_RECORDED, values),
         extras={name: value for name, value in values.items() if name not in UNDERSTOOD},

@@ -5,7 +5,7 @@ strings: RFC 3339 UTC times with microseconds, ids, plain text. What is not true
 
 | field | value |
 |---|---|
-| `>clock` | the latest time of receipt: what the call knows of "now" |
+| `>clock` | the latest time a timer told: what the call knows of "now"; a repeated callback is no clock |
 | `dial`, `dial.<name>` | time of the dial request; who asked, with what reference |
 | `leg:<CallType>:<CallID>:<event>` | time of receipt of start, pickup, missed or hangup |
 | `leg:...:at.start`, `.at.pickup`, `.at.end` | the adapter's own timestamps |
@@ -59,7 +59,7 @@ def facts_of(event: RawEvent, adapter: Adapter) -> tuple[CallKey, list[Fact]]:
             callback = parse_callback(adapter, event.query)
             return call_key(event.source, callback), _callback_facts(callback, event.received_at)
         case DialEvent():
-            facts = [(CLOCK, event.received_at), (DIAL, event.received_at)]
+            facts = [(DIAL, event.received_at)]
             facts += [(f"{DIAL}.{name}", value) for name, value in event.fields.items() if value]
             return CallKey(event.source, CallRef(str(event.request_id))), facts
         case TimerEvent():
@@ -77,7 +77,7 @@ def call_key(source: SourceName, callback: Callback) -> CallKey:
 
 def _callback_facts(callback: Callback, received_at: str) -> list[Fact]:
     leg = f"{LEG}{callback.call_type}:{callback.call_id}:"
-    facts = [(CLOCK, received_at), (leg + callback.event, received_at)]
+    facts = [(leg + callback.event, received_at)]
     if callback.guid is not None:
         facts.append((leg + GUID, callback.guid))
     if callback.recorded:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import orjson
 
-from shared.adapter import Placeholder
+from shared.adapter import Placeholder, mask_credentials
 from shared.call import Call
 from shared.ids import CallKey
 from shared.leg import Leg
@@ -108,6 +108,20 @@ def summary(call: Call) -> str:
     return orjson.dumps(told, option=orjson.OPT_SORT_KEYS).decode()
 
 
+def amends(before: str, after: str) -> bool:
+    """Tell whether what a summary tells has changed. Talk times that differ by less than a second have not.
+
+    They are times of receipt, and the earliest of a callback that came twice may be folded last.
+    """
+    if before == after:
+        return False
+    old, new = orjson.loads(before), orjson.loads(after)
+    talked = [told.pop("talk_seconds") for told in (old, new)]
+    if None in talked:
+        return bool(old != new or talked[0] != talked[1])
+    return bool(old != new or abs(talked[0] - talked[1]) >= 1)
+
+
 def recorded(leg: Leg) -> str:
     """Name the recording of a leg, or nothing: its GUID tells where it goes, a RecordingURL that it can be had."""
     return f"{leg.guid or leg.call_id}{' with URL' if leg.recording_url else ''}" if leg.recorded else ""
@@ -195,6 +209,7 @@ def _fields(call: Call) -> dict[str, str]:
     fields: dict[str, str] = {}
     for leg in (call.dialed, call.agent, *call.other_legs):
         for name, value in (leg.fields if leg else {}).items():
-            fields.setdefault(name, value)
+            # An adapter may carry a credential under a name we do not know.
+            fields.setdefault(name, mask_credentials(value))
     fields.pop(Placeholder.RECORDING_URL, None)
     return fields

@@ -90,6 +90,10 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:
+        if not self.amqp_urls or not all(url.startswith(("amqp://", "amqps://")) for url in self.amqp_urls):
+            raise ValueError("CALLFOLD_AMQP_URL is not a list of amqp:// or amqps:// URLs separated by commas")
+        if not self.redis_url.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
+            raise ValueError("CALLFOLD_REDIS_URL is not a redis://, rediss:// or unix:// URL")
         if not self.settle_seconds <= self.leg_grace_seconds <= self.max_call_seconds:
             raise ValueError("settle, leg grace and maximum call time must not decrease: a shorter one would never be reached")
         if self.retain_seconds < self.max_call_seconds:

@@ -15,7 +15,6 @@ from __future__ import annotations
 import asyncio
 import zlib
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeVar, cast
@@ -49,6 +48,7 @@ class Claim(StrEnum):
     YOURS = "yours"
     HELD = "held"
     PUBLISHED = "published"
+    LOST = "lost"
 
 
 class State(StrEnum):
@@ -262,9 +262,10 @@ async def patiently(step: Callable[[], Awaitable[_T]]) -> _T:
     """Run a step of the store again and again until Redis can do it: an outage is waited out, never turned into a loss."""
     attempt = 0
     while True:
-        with suppress(StoreUnavailableError):
+        try:
             return await step()
-        log.warning("store_retry", attempt=attempt)
+        except StoreUnavailableError as error:
+            log.warning("store_retry", attempt=attempt, detail=str(error))
         await asyncio.sleep(_RETRY_S[min(attempt, len(_RETRY_S) - 1)])
         attempt += 1
 

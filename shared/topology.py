@@ -17,6 +17,9 @@ CALLS_JOURNAL = "calls.journal"
 RECORDINGS = "recordings"
 RECORDINGS_DEAD = "recordings.dead"
 
+# A header must fit in one frame (128 KiB), or the broker closes the connection: a quoted value could be of any length.
+DETAIL_CHARACTERS = 500
+
 _MIB = 1 << 20
 _GIB = 1 << 30
 

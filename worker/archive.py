@@ -70,6 +70,22 @@ class Archive:
             raise ArchiveUnavailableError(f"{path} could not be stored: {type(error).__name__}") from error
         return f"{self._url}/{path}"
 
+    async def stored(self, job: RecordingJob) -> dict[str, object] | None:
+        """Read what the sidecar tells of the recording, where it was stored.
+
+        Raises:
+            ArchiveUnavailableError: it could not be read.
+        """
+        try:
+            found = await obstore.get_async(self._store, path_of(job, "json"))
+            sidecar = orjson.loads(bytes(await found.bytes_async()))
+        except FileNotFoundError:
+            return None
+        except (BaseError, OSError, orjson.JSONDecodeError) as error:
+            raise ArchiveUnavailableError(f"{path_of(job, 'json')} could not be read: {type(error).__name__}") from error
+        recording = sidecar["recording"]
+        return recording if recording["state"] == "stored" else None
+
     async def put_sidecar(self, job: RecordingJob, recording: Mapping[str, object]) -> None:
         """Write the json beside the recording: FocalScope's ids, what became of the recording, the leg and its call."""
         sidecar = {

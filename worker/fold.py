@@ -8,23 +8,24 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import NoReturn
 
 from shared import metrics
 from shared.broker import Consumer, Message, Publisher
 from shared.call import Policy, derive
+from shared.clock import utc_now
 from shared.crash import crash_point
 from shared.errors import InvalidCallbackError
 from shared.events import RawEvent, TimerEvent, Undecodable, decode, encode, join
-from shared.facts import CLOCK, NONSENSE, Fact, facts_of, milliseconds
+from shared.facts import NONSENSE, Fact, facts_of, milliseconds
 from shared.ids import CallKey
 from shared.log import get_logger
-from shared.records import summary
+from shared.records import amends, summary
 from shared.sources import Sources
 from shared.store import Claim, Folded, Look, Publication, State, Store, patiently
-from shared.topology import CALLBACKS_DEAD
+from shared.topology import CALLBACKS_DEAD, DETAIL_CHARACTERS
 from worker.outbox import read_outbox, write_outbox
 
 log = get_logger(__name__)
@@ -70,16 +71,21 @@ class Fold:
         """Do everything that follows from some raw messages; on return it is durable and they may be acked."""
         batch = self._understand(bodies)
         await self._publisher.publish_patiently(batch.dead)
-        if not batch.facts:
-            return
-        folded = await patiently(lambda: self._store.merge(batch.facts))
+        facts = batch.facts
+        while facts:
+            lost = await self._fold(batch, facts)
+            facts = {key: batch.facts[key] for key in lost}
+
+    async def _fold(self, batch: _Batch, facts: Mapping[CallKey, list[Fact]]) -> list[CallKey]:
+        """Merge, and do what follows; returns the calls to fold again, since Redis lost what it had told of them."""
+        folded = await patiently(lambda: self._store.merge(facts))
         crash_point("fold.merged")
         consequences = self._consequences(batch, folded)
         await self._publisher.publish_patiently(consequences.dead)
         if consequences.looks:
             await patiently(lambda: self._store.schedule(consequences.looks))
             crash_point("fold.scheduled")
-        await self._publish(consequences.due)
+        return await self._publish(consequences.due)
 
     def _understand(self, bodies: Iterable[bytes]) -> _Batch:
         """Turn messages into facts by call; what cannot be understood becomes a dead letter and holds up nothing else."""
@@ -95,7 +101,7 @@ class Fold:
                     continue
                 try:
                     key, told = facts_of(event, source.adapter)
-                except (InvalidCallbackError, ValueError) as error:
+                except (InvalidCallbackError, ValueError, OverflowError) as error:
                     batch.dead.append(_refused(event, "invalid_callback", str(error)))
                     continue
                 batch.facts.setdefault(key, []).extend(told)
@@ -122,7 +128,7 @@ class Fold:
                     detail = f"{type(error).__name__}: {error}"
                     callbacks = (event for event in batch.events[key] if not isinstance(event, TimerEvent))
                     found.dead.extend(_refused(event, "fold_failed", detail) for event in callbacks)
-                    found.looks[key] = Look(milliseconds(state.facts[CLOCK]) + _FAILED_LOOK_MS, state.version)
+                    found.looks[key] = Look(milliseconds(utc_now()) + _FAILED_LOOK_MS, state.version)
         return found
 
     def _decide(self, key: CallKey, state: Folded, events: Sequence[RawEvent], found: _Consequences) -> None:
@@ -134,15 +140,19 @@ class Fold:
                 found.looks[key] = Look(at_ms, state.version)
             return
         told = summary(call)
-        if told != state.summary:
+        if not state.revision or amends(state.summary, told):
             record_legs = self._sources[key.source].record_legs
             outbox = write_outbox(call, state.revision + 1, record_legs, before=state.summary)
             found.due[key] = Publication(key, state.revision + 1, outbox, told, state.version)
         elif state.look_at_ms is not None:
             found.looks[key] = Look(None, state.version)
 
-    async def _publish(self, due: Mapping[CallKey, Publication]) -> None:
-        """Claim, publish, mark. What another worker holds is asked for again until it is published or its lease is over."""
+    async def _publish(self, due: Mapping[CallKey, Publication]) -> list[CallKey]:
+        """Claim, publish, mark. What another worker holds is asked for again until it is published or its lease is over.
+
+        Returns calls whose claims were lost.
+        """
+        lost: list[CallKey] = []
         while due:
             wanted = due
             claims = await patiently(lambda: self._store.claim(wanted, holder=self._holder))  # noqa: B023 - awaited before the loop goes on
@@ -155,9 +165,12 @@ class Fold:
                 await patiently(lambda: self._store.mark(published))  # noqa: B023 - as above
             crash_point("fold.marked")
             _tell(ours)
-            due = {key: due[key] for key, (claim, _) in claims.items() if claim is Claim.HELD}
+            lost += [key for key, (claim, _) in claims.items() if claim is Claim.LOST]
+            # What is held is only waited for: should its holder die, the outbox it stored is taken over.
+            due = {key: replace(due[key], outbox=b"") for key, (claim, _) in claims.items() if claim is Claim.HELD}
             if due:
                 await asyncio.sleep(_HELD_POLL_S)
+        return lost
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +197,7 @@ def _refused(event: RawEvent, reason: str, detail: str) -> Message:
 
 def _dead_letter(body: bytes, reason: str, detail: str, first_seen: str) -> Message:
     metrics.DEAD_LETTERS.labels(CALLBACKS_DEAD, reason).inc()
+    detail = detail[:DETAIL_CHARACTERS]
     log.warning("dead_letter", queue=CALLBACKS_DEAD, reason=reason, detail=detail)
     headers = {"reason": reason, "detail": detail, "first_seen": first_seen}
     return Message("", CALLBACKS_DEAD, body, uuid.uuid4().hex, headers=headers)

@@ -19,7 +19,7 @@ from shared.log import get_logger
 from shared.records import CLOUDEVENT, RecordingJob, recording_event
 from shared.settings import Settings
 from shared.sources import Sources
-from shared.topology import CALLS, RECORDINGS_DEAD, retry_queue
+from shared.topology import CALLS, DETAIL_CHARACTERS, RECORDINGS_DEAD, retry_queue
 from worker.archive import Archive, ArchiveUnavailableError, path_of
 from worker.fetch import FINAL, FetchError, Reason, client, fetch, recording_link
 
@@ -95,6 +95,10 @@ class Recordings:
         source = self._sources.get(SourceName(job.source))
         if source is None:
             raise FetchError(Reason.UNKNOWN_SOURCE, f"no source {job.source} is configured")
+        kept = await self._archive.stored(job)
+        if kept is not None:  # this job comes again: what was told of it once stays true
+            await self._tell(job, "stored", kept)
+            return
         async with fetch(session, recording_link(source, job), max_bytes=self._max_bytes) as recording:
             uri = await self._archive.put(path_of(job, "wav"), recording.file)
             told: dict[str, object] = {
@@ -105,6 +109,7 @@ class Recordings:
                 "attempts": attempt.number,
                 "reason": None,
             }
+        told["at"] = utc_now()
         await self._archive.put_sidecar(job, told | {"state": "stored"})
         crash_point("recording.archived")
         await self._tell(job, "stored", told)
@@ -125,6 +130,7 @@ class Recordings:
             "seconds": None,
             "attempts": attempt.number,
             "reason": reason,
+            "at": utc_now(),
         }
         if attempt.job.fetch:
             await self._last_sidecar(attempt.job, told)
@@ -139,12 +145,13 @@ class Recordings:
             log.warning("sidecar_not_written", id=job.id, detail=str(error))
 
     async def _tell(self, job: RecordingJob, result: str, told: Mapping[str, object]) -> None:
-        routing_key, event_id, body = recording_event(job, result, utc_now(), told)
+        data = {name: value for name, value in told.items() if name not in {"at", "state"}}
+        routing_key, event_id, body = recording_event(job, result, str(told["at"]), data)
         await self._publisher.publish_patiently([Message(CALLS, routing_key, body, event_id, CLOUDEVENT)])
         metrics.RECORDINGS.labels(job.source, result).inc()
         log.info("recording", id=event_id, attempts=told["attempts"], reason=told["reason"], bytes=told["bytes"])
 
     async def _bury(self, body: bytes, reason: str, detail: str, first_seen: str) -> None:
-        headers = {"reason": reason, "detail": detail, "first_seen": first_seen}
+        headers = {"reason": reason, "detail": detail[:DETAIL_CHARACTERS], "first_seen": first_seen}
         metrics.DEAD_LETTERS.labels(RECORDINGS_DEAD, reason).inc()
         await self._publisher.publish_patiently([Message("", RECORDINGS_DEAD, body, uuid.uuid4().hex, headers=headers)])

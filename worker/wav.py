@@ -52,9 +52,10 @@ def read_audio(file: BinaryIO, size: int) -> Audio:
 
 
 def _read_format(file: BinaryIO, length: int) -> tuple[int, int, int]:
-    if length < _FORMAT.size:
+    told = file.read(_FORMAT.size)
+    if length < _FORMAT.size or len(told) < _FORMAT.size:
         raise InvalidWavError("the format chunk is too short")
-    _, channels, sample_rate, byte_rate, _, _ = _FORMAT.unpack(file.read(_FORMAT.size))
+    _, channels, sample_rate, byte_rate, _, _ = _FORMAT.unpack(told)
     if not channels or not sample_rate or not byte_rate:
         raise InvalidWavError("the format chunk has a zero where none can be")
     return channels, sample_rate, byte_rate

@@ -7,9 +7,11 @@
 --           summary (of what was published last), seen (the version of the facts that the outbox was made of)
 -- ARGV[1]   name of the holder
 -- ARGV[2]   lease in ms
--- ARGV      then for each call: revision to publish, outbox, its summary, version of the facts it was made of
+-- ARGV      then for each call: revision to publish, outbox ('' to take over a claim that was seen), its summary, version of
+--           the facts it was made of
 -- Returns   for each call: {code, outbox}: 'yours' publish this outbox (the stored one after a take-over);
---           'held' by another worker, ask again; 'published' there is nothing to do (outbox '' in both)
+--           'held' by another worker, ask again; 'published' there is nothing to do; 'lost' the claim the caller has seen is
+--           gone, as is what Redis had not written when it failed: fold the facts again (outbox '' in all three)
 -- Idempotent: the holder that asks again gets 'yours' and the stored outbox.
 local holder, lease_ms = ARGV[1], tonumber(ARGV[2])
 local time = redis.call('TIME')
@@ -25,6 +27,8 @@ for i, key in ipairs(KEYS) do
     elseif state == 'claimed' then
         redis.call('HSET', key, 'holder', holder, 'until_ms', now_ms + lease_ms)
         result[i] = {'yours', stored[5]}
+    elseif outbox == '' and wanted > revision then
+        result[i] = {'lost', ''}
     elseif wanted == revision + 1 then
         redis.call('HSET', key, 'revision', wanted, 'state', 'claimed', 'holder', holder,
             'until_ms', now_ms + lease_ms, 'outbox', outbox, 'summary', summary, 'seen', seen)

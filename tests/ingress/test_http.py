@@ -119,6 +119,16 @@ async def test_invalid_input_names_the_parameter_masks_its_value_and_is_kept_wit
     assert await servers.take_all("callbacks.fold") == []
 
 
+async def test_bytes_that_are_not_percent_encoded_are_refused_by_name_and_kept(ingress: Ingress) -> None:
+    url, servers, _ = ingress
+    target = f"/callbacks/acme?token={SECRET}&t=API&id=5&r=513&e=".encode() + b"J\xfcrgen"
+    answer = await _raw(url, b"GET " + target + b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 400")
+    (letter,) = await servers.take_all("callbacks.dead")
+    assert "parameter e: is not percent-encoded UTF-8" in str(letter.headers["detail"])
+    assert orjson.loads(letter.body)[0]["query"].endswith("e=J%FCrgen")
+
+
 async def test_a_callback_without_request_id_is_accepted(ingress: Ingress) -> None:
     url, servers, _ = ingress
     assert (await _ask(f"{url}/callbacks/acme?token={SECRET}&t=Incoming&e=start&id=5&r="))[0] == 200
@@ -134,6 +144,7 @@ async def _raw(url: str, request: bytes) -> bytes:
         return await asyncio.wait_for(reader.read(4096), 10)
     finally:
         writer.close()
+        await writer.wait_closed()
 
 
 async def test_the_secret_is_in_no_answer_no_log_and_no_metric_whatever_is_sent(ingress: Ingress) -> None:

@@ -8,7 +8,7 @@ import signal
 import aiohttp
 import orjson
 
-from console.fleet import Fleet, free_port
+from console.fleet import Fleet, Role, free_port
 from tests.support import Servers, call_back, eventually
 
 
@@ -82,6 +82,11 @@ async def test_what_was_spooled_goes_out_after_a_kill_of_ingress_and_a_restart(s
         assert list(dict.fromkeys(await _numbers(servers))) == list(range(20))
 
 
+async def _shows(role: Role, line: str) -> bool:
+    async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{role.metrics_port}/metrics") as response:
+        return line in (await response.text()).splitlines()
+
+
 async def test_two_processes_of_one_machine_share_the_spool_and_each_message_goes_out_once(servers: Servers) -> None:
     ports = [free_port(), free_port()]
     async with servers.fleet() as fleet:
@@ -92,6 +97,8 @@ async def test_two_processes_of_one_machine_share_the_spool_and_each_message_goe
             await fleet.start_all()
             for number in range(40):
                 assert await call_back(ports[number % 2], [_line(number)]) == [200]
+            for role in fleet.roles:
+                await eventually(lambda role=role: _shows(role, "callfold_spool_messages 40.0"))  # type: ignore[misc]
         finally:
             await servers.stack.rabbitmq.start()
         await _drained(servers)

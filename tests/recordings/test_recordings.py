@@ -233,16 +233,15 @@ async def test_a_worker_killed_after_archiving_leaves_one_whole_file_and_one_eve
         victim = fleet.roles.pop()
         await _submit(servers, job().encode())
         assert await asyncio.wait_for(victim.process.wait(), 20) == -signal.SIGKILL
+        pbx.answers["7"] = [web.Response(status=302, headers={"Location": "/login"})]
         await fleet.start(fleet.add("heir", "worker", {"CALLFOLD_CRASH_AT": "nowhere"}))
-        await eventually(lambda: _asked(pbx, 2))
         events = await next_events(queue, 1 if point == "recording.archived" else 2)
     assert {event.message_id for event in events} == {f"acme/513/recording/{GUID}/stored"}
+    assert all(event.body == events[0].body for event in events)
+    assert pbx.asked["7"] == 1, "what is stored is not asked for again"
+    assert _sidecar(servers)["recording"]["state"] == "stored"
     assert _file(servers, "wav").read_bytes() == WAV
     assert [path.suffix for path in sorted(_file(servers, "wav").parent.iterdir())] == [".json", ".wav"]
-
-
-async def _asked(pbx: Pbx, times: int) -> bool:
-    return pbx.asked["7"] >= times
 
 
 def test_the_origin_of_a_recording_url_is_replaced_and_values_of_a_template_cannot_leave_it(tmp_path: Path) -> None:
@@ -276,6 +275,12 @@ def test_a_part_of_a_recording_is_never_taken_for_a_whole_one(length: int) -> No
     elif length == len(WAV):
         audio = read_audio(io.BytesIO(part), length)
         assert (audio.seconds, audio.channels, audio.sample_rate) == (1.5, 1, 8000)
+
+
+def test_a_header_that_ends_in_the_middle_is_refused() -> None:
+    part = WAV[:4] + b"\0" * 4 + WAV[8:22]
+    with pytest.raises(InvalidWavError):
+        read_audio(io.BytesIO(part), len(part))
 
 
 def test_a_header_whose_sizes_were_never_filled_in_is_read_by_what_is_there() -> None:

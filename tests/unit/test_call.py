@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from shared.adapter import SAMPLE_LINK, parse_link
 from shared.call import Call, CloseReason, Outcome, Policy, Status, derive
-from shared.facts import CLOCK, java_time, rfc3339
+from shared.events import CallbackEvent
+from shared.facts import CLOCK, facts_of, java_time, rfc3339
 from shared.ids import CallKey, CallRef, SourceName
 from shared.leg import LegState
+from shared.records import amends, had_recordings, recording_jobs, summary
 
 KEY = CallKey(SourceName("acme"), CallRef("513"))
 T0 = datetime(2026, 11, 23, 7, 44, tzinfo=UTC)
@@ -150,3 +154,64 @@ def test_an_open_call_has_a_status(history: tuple[str, ...], status: Status) -> 
 )
 def test_java_timestamps_are_read_and_nonsense_is_ignored(text: str, expected: str | None) -> None:
     assert java_time(text, at(0)) == expected
+
+
+@pytest.mark.parametrize("history", [ANSWERED[:3], ("0 agent pickup", "34 agent hangup"), ("0 dialed hangup", "1 agent hangup")])
+def test_a_callback_that_is_repeated_late_is_no_clock(history: tuple[str, ...]) -> None:
+    """It may only have been held up on its way, and what it overtook may still come: only timers tell that time has passed."""
+    sides = {"agent": "CallType=API&CallID=1", "dialed": "CallType=Outgoing&CallID=2"}
+    facts: dict[str, str] = {}
+    for late_s in (0, 7200):
+        for line in history:
+            offset, leg, event = line.split()
+            raw = CallbackEvent(KEY.source, at(float(offset) + late_s), f"{sides[leg]}&Event={event}&RequestID=513")
+            for name, value in facts_of(raw, parse_link(SAMPLE_LINK))[1]:
+                facts[name] = min(facts.get(name, value), value)
+    call = derive(KEY, facts, POLICY)
+    assert call.closing is None
+    assert call.look_at is not None
+    facts[CLOCK] = call.look_at
+    assert derive(KEY, facts, POLICY).closing is not None
+
+
+@pytest.mark.parametrize(
+    ("history", "seconds"),
+    [
+        (("0 agent pickup",), 14400),
+        (("0 agent hangup",), 10),
+        (("0 agent pickup", "5 agent hangup"), 15),
+        (("0 agent pickup", "3 dialed pickup", "33 dialed hangup"), 153),
+        (("3 dialed pickup", "33 dialed hangup", "34 agent hangup"), 44),
+    ],
+)
+def test_an_open_call_tells_when_its_silence_will_close_it(history: tuple[str, ...], seconds: float) -> None:
+    call = fold(*history)
+    assert call.look_at == at(seconds)
+    assert fold(*history, now=seconds - 0.001).closing is None
+    assert fold(*history, now=seconds).closing is not None
+    assert fold(*history, now=seconds).look_at is None
+
+
+def _answered(*, pickup: float = 3, far_hangup: float = 33, agent_hangup: str = "34 agent hangup") -> str:
+    return summary(fold("0 agent pickup", f"{pickup} dialed pickup", f"{far_hangup} dialed hangup", agent_hangup, now=9000))
+
+
+def test_a_summary_that_differs_amends_but_not_for_a_fraction_of_a_second_of_talk() -> None:
+    before = _answered()
+    assert not amends(before, _answered())
+    assert not amends(before, _answered(far_hangup=33.5))
+    assert amends(before, _answered(far_hangup=32))
+    assert amends(before, _answered(agent_hangup="34 agent pickup")), "not complete"
+    assert amends(before, summary(fold(*ANSWERED, "20 second missed"))), "another leg"
+    missed = summary(fold("0 agent pickup", "9 dialed missed", "34 agent hangup"))
+    assert amends(missed, before)
+
+
+def test_only_recordings_that_were_not_had_are_jobs_of_an_amendment() -> None:
+    call = fold(*ANSWERED)
+    assert call.agent is not None
+    one = replace(call, agent=replace(call.agent, recorded=True, guid="g"))
+    jobs = recording_jobs(one, {}, ["agent", "dialed"], had_recordings(summary(one)))
+    assert [(job.leg, job.fetch) for job in jobs] == [("dialed", False)]
+    jobs = recording_jobs(one, {}, ["agent", "dialed"], had_recordings(summary(call)))
+    assert [(job.leg, job.fetch) for job in jobs] == [("agent", True), ("dialed", False)]

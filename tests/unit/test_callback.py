@@ -73,3 +73,7 @@ def test_every_other_value_is_kept_by_its_placeholder() -> None:
     adapter = parse_link(make_link("https://h", "acme", None))
     callback = parse_callback(adapter, "CallType=API&Event=start&CallID=1&CallerID=%2B45&LastQueueName=K%C3%B8+1&DID=")
     assert callback.extras == {"CallerID": "+45", "LastQueueName": "Kø 1"}
+
+
+def test_zero_is_no_request_id() -> None:
+    assert parse_callback(SAMPLE, _query(RequestID="0")).request_id is None

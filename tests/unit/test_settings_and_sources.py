@@ -38,6 +38,9 @@ def test_the_environment_is_read_with_its_defaults(monkeypatch: pytest.MonkeyPat
         ("CALLFOLD_RETAIN_SECONDS", "60", "CALLFOLD_RETAIN_SECONDS"),
         ("CALLFOLD_RECORDING_RETRY_SECONDS", "1,soon", "CALLFOLD_RECORDING_RETRY_SECONDS"),
         ("CALLFOLD_LOG_FORMAT", "xml", "CALLFOLD_LOG_FORMAT"),
+        ("CALLFOLD_AMQP_URL", ",", "CALLFOLD_AMQP_URL"),
+        ("CALLFOLD_AMQP_URL", "http://rabbit", "CALLFOLD_AMQP_URL"),
+        ("CALLFOLD_REDIS_URL", "http://redis", "CALLFOLD_REDIS_URL"),
     ],
 )
 def test_what_cannot_work_is_named(monkeypatch: pytest.MonkeyPatch, variable: str, value: str, said: str) -> None:

@@ -10,10 +10,12 @@ import aio_pika
 import aiohttp
 import orjson
 import pytest
+from redis.asyncio import Redis
 
 from console.fleet import Fleet, Role, free_port
+from shared.events import CallbackEvent, encode, join
 from shared.ids import CallKey, CallRef, SourceName
-from shared.store import Store
+from shared.store import Publication, Store
 from tests.support import VENDOR_LINES, Servers, call_back, eventually, lines_of
 
 DOWNSTREAM = "tests.downstream"
@@ -162,6 +164,8 @@ async def test_what_cannot_be_understood_is_a_dead_letter_and_holds_up_nothing_e
         {**good, "source": "nobody", "query": VENDOR_LINES[0]},
         {**good, "v": 99, "query": VENDOR_LINES[0]},
         {**good, "received_at": "yesterday", "query": VENDOR_LINES[0]},
+        {**good, "kind": "x" * 200_000},
+        {**good, "kind": "y" * 200_000},
         "not an event",
         *({**good, "query": line} for line in VENDOR_LINES[1:]),
     ]
@@ -178,11 +182,11 @@ async def test_what_cannot_be_understood_is_a_dead_letter_and_holds_up_nothing_e
 
         async def all_dead() -> bool:
             letters.extend(await servers.take_all("callbacks.dead"))
-            return len(letters) >= 8
+            return len(letters) >= 10
 
         await eventually(all_dead)
     assert sorted(str(letter.headers["reason"]) for letter in letters) == (
-        ["invalid_callback"] * 1 + ["undecodable"] * 6 + ["unknown_source"]
+        ["invalid_callback"] * 1 + ["undecodable"] * 8 + ["unknown_source"]
     )
     assert all(letter.headers["detail"] for letter in letters)
 
@@ -202,5 +206,29 @@ async def test_a_redelivered_completion_after_publication_publishes_nothing_more
     store = Store(servers.stack.redis_url)
     assert await store.open_calls() == {}
     facts = await store.load([CallKey(SourceName("default"), CallRef("513"))])
-    assert len(facts[CallKey(SourceName("default"), CallRef("513"))]) == 9
+    assert len(facts[CallKey(SourceName("default"), CallRef("513"))]) == 8
+    await store.aclose()
+
+
+async def test_a_claim_that_redis_lost_is_made_anew(servers: Servers) -> None:
+    """A Redis that fails over to a replica that lags forgets its last commands."""
+    key = CallKey(SourceName("default"), CallRef("513"))
+    lines = (encode(CallbackEvent(key.source, "2026-11-23T07:44:00.000000Z", line)) for line in VENDOR_LINES)
+    store = Store(servers.stack.redis_url)
+    await store.merge({key: [("leg:API:1:pickup", "2026-11-23T07:44:00.000000Z")]})
+    await store.claim({key: Publication(key, 1, b"[]", "", "1")}, holder="another")
+    async with downstream(servers), servers.fleet() as fleet:
+        await fleet.start(fleet.add("worker", "worker", {}))
+        async with servers.queue("callbacks.fold") as queue:
+            await queue.channel.default_exchange.publish(aio_pika.Message(join(lines)), queue.name)
+
+        async def merged() -> bool:
+            return len((await store.load([key]))[key]) > 1
+
+        await eventually(merged)
+        async with Redis.from_url(servers.stack.redis_url) as redis:
+            await redis.flushall()
+        seen: dict[str, set[bytes]] = {}
+        await eventually(lambda: _all_published(servers, {513}, seen))
+    assert len(seen["default/513/1"]) == 1
     await store.aclose()
