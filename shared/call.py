@@ -211,11 +211,20 @@ def _assemble(key: CallKey, legs: list[Leg], closing: Closing | None, facts: Map
     # The first leg of a side is the side; a later CallID there (a transfer) is kept beside it.
     agent = next((leg for leg in legs if leg.call_type is CallType.API or not is_dialed), None)
     dialed = next((leg for leg in legs if leg.call_type is CallType.OUTGOING and is_dialed), None)
-    answering = dialed if is_dialed else agent
+    far = [leg for leg in legs if leg.call_type is CallType.OUTGOING or not is_dialed]
+    answering = next((leg for leg in far if leg.was_answered), dialed if is_dialed else agent)
     answered_at = answering.picked_up_at if answering else None
     ends = [at for leg in legs for at in (leg.hung_up_at, leg.missed_at) if at]
-    rang_at = (dialed.started_at or (agent.picked_up_at if agent else None)) if dialed else (agent.started_at if agent else None)
-    over_at = min((at for leg in (agent, dialed) if leg and (at := leg.hung_up_at)), default=None)
+    rang_at = answering.started_at if answering else None
+    if is_dialed and rang_at is None and answering is dialed:
+        rang_at = agent.picked_up_at if agent else None
+    # They talk until the last leg of either side is over.
+    sides = ([leg for leg in legs if leg not in far], far)
+    ended = (max((leg.hung_up_at for leg in side if leg.was_answered and leg.hung_up_at), default=None) for side in sides)
+    over_at = min((at for at in ended if at), default=None)
+    ring_seconds = _seconds(rang_at, answered_at)
+    if ring_seconds is None and answering:
+        ring_seconds = answering.wait_seconds
     starts = [at for leg in legs for at in (leg.started_at, leg.picked_up_at, leg.first_seen_at) if at]
     return Call(
         key=key,
@@ -229,7 +238,7 @@ def _assemble(key: CallKey, legs: list[Leg], closing: Closing | None, facts: Map
         ended_at=max(ends, default=None) if closing else None,
         last_event_at=last_event_at,
         look_at=None,
-        ring_seconds=_seconds(rang_at, answered_at) or (answering.wait_seconds if answering else None),
+        ring_seconds=ring_seconds,
         talk_seconds=_seconds(answered_at, over_at),
         dial={name.partition(".")[2]: value for name, value in facts.items() if name.startswith(DIAL + ".")},
     )

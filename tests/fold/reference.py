@@ -1,0 +1,79 @@
+"""A second, slow and obvious fold, to hold the first against: sort what happened, walk through it, say how the call ended.
+
+It shares no code with `shared/call.py` and knows nothing of facts: an event is (seconds, side, CallID, what), where the side is
+`agent`, `dialed`, or `timer` with no CallID.
+"""
+
+from __future__ import annotations
+
+Happening = tuple[float, str, str, str]
+Verdict = tuple[str, bool, str] | None
+SETTLE_S, GRACE_S, MAX_S = 10, 120, 14400
+
+
+def verdict(happenings: list[Happening]) -> Verdict:  # noqa: C901, PLR0911, PLR0912, PLR0915 - obvious, not short
+    """How the call ended: (outcome, complete, close reason); None while it is open."""
+    told: dict[tuple[str, str], set[str]] = {}
+    first_time: dict[tuple[str, str, str], float] = {}
+    last_timer = 0.0
+    for seconds, side, call_id, what in sorted(happenings):
+        if side == "timer":
+            last_timer = seconds
+        else:
+            told.setdefault((side, call_id), set()).add(what)
+            first_time.setdefault((side, call_id, what), seconds)
+    if not told:
+        return None
+    silence = max(0.0, last_timer - max(first_time.values()))
+    is_settled = silence >= SETTLE_S
+    somebody_was_dialed = any(side == "dialed" for side, _ in told)
+
+    answered: dict[str, list[bool]] = {"agent": [], "dialed": []}  # by leg: True, or False for missed
+    everything_is_over = True
+    something_is_over = False
+    must_settle = False
+    guessed_missed = False
+    all_known_missed = {"agent": True, "dialed": True}
+    for (side, _), events in told.items():
+        is_over = "hangup" in events or "missed" in events
+        something_is_over = something_is_over or is_over
+        everything_is_over = everything_is_over and is_over
+        if "pickup" in events:
+            was_answered: bool | None = True
+        elif "missed" in events:
+            was_answered = False
+        elif side == "agent" and somebody_was_dialed:
+            was_answered, must_settle = True, True
+        elif "hangup" in events:
+            was_answered, must_settle = (False if is_settled else None), True
+            guessed_missed = guessed_missed or is_settled
+        else:
+            was_answered = None
+        if was_answered is None:
+            all_known_missed[side] = False
+        else:
+            answered[side].append(was_answered)
+            all_known_missed[side] = all_known_missed[side] and not was_answered
+
+    has_agent = any(side == "agent" for side, _ in told)
+    if has_agent and everything_is_over and (is_settled or not must_settle):
+        missed_reason = "settled" if guessed_missed else "missed"
+        if somebody_was_dialed:
+            if any(answered["dialed"]):
+                return ("answered", True, "hangup")
+            return ("dialed_missed", True, missed_reason)
+        if not any(answered["agent"]):
+            return ("agent_missed", True, missed_reason)
+        if is_settled:
+            return ("agent_hung_up", True, "settled")
+    if silence >= MAX_S or (something_is_over and silence >= GRACE_S):
+        if any(answered["dialed"]):
+            outcome = "answered"
+        elif somebody_was_dialed and all_known_missed["dialed"]:
+            outcome = "dialed_missed"
+        elif not somebody_was_dialed and has_agent and all_known_missed["agent"]:
+            outcome = "agent_missed"
+        else:
+            outcome = "unknown"
+        return (outcome, False, "timeout")
+    return None

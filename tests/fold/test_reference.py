@@ -1,0 +1,109 @@
+"""The fold against an obvious second implementation: any order, any repeats, any split into batches, losses and timers."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Iterator, Sequence
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from shared.call import Call
+from shared.events import CallbackEvent, TimerEvent
+from shared.records import amends, call_record, summary
+from tests.fold.history import Published, callback, timer
+from tests.fold.reference import Happening, Verdict, verdict
+
+Told = CallbackEvent | TimerEvent
+TYPES = {"agent": "API", "dialed": "Outgoing"}
+HISTORIES = 100_000
+
+
+def events_of(happenings: Sequence[Happening]) -> list[Told]:
+    return [
+        timer(seconds)
+        if side == "timer"
+        else callback(seconds, f"CallType={TYPES[side]}&CallID={call_id}&Event={what}&RequestID=513")
+        for seconds, side, call_id, what in happenings
+    ]
+
+
+def ended(call: Call) -> Verdict:
+    return (call.closing.outcome, call.closing.complete, call.closing.reason) if call.closing else None
+
+
+def test_six_events_in_all_720_orders_are_one_call() -> None:
+    happened: list[Happening] = [
+        (0, "agent", "1", "start"),
+        (1, "agent", "1", "pickup"),
+        (3, "dialed", "2", "start"),
+        (5, "dialed", "2", "pickup"),
+        (33, "dialed", "2", "hangup"),
+        (34, "agent", "1", "hangup"),
+    ]
+    events = events_of(happened)
+    folds = [Published() for _ in itertools.permutations(events)]
+    for fold, order in zip(folds, itertools.permutations(events), strict=True):
+        published = [call for event in order if (call := fold.fold([event]))]
+        assert len(published) == 1
+        assert fold.facts == folds[0].facts
+        assert call_record(fold.call(), 1) == call_record(folds[0].call(), 1)
+    assert len(folds) == 720
+    assert ended(folds[0].call()) == verdict(happened) == ("answered", True, "hangup")
+
+
+def random_history(rng: random.Random) -> list[Happening]:
+    """A call of which some callbacks are lost, some repeated, with timers between them."""
+    legs = [("agent", "1"), ("dialed", "2"), ("dialed", "3"), ("agent", "4")][: rng.choice((1, 2, 2, 2, 3, 4))]
+    if rng.random() < 0.1:
+        legs = legs[1:] or legs
+    happened: list[Happening] = []
+    for side, call_id in legs:
+        told = [what for what in ("start", "pickup", "hangup", "missed") if rng.random() < 0.6]
+        happened += [(rng.choice((rng.randrange(60), rng.randrange(20_000))), side, call_id, what) for what in told]
+    happened += [(seconds + rng.randrange(300), *rest) for seconds, *rest in happened if rng.random() < 0.2]  # type: ignore[misc]
+    happened += [(rng.choice((rng.randrange(400), rng.randrange(40_000))), "timer", "", "") for _ in range(rng.randrange(3))]
+    return happened
+
+
+def batches(events: list[Told], rng: random.Random) -> Iterator[list[Told]]:
+    while events:
+        size = rng.randint(1, len(events))
+        yield events[:size]
+        events = events[size:]
+
+
+def _check(rng: random.Random) -> None:
+    happened = random_history(rng)
+    shuffled = rng.sample(happened, len(happened))
+    fold, once = Published(), Published()
+    if not any(side != "timer" for _, side, _, _ in happened):
+        return
+    last = ""
+    for batch in batches(events_of(shuffled), rng):
+        call = fold.fold(batch)
+        if call is not None:
+            assert not last or amends(last, summary(call)), "a revision that changes nothing"
+            last = summary(call)
+    once.fold(events_of(sorted(happened)))
+    assert fold.facts == once.facts
+    assert fold.call() == once.call()
+    assert ended(fold.call()) == verdict(happened), happened
+    if fold.call().closing:
+        assert not amends(last, summary(fold.call())), "the last revision tells the whole truth"
+    assert fold.fold(events_of(happened)) is None, "a repeat publishes nothing"
+
+
+@given(st.randoms(use_true_random=False))
+@settings(max_examples=500, deadline=None)
+def test_any_history_ends_as_the_obvious_fold_says(rng: random.Random) -> None:
+    _check(rng)
+
+
+@pytest.mark.timeout(600)
+def test_a_hundred_thousand_histories_end_as_the_obvious_fold_says() -> None:
+    rng = random.Random(513)  # noqa: S311 - a seed, no secret
+    for _ in range(HISTORIES):
+        _check(rng)
