@@ -46,7 +46,7 @@ async def test_the_vendors_four_lines_in_every_order_each_sent_twice_are_one_com
             doubled = [line for line in lines for _ in range(2)]
             assert await call_back(ports[number % 2], doubled) == [200] * 8
         events = await next_events(queue, len(orders))
-        assert await call_back(ports[0], VENDOR_LINES) == [200] * 4
+        assert await call_back(ports[0], lines_of(513)) == [200] * 4
         await _fence(servers, ports[0])
         assert [event.body["id"] for event in await waiting_events(queue) if event.body["data"]["request_id"] < 9000] == []
     assert sorted(event.body["id"] for event in events) == sorted(f"default/{513 + n}/1" for n in range(24))
