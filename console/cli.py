@@ -13,6 +13,8 @@ import typer
 import uvloop
 from rich.console import Console
 
+from console import dead_letters as letters
+from console.dead_letters import Which
 from shared.adapter import make_link
 from shared.errors import CallfoldError, ConfigError
 from shared.ids import SourceName
@@ -171,6 +173,62 @@ def tail(
     from console.tail import tail as run_tail  # noqa: PLC0415
 
     _run(run_tail(_settings(), pattern, since, limit, as_json=as_json))
+
+
+dead_letters = typer.Typer(help="What could not be understood or done: see it, put it back, or drop it.", no_args_is_help=True)
+app.add_typer(dead_letters, name="dead-letters")
+
+Queue = Annotated[Which, typer.Option("--queue", help="Whose dead letters.")]
+Ids = Annotated[list[str] | None, typer.Argument(help="Ids, or how they begin; none: all that the options leave.")]
+Reason = Annotated[str | None, typer.Option(help="Only those with this reason.")]
+Source = Annotated[str | None, typer.Option(help="Only those of this source.", autocompletion=_source_names)]
+Since = Annotated[str | None, typer.Option(help="Only those first seen so long ago or later: 90s, 15m, 2h, 7d.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only tell how many it would be.")]
+
+
+@dead_letters.command("list")
+def dead_letters_list(
+    queue: Queue = Which.CALLBACKS, reason: Reason = None, source: Source = None, since: Since = None, *, as_json: AsJson = False
+) -> None:
+    """List dead letters, e.g. `callfold dead-letters list --reason invalid_callback --since 2h`."""
+    _run(letters.show(_settings(), queue, letters.Filter((), reason, source, since), as_json=as_json, with_body=False))
+
+
+@dead_letters.command("show")
+def dead_letters_show(ids: Ids, queue: Queue = Which.CALLBACKS, *, as_json: AsJson = False) -> None:
+    """Print dead letters with what they hold, e.g. `callfold dead-letters show 3f9a`."""
+    _run(letters.show(_settings(), queue, letters.Filter(tuple(ids or ())), as_json=as_json, with_body=True))
+
+
+@dead_letters.command("redrive")
+def dead_letters_redrive(
+    ids: Ids = None,
+    queue: Queue = Which.CALLBACKS,
+    reason: Reason = None,
+    source: Source = None,
+    since: Since = None,
+    *,
+    dry_run: DryRun = False,
+) -> None:
+    """Put dead letters back, e.g. after a corrected adapter link: `callfold dead-letters redrive --source acme --dry-run`."""
+    _run(letters.redrive(_settings(), queue, letters.Filter(tuple(ids or ()), reason, source, since), dry_run=dry_run))
+
+
+@dead_letters.command("drop")
+def dead_letters_drop(
+    ids: Ids = None,
+    queue: Queue = Which.CALLBACKS,
+    reason: Reason = None,
+    source: Source = None,
+    since: Since = None,
+    *,
+    dry_run: DryRun = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Remove dead letters for good, e.g. `callfold dead-letters drop 3f9a --yes`."""
+    if not dry_run and not yes:
+        typer.confirm("They exist nowhere else. Drop them?", abort=True)
+    _run(letters.drop(_settings(), queue, letters.Filter(tuple(ids or ()), reason, source, since), dry_run=dry_run))
 
 
 @app.command()

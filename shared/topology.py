@@ -62,6 +62,7 @@ _WORK: Mapping[str, str | int] = {
 
 _DEAD: Mapping[str, str | int] = {
     "x-queue-type": "quorum",
+    "x-delivery-limit": 1_000_000_000,  # 4.x would drop a letter that was looked at 20 times
     # Unbounded on purpose: a dead letter is a callback that exists nowhere else. Depth is a metric to alarm on.
     "x-overflow": "reject-publish",
 }

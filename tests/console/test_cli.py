@@ -37,7 +37,8 @@ async def run(*arguments: str, timeout_s: float = 60, **settings: str) -> tuple[
 
 
 @pytest.mark.parametrize(
-    "command", ["", "up", "demo", "ingress", "worker", "console", "simulate", "adapter-link", "tail", "doctor", "settings"]
+    "command",
+    ["", "up", "demo", "ingress", "worker", "console", "simulate", "adapter-link", "tail", "doctor", "settings", "dead-letters"],
 )
 async def test_every_command_has_help(command: str) -> None:
     code, out, _ = await run(*command.split(), "--help")

@@ -1,0 +1,63 @@
+"""Looking through a queue message by message (basic.get): what is not acked goes back when the connection closes."""
+
+from __future__ import annotations
+
+from aiormq.abc import DeliveredMessage
+from aiormq.channel import Channel
+from pamqp.commands import Basic
+
+from shared.broker import Delivery
+from shared.errors import BrokerUnavailableError
+from shared.link import LOST, BrokerAddress, Link
+
+_GET_TIMEOUT_S = 5
+
+
+class Getter(Link):
+    """Gets the messages of one queue, each once: those it holds are not given to anybody else."""
+
+    def __init__(self, address: BrokerAddress, queue: str) -> None:
+        super().__init__(address, f"getter of {queue}")
+        self._queue = queue
+        self._channel: Channel | None = None
+
+    async def _open(self, channel: Channel) -> None:
+        self._channel = channel
+
+    def _closed(self) -> None:
+        self._channel = None
+
+    async def count(self) -> int:
+        """Count the messages that wait.
+
+        Raises:
+            BrokerUnavailableError: not connected, or no answer.
+        """
+        channel = self._working()
+        try:
+            declared = await channel.queue_declare(self._queue, passive=True, timeout=_GET_TIMEOUT_S)
+        except LOST as error:
+            raise BrokerUnavailableError(f"{self._queue} cannot be counted: {error}") from error
+        return declared.message_count or 0
+
+    async def get(self) -> Delivery | None:
+        """Get the next message, or None where no other waits.
+
+        Raises:
+            BrokerUnavailableError: the connection was lost: what was got has gone back to the queue.
+        """
+        channel = self._working()
+        try:
+            message: DeliveredMessage = await channel.basic_get(self._queue, timeout=_GET_TIMEOUT_S)
+        except LOST as error:
+            raise BrokerUnavailableError(f"{self._queue} cannot be read: {error}") from error
+        if isinstance(message.delivery, Basic.GetEmpty) or message.delivery_tag is None:
+            return None
+        properties = message.header.properties
+        headers = {**(properties.headers or {}), "message_id": properties.message_id or ""}
+        return Delivery(message.body, headers, message.routing_key or "", message.delivery_tag, channel)
+
+    def _working(self) -> Channel:
+        if self._channel is None:
+            raise BrokerUnavailableError("the connection to RabbitMQ was lost")
+        return self._channel

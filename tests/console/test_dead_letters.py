@@ -1,0 +1,99 @@
+"""`callfold dead-letters`, on real queues: seen without loss, redriven only with a confirm, dropped only when told."""
+
+from __future__ import annotations
+
+import json
+
+import aio_pika
+
+from shared.clock import utc_now
+from tests.console.test_cli import run
+from tests.support import VENDOR_LINES, Servers, eventually, next_events
+
+AT = "2026-11-23T07:44:00.000000Z"
+
+
+async def _bury(servers: Servers, source: str, query: str, reason: str, *, first_seen: str = AT) -> None:
+    body = json.dumps([{"v": 1, "kind": "callback", "source": source, "received_at": AT, "query": query}]).encode()
+    headers = {"reason": reason, "detail": "parameter e: is missing", "first_seen": first_seen}
+    async with servers.queue("callbacks.dead") as queue:
+        message = aio_pika.Message(body, headers=headers, message_id=f"{source}-{reason}-0123456789", delivery_mode=2)
+        await queue.channel.default_exchange.publish(message, queue.name)
+
+
+async def _callfold(servers: Servers, *arguments: str) -> tuple[int | None, str, str]:
+    return await run("dead-letters", *arguments, **servers.environment())
+
+
+async def _left(servers: Servers) -> int:
+    async with servers.queue("callbacks.dead") as queue:
+        return (await queue.declare()).message_count or 0
+
+
+async def test_letters_are_listed_by_filter_and_stay(servers: Servers) -> None:
+    await _bury(servers, "acme", "a=1", "invalid_callback", first_seen=utc_now())
+    await _bury(servers, "acme", "sectok=hunter2", "unknown_source")
+    await _bury(servers, "other", "a=3", "invalid_callback", first_seen="2020-01-01T00:00:00.000000Z")
+    for _ in range(21):  # oftener than a quorum queue delivers by default
+        code, out, _ = await _callfold(servers, "list", "--json", "--source", "acme")
+        assert code == 0
+        assert {json.loads(line)["reason"] for line in out.splitlines()} == {"invalid_callback", "unknown_source"}
+    code, out, _ = await _callfold(servers, "list", "--json", "--reason", "invalid_callback", "--since", "7d")
+    assert [json.loads(line)["sources"] for line in out.splitlines()] == [["acme"]]
+    code, out, _ = await _callfold(servers, "show", "acme-unknown")
+    assert (code, "hunter2" in out, "unknown_source" in out) == (0, False, True)
+    code, _, _ = await _callfold(servers, "show", "nothing")
+    assert code == 1
+
+    async def all_back() -> bool:
+        return await _left(servers) == 3
+
+    await eventually(all_back)
+
+
+async def test_a_redriven_letter_is_folded_and_gone_and_the_others_stay(servers: Servers) -> None:
+    for line in VENDOR_LINES:
+        await _bury(servers, "default", line, "invalid_callback")
+    await _bury(servers, "acme", "a=1", "unknown_source")
+    code, out, _ = await _callfold(servers, "redrive", "--source", "default", "--dry-run")
+    assert (code, out) == (0, "4 would be redriven\n")
+    assert await servers.take_all("callbacks.fold") == []
+    async with servers.subscribed("call.#") as events, servers.fleet() as fleet:
+        await fleet.start(fleet.add("worker", "worker", {}))
+        code, out, _ = await _callfold(servers, "redrive", "--source", "default")
+        assert (code, out) == (0, "4 redriven\n")
+        (event,) = await next_events(events, 1)
+        assert event.message_id == "default/513/1"
+    (left,) = await servers.take_all("callbacks.dead")
+    assert left.headers["reason"] == "unknown_source"
+
+
+async def test_a_drop_asks_first(servers: Servers) -> None:
+    await _bury(servers, "acme", "a=1", "unknown_source")
+    code, _, _ = await _callfold(servers, "drop", "--reason", "unknown_source")
+    assert (code, await _left(servers)) == (1, 1)
+    code, out, _ = await _callfold(servers, "drop", "acme", "--yes")
+    assert (code, out) == (0, "1 dropped\n")
+    assert await _left(servers) == 0
+
+
+async def test_a_message_the_broker_gave_up_tells_so(servers: Servers) -> None:
+    """A message that no worker survives is dead-lettered by the broker after 20 deliveries."""
+    async with servers.queue("callbacks.fold") as queue:
+        await queue.channel.default_exchange.publish(
+            aio_pika.Message(b"[]", message_id="poison-012345", delivery_mode=2), queue.name
+        )
+        given = 0
+        while (message := await queue.get(fail=False)) is not None or given <= 20:
+            if message is not None:
+                await message.nack(requeue=True)
+                given += 1
+
+    async def dead() -> bool:
+        return await _left(servers) == 1
+
+    await eventually(dead)
+    code, out, _ = await _callfold(servers, "list", "--json")
+    letter = json.loads(out)
+    assert (code, letter["id"], letter["reason"]) == (0, "poison-01234", "delivery_limit")
+    assert letter["first_seen"].startswith("20")
