@@ -232,6 +232,33 @@ def dead_letters_drop(
 
 
 @app.command()
+def show(
+    source: Annotated[str, typer.Argument(help="The source's name.", autocompletion=_source_names)],
+    call: Annotated[str, typer.Argument(help="RequestID, or call-<CallID> where there is none.")],
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Print one call, its facts, its raw timeline, and why it is in its state: `callfold show acme 513`."""
+    from console.show import show as run_show  # noqa: PLC0415
+
+    _run(run_show(_settings(), source, call, as_json=as_json))
+
+
+@app.command()
+def rebuild(
+    since: Annotated[str, typer.Option(help="Replay so long a time: 90s, 15m, 2h, 7d.")],
+    source: Source = None,
+    *,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count.")] = False,
+    publish: Annotated[bool, typer.Option("--publish", help="Let workers publish what is complete and never was.")] = False,
+) -> None:
+    """Replay the journal of callbacks into Redis after it was lost; stop the workers first. `callfold rebuild --since 2h`."""
+    from console.rebuild import rebuild as run_rebuild  # noqa: PLC0415
+
+    _run(run_rebuild(_settings(), since, source, dry_run=dry_run, publish=publish))
+
+
+@app.command()
 def doctor(*, as_json: AsJson = False) -> None:
     """Check the servers, the archive, the spool and the sources file; exit code 1 if something cannot work."""
     from console.doctor import doctor as run_doctor  # noqa: PLC0415

@@ -1,15 +1,17 @@
-"""Reading the journal of call events: the stream `calls.journal`, from now on or from some time ago."""
+"""Reading the journals: the streams `calls.journal` and `callbacks.journal`, from now on or from some time ago."""
 
 from __future__ import annotations
 
+import asyncio
 import re
+import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
-from shared.broker import BrokerAddress, Consumer, Delivery
-from shared.errors import ConfigError
+from shared.broker import BrokerAddress, Consumer, Delivery, Message, Publisher
+from shared.errors import CallfoldError, ConfigError
 from shared.facts import rfc3339
 from shared.process import background, instance_name
 from shared.settings import Settings
@@ -17,24 +19,65 @@ from shared.topology import CALLS_JOURNAL, topology
 
 Offset = datetime | Literal["first", "next"]
 _PREFETCH = 200
+_SILENCE_S = 30
+_BOOKMARK = "bookmark"
 _DURATION = re.compile(r"(\d+)([smhd])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
 @asynccontextmanager
-async def journal(settings: Settings, offset: Offset) -> AsyncIterator[AsyncIterator[Delivery]]:
-    """Open the journal; yields an endless iterator of deliveries. After a reconnect it starts at the offset again."""
+async def journal(settings: Settings, offset: Offset, *, stream: str = CALLS_JOURNAL) -> AsyncIterator[AsyncIterator[Delivery]]:
+    """Open a journal; yields an endless iterator of deliveries. After a reconnect it starts at the offset again."""
     address = BrokerAddress(settings.amqp_urls, topology(settings.recording_retry_seconds), instance_name("tail"))
-    consumer = Consumer(address, CALLS_JOURNAL, prefetch=_PREFETCH, arguments={"x-stream-offset": offset})
+    consumer = Consumer(address, stream, prefetch=_PREFETCH, arguments={"x-stream-offset": offset})
 
     async def deliveries() -> AsyncIterator[Delivery]:
         while True:
             delivery = await consumer.get()
-            yield delivery
+            if _BOOKMARK not in delivery.headers:
+                yield delivery
             await delivery.ack()  # on a stream an ack only grants credit for more
 
     async with background(consumer.run()):
         await consumer.wait_up()
+        yield deliveries()
+
+
+@asynccontextmanager
+async def journal_until_now(settings: Settings, since: datetime, *, stream: str) -> AsyncIterator[AsyncIterator[Delivery]]:
+    """Open a journal; yields an iterator of what it holds from some time ago up to this moment.
+
+    A stream does not tell where it ends: a bookmark, a message that only this stream gets, is the end.
+
+    Raises:
+        CallfoldError: RabbitMQ cannot be reached, or went while it was read.
+    """
+    mark = uuid.uuid4().hex
+    address = BrokerAddress(settings.amqp_urls, topology(settings.recording_retry_seconds), instance_name("journal"))
+    consumer = Consumer(address, stream, prefetch=_PREFETCH, arguments={"x-stream-offset": since})
+    publisher = Publisher(address, timeout_s=settings.publish_timeout_seconds)
+
+    async def deliveries() -> AsyncIterator[Delivery]:
+        while True:
+            try:
+                delivery = await asyncio.wait_for(consumer.get(), _SILENCE_S)
+            except TimeoutError:
+                raise CallfoldError(f"{stream} could not be read to its end: nothing came for {_SILENCE_S} s.") from None
+            await delivery.ack()
+            found = delivery.headers.get(_BOOKMARK)
+            if found == mark:
+                return
+            if found is None:
+                yield delivery
+
+    async with background(consumer.run(), publisher.run()):
+        try:
+            async with asyncio.timeout(_SILENCE_S):
+                await publisher.wait_up()
+                await consumer.wait_up()
+        except TimeoutError:
+            raise CallfoldError("RabbitMQ cannot be reached: see CALLFOLD_AMQP_URL, or run `callfold doctor`.") from None
+        await publisher.publish(Message("", stream, b"[]", mark, headers={_BOOKMARK: mark}))
         yield deliveries()
 
 

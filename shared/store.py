@@ -129,7 +129,7 @@ class Store:
         self._first_look_ms = round(first_look_s * 1000)
         self._retention = (retain_s, retain_s + _TOMBSTONE_S)
         self._merge, self._claim, self._mark = Script("merge"), Script("claim"), Script("mark")
-        self._schedule, self._lease = Script("schedule"), Script("lease")
+        self._schedule, self._lease, self._seal = Script("schedule"), Script("lease"), Script("seal")
 
     async def aclose(self) -> None:
         await self._redis.aclose()
@@ -190,6 +190,36 @@ class Store:
             return {}
 
         await self._by_partition(looks, schedule_partition, None)
+
+    async def seal(self, published: Mapping[CallKey, tuple[int, str]]) -> None:
+        """Note calls as published (revision, summary) whose publication Redis has forgotten; others stay as they are."""
+
+        async def seal_partition(number: int, keys: Sequence[CallKey], _: object) -> dict[CallKey, None]:
+            args: list[Argument] = [*self._retention]
+            for key in keys:
+                args += (str(key), *published[key])
+            await self._seal(self._redis, [_open(number), *_pairs(number, keys)], args)
+            return {}
+
+        await self._by_partition(published, seal_partition, None)
+
+    async def read(self, key: CallKey) -> Folded | None:
+        """Read a call as it is, without changing anything; None where Redis has no facts of it."""
+        number = partition(key)
+
+        async def ask() -> list[object]:
+            async with self._redis.pipeline(transaction=False) as pipe:
+                pipe.hgetall(_facts(number, key))
+                pipe.hmget(_publication(number, key), "revision", "state", "summary", "version")
+                pipe.zscore(_open(number), str(key))
+                return cast("list[object]", await pipe.execute())
+
+        facts, publication, look_at = cast("tuple[dict[bytes, bytes], list[bytes | None], float | None]", await _guarded(ask()))
+        if not facts:
+            return None
+        revision, state, summary, version = (_text(value or "") for value in publication)
+        told = {_text(name): _text(value) for name, value in facts.items()}
+        return Folded(told, int(revision or 0), State(state), summary, version, None if look_at is None else round(look_at))
 
     async def lease(self, *, lease_s: float, at_most: int) -> list[tuple[CallKey, int]]:
         """Take calls whose time has come, with the time it is in Redis (ms since 1970); they are due again after the lease."""

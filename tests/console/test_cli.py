@@ -38,7 +38,22 @@ async def run(*arguments: str, timeout_s: float = 60, **settings: str) -> tuple[
 
 @pytest.mark.parametrize(
     "command",
-    ["", "up", "demo", "ingress", "worker", "console", "simulate", "adapter-link", "tail", "doctor", "settings", "dead-letters"],
+    [
+        "",
+        "up",
+        "demo",
+        "ingress",
+        "worker",
+        "console",
+        "simulate",
+        "adapter-link",
+        "tail",
+        "doctor",
+        "settings",
+        "dead-letters",
+        "show",
+        "rebuild",
+    ],
 )
 async def test_every_command_has_help(command: str) -> None:
     code, out, _ = await run(*command.split(), "--help")
