@@ -78,6 +78,7 @@ class Fold:
 
     async def _fold(self, batch: _Batch, facts: Mapping[CallKey, list[Fact]]) -> list[CallKey]:
         """Merge, and do what follows; returns the calls to fold again, since Redis lost what it had told of them."""
+        crash_point("fold.taken")
         folded = await patiently(lambda: self._store.merge(facts))
         crash_point("fold.merged")
         consequences = self._consequences(batch, folded)

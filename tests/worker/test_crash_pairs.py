@@ -1,0 +1,117 @@
+"""Four workers, 5,000 calls, and a death at every point of the fold and its timers, and at every ordered pair of them."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+import signal
+import uuid
+from collections import defaultdict
+from collections.abc import Iterable
+from contextlib import suppress
+
+import aio_pika
+import orjson
+import pytest
+
+from console.fleet import Fleet, RoleDiedError
+from shared.clock import utc_now
+from shared.events import CallbackEvent, encode, join
+from shared.ids import SourceName
+from tests.support import Servers, eventually, lines_of
+from tests.worker.test_crash_and_outage import DOWNSTREAM, downstream
+
+POINTS = (
+    "fold.taken",
+    "fold.merged",
+    "fold.scheduled",
+    "fold.claimed",
+    "fold.published",
+    "fold.marked",
+    "fold.before_ack",
+    "timer.leased",
+    "timer.published",
+)
+CALLS = range(4_000_000, 4_005_000)
+GROUP = 25
+QUICK = {
+    "CALLFOLD_SETTLE_SECONDS": "1",
+    "CALLFOLD_LEG_GRACE_SECONDS": "4",
+    "CALLFOLD_MAX_CALL_SECONDS": "60",
+    "CALLFOLD_TIMER_LEASE_SECONDS": "1",
+    "CALLFOLD_TIMER_HOLD_OFF_SECONDS": "0",
+}
+
+
+def _is_lossy(request_id: int) -> bool:
+    return request_id % 4 == 0
+
+
+async def _load(servers: Servers, still_dying: asyncio.Event) -> None:
+    """Publish calls group by group, shuffled and doubled, evenly over the time the dying takes."""
+    rng = random.Random(513)  # noqa: S311 - a seed, no secret
+    async with servers.queue("callbacks.fold") as queue:
+        for first in range(CALLS.start, CALLS.stop, GROUP):
+            lines = [line for number in range(first, first + GROUP) for line in lines_of(number)[: 3 if _is_lossy(number) else 4]]
+            lines += rng.sample(lines, len(lines) // 3)
+            rng.shuffle(lines)
+            while lines:
+                size = rng.randint(1, 20)
+                body = join(encode(CallbackEvent(SourceName("default"), utc_now(), line)) for line in lines[:size])
+                message = aio_pika.Message(body, message_id=uuid.uuid4().hex, delivery_mode=2)
+                await queue.channel.default_exchange.publish(message, queue.name)
+                del lines[:size]
+            if still_dying.is_set():
+                await asyncio.sleep(1)
+
+
+async def _die(fleet: Fleet, name: str, points: Iterable[str]) -> None:
+    """Run a worker that dies at each point in turn, its heir at the next."""
+    for number, point in enumerate(points):
+        role = fleet.add(f"{name}-{number}", "worker", {"CALLFOLD_CRASH_AT": point})
+        with suppress(RoleDiedError):  # it may die before it was seen to be ready
+            await fleet.start(role)
+        assert role.process is not None
+        async with asyncio.timeout(60):
+            assert await role.process.wait() == -signal.SIGKILL, f"{point}: {role.tail()}"
+        fleet.roles.remove(role)
+
+
+@pytest.mark.timeout(900)
+async def test_deaths_at_every_point_and_ordered_pair_leave_each_call_one_id_and_body_a_revision(servers: Servers) -> None:
+    pairs = [point for pair in itertools.product(POINTS, repeat=2) for point in pair]
+    dying = asyncio.Event()
+    dying.set()
+    bodies: dict[str, set[bytes]] = defaultdict(set)
+
+    async def gathered() -> bool:
+        for message in await servers.take_all(DOWNSTREAM):
+            bodies[str(message.message_id)].add(message.body)
+        return {int(name.split("/")[1]) for name in bodies} == set(CALLS)
+
+    async with downstream(servers), servers.fleet(**QUICK) as fleet:
+        for number in range(2):
+            fleet.add(f"steady-{number}", "worker", {})
+        await fleet.start_all()
+        load = asyncio.create_task(_load(servers, dying))
+        half = len(pairs) // 2
+        await asyncio.gather(_die(fleet, "a", pairs[:half]), _die(fleet, "b", pairs[half:]))
+        dying.clear()
+        await load
+        await eventually(gathered, timeout_s=120)
+
+        async def right() -> bool:
+            await gathered()
+            last = {call: _last_record(bodies, call) for call in CALLS}
+            return all((last[call]["outcome"], last[call]["complete"]) == ("answered", not _is_lossy(call)) for call in CALLS)
+
+        await eventually(right, timeout_s=30)
+    assert all(len(told) == 1 for told in bodies.values())
+    assert await servers.take_all("callbacks.dead") == []
+
+
+def _last_record(bodies: dict[str, set[bytes]], call: int) -> dict[str, object]:
+    revision = max(number for number in range(1, 9) if f"default/{call}/{number}" in bodies)
+    data: dict[str, object] = orjson.loads(next(iter(bodies[f"default/{call}/{revision}"])))["data"]
+    return data
