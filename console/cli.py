@@ -15,7 +15,7 @@ from rich.console import Console
 
 from console import dead_letters as letters
 from console.dead_letters import Which
-from shared.adapter import make_link
+from shared.adapter import make_link, parse_link
 from shared.errors import CallfoldError, ConfigError
 from shared.ids import SourceName
 from shared.log import configure
@@ -155,10 +155,15 @@ def adapter_link(
     sources = _settings().load_sources()
     found = sources.get(SourceName(source))
     if found is None:
-        raise ConfigError(f"There is no source {source}; configured: {', '.join(sources)}.")
+        raise ConfigError(f"There is no source {source}; configured: {', '.join(sources)}. See CALLFOLD_SOURCES.")
     if not url.startswith(("http://", "https://")):
         raise ConfigError(f"{url!r} is not an http or https address.")
-    typer.echo(make_link(url, source, found.secret.get_secret_value() if found.secret else None))
+    link = make_link(url, source, found.secret.get_secret_value() if found.secret else None)
+    unknown = sorted(set(parse_link(link).meanings.items()) - set(found.adapter.meanings.items()))
+    if unknown:
+        names = ", ".join(name for name, _ in unknown)
+        typer.echo(f"The `adapter` of [sources.{source}] does not have {names}: put this link there too, or remove it.", err=True)
+    typer.echo(link)
 
 
 @app.command()

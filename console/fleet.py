@@ -39,6 +39,7 @@ class Role:
     metrics_port: int
     log_path: Path
     process: asyncio.subprocess.Process | None = field(default=None)
+    log_start: int = 0
 
     @property
     def pid(self) -> int:
@@ -47,7 +48,8 @@ class Role:
         return self.process.pid
 
     def tail(self) -> str:
-        return self.log_path.read_bytes()[-_LOG_TAIL_BYTES:].decode("utf-8", "replace").strip()
+        """The end of what the process wrote since it was started last."""
+        return self.log_path.read_bytes()[self.log_start :][-_LOG_TAIL_BYTES:].decode("utf-8", "replace").strip()
 
 
 class Fleet:
@@ -90,6 +92,7 @@ class Fleet:
             RoleDiedError: it ended, or was not ready in time; with the last lines of its log.
         """
         with role.log_path.open("ab") as log:
+            role.log_start = log.tell()
             role.process = await asyncio.create_subprocess_exec(
                 *tether(),
                 sys.executable,
@@ -135,7 +138,8 @@ class Fleet:
         except TimeoutError:
             process.kill()
             await process.wait()
-        if number != signal.SIGKILL and process.returncode != 0:
+        # One that had not come as far as to handle the signal died of it, with nothing begun.
+        if number != signal.SIGKILL and process.returncode not in {0, -number}:
             raise RoleDiedError(f"{role.name} did not stop in order, exit code {process.returncode}:\n{role.tail()}")
 
     async def first_death(self) -> None:

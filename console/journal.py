@@ -20,6 +20,7 @@ from shared.topology import CALLS_JOURNAL, topology
 Offset = datetime | Literal["first", "next"]
 _PREFETCH = 200
 _SILENCE_S = 30
+_CONNECT_S = 10
 _BOOKMARK = "bookmark"
 _DURATION = re.compile(r"(\d+)([smhd])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
@@ -39,7 +40,7 @@ async def journal(settings: Settings, offset: Offset, *, stream: str = CALLS_JOU
             await delivery.ack()  # on a stream an ack only grants credit for more
 
     async with background(consumer.run()):
-        await consumer.wait_up()
+        await _connected(consumer)
         yield deliveries()
 
 
@@ -71,14 +72,18 @@ async def journal_until_now(settings: Settings, since: datetime, *, stream: str)
                 yield delivery
 
     async with background(consumer.run(), publisher.run()):
-        try:
-            async with asyncio.timeout(_SILENCE_S):
-                await publisher.wait_up()
-                await consumer.wait_up()
-        except TimeoutError:
-            raise CallfoldError("RabbitMQ cannot be reached: see CALLFOLD_AMQP_URL, or run `callfold doctor`.") from None
+        await _connected(publisher, consumer)
         await publisher.publish(Message("", stream, b"[]", mark, headers={_BOOKMARK: mark}))
         yield deliveries()
+
+
+async def _connected(*links: Publisher | Consumer) -> None:
+    try:
+        async with asyncio.timeout(_CONNECT_S):
+            for link in links:
+                await link.wait_up()
+    except TimeoutError:
+        raise CallfoldError("RabbitMQ cannot be reached: see CALLFOLD_AMQP_URL, or run `callfold doctor`.") from None
 
 
 def ago(text: str) -> datetime:

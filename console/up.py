@@ -80,6 +80,8 @@ async def _until(stop: asyncio.Event, fleet: Fleet) -> None:
 def _write_environment(directory: Path, shared: Mapping[str, str]) -> Path:
     """Write the settings of this system as a shell script, so that `doctor`, `tail` and `simulate` find it."""
     path = directory / "env"
+    if sources := os.environ.get("CALLFOLD_SOURCES"):
+        shared = {**shared, "CALLFOLD_SOURCES": str(Path(sources).resolve())}
     path.touch(mode=0o600)
     path.write_text("".join(f"export {name}={shlex.quote(value)}\n" for name, value in shared.items()), "utf-8")
     return path

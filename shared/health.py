@@ -55,5 +55,7 @@ async def listen(runner: web.BaseRunner, host: str, port: int) -> int:
     try:
         await site.start()
     except OSError as error:
-        raise ConfigError(f"Cannot listen on {host}:{port}: {error.strerror or error}.") from error
+        raise ConfigError(
+            f"Cannot listen on {host}:{port}: {error.strerror or error}. Ports are settings: see CALLFOLD_*_PORT."
+        ) from error
     return int(runner.addresses[-1][1])

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
 from typing import NoReturn
 
@@ -23,7 +23,8 @@ EXIT_OK = 0
 EXIT_FAILURE = 1
 EXIT_CONFIG = 2
 
-_CLOSING_S = 5  # for connections to close, after what was in flight has had its time
+_CANCEL_AGAIN_S = 3  # longer than closing a connection takes
+_CLOSING_S = 10  # for connections to close, after what was in flight has had its time
 
 
 class BackgroundEndedError(CallfoldError):
@@ -80,11 +81,18 @@ async def background(*work: Coroutine[object, object, object]) -> AsyncIterator[
         try:
             yield
         finally:
-            for task in tasks:
-                task.cancel()
+            await _cancel(tasks)
 
 
-async def _endless(work: Coroutine[object, object, object]) -> None:
+async def _cancel(tasks: Iterable[asyncio.Task[object]]) -> None:
+    """Cancel tasks until they have ended: `wait_for`, which the libraries use, can swallow a cancellation on Python 3.11."""
+    while running := [task for task in tasks if not task.done()]:
+        for task in running:
+            task.cancel()
+        await asyncio.wait(running, timeout=_CANCEL_AGAIN_S)
+
+
+async def _endless(work: Coroutine[object, object, object]) -> object:
     """Run a task that must not end: neither return, nor swallow into a cancellation that nobody asked for."""
     try:
         await work

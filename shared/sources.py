@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
-from shared.adapter import SAMPLE_LINK, Adapter, parse_link
+from shared.adapter import Adapter, make_link, parse_link
 from shared.errors import ConfigError
 from shared.ids import SourceName
 
@@ -35,7 +35,7 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
     secret: SecretStr | None = None
-    adapter: str = SAMPLE_LINK
+    adapter: str | None = None  # every placeholder, under the names of `callfold adapter-link`
     dial_url: SecretStr | None = None
     recording_url: SecretStr | None = None
     recording_origin: Annotated[str, AfterValidator(origin)] | None = None
@@ -71,7 +71,7 @@ Sources = Mapping[SourceName, Source]
 
 
 def load_sources(path: Path | None) -> Sources:
-    """Read the sources file; without one there is the source `default` with the vendor's sample adapter and no secret.
+    """Read the sources file; without one there is the source `default`, without secret, with the vendor's parameter names.
 
     Raises:
         ConfigError: the file cannot be read, or a source in it cannot work; the sentence names the source and the key.
@@ -98,7 +98,7 @@ def _source(name: SourceName, table: object) -> Source:
         recording_origin = section.recording_origin
         if recording_origin is None and section.recording_url:
             recording_origin = origin(section.recording_url.get_secret_value())
-        adapter = parse_link(section.adapter)
+        adapter = parse_link(section.adapter or make_link("http://localhost", "any", None))
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"])

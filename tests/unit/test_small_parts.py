@@ -150,3 +150,21 @@ async def test_a_background_task_that_ends_takes_its_process_down() -> None:
             async with background(work()):
                 await asyncio.wait_for(asyncio.Event().wait(), 5)
         assert ended.group_contains(BackgroundEndedError)
+
+
+async def test_a_background_task_whose_cancellation_is_swallowed_is_cancelled_again() -> None:
+    swallowed: list[str] = []
+
+    async def deaf() -> None:
+        while True:
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                swallowed.append("once")
+                if len(swallowed) > 1:
+                    raise
+
+    async with asyncio.timeout(10):
+        async with background(deaf()):
+            await asyncio.sleep(0)
+    assert len(swallowed) == 2

@@ -67,6 +67,7 @@ async def test_a_process_stopped_at_any_moment_ends_in_order(servers: Servers, m
                 if module == "ingress":
                     assert set(await call_back(port, lines_of(number))) == {200}
                 await asyncio.sleep(moments.uniform(0, 0.5))
+            assert [role.process.returncode for role in fleet.roles if role.process] == [0]
 
 
 async def test_a_process_that_does_not_heed_its_cancellation_ends_itself_and_says_what_still_ran() -> None:
