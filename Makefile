@@ -3,7 +3,7 @@ SHELL := /bin/sh
 BIN := .venv/bin
 SERVERS := rabbitmq-server redis-server
 
-.PHONY: help demo test lint bench up setup lock clean
+.PHONY: help demo test lint mutants bench up setup lock clean
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z]+:.*## / { printf "%-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ lint: setup ## Format, rules, types, import layers
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache | grep -E 'KEPT|BROKEN|not allowed|^-' ; $(BIN)/lint-imports --no-cache >/dev/null
+
+mutants: setup ## Break the code on purpose, one patch at a time, and see the tests fail (about 15 minutes)
+	@$(BIN)/python -m tests.mutants.run
 
 bench: ## Measure ingress and the whole way against the obvious implementation and a bare handler
 	@sh deploy/setup.sh --dev $(SERVERS) wrk

@@ -1,0 +1,68 @@
+"""`make mutants`: break the code on purpose, one patch at a time, and see the tests that the patch names fail.
+
+Exit code 1 if a mutant survives. Names given as arguments limit it to these.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+PARTS = ("shared", "ingress", "worker", "console", "simulator", "tests", "deploy", "docs", "bench")
+_TIMEOUT_S = 600
+
+
+def apply(patch: Path, directory: Path) -> None:
+    """Copy the project and break it."""
+    for part in PARTS:
+        shutil.copytree(ROOT / part, directory / part, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", directory)
+    subprocess.run(["git", "apply", str(patch)], cwd=directory, check=True)
+
+
+def killers(patch: Path) -> list[str]:
+    """Read which tests a patch says will fail."""
+    found = re.search(r"^Killed by: (.+)$", patch.read_text("utf-8"), re.MULTILINE)
+    if not found:
+        raise SystemExit(f"{patch.name} does not say what kills it")
+    return found[1].split()
+
+
+def failure(patch: Path) -> str | None:
+    """Run the tests against a mutant; returns the first that failed, or None where it survived."""
+    with tempfile.TemporaryDirectory(prefix="mutant-") as directory:
+        apply(patch, Path(directory))
+        command = [sys.executable, "-m", "pytest", "-x", "-q", "--no-cov", "-p", "no:cacheprovider", *killers(patch)]
+        done = subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
+    failed = re.search(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
+    if done.returncode == 1 and failed:
+        return failed[1]
+    if done.returncode == 0:
+        return None
+    raise SystemExit(f"{patch.name}: the tests did not run:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+
+
+def main() -> int:
+    """Try every mutant and tell what killed it."""
+    patches = [patch for patch in sorted(HERE.glob("*.patch")) if not sys.argv[1:] or patch.stem in sys.argv[1:]]
+    survivors = 0
+    for patch in patches:
+        started = time.monotonic()
+        killer = failure(patch)
+        survivors += killer is None
+        told = f"killed by {killer}" if killer else "SURVIVED"
+        sys.stdout.write(f"{patch.stem:<32} {told}  ({time.monotonic() - started:.0f} s)\n")
+        sys.stdout.flush()
+    sys.stdout.write(f"{len(patches) - survivors} of {len(patches)} mutants killed\n")
+    return 1 if survivors else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
