@@ -82,17 +82,29 @@ def _callback_facts(callback: Callback, received_at: str) -> list[Fact]:
         facts.append((leg + GUID, callback.guid))
     if callback.recorded:
         facts.append((leg + RECORDED, "1"))
+    facts += _timestamps(leg, callback, received_at)
     for name, value in callback.extras.items():
         if name == Placeholder.RECORDING_URL:
             facts.append((f"{leg}{URL}{callback.event}", value))
-        elif name in _TIMESTAMPS:
-            at = java_time(value, received_at)
-            if at is None:
-                facts.append((f"{leg.removesuffix(':')}{NONSENSE}{name}", value))
-            else:
-                facts.append((leg + _TIMESTAMPS[name], at))
-        else:
+        elif name not in _TIMESTAMPS:
             facts.append((f"{leg}{FIELD}{callback.event}.{name}", value))
+    return facts
+
+
+def _timestamps(leg: str, callback: Callback, received_at: str) -> list[Fact]:
+    """Read the adapter's own timestamps; what cannot be true is kept apart: zero, the far future, an end before its start."""
+    facts: list[Fact] = []
+    earlier = ""
+    for name, what in _TIMESTAMPS.items():
+        value = callback.extras.get(name)
+        if value is None:
+            continue
+        at = java_time(value, received_at)
+        if at is None or at < earlier:
+            facts.append((f"{leg.removesuffix(':')}{NONSENSE}{name}", value))
+        else:
+            earlier = at
+            facts.append((leg + what, at))
     return facts
 
 

@@ -11,7 +11,7 @@ import pytest
 from shared.adapter import SAMPLE_LINK, parse_link
 from shared.call import Call, CloseReason, Outcome, Policy, Status, derive
 from shared.events import CallbackEvent
-from shared.facts import CLOCK, facts_of, java_time, rfc3339
+from shared.facts import CLOCK, NONSENSE, facts_of, java_time, rfc3339
 from shared.ids import CallKey, CallRef, SourceName
 from shared.leg import LegState
 from shared.records import amends, had_recordings, recording_jobs, summary
@@ -215,3 +215,17 @@ def test_only_recordings_that_were_not_had_are_jobs_of_an_amendment() -> None:
     assert [(job.leg, job.fetch) for job in jobs] == [("dialed", False)]
     jobs = recording_jobs(one, {}, ["agent", "dialed"], had_recordings(summary(call)))
     assert [(job.leg, job.fetch) for job in jobs] == [("agent", True), ("dialed", False)]
+
+
+def test_timestamps_that_cannot_be_true_are_kept_apart_and_the_others_count() -> None:
+    adapter = parse_link(SAMPLE_LINK + "&s={{StartTimestampUTC}}&p={{PickupTimestampUTC}}&e={{EndTimestampUTC}}")
+    query = "CallType=API&CallID=1&Event=hangup&RequestID=513&s=1795419840000&p=0&e=99999999999999"
+    told = dict(facts_of(CallbackEvent(KEY.source, at(0), query), adapter)[1])
+    assert sorted(name for name in told if NONSENSE in name) == [
+        "leg:API:1:nonsense.EndTimestampUTC",
+        "leg:API:1:nonsense.PickupTimestampUTC",
+    ]
+    assert [name for name in told if ":at." in name] == ["leg:API:1:at.start"]
+    query = "CallType=API&CallID=1&Event=hangup&RequestID=513&s=1795419840000&e=1795419830000"
+    told = dict(facts_of(CallbackEvent(KEY.source, at(0), query), adapter)[1])
+    assert [name for name in told if NONSENSE in name] == ["leg:API:1:nonsense.EndTimestampUTC"], "it ended before it started"

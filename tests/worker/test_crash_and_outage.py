@@ -232,3 +232,29 @@ async def test_a_claim_that_redis_lost_is_made_anew(servers: Servers) -> None:
         await eventually(lambda: _all_published(servers, {513}, seen))
     assert len(seen["default/513/1"]) == 1
     await store.aclose()
+
+
+async def test_a_call_that_cannot_be_folded_is_a_dead_letter_and_holds_up_no_other(servers: Servers) -> None:
+    """Facts that a later release wrote, say: what an older one cannot read must not stop it."""
+    key = CallKey(SourceName("default"), CallRef("514"))
+    store = Store(servers.stack.redis_url)
+    await store.merge({key: [("leg:Fax:1:pickup", "2026-11-23T07:44:00.000000Z")]})
+    lines = [*VENDOR_LINES, lines_of(514)[0].replace("5140000878", "1")]
+    body = join(encode(CallbackEvent(key.source, "2026-11-23T07:44:00.000000Z", line)) for line in lines)
+    async with downstream(servers), servers.fleet() as fleet:
+        await fleet.start(fleet.add("worker", "worker", {}))
+        async with servers.queue("callbacks.fold") as queue:
+            await queue.channel.default_exchange.publish(aio_pika.Message(body), queue.name)
+        seen: dict[str, set[bytes]] = {}
+        await eventually(lambda: _all_published(servers, {513}, seen))
+        letters: list[aio_pika.abc.AbstractIncomingMessage] = []
+
+        async def dead() -> bool:
+            letters.extend(await servers.take_all("callbacks.dead"))
+            return bool(letters)
+
+        await eventually(dead)
+    (letter,) = letters
+    assert letter.headers["reason"] == "fold_failed"
+    assert "RequestID=514" in orjson.loads(letter.body)[0]["query"]
+    await store.aclose()
