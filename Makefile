@@ -3,13 +3,13 @@ SHELL := /bin/sh
 BIN := .venv/bin
 SERVERS := rabbitmq-server redis-server
 
-.PHONY: help demo test lint mutants bench up setup lock clean
+.PHONY: help demo test lint mutants bench screenshots up setup lock clean
 
 help: ## List the targets
-	@awk -F':.*## ' '/^[a-z]+:.*## / { printf "%-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## Install what a machine needs: servers, virtual environment
-	@sh deploy/setup.sh --dev $(SERVERS) haproxy
+	@sh deploy/setup.sh --dev $(SERVERS) haproxy postgres=postgresql chromium
 
 demo: ## Run 200 simulated calls through the whole system and compare each with the truth
 	@sh deploy/setup.sh --runtime $(SERVERS)
@@ -21,7 +21,7 @@ up: ## Start everything on this machine until Ctrl-C
 
 test: setup lint ## Lint, type-check and test everything on real servers, with branch coverage
 	@rm -f .coverage .coverage.*
-	@$(BIN)/coverage run -m pytest
+	@$(BIN)/coverage run -m pytest -n 2 --dist loadfile
 	@$(BIN)/coverage combine -q
 	@$(BIN)/coverage report
 
@@ -37,6 +37,9 @@ mutants: setup ## Break the code on purpose, one patch at a time, and see the te
 bench: ## Measure ingress and the whole way against the obvious implementation and a bare handler
 	@sh deploy/setup.sh --dev $(SERVERS) wrk
 	@$(BIN)/python bench/run.py
+
+screenshots: setup ## Take the pictures of docs/images anew
+	@SCREENSHOTS=docs/images $(BIN)/python -m pytest -q tests/browser -k main_views
 
 lock: ## Pin the dependencies of pyproject.toml anew, with hashes (needs pip-tools)
 	pip-compile -q --generate-hashes --strip-extras --allow-unsafe --no-header --no-emit-index-url --no-emit-find-links --no-emit-trusted-host -o deploy/requirements.txt pyproject.toml

@@ -6,23 +6,23 @@ import asyncio
 import sys
 from contextlib import aclosing
 
-from shared.broker import BrokerAddress, Consumer, Publisher
-from shared.process import background, instance_name, run_process
+from shared.broker import Consumer, Publisher
+from shared.process import background, broker_address, run_process
 from shared.settings import Settings
 from shared.store import Store
-from shared.topology import CALLBACKS_FOLD, topology
+from shared.topology import CALLBACKS_FOLD
 from worker.fold import Fold
 from worker.service import FOLD_PREFETCH, FOLDS_AT_A_TIME
 
 
 async def serve(settings: Settings, stop: asyncio.Event) -> None:
-    name = instance_name("bench")
-    address = BrokerAddress(settings.amqp_urls, topology(settings.recording_retry_seconds), name)
+    address = broker_address(settings, "bench")
     publisher = Publisher(address, timeout_s=settings.publish_timeout_seconds)
     raw = Consumer(address, CALLBACKS_FOLD, prefetch=FOLD_PREFETCH)
     async with aclosing(Store(settings.redis_url.get_secret_value())) as store:
         sources = settings.load_sources()
-        folds = [Fold(publisher, store, sources, settings.policy, holder=f"{name}/{number}") for number in range(FOLDS_AT_A_TIME)]
+        holders = [f"{address.name}/{number}" for number in range(FOLDS_AT_A_TIME)]
+        folds = [Fold(publisher, store, sources, settings.policy, holder=holder) for holder in holders]
         async with background(publisher.run(), raw.run()), background(*(fold.run(raw) for fold in folds)):
             await stop.wait()
 

@@ -62,6 +62,7 @@ class Bench:
             "CALLFOLD_INGRESS_PORT": str(port),
             "CALLFOLD_METRICS_PORT": str(private),
             "CALLFOLD_SPOOL_DIR": str(self.directory / "spool"),
+            "CALLFOLD_RECORDING_DIR": str(self.directory / "downloads"),
             "CALLFOLD_ARCHIVE_URL": (self.directory / "archive").as_uri(),
             "CALLFOLD_DRAIN_SECONDS": "0",
             "CALLFOLD_LOG_LEVEL": "error",

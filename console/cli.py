@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
 import orjson
 import typer
-import uvloop
 from rich.console import Console
 
-from console import dead_letters as letters
-from console.dead_letters import Which
+from console.cli_calls import add_to as add_calls_to
+from console.cli_dead_letters import dead_letters
+from console.cli_recordings import recordings
+from console.command import AsJson, DryRun, Source, SourceArgument, read_settings, run, wanted_sources
 from shared.adapter import make_link, parse_link
 from shared.errors import CallfoldError, ConfigError
 from shared.ids import SourceName
@@ -32,7 +34,26 @@ app = typer.Typer(
 )
 
 Directory = Annotated[Path, typer.Option(help="Where data, logs and sockets of the private servers lie.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
+
+app.add_typer(dead_letters, name="dead-letters")
+app.add_typer(recordings, name="recordings")
+add_calls_to(app)
+
+
+def _tell_version(wanted: bool) -> None:  # noqa: FBT001 - the shape of an option's callback
+    if wanted:
+        typer.echo(f"callfold {version('callfold')}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    *,
+    _version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", callback=_tell_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Take the options that come before a command."""
 
 
 def main() -> None:
@@ -45,21 +66,6 @@ def main() -> None:
     if failures:
         sys.stderr.write(f"callfold: {failures[0]}\n")
         sys.exit(EXIT_CONFIG if isinstance(failures[0], ConfigError) else EXIT_FAILURE)
-
-
-def _run(work: Coroutine[object, object, int | None]) -> None:
-    """Run a command's coroutine; Ctrl-C is the ordinary way to end one that watches."""
-    try:
-        code = uvloop.run(work)
-    except KeyboardInterrupt:
-        code = None
-    raise typer.Exit(code or 0)
-
-
-def _settings(*, quiet: bool = True) -> Settings:
-    settings = load_settings()
-    configure(settings.log_format, "error" if quiet else settings.log_level, process="cli")
-    return settings
 
 
 @app.command()
@@ -86,6 +92,14 @@ def console() -> None:
     _service("console", serve)
 
 
+@app.command()
+def history() -> None:
+    """Run the process that writes every call, recording event and audit line into a database: CALLFOLD_HISTORY_URL."""
+    from console.history.service import serve  # noqa: PLC0415
+
+    _service("history", serve)
+
+
 def _service(name: str, serve: Callable[[Settings, asyncio.Event], Awaitable[None]]) -> None:
     raise typer.Exit(run_process(name, serve))
 
@@ -96,13 +110,13 @@ def up(
     ingress_processes: Annotated[int, typer.Option("--ingress", min=1, max=32, help="Ingress processes.")] = 1,
     worker_processes: Annotated[int, typer.Option("--worker", min=1, max=32, help="Worker processes.")] = 1,
 ) -> None:
-    """Start everything on this machine: private RabbitMQ and Redis, ingress, worker, console. Ctrl-C stops it all.
+    """Start everything on this machine: private RabbitMQ and Redis, ingress, worker, console, history. Ctrl-C stops it all.
 
     With CALLFOLD_AMQP_URL or CALLFOLD_REDIS_URL set, that server is used instead of a private one.
     """
     from console.up import up as run_up  # noqa: PLC0415
 
-    _run(run_up(_settings(quiet=False), directory, ingress_processes, worker_processes))
+    run(run_up(read_settings(quiet=False), directory, ingress_processes, worker_processes))
 
 
 @app.command()
@@ -116,12 +130,14 @@ def demo(
 
     load_settings()  # refuses unknown settings before anything starts
     configure("auto", "error", process="demo")
-    _run(run_demo(directory, calls=calls, seed=seed, console=Console()))
+    run(run_demo(directory, calls=calls, seed=seed, console=Console()))
 
 
 @app.command()
 def simulate(  # noqa: PLR0917 - each is an option of the command line, given by name
-    ingress_url: Annotated[str, typer.Option("--ingress", help="Where callbacks go.")] = "http://127.0.0.1:8080",
+    ingress_url: Annotated[
+        str | None, typer.Option("--ingress", help="Where callbacks go. Default: the ingress of the settings on this machine.")
+    ] = None,
     source: Annotated[str, typer.Option(help="The source whose adapter link is used.")] = "default",
     calls: Annotated[int, typer.Option(min=1, help="Calls to simulate.")] = 20,
     rate: Annotated[float, typer.Option(min=0.1, help="Calls started per second.")] = 5,
@@ -132,30 +148,21 @@ def simulate(  # noqa: PLR0917 - each is an option of the command line, given by
     as_json: AsJson = False,
 ) -> None:
     """Be a FocalScope: dial calls against a running ingress, and serve their recordings until all were published."""
-    from console.simulate import Load  # noqa: PLC0415
+    from console.simulate import Load, local_ingress  # noqa: PLC0415
     from console.simulate import simulate as run_simulate  # noqa: PLC0415
 
-    load = Load(ingress_url, SourceName(source), calls, rate, port, seed, faults)
-    _run(run_simulate(_settings(), load, as_json=as_json))
-
-
-def _source_names() -> list[str]:
-    try:
-        return [str(name) for name in load_settings().load_sources()]
-    except CallfoldError:
-        return []  # completion has no way to tell an error; the command itself will
+    settings = read_settings()
+    load = Load(ingress_url or local_ingress(settings), SourceName(source), calls, rate, port, seed, faults)
+    run(run_simulate(settings, load, as_json=as_json))
 
 
 @app.command("adapter-link")
 def adapter_link(
-    source: Annotated[str, typer.Argument(help="The source's name.", autocompletion=_source_names)],
+    source: SourceArgument,
     url: Annotated[str, typer.Option(help="Public address of ingress, e.g. https://hooks.example.com.")],
 ) -> None:
     """Print the link to paste into FocalScope: every placeholder, and the source's secret."""
-    sources = _settings().load_sources()
-    found = sources.get(SourceName(source))
-    if found is None:
-        raise ConfigError(f"There is no source {source}; configured: {', '.join(sources)}. See CALLFOLD_SOURCES.")
+    found = wanted_sources(read_settings(), source)[SourceName(source)]
     if not url.startswith(("http://", "https://")):
         raise ConfigError(f"{url!r} is not an http or https address.")
     link = make_link(url, source, found.secret.get_secret_value() if found.secret else None)
@@ -177,76 +184,7 @@ def tail(
     """Follow the published events, e.g. `callfold tail 'call.completed.#' --since 1h --json`."""
     from console.tail import tail as run_tail  # noqa: PLC0415
 
-    _run(run_tail(_settings(), pattern, since, limit, as_json=as_json))
-
-
-dead_letters = typer.Typer(help="What could not be understood or done: see it, put it back, or drop it.", no_args_is_help=True)
-app.add_typer(dead_letters, name="dead-letters")
-
-Queue = Annotated[Which, typer.Option("--queue", help="Whose dead letters.")]
-Ids = Annotated[list[str] | None, typer.Argument(help="Ids, or how they begin; none: all that the options leave.")]
-Reason = Annotated[str | None, typer.Option(help="Only those with this reason.")]
-Source = Annotated[str | None, typer.Option(help="Only those of this source.", autocompletion=_source_names)]
-Since = Annotated[str | None, typer.Option(help="Only those first seen so long ago or later: 90s, 15m, 2h, 7d.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Only tell how many it would be.")]
-
-
-@dead_letters.command("list")
-def dead_letters_list(
-    queue: Queue = Which.CALLBACKS, reason: Reason = None, source: Source = None, since: Since = None, *, as_json: AsJson = False
-) -> None:
-    """List dead letters, e.g. `callfold dead-letters list --reason invalid_callback --since 2h`."""
-    _run(letters.show(_settings(), queue, letters.Filter((), reason, source, since), as_json=as_json, with_body=False))
-
-
-@dead_letters.command("show")
-def dead_letters_show(ids: Ids, queue: Queue = Which.CALLBACKS, *, as_json: AsJson = False) -> None:
-    """Print dead letters with what they hold, e.g. `callfold dead-letters show 3f9a`."""
-    _run(letters.show(_settings(), queue, letters.Filter(tuple(ids or ())), as_json=as_json, with_body=True))
-
-
-@dead_letters.command("redrive")
-def dead_letters_redrive(
-    ids: Ids = None,
-    queue: Queue = Which.CALLBACKS,
-    reason: Reason = None,
-    source: Source = None,
-    since: Since = None,
-    *,
-    dry_run: DryRun = False,
-) -> None:
-    """Put dead letters back, e.g. after a corrected adapter link: `callfold dead-letters redrive --source acme --dry-run`."""
-    _run(letters.redrive(_settings(), queue, letters.Filter(tuple(ids or ()), reason, source, since), dry_run=dry_run))
-
-
-@dead_letters.command("drop")
-def dead_letters_drop(
-    ids: Ids = None,
-    queue: Queue = Which.CALLBACKS,
-    reason: Reason = None,
-    source: Source = None,
-    since: Since = None,
-    *,
-    dry_run: DryRun = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
-) -> None:
-    """Remove dead letters for good, e.g. `callfold dead-letters drop 3f9a --yes`."""
-    if not dry_run and not yes:
-        typer.confirm("They exist nowhere else. Drop them?", abort=True)
-    _run(letters.drop(_settings(), queue, letters.Filter(tuple(ids or ()), reason, source, since), dry_run=dry_run))
-
-
-@app.command()
-def show(
-    source: Annotated[str, typer.Argument(help="The source's name.", autocompletion=_source_names)],
-    call: Annotated[str, typer.Argument(help="RequestID, or call-<CallID> where there is none.")],
-    *,
-    as_json: AsJson = False,
-) -> None:
-    """Print one call, its facts, its raw timeline, and why it is in its state: `callfold show acme 513`."""
-    from console.show import show as run_show  # noqa: PLC0415
-
-    _run(run_show(_settings(), source, call, as_json=as_json))
+    run(run_tail(read_settings(), pattern, since, limit, as_json=as_json))
 
 
 @app.command()
@@ -254,21 +192,61 @@ def rebuild(
     since: Annotated[str, typer.Option(help="Replay so long a time: 90s, 15m, 2h, 7d.")],
     source: Source = None,
     *,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count.")] = False,
+    dry_run: DryRun = False,
     publish: Annotated[bool, typer.Option("--publish", help="Let workers publish what is complete and never was.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Even while workers run.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Replay the journal of callbacks into Redis after it was lost; stop the workers first. `callfold rebuild --since 2h`."""
+    from console.rebuild import Mode  # noqa: PLC0415
     from console.rebuild import rebuild as run_rebuild  # noqa: PLC0415
 
-    _run(run_rebuild(_settings(), since, source, dry_run=dry_run, publish=publish))
+    run(run_rebuild(read_settings(), since, source, Mode(dry_run, publish, force, as_json)))
+
+
+@app.command()
+def retention(
+    older_than: Annotated[str, typer.Option(help="Age from which recordings are deleted: 365d.")],
+    source: Source = None,
+    *,
+    with_records: Annotated[bool, typer.Option("--with-records", help="Delete the call records in the sidecars too.")] = False,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """Delete old recordings; what is held stays: `callfold retention --older-than 365d --source acme --dry-run`."""
+    from console.retention import Wanted, retain  # noqa: PLC0415
+
+    run(retain(read_settings(), Wanted(older_than, source, with_records, dry_run), as_json=as_json))
+
+
+@app.command()
+def hold(
+    source: SourceArgument,
+    call: Annotated[
+        str | None, typer.Argument(help="RequestID, call-<CallID>, or the GUID of one of its recordings; none: list.")
+    ] = None,
+    reason: Annotated[str, typer.Option(help="Why, for those who come later.")] = "",
+    *,
+    release: Annotated[bool, typer.Option("--release", help="Release it instead.")] = False,
+    ahead: Annotated[bool, typer.Option("--ahead", help="Hold a call that nothing is known of yet.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Keep a call's recordings from retention, or list what is held: `callfold hold acme 513 --reason "case 2026-17"`."""
+    from console.holds import Wanted, list_holds  # noqa: PLC0415
+    from console.holds import hold as run_hold  # noqa: PLC0415
+
+    if call is None:
+        run(list_holds(read_settings(), source, as_json=as_json))
+    else:
+        run(run_hold(read_settings(), Wanted(source, call, reason, release, ahead), as_json=as_json))
 
 
 @app.command()
 def doctor(*, as_json: AsJson = False) -> None:
-    """Check the servers, the archive, the spool and the sources file; exit code 1 if something cannot work."""
+    """Check the servers, the archive, the local directories and the sources file; exit code 1 if something cannot work."""
     from console.doctor import doctor as run_doctor  # noqa: PLC0415
 
-    _run(run_doctor(_settings(), as_json=as_json))
+    run(run_doctor(read_settings(), as_json=as_json))
 
 
 @app.command()

@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import cast
 
 import orjson
 
-from console.journal import ago
+from console.audit import Action, Audit
+from console.command import cli_user
+from console.journal import ago, connected
 from shared.adapter import mask_credentials
-from shared.broker import BrokerAddress, Delivery, Message, Publisher
-from shared.errors import CallfoldError
+from shared.archive import Archive, ArchiveUnavailableError
+from shared.broker import Delivery, HeaderValue, Message, Publisher
 from shared.facts import rfc3339
 from shared.getter import Getter
-from shared.process import background, instance_name
+from shared.process import background, broker_address
+from shared.records import RecordingJob
 from shared.settings import Settings
-from shared.topology import CALLBACKS, CALLBACKS_DEAD, RECORDINGS, RECORDINGS_DEAD, topology
+from shared.topology import CALLBACKS, CALLBACKS_DEAD, RECORDINGS, RECORDINGS_DEAD
 
+# Of a call that is over and forgotten. Put back once its publication is forgotten too, it would make a new call of its id.
+EXPIRED_CALL = "expired_call"
 _ID_CHARACTERS = 12
-_CONNECT_S = 15
+# What dies while we look is for the next look; clocks differ.
+_AHEAD = timedelta(minutes=1)
 _PROGRESS_EVERY = 500
 
 
@@ -48,6 +53,7 @@ class Filter:
     reason: str | None = None
     source: str | None = None
     since: str | None = None
+    is_redrive: bool = False
 
     def matcher(self) -> Callable[[Letter], bool]:
         earliest = rfc3339(ago(self.since)) if self.since else None
@@ -58,6 +64,7 @@ class Filter:
                 and self.reason in (None, letter.reason)
                 and (self.source is None or self.source in letter.sources)
                 and (earliest is None or letter.first_seen >= earliest)
+                and not (self.is_redrive and letter.reason == EXPIRED_CALL)
             )
 
         return matches
@@ -81,7 +88,8 @@ class Letter:
         except orjson.JSONDecodeError:
             return set()
         elements = body if isinstance(body, list) else [body]
-        return {str(element["source"]) for element in elements if isinstance(element, dict) and "source" in element}
+        named = (element.get("source") for element in elements if isinstance(element, dict))
+        return {source for source in named if isinstance(source, str)}
 
     def told(self, *, with_body: bool = False) -> dict[str, object]:
         """Describe it for a person or a program; credentials are masked."""
@@ -93,9 +101,6 @@ class Letter:
             "sources": sorted(self.sources),
         }
         return told | {"body": mask_credentials(self.delivery.body.decode("utf-8", "replace"))} if with_body else told
-
-
-_Act = Callable[[Letter, Publisher], Awaitable[None]]
 
 
 async def show(settings: Settings, which: Which, wanted: Filter, *, as_json: bool, with_body: bool) -> int:
@@ -112,61 +117,111 @@ async def show(settings: Settings, which: Which, wanted: Filter, *, as_json: boo
     return 1 if wanted.ids and not found else 0
 
 
-async def redrive(settings: Settings, which: Which, wanted: Filter, *, dry_run: bool) -> int:
-    """Put letters back where they came from; each is removed only once the broker has confirmed it there."""
-    exchange, routing_key = (CALLBACKS, "") if which is Which.CALLBACKS else (RECORDINGS, RECORDINGS)
-
-    async def put_back(letter: Letter, publisher: Publisher) -> None:
-        await publisher.publish(Message(exchange, routing_key, letter.delivery.body, uuid.uuid4().hex))
-
-    return await _settle(settings, which, wanted, "redriven", None if dry_run else put_back)
-
-
-async def drop(settings: Settings, which: Which, wanted: Filter, *, dry_run: bool) -> int:
-    """Remove letters for good."""
-
-    async def nothing(_letter: Letter, _publisher: Publisher) -> None:
-        return
-
-    return await _settle(settings, which, wanted, "dropped", None if dry_run else nothing)
-
-
-async def _settle(settings: Settings, which: Which, wanted: Filter, done: str, act: _Act | None) -> int:
-    matches, settled = wanted.matcher(), 0
-    async with _opened(settings, which) as (letters, publisher):
+async def find(settings: Settings, which: Which, wanted: Filter, at_most: int) -> tuple[list[dict[str, object]], int]:
+    """Describe the first letters that match, with what they hold; and count all that match."""
+    matches, found, told = wanted.matcher(), 0, []
+    async with _opened(settings, which) as (letters, _):
         async for letter in letters:
-            if not matches(letter):
-                continue
-            if act is not None:
-                await act(letter, publisher)
-                await letter.delivery.ack()
-            settled += 1
-            if settled % _PROGRESS_EVERY == 0:
-                sys.stderr.write(f"{settled} {done}\n")
-    sys.stdout.write(f"{settled} {'would be ' if act is None else ''}{done}\n")
+            if matches(letter):
+                found += 1
+                if found <= at_most:
+                    told.append(letter.told(with_body=True))
+    return told, found
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What is to be done with letters - REDRIVE puts them back, DROP keeps nothing of them - and who wants it."""
+
+    action: Action
+    who: str
+
+
+async def redrive(settings: Settings, which: Which, wanted: Filter, *, dry_run: bool, as_json: bool) -> int:
+    """Put letters back where they came from, with progress and a count; returns the exit code."""
+    order = None if dry_run else Order(Action.REDRIVE, cli_user())
+    settled = await settle(settings, which, replace(wanted, is_redrive=True), order, progress=_progress("redriven"))
+    return _tell(wanted, settled, "redriven", dry_run=dry_run, as_json=as_json)
+
+
+async def _round(archive: Archive, letter: Letter) -> int:
+    """Tell which round of a recording came to an end last: a letter can be older than that."""
+    try:
+        job = RecordingJob.decode(letter.delivery.body)
+        sidecar, _ = await archive.sidecar_of(job)
+    except (ValueError, ArchiveUnavailableError):  # the worker will tell
+        return 0
+    return sidecar.asked[1] if sidecar and sidecar.asked[0] >= job.revision else 0
+
+
+async def drop(settings: Settings, which: Which, wanted: Filter, *, dry_run: bool, as_json: bool) -> int:
+    """Remove letters for good, with progress and a count; returns the exit code."""
+    order = None if dry_run else Order(Action.DROP, cli_user())
+    settled = await settle(settings, which, wanted, order, progress=_progress("dropped"))
+    return _tell(wanted, settled, "dropped", dry_run=dry_run, as_json=as_json)
+
+
+def _progress(done: str) -> Callable[[int], None]:
+    def tell(settled: int) -> None:
+        if settled % _PROGRESS_EVERY == 0:
+            sys.stderr.write(f"{settled} {done}\n")
+
+    return tell
+
+
+async def settle(
+    settings: Settings, which: Which, wanted: Filter, order: Order | None, *, progress: Callable[[int], None] | None = None
+) -> int:
+    """Settle the letters that match, each removed after it is done; returns how many. Without an order they are only counted."""
+    matches, settled = wanted.matcher(), 0
+    archive = Archive(settings.archive_url)
+    async with _opened(settings, which) as (letters, publisher):
+        try:
+            # All first: what is put back may come back as a new letter at once.
+            for letter in [letter async for letter in letters if matches(letter)]:
+                if order is not None:
+                    if order.action is Action.REDRIVE:
+                        await publisher.publish(await _put_back(which, letter, archive))
+                    await letter.delivery.ack()
+                settled += 1
+                if progress is not None:
+                    progress(settled)
+        finally:
+            if order is not None and settled:
+                told = {"queue": which, "ids": list(wanted.ids), "reason": wanted.reason, "since": wanted.since}
+                await Audit(publisher).tell(order.action, order.who, source=wanted.source, letters=settled, wanted=told)
+    return settled
+
+
+async def _put_back(which: Which, letter: Letter, archive: Archive) -> Message:
+    """Write the message that puts a letter back where it came from."""
+    exchange, routing_key = (CALLBACKS, "") if which is Which.CALLBACKS else (RECORDINGS, RECORDINGS)
+    headers: dict[str, HeaderValue] = {}
+    if which is Which.RECORDINGS:  # a new round: its end is told anew
+        headers["round"] = max(int(str(letter.delivery.headers.get("round", 1))), await _round(archive, letter)) + 1
+    return Message(exchange, routing_key, letter.delivery.body, uuid.uuid4().hex, headers=headers)
+
+
+def _tell(wanted: Filter, settled: int, done: str, *, dry_run: bool, as_json: bool) -> int:
+    """Print how many it was; returns the exit code: 1 where ids were given and none was found."""
+    text = f"{settled} {'would be ' if dry_run else ''}{done}"
+    sys.stdout.write((orjson.dumps({done: settled, "dry_run": dry_run}).decode() if as_json else text) + "\n")
     return 1 if wanted.ids and not settled else 0
 
 
 @asynccontextmanager
 async def _opened(settings: Settings, which: Which) -> AsyncIterator[tuple[AsyncIterator[Letter], Publisher]]:
-    address = BrokerAddress(settings.amqp_urls, topology(settings.recording_retry_seconds), instance_name("dead-letters"))
+    address = broker_address(settings, "dead-letters")
     getter, publisher = Getter(address, which.queue), Publisher(address, timeout_s=settings.publish_timeout_seconds)
 
     async def letters() -> AsyncIterator[Letter]:
-        # Those that are there now: what dies while we look is for the next look.
-        for _ in range(await getter.count()):
-            delivery = await getter.get()
-            if delivery is None:
-                return
-            yield _letter(delivery)
+        # Until there is none: the broker's counts can be some seconds old.
+        end = rfc3339(datetime.now(UTC) + _AHEAD)
+        while (delivery := await getter.get()) is not None and (letter := _letter(delivery)).first_seen < end:
+            yield letter
 
     async with background(getter.run(), publisher.run()):
-        try:
-            async with asyncio.timeout(_CONNECT_S):
-                await getter.wait_up()
-                await publisher.wait_up()
-        except TimeoutError:
-            raise CallfoldError("RabbitMQ cannot be reached: see CALLFOLD_AMQP_URL, or run `callfold doctor`.") from None
+        await connected(getter, publisher)
         yield letters(), publisher
 
 

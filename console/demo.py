@@ -89,7 +89,7 @@ async def _run(pbx: FocalScope, calls: int, ingress_url: str, console: Console) 
         await _replay_vendor_lines(pbx, ingress_url)
         with suppress(TimeoutError):
             async with asyncio.timeout(_FINISH_TIMEOUT_S):
-                while differences(pbx.truths, _ours(events), pbx.fingerprint) or not _vendor_event(events):
+                while differences(pbx.truths, _ours(events), pbx.recordings.fingerprint) or not _vendor_event(events):
                     await progress.changed.wait()
                     progress.changed.clear()
         collecting.cancel()
@@ -98,10 +98,8 @@ async def _run(pbx: FocalScope, calls: int, ingress_url: str, console: Console) 
         return [f"the vendor's four lines gave no event {_VENDOR_ID}"]
     console.print("\nThe vendor's four callback lines of RequestID 513 gave this event:")
     console.print(JSON.from_data(vendor))
-    return differences(pbx.truths, _ours(events), pbx.fingerprint) + [
-        f"{count} callbacks were answered {status}"
-        for status, count in pbx.counters.items()
-        if status not in ("200", "recording_not_ready")
+    return differences(pbx.truths, _ours(events), pbx.recordings.fingerprint) + [
+        f"{count} callbacks were answered {status}" for status, count in pbx.counters.items() if status != "200"
     ]
 
 
@@ -126,7 +124,7 @@ def _vendor_event(events: list[Event]) -> Event | None:
 
 async def _replay_vendor_lines(pbx: FocalScope, ingress_url: str) -> None:
     for call_id in ("1000000087849", "1000000087850"):
-        pbx.add_recording(call_id, seconds=3)
+        pbx.recordings.add(call_id, seconds=3)
     async with aiohttp.ClientSession(raise_for_status=True) as session:
         for line in VENDOR_LINES:
             async with session.get(f"{ingress_url}/callbacks/default?{line}") as response:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
 import sys
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
@@ -10,18 +12,22 @@ from dataclasses import dataclass
 import orjson
 from rich.console import Console
 from rich.table import Table
+from yarl import URL
 
+from console.history.store import History
 from ingress.spool import Spool
-from shared.broker import BrokerAddress, inspect
+from shared.archive import Archive
+from shared.broker import inspect
 from shared.errors import CallfoldError, ConfigError
-from shared.process import instance_name
+from shared.process import broker_address
 from shared.settings import LOOPBACK, Settings
 from shared.store import Store
-from shared.topology import topology
-from worker.archive import Archive
+from worker.guard import allowed
+from worker.partial import check_directory
 
 _OLDEST_RABBITMQ = (3, 10)
 _OLDEST_REDIS = (7, 0)
+_LOOK_UP_S = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +44,8 @@ Check = Callable[[Settings], Awaitable[str]]
 
 async def doctor(settings: Settings, *, as_json: bool) -> int:
     """Run every check and print the findings; returns 1 if one failed."""
-    findings = [await _find(name, check, settings) for name, check in CHECKS.items()]
+    checks = CHECKS | ({"history": _history} if settings.history_url else {})
+    findings = [await _find(name, check, settings) for name, check in checks.items()]
     if as_json:
         for finding in findings:
             sys.stdout.write(orjson.dumps(finding).decode() + "\n")
@@ -58,11 +65,13 @@ async def _find(name: str, check: Check, settings: Settings) -> Finding:
 
 
 async def _rabbitmq(settings: Settings) -> str:
-    wanted = topology(settings.recording_retry_seconds)
-    version = await inspect(BrokerAddress(settings.amqp_urls, wanted, instance_name("doctor")))
-    if _numbers(version) < _OLDEST_RABBITMQ:
-        raise ConfigError(f"RabbitMQ {version} is too old: 3.10 or later is needed.")
-    return f"RabbitMQ {version}; quorum queues, streams and at-least-once dead-lettering declared; no plugin is needed"
+    found = await inspect(broker_address(settings, "doctor"))
+    if _numbers(found.version) < _OLDEST_RABBITMQ:
+        raise ConfigError(f"RabbitMQ {found.version} at {found.server} is too old: 3.10 or later is needed.")
+    return (
+        f"RabbitMQ {found.version} at {found.server}; "
+        "quorum queues, streams and at-least-once dead-lettering declared; no plugin is needed"
+    )
 
 
 async def _redis(settings: Settings) -> str:
@@ -92,12 +101,14 @@ async def _spool(settings: Settings) -> str:
     return f"{settings.spool_dir} can be written; {waiting} messages wait"
 
 
+async def _downloads(settings: Settings) -> str:
+    check_directory(settings.recording_dir)
+    return f"{settings.recording_dir} can be written"
+
+
 async def _sources(settings: Settings) -> str:
     sources = settings.load_sources()
     for source in sources.values():
-        token = source.adapter.secret
-        if source.secret is not None and token is not None and token != source.secret.get_secret_value():
-            raise ConfigError(f"Source {source.name}: the token in its adapter link is not its secret; callbacks would get 401.")
         if source.secret is None and settings.ingress_host not in LOOPBACK:
             raise ConfigError(f"Source {source.name} has no secret, and ingress listens on {settings.ingress_host}.")
     unfetched = [name for name, source in sources.items() if source.recording_origin is None]
@@ -105,12 +116,49 @@ async def _sources(settings: Settings) -> str:
     return f"{', '.join(sources)}{more}"
 
 
+async def _origins(settings: Settings) -> str:
+    """See where the names of the PBXs lead: a private address of a name is refused unless `recording_networks` has it."""
+    found: list[str] = []
+    for source in settings.load_sources().values():
+        host = URL(source.recording_origin).host if source.recording_origin else None
+        if host is None:
+            continue
+        addresses = await _addresses(host)
+        refused = [address for address in addresses if not allowed(host, source.recording_networks)(address)]
+        if refused:
+            raise ConfigError(
+                f"Source {source.name}: {host} is at {refused[0]}, where downloads may not go; if that is the PBX, add "
+                f'recording_networks = ["{refused[0]}"] to [sources.{source.name}].'
+            )
+        found.append(f"{host} at {', '.join(addresses) or 'no address that is known here'}")
+    return "; ".join(found) or "none"
+
+
+async def _addresses(host: str) -> list[str]:
+    try:
+        async with asyncio.timeout(_LOOK_UP_S):
+            answers = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except (OSError, TimeoutError):
+        return []
+    return sorted({str(answer[4][0]) for answer in answers})
+
+
+async def _history(settings: Settings) -> str:
+    if settings.history_url is None:
+        return "none"
+    async with aclosing(History(settings.history_url.get_secret_value())) as history:
+        await history.check()
+        return f"{history.name} can be read"
+
+
 CHECKS: dict[str, Check] = {
     "sources": _sources,
+    "recording origins": _origins,
     "rabbitmq": _rabbitmq,
     "redis": _redis,
     "archive": _archive,
     "spool": _spool,
+    "downloads": _downloads,
 }
 
 

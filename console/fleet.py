@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import shutil
 import signal
 import socket
@@ -17,8 +18,12 @@ from typing import Self
 
 import aiohttp
 
-from shared.errors import CallfoldError
+from shared.errors import CallfoldError, ConfigError
+from shared.process import EXIT_CONFIG
 
+# Below what Linux (from 32768) and macOS (from 49152) use for outgoing connections.
+PORTS = (20_000, 32_000)
+_given_out: set[int] = set()
 _READY_TIMEOUT_S = 30
 _STOP_TIMEOUT_S = 30  # longer than a process gives itself
 _POLL_S = 0.1
@@ -47,6 +52,10 @@ class Role:
             raise RoleDiedError(f"{self.name} is not running")
         return self.process.pid
 
+    @property
+    def metrics_url(self) -> str:
+        return f"http://127.0.0.1:{self.metrics_port}/metrics"
+
     def tail(self) -> str:
         """The end of what the process wrote since it was started last."""
         return self.log_path.read_bytes()[self.log_start :][-_LOG_TAIL_BYTES:].decode("utf-8", "replace").strip()
@@ -68,7 +77,8 @@ class Fleet:
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         ends = await asyncio.gather(*(self.stop(role) for role in reversed(self.roles)), return_exceptions=True)
         for end in ends:
-            if isinstance(end, BaseException):
+            # With an error under way, what the stopping of the others adds would only hide it.
+            if isinstance(end, BaseException) and error is None:
                 raise end
 
     def add(self, name: str, module: str, settings: Mapping[str, str]) -> Role:
@@ -89,6 +99,7 @@ class Fleet:
         """Start a process and wait until it is ready.
 
         Raises:
+            ConfigError: it cannot work as configured, in its own words.
             RoleDiedError: it ended, or was not ready in time; with the last lines of its log.
         """
         with role.log_path.open("ab") as log:
@@ -121,6 +132,8 @@ class Fleet:
                     await asyncio.sleep(_POLL_S)
         except TimeoutError:
             raise RoleDiedError(f"{role.name} was not ready within {_READY_TIMEOUT_S} s:\n{role.tail()}") from None
+        if role.process is not None and role.process.returncode == EXIT_CONFIG:
+            raise ConfigError(role.tail().rpartition(f"callfold {role.module}: ")[2])
         raise RoleDiedError(f"{role.name} ended while starting:\n{role.tail()}")
 
     async def stop(self, role: Role, *, number: signal.Signals = signal.SIGTERM) -> None:
@@ -159,10 +172,15 @@ class Fleet:
 
 
 def free_port() -> int:
-    """Ask the kernel for a port that is free now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Find a port that is free now, was not given out before by this process, and is not one the kernel gives to connections."""
+    while True:
+        port = random.randrange(*PORTS)  # noqa: S311 - no secret
+        if port in _given_out:
+            continue
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            _given_out.add(port)
+            return port
 
 
 def tether() -> list[str]:

@@ -10,17 +10,18 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
-from shared.broker import BrokerAddress, Consumer, Delivery, Message, Publisher
+from shared.broker import Consumer, Delivery, Message, Publisher
 from shared.errors import CallfoldError, ConfigError
 from shared.facts import rfc3339
-from shared.process import background, instance_name
+from shared.getter import Getter
+from shared.process import background, broker_address
 from shared.settings import Settings
-from shared.topology import CALLS_JOURNAL, topology
+from shared.topology import CALLS_JOURNAL
 
-Offset = datetime | Literal["first", "next"]
+Offset = datetime | int | Literal["first", "next"]
 _PREFETCH = 200
 _SILENCE_S = 30
-_CONNECT_S = 10
+_CONNECT_S = 15
 _BOOKMARK = "bookmark"
 _DURATION = re.compile(r"(\d+)([smhd])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
@@ -29,24 +30,26 @@ _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 @asynccontextmanager
 async def journal(settings: Settings, offset: Offset, *, stream: str = CALLS_JOURNAL) -> AsyncIterator[AsyncIterator[Delivery]]:
     """Open a journal; yields an endless iterator of deliveries. After a reconnect it starts at the offset again."""
-    address = BrokerAddress(settings.amqp_urls, topology(settings.recording_retry_seconds), instance_name("tail"))
+    address = broker_address(settings, "tail")
     consumer = Consumer(address, stream, prefetch=_PREFETCH, arguments={"x-stream-offset": offset})
 
     async def deliveries() -> AsyncIterator[Delivery]:
         while True:
             delivery = await consumer.get()
-            if _BOOKMARK not in delivery.headers:
+            if not is_bookmark(delivery):
                 yield delivery
             await delivery.ack()  # on a stream an ack only grants credit for more
 
     async with background(consumer.run()):
-        await _connected(consumer)
+        await connected(consumer)
         yield deliveries()
 
 
 @asynccontextmanager
-async def journal_until_now(settings: Settings, since: datetime, *, stream: str) -> AsyncIterator[AsyncIterator[Delivery]]:
-    """Open a journal; yields an iterator of what it holds from some time ago up to this moment.
+async def journal_until_now(
+    settings: Settings, since: Offset, *, stream: str, connect_s: float = _CONNECT_S
+) -> AsyncIterator[AsyncIterator[Delivery]]:
+    """Open a journal; yields an iterator of what it holds from some time, some offset, or `first`, up to this moment.
 
     A stream does not tell where it ends: a bookmark, a message that only this stream gets, is the end.
 
@@ -54,7 +57,7 @@ async def journal_until_now(settings: Settings, since: datetime, *, stream: str)
         CallfoldError: RabbitMQ cannot be reached, or went while it was read.
     """
     mark = uuid.uuid4().hex
-    address = BrokerAddress(settings.amqp_urls, topology(settings.recording_retry_seconds), instance_name("journal"))
+    address = broker_address(settings, "journal")
     consumer = Consumer(address, stream, prefetch=_PREFETCH, arguments={"x-stream-offset": since})
     publisher = Publisher(address, timeout_s=settings.publish_timeout_seconds)
 
@@ -72,14 +75,24 @@ async def journal_until_now(settings: Settings, since: datetime, *, stream: str)
                 yield delivery
 
     async with background(consumer.run(), publisher.run()):
-        await _connected(publisher, consumer)
+        await connected(publisher, consumer, within_s=connect_s)
         await publisher.publish(Message("", stream, b"[]", mark, headers={_BOOKMARK: mark}))
         yield deliveries()
 
 
-async def _connected(*links: Publisher | Consumer) -> None:
+def is_bookmark(delivery: Delivery) -> bool:
+    """Tell the end that somebody marked for himself from what the journal holds."""
+    return _BOOKMARK in delivery.headers
+
+
+async def connected(*links: Publisher | Consumer | Getter, within_s: float = _CONNECT_S) -> None:
+    """Wait until a command's connections are up.
+
+    Raises:
+        CallfoldError: RabbitMQ cannot be reached.
+    """
     try:
-        async with asyncio.timeout(_CONNECT_S):
+        async with asyncio.timeout(within_s):
             for link in links:
                 await link.wait_up()
     except TimeoutError:
@@ -105,7 +118,9 @@ def is_since(event: dict[str, object], since: datetime) -> bool:
 
 def topic_matcher(pattern: str) -> re.Pattern[str]:
     """Compile a topic pattern (`*` one word, `#` any number of words, as RabbitMQ has it) to match routing keys."""
-    words = [{"*": r"[^.]+", "#": r".*"}.get(word, re.escape(word)) for word in pattern.split(".")]
+    # "#.#" is "#": many in a row would take the matcher ages to give up.
+    given = re.sub(r"(?<![^.])#(\.#)+(?![^.])", "#", pattern).split(".")
+    words = [{"*": r"[^.]+", "#": r".*"}.get(word, re.escape(word)) for word in given]
     expression = r"\.".join(words)
     expression = expression.replace(r"\..*", r"(?:\..*)?").replace(r".*\.", r"(?:.*\.)?")
     return re.compile(expression)

@@ -2,29 +2,49 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass, field
-from datetime import datetime
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 
 import orjson
 
-from console.journal import ago, journal_until_now
-from shared.call import derive
-from shared.errors import ConfigError, InvalidCallbackError
+from console.command import wanted_sources
+from console.conclusions import conclude
+from console.journal import ago, connected, journal_until_now
+from console.published import Revisions, read_published
+from shared.errors import CallfoldError
 from shared.events import Undecodable, decode
-from shared.facts import Fact, facts_of, milliseconds
-from shared.ids import CallKey, CallRef, SourceName
-from shared.records import summary
+from shared.facts import Fact, facts_of, rfc3339
+from shared.getter import Getter
+from shared.ids import CallKey
+from shared.process import background, broker_address
 from shared.settings import Settings
 from shared.sources import Sources
-from shared.store import Folded, Look, Store
-from shared.topology import CALLBACKS_JOURNAL, CALLS_JOURNAL
+from shared.store import Look, Seal, Store
+from shared.topology import CALLBACKS_FOLD, CALLBACKS_JOURNAL
 
 _BATCH_EVENTS = 1000
 _PROGRESS_EVENTS = 10_000
+# Clocks of the machines of a system differ; the journal is sought by the broker's.
+_BEFORE = timedelta(minutes=1)
+_LISTEN_S = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """What is replayed: from when on, of which source; of what came before `asked_for`, only what these calls need."""
+
+    begins: datetime
+    source: str | None
+    calls: Collection[CallKey] = ()
+    asked_for: str = ""
+
+    def has(self, key: CallKey, received_at: str) -> bool:
+        return received_at >= self.asked_for or key in self.calls
 
 
 @dataclass(slots=True)
@@ -37,53 +57,118 @@ class _Tally:
     done: Counter[str] = field(default_factory=Counter)
 
 
-async def rebuild(settings: Settings, since: str, source: str | None, *, dry_run: bool, publish: bool) -> int:
-    """Replay, first counting. With `publish`, workers publish what is complete and was never published."""
+@dataclass(frozen=True, slots=True)
+class Mode:
+    """How to replay: only count; let workers publish what is complete and never was; although workers run; print JSON."""
+
+    is_dry_run: bool
+    is_publishing: bool
+    is_forced: bool
+    as_json: bool
+
+
+async def rebuild(settings: Settings, since: str, source: str | None, mode: Mode) -> int:
+    """Replay, first counting."""
+    wanted_sources(settings, source)
     sources, start = settings.load_sources(), ago(since)
-    if source is not None and source not in sources:
-        raise ConfigError(f"There is no source {source}; configured: {', '.join(sources)}.")
     counted = _Tally()
-    async for _ in _batches(settings, start, sources, source, counted):
+    async for _ in _batches(settings, Window(start, source), sources, counted):
         pass
     sys.stderr.write(f"{counted.events} events of {len(counted.calls)} calls since {start:%Y-%m-%d %H:%M:%S} UTC\n")
-    if dry_run:
+    if mode.is_dry_run:
+        if mode.as_json:
+            _print({"events": counted.events, "not_understood": counted.not_understood, "calls": len(counted.calls)})
         return 0
-    revisions = await _revisions(settings, start)
+    tally = _Tally()
     opened = Store(
         settings.redis_url.get_secret_value(), first_look_s=settings.max_call_seconds, retain_s=settings.retain_seconds
     )
-    tally = _Tally()
     async with aclosing(opened) as store:
-        async for facts in _batches(settings, start, sources, source, tally):
-            await store.merge(facts)
-        calls = sorted(tally.calls)
-        for first in range(0, len(calls), _BATCH_EVENTS):
-            folded = await store.merge({key: [] for key in calls[first : first + _BATCH_EVENTS]})
-            await _conclude(settings, store, folded, revisions, tally, publish=publish)
+        if not mode.is_forced:
+            await _refuse_while_workers_run(store)
+        await _replay(
+            settings, store, sources, Window(start, source, counted.calls, rfc3339(start)), tally, publish=mode.is_publishing
+        )
+    if mode.as_json:
+        done = {what.replace(",", "").replace(" ", "_"): count for what, count in sorted(tally.done.items())}
+        _print({"events": tally.events, "not_understood": tally.not_understood, "calls": len(tally.calls)} | done)
+        return 0
     told = ", ".join(f"{count} {what}" for what, count in sorted(tally.done.items())) or "nothing to do"
     sys.stdout.write(f"{tally.events} events merged, {tally.not_understood} not understood; calls: {told}\n")
     return 0
 
 
+async def _refuse_while_workers_run(store: Store) -> None:
+    """Refuse while workers fold: they would publish calls of which they see a half.
+
+    Raises:
+        CallfoldError: a worker tells what it has in hand, as each does several times a second.
+    """
+    before = await store.watermarks.hands()
+    await asyncio.sleep(_LISTEN_S)
+    running = [name for name, told_ms in (await store.watermarks.hands()).items() if told_ms > before.get(name, 0)]
+    if running:
+        raise CallfoldError(
+            f"{len(running)} {'worker runs' if len(running) == 1 else 'workers run'} ({', '.join(sorted(running))}): "
+            "stop them, or they publish calls that are half replayed. --force goes on all the same."
+        )
+
+
+def _print(counts: Mapping[str, int]) -> None:
+    sys.stdout.write(orjson.dumps(counts).decode() + "\n")
+
+
+async def _replay(settings: Settings, store: Store, sources: Sources, window: Window, tally: _Tally, *, publish: bool) -> None:
+    async def bury(revisions: Revisions) -> None:
+        # Nobody will replay these: what comes for them late is known by their publication to be late.
+        await store.seal({key: Seal(revision, "", Look(None, "")) for key, revision in revisions.items()})
+
+    published = await read_published(settings, window.calls, window.source, bury)
+    for known in published.values():
+        begun = datetime.fromisoformat(known.record["started_at"]) - _BEFORE
+        window = replace(window, begins=min(window.begins, begun))
+    async for facts in _batches(settings, window, sources, tally):
+        await store.merge(facts)
+    # What still waits will be folded by a worker, which must not find it noted as published.
+    is_queued = not publish and not await _is_empty(settings, CALLBACKS_FOLD)
+    calls = sorted(tally.calls)
+    for first in range(0, len(calls), _BATCH_EVENTS):
+        folded = await store.merge({key: [] for key in calls[first : first + _BATCH_EVENTS]})
+        found = conclude(settings.policy, folded, published, publish=publish or is_queued)
+        tally.done += found.counts
+        await store.seal(found.seals)
+        await store.schedule(found.looks)
+
+
+async def _is_empty(settings: Settings, queue: str) -> bool:
+    """Tell whether a queue is empty, by asking for a message: counts can be some seconds old. It goes back."""
+    getter = Getter(broker_address(settings, "rebuild"), queue)
+    async with background(getter.run()):
+        await connected(getter)
+        return await getter.get() is None
+
+
 async def _batches(
-    settings: Settings, start: datetime, sources: Sources, only: str | None, tally: _Tally
+    settings: Settings, window: Window, sources: Sources, tally: _Tally
 ) -> AsyncIterator[dict[CallKey, list[Fact]]]:
     """Read the journal of callbacks as facts, some events at a time."""
     facts: dict[CallKey, list[Fact]] = {}
     size = 0
-    async with journal_until_now(settings, start, stream=CALLBACKS_JOURNAL) as deliveries:
+    async with journal_until_now(settings, window.begins, stream=CALLBACKS_JOURNAL) as deliveries:
         async for delivery in deliveries:
             for event in decode(delivery.body):
                 # What is dead cannot be understood now either, unless the sources file was corrected.
                 if isinstance(event, Undecodable) or event.source not in sources:
                     tally.not_understood += 1
                     continue
-                if only not in (None, event.source):
+                if window.source not in (None, event.source):
                     continue
                 try:
                     key, told = facts_of(event, sources[event.source].adapter)
-                except (InvalidCallbackError, ValueError, OverflowError):
+                except Exception:  # noqa: BLE001 - whatever it is, the fold has made a dead letter of it
                     tally.not_understood += 1
+                    continue
+                if not window.has(key, event.received_at):
                     continue
                 facts.setdefault(key, []).extend(told)
                 tally.calls.add(key)
@@ -96,46 +181,3 @@ async def _batches(
                 facts, size = {}, 0
     if facts:
         yield facts
-
-
-async def _revisions(settings: Settings, start: datetime) -> dict[CallKey, int]:
-    """Read from the journal of call events which revision of each call was published last."""
-    revisions: dict[CallKey, int] = {}
-    async with journal_until_now(settings, start, stream=CALLS_JOURNAL) as deliveries:
-        async for delivery in deliveries:
-            if delivery.routing_key.startswith("call."):
-                event = orjson.loads(delivery.body)
-                data = event["data"]
-                key = CallKey(SourceName(data["source"]), CallRef(event["subject"]))
-                revisions[key] = max(revisions.get(key, 0), data["revision"])
-    return revisions
-
-
-async def _conclude(
-    settings: Settings,
-    store: Store,
-    folded: Mapping[CallKey, Folded],
-    revisions: Mapping[CallKey, int],
-    tally: _Tally,
-    *,
-    publish: bool,
-) -> None:
-    """Note complete calls as published, and say when to look at the others."""
-    sealed: dict[CallKey, tuple[int, str]] = {}
-    looks: dict[CallKey, Look] = {}
-    for key, state in folded.items():
-        if not state.facts or state.revision:
-            tally.done["known already"] += 1
-            continue
-        call = derive(key, state.facts, settings.policy)
-        if call.look_at is not None:
-            looks[key] = Look(milliseconds(call.look_at), state.version)
-            tally.done["open"] += 1
-        elif publish and key not in revisions:
-            looks[key] = Look(0, state.version)
-            tally.done["to be published"] += 1
-        else:
-            sealed[key] = (revisions.get(key, 1), summary(call))
-            tally.done["noted as published" if key in revisions else "noted as published, but never were"] += 1
-    await store.seal(sealed)
-    await store.schedule(looks)

@@ -1,44 +1,104 @@
-"""The console process: the private HTTP port over the whole system; the dial API and the page come here."""
+"""The console process, put together: the private HTTP API and the page over the whole system."""
 
 from __future__ import annotations
 
 import asyncio
-from contextlib import aclosing
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 
 from aiohttp import web
 
+from console.audit import Audit
+from console.dialing import Dialer
+from console.dials import Dials, Limits
+from console.feed import Feed
+from console.history.store import History
+from console.lookup import Lookup
+from console.page.render import live_fragment
+from console.pulse import Pulse
+from console.web.access import Keys
+from console.web.app import Apis, make_app
+from console.web.calls_api import CallsApi
+from console.web.dial_api import DialApi
+from console.web.letters_api import LettersApi
+from console.web.live import LiveApi
+from console.web.pages import Pages
+from console.web.recordings_api import RecordingsApi
+from shared.archive import Archive
+from shared.broker import Publisher
 from shared.errors import ConfigError, StoreUnavailableError
 from shared.health import listen, private_port
 from shared.log import get_logger
+from shared.process import background, broker_address
 from shared.settings import LOOPBACK, Settings
 from shared.store import Store
 
 log = get_logger(__name__)
 
+_BEYOND_DIAL_S = 5
+
 
 async def serve(settings: Settings, stop: asyncio.Event) -> None:
-    """Serve until `stop` is set.
+    """Serve until `stop` is set; then end the streams, finish what is in flight, close.
 
     Raises:
-        ConfigError: a port is taken, or the console would listen beyond loopback without a key.
+        ConfigError: a port is taken, the broker's topology cannot work as configured, or the console would listen beyond
+            loopback without a key.
     """
     if settings.console_host not in LOOPBACK and settings.console_key is None:
         raise ConfigError("CALLFOLD_CONSOLE_KEY is not set: without a key the console listens on loopback only.")
-    async with aclosing(Store(settings.redis_url.get_secret_value())) as store:
+    sources, archive = settings.load_sources(), Archive(settings.archive_url)
+    publisher = Publisher(broker_address(settings, "console"), timeout_s=settings.publish_timeout_seconds)
+    feed = Feed(settings)
+    async with AsyncExitStack() as closing:
+        store = await closing.enter_async_context(aclosing(Store(settings.redis_url.get_secret_value())))
+        dialer = await closing.enter_async_context(Dialer(settings.dial_timeout_seconds))
+        history = None
+        if settings.history_url is not None:
+            history = await closing.enter_async_context(aclosing(History(settings.history_url.get_secret_value())))
+        limits = Limits(settings.dials_per_minute, settings.dial_timeout_seconds + _BEYOND_DIAL_S)
+        dials = Dials(dialer, store.dials, publisher, sources, limits)
+        pulse, audit, keys = Pulse(settings, store, feed), Audit(publisher), Keys(settings)
+        lookup = Lookup(settings, sources, store, archive, history)
+        letters = LettersApi(settings)
+        apis = Apis(
+            dial=DialApi(dials, audit),
+            calls=CallsApi(lookup),
+            recordings=RecordingsApi(archive, sources, settings, audit),
+            letters=letters,
+            live=LiveApi(feed, pulse, stop, live_fragment),
+            pages=Pages(keys, lookup, pulse, letters, audit, settings, sources),
+        )
+
+        listening = asyncio.Event()
 
         async def problems() -> list[str]:
+            if not listening.is_set():
+                return ["starting"]
+            # Not the broker: calls can be found, and dialed, without it.
             try:
                 await store.ping()
             except StoreUnavailableError as error:
                 return [str(error)]
             return ["shutting down"] if stop.is_set() else []
 
-        async with private_port(settings.metrics_host, settings.metrics_port, problems):
-            runner = web.AppRunner(web.Application(), access_log=None, shutdown_timeout=settings.shutdown_timeout_seconds)
-            await runner.setup()
-            try:
-                port = await listen(runner, settings.console_host, settings.console_port)
-                log.info("console_listening", host=settings.console_host, port=port)
-                await stop.wait()
-            finally:
-                await runner.cleanup()
+        async with (
+            private_port(settings.metrics_host, settings.metrics_port, problems),
+            background(publisher.run(), feed.consumer.run(), pulse.raw.run(), pulse.depths.run()),
+            background(feed.run(), pulse.count(), pulse.run(), dials.run()),
+            _serving(make_app(apis, keys), settings),
+        ):
+            listening.set()
+            await stop.wait()
+
+
+@asynccontextmanager
+async def _serving(app: web.Application, settings: Settings) -> AsyncIterator[None]:
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=settings.shutdown_timeout_seconds)
+    await runner.setup()
+    try:
+        port = await listen(runner, (settings.console_host, settings.console_port), "CALLFOLD_CONSOLE_PORT")
+        log.info("console_listening", host=settings.console_host, port=port)
+        yield
+    finally:
+        await runner.cleanup()

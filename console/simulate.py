@@ -6,12 +6,14 @@ import asyncio
 import sys
 import time
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 import orjson
 
+from console.command import wanted_sources
 from console.journal import journal
 from shared.adapter import make_link
-from shared.errors import ConfigError
+from shared.errors import CallfoldError, ConfigError
 from shared.ids import SourceName
 from shared.settings import Settings
 from simulator.compare import Event, differences
@@ -20,6 +22,14 @@ from simulator.focalscope import FocalScope, Plan
 
 FAULTS = Faults(reorder=0.3, duplicate=0.3, delay=0.3, burst=0.1, max_delay_s=0.5)
 _TIMEOUT_S = 60
+_CONNECT_S = 5
+# Where one listens on every address.
+_LOOPBACK_OF = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104 - nothing is bound
+_REASONS = {
+    400: "it does not understand the callback: its `adapter` of the source is another than here",
+    401: "it has another secret of the source than here, or the `adapter` has",
+    404: "it knows no such source",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +45,25 @@ class Load:
     faults: bool
 
 
+def local_ingress(settings: Settings) -> str:
+    """Say where the ingress of the settings is for programs of this machine.
+
+    Raises:
+        ConfigError: its port is any free one, so nobody can tell.
+    """
+    if not settings.ingress_port:
+        raise ConfigError("CALLFOLD_INGRESS_PORT is 0: say with --ingress where the ingress is.")
+    host = _LOOPBACK_OF.get(settings.ingress_host, settings.ingress_host)
+    return f"http://{f'[{host}]' if ':' in host else host}:{settings.ingress_port}"
+
+
 async def simulate(settings: Settings, load: Load, *, as_json: bool) -> int:
-    """Dial, wait until all was published, compare; returns 1 if a call differs or a callback was not taken."""
-    source = settings.load_sources().get(load.source)
-    if source is None:
-        raise ConfigError(f"There is no source {load.source} in the sources file.")
+    """Dial, wait until all was published, compare; returns 1 if a call differs or a callback was not taken.
+
+    Raises:
+        CallfoldError: nothing listens there, or a callback was refused: it would be every time.
+    """
+    source = wanted_sources(settings, load.source)[load.source]
     secret = source.secret.get_secret_value() if source.secret else None
     has_recordings = source.recording_origin is not None
     plan = Plan(
@@ -53,6 +77,7 @@ async def simulate(settings: Settings, load: Load, *, as_json: bool) -> int:
         first_request_id=int(time.time()),
         first_call_id=time.time_ns() // 1_000_000,
     )
+    await _check_listening(load.ingress_url)
     events: list[Event] = []
     async with journal(settings, "next") as deliveries, FocalScope(plan) as pbx:
 
@@ -62,16 +87,17 @@ async def simulate(settings: Settings, load: Load, *, as_json: bool) -> int:
                 if event["data"]["request_id"] not in pbx.truths:
                     continue  # other traffic of a system that is in use
                 events.append(event)
-                if not differences(pbx.truths, events, pbx.fingerprint) and len(pbx.truths) == load.calls:
+                if not differences(pbx.truths, events, pbx.recordings.fingerprint) and len(pbx.truths) == load.calls:
                     return
 
         async with asyncio.TaskGroup() as group:
-            collecting = group.create_task(collect())
+            collecting, watching = group.create_task(collect()), group.create_task(_fail_when_refused(pbx, load))
             await pbx.run(load.calls, per_second=load.per_second)
             await asyncio.wait((collecting,), timeout=_TIMEOUT_S)
             collecting.cancel()
-        found = differences(pbx.truths, events, pbx.fingerprint)
-    refused = sum(count for status, count in pbx.counters.items() if status not in ("200", "recording_not_ready"))
+            watching.cancel()
+        found = differences(pbx.truths, events, pbx.recordings.fingerprint)
+    refused = sum(count for status, count in pbx.counters.items() if status != "200")
     if as_json:
         told = {"calls": len(pbx.truths), "callbacks": dict(pbx.counters), "differences": found}
         sys.stdout.write(orjson.dumps(told).decode() + "\n")
@@ -79,3 +105,25 @@ async def simulate(settings: Settings, load: Load, *, as_json: bool) -> int:
         sys.stdout.write(f"{len(pbx.truths)} calls, callbacks by status {dict(pbx.counters)}\n")
         sys.stdout.writelines(f"differs: {line}\n" for line in found)
     return 1 if found or refused else 0
+
+
+async def _fail_when_refused(pbx: FocalScope, load: Load) -> None:
+    """End it all with the first callback that is refused for what it is: the others would be, too."""
+    status = await pbx.refused
+    reason = _REASONS.get(status, "")
+    raise CallfoldError(
+        f"The ingress at {load.ingress_url} refused a callback of source {load.source} with {status}{reason and ': '}{reason}. "
+        "It must have the same CALLFOLD_SOURCES as this command."
+    )
+
+
+async def _check_listening(url: str) -> None:
+    parts = urlsplit(url)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    try:
+        async with asyncio.timeout(_CONNECT_S):
+            _, writer = await asyncio.open_connection(parts.hostname, port)
+    except (OSError, TimeoutError):
+        raise CallfoldError(f"Nothing listens at {url}: start `callfold up`, or name another with --ingress.") from None
+    writer.close()
+    await writer.wait_closed()

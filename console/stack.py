@@ -92,6 +92,16 @@ class Server:
         except (OSError, TimeoutError):
             return False
 
+    async def death(self) -> None:
+        """Wait until it ends by itself, and say so.
+
+        Raises:
+            ServerFailedError: always, with the last lines of its log.
+        """
+        if self._process is not None:
+            await self._process.wait()
+        raise ServerFailedError(f"{self.name} ended by itself.\n{self.tail()}")
+
     async def stop(self) -> None:
         """Ask it to end, and kill it if it does not."""
         await self._end(signal.SIGTERM)
@@ -178,6 +188,20 @@ class LocalStack:
             closing.push_async_callback(server.stop)
             await server.start()
 
+    async def first_death(self) -> None:
+        """Wait until a server ends by itself: never, where there is none.
+
+        Raises:
+            ServerFailedError: always, with the last lines of its log.
+        """
+        deaths = [asyncio.ensure_future(server.death()) for server in self._servers.values()]
+        try:
+            await asyncio.gather(*deaths, asyncio.get_running_loop().create_future())
+        finally:
+            for death in deaths:
+                death.cancel()
+            await asyncio.gather(*deaths, return_exceptions=True)
+
     async def __aexit__(self, *_: object) -> None:
         await self._closing.aclose()
 
@@ -186,7 +210,7 @@ def _redis(directory: Path) -> list[Server]:
     port, data = free_port(), directory / "redis"
     data.mkdir(exist_ok=True)
     command = ["redis-server", str(_DEPLOY / "redis.conf"), "--bind", "127.0.0.1", "--port", str(port), "--dir", str(data)]
-    return [Server("redis", command, os.environ, port=port, log=directory / "redis.log")]
+    return [Server("redis", command, os.environ | {"LC_ALL": "C"}, port=port, log=directory / "redis.log")]
 
 
 def _rabbitmq(directory: Path) -> list[Server]:

@@ -4,42 +4,65 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shlex
 import signal
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Coroutine, Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
 
-from console.fleet import Fleet, Role, free_port
-from console.stack import LocalStack
+from console.exports import write_exports
+from console.fleet import Fleet, RoleDiedError, free_port
+from console.stack import LocalStack, ServerFailedError
+from shared.health import check_free
 from shared.settings import Settings
 
 SERVERS: Mapping[str, str] = {"rabbitmq": "CALLFOLD_AMQP_URL", "redis": "CALLFOLD_REDIS_URL"}
+_NAMES: Mapping[str, str] = {"rabbitmq": "RabbitMQ", "redis": "Redis"}
 
 
 async def up(settings: Settings, directory: Path, ingress: int, worker: int) -> int:
-    """Run until Ctrl-C or SIGTERM (0), or until a process ends by itself (error)."""
+    """Run until Ctrl-C or SIGTERM (0), or until a process or a private server ends by itself (error).
+
+    Raises:
+        ConfigError: a port is taken, a server's program is missing, or a process cannot work as configured.
+        RoleDiedError: a process ended by itself, or did not become ready; with the end of its log.
+        ServerFailedError: a private server did.
+    """
     directory = directory.absolute()  # noqa: ASYNC240 - asks the process for its directory, not the disk
-    console = Console(stderr=True)
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    check_free((settings.ingress_host, settings.ingress_port), "CALLFOLD_INGRESS_PORT")
+    check_free((settings.console_host, settings.console_port), "CALLFOLD_CONSOLE_PORT")
     private = frozenset(name for name, variable in SERVERS.items() if not os.environ.get(variable))
+    started = time.monotonic()
+    console.print(f"Starting {' and '.join(_NAMES[name] for name in sorted(private)) or 'with the servers of the settings'} ...")
     async with LocalStack(directory, only=private) as stack:
-        shared = _server_settings(stack, private) | default_directories(directory)
+        shared = _server_settings(stack, private) | default_directories(directory) | _history(directory)
         async with Fleet(directory / "logs", shared) as fleet:
             # The first ingress gets the port asked for, the others free ones.
             ports = [settings.ingress_port or free_port(), *(free_port() for _ in range(ingress - 1))]
+            console_port = settings.console_port or free_port()
             describe(fleet, ports, workers=worker)
-            fleet.add("console", "console", {})
-            await fleet.start_all()
-            _tell(console, settings, ports, fleet.roles)
-            script = await asyncio.to_thread(_write_environment, directory, shared)
-            console.print(f"For other commands in another terminal:  . {script}", highlight=False)
-            console.print("Ctrl-C stops everything.")
-            await _until(stop, fleet)
-            console.print("stopping ...")
+            fleet.add("console", "console", {"CALLFOLD_CONSOLE_PORT": str(console_port)})
+            fleet.add("history", "console.history", {})
+            console.print(f"Starting {', '.join(role.name for role in fleet.roles)} ...")
+            try:
+                await _first_of(fleet.start_all(), stop.wait(), stack.first_death())
+                if not stop.is_set():
+                    chosen = shared | _addresses(settings, ports[0], console_port)
+                    await asyncio.to_thread(write_exports, directory / "env", chosen)
+                    _tell(console, fleet, chosen, ports)
+                    console.print(f"For other commands in another terminal:  . {directory / 'env'}")
+                    console.print(f"Everything is ready after {time.monotonic() - started:.0f} s. Ctrl-C stops everything.")
+                    await _first_of(stop.wait(), fleet.first_death(), stack.first_death())
+            except (RoleDiedError, ServerFailedError) as error:
+                console.print(str(error).partition("\n")[0])  # all of it follows when all is stopped
+                raise
+            finally:
+                console.print("stopping ...")
     console.print("stopped; nothing is left running")
     return 0
 
@@ -53,9 +76,16 @@ def default_directories(directory: Path) -> dict[str, str]:
     """Keep spool and archive beside the servers' data, where the environment does not say otherwise."""
     wanted = {
         "CALLFOLD_SPOOL_DIR": str(directory / "spool"),
+        "CALLFOLD_RECORDING_DIR": str(directory / "downloads"),
         "CALLFOLD_ARCHIVE_URL": (directory / "archive").as_uri(),
     }
     return {name: value for name, value in wanted.items() if not os.environ.get(name)}
+
+
+def _history(directory: Path) -> dict[str, str]:
+    """Keep the history beside the rest, where the environment names no other."""
+    url = f"sqlite:///{directory / 'history.sqlite'}"
+    return {} if os.environ.get("CALLFOLD_HISTORY_URL") else {"CALLFOLD_HISTORY_URL": url}
 
 
 def describe(fleet: Fleet, ports: Sequence[int], *, workers: int) -> None:
@@ -66,30 +96,35 @@ def describe(fleet: Fleet, ports: Sequence[int], *, workers: int) -> None:
         fleet.add(f"worker-{number}", "worker", {})
 
 
-async def _until(stop: asyncio.Event, fleet: Fleet) -> None:
-    death, stopped = asyncio.ensure_future(fleet.first_death()), asyncio.ensure_future(stop.wait())
+def _addresses(settings: Settings, ingress_port: int, console_port: int) -> dict[str, str]:
+    return {
+        "CALLFOLD_INGRESS_HOST": settings.ingress_host,
+        "CALLFOLD_INGRESS_PORT": str(ingress_port),
+        "CALLFOLD_CONSOLE_HOST": settings.console_host,
+        "CALLFOLD_CONSOLE_PORT": str(console_port),
+    }
+
+
+async def _first_of(*work: Coroutine[object, object, object]) -> None:
+    """Wait until one is done, and give the others up."""
+    tasks = [asyncio.ensure_future(each) for each in work]
     try:
-        done, _ = await asyncio.wait((death, stopped), return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            await task
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        death.cancel()
-        stopped.cancel()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    for task in done:
+        await task
 
 
-def _write_environment(directory: Path, shared: Mapping[str, str]) -> Path:
-    """Write the settings of this system as a shell script, so that `doctor`, `tail` and `simulate` find it."""
-    path = directory / "env"
-    if sources := os.environ.get("CALLFOLD_SOURCES"):
-        shared = {**shared, "CALLFOLD_SOURCES": str(Path(sources).resolve())}
-    path.touch(mode=0o600)
-    path.write_text("".join(f"export {name}={shlex.quote(value)}\n" for name, value in shared.items()), "utf-8")
-    return path
-
-
-def _tell(console: Console, settings: Settings, ports: list[int], roles: list[Role]) -> None:
+def _tell(console: Console, fleet: Fleet, chosen: Mapping[str, str], ports: Sequence[int]) -> None:
     for port in ports:
-        console.print(f"ingress   http://{settings.ingress_host}:{port}/callbacks/<source>")
-    console.print(f"console   http://{settings.console_host}:{settings.console_port}/")
-    for role in roles:
-        console.print(f"{role.name:<10}pid {role.pid}  log {role.log_path}", highlight=False)
+        console.print(f"ingress   http://{_in_url(chosen['CALLFOLD_INGRESS_HOST'])}:{port}/callbacks/<source>")
+    console.print(f"console   http://{_in_url(chosen['CALLFOLD_CONSOLE_HOST'])}:{chosen['CALLFOLD_CONSOLE_PORT']}/")
+    for role in fleet.roles:
+        console.print(f"{role.name:<10}pid {role.pid}  metrics {role.metrics_url}  log {role.log_path}")
+
+
+def _in_url(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

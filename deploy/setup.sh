@@ -1,8 +1,9 @@
 #!/bin/sh
 # Install what this machine lacks: programs (through apt-get where it may) and a virtual environment with pinned packages.
 #
-#   setup.sh --runtime|--dev PROGRAM...
+#   setup.sh --runtime|--dev PROGRAM[=PACKAGE]...
 #
+# The package is named where Debian's is not called like its program: postgres=postgresql.
 # --dev installs what tests need as well. Quick and silent when nothing is missing. Exit code 1 with one sentence otherwise.
 set -eu
 cd "$(dirname "$0")/.."
@@ -10,6 +11,9 @@ cd "$(dirname "$0")/.."
 kind=$1
 shift
 PATH="$PATH:/usr/lib/rabbitmq/bin:/usr/sbin:/sbin"
+for directory in /usr/lib/postgresql/*/bin; do
+    PATH="$PATH:$directory"
+done
 
 fail() {
     echo "setup: $*" >&2
@@ -17,8 +21,8 @@ fail() {
 }
 
 missing=""
-for program in "$@"; do
-    command -v "$program" >/dev/null 2>&1 || missing="$missing $program"
+for wanted in "$@"; do
+    command -v "${wanted%%=*}" >/dev/null 2>&1 || missing="$missing ${wanted#*=}"
 done
 
 install_packages() {
@@ -28,7 +32,7 @@ install_packages() {
 }
 
 if [ -n "$missing" ]; then
-    hint="install$missing: 'sudo apt-get install$missing' (Debian), 'sudo dnf install rabbitmq-server redis haproxy wrk' (Fedora) or 'brew install rabbitmq redis haproxy wrk' (macOS)"
+    hint="install$missing: 'sudo apt-get install$missing' (Debian), 'sudo dnf install rabbitmq-server redis haproxy wrk postgresql-server chromium' (Fedora) or 'brew install rabbitmq redis haproxy wrk postgresql' (macOS)"
     command -v apt-get >/dev/null 2>&1 || fail "please $hint"
     if [ "$(id -u)" = 0 ]; then
         install_packages "" || fail "apt-get failed; please $hint"

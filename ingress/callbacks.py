@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+import re
 from collections.abc import Awaitable, Callable
 from hashlib import sha256
 from urllib.parse import unquote
@@ -13,7 +14,7 @@ from aiohttp import web
 from ingress.group_commit import GroupCommit
 from ingress.spool import Spooled
 from shared import metrics
-from shared.adapter import take_secret
+from shared.adapter import hide_values, spellings, take_secret
 from shared.callback import parse_callback
 from shared.clock import utc_now
 from shared.errors import InvalidCallbackError, SpoolUnavailableError
@@ -29,6 +30,10 @@ PATH = "/callbacks/"
 REQUEST_LINE_BYTES = 8192
 _HTTP_VERSION_BYTES = len("  HTTP/1.1")
 _RETRY_AFTER_S = "2"
+# RFC 9112, 3.2.2: a server takes this form too, and what it names is answered here whatever the host.
+_ABSOLUTE_FORM = re.compile(r"https?://[^/?]*", re.IGNORECASE)
+_HEADERS = {"Server": "callfold"}  # the library would tell its version
+_FIRST_NOT_ASCII = 0x80
 
 Send = Callable[[Spooled], Awaitable[None]]
 
@@ -47,6 +52,8 @@ class Door:
         self._send = send
         # Digests have one length, so the comparison takes one time.
         self._digests = {name: _digest(s.secret.get_secret_value()) for name, s in sources.items() if s.secret}
+        # An adapter link can carry it twice, under another name as well: that one must not be kept either.
+        self._hidden = {name: spellings(s.secret.get_secret_value()) for name, s in sources.items() if s.secret}
         self._accepted = {name: metrics.CALLBACKS.labels(name, "accepted") for name in sources}
 
     async def answer(self, request: web.BaseRequest) -> web.Response:
@@ -54,12 +61,20 @@ class Door:
         target = request.raw_path
         if len(request.method) + len(target) + _HTTP_VERSION_BYTES > REQUEST_LINE_BYTES:
             return refuse(414, "URI Too Long", f"A request line has at most {REQUEST_LINE_BYTES} bytes.")
+        if not target.startswith("/"):
+            target = _ABSOLUTE_FORM.sub("", target, count=1)
         path, _, query = target.partition("?")
         source = self._source(path)
         if source is None:
             return refuse(404, "Not Found", "There is no such source; callbacks go to /callbacks/<source>.")
         if request.method == "POST":
-            query = await _with_form(request, query)
+            try:
+                form = await _form(request)
+            except web.HTTPRequestEntityTooLarge:
+                return refuse(413, "Content Too Large", "A callback's form has at most 1 MiB.")
+            if form is None and not query:
+                return refuse(415, "Unsupported Media Type", "The body of a POST is application/x-www-form-urlencoded.")
+            query = "&".join(part for part in (query, form) if part)
         elif request.method != "GET":
             response = refuse(405, "Method Not Allowed", "Callbacks are GET or POST requests.")
             response.headers["Allow"] = "GET, POST"
@@ -78,6 +93,8 @@ class Door:
         if expected is not None and not hmac.compare_digest(_digest(secret or ""), expected):
             metrics.CALLBACKS.labels(source.name, "wrong_secret").inc()
             return _problem(401, "Unauthorized", "The parameter token is missing or wrong.")
+        if expected is not None:
+            query = hide_values(query, self._hidden[source.name])
         event = CallbackEvent(source.name, utc_now(), query)
         try:
             parse_callback(source.adapter, query)
@@ -88,7 +105,7 @@ class Door:
         except SpoolUnavailableError as error:
             return _unavailable(source.name, error)
         self._accepted[source.name].inc()
-        return web.Response(body=b"accepted\n", content_type="text/plain")
+        return web.Response(body=b"accepted\n", content_type="text/plain", headers=_HEADERS)
 
     async def _keep_refused(self, event: CallbackEvent, error: InvalidCallbackError) -> web.Response:
         """Refuse what can never be folded as it stands, but keep it: a corrected adapter link can redrive it."""
@@ -108,16 +125,18 @@ class Door:
         return _problem(400, "Invalid callback", f"The {error}.", more)
 
 
-async def _with_form(request: web.BaseRequest, query: str) -> str:
-    """Add the parameters of a form body to those of the query string."""
-    if not request.can_read_body or request.content_type != "application/x-www-form-urlencoded":
-        return query
-    form = (await request.read()).decode("ascii", "replace").strip()
-    return f"{query}&{form}" if query and form else query or form
+async def _form(request: web.BaseRequest) -> str | None:
+    """Read the parameters of a form body; None where the body is something else, which a callback in the query does not need."""
+    if not request.can_read_body:
+        return ""
+    if request.content_type != "application/x-www-form-urlencoded":
+        return None
+    # Nothing is lost of what is not ASCII: it is percent-encoded, as the bytes it is.
+    return "".join(chr(byte) if byte < _FIRST_NOT_ASCII else f"%{byte:02X}" for byte in (await request.read()).strip())
 
 
 def refuse(status: int, title: str, detail: str) -> web.Response:
-    """Refuse a request that named no known source, and count it."""
+    """Refuse a request for its path, method or form, before it is read as a callback, and count it."""
     metrics.REQUESTS_REFUSED.labels(str(status)).inc()
     return _problem(status, title, detail)
 
@@ -133,4 +152,4 @@ def _unavailable(source: str, error: SpoolUnavailableError) -> web.Response:
 def _problem(status: int, title: str, detail: str, more: dict[str, str] | None = None) -> web.Response:
     """Write an error as problem details (RFC 9457)."""
     body = orjson.dumps({"type": "about:blank", "title": title, "status": status, "detail": detail} | (more or {}))
-    return web.Response(status=status, body=body, content_type="application/problem+json")
+    return web.Response(status=status, body=body, content_type="application/problem+json", headers=_HEADERS)

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import NoReturn
 
 from ingress.spool import Spool, Spooled
 from shared import metrics
 from shared.broker import Message, Publisher
+from shared.clock import utc_now
 from shared.crash import crash_point
 from shared.errors import BrokerUnavailableError, SpoolUnavailableError
-from shared.events import join
+from shared.events import MAX_EVENTS_PER_MESSAGE, join
 from shared.log import get_logger
-from shared.topology import CALLBACKS
+from shared.topology import CALLBACKS, SPOOL, SPOOL_OLDEST, SPOOL_SEEN
 
 log = get_logger(__name__)
 
@@ -24,9 +27,13 @@ log = get_logger(__name__)
 _HOLD_OFF_S = 1.0
 # A process that has just started is not ready for so long, unless it is connected sooner: the spool is for outages.
 _FIRST_CONNECT_S = 5.0
-_DRAIN_ROWS = 50
+_DRAIN_ROWS = 500
+_DRAIN_BYTES = 4 << 20
+_MAX_JOINED_BYTES = 1 << 20
 _WATCH_S = 1
 _LOOK_AGAIN_S = 2.0
+# Once in each event, as `encode` writes it: within a string its quotes would be escaped.
+_RECEIVED_AT = re.compile(rb'"received_at":"([^"]+)"')
 
 
 class Outlet:
@@ -103,10 +110,11 @@ class Outlet:
             total = await self._spool.count()
             if total:
                 log.info("spool_drain", messages=total)
-            while rows := await self._spool.oldest(_DRAIN_ROWS):
-                for number, message in rows:
-                    await self._publisher.publish(_fresh(message))
-                    await self._spool.remove([number])
+            while rows := await self._spool.oldest(_DRAIN_ROWS, max_bytes=_DRAIN_BYTES):
+                for numbers, message in _joined(rows):
+                    news = await self._news(numbers[-1]) if message.exchange == CALLBACKS else {}
+                    await self._publisher.publish(_fresh(replace(message, headers={**message.headers, **news})))
+                    await self._spool.remove(numbers)
             if total:
                 self._hold_off_until = 0.0
                 log.info("spool_drained", messages=total)
@@ -116,6 +124,37 @@ class Outlet:
         except SpoolUnavailableError as error:
             log.warning("spool_unreadable", detail=str(error))
             await asyncio.sleep(_HOLD_OFF_S)
+
+    async def _news(self, number: int) -> Mapping[str, str | int]:
+        """Tell how old the oldest callback is that stays behind: the workers' timers wait for it."""
+        first = await self._spool.first(CALLBACKS, after=number)
+        found = _RECEIVED_AT.search(first.body) if first else None
+        return {SPOOL: self._spool.name, SPOOL_OLDEST: found[1].decode() if found else "", SPOOL_SEEN: utc_now()}
+
+
+def _joined(rows: Iterable[tuple[int, Spooled]]) -> Iterator[tuple[list[int], Spooled]]:
+    """Put batches of callbacks that follow each other into one message; with the ids to remove them by, in order."""
+    numbers: list[int] = []
+    bodies: list[bytes] = []
+    events = size = 0
+    for number, message in rows:
+        count = len(_RECEIVED_AT.findall(message.body))
+        fits = events + count <= MAX_EVENTS_PER_MESSAGE and size + len(message.body) <= _MAX_JOINED_BYTES
+        if numbers and (not fits or message.exchange != CALLBACKS):
+            yield numbers, _one(bodies)
+            numbers, bodies, events, size = [], [], 0, 0
+        if message.exchange != CALLBACKS:
+            yield [number], message
+            continue
+        numbers.append(number)
+        bodies.append(message.body)
+        events, size = events + count, size + len(message.body)
+    if numbers:
+        yield numbers, _one(bodies)
+
+
+def _one(bodies: Sequence[bytes]) -> Spooled:
+    return Spooled(CALLBACKS, "", {}, join(body[1:-1] for body in bodies))
 
 
 def _fresh(message: Spooled) -> Message:

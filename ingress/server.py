@@ -15,6 +15,7 @@ from aiohttp.streams import StreamReader
 from aiohttp.web_protocol import RequestHandler
 
 from ingress.callbacks import REQUEST_LINE_BYTES, Door, refuse
+from ingress.request_lines import RequestLines
 from shared.health import listen
 from shared.log import get_logger
 
@@ -25,7 +26,8 @@ _KEEPALIVE_S = 75
 # A connection that has not sent its first request by then is closed: the library would wait for ever. Later ones are bounded
 # by the keep-alive time.
 _FIRST_REQUEST_S = 5
-_FIRST_NOT_ASCII = 0x80
+# A little above our own limit, so that lines just over it get our answer and far longer ones the parser's.
+_PARSER_LINE_BYTES = 2 * REQUEST_LINE_BYTES
 # A callback's request line holds the secret: nothing may write it.
 _NO_LOG = logging.getLogger("callfold.access")
 _NO_LOG.disabled = True
@@ -37,6 +39,7 @@ class _Protocol(RequestHandler):
     _silence: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._lines = RequestLines(_PARSER_LINE_BYTES + len("OPTIONS  HTTP/1.1"))
         super().connection_made(transport)
         self._silence = asyncio.get_running_loop().call_later(_FIRST_REQUEST_S, self.force_close)
 
@@ -45,7 +48,9 @@ class _Protocol(RequestHandler):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        super().data_received(data if data.isascii() else _escaped(data))
+        ready = self._lines.feed(data)
+        if ready or not data:  # the library calls this with nothing to go on with what it holds
+            super().data_received(ready)
 
     def heard(self) -> None:
         """Note that a whole request has come."""
@@ -68,14 +73,6 @@ class _Protocol(RequestHandler):
         return response
 
 
-def _escaped(data: bytes) -> bytes:
-    """Percent-encode what is not ASCII in a request line: the parser would refuse it, and the callback be kept nowhere."""
-    line, end, rest = data.partition(b"\r\n")
-    if not line.startswith((b"GET ", b"POST ")):
-        return data
-    return b"".join(bytes((byte,)) if byte < _FIRST_NOT_ASCII else b"%%%02X" % byte for byte in line) + end + rest
-
-
 def _request(
     message: RawRequestMessage,
     payload: StreamReader,
@@ -85,6 +82,8 @@ def _request(
 ) -> web.BaseRequest:
     if isinstance(protocol, _Protocol):
         protocol.heard()
+    if message.chunked:  # only the parser knows where the next request line begins
+        message = message._replace(should_close=True)
     return web.BaseRequest(message, payload, protocol, writer, task, asyncio.get_running_loop())
 
 
@@ -95,8 +94,7 @@ class _Server(web.Server):
             loop=self._loop,
             access_log=_NO_LOG,
             keepalive_timeout=_KEEPALIVE_S,
-            # A little above our own limit, so that lines just over it get our answer and far longer ones the parser's.
-            max_line_size=2 * REQUEST_LINE_BYTES,
+            max_line_size=_PARSER_LINE_BYTES,
             auto_decompress=False,
         )
 
@@ -107,7 +105,7 @@ async def serving(door: Door, host: str, port: int, *, shutdown_timeout_s: float
     runner = web.ServerRunner(_Server(door.answer, request_factory=_request), shutdown_timeout=shutdown_timeout_s)
     await runner.setup()
     try:
-        got = await listen(runner, host, port)
+        got = await listen(runner, (host, port), "CALLFOLD_INGRESS_PORT")
         log.info("ingress_listening", host=host, port=got)
         yield got
     finally:

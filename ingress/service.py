@@ -9,14 +9,13 @@ from ingress.group_commit import GroupCommit
 from ingress.outlet import Outlet
 from ingress.server import serving
 from ingress.spool import Spool
-from shared.broker import BrokerAddress, Publisher
+from shared.broker import Publisher
 from shared.errors import ConfigError
 from shared.health import private_port
 from shared.log import get_logger
-from shared.process import background, instance_name
+from shared.process import background, broker_address
 from shared.settings import LOOPBACK, Settings
 from shared.sources import Sources
-from shared.topology import topology
 
 log = get_logger(__name__)
 
@@ -29,7 +28,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     """
     sources = settings.load_sources()
     _refuse_open_door(settings, sources)
-    address = BrokerAddress(settings.amqp_urls, topology(settings.recording_retry_seconds), instance_name("ingress"))
+    address = broker_address(settings, "ingress")
     publisher = Publisher(address, timeout_s=settings.publish_timeout_seconds)
     async with Spool(settings.spool_dir, max_bytes=settings.spool_max_bytes) as spool:
         outlet = Outlet(publisher, spool)

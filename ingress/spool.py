@@ -10,6 +10,7 @@ import asyncio
 import fcntl
 import os
 import sqlite3
+import uuid
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -32,6 +33,9 @@ create table if not exists messages (
     body blob not null
 ) strict
 """
+# Two spools of one name would take each other's news for their own, so a name is made once, with the file.
+_IDENTITY = "create table if not exists identity (name text not null) strict"
+_NAME_ONCE = "insert into identity (name) select ? where not exists (select 1 from identity)"
 
 _T = TypeVar("_T")
 
@@ -55,6 +59,7 @@ class Spool:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="spool")
         self._connection: sqlite3.Connection | None = None
         self.added = asyncio.Event()
+        self.name = ""
 
     async def __aenter__(self) -> Self:
         """Open the file.
@@ -84,6 +89,9 @@ class Spool:
         connection.execute("pragma synchronous = full")  # in WAL mode only `full` fsyncs every commit
         connection.execute(f"pragma max_page_count = {self._max_pages}")
         connection.execute(_SCHEMA)
+        connection.execute(_IDENTITY)
+        connection.execute(_NAME_ONCE, (uuid.uuid4().hex,))
+        self.name = str(connection.execute("select name from identity").fetchone()[0])
         self._connection = connection
 
     async def add(self, messages: Sequence[Spooled]) -> None:
@@ -116,14 +124,29 @@ class Spool:
     async def count(self) -> int:
         return await self._guarded(lambda db: int(db.execute("select count(*) from messages").fetchone()[0]))
 
-    async def oldest(self, at_most: int) -> list[tuple[int, Spooled]]:
-        """Read the oldest messages in order, with the id to `remove` them by."""
+    async def oldest(self, at_most: int, *, max_bytes: int) -> list[tuple[int, Spooled]]:
+        """Read the oldest messages in order, with the id to `remove` them by, until the bodies add up to `max_bytes`."""
 
         def read(db: sqlite3.Connection) -> list[tuple[int, Spooled]]:
-            rows = db.execute(
-                "select id, exchange, routing_key, headers, body from messages order by id limit ?", (at_most,)
-            ).fetchall()
-            return [(row[0], Spooled(row[1], row[2], orjson.loads(row[3]), row[4])) for row in rows]
+            rows = db.execute("select id, exchange, routing_key, headers, body from messages order by id limit ?", (at_most,))
+            found: list[tuple[int, Spooled]] = []
+            size = 0
+            for number, exchange, routing_key, headers, body in rows:
+                found.append((number, Spooled(exchange, routing_key, orjson.loads(headers), body)))
+                size += len(body)
+                if size >= max_bytes:
+                    break
+            return found
+
+        return await self._guarded(read)
+
+    async def first(self, exchange: str, *, after: int) -> Spooled | None:
+        """Read the oldest message for an exchange, of those that come after one that has been read."""
+
+        def read(db: sqlite3.Connection) -> Spooled | None:
+            query = "select exchange, routing_key, body from messages where id > ? and exchange = ? order by id limit 1"
+            row = db.execute(query, (after, exchange)).fetchone()
+            return None if row is None else Spooled(row[0], row[1], {}, row[2])
 
         return await self._guarded(read)
 

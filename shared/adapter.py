@@ -10,12 +10,14 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from urllib.parse import parse_qsl, quote, unquote_plus, urlsplit
+from urllib.parse import parse_qsl, quote, quote_plus, unquote_plus, urlsplit
 
 from shared.errors import ConfigError, InvalidCallbackError
 
 SECRET_PARAMETER = "token"  # noqa: S105 - the parameter's name, not a secret
 MASK = "***"
+_SHORTEST_HIDDEN = 8
+_ESCAPE = re.compile("%[0-9A-F]{2}")
 
 
 class Placeholder(StrEnum):
@@ -57,7 +59,7 @@ SAMPLE_LINK = (
     "https://test/identity.asp?CallType={{CallTypeName}}&Event={{DialApiEventName}}&CallID={{CallID}}"
     "&RequestID={{DialApiRequestID}}&EventCode={{DialApiEventCode}}&IsCallRecorded={{IsCallRecorded}}&Guid={{CallUUID}}"
 )
-"""The vendor's sample adapter: what the source `default` uses when no sources file is given."""
+"""The vendor's sample adapter. A source without an `adapter` takes more: every placeholder, see `make_link`."""
 
 _PLACEHOLDER = re.compile(r"\{\{\s*([A-Za-z][A-Za-z0-9_]*)\s*\}\}")
 
@@ -143,6 +145,22 @@ def take_secret(query: str) -> tuple[str | None, str]:
     return secret, "&".join(kept)
 
 
+def spellings(secret: str) -> frozenset[str]:
+    """List how a secret can stand in a query string; empty for one that is too short to be told from an honest value."""
+    if len(secret) < _SHORTEST_HIDDEN:
+        return frozenset()
+    encoded = {quote(secret, safe=""), quote_plus(secret)}
+    return frozenset({secret, *encoded, *(_ESCAPE.sub(lambda hexadecimal: hexadecimal[0].lower(), each) for each in encoded)})
+
+
+def hide_values(query: str, hidden: frozenset[str]) -> str:
+    """Mask the parameters of a raw query string whose whole value is one of these, as written."""
+    if not any(value in query for value in hidden):
+        return query
+    parts = (part.partition("=") for part in query.split("&"))
+    return "&".join(f"{name}{equals}{MASK if value in hidden else value}" for name, equals, value in parts)
+
+
 def read_query(adapter: Adapter, query: str) -> dict[str, str]:
     """Read a raw query string into placeholder name -> decoded value; what is empty or not in the adapter is left out.
 
@@ -172,9 +190,41 @@ def _decode(name: str, value: str) -> str:
         raise InvalidCallbackError(name, value, "is not percent-encoded UTF-8") from None
 
 
-_CREDENTIAL = re.compile(r"((?:^|[?&\s\"']|%3[fF]|%26)(?:token|sectok)(?:=|%3[dD]))(?:(?!%26)[^&\s\"'#])*", re.IGNORECASE)
+# Separators and names as they are, or percent-encoded, once or again: a link within a link.
+_NAME = re.compile(
+    r"(?:^|[?&;,#(\s\"']|%(?:25)*(?:3F|26|3B|23))"
+    r"((?:[\w.~$\[\]-]|%(?:25)*(?!25|3F|26|3B|23|3D)[0-9A-F]{2}){1,100})"
+    r"(?:=|%(?:25)*3D)",
+    re.IGNORECASE,
+)
+_VALUE = re.compile(r"(?:(?!%(?:25)*26|\\[\"'])[^&\s\"'#])*", re.IGNORECASE)
+_USER_INFO = re.compile(
+    r"(://|%(?:25)*3A%(?:25)*2F%(?:25)*2F)(?:(?!%(?:25)*(?:2F|3F|23|26))[^/?#&\s\"'])*(@|%(?:25)*40)", re.IGNORECASE
+)
+_HAS_EITHER = re.compile(r"[=@]|%(?:25)*(?:3D|40)", re.IGNORECASE)
+_CREDENTIALS = frozenset({"sid", "session", "pwd", "pass", "key", "auth", "authorization", "sig"})
+_CREDENTIAL_ENDINGS = (
+    "token", "sectok", "password", "passwd", "secret", "signature", "credential", "sessionid", "sessid",
+    "apikey", "accesskey", "privatekey", "secretkey",
+)  # fmt: skip
 
 
 def mask_credentials(text: str) -> str:
-    """Mask the values of `token` and `sectok` wherever they stand in a link or query, percent-encoded ones included."""
-    return _CREDENTIAL.sub(rf"\1{MASK}", text)
+    """Mask what opens a door wherever it stands in a link or query: `sectok`, passwords, sessions, keys, the user of a URL."""
+    if not _HAS_EITHER.search(text):  # as are most of what a callback tells
+        return text
+    masked: list[str] = []
+    done = 0
+    for found in _NAME.finditer(text):
+        if found.start() >= done and _is_credential(found[1]):
+            masked += (text[done : found.end()], MASK)
+            value = _VALUE.match(text, found.end())
+            done = value.end() if value else found.end()
+    return _USER_INFO.sub(rf"\1{MASK}\2", "".join((*masked, text[done:])))
+
+
+def _is_credential(name: str) -> bool:
+    while (plain := unquote_plus(name)) != name:
+        name = plain
+    name = re.sub(r"[^a-z0-9]", "", name.lower())
+    return name in _CREDENTIALS or name.endswith(_CREDENTIAL_ENDINGS)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -19,6 +19,7 @@ from pamqp.common import FieldTable
 
 from shared.errors import BrokerUnavailableError
 from shared.frames import HeaderValue, send
+from shared.hand import Hand
 from shared.link import BACKOFF_S, CLOSE_TIMEOUT_S, LOST, BrokerAddress, Link, inspect, is_cancelled, is_lost
 from shared.log import get_logger
 
@@ -27,11 +28,16 @@ __all__ = ["BrokerAddress", "Consumer", "Delivery", "HeaderValue", "Message", "P
 log = get_logger(__name__)
 
 _PUBLISHES_IN_FLIGHT = 200
+_OFFSET = "x-stream-offset"
+Arguments = Mapping[str, HeaderValue]
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A persistent message. In flight on one channel no two may share a `message_id` (see Publisher)."""
+    """A persistent message. In flight on one channel no two may share a `message_id` (see Publisher).
+
+    `expires_ms`: how long it may wait in its queue at most, where that is less than the queue's own limit.
+    """
 
     exchange: str
     routing_key: str
@@ -39,6 +45,7 @@ class Message:
     message_id: str
     content_type: str = "application/json"
     headers: Mapping[str, HeaderValue] = field(default_factory=dict)
+    expires_ms: int | None = None
 
     @property
     def header_table(self) -> FieldTable | None:
@@ -131,9 +138,24 @@ class Delivery:
     routing_key: str
     tag: int
     channel: Channel
+    hand: Hand[Delivery] | None = None
+
+    @property
+    def offset(self) -> int:
+        """Where the message stands in its stream.
+
+        Raises:
+            ValueError: it did not come from a stream.
+        """
+        offset = self.headers.get(_OFFSET)
+        if not isinstance(offset, int):
+            raise ValueError("a delivery without offset: its queue is no stream")  # noqa: TRY004 - the type is the broker's choice
+        return offset
 
     async def ack(self) -> None:
         """Settle it. On a channel that is gone this does nothing: the message comes again."""
+        if self.hand is not None:
+            self.hand.settle((self.channel, self.tag))
         with suppress(*LOST):
             await self.channel.basic_ack(self.tag, wait=False)
 
@@ -142,27 +164,31 @@ class Consumer(Link):
     """Consumes one queue. Deliveries of a lost channel are forgotten: the broker has requeued them."""
 
     def __init__(
-        self, address: BrokerAddress, queue: str, *, prefetch: int, arguments: Mapping[str, HeaderValue] | None = None
+        self, address: BrokerAddress, queue: str, *, prefetch: int, arguments: Arguments | Callable[[], Arguments] | None = None
     ) -> None:
+        """Prepare; `arguments` that change, like the offset to go on from, are a function that is asked on each connection."""
         super().__init__(address, f"consumer of {queue}")
         self._queue = queue
         self._prefetch = prefetch
-        self._arguments = dict(arguments or {})
+        self._arguments = arguments if callable(arguments) else lambda: arguments or {}
         self._waiting: asyncio.Queue[Delivery] = asyncio.Queue()
         self._tag: str | None = None
         self._channel: Channel | None = None
         self._stopping = False
+        self.hand: Hand[Delivery] = Hand()
 
     async def _open(self, channel: Channel) -> None:
         self._channel = channel
         if self._stopping:
             return
         await channel.basic_qos(prefetch_count=self._prefetch)
-        consumed = await channel.basic_consume(self._queue, self._deliver, arguments=dict(self._arguments) or None)
+        consumed = await channel.basic_consume(self._queue, self._deliver, arguments=dict(self._arguments()) or None)
         self._tag = consumed.consumer_tag
+        self.hand.open()
 
     def _closed(self) -> None:
         self._channel = None
+        self.hand.lose()
         while not self._waiting.empty():
             self._waiting.get_nowait()
 
@@ -175,7 +201,9 @@ class Consumer(Link):
         if tag is None or message.channel is not self._channel:
             return  # not ours to settle: it belongs to a channel that is gone
         headers = message.header.properties.headers or {}
-        self._waiting.put_nowait(Delivery(message.body, headers, message.routing_key or "", tag, message.channel))
+        delivery = Delivery(message.body, headers, message.routing_key or "", tag, message.channel, self.hand)
+        self.hand.take((message.channel, tag), delivery)
+        self._waiting.put_nowait(delivery)
 
     async def get(self) -> Delivery:
         """Wait for the next delivery."""
@@ -189,8 +217,8 @@ class Consumer(Link):
             max_bytes -= len(taken[-1].body)
         return taken
 
-    async def backlog(self) -> int:
-        """Count the messages that wait in the queue, those delivered and not yet taken among them.
+    async def counts(self) -> tuple[int, int]:
+        """Count the messages that wait in the queue, delivered to nobody, and the consumers it has.
 
         Raises:
             BrokerUnavailableError: not connected, or no answer.
@@ -202,7 +230,7 @@ class Consumer(Link):
             declared = await channel.queue_declare(self._queue, passive=True, timeout=CLOSE_TIMEOUT_S)
         except LOST as error:
             raise BrokerUnavailableError(str(error)) from error
-        return (declared.message_count or 0) + self._waiting.qsize()
+        return declared.message_count or 0, declared.consumer_count or 0
 
     async def stop_intake(self) -> None:
         """Ask for no more deliveries; those taken can still be acked, the rest goes back when the connection closes."""

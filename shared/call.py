@@ -69,9 +69,9 @@ class CloseReason(StrEnum):
 class Policy:
     """How long to wait for callbacks that may never come, in seconds."""
 
-    settle_s: float = 10
-    leg_grace_s: float = 120
-    max_call_s: float = 4 * 3600
+    settle_s: float
+    leg_grace_s: float
+    max_call_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ class Call:
 
     Attributes:
         closing: how it is over; None while it is open.
-        look_at: when its silence would close it; None once it is over.
+        look_at: when its silence would close it; None once it is over, and where nothing is known of it but the time.
     """
 
     key: CallKey
@@ -123,12 +123,13 @@ def derive(key: CallKey, facts: Mapping[str, str], policy: Policy) -> Call:
     """Fold the facts of one call into the call."""
     legs = read_legs(facts)
     clock = facts.get(CLOCK, "")
-    last_event_at = max(_receipts(facts), default=clock)
-    quiet_s = _seconds(last_event_at, clock) or 0.0  # none where the last event came after the last timer
+    receipts = _receipts(facts)
+    last_event_at = max(receipts, default=clock)
+    quiet_s = _seconds(last_event_at, clock) or 0.0 if receipts else 0.0  # none where the last event came after the last timer
     is_dialed = is_request_id(key.call)
     judged, closing = _judge(legs, quiet_s, policy, is_dialed=is_dialed)
     call = _assemble(key, judged, closing, facts, last_event_at)
-    if closing:
+    if closing or not receipts:
         return call
     waits_s = sorted((policy.settle_s, policy.leg_grace_s, policy.max_call_s))
     closing_s = next((wait_s for wait_s in waits_s if _judge(legs, wait_s, policy, is_dialed=is_dialed)[1]), policy.max_call_s)

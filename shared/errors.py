@@ -15,11 +15,11 @@ class InvalidCallbackError(CallfoldError):
     """A callback that can never be folded as it stands: it is refused with 400 and kept as a dead letter."""
 
     def __init__(self, parameter: str, value: str, problem: str) -> None:
-        """Name the query parameter, what it held, and what is wrong with it (no value in `problem`)."""
+        """Name the query parameter, what it held, and what is wrong with it: `problem` goes on from the name."""
         self.parameter = parameter
         self.masked_value = mask(value)
         self.problem = problem
-        super().__init__(f"parameter {parameter}: {problem}")
+        super().__init__(f"parameter {parameter} {problem}")
 
 
 class UnavailableError(CallfoldError):
@@ -32,6 +32,10 @@ class BrokerUnavailableError(UnavailableError):
 
 class StoreUnavailableError(UnavailableError):
     """Redis did not answer or cannot write now. The script may have run all the same."""
+
+
+class HistoryUnavailableError(UnavailableError):
+    """The history's database did not answer or cannot write now. The transaction may have been committed all the same."""
 
 
 class SpoolUnavailableError(UnavailableError):

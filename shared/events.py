@@ -5,24 +5,28 @@ One AMQP message is a JSON array of 1 to 500 events of three kinds: a callback, 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import assert_never
+from typing import ClassVar, assert_never
 
 import orjson
 
 from shared.ids import CallRef, SourceName
 
 VERSION = 1
-_TIME_WIDTH = len("2026-11-23T07:44:00.123456Z")
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", re.ASCII)
 MAX_EVENTS_PER_MESSAGE = 500
+# Strings are tokens, so that what is in them is none.
+_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{},]', re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
 class CallbackEvent:
     """One HTTP callback. `query` is the raw query string without the secret; `received_at` is RFC 3339 UTC, microseconds."""
 
+    kind: ClassVar[str] = "callback"
     source: SourceName
     received_at: str
     query: str
@@ -32,6 +36,7 @@ class CallbackEvent:
 class DialEvent:
     """One accepted dial request: who asked for the call and with what reference."""
 
+    kind: ClassVar[str] = "dial"
     source: SourceName
     received_at: str
     request_id: int
@@ -42,6 +47,7 @@ class DialEvent:
 class TimerEvent:
     """It is now `received_at`, says a timer of this call."""
 
+    kind: ClassVar[str] = "timer"
     source: SourceName
     received_at: str
     call: CallRef
@@ -60,14 +66,14 @@ RawEvent = CallbackEvent | DialEvent | TimerEvent
 
 def encode(event: RawEvent) -> bytes:
     """Write one event as a JSON object."""
-    common = {"v": VERSION, "source": event.source, "received_at": event.received_at}
+    common = {"v": VERSION, "source": event.source, "received_at": event.received_at, "kind": event.kind}
     match event:
         case CallbackEvent():
-            return orjson.dumps(common | {"kind": "callback", "query": event.query})
+            return orjson.dumps(common | {"query": event.query})
         case DialEvent():
-            return orjson.dumps(common | {"kind": "dial", "request_id": event.request_id, "fields": dict(event.fields)})
+            return orjson.dumps(common | {"request_id": event.request_id, "fields": dict(event.fields)})
         case TimerEvent():
-            return orjson.dumps(common | {"kind": "timer", "call": event.call})
+            return orjson.dumps(common | {"call": event.call})
         case _:
             assert_never(event)
 
@@ -85,14 +91,34 @@ def decode(body: bytes) -> list[RawEvent | Undecodable]:
         return [Undecodable(body, f"not JSON: {error}")]
     if not isinstance(elements, list) or not elements:
         return [Undecodable(body, "not a JSON array of events")]
-    return [_decode_one(element) for element in elements]
+    found = [_decode_one(element) for element in elements]
+    if not any(isinstance(event, str) for event in found):
+        return [event for event in found if not isinstance(event, str)]
+    slices = zip(found, _slices(body), strict=True)
+    return [Undecodable(join([text]), event) if isinstance(event, str) else event for event, text in slices]
 
 
-def _decode_one(element: object) -> RawEvent | Undecodable:
+def _decode_one(element: object) -> RawEvent | str:
+    """Read one element; returns what is wrong with it where it is no event."""
     try:
         return _event(element)
-    except (KeyError, TypeError, ValueError) as error:
-        return Undecodable(join([orjson.dumps(element)]), f"{type(error).__name__}: {error}")
+    except Exception as error:  # noqa: BLE001 - whatever an element does to us, its neighbours are good
+        return f"{type(error).__name__}: {error}"
+
+
+def _slices(body: bytes) -> Iterator[bytes]:
+    """Cut a JSON array into the texts of its elements, as they are: they may be nested deeper than can be written again."""
+    depth, start = 0, 0
+    for token in _TOKEN.finditer(body):
+        text = token[0]
+        if text in b"[{":
+            depth += 1
+            start = token.end() if depth == 1 else start
+        elif text in b"]}" or (text == b"," and depth == 1):
+            depth -= text != b","
+            if depth == 0 or text == b",":
+                yield body[start : token.start()].strip()
+                start = token.end()
 
 
 def _event(element: object) -> RawEvent:
@@ -102,14 +128,11 @@ def _event(element: object) -> RawEvent:
         raise ValueError(f"version {element['v']!r} is not known")
     source, received_at = SourceName(_text(element, "source")), _time(element, "received_at")
     match element["kind"]:
-        case "callback":
+        case CallbackEvent.kind:
             return CallbackEvent(source, received_at, _text(element, "query"))
-        case "dial":
-            if not isinstance(element["request_id"], int) or not isinstance(element["fields"], dict):
-                raise TypeError("a dial has an integer request_id and an object of fields")
-            fields = {str(name): str(value) for name, value in element["fields"].items()}
-            return DialEvent(source, received_at, element["request_id"], fields)
-        case "timer":
+        case DialEvent.kind:
+            return DialEvent(source, received_at, _request_id(element), _fields(element["fields"]))
+        case TimerEvent.kind:
             return TimerEvent(source, received_at, CallRef(_text(element, "call")))
         case kind:
             raise ValueError(f"kind {kind!r} is not known")
@@ -118,10 +141,28 @@ def _event(element: object) -> RawEvent:
 def _time(element: dict[str, object], name: str) -> str:
     """Read a time. Facts compare times as text, so only the one fixed-width form may come in."""
     text = _text(element, name)
-    at = datetime.fromisoformat(text)
-    if len(text) != _TIME_WIDTH or not text.endswith("Z") or at.tzinfo is None:
+    if not _TIME.fullmatch(text):
         raise ValueError(f"{name} is not RFC 3339 UTC with microseconds")
+    datetime.fromisoformat(text)  # a month 13 has the form, and is no time
     return text
+
+
+def _request_id(element: dict[str, object]) -> int:
+    value = element["request_id"]
+    if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
+        raise TypeError("request_id is not a whole number above 0")
+    return value
+
+
+def _fields(value: object) -> dict[str, str]:
+    """Read who asked and with what reference; what is null was not told."""
+    if not isinstance(value, dict):
+        raise TypeError("fields is not an object")
+    told = {str(name): text for name, text in value.items() if text is not None}
+    for name, text in told.items():
+        if not isinstance(text, (str, int, float)) or isinstance(text, bool):
+            raise TypeError(f"fields.{name} is neither text nor a number")
+    return {name: str(text) for name, text in told.items()}
 
 
 def _text(element: dict[str, object], name: str) -> str:

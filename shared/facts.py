@@ -17,11 +17,12 @@ strings: RFC 3339 UTC times with microseconds, ids, plain text. What is not true
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import assert_never
 
 from shared.adapter import Adapter, Placeholder
-from shared.callback import Callback, parse_callback
+from shared.callback import Callback, LegEvent, parse_callback
 from shared.events import CallbackEvent, DialEvent, RawEvent, TimerEvent
 from shared.ids import CallKey, CallRef, SourceName
 
@@ -42,10 +43,12 @@ _TIMESTAMPS = {
     Placeholder.PICKED_UP.value: AT + "pickup",
     Placeholder.ENDED.value: AT + "end",
 }
+_BEGINNINGS = frozenset({*LegEvent, AT + "start", AT + "pickup"})
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-# A PBX whose clock is wrong by more than this tells nonsense, and nonsense must not date a call.
-_MAX_SKEW = timedelta(days=1)
-_EARLIEST = "2000"
+# What is told of a time that far from its receipt is nonsense, and nonsense must not date a call: a PBX clock may be ahead a
+# little; a call begun before it was hung up, by no more than the longest call and a day.
+_MAX_AHEAD = timedelta(minutes=5)
+_MAX_BEHIND = timedelta(days=2)
 
 
 def facts_of(event: RawEvent, adapter: Adapter) -> tuple[CallKey, list[Fact]]:
@@ -92,7 +95,7 @@ def _callback_facts(callback: Callback, received_at: str) -> list[Fact]:
 
 
 def _timestamps(leg: str, callback: Callback, received_at: str) -> list[Fact]:
-    """Read the adapter's own timestamps; what cannot be true is kept apart: zero, the far future, an end before its start."""
+    """Read the adapter's own timestamps; what cannot be true is kept apart: zero, far from now, an end before its start."""
     facts: list[Fact] = []
     earlier = ""
     for name, what in _TIMESTAMPS.items():
@@ -113,10 +116,24 @@ def java_time(text: str, received_at: str) -> str | None:
     if not (text.isascii() and text.isdigit()) or len(text) > len("9999999999999"):
         return None
     at = _EPOCH + timedelta(milliseconds=int(text))
-    if at > datetime.fromisoformat(received_at) + _MAX_SKEW:
-        return None
-    written = rfc3339(at)
-    return written if written > _EARLIEST else None
+    received = datetime.fromisoformat(received_at)
+    return rfc3339(at) if received - _MAX_BEHIND <= at <= received + _MAX_AHEAD else None
+
+
+def started_us(facts: Iterable[Fact]) -> int | None:
+    """Tell when what some facts speak of began (microseconds since 1970); None where they tell of no event."""
+    times = [value for name, value in facts if name == DIAL or (name.startswith(LEG) and name.rpartition(":")[2] in _BEGINNINGS)]
+    return microseconds(min(times)) if times else None
+
+
+def microseconds(at: str) -> int:
+    """Turn a time of ours into microseconds since 1970."""
+    return (datetime.fromisoformat(at) - _EPOCH) // timedelta(microseconds=1)
+
+
+def at_microseconds(since_1970: int) -> str:
+    """Turn microseconds since 1970 into a time of ours."""
+    return rfc3339(_EPOCH + timedelta(microseconds=since_1970))
 
 
 def milliseconds(at: str) -> int:

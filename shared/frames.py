@@ -38,6 +38,8 @@ class Publishable(Protocol):
     def content_type(self) -> str: ...
     @property
     def header_table(self) -> FieldTable | None: ...
+    @property
+    def expires_ms(self) -> int | None: ...
 
 
 async def send(channel: Channel, messages: Sequence[Publishable]) -> list[asyncio.Future[object]]:
@@ -55,6 +57,7 @@ async def send(channel: Channel, messages: Sequence[Publishable]) -> list[asynci
                 delivery_mode=_PERSISTENT,
                 message_id=message.message_id,
                 headers=message.header_table,
+                expiration=None if message.expires_ms is None else str(message.expires_ms),
             )
             frames.append(Basic.Publish(exchange=message.exchange, routing_key=message.routing_key, mandatory=True))
             frames.append(ContentHeader(properties=properties, body_size=len(message.body)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -33,29 +35,55 @@ async def private_port(host: str, port: int, problems: Problems) -> AsyncIterato
     async def metrics(_: web.Request) -> web.Response:
         return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
+    async def without_version(_: web.Request, response: web.StreamResponse) -> None:
+        response.headers.pop("Server", None)
+
     app = web.Application()
+    app.on_response_prepare.append(without_version)
     app.add_routes([web.get("/healthz", healthz), web.get("/readyz", readyz), web.get("/metrics", metrics)])
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     try:
-        got = await listen(runner, host, port)
+        got = await listen(runner, (host, port), "CALLFOLD_METRICS_PORT")
         log.info("private_port", host=host, port=got)
         yield got
     finally:
         await runner.cleanup()
 
 
-async def listen(runner: web.BaseRunner, host: str, port: int) -> int:
-    """Open a port for a runner and return its number.
+async def listen(runner: web.BaseRunner, address: tuple[str, int], setting: str) -> int:
+    """Open a port for a runner and return its number; `setting` is the one the port is from.
 
     Raises:
         ConfigError: the port is taken, or the address is not this machine's.
     """
-    site = web.TCPSite(runner, host, port, backlog=1024)
+    site = web.TCPSite(runner, *address, backlog=1024)
     try:
         await site.start()
     except OSError as error:
-        raise ConfigError(
-            f"Cannot listen on {host}:{port}: {error.strerror or error}. Ports are settings: see CALLFOLD_*_PORT."
-        ) from error
+        raise _not_ours(address, setting, error) from error
     return int(runner.addresses[-1][1])
+
+
+def check_free(address: tuple[str, int], setting: str) -> None:
+    """Find out beforehand whether `listen` could open a port.
+
+    Raises:
+        ConfigError: as `listen` does.
+    """
+    try:
+        for family, kind, protocol, _, target in socket.getaddrinfo(*address, type=socket.SOCK_STREAM):
+            with socket.socket(family, kind, protocol) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if family == socket.AF_INET6:
+                    probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                probe.bind(target)
+                probe.listen(1)
+    except OSError as error:
+        raise _not_ours(address, setting, error) from error
+
+
+def _not_ours(address: tuple[str, int], setting: str, error: OSError) -> ConfigError:
+    host, port = address
+    why = "the port is taken" if error.errno == errno.EADDRINUSE else error.strerror or str(error)
+    return ConfigError(f"Cannot listen on {host}:{port}: {why}. Set {setting} to another.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple, NewType
 
 SourceName = NewType("SourceName", str)
@@ -9,6 +10,14 @@ SourceName = NewType("SourceName", str)
 
 CallRef = NewType("CallRef", str)
 """A call within its source: the RequestID (`513`), or `call-<CallID>` where the dial API did not start it."""
+
+
+_CALL_REF = re.compile(r"[0-9]{1,20}|call-[0-9]{1,20}")
+
+
+def is_call_ref(text: str) -> bool:
+    """Tell whether a text can be the name of a call: `513`, `call-<CallID>`."""
+    return _CALL_REF.fullmatch(text) is not None
 
 
 class CallKey(NamedTuple):

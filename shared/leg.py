@@ -28,6 +28,7 @@ class Leg:
         inferred: the state follows from other facts, since the event that would tell it did not come.
         recording_url: RecordingURL as sent; a credential.
         fields: every other adapter value by its placeholder name.
+        ignored: timestamps of the adapter (`start`, `pickup`, `end`) that contradict the leg's other times.
     """
 
     call_type: CallType
@@ -43,6 +44,7 @@ class Leg:
     recorded: bool = False
     recording_url: str | None = field(default=None, repr=False)
     fields: Mapping[str, str] = field(default_factory=dict)
+    ignored: tuple[str, ...] = ()
 
     @property
     def is_over(self) -> bool:
@@ -88,10 +90,7 @@ def _leg(identity: tuple[str, str], told: Mapping[str, str]) -> Leg:
     """Read one leg from what was told of it alone."""
     call_type, call_id = identity
     receipts = [told[event] for event in LegEvent if event in told]
-    picked_up_at = told.get(AT + "pickup", told.get(LegEvent.PICKUP))
-    end = told.get(AT + "end")
-    if end is not None and end < max(told.get(AT + "start", end), told.get(AT + "pickup", end)):
-        end = None  # it ended before it started: nonsense
+    started_at, picked_up_at, end, ignored = _times(told)
     missed_at = end or told[LegEvent.MISSED] if LegEvent.MISSED in told else None
     hung_up_at = end or told[LegEvent.HANGUP] if LegEvent.HANGUP in told else None
     is_over = missed_at is not None or hung_up_at is not None
@@ -106,14 +105,39 @@ def _leg(identity: tuple[str, str], told: Mapping[str, str]) -> Leg:
         first_seen_at=min(receipts),
         state=state,
         guid=told.get(GUID),
-        started_at=told.get(AT + "start", told.get(LegEvent.START)),
+        started_at=started_at,
         picked_up_at=picked_up_at,
         missed_at=missed_at,
         hung_up_at=hung_up_at,
         recorded=RECORDED in told,
         recording_url=next((told[URL + event] for event in _LATEST_FIRST if URL + event in told), None),
         fields=_fields(told),
+        ignored=ignored,
     )
+
+
+def _times(told: Mapping[str, str]) -> tuple[str | None, str | None, str | None, tuple[str, ...]]:
+    """Tell when a leg started, was picked up, and ended by the adapter (not by receipt); and which timestamps were ignored.
+
+    The adapter's own timestamps win over times of receipt, unless they contradict each other or, where only some are sent,
+    the receipts of what came before.
+    """
+    at = {what: told[AT + what] for what in ("start", "pickup", "end") if AT + what in told}
+    receipts = {"start": told.get(LegEvent.START), "pickup": told.get(LegEvent.PICKUP)}
+    ignored: list[str] = []
+    if "start" in at and at.get("pickup", at["start"]) < at["start"]:
+        ignored.append("pickup")
+        del at["pickup"]
+    picked_up_at = at.get("pickup", receipts["pickup"])
+    if "start" in at and picked_up_at is not None and picked_up_at < at["start"]:
+        ignored.append("start")
+        del at["start"]
+    started_at = at.get("start", receipts["start"])
+    end = at.get("end")
+    if end is not None and end < max(started_at or end, picked_up_at or end):
+        ignored.append("end")
+        end = None
+    return started_at, picked_up_at, end, tuple(ignored)
 
 
 _MAX_WAIT_DIGITS = 9

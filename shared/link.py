@@ -169,21 +169,38 @@ async def declare(channel: aio_pika.abc.AbstractChannel, wanted: Topology) -> No
         ) from error
 
 
-async def inspect(address: BrokerAddress) -> str:
-    """Connect once, declare the topology, and return the server's version.
+@dataclass(frozen=True, slots=True)
+class Inspected:
+    """The server that answered: its version, and where it is, without credentials."""
+
+    version: str
+    server: str
+
+
+async def inspect(address: BrokerAddress) -> Inspected:
+    """Connect once to the first server that answers, as `Link` would, and declare the topology there.
 
     Raises:
-        BrokerUnavailableError: it cannot be reached, or does not know quorum queues or streams.
+        BrokerUnavailableError: none can be reached, or it does not know quorum queues or streams.
         ConfigError: a queue or exchange exists with other arguments.
     """
-    try:
-        async with asyncio.timeout(_CONNECT_TIMEOUT_S * 2):
-            connection = await aio_pika.connect(address.urls[0], timeout=_CONNECT_TIMEOUT_S)
-            try:
-                await declare(await connection.channel(), address.topology)
-                properties = connection.transport.connection.server_properties if connection.transport else {}
-                return str(properties.get("version", "unknown"))
-            finally:
+    failures: list[str] = []
+    for url in map(URL, address.urls):
+        server = f"{url.host}:{url.port or (5671 if url.scheme == 'amqps' else 5672)}"
+        try:
+            return Inspected(await _version(url, address.topology), server)
+        except LOST as error:
+            failures.append(f"{server}: {type(error).__name__}: {error}")
+    raise BrokerUnavailableError(f"RabbitMQ: {'; '.join(failures)}")
+
+
+async def _version(url: URL, wanted: Topology) -> str:
+    async with asyncio.timeout(_CONNECT_TIMEOUT_S * 2):
+        connection = await aio_pika.connect(url, timeout=_CONNECT_TIMEOUT_S)
+        try:
+            await declare(await connection.channel(), wanted)
+            properties = connection.transport.connection.server_properties if connection.transport else {}
+            return str(properties.get("version", "unknown"))
+        finally:
+            with suppress(*LOST):
                 await asyncio.wait_for(connection.close(), CLOSE_TIMEOUT_S)
-    except LOST as error:
-        raise BrokerUnavailableError(f"RabbitMQ: {type(error).__name__}: {error}") from error

@@ -66,7 +66,7 @@ def configure(log_format: LogFormat, level: str, *, process: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    # The AMQP libraries log every reconnect with a traceback; `broker.py` says the same in one line.
+    # The AMQP libraries log every reconnect with a traceback; `link.py` says the same in one line.
     for noisy in ("aio_pika", "aiormq"):
         logging.getLogger(noisy).setLevel(logging.CRITICAL)
     structlog.contextvars.bind_contextvars(process=process)

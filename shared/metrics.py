@@ -5,7 +5,7 @@ from __future__ import annotations
 from prometheus_client import Counter, Gauge, Histogram
 
 CALLBACKS = Counter("callfold_callbacks_total", "Callbacks answered by ingress.", ("source", "result"))
-REQUESTS_REFUSED = Counter("callfold_requests_refused_total", "Requests refused before they named a known source.", ("status",))
+REQUESTS_REFUSED = Counter("callfold_requests_refused_total", "Requests refused before they were read as callbacks.", ("status",))
 BATCH_EVENTS = Histogram(
     "callfold_batch_events",
     "Callbacks that left ingress together in one message.",
@@ -20,14 +20,23 @@ SPOOLED = Counter("callfold_spooled_messages_total", "Messages written to the lo
 SPOOL_MESSAGES = Gauge("callfold_spool_messages", "Messages in the local spool of this machine.")
 EVENTS_FOLDED = Counter("callfold_events_folded_total", "Raw events merged into calls.", ("kind",))
 CALLS_COMPLETED = Counter("callfold_calls_completed_total", "Calls published as completed.", ("source", "outcome"))
+CALLS_AMENDED = Counter("callfold_calls_amended_total", "Further revisions of calls that were published.", ("source", "outcome"))
 DEAD_LETTERS = Counter("callfold_dead_letters_total", "Events put into a dead-letter queue.", ("queue", "reason"))
 NONSENSE_TIMESTAMPS = Counter("callfold_nonsense_timestamps_total", "Adapter timestamps that cannot be true.", ("source",))
 BURIED_CALLBACKS = Counter("callfold_buried_events_total", "Events of calls whose facts had expired already.", ("source",))
 TIMERS = Counter("callfold_timers_total", "Timer events published.")
-TIMERS_HELD = Gauge("callfold_timers_held", "1 while timers wait for the fold to catch up.")
+TIMERS_HELD = Gauge("callfold_timers_held", "1 while timers wait: it cannot be told what is not folded yet.")
+FOLD_LAG_SECONDS = Gauge(
+    "callfold_fold_lag_seconds", "How far back callbacks may still wait to be folded: timers are late by it."
+)
 FOLD_SECONDS = Histogram(
     "callfold_fold_seconds",
     "Time to fold a batch: merge, claim, publish, mark.",
     buckets=(0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1, 5),
 )
 RECORDINGS = Counter("callfold_recordings_total", "Recording jobs by what came of them.", ("source", "result"))
+RECORDING_TRIES = Counter("callfold_recording_tries_failed_total", "Tries of recordings that failed.", ("source", "reason"))
+HISTORY_EVENTS = Counter("callfold_history_events_total", "Events written into the history.", ("stream",))
+HISTORY_LAG = Gauge(
+    "callfold_history_lag_seconds", "How far the history is behind; 0 once all there is was written.", ("stream",)
+)

@@ -14,8 +14,10 @@ from typing import NoReturn
 import uvloop
 
 from shared.errors import CallfoldError, ConfigError
+from shared.link import BrokerAddress
 from shared.log import configure, get_logger
 from shared.settings import Settings, load_settings
+from shared.topology import topology
 
 log = get_logger(__name__)
 
@@ -106,6 +108,11 @@ async def _endless(work: Coroutine[object, object, object]) -> object:
 def instance_name(role: str) -> str:
     """Name this process among all that run, for claims and for the broker's list of connections."""
     return f"{role}-{os.uname().nodename}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+
+
+def broker_address(settings: Settings, role: str) -> BrokerAddress:
+    """Say where RabbitMQ is, what must exist there, and what this process is called there."""
+    return BrokerAddress(settings.amqp_urls, topology(settings.recording_retry_seconds), instance_name(role))
 
 
 def leaves(group: BaseExceptionGroup[CallfoldError]) -> list[CallfoldError]:

@@ -6,15 +6,18 @@ import os
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from shared import crash
 from shared.call import Policy
 from shared.errors import ConfigError
 from shared.sources import Sources, load_sources
+from shared.wording import meant, sentence
 
 PREFIX = "CALLFOLD_"
+
+HISTORY_SCHEMES = ("sqlite:///", "postgresql+psycopg://")
 
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
@@ -42,6 +45,11 @@ class Settings(BaseSettings):
     console_host: str = Field(default="127.0.0.1", description="Address the console listens on.")
     console_port: Port = Field(default=8081, description="Port the console listens on.")
     console_key: SecretStr | None = Field(default=None, description="API key of the console.")
+    console_viewer_keys: SecretStr | None = Field(
+        default=None, description="Keys, separated by commas, that may read from the console and change nothing."
+    )
+    dial_timeout_seconds: Seconds = Field(default=10, description="Wait for FocalScope's answer to a dial request.")
+    dials_per_minute: Annotated[int, Field(gt=0)] = Field(default=60, description="Dial requests that one key may make a minute.")
     metrics_host: str = Field(default="127.0.0.1", description="Address of the private port.")
     metrics_port: Port = Field(default=0, description="Private port: /healthz, /readyz, /metrics.")
     spool_dir: Path = Field(default=Path(".callfold/spool"), description="Where callbacks wait while the broker is away.")
@@ -50,25 +58,53 @@ class Settings(BaseSettings):
         default_factory=lambda: Path(".callfold/archive").absolute().as_uri(),
         description="Where recordings go: `file:///...` or `s3://bucket/prefix`.",
     )
+    archive_identity: Path | None = Field(
+        default=None,
+        description="Identity file of age-keygen that opens sealed recordings: where people may listen, not for workers.",
+    )
     settle_seconds: Seconds = Field(default=10, description="Wait before an ambiguous end counts as final.")
     leg_grace_seconds: Seconds = Field(default=120, description="Wait for the other leg once one has ended.")
     max_call_seconds: Seconds = Field(default=4 * 3600, description="Silence after which a call is closed.")
     retain_seconds: Annotated[int, Field(gt=0)] = Field(
         default=7 * 86400, description="How long Redis keeps a call after completion."
     )
-    recording_retry_seconds: Annotated[tuple[Seconds, ...], NoDecode] = Field(
+    recording_retry_seconds: Annotated[tuple[Seconds, ...], NoDecode, Field(min_length=1)] = Field(
         default=(5, 30, 120, 600, 3600, 21600),
         description="Waits before each new try of a recording, separated by commas.",
     )
     recording_max_bytes: int = Field(default=2 << 30, gt=0, description="Largest recording that is stored.")
-    recording_concurrency: Annotated[int, Field(gt=0, le=100)] = Field(default=4, description="Downloads at a time, per worker.")
+    recording_concurrency: Annotated[int, Field(gt=0, le=100)] = Field(
+        default=8, description="Recording jobs at a time, per worker. How many of one source is set with the source."
+    )
+    recording_stall_seconds: Seconds = Field(default=30, description="Silence after which a download is given up for this try.")
+    recording_min_bytes_per_second: Annotated[float, Field(ge=0)] = Field(
+        default=1024, description="A download slower than this, over the time above, is given up for this try."
+    )
+    recording_ack_seconds: Seconds = Field(
+        default=600,
+        description="After this time a recording job is acked, and goes on; must be below RabbitMQ's `consumer_timeout`.",
+    )
+    recording_dir: Path = Field(
+        default=Path(".callfold/downloads"), description="Where downloads lie, on the worker's machine, until they are whole."
+    )
+    retention_days: Annotated[int, Field(ge=0)] = Field(
+        default=0, description="Recordings older than this many days are deleted, daily; 0: never."
+    )
+    retention_with_records: bool = Field(
+        default=False, description="Whether retention deletes the sidecars, with the call records in them, as well."
+    )
+    history_url: SecretStr | None = Field(
+        default=None,
+        description="Database of the history: `sqlite:///...` or `postgresql+psycopg://...`. Without it the console has no "
+        "history, and `callfold history` writes `sqlite:///.callfold/history.sqlite`.",
+    )
     publish_timeout_seconds: Seconds = Field(default=3, description="Wait for a publisher confirm.")
     timer_hold_off_seconds: Annotated[float, Field(ge=0)] = Field(
         default=15,
-        description="How long timers wait after a reconnect to RabbitMQ or a backlog: what lies in spools is folded first.",
+        description="How long timers wait after a reconnect to RabbitMQ: by then every ingress has told what lies in its spool.",
     )
     timer_lease_seconds: Seconds = Field(
-        default=5, description="After so long a look at a call that died with its worker is taken again."
+        default=5, description="How long a due call is leased; if its worker dies, another takes over after this time."
     )
     drain_seconds: Annotated[float, Field(ge=0)] = Field(
         default=2,
@@ -88,17 +124,25 @@ class Settings(BaseSettings):
             data["recording_retry_seconds"] = tuple(part.strip() for part in schedule.split(",") if part.strip())
         return data
 
+    @field_validator("console_key", "console_viewer_keys", mode="after")
+    @classmethod
+    def _no_empty_key(cls, key: SecretStr | None) -> SecretStr | None:
+        # `${KEY:-}` of a compose file: nobody meant that who sends nothing may do everything.
+        return key if key is not None and key.get_secret_value().strip() else None
+
     @model_validator(mode="after")
     def _check_together(self) -> Self:
         if not self.amqp_urls or not all(url.startswith(("amqp://", "amqps://")) for url in self.amqp_urls):
             raise ValueError("CALLFOLD_AMQP_URL is not a list of amqp:// or amqps:// URLs separated by commas")
         if not self.redis_url.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
             raise ValueError("CALLFOLD_REDIS_URL is not a redis://, rediss:// or unix:// URL")
+        if self.history_url and not self.history_url.get_secret_value().startswith(HISTORY_SCHEMES):
+            raise ValueError("CALLFOLD_HISTORY_URL is neither a sqlite:/// nor a postgresql+psycopg:// URL")
         if not self.settle_seconds <= self.leg_grace_seconds <= self.max_call_seconds:
             raise ValueError("settle, leg grace and maximum call time must not decrease: a shorter one would never be reached")
         if self.retain_seconds < self.max_call_seconds:
             raise ValueError(
-                "CALLFOLD_RETAIN_SECONDS is below CALLFOLD_MAX_CALL_SECONDS: a late callback would open the call anew"
+                "CALLFOLD_RETAIN_SECONDS is below CALLFOLD_MAX_CALL_SECONDS: a late callback would no longer amend the call"
             )
         return self
 
@@ -120,16 +164,16 @@ def load_settings() -> Settings:
     Raises:
         ConfigError: a variable is unknown or wrong; the sentence names it.
     """
-    known = {_variable(name) for name in Settings.model_fields} | {crash.VARIABLE}
-    unknown = sorted(name for name in os.environ if name.startswith(PREFIX) and name not in known)
+    known = [_variable(name) for name in Settings.model_fields]
+    unknown = sorted(name for name in os.environ if name.startswith(PREFIX) and name not in {*known, crash.VARIABLE})
     if unknown:
-        raise ConfigError(f"Unknown setting {unknown[0]}: see docs/settings.md for the list.")
+        guess = meant(unknown[0].removeprefix(PREFIX), [name.removeprefix(PREFIX) for name in known])
+        hint = f"did you mean {PREFIX}{guess}?" if guess else "`callfold settings` lists all; other names must not begin so."
+        raise ConfigError(f"Unknown setting {unknown[0]}: {hint}")
     try:
         return Settings()
     except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        where = _variable(str(first["loc"][0])) + ": " if first["loc"] else ""
-        raise ConfigError(f"{where}{first['msg']}.") from None
+        raise ConfigError(sentence(error, known, name=_variable)) from None
 
 
 def _variable(field: str) -> str:

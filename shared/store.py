@@ -1,43 +1,54 @@
 """The one door to Redis: merging facts, claiming publications, the times to look at calls again, reading calls back.
 
-Keys (`{p}` is one of 16 partitions, a hash tag, so that a script's keys share a slot on Redis Cluster):
-
-- `callfold:{p}:facts:<source>/<call>` hash of facts, see `facts.py`
-- `callfold:{p}:publication:<source>/<call>` hash: version (of the facts), revision, state, summary (of what was published),
-  and while claimed: holder, until_ms, outbox, seen (the version the outbox was made of)
-- `callfold:{p}:open` sorted set of open calls, scored by when to look at them again (ms since 1970)
-
-The facts of published calls expire after the retain time, their publications some time later; open calls never expire.
+Names of keys: `partitions.py`. Reading: `call_reader.py`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import zlib
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TypeVar, cast
 
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
 
+from shared.call_reader import CallReader
+from shared.dial_store import DialStore
 from shared.errors import StoreUnavailableError
-from shared.facts import Fact
-from shared.ids import CallKey, CallRef, SourceName
+from shared.facts import Fact, started_us
+from shared.ids import CallKey
 from shared.log import get_logger
+from shared.partitions import (
+    PARTITIONS,
+    Folded,
+    State,
+    folded,
+    guarded,
+    open_key,
+    pairs,
+    partition,
+    publication_key,
+    read_key,
+    recent_key,
+    text,
+)
 from shared.script import Argument, Script
+from shared.watermarks import Watermarks
+
+__all__ = ["Claim", "Folded", "Look", "Publication", "State", "Store", "partition", "patiently"]
 
 log = get_logger(__name__)
 
-PARTITIONS = 16
 _SOCKET_TIMEOUT_S = 2
 _CONNECTIONS = 32
 _RETRY_S = (0.05, 0.2, 0.5, 1)
 # How much longer than its facts a publication is kept: longer than the journal, so that a replay knows what is over.
 _TOMBSTONE_S = 8 * 24 * 3600
+_DAY_S = 24 * 3600
 
 _T = TypeVar("_T")
 
@@ -49,35 +60,6 @@ class Claim(StrEnum):
     HELD = "held"
     PUBLISHED = "published"
     LOST = "lost"
-
-
-class State(StrEnum):
-    """How far the publication of a call's last revision is."""
-
-    NONE = ""
-    CLAIMED = "claimed"
-    PUBLISHED = "published"
-    BURIED = "buried"
-
-
-@dataclass(frozen=True, slots=True)
-class Folded:
-    """A call after a merge.
-
-    Attributes:
-        facts: all of them.
-        revision: the last one that was claimed or published; 0 where none was.
-        summary: of what was published last.
-        version: of the facts: who has the highest one has seen them all.
-        look_at_ms: when the call is to be looked at again (ms since 1970), or None.
-    """
-
-    facts: Mapping[str, str]
-    revision: int
-    state: State
-    summary: str
-    version: str
-    look_at_ms: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,12 +81,22 @@ class Look:
     version: str
 
 
-def partition(key: CallKey) -> int:
-    """Spread calls over the partitions; the same on every machine and in every release."""
-    return zlib.crc32(str(key).encode()) % PARTITIONS
+@dataclass(frozen=True, slots=True)
+class Seal:
+    """What is known to have been published of a call: its last revision, summed up, and what is to be done by one who knows.
+
+    Attributes:
+        look: when to look at it again, and the version of the facts that were seen.
+        is_buried: its facts are not all there, and are forgotten: what could be derived from them would be less than the truth.
+    """
+
+    revision: int
+    summary: str
+    look: Look
+    is_buried: bool = False
 
 
-class Store:
+class Store(CallReader):
     """Call state in Redis. Every method raises StoreUnavailableError while Redis cannot do it; all can be repeated."""
 
     def __init__(
@@ -124,12 +116,17 @@ class Store:
             protocol=2,  # the replies of scripts have one shape, whatever the library's default becomes
             retry=Retry(NoBackoff(), 0),  # callers repeat whole steps; a hidden repeat would only hide an outage
         )
-        self._redis = Redis.from_pool(pool)
+        super().__init__(Redis.from_pool(pool))
         self._lease_ms = round(claim_lease_s * 1000)
         self._first_look_ms = round(first_look_s * 1000)
         self._retention = (retain_s, retain_s + _TOMBSTONE_S)
+        # Open for as long as a call can be, then kept; a day for clocks that disagree.
+        self._listed_ms = self._first_look_ms + (retain_s + _DAY_S) * 1000
         self._merge, self._claim, self._mark = Script("merge"), Script("claim"), Script("mark")
         self._schedule, self._lease, self._seal = Script("schedule"), Script("lease"), Script("seal")
+        self.watermarks = Watermarks(self._redis)
+        self._lock = Script("lock")
+        self.dials = DialStore(self._redis)
 
     async def aclose(self) -> None:
         await self._redis.aclose()
@@ -141,13 +138,13 @@ class Store:
     async def _merge_partition(
         self, number: int, keys: Sequence[CallKey], facts: Mapping[CallKey, Sequence[Fact]]
     ) -> dict[CallKey, Folded]:
-        args: list[Argument] = [self._first_look_ms]
+        args: list[Argument] = [self._first_look_ms, self._listed_ms]
         for key in keys:
-            args += (str(key), len(facts[key]))
+            args += (str(key), started_us(facts[key]) or "", len(facts[key]))
             for fact in facts[key]:
                 args.extend(fact)
-        answer = await self._merge(self._redis, [_open(number), *_pairs(number, keys)], args)
-        return {key: _folded(cast("list[object]", row)) for key, row in zip(keys, answer, strict=True)}
+        answer = await self._merge(self._redis, [open_key(number), recent_key(number), *pairs(number, keys)], args)
+        return {key: folded(cast("list[object]", row)) for key, row in zip(keys, answer, strict=True)}
 
     async def claim(self, wanted: Mapping[CallKey, Publication], *, holder: str) -> dict[CallKey, tuple[Claim, bytes]]:
         """Claim publications; what is YOURS comes with the outbox to publish, which after a take-over is the stored one.
@@ -163,8 +160,8 @@ class Store:
         args: list[Argument] = [holder, self._lease_ms]
         for key in keys:
             args += (wanted[key].revision, wanted[key].outbox, wanted[key].summary, wanted[key].version)
-        answer = cast("list[list[bytes]]", await self._claim(self._redis, [_publication(number, key) for key in keys], args))
-        return {key: (Claim(_text(code)), outbox) for key, (code, outbox) in zip(keys, answer, strict=True)}
+        answer = cast("list[list[bytes]]", await self._claim(self._redis, [publication_key(number, key) for key in keys], args))
+        return {key: (Claim(text(code)), outbox) for key, (code, outbox) in zip(keys, answer, strict=True)}
 
     async def mark(self, published: Mapping[CallKey, int]) -> None:
         """Note which revisions the broker has confirmed; these calls expire after the retain time."""
@@ -173,7 +170,7 @@ class Store:
             args: list[Argument] = [*self._retention]
             for key in keys:
                 args += (str(key), published[key])
-            await self._mark(self._redis, [_open(number), *_pairs(number, keys)], args)
+            await self._mark(self._redis, [open_key(number), *pairs(number, keys)], args)
             return {}
 
         await self._by_partition(published, mark_partition, None)
@@ -186,69 +183,55 @@ class Store:
             for key in keys:
                 at_ms = looks[key].at_ms
                 args += (str(key), looks[key].version, "" if at_ms is None else at_ms)
-            await self._schedule(self._redis, [_open(number), *_pairs(number, keys)], args)
+            await self._schedule(self._redis, [open_key(number), *pairs(number, keys)], args)
             return {}
 
         await self._by_partition(looks, schedule_partition, None)
 
-    async def seal(self, published: Mapping[CallKey, tuple[int, str]]) -> None:
-        """Note calls as published (revision, summary) whose publication Redis has forgotten; others stay as they are."""
+    async def seal(self, published: Mapping[CallKey, Seal]) -> None:
+        """Note what was published of calls where Redis has forgotten it; what Redis knows as published already stays."""
 
         async def seal_partition(number: int, keys: Sequence[CallKey], _: object) -> dict[CallKey, None]:
             args: list[Argument] = [*self._retention]
             for key in keys:
-                args += (str(key), *published[key])
-            await self._seal(self._redis, [_open(number), *_pairs(number, keys)], args)
+                seal = published[key]
+                look = "bury" if seal.is_buried else "" if seal.look.at_ms is None else seal.look.at_ms
+                args += (str(key), seal.revision, seal.summary, seal.look.version, look)
+            await self._seal(self._redis, [open_key(number), *pairs(number, keys)], args)
             return {}
 
         await self._by_partition(published, seal_partition, None)
 
-    async def read(self, key: CallKey) -> Folded | None:
-        """Read a call as it is, without changing anything; None where Redis has no facts of it."""
-        number = partition(key)
+    async def lease(self, *, until_ms: int, lease_s: float, at_most: int) -> list[CallKey]:
+        """Take calls whose time has come by `until_ms` (since 1970); they are due again after the lease."""
 
-        async def ask() -> list[object]:
-            async with self._redis.pipeline(transaction=False) as pipe:
-                pipe.hgetall(_facts(number, key))
-                pipe.hmget(_publication(number, key), "revision", "state", "summary", "version")
-                pipe.zscore(_open(number), str(key))
-                return cast("list[object]", await pipe.execute())
+        async def one(number: int) -> list[CallKey]:
+            args: list[Argument] = [round(lease_s * 1000), at_most, until_ms]
+            return [read_key(text(name)) for name in await self._lease(self._redis, [open_key(number)], args)]
 
-        facts, publication, look_at = cast("tuple[dict[bytes, bytes], list[bytes | None], float | None]", await _guarded(ask()))
-        if not facts:
-            return None
-        revision, state, summary, version = (_text(value or "") for value in publication)
-        told = {_text(name): _text(value) for name, value in facts.items()}
-        return Folded(told, int(revision or 0), State(state), summary, version, None if look_at is None else round(look_at))
-
-    async def lease(self, *, lease_s: float, at_most: int) -> list[tuple[CallKey, int]]:
-        """Take calls whose time has come, with the time it is in Redis (ms since 1970); they are due again after the lease."""
-
-        async def one(number: int) -> list[tuple[CallKey, int]]:
-            now_ms, *names = map(_text, await self._lease(self._redis, [_open(number)], [round(lease_s * 1000), at_most]))
-            return [(_key(name), int(now_ms)) for name in names]
-
-        parts = await _guarded(asyncio.gather(*(one(number) for number in range(PARTITIONS))))
+        parts = await guarded(asyncio.gather(*(one(number) for number in range(PARTITIONS))))
         return [leased for part in parts for leased in part]
 
-    async def load(self, keys: Iterable[CallKey]) -> dict[CallKey, dict[str, str]]:
-        """Read the facts of calls; a call that is not there has none."""
+    async def lock(self, name: str, holder: str, *, lease_s: float) -> bool:
+        """Take, or keep, an exclusive lock; False where another has it. It is free when the lease is over."""
+        answer = await guarded(self._lock(self._redis, [f"callfold:lock:{name}"], [holder, round(lease_s * 1000)]))
+        return bool(answer)
 
-        async def one(key: CallKey) -> dict[str, str]:
-            read = self._redis.hgetall(_facts(partition(key), key))
-            return {_text(k): _text(v) for k, v in (await cast("Awaitable[dict[bytes, bytes]]", read)).items()}
+    async def unlock(self, name: str, holder: str) -> None:
+        """Give up a lock; another's is left alone."""
+        await guarded(self._lock(self._redis, [f"callfold:lock:{name}"], [holder, 0]))
 
-        wanted = list(keys)
-        return dict(zip(wanted, await _guarded(asyncio.gather(*(one(key) for key in wanted))), strict=True))
+    async def note(self, name: str, *, keep_s: float) -> None:
+        """Note that something is done, for so long."""
+        await guarded(self._redis.set(f"callfold:note:{name}", 1, px=round(keep_s * 1000)))
 
-    async def open_calls(self) -> dict[CallKey, int]:
-        """List the open calls, with the time at which to look at them again (ms since 1970)."""
+    async def is_noted(self, name: str) -> bool:
+        return bool(await guarded(self._redis.exists(f"callfold:note:{name}")))
 
-        async def one(number: int) -> list[tuple[bytes, float]]:
-            return cast("list[tuple[bytes, float]]", await self._redis.zrange(_open(number), 0, -1, withscores=True))
-
-        rows = await _guarded(asyncio.gather(*(one(number) for number in range(PARTITIONS))))
-        return {_key(_text(name)): int(score) for part in rows for name, score in part}
+    async def now(self) -> datetime:
+        """Tell what time it is where Redis runs."""
+        second, microseconds = cast("tuple[int, int]", await guarded(cast("Awaitable[object]", self._redis.time())))
+        return datetime.fromtimestamp(second + microseconds / 1e6, UTC)
 
     async def check(self) -> dict[str, str]:
         """Ask the server what decides whether it can be trusted: version, persistence, eviction."""
@@ -257,13 +240,13 @@ class Store:
             info = await self._redis.info("server")
             config: dict[str, str] = {}
             for name in ("maxmemory-policy", "appendonly", "appendfsync"):
-                config |= {_text(k): _text(v) for k, v in (await self._redis.config_get(name)).items()}
+                config |= {text(k): text(v) for k, v in (await self._redis.config_get(name)).items()}
             return {"version": str(info.get("redis_version", "unknown"))} | config
 
-        return await _guarded(ask())
+        return await guarded(ask())
 
     async def ping(self) -> None:
-        await _guarded(cast("Awaitable[object]", self._redis.ping()))
+        await guarded(cast("Awaitable[object]", self._redis.ping()))
 
     async def _by_partition(
         self,
@@ -274,18 +257,11 @@ class Store:
         parts: dict[int, list[CallKey]] = {}
         for key in keys:
             parts.setdefault(partition(key), []).append(key)
-        answers = await _guarded(asyncio.gather(*(step(number, part, given) for number, part in parts.items())))
+        answers = await guarded(asyncio.gather(*(step(number, part, given) for number, part in parts.items())))
         return {key: value for answer in answers for key, value in answer.items()}
 
 
 _Given = TypeVar("_Given")
-
-
-async def _guarded(work: Awaitable[_T]) -> _T:
-    try:
-        return await work
-    except (RedisError, OSError) as error:
-        raise StoreUnavailableError(f"Redis: {type(error).__name__}: {error}") from error
 
 
 async def patiently(step: Callable[[], Awaitable[_T]]) -> _T:
@@ -298,36 +274,3 @@ async def patiently(step: Callable[[], Awaitable[_T]]) -> _T:
             log.warning("store_retry", attempt=attempt, detail=str(error))
         await asyncio.sleep(_RETRY_S[min(attempt, len(_RETRY_S) - 1)])
         attempt += 1
-
-
-def _folded(row: Sequence[object]) -> Folded:
-    flat, revision, state, summary, version, look_at = row
-    pairs = [_text(item) for item in cast("list[bytes]", flat)]
-    facts = dict(zip(pairs[::2], pairs[1::2], strict=True))
-    look_at_ms = round(float(_text(look_at))) if look_at else None
-    return Folded(facts, int(_text(revision)), State(_text(state)), _text(summary), _text(version), look_at_ms)
-
-
-def _text(value: object) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)
-
-
-def _key(name: str) -> CallKey:
-    source, _, call = name.partition("/")
-    return CallKey(SourceName(source), CallRef(call))
-
-
-def _open(number: int) -> str:
-    return f"callfold:{{{number}}}:open"
-
-
-def _facts(number: int, key: CallKey) -> str:
-    return f"callfold:{{{number}}}:facts:{key}"
-
-
-def _publication(number: int, key: CallKey) -> str:
-    return f"callfold:{{{number}}}:publication:{key}"
-
-
-def _pairs(number: int, keys: Iterable[CallKey]) -> list[str]:
-    return [name for key in keys for name in (_facts(number, key), _publication(number, key))]

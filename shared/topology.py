@@ -1,4 +1,4 @@
-"""RabbitMQ topology as data. `broker.py` declares it; nothing else names an argument of a queue.
+"""RabbitMQ topology as data. `link.py` declares it; nothing else names an argument of a queue.
 
 Works unchanged on RabbitMQ 3.10 to 4.x: every option that changed its default between them is written out.
 """
@@ -14,8 +14,15 @@ CALLBACKS_JOURNAL = "callbacks.journal"
 CALLBACKS_DEAD = "callbacks.dead"
 CALLS = "calls"
 CALLS_JOURNAL = "calls.journal"
+AUDIT_JOURNAL = "audit.journal"
 RECORDINGS = "recordings"
 RECORDINGS_DEAD = "recordings.dead"
+
+# Headers of raw messages that come out of a spool: its name, when the oldest callback left in it was received ('' where none
+# is), and when that was seen.
+SPOOL, SPOOL_OLDEST, SPOOL_SEEN = "spool", "spool_oldest", "spool_seen"
+# Set where all events of a message are timers'.
+TIMERS = "timers"
 
 # A header must fit in one frame (128 KiB), or the broker closes the connection: a quoted value could be of any length.
 DETAIL_CHARACTERS = 500
@@ -119,6 +126,8 @@ def topology(recording_retry_s: Iterable[float]) -> Topology:
             ),
             Queue(CALLBACKS_JOURNAL, _journal(100 * _MIB, 50 * _GIB)),
             Queue(CALLS_JOURNAL, _journal(100 * _MIB, 50 * _GIB)),
+            # No exchange: what people did concerns the history alone. There is little of it, so its segments are small.
+            Queue(AUDIT_JOURNAL, _journal(20 * _MIB, 1 * _GIB)),
             Queue(RECORDINGS, {**_WORK, "x-dead-letter-routing-key": RECORDINGS_DEAD, "x-max-length-bytes": 2 * _GIB}),
             *(_retry(delay_s) for delay_s in sorted(set(recording_retry_s))),
         ),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import itertools
 import random
 import time
@@ -22,14 +21,13 @@ from shared.adapter import parse_link
 from shared.errors import CallfoldError
 from shared.log import get_logger
 from shared.sources import origin
-from simulator.audio import recording
 from simulator.faults import Faults, disturb
-from simulator.scenario import SECTOK, Dialed, Scenario, Step, Truth, play
+from simulator.recordings import LOGIN_PAGE, Recordings
+from simulator.scenario import Dialed, Scenario, Step, Truth, play
 
 log = get_logger(__name__)
 
 _CALLBACK_TIMEOUT_S = 10
-_LOGIN_PAGE = "<!DOCTYPE html><html><head><title>FocalScope</title></head><body><form>Log in</form></body></html>"
 _MIX: Mapping[Scenario, float] = {
     Scenario.ANSWERED: 5,
     Scenario.AGENT_MISSED: 2,
@@ -62,12 +60,6 @@ class Plan:
     port: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class _Audio:
-    content: bytes
-    ready_at: float
-
-
 class _CallbackLostError(CallfoldError):
     """No answer came to a callback."""
 
@@ -89,10 +81,11 @@ class FocalScope:
         self._request_ids = itertools.count(plan.first_request_id)
         self._call_ids = itertools.count(plan.first_call_id, 2)
         self._ingresses = itertools.cycle(plan.ingress_urls or [origin(plan.adapter)])
-        self._audio: dict[str, _Audio] = {}
         self._calls: set[asyncio.Task[None]] = set()
         self._closing = AsyncExitStack()
         self._session: aiohttp.ClientSession | None = None
+        self._refused: asyncio.Future[int] | None = None
+        self.recordings = Recordings()
         self.truths: dict[int, Truth] = {}
         self.counters: Counter[str] = Counter()
         self.port = 0
@@ -109,7 +102,7 @@ class FocalScope:
             self._session = await closing.enter_async_context(session)
             closing.push_async_callback(self._stop_calls)
             app = web.Application()
-            app.add_routes([web.get("/dial", self._on_dial), web.get("/_cros_/master/", self._on_recording)])
+            app.add_routes([web.get("/dial", self._on_dial), web.get("/_cros_/master/", self.recordings.serve)])
             runner = web.AppRunner(app, access_log=None)
             await runner.setup()
             closing.push_async_callback(runner.cleanup)
@@ -150,7 +143,7 @@ class FocalScope:
     async def _on_dial(self, request: web.Request) -> web.Response:
         agent, number = request.query.get("agent", ""), request.query.get("number", "")
         if not agent or not number:
-            return web.Response(text=_LOGIN_PAGE, content_type="text/html")
+            return web.Response(text=LOGIN_PAGE, content_type="text/html")
         return web.Response(text=f"{{RequestID:{self._start(agent, number)}}}", content_type="text/html")
 
     def _start(self, agent: str, number: str) -> int:
@@ -175,16 +168,7 @@ class FocalScope:
     def _keep_recordings(self, truth: Truth, *, over_s: float) -> None:
         for leg in truth.legs:
             if leg.recorded:
-                self.add_recording(leg.call_id, leg.talk_seconds, ready_in_s=over_s + self._plan.recording_delay_s)
-
-    def add_recording(self, call_id: str, seconds: float, *, ready_in_s: float = 0.0) -> None:
-        """Have a recording for a call, from some moment on."""
-        self._audio[call_id] = _Audio(recording(call_id, seconds), time.monotonic() + ready_in_s)
-
-    def fingerprint(self, call_id: str) -> tuple[int, str]:
-        """Tell a recording's size in bytes and SHA-256."""
-        content = self._audio[call_id].content
-        return len(content), hashlib.sha256(content).hexdigest()
+                self.recordings.add(leg.call_id, leg.talk_seconds, ready_in_s=over_s + self._plan.recording_delay_s)
 
     async def _call_back(self, steps: list[Step]) -> None:
         started = time.monotonic()
@@ -202,6 +186,13 @@ class FocalScope:
         ]
         return f"{parts.path}?{'&'.join(pairs)}"
 
+    @property
+    def refused(self) -> asyncio.Future[int]:
+        """Becomes the status of the first callback that was answered 4xx: refused for what it is."""
+        if self._refused is None:
+            self._refused = asyncio.get_running_loop().create_future()
+        return self._refused
+
     async def _send(self, url: str) -> None:
         if self._session is None:
             raise RuntimeError("the simulator is not running")
@@ -209,16 +200,9 @@ class FocalScope:
             async with self._session.get(url) as response:
                 await response.read()
                 self.counters[str(response.status)] += 1
+                if 400 <= response.status < 500 and not self.refused.done():  # noqa: PLR2004 - the class of client errors
+                    self.refused.set_result(response.status)
         except (_CallbackLostError, aiohttp.ClientError, TimeoutError) as error:
             # The real one does not retry either: the callback is gone, and the counter says so.
             self.counters["lost"] += 1
             log.warning("callback_lost", error=str(error) or type(error).__name__)
-
-    async def _on_recording(self, request: web.Request) -> web.Response:
-        if request.query.get("sectok") != SECTOK:
-            return web.Response(text=_LOGIN_PAGE, content_type="text/html")
-        audio = self._audio.get(request.query.get("nId", ""))
-        if audio is None or time.monotonic() < audio.ready_at:
-            self.counters["recording_not_ready"] += 1
-            return web.Response(status=404, text="no such recording")
-        return web.Response(body=audio.content, content_type="audio/wav")

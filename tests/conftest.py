@@ -9,12 +9,20 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from console import fleet
 from console.stack import LocalStack
 from tests.support import Servers, empty, prepare
 
 # What the machine's user has set must not reach the processes under test.
 for variable in [name for name in os.environ if name.startswith("CALLFOLD_")]:
     del os.environ[variable]
+
+
+# Test processes that run side by side do not take each other's ports.
+_first, _last = fleet.PORTS
+_number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+_share = (_last - _first) // max(1, int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
+fleet.PORTS = (_first + _number * _share, _first + (_number + 1) * _share)
 
 
 @pytest_asyncio.fixture(scope="session")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -18,6 +20,7 @@ from redis.asyncio import Redis
 from console.fleet import Fleet
 from console.stack import LocalStack
 from shared.broker import BrokerAddress, inspect
+from shared.call import Policy
 from shared.topology import topology
 
 AGENT_GUID = "bfa2dbc8-ab8a-34c8-f243-c2aad8c446ff"
@@ -29,6 +32,7 @@ VENDOR_LINES = (
     f"CallType=API&Event=hangup&CallID=1000000087849&RequestID=513&EventCode=1&IsCallRecorded=1&Guid={AGENT_GUID}",
 )
 RETRY_S = (0.2, 0.5)
+POLICY = Policy(settle_s=10, leg_grace_s=120, max_call_s=14400)
 
 
 def lines_of(request_id: int) -> list[str]:
@@ -39,7 +43,7 @@ def lines_of(request_id: int) -> list[str]:
     ]
 
 
-async def eventually(condition: Callable[[], Awaitable[Any]], *, timeout_s: float = 20) -> Any:  # noqa: ANN401
+async def eventually(condition: Callable[[], Awaitable[Any]], *, timeout_s: float = 60) -> Any:  # noqa: ANN401
     """Await a condition that returns something true; the last value shows in the failure."""
     end, value = time.monotonic() + timeout_s, None
     while time.monotonic() < end:
@@ -86,6 +90,7 @@ class Servers:
             "CALLFOLD_AMQP_URL": self.stack.amqp_url,
             "CALLFOLD_REDIS_URL": self.stack.redis_url,
             "CALLFOLD_SPOOL_DIR": str(self.directory / "spool"),
+            "CALLFOLD_RECORDING_DIR": str(self.directory / "downloads"),
             "CALLFOLD_ARCHIVE_URL": (self.directory / "archive").as_uri(),
             "CALLFOLD_RECORDING_RETRY_SECONDS": ",".join(f"{delay_s:g}" for delay_s in RETRY_S),
             "CALLFOLD_DRAIN_SECONDS": "0",
@@ -105,12 +110,11 @@ class Servers:
             yield await channel.get_queue(name)
 
     @asynccontextmanager
-    async def subscribed(self, pattern: str = "#") -> AsyncIterator[aio_pika.abc.AbstractQueue]:
-        """Bind a queue of one's own to `calls`, as a downstream consumer does."""
+    async def subscribed(self, pattern: str = "#", *, exchange: str = "calls") -> AsyncIterator[aio_pika.abc.AbstractQueue]:
+        """Bind a queue of one's own to `calls`, as a downstream consumer does, or to another exchange."""
         connection = await aio_pika.connect(self.stack.amqp_url, timeout=10)
         async with connection:
             channel = await connection.channel()
-            exchange = await channel.declare_exchange("calls", "topic", durable=True)
             queue = await channel.declare_queue(exclusive=True)
             await queue.bind(exchange, pattern)
             yield queue
@@ -163,3 +167,35 @@ async def call_back(port: int, queries: Sequence[str], *, source: str = "default
                 await response.read()
                 statuses.append(response.status)
     return statuses
+
+
+CALLFOLD = (sys.executable, "-c", "from console.cli import main; main()")
+
+
+async def callfold(*arguments: str, timeout_s: float = 60, **settings: str) -> tuple[int | None, str, str]:
+    """Run a command; returns its exit code and what it wrote."""
+    process = await asyncio.create_subprocess_exec(
+        *CALLFOLD,
+        *arguments,
+        cwd=Path(__file__).parents[1],
+        env=os.environ | {"COLUMNS": "200", "NO_COLOR": "1"} | settings,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, err = await asyncio.wait_for(process.communicate(), timeout_s)
+    return process.returncode, out.decode(), err.decode()
+
+
+def processes_of(directory: Path) -> list[str]:
+    """Processes that were started from a directory: it stands in their command line or environment."""
+    found = []
+    for process in Path("/proc").iterdir():
+        if not process.name.isdigit() or int(process.name) == os.getpid():
+            continue
+        try:
+            told = (process / "cmdline").read_bytes() + (process / "environ").read_bytes()
+        except (OSError, ProcessLookupError):
+            continue
+        if str(directory).encode() in told:
+            found.append(told[:200].decode("utf-8", "replace"))
+    return found

@@ -1,175 +1,266 @@
-"""Downloading one recording: from a job to checked bytes in a temporary file, or a reason why not."""
+"""Downloading one recording: from a link to checked bytes in a file, or a reason why not.
+
+The way of a try: ask for what is missing (RFC 9110: Range, If-Range), add what comes to the part, ask again where the
+connection broke, and look at the whole only once every byte the server told of is there.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import tempfile
-from collections.abc import AsyncIterator, Mapping
+import time
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from enum import StrEnum
-from typing import BinaryIO
-from urllib.parse import quote, urlsplit, urlunsplit
+from types import TracebackType
+from typing import Self
 
 import aiohttp
+from aiohttp import hdrs
+from yarl import URL
 
-from shared.records import RecordingJob
-from shared.sources import Source, origin
-from worker.wav import Audio, InvalidWavError, read_audio
+from shared.crash import crash_point
+from shared.ids import SourceName
+from shared.lock import BusyError
+from shared.settings import Settings
+from shared.sources import Source
+from worker.guard import REFUSED, socket_factory
+from worker.links import redirect_target
+from worker.partial import Partial
+from worker.ranges import continues, encoding_of, total_of, validator_of
+from worker.reasons import BY_STATUS, FetchError, Reason
+from worker.whole import PAGE, SNIFF_BYTES, Recording, examine, is_page
 
 _CONNECT_TIMEOUT_S = 10
-_STALL_TIMEOUT_S = 30
-# Below the half hour after which the broker takes an unacked delivery back.
-_DEADLINE_S = 600
-_PER_HOST = 8
+_TURN_S = 60.0
 _CHUNK_BYTES = 64 * 1024
-_SNIFF_BYTES = 64
-
-
-class Reason(StrEnum):
-    """Why there is no recording. Those in `FINAL` are not tried again."""
-
-    NOT_READY = "not_ready"
-    UNREACHABLE = "unreachable"
-    NOT_ALLOWED = "not_allowed"
-    HTML_PAGE = "html_page"
-    NOT_A_RECORDING = "not_a_recording"
-    UNEXPECTED_STATUS = "unexpected_status"
-    TOO_LARGE = "too_large"
-    REDIRECTED = "redirected"
-    NO_RECORDING_LINK = "no_recording_link"
-    ORIGIN_NOT_ALLOWED = "origin_not_allowed"
-    UNKNOWN_SOURCE = "unknown_source"
-    ARCHIVE_UNAVAILABLE = "archive_unavailable"
-
-
-FINAL = frozenset(
-    {
-        Reason.TOO_LARGE,
-        Reason.REDIRECTED,
-        Reason.NO_RECORDING_LINK,
-        Reason.ORIGIN_NOT_ALLOWED,
-        Reason.UNKNOWN_SOURCE,
-    }
-)
-_BY_STATUS: Mapping[int, Reason] = {
-    202: Reason.NOT_READY,
-    401: Reason.NOT_ALLOWED,
-    403: Reason.NOT_ALLOWED,
-    404: Reason.NOT_READY,
-    425: Reason.NOT_READY,
-    503: Reason.NOT_READY,
-}
-
-
-class FetchError(Exception):
-    """A recording that could not be had this time; `detail` never holds a link's query."""
-
-    def __init__(self, reason: Reason, detail: str) -> None:
-        self.reason = reason
-        self.detail = detail
-        super().__init__(f"{reason}: {detail}")
+_AUDIO_OR_PACKED = (b"RIFF", b"\x1f\x8b")
+_REDIRECTS = 3
+# How often one try goes on after a break that brought something, and starts anew after an answer that made no sense.
+_CONTINUATIONS = 20
+_RESTARTS = 2
+_OK, _PARTIAL, _RANGE_NOT_SATISFIABLE = 200, 206, 416
 
 
 @dataclass(frozen=True, slots=True)
-class Recording:
-    """A whole recording in a temporary file that is gone once it is closed."""
+class Limits:
+    """What a download may cost, and how slow it may be."""
 
-    file: BinaryIO
-    bytes: int
-    sha256: str
-    audio: Audio
+    max_bytes: int
+    stall_s: float
+    min_bytes_per_second: float
+
+    @classmethod
+    def of(cls, settings: Settings) -> Limits:
+        return cls(settings.recording_max_bytes, settings.recording_stall_seconds, settings.recording_min_bytes_per_second)
 
 
-def recording_link(source: Source, job: RecordingJob) -> str:
-    """Work out where a job's recording is: RecordingURL with the allowed origin, else the source's template.
+def turns_of(sources: Collection[Source]) -> dict[SourceName, asyncio.Semaphore]:
+    """Give out the turns of each source. Sources whose origins are on one host share them, and the smallest number counts."""
+    at_once: dict[str, int] = {}
+    hosts = {source.name: URL(source.recording_origin or "").host or "" for source in sources}
+    for source in sources:
+        host = hosts[source.name]
+        at_once[host] = min(source.recordings_at_once, at_once.get(host, source.recordings_at_once))
+    turns = {host: asyncio.Semaphore(count) for host, count in at_once.items()}
+    return {name: turns[host] for name, host in hosts.items()}
 
-    Raises:
-        FetchError: there is neither, or the link would leave the allowed origin.
+
+class Client:
+    """The HTTP client of one source: its origin alone, so many downloads at a time, so many requests a second.
+
+    No proxy, no cookies, no decompression that would hide the true size.
     """
-    allowed = source.recording_origin
-    if job.recording_url and allowed:
-        ours = urlsplit(allowed)
+
+    def __init__(self, source: Source, limits: Limits, turns: asyncio.Semaphore) -> None:
+        """Prepare; `source` must have an origin for recordings. `turns` are those of the origin's host, see `turns_of`."""
+        self._allowed = URL(source.recording_origin or "")
+        self._limits = limits
+        self._turns = turns
+        self._pace = _Pace(source.recordings_per_second)
+        self._networks = source.recording_networks
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Self:
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_TIMEOUT_S, sock_read=self._limits.stall_s)
+        make_socket = socket_factory(self._allowed.host or "", self._networks)
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(socket_factory=make_socket, force_close=True),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers={"Accept-Encoding": "identity"},
+            auto_decompress=False,
+            trust_env=False,
+            timeout=timeout,
+        )
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    @asynccontextmanager
+    async def fetch(self, link: str, part: Partial, *, seen_bytes: int | None) -> AsyncIterator[Recording]:
+        """Bring a part to its whole, and check that it is a recording; `seen_bytes` is how large it was the last time.
+
+        Raises:
+            BusyError: the origin's host has as many downloads at work as it may have, or is asked as often as it may be.
+            FetchError: with the reason. The part keeps what can be resumed.
+        """
+        async with self._turn():
+            await self._complete(link, part)
         try:
-            sent = urlsplit(job.recording_url)
+            recording = await asyncio.to_thread(examine, part, self._limits.max_bytes, seen_bytes)
+        except FetchError:
+            part.restart()
+            raise
+        with recording.file:
+            yield recording
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        try:
+            async with asyncio.timeout(_TURN_S):
+                await self._turns.acquire()
+        except TimeoutError:
+            raise BusyError("other recordings of this host have their turn") from None
+        try:
+            if self._pace.delay_s > _TURN_S:
+                raise BusyError("other recordings of this source have their turn")
+            yield
+        finally:
+            self._turns.release()
+
+    async def _complete(self, link: str, part: Partial) -> None:
+        continuations, restarts = _CONTINUATIONS, _RESTARTS
+        while True:
+            before = part.size
+            try:
+                if await self._ask(link, part):
+                    return
+                restarts -= 1
+            except FetchError as error:
+                continuations -= 1
+                can_resume = error.reason is Reason.INTERRUPTED and part.validator and part.size > before and continuations
+                if not can_resume:
+                    raise
+            if restarts < 0:
+                raise FetchError(Reason.UNEXPECTED_STATUS, "the server's answers about ranges contradict each other")
+
+    async def _ask(self, link: str, part: Partial) -> bool:
+        """Ask once; returns False where what had come is of no use and everything is to be asked for again."""
+        session = self._session
+        if session is None:
+            raise RuntimeError("the client is not open")
+        headers = {}
+        if part.size and part.validator:
+            headers = {hdrs.RANGE: f"bytes={part.size}-", hdrs.IF_RANGE: part.validator}
+        try:
+            for _ in range(_REDIRECTS + 1):
+                await self._pace.wait()
+                async with session.get(self._checked(link), headers=headers, allow_redirects=False) as response:
+                    if 300 <= response.status < 400:  # noqa: PLR2004 - the class of redirects
+                        link = redirect_target(str(self._allowed), link, response.headers.get(hdrs.LOCATION, ""))
+                        continue
+                    return await self._take(response, part)
+        except aiohttp.ClientConnectorError as error:
+            refused = REFUSED in str(error.os_error)
+            raise FetchError(
+                Reason.ADDRESS_NOT_ALLOWED if refused else Reason.UNREACHABLE,
+                "the origin's name leads to an address that is not allowed: is it in recording_networks?"
+                if refused
+                else type(error.os_error).__name__,
+            ) from error
+        except aiohttp.ConnectionTimeoutError as error:
+            raise FetchError(Reason.UNREACHABLE, f"no connection within {_CONNECT_TIMEOUT_S} s") from error
+        except aiohttp.ServerTimeoutError as error:
+            raise FetchError(Reason.STALLED, f"nothing came for {self._limits.stall_s:g} s") from error
+        except (aiohttp.ClientError, ConnectionError) as error:
+            is_answered = part.size > 0 or isinstance(error, aiohttp.ClientResponseError)
+            raise FetchError(Reason.INTERRUPTED if is_answered else Reason.UNREACHABLE, type(error).__name__) from error
+        raise FetchError(Reason.TOO_MANY_REDIRECTS, f"more than {_REDIRECTS} redirects")
+
+    def _checked(self, link: str) -> URL:
+        """Read a link as the library will, so that nothing is understood in two ways."""
+        try:
+            url = URL(link)
         except ValueError as error:
-            raise FetchError(Reason.NO_RECORDING_LINK, "the RecordingURL that was sent is no URL") from error
-        return urlunsplit((ours.scheme, ours.netloc, sent.path, sent.query, ""))
-    if source.recording_url is None or allowed is None:
-        raise FetchError(Reason.NO_RECORDING_LINK, "set recording_origin or recording_url of the source")
-    values = {"call_id": job.call_id, "guid": job.guid or "", "request_id": "" if job.request_id is None else job.request_id}
-    link = source.recording_url.get_secret_value()
-    for name, value in values.items():
-        link = link.replace("{" + name + "}", quote(str(value), safe=""))
-    if origin(link) != allowed:
-        raise FetchError(Reason.ORIGIN_NOT_ALLOWED, f"only {allowed} may be asked for recordings")
-    return link
+            raise FetchError(Reason.ORIGIN_NOT_ALLOWED, "the link is no URL") from error
+        if url.host is None or url.origin() != self._allowed.origin():
+            raise FetchError(Reason.ORIGIN_NOT_ALLOWED, f"only {self._allowed} may be asked for recordings")
+        return url
+
+    async def _take(self, response: aiohttp.ClientResponse, part: Partial) -> bool:
+        status = response.status
+        if status == _PARTIAL:
+            if not continues(response.headers, part):
+                part.restart()
+                return False
+        elif status == _RANGE_NOT_SATISFIABLE and part.size:
+            if total_of(response.headers) == part.size and part.total in {None, part.size}:
+                return True
+            part.restart()
+            return False
+        elif status == _OK:
+            part.restart(validator_of(response.headers), response.content_length, encoding_of(response.headers))
+        else:
+            raise FetchError(BY_STATUS.get(status, Reason.UNEXPECTED_STATUS), f"status {status}")
+        await self._read(response, part)
+        if part.total is not None and part.size < part.total:
+            raise FetchError(Reason.INTERRUPTED, f"{part.size} of {part.total} bytes came")
+        return True
+
+    async def _read(self, response: aiohttp.ClientResponse, part: Partial) -> None:
+        sniffer = _Sniffer(response.content_type) if part.size == 0 else None
+        pace_from, pace_bytes = time.monotonic(), part.size
+        async for piece in response.content.iter_chunked(_CHUNK_BYTES):
+            if sniffer:
+                sniffer.look(piece)
+            if part.size + len(piece) > self._limits.max_bytes:
+                part.restart()
+                raise FetchError(Reason.TOO_LARGE, f"more than {self._limits.max_bytes} bytes")
+            part.append(piece)
+            crash_point("recording.chunk")
+            passed_s = time.monotonic() - pace_from
+            if passed_s >= self._limits.stall_s:
+                if part.size - pace_bytes < passed_s * self._limits.min_bytes_per_second:
+                    raise FetchError(Reason.STALLED, f"{part.size - pace_bytes} bytes in {passed_s:.0f} s")
+                pace_from, pace_bytes = time.monotonic(), part.size
+        if sniffer:
+            sniffer.end()
 
 
-@asynccontextmanager
-async def client() -> AsyncIterator[aiohttp.ClientSession]:
-    """Open the HTTP client of recordings: no proxy, no cookies, no decompression that would hide the true size."""
-    timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_TIMEOUT_S, sock_read=_STALL_TIMEOUT_S)
-    async with aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit_per_host=_PER_HOST),
-        cookie_jar=aiohttp.DummyCookieJar(),
-        headers={"Accept-Encoding": "identity"},
-        auto_decompress=False,
-        trust_env=False,
-        timeout=timeout,
-    ) as session:
-        yield session
+class _Sniffer:
+    """Tells a page from a recording by its first bytes, and by its type only where these are no recording's either."""
+
+    def __init__(self, content_type: str) -> None:
+        self._is_typed_page = content_type in {"text/html", "application/xhtml+xml"}
+        self._head = b""
+
+    def look(self, piece: bytes) -> None:
+        if len(self._head) < SNIFF_BYTES:
+            self._head += piece[: SNIFF_BYTES - len(self._head)]
+            if is_page(self._head) or (len(self._head) == SNIFF_BYTES and not self._may_be_audio()):
+                raise FetchError(Reason.LOGIN_PAGE, PAGE)
+
+    def end(self) -> None:
+        if not self._may_be_audio():
+            raise FetchError(Reason.LOGIN_PAGE, PAGE)
+
+    def _may_be_audio(self) -> bool:
+        return not self._is_typed_page or self._head.startswith(_AUDIO_OR_PACKED)
 
 
-@asynccontextmanager
-async def fetch(session: aiohttp.ClientSession, link: str, *, max_bytes: int) -> AsyncIterator[Recording]:
-    """Download and check a recording; its temporary file lives as long as the context.
+class _Pace:
+    """Begins no more than so many a second, evenly. Who waits has its turn, so that no more wait than have one."""
 
-    Raises:
-        FetchError: with the reason.
-    """
-    with tempfile.TemporaryFile(prefix="callfold-") as file:  # has no name, so a killed process leaves nothing
-        try:
-            async with asyncio.timeout(_DEADLINE_S):
-                size, digest = await _download(session, link, file, max_bytes)
-        except TimeoutError as error:
-            raise FetchError(Reason.UNREACHABLE, "the download stalled or took too long") from error
-        except (aiohttp.ClientError, OSError) as error:
-            raise FetchError(Reason.UNREACHABLE, type(error).__name__) from error
-        try:
-            audio = await asyncio.to_thread(read_audio, file, size)
-        except InvalidWavError as error:
-            raise FetchError(Reason.NOT_A_RECORDING, str(error)) from error
-        file.seek(0)
-        yield Recording(file, size, digest, audio)
+    def __init__(self, per_second: float) -> None:
+        self._interval_s = 1 / per_second
+        self._next = 0.0
 
+    @property
+    def delay_s(self) -> float:
+        return max(0.0, self._next - time.monotonic())
 
-async def _download(session: aiohttp.ClientSession, link: str, file: BinaryIO, max_bytes: int) -> tuple[int, str]:
-    digest, size = hashlib.sha256(), 0
-    async with session.get(link, allow_redirects=False) as response:
-        _check_head(response)
-        async for chunk in response.content.iter_chunked(_CHUNK_BYTES):
-            if size == 0 and chunk[:_SNIFF_BYTES].lstrip()[:1] == b"<":
-                raise FetchError(Reason.HTML_PAGE, "a page came instead of a recording: wrong or expired token?")
-            size += len(chunk)
-            if size > max_bytes:
-                raise FetchError(Reason.TOO_LARGE, f"more than {max_bytes} bytes")
-            digest.update(chunk)
-            file.write(chunk)
-        expected = response.content_length
-    if size == 0:
-        raise FetchError(Reason.NOT_READY, "an empty body")
-    if expected is not None and expected != size:
-        raise FetchError(Reason.NOT_A_RECORDING, f"{size} of {expected} bytes came")
-    return size, digest.hexdigest()
-
-
-def _check_head(response: aiohttp.ClientResponse) -> None:
-    status = response.status
-    if 300 <= status < 400:  # noqa: PLR2004 - the class of redirects
-        raise FetchError(Reason.REDIRECTED, f"status {status}")
-    if status != 200:  # noqa: PLR2004 - OK
-        raise FetchError(_BY_STATUS.get(status, Reason.UNEXPECTED_STATUS), f"status {status}")
-    if response.content_type in ("text/html", "application/xhtml+xml"):
-        raise FetchError(Reason.HTML_PAGE, "a page came instead of a recording: wrong or expired token?")
+    async def wait(self) -> None:
+        now = time.monotonic()
+        at, self._next = max(self._next, now), max(self._next, now) + self._interval_s
+        await asyncio.sleep(at - now)

@@ -13,7 +13,7 @@ from itertools import chain
 from typing import NoReturn
 
 from shared import metrics
-from shared.broker import Consumer, Message, Publisher
+from shared.broker import Consumer, Delivery, Message, Publisher
 from shared.call import Policy, derive
 from shared.clock import utc_now
 from shared.crash import crash_point
@@ -25,7 +25,8 @@ from shared.log import get_logger
 from shared.records import amends, summary
 from shared.sources import Sources
 from shared.store import Claim, Folded, Look, Publication, State, Store, patiently
-from shared.topology import CALLBACKS_DEAD, DETAIL_CHARACTERS
+from shared.topology import CALLBACKS_DEAD, DETAIL_CHARACTERS, SPOOL
+from worker.hands import spool_news
 from worker.outbox import read_outbox, write_outbox
 
 log = get_logger(__name__)
@@ -33,8 +34,9 @@ log = get_logger(__name__)
 # About a thousand callbacks: large enough to share every round trip, small enough to publish within a claim's lease.
 _BATCH_BYTES = 256 * 1024
 _HELD_POLL_S = 0.05
-# A look that is due by so little later than asked for is left as it is: most calls then need no command of their own for it.
+# A look at most this much later than wanted is not moved; this saves most calls a command.
 _SLACK_MS = 1000
+# A fault of ours is not gone in seconds, and each look at it fails and logs again; after a new release it heals within the hour.
 _FAILED_LOOK_MS = 3_600_000
 
 
@@ -58,9 +60,17 @@ class Fold:
                 deliveries += consumer.get_waiting(_BATCH_BYTES)
                 with metrics.FOLD_SECONDS.time():
                     await self.fold(delivery.body for delivery in deliveries)
+                await self._note_spools(deliveries)
                 crash_point("fold.before_ack")
                 for delivery in deliveries:
                     await delivery.ack()
+                crash_point("fold.acked")
+
+    async def _note_spools(self, deliveries: Iterable[Delivery]) -> None:
+        """Note what comes with the messages out of a spool: what is still in it."""
+        news = spool_news(delivery.headers for delivery in deliveries if SPOOL in delivery.headers)
+        if news:
+            await patiently(lambda: self._store.watermarks.note_spools(news))
 
     async def finish(self) -> None:
         """Wait until the batch in hand is acked."""
@@ -102,12 +112,15 @@ class Fold:
                     continue
                 try:
                     key, told = facts_of(event, source.adapter)
-                except (InvalidCallbackError, ValueError, OverflowError) as error:
+                except InvalidCallbackError as error:
                     batch.dead.append(_refused(event, "invalid_callback", str(error)))
+                    continue
+                except Exception as error:  # noqa: BLE001 - a fault of ours in one event must not hold up the others
+                    batch.dead.append(_refused(event, "fold_failed", f"{type(error).__name__}: {error}"))
                     continue
                 batch.facts.setdefault(key, []).extend(told)
                 batch.events.setdefault(key, []).append(event)
-                metrics.EVENTS_FOLDED.labels(type(event).__name__).inc()
+                metrics.EVENTS_FOLDED.labels(event.kind).inc()
                 if nonsense := sum(NONSENSE in name for name, _ in told):
                     metrics.NONSENSE_TIMESTAMPS.labels(key.source).inc(nonsense)
         return batch
@@ -117,8 +130,10 @@ class Fold:
         found = _Consequences()
         for key, state in folded.items():
             if state.state is State.BURIED:
-                metrics.BURIED_CALLBACKS.labels(key.source).inc(len(batch.events[key]))
-                log.warning("callback_of_expired_call", call=str(key), events=len(batch.events[key]))
+                told = [event for event in batch.events[key] if not isinstance(event, TimerEvent)]
+                metrics.BURIED_CALLBACKS.labels(key.source).inc(len(told))
+                found.dead.extend(_refused(event, "expired_call", f"{key} was published and has left Redis") for event in told)
+                found.looks[key] = Look(None, state.version)
             elif state.state is State.CLAIMED:
                 # By someone who may have died; the claim keeps its own outbox.
                 found.due[key] = Publication(key, state.revision, b"", "", state.version)
@@ -135,14 +150,19 @@ class Fold:
     def _decide(self, key: CallKey, state: Folded, events: Sequence[RawEvent], found: _Consequences) -> None:
         call = derive(key, state.facts, self._policy)
         if call.look_at is not None:
-            at_ms = milliseconds(call.look_at)
+            at_ms = milliseconds(call.look_at) + 1  # a timer that tells a part of this millisecond would come too early
             looked = any(isinstance(event, TimerEvent) for event in events)
             if looked or state.look_at_ms is None or at_ms < state.look_at_ms - _SLACK_MS:
                 found.looks[key] = Look(at_ms, state.version)
             return
-        told = summary(call)
+        if call.closing is None:  # nothing is known of it but the time
+            found.looks[key] = Look(None, state.version)
+            return
+        told = summary(call, state.summary)
         if not state.revision or amends(state.summary, told):
             record_legs = self._sources[key.source].record_legs
+            if not state.revision:
+                metrics.NONSENSE_TIMESTAMPS.labels(key.source).inc(sum(len(leg.ignored) for leg in call.legs))
             outbox = write_outbox(call, state.revision + 1, record_legs, before=state.summary)
             found.due[key] = Publication(key, state.revision + 1, outbox, told, state.version)
         elif state.look_at_ms is not None:
@@ -206,6 +226,7 @@ def _dead_letter(body: bytes, reason: str, detail: str, first_seen: str) -> Mess
 
 def _tell(published: Mapping[CallKey, list[Message]]) -> None:
     for key, messages in published.items():
-        outcome = messages[0].routing_key.rpartition(".")[2]
-        metrics.CALLS_COMPLETED.labels(key.source, outcome).inc()
+        _, kind, _, outcome = messages[0].routing_key.split(".")
+        counter = metrics.CALLS_COMPLETED if kind == "completed" else metrics.CALLS_AMENDED
+        counter.labels(key.source, outcome).inc()
         log.info("call_published", id=messages[0].message_id, outcome=outcome)

@@ -8,7 +8,7 @@ import orjson
 
 from shared.broker import Message
 from shared.call import Call
-from shared.records import CLOUDEVENT, JSON, call_event, call_record, had_recordings, recording_jobs
+from shared.records import CLOUDEVENT, JSON, call_event, call_record, recording_jobs
 from shared.topology import CALLS, RECORDINGS
 
 
@@ -17,7 +17,7 @@ def write_outbox(call: Call, revision: int, record_legs: Collection[str], *, bef
     record = call_record(call, revision)
     routing_key, event_id, body = call_event(call, record)
     rows = [(CALLS, routing_key, event_id, CLOUDEVENT, body.decode())]
-    jobs = recording_jobs(call, record, record_legs, had_recordings(before))
+    jobs = recording_jobs(call, record, record_legs, before)
     rows += [(RECORDINGS, RECORDINGS, job.id, JSON, job.encode().decode()) for job in jobs]
     return orjson.dumps(rows)
 

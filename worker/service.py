@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 from contextlib import aclosing, suppress
 
-from shared.broker import BrokerAddress, Consumer, Publisher
+from shared.archive import Archive
+from shared.broker import Consumer, Publisher
 from shared.errors import StoreUnavailableError
 from shared.health import private_port
 from shared.log import get_logger
-from shared.process import background, instance_name
+from shared.process import background, broker_address
 from shared.settings import Settings
 from shared.store import Store
-from shared.topology import CALLBACKS_FOLD, RECORDINGS, topology
-from worker.archive import Archive
+from shared.topology import CALLBACKS_FOLD, RECORDINGS
+from worker.daily import DailyRetention
 from worker.fold import Fold
+from worker.hands import Hands
+from worker.partial import keep_swept, prepare
 from worker.recordings import Recordings
 from worker.timers import Timers
 
@@ -30,21 +33,22 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     """Fold and fetch until `stop` is set; then stop intake, finish what is in hand, close.
 
     Raises:
-        ConfigError: a source, the archive or the broker's topology cannot work as configured.
+        ConfigError: a source, the archive, the directory of downloads or the broker's topology cannot work as configured.
     """
     sources = settings.load_sources()
-    name = instance_name("worker")
-    address = BrokerAddress(settings.amqp_urls, topology(settings.recording_retry_seconds), name)
+    address = broker_address(settings, "worker")
     publisher = Publisher(address, timeout_s=settings.publish_timeout_seconds)
     raw = Consumer(address, CALLBACKS_FOLD, prefetch=FOLD_PREFETCH)
-    jobs = Consumer(address, RECORDINGS, prefetch=settings.recording_concurrency * 2)
+    jobs = Consumer(address, RECORDINGS, prefetch=settings.recording_concurrency)  # none waits here
     archive = Archive(settings.archive_url)
     await archive.check()
+    prepare(settings.recording_dir)
     opened = Store(
         settings.redis_url.get_secret_value(), first_look_s=settings.max_call_seconds, retain_s=settings.retain_seconds
     )
     async with aclosing(opened) as store:
-        folds = [Fold(publisher, store, sources, settings.policy, holder=f"{name}/{number}") for number in range(FOLDS_AT_A_TIME)]
+        holders = [f"{address.name}/{number}" for number in range(FOLDS_AT_A_TIME)]
+        folds = [Fold(publisher, store, sources, settings.policy, holder=holder) for holder in holders]
         timers = Timers(
             publisher,
             store,
@@ -52,7 +56,10 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             lease_s=settings.timer_lease_seconds,
             hold_off_s=settings.timer_hold_off_seconds,
         )
-        recordings = Recordings(publisher, archive, sources, settings)
+        hands = Hands(store, raw, worker=address.name)
+        recordings = Recordings(publisher, store, archive, sources, settings)
+
+        daily = DailyRetention(archive, publisher, store, sources, settings)
 
         async def problems() -> list[str]:
             found = [] if publisher.is_up and raw.is_up else ["RabbitMQ is not connected"]
@@ -65,11 +72,20 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         async with (
             private_port(settings.metrics_host, settings.metrics_port, problems),
             background(publisher.run(), raw.run(), jobs.run()),
-            background(*(fold.run(raw) for fold in folds), recordings.run(jobs), timers.run(raw)),
+            background(
+                *(fold.run(raw) for fold in folds),
+                hands.run(),
+                recordings.run(jobs),
+                timers.run(raw),
+                daily.run(),
+                keep_swept(settings.recording_dir),
+            ),
         ):
             await stop.wait()
             log.info("draining", seconds=settings.shutdown_timeout_seconds)
             with suppress(TimeoutError):
                 async with asyncio.timeout(settings.shutdown_timeout_seconds):
+                    await hands.stop()
                     await asyncio.gather(raw.stop_intake(), jobs.stop_intake())
                     await asyncio.gather(*(fold.finish() for fold in folds), recordings.finish())
+        await hands.leave()

@@ -1,4 +1,4 @@
-"""A complete consumer of completed calls: its own durable queue, deduplication by id, ack last, clean stop.
+"""A complete consumer of completed and amended calls: its own durable queue, deduplication by id, ack last, clean stop.
 
     AMQP_URL=amqp://guest:guest@127.0.0.1:5672/ python docs/examples/consumer.py [--limit N]
 
@@ -19,8 +19,8 @@ import aio_pika
 
 SCHEMA = """
 create table if not exists seen (id text primary key);
-create table if not exists calls (source text, request_id integer, revision integer, outcome text, talk_seconds real,
-                                  primary key (source, request_id));
+create table if not exists calls (source text, call text, request_id integer, revision integer, outcome text, talk_seconds real,
+                                  primary key (source, call));
 """
 
 
@@ -30,12 +30,14 @@ def handle(database: sqlite3.Connection, event: dict) -> bool:
         if database.execute("insert or ignore into seen values (?)", (event["id"],)).rowcount == 0:
             return False
         data = event["data"]
+        told = {name: data[name] for name in ("source", "request_id", "revision", "outcome", "talk_seconds")}
+        # The subject names the call; request_id is null where the dial API did not start it.
         # Keep the highest revision: an older one that comes late must not overwrite it.
         database.execute(
-            "insert into calls values (:source, :request_id, :revision, :outcome, :talk_seconds) "
+            "insert into calls values (:source, :call, :request_id, :revision, :outcome, :talk_seconds) "
             "on conflict do update set revision = excluded.revision, outcome = excluded.outcome, "
             "talk_seconds = excluded.talk_seconds where excluded.revision > calls.revision",
-            {name: data[name] for name in ("source", "request_id", "revision", "outcome", "talk_seconds")},
+            told | {"call": event["subject"]},
         )
         return True
 
@@ -64,7 +66,7 @@ async def consume(limit: int | None) -> None:
         await channel.set_qos(prefetch_count=50)
         exchange = await channel.get_exchange("calls")
         queue = await channel.declare_queue("example.calls", durable=True, arguments={"x-queue-type": "quorum"})
-        await queue.bind(exchange, "call.#")
+        await queue.bind(exchange, "call.#")  # completed and amended
         await queue.consume(on_message)
         print("waiting for calls; Ctrl-C stops", flush=True)
         await stop.wait()

@@ -10,8 +10,8 @@
 -- ARGV      then for each call: revision to publish, outbox ('' to take over a claim that was seen), its summary, version of
 --           the facts it was made of
 -- Returns   for each call: {code, outbox}: 'yours' publish this outbox (the stored one after a take-over);
---           'held' by another worker, ask again; 'published' there is nothing to do; 'lost' the claim the caller has seen is
---           gone, as is what Redis had not written when it failed: fold the facts again (outbox '' in all three)
+--           'held' by another worker, ask again; 'published' there is nothing to do; 'lost' what the caller has seen, a claim or
+--           the facts of this version, is not there (any more): fold the facts again (outbox '' in all three)
 -- Idempotent: the holder that asks again gets 'yours' and the stored outbox.
 local holder, lease_ms = ARGV[1], tonumber(ARGV[2])
 local time = redis.call('TIME')
@@ -20,21 +20,22 @@ local result = {}
 for i, key in ipairs(KEYS) do
     local arg = 4 * i - 1
     local wanted, outbox, summary, seen = tonumber(ARGV[arg]), ARGV[arg + 1], ARGV[arg + 2], ARGV[arg + 3]
-    local stored = redis.call('HMGET', key, 'revision', 'state', 'holder', 'until_ms', 'outbox')
+    local stored = redis.call('HMGET', key, 'revision', 'state', 'holder', 'until_ms', 'outbox', 'version')
     local revision, state = tonumber(stored[1] or '0'), stored[2] or ''
     if state == 'claimed' and stored[3] ~= holder and tonumber(stored[4]) > now_ms then
         result[i] = {'held', ''}
     elseif state == 'claimed' then
         redis.call('HSET', key, 'holder', holder, 'until_ms', now_ms + lease_ms)
         result[i] = {'yours', stored[5]}
-    elseif outbox == '' and wanted > revision then
+    elseif wanted <= revision then
+        result[i] = {'published', ''}
+    elseif outbox == '' or wanted > revision + 1 or stored[6] ~= seen then
+        -- Redis forgot what it had not written when it failed, or somebody has told more: either way this outbox is not the truth.
         result[i] = {'lost', ''}
-    elseif wanted == revision + 1 then
+    else
         redis.call('HSET', key, 'revision', wanted, 'state', 'claimed', 'holder', holder,
             'until_ms', now_ms + lease_ms, 'outbox', outbox, 'summary', summary, 'seen', seen)
         result[i] = {'yours', outbox}
-    else
-        result[i] = {'published', ''}
     end
 end
 return result

@@ -18,7 +18,8 @@ for key = 2, #KEYS, 2 do
     if stored[1] == revision and stored[2] == 'claimed' then
         redis.call('HSET', publication_key, 'state', 'published')
         redis.call('HDEL', publication_key, 'outbox', 'holder', 'until_ms', 'seen')
-        if stored[3] == stored[4] then
+        -- Without facts, which Redis may have lost since, a look would find nothing.
+        if stored[3] == stored[4] or redis.call('EXISTS', facts_key) == 0 then
             redis.call('EXPIRE', facts_key, retain_s)
             redis.call('EXPIRE', publication_key, tombstone_s)
             redis.call('ZREM', open_calls, name)

@@ -15,7 +15,7 @@ for key = 2, #KEYS, 2 do
     local arg = 3 + (key - 2) / 2 * 3
     local name, version, look_at_ms = ARGV[arg], ARGV[arg + 1], ARGV[arg + 2]
     local facts_key, publication_key = KEYS[key], KEYS[key + 1]
-    local has_seen_all = redis.call('HGET', publication_key, 'version') == version
+    local has_seen_all = (redis.call('HGET', publication_key, 'version') or '0') == version
     if has_seen_all then
         current = current + 1
     end

@@ -6,34 +6,34 @@ import asyncio
 import json
 import os
 import re
-import signal
+import sqlite3
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from console import doctor
 from console.fleet import free_port
 from console.stack import LocalStack
 from shared.adapter import Placeholder, parse_link
-from shared.settings import variables
+from shared.errors import ConfigError
+from shared.settings import load_settings, variables
 from simulator.scenario import SECTOK
-from tests.support import VENDOR_LINES, Servers, call_back, eventually, lines_of
+from tests.support import VENDOR_LINES, Servers, call_back, callfold, eventually, lines_of, processes_of
 
 ROOT = Path(__file__).resolve().parents[2]
-CALLFOLD = (sys.executable, "-c", "from console.cli import main; main()")
 
 
-async def run(*arguments: str, timeout_s: float = 60, **settings: str) -> tuple[int | None, str, str]:
-    process = await asyncio.create_subprocess_exec(
-        *CALLFOLD,
-        *arguments,
-        cwd=ROOT,
-        env=os.environ | {"COLUMNS": "200", "NO_COLOR": "1"} | settings,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    out, err = await asyncio.wait_for(process.communicate(), timeout_s)
-    return process.returncode, out.decode(), err.decode()
+async def test_the_version_is_told() -> None:
+    code, out, _ = await callfold("--version")
+    assert (code, out.split()[0]) == (0, "callfold")
+    assert re.fullmatch(r"\d+\.\d+\.\d+\n", out.split(" ")[1])
+
+
+async def test_simulate_says_at_once_that_nobody_listens() -> None:
+    code, _, err = await callfold("simulate", "--ingress", f"http://127.0.0.1:{free_port()}", timeout_s=15)
+    assert (code, "Nothing listens at http://127.0.0.1" in err) == (1, True)
 
 
 @pytest.mark.parametrize(
@@ -45,6 +45,7 @@ async def run(*arguments: str, timeout_s: float = 60, **settings: str) -> tuple[
         "ingress",
         "worker",
         "console",
+        "history",
         "simulate",
         "adapter-link",
         "tail",
@@ -53,10 +54,15 @@ async def run(*arguments: str, timeout_s: float = 60, **settings: str) -> tuple[
         "dead-letters",
         "show",
         "rebuild",
+        "recordings",
+        "recordings get",
+        "recordings backfill",
+        "retention",
+        "hold",
     ],
 )
 async def test_every_command_has_help(command: str) -> None:
-    code, out, _ = await run(*command.split(), "--help")
+    code, out, _ = await callfold(*command.split(), "--help")
     assert code == 0
     assert "Usage:" in out
 
@@ -64,7 +70,7 @@ async def test_every_command_has_help(command: str) -> None:
 async def test_the_adapter_link_has_every_placeholder_and_the_secret(tmp_path: Path) -> None:
     sources = tmp_path / "sources.toml"
     sources.write_text('[sources.acme]\nsecret = "s3cret"\n')
-    code, out, _ = await run("adapter-link", "acme", "--url", "https://hooks.example.com", CALLFOLD_SOURCES=str(sources))
+    code, out, _ = await callfold("adapter-link", "acme", "--url", "https://hooks.example.com", CALLFOLD_SOURCES=str(sources))
     assert code == 0
     adapter = parse_link(out)
     assert out.startswith("https://hooks.example.com/callbacks/acme?")
@@ -80,15 +86,17 @@ async def test_the_adapter_link_has_every_placeholder_and_the_secret(tmp_path: P
         (["doctor"], {"CALLFOLD_NONSENSE": "1"}, "CALLFOLD_NONSENSE"),
         (["ingress"], {"CALLFOLD_SETTLE_SECONDS": "soon"}, "CALLFOLD_SETTLE_SECONDS"),
         (["worker"], {"CALLFOLD_ARCHIVE_URL": "gopher://x"}, "CALLFOLD_ARCHIVE_URL"),
+        (["worker"], {"CALLFOLD_RECORDING_DIR": "/proc/self/fdinfo"}, "CALLFOLD_RECORDING_DIR"),
         (["ingress"], {"CALLFOLD_SOURCES": "/nowhere/sources.toml"}, "/nowhere/sources.toml"),
         (["tail", "--since", "yesterday"], {}, "not a duration"),
         (["console"], {"CALLFOLD_CONSOLE_HOST": "::"}, "CALLFOLD_CONSOLE_KEY"),
+        (["history"], {"CALLFOLD_HISTORY_URL": "mysql://u:hunter2@h/d"}, "CALLFOLD_HISTORY_URL"),
     ],
 )
 async def test_what_cannot_work_is_one_sentence_that_names_it_and_exit_code_2(
     arguments: list[str], settings: dict[str, str], said: str
 ) -> None:
-    code, _, err = await run(*arguments, **settings)
+    code, _, err = await callfold(*arguments, **settings)
     assert code == (2 if said else 0)
     assert said in err
     assert "Traceback" not in err
@@ -99,30 +107,48 @@ async def test_an_adapter_that_cannot_be_folded_stops_ingress_at_start(tmp_path:
     sources = tmp_path / "sources.toml"
     link = "https://h/?a={{CallTypeName}}&b={{DialApiEventName}}&c={{CallID}}".replace(left_out, "1")
     sources.write_text(f'[sources.acme]\nsecret = "x"\nadapter = "{link}"\n')
-    code, _, err = await run("ingress", CALLFOLD_SOURCES=str(sources))
+    code, _, err = await callfold("ingress", CALLFOLD_SOURCES=str(sources))
     assert code == 2
     assert left_out in err
 
 
 async def test_doctor_finds_a_system_that_can_work_and_one_that_cannot(servers: Servers) -> None:
-    code, out, err = await run("doctor", "--json", **servers.environment())
+    code, out, err = await callfold("doctor", "--json", **servers.environment())
     findings = {finding["check"]: finding for finding in map(json.loads, out.splitlines())}
-    assert (code, set(findings)) == (0, {"sources", "rabbitmq", "redis", "archive", "spool"}), err
+    assert (code, set(findings)) == (0, {"sources", "recording origins", "rabbitmq", "redis", "archive", "spool", "downloads"}), (
+        err
+    )
     assert all(finding["ok"] for finding in findings.values()), findings
     away = servers.environment(CALLFOLD_REDIS_URL="redis://127.0.0.1:1/0", CALLFOLD_AMQP_URL="amqp://guest:hunter2@127.0.0.1:1/")
-    code, out, err = await run("doctor", **away)
+    away["CALLFOLD_RECORDING_DIR"] = "/proc/self/fdinfo"  # where nobody can write, root included
+    code, out, err = await callfold("doctor", **away)
     assert code == 1
-    assert out.count("failed") == 2
+    assert out.count("failed") == 3
+    assert "CALLFOLD_RECORDING_DIR /proc/self/fdinfo cannot be written" in " ".join(out.split())
     assert "hunter2" not in out + err
 
 
-async def test_a_queue_with_other_arguments_is_a_clear_error_at_start(servers: Servers) -> None:
+async def test_doctor_tries_every_broker_in_turn_and_says_which_answered(servers: Servers) -> None:
+    there = servers.environment()["CALLFOLD_AMQP_URL"]
+    away = "amqp://guest:hunter2@127.0.0.1:1/,amqp://guest:hunter2@127.0.0.1:2/"
+    code, out, _ = await callfold("doctor", "--json", **servers.environment(CALLFOLD_AMQP_URL=f"{away},{there}"))
+    assert code == 0
+    assert f"at 127.0.0.1:{servers.stack.rabbitmq.port};" in out
+    code, out, _ = await callfold("doctor", "--json", **servers.environment(CALLFOLD_AMQP_URL=away))
+    assert code == 1
+    assert "127.0.0.1:1: " in out
+    assert "127.0.0.1:2: " in out
+    assert "hunter2" not in out
+
+
+@pytest.mark.parametrize("role", ["ingress", "worker", "console"])
+async def test_a_queue_with_other_arguments_is_a_clear_error_at_start(servers: Servers, role: str) -> None:
     name = "recordings.retry.0.3s"
     async with servers.queue("recordings") as queue:
         other = await queue.channel.declare_queue(name, durable=True, arguments={"x-queue-type": "quorum", "x-message-ttl": 999})
         try:
-            settings = servers.environment(CALLFOLD_RECORDING_RETRY_SECONDS="0.3", CALLFOLD_INGRESS_PORT="0")
-            code, _, err = await run("ingress", **settings)
+            ports = {"CALLFOLD_INGRESS_PORT": "0", "CALLFOLD_CONSOLE_PORT": "0"}
+            code, _, err = await callfold(role, **servers.environment(CALLFOLD_RECORDING_RETRY_SECONDS="0.3", **ports))
         finally:
             await other.delete(if_unused=False, if_empty=False)
     assert code == 2
@@ -138,7 +164,7 @@ async def test_tail_prints_what_matches_from_some_time_ago(servers: Servers) -> 
         await fleet.start_all()
         async with servers.subscribed("call.#"):
             await call_back(port, lines_of(4242))
-        code, out, _ = await run(
+        code, out, _ = await callfold(
             "tail", "call.completed.*.answered", "--since", "1h", "--json", "--limit", "1", **servers.environment()
         )
     assert code == 0
@@ -156,16 +182,22 @@ async def test_the_example_consumer_handles_each_call_once(servers: Servers) -> 
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             str(ROOT / "docs" / "examples" / "consumer.py"),
-            *("--limit", "2"),
+            *("--limit", "4"),
             env=os.environ | {"AMQP_URL": servers.stack.amqp_url, "CONSUMER_DB": str(servers.directory / "seen.sqlite")},
             stdout=asyncio.subprocess.PIPE,
         )
         assert process.stdout is not None
         assert b"waiting" in await asyncio.wait_for(process.stdout.readline(), 20)
         await call_back(port, [*VENDOR_LINES, *VENDOR_LINES, *lines_of(514)])
+        for call_id in (71, 72):  # the dial API did not start these
+            await call_back(port, [f"CallType=Incoming&Event={event}&CallID={call_id}" for event in ("pickup", "hangup")])
         out, _ = await asyncio.wait_for(process.communicate(), 30)
     assert process.returncode == 0
-    assert sorted(line.split()[0] for line in out.decode().splitlines()) == ["default/513/1", "default/514/1"]
+    handled = ["default/513/1", "default/514/1", "default/call-71/1", "default/call-72/1"]
+    assert sorted(line.split()[0] for line in out.decode().splitlines()) == handled
+    with closing(sqlite3.connect(servers.directory / "seen.sqlite")) as database:
+        calls = database.execute("select call, revision from calls order by call").fetchall()
+    assert calls == [("513", 1), ("514", 1), ("call-71", 1), ("call-72", 1)]
     async with servers.queue("example.calls") as queue:
         await queue.channel.queue_delete(queue.name)
 
@@ -176,8 +208,8 @@ async def test_simulate_compares_what_was_published_with_the_truth(servers: Serv
         fleet.add("ingress", "ingress", {"CALLFOLD_INGRESS_PORT": str(port)})
         fleet.add("worker", "worker", {})
         await fleet.start_all()
-        # Without settings of its own the source is `default`, whose adapter is the vendor's sample.
-        code, out, err = await run(
+        # Without settings of its own the source is `default`, whose adapter has every placeholder.
+        code, out, err = await callfold(
             "simulate",
             *("--calls", "10", "--rate", "20", "--json", "--ingress", f"http://127.0.0.1:{port}"),
             **servers.environment(),
@@ -187,41 +219,14 @@ async def test_simulate_compares_what_was_published_with_the_truth(servers: Serv
     assert (told["calls"], told["differences"]) == (10, [])
 
 
-async def test_up_runs_everything_and_leaves_nothing_behind(tmp_path: Path) -> None:
-    port, console_port = free_port(), free_port()
-    process = await asyncio.create_subprocess_exec(
-        *CALLFOLD,
-        *("up", "--directory", str(tmp_path / "up"), "--ingress", "2"),
-        env=os.environ
-        | {"CALLFOLD_INGRESS_PORT": str(port), "CALLFOLD_CONSOLE_PORT": str(console_port), "CALLFOLD_DRAIN_SECONDS": "0"},
-        stderr=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.DEVNULL,
-    )
-    assert process.stderr is not None
-    said = b""
-    while b"Ctrl-C" not in said:
-        line = await asyncio.wait_for(process.stderr.readline(), 60)
-        assert line, said.decode()
-        said += line
-    assert await call_back(port, VENDOR_LINES) == [200] * 4
-    assert _processes_of(tmp_path)
-    exported = [line.removeprefix("export ").split("=", 1) for line in (tmp_path / "up" / "env").read_text().splitlines()]
-    code, out, _ = await run("doctor", **dict(exported))
-    assert (code, "failed" in out) == (0, False), out
-    process.send_signal(signal.SIGTERM)
-    await asyncio.wait_for(process.communicate(), 60)
-    assert process.returncode == 0
-    assert _processes_of(tmp_path) == []
-
-
 async def test_the_demo_ends_well_and_leaves_its_archive_and_nothing_running(tmp_path: Path) -> None:
-    code, out, err = await run("demo", "--calls", "30", "--directory", str(tmp_path / "demo"), timeout_s=90)
+    code, out, err = await callfold("demo", "--calls", "30", "--directory", str(tmp_path / "demo"), timeout_s=90)
     assert code == 0, out + err
     assert '"id": "default/513/1"' in out
     assert "every one was published exactly as it happened" in " ".join(out.split())
     assert len(list((tmp_path / "demo" / "archive").rglob("*.wav"))) >= 10
     assert (tmp_path / "demo" / "archive" / "default").is_dir()
-    assert _processes_of(tmp_path) == []
+    assert processes_of(tmp_path) == []
     logs = "".join(log.read_text() for log in (tmp_path / "demo" / "logs").iterdir())
     secret = re.search(r'secret = "(.+)"', (tmp_path / "demo" / "sources.toml").read_text())
     assert secret is not None
@@ -239,16 +244,9 @@ async def test_kill_9_of_the_owner_takes_the_private_servers_down(tmp_path: Path
     assert await asyncio.wait_for(process.wait(), 60) == -9
 
     async def gone() -> bool:
-        return _processes_of(tmp_path) == []
+        return processes_of(tmp_path) == []
 
     await eventually(gone)
-
-
-async def test_a_second_stack_in_one_directory_is_refused(tmp_path: Path) -> None:
-    async with LocalStack(tmp_path, only=frozenset({"redis"})):
-        code, _, err = await run("up", "--directory", str(tmp_path), CALLFOLD_AMQP_URL="amqp://127.0.0.1:1/")
-    assert code == 2
-    assert "Another stack runs" in err
 
 
 async def test_missing_servers_are_named_with_what_to_type(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -264,16 +262,18 @@ def test_every_setting_is_documented_with_its_default() -> None:
         assert f"| `{variable}` | {f'`{default}`' if default else 'none'} | {description} |" in text
 
 
-def _processes_of(directory: Path) -> list[str]:
-    """Processes that were started from a directory: it stands in their command line or environment."""
-    found = []
-    for process in Path("/proc").iterdir():
-        if not process.name.isdigit() or int(process.name) == os.getpid():
-            continue
-        try:
-            told = (process / "cmdline").read_bytes() + (process / "environ").read_bytes()
-        except (OSError, ProcessLookupError):
-            continue
-        if str(directory).encode() in told:
-            found.append(told[:200].decode("utf-8", "replace"))
-    return found
+async def test_doctor_says_which_network_a_pbx_with_a_private_address_needs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def addresses(_host: str) -> list[str]:
+        return ["10.1.2.3"]
+
+    monkeypatch.setattr(doctor, "_addresses", addresses)
+    sources = tmp_path / "sources.toml"
+    lines = '[sources.acme]\nrecording_origin = "https://pbx.example.com"\n'
+    sources.write_text(lines)
+    monkeypatch.setenv("CALLFOLD_SOURCES", str(sources))
+    with pytest.raises(ConfigError, match=r'recording_networks = \["10\.1\.2\.3"\] to \[sources\.acme\]'):
+        await doctor.CHECKS["recording origins"](load_settings())
+    sources.write_text(lines + 'recording_networks = ["10.1.2.0/24"]\n')
+    assert await doctor.CHECKS["recording origins"](load_settings()) == "pbx.example.com at 10.1.2.3"

@@ -5,24 +5,31 @@ from __future__ import annotations
 import json
 
 import aio_pika
+import pytest
 
+from console.dead_letters import Filter, Which, redrive
+from shared.broker import Message, Publisher
 from shared.clock import utc_now
-from tests.console.test_cli import run
-from tests.support import VENDOR_LINES, Servers, eventually, next_events
+from shared.errors import BrokerUnavailableError
+from shared.events import CallbackEvent, encode, join
+from shared.ids import CallKey, CallRef, SourceName
+from shared.settings import load_settings
+from shared.store import Look, Seal, Store
+from tests.support import VENDOR_LINES, Servers, callfold, eventually, lines_of, next_events
 
 AT = "2026-11-23T07:44:00.000000Z"
 
 
 async def _bury(servers: Servers, source: str, query: str, reason: str, *, first_seen: str = AT) -> None:
     body = json.dumps([{"v": 1, "kind": "callback", "source": source, "received_at": AT, "query": query}]).encode()
-    headers = {"reason": reason, "detail": "parameter e: is missing", "first_seen": first_seen}
+    headers = {"reason": reason, "detail": "parameter e is missing", "first_seen": first_seen}
     async with servers.queue("callbacks.dead") as queue:
         message = aio_pika.Message(body, headers=headers, message_id=f"{source}-{reason}-0123456789", delivery_mode=2)
         await queue.channel.default_exchange.publish(message, queue.name)
 
 
 async def _callfold(servers: Servers, *arguments: str) -> tuple[int | None, str, str]:
-    return await run("dead-letters", *arguments, **servers.environment())
+    return await callfold("dead-letters", *arguments, **servers.environment())
 
 
 async def _left(servers: Servers) -> int:
@@ -57,6 +64,8 @@ async def test_a_redriven_letter_is_folded_and_gone_and_the_others_stay(servers:
     await _bury(servers, "acme", "a=1", "unknown_source")
     code, out, _ = await _callfold(servers, "redrive", "--source", "default", "--dry-run")
     assert (code, out) == (0, "4 would be redriven\n")
+    code, out, _ = await _callfold(servers, "redrive", "--source", "default", "--dry-run", "--json")
+    assert (code, json.loads(out)) == (0, {"redriven": 4, "dry_run": True})
     assert await servers.take_all("callbacks.fold") == []
     async with servers.subscribed("call.#") as events, servers.fleet() as fleet:
         await fleet.start(fleet.add("worker", "worker", {}))
@@ -74,6 +83,8 @@ async def test_a_drop_asks_first(servers: Servers) -> None:
     assert (code, await _left(servers)) == (1, 1)
     code, out, _ = await _callfold(servers, "drop", "acme", "--yes")
     assert (code, out) == (0, "1 dropped\n")
+    code, out, _ = await _callfold(servers, "drop", "--yes", "--json")
+    assert (code, json.loads(out)) == (0, {"dropped": 0, "dry_run": False})
     assert await _left(servers) == 0
 
 
@@ -97,3 +108,73 @@ async def test_a_message_the_broker_gave_up_tells_so(servers: Servers) -> None:
     letter = json.loads(out)
     assert (code, letter["id"], letter["reason"]) == (0, "poison-01234", "delivery_limit")
     assert letter["first_seen"].startswith("20")
+
+
+async def test_a_letter_that_the_broker_did_not_confirm_where_it_belongs_stays(
+    servers: Servers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuse(_self: Publisher, message: Message) -> None:
+        raise BrokerUnavailableError(f"RabbitMQ refused {message.exchange}")
+
+    await _bury(servers, "acme", "a=1", "unknown_source")
+    for name, value in servers.environment().items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(Publisher, "publish", refuse)
+    with pytest.raises(ExceptionGroup):  # it ends the tasks that keep the connections
+        await redrive(load_settings(), Which.CALLBACKS, Filter(), dry_run=False, as_json=False)
+    monkeypatch.undo()
+
+    async def back() -> bool:
+        return await _left(servers) == 1
+
+    await eventually(back)
+    assert len(await servers.take_all("callbacks.dead")) == 1
+
+
+async def test_a_redrive_of_many_tells_how_far_it_is_and_misses_none_that_have_just_come(servers: Servers) -> None:
+    """The broker's counts of a queue are some seconds old."""
+    body = json.dumps([{"v": 1, "kind": "callback", "source": "acme", "received_at": AT, "query": "a=1"}]).encode()
+    async with servers.queue("callbacks.dead") as queue:
+        for number in range(1001):
+            headers = {"reason": "unknown_source", "detail": "x", "first_seen": AT}
+            message = aio_pika.Message(body, headers=headers, message_id=f"{number:012}", delivery_mode=2)
+            await queue.channel.default_exchange.publish(message, queue.name)
+    code, out, err = await _callfold(servers, "redrive")
+    assert (code, out) == (0, "1001 redriven\n")
+    assert [line for line in err.splitlines() if "redriven" in line] == ["500 redriven", "1000 redriven"]
+    assert len(await servers.take_all("callbacks.fold")) == 1001
+
+
+async def test_what_comes_for_a_call_that_has_left_redis_is_a_letter_that_is_never_redriven(servers: Servers) -> None:
+    key = CallKey(SourceName("default"), CallRef("513"))
+    store = Store(servers.stack.redis_url)
+    await store.seal({key: Seal(1, "", Look(None, "0"))})
+    await store.aclose()
+    async with servers.subscribed("call.#") as events, servers.fleet() as fleet:
+        await fleet.start(fleet.add("worker", "worker", {}))
+        async with servers.queue("callbacks.fold") as queue:
+            lines = [*VENDOR_LINES, *lines_of(514)]
+            body = join(encode(CallbackEvent(key.source, utc_now(), line)) for line in lines)
+            await queue.channel.default_exchange.publish(aio_pika.Message(body, delivery_mode=2), queue.name)
+        (event,) = await next_events(events, 1)
+        assert event.message_id == "default/514/1"
+
+        async def buried() -> bool:
+            return await _left(servers) == 4
+
+        await eventually(buried)
+    code, out, _ = await _callfold(servers, "list", "--json", "--reason", "expired_call")
+    assert (code, len(out.splitlines())) == (0, 4)
+    code, out, _ = await _callfold(servers, "redrive")
+    assert (code, out) == (0, "0 redriven\n")
+    code, out, _ = await _callfold(servers, "drop", "--reason", "expired_call", "--yes")
+    assert (code, out) == (0, "4 dropped\n")
+
+
+async def test_a_letter_nested_deeper_than_it_can_be_written_is_listed(servers: Servers) -> None:
+    async with servers.queue("callbacks.dead") as queue:
+        body = b'[{"source":' + b"[" * 900 + b"]" * 900 + b"}]"
+        message = aio_pika.Message(body, headers={"reason": "undecodable"}, message_id="deep-0123456", delivery_mode=2)
+        await queue.channel.default_exchange.publish(message, queue.name)
+    code, out, _ = await _callfold(servers, "list", "--json")
+    assert (code, json.loads(out)["id"], json.loads(out)["sources"]) == (0, "deep-0123456", [])

@@ -8,8 +8,7 @@ import aio_pika
 from redis.asyncio import Redis
 
 from console.fleet import free_port
-from tests.console.test_cli import run
-from tests.support import Servers, call_back, eventually, lines_of, next_events, waiting_events
+from tests.support import Servers, call_back, callfold, eventually, lines_of, next_events, waiting_events
 
 QUICK = {"CALLFOLD_TIMER_HOLD_OFF_SECONDS": "0", "CALLFOLD_SETTLE_SECONDS": "1", "CALLFOLD_LEG_GRACE_SECONDS": "2"}
 
@@ -43,19 +42,22 @@ async def test_an_empty_redis_is_rebuilt_byte_by_byte_and_nothing_is_published_a
         async with Redis.from_url(servers.stack.redis_url) as redis:
             await redis.flushall()
         environment = servers.environment(**QUICK)
-        code, out, err = await run("rebuild", "--since", "1h", "--dry-run", **environment)
+        code, out, err = await callfold("rebuild", "--since", "1h", "--dry-run", **environment)
         assert (code, out) == (0, ""), err
         assert "calls since" in err
+        _, out, _ = await callfold("rebuild", "--since", "1h", "--dry-run", "--json", **environment)
+        assert json.loads(out)["calls"] >= 12
         assert await _facts(servers) == {}
-        code, out, err = await run("rebuild", "--since", "1h", **environment)
+        code, out, err = await callfold("rebuild", "--since", "1h", **environment)
         assert code == 0, err
         assert "noted as published" in out
         after = await _facts(servers)
         assert {name: after[name] for name in before} == before
-        code, out, _ = await run("rebuild", "--since", "1h", **environment)
+        code, out, _ = await callfold("rebuild", "--since", "1h", "--json", **environment)
         assert code == 0, "a second time does no harm"
+        assert {"noted_as_published", "to_be_published"}.isdisjoint(json.loads(out))
 
-        code, out, _ = await run("show", "default", str(base + 10), "--json", **environment)
+        code, out, _ = await callfold("show", "default", str(base + 10), "--json", **environment)
         told = json.loads(out)
         assert (code, told["status"], told["published_revision"]) == (0, "complete", 2)
         assert [row["kind"] for row in told["timeline"]] == ["callback"] * 3 + ["timer", "callback"]
@@ -91,7 +93,7 @@ async def test_what_was_never_published_is_published_when_asked(servers: Servers
         await call_back(port, lines_of(base))
     assert len(await servers.take_all("callbacks.fold")) > 0  # lost with all of Redis, say
     async with servers.subscribed("call.#") as events:
-        code, out, err = await run("rebuild", "--since", "1h", "--publish", **servers.environment(**QUICK))
+        code, out, err = await callfold("rebuild", "--since", "1h", "--publish", **servers.environment(**QUICK))
         assert code == 0, err
         assert "to be published" in out
         async with servers.fleet(**QUICK) as fleet:
@@ -112,14 +114,14 @@ async def test_an_open_call_tells_what_it_waits_for_and_when_it_closes(servers: 
         await call_back(port, [*lines_of(base)[:2], lines_of(base)[2] + "&token=hunter2"])
 
         async def told() -> str:
-            code, out, _ = await run("show", "default", str(base), **servers.environment())
+            code, out, _ = await callfold("show", "default", str(base), **servers.environment())
             return out if code == 0 and "ending" in out else ""
 
         out = await eventually(told)
         assert "waiting for the agent's hangup, closes at 20" in out
         assert out.count(" callback ") == 3
         assert "hunter2" not in out
-    code, _, err = await run("show", "default", "1", **servers.environment())
+    code, _, err = await callfold("show", "default", "1", **servers.environment())
     assert (code, "Redis has no call default/1" in err) == (1, True)
-    code, _, err = await run("show", "nobody", "1", **servers.environment())
+    code, _, err = await callfold("show", "nobody", "1", **servers.environment())
     assert (code, "There is no source nobody" in err) == (2, True)

@@ -18,7 +18,15 @@ from shared.sources import load_sources
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
 SETTINGS = {variable for variable, _, _ in variables()}
-OURS = {"ingress-1": "ingress", "ingress-2": "ingress", "worker": "worker", "console": "console"}
+OURS = {"ingress-1": "ingress", "ingress-2": "ingress", "worker": "worker", "console": "console", "history": "history"}
+FOLDERS = {"ingress", "worker", "console", "shared"}
+
+WRITTEN: dict[str, set[str]] = {
+    "ingress": {"CALLFOLD_SPOOL_DIR"},
+    "worker": {"CALLFOLD_RECORDING_DIR", "CALLFOLD_ARCHIVE_URL"},
+    "console": {"CALLFOLD_ARCHIVE_URL"},
+    "history": set(),
+}
 
 
 def _compose() -> dict[str, Any]:
@@ -122,6 +130,32 @@ def test_our_services_run_our_commands_and_each_ingress_has_a_spool_of_its_own()
     assert all(volume.endswith(f":{directory}") for volume in spools)
 
 
+def test_every_directory_that_a_role_writes_is_mounted() -> None:
+    """Nothing else of a container can be written."""
+    preset = dict(part.split("=", 1) for part in _final_stage()["ENV"].split())
+    directories = {name: urlsplit(value).path for name, value in preset.items() if "/var/lib/callfold" in value}
+    assert set(directories) == {name for names in WRITTEN.values() for name in names}
+    made = json.loads(next(arguments for name, arguments in reversed(_instructions()) if "install" in arguments))
+    for name, role in OURS.items():
+        service = _compose()["services"][name]
+        mounted = {volume.partition(":")[2] for volume in service["volumes"]}
+        history = service["environment"].get("CALLFOLD_HISTORY_URL", "").removeprefix("sqlite:///")
+        wanted = {directories[written] for written in WRITTEN[role]} | ({str(Path(history).parent)} if history else set())
+        assert mounted == wanted, name
+        assert mounted <= set(made), "a new volume takes the owner of the directory it is mounted on"
+
+
+def test_console_and_history_share_one_database_on_a_volume_that_both_may_write() -> None:
+    services = _compose()["services"]
+    (url,) = {services[name]["environment"]["CALLFOLD_HISTORY_URL"] for name in ("console", "history")}
+    directory = str(Path(url.removeprefix("sqlite:///")).parent)
+    assert directory.startswith("/var/lib/")
+    for name in ("console", "history"):
+        assert f"history:{directory}" in services[name]["volumes"]
+    (made,) = [arguments for name, arguments in _instructions() if arguments.startswith('["install"')]
+    assert directory in json.loads(made)
+
+
 def test_servers_of_others_are_reached_by_the_names_they_have() -> None:
     compose = _compose()
     settings = compose["x-settings"]
@@ -162,7 +196,7 @@ def test_the_image_is_built_in_stages_from_pinned_packages_and_files_that_exist(
         if name == "COPY" and "--from" not in arguments
         for part in arguments.split()[:-1]
     ]
-    assert {"deploy/requirements.txt", "pyproject.toml", *OURS.values(), "shared"} <= set(sources)
+    assert {"deploy/requirements.txt", "pyproject.toml", *FOLDERS} <= set(sources)
     allowed = {line[1:] for line in (ROOT / ".dockerignore").read_text("utf-8").splitlines() if line.startswith("!")}
     for source in sources:
         assert (ROOT / source).exists(), source

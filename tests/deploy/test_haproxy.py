@@ -189,6 +189,14 @@ async def test_a_request_line_of_9000_bytes_gets_the_answer_of_ingress(site: Sit
     assert orjson.loads(body)["title"] == "URI Too Long"
 
 
+async def test_bytes_that_are_not_ascii_reach_ingress(site: Site) -> None:
+    target = f"/callbacks/acme?token={SECRET}&{lines_of(3)[0]}&ResponderAgent=Jørgen"
+    answer = await _raw(site.public, f"GET {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+    assert answer.startswith(b"HTTP/1.1 200")
+    (message,) = await site.servers.take_all("callbacks.fold")
+    assert orjson.loads(message.body)[0]["query"].endswith("&ResponderAgent=J%C3%B8rgen")
+
+
 async def test_only_callbacks_are_let_through_and_no_header_tells_what_stands_behind(site: Site) -> None:
     async with aiohttp.ClientSession() as session:
         for path in ("/", "/metrics", "/readyz", "/callbacks", "/callbacksx/acme"):

@@ -13,6 +13,7 @@ from shared.events import CallbackEvent, TimerEvent
 from shared.facts import Fact, facts_of, rfc3339
 from shared.ids import CallKey, CallRef, SourceName
 from shared.records import amends, summary
+from tests.support import POLICY
 
 SOURCE = SourceName("acme")
 T0 = datetime(2026, 11, 23, 7, 44, tzinfo=UTC)
@@ -58,7 +59,7 @@ def _facts_of(event: CallbackEvent | TimerEvent) -> tuple[CallKey, list[Fact]]:
 class Published:
     """What the worker keeps in Redis of a call: its facts and what was published of it."""
 
-    policy: Policy = field(default_factory=Policy)
+    policy: Policy = POLICY
     facts: dict[str, str] = field(default_factory=dict)
     revision: int = 0
     summary: str = ""
@@ -74,7 +75,7 @@ class Published:
         call = self.call()
         if call.closing is None:
             return None
-        now = summary(call)
+        now = summary(call, self.summary)
         if self.revision and not amends(self.summary, now):
             return None
         self.revision, self.summary = self.revision + 1, now

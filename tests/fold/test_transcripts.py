@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from shared.call import Call, Policy
+from shared.call import Call
 from shared.callback import CallType
 from shared.leg import Leg
 from tests.fold.history import T0, Published, callback, seconds_of, timer
@@ -24,7 +24,7 @@ _TIMES = ("Start", "Pickup", "End")
 def replay(text: str) -> str:
     """Play the callbacks of a transcript and write it anew, with what follows from them."""
     lines: list[str] = []
-    history = Published(Policy())
+    history = Published()
     for line in text.splitlines():
         if line[:1].isdigit():
             seconds = float(line.split()[0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -72,6 +73,28 @@ async def test_a_post_with_a_form_body_is_a_callback_too(ingress: Ingress) -> No
     assert [event["query"] for event in events] == [LINE, LINE]
 
 
+async def test_a_form_body_that_is_not_utf_8_is_refused_by_name_and_kept_as_the_bytes_it_is(ingress: Ingress) -> None:
+    url, servers, _ = ingress
+    form = {"Content-Type": "application/x-www-form-urlencoded"}
+    body = f"token={SECRET}&t=API&id=5&r=513&e=".encode() + b"J\xfcrgen"
+    status, problem, _ = await _ask(f"{url}/callbacks/acme", "POST", data=body, headers=form)
+    assert (status, problem["parameter"]) == (400, "e")
+    (letter,) = await servers.take_all("callbacks.dead")
+    assert orjson.loads(letter.body)[0]["query"].endswith("e=J%FCrgen")
+    body = f"token={SECRET}&{LINE}&CallerID=".encode() + "Jürgen".encode()
+    assert (await _ask(f"{url}/callbacks/acme", "POST", data=body, headers=form))[0] == 200
+    (message,) = await servers.take_all("callbacks.fold")
+    assert orjson.loads(message.body)[0]["query"].endswith("CallerID=J%C3%BCrgen")
+
+
+async def test_a_body_that_is_no_form_is_refused_unless_the_callback_is_in_the_query(ingress: Ingress) -> None:
+    url, servers, _ = ingress
+    status, problem, _ = await _ask(f"{url}/callbacks/acme", "POST", json={"t": "API"})
+    assert (status, problem["title"]) == (415, "Unsupported Media Type")
+    assert (await _ask(f"{url}/callbacks/acme?token={SECRET}&{LINE}", "POST", json={}))[0] == 200
+    assert len(await servers.take_all("callbacks.fold")) == 1
+
+
 @pytest.mark.parametrize(
     ("path", "status"),
     [
@@ -125,8 +148,33 @@ async def test_bytes_that_are_not_percent_encoded_are_refused_by_name_and_kept(i
     answer = await _raw(url, b"GET " + target + b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
     assert answer.startswith(b"HTTP/1.1 400")
     (letter,) = await servers.take_all("callbacks.dead")
-    assert "parameter e: is not percent-encoded UTF-8" in str(letter.headers["detail"])
+    assert "parameter e is not percent-encoded UTF-8" in str(letter.headers["detail"])
     assert orjson.loads(letter.body)[0]["query"].endswith("e=J%FCrgen")
+
+
+async def test_a_secret_that_is_sent_as_another_parameter_too_is_kept_nowhere(ingress: Ingress) -> None:
+    url, servers, _ = ingress
+    assert (await _ask(f"{url}/callbacks/acme?token={SECRET}&{LINE}&key={SECRET}"))[0] == 200
+    assert (await _ask(f"{url}/callbacks/acme?token={SECRET}&t=API&e=pickup&id={SECRET}&r=5&key={SECRET}"))[0] == 400
+    (message,), (letter,) = await servers.take_all("callbacks.fold"), await servers.take_all("callbacks.dead")
+    assert orjson.loads(message.body)[0]["query"] == f"{LINE}&key=***"
+    assert orjson.loads(letter.body)[0]["query"] == "t=API&e=pickup&id=***&r=5&key=***"
+
+
+async def test_a_form_that_is_too_large_is_refused_with_problem_details(ingress: Ingress) -> None:
+    url, _, _ = ingress
+    form = {"data": io.BytesIO(b"a=" + b"a" * (1 << 20)), "headers": {"Content-Type": "application/x-www-form-urlencoded"}}
+    status, problem, _ = await _ask(f"{url}/callbacks/acme", "POST", **form)
+    assert (status, problem["status"]) == (413, 413)
+
+
+async def test_no_answer_tells_the_version_of_a_library(ingress: Ingress) -> None:
+    url, _, fleet = ingress
+    private = f"http://127.0.0.1:{fleet.roles[0].metrics_port}"
+    paths = (f"/callbacks/acme?token={SECRET}&{LINE}", "/callbacks/acme", "/callbacks/acme?" + "a" * 20_000)
+    for address in (*(url + path for path in paths), f"{private}/healthz", f"{private}/nothing"):
+        _, _, response = await _ask(address)
+        assert response.headers.get("Server", "callfold") == "callfold"
 
 
 async def test_a_callback_without_request_id_is_accepted(ingress: Ingress) -> None:

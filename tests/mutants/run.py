@@ -39,7 +39,7 @@ def failure(patch: Path) -> str | None:
     """Run the tests against a mutant; returns the first that failed, or None where it survived."""
     with tempfile.TemporaryDirectory(prefix="mutant-") as directory:
         apply(patch, Path(directory))
-        command = [sys.executable, "-m", "pytest", "-x", "-q", "--no-cov", "-p", "no:cacheprovider", *killers(patch)]
+        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *killers(patch)]
         done = subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
     failed = re.search(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
     if done.returncode == 1 and failed:

@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import time
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
+from console.fleet import free_port
+from console.stack import Server
 from shared.errors import StoreUnavailableError
 from shared.ids import CallKey, CallRef, SourceName
 from shared.store import Claim, Look, Publication, State, Store, partition
 from tests.support import Servers, eventually
+
+
+def _now_ms() -> int:
+    return round(time.time() * 1000)
 
 
 def _key(call: str) -> CallKey:
@@ -31,7 +40,7 @@ async def _store(servers: Servers, *, lease_s: float = 10) -> AsyncIterator[Stor
         await store.aclose()
 
 
-FACTS = st.lists(st.tuples(st.sampled_from(["a", "b", "leg:API:1:pickup", ">clock"]), st.text(max_size=5)), max_size=12)
+FACTS = st.lists(st.tuples(st.sampled_from(["a", "b", "leg:API:1:guid", ">clock"]), st.text(max_size=5)), max_size=12)
 
 
 @given(batches=st.lists(FACTS, min_size=1, max_size=4), shuffled=st.randoms(use_true_random=False))
@@ -45,6 +54,8 @@ async def test_merge_keeps_minima_and_the_clock_s_maximum_in_any_order_and_any_n
         best = max if field.startswith(">") else min
         # Redis compares bytes, and UTF-8 keeps the order of code points.
         model[field] = best(model.get(field, value), value, key=str.encode)
+    if all(field.startswith(">") for field in model):
+        model = {}  # a clock alone is no call
     async with _store(servers) as store:
         merged = {}
         for batch in [*batches, *reversed(batches)]:
@@ -141,20 +152,20 @@ async def test_a_call_marked_while_facts_came_is_looked_at_at_once(servers: Serv
         await store.claim({key: Publication(key, 1, b"o", "", seen)}, holder="a")
         await store.merge({key: [("y", "1")]})
         await store.mark({key: 1})
-        assert [leased for leased, _ in await store.lease(lease_s=5, at_most=10)] == [key]
+        assert await store.lease(until_ms=_now_ms(), lease_s=5, at_most=10) == [key]
 
 
 async def test_a_lease_is_one_s_alone_until_it_is_over(servers: Servers) -> None:
     key = _key("1")
     async with _store(servers) as store:
         version = (await store.merge({key: [("x", "1")]}))[key].version
-        assert await store.lease(lease_s=5, at_most=10) == [], "not due"
+        assert await store.lease(until_ms=_now_ms(), lease_s=5, at_most=10) == [], "not due"
         await store.schedule({key: Look(1000, version)})
-        answers = await asyncio.gather(*(store.lease(lease_s=0.5, at_most=10) for _ in range(8)))
+        answers = await asyncio.gather(*(store.lease(until_ms=_now_ms(), lease_s=0.5, at_most=10) for _ in range(8)))
         assert sorted(map(len, answers)) == [0] * 7 + [1]
 
         async def again() -> bool:
-            return bool(await store.lease(lease_s=5, at_most=10))
+            return bool(await store.lease(until_ms=_now_ms(), lease_s=5, at_most=10))
 
         await eventually(again)
 
@@ -175,3 +186,79 @@ async def test_redis_away_is_an_error_of_ours_within_seconds(servers: Servers) -
     with pytest.raises(StoreUnavailableError):
         await asyncio.wait_for(store.check(), 5)
     await store.aclose()
+
+
+async def test_a_clock_alone_makes_no_call(servers: Servers) -> None:
+    key = _key("1")
+    async with _store(servers) as store:
+        folded = (await store.merge({key: [(">clock", "2026")]}))[key]
+        assert (folded.facts, folded.version, folded.look_at_ms) == ({}, "0", None)
+        assert await store.open_calls() == {}
+        assert await store.load([key]) == {key: {}}
+        await store.merge({key: [("x", "1")]})
+        assert (await store.merge({key: [(">clock", "2026")]}))[key].facts == {"x": "1", ">clock": "2026"}
+
+
+async def test_a_claim_on_facts_that_redis_has_lost_or_that_are_not_all_is_lost_and_stores_nothing(servers: Servers) -> None:
+    key = _key("1")
+    async with _store(servers) as store, Redis.from_url(servers.stack.redis_url) as redis:
+        seen = (await store.merge({key: [("x", "1")]}))[key].version
+        await redis.flushall()
+        claim = Publication(key, 1, b"o", "", seen)
+        assert await store.claim({key: claim}, holder="a") == {key: (Claim.LOST, b"")}
+        assert await redis.keys("*") == []
+        seen = (await store.merge({key: [("x", "1")]}))[key].version
+        await store.merge({key: [("y", "1")]})
+        assert await store.claim({key: Publication(key, 1, b"o", "", seen)}, holder="a") == {key: (Claim.LOST, b"")}
+        assert await store.claim({key: Publication(key, 3, b"o", "", "2")}, holder="a") == {key: (Claim.LOST, b"")}
+        assert await store.claim({key: Publication(key, 1, b"o", "", "2")}, holder="a") == {key: (Claim.YOURS, b"o")}
+
+
+async def test_a_publication_whose_facts_were_lost_before_its_mark_expires(servers: Servers) -> None:
+    key = _key("1")
+    place = f"callfold:{{{partition(key)}}}"
+    async with _store(servers) as store, Redis.from_url(servers.stack.redis_url) as redis:
+        await store.merge({key: [("x", "1")]})
+        await store.claim({key: Publication(key, 1, b"o", "", "1")}, holder="a")
+        await store.merge({key: [("y", "1")]})
+        await redis.delete(f"{place}:facts:{key}")
+        await store.mark({key: 1})
+        assert await store.open_calls() == {}
+        assert await redis.ttl(f"{place}:publication:{key}") > 0
+
+
+async def test_the_minimum_is_that_of_the_bytes_whatever_the_server_s_locale(tmp_path: Path) -> None:
+    """Lua compares strings as the locale collates them: there, a comes before B."""
+    await _make_locale(tmp_path, "aA_bB")
+    port = free_port()
+    environment = {name: value for name, value in os.environ.items() if name != "LC_ALL"}
+    environment |= {"LOCPATH": str(tmp_path), "LC_COLLATE": "aA_bB"}
+    command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(tmp_path)]
+    server = Server("redis", command, environment, port=port, log=tmp_path / "log")
+    await server.start()
+    try:
+        url = f"redis://127.0.0.1:{port}/0"
+        async with Redis.from_url(url) as redis:
+            assert await redis.eval("return ('a' < 'B') and 1 or 0", 0) == 1, "the locale is in effect"  # type: ignore[misc]
+        store, key = Store(url), _key("1")
+        for value in ("a", "B", "b", "é", "Z", "B ", ""):
+            merged = (await store.merge({key: [("m", value or "B"), (">m", value)]}))[key].facts
+        assert merged == {"m": "B", ">m": "é"}
+        await store.aclose()
+    finally:
+        await server.kill()
+
+
+async def _make_locale(directory: Path, name: str) -> None:
+    """Compile a locale in which a comes before B, whatever locales the machine has."""
+    letters = [letter for number in range(26) for letter in (ord("a") + number, ord("A") + number)]
+    order = [*range(ord("A")), *letters, *range(ord("Z") + 1, ord("a")), *range(ord("z") + 1, 128)]
+    lines = ["comment_char %", "escape_char /", "LC_COLLATE", "order_start forward"]
+    lines += [*(f"<U{code:04X}>" for code in order), "order_end", "END LC_COLLATE", ""]
+    (directory / "source").write_text("\n".join(lines), "utf-8")
+    charmap = "<code_set_name> TEST\n<comment_char> %\n<escape_char> /\n<mb_cur_min> 1\n<mb_cur_max> 1\n"
+    (directory / "charmap").write_text(charmap + "CHARMAP\n<U0000>..<U007F> /x00 ASCII\nEND CHARMAP\n", "utf-8")
+    command = ("localedef", "-c", "-i", str(directory / "source"), "-f", str(directory / "charmap"), str(directory / name))
+    process = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE)
+    _, warnings = await process.communicate()  # of categories it lacks; it exits with 1 for them
+    assert (directory / name / "LC_COLLATE").exists(), warnings.decode()

@@ -15,7 +15,7 @@ import pytest
 from aiohttp import web
 
 from shared.adapter import SECRET_PARAMETER, make_link, parse_link, take_secret
-from shared.call import Policy, derive
+from shared.call import derive
 from shared.callback import parse_callback
 from shared.events import CallbackEvent
 from shared.facts import facts_of
@@ -26,6 +26,7 @@ from simulator.compare import COMPLETED, STORED, differences
 from simulator.faults import Faults
 from simulator.focalscope import FocalScope, Plan
 from simulator.scenario import SECTOK, Truth
+from tests.support import POLICY
 
 LINK = make_link("http://127.0.0.1:1", "acme", "s3cret")
 ADAPTER = parse_link(LINK)
@@ -69,13 +70,13 @@ def _fold(queries: list[str]) -> dict[CallKey, dict[str, str]]:
 
 async def test_what_is_sent_folds_to_the_truth_whatever_the_faults() -> None:
     pbx, queries = await _play(200, FAULTS)
-    calls = {key.call: derive(key, facts, Policy()) for key, facts in _fold(queries).items()}
+    calls = {key.call: derive(key, facts, POLICY) for key, facts in _fold(queries).items()}
     assert len(calls) == len(pbx.truths) == 200
     events = [_event(call_record(call, 1)) for call in calls.values() if call.closing]
     stored = [_stored(truth, leg.call_id, pbx) for truth in pbx.truths.values() for leg in truth.legs if leg.recorded]
     assert len(events) == 200
     assert len(stored) > 50
-    assert differences(pbx.truths, events + stored, pbx.fingerprint) == []
+    assert differences(pbx.truths, events + stored, pbx.recordings.fingerprint) == []
     assert len({truth.outcome for truth in pbx.truths.values()}) == 3
 
 
@@ -84,7 +85,7 @@ def _event(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def _stored(truth: Truth, call_id: str, pbx: FocalScope) -> dict[str, Any]:
-    size, sha256 = pbx.fingerprint(call_id)
+    size, sha256 = pbx.recordings.fingerprint(call_id)
     data = {"request_id": truth.request_id, "call_id": call_id, "bytes": size, "sha256": sha256}
     return {"id": f"acme/{truth.request_id}/recording/{call_id}/stored", "type": STORED, "data": data}
 
@@ -117,16 +118,16 @@ async def test_the_dial_endpoint_answers_with_an_unquoted_key_and_each_callback_
 
 async def test_a_recording_is_not_ready_at_first_and_a_wrong_token_gets_the_login_page() -> None:
     async with FocalScope(Plan(adapter=LINK)) as pbx, aiohttp.ClientSession() as session:
-        pbx.add_recording("7", 2.5, ready_in_s=3600)
+        pbx.recordings.add("7", 2.5, ready_in_s=3600)
         link = f"{pbx.url}/_cros_/master/?uid=form_faster_downloadcall&target=self&sectok={SECTOK}&nId=7"
         async with session.get(link) as response:
             assert response.status == 404
-        pbx.add_recording("7", 2.5)
+        pbx.recordings.add("7", 2.5)
         async with session.get(link) as response:
             body = await response.read()
         async with session.get(link.replace(SECTOK, "wrong")) as response:
             assert (response.status, response.content_type) == (200, "text/html")
-    assert pbx.fingerprint("7") == (len(body), hashlib.sha256(body).hexdigest())
+    assert pbx.recordings.fingerprint("7") == (len(body), hashlib.sha256(body).hexdigest())
     with wave.open(io.BytesIO(body)) as file:
         assert file.getnframes() / file.getframerate() == 2.5
 
@@ -151,12 +152,12 @@ async def test_a_recording_is_not_ready_at_first_and_a_wrong_token_gets_the_logi
 async def test_the_comparison_sees_each_kind_of_difference(spoil: Any, said: str) -> None:  # noqa: ANN401
     pbx, queries = await _play(5, Faults())
     calls = sorted(_fold(queries).items())
-    events = [_event(call_record(derive(key, facts, Policy()), 1)) for key, facts in calls]
+    events = [_event(call_record(derive(key, facts, POLICY), 1)) for key, facts in calls]
     events += [_stored(truth, leg.call_id, pbx) for truth in pbx.truths.values() for leg in truth.legs if leg.recorded]
     assert events[-1]["type"] == STORED
-    assert differences(pbx.truths, events, pbx.fingerprint) == []
+    assert differences(pbx.truths, events, pbx.recordings.fingerprint) == []
     spoil(events)
-    found = differences(pbx.truths, events, pbx.fingerprint)
+    found = differences(pbx.truths, events, pbx.recordings.fingerprint)
     assert found
     assert said in " ".join(found)
 

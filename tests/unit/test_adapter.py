@@ -3,12 +3,15 @@ from __future__ import annotations
 import pytest
 
 from shared.adapter import (
+    PARAMETER_NAMES,
     SAMPLE_LINK,
     Placeholder,
+    hide_values,
     make_link,
     mask_credentials,
     parse_link,
     read_query,
+    spellings,
     take_secret,
 )
 from shared.errors import ConfigError, InvalidCallbackError
@@ -92,6 +95,18 @@ def test_the_secret_is_taken_out_and_the_rest_kept_byte_for_byte(query: str, sec
     assert take_secret(query) == (secret, rest)
 
 
+@pytest.mark.parametrize(
+    ("secret", "query", "hidden"),
+    [
+        ("hunter2-hunter2", "CallID=1&key=hunter2-hunter2&a=hunter2-hunter2x", "CallID=1&key=***&a=hunter2-hunter2x"),
+        ("hunter2 &/hunter2", "a=hunter2%20%26%2Fhunter2&b=hunter2+%26%2fhunter2&c=hunter2", "a=***&b=***&c=hunter2"),
+        ("1000000", "CallID=1000000", "CallID=1000000"),  # as short as honest values are
+    ],
+)
+def test_a_value_that_is_the_secret_is_hidden(secret: str, query: str, hidden: str) -> None:
+    assert hide_values(query, spellings(secret)) == hidden
+
+
 def test_values_are_decoded_and_what_is_empty_or_foreign_is_left_out() -> None:
     told = read_query(SAMPLE, "CallID=12&Guid=&Event=pick%75p&foreign=1&CallType=A+B")
     assert told == {"CallID": "12", "DialApiEventName": "pickup", "CallTypeName": "A B"}
@@ -116,6 +131,20 @@ def test_bytes_that_are_no_utf8_are_refused() -> None:
         "https://pbx/x?uid=1&sectok=hunter2&nId=3",
         "a=1&RecordingURL=https%3A%2F%2Fpbx%2F%3Fsectok%3Dhunter2%26nId%3D3&b=2",
         "token=hunter2",
+        "https://pbx/x?a=1&sid=hunter2&password=hunter2&nId=3",
+        "https://pbx/x;jsessionid=hunter2",
+        "https://pbx/x#access_token=hunter2&b=2",
+        "SECTOK=hunter2 PassWD=hunter2 pwd=hunter2 X-Amz-Signature=hunter2",
+        "?apiKey=hunter2&api_key=hunter2&api-key=hunter2&key=hunter2&auth=hunter2&user[password]=hunter2&b=2",
+        "?session=hunter2&client_secret=hunter2&signature=hunter2&sessionId=hunter2&authToken=hunter2",
+        "?s%65ctok=hunter2&%70%77%64=hunter2&b=2",
+        "u=https%3A%2F%2Fpbx%2F%3Fsid%3Dhunter2%26nId%3D3&b=2",
+        "v=u%3Dhttps%253A%252F%252Fpbx%252F%253Fsid%253Dhunter2%2526x%253D1",
+        "https://joe:hunter2@pbx/x?nId=3",
+        "https://hunter2@pbx/?b=2",
+        "https://joe:hunter2@hunter2@pbx/?b=2",
+        "u=https%3A%2F%2Fjoe%3Ahunter2%40pbx%2Frec%3FnId%3D3",
+        '{"body": "GET /?sectok=hunter2\\"}',
     ],
 )
 def test_credentials_are_masked_wherever_they_stand(text: str) -> None:
@@ -124,3 +153,21 @@ def test_credentials_are_masked_wherever_they_stand(text: str) -> None:
     assert "***" in masked
     for kept in ("b=2", "nId=3", "nId%3D3"):
         assert (kept in text) == (kept in masked)
+    assert text.count('"') == masked.count('"')
+    assert text.count('\\"') == masked.count('\\"')
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        make_link("https://hooks.example.com", "acme", None),
+        "&".join(f"{PARAMETER_NAMES.get(name, name)}=5" for name in Placeholder),
+        "a=1&RecordingURL=https%3A%2F%2Fpbx%2Frec%3FnId%3D3%26user%3Djoe%40example.com&CallerID=%2B15551234",
+        "https://pbx/rec?user=joe@example.com&Monkey=7&hockey=1&tokens=3&passenger=4",
+        "mailto:joe@example.com, see https://pbx/a@b",
+        "sid and token are names; 7 = 8",
+        "x" * 100_000 + "%41" * 10_000 + "?" * 10_000,
+    ],
+)
+def test_what_opens_nothing_is_not_masked(text: str) -> None:
+    assert mask_credentials(text) == text

@@ -9,16 +9,16 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from shared.adapter import SAMPLE_LINK, parse_link
-from shared.call import Call, CloseReason, Outcome, Policy, Status, derive
+from shared.call import Call, CloseReason, Outcome, Status, derive
 from shared.events import CallbackEvent
 from shared.facts import CLOCK, NONSENSE, facts_of, java_time, rfc3339
 from shared.ids import CallKey, CallRef, SourceName
 from shared.leg import LegState
-from shared.records import amends, had_recordings, recording_jobs, summary
+from shared.records import amends, recording_jobs, summary
+from tests.support import POLICY
 
 KEY = CallKey(SourceName("acme"), CallRef("513"))
 T0 = datetime(2026, 11, 23, 7, 44, tzinfo=UTC)
-POLICY = Policy(settle_s=10, leg_grace_s=120, max_call_s=14400)
 LEGS = {"agent": "API:1", "dialed": "Outgoing:2", "second": "Outgoing:3"}
 
 
@@ -143,7 +143,13 @@ def test_an_open_call_has_a_status(history: tuple[str, ...], status: Status) -> 
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("1595496055313", "2020-07-23T09:20:55.313000Z"),
+        ("1795419839313", "2026-11-23T07:43:59.313000Z"),
+        ("1795419840000", "2026-11-23T07:44:00.000000Z"),
+        (str(1795419840000 + 299_000), "2026-11-23T07:48:59.000000Z"),
+        (str(1795419840000 + 301_000), None),  # the PBX clock is ahead by more than a little
+        (str(1795419840000 - 47 * 3_600_000), "2026-11-21T08:44:00.000000Z"),
+        (str(1795419840000 - 49 * 3_600_000), None),  # no call lasts that long
+        ("1000000000000", None),  # 2001
         ("0", None),
         ("", None),
         ("-5", None),
@@ -207,14 +213,54 @@ def test_a_summary_that_differs_amends_but_not_for_a_fraction_of_a_second_of_tal
     assert amends(missed, before)
 
 
-def test_only_recordings_that_were_not_had_are_jobs_of_an_amendment() -> None:
+def test_every_revision_writes_each_leg_s_sidecar_and_fetches_only_what_was_not_had() -> None:
     call = fold(*ANSWERED)
     assert call.agent is not None
-    one = replace(call, agent=replace(call.agent, recorded=True, guid="g"))
-    jobs = recording_jobs(one, {}, ["agent", "dialed"], had_recordings(summary(one)))
-    assert [(job.leg, job.fetch) for job in jobs] == [("dialed", False)]
-    jobs = recording_jobs(one, {}, ["agent", "dialed"], had_recordings(summary(call)))
-    assert [(job.leg, job.fetch) for job in jobs] == [("agent", True), ("dialed", False)]
+    assert call.dialed is not None
+    one = replace(call, agent=replace(call.agent, recorded=True, guid="g"), dialed=replace(call.dialed, recorded=True))
+    jobs = recording_jobs(one, {}, ["agent"])
+    assert [(job.leg, job.fetch, job.state) for job in jobs] == [("agent", True, "waiting"), ("dialed", False, "not_wanted")]
+    jobs = recording_jobs(one, {}, ["agent", "dialed"], summary(one))
+    assert [(job.leg, job.fetch, job.state) for job in jobs] == [("agent", False, "waiting"), ("dialed", False, "waiting")]
+    jobs = recording_jobs(one, {}, ["agent", "dialed"], summary(call))
+    assert [(job.leg, job.fetch) for job in jobs] == [("agent", True), ("dialed", True)]
+    jobs = recording_jobs(call, {}, ["agent", "dialed"])
+    assert [(job.leg, job.fetch, job.state) for job in jobs] == [
+        ("agent", False, "not_recorded"),
+        ("dialed", False, "not_recorded"),
+    ]
+
+
+def test_a_leg_whose_recording_is_told_late_is_fetched_though_another_leg_has_its_guid() -> None:
+    call = fold(*ANSWERED)
+    assert call.agent is not None
+    assert call.dialed is not None
+    first = replace(call, agent=replace(call.agent, recorded=True, guid="g"), dialed=replace(call.dialed, guid="g"))
+    second = replace(first, dialed=replace(call.dialed, guid="g", recorded=True))
+    told = summary(first)
+    assert amends(told, summary(second, told))
+    jobs = recording_jobs(second, {}, ["agent", "dialed"], told)
+    assert [(job.leg, job.name, job.fetch) for job in jobs] == [("agent", "g", False), ("dialed", "g.2", True)]
+
+
+def test_a_summary_written_before_an_upgrade_reads_as_it_did() -> None:
+    written = (
+        '{"complete":true,"filed_at":"2026-11-23T07:44:00.000000Z",'
+        '"legs":{"API/1":["ended","g with URL"],"Outgoing/2":["ended",""]},"outcome":"answered","talk_seconds":30.0}'
+    )
+    call = fold(*ANSWERED)
+    assert call.agent is not None
+    call = replace(call, agent=replace(call.agent, recorded=True, guid="g", recording_url="https://pbx/"))
+    assert not amends(written, summary(call, written))
+    assert [job.fetch for job in recording_jobs(call, {}, ["agent"], written)] == [False, False]
+
+
+def test_a_revision_that_starts_on_another_day_leaves_the_recordings_where_they_are_filed() -> None:
+    call = fold(*ANSWERED)
+    other = replace(call, started_at="2026-11-22T23:59:59.000000Z")
+    assert not amends(summary(call), summary(other))
+    assert {job.started_at for job in recording_jobs(other, {}, ["agent"], summary(call))} == {call.started_at}
+    assert summary(other, summary(call)) == summary(call)
 
 
 def test_timestamps_that_cannot_be_true_are_kept_apart_and_the_others_count() -> None:
@@ -229,3 +275,31 @@ def test_timestamps_that_cannot_be_true_are_kept_apart_and_the_others_count() ->
     query = "CallType=API&CallID=1&Event=hangup&RequestID=513&s=1795419840000&e=1795419830000"
     told = dict(facts_of(CallbackEvent(KEY.source, at(0), query), adapter)[1])
     assert [name for name in told if NONSENSE in name] == ["leg:API:1:nonsense.EndTimestampUTC"], "it ended before it started"
+
+
+@pytest.mark.parametrize(
+    ("told", "ignored"),
+    [
+        ({"start": 0, "pickup": 2, "end": 30}, ()),
+        ({"start": 0, "end": -500}, ("end",)),  # ended before it started
+        ({"end": -7170}, ("end",)),  # the only timestamp, of a clock two hours slow
+        ({"start": 0, "pickup": -600, "end": 30}, ("pickup",)),
+        ({"start": 200}, ("start",)),  # of a clock that is fast: picked up before it started
+        ({"start": -7200, "pickup": -7197, "end": -7170}, ()),  # a slow clock that agrees with itself
+    ],
+)
+def test_timestamps_that_contradict_the_leg_s_other_times_are_ignored(told: dict[str, int], ignored: tuple[str, ...]) -> None:
+    """Each told in a callback of its own."""
+    facts = {"leg:Incoming:1:pickup": at(3), "leg:Incoming:1:hangup": at(30)}
+    facts |= {f"leg:Incoming:1:at.{what}": at(seconds) for what, seconds in told.items()}
+    call = derive(CallKey(KEY.source, CallRef("call-1")), facts, POLICY)
+    assert [leg.ignored for leg in call.legs] == [ignored]
+    assert call.ended_at is not None
+    assert call.answered_at is not None
+    assert call.started_at <= call.answered_at <= call.ended_at
+
+
+def test_a_call_of_which_only_the_time_is_known_waits_for_nothing() -> None:
+    for facts in ({CLOCK: at(400_000)}, {}):
+        call = derive(KEY, facts, POLICY)
+        assert (call.closing, call.look_at, call.legs) == (None, None, ())

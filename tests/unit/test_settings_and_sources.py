@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 
 from shared.errors import ConfigError
+from shared.records import RecordingJob, RecordingState
 from shared.settings import load_settings
-from shared.sources import load_sources
+from shared.sources import RECORDING_FIELDS, load_sources
+from worker.links import recording_link
 
 LINK = "https://h/?t={{CallTypeName}}&e={{DialApiEventName}}&i={{CallID}}"
 
@@ -32,13 +34,17 @@ def test_the_environment_is_read_with_its_defaults(monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize(
     ("variable", "value", "said"),
     [
-        ("CALLFOLD_INGRESS_PORT", "http", "CALLFOLD_INGRESS_PORT"),
-        ("CALLFOLD_TYPO", "1", "CALLFOLD_TYPO"),
+        ("CALLFOLD_INGRESS_PORT", "http", "^CALLFOLD_INGRESS_PORT: must be a whole number.$"),
+        ("CALLFOLD_INGRESS_PORT", "70000", "^CALLFOLD_INGRESS_PORT: must be at most 65535.$"),
+        ("CALLFOLD_RETENTION_WITH_RECORDS", "perhaps", "^CALLFOLD_RETENTION_WITH_RECORDS: must be true or false.$"),
+        ("CALLFOLD_TYPO", "1", "CALLFOLD_TYPO: `callfold settings` lists all"),
+        ("CALLFOLD_INGRES_PORT", "1", r"CALLFOLD_INGRES_PORT: did you mean CALLFOLD_INGRESS_PORT\?"),
+        ("CALLFOLD_AMPQ_URL", "1", r"did you mean CALLFOLD_AMQP_URL\?"),
         ("CALLFOLD_LEG_GRACE_SECONDS", "5", "leg grace"),
         ("CALLFOLD_RETAIN_SECONDS", "60", "CALLFOLD_RETAIN_SECONDS"),
         ("CALLFOLD_RECORDING_RETRY_SECONDS", "1,soon", "CALLFOLD_RECORDING_RETRY_SECONDS"),
         ("CALLFOLD_LOG_FORMAT", "xml", "CALLFOLD_LOG_FORMAT"),
-        ("CALLFOLD_AMQP_URL", ",", "CALLFOLD_AMQP_URL"),
+        ("CALLFOLD_AMQP_URL", ",", "^CALLFOLD_AMQP_URL is not a list"),
         ("CALLFOLD_AMQP_URL", "http://rabbit", "CALLFOLD_AMQP_URL"),
         ("CALLFOLD_REDIS_URL", "http://redis", "CALLFOLD_REDIS_URL"),
     ],
@@ -82,8 +88,22 @@ recording_origin = "http://10.0.0.5:8080/some/path"
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("[sources.acme]\nsecret = 5", "acme: secret"),
-        ("[sources.acme]\nsecrets = 'x'", "acme: secrets"),
+        ("[sources.acme]\nsecret = 5", "acme: secret: must be text in quotes"),
+        ("[sources.acme]\nsecrt = 'x'", "acme: unknown key `secrt`; did you mean `secret`"),
+        ("[sources.acme]\ncolour = 'x'", "acme: unknown key `colour`; known are secret, adapter, dial_url"),
+        ("[sources]\nacme = 'x'", r"acme must be a table: a line \[sources.acme\]"),
+        ("[source.acme]\nsecret = 'x'", r"\[source...\]; did you mean \[sources...\]"),
+        ("[Sources.acme]\n[sources.other]", r"\[Sources...\]; did you mean \[sources...\]"),
+        ("[sources.acme]\nrecord_legs = 'agent'", "acme: record_legs: must be a list in square brackets"),
+        ("[sources.acme]\nrecord_legs = ['left']", "acme: record_legs: must be 'agent' or 'dialed'"),
+        ("[sources.acme]\nrecordings_at_once = 0", "acme: recordings_at_once: must be greater than 0"),
+        ("[sources.acme]\nrecording_networks = ['home']", "acme: recording_networks: must be networks like"),
+        ("[sources.acme]\nrecording_url = 'pbx/{call_id}'", "acme: recording_url: pbx/{call_id} is not an http or https URL"),
+        (
+            "[sources.acme]\nrecording_url = 'https://pbx/?nId={callid}'",
+            "acme: recording_url: unknown placeholder {callid}; known are {call_id}, {guid}, {request_id}",
+        ),
+        ("[sources.acme]\nsecret = 'env:CALLFOLD_ACME'", "acme: secret: env:CALLFOLD_ACME: variables that begin with CALLFOLD_"),
         ("[sources.acme]\nsecret = 'env:NOT_SET_ANYWHERE'", "NOT_SET_ANYWHERE"),
         ("[sources.acme]\nrecord_legs = ['left']", "record_legs"),
         ("[sources.acme]\nrecording_origin = 'ftp://x'", "recording_origin"),
@@ -94,5 +114,34 @@ recording_origin = "http://10.0.0.5:8080/some/path"
     ],
 )
 def test_a_source_that_cannot_work_is_named_with_its_key(tmp_path: Path, text: str, said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
+    with pytest.raises(ConfigError, match=said) as refused:
         _load(tmp_path, text)
+    assert "Input should" not in str(refused.value)
+    assert "Value error" not in str(refused.value)
+
+
+def test_a_secret_that_is_not_the_token_of_the_link_is_refused_without_showing_either(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="acme: `secret` and the parameter `token` of `adapter` differ") as refused:
+        _load(tmp_path, f"[sources.acme]\nsecret = 'hunter2'\nadapter = '{LINK}&token=hunter3'")
+    assert "hunter" not in str(refused.value)
+
+
+def test_every_placeholder_of_a_recording_link_is_filled(tmp_path: Path) -> None:
+    template = "https://pbx/?" + "&".join(f"{field}={{{field}}}" for field in RECORDING_FIELDS)
+    sources = _load(tmp_path, f"[sources.acme]\nrecording_url = '{template}'")
+    job = RecordingJob(
+        source="acme",
+        call="513",
+        request_id=513,
+        call_id="7",
+        guid="g",
+        name="g",
+        leg="agent",
+        fetch=True,
+        state=RecordingState.WAITING,
+        recording_url=None,
+        started_at="2026-11-23T07:44:00.000000Z",
+        record={},
+    )
+    assert isinstance(sources, dict)
+    assert recording_link(sources["acme"], job) == "https://pbx/?call_id=7&guid=g&request_id=513"

@@ -3,14 +3,21 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from prometheus_client import REGISTRY
 
 from console.journal import ago, topic_matcher
 from ingress.group_commit import GroupCommit
+from shared.adapter import SAMPLE_LINK, parse_link
+from shared.broker import Message
 from shared.errors import ConfigError, SpoolUnavailableError
 from shared.events import CallbackEvent, DialEvent, TimerEvent, Undecodable, decode, encode, join
-from shared.ids import CallRef, SourceName
+from shared.ids import CallKey, CallRef, SourceName
 from shared.process import BackgroundEndedError, background
 from shared.records import RecordingJob
+from shared.sources import Source
+from shared.store import Folded, State
+from tests.support import POLICY
+from worker.fold import Fold, _Consequences, _tell
 
 AT = "2026-11-23T07:44:00.123456Z"
 ACME = SourceName("acme")
@@ -71,6 +78,41 @@ def test_durations_have_a_unit() -> None:
         ago("soon")
 
 
+def test_an_amendment_is_not_counted_as_a_completed_call() -> None:
+    labels = {"source": "counted", "outcome": "answered"}
+
+    def published(kind: str) -> None:
+        message = Message("calls", f"call.{kind}.counted.answered", b"", "counted/513/1")
+        _tell({CallKey(SourceName("counted"), CallRef("513")): [message]})
+
+    for kind in ("completed", "amended", "amended"):
+        published(kind)
+    assert REGISTRY.get_sample_value("callfold_calls_completed_total", labels) == 1
+    assert REGISTRY.get_sample_value("callfold_calls_amended_total", labels) == 2
+
+
+async def test_timestamps_that_cannot_be_true_are_counted_whichever_callback_told_them() -> None:
+    """Once where a callback contradicts itself, once where it is contradicted by another, when that is published."""
+    key = CallKey(SourceName("skewed"), CallRef("call-1"))
+    adapter = parse_link(SAMPLE_LINK + "&s={{StartTimestampUTC}}&e={{EndTimestampUTC}}")
+    source = Source.model_construct(name=key.source, adapter=adapter, record_legs=frozenset())
+    fold = Fold(None, None, {key.source: source}, POLICY, holder="a")  # type: ignore[arg-type]
+    lines = ("CallType=Incoming&CallID=1&Event=pickup&s=0", "CallType=Incoming&CallID=1&Event=hangup&e=1795412670000")
+    events = [
+        CallbackEvent(key.source, f"2026-11-23T07:44:{second}.000000Z", line)
+        for second, line in zip(("00", "30"), lines, strict=True)
+    ]
+    batch = fold._understand([join(map(encode, events))])
+    facts = dict(batch.facts[key])
+    assert _nonsense("skewed") == 1
+    fold._decide(key, Folded(facts, 0, State.NONE, "", "1", None), events, _Consequences())
+    assert _nonsense("skewed") == 2
+
+
+def _nonsense(source: str) -> float | None:
+    return REGISTRY.get_sample_value("callfold_nonsense_timestamps_total", {"source": source})
+
+
 async def _running(commit: GroupCommit) -> asyncio.Task[None]:
     return asyncio.get_running_loop().create_task(commit.run())
 
@@ -129,11 +171,29 @@ def _flood(commit: GroupCommit) -> None:
 
 def test_a_recording_job_is_read_back_and_anything_else_is_refused() -> None:
     job = RecordingJob(
-        ACME, CallRef("513"), 513, "7", None, "agent", fetch=True, recording_url=None, started_at=AT, record={"a": 1}
+        ACME,
+        CallRef("513"),
+        513,
+        "7",
+        None,
+        "call-7",
+        "agent",
+        fetch=True,
+        state="waiting",
+        recording_url=None,
+        started_at=AT,
+        record={"a": 1},
     )
     assert RecordingJob.decode(job.encode()) == job
     assert (job.name, job.id) == ("call-7", "acme/513/recording/call-7")
-    for body in (b"", b"[]", b'{"v":1}', b'{"v":2,"a":1}', job.encode().replace(b'"v":1', b'"v":3')):
+    spoilt = [
+        (b'"v":1', b'"v":3'),
+        (b'"call-7"', b'"../x"'),
+        (b'"acme"', b'"../acme"'),
+        (b'"2026-', b'"-'),
+        (b'"513"', b'"5/13"'),
+    ]
+    for body in (b"", b"[]", b'{"v":1}', b'{"v":2,"a":1}', *(job.encode().replace(*change) for change in spoilt)):
         with pytest.raises(ValueError, match=r".*"):
             RecordingJob.decode(body)
 

@@ -13,9 +13,9 @@ import pytest
 from redis.asyncio import Redis
 
 from console.fleet import Fleet, Role, free_port
-from shared.events import CallbackEvent, encode, join
+from shared.events import CallbackEvent, TimerEvent, encode, join
 from shared.ids import CallKey, CallRef, SourceName
-from shared.store import Publication, Store
+from shared.store import Look, Publication, Seal, Store
 from tests.support import VENDOR_LINES, Servers, call_back, eventually, lines_of
 
 DOWNSTREAM = "tests.downstream"
@@ -38,7 +38,9 @@ async def _died(role: Role) -> bool:
     return role.process is not None and role.process.returncode is not None
 
 
-@pytest.mark.parametrize("point", ["fold.merged", "fold.claimed", "fold.published", "fold.marked", "fold.before_ack"])
+@pytest.mark.parametrize(
+    "point", ["fold.merged", "fold.claimed", "fold.published", "fold.marked", "fold.before_ack", "fold.acked"]
+)
 async def test_a_worker_killed_at_any_point_leaves_a_call_that_is_published_with_one_id(servers: Servers, point: str) -> None:
     port = free_port()
     async with downstream(servers), servers.fleet() as fleet:
@@ -68,7 +70,7 @@ async def test_a_worker_killed_at_any_point_leaves_a_call_that_is_published_with
     ours = [message for message in published if b'"request_id":513' in message.body]
     assert {message.message_id for message in ours} == {"default/513/1"}
     assert len({message.body for message in ours}) == 1
-    if point in ("fold.merged", "fold.marked", "fold.before_ack"):
+    if point in ("fold.merged", "fold.marked", "fold.before_ack", "fold.acked"):
         assert len(ours) == 1
 
 
@@ -257,4 +259,49 @@ async def test_a_call_that_cannot_be_folded_is_a_dead_letter_and_holds_up_no_oth
     (letter,) = letters
     assert letter.headers["reason"] == "fold_failed"
     assert "RequestID=514" in orjson.loads(letter.body)[0]["query"]
+    await store.aclose()
+
+
+async def test_an_element_that_nothing_can_write_again_is_a_dead_letter_and_its_neighbours_are_folded(servers: Servers) -> None:
+    good = [encode(CallbackEvent(SourceName("default"), "2026-11-23T07:44:00.000000Z", line)) for line in VENDOR_LINES]
+    bad = good[0].replace(b'"v":1', b'"v":' + b"[" * 900 + b"]" * 900)
+    async with downstream(servers), servers.fleet() as fleet:
+        await fleet.start(fleet.add("worker", "worker", {}))
+        async with servers.queue("callbacks.fold") as queue:
+            await queue.channel.default_exchange.publish(aio_pika.Message(join([good[0], bad, *good[1:]])), queue.name)
+        seen: dict[str, set[bytes]] = {}
+        await eventually(lambda: _all_published(servers, {513}, seen))
+    (letter,) = await servers.take_all("callbacks.dead")
+    assert (letter.headers["reason"], letter.body) == ("undecodable", join([bad]))
+
+
+async def test_a_timer_of_a_call_that_nothing_is_known_of_makes_no_call(servers: Servers) -> None:
+    key = CallKey(SourceName("default"), CallRef("515"))
+    store = Store(servers.stack.redis_url)
+    async with downstream(servers), servers.fleet() as fleet:
+        await fleet.start(fleet.add("worker", "worker", {}))
+        lines = [encode(CallbackEvent(key.source, "2026-11-23T07:44:00.000000Z", line)) for line in VENDOR_LINES]
+        async with servers.queue("callbacks.fold") as queue:
+            timer = encode(TimerEvent(key.source, "2026-11-23T07:44:00.000000Z", key.call))
+            await queue.channel.default_exchange.publish(aio_pika.Message(join([timer, *lines])), queue.name)
+        await eventually(lambda: _all_published(servers, {513}, {}))
+    assert (await store.open_calls(), await store.load([key])) == ({}, {key: {}})
+    assert await _nothing_dead(servers)
+    await store.aclose()
+
+
+async def test_facts_that_redis_loses_between_merge_and_claim_leave_no_call_that_is_looked_at_for_ever(servers: Servers) -> None:
+    """What an older release, or a failover at the wrong moment, may have left: published, open, and without facts."""
+    key = CallKey(SourceName("default"), CallRef("516"))
+    store = Store(servers.stack.redis_url)
+    await store.seal({key: Seal(1, "{}", Look(0, ""))})
+    assert key in await store.open_calls()
+    async with servers.fleet(CALLFOLD_TIMER_HOLD_OFF_SECONDS="0") as fleet:
+        await fleet.start(fleet.add("worker", "worker", {}))
+
+        async def closed() -> bool:
+            return await store.open_calls() == {}
+
+        await eventually(closed)
+    assert await _nothing_dead(servers)
     await store.aclose()

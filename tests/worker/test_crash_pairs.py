@@ -30,6 +30,8 @@ POINTS = (
     "fold.published",
     "fold.marked",
     "fold.before_ack",
+    "fold.acked",
+    "timer.due",
     "timer.leased",
     "timer.published",
 )
@@ -48,7 +50,28 @@ def _is_lossy(request_id: int) -> bool:
     return request_id % 4 == 0
 
 
-async def _load(servers: Servers, still_dying: asyncio.Event) -> None:
+class Deaths:
+    """Counts them, so that the load lasts as long as they do, however slow the machine is."""
+
+    def __init__(self, expected: int) -> None:
+        self.expected = expected
+        self.count = 0
+        self._more = asyncio.Event()
+
+    def add(self) -> None:
+        self.count += 1
+        self._more.set()
+
+    async def wait_for_share(self, share: float) -> None:
+        """Wait until so large a share has happened, or for some seconds: who is to die next may need more to do."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(3):
+                while self.count < share * self.expected:
+                    self._more.clear()
+                    await self._more.wait()
+
+
+async def _load(servers: Servers, deaths: Deaths) -> None:
     """Publish calls group by group, shuffled and doubled, evenly over the time the dying takes."""
     rng = random.Random(513)  # noqa: S311 - a seed, no secret
     async with servers.queue("callbacks.fold") as queue:
@@ -62,27 +85,26 @@ async def _load(servers: Servers, still_dying: asyncio.Event) -> None:
                 message = aio_pika.Message(body, message_id=uuid.uuid4().hex, delivery_mode=2)
                 await queue.channel.default_exchange.publish(message, queue.name)
                 del lines[:size]
-            if still_dying.is_set():
-                await asyncio.sleep(1)
+            await deaths.wait_for_share((first - CALLS.start) / len(CALLS))
 
 
-async def _die(fleet: Fleet, name: str, points: Iterable[str]) -> None:
+async def _die(fleet: Fleet, name: str, points: Iterable[str], deaths: Deaths) -> None:
     """Run a worker that dies at each point in turn, its heir at the next."""
     for number, point in enumerate(points):
         role = fleet.add(f"{name}-{number}", "worker", {"CALLFOLD_CRASH_AT": point})
         with suppress(RoleDiedError):  # it may die before it was seen to be ready
             await fleet.start(role)
         assert role.process is not None
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(200):
             assert await role.process.wait() == -signal.SIGKILL, f"{point}: {role.tail()}"
         fleet.roles.remove(role)
+        deaths.add()
 
 
 @pytest.mark.timeout(900)
 async def test_deaths_at_every_point_and_ordered_pair_leave_each_call_one_id_and_body_a_revision(servers: Servers) -> None:
     pairs = [point for pair in itertools.product(POINTS, repeat=2) for point in pair]
-    dying = asyncio.Event()
-    dying.set()
+    deaths = Deaths(len(pairs))
     bodies: dict[str, set[bytes]] = defaultdict(set)
 
     async def gathered() -> bool:
@@ -92,21 +114,22 @@ async def test_deaths_at_every_point_and_ordered_pair_leave_each_call_one_id_and
 
     async with downstream(servers), servers.fleet(**QUICK) as fleet:
         for number in range(2):
-            fleet.add(f"steady-{number}", "worker", {})
+            # Timers are left to those that are to die of them.
+            fleet.add(f"steady-{number}", "worker", {"CALLFOLD_TIMER_HOLD_OFF_SECONDS": "3600"})
         await fleet.start_all()
-        load = asyncio.create_task(_load(servers, dying))
+        load = asyncio.create_task(_load(servers, deaths))
         half = len(pairs) // 2
-        await asyncio.gather(_die(fleet, "a", pairs[:half]), _die(fleet, "b", pairs[half:]))
-        dying.clear()
+        await asyncio.gather(_die(fleet, "a", pairs[:half], deaths), _die(fleet, "b", pairs[half:], deaths))
         await load
-        await eventually(gathered, timeout_s=120)
+        await fleet.start(fleet.add("last", "worker", {}))
+        await eventually(gathered, timeout_s=300)
 
         async def right() -> bool:
             await gathered()
             last = {call: _last_record(bodies, call) for call in CALLS}
             return all((last[call]["outcome"], last[call]["complete"]) == ("answered", not _is_lossy(call)) for call in CALLS)
 
-        await eventually(right, timeout_s=30)
+        await eventually(right, timeout_s=120)
     assert all(len(told) == 1 for told in bodies.values())
     assert await servers.take_all("callbacks.dead") == []
 

@@ -1,0 +1,75 @@
+"""What people did: a line in the log at once, and an event to the stream `audit.journal`, from where the history keeps it."""
+
+from __future__ import annotations
+
+import uuid
+from enum import StrEnum
+
+import orjson
+
+from shared.adapter import mask_credentials
+from shared.broker import Message, Publisher
+from shared.clock import utc_now
+from shared.errors import BrokerUnavailableError
+from shared.log import get_logger
+from shared.records import CLOUDEVENT, JSON
+from shared.topology import AUDIT_JOURNAL
+
+log = get_logger(__name__)
+
+
+class Action(StrEnum):
+    """Everything that is worth a line."""
+
+    DIAL = "dial"
+    REDRIVE = "redrive"
+    DROP = "drop"
+    DOWNLOAD = "download"
+    LOG_IN = "log_in"
+    LOG_IN_REFUSED = "log_in_refused"
+    DELETION = "deletion"
+    HOLD = "hold"
+    RELEASE = "release"
+
+
+class Audit:
+    """Tells what people did. Nothing fails for want of it."""
+
+    def __init__(self, publisher: Publisher) -> None:
+        self._publisher = publisher
+
+    async def tell(
+        self, action: Action, who: str, *, source: str | None = None, call: str | None = None, **detail: object
+    ) -> None:
+        """Tell what somebody did; `detail` is of JSON's types, credentials in it are masked."""
+        at, event_id, masked = utc_now(), str(uuid.uuid4()), _masked(detail)
+        log.info("audit", action=action, who=who, source=source, call=call, detail=masked, id=event_id)
+        body = {
+            "specversion": "1.0",
+            "id": event_id,
+            "source": f"/callfold/{source}" if source else "/callfold",
+            "type": f"callfold.audit.{action}.v1",
+            "time": at,
+            "datacontenttype": JSON,
+            "data": {"who": mask_credentials(who), "action": action, "source": source, "call": call, "detail": masked},
+        }
+        if call:
+            body["subject"] = call
+        try:
+            await self._publisher.publish(Message("", AUDIT_JOURNAL, orjson.dumps(body), event_id, CLOUDEVENT))
+        except BrokerUnavailableError as error:
+            log.warning("audit_not_in_history", id=event_id, action=action, error=str(error))
+
+
+def _masked(told: object) -> object:
+    match told:
+        case str():
+            return mask_credentials(told)
+        case dict():
+            return {str(name): _masked(value) for name, value in told.items()}
+        case list() | tuple():
+            return [_masked(value) for value in told]
+        case None | bool() | int() | float():
+            return told
+        case _:
+            return mask_credentials(str(told))

@@ -1,0 +1,64 @@
+"""What every command needs: running a coroutine, reading the settings, options that many commands have."""
+
+from __future__ import annotations
+
+import getpass
+from collections.abc import Coroutine
+from typing import Annotated
+
+import typer
+import uvloop
+
+from shared.errors import CallfoldError, ConfigError
+from shared.ids import SourceName
+from shared.log import configure
+from shared.settings import Settings, load_settings
+from shared.sources import Sources
+
+
+def run(work: Coroutine[object, object, int | None]) -> None:
+    """Run a command's coroutine; Ctrl-C is the ordinary way to end one that watches."""
+    try:
+        code = uvloop.run(work)
+    except KeyboardInterrupt:
+        code = None
+    raise typer.Exit(code or 0)
+
+
+def read_settings(*, quiet: bool = True) -> Settings:
+    settings = load_settings()
+    configure(settings.log_format, "error" if quiet else settings.log_level, process="cli")
+    return settings
+
+
+def cli_user() -> str:
+    """Name who types, for audit lines."""
+    return f"cli:{getpass.getuser()}"
+
+
+def source_names() -> list[str]:
+    try:
+        return [str(name) for name in load_settings().load_sources()]
+    except CallfoldError:
+        return []  # completion has no way to tell an error; the command itself will
+
+
+def wanted_sources(settings: Settings, source: str | None) -> Sources:
+    """Load the sources that are meant: the one that is named, or all.
+
+    Raises:
+        ConfigError: there is none of that name.
+    """
+    sources = settings.load_sources()
+    if source is None:
+        return sources
+    if source not in sources:
+        raise ConfigError(f"There is no source {source}; configured: {', '.join(sources)}. See CALLFOLD_SOURCES.")
+    return {SourceName(source): sources[SourceName(source)]}
+
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Only tell how many it would be.")]
+Source = Annotated[str | None, typer.Option(help="Only those of this source.", autocompletion=source_names)]
+SourceArgument = Annotated[str, typer.Argument(help="The source's name.", autocompletion=source_names)]
+CallArgument = Annotated[str, typer.Argument(help="RequestID, or call-<CallID> where there is none.")]

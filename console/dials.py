@@ -1,0 +1,162 @@
+"""Dial requests: one phone rings, however often it is asked for, and the call's record tells who asked.
+
+A request with an idempotency key is noted in Redis before anything is dialed; every repeat, at the same moment or within a day,
+gets the first one's answer. The event of an accepted dial lies in Redis until the journal has confirmed it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import uuid
+from dataclasses import dataclass
+from typing import NoReturn
+
+import orjson
+
+from console.dialing import Dialer, DialError, DialRequest, DialState, check
+from shared.broker import Message, Publisher
+from shared.clock import utc_now
+from shared.crash import crash_point
+from shared.dial_store import DialStore
+from shared.errors import BrokerUnavailableError, StoreUnavailableError
+from shared.events import DialEvent, encode, join
+from shared.ids import SourceName
+from shared.log import get_logger
+from shared.sources import Sources
+from shared.topology import CALLBACKS
+
+log = get_logger(__name__)
+
+_POLL_S = 0.05
+_REPUBLISH_S = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a dial request is answered, now and when it is repeated."""
+
+    status: int
+    body: dict[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How many dial requests one key may make a minute; how long a repeat waits for the first one's answer."""
+
+    per_minute: int
+    wait_s: float
+
+
+class Dials:
+    """Takes dial requests. Every method returns an answer: what is known of the phones is its `dial_state`."""
+
+    def __init__(self, dialer: Dialer, store: DialStore, publisher: Publisher, sources: Sources, limits: Limits) -> None:
+        self._dialer = dialer
+        self._store = store
+        self._publisher = publisher
+        self._sources = sources
+        self._limits = limits
+        self._unkept: dict[str, bytes] = {}  # events that Redis could not keep
+
+    async def dial(self, wanted: DialRequest, who: str, key: str = "") -> Answer:
+        """Dial, or find what was answered to the same request before."""
+        try:
+            return await self._once(wanted, who, key) if key else await self._dial(wanted, who)
+        except StoreUnavailableError:
+            return _refusal(503, "Redis is away: nothing was dialed.", None)
+
+    async def _once(self, wanted: DialRequest, who: str, key: str) -> Answer:
+        digest = hashlib.sha256(wanted.model_dump_json().encode()).hexdigest()
+        name = hashlib.sha256(f"{who}/{key}".encode("utf-8", "surrogateescape")).hexdigest()
+        noted = await self._store.begin(name, orjson.dumps({"digest": digest}))
+        if noted is not None:
+            return await self._repeat(name, digest, noted)
+        answer = await self._dial(wanted, who)
+        try:
+            if answer.body.get("dial_state") == DialState.REFUSED:
+                await self._store.forget(name)  # no phone rang: it may be tried again under its key
+            else:
+                told = {"digest": digest, "status": answer.status, "body": answer.body}
+                await self._store.finish(name, orjson.dumps(told))
+        except StoreUnavailableError as error:
+            # The caller gets his answer; a repeat is told that what became of it is not known.
+            log.warning("dial_answer_not_kept", detail=str(error))
+        return answer
+
+    async def _repeat(self, name: str, digest: str, noted: bytes) -> Answer:
+        """Wait for the answer of the first of several equal requests."""
+        try:
+            async with asyncio.timeout(self._limits.wait_s):
+                while True:
+                    told = orjson.loads(noted)
+                    if told["digest"] != digest:
+                        return _refusal(422, "This Idempotency-Key was used for another request.", "Idempotency-Key")
+                    if "status" in told:
+                        return Answer(told["status"], told["body"])
+                    await asyncio.sleep(_POLL_S)
+                    found = await self._store.answer(name)
+                    if found is None:
+                        title = "The first request with this Idempotency-Key was refused; nothing was dialed."
+                        return _refusal(409, title, "Idempotency-Key")
+                    noted = found
+        except TimeoutError:
+            title = "What became of the first request with this Idempotency-Key is not known."
+            return Answer(504, _problem(504, title, DialState.UNKNOWN, None))
+
+    async def _dial(self, wanted: DialRequest, who: str) -> Answer:
+        try:
+            source = check(self._sources.get(SourceName(wanted.source)), wanted)
+            if await self._store.count(who) > self._limits.per_minute:
+                return _refusal(429, f"More than {self._limits.per_minute} dial requests a minute.", None)
+            request_id = await self._dialer.dial(source, wanted)
+        except DialError as error:
+            return Answer(error.status, _problem(error.status, error.title, error.state, error.parameter))
+        event = encode(DialEvent(source.name, utc_now(), request_id, wanted.fields()))
+        await self._journal(f"{source.name}/{request_id}", event)
+        return Answer(201, {"request_id": request_id, "source": source.name, "dial_state": "accepted"})
+
+    async def _journal(self, dial_id: str, event: bytes) -> None:
+        """Have the event of a dial kept, and published now if the broker takes it. The phone rings: nothing here may fail it."""
+        try:
+            await self._store.keep(dial_id, event)
+        except StoreUnavailableError as error:
+            log.warning("dial_kept_in_memory", dial=dial_id, detail=str(error))
+            self._unkept[dial_id] = event
+        crash_point("dial.kept")
+        await self._publish(dial_id, event)
+
+    async def _publish(self, dial_id: str, event: bytes) -> None:
+        try:
+            await self._publisher.publish(Message(CALLBACKS, "", join([event]), uuid.uuid4().hex))
+            self._unkept.pop(dial_id, None)
+            await self._store.journaled(dial_id)
+        except (BrokerUnavailableError, StoreUnavailableError) as error:
+            log.warning("dial_not_journaled_yet", dial=dial_id, detail=str(error))
+
+    async def run(self) -> NoReturn:
+        """Publish what was kept and not confirmed, ours or of a process that died. Run it as a task."""
+        while True:
+            await asyncio.sleep(_REPUBLISH_S)
+            await self.publish_kept()
+
+    async def publish_kept(self) -> None:
+        """Publish the events of dials that the journal may not have yet."""
+        if not self._publisher.is_up:
+            return
+        kept = dict(self._unkept)
+        try:
+            kept |= await self._store.unjournaled()
+        except StoreUnavailableError as error:
+            log.warning("dials_wait", detail=str(error))
+        for dial_id, event in kept.items():
+            await self._publish(dial_id, event)
+
+
+def _refusal(status: int, title: str, parameter: str | None) -> Answer:
+    return Answer(status, _problem(status, title, DialState.REFUSED, parameter))
+
+
+def _problem(status: int, title: str, state: DialState, parameter: str | None) -> dict[str, object]:
+    told: dict[str, object] = {"type": "about:blank", "status": status, "title": title, "dial_state": state}
+    return told | ({"parameter": parameter} if parameter else {})

@@ -1,0 +1,126 @@
+"""`callfold recordings get`: out of the archive, opened where it is sealed, and checked against its fingerprint."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import shutil
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import BinaryIO
+
+import orjson
+
+from console import auditing
+from console.audit import Action
+from console.command import wanted_sources
+from console.find import find_sidecars
+from shared.archive import Archive
+from shared.errors import CallfoldError, ConfigError
+from shared.ids import CallKey, CallRef, SourceName
+from shared.records import RecordingState
+from shared.settings import Settings
+from shared.sidecar import Sidecar, Told
+from shared.vault import unseal
+
+_PIECE_BYTES = 1 << 20
+_STDOUT = Path("-")
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where recordings go, and what opens them."""
+
+    output: Path | None
+    identity: Path | None
+    force: bool
+
+
+async def get(settings: Settings, source: str, what: str, target: Target, *, as_json: bool) -> int:
+    """Get the recordings of a call, or one by its GUID; exit code 1 where there is none."""
+    wanted_sources(settings, source)
+    archive = Archive(settings.archive_url)
+    target = replace(target, identity=target.identity or settings.archive_identity)
+    sidecars = await find_sidecars(settings, archive, source, what)
+    if not sidecars:
+        raise CallfoldError(f"The archive has nothing of {source} {what}.")
+    _check_output(sidecars, target)
+    got: list[str] = []
+    for sidecar in sidecars:
+        if sidecar.state is not RecordingState.STORED:
+            reason = f" ({sidecar.recording['reason']})" if sidecar.recording.get("reason") else ""
+            sys.stderr.write(f"{sidecar.leg} leg {sidecar.call_id}: {sidecar.state}{reason}\n")
+            continue
+        for words in sidecar.contents:
+            path = await _save(archive, sidecar.file(words), words, target)
+            got.append(sidecar.name)
+            told = {"file": str(path), "leg": sidecar.leg, "call_id": sidecar.call_id, "sha256": words["sha256"]}
+            if path != _STDOUT:
+                sys.stdout.write((orjson.dumps(told).decode() if as_json else f"{path}  {sidecar.leg} leg") + "\n")
+    if got:
+        await auditing.tell(settings, Action.DOWNLOAD, CallKey(SourceName(source), CallRef(sidecars[0].call)), recordings=got)
+    return 0 if got else 1
+
+
+def _check_output(sidecars: Sequence[Sidecar], target: Target) -> None:
+    """Refuse to put several recordings into one file.
+
+    Raises:
+        CallfoldError: that is what was asked for.
+    """
+    several = [sidecar for sidecar in sidecars if sidecar.state is RecordingState.STORED]
+    count = sum(len(sidecar.contents) for sidecar in several)
+    if count > 1 and target.output is not None and not target.output.is_dir():
+        guids = ", ".join(f"{sidecar.name} ({sidecar.leg})" for sidecar in several)
+        choice = f", or get one by its GUID: {guids}" if len(several) > 1 else ""
+        raise CallfoldError(f"These are {count} recordings, for one file: give --output a directory that is there{choice}.")
+
+
+async def _save(archive: Archive, stored: str, words: Told, target: Target) -> Path:
+    """Write one recording; a file appears at its name only once it is whole and is what was stored."""
+    path = _path(stored, target)
+    if path != _STDOUT and path.exists() and not target.force:
+        raise CallfoldError(f"{path} is there already: choose another with --output, or write over it with --force.")
+    directory = None if path == _STDOUT else path.parent
+    with tempfile.TemporaryFile(dir=directory) as raw, tempfile.TemporaryFile(dir=directory) as opened:
+        try:
+            async for piece in archive.stream(stored):
+                raw.write(piece)
+        except FileNotFoundError:
+            raise CallfoldError(f"{stored} is missing: `callfold recordings verify` tells what else is.") from None
+        raw.seek(0)
+        content: BinaryIO = raw
+        if words.get("encryption"):
+            if target.identity is None:
+                raise ConfigError(f"{stored} is sealed: name the identity file with --identity or CALLFOLD_ARCHIVE_IDENTITY.")
+            await asyncio.to_thread(unseal, raw, opened, target.identity)
+            content = opened
+        await asyncio.to_thread(_check_and_write, content, words["sha256"], path)
+    return path
+
+
+def _path(stored: str, target: Target) -> Path:
+    name = stored.rpartition("/")[2].removesuffix(".age")
+    output = target.output or Path()
+    return output / name if output != _STDOUT and output.is_dir() else output
+
+
+def _check_and_write(content: BinaryIO, sha256: str | None, path: Path) -> None:
+    """Write what was stored; of one that lost its sidecar while it was sealed no fingerprint is known (its seal is checked)."""
+    content.seek(0)
+    digest = hashlib.sha256()
+    while piece := content.read(_PIECE_BYTES):
+        digest.update(piece)
+    if sha256 is not None and digest.hexdigest() != sha256:
+        raise CallfoldError(f"{path}: the recording in the archive is damaged, its SHA-256 is not the one it was stored with.")
+    content.seek(0)
+    if path == _STDOUT:
+        shutil.copyfileobj(content, sys.stdout.buffer, _PIECE_BYTES)
+        return
+    unfinished = path.with_name(f".{path.name}.part")
+    with unfinished.open("wb") as file:
+        shutil.copyfileobj(content, file, _PIECE_BYTES)
+    unfinished.rename(path)

@@ -1,0 +1,11 @@
+"""`python -m console.history` runs the process that writes the history."""
+
+from __future__ import annotations
+
+import sys
+
+from console.history.service import serve
+from shared.process import run_process
+
+if __name__ == "__main__":
+    sys.exit(run_process("history", serve))

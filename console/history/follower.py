@@ -1,0 +1,158 @@
+"""Following one stream into the history: batch, commit, ack; after a start or reconnect on from the last event written."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime
+from typing import NoReturn, TypeVar
+
+from console.history.batch import Batch, Entry, Mark
+from console.history.store import History
+from console.journal import is_bookmark
+from shared import metrics
+from shared.broker import BrokerAddress, Consumer, Delivery, HeaderValue
+from shared.crash import crash_point
+from shared.errors import HistoryUnavailableError
+from shared.link import BACKOFF_S
+from shared.log import get_logger
+from shared.process import background
+
+log = get_logger(__name__)
+
+_PREFETCH = 500
+_BATCH_BYTES = 4 << 20
+_BETWEEN_S = 0.05  # what arrives meanwhile shares a transaction, and its fsync
+_QUIET_S = 1
+_REWIND_S = 10  # the event asked for comes at once where there is one
+
+_T = TypeVar("_T")
+
+
+class Follower:
+    """Writes the events of one stream.
+
+    It asks the stream for the last event it has written, and compares: what comes must be that event. A stream that was
+    made anew has another there, or none; then everything it has is read, which changes nothing where it is known.
+    """
+
+    def __init__(self, stream: str, history: History, address: BrokerAddress) -> None:
+        self._stream = stream
+        self._history = history
+        self._consumer = Consumer(address, stream, prefetch=_PREFETCH, arguments=self._where)
+        self._mark: Mark | None = None
+        self._asked: Mark | None = None  # by the connection there is now, until it was answered
+        self._asked_at = 0.0
+        self._is_rewinding = False
+        self._writing = asyncio.Lock()
+        self._level_at = time.time()
+        self._behind_since: float | None = self._level_at
+        self.problem: str | None = "the history was not begun yet"
+
+    @property
+    def is_up(self) -> bool:
+        return self._consumer.is_up
+
+    async def run(self) -> NoReturn:
+        """Follow for as long as the process lives. Run it as a task once the tables are there."""
+        metrics.HISTORY_LAG.labels(self._stream).set_function(self._lag_s)
+        self._mark = await patiently(lambda: self._history.mark(self._stream), self._is_away)
+        self.problem = None
+        async with background(self._consumer.run()):
+            while True:
+                taken = await self._take()
+                async with self._writing:
+                    await self._write(taken)
+                await asyncio.sleep(_BETWEEN_S)
+
+    async def finish(self) -> None:
+        """Stop intake and wait for the batch in hand."""
+        await self._consumer.stop_intake()
+        async with self._writing:
+            pass
+
+    def _where(self) -> Mapping[str, HeaderValue]:
+        """Tell, on each connection, where the stream is to go on."""
+        self._is_rewinding = False
+        self._asked, self._asked_at = self._mark, time.monotonic()
+        return {"x-stream-offset": self._mark.offset if self._mark else "first"}
+
+    async def _take(self) -> list[Delivery]:
+        while True:
+            try:
+                async with asyncio.timeout(_QUIET_S):
+                    first = await self._consumer.get()
+            except TimeoutError:
+                self._quiet()
+                continue
+            if self._behind_since is None:
+                self._behind_since = time.time()
+            taken = [first, *self._consumer.get_waiting(_BATCH_BYTES)]
+            if not self._is_rewinding and self._is_continued(taken[0]):
+                return taken
+
+    def _is_continued(self, first: Delivery) -> bool:
+        """Compare the first delivery of a connection with what was asked for; false where the stream is another."""
+        asked, self._asked = self._asked, None
+        if asked is None:
+            return True
+        if first.offset > asked.offset:
+            log.error(
+                "history_gap", stream=self._stream, events=first.offset - asked.offset - 1, detail="older than the stream keeps"
+            )
+            return True
+        if _entry(first).fingerprint == asked.fingerprint:
+            return True
+        self._rewind("another event stands there")
+        return False
+
+    def _quiet(self) -> None:
+        if not self._consumer.is_up:
+            return
+        if self._asked is not None:
+            if time.monotonic() - self._asked_at > _REWIND_S:
+                self._rewind("it has no such event")
+            return
+        self._level_at, self._behind_since = time.time(), None
+
+    def _rewind(self, why: str) -> None:
+        log.warning("history_rewinds", stream=self._stream, offset=self._mark and self._mark.offset, detail=why)
+        self._mark, self._asked, self._is_rewinding = None, None, True
+        self._consumer.recycle()
+
+    async def _write(self, taken: list[Delivery]) -> None:
+        entries = [_entry(delivery) for delivery in taken if not is_bookmark(delivery)]
+        if entries:
+            batch = await asyncio.to_thread(Batch.of, self._stream, entries)
+            await patiently(lambda: self._history.write(batch), self._is_away)
+            self._mark, self.problem = batch.mark, None
+            metrics.HISTORY_EVENTS.labels(self._stream).inc(len(entries))
+            if batch.newest:
+                self._behind_since = max(self._level_at, datetime.fromisoformat(batch.newest).timestamp())
+        crash_point("history.before_ack")
+        for delivery in taken:
+            await delivery.ack()
+
+    def _is_away(self, error: HistoryUnavailableError) -> None:
+        self.problem = str(error)
+
+    def _lag_s(self) -> float:
+        return 0.0 if self._behind_since is None else max(0.0, datetime.now(UTC).timestamp() - self._behind_since)
+
+
+async def patiently(do: Callable[[], Awaitable[_T]], tell: Callable[[HistoryUnavailableError], object] = str) -> _T:
+    """Do something with the database for as long as it takes: an outage is waited out, never turned into a loss."""
+    for attempt in itertools.count():
+        try:
+            return await do()
+        except HistoryUnavailableError as error:
+            log.warning("history_unreachable", detail=str(error))
+            tell(error)
+        await asyncio.sleep(BACKOFF_S[min(attempt, len(BACKOFF_S) - 1)])
+    raise AssertionError("count() does not end")
+
+
+def _entry(delivery: Delivery) -> Entry:
+    return Entry(delivery.offset, delivery.body)

@@ -1,0 +1,51 @@
+"""The history process: two streams, one database. Nothing waits for it: where it is away, the streams keep what it missed."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing, suppress
+
+from console.history.follower import Follower, patiently
+from console.history.store import History
+from shared.broker import BrokerAddress
+from shared.health import private_port
+from shared.log import get_logger
+from shared.process import background, instance_name
+from shared.settings import Settings
+from shared.topology import AUDIT_JOURNAL, CALLS_JOURNAL, topology
+
+log = get_logger(__name__)
+
+DEFAULT_URL = "sqlite:///.callfold/history.sqlite"
+
+
+async def serve(settings: Settings, stop: asyncio.Event) -> None:
+    """Write until `stop` is set; then finish the batch in hand, close.
+
+    Raises:
+        ConfigError: the URL, or what is in the database, cannot work.
+    """
+    url = settings.history_url.get_secret_value() if settings.history_url else DEFAULT_URL
+    address = BrokerAddress(settings.amqp_urls, topology(settings.recording_retry_seconds), instance_name("history"))
+    async with aclosing(History(url, is_writer=True)) as history:
+        followers = [Follower(stream, history, address) for stream in (CALLS_JOURNAL, AUDIT_JOURNAL)]
+
+        async def problems() -> list[str]:
+            found = sorted({follower.problem for follower in followers if follower.problem})
+            if not all(follower.is_up for follower in followers):
+                found.append("RabbitMQ is not connected")
+            return [*found, "shutting down"] if stop.is_set() else found
+
+        async def follow() -> None:
+            await patiently(history.prepare)
+            log.info("history_writes", database=history.name)
+            async with asyncio.TaskGroup() as group:
+                for follower in followers:
+                    group.create_task(follower.run())
+
+        async with private_port(settings.metrics_host, settings.metrics_port, problems), background(follow()):
+            await stop.wait()
+            log.info("draining", seconds=settings.shutdown_timeout_seconds)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(settings.shutdown_timeout_seconds):
+                    await asyncio.gather(*(follower.finish() for follower in followers))

@@ -1,0 +1,78 @@
+"""`callfold calls`: find calls, in Redis and in the history, newest start first."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Mapping
+from contextlib import AsyncExitStack, aclosing
+from enum import StrEnum
+
+from pydantic import ValidationError
+
+from console.calls import CallQuery, CallRow
+from console.history.store import History
+from console.lookup import Lookup
+from console.web.calls_api import write_csv
+from console.web.problems import first_mistake
+from shared.archive import Archive
+from shared.errors import ConfigError
+from shared.settings import Settings
+from shared.store import Store
+
+_PAGE = 500
+
+
+class Form(StrEnum):
+    """How calls are printed."""
+
+    TEXT = "text"
+    JSON = "json"
+    CSV = "csv"
+
+
+async def list_calls(settings: Settings, asked: Mapping[str, object], at_most: int, form: Form) -> int:
+    """Print the calls that match, as many as are asked for.
+
+    Raises:
+        ConfigError: a filter is wrong.
+    """
+    try:
+        given = {name: value for name, value in asked.items() if value is not None}
+        query = CallQuery.model_validate(given | {"limit": min(at_most, _PAGE)})
+    except ValidationError as error:
+        raise ConfigError(first_mistake(error)[1]) from None
+    rows: list[CallRow] = []
+    async with AsyncExitStack() as closing:
+        store = await closing.enter_async_context(aclosing(Store(settings.redis_url.get_secret_value())))
+        history = None
+        if settings.history_url is not None:
+            history = await closing.enter_async_context(aclosing(History(settings.history_url.get_secret_value())))
+        archive = await asyncio.to_thread(Archive, settings.archive_url)
+        lookup = Lookup(settings, settings.load_sources(), store, archive, history)
+        while len(rows) < at_most:
+            page = await lookup.find(query)
+            rows += page.rows
+            if page.next is None:
+                break
+            query = query.model_copy(update={"cursor": page.next.encode()})
+    _print(rows[:at_most], form)
+    return 0
+
+
+def _print(rows: list[CallRow], form: Form) -> None:
+    match form:
+        case Form.JSON:
+            sys.stdout.writelines(row.model_dump_json() + "\n" for row in rows)
+        case Form.CSV:
+            sys.stdout.write(write_csv(rows))
+        case Form.TEXT:
+            sys.stdout.writelines(_line(row) + "\n" for row in rows)
+            sys.stderr.write(f"{len(rows)} calls\n")
+
+
+def _line(row: CallRow) -> str:
+    talked = "" if row.talk_seconds is None else f"{row.talk_seconds:.0f} s"
+    name = f"{row.source}/{row.call}"
+    state = str(row.outcome or row.status)
+    return f"{row.started_at[:19]}Z  {name:<28}  {state:<14}  {talked:>7}  {row.agent or '-':<10}  {row.number or '-'}"

@@ -1,0 +1,97 @@
+"""Values as text that a person can read: times, durations, sizes, and whatever a callback told, made harmless to the eye.
+
+Escaping is the templates' part (Jinja2, always on). This part makes visible what would not be seen or would turn the text around.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+
+CLIP_CHARACTERS = 160
+BODY_CHARACTERS = 20_000
+NOT_KNOWN = "\N{EN DASH}"
+MINUS = "\N{MINUS SIGN}"
+_MINUTE_S, _HOUR_S, _DAY_S = 60, 3600, 86400
+_UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2064\u2066-\u206f\ufeff]")
+
+
+def plain(value: object) -> str:
+    """Write a value with control characters and those that turn the direction of text shown as what they are."""
+    return _UNSEEN.sub(_shown, str(value))
+
+
+def _shown(found: re.Match[str]) -> str:
+    return f"[U+{ord(found[0]):04X}]"
+
+
+def clip(value: object, characters: int = CLIP_CHARACTERS) -> str:
+    """Write the beginning of a value, in one line where it is short, and tell how long it is where it was cut."""
+    text = str(value)
+    if len(text) <= characters:
+        return plain(text)
+    return f"{plain(text[:characters])}… ({len(text)} characters)"
+
+
+def body(value: object) -> str:
+    """Write a body that may be as long as a message."""
+    return clip(value, BODY_CHARACTERS)
+
+
+def clock(at: str | None) -> str:
+    """Write the time of day of an RFC 3339 time: `07:44:00`; a dash where there is none."""
+    return at[11:19] if at else NOT_KNOWN
+
+
+def precise(at: str | None) -> str:
+    """Write the time of day with milliseconds: `07:44:00.123`."""
+    return at[11:23].removesuffix("Z") if at else NOT_KNOWN
+
+
+def moment(at: str | None) -> str:
+    """Write date and time of an RFC 3339 time: `2026-11-23 07:44:00`."""
+    return f"{at[:10]} {at[11:19]}" if at else NOT_KNOWN
+
+
+def seconds_between(since: str, until: str) -> float:
+    return (datetime.fromisoformat(until) - datetime.fromisoformat(since)).total_seconds()
+
+
+def duration(seconds: float | None) -> str:
+    """Write a length of time in its two largest units: `0.4 s`, `42 s`, `3 min 05 s`, `15 min`, `2 h 10 min`, `1 d 3 h`."""
+    if seconds is None:
+        return NOT_KNOWN
+    sign, size = (MINUS if seconds < 0 else ""), abs(seconds)
+    if size < _MINUTE_S:
+        return f"{sign}{size:.1f} s" if size < 10 and round(size, 1) % 1 else f"{sign}{size:.0f} s"  # noqa: PLR2004 - tenths matter below ten
+    whole = round(size)
+    if whole < _HOUR_S:
+        return f"{sign}{whole // _MINUTE_S} min {whole % _MINUTE_S:02d} s".removesuffix(" 00 s")
+    if whole < _DAY_S:
+        return f"{sign}{whole // _HOUR_S} h {whole % _HOUR_S // _MINUTE_S:02d} min".removesuffix(" 00 min")
+    return f"{sign}{whole // _DAY_S} d {whole % _DAY_S // _HOUR_S} h"
+
+
+def delay(seconds: float | None) -> str:
+    """Write how much later a callback came than what it tells of: `+0.180 s`, `+12 s`."""
+    if seconds is None:
+        return NOT_KNOWN
+    sign = MINUS if seconds < 0 else "+"
+    return f"{sign}{abs(seconds):.3f} s" if abs(seconds) < 10 else f"{sign}{duration(abs(seconds))}"  # noqa: PLR2004 - as in `duration`
+
+
+def size(count: int | None) -> str:
+    """Write a number of bytes: `812 B`, `1.4 MB`."""
+    if count is None:
+        return NOT_KNOWN
+    value = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000 or unit == "GB":  # noqa: PLR2004 - the SI step
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1000
+    raise AssertionError
+
+
+def number(count: int | None) -> str:
+    """Write a count with thousands apart; `?` where it is not known."""
+    return "?" if count is None else f"{count:,}".replace(",", " ")

@@ -1,0 +1,56 @@
+"""`callfold retention`: what is older is deleted, what is held stays."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import aclosing
+from dataclasses import asdict, dataclass
+
+import orjson
+
+from console.audit import Action, Audit
+from console.command import cli_user, wanted_sources
+from console.journal import ago, connected
+from shared.archive import Archive
+from shared.broker import Publisher
+from shared.expiry import Expired
+from shared.process import background, broker_address
+from shared.retention import Retention
+from shared.settings import Settings
+from shared.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What is to be deleted."""
+
+    older_than: str
+    source: str | None
+    with_records: bool
+    is_dry_run: bool
+
+
+async def retain(settings: Settings, wanted: Wanted, *, as_json: bool) -> int:
+    """Delete; exit code 1 where something could not be done, and is said why."""
+    sources = wanted_sources(settings, wanted.source)
+    publisher = Publisher(broker_address(settings, "retention"), timeout_s=settings.publish_timeout_seconds)
+    archive, before = Archive(settings.archive_url), ago(wanted.older_than)
+    async with aclosing(Store(settings.redis_url.get_secret_value())) as store, background(publisher.run()):
+        await connected(publisher)
+        retention = Retention(archive, publisher, store, before, wanted.with_records, wanted.is_dry_run)
+        done = await retention.run(sources, lambda day: sys.stderr.write(f"{day}\n"))
+        if not wanted.is_dry_run:
+            told = {"older_than": wanted.older_than, "recordings": done.recordings, "records": done.records}
+            await Audit(publisher).tell(Action.DELETION, cli_user(), source=wanted.source, deleted=told)
+    for problem in done.problems:
+        sys.stderr.write(f"{problem}\n")
+    printed = asdict(done) | {"problems": len(done.problems)}
+    sys.stdout.write((orjson.dumps(printed).decode() if as_json else _text(done, wanted)) + "\n")
+    return 1 if done.problems else 0
+
+
+def _text(done: Expired, wanted: Wanted) -> str:
+    would = "would be " if wanted.is_dry_run else ""
+    records = f" and {done.records} records" if wanted.with_records else ""
+    waiting = f"; {done.waiting} on their way, left to a later run" if done.waiting else ""
+    return f"{done.recordings} recordings, {done.bytes} bytes,{records} {would}deleted; {done.held} kept by a hold{waiting}"

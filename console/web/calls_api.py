@@ -1,0 +1,80 @@
+"""Looking up calls over HTTP: `GET /calls` as JSON or CSV, and everything about one call."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+
+import orjson
+from aiohttp import web
+from pydantic import ValidationError
+
+from console.calls import CallQuery, CallRow
+from console.lookup import Lookup, Page
+from console.web.problems import invalid, problem, read_parameters
+from shared.ids import CallKey, CallRef, SourceName
+
+CSV = "text/csv"
+_COLUMNS = tuple(name for name, field in CallRow.model_fields.items() if not field.exclude)
+# What a spreadsheet would take for a formula; a number with its plus sign is none.
+_FORMULA = ("=", "@", "\t", "\r", "\n")
+
+
+class CallsApi:
+    """Answers what happened to calls."""
+
+    def __init__(self, lookup: Lookup) -> None:
+        self._lookup = lookup
+
+    async def list(self, request: web.Request) -> web.Response:
+        """Answer a page of calls, newest start first."""
+        try:
+            query = read_parameters(request, CallQuery)
+        except ValidationError as error:
+            return invalid(error)
+        page = await self._lookup.find(query)
+        if wants_csv(request):
+            headers = {"Content-Disposition": 'attachment; filename="calls.csv"'} | _link(request, page)
+            return web.Response(text=write_csv(page.rows), content_type=CSV, charset="utf-8", headers=headers)
+        told = {"calls": [row.model_dump(mode="json") for row in page.rows], "next": page.next.encode() if page.next else None}
+        told |= {"problem": page.problem}
+        return web.json_response(body=orjson.dumps(told), headers=_link(request, page))
+
+    async def get(self, request: web.Request) -> web.Response:
+        """Answer everything about one call, or 404."""
+        key = CallKey(SourceName(request.match_info["source"]), CallRef(request.match_info["call"]))
+        detail = await self._lookup.detail(key)
+        if detail is None:
+            return problem(404, f"There is no call {key}: it was never seen, or is no longer kept.")
+        return web.json_response(body=orjson.dumps(detail.told()))
+
+
+def wants_csv(request: web.Request) -> bool:
+    return CSV in request.headers.get("Accept", "")
+
+
+def _link(request: web.Request, page: Page) -> dict[str, str]:
+    """Tell where the next page is (RFC 8288)."""
+    if page.next is None:
+        return {}
+    return {"Link": f'<{request.rel_url.update_query(cursor=page.next.encode())}>; rel="next"'}
+
+
+def write_csv(rows: Sequence[CallRow]) -> str:
+    """Write calls as CSV (RFC 4180), safe to open in a spreadsheet."""
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(_COLUMNS)
+    for row in rows:
+        told = row.model_dump(mode="json")
+        writer.writerow([_cell(told[name]) for name in _COLUMNS])
+    return text.getvalue()
+
+
+def _cell(value: object) -> str:
+    if value is None or isinstance(value, bool):
+        return "" if value is None else str(value).lower()
+    text = str(value)
+    is_signed_text = text[:1] in {"+", "-"} and not text[1:].replace(".", "").isdigit()
+    return f"'{text}" if text.startswith(_FORMULA) or is_signed_text else text

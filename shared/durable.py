@@ -1,0 +1,135 @@
+"""Files on disk: a file is at its name whole, or not at all, whatever dies in between (docs/adr/0005-archive-writes.md).
+
+Every try writes a file of its own in `.incomplete`, so that no two writers, and no thread that outlives its deadline, ever
+have the same one in hand. What a killed process leaves there is swept.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import time
+import uuid
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from shared.errors import CallfoldError
+
+INCOMPLETE = ".incomplete"
+_SUFFIX = ".callfold-tmp"
+_COPY_BYTES = 1 << 20
+# Far longer than a write may last.
+_STALE_S = 86400
+
+Last = Callable[[], Awaitable[None]]
+
+
+class TakenError(CallfoldError):
+    """There is a file of that name already, and it was not to be written over."""
+
+
+class DurableDirectory:
+    """Writes files below a directory that is one file system."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        # Directories whose own entries are known to be on the disk.
+        self._durable: set[Path] = set()
+
+    async def put(self, path: str, content: BinaryIO | bytes, *, last: Last | None = None, is_new: bool = False) -> None:
+        """Write a file: temporary file, fsync, `last`, rename, fsync of the directory.
+
+        `last` is awaited when nothing is left but the rename; what it raises keeps the file from its name. One that is cut off
+        is not renamed later, though its thread goes on.
+
+        Raises:
+            OSError: it could not be written.
+            TakenError: `is_new`, and there is one.
+        """
+        draft = _Draft(self._root / INCOMPLETE / f"{uuid.uuid4().hex}{_SUFFIX}")
+        try:
+            await asyncio.to_thread(draft.write, content)
+            if last is not None:
+                await last()
+            await asyncio.to_thread(self._publish, draft, path, is_new)
+        except BaseException:
+            draft.abandon()
+            raise
+
+    def _publish(self, draft: _Draft, path: str, is_new: bool) -> None:  # noqa: FBT001 - of `to_thread`
+        final = self._root / path
+        if not final.parent.exists():
+            self._durable.discard(final.parent)
+            final.parent.mkdir(parents=True, exist_ok=True)
+        draft.rename(final, is_new=is_new)
+        _fsync_directory(final.parent)
+        if final.parent not in self._durable:
+            for directory in final.parent.relative_to(self._root).parents:  # a new directory is an entry of the one above
+                _fsync_directory(self._root / directory)
+            self._durable.add(final.parent)
+
+    def sweep(self) -> None:
+        """Remove what killed processes left a day ago or earlier. Not for the event loop."""
+        for path in (self._root / INCOMPLETE).glob(f"*{_SUFFIX}"):
+            with suppress(FileNotFoundError):
+                if time.time() - path.stat().st_mtime > _STALE_S:
+                    path.unlink()
+
+
+class _Draft:
+    """A temporary file of one try."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._is_abandoned = threading.Event()
+
+    def write(self, content: BinaryIO | bytes) -> None:
+        self._path.parent.mkdir(exist_ok=True)
+        try:
+            with self._path.open("xb") as file:
+                if isinstance(content, bytes):
+                    file.write(content)
+                else:
+                    self._copy(content, file)
+                file.flush()
+                os.fsync(file.fileno())
+            self._check()
+        except BaseException:  # a file that its reader closed meanwhile is a ValueError
+            self._remove()
+            raise
+
+    def _copy(self, content: BinaryIO, file: BinaryIO) -> None:
+        content.seek(0)
+        while piece := content.read(_COPY_BYTES):
+            self._check()
+            file.write(piece)
+
+    def rename(self, final: Path, *, is_new: bool) -> None:
+        self._check()
+        if is_new and final.exists():
+            raise TakenError(f"{final.name} is there already")
+        self._path.rename(final)
+
+    def abandon(self) -> None:
+        """Give the try up. The thread that may still write sees it, and the file is removed without waiting for that."""
+        self._is_abandoned.set()
+        asyncio.get_running_loop().run_in_executor(None, self._remove)
+
+    def _check(self) -> None:
+        if self._is_abandoned.is_set():
+            raise TimeoutError("given up meanwhile")
+
+    def _remove(self) -> None:
+        with suppress(OSError):
+            self._path.unlink(missing_ok=True)
+
+
+def _fsync_directory(directory: Path) -> None:
+    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

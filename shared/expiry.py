@@ -1,0 +1,194 @@
+"""The end of one leg's recording: deleted, told as `recording.expired`, noted in its sidecar; or kept, and why.
+
+Nobody else works on it meanwhile (`lock.py`), and it is safe to be cut off anywhere: the sidecar says `expiring` before
+anything is deleted, and `expired` once the event is confirmed. A repeat repeats the event's id and body.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from shared import metrics
+from shared.archive import Archive, ArchiveUnavailableError
+from shared.broker import Message, Publisher
+from shared.clock import utc_now
+from shared.holds import is_held
+from shared.ids import CallKey, CallRef, SourceName
+from shared.lock import BusyError, Lock, locked
+from shared.log import get_logger
+from shared.process import leaves
+from shared.records import CLOUDEVENT, RECORDING_TOLD, RecordingState, recording_event
+from shared.sidecar import Sidecar, Told, fingerprint_of, path_of
+from shared.store import Store
+from shared.topology import CALLS
+
+log = get_logger(__name__)
+
+_DIGITS = 8
+
+
+@dataclass(slots=True)
+class Expired:
+    """What a run did, or would do.
+
+    Attributes:
+        waiting: calls whose recording is on its way, or in work: left to a later run.
+        problems: what could not be done, in sentences.
+    """
+
+    recordings: int = 0
+    records: int = 0
+    bytes: int = 0
+    held: int = 0
+    waiting: int = 0
+    problems: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Expiry:
+    """Deletes recordings of calls that started before a time (RFC 3339); `done` counts.
+
+    Attributes:
+        with_records: delete the sidecars as well; otherwise they stay, and say `expired`.
+    """
+
+    archive: Archive
+    publisher: Publisher
+    store: Store
+    before: str
+    with_records: bool
+    is_dry_run: bool
+    done: Expired
+
+    async def of(self, path: str) -> None:
+        """Bring the recording of a sidecar to its end, if it is old enough.
+
+        Raises:
+            ArchiveUnavailableError: something could not be read, written or deleted; the next run goes on with it.
+        """
+        sidecar = await self._read(path)
+        if sidecar is None:
+            return
+        try:
+            async with locked(self.store, path_of(sidecar.job, "json")) as lock:
+                # As it is now that nobody else writes it.
+                sidecar = await self._read(path)
+                if sidecar is not None:
+                    await self._expire(sidecar, lock)
+        except* BusyError:
+            self.done.waiting += 1
+
+    async def _read(self, path: str) -> Sidecar | None:
+        try:
+            sidecar = await self.archive.sidecar(path)
+        except ValueError as error:
+            self.done.problems.append(f"{path}: {error}")
+            return None
+        return sidecar if sidecar is not None and sidecar.started_at < self.before else None
+
+    async def _expire(self, sidecar: Sidecar, lock: Lock) -> None:
+        if await self._is_held(sidecar):
+            self.done.held += 1
+            await self._spare(sidecar)
+            return
+        if sidecar.state in {RecordingState.WAITING, RecordingState.STORING}:
+            self.done.waiting += 1
+            return
+        is_begun = sidecar.state is RecordingState.EXPIRING and sidecar.recording.get("uri")
+        told = [*([sidecar.recording] if is_begun else []), *sidecar.contents]
+        sizes = {sidecar.file(words): await self.archive.size(sidecar.file(words)) for words in told}
+        there = [words for words in told if sizes[sidecar.file(words)] is not None]
+        if there or sidecar.state is RecordingState.EXPIRING:
+            self.done.recordings += bool(there)
+            self.done.bytes += sum(size or 0 for size in sizes.values())
+            missing = [words for words in told if words not in there and sidecar.state is not RecordingState.EXPIRING]
+            expired = sidecar if self.is_dry_run else await self._delete(sidecar, told, missing, lock)
+            if expired is None:
+                return
+            sidecar = expired
+        elif told:
+            self.done.problems.append(f"{sidecar.path}: its recording is missing, see `callfold recordings verify`")
+            return
+        if self.with_records:
+            await self._delete_record(sidecar, lock)
+
+    async def _delete(self, sidecar: Sidecar, told: list[Told], missing: list[Told], lock: Lock) -> Sidecar | None:
+        """Delete the files of recordings, and tell it; None where a hold was placed meanwhile."""
+        begun = sidecar
+        if sidecar.state is not RecordingState.EXPIRING:
+            note: dict[str, object] = {"state": RecordingState.EXPIRING, "was": sidecar.state, "expired_at": utc_now()}
+            if missing:
+                note["missing"] = [sidecar.file(words).rpartition("/")[2] for words in missing]
+            begun = replace(sidecar, recording={**sidecar.recording, **note})
+            await self._put(begun)
+            # A hold placed from now on finds this sidecar expiring, and says so; one placed before is found here.
+            if await self._is_held(sidecar):
+                self.done.held += 1
+                await self._put(sidecar)
+                return None
+        files = [sidecar.file(words) for words in told]
+        for path in files:
+            await lock.confirm()
+            await self.archive.delete(path)
+        at = str(begun.recording["expired_at"])
+        for words in told:
+            is_first = words["uri"] == begun.recording.get("uri")
+            await self._tell(begun, words, at, "" if is_first else f"/{fingerprint_of(words)[:_DIGITS]}")
+        expired = replace(begun, recording={**begun.recording, "state": RecordingState.EXPIRED})
+        await self._put(expired)
+        log.info("expired", call=f"{sidecar.source}/{sidecar.call}", leg=sidecar.leg, files=files)
+        return expired
+
+    async def _delete_record(self, sidecar: Sidecar, lock: Lock) -> None:
+        """Delete a sidecar, the call record in it included, unless its recording could not be found."""
+        if sidecar.recording.get("missing"):
+            self.done.problems.append(f"{sidecar.path}: kept, since {sidecar.recording['missing']} could not be found")
+            return
+        self.done.records += 1
+        if self.is_dry_run:
+            return
+        if "record_expired_at" not in sidecar.recording:
+            sidecar = replace(sidecar, recording={**sidecar.recording, "record_expired_at": utc_now()})
+            await self._put(sidecar)
+        if await self._is_held(sidecar):
+            self.done.held += 1
+            return
+        # The last trace: told before it goes, since nothing would be left to tell it by.
+        await self._tell(sidecar, sidecar.recording, str(sidecar.recording["record_expired_at"]), "/record")
+        await lock.confirm()
+        await self.archive.delete(sidecar.path)
+        log.info("record_expired", call=f"{sidecar.source}/{sidecar.call}", leg=sidecar.leg, file=sidecar.path)
+
+    async def _spare(self, sidecar: Sidecar) -> None:
+        """Let a recording be that was about to be deleted when a hold came, if all of it is still there."""
+        if sidecar.state is not RecordingState.EXPIRING or self.is_dry_run or "was" not in sidecar.recording:
+            return
+        added = {"was", "expired_at", "missing"}
+        before = {name: value for name, value in sidecar.recording.items() if name not in added}
+        spared = replace(sidecar, recording=before | {"state": sidecar.recording["was"]})
+        if all([await self.archive.has(spared, words) for words in spared.contents]):
+            await self._put(spared)
+
+    async def _tell(self, sidecar: Sidecar, words: Told, at: str, suffix: str) -> None:
+        data: Mapping[str, object] = {name: words.get(name) for name in RECORDING_TOLD} | {"reason": "retention"}
+        routing_key, event_id, body = recording_event(sidecar.job, RecordingState.EXPIRED, at, data, suffix=suffix)
+        await self.publisher.publish_patiently([Message(CALLS, routing_key, body, event_id, CLOUDEVENT)])
+        metrics.RECORDINGS.labels(sidecar.source, RecordingState.EXPIRED).inc()
+
+    async def _is_held(self, sidecar: Sidecar) -> bool:
+        return await is_held(self.archive, CallKey(SourceName(sidecar.source), CallRef(sidecar.call)))
+
+    async def _put(self, sidecar: Sidecar) -> None:
+        await self.archive.put(sidecar.path, sidecar.encode())
+
+
+async def attempted(expiry: Expiry, path: str) -> bool:
+    """Bring the recording of a sidecar to its end; what cannot be done is noted, and does not keep others from theirs."""
+    problems = []
+    try:
+        await expiry.of(path)
+    except* ArchiveUnavailableError as group:
+        problems = [f"{path}: {error}" for error in leaves(group)]
+    expiry.done.problems += problems
+    return not problems

@@ -1,0 +1,54 @@
+"""What was published of a call, read back from its event: what a rebuild takes for the truth about revisions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import orjson
+
+from shared.call import Call
+from shared.callback import LegEvent
+from shared.facts import AT, LEG, URL
+from shared.leg import Leg
+from shared.records import recorded
+
+Record = Mapping[str, Any]
+"""The `data` of a call event."""
+
+# What in a record's leg tells that an event was known when it was published; start is told by nothing.
+_TOLD_BY = {LegEvent.PICKUP: "picked_up_at", LegEvent.MISSED: "missed_at", LegEvent.HANGUP: "hung_up_at"}
+
+
+def published_summary(record: Record, filed_at: str, facts: Mapping[str, str], call: Call) -> str | None:
+    """Sum up a published record as `records.summary` did then; None where the facts do not bear it out.
+
+    By now the facts may tell more than the record, but not less: a leg, or an event of it, that only the record knows says that
+    these facts begin in the middle of the call. What a record does not tell of a leg is taken from the `call` they make.
+    """
+    legs: dict[str, list[str]] = {}
+    for told in (record["agent"], record["dialed"], *record["other_legs"]):
+        if told is None:
+            continue
+        leg = next((leg for leg in call.legs if leg.call_id == told["call_id"] and _is_known(leg, told, facts)), None)
+        if leg is None:
+            return None
+        had_url = any(told[at] and _place(leg) + URL + event in facts for event, at in _TOLD_BY.items())
+        then = replace(leg, guid=told["guid"], recorded=told["recorded"], recording_url=leg.recording_url if had_url else None)
+        legs[f"{leg.call_type}/{leg.call_id}"] = [told["state"], recorded(then)]
+    summed_up = {name: record[name] for name in ("outcome", "complete", "talk_seconds")}
+    return orjson.dumps(summed_up | {"legs": legs, "filed_at": filed_at}, option=orjson.OPT_SORT_KEYS).decode()
+
+
+def _is_known(leg: Leg, told: Record, facts: Mapping[str, str]) -> bool:
+    """Tell whether the facts of a leg have every event that its record was made of."""
+    place = _place(leg)
+    return all(
+        not told[at] or place + event in facts or (event is LegEvent.PICKUP and place + AT + "pickup" in facts)
+        for event, at in _TOLD_BY.items()
+    )
+
+
+def _place(leg: Leg) -> str:
+    return f"{LEG}{leg.call_type}:{leg.call_id}:"

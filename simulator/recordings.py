@@ -1,0 +1,164 @@
+"""Recordings as FocalScope serves them, and everything that goes wrong with such a download, on request."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import hashlib
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import StrEnum
+
+from aiohttp import web
+
+from simulator.audio import recording
+from simulator.scenario import SECTOK
+
+LOGIN_PAGE = "<!DOCTYPE html><html><head><title>FocalScope</title></head><body><form>Log in</form></body></html>"
+
+_PIECE_BYTES = 4096
+_DRIP_S = 0.02
+_ENDLESS_PIECE = bytes(64 * 1024)
+
+
+class Fault(StrEnum):
+    """What goes wrong with a recording. Those that end by themselves do so after `times` requests."""
+
+    NONE = "none"
+    NOT_READY = "not_ready"
+    UNAVAILABLE = "unavailable"
+    TRUNCATED = "truncated"
+    DRIP = "drip"
+    RESET = "reset"
+    WRONG_CONTENT_RANGE = "wrong_content_range"
+    CHANGED = "changed"
+    IGNORES_RANGE = "ignores_range"
+    GZIP = "gzip"
+    LOGIN_PAGE = "login_page"
+    ENDLESS = "endless"
+    REDIRECT = "redirect"
+    EMPTY = "empty"
+    GROWING = "growing"
+
+
+@dataclass(slots=True)
+class _Served:
+    """A recording: what it is, what it was before (a PBX can write it anew), and what goes wrong with it."""
+
+    content: bytes
+    earlier: bytes
+    ready_at: float
+    fault: Fault
+    times: int
+    asked: int = 0
+
+    @property
+    def is_faulty(self) -> bool:
+        return self.asked <= self.times
+
+
+class Recordings:
+    """The download page. `elsewhere` is where its redirects lead."""
+
+    def __init__(self, elsewhere: str = "http://169.254.169.254/latest/meta-data/") -> None:
+        self._elsewhere = elsewhere
+        self._served: dict[str, _Served] = {}
+        self.counters: Counter[str] = Counter()
+
+    def add(self, call_id: str, seconds: float, *, ready_in_s: float = 0.0, fault: Fault = Fault.NONE, times: int = 1) -> None:
+        """Have a recording for a call, from some moment on; the fault shows for so many requests."""
+        content = recording(call_id, seconds)
+        earlier = recording(str(int(call_id) + 1), seconds) if fault is Fault.CHANGED else b""
+        self._served[call_id] = _Served(content, earlier, time.monotonic() + ready_in_s, fault, times)
+
+    def fingerprint(self, call_id: str) -> tuple[int, str]:
+        """Tell a recording's size in bytes and SHA-256."""
+        content = self._served[call_id].content
+        return len(content), hashlib.sha256(content).hexdigest()
+
+    async def serve(self, request: web.Request) -> web.StreamResponse:
+        """Answer one request for a recording."""
+        if request.query.get("sectok") != SECTOK:
+            return web.Response(text=LOGIN_PAGE, content_type="text/html")
+        served = self._served.get(request.query.get("nId", ""))
+        if served is None or time.monotonic() < served.ready_at:
+            self.counters["recording_not_ready"] += 1
+            return web.Response(status=404, text="no such recording")
+        served.asked += 1
+        self.counters[served.fault] += 1
+        simple = _simple(served, self._elsewhere)
+        return simple or await _stream(request, served)
+
+
+def _simple(served: _Served, elsewhere: str) -> web.Response | None:
+    """Answer what has no body to speak of, or a wrong one at once."""
+    if not served.is_faulty:
+        return None
+    answers: dict[Fault, Callable[[], web.Response]] = {
+        Fault.NOT_READY: lambda: web.Response(status=404, text="no such recording"),
+        Fault.UNAVAILABLE: lambda: web.Response(status=503),
+        Fault.LOGIN_PAGE: lambda: web.Response(text=LOGIN_PAGE, content_type="audio/wav"),
+        Fault.REDIRECT: lambda: web.Response(status=302, headers={"Location": elsewhere}),
+        Fault.EMPTY: lambda: web.Response(content_type="audio/wav"),
+        Fault.TRUNCATED: lambda: web.Response(body=_beginning(served), content_type="audio/wav"),
+        Fault.GROWING: lambda: web.Response(body=_beginning(served), content_type="audio/wav"),
+        Fault.GZIP: lambda: web.Response(
+            body=gzip.compress(served.content), content_type="audio/wav", headers={"Content-Encoding": "gzip"}
+        ),
+    }
+    answer = answers.get(served.fault)
+    return answer() if answer else None
+
+
+def _beginning(served: _Served) -> bytes:
+    """Cut a recording that is still being written: each time there is more of it, unless it is cut for good."""
+    parts = served.times + 1 if served.fault is Fault.GROWING else 2
+    return served.content[: len(served.content) * min(served.asked, parts - 1) // parts]
+
+
+async def _stream(request: web.Request, served: _Served) -> web.StreamResponse:
+    """Send the recording, or what is missing of it, piece by piece - as far as the fault lets it come."""
+    is_old = served.fault is Fault.CHANGED and served.is_faulty
+    content = served.earlier if is_old else served.content
+    tag = f'"{hashlib.sha256(content).hexdigest()[:16]}"'
+    start = 0 if served.fault is Fault.IGNORES_RANGE else _range_start(request, tag, len(content))
+    headers: Mapping[str, str] = {"ETag": tag, "Content-Type": "audio/wav"}
+    response = web.StreamResponse(status=206 if start else 200, headers=headers)
+    if start:
+        shift = 7 if served.fault is Fault.WRONG_CONTENT_RANGE else 0
+        response.headers["Content-Range"] = f"bytes {start - shift}-{len(content) - 1 - shift}/{len(content)}"
+    if served.fault is Fault.ENDLESS:
+        return await _endless(request, response, content)
+    response.content_length = len(content) - start
+    await response.prepare(request)
+    breaks = {Fault.RESET, Fault.CHANGED, Fault.WRONG_CONTENT_RANGE, Fault.IGNORES_RANGE}
+    stop_at = (start + len(content)) // 2 if served.is_faulty and served.fault in breaks else len(content)
+    for first in range(start, stop_at, _PIECE_BYTES):
+        await response.write(content[first : min(first + _PIECE_BYTES, stop_at)])
+        if served.fault is Fault.DRIP and served.is_faulty:
+            await asyncio.sleep(_DRIP_S)
+    if stop_at < len(content) and request.transport is not None:
+        # What was written leaves first; then the connection ends without the rest.
+        request.transport.close()
+    return response
+
+
+def _range_start(request: web.Request, tag: str, size: int) -> int:
+    """Read where to go on from (RFC 9110, 14.2 and 13.1.5); 0 where the whole is to be sent."""
+    asked = request.headers.get("Range", "")
+    if not asked.startswith("bytes=") or request.headers.get("If-Range", tag) != tag:
+        return 0
+    start = int(asked.removeprefix("bytes=").partition("-")[0] or 0)
+    return start if start < size else 0
+
+
+async def _endless(request: web.Request, response: web.StreamResponse, content: bytes) -> web.StreamResponse:
+    await response.prepare(request)
+    await response.write(content)
+    with suppress(ConnectionError):  # the one who downloads has had enough
+        while True:
+            await response.write(_ENDLESS_PIECE)
+    return response

@@ -1,0 +1,54 @@
+"""Ingress opens its port before it has seen the broker: what it answers 200 until then is in the spool."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from contextlib import closing
+
+import aiohttp
+import orjson
+
+from console.fleet import free_port
+from tests.support import Servers, call_back, eventually
+
+NAME = "recordings.retry.0.3s"
+
+
+def _line(number: int) -> str:
+    return f"CallType=API&Event=pickup&CallID={number}&RequestID={number}"
+
+
+async def test_callbacks_answered_before_ingress_ends_for_a_queue_with_other_arguments_are_in_the_spool(servers: Servers) -> None:
+    port, away = free_port(), "amqp://127.0.0.1:1/"
+    settings = {
+        # So many servers that are away: time for callbacks before the one that has the queue is asked.
+        "CALLFOLD_AMQP_URL": ",".join([away] * 4 + [servers.stack.amqp_url]),
+        "CALLFOLD_RECORDING_RETRY_SECONDS": "0.3",
+        "CALLFOLD_INGRESS_PORT": str(port),
+    }
+    answered: list[int] = []
+    async with servers.queue("recordings") as queue, servers.fleet(**settings) as fleet:
+        other = await queue.channel.declare_queue(NAME, durable=True, arguments={"x-queue-type": "quorum", "x-message-ttl": 999})
+        role = fleet.add("ingress", "ingress", {})
+        starting = asyncio.ensure_future(asyncio.gather(fleet.start(role), return_exceptions=True))
+        try:
+
+            async def ended() -> bool:
+                number = len(answered)
+                try:
+                    answered.extend([number] if await call_back(port, [_line(number)]) == [200] else [])
+                except (aiohttp.ClientError, OSError):
+                    return starting.done()
+                return False
+
+            await eventually(ended, timeout_s=60)
+        finally:
+            await other.delete(if_unused=False, if_empty=False)
+        assert role.process is not None
+        assert await asyncio.wait_for(role.process.wait(), 20) == 2
+    with closing(sqlite3.connect(servers.directory / "spool" / "spool.sqlite")) as spool:
+        bodies = [orjson.loads(body) for (body,) in spool.execute("select body from messages order by id")]
+    kept = [event["query"] for body in bodies for event in body]
+    assert answered
+    assert set(map(_line, answered)) <= set(kept)

@@ -1,0 +1,182 @@
+"""The archive on disk: whole files only, whoever is killed, cut off or in a hurry beside another."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from console.fleet import RoleDiedError
+from shared import archive as archive_module
+from shared import durable
+from shared.archive import Archive, ArchiveUnavailableError
+from shared.durable import TakenError
+from shared.errors import ConfigError
+from tests.support import Servers, eventually
+
+NAME = "acme/monitor/2026-UTC/11/23/a.wav"
+MANY = b"A" * 3_000_000
+
+
+class Slow(io.BytesIO):
+    """A file that takes its time."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        time.sleep(0.1)
+        return super().read(size)
+
+
+def _left(root: Path) -> list[str]:
+    return [path.name for path in (root / durable.INCOMPLETE).iterdir()]
+
+
+async def test_a_file_is_on_the_disk_before_it_has_its_name_and_its_name_before_it_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[tuple[str, str]] = []
+    fsync, rename = os.fsync, Path.rename
+
+    def noted_fsync(handle: int) -> None:
+        path = Path(f"/proc/self/fd/{handle}").readlink()
+        done.append(("fsync", "temporary" if path.parent.name == durable.INCOMPLETE else str(path.relative_to(tmp_path))))
+        if path.is_file():
+            assert path.read_bytes() == MANY, "all of it"
+        fsync(handle)
+
+    def noted_rename(path: Path, target: Path) -> Path:
+        assert not target.exists()
+        done.append(("rename", str(target.relative_to(tmp_path))))
+        return rename(path, target)
+
+    monkeypatch.setattr(os, "fsync", noted_fsync)
+    monkeypatch.setattr(Path, "rename", noted_rename)
+
+    async def last() -> None:
+        done.append(("last", ""))
+
+    archive = Archive(tmp_path.as_uri())
+    assert await archive.put(NAME, io.BytesIO(MANY), last=last) == (tmp_path / NAME).as_uri()
+    parents = ["acme/monitor/2026-UTC/11/23", "acme/monitor/2026-UTC/11", "acme/monitor/2026-UTC", "acme/monitor", "acme", "."]
+    assert done == [("fsync", "temporary"), ("last", ""), ("rename", NAME), *(("fsync", parent) for parent in parents)]
+    assert _left(tmp_path) == []
+
+
+async def test_a_write_that_was_given_up_gives_no_name_later_though_its_thread_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fsync, is_slow = os.fsync, True
+
+    def slow_once(handle: int) -> None:
+        nonlocal is_slow
+        if is_slow:
+            is_slow = False
+            time.sleep(0.6)
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", slow_once)
+    monkeypatch.setattr(archive_module, "_WRITE_TIMEOUT_S", 0.3)
+    archive = Archive(tmp_path.as_uri())
+    with pytest.raises(ArchiveUnavailableError):
+        await archive.put(NAME, io.BytesIO(MANY))
+    monkeypatch.setattr(archive_module, "_WRITE_TIMEOUT_S", 30)
+    second = asyncio.create_task(archive.put(NAME, Slow(b"B" * 5_000_000)))
+    while not second.done():
+        assert not (tmp_path / NAME).exists() or (tmp_path / NAME).read_bytes() == b"B" * 5_000_000
+        await asyncio.sleep(0.02)
+    await second
+    await asyncio.sleep(0.5)
+    assert (tmp_path / NAME).read_bytes() == b"B" * 5_000_000
+    assert _left(tmp_path) == []
+
+
+async def test_a_write_that_was_cut_off_and_whose_file_was_closed_leaves_nothing(tmp_path: Path) -> None:
+    file = Slow(b"A" * 50_000_000)
+    writing = asyncio.create_task(Archive(tmp_path.as_uri()).put(NAME, file))
+
+    async def begun() -> bool:
+        return (tmp_path / durable.INCOMPLETE).exists() and _left(tmp_path) != []
+
+    await eventually(begun)
+    writing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await writing
+    file.close()
+
+    async def gone() -> bool:
+        return _left(tmp_path) == []
+
+    await eventually(gone, timeout_s=2)
+    assert not (tmp_path / NAME).exists()
+
+
+async def test_of_two_writers_of_one_name_each_writes_all_of_its_file_or_nothing(tmp_path: Path) -> None:
+    archive = Archive(tmp_path.as_uri())
+    for _ in range(100):
+        bodies = [orjson.dumps({"a": "x" * 4000}), orjson.dumps({"b": "y" * 300})]
+        await asyncio.gather(*(archive.put("s.json", body) for body in bodies))
+        assert (tmp_path / "s.json").read_bytes() in bodies
+    assert _left(tmp_path) == []
+
+
+async def test_what_is_to_be_new_writes_over_nothing_and_what_goes_wrong_last_prevents_it(tmp_path: Path) -> None:
+    archive = Archive(tmp_path.as_uri())
+
+    async def meanwhile() -> None:
+        await archive.put(NAME, b"another's")
+
+    with pytest.raises(TakenError):
+        await archive.put(NAME, io.BytesIO(MANY), last=meanwhile, is_new=True)
+
+    async def lost() -> None:
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        await archive.put(NAME, io.BytesIO(MANY), last=lost)
+    assert (tmp_path / NAME).read_bytes() == b"another's"
+
+    async def gone() -> bool:
+        return _left(tmp_path) == []
+
+    await eventually(gone, timeout_s=2)
+
+
+async def test_a_full_disk_leaves_neither_the_file_nor_a_part_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    archive = Archive(tmp_path.as_uri())
+    open_ = Path.open
+
+    def fill(path: Path, mode: str) -> Any:  # noqa: ANN401
+        path.symlink_to("/dev/full")
+        return open_(path, mode.replace("x", "w"))
+
+    monkeypatch.setattr(Path, "open", fill)
+    with pytest.raises(ArchiveUnavailableError, match="No space left on device"):
+        await archive.put(NAME, MANY)
+    assert _left(tmp_path) == []
+    assert not (tmp_path / NAME).exists()
+
+
+async def test_what_a_killed_process_left_is_swept_when_the_next_one_starts(tmp_path: Path) -> None:
+    old, young = (tmp_path / durable.INCOMPLETE / f"{name}.callfold-tmp" for name in ("old", "young"))
+    old.parent.mkdir()
+    for path in (old, young):
+        path.write_bytes(b"part")
+    os.utime(old, (time.time() - 2 * 86400,) * 2)
+    await Archive(tmp_path.as_uri()).check()
+    assert _left(tmp_path) == [young.name]
+
+
+async def test_a_worker_whose_archive_cannot_be_written_does_not_start(servers: Servers) -> None:
+    root = servers.directory / "archive"
+    root.mkdir()
+    (root / durable.INCOMPLETE).write_text("in the way")
+    with pytest.raises(ConfigError, match="cannot be written"):
+        await Archive(root.as_uri()).check()
+    async with servers.fleet() as fleet:
+        with pytest.raises(RoleDiedError, match="cannot be written"):
+            await fleet.start(fleet.add("worker", "worker", {}))

@@ -1,0 +1,32 @@
+"""How a try travels: its wait, what is known of it, and when it is ended."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.recordings.support import job
+from worker.attempt import Attempt
+from worker.reasons import FetchError, Reason
+
+ATTEMPT = Attempt(job(), job().encode(), number=2, first_seen="2026-11-23T07:44:00.000000Z", round=3, seen_bytes=7, is_again=True)
+
+
+def test_jobs_that_failed_together_do_not_come_back_together() -> None:
+    waits_ms = [ATTEMPT.retry(600, tried=True).expires_ms or 0 for _ in range(200)]
+    assert all(480_000 <= wait_ms <= 600_000 for wait_ms in waits_ms), "at most a fifth less, never more"
+    assert max(waits_ms) - min(waits_ms) > 60_000, "spread over most of that"
+    assert {ATTEMPT.retry(600, tried=True).routing_key} == {"recordings.retry.600s"}
+
+
+def test_a_try_is_read_back_as_it_was_sent() -> None:
+    copy = Attempt(**{name: getattr(ATTEMPT, name) for name in ATTEMPT.__slots__} | {"handed_over": "x"})
+    assert Attempt.of(ATTEMPT.body, copy.retry(5, tried=False).headers) == copy
+    tried = Attempt.of(ATTEMPT.body, copy.retry(5, tried=True, seen_bytes=9).headers)
+    assert (tried.number, tried.seen_bytes, tried.handed_over) == (3, 9, None)
+
+
+def test_a_job_given_out_too_often_is_ended_by_us() -> None:
+    Attempt.of(ATTEMPT.body, {"x-delivery-count": 9}).check_redelivered()
+    with pytest.raises(FetchError) as ended:
+        Attempt.of(ATTEMPT.body, {"x-delivery-count": 10}).check_redelivered()
+    assert ended.value.reason is Reason.INTERNAL_ERROR

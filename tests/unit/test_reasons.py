@@ -1,0 +1,33 @@
+"""Why a recording was not had: each reason has a rule, the schedule keeps to it, and the documentation says the same."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from worker.reasons import BY_STATUS, RULES, Reason, Result, next_wait_s
+
+SCHEDULE = (5, 30, 120, 600, 3600, 21600)
+TEXT = (Path(__file__).resolve().parents[2] / "docs" / "recordings.md").read_text("utf-8")
+
+
+@pytest.mark.parametrize("reason", Reason)
+def test_a_reason_is_tried_as_often_as_the_documentation_says(reason: Reason) -> None:
+    tries = 1
+    while next_wait_s(reason, tries, SCHEDULE) == (SCHEDULE[tries - 1] if tries <= len(SCHEDULE) else 0):
+        tries += 1
+    assert next_wait_s(reason, tries, SCHEDULE) is None
+    (row,) = re.findall(rf"^\|[^|\n]*\| `{reason}` \| (\w+) \| (\w+) \|$", TEXT, re.MULTILINE)
+    assert row == ("all" if tries == len(SCHEDULE) + 1 else str(tries), RULES[reason].result)
+
+
+def test_only_what_the_pbx_says_it_does_not_have_is_absent() -> None:
+    assert {reason for reason, rule in RULES.items() if rule.result is Result.ABSENT} == {Reason.NOT_FOUND, Reason.EMPTY}
+    assert {status for status, reason in BY_STATUS.items() if RULES[reason].result is Result.ABSENT} == {204, 404, 410}
+
+
+def test_a_shorter_schedule_than_a_rule_allows_is_used_up() -> None:
+    assert next_wait_s(Reason.NOT_ALLOWED, 1, (0.2,)) == 0.2
+    assert next_wait_s(Reason.NOT_ALLOWED, 2, (0.2,)) is None

@@ -1,0 +1,76 @@
+"""What the documentation says of settings, source keys, statuses and commands is what there is."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import tomllib
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+from console.calls import CallQuery
+from console.cli import app
+from shared.call import Outcome
+from shared.settings import variables
+from shared.sources import AGENT_PATTERN, DIAL_FIELDS, NUMBER_PATTERN, Source, load_sources
+
+_ROOT = Path(__file__).resolve().parents[2]
+_SETTINGS = (_ROOT / "docs" / "settings.md").read_text("utf-8")
+_CONSOLE = (_ROOT / "docs" / "console.md").read_text("utf-8")
+
+
+def _rows(text: str) -> list[list[str]]:
+    lines = [line for line in text.splitlines() if line.startswith("| `")]
+    return [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
+
+
+def test_every_setting_is_documented_with_its_default_and_its_words() -> None:
+    written = {row[0].strip("`"): row[1:] for row in _rows(_SETTINGS) if row[0].startswith("`CALLFOLD_")}
+    expected = {name: [f"`{default}`" if default else "none", description] for name, default, description in variables()}
+    assert written == expected
+
+
+def test_every_key_of_a_source_is_documented() -> None:
+    section = _SETTINGS.partition("## The sources file")[2]
+    written = {row[0].strip("`"): row[1] for row in _rows(section)}
+    assert set(written) == set(Source.model_fields) - {"name"}
+    assert all(f"`{{{field}}}`" in written["dial_url"] for field in DIAL_FIELDS)
+    assert f"`{AGENT_PATTERN}`" in written["agent_pattern"]
+    assert f"`{NUMBER_PATTERN}`" in written["number_pattern"]
+
+
+def test_the_example_of_a_sources_file_works_with_all_that_it_offers(tmp_path: Path) -> None:
+    text = (_ROOT / "deploy" / "sources.example.toml").read_text("utf-8")
+    everything = re.sub(r"^# ([a-z_]+ = )", r"\1", text, flags=re.MULTILINE)
+    for written in (text, everything):
+        path = tmp_path / "sources.toml"
+        path.write_text(written, "utf-8")
+        assert load_sources(path)
+    offered = set(tomllib.loads(everything)["sources"]["acme"])
+    assert {"dial_url", "allow_numbers", "deny_numbers", "agent_pattern", "number_pattern"} <= offered
+
+
+def test_every_filter_and_outcome_is_documented() -> None:
+    table = _CONSOLE.partition("## Find calls")[2].partition("## Recordings")[0]
+    named = {name for row in _rows(table) for name in re.findall(r"`(\w+)`", row[0])}
+    assert named == set(CallQuery.model_fields)
+    (outcomes,) = [row[1] for row in _rows(table) if row[0] == "`outcome`"]
+    assert set(re.findall(r"`(\w+)`", outcomes)) == set(Outcome)
+
+
+_COMMANDS = [line.strip() for line in _CONSOLE.splitlines() if line.startswith("    callfold ")]
+
+
+@pytest.mark.parametrize("line", _COMMANDS)
+def test_every_command_in_the_examples_is_understood(line: str) -> None:
+    words = shlex.split(line)[1:]
+    command = get_command(app)
+    if words[0].startswith("--"):
+        assert words[0] in {option for parameter in command.params for option in parameter.opts}
+        return
+    context = command.make_context("callfold", words, resilient_parsing=True)
+    name, found, rest = command.resolve_command(context, words)  # type: ignore[attr-defined]
+    assert name
+    found.make_context(name, rest)

@@ -1,0 +1,71 @@
+"""Pages out of several places, made up by chance: every call once, in order, whatever the size of a page."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from console import lookup
+from console.calls import CallQuery, CallRow, Position
+from console.lookup import find_calls
+from tests.page import fakes
+
+_AT = [f"2026-11-23T07:44:0{second}.000000Z" for second in range(4)]
+
+
+def _row(number: int, at: int, *, outcome: str) -> CallRow:
+    told = {"call": str(number), "request_id": number, "started_at": _AT[at], "outcome": outcome}
+    return fakes.row().model_copy(update=told)
+
+
+class _Place:
+    """Some calls, as Redis or the history list them."""
+
+    def __init__(self, rows: Sequence[CallRow]) -> None:
+        self._rows = sorted(rows, key=lambda row: row.position, reverse=True)
+
+    async def newest(self, query: CallQuery, before: Position | None) -> AsyncIterator[tuple[Position, CallRow | None]]:
+        for row in self._rows:
+            if before is None or row.position < before:
+                yield row.position, row if query.matches(row) else None
+
+
+async def _all_pages(places: Sequence[_Place], limit: int, most: int) -> list[str]:
+    names: list[str] = []
+    cursor, pages = None, 0
+    while True:
+        page = await find_calls(CallQuery(limit=limit, cursor=cursor, outcome="answered"), places)
+        assert len(page.rows) <= limit
+        names += [row.call for row in page.rows]
+        pages += 1
+        assert pages < most
+        if page.next is None:
+            return names
+        cursor = page.next.encode()
+
+
+_CALLS = st.dictionaries(st.integers(1, 40), st.tuples(st.integers(0, 3), st.sampled_from(["redis", "history", "both"])))
+
+
+@settings(deadline=None)
+@given(_CALLS, st.integers(1, 9), st.integers(2, 30), st.sets(st.integers(1, 40)))
+async def test_every_call_that_matches_is_on_one_page(
+    calls: dict[int, tuple[int, str]], limit: int, looked_at: int, missed_since: set[int]
+) -> None:
+    """What is in both places counts as the first has it: a call amended since does not match because the history is behind."""
+    redis = [
+        _row(number, at, outcome="dialed_missed" if number in missed_since else "answered")
+        for number, (at, where) in calls.items()
+        if where != "history"
+    ]
+    history = [_row(number, at, outcome="answered") for number, (at, where) in calls.items() if where != "redis"]
+    expected = [number for number, (_, where) in calls.items() if where == "history" or number not in missed_since]
+    expected.sort(key=lambda number: (calls[number][0], f"acme/{number}"), reverse=True)
+    kept, lookup._LOOKED_AT = lookup._LOOKED_AT, looked_at
+    try:
+        names = await _all_pages([_Place(redis), _Place(history)], limit, 200)
+    finally:
+        lookup._LOOKED_AT = kept
+    assert names == [str(number) for number in expected]

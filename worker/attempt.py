@@ -1,0 +1,113 @@
+"""One try of a recording job, and how it travels: the job in the body, what is known of earlier tries in the headers."""
+
+from __future__ import annotations
+
+import random
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from shared.broker import HeaderValue, Message
+from shared.clock import utc_now
+from shared.records import RecordingJob
+from shared.topology import DETAIL_CHARACTERS, RECORDINGS_DEAD, retry_queue
+from worker.reasons import FetchError, Reason
+
+# The queue's own limit is the longest wait; jobs that failed together do not come back together.
+_JITTER = 0.2
+# Half of what the queue allows.
+_MAX_REDELIVERED = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """A job as it was delivered.
+
+    Attributes:
+        number: which try it is, from 1.
+        first_seen: when the job was first delivered.
+        round: how often the job was begun anew, after it had failed: from 1.
+        seen_bytes: how large a whole answer was at the last try, where it was not yet believed.
+        is_again: fetch even what is stored already, to compare.
+        handed_over: names the work that this job is the copy of, see `worker/handover.py`.
+        redelivered: how often this very message was given out before, and came back without an ack.
+    """
+
+    job: RecordingJob
+    body: bytes
+    number: int
+    first_seen: str
+    round: int = 1
+    seen_bytes: int | None = None
+    is_again: bool = False
+    handed_over: str | None = None
+    redelivered: int = 0
+
+    @classmethod
+    def of(cls, body: bytes, headers: Mapping[str, object]) -> Attempt:
+        """Read a delivery.
+
+        Raises:
+            ValueError: the body is no recording job.
+        """
+        seen = headers.get("seen_bytes")
+        return cls(
+            job=RecordingJob.decode(body),
+            body=body,
+            number=int(str(headers.get("attempts", 0))) + 1,
+            first_seen=str(headers.get("first_seen") or utc_now()),
+            round=int(str(headers.get("round", 1))),
+            seen_bytes=None if seen is None else int(str(seen)),
+            is_again=bool(headers.get("again")),
+            handed_over=str(headers["handed_over"]) if "handed_over" in headers else None,
+            redelivered=int(str(headers.get("x-delivery-count", 0))),
+        )
+
+    @property
+    def asked(self) -> tuple[int, int]:
+        """Order the askings for one recording: by the revision of the call that asked, then by round."""
+        return self.job.revision, self.round
+
+    def check_redelivered(self) -> None:
+        """End a message that comes back without end, before the broker does, which tells nobody.
+
+        Raises:
+            FetchError: its worker died, or was cut off, each time; it waits, and counts as a try.
+        """
+        if self.redelivered >= _MAX_REDELIVERED:
+            raise FetchError(Reason.INTERNAL_ERROR, f"given out {self.redelivered} times, and not once seen through")
+
+    def retry(self, wait_s: float, *, tried: bool, seen_bytes: int | None = None) -> Message:
+        """Write the message that waits in the broker for the next try; one that was not `tried` does not count."""
+        headers: dict[str, HeaderValue] = {
+            "attempts": self.number if tried else self.number - 1,
+            "first_seen": self.first_seen,
+            "round": self.round,
+            **({"again": 1} if self.is_again else {}),
+            **({"handed_over": self.handed_over} if self.handed_over and not tried else {}),
+        }
+        seen_bytes = self.seen_bytes if seen_bytes is None else seen_bytes
+        if seen_bytes is not None:
+            headers["seen_bytes"] = seen_bytes
+        wait_ms = round(wait_s * 1000 * random.uniform(1 - _JITTER, 1))  # noqa: S311 - spreads load, no secret
+        return Message("", retry_queue(wait_s), self.body, uuid.uuid4().hex, headers=headers, expires_ms=wait_ms)
+
+    def dead_letter(self, reason: str, detail: str) -> Message:
+        return dead_letter(self.body, reason, detail, first_seen=self.first_seen, rounds=self.round)
+
+
+def suffix_of(asked: tuple[int, int]) -> str:
+    """Tell the event of an asking (revision, round) from that of the first."""
+    revision, round_ = asked
+    return "" if asked == (1, 1) else f"/{revision}.{round_}"
+
+
+def dead_letter(body: bytes, reason: str, detail: str, *, first_seen: str, rounds: int = 1) -> Message:
+    """Write a job that ended without a recording, or what is no job, for `recordings.dead`."""
+    headers: dict[str, HeaderValue] = {
+        "reason": reason,
+        "detail": detail[:DETAIL_CHARACTERS],
+        "first_seen": first_seen,
+        "round": rounds,
+    }
+    return Message("", RECORDINGS_DEAD, body, uuid.uuid4().hex, headers=headers)
