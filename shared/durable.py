@@ -1,12 +1,14 @@
 """Files on disk: a file is at its name whole, or not at all, whatever dies in between (docs/adr/0005-archive-writes.md).
 
 Every try writes a file of its own in `.incomplete`, so that no two writers, and no thread that outlives its deadline, ever
-have the same one in hand. What a killed process leaves there is swept.
+have the same one in hand. A file there is locked (flock(2)) for as long as somebody works on it; what a killed process leaves
+is not, and is swept.
 """
 
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import threading
 import time
@@ -21,7 +23,7 @@ from shared.errors import CallfoldError
 INCOMPLETE = ".incomplete"
 _SUFFIX = ".callfold-tmp"
 _COPY_BYTES = 1 << 20
-# Far longer than a write may last.
+# Far longer than a write may last: what counts where the file system knows no locks.
 _STALE_S = 86400
 
 Last = Callable[[], Awaitable[None]]
@@ -72,24 +74,38 @@ class DurableDirectory:
             self._durable.add(final.parent)
 
     def sweep(self) -> None:
-        """Remove what killed processes left a day ago or earlier. Not for the event loop."""
+        """Remove what killed processes left. Not for the event loop."""
         for path in (self._root / INCOMPLETE).glob(f"*{_SUFFIX}"):
-            with suppress(FileNotFoundError):
-                if time.time() - path.stat().st_mtime > _STALE_S:
+            with suppress(FileNotFoundError), path.open("rb") as file:
+                if _is_left(file):
                     path.unlink()
 
 
+def _is_left(file: BinaryIO) -> bool:
+    """Tell whether nobody works on a temporary file; where that is so, nobody else can begin to until it is closed."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # no locks here
+        return time.time() - os.fstat(file.fileno()).st_mtime > _STALE_S
+    return True
+
+
 class _Draft:
-    """A temporary file of one try."""
+    """A temporary file of one try, locked until it has its name or is removed."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._is_abandoned = threading.Event()
+        self._closing = threading.Lock()
+        self._held: int | None = None  # keeps the lock when the file is written and closed
 
     def write(self, content: BinaryIO | bytes) -> None:
         self._path.parent.mkdir(exist_ok=True)
         try:
-            with self._path.open("xb") as file:
+            with self._created() as file:
+                self._held = os.dup(file.fileno())
                 if isinstance(content, bytes):
                     file.write(content)
                 else:
@@ -100,6 +116,15 @@ class _Draft:
         except BaseException:  # a file that its reader closed meanwhile is a ValueError
             self._remove()
             raise
+
+    def _created(self) -> BinaryIO:
+        while True:
+            file: BinaryIO = self._path.open("xb")
+            with suppress(OSError):  # no locks here
+                fcntl.flock(file, fcntl.LOCK_EX)
+            if self._path.exists():
+                return file
+            file.close()  # swept in the moment before it was locked
 
     def _copy(self, content: BinaryIO, file: BinaryIO) -> None:
         content.seek(0)
@@ -112,6 +137,7 @@ class _Draft:
         if is_new and final.exists():
             raise TakenError(f"{final.name} is there already")
         self._path.rename(final)
+        self._release()
 
     def abandon(self) -> None:
         """Give the try up. The thread that may still write sees it, and the file is removed without waiting for that."""
@@ -125,6 +151,13 @@ class _Draft:
     def _remove(self) -> None:
         with suppress(OSError):
             self._path.unlink(missing_ok=True)
+        self._release()
+
+    def _release(self) -> None:
+        with self._closing:
+            held, self._held = self._held, None
+        if held is not None:
+            os.close(held)
 
 
 def _fsync_directory(directory: Path) -> None:

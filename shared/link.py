@@ -10,7 +10,8 @@ import asyncio
 import itertools
 import random
 from abc import ABC, abstractmethod
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import NoReturn, cast
 
@@ -95,23 +96,21 @@ class Link(ABC):
             url = url.update_query(heartbeat=str(_HEARTBEAT_S))
         self._lost.clear()
         properties: FieldTable = {"connection_name": self._name}
-        connection = await aio_pika.connect(url, timeout=_CONNECT_TIMEOUT_S, client_properties=properties)
-        try:
-            async with asyncio.timeout(_CONNECT_TIMEOUT_S * 2):
-                # mandatory + on_return_raises: an unroutable publish must fail, the library's default is to confirm it
-                channel = connection.channel(publisher_confirms=True, on_return_raises=True)
-                await channel.initialize()
-                await declare(channel, self._address.topology)
-                underlay = cast("Channel", await channel.get_underlay_channel())
-                await self._open(underlay)
-            self._up.set()
-            log.info("broker_connected", link=self._name)
-            await self._until_lost(underlay)
-        finally:
-            self._up.clear()
-            self._closed()
-            with suppress(*LOST):
-                await asyncio.wait_for(connection.close(), CLOSE_TIMEOUT_S)
+        async with _connected(url, properties) as connection:
+            try:
+                async with asyncio.timeout(_CONNECT_TIMEOUT_S * 2):
+                    # mandatory + on_return_raises: an unroutable publish must fail, the library's default is to confirm it
+                    channel = connection.channel(publisher_confirms=True, on_return_raises=True)
+                    await channel.initialize()
+                    await declare(channel, self._address.topology)
+                    underlay = cast("Channel", await channel.get_underlay_channel())
+                    await self._open(underlay)
+                self._up.set()
+                log.info("broker_connected", link=self._name)
+                await self._until_lost(underlay)
+            finally:
+                self._up.clear()
+                self._closed()
         log.warning("broker_connection_lost", link=self._name)
 
     async def _until_lost(self, channel: Channel) -> None:
@@ -136,6 +135,21 @@ class Link(ABC):
 
     def _is_working(self, channel: Channel) -> bool:
         return not channel.is_closed
+
+
+@asynccontextmanager
+async def _connected(url: URL, properties: FieldTable | None = None) -> AsyncIterator[aio_pika.Connection]:
+    """Have a connection, and close it whatever became of it: one that is dropped closes itself, in whatever thread that is."""
+    connection = aio_pika.Connection(url, client_properties=properties)
+    try:
+        await connection.connect(timeout=_CONNECT_TIMEOUT_S)
+        yield connection
+    finally:
+        try:
+            with suppress(*LOST):
+                await asyncio.wait_for(connection.close(), CLOSE_TIMEOUT_S)
+        finally:
+            await connection.close()  # where that failed: without the wire, it is at once
 
 
 def is_lost(error: BaseException) -> bool:
@@ -195,12 +209,7 @@ async def inspect(address: BrokerAddress) -> Inspected:
 
 
 async def _version(url: URL, wanted: Topology) -> str:
-    async with asyncio.timeout(_CONNECT_TIMEOUT_S * 2):
-        connection = await aio_pika.connect(url, timeout=_CONNECT_TIMEOUT_S)
-        try:
-            await declare(await connection.channel(), wanted)
-            properties = connection.transport.connection.server_properties if connection.transport else {}
-            return str(properties.get("version", "unknown"))
-        finally:
-            with suppress(*LOST):
-                await asyncio.wait_for(connection.close(), CLOSE_TIMEOUT_S)
+    async with asyncio.timeout(_CONNECT_TIMEOUT_S * 2), _connected(url) as connection:
+        await declare(await connection.channel(), wanted)
+        properties = connection.transport.connection.server_properties if connection.transport else {}
+        return str(properties.get("version", "unknown"))

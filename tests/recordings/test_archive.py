@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import fcntl
 import io
 import os
+import signal
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -12,7 +16,6 @@ from typing import Any
 import orjson
 import pytest
 
-from console.fleet import RoleDiedError
 from shared import archive as archive_module
 from shared import durable
 from shared.archive import Archive, ArchiveUnavailableError
@@ -161,7 +164,58 @@ async def test_a_full_disk_leaves_neither_the_file_nor_a_part_of_it(tmp_path: Pa
     assert not (tmp_path / NAME).exists()
 
 
-async def test_what_a_killed_process_left_is_swept_when_the_next_one_starts(tmp_path: Path) -> None:
+_KILLED_WRITING = """
+import asyncio, io, os, signal, sys
+from pathlib import Path
+from shared.durable import DurableDirectory
+
+class Deadly(io.BytesIO):
+    def read(self, size=-1, /):
+        os.kill(os.getpid(), signal.SIGKILL) if self.tell() else None
+        return super().read(5)
+
+asyncio.run(DurableDirectory(Path(sys.argv[1])).put("a", Deadly(b"0123456789")))
+"""
+
+
+async def test_what_a_killed_process_left_is_swept_at_once_and_what_another_still_writes_is_not(tmp_path: Path) -> None:
+    dying = await asyncio.create_subprocess_exec(sys.executable, "-c", _KILLED_WRITING, str(tmp_path))
+    assert await dying.wait() == -signal.SIGKILL
+    (left,) = _left(tmp_path)
+    archive = Archive(tmp_path.as_uri())
+    writing = asyncio.create_task(archive.put(NAME, Slow(MANY)))
+
+    async def begun() -> bool:
+        return len(_left(tmp_path)) == 2
+
+    await eventually(begun)
+    await Archive(tmp_path.as_uri()).check()
+    assert left not in _left(tmp_path)
+    await writing
+    assert (tmp_path / NAME).read_bytes() == MANY
+    assert _left(tmp_path) == []
+
+
+async def test_a_file_that_was_swept_before_it_was_locked_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flock, is_first = fcntl.flock, True
+
+    def late(file: Any, operation: int) -> None:  # noqa: ANN401
+        nonlocal is_first
+        if is_first:
+            is_first = False
+            durable.DurableDirectory(tmp_path).sweep()
+        flock(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    await Archive(tmp_path.as_uri()).put(NAME, MANY)
+    assert (tmp_path / NAME).read_bytes() == MANY
+
+
+async def test_where_there_are_no_locks_only_what_is_a_day_old_is_swept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", none)
     old, young = (tmp_path / durable.INCOMPLETE / f"{name}.callfold-tmp" for name in ("old", "young"))
     old.parent.mkdir()
     for path in (old, young):
@@ -178,5 +232,5 @@ async def test_a_worker_whose_archive_cannot_be_written_does_not_start(servers: 
     with pytest.raises(ConfigError, match="cannot be written"):
         await Archive(root.as_uri()).check()
     async with servers.fleet() as fleet:
-        with pytest.raises(RoleDiedError, match="cannot be written"):
+        with pytest.raises(ConfigError, match="cannot be written"):
             await fleet.start(fleet.add("worker", "worker", {}))
