@@ -29,19 +29,28 @@ _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 @asynccontextmanager
 async def journal(settings: Settings, offset: Offset, *, stream: str = CALLS_JOURNAL) -> AsyncIterator[AsyncIterator[Delivery]]:
-    """Open a journal; yields an endless iterator of deliveries. After a reconnect it starts at the offset again."""
+    """Open a journal; yields an endless iterator of deliveries. After a reconnect it goes on where it was."""
     address = broker_address(settings, "tail")
-    consumer = Consumer(address, stream, prefetch=_PREFETCH, arguments={"x-stream-offset": offset})
+    last: int | None = None
+    consumer = Consumer(
+        address, stream, prefetch=_PREFETCH, arguments=lambda: {"x-stream-offset": offset if last is None else last + 1}
+    )
+    publisher = Publisher(address, timeout_s=settings.publish_timeout_seconds)
 
     async def deliveries() -> AsyncIterator[Delivery]:
+        nonlocal last
         while True:
             delivery = await consumer.get()
-            if not is_bookmark(delivery):
-                yield delivery
+            if last is None or delivery.offset > last:  # a stream begins at a chunk, which can hold older ones
+                last = delivery.offset
+                if not is_bookmark(delivery):
+                    yield delivery
             await delivery.ack()  # on a stream an ack only grants credit for more
 
-    async with background(consumer.run()):
-        await connected(consumer)
+    async with background(consumer.run(), publisher.run()):
+        await connected(consumer, publisher)
+        if offset == "next":
+            await publisher.publish(bookmark(stream))  # what is read first: from then on it is known where to go on
         yield deliveries()
 
 
@@ -56,7 +65,7 @@ async def journal_until_now(
     Raises:
         CallfoldError: RabbitMQ cannot be reached, or went while it was read.
     """
-    mark = uuid.uuid4().hex
+    end = bookmark(stream)
     address = broker_address(settings, "journal")
     consumer = Consumer(address, stream, prefetch=_PREFETCH, arguments={"x-stream-offset": since})
     publisher = Publisher(address, timeout_s=settings.publish_timeout_seconds)
@@ -68,21 +77,26 @@ async def journal_until_now(
             except TimeoutError:
                 raise CallfoldError(f"{stream} could not be read to its end: nothing came for {_SILENCE_S} s.") from None
             await delivery.ack()
-            found = delivery.headers.get(_BOOKMARK)
-            if found == mark:
+            if is_bookmark(delivery, end):
                 return
-            if found is None:
+            if not is_bookmark(delivery):
                 yield delivery
 
     async with background(consumer.run(), publisher.run()):
         await connected(publisher, consumer, within_s=connect_s)
-        await publisher.publish(Message("", stream, b"[]", mark, headers={_BOOKMARK: mark}))
+        await publisher.publish(end)
         yield deliveries()
 
 
-def is_bookmark(delivery: Delivery) -> bool:
-    """Tell the end that somebody marked for himself from what the journal holds."""
-    return _BOOKMARK in delivery.headers
+def bookmark(stream: str) -> Message:
+    """Write a message that only this stream gets, and that says nothing but where it stands."""
+    mark = uuid.uuid4().hex
+    return Message("", stream, b"[]", mark, headers={_BOOKMARK: mark})
+
+
+def is_bookmark(delivery: Delivery, one: Message | None = None) -> bool:
+    """Tell a place that somebody marked for himself, or that `one` marks, from what the journal holds."""
+    return _BOOKMARK in delivery.headers and (one is None or delivery.headers[_BOOKMARK] == one.message_id)
 
 
 async def connected(*links: Publisher | Consumer | Getter, within_s: float = _CONNECT_S) -> None:

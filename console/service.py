@@ -49,7 +49,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         raise ConfigError("CALLFOLD_CONSOLE_KEY is not set: without a key the console listens on loopback only.")
     sources, archive = settings.load_sources(), Archive(settings.archive_url)
     publisher = Publisher(broker_address(settings, "console"), timeout_s=settings.publish_timeout_seconds)
-    feed = Feed(settings)
+    feed = Feed(settings, publisher)
     async with AsyncExitStack() as closing:
         store = await closing.enter_async_context(aclosing(Store(settings.redis_url.get_secret_value())))
         dialer = await closing.enter_async_context(Dialer(settings.dial_timeout_seconds))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -29,6 +30,7 @@ log = get_logger(__name__)
 
 _PUBLISHES_IN_FLIGHT = 200
 _OFFSET = "x-stream-offset"
+_SILENCE_S = 60
 Arguments = Mapping[str, HeaderValue]
 
 
@@ -161,16 +163,25 @@ class Delivery:
 
 
 class Consumer(Link):
-    """Consumes one queue. Deliveries of a lost channel are forgotten: the broker has requeued them."""
+    """Consumes one queue. Deliveries of a lost channel are forgotten: the broker has requeued them.
+
+    A stream that has been silent for a minute is asked anew: after a broker was killed, it can happen that a stream takes what is
+    published and gives nothing of it to a consumer whose connection looks well.
+    """
 
     def __init__(
         self, address: BrokerAddress, queue: str, *, prefetch: int, arguments: Arguments | Callable[[], Arguments] | None = None
     ) -> None:
-        """Prepare; `arguments` that change, like the offset to go on from, are a function that is asked on each connection."""
+        """Prepare; `arguments` that change, like the offset to go on from, are a function that is asked on each connection.
+
+        Only where there is such a function, the queue is a stream that can be asked anew.
+        """
         super().__init__(address, f"consumer of {queue}")
         self._queue = queue
         self._prefetch = prefetch
         self._arguments = arguments if callable(arguments) else lambda: arguments or {}
+        self._can_be_asked_anew = callable(arguments)
+        self._heard_at = 0.0
         self._waiting: asyncio.Queue[Delivery] = asyncio.Queue()
         self._tag: str | None = None
         self._channel: Channel | None = None
@@ -184,6 +195,7 @@ class Consumer(Link):
         await channel.basic_qos(prefetch_count=self._prefetch)
         consumed = await channel.basic_consume(self._queue, self._deliver, arguments=dict(self._arguments()) or None)
         self._tag = consumed.consumer_tag
+        self._heard_at = time.monotonic()
         self.hand.open()
 
     def _closed(self) -> None:
@@ -193,13 +205,19 @@ class Consumer(Link):
             self._waiting.get_nowait()
 
     def _is_working(self, channel: Channel) -> bool:
+        if self._stopping:
+            return not channel.is_closed
+        if self._can_be_asked_anew and time.monotonic() - self._heard_at > _SILENCE_S:
+            log.info("stream_asked_anew", link=self._name)
+            return False
         # A queue that was deleted or moved cancels its consumer while the channel stays open.
-        return not channel.is_closed and (self._stopping or self._tag in channel.consumers)
+        return not channel.is_closed and self._tag in channel.consumers
 
     async def _deliver(self, message: DeliveredMessage) -> None:
         tag = message.delivery_tag
         if tag is None or message.channel is not self._channel:
             return  # not ours to settle: it belongs to a channel that is gone
+        self._heard_at = time.monotonic()
         headers = message.header.properties.headers or {}
         delivery = Delivery(message.body, headers, message.routing_key or "", tag, message.channel, self.hand)
         self.hand.take((message.channel, tag), delivery)

@@ -9,10 +9,11 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from shared import broker
 from shared.broker import BrokerAddress, Consumer, Message, Publisher
 from shared.errors import BrokerUnavailableError
 from shared.process import background
-from shared.topology import CALLBACKS, CALLBACKS_DEAD, CALLBACKS_FOLD, topology
+from shared.topology import CALLBACKS, CALLBACKS_DEAD, CALLBACKS_FOLD, CALLS_JOURNAL, topology
 from tests.support import RETRY_S, Servers, eventually
 
 
@@ -168,3 +169,26 @@ async def test_a_broker_that_closes_while_a_channel_opens_is_tried_again(servers
         await asyncio.wait_for(publisher.wait_up(), 20)
     server.close()
     await asyncio.wait_for(asyncio.gather(*handled), 10)
+
+
+async def test_a_stream_that_says_nothing_is_asked_anew_from_where_it_was(
+    servers: Servers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(broker, "_SILENCE_S", 1)
+    own = uuid.uuid4().hex.encode()
+    read: list[int] = []
+
+    def where() -> dict[str, str | int]:
+        return {"x-stream-offset": read[-1] + 1 if read else "next"}
+
+    # Nothing is acked, and credit is for one: the broker falls silent, as it can after it was killed.
+    consumer = Consumer(_address(servers), CALLS_JOURNAL, prefetch=1, arguments=where)
+    async with _publisher(servers) as publisher, background(consumer.run()):
+        await asyncio.wait_for(consumer.wait_up(), 10)
+        await publisher.publish_patiently(_message(own + b"%d" % number, routing_key=CALLS_JOURNAL) for number in range(3))
+        for number in range(3):
+            delivery = await asyncio.wait_for(consumer.get(), 10)
+            while delivery.offset <= (read[-1] if read else -1):  # a stream begins at a chunk
+                delivery = await asyncio.wait_for(consumer.get(), 10)
+            assert delivery.body == own + b"%d" % number
+            read.append(delivery.offset)

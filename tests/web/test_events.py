@@ -8,14 +8,19 @@ import json
 import time
 import uuid
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, suppress
 from typing import Any
 
 import aiohttp
+import orjson
 import pytest
 import pytest_asyncio
 
+from console.feed import Feed
 from console.journal import topic_matcher
+from shared.broker import Publisher
+from shared.process import background, broker_address
+from shared.settings import load_settings
 from tests.support import CALLFOLD, Servers, callfold, eventually, lines_of
 from tests.web.support import AUTHORIZED, KEY, Sent, World, read_events, world
 
@@ -109,6 +114,31 @@ async def test_a_new_reader_gets_what_is_to_come_only(here: World) -> None:
         ids = await _calls(here)
         await eventually(lambda: _has(seen, ids))
     assert _completed(seen) == ids
+
+
+async def test_a_reader_of_a_console_that_has_only_begun_gets_what_is_to_come_only(
+    here: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await _published(here, 2)
+    for name, value in here.environment().items():
+        monkeypatch.setenv(name, value)
+    settings = load_settings()
+    publisher = Publisher(broker_address(settings, "tests"), timeout_s=3)
+    feed = Feed(settings, publisher)
+    async with aclosing(feed.events(None)) as events:
+        first = asyncio.create_task(anext(events))
+        await asyncio.sleep(0)  # it waits, before anything was read
+        async with background(publisher.run(), feed.consumer.run(), feed.run()):
+            await asyncio.wait_for(publisher.wait_up(), 10)
+            await eventually(lambda: _is_level(feed))
+            (wanted,) = await _calls(here)
+            while (event := await asyncio.wait_for(first, 20)) is None:
+                first = asyncio.create_task(anext(events))
+            assert orjson.loads(event.body)["id"] == wanted
+
+
+async def _is_level(feed: Feed) -> bool:
+    return feed._newest() is not None and len(feed.recent()) >= 2
 
 
 async def test_last_event_id_goes_on_exactly_after_it(here: World) -> None:
