@@ -13,7 +13,7 @@ from datetime import datetime
 import orjson
 
 from console.command import wanted_sources
-from console.journal import ago, connected, journal_until_now
+from console.journal import ago, connected, journal_until_now, read_event
 from shared.archive import Archive
 from shared.broker import Message, Publisher
 from shared.call import derive
@@ -117,10 +117,11 @@ async def _published(run: _Run, since: datetime) -> AsyncIterator[RecordingJob]:
     last: dict[CallKey, Told] = {}
     async with journal_until_now(run.settings, since, stream=CALLS_JOURNAL) as deliveries:
         async for delivery in deliveries:
-            if not delivery.routing_key.startswith("call."):
+            event = read_event(delivery) if delivery.routing_key.startswith("call.") else None
+            if event is None:
                 continue
-            event = orjson.loads(delivery.body)
-            key, record = CallKey(SourceName(event["data"]["source"]), CallRef(event["subject"])), event["data"]
+            record: Told = event["data"]
+            key = CallKey(SourceName(record["source"]), CallRef(event["subject"]))
             if key.source in run.sources:
                 first.setdefault(key, record["started_at"])
                 if record["revision"] >= last.get(key, record)["revision"]:

@@ -13,12 +13,11 @@ from contextlib import aclosing, suppress
 from pathlib import Path
 
 import aiohttp
-import orjson
 from rich.console import Console
 from rich.json import JSON
 
 from console.fleet import Fleet, free_port
-from console.journal import journal
+from console.journal import journal, read_event
 from console.simulate import FAULTS
 from console.stack import LocalStack
 from console.up import default_directories, describe
@@ -105,7 +104,9 @@ async def _run(pbx: FocalScope, calls: int, ingress_url: str, console: Console) 
 
 async def _collect(deliveries: AsyncIterator[Delivery], events: list[Event], progress: Progress) -> None:
     async for delivery in deliveries:
-        event = orjson.loads(delivery.body)
+        event = read_event(delivery)
+        if event is None:
+            continue
         events.append(event)
         if event["type"] == COMPLETED:
             progress.outcomes[event["data"]["outcome"]] += 1

@@ -11,7 +11,9 @@ from datetime import UTC, datetime, timedelta
 from itertools import takewhile
 from typing import NoReturn
 
-from console.journal import bookmark, is_bookmark, journal_until_now
+import orjson
+
+from console.journal import bookmark, is_bookmark, journal_until_now, read_event
 from shared.broker import BrokerAddress, Consumer, Delivery, HeaderValue, Publisher
 from shared.process import instance_name
 from shared.settings import Settings
@@ -26,7 +28,7 @@ _HEARTBEAT_S = 10
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """One event: its offset in the journal, by which a reader goes on, and its body as published (JSON)."""
+    """One event: its offset in the journal, by which a reader goes on, and its body as published (JSON, one line)."""
 
     offset: int
     routing_key: str
@@ -72,7 +74,7 @@ class Feed:
             self._began_at = delivery.offset
         # After a reconnect a stream begins at a chunk, which can hold older ones.
         if not is_bookmark(delivery) and (not self._kept or delivery.offset > self._kept[-1].offset):
-            self._kept.append(Published(delivery.offset, delivery.routing_key, delivery.body))
+            self._kept += _published(delivery)
 
     async def events(self, after: int | None) -> AsyncGenerator[Published | None, None]:
         """Follow the events after an offset (None: those to come), without end; None where nothing came for some seconds."""
@@ -122,4 +124,14 @@ class Feed:
         async with journal_until_now(self._settings, last + 1, stream=CALLS_JOURNAL) as deliveries:
             async for delivery in deliveries:
                 if delivery.offset > last:
-                    yield Published(delivery.offset, delivery.routing_key, delivery.body)
+                    for event in _published(delivery):
+                        yield event
+
+
+def _published(delivery: Delivery) -> list[Published]:
+    """Read the event of a delivery, if it is one."""
+    event = read_event(delivery)
+    if event is None:
+        return []
+    body = orjson.dumps(event) if b"\n" in delivery.body or b"\r" in delivery.body else delivery.body
+    return [Published(delivery.offset, delivery.routing_key, body)]

@@ -5,19 +5,25 @@ from __future__ import annotations
 import asyncio
 import re
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
-from typing import Literal
+from typing import Any, Literal, cast
+
+import orjson
 
 from shared.broker import Consumer, Delivery, Message, Publisher
 from shared.errors import CallfoldError, ConfigError
 from shared.facts import rfc3339
 from shared.getter import Getter
+from shared.log import get_logger
 from shared.process import background, broker_address
 from shared.settings import Settings
 from shared.topology import CALLS_JOURNAL
 
+log = get_logger(__name__)
+
+Event = Mapping[str, Any]  # JSON
 Offset = datetime | int | Literal["first", "next"]
 _PREFETCH = 200
 _SILENCE_S = 30
@@ -99,6 +105,34 @@ def is_bookmark(delivery: Delivery, one: Message | None = None) -> bool:
     return _BOOKMARK in delivery.headers and (one is None or delivery.headers[_BOOKMARK] == one.message_id)
 
 
+def read_event(delivery: Delivery) -> Event | None:
+    """Read a published event; None where it is none of ours, which the log tells: anybody may publish to the exchange."""
+    try:
+        event = orjson.loads(delivery.body)
+    except orjson.JSONDecodeError:
+        event = None
+    match event:
+        case {
+            "id": str(),
+            "subject": str(),
+            "time": str(),
+            "type": str(kind),
+            "data": {"source": str(), "request_id": _} as data,
+        }:
+            is_call = kind.startswith("callfold.call.")
+            if kind.startswith("callfold.recording.") or (is_call and _is_record(data)):
+                return cast("Event", event)
+    log.warning("foreign_message", offset=delivery.offset, routing_key=delivery.routing_key)
+    return None
+
+
+def _is_record(data: Mapping[str, object]) -> bool:
+    match data:
+        case {"revision": int(), "started_at": str(), "outcome": str(), "close_reason": str()}:
+            return True
+    return False
+
+
 async def connected(*links: Publisher | Consumer | Getter, within_s: float = _CONNECT_S) -> None:
     """Wait until a command's connections are up.
 
@@ -125,7 +159,7 @@ def ago(text: str) -> datetime:
     return datetime.now(UTC) - timedelta(**{_UNITS[match[2]]: int(match[1])})
 
 
-def is_since(event: dict[str, object], since: datetime) -> bool:
+def is_since(event: Event, since: datetime) -> bool:
     """Tell whether an event is not older; a stream starts at a chunk, which can hold older ones."""
     return str(event.get("time", "")) >= rfc3339(since)
 

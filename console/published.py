@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 
-import orjson
-
-from console.journal import journal_until_now
+from console.journal import journal_until_now, read_event
 from shared.ids import CallKey, CallRef, SourceName
 from shared.published import Record
 from shared.settings import Settings
@@ -39,9 +37,9 @@ async def read_published(
     others: dict[CallKey, int] = {}
     async with journal_until_now(settings, "first", stream=CALLS_JOURNAL) as deliveries:
         async for delivery in deliveries:
-            if not delivery.routing_key.startswith("call."):
+            event = read_event(delivery) if delivery.routing_key.startswith("call.") else None
+            if event is None:
                 continue
-            event = orjson.loads(delivery.body)
             record: Record = event["data"]
             key = CallKey(SourceName(record["source"]), CallRef(event["subject"]))
             if key in wanted:

@@ -153,8 +153,10 @@ def _seconds_of(body: bytes) -> Iterable[str]:
         events = orjson.loads(body)
     except orjson.JSONDecodeError:
         return []
+    if not isinstance(events, list):
+        return []
     callbacks = (event for event in events if isinstance(event, dict) and event.get("kind") == "callback")
-    return [str(event.get("received_at"))[:_SECOND] for event in callbacks] if isinstance(events, list) else []
+    return [str(event.get("received_at"))[:_SECOND] for event in callbacks]
 
 
 def _completion(event: Published) -> tuple[str, str]:

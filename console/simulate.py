@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import orjson
 
 from console.command import wanted_sources
-from console.journal import journal
+from console.journal import journal, read_event
 from shared.adapter import make_link
 from shared.errors import CallfoldError, ConfigError
 from shared.ids import SourceName
@@ -83,8 +83,8 @@ async def simulate(settings: Settings, load: Load, *, as_json: bool) -> int:
 
         async def collect() -> None:
             async for delivery in deliveries:
-                event = orjson.loads(delivery.body)
-                if event["data"]["request_id"] not in pbx.truths:
+                event = read_event(delivery)
+                if event is None or event["data"]["request_id"] not in pbx.truths:
                     continue  # other traffic of a system that is in use
                 events.append(event)
                 if not differences(pbx.truths, events, pbx.recordings.fingerprint) and len(pbx.truths) == load.calls:

@@ -9,7 +9,7 @@ from typing import cast
 
 import orjson
 
-from console.journal import ago, is_since, journal, topic_matcher
+from console.journal import Event, ago, is_since, journal, read_event, topic_matcher
 from shared.settings import Settings
 
 
@@ -20,10 +20,10 @@ async def tail(settings: Settings, pattern: str, since: str | None, limit: int |
     printed = 0
     async with journal(settings, start or "next") as deliveries:
         async for delivery in deliveries:
-            event = orjson.loads(delivery.body)
-            if not matcher.fullmatch(delivery.routing_key) or not _is_recent(event, start):
+            event = read_event(delivery) if matcher.fullmatch(delivery.routing_key) else None
+            if event is None or not _is_recent(event, start):
                 continue
-            line = delivery.body.decode() if as_json else _line(delivery.routing_key, event)
+            line = orjson.dumps(event).decode() if as_json else _line(delivery.routing_key, event)
             sys.stdout.write(line + "\n")
             sys.stdout.flush()
             printed += 1
@@ -31,7 +31,7 @@ async def tail(settings: Settings, pattern: str, since: str | None, limit: int |
                 return
 
 
-def _is_recent(event: dict[str, object], start: datetime | None) -> bool:
+def _is_recent(event: Event, start: datetime | None) -> bool:
     return start is None or is_since(event, start)
 
 

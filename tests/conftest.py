@@ -25,6 +25,33 @@ _share = (_last - _first) // max(1, int(os.environ.get("PYTEST_XDIST_WORKER_COUN
 fleet.PORTS = (_first + _number * _share, _first + (_number + 1) * _share)
 
 
+# The longest first, so that no process is left alone with one at the end.
+_LONGEST = (
+    "worker/test_crash_pairs.py",
+    "worker/test_timers.py",
+    "console/test_rebuild_race.py",
+    "history/test_process.py",
+    "worker/test_watermark.py",
+    "recordings/test_copies.py",
+    "worker/test_crash_and_outage.py",
+    "console/test_repair.py",
+    "deploy/test_haproxy.py",
+    "recordings/test_s3.py",
+    "fold/test_reference.py",
+    "browser/test_page.py",
+    "web/test_outages.py",
+    "console/test_recordings.py",
+    "recordings/test_recordings.py",
+    "recordings/test_faults.py",
+    "ingress/test_outage.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = {Path(__file__).parent / name: place for place, name in enumerate(_LONGEST)}
+    items.sort(key=lambda item: places.get(item.path, len(places)))
+
+
 @pytest_asyncio.fixture(scope="session")
 async def stack(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[LocalStack]:
     async with LocalStack(tmp_path_factory.mktemp("stack")) as running:

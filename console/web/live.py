@@ -105,5 +105,5 @@ async def _write_all(response: web.StreamResponse, pieces: AsyncGenerator[bytes,
 
 
 def _write(event: Published) -> bytes:
-    """Write one event; its body is one line, since JSON of ours has no line ends."""
+    """Write one event; its body is one line."""
     return b"id: %d\nevent: %s\ndata: %s\n\n" % (event.offset, event.routing_key.encode(), event.body)

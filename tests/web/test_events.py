@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager, suppress
 from typing import Any
 
+import aio_pika
 import aiohttp
 import orjson
 import pytest
@@ -139,6 +140,42 @@ async def test_a_reader_of_a_console_that_has_only_begun_gets_what_is_to_come_on
 
 async def _is_level(feed: Feed) -> bool:
     return feed._newest() is not None and len(feed.recent()) >= 2
+
+
+_FOREIGN = (
+    b"1",
+    b"{",
+    b"[1]",
+    b'{"id": 1}',
+    b'{"id":"a","subject":"b","time":"c","type":"callfold.call.completed.v1","data":{}}',
+)
+
+
+async def test_what_others_publish_is_passed_over_and_takes_no_console_down(here: World) -> None:
+    topic = f"call.completed.{_SOURCE}.answered"
+    elsewhere = f"call.completed.{_SOURCE}.elsewhere"
+    _, (event,) = await _published(here, 1)
+    printed = orjson.dumps(event.data | {"id": "printed"}, option=orjson.OPT_INDENT_2)
+    async with (
+        await aio_pika.connect(here.servers.stack.amqp_url, timeout=10) as connection,
+        _watching(here, f"?topic={topic}") as seen,
+    ):
+        channel = await connection.channel()
+        calls, callbacks = await channel.get_exchange("calls"), await channel.get_exchange("callbacks")
+        for key in (topic, elsewhere):
+            for body in _FOREIGN:
+                await calls.publish(aio_pika.Message(body), key)
+                await callbacks.publish(aio_pika.Message(body), "")
+            await calls.publish(aio_pika.Message(printed), key)
+        (after,) = await _calls(here)
+        await eventually(lambda: _has(seen, ["printed", after]))
+    assert _completed(seen) == ["printed", after]
+    status, page, _ = await here.get("/", headers=AUTHORIZED)
+    assert (status, b"<!doctype html>" in page.lower()) == (200, True)
+    code, out, _ = await callfold(
+        "tail", elsewhere, "--since", "1h", "--limit", "1", "--json", timeout_s=20, **here.environment()
+    )
+    assert (code, [orjson.loads(line)["id"] for line in out.splitlines()]) == (0, ["printed"])
 
 
 async def test_last_event_id_goes_on_exactly_after_it(here: World) -> None:
