@@ -21,7 +21,7 @@ up: ## Start everything on this machine until Ctrl-C
 
 test: setup lint ## Lint, type-check and test everything on real servers, with branch coverage
 	@rm -f .coverage .coverage.*
-	@$(BIN)/coverage run -m pytest -n 2 --dist loadfile
+	@$(BIN)/coverage run -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 	@$(BIN)/coverage combine -q
 	@$(BIN)/coverage report
 

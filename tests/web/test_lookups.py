@@ -293,8 +293,12 @@ async def test_an_open_call_says_what_it_waits_for(
 ) -> None:
     queries = [_line(number, kind, event, number * 10 + (kind == "Outgoing")) for kind, event in lines]
     await here.call_back(queries, _SOURCE)
-    told = await here.detail(f"{_SOURCE}/{number}", status=status)
-    assert why in told["why"]
+
+    async def is_folded() -> Any:  # noqa: ANN401
+        found = await here.detail(f"{_SOURCE}/{number}", status=status)
+        return found if why in found["why"] else None
+
+    told = await eventually(is_folded)
     assert told["published_revision"] == 0
     assert len(told["timeline"]) == len(queries)
     assert told["record"]["outcome"] is None
