@@ -6,7 +6,7 @@ import sys
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import cast
@@ -53,7 +53,6 @@ class Filter:
     reason: str | None = None
     source: str | None = None
     since: str | None = None
-    is_redrive: bool = False
 
     def matcher(self) -> Callable[[Letter], bool]:
         earliest = rfc3339(ago(self.since)) if self.since else None
@@ -64,7 +63,6 @@ class Filter:
                 and self.reason in (None, letter.reason)
                 and (self.source is None or self.source in letter.sources)
                 and (earliest is None or letter.first_seen >= earliest)
-                and not (self.is_redrive and letter.reason == EXPIRED_CALL)
             )
 
         return matches
@@ -131,16 +129,21 @@ async def find(settings: Settings, which: Which, wanted: Filter, at_most: int) -
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What is to be done with letters - REDRIVE puts them back, DROP keeps nothing of them - and who wants it."""
+    """What is to be done with letters, and who wants it: REDRIVE puts them back, DROP keeps nothing; dry, they are only counted."""
 
     action: Action
     who: str
+    is_dry: bool = False
+
+    def concerns(self, letter: Letter) -> bool:
+        """Leave out what must not be put back: the id of a call that has left Redis would be used a second time."""
+        return self.action is not Action.REDRIVE or letter.reason != EXPIRED_CALL
 
 
 async def redrive(settings: Settings, which: Which, wanted: Filter, *, dry_run: bool, as_json: bool) -> int:
     """Put letters back where they came from, with progress and a count; returns the exit code."""
-    order = None if dry_run else Order(Action.REDRIVE, cli_user())
-    settled = await settle(settings, which, replace(wanted, is_redrive=True), order, progress=_progress("redriven"))
+    order = Order(Action.REDRIVE, cli_user(), dry_run)
+    settled = await settle(settings, which, wanted, order, progress=_progress("redriven"))
     return _tell(wanted, settled, "redriven", dry_run=dry_run, as_json=as_json)
 
 
@@ -156,7 +159,7 @@ async def _round(archive: Archive, letter: Letter) -> int:
 
 async def drop(settings: Settings, which: Which, wanted: Filter, *, dry_run: bool, as_json: bool) -> int:
     """Remove letters for good, with progress and a count; returns the exit code."""
-    order = None if dry_run else Order(Action.DROP, cli_user())
+    order = Order(Action.DROP, cli_user(), dry_run)
     settled = await settle(settings, which, wanted, order, progress=_progress("dropped"))
     return _tell(wanted, settled, "dropped", dry_run=dry_run, as_json=as_json)
 
@@ -170,16 +173,16 @@ def _progress(done: str) -> Callable[[int], None]:
 
 
 async def settle(
-    settings: Settings, which: Which, wanted: Filter, order: Order | None, *, progress: Callable[[int], None] | None = None
+    settings: Settings, which: Which, wanted: Filter, order: Order, *, progress: Callable[[int], None] | None = None
 ) -> int:
-    """Settle the letters that match, each removed after it is done; returns how many. Without an order they are only counted."""
+    """Settle the letters that match and that the order concerns, each removed after it is done; returns how many."""
     matches, settled = wanted.matcher(), 0
     archive = Archive(settings.archive_url)
     async with _opened(settings, which) as (letters, publisher):
         try:
             # All first: what is put back may come back as a new letter at once.
-            for letter in [letter async for letter in letters if matches(letter)]:
-                if order is not None:
+            for letter in [letter async for letter in letters if matches(letter) and order.concerns(letter)]:
+                if not order.is_dry:
                     if order.action is Action.REDRIVE:
                         await publisher.publish(await _put_back(which, letter, archive))
                     await letter.delivery.ack()
@@ -187,7 +190,7 @@ async def settle(
                 if progress is not None:
                     progress(settled)
         finally:
-            if order is not None and settled:
+            if settled and not order.is_dry:
                 told = {"queue": which, "ids": list(wanted.ids), "reason": wanted.reason, "since": wanted.since}
                 await Audit(publisher).tell(order.action, order.who, source=wanted.source, letters=settled, wanted=told)
     return settled

@@ -16,7 +16,7 @@ from console.lookup import Lookup
 from console.web.calls_api import write_csv
 from console.web.problems import first_mistake
 from shared.archive import Archive
-from shared.errors import ConfigError
+from shared.errors import CallfoldError, ConfigError
 from shared.settings import Settings
 from shared.store import Store
 
@@ -43,6 +43,7 @@ async def list_calls(settings: Settings, asked: Mapping[str, object], at_most: i
     except ValidationError as error:
         raise ConfigError(first_mistake(error)[1]) from None
     rows: list[CallRow] = []
+    problem = None
     async with AsyncExitStack() as closing:
         store = await closing.enter_async_context(aclosing(Store(settings.redis_url.get_secret_value())))
         history = None
@@ -53,10 +54,13 @@ async def list_calls(settings: Settings, asked: Mapping[str, object], at_most: i
         while len(rows) < at_most:
             page = await lookup.find(query)
             rows += page.rows
+            problem = problem or page.problem
             if page.next is None:
                 break
             query = query.model_copy(update={"cursor": page.next.encode()})
     _print(rows[:at_most], form)
+    if problem:
+        raise CallfoldError(problem)
     return 0
 
 

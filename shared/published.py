@@ -12,7 +12,7 @@ from shared.call import Call
 from shared.callback import LegEvent
 from shared.facts import AT, LEG, URL
 from shared.leg import Leg
-from shared.records import recorded
+from shared.records import dial_told, recorded
 
 Record = Mapping[str, Any]
 """The `data` of a call event."""
@@ -38,7 +38,8 @@ def published_summary(record: Record, filed_at: str, facts: Mapping[str, str], c
         then = replace(leg, guid=told["guid"], recorded=told["recorded"], recording_url=leg.recording_url if had_url else None)
         legs[f"{leg.call_type}/{leg.call_id}"] = [told["state"], recorded(then)]
     summed_up = {name: record[name] for name in ("outcome", "complete", "talk_seconds")}
-    return orjson.dumps(summed_up | {"legs": legs, "filed_at": filed_at}, option=orjson.OPT_SORT_KEYS).decode()
+    summed_up |= dial_told(record) | {"legs": legs, "filed_at": filed_at}
+    return orjson.dumps(summed_up, option=orjson.OPT_SORT_KEYS).decode()
 
 
 def _is_known(leg: Leg, told: Record, facts: Mapping[str, str]) -> bool:

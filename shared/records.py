@@ -30,7 +30,9 @@ _JOB_FIELDS = {
     "started_at": re.compile(r"\d{4}-\d\d-\d\dT[0-9:.]{8,15}Z"),
 }
 _METADATA = "metadata."
-_DIAL = ("agent", "number", "queue_prefix")
+_DIAL_FIELDS = ("agent", "number", "queue_prefix")
+# Of a record: what a dial request told.
+_DIAL_TOLD = ("reference", "metadata", "dial")
 # What a recording's event tells of it, beside whose it is.
 RECORDING_TOLD = ("uri", "bytes", "sha256", "seconds", "channels", "sample_rate", "encryption", "attempts", "reason")
 
@@ -112,9 +114,7 @@ def call_record(call: Call, revision: int) -> dict[str, object]:
         "outcome": call.closing.outcome if call.closing else None,
         "complete": call.closing.complete if call.closing else None,
         "close_reason": call.closing.reason if call.closing else None,
-        "reference": call.dial.get("reference"),
-        "metadata": {name.removeprefix(_METADATA): value for name, value in call.dial.items() if name.startswith(_METADATA)},
-        "dial": {name: call.dial[name] for name in _DIAL if name in call.dial} or None,
+        **_dial(call),
         "started_at": call.started_at,
         "answered_at": call.answered_at,
         "ended_at": call.ended_at,
@@ -124,6 +124,14 @@ def call_record(call: Call, revision: int) -> dict[str, object]:
         "dialed": _leg(call.dialed),
         "other_legs": [_leg(leg) for leg in call.other_legs],
         "fields": _fields(call),
+    }
+
+
+def _dial(call: Call) -> dict[str, object]:
+    return {
+        "reference": call.dial.get("reference"),
+        "metadata": {name.removeprefix(_METADATA): value for name, value in call.dial.items() if name.startswith(_METADATA)},
+        "dial": {name: call.dial[name] for name in _DIAL_FIELDS if name in call.dial} or None,
     }
 
 
@@ -146,10 +154,13 @@ def summary(call: Call, before: str = "") -> str:
         raise ValueError(f"{call.key} is still open")
     legs = {_leg_key(leg): [leg.state, recorded(leg)] for leg in call.legs}
     told = {"outcome": call.closing.outcome, "complete": call.closing.complete, "talk_seconds": call.talk_seconds, "legs": legs}
-    if call.dial:
-        told["dial"] = dict(call.dial)
-    told["filed_at"] = filed_at(call, before)
+    told |= dial_told(_dial(call)) | {"filed_at": filed_at(call, before)}
     return orjson.dumps(told, option=orjson.OPT_SORT_KEYS).decode()
+
+
+def dial_told(record: Mapping[str, object]) -> dict[str, object]:
+    """Tell what a record says of its dial request, for a summary; of a call that was not dialed there is nothing."""
+    return {name: record[name] for name in _DIAL_TOLD if record.get(name)}
 
 
 def filed_at(call: Call, before: str) -> str:

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Annotated, Any, NamedTuple, Self
 
 import orjson
-from pydantic import AfterValidator, BaseModel, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationError
 
 from console.calls import CallRow, row_of
 from shared.call import Status
@@ -79,6 +79,10 @@ class _Revision(BaseModel):
     request_id: BigInt | None
 
 
+def _as_json(value: object) -> object:
+    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS).decode() if isinstance(value, dict) else value
+
+
 class _Recording(BaseModel):
     call_id: Short
     guid: Short | None
@@ -89,7 +93,7 @@ class _Recording(BaseModel):
     seconds: float | None = None
     channels: Int | None = None
     sample_rate: Int | None = None
-    encryption: str | None = None
+    encryption: Annotated[str, BeforeValidator(_as_json)] | None = None
     attempts: Int | None = None
     reason: str | None = None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, Json
 from sqlalchemy import ColumnElement, Connection, Select, select, tuple_
 
 from console.calls import CallQuery, CallRow, Position, Told, row_of
@@ -36,7 +36,7 @@ class Recording(BaseModel):
     seconds: float | None
     channels: int | None
     sample_rate: int | None
-    encryption: str | None
+    encryption: Json[dict[str, Any]] | None
     attempts: int | None
     reason: str | None
 

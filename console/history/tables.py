@@ -81,7 +81,7 @@ RECORDINGS = Table(
     Column("seconds", Double),
     Column("channels", Integer),
     Column("sample_rate", Integer),
-    Column("encryption", TEXT),
+    Column("encryption", TEXT),  # JSON: scheme, recipient
     Column("attempts", Integer),
     Column("reason", TEXT),
     Index("recordings_call", "source", "call"),

@@ -45,6 +45,7 @@ class CallsPage:
         next_cursor: where the next page begins; None on the last one.
         wrong: what is wrong with which parameter (see `console.page.forms.read_query`).
         sources: the names to choose from.
+        problem: why these are not all that match, where they are not.
     """
 
     asked: Mapping[str, str]
@@ -52,6 +53,7 @@ class CallsPage:
     next_cursor: str | None = None
     wrong: Mapping[str, str] = field(default_factory=dict)
     sources: Sequence[str] = ()
+    problem: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

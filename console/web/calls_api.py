@@ -35,6 +35,8 @@ class CallsApi:
             return invalid(error)
         page = await self._lookup.find(query)
         if wants_csv(request):
+            if page.problem:  # a file cannot tell that it is not whole
+                return problem(503, page.problem, {"Retry-After": "5"})
             headers = {"Content-Disposition": 'attachment; filename="calls.csv"'} | _link(request, page)
             return web.Response(text=write_csv(page.rows), content_type=CSV, charset="utf-8", headers=headers)
         told = {"calls": [row.model_dump(mode="json") for row in page.rows], "next": page.next.encode() if page.next else None}

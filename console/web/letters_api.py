@@ -86,5 +86,5 @@ class LettersApi:
 
     async def settle(self, wanted: LettersAction, who: str) -> int:
         """Do what is wanted, and say who wanted it; returns how many letters it was."""
-        order = None if wanted.dry_run else Order(Action(wanted.action), who)
+        order = Order(Action(wanted.action), who, wanted.dry_run)
         return await settle(self._settings, wanted.queue, Filter(tuple(wanted.ids)), order)

@@ -82,7 +82,8 @@ class Pages:
             page = CallsPage(asked, (), wrong=query, sources=[*self._sources])
             return _html(render.calls_page(self.viewer(request), page), status=400)
         found = await self._lookup.find(query)
-        page = CallsPage(asked, found.rows, found.next.encode() if found.next else None, sources=[*self._sources])
+        next_cursor = found.next.encode() if found.next else None
+        page = CallsPage(asked, found.rows, next_cursor, sources=[*self._sources], problem=found.problem)
         return _html(render.calls_page(self.viewer(request), page))
 
     async def calls_csv(self, request: web.Request) -> web.Response:
@@ -91,6 +92,8 @@ class Pages:
         if isinstance(query, dict):
             raise web.HTTPSeeOther(URL("/ui/calls").with_query(asked))
         found = await self._lookup.find(query.model_copy(update={"limit": _CSV_ROWS}))
+        if found.problem:  # a file cannot tell that it is not whole
+            return self.error(request, 503, "This did not work", found.problem)
         headers = {"Content-Disposition": 'attachment; filename="calls.csv"'}
         return web.Response(text=write_csv(found.rows), content_type=CSV, charset="utf-8", headers=headers)
 

@@ -17,6 +17,7 @@ from console.history.batch import Batch, Entry
 from console.history.engine import open_engine
 from console.history.store import History
 from shared.errors import ConfigError, HistoryUnavailableError
+from shared.vault import SCHEME
 from tests.history.postgres import PostgreSQL
 from tests.history.support import (
     AT,
@@ -185,10 +186,11 @@ async def test_a_recording_is_in_the_state_that_was_told_last_in_whatever_order_
 
 async def test_recordings_are_found_by_guid_and_by_call(history: History) -> None:
     stored = {"uri": "s3://b/1.wav", "bytes": 5_000_000_000, "sha256": "ab", "seconds": 12.25, "channels": 2, "sample_rate": 8000}
-    await history.write(batch_of([call_event(1), recording_event(1, "stored", attempts=2, encryption="age", **stored)]))
+    sealed = {"scheme": SCHEME, "recipient": "age1abc"}  # as worker/storing.py tells it
+    await history.write(batch_of([call_event(1), recording_event(1, "stored", attempts=2, encryption=sealed, **stored)]))
     (one,) = await history.recordings("acme", "guid-1")
     assert one.model_dump(include=set(stored)) == stored
-    assert (one.call, one.call_id, one.leg, one.attempts, one.encryption) == ("1", "17", "dialed", 2, "age")
+    assert (one.call, one.call_id, one.leg, one.attempts, one.encryption) == ("1", "17", "dialed", 2, sealed)
     kept = await history.call("acme", "1")
     assert kept is not None
     assert kept.recordings == (one,)

@@ -6,15 +6,17 @@ import itertools
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+import orjson
 import pytest
 
 from shared.adapter import SAMPLE_LINK, parse_link
 from shared.call import Call, CloseReason, Outcome, Status, derive
-from shared.events import CallbackEvent
+from shared.events import CallbackEvent, DialEvent
 from shared.facts import CLOCK, NONSENSE, facts_of, java_time, rfc3339
 from shared.ids import CallKey, CallRef, SourceName
 from shared.leg import LegState
-from shared.records import amends, recording_jobs, summary
+from shared.published import published_summary
+from shared.records import amends, call_record, recording_jobs, summary
 from tests.support import POLICY
 
 KEY = CallKey(SourceName("acme"), CallRef("513"))
@@ -303,3 +305,18 @@ def test_a_call_of_which_only_the_time_is_known_waits_for_nothing() -> None:
     for facts in ({CLOCK: at(400_000)}, {}):
         call = derive(KEY, facts, POLICY)
         assert (call.closing, call.look_at, call.legs) == (None, None, ())
+
+
+def test_a_published_record_is_summed_up_as_it_was_when_it_was_published() -> None:
+    """Its dial request too: a rebuild would else amend every call that was dialed."""
+    facts = {CLOCK: at(34)}
+    for line in ANSWERED:
+        offset, leg, event = line.split()
+        facts[f"leg:{LEGS[leg]}:{event}"] = at(float(offset))
+    fields = {"agent": "1001", "number": "+45", "queue_prefix": "", "reference": "crm-42", "metadata.k": "v", "extra": "x"}
+    _, told = facts_of(DialEvent(KEY.source, at(0), 513, fields), parse_link(SAMPLE_LINK))
+    for dialed in ({}, dict(told)):
+        call = derive(KEY, facts | dialed, POLICY)
+        record = call_record(call, 1)
+        read_back = published_summary(orjson.loads(orjson.dumps(record)), call.started_at, facts | dialed, call)
+        assert read_back == summary(call)

@@ -120,3 +120,13 @@ async def test_what_is_posted_must_be_json(here: World) -> None:
     body = b'{"action":"drop","ids":["abcd"]}'
     status, told, _ = await here.ask("POST", "/dead-letters", headers=headers, data=body)
     assert (status, told["parameter"]) == (415, "Content-Type")
+
+
+async def test_what_came_for_a_call_that_has_left_redis_is_not_put_back(here: World) -> None:
+    await _bury(here.servers, "acme", "a=1", "expired_call", first_seen=utc_now())
+    (letter,) = (await _letters(here))["letters"]
+    for is_dry in (True, False):
+        _, told = await _act(here, action="redrive", ids=[letter["id"]], dry_run=is_dry)
+        assert told["letters"] == 0
+    await eventually(lambda: _are_left(here, 1))
+    assert await _act(here, action="drop", ids=[letter["id"]]) == (200, {"action": "drop", "dry_run": False, "letters": 1})

@@ -50,6 +50,20 @@ async def test_a_dialed_call_of_which_nothing_is_ever_heard_is_closed_and_publis
         assert "timer" in {row["kind"] for row in found["timeline"]}
 
 
+async def test_a_history_that_is_away_is_told_of_wherever_calls_are_listed(servers: Servers) -> None:
+    away = "postgresql://u:hunter2@127.0.0.1:1/history"
+    async with _running(servers, "console", CALLFOLD_HISTORY_URL=away) as here:
+        status, told, _ = await here.get("/calls", headers=AUTHORIZED)
+        assert (status, told["problem"]) == (200, "The history is away: older calls are not listed.")
+        status, told, headers = await here.get("/calls", headers=AUTHORIZED | {"Accept": "text/csv"})
+        assert (status, told["title"], headers["Retry-After"]) == (503, "The history is away: older calls are not listed.", "5")
+        for path, expected in (("/ui/calls", 200), ("/ui/calls.csv", 503)):
+            status, page, _ = await here.get(path, headers=AUTHORIZED)
+            assert (status, b"The history is away" in page) == (expected, True)
+        code, _, err = await callfold("calls", **here.environment())
+        assert (code, "The history is away" in err, "hunter2" in err) == (1, True, False)
+
+
 async def test_rabbitmq_away_a_dial_is_answered_and_journaled_when_it_is_back(servers: Servers) -> None:
     async with _running(servers, "worker", "console") as here:
         await servers.stack.rabbitmq.stop()
