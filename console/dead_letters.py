@@ -129,7 +129,7 @@ async def find(settings: Settings, which: Which, wanted: Filter, at_most: int) -
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What is to be done with letters, and who wants it: REDRIVE puts them back, DROP keeps nothing; dry, they are only counted."""
+    """What is to be done with letters, and who wants it: REDRIVE puts back, DROP keeps nothing; dry, they are only counted."""
 
     action: Action
     who: str

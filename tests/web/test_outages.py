@@ -51,7 +51,7 @@ async def test_a_dialed_call_of_which_nothing_is_ever_heard_is_closed_and_publis
 
 
 async def test_a_history_that_is_away_is_told_of_wherever_calls_are_listed(servers: Servers) -> None:
-    away = "postgresql://u:hunter2@127.0.0.1:1/history"
+    away = "postgresql+psycopg://u:hunter2@127.0.0.1:1/history"
     async with _running(servers, "console", CALLFOLD_HISTORY_URL=away) as here:
         status, told, _ = await here.get("/calls", headers=AUTHORIZED)
         assert (status, told["problem"]) == (200, "The history is away: older calls are not listed.")
