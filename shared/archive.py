@@ -36,7 +36,7 @@ from shared.sidecar import Sidecar, Told, path_of, size_of
 log = get_logger(__name__)
 
 _READ_TIMEOUT_S = 60
-# With a download's quarter of an hour these stay below the half hour after which the broker takes a delivery back.
+# Nobody waits longer for a disk or a bucket; a delivery is handed over meanwhile (worker/handover.py).
 _WRITE_TIMEOUT_S = 480
 _SMALL_WRITE_TIMEOUT_S = 60
 _COPY_BYTES = 1 << 20

@@ -10,9 +10,11 @@ All telephony lives here. No I/O and no clock: "now" is the fact `>clock`. When 
 | agent picked up and hung up, no dialed leg | after the settle time: agent_hung_up |
 | a leg with hangup, but neither pickup nor missed | after the settle time it counts as missed, inferred - |
 |  | or as picked up, where IsCallAnswered or PickupTimestampUTC of the hangup say so |
-| a dialed leg exists, no pickup of the agent came | after the settle time the agent counts as picked up, inferred |
+| a dialed leg exists, no pickup of the agent came | the agent counts as picked up, inferred; closes after the settle time |
 | one leg ended, another silent | after the leg grace time: not complete, timeout |
 | no event for the maximum call time | not complete, timeout |
+| no RequestID: every leg over | complete: answered, or missed where nobody picked up |
+| closed by timeout | the outcome the facts bear out, else unknown |
 
 A call that was published can be open again: an event that comes after a timeout tells that it goes on. It closes again like any
 other, and what has changed by then amends its record.
@@ -125,7 +127,8 @@ def derive(key: CallKey, facts: Mapping[str, str], policy: Policy) -> Call:
     clock = facts.get(CLOCK, "")
     receipts = _receipts(facts)
     last_event_at = max(receipts, default=clock)
-    quiet_s = _seconds(last_event_at, clock) or 0.0 if receipts else 0.0  # none where the last event came after the last timer
+    # Only a timer tells silence: there is none where the last event came after it.
+    quiet_s = (_seconds(last_event_at, clock) or 0.0) if receipts else 0.0
     is_dialed = is_request_id(key.call)
     judged, closing = _judge(legs, quiet_s, policy, is_dialed=is_dialed)
     call = _assemble(key, judged, closing, facts, last_event_at)

@@ -18,7 +18,7 @@ from shared.records import RecordingJob, RecordingState
 
 Told = Mapping[str, Any]  # parsed JSON of our own
 ENCRYPTED_SUFFIX = ".age"
-# More than one try takes, with the wait for its turn.
+# Longer than all but the longest try takes, with the wait for its turn.
 _TRY_S = 3600
 
 

@@ -6,7 +6,7 @@ Works unchanged on RabbitMQ 3.10 to 4.x: every option that changed its default b
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 CALLBACKS = "callbacks"
 CALLBACKS_FOLD = "callbacks.fold"
@@ -56,7 +56,7 @@ class Topology:
 
     exchanges: tuple[Exchange, ...] = ()
     queues: tuple[Queue, ...] = ()
-    bindings: tuple[Binding, ...] = field(default=())
+    bindings: tuple[Binding, ...] = ()
 
 
 _WORK: Mapping[str, str | int] = {

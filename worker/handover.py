@@ -16,7 +16,7 @@ from shared.broker import Delivery, Message
 from shared.store import Store, patiently
 from worker.attempt import Attempt
 
-# Longer than any copy waits: they wait in the shortest retry queue.
+# Longer than any copy waits: they wait in the first retry queue.
 _NOTED_S = 2 * 86400.0
 
 

@@ -49,7 +49,7 @@ class Result(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What follows from a reason: how many tries it is worth (None: the whole schedule), and what it ends in."""
+    """What follows from a reason: how many tries it is worth (None: the whole schedule, which no rule exceeds), and its end."""
 
     tries: int | None
     result: Result = Result.FAILED

@@ -109,9 +109,7 @@ def _query(schema: Json) -> list[Json]:
             "in": "query",
             "required": name in required,
             "description": told.get("description", ""),
-            "schema": {
-                key: value for key, value in _without_null(told).items() if key not in {"description", "title", "default"}
-            },
+            "schema": {key: value for key, value in _without_null(told).items() if key not in _SAID_BESIDE},
         }
         for name, told in schema["properties"].items()
     ]
