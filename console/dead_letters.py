@@ -9,7 +9,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import cast
 
 import orjson
 
@@ -201,7 +200,8 @@ async def _put_back(which: Which, letter: Letter, archive: Archive) -> Message:
     exchange, routing_key = (CALLBACKS, "") if which is Which.CALLBACKS else (RECORDINGS, RECORDINGS)
     headers: dict[str, HeaderValue] = {}
     if which is Which.RECORDINGS:  # a new round: its end is told anew
-        headers["round"] = max(int(str(letter.delivery.headers.get("round", 1))), await _round(archive, letter)) + 1
+        told = letter.delivery.headers.get("round")
+        headers["round"] = max(told if isinstance(told, int) else 1, await _round(archive, letter)) + 1
     return Message(exchange, routing_key, letter.delivery.body, uuid.uuid4().hex, headers=headers)
 
 
@@ -218,9 +218,13 @@ async def _opened(settings: Settings, which: Which) -> AsyncIterator[tuple[Async
     getter, publisher = Getter(address, which.queue), Publisher(address, timeout_s=settings.publish_timeout_seconds)
 
     async def letters() -> AsyncIterator[Letter]:
-        # Until there is none: the broker's counts can be some seconds old.
-        end = rfc3339(datetime.now(UTC) + _AHEAD)
-        while (delivery := await getter.get()) is not None and (letter := _letter(delivery)).first_seen < end:
+        # Until there is none, or the first that died since we began. Counts can be some seconds old, and a letter can
+        # tell a time that is still to come: it takes both to be at the end.
+        end, counted, taken = rfc3339(datetime.now(UTC) + _AHEAD), await getter.count(), 0
+        while (delivery := await getter.get()) is not None:
+            letter, taken = _letter(delivery), taken + 1
+            if taken > counted and letter.first_seen >= end:
+                return
             yield letter
 
     async with background(getter.run(), publisher.run()):
@@ -231,7 +235,9 @@ async def _opened(settings: Settings, which: Which) -> AsyncIterator[tuple[Async
 def _letter(delivery: Delivery) -> Letter:
     """Read a letter of ours, or one that the broker itself gave up after too many deliveries."""
     headers = delivery.headers
-    died = cast("list[Mapping[str, object]]", headers.get("x-death") or [{}])[0]
+    deaths = headers.get("x-death")
+    first = deaths[0] if isinstance(deaths, list) and deaths else None
+    died: Mapping[str, object] = first if isinstance(first, dict) else {}
     at = died.get("time")
     return Letter(
         id=str(headers["message_id"])[:_ID_CHARACTERS] or "?",

@@ -11,9 +11,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import takewhile
 from typing import NoReturn
 
-import orjson
-
-from console.journal import bookmark, is_bookmark, journal_until_now, read_event
+from console.journal import bookmark, is_bookmark, journal_until_now, one_line, read_event
 from shared.broker import BrokerAddress, Consumer, Delivery, HeaderValue, Publisher
 from shared.process import instance_name
 from shared.settings import Settings
@@ -130,8 +128,4 @@ class Feed:
 
 def _published(delivery: Delivery) -> list[Published]:
     """Read the event of a delivery, if it is one."""
-    event = read_event(delivery)
-    if event is None:
-        return []
-    body = orjson.dumps(event) if b"\n" in delivery.body or b"\r" in delivery.body else delivery.body
-    return [Published(delivery.offset, delivery.routing_key, body)]
+    return [Published(delivery.offset, delivery.routing_key, one_line(delivery))] if read_event(delivery) else []

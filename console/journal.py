@@ -14,6 +14,7 @@ import orjson
 
 from shared.broker import Consumer, Delivery, Message, Publisher
 from shared.errors import CallfoldError, ConfigError
+from shared.events import is_time
 from shared.facts import rfc3339
 from shared.getter import Getter
 from shared.log import get_logger
@@ -126,9 +127,40 @@ def read_event(delivery: Delivery) -> Event | None:
     return None
 
 
+def one_line(delivery: Delivery) -> bytes:
+    """Write a published event's JSON on one line: line ends stand only between its tokens."""
+    return delivery.body.replace(b"\r", b" ").replace(b"\n", b" ")
+
+
 def _is_record(data: Mapping[str, object]) -> bool:
     match data:
-        case {"revision": int(), "started_at": str(), "outcome": str(), "close_reason": str()}:
+        case {
+            "revision": int(revision),
+            "started_at": str(started_at),
+            "outcome": str(),
+            "close_reason": str(),
+            "complete": bool(),
+            "talk_seconds": float() | int() | None,
+            "agent": agent,
+            "dialed": dialed,
+            "other_legs": list(others),
+        }:
+            legs = [leg for leg in (agent, dialed, *others) if leg is not None]
+            return revision > 0 and is_time(started_at) and all(map(_is_leg, legs))
+    return False
+
+
+def _is_leg(leg: object) -> bool:
+    match leg:
+        case {
+            "call_id": str(),
+            "guid": str() | None,
+            "state": str(),
+            "recorded": bool(),
+            "picked_up_at": str() | None,
+            "missed_at": str() | None,
+            "hung_up_at": str() | None,
+        }:
             return True
     return False
 

@@ -7,9 +7,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import cast
 
-import orjson
-
-from console.journal import Event, ago, is_since, journal, read_event, topic_matcher
+from console.journal import Event, ago, is_since, journal, one_line, read_event, topic_matcher
 from shared.settings import Settings
 
 
@@ -23,7 +21,7 @@ async def tail(settings: Settings, pattern: str, since: str | None, limit: int |
             event = read_event(delivery) if matcher.fullmatch(delivery.routing_key) else None
             if event is None or not _is_recent(event, start):
                 continue
-            line = orjson.dumps(event).decode() if as_json else _line(delivery.routing_key, event)
+            line = one_line(delivery).decode() if as_json else _line(delivery.routing_key, event)
             sys.stdout.write(line + "\n")
             sys.stdout.flush()
             printed += 1

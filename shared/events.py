@@ -17,9 +17,13 @@ from shared.ids import CallRef, SourceName
 
 VERSION = 1
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", re.ASCII)
+# What lies outside is no time of receipt, and could not be counted with.
+_YEARS = range(2000, 9000)
 MAX_EVENTS_PER_MESSAGE = 500
 # Strings are tokens, so that what is in them is none.
-_TOKEN = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{},]', re.DOTALL)
+_TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{},]', re.DOTALL)
+# A body beyond these is none of ours: it is one dead letter, not taken apart.
+_MAX_BYTES, _MAX_ELEMENTS = 16 << 20, 50_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +95,8 @@ def decode(body: bytes) -> list[RawEvent | Undecodable]:
         return [Undecodable(body, f"not JSON: {error}")]
     if not isinstance(elements, list) or not elements:
         return [Undecodable(body, "not a JSON array of events")]
+    if len(body) > _MAX_BYTES or len(elements) > _MAX_ELEMENTS:
+        return [Undecodable(body, f"{len(elements)} events in {len(body)} bytes are more than a message has")]
     found = [_decode_one(element) for element in elements]
     if not any(isinstance(event, str) for event in found):
         return [event for event in found if not isinstance(event, str)]
@@ -141,10 +147,19 @@ def _event(element: object) -> RawEvent:
 def _time(element: dict[str, object], name: str) -> str:
     """Read a time. Facts compare times as text, so only the one fixed-width form may come in."""
     text = _text(element, name)
-    if not _TIME.fullmatch(text):
+    if not is_time(text):
         raise ValueError(f"{name} is not RFC 3339 UTC with microseconds")
-    datetime.fromisoformat(text)  # a month 13 has the form, and is no time
     return text
+
+
+def is_time(text: str) -> bool:
+    """Tell whether a text is a time as we write it, of a year that can be."""
+    if not _TIME.fullmatch(text):
+        return False
+    try:
+        return datetime.fromisoformat(text).year in _YEARS  # a month 13 has the form, and is no time
+    except ValueError:
+        return False
 
 
 def _request_id(element: dict[str, object]) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
+import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -21,16 +22,19 @@ from aiormq.exceptions import AMQPError, ChannelInvalidStateError, ChannelPrecon
 from pamqp.common import FieldTable
 from yarl import URL
 
+from shared import decoding
 from shared.errors import BrokerUnavailableError, ConfigError
 from shared.log import get_logger
 from shared.topology import Topology
 
 log = get_logger(__name__)
+decoding.install()
 
 _CONNECT_TIMEOUT_S = 5
 CLOSE_TIMEOUT_S = 2
 _HEARTBEAT_S = 5  # a silent peer is given up after (heartbeat + 1) * 3 = 18 s
 _WATCH_INTERVAL_S = 2
+_LASTING_S = 10  # a connection that ends sooner is no success: what ends it may be in the messages
 BACKOFF_S = (0.1, 0.3, 1, 2, 5)
 # What the library raises when the wire or the broker is gone; TimeoutError is an OSError.
 LOST = (AMQPError, OSError, ChannelInvalidStateError)
@@ -75,9 +79,9 @@ class Link(ABC):
         """
         attempt = 0
         for url in itertools.cycle(self._address.urls):
+            began = time.monotonic()
             try:
                 await self._session(URL(url))
-                attempt = 0
             except Exception as error:
                 if not is_lost(error):
                     raise
@@ -86,6 +90,8 @@ class Link(ABC):
                 if is_cancelled():
                     raise
                 log.warning("broker_unreachable", link=self._name, error="CancelledError", detail="the library gave up")
+            if time.monotonic() - began > _LASTING_S:
+                attempt = 0
             delay_s = BACKOFF_S[min(attempt, len(BACKOFF_S) - 1)]
             attempt += 1
             await asyncio.sleep(delay_s * random.uniform(0.5, 1.0))  # noqa: S311 - spreads reconnects, no secret

@@ -173,6 +173,8 @@ def amends(before: str, after: str) -> bool:
 
     They are times of receipt, and the earliest of a callback that came twice may be folded last.
     """
+    if not before:  # sealed by a rebuild that knew no more than the revision
+        return True
     if before == after:
         return False
     old, new = orjson.loads(before), orjson.loads(after)

@@ -15,6 +15,8 @@ from worker.reasons import FetchError, Reason
 
 # The queue's own limit is the longest wait; jobs that failed together do not come back together.
 _JITTER = 0.2
+# What comes in as a header goes out as one: it must fit in a frame.
+_MAX_CHARACTERS, _MAX_COUNT = 64, 1 << 40
 # Half of what the queue allows.
 _MAX_REDELIVERED = 10
 
@@ -30,6 +32,7 @@ class Attempt:
         seen_bytes: how large a whole answer was at the last try, where it was not yet believed.
         is_again: fetch even what is stored already, to compare.
         handed_over: names the work that this job is the copy of, see `worker/handover.py`.
+        reasons: of the tries before, in their order.
         redelivered: how often this very message was given out before, and came back without an ack.
     """
 
@@ -42,6 +45,7 @@ class Attempt:
     is_again: bool = False
     handed_over: str | None = None
     redelivered: int = 0
+    reasons: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, body: bytes, headers: Mapping[str, object]) -> Attempt:
@@ -54,13 +58,14 @@ class Attempt:
         return cls(
             job=RecordingJob.decode(body),
             body=body,
-            number=int(str(headers.get("attempts", 0))) + 1,
-            first_seen=str(headers.get("first_seen") or utc_now()),
-            round=int(str(headers.get("round", 1))),
-            seen_bytes=None if seen is None else int(str(seen)),
+            number=_count(headers, "attempts", 0) + 1,
+            first_seen=str(headers.get("first_seen") or utc_now())[:_MAX_CHARACTERS],
+            round=_count(headers, "round", 1),
+            seen_bytes=None if seen is None else _count(headers, "seen_bytes", 0),
             is_again=bool(headers.get("again")),
-            handed_over=str(headers["handed_over"]) if "handed_over" in headers else None,
-            redelivered=int(str(headers.get("x-delivery-count", 0))),
+            handed_over=str(headers["handed_over"])[:_MAX_CHARACTERS] if "handed_over" in headers else None,
+            redelivered=_count(headers, "x-delivery-count", 0),
+            reasons=tuple(reason for reason in str(headers.get("reasons", "")).split() if reason in set(Reason)),
         )
 
     @property
@@ -94,6 +99,13 @@ class Attempt:
 
     def dead_letter(self, reason: str, detail: str) -> Message:
         return dead_letter(self.body, reason, detail, first_seen=self.first_seen, rounds=self.round)
+
+
+def _count(headers: Mapping[str, object], name: str, default: int) -> int:
+    told = headers.get(name, default)
+    if not isinstance(told, int) or not 0 <= told <= _MAX_COUNT:
+        raise ValueError(f"header {name} is no count")
+    return told
 
 
 def suffix_of(asked: tuple[int, int]) -> str:

@@ -11,6 +11,7 @@ from typing import NoReturn
 
 from shared.broker import Consumer, Delivery
 from shared.errors import StoreUnavailableError
+from shared.events import is_time
 from shared.facts import milliseconds
 from shared.hand import Held
 from shared.log import get_logger
@@ -85,16 +86,20 @@ def oldest_ms(delivery: Delivery) -> int | None:
         return None
     told = [text.decode() for text in _RECEIVED_AT.findall(delivery.body)]
     told += [str(oldest) for oldest in [delivery.headers.get(SPOOL_OLDEST)] if oldest]
-    with suppress(ValueError):
-        return milliseconds(min(told)) if told else None
-    return None
+    return min((at for at in map(_milliseconds, told) if at is not None), default=None)
 
 
 def spool_news(headers: Iterable[Mapping[str, object]]) -> list[SpoolNews]:
     """Read what ingress told of its spools; the order does not matter."""
     news = []
     for told in headers:
-        with suppress(KeyError, ValueError):
-            oldest, seen = str(told[SPOOL_OLDEST]), str(told[SPOOL_SEEN])
-            news.append(SpoolNews(str(told[SPOOL]), milliseconds(oldest) if oldest else None, milliseconds(seen)))
+        oldest, seen = str(told.get(SPOOL_OLDEST, "")), _milliseconds(str(told.get(SPOOL_SEEN)))
+        oldest_at = _milliseconds(oldest) if oldest else None
+        if seen is not None and (oldest_at is not None) == bool(oldest):
+            news.append(SpoolNews(str(told[SPOOL]), oldest_at, seen))
     return news
+
+
+def _milliseconds(text: str) -> int | None:
+    """Read a time of ingress; what is none says nothing: anybody may publish to the exchange."""
+    return milliseconds(text) if is_time(text) else None

@@ -11,6 +11,9 @@ from shared.call import Call
 from shared.records import CLOUDEVENT, JSON, call_event, call_record, recording_jobs
 from shared.topology import CALLS, RECORDINGS
 
+# Every job holds the record of its call, so many legs make a large one: neither Redis nor RabbitMQ must choke on it.
+_MAX_BYTES = 16 << 20
+
 
 def write_outbox(call: Call, revision: int, record_legs: Collection[str], *, before: str = "") -> bytes:
     """Write the call event and the recording jobs of one revision; `before` is the summary of the last one."""
@@ -19,7 +22,12 @@ def write_outbox(call: Call, revision: int, record_legs: Collection[str], *, bef
     rows = [(CALLS, routing_key, event_id, CLOUDEVENT, body.decode())]
     jobs = recording_jobs(call, record, record_legs, before)
     rows += [(RECORDINGS, RECORDINGS, job.id, JSON, job.encode().decode()) for job in jobs]
-    return orjson.dumps(rows)
+    outbox = orjson.dumps(rows)
+    if len(outbox) > _MAX_BYTES:
+        raise ValueError(
+            f"a call of {len(call.legs)} legs is too large to publish: does the adapter send one RequestID for all calls?"
+        )
+    return outbox
 
 
 def read_outbox(outbox: bytes) -> list[Message]:

@@ -22,6 +22,10 @@ local hands, fresh, present, somebody_has = {}, 0, 0, false
 local stored = redis.call('HGETALL', hands_key)
 for i = 1, #stored, 2 do
     local oldest, since, reported, gone, consumes = string.match(stored[i + 1], '^(%d*) (%d*) (%d+) (%d*) (%d)$')
+    if not reported then
+        redis.call('HDEL', hands_key, stored[i])
+        oldest, since, reported, gone, consumes = '', '', '0', tostring(now_ms), '0'
+    end
     local hand = {name = stored[i], value = stored[i + 1], oldest = oldest, reported = tonumber(reported), gone = tonumber(gone),
         since = tonumber(since), is_fresh = now_ms - tonumber(reported) <= missed_ms and gone == ''}
     hands[#hands + 1] = hand
@@ -42,7 +46,8 @@ local function has_been_passed(gone)
     return fresh > 0
 end
 
-local watermark
+-- Nothing is folded that was not received yet: a clock that is ahead, or a time that is none, closes no call.
+local watermark = now_ms
 for _, hand in ipairs(hands) do
     -- Each worker that tells is a consumer the broker knows: those that do not tell have no connection any more.
     if not hand.is_fresh and not hand.gone and ((consumers > 0 and consumers == fresh) or now_ms - hand.reported > gone_ms) then
@@ -54,20 +59,20 @@ for _, hand in ipairs(hands) do
     else
         local bound = hand.oldest == '' and hand.reported or tonumber(hand.oldest)
         somebody_has = somebody_has or hand.oldest ~= ''
-        watermark = math.min(watermark or bound, bound)
+        watermark = math.min(watermark, bound)
     end
 end
-if not watermark or watermark == 0 or consumers > present or (waiting > 0 and not somebody_has) then
+if #hands == 0 or watermark <= 0 or consumers > present or (waiting > 0 and not somebody_has) then
     return {''}
 end
 
 local spools = redis.call('HGETALL', spools_key)
 for i = 1, #spools, 2 do
     local oldest, heard = string.match(spools[i + 1], '^(%d*) %S* (%d+)$')
-    if now_ms - tonumber(heard) > forget_ms then
+    if not heard or now_ms - tonumber(heard) > forget_ms then
         redis.call('HDEL', spools_key, spools[i])
     elseif oldest ~= '' then
         watermark = math.min(watermark, tonumber(oldest))
     end
 end
-return {tostring(watermark)}
+return {string.format('%.0f', watermark)}
