@@ -21,7 +21,7 @@ from shared.adapter import make_link, parse_link
 from shared.errors import CallfoldError, ConfigError
 from shared.ids import SourceName
 from shared.log import configure
-from shared.process import EXIT_CONFIG, EXIT_FAILURE, leaves, run_process
+from shared.process import EXIT_CONFIG, EXIT_FAILURE, EXIT_OK, leaves, run_process
 from shared.settings import Settings, load_settings, variables
 
 app = typer.Typer(
@@ -116,7 +116,7 @@ def up(
     """
     from console.up import up as run_up  # noqa: PLC0415
 
-    run(run_up(read_settings(quiet=False), directory, ingress_processes, worker_processes))
+    run(run_up(read_settings(quiet=False), directory, ingress_processes, worker_processes), interrupted=EXIT_OK)
 
 
 @app.command()
@@ -184,7 +184,7 @@ def tail(
     """Follow the published events, e.g. `callfold tail 'call.completed.#' --since 1h --json`."""
     from console.tail import tail as run_tail  # noqa: PLC0415
 
-    run(run_tail(read_settings(), pattern, since, limit, as_json=as_json))
+    run(run_tail(read_settings(), pattern, since, limit, as_json=as_json), interrupted=EXIT_OK)
 
 
 @app.command()
@@ -216,7 +216,7 @@ def retention(
     """Delete old recordings; what is held stays: `callfold retention --older-than 365d --source acme --dry-run`."""
     from console.retention import Wanted, retain  # noqa: PLC0415
 
-    run(retain(read_settings(), Wanted(older_than, source, with_records, dry_run), as_json=as_json))
+    run(retain(read_settings(quiet=False), Wanted(older_than, source, with_records, dry_run), as_json=as_json))
 
 
 @app.command()

@@ -37,11 +37,14 @@ def dial(  # noqa: PLR0917 - each is an option of the command line, given by nam
     queue_prefix: Annotated[str | None, typer.Option(help="Prefix that chooses an outbound queue.")] = None,
     reference: Annotated[str | None, typer.Option(help="Of your own: it is in the call's record.")] = None,
     metadata: Annotated[list[str] | None, typer.Option(help="NAME=VALUE of your own; can be given again.")] = None,
-    idempotency_key: Annotated[str, typer.Option(help="A repeat within 24 h gets the first answer, and dials nothing.")] = "",
+    idempotency_key: Annotated[
+        str | None, typer.Option(help="A repeat within 24 h gets the first answer, and dials nothing.")
+    ] = None,
     *,
     as_json: AsJson = False,
 ) -> None:
     """Dial, and print the RequestID: `callfold dial --source acme --agent 1001 --number +4512345678 --reference crm-42`."""
+    from console.dial import EXIT_UNKNOWN  # noqa: PLC0415 - each command loads only what it needs
     from console.dial import dial as run_dial  # noqa: PLC0415 - each command loads only what it needs
     from console.dialing import DialRequest  # noqa: PLC0415
     from console.web.problems import first_mistake  # noqa: PLC0415
@@ -60,7 +63,13 @@ def dial(  # noqa: PLR0917 - each is an option of the command line, given by nam
         )
     except ValidationError as error:
         raise ConfigError(first_mistake(error)[1]) from None
-    run(run_dial(read_settings(), wanted, idempotency_key, as_json=as_json))
+    if idempotency_key == "":
+        raise ConfigError("--idempotency-key is empty: a repeat could not be told from another request.")
+    run(
+        run_dial(read_settings(), wanted, idempotency_key or "", as_json=as_json),
+        interrupted=EXIT_UNKNOWN,
+        cut_off="stopped before the answer came. A phone may be ringing: look before you dial again.",
+    )
 
 
 def calls(  # noqa: PLR0917 - as above

@@ -15,13 +15,17 @@ from shared.log import configure
 from shared.settings import Settings, load_settings
 from shared.sources import Sources
 
+EXIT_INTERRUPTED = 130  # what shells tell of SIGINT
 
-def run(work: Coroutine[object, object, int | None]) -> None:
-    """Run a command's coroutine; Ctrl-C is the ordinary way to end one that watches."""
+
+def run(work: Coroutine[object, object, int | None], *, interrupted: int = EXIT_INTERRUPTED, cut_off: str = "") -> None:
+    """Run a command's coroutine. Ctrl-C is the ordinary way to end one that watches; any other was cut off in its work."""
     try:
         code = uvloop.run(work)
     except KeyboardInterrupt:
-        code = None
+        if cut_off:
+            typer.echo(f"callfold: {cut_off}", err=True)
+        code = interrupted
     raise typer.Exit(code or 0)
 
 

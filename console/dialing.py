@@ -23,8 +23,8 @@ from shared.sources import Source
 _ANSWER = re.compile(r'\s*\{\s*"?RequestID"?\s*:\s*"?(\d{1,18})"?\s*\}\s*')
 _MAX_ANSWER_BYTES = 64 * 1024
 _OK = 200
-# Redirections, which are not followed, and errors of the one who asks. Who accepts, or fails, may have dialed.
-_REFUSALS = range(300, 500)
+# Answers that only one who has not dialed gives. Any other, redirections and a proxy's time-out among them, may come after.
+_REFUSALS = frozenset({400, 401, 403, 404, 405, 410, 413, 414, 415, 422, 429})
 
 Text = Annotated[str, Field(max_length=256)]
 
@@ -95,6 +95,11 @@ def check(source: Source | None, request: DialRequest) -> Source:
     is_allowed = not source.allow_numbers or any(fnmatchcase(request.number, rule) for rule in source.allow_numbers)
     if not is_allowed or any(fnmatchcase(request.number, rule) for rule in source.deny_numbers):
         raise DialError(DialState.REFUSED, 403, f"Source {source.name} may not dial this number.", "number")
+    # A free prefix would make another number of an allowed one.
+    is_limited = bool(source.queue_prefixes or source.allow_numbers or source.deny_numbers)
+    if request.queue_prefix and is_limited and request.queue_prefix not in source.queue_prefixes:
+        title = f"Source {source.name} may not dial with this queue_prefix: see queue_prefixes in the sources file."
+        raise DialError(DialState.REFUSED, 403, title, "queue_prefix")
     return source
 
 
@@ -194,4 +199,4 @@ async def _read(response: aiohttp.ClientResponse) -> str:
         if len(body) > _MAX_ANSWER_BYTES:
             limit = f"longer than {_MAX_ANSWER_BYTES >> 10} KiB"
             raise DialError(DialState.UNKNOWN, 502, f"FocalScope's answer is {limit}: it is none to a dial request.")
-    return body.decode("utf-8", "replace")
+    return body.decode("utf-8-sig", "replace")

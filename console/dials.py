@@ -67,7 +67,7 @@ class Dials:
             return _refusal(503, "Redis is away: nothing was dialed.", None)
 
     async def _once(self, wanted: DialRequest, who: str, key: str) -> Answer:
-        digest = hashlib.sha256(wanted.model_dump_json().encode()).hexdigest()
+        digest = hashlib.sha256(orjson.dumps(wanted.model_dump(), option=orjson.OPT_SORT_KEYS)).hexdigest()
         name = hashlib.sha256(f"{who}/{key}".encode("utf-8", "surrogateescape")).hexdigest()
         noted = await self._store.begin(name, orjson.dumps({"digest": digest}))
         if noted is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 import shutil
 import sys
 import tempfile
@@ -121,6 +122,9 @@ def _check_and_write(content: BinaryIO, sha256: str | None, path: Path) -> None:
         shutil.copyfileobj(content, sys.stdout.buffer, _PIECE_BYTES)
         return
     unfinished = path.with_name(f".{path.name}.part")
-    with unfinished.open("wb") as file:
-        shutil.copyfileobj(content, file, _PIECE_BYTES)
-    unfinished.rename(path)
+    try:
+        with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            shutil.copyfileobj(content, file, _PIECE_BYTES)
+        unfinished.rename(path)
+    finally:
+        unfinished.unlink(missing_ok=True)

@@ -89,7 +89,10 @@ def parse_link(link: str) -> Adapter:
     Raises:
         ConfigError: the link has no query, a parameter twice or mixed with text, or lacks what every callback must tell.
     """
-    pairs = parse_qsl(urlsplit(link.strip()).query, keep_blank_values=True)
+    try:
+        pairs = parse_qsl(urlsplit(link.strip()).query, keep_blank_values=True)
+    except ValueError as error:
+        raise ConfigError(f"The adapter link is no URL: {error}.") from error
     if not pairs:
         raise ConfigError("The adapter link has no parameters: expected a link like " + SAMPLE_LINK)
     meanings: dict[str, str] = {}

@@ -71,6 +71,11 @@ class Archive:
         Raises:
             ConfigError: the URL is not understood, or its directory cannot be made.
         """
+        parts = urlsplit(url)
+        if parts.username or parts.password or parts.query:
+            raise ConfigError(
+                "CALLFOLD_ARCHIVE_URL holds a credential: it goes into every event. Use the environment's (AWS_..., say)."
+            )
         self.url = url.rstrip("/")
         self._directory: DurableDirectory | None = None
         try:

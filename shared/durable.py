@@ -134,10 +134,24 @@ class _Draft:
 
     def rename(self, final: Path, *, is_new: bool) -> None:
         self._check()
-        if is_new and final.exists():
-            raise TakenError(f"{final.name} is there already")
-        self._path.rename(final)
+        if is_new:
+            self._link(final)
+        else:
+            self._path.rename(final)
         self._release()
+
+    def _link(self, final: Path) -> None:
+        """Give the file its name where there is none of that name, in one step: another may be at it in the same moment."""
+        try:
+            final.hardlink_to(self._path)
+        except FileExistsError as error:
+            raise TakenError(f"{final.name} is there already") from error
+        except OSError:  # a file system without hard links
+            if final.exists():
+                raise TakenError(f"{final.name} is there already") from None
+            self._path.rename(final)
+            return
+        self._path.unlink()
 
     def abandon(self) -> None:
         """Give the try up. The thread that may still write sees it, and the file is removed without waiting for that."""

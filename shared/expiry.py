@@ -190,5 +190,8 @@ async def attempted(expiry: Expiry, path: str) -> bool:
         await expiry.of(path)
     except* ArchiveUnavailableError as group:
         problems = [f"{path}: {error}" for error in leaves(group)]
+    except* (LookupError, TypeError, ValueError, AttributeError):  # a sidecar that somebody has damaged
+        log.exception("sidecar_not_understood", path=path)
+        problems = [f"{path}: the sidecar cannot be understood"]
     expiry.done.problems += problems
     return not problems

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 
 import orjson
@@ -24,10 +25,18 @@ SIDES = ("agent", "dialed")
 # What becomes part of a path or an id.
 _JOB_FIELDS = {
     "source": re.compile(r"[a-z0-9][a-z0-9_-]{0,62}"),
-    "call": re.compile(r"\d{1,20}|call-\d{1,20}"),
-    "call_id": re.compile(r"\d{1,20}"),
-    "name": re.compile(r"[0-9A-Za-z-]{1,80}(\.\d{1,20})?"),
-    "started_at": re.compile(r"\d{4}-\d\d-\d\dT[0-9:.]{8,15}Z"),
+    "call": re.compile(r"\d{1,20}|call-\d{1,20}", re.ASCII),
+    "call_id": re.compile(r"\d{1,20}", re.ASCII),
+    "name": re.compile(r"[0-9A-Za-z-]{1,80}(\.\d{1,20})?", re.ASCII),
+    "started_at": re.compile(r"\d{4}-\d\d-\d\dT[0-9:.]{8,15}Z", re.ASCII),
+}
+_JOB_TYPES: Mapping[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("source", "call", "call_id", "name", "leg", "state", "started_at"), str),
+    "request_id": (int, type(None)),
+    "guid": (str, type(None)),
+    "recording_url": (str, type(None)),
+    "fetch": bool,
+    "record": dict,
 }
 _METADATA = "metadata."
 _DIAL_FIELDS = ("agent", "number", "queue_prefix")
@@ -49,6 +58,9 @@ class RecordingState(StrEnum):
     FAILED = "failed"
     EXPIRING = "expiring"
     EXPIRED = "expired"
+
+
+_NEW_STATES = frozenset({RecordingState.WAITING, RecordingState.NOT_RECORDED, RecordingState.NOT_WANTED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +112,12 @@ class RecordingJob:
         if not isinstance(told, dict) or told.pop("v", None) != 1 or set(told) != set(cls.__slots__):
             raise ValueError("not a recording job of version 1")
         wrong = [name for name, pattern in _JOB_FIELDS.items() if not pattern.fullmatch(str(told[name]))]
-        if wrong or not isinstance(told["record"], dict):
-            raise ValueError(f"not a recording job of version 1: {', '.join(wrong) or 'record'}")
+        wrong += [name for name, kinds in _JOB_TYPES.items() if not isinstance(told[name], kinds)]
+        if not wrong and (told["state"] not in _NEW_STATES or not isinstance(told["record"].get("revision", 1), int)):
+            wrong = ["state or revision"]
+        if wrong:
+            raise ValueError(f"not a recording job of version 1: {', '.join(wrong)}")
+        datetime.fromisoformat(told["started_at"])
         return cls(**told)
 
 

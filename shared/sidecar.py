@@ -113,7 +113,7 @@ class Sidecar:
         if not isinstance(told, dict) or told.get("v") != 1:
             raise ValueError("not a sidecar of version 1")
         try:
-            RecordingState(told["recording"]["state"])
+            _check(told)
             return cls(
                 source=told["source"],
                 call=told["call_key"],
@@ -131,6 +131,24 @@ class Sidecar:
             )
         except (KeyError, IndexError, TypeError, ValueError) as error:
             raise ValueError(f"not a sidecar of version 1: {error!r}") from error
+
+
+def _check(told: Mapping[str, Any]) -> None:
+    """See that everything is of its kind: somebody may have written into the file.
+
+    Raises:
+        KeyError, TypeError, ValueError: it is not.
+    """
+    texts = [told[name] for name in ("source", "call_key", "call_id", "name", "leg", "filed_at")]
+    if not all(isinstance(text, str) for text in texts) or not isinstance(told["call"], dict):
+        raise TypeError("a field has a wrong type")
+    datetime.fromisoformat(told["filed_at"])
+    for words in (told["recording"], *told["others"]):
+        state = RecordingState(words["state"]) if words is told["recording"] else RecordingState.STORED
+        if words.get("at") is not None:
+            datetime.fromisoformat(words["at"])
+        if state in {RecordingState.STORED, RecordingState.STORING} and not isinstance(words["uri"], str):
+            raise TypeError("the URI is no text")
 
 
 def is_overdue(sidecar: Sidecar, schedule_s: Sequence[float]) -> bool:

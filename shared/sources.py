@@ -84,6 +84,7 @@ class _Section(BaseModel):
     number_pattern: Annotated[str, AfterValidator(_check_pattern)] = NUMBER_PATTERN
     allow_numbers: tuple[str, ...] = ()
     deny_numbers: tuple[str, ...] = ()
+    queue_prefixes: tuple[str, ...] = ()
 
     @field_validator("secret", mode="after")
     @classmethod
@@ -119,6 +120,7 @@ class Source(BaseModel):
     number_pattern: str
     allow_numbers: tuple[str, ...]
     deny_numbers: tuple[str, ...]
+    queue_prefixes: tuple[str, ...]
 
 
 Sources = Mapping[SourceName, Source]
@@ -193,4 +195,5 @@ def _source(name: SourceName, table: object) -> Source:
         number_pattern=section.number_pattern,
         allow_numbers=section.allow_numbers,
         deny_numbers=section.deny_numbers,
+        queue_prefixes=section.queue_prefixes,
     )

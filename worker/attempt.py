@@ -82,12 +82,13 @@ class Attempt:
         if self.redelivered >= _MAX_REDELIVERED:
             raise FetchError(Reason.INTERNAL_ERROR, f"given out {self.redelivered} times, and not once seen through")
 
-    def retry(self, wait_s: float, *, tried: bool, seen_bytes: int | None = None) -> Message:
+    def retry(self, wait_s: float, *, tried: bool, seen_bytes: int | None = None, reason: str = "") -> Message:
         """Write the message that waits in the broker for the next try; one that was not `tried` does not count."""
         headers: dict[str, HeaderValue] = {
             "attempts": self.number if tried else self.number - 1,
             "first_seen": self.first_seen,
             "round": self.round,
+            "reasons": " ".join((*self.reasons, reason)).strip(),
             **({"again": 1} if self.is_again else {}),
             **({"handed_over": self.handed_over} if self.handed_over and not tried else {}),
         }

@@ -52,7 +52,7 @@ class DailyRetention:
         retention = Retention(self._archive, self._publisher, self._store, now - timedelta(days=self._days), self._with_records)
         try:
             done = await retention.run(self._sources, lambda day: log.debug("retention_day", day=day))
-        except UnavailableError:
+        except BaseException:
             await self._store.unlock(name, holder)
             raise
         for problem in done.problems:

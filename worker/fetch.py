@@ -32,6 +32,8 @@ from worker.whole import PAGE, SNIFF_BYTES, Recording, examine, is_page
 
 _CONNECT_TIMEOUT_S = 10
 _TURN_S = 60.0
+# Longer, jobs of a slow host would keep those of others from their place.
+_QUEUES_S = 2.0
 _CHUNK_BYTES = 64 * 1024
 _AUDIO_OR_PACKED = (b"RIFF", b"\x1f\x8b")
 _REDIRECTS = 3
@@ -118,7 +120,7 @@ class Client:
     @asynccontextmanager
     async def _turn(self) -> AsyncIterator[None]:
         try:
-            async with asyncio.timeout(_TURN_S):
+            async with asyncio.timeout(_QUEUES_S):
                 await self._turns.acquire()
         except TimeoutError:
             raise BusyError("other recordings of this host have their turn") from None
@@ -156,13 +158,16 @@ class Client:
         try:
             for _ in range(_REDIRECTS + 1):
                 await self._pace.wait()
-                async with session.get(self._checked(link), headers=headers, allow_redirects=False) as response:
+                # A body may take as long as it needs; what comes before it, 1xx answers and drips included, may not.
+                async with asyncio.timeout(_CONNECT_TIMEOUT_S + self._limits.stall_s):
+                    answered = await session.get(self._checked(link), headers=headers, allow_redirects=False)
+                async with answered as response:
                     if 300 <= response.status < 400:  # noqa: PLR2004 - the class of redirects
                         link = redirect_target(str(self._allowed), link, response.headers.get(hdrs.LOCATION, ""))
                         continue
                     return await self._take(response, part)
         except aiohttp.ClientConnectorError as error:
-            refused = REFUSED in str(error.os_error)
+            refused = _are_all_refused(str(error.os_error))
             raise FetchError(
                 Reason.ADDRESS_NOT_ALLOWED if refused else Reason.UNREACHABLE,
                 "the origin's name leads to an address that is not allowed: is it in recording_networks?"
@@ -173,6 +178,8 @@ class Client:
             raise FetchError(Reason.UNREACHABLE, f"no connection within {_CONNECT_TIMEOUT_S} s") from error
         except aiohttp.ServerTimeoutError as error:
             raise FetchError(Reason.STALLED, f"nothing came for {self._limits.stall_s:g} s") from error
+        except TimeoutError as error:
+            raise FetchError(Reason.STALLED, f"nothing of use came for {self._limits.stall_s:g} s") from error
         except (aiohttp.ClientError, ConnectionError) as error:
             is_answered = part.size > 0 or isinstance(error, aiohttp.ClientResponseError)
             raise FetchError(Reason.INTERRUPTED if is_answered else Reason.UNREACHABLE, type(error).__name__) from error
@@ -211,7 +218,12 @@ class Client:
     async def _read(self, response: aiohttp.ClientResponse, part: Partial) -> None:
         sniffer = _Sniffer(response.content_type) if part.size == 0 else None
         pace_from, pace_bytes = time.monotonic(), part.size
-        async for piece in response.content.iter_chunked(_CHUNK_BYTES):
+        pieces = response.content.iter_chunked(_CHUNK_BYTES)
+        while True:
+            async with asyncio.timeout(self._limits.stall_s):
+                piece = await anext(pieces, b"")
+            if not piece:
+                break
             if sniffer:
                 sniffer.look(piece)
             if part.size + len(piece) > self._limits.max_bytes:
@@ -226,6 +238,11 @@ class Client:
                 pace_from, pace_bytes = time.monotonic(), part.size
         if sniffer:
             sniffer.end()
+
+
+def _are_all_refused(failure: str) -> bool:
+    """Tell whether every address of a name is forbidden; where one is not, and only gave no answer, it may give one later."""
+    return all(REFUSED in one for one in failure.removeprefix("Multiple exceptions: ").split(", "))
 
 
 class _Sniffer:

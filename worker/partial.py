@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import fcntl
+import hashlib
 import os
 import tempfile
 import time
@@ -36,8 +37,9 @@ _PART, _NOTE = ".part", ".note"
 class Partial:
     """A file that grows, and what tells whether more can be added to it."""
 
-    def __init__(self, file: BinaryIO, directory: Path, note: Path | None) -> None:
+    def __init__(self, file: BinaryIO, directory: Path, note: Path | None, link: str = "") -> None:
         self.file = file
+        self._of = hashlib.sha256(link.encode("utf-8", "surrogatepass")).hexdigest()
         self.directory = directory
         self._note = note
         self.size = 0
@@ -57,7 +59,7 @@ class Partial:
             told = orjson.loads(note.read_bytes())
         except (OSError, orjson.JSONDecodeError):
             told = {}
-        if told.get("boot") != _boot_id() or not told.get("validator"):
+        if (told.get("boot"), told.get("of")) != (_boot_id(), self._of) or not told.get("validator"):
             self.restart()
             return
         self.validator, self.total, self.encoding = told["validator"], told["total"], told["encoding"]
@@ -69,7 +71,7 @@ class Partial:
         self.file.truncate()
         self.size, self.validator, self.total, self.encoding = 0, validator, total, encoding
         if self._note is not None:
-            told = {"boot": _boot_id(), "validator": validator, "total": total, "encoding": encoding}
+            told = {"boot": _boot_id(), "of": self._of, "validator": validator, "total": total, "encoding": encoding}
             self._note.write_bytes(orjson.dumps(told))
 
     def append(self, piece: bytes) -> None:
@@ -78,8 +80,8 @@ class Partial:
 
 
 @contextmanager
-def partial(directory: Path, name: str, *, is_kept: bool) -> Iterator[Partial]:
-    """Open the part of a recording.
+def partial(directory: Path, name: str, *, is_kept: bool, link: str = "") -> Iterator[Partial]:
+    """Open the part of a recording, of what was downloaded from this link.
 
     With `is_kept` it stays in the directory until `forget`. Without, while another process has it, or on a system that does
     not tell its starts apart (macOS), it is a file without a name, of which nothing is left.
@@ -92,9 +94,13 @@ def partial(directory: Path, name: str, *, is_kept: bool) -> Iterator[Partial]:
             yield Partial(file, directory, None)
             return
         closing.enter_context(found)
-        opened = Partial(found, directory, _path(directory, name, _NOTE))
-        yield opened
-        found.flush()
+        opened = Partial(found, directory, _path(directory, name, _NOTE), link)
+        try:
+            yield opened
+        finally:
+            if opened.validator is None:
+                opened.restart()  # nothing can be added to it: it would only take room
+            found.flush()
 
 
 def forget(directory: Path, name: str) -> None:

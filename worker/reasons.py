@@ -116,8 +116,15 @@ class FetchError(CallfoldError):
         super().__init__(f"{reason}: {detail}")
 
 
-def next_wait_s(reason: Reason, tries: int, schedule_s: Sequence[float]) -> float | None:
-    """Tell how long to wait after so many tries, or None where it is not worth another."""
+def next_wait_s(reason: Reason, tries: int, schedule_s: Sequence[float], *, same: int | None = None) -> float | None:
+    """Tell how long to wait after so many tries, `same` of them with this reason, or None where it is not worth another."""
     worth = RULES[reason].tries
-    waits = schedule_s if worth is None else schedule_s[: worth - 1]
-    return waits[tries - 1] if tries <= len(waits) else None
+    if worth is not None and (tries if same is None else same) >= worth:
+        return None
+    return schedule_s[tries - 1] if tries <= len(schedule_s) else None
+
+
+def result_of(reasons: Sequence[str]) -> Result:
+    """Tell what tries with these reasons end in: a recording is absent only where the PBX said so each time it was asked."""
+    results = {RULES[Reason(reason)].result for reason in reasons}
+    return Result.ABSENT if results == {Result.ABSENT} else Result.FAILED

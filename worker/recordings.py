@@ -29,7 +29,7 @@ from worker.filing import Filing
 from worker.handover import Kept, has_ended
 from worker.links import recording_link
 from worker.partial import forget, partial
-from worker.reasons import RULES, FetchError, Reason, Result, next_wait_s
+from worker.reasons import FetchError, Reason, Result, next_wait_s, result_of
 from worker.storing import event_suffix
 
 log = get_logger(__name__)
@@ -157,7 +157,7 @@ class Recordings:
         client = self._clients[source.name]
         # A part that stays on the disk is not sealed, so a source whose recordings are has none.
         try:
-            with partial(self._directory, job.id, is_kept=source.archive_recipient is None) as part:
+            with partial(self._directory, job.id, is_kept=source.archive_recipient is None, link=link) as part:
                 async with client.fetch(link, part, seen_bytes=attempt.seen_bytes) as recording:
                     filed = await self._filing.store(attempt, recording, source.archive_recipient, lock.confirm)
         except OSError as error:
@@ -179,19 +179,20 @@ class Recordings:
     async def _not_had(self, attempt: Attempt, sidecar: Sidecar | None, lock: Lock, error: FetchError) -> None:
         """Put the job where it waits for its next try, or end it."""
         metrics.RECORDING_TRIES.labels(attempt.job.source, error.reason).inc()
-        wait_s = next_wait_s(error.reason, attempt.number, self._schedule_s)
+        reasons = [*attempt.reasons, error.reason]
+        wait_s = next_wait_s(error.reason, attempt.number, self._schedule_s, same=reasons.count(error.reason))
         detail = {"attempt": attempt.number, "reason": error.reason, "detail": error.detail, "next_s": wait_s}
         log.warning("recording_not_had", id=attempt.job.id, **detail)
         if wait_s is not None:
             if sidecar is not None and sidecar.state is RecordingState.WAITING:
                 told = {"state": RecordingState.WAITING, "reason": error.reason, "attempts": attempt.number, "at": utc_now()}
                 await self._note(attempt, sidecar, lock, told)
-            retry = attempt.retry(wait_s, tried=True, seen_bytes=error.size)
+            retry = attempt.retry(wait_s, tried=True, seen_bytes=error.size, reason=error.reason)
             await self._publisher.publish_patiently([retry])
             return
         # A recording that is stored stays so, whatever a second look at it brings.
         if attempt.job.fetch and not (sidecar and sidecar.state is RecordingState.STORED):
-            result = RULES[error.reason].result
+            result = result_of(reasons)
             told = dict.fromkeys(RECORDING_TOLD) | {
                 "attempts": attempt.number,
                 "reason": error.reason,

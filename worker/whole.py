@@ -51,7 +51,11 @@ def examine(part: Partial, max_bytes: int, seen_bytes: int | None) -> Recording:
             audio = read_audio(file, size)
         except InvalidWavError as error:
             reason = Reason(error.flaw)
-            if seen_bytes is not None and size > seen_bytes and error.flaw in {Flaw.TRUNCATED, Flaw.NO_AUDIO}:
+            if (
+                seen_bytes is not None
+                and size > seen_bytes
+                and error.flaw in {Flaw.TRUNCATED, Flaw.NO_AUDIO, Flaw.LENGTH_MISMATCH}
+            ):
                 reason = Reason.GROWING
             file.seek(0)
             if is_page(file.read(SNIFF_BYTES)):  # one that came packed

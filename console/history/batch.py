@@ -24,7 +24,7 @@ INDEXED_CHARACTERS = 256
 """PostgreSQL's indexes take no value of more than about 2700 bytes; what is compared in full is the record."""
 
 _AUDIT = "callfold.audit."
-_CALLS = frozenset({"callfold.call.completed.v1", "callfold.call.amended.v1"})
+CALL_EVENTS = frozenset({"callfold.call.completed.v1", "callfold.call.amended.v1"})
 _RECORDING = re.compile(r"callfold\.recording\.(stored|absent|failed|expired)\.v1")
 _RECORDING_ID = re.compile(r"(?P<leg>[^/]+/[^/]+/recording/[^/]+)/[a-z]+(?P<suffix>/[^/]+)?")
 _TIME = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z$"
@@ -80,7 +80,9 @@ class _Revision(BaseModel):
 
 
 def _as_json(value: object) -> object:
-    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS).decode() if isinstance(value, dict) else value
+    if not isinstance(value, dict):
+        raise ValueError("is no object")  # noqa: TRY004 - pydantic's own way to say so
+    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS).decode()
 
 
 class _Recording(BaseModel):
@@ -141,7 +143,7 @@ class Batch:
     def _add(self, event: _Event, body: bytes) -> None:
         if event.type.startswith(_AUDIT):
             self._add_audit(event)
-        elif event.type in _CALLS:
+        elif event.type in CALL_EVENTS:
             self._add_call(event)
         elif recording := _RECORDING.fullmatch(event.type):
             self._add_recording(event, recording[1])
@@ -191,7 +193,7 @@ class Batch:
             "event": event.id,
         }
         before = self.recordings.get(str(row["id"]))
-        self.legs.add(found["leg"])
+        self.legs.add(str(clean(row)["leg_id"]))
         if before is None or (str(before["at"]), str(before["event"])) < (event.time, event.id):
             self.recordings[str(row["id"])] = clean(row)
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, Json
 from sqlalchemy import ColumnElement, Connection, Select, select, tuple_
 
 from console.calls import CallQuery, CallRow, Position, Told, row_of
-from console.history.batch import indexed
+from console.history.batch import CALL_EVENTS, indexed
 from console.history.tables import AUDIT, CALLS, EVENTS, RECORDINGS
 from shared.call import Status
 
@@ -125,9 +125,7 @@ def call(connection: Connection, source: str, name: str) -> CallHistory | None:
     if found is None:
         return None
     bodies = connection.execute(
-        select(EVENTS.c.body).where(
-            EVENTS.c.source == source, EVENTS.c.call == name, EVENTS.c.type.like("callfold.call.%", escape=_ESCAPE)
-        )
+        select(EVENTS.c.body).where(EVENTS.c.source == source, EVENTS.c.call == name, EVENTS.c.type.in_(CALL_EVENTS))
     ).scalars()
     revisions = sorted((orjson.loads(body) for body in bodies), key=lambda told: int(told["data"]["revision"]))
     return CallHistory(

@@ -36,6 +36,9 @@ class DialApi:
         except ValidationError as error:
             return invalid(error, dial_state=DialState.REFUSED)
         key = request.headers.get("Idempotency-Key", "")
+        if "Idempotency-Key" in request.headers and not key:
+            title = "The Idempotency-Key is empty: a repeat could not be told from another request."
+            return problem(400, title, parameter="Idempotency-Key", dial_state=DialState.REFUSED)
         if len(key) > _MAX_KEY_CHARACTERS:
             return problem(400, "The Idempotency-Key is too long.", parameter="Idempotency-Key", dial_state=DialState.REFUSED)
         who = request[WHO].who

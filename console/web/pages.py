@@ -7,12 +7,13 @@ from collections import deque
 from collections.abc import Mapping
 
 from aiohttp import web
+from pydantic import ValidationError
 from yarl import URL
 
 from console.audit import Action, Audit
 from console.calls import CallQuery
 from console.dead_letters import Filter, Which, find
-from console.lookup import Lookup
+from console.lookup import Lookup, Page
 from console.page import render
 from console.page.assets import ASSETS
 from console.page.forms import read_query
@@ -42,6 +43,8 @@ from shared.topology import CALLBACKS_DEAD, RECORDINGS_DEAD
 
 _SHOWN = 100
 _REFUSALS_A_MINUTE = 30
+# So many looks at a few thousand calls each, before a person is asked whether to go on.
+_LOOKS = 20
 _CSV_ROWS = 500
 _DEPTHS = {Which.CALLBACKS: CALLBACKS_DEAD, Which.RECORDINGS: RECORDINGS_DEAD}
 
@@ -81,7 +84,7 @@ class Pages:
         if isinstance(query, dict):
             page = CallsPage(asked, (), wrong=query, sources=[*self._sources])
             return _html(render.calls_page(self.viewer(request), page), status=400)
-        found = await self._lookup.find(query)
+        found = await self._look_on(query)
         next_cursor = found.next.encode() if found.next else None
         page = CallsPage(asked, found.rows, next_cursor, sources=[*self._sources], problem=found.problem)
         return _html(render.calls_page(self.viewer(request), page))
@@ -91,11 +94,20 @@ class Pages:
         asked, query = self._asked(request)
         if isinstance(query, dict):
             raise web.HTTPSeeOther(URL("/ui/calls").with_query(asked))
-        found = await self._lookup.find(query.model_copy(update={"limit": _CSV_ROWS}))
+        found = await self._look_on(query.model_copy(update={"limit": _CSV_ROWS}))
         if found.problem:  # a file cannot tell that it is not whole
             return self.error(request, 503, "This did not work", found.problem)
         headers = {"Content-Disposition": 'attachment; filename="calls.csv"'}
         return web.Response(text=write_csv(found.rows), content_type=CSV, charset="utf-8", headers=headers)
+
+    async def _look_on(self, query: CallQuery) -> Page:
+        """Look until something is found: one look goes through so many calls only."""
+        page = await self._lookup.find(query)
+        for _ in range(_LOOKS):
+            if page.rows or page.next is None:
+                break
+            page = await self._lookup.find(query.model_copy(update={"cursor": page.next.encode()}))
+        return page
 
     def _asked(self, request: web.Request) -> tuple[dict[str, str], CallQuery | dict[str, str]]:
         asked = dict(request.query)
@@ -146,7 +158,10 @@ class Pages:
         which, ids = _which(str(form.get("which", ""))), [str(value) for value in form.getall("id", [])]
         done = 0
         if ids:
-            wanted = LettersAction(action="redrive", queue=which, ids=ids)
+            try:
+                wanted = LettersAction(action="redrive", queue=which, ids=ids)
+            except ValidationError:
+                return self.error(request, 400, "This did not work", "These are no ids of dead letters.")
             done = await self._letters.settle(wanted, request[WHO].who)
         raise web.HTTPSeeOther(URL("/ui/dead-letters").with_query(which=which, redriven=done))
 
