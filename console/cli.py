@@ -70,7 +70,7 @@ def main() -> None:
 
 @app.command()
 def ingress() -> None:
-    """Run one ingress process: callbacks in over HTTP, durable before 200."""
+    """Run one ingress process: `CALLFOLD_SOURCES=sources.toml callfold ingress`. Callbacks in over HTTP, durable before 200."""
     from ingress.service import serve  # noqa: PLC0415 - each role loads only what it needs
 
     _service("ingress", serve)
@@ -78,7 +78,7 @@ def ingress() -> None:
 
 @app.command()
 def worker() -> None:
-    """Run one worker process: folds callbacks, publishes completed calls, archives recordings."""
+    """Run one worker process: `callfold worker` folds callbacks, publishes completed calls, archives recordings."""
     from worker.service import serve  # noqa: PLC0415
 
     _service("worker", serve)
@@ -86,7 +86,7 @@ def worker() -> None:
 
 @app.command()
 def console() -> None:
-    """Run the console process (private port)."""
+    """Run the console process: `CALLFOLD_CONSOLE_KEY=... callfold console` serves the private API and the page."""
     from console.service import serve  # noqa: PLC0415
 
     _service("console", serve)
@@ -94,7 +94,7 @@ def console() -> None:
 
 @app.command()
 def history() -> None:
-    """Run the process that writes every call, recording event and audit line into a database: CALLFOLD_HISTORY_URL."""
+    """Write every call, recording event and audit line into the database CALLFOLD_HISTORY_URL: `callfold history`."""
     from console.history.service import serve  # noqa: PLC0415
 
     _service("history", serve)
@@ -110,7 +110,9 @@ def up(
     ingress_processes: Annotated[int, typer.Option("--ingress", min=1, max=32, help="Ingress processes.")] = 1,
     worker_processes: Annotated[int, typer.Option("--worker", min=1, max=32, help="Worker processes.")] = 1,
 ) -> None:
-    """Start everything on this machine: private RabbitMQ and Redis, ingress, worker, console, history. Ctrl-C stops it all.
+    """Start everything on this machine: `callfold up --worker 2`. Ctrl-C stops it all.
+
+    That is a private RabbitMQ and Redis, ingress, worker, console and history.
 
     With CALLFOLD_AMQP_URL or CALLFOLD_REDIS_URL set, that server is used instead of a private one.
     """
@@ -125,7 +127,7 @@ def demo(
     calls: Annotated[int, typer.Option(min=1, max=5000, help="Calls to simulate.")] = 200,
     seed: Annotated[int, typer.Option(help="Seed of scenarios and faults.")] = 513,
 ) -> None:
-    """Run the main job to its end: private servers, simulated calls, every published call compared with the truth."""
+    """Run the main job to its end on private servers, each call compared with the truth: `callfold demo --calls 50`."""
     from console.demo import demo as run_demo  # noqa: PLC0415
 
     load_settings()  # refuses unknown settings before anything starts
@@ -147,7 +149,10 @@ def simulate(  # noqa: PLR0917 - each is an option of the command line, given by
     faults: Annotated[bool, typer.Option("--faults/--no-faults", help="Reorder, duplicate and delay callbacks.")] = True,
     as_json: AsJson = False,
 ) -> None:
-    """Be a FocalScope: dial calls against a running ingress, and serve their recordings until all were published."""
+    """Be a FocalScope that calls back a running ingress, until all was published: `callfold simulate --calls 20 --rate 5`.
+
+    Calls are recorded where the source has a recording_url or recording_origin: that of the simulator, with --port.
+    """
     from console.simulate import Load, local_ingress  # noqa: PLC0415
     from console.simulate import simulate as run_simulate  # noqa: PLC0415
 
@@ -161,7 +166,7 @@ def adapter_link(
     source: SourceArgument,
     url: Annotated[str, typer.Option(help="Public address of ingress, e.g. https://hooks.example.com.")],
 ) -> None:
-    """Print the link to paste into FocalScope: every placeholder, and the source's secret."""
+    """Print the link to paste into FocalScope, secret included: `callfold adapter-link acme --url https://hooks.example.com`."""
     found = wanted_sources(read_settings(), source)[SourceName(source)]
     if not url.startswith(("http://", "https://")):
         raise ConfigError(f"{url!r} is not an http or https address.")
@@ -243,7 +248,7 @@ def hold(
 
 @app.command()
 def doctor(*, as_json: AsJson = False) -> None:
-    """Check the servers, the archive, the local directories and the sources file; exit code 1 if something cannot work."""
+    """Check servers, archive, directories and the sources file: `callfold doctor --json`; exit code 1 if one cannot work."""
     from console.doctor import doctor as run_doctor  # noqa: PLC0415
 
     run(run_doctor(read_settings(), as_json=as_json))
@@ -251,7 +256,7 @@ def doctor(*, as_json: AsJson = False) -> None:
 
 @app.command()
 def settings(*, as_json: AsJson = False) -> None:
-    """List every setting with its default."""
+    """List every setting with its default: `callfold settings --json`."""
     for variable, default, description in variables():
         told = {"variable": variable, "default": default, "description": description}
         typer.echo(orjson.dumps(told).decode() if as_json else f"{variable}\n    {description} Default: {default or 'none'}")

@@ -75,7 +75,7 @@ def verify(
     *,
     as_json: AsJson = False,
 ) -> None:
-    """Read the whole archive again and hold it against its sidecars; exit code 1 if something differs."""
+    """Read the archive again and hold it against its sidecars: `callfold recordings verify`; exit code 1 if something differs."""
     from console.verify import verify as run_verify  # noqa: PLC0415
 
     run(run_verify(read_settings(), source, since, as_json=as_json))

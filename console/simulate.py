@@ -80,6 +80,10 @@ async def simulate(settings: Settings, load: Load, *, as_json: bool) -> int:
     await _check_listening(load.ingress_url)
     events: list[Event] = []
     async with journal(settings, "next") as deliveries, FocalScope(plan) as pbx:
+        all_dialed = asyncio.Event()
+
+        def is_told() -> bool:
+            return all_dialed.is_set() and not differences(pbx.truths, events, pbx.recordings.fingerprint)
 
         async def collect() -> None:
             async for delivery in deliveries:
@@ -87,13 +91,15 @@ async def simulate(settings: Settings, load: Load, *, as_json: bool) -> int:
                 if event is None or event["data"]["request_id"] not in pbx.truths:
                     continue  # other traffic of a system that is in use
                 events.append(event)
-                if not differences(pbx.truths, events, pbx.recordings.fingerprint) and len(pbx.truths) == load.calls:
+                if is_told():
                     return
 
         async with asyncio.TaskGroup() as group:
             collecting, watching = group.create_task(collect()), group.create_task(_fail_when_refused(pbx, load))
             await pbx.run(load.calls, per_second=load.per_second)
-            await asyncio.wait((collecting,), timeout=_TIMEOUT_S)
+            all_dialed.set()  # others may have dialed meanwhile: their calls are compared as well
+            if not is_told():
+                await asyncio.wait((collecting,), timeout=_TIMEOUT_S)
             collecting.cancel()
             watching.cancel()
         found = differences(pbx.truths, events, pbx.recordings.fingerprint)

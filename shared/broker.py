@@ -208,7 +208,8 @@ class Consumer(Link):
         if self._stopping:
             return not channel.is_closed
         if self._can_be_asked_anew and time.monotonic() - self._heard_at > _SILENCE_S:
-            log.info("stream_asked_anew", link=self._name)
+            log.debug("stream_asked_anew", link=self._name)
+            self._is_left = True
             return False
         # A queue that was deleted or moved cancels its consumer while the channel stays open.
         return not channel.is_closed and self._tag in channel.consumers

@@ -56,6 +56,7 @@ class Link(ABC):
         self._address = address
         self._name = f"{address.name} {role}"
         self._lost = asyncio.Event()
+        self._is_left = False  # given up by ourselves, for no fault of it
         self._up = asyncio.Event()
 
     @property
@@ -101,6 +102,7 @@ class Link(ABC):
         if "heartbeat" not in url.query:
             url = url.update_query(heartbeat=str(_HEARTBEAT_S))
         self._lost.clear()
+        self._is_left = False
         properties: FieldTable = {"connection_name": self._name}
         async with _connected(url, properties) as connection:
             try:
@@ -117,7 +119,8 @@ class Link(ABC):
             finally:
                 self._up.clear()
                 self._closed()
-        log.warning("broker_connection_lost", link=self._name)
+        if not self._is_left:
+            log.warning("broker_connection_lost", link=self._name)
 
     async def _until_lost(self, channel: Channel) -> None:
         while not self._lost.is_set() and not channel.is_closed and self._is_working(channel):

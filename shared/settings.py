@@ -74,7 +74,8 @@ class Settings(BaseSettings):
     )
     recording_max_bytes: int = Field(default=2 << 30, gt=0, description="Largest recording that is stored.")
     recording_concurrency: Annotated[int, Field(gt=0, le=100)] = Field(
-        default=8, description="Recording jobs at a time, per worker. How many of one source is set with the source."
+        default=8,
+        description="Recording jobs at a time, per worker; long downloads come on top. Of one source: set there.",
     )
     recording_stall_seconds: Seconds = Field(default=30, description="Silence after which a download is given up for this try.")
     recording_min_bytes_per_second: Annotated[float, Field(ge=0)] = Field(

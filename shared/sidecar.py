@@ -129,7 +129,7 @@ class Sidecar:
                 asked=(told["asked"][0], told["asked"][1]),
                 path=path,
             )
-        except (KeyError, IndexError, TypeError, ValueError) as error:
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
             raise ValueError(f"not a sidecar of version 1: {error!r}") from error
 
 
@@ -137,7 +137,7 @@ def _check(told: Mapping[str, Any]) -> None:
     """See that everything is of its kind: somebody may have written into the file.
 
     Raises:
-        KeyError, TypeError, ValueError: it is not.
+        AttributeError, LookupError, TypeError, ValueError: it is not.
     """
     texts = [told[name] for name in ("source", "call_key", "call_id", "name", "leg", "filed_at")]
     if not all(isinstance(text, str) for text in texts) or not isinstance(told["call"], dict):

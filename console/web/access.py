@@ -159,9 +159,9 @@ def guard(keys: Keys, doors: Doors) -> Middleware:
         if refusal is None and identity is None and pattern not in doors.public and resource is not None:
             if pattern in doors.pages:
                 raise web.HTTPSeeOther(URL("/login").with_query(next=request.rel_url.path_qs))
-            refusal = problem(
-                401, "A key is needed: Authorization: Bearer <CALLFOLD_CONSOLE_KEY>.", {"WWW-Authenticate": "Bearer"}
-            )
+            given = "Authorization" in request.headers
+            title = "This key is not known here." if given else "A key is needed: Authorization: Bearer <CALLFOLD_CONSOLE_KEY>."
+            refusal = problem(401, title, {"WWW-Authenticate": "Bearer"})
         if refusal is None and identity is not None:
             request[WHO] = identity
             if request.method not in _READING and pattern not in doors.public:

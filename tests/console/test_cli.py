@@ -51,7 +51,11 @@ async def test_simulate_says_at_once_that_nobody_listens() -> None:
         "tail",
         "doctor",
         "settings",
+        "calls",
         "dead-letters",
+        "dead-letters list",
+        "dead-letters redrive",
+        "dial",
         "show",
         "rebuild",
         "recordings",
@@ -65,6 +69,8 @@ async def test_every_command_has_help(command: str) -> None:
     code, out, _ = await callfold(*command.split(), "--help")
     assert code == 0
     assert "Usage:" in out
+    is_group = command in {"dead-letters", "recordings"}
+    assert is_group or re.search(rf"`[^`]*callfold {command}\b", " ".join(out.split())), "an example"
 
 
 async def test_the_adapter_link_has_every_placeholder_and_the_secret(tmp_path: Path) -> None:

@@ -21,6 +21,8 @@ from shared import durable
 from shared.archive import Archive, ArchiveUnavailableError
 from shared.durable import TakenError
 from shared.errors import ConfigError
+from shared.sidecar import Sidecar, sidecar_of
+from tests.recordings.support import job
 from tests.support import Servers, eventually
 
 NAME = "acme/monitor/2026-UTC/11/23/a.wav"
@@ -234,3 +236,36 @@ async def test_a_worker_whose_archive_cannot_be_written_does_not_start(servers: 
     async with servers.fleet() as fleet:
         with pytest.raises(ConfigError, match="cannot be written"):
             await fleet.start(fleet.add("worker", "worker", {}))
+
+
+@pytest.mark.parametrize(
+    "url", ["s3://KEY:hunter2@bucket/p", "https://u:hunter2@h/dav", "az://c?sig=hunter2"], ids=["s3", "https", "az"]
+)
+def test_an_archive_url_with_a_credential_is_refused(url: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        Archive(url)
+    assert "hunter2" not in str(refused.value)
+
+
+async def test_of_two_new_files_of_one_name_the_second_writes_over_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where it looked before the first was there: a process can stand still at any moment."""
+    archive = Archive(tmp_path.as_uri())
+    await archive.put(NAME, io.BytesIO(b"evidence"), is_new=True)
+    monkeypatch.setattr(Path, "exists", lambda path: path.suffix != ".wav" and path.stat() is not None)
+    with pytest.raises(TakenError):
+        await archive.put(NAME, io.BytesIO(b"another's"), is_new=True)
+    assert (tmp_path / NAME).read_bytes() == b"evidence"
+    assert _left(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [{"recording": {"state": "stored"}}, {"filed_at": 5}, {"others": [None]}, {"recording": {"state": "waiting", "at": "soon"}}],
+)
+def test_a_damaged_sidecar_is_none(damage: dict[str, Any]) -> None:
+    whole = orjson.loads(sidecar_of(job(), None, "x.json").encode())
+    assert Sidecar.decode(orjson.dumps(whole), "x.json").call_id == "7"
+    with pytest.raises(ValueError, match="not a sidecar"):
+        Sidecar.decode(orjson.dumps(whole | damage), "x.json")

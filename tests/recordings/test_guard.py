@@ -19,8 +19,8 @@ from shared.ids import SourceName
 from shared.sources import load_sources, origin
 from tests.recordings.server import Scripted, head, scripted, whole
 from tests.recordings.support import WAV
-from worker.fetch import Client, Limits
-from worker.guard import AddressRefusedError, socket_factory
+from worker.fetch import Client, Limits, _are_all_refused
+from worker.guard import REFUSED, AddressRefusedError, socket_factory
 from worker.partial import partial
 from worker.reasons import FetchError, Reason
 
@@ -212,3 +212,10 @@ def test_an_origin_is_the_same_however_it_is_written() -> None:
     assert origin("http://pbx:8080") == "http://pbx:8080"
     with pytest.raises(ValueError, match="not an http"):
         origin("ftp://pbx/")
+
+
+def test_a_name_of_which_one_address_is_allowed_and_silent_is_asked_again_later() -> None:
+    refused, silent = f"{REFUSED}: ::1 for pbx", "[Errno 111] Connect call failed ('10.0.0.1', 443)"
+    assert _are_all_refused(refused)
+    assert _are_all_refused(f"Multiple exceptions: {refused}, {refused}")
+    assert not _are_all_refused(f"Multiple exceptions: {refused}, {silent}")

@@ -10,7 +10,7 @@ import os
 import tempfile
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, closing
+from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -389,3 +389,54 @@ def test_a_part_without_name_leaves_nothing(tmp_path: Path) -> None:
         assert isinstance(part, Partial)
         assert not part.is_kept
         assert list(tmp_path.iterdir()) == []
+
+
+_SOON = b"HTTP/1.1 100 Continue\r\n\r\n"
+_HEAD = b"HTTP/1.1 200 x\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("first", "again"),
+    [
+        (b"", _SOON),
+        (b"HTTP/1.1 200 x\r\n", b"X-A: b\r\n"),
+        (_HEAD + b"1;", b"x"),
+        (_HEAD + b"4\r\nRIFF\r\n0\r\n", b"X-A: b\r\n"),
+    ],
+    ids=["continue", "headers", "chunk-extension", "trailers"],
+)
+async def test_a_drip_that_is_no_body_does_not_go_on_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: bytes, again: bytes
+) -> None:
+    monkeypatch.setattr("worker.fetch._CONNECT_TIMEOUT_S", 0.2)
+
+    async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(first)
+        with suppress(ConnectionError):
+            while not writer.is_closing():
+                writer.write(again)
+                await writer.drain()
+                await asyncio.sleep(0.05)
+
+    server = await asyncio.start_server(drip, "127.0.0.1", 0)
+    dripping = Scripted()
+    dripping.port = server.sockets[0].getsockname()[1]
+    try:
+        async with asyncio.timeout(5):
+            assert (await _refused(dripping, tmp_path)).reason is Reason.STALLED
+    finally:
+        server.close()
+
+
+async def test_a_part_is_of_one_link_and_one_without_validator_takes_no_room(server: Scripted, tmp_path: Path) -> None:
+    with partial(tmp_path, NAME, is_kept=True, link="https://a/1") as part:
+        part.restart('"a"', len(WAV))
+        part.append(WAV[:HALF])
+    with partial(tmp_path, NAME, is_kept=True, link="https://a/1") as part:
+        assert part.size == HALF
+    with partial(tmp_path, NAME, is_kept=True, link="https://a/2") as part:
+        assert part.size == 0, "the other leg's, perhaps, with the same validator"
+        part.restart(None, len(OTHER))
+        part.append(OTHER[:HALF])
+    assert sum(path.stat().st_size for path in tmp_path.glob("*.part")) == 0

@@ -23,6 +23,31 @@ def test_a_try_is_read_back_as_it_was_sent() -> None:
     assert Attempt.of(ATTEMPT.body, copy.retry(5, tried=False).headers) == copy
     tried = Attempt.of(ATTEMPT.body, copy.retry(5, tried=True, seen_bytes=9).headers)
     assert (tried.number, tried.seen_bytes, tried.handed_over) == (3, 9, None)
+    twice = Attempt.of(tried.body, tried.retry(5, tried=True, reason="truncated").headers)
+    assert Attempt.of(twice.body, twice.retry(5, tried=True, reason="not_found").headers).reasons == ("truncated", "not_found")
+
+
+@pytest.mark.parametrize("headers", [{"attempts": "x"}, {"round": -1}, {"seen_bytes": 1 << 70}, {"x-delivery-count": []}])
+def test_a_count_that_is_none_is_a_dead_letter(headers: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="no count"):
+        Attempt.of(ATTEMPT.body, headers)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"state": "stored"},
+        {"state": "bogus"},
+        {"recording_url": 5},
+        {"fetch": 1},
+        {"record": {"revision": "x"}},
+        {"call": "\u0661"},
+        {"started_at": "2026-99-99T00:00:00Z"},
+    ],
+)
+def test_a_job_of_the_wrong_kind_is_none(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=r"not a recording job|month|isoformat"):
+        Attempt.of(job(**wrong).encode(), {})
 
 
 def test_a_job_given_out_too_often_is_ended_by_us() -> None:

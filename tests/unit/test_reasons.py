@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from worker.reasons import BY_STATUS, RULES, Reason, Result, next_wait_s
+from worker.reasons import BY_STATUS, RULES, Reason, Result, next_wait_s, result_of
 
 SCHEDULE = (5, 30, 120, 600, 3600, 21600)
 TEXT = (Path(__file__).resolve().parents[2] / "docs" / "recordings.md").read_text("utf-8")
@@ -31,3 +31,16 @@ def test_only_what_the_pbx_says_it_does_not_have_is_absent() -> None:
 def test_a_shorter_schedule_than_a_rule_allows_is_used_up() -> None:
     assert next_wait_s(Reason.NOT_ALLOWED, 1, (0.2,)) == 0.2
     assert next_wait_s(Reason.NOT_ALLOWED, 2, (0.2,)) is None
+
+
+def test_tries_for_another_reason_do_not_use_up_those_of_this_one() -> None:
+    """Not found for minutes, then seen while it is written: it is looked at again."""
+    assert next_wait_s(Reason.TRUNCATED, 5, SCHEDULE, same=1) == SCHEDULE[4]
+    assert next_wait_s(Reason.TRUNCATED, 5, SCHEDULE, same=5) is None
+    assert next_wait_s(Reason.NOT_ALLOWED, 7, SCHEDULE, same=1) is None, "the schedule is the limit of all"
+
+
+def test_a_recording_is_absent_only_where_it_was_said_so_each_time() -> None:
+    assert result_of(["not_found"] * 6 + ["empty"]) is Result.ABSENT
+    assert result_of(["unexpected_status"] * 6 + ["not_found"]) is Result.FAILED
+    assert result_of(["truncated", "not_found"]) is Result.FAILED

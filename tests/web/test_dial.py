@@ -10,7 +10,11 @@ import orjson
 import pytest
 import pytest_asyncio
 from aiohttp import web
+from pydantic import SecretStr
 
+from console.dialing import DialError, DialRequest, check
+from shared.ids import SourceName
+from shared.sources import AGENT_PATTERN, NUMBER_PATTERN, Source
 from tests.support import Event, Servers, eventually, lines_of, next_events
 from tests.web.support import AUTHORIZED, KEY, Play, World, answering, redis_of, world
 
@@ -139,7 +143,9 @@ _BAD_ANSWERS: dict[str, tuple[Play, int, str, str]] = {
     "not found": (answering("{RequestID:513}", status=404), 502, "refused", "status 404"),
     "accepted": (answering("{RequestID:513}", status=202), 502, "unknown", "status 202"),
     "server error": (answering("{RequestID:513}", status=500), 502, "unknown", "status 500"),
-    "redirect": (answering("", status=302, Location="/dial?agent=elsewhere&number=1"), 502, "refused", "status 302"),
+    "redirect": (answering("", status=302, Location="/dial?agent=elsewhere&number=1"), 502, "unknown", "status 302"),
+    "busy": (answering("", status=409), 502, "unknown", "status 409"),
+    "mark": (answering("\ufeff{}"), 502, "unknown", "no RequestID"),
     "endless": (_endless, 502, "unknown", "longer than"),
     "trickling": (_in_pieces(*[b" "] * 100, wait_s=0.1), 504, "unknown", "within 3 s"),
     "broken": (_broken, 504, "unknown", "broke"),
@@ -207,7 +213,7 @@ async def test_a_key_is_its_holders_own(here: World) -> None:
 
 
 async def test_what_was_refused_can_be_tried_again_under_its_key(here: World) -> None:
-    here.dialing.plays["again"] = answering("busy", status=409)
+    here.dialing.plays["again"] = answering("wrong link", status=404)
     assert (await _dial(here, agent="again", key="again-1"))[0] == 502
     del here.dialing.plays["again"]
     assert (await _dial(here, agent="again", key="again-1"))[0] == 201
@@ -362,3 +368,29 @@ async def test_what_is_journaled_is_no_longer_kept(here: World) -> None:
 
 async def _is_gone(redis: Any) -> bool:  # noqa: ANN401
     return not await redis.exists("callfold:dial:unjournaled")
+
+
+async def test_an_empty_idempotency_key_is_no_key(here: World) -> None:
+    status, told, _ = await here.ask(
+        "POST", "/dial", headers=AUTHORIZED | {"Idempotency-Key": ""}, json={"source": "acme", "agent": "empty", "number": "112"}
+    )
+    assert (status, told["parameter"], told["dial_state"]) == (400, "Idempotency-Key", "refused")
+
+
+@pytest.mark.parametrize(("prefixes", "prefix", "is_allowed"), [((), "9", False), (("9",), "9", True), (("9",), "00990", False)])
+def test_a_prefix_does_not_lead_past_the_lists(prefixes: tuple[str, ...], prefix: str, is_allowed: bool) -> None:  # noqa: FBT001
+    source = Source.model_construct(
+        name=SourceName("acme"),
+        dial_url=SecretStr("https://pbx"),
+        agent_pattern=AGENT_PATTERN,
+        number_pattern=NUMBER_PATTERN,
+        allow_numbers=("+45*",),
+        deny_numbers=(),
+        queue_prefixes=prefixes,
+    )
+    request = DialRequest(source="acme", agent="1001", number="+4512345678", queue_prefix=prefix)
+    if is_allowed:
+        assert check(source, request) is source
+    else:
+        with pytest.raises(DialError, match="queue_prefix"):
+            check(source, request)
