@@ -41,11 +41,12 @@ def dead_letters_redrive(
     since: Since = None,
     *,
     dry_run: DryRun = False,
+    force: Annotated[bool, typer.Option("--force", help="Also those so old that Redis may have forgotten their calls.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Put dead letters back, e.g. after a corrected adapter link: `callfold dead-letters redrive --source acme --dry-run`."""
     wanted = letters.Filter(tuple(ids or ()), reason, source, since)
-    run(letters.redrive(read_settings(), queue, wanted, dry_run=dry_run, as_json=as_json))
+    run(letters.redrive(read_settings(), queue, wanted, dry_run=dry_run, as_json=as_json, force=force))
 
 
 @dead_letters.command("drop")

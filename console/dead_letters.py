@@ -23,6 +23,7 @@ from shared.getter import Getter
 from shared.process import background, broker_address
 from shared.records import RecordingJob
 from shared.settings import Settings
+from shared.store import TOMBSTONE_BEYOND_FACTS_S
 from shared.topology import CALLBACKS, CALLBACKS_DEAD, RECORDINGS, RECORDINGS_DEAD
 
 # Of a call that is over and forgotten. Put back once its publication is forgotten too, it would make a new call of its id.
@@ -133,15 +134,25 @@ class Order:
     action: Action
     who: str
     is_dry: bool = False
+    oldest: str = ""
 
     def concerns(self, letter: Letter) -> bool:
         """Leave out what must not be put back: the id of a call that has left Redis would be used a second time."""
-        return self.action is not Action.REDRIVE or letter.reason != EXPIRED_CALL
+        if self.action is not Action.REDRIVE:
+            return True
+        return letter.reason != EXPIRED_CALL and (not letter.first_seen or letter.first_seen >= self.oldest)
 
 
-async def redrive(settings: Settings, which: Which, wanted: Filter, *, dry_run: bool, as_json: bool) -> int:
-    """Put letters back where they came from, with progress and a count; returns the exit code."""
-    order = Order(Action.REDRIVE, cli_user(), dry_run)
+def known_since(settings: Settings, which: Which) -> str:
+    """Tell since when Redis knows which calls were published; of recordings the archive knows, however old they are."""
+    if which is Which.RECORDINGS:
+        return ""
+    return rfc3339(datetime.now(UTC) - timedelta(seconds=settings.retain_seconds + TOMBSTONE_BEYOND_FACTS_S))
+
+
+async def redrive(settings: Settings, which: Which, wanted: Filter, *, dry_run: bool, as_json: bool, force: bool = False) -> int:
+    """Put letters back where they came from, with progress and a count; returns the exit code. `force`: however old they are."""
+    order = Order(Action.REDRIVE, cli_user(), dry_run, "" if force else known_since(settings, which))
     settled = await settle(settings, which, wanted, order, progress=_progress("redriven"))
     return _tell(wanted, settled, "redriven", dry_run=dry_run, as_json=as_json)
 

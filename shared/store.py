@@ -47,7 +47,7 @@ _SOCKET_TIMEOUT_S = 2
 _CONNECTIONS = 32
 _RETRY_S = (0.05, 0.2, 0.5, 1)
 # How much longer than its facts a publication is kept: longer than the journal, so that a replay knows what is over.
-_TOMBSTONE_BEYOND_FACTS_S = 8 * 24 * 3600
+TOMBSTONE_BEYOND_FACTS_S = 8 * 24 * 3600
 _DAY_S = 24 * 3600
 
 _T = TypeVar("_T")
@@ -119,7 +119,7 @@ class Store(CallReader):
         super().__init__(Redis.from_pool(pool))
         self._lease_ms = round(claim_lease_s * 1000)
         self._first_look_ms = round(first_look_s * 1000)
-        self._retention = (retain_s, retain_s + _TOMBSTONE_BEYOND_FACTS_S)
+        self._retention = (retain_s, retain_s + TOMBSTONE_BEYOND_FACTS_S)
         # Open for as long as a call can be, then kept; a day for clocks that disagree.
         self._listed_ms = self._first_look_ms + (retain_s + _DAY_S) * 1000
         self._merge, self._claim, self._mark = Script("merge"), Script("claim"), Script("mark")

@@ -9,7 +9,7 @@ from aiohttp import web
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from console.audit import Action
-from console.dead_letters import Filter, Order, Which, find, settle
+from console.dead_letters import Filter, Order, Which, find, known_since, settle
 from console.journal import ago
 from console.web.access import WHO
 from console.web.problems import invalid, not_json, read_parameters
@@ -86,5 +86,5 @@ class LettersApi:
 
     async def settle(self, wanted: LettersAction, who: str) -> int:
         """Do what is wanted, and say who wanted it; returns how many letters it was."""
-        order = Order(Action(wanted.action), who, wanted.dry_run)
+        order = Order(Action(wanted.action), who, wanted.dry_run, known_since(self._settings, wanted.queue))
         return await settle(self._settings, wanted.queue, Filter(tuple(wanted.ids)), order)

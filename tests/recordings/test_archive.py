@@ -257,7 +257,11 @@ async def test_of_two_new_files_of_one_name_the_second_writes_over_nothing(
     with pytest.raises(TakenError):
         await archive.put(NAME, io.BytesIO(b"another's"), is_new=True)
     assert (tmp_path / NAME).read_bytes() == b"evidence"
-    assert _left(tmp_path) == []
+
+    async def gone() -> bool:
+        return _left(tmp_path) == []
+
+    await eventually(gone, timeout_s=2)
 
 
 @pytest.mark.parametrize(

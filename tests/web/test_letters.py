@@ -10,7 +10,7 @@ import pytest_asyncio
 
 from shared.clock import utc_now
 from tests.console.test_dead_letters import _bury, _left
-from tests.support import VENDOR_LINES, Servers, eventually, next_events
+from tests.support import VENDOR_LINES, Servers, callfold, eventually, next_events
 from tests.web.support import AS_VIEWER, AUTHORIZED, KEY, VIEWER_KEY, World, world
 
 
@@ -130,3 +130,12 @@ async def test_what_came_for_a_call_that_has_left_redis_is_not_put_back(here: Wo
         assert told["letters"] == 0
     await eventually(lambda: _are_left(here, 1))
     assert await _act(here, action="drop", ids=[letter["id"]]) == (200, {"action": "drop", "dry_run": False, "letters": 1})
+
+
+async def test_a_callback_older_than_redis_remembers_is_put_back_by_force_only(here: World) -> None:
+    await _bury(here.servers, "acme", "a=1", "invalid_callback", first_seen="2020-01-01T00:00:00.000000Z")
+    (letter,) = (await _letters(here))["letters"]
+    _, told = await _act(here, action="redrive", ids=[letter["id"]])
+    assert told["letters"] == 0
+    assert (await callfold("dead-letters", "redrive", **here.environment()))[1] == "0 redriven\n"
+    assert (await callfold("dead-letters", "redrive", "--force", "--dry-run", **here.environment()))[1] == "1 would be redriven\n"
