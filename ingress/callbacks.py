@@ -10,6 +10,7 @@ from urllib.parse import unquote
 
 import orjson
 from aiohttp import web
+from multidict import CIMultiDict
 
 from ingress.group_commit import GroupCommit
 from ingress.spool import Spooled
@@ -33,6 +34,7 @@ _RETRY_AFTER_S = "2"
 # RFC 9112, 3.2.2: a server takes this form too, and what it names is answered here whatever the host.
 _ABSOLUTE_FORM = re.compile(r"https?://[^/?]*", re.IGNORECASE)
 _HEADERS = {"Server": "callfold"}  # the library would tell its version
+_ACCEPTED = CIMultiDict(_HEADERS | {"Content-Type": "text/plain"})  # made once: this is the hot path
 _FIRST_NOT_ASCII = 0x80
 
 Send = Callable[[Spooled], Awaitable[None]]
@@ -105,7 +107,7 @@ class Door:
         except SpoolUnavailableError as error:
             return _unavailable(source.name, error)
         self._accepted[source.name].inc()
-        return web.Response(body=b"accepted\n", content_type="text/plain", headers=_HEADERS)
+        return web.Response(body=b"accepted\n", headers=_ACCEPTED)
 
     async def _keep_refused(self, event: CallbackEvent, error: InvalidCallbackError) -> web.Response:
         """Refuse what can never be folded as it stands, but keep it: a corrected adapter link can redrive it."""
