@@ -30,7 +30,7 @@ log = get_logger(__name__)
 
 _PUBLISHES_IN_FLIGHT = 200
 _OFFSET = "x-stream-offset"
-_SILENCE_S = 60
+_SILENCE_S = 15
 Arguments = Mapping[str, HeaderValue]
 
 
@@ -165,7 +165,7 @@ class Delivery:
 class Consumer(Link):
     """Consumes one queue. Deliveries of a lost channel are forgotten: the broker has requeued them.
 
-    A stream that has been silent for a minute is asked anew: after a broker was killed, it can happen that a stream takes what is
+    A stream that has been silent for a while is asked anew: after a broker was killed, it can happen that a stream takes what is
     published and gives nothing of it to a consumer whose connection looks well.
     """
 
