@@ -11,8 +11,11 @@ from datetime import UTC, datetime, timedelta
 from itertools import takewhile
 from typing import NoReturn
 
+import orjson
+
 from console.journal import bookmark, is_bookmark, journal_until_now, one_line, read_event
 from shared.broker import BrokerAddress, Consumer, Delivery, HeaderValue, Publisher
+from shared.facts import rfc3339
 from shared.process import instance_name
 from shared.settings import Settings
 from shared.topology import CALLS_JOURNAL, topology
@@ -69,7 +72,10 @@ class Feed:
 
     def _take(self, delivery: Delivery) -> None:
         if self._began_at is None and is_bookmark(delivery, self._begin_mark):
-            self._began_at = delivery.offset
+            # The mark is late where RabbitMQ was: what happened since we began is still to come for who watched from the first.
+            began = rfc3339(self._start + _KEPT_FOR)
+            since = (kept.offset - 1 for kept in self._kept if str(orjson.loads(kept.body)["time"]) >= began)
+            self._began_at = min(since, default=delivery.offset)
         # After a reconnect a stream begins at a chunk, which can hold older ones.
         if not is_bookmark(delivery) and (not self._kept or delivery.offset > self._kept[-1].offset):
             self._kept += _published(delivery)
