@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import takewhile
 from typing import NoReturn
 
-import orjson
-
-from console.journal import bookmark, is_bookmark, journal_until_now, one_line, read_event
+from console.journal import bookmark, bookmark_id, is_bookmark, journal_until_now, one_line, read_event
 from shared.broker import BrokerAddress, Consumer, Delivery, HeaderValue, Publisher
-from shared.facts import rfc3339
+from shared.errors import BrokerUnavailableError, CallfoldError
 from shared.process import instance_name
 from shared.settings import Settings
 from shared.topology import CALLS_JOURNAL, topology
@@ -25,6 +23,7 @@ _KEPT_FOR = timedelta(minutes=15)
 _PREFETCH = 500
 _BATCH_BYTES = 1 << 20
 _HEARTBEAT_S = 10
+_END_KNOWN_S = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +44,8 @@ class Feed:
         self._kept: deque[Published] = deque(maxlen=_KEPT)
         self._grown = asyncio.Condition()
         self._start = datetime.now(UTC) - _KEPT_FOR
-        # Where the journal ended as we began: whoever watches before all until then is read has not asked for it.
-        self._begin_mark = bookmark(CALLS_JOURNAL)
-        self._began_at: int | None = None
+        self._read_to: int | None = None
+        self._marks: dict[str, asyncio.Future[int]] = {}
         address = BrokerAddress(settings.amqp_urls, topology(settings.recording_retry_seconds), instance_name("feed"))
         self.consumer = Consumer(address, CALLS_JOURNAL, prefetch=_PREFETCH, arguments=self._arguments)
 
@@ -60,7 +58,6 @@ class Feed:
 
     async def run(self) -> NoReturn:
         """Take in what is published for as long as the process lives. Run it, and `consumer.run()`, as tasks."""
-        await self._publisher.publish_patiently([self._begin_mark])
         while True:
             deliveries = [await self.consumer.get(), *self.consumer.get_waiting(_BATCH_BYTES)]
             async with self._grown:
@@ -71,23 +68,38 @@ class Feed:
                 await delivery.ack()  # grants credit for more
 
     def _take(self, delivery: Delivery) -> None:
-        if self._began_at is None and is_bookmark(delivery, self._begin_mark):
-            # The mark is late where RabbitMQ was: what happened since we began is still to come for who watched from the first.
-            began = rfc3339(self._start + _KEPT_FOR)
-            since = (kept.offset - 1 for kept in self._kept if str(orjson.loads(kept.body)["time"]) >= began)
-            self._began_at = min(since, default=delivery.offset)
+        self._read_to = delivery.offset
+        if is_bookmark(delivery):
+            found = self._marks.get(bookmark_id(delivery))
+            if found and not found.done():
+                found.set_result(delivery.offset)
         # After a reconnect a stream begins at a chunk, which can hold older ones.
-        if not is_bookmark(delivery) and (not self._kept or delivery.offset > self._kept[-1].offset):
+        elif not self._kept or delivery.offset > self._kept[-1].offset:
             self._kept += _published(delivery)
 
-    async def events(self, after: int | None) -> AsyncGenerator[Published | None, None]:
-        """Follow the events after an offset (None: those to come), without end; None where nothing came for some seconds."""
-        is_behind = after is not None and not self._kept
-        last = self._newest() if after is None else after
-        while last is None:
-            if not await self._until(lambda: self._began_at is not None):
-                yield None
-            last = self._began_at
+    async def end(self) -> int:
+        """Tell where the journal ends: the offset of a bookmark that is put there now, and read back.
+
+        Raises:
+            CallfoldError: RabbitMQ cannot be reached, or gives nothing.
+        """
+        mark = bookmark(CALLS_JOURNAL)
+        found: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._marks[mark.message_id] = found
+        try:
+            async with asyncio.timeout(_END_KNOWN_S):
+                await self._publisher.wait_up()
+                await self._publisher.publish(mark)
+                return await found
+        except (TimeoutError, BrokerUnavailableError) as error:
+            raise CallfoldError("RabbitMQ cannot be reached: what is published cannot be followed.") from error
+        finally:
+            del self._marks[mark.message_id]
+
+    async def events(self, after: int) -> AsyncGenerator[Published | None, None]:
+        """Follow the events after an offset, without end; None where nothing came for some seconds."""
+        last = after
+        is_behind = not self._kept and (self._read_to is None or last < self._read_to)
         while True:
             first = self._kept[0].offset if self._kept else 0
             if is_behind or last + 1 < first:
@@ -102,25 +114,16 @@ class Feed:
             if not await self._grows(last):
                 yield None
 
-    def _newest(self) -> int | None:
-        """Tell the offset of what was published last, or None before that is known."""
-        if self._began_at is None:
-            return None
-        return max(self._began_at, self._kept[-1].offset) if self._kept else self._began_at
-
     def _after(self, last: int) -> list[Published]:
         """List what is kept after an offset; looked for from the end, since most readers have read nearly all."""
         found = list(takewhile(lambda kept: kept.offset > last, reversed(self._kept)))
         return found[::-1]
 
     async def _grows(self, last: int) -> bool:
-        return await self._until(lambda: bool(self._kept) and self._kept[-1].offset > last)
-
-    async def _until(self, condition: Callable[[], bool]) -> bool:
-        """Wait until something is so; False where it is not for a while."""
+        """Wait until something is kept after an offset; False where nothing is for a while."""
         with suppress(TimeoutError):
             async with asyncio.timeout(_HEARTBEAT_S), self._grown:
-                await self._grown.wait_for(condition)
+                await self._grown.wait_for(lambda: bool(self._kept) and self._kept[-1].offset > last)
                 return True
         return False
 

@@ -84,10 +84,10 @@ async def journal_until_now(
             except TimeoutError:
                 raise CallfoldError(f"{stream} could not be read to its end: nothing came for {_SILENCE_S} s.") from None
             await delivery.ack()
-            if is_bookmark(delivery, end):
-                return
             if not is_bookmark(delivery):
                 yield delivery
+            elif bookmark_id(delivery) == end.message_id:
+                return
 
     async with background(consumer.run(), publisher.run()):
         await connected(publisher, consumer, within_s=connect_s)
@@ -101,9 +101,14 @@ def bookmark(stream: str) -> Message:
     return Message("", stream, b"[]", mark, headers={_BOOKMARK: mark})
 
 
-def is_bookmark(delivery: Delivery, one: Message | None = None) -> bool:
-    """Tell a place that somebody marked for himself, or that `one` marks, from what the journal holds."""
-    return _BOOKMARK in delivery.headers and (one is None or delivery.headers[_BOOKMARK] == one.message_id)
+def is_bookmark(delivery: Delivery) -> bool:
+    """Tell a place that somebody marked for himself from what the journal holds."""
+    return _BOOKMARK in delivery.headers
+
+
+def bookmark_id(delivery: Delivery) -> str:
+    """Tell the message id of a delivered bookmark."""
+    return str(delivery.headers[_BOOKMARK])
 
 
 def read_event(delivery: Delivery) -> Event | None:

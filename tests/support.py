@@ -54,6 +54,24 @@ async def eventually(condition: Callable[[], Awaitable[Any]], *, timeout_s: floa
     raise AssertionError(f"not within {timeout_s} s; the last value was {value!r}")
 
 
+async def eventually_as_many(wanted: int, count: Callable[[], Awaitable[int]], *, timeout_s: float = 60) -> None:
+    """Await a count that is reached, or exceeded: what is told at least once can be told again."""
+    end, counted = time.monotonic() + timeout_s, 0
+    while counted < wanted:
+        assert time.monotonic() < end, f"not within {timeout_s} s: {counted} of {wanted}"
+        await asyncio.sleep(0.05)
+        counted = await count()
+
+
+def complaints(logs: Path, *, count: int = 20) -> list[tuple[str, str]]:
+    """Take the last lines of each log that tell of trouble; returns pairs of a heading and the lines."""
+    found = []
+    for log in sorted(logs.glob("*.log")):
+        lines = [line for line in log.read_text(errors="replace").splitlines() if '"level": "info"' not in line]
+        found.append((f"complaints of {log.stem}", "\n".join(line[:500] for line in lines[-count:])))
+    return found
+
+
 async def prepare(stack: LocalStack) -> None:
     """Declare the topology and restart RabbitMQ once in good order.
 

@@ -49,13 +49,15 @@ class LiveApi:
         if last and not _OFFSET.fullmatch(last):
             return problem(400, "Last-Event-ID is not an id that came with an event.", parameter="Last-Event-ID")
         after = int(last) if last else query.after
+        if after is None:  # known before the answer begins, so that what is published from then on comes
+            after = await self._feed.end()
         return await self._serve(request, self._published(after, topic_matcher(query.topic)))
 
     async def live(self, request: web.Request) -> web.StreamResponse:
         """Follow the live part of the page, as HTML."""
         return await self._serve(request, self._snapshots())
 
-    async def _published(self, after: int | None, matcher: re.Pattern[str]) -> AsyncGenerator[bytes, None]:
+    async def _published(self, after: int, matcher: re.Pattern[str]) -> AsyncGenerator[bytes, None]:
         async with aclosing(self._feed.events(after)) as events:
             async for event in events:
                 if event is None:

@@ -28,7 +28,7 @@ from tests.recordings.support import (
     submit,
     worker,
 )
-from tests.support import Servers, eventually, next_events, waiting_events
+from tests.support import Servers, eventually, eventually_as_many, next_events, waiting_events
 
 OTHER = recording("8", 1.5)
 COPIES, CALLS = 12, 10
@@ -51,14 +51,14 @@ async def test_any_interleaving_of_copies_of_a_job_stores_its_recording_once(ser
         await fleet.start(fleet.add("second", "worker", {}))
         await submit(servers, *jobs)
 
-        async def all_told() -> bool:
+        async def told() -> int:
             nonlocal count
             for event in await waiting_events(queue):
                 bodies.setdefault(str(event.message_id), set()).add(str(event.body))
                 count += 1
-            return count == len(jobs)
+            return count
 
-        await eventually(all_told, timeout_s=60)
+        await eventually_as_many(len(jobs), told, timeout_s=60)
     assert {len(told) for told in bodies.values()} == {1}, "one id, one body"
     assert len(bodies) == CALLS
     assert dict(pbx.asked) == {str(number): 1 for number in range(CALLS)}
@@ -227,14 +227,14 @@ async def test_whatever_is_lost_meanwhile_a_content_is_stored_once_and_none_is_f
         await fleet.start(fleet.add("heir", "worker", {}))
         count = 0
 
-        async def all_told() -> bool:
+        async def told() -> int:
             nonlocal count
             for event in await waiting_events(queue):
                 bodies.setdefault(str(event.message_id), set()).add(str(event.body))
                 count += 1
-            return count >= len(jobs)
+            return count
 
-        await eventually(all_told, timeout_s=80)
+        await eventually_as_many(len(jobs), told, timeout_s=80)
     await redis.aclose()
     assert {len(told) for told in bodies.values()} == {1}, "one id, one body"
     archive = Archive((servers.directory / "archive").as_uri())

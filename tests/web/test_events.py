@@ -17,9 +17,9 @@ import orjson
 import pytest
 import pytest_asyncio
 
-from console.feed import Feed
+from console.feed import Feed, Published
 from console.journal import topic_matcher
-from shared.broker import Publisher
+from shared.broker import BrokerAddress, Message, Publisher
 from shared.process import background, broker_address
 from shared.settings import load_settings
 from tests.support import CALLFOLD, Servers, callfold, eventually, lines_of
@@ -117,29 +117,44 @@ async def test_a_new_reader_gets_what_is_to_come_only(here: World) -> None:
     assert _completed(seen) == ids
 
 
-async def test_a_reader_of_a_console_that_has_only_begun_gets_what_is_to_come_only(
+async def test_a_reader_of_a_feed_that_is_behind_gets_all_of_what_is_to_come_and_only_that(
     here: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await _published(here, 2)
+    older, _ = await _published(here, 2)
     for name, value in here.environment().items():
         monkeypatch.setenv(name, value)
     settings = load_settings()
-    publisher = Publisher(broker_address(settings, "tests"), timeout_s=3)
+    publisher = _Telling(broker_address(settings, "tests"), timeout_s=3)
     feed = Feed(settings, publisher)
-    async with aclosing(feed.events(None)) as events:
-        first = asyncio.create_task(anext(events))
-        await asyncio.sleep(0)  # it waits, before anything was read
-        async with background(publisher.run(), feed.consumer.run(), feed.run()):
-            await asyncio.wait_for(publisher.wait_up(), 10)
-            await eventually(lambda: _is_level(feed))
-            (wanted,) = await _calls(here)
-            while (event := await asyncio.wait_for(first, 20)) is None:
-                first = asyncio.create_task(anext(events))
-            assert orjson.loads(event.body)["id"] == wanted
+    async with background(publisher.run()):
+        end = asyncio.create_task(feed.end())
+        await asyncio.wait_for(publisher.confirmed.wait(), 20)
+        wanted, _ = await _published(here, 2)
+        assert not end.done()
+        async with background(feed.consumer.run(), feed.run()), aclosing(feed.events(await end)) as events:
+            async with asyncio.timeout(20):
+                got = [orjson.loads((await _next(events)).body)["id"] for _ in wanted]
+    assert sorted(got) == sorted(wanted)
+    kept = {orjson.loads(event.body)["id"] for event in feed.recent()}
+    assert kept >= {*older, *wanted}
 
 
-async def _is_level(feed: Feed) -> bool:
-    return feed._newest() is not None and len(feed.recent()) >= 2
+class _Telling(Publisher):
+    """Tells when something was confirmed."""
+
+    def __init__(self, address: BrokerAddress, *, timeout_s: float) -> None:
+        super().__init__(address, timeout_s=timeout_s)
+        self.confirmed = asyncio.Event()
+
+    async def publish(self, message: Message) -> None:
+        await super().publish(message)
+        self.confirmed.set()
+
+
+async def _next(events: AsyncIterator[Published | None]) -> Published:
+    while (event := await anext(events)) is None:
+        pass
+    return event
 
 
 _FOREIGN = (
