@@ -17,6 +17,7 @@ from shared.broker import Consumer, Delivery, Message, Publisher
 from shared.call import Policy, derive
 from shared.clock import utc_now
 from shared.crash import crash_point
+from shared.dead_letters import DETAIL, LetterReason, letter_headers
 from shared.errors import InvalidCallbackError
 from shared.events import RawEvent, TimerEvent, Undecodable, decode, encode, join
 from shared.facts import NONSENSE, Fact, facts_of, milliseconds
@@ -25,7 +26,7 @@ from shared.log import get_logger
 from shared.records import amends, summary
 from shared.sources import Sources
 from shared.store import Claim, Folded, Look, Publication, State, Store, patiently
-from shared.topology import CALLBACKS_DEAD, DETAIL_CHARACTERS, SPOOL
+from shared.topology import CALLBACKS_DEAD, SPOOL
 from worker.hands import spool_news
 from worker.outbox import read_outbox, write_outbox
 
@@ -104,19 +105,19 @@ class Fold:
         for body in bodies:
             for event in decode(body):
                 if isinstance(event, Undecodable):
-                    batch.dead.append(_dead_letter(event.body, "undecodable", event.problem, ""))
+                    batch.dead.append(_dead_letter(event.body, LetterReason.UNDECODABLE, event.problem, ""))
                     continue
                 source = self._sources.get(event.source)
                 if source is None:
-                    batch.dead.append(_refused(event, "unknown_source", f"no source {event.source} is configured"))
+                    batch.dead.append(_refused(event, LetterReason.UNKNOWN_SOURCE, f"no source {event.source} is configured"))
                     continue
                 try:
                     key, told = facts_of(event, source.adapter)
                 except InvalidCallbackError as error:
-                    batch.dead.append(_refused(event, "invalid_callback", str(error)))
+                    batch.dead.append(_refused(event, LetterReason.INVALID_CALLBACK, str(error)))
                     continue
                 except Exception as error:  # noqa: BLE001 - a fault of ours in one event must not hold up the others
-                    batch.dead.append(_refused(event, "fold_failed", f"{type(error).__name__}: {error}"))
+                    batch.dead.append(_refused(event, LetterReason.FOLD_FAILED, f"{type(error).__name__}: {error}"))
                     continue
                 batch.facts.setdefault(key, []).extend(told)
                 batch.events.setdefault(key, []).append(event)
@@ -132,7 +133,9 @@ class Fold:
             if state.state is State.BURIED:
                 told = [event for event in batch.events[key] if not isinstance(event, TimerEvent)]
                 metrics.BURIED_CALLBACKS.labels(key.source).inc(len(told))
-                found.dead.extend(_refused(event, "expired_call", f"{key} was published and has left Redis") for event in told)
+                found.dead.extend(
+                    _refused(event, LetterReason.EXPIRED_CALL, f"{key} was published and has left Redis") for event in told
+                )
                 found.looks[key] = Look(None, state.version)
             elif state.state is State.CLAIMED:
                 # By someone who may have died; the claim keeps its own outbox.
@@ -143,7 +146,7 @@ class Fold:
                 except Exception as error:  # noqa: BLE001 - a fault of ours in one call must not hold up the others
                     detail = f"{type(error).__name__}: {error}"
                     callbacks = (event for event in batch.events[key] if not isinstance(event, TimerEvent))
-                    found.dead.extend(_refused(event, "fold_failed", detail) for event in callbacks)
+                    found.dead.extend(_refused(event, LetterReason.FOLD_FAILED, detail) for event in callbacks)
                     found.looks[key] = Look(milliseconds(utc_now()) + _FAILED_LOOK_MS, state.version)
         return found
 
@@ -212,15 +215,14 @@ class _Consequences:
     dead: list[Message] = field(default_factory=list)
 
 
-def _refused(event: RawEvent, reason: str, detail: str) -> Message:
+def _refused(event: RawEvent, reason: LetterReason, detail: str) -> Message:
     return _dead_letter(join([encode(event)]), reason, detail, event.received_at)
 
 
-def _dead_letter(body: bytes, reason: str, detail: str, first_seen: str) -> Message:
+def _dead_letter(body: bytes, reason: LetterReason, detail: str, first_seen: str) -> Message:
     metrics.DEAD_LETTERS.labels(CALLBACKS_DEAD, reason).inc()
-    detail = detail[:DETAIL_CHARACTERS]
-    log.warning("dead_letter", queue=CALLBACKS_DEAD, reason=reason, detail=detail)
-    headers = {"reason": reason, "detail": detail, "first_seen": first_seen}
+    headers = letter_headers(reason, detail, first_seen)
+    log.warning("dead_letter", queue=CALLBACKS_DEAD, reason=reason, detail=headers[DETAIL])
     return Message("", CALLBACKS_DEAD, body, uuid.uuid4().hex, headers=headers)
 
 
