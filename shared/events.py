@@ -20,6 +20,8 @@ _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", re.ASCII)
 # What lies outside is no time of receipt, and could not be counted with.
 _YEARS = range(2000, 9000)
 MAX_EVENTS_PER_MESSAGE = 500
+# Once in each event: within a string its quotes would be escaped.
+_RECEIVED_AT = re.compile(rb'"received_at": ?"([0-9T:.Z-]{27})"')
 # Strings are tokens, so that what is in them is none.
 _TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{},]', re.DOTALL)
 # A body beyond these is none of ours: it is one dead letter, not taken apart.
@@ -85,6 +87,11 @@ def encode(event: RawEvent) -> bytes:
 def join(encoded: Iterable[bytes]) -> bytes:
     """Put encoded events into one message body."""
     return b"[" + b",".join(encoded) + b"]"
+
+
+def receipts(body: bytes) -> list[str]:
+    """Find when the events of a message body were received, without decoding it; what anybody else wrote may tell no time."""
+    return [at.decode() for at in _RECEIVED_AT.findall(body)]
 
 
 def decode(body: bytes) -> list[RawEvent | Undecodable]:
