@@ -111,6 +111,11 @@ def decode(body: bytes) -> list[RawEvent | Undecodable]:
     return [Undecodable(join([text]), event) if isinstance(event, str) else event for event, text in slices]
 
 
+def is_ahead(event: RawEvent | Undecodable, now: str) -> bool:
+    """Tell whether an event is a timer's that tells a time after `now`."""
+    return isinstance(event, TimerEvent) and event.received_at > now
+
+
 def _decode_one(element: object) -> RawEvent | str:
     """Read one element; returns what is wrong with it where it is no event."""
     try:

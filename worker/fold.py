@@ -19,8 +19,8 @@ from shared.clock import utc_now
 from shared.crash import crash_point
 from shared.dead_letters import DETAIL, LetterReason, letter_headers
 from shared.errors import InvalidCallbackError
-from shared.events import RawEvent, TimerEvent, Undecodable, decode, encode, join
-from shared.facts import NONSENSE, Fact, facts_of, milliseconds
+from shared.events import RawEvent, TimerEvent, Undecodable, decode, encode, is_ahead, join
+from shared.facts import NONSENSE, Fact, facts_of, milliseconds, rfc3339
 from shared.ids import CallKey
 from shared.log import get_logger
 from shared.records import amends, summary
@@ -80,12 +80,27 @@ class Fold:
 
     async def fold(self, bodies: Iterable[bytes]) -> None:
         """Do everything that follows from some raw messages; on return it is durable and they may be acked."""
-        batch = self._understand(bodies)
+        batch = self._understand(await self._without_ahead([event for body in bodies for event in decode(body)]))
         await self._publisher.publish_patiently(batch.dead)
         facts = batch.facts
         while facts:
             lost = await self._fold(batch, facts)
             facts = {key: batch.facts[key] for key in lost}
+
+    async def _without_ahead(self, events: Sequence[RawEvent | Undecodable]) -> Sequence[RawEvent | Undecodable]:
+        """Leave out timers that tell a time which has not come: the clock of a call never goes back, so they would end it early.
+
+        Nothing is lost by that: a call that is due stays due until it was looked at.
+        """
+        now = utc_now()
+        if not any(is_ahead(event, now) for event in events):
+            return events
+        now = rfc3339(await patiently(self._store.now))  # the clock that timers go by; ours may be slow
+        ahead = sum(is_ahead(event, now) for event in events)
+        if ahead:
+            metrics.TIMERS_AHEAD.inc(ahead)
+            log.warning("timers_ahead", timers=ahead, now=now)
+        return [event for event in events if not is_ahead(event, now)]
 
     async def _fold(self, batch: _Batch, facts: Mapping[CallKey, list[Fact]]) -> list[CallKey]:
         """Merge, and do what follows; returns the calls to fold again, since Redis lost what it had told of them."""
@@ -99,31 +114,30 @@ class Fold:
             crash_point("fold.scheduled")
         return await self._publish(consequences.due)
 
-    def _understand(self, bodies: Iterable[bytes]) -> _Batch:
-        """Turn messages into facts by call; what cannot be understood becomes a dead letter and holds up nothing else."""
+    def _understand(self, events: Iterable[RawEvent | Undecodable]) -> _Batch:
+        """Turn events into facts by call; what cannot be understood becomes a dead letter and holds up nothing else."""
         batch = _Batch()
-        for body in bodies:
-            for event in decode(body):
-                if isinstance(event, Undecodable):
-                    batch.dead.append(_dead_letter(event.body, LetterReason.UNDECODABLE, event.problem, ""))
-                    continue
-                source = self._sources.get(event.source)
-                if source is None:
-                    batch.dead.append(_refused(event, LetterReason.UNKNOWN_SOURCE, f"no source {event.source} is configured"))
-                    continue
-                try:
-                    key, told = facts_of(event, source.adapter)
-                except InvalidCallbackError as error:
-                    batch.dead.append(_refused(event, LetterReason.INVALID_CALLBACK, str(error)))
-                    continue
-                except Exception as error:  # noqa: BLE001 - a fault of ours in one event must not hold up the others
-                    batch.dead.append(_refused(event, LetterReason.FOLD_FAILED, f"{type(error).__name__}: {error}"))
-                    continue
-                batch.facts.setdefault(key, []).extend(told)
-                batch.events.setdefault(key, []).append(event)
-                metrics.EVENTS_FOLDED.labels(event.kind).inc()
-                if nonsense := sum(NONSENSE in name for name, _ in told):
-                    metrics.NONSENSE_TIMESTAMPS.labels(key.source).inc(nonsense)
+        for event in events:
+            if isinstance(event, Undecodable):
+                batch.dead.append(_dead_letter(event.body, LetterReason.UNDECODABLE, event.problem, ""))
+                continue
+            source = self._sources.get(event.source)
+            if source is None:
+                batch.dead.append(_refused(event, LetterReason.UNKNOWN_SOURCE, f"no source {event.source} is configured"))
+                continue
+            try:
+                key, told = facts_of(event, source.adapter)
+            except InvalidCallbackError as error:
+                batch.dead.append(_refused(event, LetterReason.INVALID_CALLBACK, str(error)))
+                continue
+            except Exception as error:  # noqa: BLE001 - a fault of ours in one event must not hold up the others
+                batch.dead.append(_refused(event, LetterReason.FOLD_FAILED, f"{type(error).__name__}: {error}"))
+                continue
+            batch.facts.setdefault(key, []).extend(told)
+            batch.events.setdefault(key, []).append(event)
+            metrics.EVENTS_FOLDED.labels(event.kind).inc()
+            if nonsense := sum(NONSENSE in name for name, _ in told):
+                metrics.NONSENSE_TIMESTAMPS.labels(key.source).inc(nonsense)
         return batch
 
     def _consequences(self, batch: _Batch, folded: Mapping[CallKey, Folded]) -> _Consequences:
