@@ -145,7 +145,8 @@ def derive(key: CallKey, facts: Mapping[str, str], policy: Policy) -> Call:
 
 def _judge(legs: list[Leg], quiet_s: float, policy: Policy, *, is_pair: bool) -> tuple[list[Leg], Closing | None]:
     """Judge the legs after so many seconds without an event."""
-    inferred = [_infer(leg, legs, settled=quiet_s >= policy.settle_s, is_pair=is_pair) for leg in legs]
+    dialed_out = is_pair and any(leg.call_type is CallType.OUTGOING for leg in legs)
+    inferred = [_infer(leg, settled=quiet_s >= policy.settle_s, dialed_out=dialed_out) for leg in legs]
     return inferred, _closing(inferred, quiet_s, policy, is_pair=is_pair)
 
 
@@ -154,9 +155,8 @@ def _receipts(facts: Mapping[str, str]) -> list[str]:
     return [at for name, at in facts.items() if name == DIAL or (name.startswith(LEG) and name.rpartition(":")[2] in events)]
 
 
-def _infer(leg: Leg, legs: list[Leg], *, settled: bool, is_pair: bool) -> Leg:
+def _infer(leg: Leg, *, settled: bool, dialed_out: bool) -> Leg:
     """Fill in what a lost event would have told."""
-    dialed_out = is_pair and any(other.call_type is CallType.OUTGOING for other in legs)
     if leg.call_type is CallType.API and leg.state is LegState.RINGING and dialed_out:
         # FocalScope dials out only after the agent picked up.
         return replace(leg, state=LegState.ENDED if leg.is_over else LegState.TALKING, inferred=True)
@@ -220,6 +220,7 @@ def _assemble(key: CallKey, legs: list[Leg], closing: Closing | None, facts: Map
     agent = next((leg for leg in legs if leg.call_type is CallType.API or not is_pair), None)
     dialed = next((leg for leg in legs if leg.call_type is CallType.OUTGOING and is_pair), None)
     far = [leg for leg in legs if leg.call_type is CallType.OUTGOING or not is_pair]
+    near = [leg for leg in legs if leg.call_type is not CallType.OUTGOING and is_pair]
     answering = next((leg for leg in far if leg.was_answered), dialed if is_pair else agent)
     answered_at = answering.picked_up_at if answering else None
     ends = [at for leg in legs for at in (leg.hung_up_at, leg.missed_at) if at]
@@ -237,7 +238,7 @@ def _assemble(key: CallKey, legs: list[Leg], closing: Closing | None, facts: Map
         last_event_at=last_event_at,
         look_at=None,
         ring_seconds=_ring_seconds(answering, agent if answering is dialed else None),
-        talk_seconds=_seconds(answered_at, _over_at(legs, far)),
+        talk_seconds=_seconds(answered_at, _over_at(near, far)),
         dial={name.partition(".")[2]: value for name, value in facts.items() if name.startswith(DIAL + ".")},
     )
 
@@ -251,9 +252,8 @@ def _ring_seconds(answering: Leg | None, before: Leg | None) -> float | None:
     return answering.wait_seconds if told is None else told
 
 
-def _over_at(legs: list[Leg], far: list[Leg]) -> str | None:
+def _over_at(*sides: list[Leg]) -> str | None:
     """Tell until when they talked: until the last leg of either side is over."""
-    sides = ([leg for leg in legs if leg not in far], far)
     ended = (max((leg.hung_up_at for leg in side if leg.was_answered and leg.hung_up_at), default=None) for side in sides)
     return min((at for at in ended if at), default=None)
 
