@@ -225,6 +225,9 @@ def _assemble(key: CallKey, legs: list[Leg], closing: Closing | None, facts: Map
     answered_at = answering.picked_up_at if answering else None
     ends = [at for leg in legs for at in (leg.hung_up_at, leg.missed_at) if at]
     starts = [at for leg in legs for at in (leg.started_at, leg.picked_up_at, leg.first_seen_at) if at]
+    started_at = min([*starts, facts[DIAL]] if DIAL in facts else starts, default=last_event_at)
+    # Clocks of others may disagree with ours: what was first heard of at its end did not end before.
+    ended_at = max(*ends, started_at, answered_at or "") if ends else None
     return Call(
         key=key,
         status=_status(legs, closing),
@@ -232,9 +235,9 @@ def _assemble(key: CallKey, legs: list[Leg], closing: Closing | None, facts: Map
         agent=agent,
         dialed=dialed,
         other_legs=tuple(leg for leg in legs if leg is not agent and leg is not dialed),
-        started_at=min([*starts, facts[DIAL]] if DIAL in facts else starts, default=last_event_at),
+        started_at=started_at,
         answered_at=answered_at,
-        ended_at=max(ends, default=None) if closing else None,
+        ended_at=ended_at if closing else None,
         last_event_at=last_event_at,
         look_at=None,
         ring_seconds=_ring_seconds(answering, agent if answering is dialed else None),
