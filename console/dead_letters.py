@@ -18,6 +18,7 @@ from console.journal import ago, connected
 from shared.adapter import mask_credentials
 from shared.archive import Archive, ArchiveUnavailableError
 from shared.broker import Delivery, HeaderValue, Message, Publisher
+from shared.dead_letters import DETAIL, FIRST_SEEN, REASON, LetterReason
 from shared.facts import rfc3339
 from shared.getter import Getter
 from shared.process import background, broker_address
@@ -26,8 +27,6 @@ from shared.settings import Settings
 from shared.store import TOMBSTONE_BEYOND_FACTS_S
 from shared.topology import CALLBACKS, CALLBACKS_DEAD, RECORDINGS, RECORDINGS_DEAD
 
-# Of a call that is over and forgotten. Put back once its publication is forgotten too, it would make a new call of its id.
-EXPIRED_CALL = "expired_call"
 _ID_CHARACTERS = 12
 # What dies while we look is for the next look; clocks differ.
 _AHEAD = timedelta(minutes=1)
@@ -140,7 +139,7 @@ class Order:
         """Leave out what must not be put back: the id of a call that has left Redis would be used a second time."""
         if self.action is not Action.REDRIVE:
             return True
-        return letter.reason != EXPIRED_CALL and (not letter.first_seen or letter.first_seen >= self.oldest)
+        return letter.reason != LetterReason.EXPIRED_CALL and (not letter.first_seen or letter.first_seen >= self.oldest)
 
 
 def known_since(settings: Settings, which: Which) -> str:
@@ -252,9 +251,9 @@ def _letter(delivery: Delivery) -> Letter:
     at = died.get("time")
     return Letter(
         id=str(headers["message_id"])[:_ID_CHARACTERS] or "?",
-        reason=str(headers.get("reason") or died.get("reason") or "unknown"),
-        detail=str(headers.get("detail") or f"given up by the broker: {died.get('reason', 'no reason told')}"),
-        first_seen=str(headers.get("first_seen") or (rfc3339(at.astimezone(UTC)) if isinstance(at, datetime) else "")),
+        reason=str(headers.get(REASON) or died.get("reason") or "unknown"),
+        detail=str(headers.get(DETAIL) or f"given up by the broker: {died.get('reason', 'no reason told')}"),
+        first_seen=str(headers.get(FIRST_SEEN) or (rfc3339(at.astimezone(UTC)) if isinstance(at, datetime) else "")),
         delivery=delivery,
     )
 

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import AsyncIterator, Iterable
 from contextlib import aclosing, suppress
 
 from shared.archive import Archive
 from shared.call import derive
 from shared.errors import StoreUnavailableError
-from shared.ids import CallKey, CallRef, SourceName
+from shared.ids import GUID, CallKey, CallRef, SourceName
 from shared.records import RecordingJob, filed_at
 from shared.settings import Settings
 from shared.sidecar import Sidecar, day_of, path_of
 from shared.store import Store
 
-_GUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
-
 
 def is_guid(text: str) -> bool:
-    return _GUID.fullmatch(text) is not None
+    return GUID.fullmatch(text.lower()) is not None
 
 
 async def is_known(settings: Settings, key: CallKey) -> bool:

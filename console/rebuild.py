@@ -16,8 +16,9 @@ from console.command import wanted_sources
 from console.conclusions import conclude
 from console.journal import ago, connected, journal_until_now
 from console.published import Revisions, read_published
+from shared.clock import utc_now
 from shared.errors import CallfoldError
-from shared.events import Undecodable, decode
+from shared.events import Undecodable, decode, is_ahead
 from shared.facts import Fact, facts_of, rfc3339
 from shared.getter import Getter
 from shared.ids import CallKey
@@ -153,12 +154,12 @@ async def _batches(
 ) -> AsyncIterator[dict[CallKey, list[Fact]]]:
     """Read the journal of callbacks as facts, some events at a time."""
     facts: dict[CallKey, list[Fact]] = {}
-    size = 0
+    size, now = 0, utc_now()
     async with journal_until_now(settings, window.begins, stream=CALLBACKS_JOURNAL) as deliveries:
         async for delivery in deliveries:
             for event in decode(delivery.body):
                 # What is dead cannot be understood now either, unless the sources file was corrected.
-                if isinstance(event, Undecodable) or event.source not in sources:
+                if isinstance(event, Undecodable) or event.source not in sources or is_ahead(event, now):
                     tally.not_understood += 1
                     continue
                 if window.source not in (None, event.source):

@@ -18,6 +18,7 @@ from shared import metrics
 from shared.adapter import hide_values, spellings, take_secret
 from shared.callback import parse_callback
 from shared.clock import utc_now
+from shared.dead_letters import LetterReason, letter_headers
 from shared.errors import InvalidCallbackError, SpoolUnavailableError
 from shared.events import CallbackEvent, encode, join
 from shared.ids import SourceName
@@ -111,17 +112,14 @@ class Door:
 
     async def _keep_refused(self, event: CallbackEvent, error: InvalidCallbackError) -> web.Response:
         """Refuse what can never be folded as it stands, but keep it: a corrected adapter link can redrive it."""
-        headers: dict[str, str | int] = {
-            "reason": "invalid_callback",
-            "detail": f"{error} (value {error.masked_value})" if error.masked_value else str(error),
-            "first_seen": event.received_at,
-        }
+        detail = f"{error} (value {error.masked_value})" if error.masked_value else str(error)
+        headers = letter_headers(LetterReason.INVALID_CALLBACK, detail, event.received_at)
         try:
             await self._send(Spooled("", CALLBACKS_DEAD, headers, join([encode(event)])))
         except SpoolUnavailableError as unavailable:
             return _unavailable(event.source, unavailable)
         metrics.CALLBACKS.labels(event.source, "invalid").inc()
-        metrics.DEAD_LETTERS.labels(CALLBACKS_DEAD, "invalid_callback").inc()
+        metrics.DEAD_LETTERS.labels(CALLBACKS_DEAD, LetterReason.INVALID_CALLBACK).inc()
         log.warning("callback_refused", source=event.source, parameter=error.parameter, problem=error.problem)
         more = {"parameter": error.parameter, "value": error.masked_value}
         return _problem(400, "Invalid callback", f"The {error}.", more)

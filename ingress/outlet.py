@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -17,7 +16,7 @@ from shared.broker import Message, Publisher
 from shared.clock import utc_now
 from shared.crash import crash_point
 from shared.errors import BrokerUnavailableError, SpoolUnavailableError
-from shared.events import MAX_EVENTS_PER_MESSAGE, join
+from shared.events import MAX_EVENTS_PER_MESSAGE, join, receipts
 from shared.log import get_logger
 from shared.topology import CALLBACKS, SPOOL, SPOOL_OLDEST, SPOOL_SEEN
 
@@ -32,8 +31,6 @@ _DRAIN_BYTES = 4 << 20
 _MAX_JOINED_BYTES = 1 << 20
 _WATCH_S = 1
 _LOOK_AGAIN_S = 2.0
-# Once in each event, as `encode` writes it: within a string its quotes would be escaped.
-_RECEIVED_AT = re.compile(rb'"received_at":"([^"]+)"')
 
 
 class Outlet:
@@ -128,8 +125,8 @@ class Outlet:
     async def _news(self, number: int) -> Mapping[str, str | int]:
         """Tell how old the oldest callback is that stays behind: the workers' timers wait for it."""
         first = await self._spool.first(CALLBACKS, after=number)
-        found = _RECEIVED_AT.search(first.body) if first else None
-        return {SPOOL: self._spool.name, SPOOL_OLDEST: found[1].decode() if found else "", SPOOL_SEEN: utc_now()}
+        oldest = next(iter(receipts(first.body)), "") if first else ""
+        return {SPOOL: self._spool.name, SPOOL_OLDEST: oldest, SPOOL_SEEN: utc_now()}
 
 
 def _joined(rows: Iterable[tuple[int, Spooled]]) -> Iterator[tuple[list[int], Spooled]]:
@@ -138,7 +135,7 @@ def _joined(rows: Iterable[tuple[int, Spooled]]) -> Iterator[tuple[list[int], Sp
     bodies: list[bytes] = []
     events = size = 0
     for number, message in rows:
-        count = len(_RECEIVED_AT.findall(message.body))
+        count = len(receipts(message.body))
         fits = events + count <= MAX_EVENTS_PER_MESSAGE and size + len(message.body) <= _MAX_JOINED_BYTES
         if numbers and (not fits or message.exchange != CALLBACKS):
             yield numbers, _one(bodies)

@@ -75,6 +75,11 @@ class Policy:
     leg_grace_s: float
     max_call_s: float
 
+    @property
+    def waits_s(self) -> tuple[float, ...]:
+        """The silences after which something changes, the shortest first."""
+        return tuple(sorted((self.settle_s, self.leg_grace_s, self.max_call_s)))
+
 
 @dataclass(frozen=True, slots=True)
 class Closing:
@@ -129,20 +134,20 @@ def derive(key: CallKey, facts: Mapping[str, str], policy: Policy) -> Call:
     last_event_at = max(receipts, default=clock)
     # Only a timer tells silence: there is none where the last event came after it.
     quiet_s = (_seconds(last_event_at, clock) or 0.0) if receipts else 0.0
-    is_dialed = is_request_id(key.call)
-    judged, closing = _judge(legs, quiet_s, policy, is_dialed=is_dialed)
+    is_pair = is_request_id(key.call)
+    judged, closing = _judge(legs, quiet_s, policy, is_pair=is_pair)
     call = _assemble(key, judged, closing, facts, last_event_at)
     if closing or not receipts:
         return call
-    waits_s = sorted((policy.settle_s, policy.leg_grace_s, policy.max_call_s))
-    closing_s = next((wait_s for wait_s in waits_s if _judge(legs, wait_s, policy, is_dialed=is_dialed)[1]), policy.max_call_s)
+    closing_s = next((wait_s for wait_s in policy.waits_s if _judge(legs, wait_s, policy, is_pair=is_pair)[1]), policy.max_call_s)
     return replace(call, look_at=rfc3339(datetime.fromisoformat(last_event_at) + timedelta(seconds=closing_s)))
 
 
-def _judge(legs: list[Leg], quiet_s: float, policy: Policy, *, is_dialed: bool) -> tuple[list[Leg], Closing | None]:
+def _judge(legs: list[Leg], quiet_s: float, policy: Policy, *, is_pair: bool) -> tuple[list[Leg], Closing | None]:
     """Judge the legs after so many seconds without an event."""
-    inferred = [_infer(leg, legs, settled=quiet_s >= policy.settle_s, is_dialed=is_dialed) for leg in legs]
-    return inferred, _closing(inferred, quiet_s, policy, is_dialed=is_dialed)
+    dialed_out = is_pair and any(leg.call_type is CallType.OUTGOING for leg in legs)
+    inferred = [_infer(leg, settled=quiet_s >= policy.settle_s, dialed_out=dialed_out) for leg in legs]
+    return inferred, _closing(inferred, quiet_s, policy, is_pair=is_pair)
 
 
 def _receipts(facts: Mapping[str, str]) -> list[str]:
@@ -150,9 +155,8 @@ def _receipts(facts: Mapping[str, str]) -> list[str]:
     return [at for name, at in facts.items() if name == DIAL or (name.startswith(LEG) and name.rpartition(":")[2] in events)]
 
 
-def _infer(leg: Leg, legs: list[Leg], *, settled: bool, is_dialed: bool) -> Leg:
+def _infer(leg: Leg, *, settled: bool, dialed_out: bool) -> Leg:
     """Fill in what a lost event would have told."""
-    dialed_out = is_dialed and any(other.call_type is CallType.OUTGOING for other in legs)
     if leg.call_type is CallType.API and leg.state is LegState.RINGING and dialed_out:
         # FocalScope dials out only after the agent picked up.
         return replace(leg, state=LegState.ENDED if leg.is_over else LegState.TALKING, inferred=True)
@@ -161,14 +165,14 @@ def _infer(leg: Leg, legs: list[Leg], *, settled: bool, is_dialed: bool) -> Leg:
     return leg
 
 
-def _closing(legs: list[Leg], quiet_s: float, policy: Policy, *, is_dialed: bool) -> Closing | None:
+def _closing(legs: list[Leg], quiet_s: float, policy: Policy, *, is_pair: bool) -> Closing | None:
     """Decide whether the call is over, by its events or by its silence."""
-    by_events = _pair_closing(legs, settled=quiet_s >= policy.settle_s) if is_dialed else _single_closing(legs)
+    by_events = _pair_closing(legs, settled=quiet_s >= policy.settle_s) if is_pair else _single_closing(legs)
     if by_events is not None:
         return by_events
     one_leg_over = any(leg.is_over for leg in legs)
     if quiet_s >= policy.max_call_s or (one_leg_over and quiet_s >= policy.leg_grace_s):
-        return Closing(_likely_outcome(legs, is_dialed=is_dialed), CloseReason.TIMEOUT)
+        return Closing(_likely_outcome(legs, is_pair=is_pair), CloseReason.TIMEOUT)
     return None
 
 
@@ -197,39 +201,33 @@ def _single_closing(legs: list[Leg]) -> Closing | None:
     return Closing(Outcome.MISSED, CloseReason.SETTLED if any(leg.inferred for leg in legs) else CloseReason.MISSED)
 
 
-def _likely_outcome(legs: list[Leg], *, is_dialed: bool) -> Outcome:
+def _likely_outcome(legs: list[Leg], *, is_pair: bool) -> Outcome:
     """Say what the facts allow when a timer closes the call."""
     agents = [leg for leg in legs if leg.call_type is CallType.API]
-    far = [leg for leg in legs if leg.call_type is CallType.OUTGOING] if is_dialed else legs
+    far = [leg for leg in legs if leg.call_type is CallType.OUTGOING] if is_pair else legs
     if any(leg.was_answered for leg in far):
         return Outcome.ANSWERED
     if far and all(leg.state is LegState.MISSED for leg in far):
-        return Outcome.DIALED_MISSED if is_dialed else Outcome.MISSED
+        return Outcome.DIALED_MISSED if is_pair else Outcome.MISSED
     if not far and agents and all(leg.state is LegState.MISSED for leg in agents):
         return Outcome.AGENT_MISSED
     return Outcome.UNKNOWN
 
 
 def _assemble(key: CallKey, legs: list[Leg], closing: Closing | None, facts: Mapping[str, str], last_event_at: str) -> Call:
-    is_dialed = is_request_id(key.call)
+    is_pair = is_request_id(key.call)
     # The first leg of a side is the side; a later CallID there (a transfer) is kept beside it.
-    agent = next((leg for leg in legs if leg.call_type is CallType.API or not is_dialed), None)
-    dialed = next((leg for leg in legs if leg.call_type is CallType.OUTGOING and is_dialed), None)
-    far = [leg for leg in legs if leg.call_type is CallType.OUTGOING or not is_dialed]
-    answering = next((leg for leg in far if leg.was_answered), dialed if is_dialed else agent)
+    agent = next((leg for leg in legs if leg.call_type is CallType.API or not is_pair), None)
+    dialed = next((leg for leg in legs if leg.call_type is CallType.OUTGOING and is_pair), None)
+    far = [leg for leg in legs if leg.call_type is CallType.OUTGOING or not is_pair]
+    near = [leg for leg in legs if leg.call_type is not CallType.OUTGOING and is_pair]
+    answering = next((leg for leg in far if leg.was_answered), dialed if is_pair else agent)
     answered_at = answering.picked_up_at if answering else None
     ends = [at for leg in legs for at in (leg.hung_up_at, leg.missed_at) if at]
-    rang_at = answering.started_at if answering else None
-    if is_dialed and rang_at is None and answering is dialed:
-        rang_at = agent.picked_up_at if agent else None
-    # They talk until the last leg of either side is over.
-    sides = ([leg for leg in legs if leg not in far], far)
-    ended = (max((leg.hung_up_at for leg in side if leg.was_answered and leg.hung_up_at), default=None) for side in sides)
-    over_at = min((at for at in ended if at), default=None)
-    ring_seconds = _seconds(rang_at, answered_at)
-    if ring_seconds is None and answering:
-        ring_seconds = answering.wait_seconds
     starts = [at for leg in legs for at in (leg.started_at, leg.picked_up_at, leg.first_seen_at) if at]
+    started_at = min([*starts, facts[DIAL]] if DIAL in facts else starts, default=last_event_at)
+    # Clocks of others may disagree with ours: what was first heard of at its end did not end before.
+    ended_at = max(*ends, started_at, answered_at or "") if ends else None
     return Call(
         key=key,
         status=_status(legs, closing),
@@ -237,15 +235,30 @@ def _assemble(key: CallKey, legs: list[Leg], closing: Closing | None, facts: Map
         agent=agent,
         dialed=dialed,
         other_legs=tuple(leg for leg in legs if leg is not agent and leg is not dialed),
-        started_at=min([*starts, facts[DIAL]] if DIAL in facts else starts, default=last_event_at),
+        started_at=started_at,
         answered_at=answered_at,
-        ended_at=max(ends, default=None) if closing else None,
+        ended_at=ended_at if closing else None,
         last_event_at=last_event_at,
         look_at=None,
-        ring_seconds=ring_seconds,
-        talk_seconds=_seconds(answered_at, over_at),
+        ring_seconds=_ring_seconds(answering, agent if answering is dialed else None),
+        talk_seconds=_seconds(answered_at, _over_at(near, far)),
         dial={name.partition(".")[2]: value for name, value in facts.items() if name.startswith(DIAL + ".")},
     )
+
+
+def _ring_seconds(answering: Leg | None, before: Leg | None) -> float | None:
+    """Tell how long it rang: as the PBX says where nothing else does; a dialed phone since the pickup of the leg `before` it."""
+    if answering is None:
+        return None
+    rang_at = answering.started_at or (before.picked_up_at if before else None)
+    told = _seconds(rang_at, answering.picked_up_at)
+    return answering.wait_seconds if told is None else told
+
+
+def _over_at(*sides: list[Leg]) -> str | None:
+    """Tell until when they talked: until the last leg of either side is over."""
+    ended = (max((leg.hung_up_at for leg in side if leg.was_answered and leg.hung_up_at), default=None) for side in sides)
+    return min((at for at in ended if at), default=None)
 
 
 def _status(legs: list[Leg], closing: Closing | None) -> Status:

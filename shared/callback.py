@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import NamedTuple, TypeVar
 
 from shared.adapter import Adapter, Placeholder, read_query
 from shared.errors import InvalidCallbackError
+from shared.ids import GUID
 
 
 class CallType(StrEnum):
@@ -38,8 +38,6 @@ _EVENT_NAMES: Mapping[str, LegEvent] = {name: e for e in LegEvent for name in (e
 _BITS: Mapping[str, bool] = {"1": True, "0": False}
 
 _MAX_DIGITS = 18  # fits a signed 64-bit integer
-# FocalScope's GUIDs carry no RFC 4122 version, so only their shape is checked.
-_GUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
 # Plain strings: hashing a member of an enum is a call of Python code, and this is the hot path of ingress.
 _CALL_ID = Placeholder.CALL_ID.value
@@ -113,7 +111,7 @@ def _integer(adapter: Adapter, placeholder: str, text: str) -> int:
 
 def _guid(adapter: Adapter, text: str) -> str:
     guid = text.lower()
-    if not _GUID.fullmatch(guid):
+    if not GUID.fullmatch(guid):
         raise InvalidCallbackError(_name(adapter, _GUID_NAME), text, "is not a GUID (8-4-4-4-12 hex digits)")
     return guid
 

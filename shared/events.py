@@ -20,6 +20,8 @@ _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", re.ASCII)
 # What lies outside is no time of receipt, and could not be counted with.
 _YEARS = range(2000, 9000)
 MAX_EVENTS_PER_MESSAGE = 500
+# Once in each event: within a string its quotes would be escaped.
+_RECEIVED_AT = re.compile(rb'"received_at": ?"([0-9T:.Z-]{27})"')
 # Strings are tokens, so that what is in them is none.
 _TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{},]', re.DOTALL)
 # A body beyond these is none of ours: it is one dead letter, not taken apart.
@@ -87,6 +89,11 @@ def join(encoded: Iterable[bytes]) -> bytes:
     return b"[" + b",".join(encoded) + b"]"
 
 
+def receipts(body: bytes) -> list[str]:
+    """Find when the events of a message body were received, without decoding it; what anybody else wrote may tell no time."""
+    return [at.decode() for at in _RECEIVED_AT.findall(body)]
+
+
 def decode(body: bytes) -> list[RawEvent | Undecodable]:
     """Read a message body. Total: whatever cannot be read comes back as `Undecodable`, beside the events that can."""
     try:
@@ -102,6 +109,11 @@ def decode(body: bytes) -> list[RawEvent | Undecodable]:
         return [event for event in found if not isinstance(event, str)]
     slices = zip(found, _slices(body), strict=True)
     return [Undecodable(join([text]), event) if isinstance(event, str) else event for event, text in slices]
+
+
+def is_ahead(event: RawEvent | Undecodable, now: str) -> bool:
+    """Tell whether an event is a timer's that tells a time after `now`."""
+    return isinstance(event, TimerEvent) and event.received_at > now
 
 
 def _decode_one(element: object) -> RawEvent | str:

@@ -19,13 +19,11 @@ from shared.lock import BusyError, Lock, locked
 from shared.log import get_logger
 from shared.process import leaves
 from shared.records import CLOUDEVENT, RECORDING_TOLD, RecordingState, recording_event
-from shared.sidecar import Sidecar, Told, fingerprint_of, path_of
+from shared.sidecar import HASH_DIGITS, Sidecar, Told, fingerprint_of, path_of
 from shared.store import Store
 from shared.topology import CALLS
 
 log = get_logger(__name__)
-
-_DIGITS = 8
 
 
 @dataclass(slots=True)
@@ -134,7 +132,7 @@ class Expiry:
         at = str(begun.recording["expired_at"])
         for words in told:
             is_first = words["uri"] == begun.recording.get("uri")
-            await self._tell(begun, words, at, "" if is_first else f"/{fingerprint_of(words)[:_DIGITS]}")
+            await self._tell(begun, words, at, "" if is_first else f"/{fingerprint_of(words)[:HASH_DIGITS]}")
         expired = replace(begun, recording={**begun.recording, "state": RecordingState.EXPIRED})
         await self._put(expired)
         log.info("expired", call=f"{sidecar.source}/{sidecar.call}", leg=sidecar.leg, files=files)

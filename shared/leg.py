@@ -120,7 +120,7 @@ def _times(told: Mapping[str, str]) -> tuple[str | None, str | None, str | None,
     """Tell when a leg started, was picked up, and ended by the adapter (not by receipt); and which timestamps were ignored.
 
     The adapter's own timestamps win over times of receipt, unless they contradict each other or, where only some are sent,
-    the receipts of what came before.
+    the receipts of what came before, or of the end.
     """
     at = {what: told[AT + what] for what in ("start", "pickup", "end") if AT + what in told}
     receipts = {"start": told.get(LegEvent.START), "pickup": told.get(LegEvent.PICKUP)}
@@ -137,6 +137,13 @@ def _times(told: Mapping[str, str]) -> tuple[str | None, str | None, str | None,
     if end is not None and end < max(started_at or end, picked_up_at or end):
         ignored.append("end")
         end = None
+    over_at = end or min((told[event] for event in (LegEvent.HANGUP, LegEvent.MISSED) if event in told), default=None)
+    if over_at is not None and at.get("pickup", over_at) > over_at:
+        ignored.append("pickup")
+        picked_up_at = receipts["pickup"]
+    if over_at is not None and at.get("start", over_at) > over_at:
+        ignored.append("start")
+        started_at = receipts["start"]
     return started_at, picked_up_at, end, tuple(ignored)
 
 

@@ -16,7 +16,7 @@ import orjson
 
 from shared.adapter import mask_credentials
 from shared.call import Call
-from shared.ids import CallKey
+from shared.ids import CALL_ID, CALL_REF, RECORDING_NAME, SOURCE_NAME, CallKey
 from shared.leg import Leg
 
 CLOUDEVENT = "application/cloudevents+json"
@@ -24,10 +24,10 @@ JSON = "application/json"
 SIDES = ("agent", "dialed")
 # What becomes part of a path or an id.
 _JOB_FIELDS = {
-    "source": re.compile(r"[a-z0-9][a-z0-9_-]{0,62}"),
-    "call": re.compile(r"\d{1,20}|call-\d{1,20}", re.ASCII),
-    "call_id": re.compile(r"\d{1,20}", re.ASCII),
-    "name": re.compile(r"[0-9A-Za-z-]{1,80}(\.\d{1,20})?", re.ASCII),
+    "source": SOURCE_NAME,
+    "call": CALL_REF,
+    "call_id": CALL_ID,
+    "name": RECORDING_NAME,
     "started_at": re.compile(r"\d{4}-\d\d-\d\dT[0-9:.]{8,15}Z", re.ASCII),
 }
 _JOB_TYPES: Mapping[str, type | tuple[type, ...]] = {

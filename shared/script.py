@@ -21,10 +21,11 @@ class Script:
         self._text = resources.files("shared").joinpath("scripts", f"{name}.lua").read_text("utf-8")
         self._digest = sha1(self._text.encode(), usedforsecurity=False).hexdigest()
 
-    async def __call__(self, redis: Redis, keys: Sequence[str], args: Sequence[Argument]) -> list[object]:
+    async def __call__(self, redis: Redis, keys: Sequence[str], args: Sequence[Argument]) -> object:
+        """Run it; the answer has the shape that the header of the script states: None where it returns nothing."""
         try:
             answer = redis.evalsha(self._digest, len(keys), *keys, *args)
-            return await cast("Awaitable[list[object]]", answer)
+            return await cast("Awaitable[object]", answer)
         except NoScriptError:
             answer = redis.eval(self._text, len(keys), *keys, *args)
-            return await cast("Awaitable[list[object]]", answer)
+            return await cast("Awaitable[object]", answer)

@@ -18,6 +18,8 @@ from shared.records import RecordingJob, RecordingState
 
 Told = Mapping[str, Any]  # parsed JSON of our own
 ENCRYPTED_SUFFIX = ".age"
+# So much of a fingerprint tells the contents of one leg apart, in names of files and ids of events.
+HASH_DIGITS = 8
 # Longer than all but the longest try takes, with the wait for its turn.
 _TRY_S = 3600
 

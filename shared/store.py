@@ -144,7 +144,7 @@ class Store(CallReader):
             for fact in facts[key]:
                 args.extend(fact)
         answer = await self._merge(self._redis, [open_key(number), recent_key(number), *pairs(number, keys)], args)
-        return {key: folded(cast("list[object]", row)) for key, row in zip(keys, answer, strict=True)}
+        return {key: folded(row) for key, row in zip(keys, cast("list[list[object]]", answer), strict=True)}
 
     async def claim(self, wanted: Mapping[CallKey, Publication], *, holder: str) -> dict[CallKey, tuple[Claim, bytes]]:
         """Claim publications; what is YOURS comes with the outbox to publish, which after a take-over is the stored one.
@@ -165,49 +165,42 @@ class Store(CallReader):
 
     async def mark(self, published: Mapping[CallKey, int]) -> None:
         """Note which revisions the broker has confirmed; these calls expire after the retain time."""
-
-        async def mark_partition(number: int, keys: Sequence[CallKey], _: object) -> dict[CallKey, None]:
-            args: list[Argument] = [*self._retention]
-            for key in keys:
-                args += (str(key), published[key])
-            await self._mark(self._redis, [open_key(number), *pairs(number, keys)], args)
-            return {}
-
-        await self._by_partition(published, mark_partition, None)
+        await self._tell_each(self._mark, {key: (revision,) for key, revision in published.items()})
 
     async def schedule(self, looks: Mapping[CallKey, Look]) -> None:
         """Say when to look at calls again. Who has not seen every fact can only ask for an earlier look."""
-
-        async def schedule_partition(number: int, keys: Sequence[CallKey], _: object) -> dict[CallKey, None]:
-            args: list[Argument] = [*self._retention]
-            for key in keys:
-                at_ms = looks[key].at_ms
-                args += (str(key), looks[key].version, "" if at_ms is None else at_ms)
-            await self._schedule(self._redis, [open_key(number), *pairs(number, keys)], args)
-            return {}
-
-        await self._by_partition(looks, schedule_partition, None)
+        await self._tell_each(
+            self._schedule,
+            {key: (look.version, "" if look.at_ms is None else look.at_ms) for key, look in looks.items()},
+        )
 
     async def seal(self, published: Mapping[CallKey, Seal]) -> None:
         """Note what was published of calls where Redis has forgotten it; what Redis knows as published already stays."""
+        told: dict[CallKey, tuple[Argument, ...]] = {}
+        for key, seal in published.items():
+            look = "bury" if seal.is_buried else "" if seal.look.at_ms is None else seal.look.at_ms
+            told[key] = (seal.revision, seal.summary, seal.look.version, look)
+        await self._tell_each(self._seal, told)
 
-        async def seal_partition(number: int, keys: Sequence[CallKey], _: object) -> dict[CallKey, None]:
+    async def _tell_each(self, script: Script, told: Mapping[CallKey, tuple[Argument, ...]]) -> None:
+        """Run a script that takes how long calls are kept, and then of each its name and what is told of it."""
+
+        async def tell_partition(number: int, keys: Sequence[CallKey], _: object) -> dict[CallKey, None]:
             args: list[Argument] = [*self._retention]
             for key in keys:
-                seal = published[key]
-                look = "bury" if seal.is_buried else "" if seal.look.at_ms is None else seal.look.at_ms
-                args += (str(key), seal.revision, seal.summary, seal.look.version, look)
-            await self._seal(self._redis, [open_key(number), *pairs(number, keys)], args)
+                args += (str(key), *told[key])
+            await script(self._redis, [open_key(number), *pairs(number, keys)], args)
             return {}
 
-        await self._by_partition(published, seal_partition, None)
+        await self._by_partition(told, tell_partition, None)
 
     async def lease(self, *, until_ms: int, lease_s: float, at_most: int) -> list[CallKey]:
         """Take calls whose time has come by `until_ms` (since 1970); they are due again after the lease."""
 
         async def one(number: int) -> list[CallKey]:
             args: list[Argument] = [round(lease_s * 1000), at_most, until_ms]
-            return [read_key(text(name)) for name in await self._lease(self._redis, [open_key(number)], args)]
+            names = cast("list[bytes]", await self._lease(self._redis, [open_key(number)], args))
+            return [read_key(text(name)) for name in names]
 
         parts = await guarded(asyncio.gather(*(one(number) for number in range(PARTITIONS))))
         return [leased for part in parts for leased in part]

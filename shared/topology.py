@@ -24,8 +24,8 @@ SPOOL, SPOOL_OLDEST, SPOOL_SEEN = "spool", "spool_oldest", "spool_seen"
 # Set where all events of a message are timers'.
 TIMERS = "timers"
 
-# A header must fit in one frame (128 KiB), or the broker closes the connection: a quoted value could be of any length.
-DETAIL_CHARACTERS = 500
+# How often a message is given out again before the broker gives it up.
+DELIVERY_LIMIT = 20
 
 _MIB = 1 << 20
 _GIB = 1 << 30
@@ -61,7 +61,7 @@ class Topology:
 
 _WORK: Mapping[str, str | int] = {
     "x-queue-type": "quorum",  # confirmed means fsynced by a majority
-    "x-delivery-limit": 20,  # 4.x defaults to 20, 3.x to none: the same on both, and a poison message leaves the queue
+    "x-delivery-limit": DELIVERY_LIMIT,  # 4.x has a default, 3.x none: the same on both, and a poison message leaves the queue
     "x-overflow": "reject-publish",  # full means a refused publish, never a dropped message; at-least-once asks for it
     "x-dead-letter-strategy": "at-least-once",  # at-most-once could lose the message between the two queues
     "x-dead-letter-exchange": "",  # the default exchange routes by queue name: no binding that could be missing

@@ -66,5 +66,6 @@ class Watermarks:
         `consumers`, `waiting`: of the queue of raw messages, and of messages in it that nobody has in hand.
         """
         limits = (_MISSED_MS, _GONE_MS, _FORGOTTEN_MS)
-        (told,) = await guarded(self._watermark(self._redis, [_HANDS, _SPOOLS], [consumers, waiting, *limits]))
+        answer = await guarded(self._watermark(self._redis, [_HANDS, _SPOOLS], [consumers, waiting, *limits]))
+        (told,) = cast("list[bytes]", answer)
         return int(text(told)) if told else None

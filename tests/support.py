@@ -17,10 +17,12 @@ import aiohttp
 import orjson
 from redis.asyncio import Redis
 
-from console.fleet import Fleet
+from console.fleet import Fleet, Role
 from console.stack import LocalStack
 from shared.broker import BrokerAddress, inspect
 from shared.call import Policy
+from shared.ids import CallKey
+from shared.store import Store
 from shared.topology import topology
 
 AGENT_GUID = "bfa2dbc8-ab8a-34c8-f243-c2aad8c446ff"
@@ -174,6 +176,34 @@ async def waiting_events(queue: aio_pika.abc.AbstractQueue) -> list[Event]:
     while message := await queue.get(fail=False, no_ack=True):
         events.append(Event(message.routing_key or "", message.message_id, orjson.loads(message.body)))
     return events
+
+
+async def settled(servers: Servers, *calls: CallKey) -> None:
+    """Wait until workers have folded all that was sent before, and no timer will look at these calls again.
+
+    What there is to publish of them has been published then.
+    """
+    since_ms = round(time.time() * 1000) + 1000  # what was sent a moment ago is on its way
+    store = Store(servers.stack.redis_url)
+
+    async def is_over() -> bool:
+        async with servers.queue("callbacks.fold") as queue:
+            told = await queue.declare()
+        counts = {"consumers": told.consumer_count or 0, "waiting": told.message_count or 0}
+        folded_ms = await store.watermarks.watermark(**counts)
+        return folded_ms is not None and folded_ms >= since_ms and not set(calls) & set(await store.open_calls())
+
+    try:
+        await eventually(is_over)
+    finally:
+        await store.aclose()
+
+
+async def metric(role: Role, name: str) -> float:
+    """Read one figure of a process; 0 where it has not told it yet."""
+    async with aiohttp.ClientSession() as session, session.get(role.metrics_url) as response:
+        lines = (await response.text()).splitlines()
+    return next((float(line.split()[-1]) for line in lines if line.startswith(f"{name} ")), 0)
 
 
 async def call_back(port: int, queries: Sequence[str], *, source: str = "default") -> list[int]:

@@ -9,16 +9,16 @@ from dataclasses import dataclass
 
 from shared.broker import HeaderValue, Message
 from shared.clock import utc_now
+from shared.dead_letters import FIRST_SEEN, letter_headers
 from shared.records import RecordingJob
-from shared.topology import DETAIL_CHARACTERS, RECORDINGS_DEAD, retry_queue
+from shared.topology import DELIVERY_LIMIT, RECORDINGS_DEAD, retry_queue
 from worker.reasons import FetchError, Reason
 
 # The queue's own limit is the longest wait; jobs that failed together do not come back together.
 _JITTER = 0.2
 # What comes in as a header goes out as one: it must fit in a frame.
 _MAX_CHARACTERS, _MAX_COUNT = 64, 1 << 40
-# Half of what the queue allows.
-_MAX_REDELIVERED = 10
+_MAX_REDELIVERED = DELIVERY_LIMIT // 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class Attempt:
             job=RecordingJob.decode(body),
             body=body,
             number=_count(headers, "attempts", 0) + 1,
-            first_seen=str(headers.get("first_seen") or utc_now())[:_MAX_CHARACTERS],
+            first_seen=str(headers.get(FIRST_SEEN) or utc_now())[:_MAX_CHARACTERS],
             round=_count(headers, "round", 1),
             seen_bytes=None if seen is None else _count(headers, "seen_bytes", 0),
             is_again=bool(headers.get("again")),
@@ -86,7 +86,7 @@ class Attempt:
         """Write the message that waits in the broker for the next try; one that was not `tried` does not count."""
         headers: dict[str, HeaderValue] = {
             "attempts": self.number if tried else self.number - 1,
-            "first_seen": self.first_seen,
+            FIRST_SEEN: self.first_seen,
             "round": self.round,
             "reasons": " ".join((*self.reasons, reason)).strip(),
             **({"again": 1} if self.is_again else {}),
@@ -117,10 +117,5 @@ def suffix_of(asked: tuple[int, int]) -> str:
 
 def dead_letter(body: bytes, reason: str, detail: str, *, first_seen: str, rounds: int = 1) -> Message:
     """Write a job that ended without a recording, or what is no job, for `recordings.dead`."""
-    headers: dict[str, HeaderValue] = {
-        "reason": reason,
-        "detail": detail[:DETAIL_CHARACTERS],
-        "first_seen": first_seen,
-        "round": rounds,
-    }
+    headers: dict[str, HeaderValue] = {**letter_headers(reason, detail, first_seen), "round": rounds}
     return Message("", RECORDINGS_DEAD, body, uuid.uuid4().hex, headers=headers)

@@ -17,15 +17,16 @@ from shared.broker import Consumer, Delivery, Message, Publisher
 from shared.call import Policy, derive
 from shared.clock import utc_now
 from shared.crash import crash_point
+from shared.dead_letters import DETAIL, LetterReason, letter_headers
 from shared.errors import InvalidCallbackError
-from shared.events import RawEvent, TimerEvent, Undecodable, decode, encode, join
-from shared.facts import NONSENSE, Fact, facts_of, milliseconds
+from shared.events import RawEvent, TimerEvent, Undecodable, decode, encode, is_ahead, join
+from shared.facts import NONSENSE, Fact, facts_of, milliseconds, rfc3339
 from shared.ids import CallKey
 from shared.log import get_logger
 from shared.records import amends, summary
 from shared.sources import Sources
 from shared.store import Claim, Folded, Look, Publication, State, Store, patiently
-from shared.topology import CALLBACKS_DEAD, DETAIL_CHARACTERS, SPOOL
+from shared.topology import CALLBACKS_DEAD, SPOOL
 from worker.hands import spool_news
 from worker.outbox import read_outbox, write_outbox
 
@@ -79,12 +80,27 @@ class Fold:
 
     async def fold(self, bodies: Iterable[bytes]) -> None:
         """Do everything that follows from some raw messages; on return it is durable and they may be acked."""
-        batch = self._understand(bodies)
+        batch = self._understand(await self._without_ahead([event for body in bodies for event in decode(body)]))
         await self._publisher.publish_patiently(batch.dead)
         facts = batch.facts
         while facts:
             lost = await self._fold(batch, facts)
             facts = {key: batch.facts[key] for key in lost}
+
+    async def _without_ahead(self, events: Sequence[RawEvent | Undecodable]) -> Sequence[RawEvent | Undecodable]:
+        """Leave out timers that tell a time which has not come: the clock of a call never goes back, so they would end it early.
+
+        Nothing is lost by that: a call that is due stays due until it was looked at.
+        """
+        now = utc_now()
+        if not any(is_ahead(event, now) for event in events):
+            return events
+        now = rfc3339(await patiently(self._store.now))  # the clock that timers go by; ours may be slow
+        ahead = sum(is_ahead(event, now) for event in events)
+        if ahead:
+            metrics.TIMERS_AHEAD.inc(ahead)
+            log.warning("timers_ahead", timers=ahead, now=now)
+        return [event for event in events if not is_ahead(event, now)]
 
     async def _fold(self, batch: _Batch, facts: Mapping[CallKey, list[Fact]]) -> list[CallKey]:
         """Merge, and do what follows; returns the calls to fold again, since Redis lost what it had told of them."""
@@ -98,31 +114,30 @@ class Fold:
             crash_point("fold.scheduled")
         return await self._publish(consequences.due)
 
-    def _understand(self, bodies: Iterable[bytes]) -> _Batch:
-        """Turn messages into facts by call; what cannot be understood becomes a dead letter and holds up nothing else."""
+    def _understand(self, events: Iterable[RawEvent | Undecodable]) -> _Batch:
+        """Turn events into facts by call; what cannot be understood becomes a dead letter and holds up nothing else."""
         batch = _Batch()
-        for body in bodies:
-            for event in decode(body):
-                if isinstance(event, Undecodable):
-                    batch.dead.append(_dead_letter(event.body, "undecodable", event.problem, ""))
-                    continue
-                source = self._sources.get(event.source)
-                if source is None:
-                    batch.dead.append(_refused(event, "unknown_source", f"no source {event.source} is configured"))
-                    continue
-                try:
-                    key, told = facts_of(event, source.adapter)
-                except InvalidCallbackError as error:
-                    batch.dead.append(_refused(event, "invalid_callback", str(error)))
-                    continue
-                except Exception as error:  # noqa: BLE001 - a fault of ours in one event must not hold up the others
-                    batch.dead.append(_refused(event, "fold_failed", f"{type(error).__name__}: {error}"))
-                    continue
-                batch.facts.setdefault(key, []).extend(told)
-                batch.events.setdefault(key, []).append(event)
-                metrics.EVENTS_FOLDED.labels(event.kind).inc()
-                if nonsense := sum(NONSENSE in name for name, _ in told):
-                    metrics.NONSENSE_TIMESTAMPS.labels(key.source).inc(nonsense)
+        for event in events:
+            if isinstance(event, Undecodable):
+                batch.dead.append(_dead_letter(event.body, LetterReason.UNDECODABLE, event.problem, ""))
+                continue
+            source = self._sources.get(event.source)
+            if source is None:
+                batch.dead.append(_refused(event, LetterReason.UNKNOWN_SOURCE, f"no source {event.source} is configured"))
+                continue
+            try:
+                key, told = facts_of(event, source.adapter)
+            except InvalidCallbackError as error:
+                batch.dead.append(_refused(event, LetterReason.INVALID_CALLBACK, str(error)))
+                continue
+            except Exception as error:  # noqa: BLE001 - a fault of ours in one event must not hold up the others
+                batch.dead.append(_refused(event, LetterReason.FOLD_FAILED, f"{type(error).__name__}: {error}"))
+                continue
+            batch.facts.setdefault(key, []).extend(told)
+            batch.events.setdefault(key, []).append(event)
+            metrics.EVENTS_FOLDED.labels(event.kind).inc()
+            if nonsense := sum(NONSENSE in name for name, _ in told):
+                metrics.NONSENSE_TIMESTAMPS.labels(key.source).inc(nonsense)
         return batch
 
     def _consequences(self, batch: _Batch, folded: Mapping[CallKey, Folded]) -> _Consequences:
@@ -132,7 +147,9 @@ class Fold:
             if state.state is State.BURIED:
                 told = [event for event in batch.events[key] if not isinstance(event, TimerEvent)]
                 metrics.BURIED_CALLBACKS.labels(key.source).inc(len(told))
-                found.dead.extend(_refused(event, "expired_call", f"{key} was published and has left Redis") for event in told)
+                found.dead.extend(
+                    _refused(event, LetterReason.EXPIRED_CALL, f"{key} was published and has left Redis") for event in told
+                )
                 found.looks[key] = Look(None, state.version)
             elif state.state is State.CLAIMED:
                 # By someone who may have died; the claim keeps its own outbox.
@@ -143,7 +160,7 @@ class Fold:
                 except Exception as error:  # noqa: BLE001 - a fault of ours in one call must not hold up the others
                     detail = f"{type(error).__name__}: {error}"
                     callbacks = (event for event in batch.events[key] if not isinstance(event, TimerEvent))
-                    found.dead.extend(_refused(event, "fold_failed", detail) for event in callbacks)
+                    found.dead.extend(_refused(event, LetterReason.FOLD_FAILED, detail) for event in callbacks)
                     found.looks[key] = Look(milliseconds(utc_now()) + _FAILED_LOOK_MS, state.version)
         return found
 
@@ -212,15 +229,14 @@ class _Consequences:
     dead: list[Message] = field(default_factory=list)
 
 
-def _refused(event: RawEvent, reason: str, detail: str) -> Message:
+def _refused(event: RawEvent, reason: LetterReason, detail: str) -> Message:
     return _dead_letter(join([encode(event)]), reason, detail, event.received_at)
 
 
-def _dead_letter(body: bytes, reason: str, detail: str, first_seen: str) -> Message:
+def _dead_letter(body: bytes, reason: LetterReason, detail: str, first_seen: str) -> Message:
     metrics.DEAD_LETTERS.labels(CALLBACKS_DEAD, reason).inc()
-    detail = detail[:DETAIL_CHARACTERS]
-    log.warning("dead_letter", queue=CALLBACKS_DEAD, reason=reason, detail=detail)
-    headers = {"reason": reason, "detail": detail, "first_seen": first_seen}
+    headers = letter_headers(reason, detail, first_seen)
+    log.warning("dead_letter", queue=CALLBACKS_DEAD, reason=reason, detail=headers[DETAIL])
     return Message("", CALLBACKS_DEAD, body, uuid.uuid4().hex, headers=headers)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -11,7 +10,7 @@ from typing import NoReturn
 
 from shared.broker import Consumer, Delivery
 from shared.errors import StoreUnavailableError
-from shared.events import is_time
+from shared.events import is_time, receipts
 from shared.facts import milliseconds
 from shared.hand import Held
 from shared.log import get_logger
@@ -22,8 +21,6 @@ from shared.watermarks import InHand, SpoolNews
 log = get_logger(__name__)
 
 _TELL_EVERY_S = 0.2
-# Within a JSON string the quotes would be escaped, so this finds times of events only.
-_RECEIVED_AT = re.compile(rb'"received_at": ?"([0-9T:.Z-]{27})"')
 
 
 class Hands:
@@ -84,7 +81,7 @@ def oldest_ms(delivery: Delivery) -> int | None:
     """
     if TIMERS in delivery.headers:
         return None
-    told = [text.decode() for text in _RECEIVED_AT.findall(delivery.body)]
+    told = receipts(delivery.body)
     told += [str(oldest) for oldest in [delivery.headers.get(SPOOL_OLDEST)] if oldest]
     return min((at for at in map(_milliseconds, told) if at is not None), default=None)
 

@@ -16,18 +16,27 @@ _MAX_BYTES = 16 << 20
 
 
 def write_outbox(call: Call, revision: int, record_legs: Collection[str], *, before: str = "") -> bytes:
-    """Write the call event and the recording jobs of one revision; `before` is the summary of the last one."""
+    """Write the call event and the recording jobs of one revision; `before` is the summary of the last one.
+
+    Raises:
+        ValueError: the call has so many legs that it is too large to publish.
+    """
     record = call_record(call, revision)
     routing_key, event_id, body = call_event(call, record)
+    _check_size(call, len(body) * (1 + len(call.legs)))  # before the jobs are there: they could fill the memory
     rows = [(CALLS, routing_key, event_id, CLOUDEVENT, body.decode())]
     jobs = recording_jobs(call, record, record_legs, before)
     rows += [(RECORDINGS, RECORDINGS, job.id, JSON, job.encode().decode()) for job in jobs]
     outbox = orjson.dumps(rows)
-    if len(outbox) > _MAX_BYTES:
+    _check_size(call, len(outbox))
+    return outbox
+
+
+def _check_size(call: Call, size: int) -> None:
+    if size > _MAX_BYTES:
         raise ValueError(
             f"a call of {len(call.legs)} legs is too large to publish: does the adapter send one RequestID for all calls?"
         )
-    return outbox
 
 
 def read_outbox(outbox: bytes) -> list[Message]:

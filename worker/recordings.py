@@ -14,6 +14,7 @@ from shared.archive import Archive, ArchiveUnavailableError
 from shared.broker import Consumer, Delivery, Message, Publisher
 from shared.clock import utc_now
 from shared.crash import crash_point
+from shared.dead_letters import LetterReason
 from shared.ids import SourceName
 from shared.lock import BusyError, Lock, locked
 from shared.log import get_logger
@@ -93,7 +94,7 @@ class Recordings:
         except Exception as error:  # a fault of ours in one job must not hold up the others
             log.exception("recording_job_failed")
             detail = f"{type(error).__name__}: see the worker's log"
-            await self._bury(dead_letter(kept.delivery.body, "job_failed", detail, first_seen=utc_now()))
+            await self._bury(dead_letter(kept.delivery.body, LetterReason.JOB_FAILED, detail, first_seen=utc_now()))
         finally:
             kept.close()
 
@@ -102,7 +103,7 @@ class Recordings:
         try:
             attempt = kept.attempt = Attempt.of(delivery.body, delivery.headers)
         except ValueError as error:
-            await self._bury(dead_letter(delivery.body, "undecodable", str(error), first_seen=utc_now()))
+            await self._bury(dead_letter(delivery.body, LetterReason.UNDECODABLE, str(error), first_seen=utc_now()))
             return
         try:
             async with locked(self._store, path_of(attempt.job, "json")) as lock:

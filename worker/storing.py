@@ -23,14 +23,13 @@ from shared.clock import utc_now
 from shared.durable import Last, TakenError
 from shared.lock import BusyError
 from shared.records import RECORDING_TOLD, RecordingState
-from shared.sidecar import ENCRYPTED_SUFFIX, Sidecar, Told
+from shared.sidecar import ENCRYPTED_SUFFIX, HASH_DIGITS, Sidecar, Told
 from shared.vault import SCHEME, seal
 from worker.attempt import Attempt
 from worker.whole import Recording, sha256_of
 
 OTHER_CONTENT = "other_content"
 FOUND = "found"
-_DIGITS = 8
 _NAMES = 4
 
 Words = dict[str, Any]  # JSON to be
@@ -38,7 +37,7 @@ Words = dict[str, Any]  # JSON to be
 
 def event_suffix(told: Told) -> str:
     """Tell the event of a recording from others of its leg: one id never has two bodies."""
-    other = f"/{str(told['sha256'])[:_DIGITS]}" if told["reason"] == OTHER_CONTENT else ""
+    other = f"/{str(told['sha256'])[:HASH_DIGITS]}" if told["reason"] == OTHER_CONTENT else ""
     return str(told.get("suffix", other))
 
 
@@ -119,7 +118,7 @@ class Storing:
             names = [sidecar.file(same)]
         else:
             names = [] if sidecar.contents else [sidecar.beside(f"wav{end}")]
-        names += [sidecar.beside(f"{self.recording.sha256[: _DIGITS * more]}.wav{end}") for more in range(1, _NAMES + 1)]
+        names += [sidecar.beside(f"{self.recording.sha256[: HASH_DIGITS * more]}.wav{end}") for more in range(1, _NAMES + 1)]
         taken = {sidecar.file(words) for words in found} | {sidecar.file(told) for told in sidecar.contents if told is not same}
         return next(name for name in names if name not in taken)
 
@@ -190,6 +189,6 @@ def _told_before(words: Words, same: Told) -> None:
     if any(words[name] != same[name] for name in RECORDING_TOLD):
         words["at"] = utc_now()
         told = orjson.dumps([words["at"], *(words[name] for name in RECORDING_TOLD)])
-        words["suffix"] = f"/{sha256(told).hexdigest()[:_DIGITS]}"
+        words["suffix"] = f"/{sha256(told).hexdigest()[:HASH_DIGITS]}"
     elif "suffix" in same:
         words["suffix"] = same["suffix"]

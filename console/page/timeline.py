@@ -149,8 +149,8 @@ def stretches(leg: Leg, until: str, rang_from: str | None = None) -> list[Stretc
     if leg.hung_up_at and leg.missed_at:
         over = min(leg.hung_up_at, leg.missed_at)
     began = leg.started_at or min(leg.first_seen_at, rang_from or leg.first_seen_at)
-    answered = leg.picked_up_at if leg.state in (LegState.TALKING, LegState.ENDED) else None
-    if answered is None and leg.state in (LegState.TALKING, LegState.ENDED):
+    answered = leg.picked_up_at if leg.was_answered else None
+    if answered is None and leg.was_answered:
         return [Stretch(Kind.TALKING, began, max(began, over), assumed=True)]
     rang_until = max(began, min(answered or over, over))
     found = [Stretch(Kind.RINGING, began, rang_until, assumed=leg.started_at is None)] if rang_until > began else []

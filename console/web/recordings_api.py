@@ -19,13 +19,12 @@ from console.page.waveform import PeakReader, waveform_svg
 from console.web.access import WHO
 from console.web.problems import problem
 from shared.archive import Archive
-from shared.ids import SourceName
+from shared.ids import RECORDING_NAME, SourceName
 from shared.settings import Settings
 from shared.sidecar import Sidecar
 from shared.sources import Sources
 from shared.vault import unseal
 
-_NAME = re.compile(r"[0-9A-Za-z-]{1,80}(\.\d{1,20})?")
 _RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
 _CACHE = "private, no-store"
 _ONE_DOWNLOAD_S = 600
@@ -112,7 +111,7 @@ class RecordingsApi:
         """Find the sidecar of the recording that is asked for, stored; `call` says of which call it is, which is quicker."""
         source, name = request.match_info["source"], request.match_info["guid"]
         call = request.query.get("call")
-        if SourceName(source) not in self._sources or not _NAME.fullmatch(name):
+        if SourceName(source) not in self._sources or not RECORDING_NAME.fullmatch(name):
             return problem(404, "There is no such recording.")
         sidecar = await find_recording(self._settings, self._archive, source, name, call)
         if sidecar is None:

@@ -4,7 +4,7 @@
 -- bytes under the same id. A claim is held until it is marked published or its lease runs out.
 --
 -- KEYS[i]   hash of the i-th call's publication: revision, state (claimed | published), holder, until_ms, outbox,
---           summary (of what was published last), seen (the version of the facts that the outbox was made of)
+--           summary (of what was published last), version (of the facts), seen (the version that the outbox was made of)
 -- ARGV[1]   name of the holder
 -- ARGV[2]   lease in ms
 -- ARGV      then for each call: revision to publish, outbox ('' to take over a claim that was seen), its summary, version of

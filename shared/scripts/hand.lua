@@ -6,10 +6,9 @@
 -- ARGV[3]  for how many ms it has had the oldest; '' where it has none
 -- ARGV[4]  '1' while it consumes
 -- ARGV[5]  '1' where it is gone, and its messages have gone back to the queue
--- Returns  now in ms since 1970
+-- Returns  nothing
 local time = redis.call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
 local since = ARGV[3] == '' and '' or tostring(now_ms - tonumber(ARGV[3]))
 local gone = ARGV[5] == '1' and tostring(now_ms) or ''
 redis.call('HSET', KEYS[1], ARGV[1], table.concat({ARGV[2], since, now_ms, gone, ARGV[4]}, ' '))
-return {tostring(now_ms)}

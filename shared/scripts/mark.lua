@@ -7,10 +7,9 @@
 -- ARGV[1]               seconds to keep the facts of a published call
 -- ARGV[2]               seconds to keep its publication: the tombstone by which a callback that is later still is known
 -- ARGV                  then for each call: its name, the revision that was confirmed
--- Returns               number of calls marked
+-- Returns               nothing
 -- Idempotent. A revision other than the claimed one changes nothing.
 local open_calls, retain_s, tombstone_s = KEYS[1], tonumber(ARGV[1]), tonumber(ARGV[2])
-local marked = 0
 for key = 2, #KEYS, 2 do
     local name, revision = ARGV[key + 1], ARGV[key + 2]
     local facts_key, publication_key = KEYS[key], KEYS[key + 1]
@@ -26,7 +25,5 @@ for key = 2, #KEYS, 2 do
         else
             redis.call('ZADD', open_calls, 0, name)
         end
-        marked = marked + 1
     end
 end
-return marked

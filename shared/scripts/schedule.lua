@@ -7,18 +7,14 @@
 -- KEYS[2i], KEYS[2i+1]  the i-th call: hash of facts, hash of its publication
 -- ARGV[1], ARGV[2]      seconds to keep the facts of a published call, and its publication
 -- ARGV                  then for each call: its name, the version of the facts seen, when to look in ms, or '' for never again
--- Returns               number of calls for which the caller had seen every fact
+-- Returns               nothing
 -- Idempotent.
 local open_calls, retain_s, tombstone_s = KEYS[1], tonumber(ARGV[1]), tonumber(ARGV[2])
-local current = 0
 for key = 2, #KEYS, 2 do
     local arg = 3 + (key - 2) / 2 * 3
     local name, version, look_at_ms = ARGV[arg], ARGV[arg + 1], ARGV[arg + 2]
     local facts_key, publication_key = KEYS[key], KEYS[key + 1]
     local has_seen_all = (redis.call('HGET', publication_key, 'version') or '0') == version
-    if has_seen_all then
-        current = current + 1
-    end
     if look_at_ms ~= '' then
         if has_seen_all then
             redis.call('ZADD', open_calls, look_at_ms, name)
@@ -33,4 +29,3 @@ for key = 2, #KEYS, 2 do
         redis.call('ZREM', open_calls, name)
     end
 end
-return current

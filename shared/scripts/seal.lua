@@ -5,12 +5,11 @@
 -- ARGV[1], ARGV[2]      seconds to keep the facts of a published call, and its publication
 -- ARGV                  then for each call: its name, its last revision, the summary of it, the version of the facts seen, when to
 --                       look at it again: ms since 1970, '' for never, 'bury' to forget its facts, which are not all there
--- Returns               number of calls that were noted; one of which Redis knows this revision as published, or a higher one
---                       as claimed or published, stays as it is
+-- Returns               nothing
+-- A call of which Redis knows this revision as published, or a higher one as claimed or published, stays as it is.
 -- Who has not seen every fact has the call looked at at once, as mark.lua does.
 -- Idempotent.
 local open_calls, retain_s, tombstone_s = KEYS[1], tonumber(ARGV[1]), tonumber(ARGV[2])
-local sealed = 0
 for key = 2, #KEYS, 2 do
     local arg = 3 + (key - 2) / 2 * 5
     local name, revision, summary, version, look_at = ARGV[arg], ARGV[arg + 1], ARGV[arg + 2], ARGV[arg + 3], ARGV[arg + 4]
@@ -35,7 +34,5 @@ for key = 2, #KEYS, 2 do
             redis.call('PERSIST', publication_key)
             redis.call('ZADD', open_calls, look_at, name)
         end
-        sealed = sealed + 1
     end
 end
-return sealed

@@ -14,7 +14,7 @@ from shared.events import CallbackEvent, encode, join
 from shared.facts import milliseconds
 from shared.ids import CallKey, CallRef, SourceName
 from shared.store import Look, Seal, State, Store
-from tests.support import Event, Servers, callfold, eventually, lines_of, next_events, waiting_events
+from tests.support import Event, Servers, callfold, eventually, lines_of, next_events, settled, waiting_events
 
 SOURCE = SourceName("default")
 PICKUP, FAR_PICKUP, FAR_HANGUP, HANGUP = range(4)
@@ -47,9 +47,9 @@ async def _rebuild(servers: Servers, since: str, *more: str, **settings: str) ->
     return out
 
 
-async def _settled(events: aio_pika.abc.AbstractQueue, request_id: int, seconds: float) -> list[Event]:
-    """What is published of a call within some time, longer than its timers take."""
-    await asyncio.sleep(seconds)
+async def _settled(servers: Servers, events: aio_pika.abc.AbstractQueue, request_id: int) -> list[Event]:
+    """What is published of a call until there is nothing more to publish."""
+    await settled(servers, _key(request_id))
     return [event for event in await waiting_events(events) if event.message_id and f"/{request_id}/" in event.message_id]
 
 
@@ -84,7 +84,7 @@ async def test_an_amendment_that_waits_to_be_folded_is_published_after_a_rebuild
         await _rebuild(servers, "10m", "--publish", **QUICK)
         async with servers.fleet(**QUICK, CALLFOLD_RECORDING_RETRY_SECONDS="60") as fleet:
             await fleet.start(fleet.add("worker", "worker", {}))
-            (second,) = await _settled(events, call, 5)
+            (second,) = await _settled(servers, events, call)
     assert (second.message_id, second.body["data"]["complete"]) == (f"default/{call}/2", True)
     assert second.body["data"]["agent"]["recorded"] is True
 
@@ -104,7 +104,7 @@ async def test_an_amendment_that_was_folded_and_not_published_is_published_after
         await _rebuild(servers, "10m", **QUICK)
         async with servers.fleet(**QUICK) as fleet:
             await fleet.start(fleet.add("worker", "worker", {}))
-            (second,) = await _settled(events, call, 5)
+            (second,) = await _settled(servers, events, call)
     assert (second.message_id, second.body["data"]["complete"]) == (f"default/{call}/2", True)
 
 
@@ -124,7 +124,7 @@ async def test_a_call_that_is_open_again_keeps_its_published_revision(servers: S
         async with servers.fleet(**PATIENT) as fleet:
             await fleet.start(fleet.add("worker", "worker", {}))
             await _tell(servers, [lines[FAR_HANGUP]])
-            (second,) = await _settled(events, call, 4)
+            (second,) = await _settled(servers, events, call)
     assert (second.message_id, second.routing_key) == (f"default/{call}/2", "call.amended.default.answered")
 
 
@@ -154,7 +154,7 @@ async def test_a_published_call_that_began_before_the_window_is_replayed_from_it
         assert sum(name.rpartition(":")[2] in {"pickup", "hangup"} for name in facts) == 4
         async with servers.fleet(**QUICK) as fleet:
             await fleet.start(fleet.add("worker", "worker", {}))
-            assert await _settled(events, call, 4) == []
+            assert await _settled(servers, events, call) == []
 
 
 async def test_a_published_call_outside_the_window_is_known_to_be_over(servers: Servers) -> None:
@@ -172,7 +172,7 @@ async def test_a_published_call_outside_the_window_is_known_to_be_over(servers: 
         async with servers.fleet(**QUICK) as fleet:
             await fleet.start(fleet.add("worker", "worker", {}))
             await _tell(servers, [lines[HANGUP]])
-            assert await _settled(events, call, 4) == []
+            assert await _settled(servers, events, call) == []
 
 
 async def test_a_rebuild_into_a_redis_that_is_whole_has_workers_amend_what_differs(servers: Servers) -> None:
@@ -188,7 +188,7 @@ async def test_a_rebuild_into_a_redis_that_is_whole_has_workers_amend_what_diffe
         await _rebuild(servers, "10m", **QUICK)
         async with servers.fleet(**QUICK) as fleet:
             await fleet.start(fleet.add("worker", "worker", {}))
-            (second,) = await _settled(events, call, 5)
+            (second,) = await _settled(servers, events, call)
     assert (second.message_id, second.body["data"]["complete"]) == (f"default/{call}/2", True)
 
 
@@ -225,12 +225,20 @@ async def test_a_seal_of_one_who_has_not_seen_every_fact_leads_to_a_look(servers
     await store.aclose()
 
 
+async def _tells(servers: Servers) -> bool:
+    store = Store(servers.stack.redis_url)
+    try:
+        return bool(await store.watermarks.hands())
+    finally:
+        await store.aclose()
+
+
 async def test_a_rebuild_refuses_while_a_worker_runs_unless_forced(servers: Servers) -> None:
     environment = servers.environment(**QUICK)
     async with servers.fleet(**QUICK) as fleet:
         await fleet.start(fleet.add("worker", "worker", {}))
         await _tell(servers, lines_of(739_000_000))
-        await asyncio.sleep(2)
+        await eventually(lambda: _tells(servers))
         code, out, err = await callfold("rebuild", "--since", "1m", **environment)
         assert (code, out) == (1, "")
         assert "1 worker runs (worker-" in err

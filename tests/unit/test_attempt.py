@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from shared.topology import DELIVERY_LIMIT
 from tests.recordings.support import job
 from worker.attempt import Attempt
 from worker.reasons import FetchError, Reason
@@ -51,7 +52,7 @@ def test_a_job_of_the_wrong_kind_is_none(wrong: dict[str, object]) -> None:
 
 
 def test_a_job_given_out_too_often_is_ended_by_us() -> None:
-    Attempt.of(ATTEMPT.body, {"x-delivery-count": 9}).check_redelivered()
+    Attempt.of(ATTEMPT.body, {"x-delivery-count": DELIVERY_LIMIT // 2 - 1}).check_redelivered()
     with pytest.raises(FetchError) as ended:
-        Attempt.of(ATTEMPT.body, {"x-delivery-count": 10}).check_redelivered()
+        Attempt.of(ATTEMPT.body, {"x-delivery-count": DELIVERY_LIMIT // 2}).check_redelivered()
     assert ended.value.reason is Reason.INTERNAL_ERROR

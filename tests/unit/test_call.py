@@ -288,6 +288,8 @@ def test_timestamps_that_cannot_be_true_are_kept_apart_and_the_others_count() ->
         ({"start": 0, "pickup": -600, "end": 30}, ("pickup",)),
         ({"start": 200}, ("start",)),  # of a clock that is fast: picked up before it started
         ({"start": -7200, "pickup": -7197, "end": -7170}, ()),  # a slow clock that agrees with itself
+        ({"pickup": 90}, ("pickup",)),  # of a clock that is fast: picked up after it was hung up
+        ({"start": 80, "pickup": 90}, ("pickup", "start")),
     ],
 )
 def test_timestamps_that_contradict_the_leg_s_other_times_are_ignored(told: dict[str, int], ignored: tuple[str, ...]) -> None:
@@ -299,6 +301,15 @@ def test_timestamps_that_contradict_the_leg_s_other_times_are_ignored(told: dict
     assert call.ended_at is not None
     assert call.answered_at is not None
     assert call.started_at <= call.answered_at <= call.ended_at
+
+
+def test_a_leg_that_is_first_heard_of_at_its_end_did_not_end_before() -> None:
+    """A PBX that sends its own time of the end alone: it is a little before the receipt, or its clock is slow."""
+    for told in (-0.2, -240):
+        call = derive(KEY, {CLOCK: at(0), "leg:API:1:missed": at(0), "leg:API:1:at.end": at(told)}, POLICY)
+        assert call.agent is not None
+        assert (call.agent.missed_at, call.agent.ignored) == (at(told), ())
+        assert (call.started_at, call.ended_at) == (at(0), at(0))
 
 
 def test_a_call_of_which_only_the_time_is_known_waits_for_nothing() -> None:

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.events import CallbackEvent, DialEvent, Undecodable, decode
+from shared.events import CallbackEvent, DialEvent, Undecodable, decode, encode, join, receipts
+from shared.ids import SourceName
 
 AT = "2026-11-23T07:44:00.123456Z"
 GOOD = b'{"v":1,"kind":"callback","source":"acme","received_at":"' + AT.encode() + b'","query":"a=[1,{\\"b\\": 2}]"}'
@@ -37,6 +38,15 @@ def test_whatever_cannot_be_read_keeps_its_bytes(value: object) -> None:
         return
     (undecodable,) = [event for event in decode(b"[" + GOOD + b"," + written + b"]") if isinstance(event, Undecodable)]
     assert undecodable.body == b"[" + written + b"]"
+
+
+def test_each_event_has_one_time_of_receipt_whatever_its_text_says() -> None:
+    lines = ["a=1", f'b="received_at":"{AT}"', f'"received_at": "{AT}"']
+    times = [AT.replace("07:44", f"07:4{minute}") for minute in range(3)]
+    body = join(encode(CallbackEvent(SourceName("acme"), at, line)) for at, line in zip(times, lines, strict=True))
+    assert receipts(body) == times
+    assert receipts(GOOD.replace(b'received_at":', b'received_at": ')) == [AT]
+    assert receipts(b'[{"received_at":"yesterday"}, 1]') == []
 
 
 @pytest.mark.parametrize("request_id", [True, False, 0, -5, 1.5, "5", None])

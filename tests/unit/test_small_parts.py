@@ -102,7 +102,7 @@ async def test_timestamps_that_cannot_be_true_are_counted_whichever_callback_tol
         CallbackEvent(key.source, f"2026-11-23T07:44:{second}.000000Z", line)
         for second, line in zip(("00", "30"), lines, strict=True)
     ]
-    batch = fold._understand([join(map(encode, events))])
+    batch = fold._understand(events)
     facts = dict(batch.facts[key])
     assert _nonsense("skewed") == 1
     fold._decide(key, Folded(facts, 0, State.NONE, "", "1", None), events, _Consequences())

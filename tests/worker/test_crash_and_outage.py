@@ -114,23 +114,28 @@ async def _system(servers: Servers) -> AsyncIterator[tuple[Fleet, list[int]]]:
         yield fleet, ports
 
 
-async def test_rabbitmq_killed_for_ten_seconds_under_load_costs_no_call(servers: Servers) -> None:
+async def test_rabbitmq_killed_under_load_costs_no_call(servers: Servers) -> None:
     answered: set[int] = set()
     async with _system(servers) as (fleet, ports):
         load = asyncio.ensure_future(_load(ports, list(range(1000, 1500)), answered))
         await eventually(lambda: _size_is(answered, 50))
         await servers.stack.rabbitmq.kill()
+        taken = len(answered)
         try:
-            await asyncio.sleep(10)  # the length of the outage
+            await eventually(lambda: _size_is(answered, taken + 200), timeout_s=60)
         finally:
             await servers.stack.rabbitmq.start()
         await asyncio.wait_for(load, 60)
         assert answered == set(range(1000, 1500))
-        seen: dict[str, set[bytes]] = {}
-        await eventually(lambda: _all_published(servers, answered, seen), timeout_s=60)
-        assert all(len(bodies) == 1 for bodies in seen.values())
-        assert await _nothing_dead(servers)
-        assert all(role.process is not None and role.process.returncode is None for role in fleet.roles)
+        await _all_came_through(servers, fleet, answered)
+
+
+async def _all_came_through(servers: Servers, fleet: Fleet, answered: set[int]) -> None:
+    seen: dict[str, set[bytes]] = {}
+    await eventually(lambda: _all_published(servers, answered, seen), timeout_s=60)
+    assert all(len(bodies) == 1 for bodies in seen.values())
+    assert await _nothing_dead(servers)
+    assert all(role.process is not None and role.process.returncode is None for role in fleet.roles)
 
 
 async def _size_is(some: set[int], size: int) -> bool:
@@ -151,11 +156,7 @@ async def test_redis_killed_under_load_holds_calls_up_and_loses_none(servers: Se
         await servers.stack.redis.start()
         await asyncio.wait_for(load, 60)
         assert answered == set(range(2000, 2150))
-        seen: dict[str, set[bytes]] = {}
-        await eventually(lambda: _all_published(servers, answered, seen), timeout_s=60)
-        assert all(len(bodies) == 1 for bodies in seen.values())
-        assert await _nothing_dead(servers)
-        assert all(role.process is not None and role.process.returncode is None for role in fleet.roles)
+        await _all_came_through(servers, fleet, answered)
 
 
 async def test_what_cannot_be_understood_is_a_dead_letter_and_holds_up_nothing_else(servers: Servers) -> None:

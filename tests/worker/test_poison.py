@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from datetime import UTC, datetime, timedelta
 
 import aio_pika
@@ -12,11 +11,11 @@ import pytest
 from console.fleet import free_port
 from shared import decoding
 from shared.clock import utc_now
-from shared.events import CallbackEvent, Undecodable, decode, encode, join
+from shared.events import CallbackEvent, TimerEvent, Undecodable, decode, encode, join
 from shared.facts import rfc3339
-from shared.ids import SourceName
+from shared.ids import CallRef, SourceName
 from shared.records import amends
-from tests.support import Servers, call_back, callfold, eventually, lines_of, next_events, waiting_events
+from tests.support import Servers, call_back, callfold, eventually, lines_of, next_events
 
 QUICK = {
     "CALLFOLD_SETTLE_SECONDS": "1",
@@ -80,8 +79,9 @@ async def test_poison_among_good_messages_costs_none_of_them(servers: Servers) -
         await call_back(port, [lines_of(8)[0], lines_of(8)[3]])
         (ended,) = await next_events(events, 1)
         assert ended.message_id == "default/8/1"
-        await asyncio.sleep(1.5)
-        assert await waiting_events(events) == []
+        await call_back(port, [lines_of(9)[0], lines_of(9)[3]])
+        (ended,) = await next_events(events, 1)
+        assert ended.message_id == "default/9/1"
         assert worker.process is not None
         assert worker.process.returncode is None
 
@@ -90,6 +90,25 @@ async def test_poison_among_good_messages_costs_none_of_them(servers: Servers) -
         return (code, err, len(out.splitlines())) == (0, "", 80)
 
     await eventually(listed)
+
+
+async def test_a_timer_that_tells_a_time_to_come_ends_no_call(servers: Servers) -> None:
+    source = SourceName("default")
+    begun = [CallbackEvent(source, utc_now(), line) for line in lines_of(7)[:3]]
+    ahead = [TimerEvent(source, FUTURE, CallRef(call)) for call in ("7", "8", "9")]
+    body = join([*map(encode, [*begun, *ahead]), _body(8)[1:-1]])
+    async with servers.subscribed("call.#") as events, servers.fleet(**QUICK) as fleet:
+        await fleet.start(fleet.add("worker", "worker", {}))
+        async with servers.queue("callbacks.fold") as queue:
+            await queue.channel.default_exchange.publish(aio_pika.Message(body), queue.name)
+            (ended,) = await next_events(events, 1)
+            assert ended.message_id == "default/8/1"
+            last = join([encode(CallbackEvent(source, utc_now(), lines_of(7)[3]))])
+            await queue.channel.default_exchange.publish(aio_pika.Message(last), queue.name)
+            (ended,) = await next_events(events, 1)
+    assert (ended.message_id, ended.body["data"]["close_reason"]) == ("default/7/1", "hangup")
+    assert '"timers": 3' in (servers.directory / "logs" / "worker.log").read_text("utf-8")
+    assert await servers.take_all("callbacks.dead") == []
 
 
 async def test_a_call_too_large_to_publish_holds_up_no_other(servers: Servers) -> None:

@@ -15,8 +15,8 @@ import pytest
 from console.fleet import Fleet, free_port
 from shared.events import CallbackEvent, encode, join
 from shared.facts import rfc3339
-from shared.ids import SourceName
-from tests.support import Servers, call_back, eventually, lines_of, next_events, waiting_events
+from shared.ids import CallKey, CallRef, SourceName
+from tests.support import Servers, call_back, eventually, lines_of, next_events, settled, waiting_events
 
 QUICK = {
     "CALLFOLD_SETTLE_SECONDS": "1",
@@ -63,12 +63,12 @@ async def test_a_call_that_lost_callbacks_ends_by_a_timer_once(
         assert event.routing_key == f"call.completed.default.{outcome}"
         assert event.message_id == "default/513/1"
         assert (event.body["data"]["close_reason"], event.body["data"]["complete"]) == (reason, reason != "timeout")
-        await _quiet(events)
+        await _quiet(servers, events)
 
 
-async def _quiet(events: aio_pika.abc.AbstractQueue) -> None:
-    """Nothing more is published, for longer than any timer of these tests."""
-    await asyncio.sleep(3)
+async def _quiet(servers: Servers, events: aio_pika.abc.AbstractQueue) -> None:
+    """Nothing more is published of the call, and no timer is left that could lead to it."""
+    await settled(servers, CallKey(SourceName("default"), CallRef("513")))
     assert await waiting_events(events) == []
 
 
@@ -87,10 +87,11 @@ async def test_what_comes_after_a_timeout_amends_the_record_and_fetches_the_reco
         assert (data["revision"], data["complete"], data["close_reason"]) == (2, True, "hangup")
         assert data["agent"]["recorded"] is True
         await call_back(port, lines)  # late duplicates
-        await _quiet(events)
-        await fleet.stop(fleet.roles[1])
+        await _quiet(servers, events)
         # The dialed leg's job of the first revision and the agent's of the second; the one without recording was a sidecar.
-        await eventually(lambda: _is_count(servers, "recordings.dead", 2), timeout_s=5)
+        await eventually(lambda: _is_count(servers, "recordings.dead", 2))
+        await fleet.stop(fleet.roles[1])
+        assert await _is_count(servers, "recordings.dead", 2)
 
 
 async def _is_count(servers: Servers, name: str, count: int) -> bool:
@@ -113,7 +114,7 @@ async def test_a_worker_that_dies_with_a_timer_delays_the_end_and_no_more(server
         await fleet.start(fleet.add("heir", "worker", {}))
         (event,) = await next_events(events, 1)
         assert (event.message_id, event.routing_key) == ("default/513/1", "call.completed.default.agent_hung_up")
-        await _quiet(events)
+        await _quiet(servers, events)
 
 
 @pytest.mark.timeout(600)

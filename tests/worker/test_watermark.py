@@ -15,7 +15,7 @@ import aio_pika
 import pytest
 from redis.asyncio import Redis
 
-from console.fleet import free_port
+from console.fleet import Role, free_port
 from ingress.spool import Spool, Spooled
 from shared.adapter import SAMPLE_LINK, parse_link
 from shared.clock import utc_now
@@ -24,13 +24,14 @@ from shared.facts import Fact, facts_of, milliseconds, rfc3339
 from shared.ids import CallKey, SourceName
 from shared.store import Look, Store
 from shared.watermarks import InHand, SpoolNews
-from tests.support import Event, Servers, call_back, eventually, lines_of, next_events, waiting_events
+from tests.support import Event, Servers, call_back, eventually, lines_of, metric, next_events, waiting_events
 
 SOURCE = SourceName("default")
 PICKUP, FAR_PICKUP, FAR_HANGUP, HANGUP = range(4)
+SHORT_GRACE_S = 3
 SHORT = {
     "CALLFOLD_SETTLE_SECONDS": "1",
-    "CALLFOLD_LEG_GRACE_SECONDS": "3",
+    "CALLFOLD_LEG_GRACE_SECONDS": str(SHORT_GRACE_S),
     "CALLFOLD_MAX_CALL_SECONDS": "60",
     "CALLFOLD_TIMER_LEASE_SECONDS": "1",
     "CALLFOLD_TIMER_HOLD_OFF_SECONDS": "2",
@@ -85,9 +86,10 @@ async def test_what_a_stopped_worker_has_been_given_closes_no_call_early(servers
     calls = range(9_010_000, 9_010_040)
     async with servers.subscribed("call.#") as events, servers.fleet(**SHORT) as fleet:
         stopped = fleet.add("stopped", "worker", {})
-        fleet.add("other", "worker", {})
+        other = fleet.add("other", "worker", {})
         await fleet.start_all()
-        await asyncio.sleep(3)  # past the hold-off
+        for worker in (stopped, other):
+            await eventually(lambda worker=worker: _has_timers(worker))
         await _put(servers, *(_body(lines_of(call)[:HANGUP]) for call in calls))
         await eventually(lambda: _are_open(servers, len(calls)))
         assert stopped.process is not None
@@ -97,6 +99,11 @@ async def test_what_a_stopped_worker_has_been_given_closes_no_call_early(servers
             assert await _until_all(events, calls, timeout_s=60) == {(1, "hangup"): len(calls)}
         finally:
             stopped.process.send_signal(signal.SIGCONT)
+
+
+async def _has_timers(worker: Role) -> bool:
+    """Whether it is past its hold-off and knows what is folded."""
+    return await metric(worker, "callfold_fold_lag_seconds") > 0 and await metric(worker, "callfold_timers_held") == 0
 
 
 async def _are_open(servers: Servers, count: int) -> bool:
@@ -113,7 +120,7 @@ async def test_a_spool_that_drains_for_longer_than_the_hold_off_closes_no_call_e
     settings = SHORT | {"CALLFOLD_TIMER_HOLD_OFF_SECONDS": str(hold_off_s)}
     async with servers.fleet(**settings) as fleet:
         ingress = fleet.add("ingress", "ingress", {"CALLFOLD_INGRESS_PORT": str(free_port())})
-        fleet.add("worker", "worker", {})
+        worker = fleet.add("worker", "worker", {})
         await fleet.start_all()
         await _put(servers, *(_body(lines_of(call)[:HANGUP]) for call in calls))
         await eventually(lambda: _are_open(servers, len(calls)))
@@ -128,7 +135,7 @@ async def test_a_spool_that_drains_for_longer_than_the_hold_off_closes_no_call_e
             assert ingress.process is not None
             ingress.process.send_signal(signal.SIGSTOP)
             left = await spool.count()
-            await asyncio.sleep(hold_off_s + 4)
+            await eventually(lambda: _lags(worker, SHORT_GRACE_S))
             ingress.process.send_signal(signal.SIGCONT)
             assert left > 0
             assert await _until_all(events, calls, timeout_s=60) == {(1, "hangup"): len(calls)}
@@ -152,6 +159,12 @@ async def _fill(spool: Spool, calls: range) -> None:
     await spool.add(rows)
 
 
+async def _lags(worker: Role, seconds: float) -> bool:
+    """Whether a worker has looked for timers, and held that callbacks of so long ago may still wait."""
+    lag_s = await metric(worker, "callfold_fold_lag_seconds")
+    return lag_s > seconds and await metric(worker, "callfold_timers_held") == 0
+
+
 async def _is_draining(spool: Spool) -> bool:
     return await spool.count() <= ROWS - 5
 
@@ -159,10 +172,11 @@ async def _is_draining(spool: Spool) -> bool:
 async def test_timers_wait_for_what_lies_in_a_spool_and_go_on_once_it_is_empty(servers: Servers) -> None:
     calls = range(9_030_000, 9_030_005)
     async with servers.subscribed("call.#") as events, servers.fleet(**SHORT) as fleet:
-        await fleet.start(fleet.add("worker", "worker", {}))
+        worker = fleet.add("worker", "worker", {})
+        await fleet.start(worker)
         news = {"spool": "a", "spool_oldest": utc_now(), "spool_seen": utc_now()}
         await _put(servers, *(_body(lines_of(call)[:HANGUP]) for call in calls), headers=news)
-        await asyncio.sleep(6)  # longer than grace and hold-off together
+        await eventually(lambda: _lags(worker, SHORT_GRACE_S))
         assert _reasons(await waiting_events(events), calls) == {}
         empty = {"spool": "a", "spool_oldest": "", "spool_seen": utc_now()}
         await _put(servers, _body([lines_of(calls[0])[0]]), headers=empty)

@@ -1,0 +1,28 @@
+"""Dead letters: the documentation tells every reason there is and no other, and the headers keep their names and bounds."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from shared.dead_letters import LetterReason, letter_headers
+from worker.reasons import Reason
+
+ROOT = Path(__file__).resolve().parents[2]
+TABLE = (ROOT / "docs" / "dead-letters.md").read_text("utf-8")
+
+
+def test_the_documentation_tells_every_reason_and_no_other() -> None:
+    told = re.findall(r"^\| (?:recordings: )?`(\w+)`", TABLE, re.MULTILINE)
+    tried_in_vain = {told_reason for told_reason in told if told_reason in set(Reason)} - {LetterReason.UNKNOWN_SOURCE}
+    assert tried_in_vain == {Reason.NOT_FOUND}, "the row that leads to all others"
+    assert set(told) - tried_in_vain == set(LetterReason)
+
+
+@pytest.mark.parametrize("reason", [LetterReason.FOLD_FAILED, Reason.LOGIN_PAGE, "of an older release"])
+def test_a_letter_tells_its_reason_as_plain_text_and_a_detail_that_fits_in_a_frame(reason: str) -> None:
+    headers = letter_headers(reason, "x" * 200_000, "2026-11-23T07:44:00.000000Z")
+    assert headers == {"reason": str(reason), "detail": "x" * 500, "first_seen": "2026-11-23T07:44:00.000000Z"}
+    assert {type(value) for value in headers.values()} == {str}
