@@ -18,6 +18,7 @@ from shared.adapter import mask_credentials
 from shared.call import Call
 from shared.ids import CallKey
 from shared.leg import Leg
+from shared.naming import LegIds, file_names, settled
 
 CLOUDEVENT = "application/cloudevents+json"
 JSON = "application/json"
@@ -68,7 +69,7 @@ class RecordingJob:
     """A leg to archive: always its sidecar, and its recording where `fetch` is set.
 
     Attributes:
-        name: names the files of this leg: its GUID, or its CallID where no GUID was sent.
+        name: names the files of this leg, see `naming.py`: its GUID, or its CallID where no GUID was sent.
         leg: `agent`, `dialed` or `other`.
         fetch: whether this job is to fetch; otherwise it only writes the sidecar.
         state: what a new sidecar tells of the recording: `waiting`, `not_recorded` or `not_wanted`.
@@ -164,13 +165,14 @@ def call_event(call: Call, record: Mapping[str, object]) -> tuple[str, str, byte
 def summary(call: Call, before: str = "") -> str:
     """Sum up what a change of amends a record: outcome, completeness, the legs' states and recordings, talk time, the dial.
 
-    It also keeps the time by which the first revision, summed up in `before`, was filed.
+    It also keeps what the revisions so far, summed up in `before`, settled for all later ones: the time by which recordings are
+    filed, and the names of their files.
     """
     if call.closing is None:
         raise ValueError(f"{call.key} is still open")
     legs = {_leg_key(leg): [leg.state, recorded(leg)] for leg in call.legs}
     told = {"outcome": call.closing.outcome, "complete": call.closing.complete, "talk_seconds": call.talk_seconds, "legs": legs}
-    told |= dial_told(_dial(call)) | {"filed_at": filed_at(call, before)}
+    told |= dial_told(_dial(call)) | {"filed_at": filed_at(call, before), "guids": guids(call, before)}
     return orjson.dumps(told, option=orjson.OPT_SORT_KEYS).decode()
 
 
@@ -182,6 +184,20 @@ def dial_told(record: Mapping[str, object]) -> dict[str, object]:
 def filed_at(call: Call, before: str) -> str:
     """Tell the start time by whose date a call's recordings are filed; later revisions do not move them."""
     return str(orjson.loads(before)["filed_at"]) if before else call.started_at
+
+
+def guids(call: Call, before: str) -> dict[str, str]:
+    """Tell which leg, by its CallID, each GUID names in the archive; later revisions do not change it."""
+    return settled(_ids_of(call), orjson.loads(before).get("guids", {}) if before else {})
+
+
+def _ids_of(call: Call) -> list[LegIds]:
+    return [LegIds(leg.guid, leg.call_id) for _, leg in _sides(call)]
+
+
+def _sides(call: Call) -> list[tuple[str, Leg]]:
+    sides = [(name, leg) for name, leg in zip(SIDES, (call.agent, call.dialed), strict=True) if leg]
+    return sides + [("other", leg) for leg in call.other_legs]
 
 
 def amends(before: str, after: str) -> bool:
@@ -196,6 +212,7 @@ def amends(before: str, after: str) -> bool:
     old, new = orjson.loads(before), orjson.loads(after)
     for told in (old, new):
         del told["filed_at"]
+        told.pop("guids", None)  # written before an upgrade, it has none
     talked = [told.pop("talk_seconds") for told in (old, new)]
     if None in talked:
         return bool(old != new or talked[0] != talked[1])
@@ -248,8 +265,7 @@ def recording_jobs(
     It fetches where the leg was recorded, the source wants that side, and no earlier revision had it fetched.
     """
     had = had_recordings(before)
-    sides = [(name, leg) for name, leg in zip(SIDES, (call.agent, call.dialed), strict=True) if leg]
-    sides += [("other", leg) for leg in call.other_legs]
+    names = file_names(_ids_of(call), guids(call, before))
     return [
         RecordingJob(
             source=call.key.source,
@@ -257,24 +273,17 @@ def recording_jobs(
             request_id=call.request_id,
             call_id=leg.call_id,
             guid=leg.guid,
-            name=_file_name(leg, [other.guid for _, other in sides[:index]]),
-            leg=name,
-            fetch=(state := _recording_state(name, leg, record_legs)) == RecordingState.WAITING
+            name=name,
+            leg=side,
+            fetch=(state := _recording_state(side, leg, record_legs)) == RecordingState.WAITING
             and (_leg_key(leg), recorded(leg)) not in had,
             state=state,
             recording_url=leg.recording_url,
             started_at=filed_at(call, before),
             record=record,
         )
-        for index, (name, leg) in enumerate(sides)
+        for (side, leg), name in zip(_sides(call), names, strict=True)
     ]
-
-
-def _file_name(leg: Leg, taken: Collection[str | None]) -> str:
-    """Name the files of a leg by its GUID; a leg that has the GUID of another of its call has its CallID as well."""
-    if leg.guid is None:
-        return f"call-{leg.call_id}"
-    return f"{leg.guid}.{leg.call_id}" if leg.guid in taken else leg.guid
 
 
 def _recording_state(side: str, leg: Leg, record_legs: Collection[str]) -> RecordingState:
