@@ -28,7 +28,7 @@ from worker.fetch import Client, Limits, turns_of
 from worker.filing import Filing
 from worker.handover import Kept, has_ended
 from worker.links import recording_link
-from worker.partial import forget, partial
+from worker.partial import forget, make_room, partial
 from worker.reasons import FetchError, Reason, Result, next_wait_s, result_of
 from worker.storing import event_suffix
 
@@ -44,6 +44,7 @@ class Recordings:
         self._sources = sources
         self._schedule_s = settings.recording_retry_seconds
         self._directory: Path = settings.recording_dir
+        self._kept_bytes = settings.recording_kept_bytes
         self._filing = Filing(archive, settings.recording_dir)
         self._limits = Limits.of(settings)
         self._ack_s = settings.recording_ack_seconds
@@ -184,6 +185,7 @@ class Recordings:
         detail = {"attempt": attempt.number, "reason": error.reason, "detail": error.detail, "next_s": wait_s}
         log.warning("recording_not_had", id=attempt.job.id, **detail)
         if wait_s is not None:
+            await asyncio.to_thread(make_room, self._directory, self._kept_bytes)
             if sidecar is not None and sidecar.state is RecordingState.WAITING:
                 told = {"state": RecordingState.WAITING, "reason": error.reason, "attempts": attempt.number, "at": utc_now()}
                 await self._note(attempt, sidecar, lock, told)
