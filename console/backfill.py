@@ -20,10 +20,12 @@ from shared.broker import Message, Publisher
 from shared.call import derive
 from shared.facts import rfc3339
 from shared.ids import CallKey, CallRef, SourceName
+from shared.jobs import recording_jobs
 from shared.naming import file_names
 from shared.process import background, broker_address
 from shared.published import ids_of
-from shared.records import SIDES, RecordingJob, RecordingState, call_record, recording_jobs
+from shared.recording import RecordingJob, RecordingState
+from shared.records import SIDES, call_record
 from shared.settings import Settings
 from shared.sidecar import Sidecar, Told, day_of, is_overdue, path_of
 from shared.sources import Sources

@@ -11,8 +11,8 @@ from shared.call import Call, Policy, derive
 from shared.facts import milliseconds
 from shared.ids import CallKey
 from shared.published import published_summary
-from shared.records import amends, summary
 from shared.store import Folded, Look, Seal, State
+from shared.summary import amends, summary
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,10 +11,11 @@ from shared.archive import Archive
 from shared.call import derive
 from shared.errors import StoreUnavailableError
 from shared.ids import CallKey, CallRef, SourceName
-from shared.records import RecordingJob, filed_at
+from shared.recording import RecordingJob
 from shared.settings import Settings
 from shared.sidecar import Sidecar, day_of, path_of
 from shared.store import Store
+from shared.summary import filed_at
 
 _GUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 

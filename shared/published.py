@@ -13,7 +13,7 @@ from shared.callback import LegEvent
 from shared.facts import AT, LEG, URL
 from shared.leg import Leg
 from shared.naming import LegIds, Owners, settled
-from shared.records import dial_told, recorded
+from shared.summary import dial_told, recorded
 
 Record = Mapping[str, Any]
 """The `data` of a call event."""
@@ -31,7 +31,7 @@ def ids_of(record: Record) -> list[LegIds]:
 def published_summary(
     record: Record, filed_at: str, facts: Mapping[str, str], call: Call, *, owners: Owners | None = None
 ) -> str | None:
-    """Sum up a published record as `records.summary` did then; None where the facts do not bear it out.
+    """Sum up a published record as `summary.py` did then; None where the facts do not bear it out.
 
     `filed_at` and `owners` are what earlier revisions settled: see `naming.py`.
 

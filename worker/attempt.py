@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from shared.broker import HeaderValue, Message
 from shared.clock import utc_now
-from shared.records import RecordingJob
+from shared.recording import RecordingJob
 from shared.topology import DETAIL_CHARACTERS, RECORDINGS_DEAD, retry_queue
 from worker.reasons import FetchError, Reason
 

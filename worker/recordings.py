@@ -10,14 +10,16 @@ from pathlib import Path
 from typing import NoReturn
 
 from shared import metrics
-from shared.archive import Archive, ArchiveUnavailableError
+from shared.archive import Archive
 from shared.broker import Consumer, Delivery, Message, Publisher
 from shared.clock import utc_now
 from shared.crash import crash_point
+from shared.guarded import ArchiveUnavailableError
 from shared.ids import SourceName
 from shared.lock import BusyError, Lock, locked
 from shared.log import get_logger
-from shared.records import CLOUDEVENT, RECORDING_TOLD, RecordingJob, RecordingState, recording_event
+from shared.recording import RECORDING_TOLD, RecordingJob, RecordingState
+from shared.records import CLOUDEVENT, recording_event
 from shared.settings import Settings
 from shared.sidecar import Sidecar, Told, path_of
 from shared.sources import Sources

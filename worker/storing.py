@@ -19,11 +19,12 @@ from typing import Any, BinaryIO
 
 import orjson
 
-from shared.archive import Archive, ArchiveUnavailableError
+from shared.archive import Archive
 from shared.clock import utc_now
 from shared.durable import Last, TakenError
+from shared.guarded import ArchiveUnavailableError
 from shared.lock import BusyError
-from shared.records import RECORDING_TOLD, RecordingState
+from shared.recording import RECORDING_TOLD, RecordingState
 from shared.sidecar import ENCRYPTED_SUFFIX, Sidecar, Told
 from shared.vault import SCHEME, seal
 from worker.attempt import Attempt

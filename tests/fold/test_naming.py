@@ -14,8 +14,10 @@ from console.published import Published as Known
 from console.published import note
 from shared.events import CallbackEvent
 from shared.ids import CallKey
+from shared.jobs import recording_jobs
 from shared.published import published_summary
-from shared.records import RecordingJob, call_record, recording_jobs
+from shared.recording import RecordingJob
+from shared.records import call_record
 from shared.sources import DEFAULT_SOURCE, load_sources
 from tests.fold.history import SOURCE, Published, callback
 

@@ -15,7 +15,7 @@ from console.verify import check_day
 from shared.archive import Archive
 from shared.durable import Last
 from shared.lock import BusyError
-from shared.records import RECORDING_TOLD, RecordingState
+from shared.recording import RECORDING_TOLD, RecordingState
 from shared.sidecar import Sidecar, path_of
 from shared.wav import read_audio
 from simulator.audio import recording

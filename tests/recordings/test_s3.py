@@ -23,9 +23,10 @@ from aiohttp import web
 
 from console.fleet import free_port
 from shared import bucket
-from shared.archive import Archive, ArchiveUnavailableError
+from shared.archive import Archive
 from shared.durable import TakenError
 from shared.errors import ConfigError
+from shared.guarded import ArchiveUnavailableError
 from simulator.audio import recording
 from tests.recordings.long import Long, growth_bytes
 from tests.recordings.support import GUID, WAV, Pbx, job, nothing_left, submit, worker
