@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -14,13 +14,18 @@ import orjson
 
 from console.command import wanted_sources
 from console.journal import ago, connected, journal_until_now, read_event
+from console.published import Published, Revisions, note, read_published
 from shared.archive import Archive
 from shared.broker import Message, Publisher
 from shared.call import derive
 from shared.facts import rfc3339
 from shared.ids import CallKey, CallRef, SourceName
+from shared.jobs import recording_jobs
+from shared.naming import file_names
 from shared.process import background, broker_address
-from shared.records import SIDES, RecordingJob, RecordingState, call_record, recording_jobs
+from shared.published import ids_of
+from shared.recording import RecordingJob, RecordingState
+from shared.records import SIDES, call_record
 from shared.settings import Settings
 from shared.sidecar import Sidecar, Told, day_of, is_overdue, path_of
 from shared.sources import Sources
@@ -113,55 +118,69 @@ async def _what_of(run: _Run, sidecar: Sidecar) -> str | None:
 
 async def _published(run: _Run, since: datetime) -> AsyncIterator[RecordingJob]:
     """Find what the published calls say was recorded. While Redis keeps a call, its RecordingURL is known as well."""
-    first: dict[CallKey, str] = {}
-    last: dict[CallKey, Told] = {}
+    found: dict[CallKey, Published] = {}
     async with journal_until_now(run.settings, since, stream=CALLS_JOURNAL) as deliveries:
         async for delivery in deliveries:
             event = read_event(delivery) if delivery.routing_key.startswith("call.") else None
-            if event is None:
-                continue
-            record: Told = event["data"]
-            key = CallKey(SourceName(record["source"]), CallRef(event["subject"]))
-            if key.source in run.sources:
-                first.setdefault(key, record["started_at"])
-                if record["revision"] >= last.get(key, record)["revision"]:
-                    last[key] = record
+            if event is not None and (key := _key_of(event)).source in run.sources:
+                note(found, key, event["data"])
+    forgotten: dict[CallKey, Published] = {}
     async with aclosing(Store(run.settings.redis_url.get_secret_value())) as store:
-        for key, record in last.items():
+        for key, known in found.items():
             state = await store.read(key)
             call = derive(key, state.facts, run.settings.policy) if state else None
             if state and call and call.closing:
                 told = call_record(call, state.revision or 1)
-                jobs = recording_jobs(call, told, run.sources[key.source].record_legs, state.summary)
+                for job in recording_jobs(call, told, run.sources[key.source].record_legs, state.summary):
+                    if job.state == RecordingState.WAITING:
+                        yield replace(job, fetch=True)
             else:
-                jobs = _jobs_of(key, record, first[key], run.sources)
-            for job in jobs:
-                if job.state == RecordingState.WAITING:
-                    yield replace(job, fetch=True)
+                forgotten[key] = known
+    for key, known in (await _from_their_first(run, forgotten)).items():
+        for job in jobs_of(key, known, run.sources):
+            yield job
 
 
-def _jobs_of(key: CallKey, record: Told, started_at: str, sources: Sources) -> list[RecordingJob]:
+async def _from_their_first(run: _Run, calls: dict[CallKey, Published]) -> dict[CallKey, Published]:
+    """Read calls whose first revision is older than what was read again: it settled how their files are named."""
+    late = {key for key, known in calls.items() if known.filed_by > 1}
+    if not late:
+        return calls
+
+    async def others(_: Revisions) -> None:
+        return
+
+    return calls | await read_published(run.settings, late, run.wanted.source, others)
+
+
+def _key_of(event: Told) -> CallKey:
+    return CallKey(SourceName(event["data"]["source"]), CallRef(event["subject"]))
+
+
+def jobs_of(key: CallKey, known: Published, sources: Sources) -> list[RecordingJob]:
     """Write the jobs of a call of which only the published record is left: their links come from the source's template."""
-    wanted = sources[key.source].record_legs
-    sides: list[tuple[str, Mapping[str, object]]] = [(side, record[side]) for side in SIDES if record[side] and side in wanted]
-    sides += [("other", leg) for leg in record["other_legs"]]
+    record = known.record
+    wanted = {*sources[key.source].record_legs, "other"}
+    told: list[tuple[str, Told]] = [(side, record[side]) for side in SIDES if record[side]]
+    told += [("other", leg) for leg in record["other_legs"]]
+    ids = ids_of(record)
     return [
         RecordingJob(
             source=key.source,
             call=key.call,
             request_id=record["request_id"],
-            call_id=str(leg["call_id"]),
-            guid=str(leg["guid"]) if leg["guid"] else None,
-            name=str(leg["guid"] or f"call-{leg['call_id']}"),
+            call_id=leg_ids.call_id,
+            guid=leg_ids.guid,
+            name=name,
             leg=side,
             fetch=True,
             state=RecordingState.WAITING,
             recording_url=None,
-            started_at=started_at,
+            started_at=known.filed_at,
             record=record,
         )
-        for side, leg in sides
-        if leg["recorded"]
+        for (side, leg), leg_ids, name in zip(told, ids, file_names(ids, known.owners), strict=True)
+        if leg["recorded"] and side in wanted
     ]
 
 

@@ -11,8 +11,8 @@ from shared.call import Call, Policy, derive
 from shared.facts import milliseconds
 from shared.ids import CallKey
 from shared.published import published_summary
-from shared.records import amends, summary
 from shared.store import Folded, Look, Seal, State
+from shared.summary import amends, summary
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ def conclude(
 def _note(found: Conclusions, key: CallKey, state: Folded, known: Published | None, call: Call, *, publish: bool) -> str:
     """Decide about one call; returns what it counts as."""
     if known is not None and known.revision > state.revision:
-        told = published_summary(known.record, known.filed_at, state.facts, call)
+        told = published_summary(known.record, known.filed_at, state.facts, call, owners=known.owners)
         if told is None:
             found.seals[key] = Seal(known.revision, "", Look(None, state.version), is_buried=True)
             return "noted as published, without facts: they are not all in the journal"

@@ -16,13 +16,14 @@ from console.audit import Action, Audit
 from console.command import cli_user
 from console.journal import ago, connected
 from shared.adapter import mask_credentials
-from shared.archive import Archive, ArchiveUnavailableError
+from shared.archive import Archive
 from shared.broker import Delivery, HeaderValue, Message, Publisher
 from shared.dead_letters import DETAIL, FIRST_SEEN, REASON, LetterReason
 from shared.facts import rfc3339
 from shared.getter import Getter
+from shared.guarded import ArchiveUnavailableError
 from shared.process import background, broker_address
-from shared.records import RecordingJob
+from shared.recording import RecordingJob
 from shared.settings import Settings
 from shared.store import TOMBSTONE_BEYOND_FACTS_S
 from shared.topology import CALLBACKS, CALLBACKS_DEAD, RECORDINGS, RECORDINGS_DEAD

@@ -21,8 +21,9 @@ from shared.errors import CallfoldError
 from shared.events import CallbackEvent, DialEvent, RawEvent, TimerEvent, Undecodable, decode, encode
 from shared.facts import URL, facts_of, java_time
 from shared.ids import CallKey
+from shared.jobs import recording_jobs
 from shared.process import leaves
-from shared.records import call_record, recording_jobs
+from shared.records import call_record
 from shared.settings import Settings
 from shared.sidecar import Sidecar
 from shared.sources import Source

@@ -10,10 +10,11 @@ from shared.archive import Archive
 from shared.call import derive
 from shared.errors import StoreUnavailableError
 from shared.ids import GUID, CallKey, CallRef, SourceName
-from shared.records import RecordingJob, filed_at
+from shared.recording import RecordingJob
 from shared.settings import Settings
 from shared.sidecar import Sidecar, day_of, path_of
 from shared.store import Store
+from shared.summary import filed_at
 
 
 def is_guid(text: str) -> bool:

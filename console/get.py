@@ -22,7 +22,7 @@ from console.find import find_sidecars
 from shared.archive import Archive
 from shared.errors import CallfoldError, ConfigError
 from shared.ids import CallKey, CallRef, SourceName
-from shared.records import RecordingState
+from shared.recording import RecordingState
 from shared.settings import Settings
 from shared.sidecar import Sidecar, Told
 from shared.vault import unseal

@@ -17,7 +17,7 @@ from shared.archive import Archive
 from shared.errors import CallfoldError, ConfigError
 from shared.holds import holds, place, release
 from shared.ids import CallKey, CallRef, SourceName, is_call_ref
-from shared.records import RecordingState
+from shared.recording import RecordingState
 from shared.settings import Settings
 from shared.sidecar import Sidecar
 

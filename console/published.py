@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from console.journal import journal_until_now, read_event
 from shared.ids import CallKey, CallRef, SourceName
-from shared.published import Record
+from shared.published import Record, ids_of
 from shared.settings import Settings
 from shared.topology import CALLS_JOURNAL
 
@@ -18,12 +18,24 @@ Revisions = Mapping[CallKey, int]
 
 @dataclass(slots=True)
 class Published:
-    """The last revision of a call; and the start by which the first one (`filed_by`) filed its recordings."""
+    """What was published of a call, in whatever order it is read.
+
+    Attributes:
+        revision, record: the last revision.
+        filed_by, filed_at: the first revision, and the start by which it filed the recordings.
+        first_told: by which revision, and which of its legs in order, each GUID was first told: (revision, place, CallID).
+    """
 
     revision: int
     record: Record
     filed_at: str
     filed_by: int
+    first_told: dict[str, tuple[int, int, str]] = field(default_factory=dict)
+
+    @property
+    def owners(self) -> dict[str, str]:
+        """Tell which leg each GUID names in the archive."""
+        return {guid: call_id for guid, (_, _, call_id) in self.first_told.items()}
 
 
 async def read_published(
@@ -43,7 +55,7 @@ async def read_published(
             record: Record = event["data"]
             key = CallKey(SourceName(record["source"]), CallRef(event["subject"]))
             if key in wanted:
-                _note(found, key, record)
+                note(found, key, record)
             elif source in (None, key.source):
                 others[key] = max(others.get(key, 0), record["revision"])
             if len(others) >= _BATCH_CALLS:
@@ -53,10 +65,15 @@ async def read_published(
     return found
 
 
-def _note(found: dict[CallKey, Published], key: CallKey, record: Record) -> None:
+def note(found: dict[CallKey, Published], key: CallKey, record: Record) -> None:
+    """Note one revision of a call."""
     revision = int(record["revision"])
     known = found.setdefault(key, Published(revision, record, record["started_at"], revision))
     if revision > known.revision:
         known.revision, known.record = revision, record
     if revision < known.filed_by:
         known.filed_at, known.filed_by = record["started_at"], revision
+    for place, leg in enumerate(ids_of(record)):
+        if leg.guid is not None:
+            told = (revision, place, leg.call_id)
+            known.first_told[leg.guid] = min(known.first_told.get(leg.guid, told), told)

@@ -12,7 +12,7 @@ from console.command import wanted_sources
 from console.journal import ago
 from shared.archive import Archive
 from shared.facts import rfc3339
-from shared.records import RecordingState
+from shared.recording import RecordingState
 from shared.settings import Settings
 from shared.sidecar import Told, day_of, fingerprint_of, is_overdue, size_of
 

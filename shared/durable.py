@@ -23,10 +23,13 @@ from shared.errors import CallfoldError
 INCOMPLETE = ".incomplete"
 _SUFFIX = ".callfold-tmp"
 _COPY_BYTES = 1 << 20
+# What is written is brought to the disk bit by bit, so that a slow disk is seen to move.
+_SYNC_BYTES = 64 << 20
 # Far longer than a write may last: what counts where the file system knows no locks.
 _STALE_S = 86400
 
 Last = Callable[[], Awaitable[None]]
+Moved = Callable[[], object]
 
 
 class TakenError(CallfoldError):
@@ -41,11 +44,19 @@ class DurableDirectory:
         # Directories whose own entries are known to be on the disk.
         self._durable: set[Path] = set()
 
-    async def put(self, path: str, content: BinaryIO | bytes, *, last: Last | None = None, is_new: bool = False) -> None:
+    async def put(
+        self,
+        path: str,
+        content: BinaryIO | bytes,
+        *,
+        last: Last | None = None,
+        is_new: bool = False,
+        moved: Moved = lambda: None,
+    ) -> None:
         """Write a file: temporary file, fsync, `last`, rename, fsync of the directory.
 
         `last` is awaited when nothing is left but the rename; what it raises keeps the file from its name. One that is cut off
-        is not renamed later, though its thread goes on.
+        is not renamed later, though its thread goes on. `moved` is called, in that thread, for each piece that was written.
 
         Raises:
             OSError: it could not be written.
@@ -53,7 +64,7 @@ class DurableDirectory:
         """
         draft = _Draft(self._root / INCOMPLETE / f"{uuid.uuid4().hex}{_SUFFIX}")
         try:
-            await asyncio.to_thread(draft.write, content)
+            await asyncio.to_thread(draft.write, content, moved)
             if last is not None:
                 await last()
             await asyncio.to_thread(self._publish, draft, path, is_new)
@@ -101,7 +112,7 @@ class _Draft:
         self._closing = threading.Lock()
         self._held: int | None = None  # keeps the lock when the file is written and closed
 
-    def write(self, content: BinaryIO | bytes) -> None:
+    def write(self, content: BinaryIO | bytes, moved: Moved) -> None:
         self._path.parent.mkdir(exist_ok=True)
         try:
             with self._created() as file:
@@ -109,7 +120,7 @@ class _Draft:
                 if isinstance(content, bytes):
                     file.write(content)
                 else:
-                    self._copy(content, file)
+                    self._copy(content, file, moved)
                 file.flush()
                 os.fsync(file.fileno())
             self._check()
@@ -126,11 +137,17 @@ class _Draft:
                 return file
             file.close()  # swept in the moment before it was locked
 
-    def _copy(self, content: BinaryIO, file: BinaryIO) -> None:
+    def _copy(self, content: BinaryIO, file: BinaryIO, moved: Moved) -> None:
         content.seek(0)
+        written = 0
         while piece := content.read(_COPY_BYTES):
             self._check()
             file.write(piece)
+            written += len(piece)
+            if written % _SYNC_BYTES < _COPY_BYTES:
+                file.flush()
+                os.fsync(file.fileno())
+            moved()
 
     def rename(self, final: Path, *, is_new: bool) -> None:
         self._check()

@@ -10,15 +10,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from shared import metrics
-from shared.archive import Archive, ArchiveUnavailableError
+from shared.archive import Archive
 from shared.broker import Message, Publisher
 from shared.clock import utc_now
+from shared.guarded import ArchiveUnavailableError
 from shared.holds import is_held
 from shared.ids import CallKey, CallRef, SourceName
 from shared.lock import BusyError, Lock, locked
 from shared.log import get_logger
 from shared.process import leaves
-from shared.records import CLOUDEVENT, RECORDING_TOLD, RecordingState, recording_event
+from shared.recording import RECORDING_TOLD, RecordingState
+from shared.records import CLOUDEVENT, recording_event
 from shared.sidecar import HASH_DIGITS, Sidecar, Told, fingerprint_of, path_of
 from shared.store import Store
 from shared.topology import CALLS

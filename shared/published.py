@@ -12,7 +12,8 @@ from shared.call import Call
 from shared.callback import LegEvent
 from shared.facts import AT, LEG, URL
 from shared.leg import Leg
-from shared.records import dial_told, recorded
+from shared.naming import LegIds, Owners, settled
+from shared.summary import dial_told, recorded
 
 Record = Mapping[str, Any]
 """The `data` of a call event."""
@@ -21,8 +22,18 @@ Record = Mapping[str, Any]
 _TOLD_BY = {LegEvent.PICKUP: "picked_up_at", LegEvent.MISSED: "missed_at", LegEvent.HANGUP: "hung_up_at"}
 
 
-def published_summary(record: Record, filed_at: str, facts: Mapping[str, str], call: Call) -> str | None:
-    """Sum up a published record as `records.summary` did then; None where the facts do not bear it out.
+def ids_of(record: Record) -> list[LegIds]:
+    """List what the legs of a record can be named by, in the order in which names are settled."""
+    legs = (record["agent"], record["dialed"], *record["other_legs"])
+    return [LegIds(leg["guid"] or None, str(leg["call_id"])) for leg in legs if leg]
+
+
+def published_summary(
+    record: Record, filed_at: str, facts: Mapping[str, str], call: Call, *, owners: Owners | None = None
+) -> str | None:
+    """Sum up a published record as `summary.py` did then; None where the facts do not bear it out.
+
+    `filed_at` and `owners` are what earlier revisions settled: see `naming.py`.
 
     By now the facts may tell more than the record, but not less: a leg, or an event of it, that only the record knows says that
     these facts begin in the middle of the call. What a record does not tell of a leg is taken from the `call` they make.
@@ -38,7 +49,7 @@ def published_summary(record: Record, filed_at: str, facts: Mapping[str, str], c
         then = replace(leg, guid=told["guid"], recorded=told["recorded"], recording_url=leg.recording_url if had_url else None)
         legs[f"{leg.call_type}/{leg.call_id}"] = [told["state"], recorded(then)]
     summed_up = {name: record[name] for name in ("outcome", "complete", "talk_seconds")}
-    summed_up |= dial_told(record) | {"legs": legs, "filed_at": filed_at}
+    summed_up |= dial_told(record) | {"legs": legs, "filed_at": filed_at, "guids": settled(ids_of(record), owners or {})}
     return orjson.dumps(summed_up, option=orjson.OPT_SORT_KEYS).decode()
 
 

@@ -12,11 +12,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from shared.archive import Archive, ArchiveUnavailableError
+from shared.archive import Archive
 from shared.broker import Publisher
 from shared.errors import UnavailableError
 from shared.expiry import Expired, Expiry, attempted
 from shared.facts import rfc3339
+from shared.guarded import ArchiveUnavailableError
 from shared.sidecar import ENCRYPTED_SUFFIX, day_of
 from shared.store import Store
 

@@ -88,6 +88,10 @@ class Settings(BaseSettings):
     recording_dir: Path = Field(
         default=Path(".callfold/downloads"), description="Where downloads lie, on the worker's machine, until they are whole."
     )
+    recording_kept_bytes: Annotated[int, Field(ge=0)] = Field(
+        default=10 << 30,
+        description="How much of broken downloads may lie there until their next try; the oldest are dropped, and begun anew.",
+    )
     retention_days: Annotated[int, Field(ge=0)] = Field(
         default=0, description="Recordings older than this many days are deleted, daily; 0: never."
     )

@@ -14,7 +14,7 @@ from typing import Any
 
 import orjson
 
-from shared.records import RecordingJob, RecordingState
+from shared.recording import RecordingJob, RecordingState
 
 Told = Mapping[str, Any]  # parsed JSON of our own
 ENCRYPTED_SUFFIX = ".age"

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from shared.broker import HeaderValue, Message
 from shared.clock import utc_now
 from shared.dead_letters import FIRST_SEEN, letter_headers
-from shared.records import RecordingJob
+from shared.recording import RecordingJob
 from shared.topology import DELIVERY_LIMIT, RECORDINGS_DEAD, retry_queue
 from worker.reasons import FetchError, Reason
 

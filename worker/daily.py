@@ -1,25 +1,33 @@
-"""Once a day one of the workers deletes what is older than the retention time."""
+"""Once a day one of the workers deletes what is older than the retention time.
+
+Who runs has a lock that he keeps only while he lives; that a day is done is noted when it is, so that what a killed worker
+began is taken up by another.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import uuid
 from datetime import UTC, datetime, timedelta
 from typing import NoReturn
 
 from shared.archive import Archive
 from shared.broker import Publisher
+from shared.crash import crash_point
 from shared.errors import UnavailableError
+from shared.lock import BusyError, locked
 from shared.log import get_logger
+from shared.process import leaves
 from shared.retention import Retention
 from shared.settings import Settings
 from shared.sources import Sources
-from shared.store import Store
+from shared.store import Store, patiently
 
 log = get_logger(__name__)
 
-_LOOK_S = 600
-_DAY_S = 25 * 3600.0
+_LOOK_S = 60
+_LOOKS_A_SWEEP = 10
+# Longer than a day lasts, clocks that disagree included.
+_NOTED_S = 2 * 86400.0
 
 
 class DailyRetention:
@@ -34,27 +42,42 @@ class DailyRetention:
         self._with_records = settings.retention_with_records
 
     async def run(self) -> NoReturn:
-        """Look every ten minutes for as long as the process lives. Run it as a task."""
+        """Look every minute for as long as the process lives. Run it as a task."""
         while True:
             await self._archive.sweep()
-            if self._days:
-                try:
-                    await self.once(datetime.now(UTC))
-                except UnavailableError as error:
-                    log.warning("retention_waits", detail=str(error))
-            await asyncio.sleep(_LOOK_S)
+            for _ in range(_LOOKS_A_SWEEP):
+                if self._days:
+                    try:
+                        await self.once(datetime.now(UTC))
+                    except UnavailableError as error:
+                        log.warning("retention_waits", detail=str(error))
+                await asyncio.sleep(_LOOK_S)
 
     async def once(self, now: datetime) -> bool:
-        """Run for the day it is now; False where that was done, or is being done."""
-        name, holder = f"retention/{now:%Y-%m-%d}", uuid.uuid4().hex
-        if not await self._store.lock(name, holder, lease_s=_DAY_S):
-            return False
-        retention = Retention(self._archive, self._publisher, self._store, now - timedelta(days=self._days), self._with_records)
+        """Run for the day it is now; False where that was done, or is being done.
+
+        Raises:
+            UnavailableError: it could not be done; it is left to the next look.
+        """
+        failed, is_done = None, False
         try:
-            done = await retention.run(self._sources, lambda day: log.debug("retention_day", day=day))
-        except BaseException:
-            await self._store.unlock(name, holder)
-            raise
+            async with locked(self._store, "retention"):
+                is_done = await self._unless_noted(f"retention/{now:%Y-%m-%d}", now)
+        except* BusyError:
+            is_done = False
+        except* UnavailableError as group:
+            failed = leaves(group)[0]
+        if failed is not None:
+            raise failed
+        return is_done
+
+    async def _unless_noted(self, day: str, now: datetime) -> bool:
+        if await self._store.is_noted(day):
+            return False
+        crash_point("retention.begun")
+        retention = Retention(self._archive, self._publisher, self._store, now - timedelta(days=self._days), self._with_records)
+        done = await retention.run(self._sources, lambda day: log.debug("retention_day", day=day))
+        await patiently(lambda: self._store.note(day, keep_s=_NOTED_S))
         for problem in done.problems:
             log.warning("retention_problem", detail=problem)
         told = {"recordings": done.recordings, "records": done.records, "bytes": done.bytes}

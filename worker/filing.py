@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from shared.archive import Archive, ArchiveUnavailableError
+from shared.archive import Archive
 from shared.durable import Last
+from shared.guarded import ArchiveUnavailableError
 from shared.lock import BusyError
-from shared.records import RecordingJob, RecordingState
+from shared.recording import RecordingJob, RecordingState
 from shared.sidecar import Sidecar, Told, fingerprint_of, sidecar_of
 from worker.attempt import Attempt
 from worker.storing import Storing, event_suffix

@@ -23,9 +23,9 @@ from shared.events import RawEvent, TimerEvent, Undecodable, decode, encode, is_
 from shared.facts import NONSENSE, Fact, facts_of, milliseconds, rfc3339
 from shared.ids import CallKey
 from shared.log import get_logger
-from shared.records import amends, summary
 from shared.sources import Sources
 from shared.store import Claim, Folded, Look, Publication, State, Store, patiently
+from shared.summary import amends, summary
 from shared.topology import CALLBACKS_DEAD, SPOOL
 from worker.hands import spool_news
 from worker.outbox import read_outbox, write_outbox

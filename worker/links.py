@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from urllib.parse import quote, urljoin, urlsplit, urlunsplit
 
-from shared.records import RecordingJob
+from shared.recording import RecordingJob
 from shared.sources import Source, origin
 from worker.reasons import FetchError, Reason
 

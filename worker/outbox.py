@@ -8,7 +8,8 @@ import orjson
 
 from shared.broker import Message
 from shared.call import Call
-from shared.records import CLOUDEVENT, JSON, call_event, call_record, recording_jobs
+from shared.jobs import recording_jobs
+from shared.records import CLOUDEVENT, JSON, call_event, call_record
 from shared.topology import CALLS, RECORDINGS
 
 # Every job holds the record of its call, so many legs make a large one: neither Redis nor RabbitMQ must choke on it.

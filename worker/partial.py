@@ -161,15 +161,51 @@ def sweep(directory: Path) -> None:
                     path.unlink(missing_ok=True)
 
 
+def make_room(directory: Path, kept_bytes: int) -> None:
+    """Remove parts until no more than so many bytes of them lie there: who has waited longest goes first, none that is in work.
+
+    Not for the event loop.
+    """
+    parts = []
+    for path in directory.glob(f"*{_PART}"):
+        with suppress(FileNotFoundError):
+            told = path.stat()
+            parts.append((told.st_mtime_ns, told.st_size, path))
+    lying = sum(size for _, size, _ in parts)
+    for _, size, path in sorted(parts):
+        if lying <= kept_bytes:
+            return
+        if _remove_idle(path):
+            lying -= size
+            log.info("recording_part_dropped", bytes=size)
+
+
+def _remove_idle(part: Path) -> bool:
+    """Remove a part and its note; False where somebody works on it."""
+    with suppress(FileNotFoundError), part.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        part.with_suffix(_NOTE).unlink(missing_ok=True)
+        part.unlink(missing_ok=True)
+    return True
+
+
 def _open_locked(directory: Path, name: str) -> BinaryIO | None:
     directory.mkdir(parents=True, exist_ok=True)
-    file = os.fdopen(os.open(_path(directory, name, _PART), os.O_RDWR | os.O_CREAT, 0o600), "r+b")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.close()
-        return None
-    return file
+    path = _path(directory, name, _PART)
+    while True:
+        file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+b")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            return None
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                return file
+        file.close()  # removed in the moment before it was locked
 
 
 def _path(directory: Path, name: str, suffix: str) -> Path:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from shared.errors import CallfoldError
-from shared.records import RecordingState
+from shared.recording import RecordingState
 
 
 class Reason(StrEnum):

@@ -10,15 +10,17 @@ from pathlib import Path
 from typing import NoReturn
 
 from shared import metrics
-from shared.archive import Archive, ArchiveUnavailableError
+from shared.archive import Archive
 from shared.broker import Consumer, Delivery, Message, Publisher
 from shared.clock import utc_now
 from shared.crash import crash_point
 from shared.dead_letters import LetterReason
+from shared.guarded import ArchiveUnavailableError
 from shared.ids import SourceName
 from shared.lock import BusyError, Lock, locked
 from shared.log import get_logger
-from shared.records import CLOUDEVENT, RECORDING_TOLD, RecordingJob, RecordingState, recording_event
+from shared.recording import RECORDING_TOLD, RecordingJob, RecordingState
+from shared.records import CLOUDEVENT, recording_event
 from shared.settings import Settings
 from shared.sidecar import Sidecar, Told, path_of
 from shared.sources import Sources
@@ -29,7 +31,7 @@ from worker.fetch import Client, Limits, turns_of
 from worker.filing import Filing
 from worker.handover import Kept, has_ended
 from worker.links import recording_link
-from worker.partial import forget, partial
+from worker.partial import forget, make_room, partial
 from worker.reasons import FetchError, Reason, Result, next_wait_s, result_of
 from worker.storing import event_suffix
 
@@ -45,6 +47,7 @@ class Recordings:
         self._sources = sources
         self._schedule_s = settings.recording_retry_seconds
         self._directory: Path = settings.recording_dir
+        self._kept_bytes = settings.recording_kept_bytes
         self._filing = Filing(archive, settings.recording_dir)
         self._limits = Limits.of(settings)
         self._ack_s = settings.recording_ack_seconds
@@ -185,6 +188,7 @@ class Recordings:
         detail = {"attempt": attempt.number, "reason": error.reason, "detail": error.detail, "next_s": wait_s}
         log.warning("recording_not_had", id=attempt.job.id, **detail)
         if wait_s is not None:
+            await asyncio.to_thread(make_room, self._directory, self._kept_bytes)
             if sidecar is not None and sidecar.state is RecordingState.WAITING:
                 told = {"state": RecordingState.WAITING, "reason": error.reason, "attempts": attempt.number, "at": utc_now()}
                 await self._note(attempt, sidecar, lock, told)

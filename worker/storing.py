@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -18,11 +19,12 @@ from typing import Any, BinaryIO
 
 import orjson
 
-from shared.archive import Archive, ArchiveUnavailableError
+from shared.archive import Archive
 from shared.clock import utc_now
 from shared.durable import Last, TakenError
+from shared.guarded import ArchiveUnavailableError
 from shared.lock import BusyError
-from shared.records import RECORDING_TOLD, RecordingState
+from shared.recording import RECORDING_TOLD, RecordingState
 from shared.sidecar import ENCRYPTED_SUFFIX, HASH_DIGITS, Sidecar, Told
 from shared.vault import SCHEME, seal
 from worker.attempt import Attempt
@@ -31,6 +33,8 @@ from worker.whole import Recording, sha256_of
 OTHER_CONTENT = "other_content"
 FOUND = "found"
 _NAMES = 4
+# A file that is named by its fingerprint.
+_FURTHER = re.compile(rf"((?:[0-9a-f]{{{HASH_DIGITS}}}){{1,{_NAMES}}})\.wav(?:\.age)?")
 
 Words = dict[str, Any]  # JSON to be
 
@@ -64,9 +68,7 @@ class Storing:
         if same in sidecar.contents and await self.archive.has(sidecar, same):
             await self._put_sidecar(sidecar)
             return same
-        suspected = (
-            [] if sidecar.state is RecordingState.STORED else [sidecar.beside(f"wav{end}") for end in ("", ENCRYPTED_SUFFIX)]
-        )
+        suspected = await self._suspected(sidecar)
         if same is not None:
             suspected.append(sidecar.file(same))
         for _ in range(_NAMES):
@@ -81,6 +83,23 @@ class Storing:
                 suspected.append(path)
         raise ArchiveUnavailableError(f"{sidecar.path}: there are files of every name that could be used")
 
+    async def _suspected(self, sidecar: Sidecar) -> list[str]:
+        """List where there may be files of this leg that its sidecar does not tell of, since it was lost and written anew."""
+        if sidecar.state is RecordingState.STORED:
+            return []
+        paths = _first_names(sidecar)
+        is_lost = any([await self.archive.size(path) is not None for path in paths])
+        if is_lost or self.attempt.is_again:  # a day can be large, and is not listed for every recording
+            paths += await self._beside(sidecar)
+        return paths
+
+    async def _beside(self, sidecar: Sidecar) -> list[str]:
+        """List the files that are named as further recordings of this leg, and are not those of a leg of that name."""
+        day, stem = sidecar.path.rpartition("/")[0], sidecar.beside("")
+        listed = {entry.path async for entry in self.archive.entries(day) if entry.path.startswith(stem)}
+        named = {path: found[1] for path in listed if (found := _FURTHER.fullmatch(path.removeprefix(stem)))}
+        return [path for path, digits in named.items() if f"{stem}{digits}.json" not in listed]
+
     async def _found(self, sidecar: Sidecar, suspected: Sequence[str], same: Told | None) -> list[Words]:
         """Describe the files that this sidecar does not tell of, or not as they are."""
         explained = {sidecar.file(told) for told in sidecar.contents if told is not same}
@@ -88,7 +107,10 @@ class Storing:
         for path in sorted(set(suspected) - explained):
             size = await self.archive.size(path)
             if size is not None:
-                found.append(await self._stray(path, size))
+                words = await self._stray(path, size)
+                further = _FURTHER.fullmatch(path.removeprefix(sidecar.beside("")))
+                if further is None or words["sha256"] is None or words["sha256"].startswith(further[1]):
+                    found.append(words)
         return found
 
     async def _stray(self, path: str, size: int) -> Words:
@@ -103,8 +125,9 @@ class Storing:
         """Tell of a file that is there already, and is this recording."""
         words = self._words(sidecar.file(equal)) | {"state": RecordingState.STORED}
         rest = tuple(other for other in found if other is not equal)
-        if sidecar.state is RecordingState.STORED:
+        if sidecar.state is RecordingState.STORED or sidecar.file(equal) not in _first_names(sidecar):
             words["reason"] = OTHER_CONTENT
+        if sidecar.state is RecordingState.STORED:
             sidecar = replace(sidecar, others=(*sidecar.others, *rest, words))
         else:
             sidecar = replace(sidecar, recording=words, others=(*sidecar.others, *rest), asked=self.attempt.asked)
@@ -179,6 +202,10 @@ class Storing:
         words["stored_bytes"] = sealed.seek(0, os.SEEK_END)
         sealed.seek(0)
         return words, sealed
+
+
+def _first_names(sidecar: Sidecar) -> list[str]:
+    return [sidecar.beside(f"wav{end}") for end in ("", ENCRYPTED_SUFFIX)]
 
 
 def _told_before(words: Words, same: Told) -> None:

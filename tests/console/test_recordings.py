@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import signal
 from collections.abc import AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,11 +15,13 @@ import pyrage
 import pytest
 import pytest_asyncio
 from aiohttp import web
+from structlog.testing import capture_logs
 
-from console.fleet import free_port
+from console.fleet import RoleDiedError, free_port
 from shared.archive import Archive
 from shared.broker import BrokerAddress, Publisher
 from shared.errors import UnavailableError
+from shared.lock import LEASE_S
 from shared.process import background
 from shared.settings import load_settings
 from shared.store import Store
@@ -197,7 +201,14 @@ async def test_retention_deletes_what_is_old_and_tells_each_but_not_what_is_held
     assert (code, out) == (0, f"1 recordings, {len(WAV)} bytes, would be deleted; 1 kept by a hold\n")
     assert site.files() == before
     async with servers.subscribed("recording.#") as queue:
-        assert (await site.callfold(*arguments))[1] == f"1 recordings, {len(WAV)} bytes, deleted; 1 kept by a hold\n"
+        _, out, err = await site.callfold(*arguments)
+        assert out == f"1 recordings, {len(WAV)} bytes, deleted; 1 kept by a hold\n"
+        (logged,) = (json.loads(line) for line in err.splitlines() if '"expired"' in line)
+        assert (logged["call"], logged["leg"], [Path(path).name for path in logged["files"]]) == (
+            "retained/513",
+            "agent",
+            [f"{GUID}.wav"],
+        )
         (event,) = await next_events(queue, 1)
         assert (event.routing_key, event.message_id) == (
             "recording.expired.retained",
@@ -256,7 +267,10 @@ async def test_one_worker_a_day_runs_retention_and_a_run_that_failed_is_run_agai
             await daily[0].once(now)
         root.unlink()
         aside.rename(root)
-        assert [await one.once(now) for one in daily] == [True, False]
+        with capture_logs() as logged:
+            assert [await one.once(now) for one in daily] == [True, False]
+        (run,) = (told for told in logged if told["event"] == "retention")
+        assert (run["recordings"], run["bytes"], run["records"], run["held"], run["problems"]) == (1, len(WAV), 0, 0, 0)
         assert site.files() == [f"{GUID}.json"]
         assert await daily[1].once(now + timedelta(days=1))
 
@@ -264,6 +278,30 @@ async def test_one_worker_a_day_runs_retention_and_a_run_that_failed_is_run_agai
             return await servers.take_all("recordings") == []
 
         await eventually(nothing_waits)
+
+
+async def test_a_daily_run_that_was_killed_is_taken_up_by_another_worker(
+    servers: Servers, pbx: Pbx, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = Site(servers, pbx, "killed")
+    await site.stored(site.job(started_at=OLD))
+    settings = site.settings | {"CALLFOLD_RETENTION_DAYS": "30"}
+    async with servers.fleet(**settings) as fleet:
+        victim = fleet.add("victim", "worker", {"CALLFOLD_CRASH_AT": "retention.begun"})
+        with suppress(RoleDiedError):  # before or after it was ready
+            await fleet.start(victim)
+        assert await asyncio.wait_for(victim.process.wait(), 20) == -signal.SIGKILL
+        fleet.roles.remove(victim)
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    loaded, now = load_settings(), datetime.now(UTC)
+    publisher = Publisher(BrokerAddress(loaded.amqp_urls, topology(RETRY_S), "test"), timeout_s=5)
+    async with aclosing(Store(loaded.redis_url.get_secret_value())) as store, background(publisher.run()):
+        await publisher.wait_up()
+        heir = DailyRetention(Archive(loaded.archive_url), publisher, store, loaded.load_sources(), loaded)
+        await eventually(lambda: heir.once(now), timeout_s=LEASE_S * 3)
+        assert site.files() == [f"{GUID}.json"]
+        assert not await heir.once(now), "once a day"
 
 
 def _now() -> str:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+import math
+import shutil
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 import pytest_asyncio
 from aiohttp import web
+from redis.asyncio import Redis
 
 from simulator.audio import recording
 from tests.console.test_recordings import OLD, Site
 from tests.recordings.support import GUID, WAV, Pbx, dead_letter, serving, submit
-from tests.support import Servers, eventually, next_events, waiting_events
+from tests.support import Servers, call_back, eventually, next_events, waiting_events
 
 OTHER = recording("8", 1.5)
 
@@ -67,6 +71,39 @@ async def test_a_recording_whose_job_was_lost_is_found_out_and_asked_for_again(s
     async with servers.subscribed("recording.#") as queue, site.working():
         await next_events(queue, 1)
     assert (await site.callfold("recordings", "verify", "--source", site.name))[0] == 0
+
+
+@pytest.mark.parametrize("left", ["everything", "the journal alone"])
+async def test_legs_that_came_to_share_a_guid_are_backfilled_under_the_names_they_had(
+    servers: Servers, pbx: Pbx, left: str
+) -> None:
+    """The agent's leg is told to have it late, so that by their order in the record it would come first."""
+    site = Site(servers, pbx, f"shared-{len(left)}")
+    pbx.answers["8"] = [web.Response(body=OTHER, content_type="audio/wav") for _ in range(2)]
+    told = f"&RequestID=513&Guid={GUID}&IsCallRecorded=1&token=x"
+    lines = [
+        "CallType=API&Event=pickup&CallID=7&RequestID=513&token=x",
+        f"CallType=Outgoing&Event=pickup&CallID=8{told}",
+        f"CallType=Outgoing&Event=hangup&CallID=8{told}",
+        "CallType=API&Event=hangup&CallID=7&RequestID=513&token=x",
+    ]
+    async with servers.subscribed("recording.#") as queue, site.working("ingress") as port:
+        await call_back(port, lines, source=site.name)
+        first = await next_events(queue, 1)
+        since = datetime.now(UTC)
+        await call_back(port, [f"CallType=API&Event=hangup&CallID=7{told}"], source=site.name)
+        first += await next_events(queue, 1)
+        assert [str(event.message_id).split("/")[3] for event in first] == [GUID, f"{GUID}.7"]
+        if left == "the journal alone":
+            await Redis.from_url(servers.stack.redis_url).flushall()
+        shutil.rmtree(servers.directory / "archive" / site.name)
+        ago_s = math.ceil((datetime.now(UTC) - since).total_seconds())
+        arguments = ("recordings", "backfill", "--since", f"{ago_s}s", "--source", site.name)
+        assert (await site.callfold(*arguments))[1] == "2 asked for\n"
+        again = await next_events(queue, 2)
+    assert {(event.message_id, event.body["data"]["sha256"]) for event in again} == {
+        (event.message_id, event.body["data"]["sha256"]) for event in first
+    }
 
 
 async def test_an_older_letter_of_a_recording_is_redriven_into_a_round_of_its_own(servers: Servers, pbx: Pbx) -> None:

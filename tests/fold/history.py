@@ -12,7 +12,7 @@ from shared.call import Call, Policy, derive
 from shared.events import CallbackEvent, TimerEvent
 from shared.facts import Fact, facts_of, rfc3339
 from shared.ids import CallKey, CallRef, SourceName
-from shared.records import amends, summary
+from shared.summary import amends, summary
 from tests.support import POLICY
 
 SOURCE = SourceName("acme")

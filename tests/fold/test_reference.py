@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from shared.call import Call
 from shared.events import CallbackEvent, TimerEvent
-from shared.records import amends, call_record, summary
+from shared.records import call_record
+from shared.summary import amends, summary
 from tests.fold.history import Published, callback, timer
 from tests.fold.reference import Happening, Verdict, verdict
 

@@ -15,7 +15,7 @@ from console.history.engine import open_engine
 from console.history.store import History
 from console.history.tables import ALL
 from shared.call import Status
-from shared.records import RECORDING_TOLD
+from shared.recording import RECORDING_TOLD
 
 AT = "2026-11-23T07:44:00.123456Z"
 Event = dict[str, Any]

@@ -13,7 +13,7 @@ import orjson
 from aiohttp import web
 
 from shared.ids import CallRef, SourceName
-from shared.records import RecordingJob
+from shared.recording import RecordingJob
 from simulator.audio import recording
 from tests.support import Servers, eventually
 

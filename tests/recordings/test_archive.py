@@ -16,11 +16,11 @@ from typing import Any
 import orjson
 import pytest
 
-from shared import archive as archive_module
-from shared import durable
-from shared.archive import Archive, ArchiveUnavailableError
+from shared import durable, files
+from shared.archive import Archive
 from shared.durable import TakenError
 from shared.errors import ConfigError
+from shared.guarded import ArchiveUnavailableError
 from shared.sidecar import Sidecar, sidecar_of
 from tests.recordings.support import job
 from tests.support import Servers, eventually
@@ -85,11 +85,11 @@ async def test_a_write_that_was_given_up_gives_no_name_later_though_its_thread_g
         fsync(handle)
 
     monkeypatch.setattr(os, "fsync", slow_once)
-    monkeypatch.setattr(archive_module, "_WRITE_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(files, "_STALL_S", 0.3)
     archive = Archive(tmp_path.as_uri())
     with pytest.raises(ArchiveUnavailableError):
         await archive.put(NAME, io.BytesIO(MANY))
-    monkeypatch.setattr(archive_module, "_WRITE_TIMEOUT_S", 30)
+    monkeypatch.setattr(files, "_STALL_S", 30)
     second = asyncio.create_task(archive.put(NAME, Slow(b"B" * 5_000_000)))
     while not second.done():
         assert not (tmp_path / NAME).exists() or (tmp_path / NAME).read_bytes() == b"B" * 5_000_000
@@ -98,6 +98,16 @@ async def test_a_write_that_was_given_up_gives_no_name_later_though_its_thread_g
     await asyncio.sleep(0.5)
     assert (tmp_path / NAME).read_bytes() == b"B" * 5_000_000
     assert _left(tmp_path) == []
+
+
+async def test_a_write_may_take_as_long_as_it_needs_while_something_moves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "_STALL_S", 2)
+    begun = time.monotonic()
+    await Archive(tmp_path.as_uri()).put(NAME, Slow(b"B" * 30_000_000))
+    assert time.monotonic() - begun > 2
+    assert (tmp_path / NAME).stat().st_size == 30_000_000
 
 
 async def test_a_write_that_was_cut_off_and_whose_file_was_closed_leaves_nothing(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import os
 import random
 import signal
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from redis.asyncio import Redis
 from console.verify import check_day
 from shared.archive import Archive
 from simulator.audio import recording
+from tests.fold.test_naming import Revisions, line
 from tests.recordings.support import (
     GUID,
     WAV,
@@ -128,6 +130,28 @@ async def test_two_legs_that_say_they_have_one_guid_are_both_kept(servers: Serve
     assert file_of(servers, "wav").read_bytes() == WAV
     assert file_of(servers, "8.wav").read_bytes() == OTHER
     assert sidecar_of(servers, f"{GUID}.8")["request_id"] == 514
+
+
+async def test_a_guid_that_two_legs_have_one_of_them_late_gives_each_its_own_file_and_event_in_any_order(
+    servers: Servers, pbx: Pbx
+) -> None:
+    revisions, told = Revisions(), f"&Guid={GUID}&IsCallRecorded=1"
+    begun = (line(0, "API", "7", "pickup"), line(1, "Outgoing", "8", "pickup"))
+    revisions.tell(*begun, line(9, "Outgoing", "8", "hangup", told), line(10, "API", "7", "hangup"))
+    revisions.tell(line(20, "API", "7", "hangup", told))
+    link = "https://localhost:8080/rec?nId={}"
+    jobs = [replace(job, recording_url=link.format(job.call_id)) for job in revisions.jobs if job.state == "waiting"]
+    assert [(job.call_id, job.record["revision"]) for job in jobs] == [("8", 1), ("7", 2), ("8", 2)]
+    pbx.answers["8"] = [_wav(OTHER)]
+    async with servers.subscribed("recording.#") as queue, worker(servers, pbx) as fleet:
+        await fleet.start(fleet.add("second", "worker", {}))
+        await submit(servers, *(replace(job, fetch=True).encode() for job in reversed(jobs * 2)))
+        bodies = {(event.message_id, str(event.body)) for event in await next_events(queue, len(jobs) * 2)}
+    assert len(bodies) == 2, "one id, one body"
+    ids = {event_id for event_id, _ in bodies}
+    assert ids == {f"acme/513/recording/{GUID}/stored", f"acme/513/recording/{GUID}.7/stored"}
+    assert file_of(servers, "wav").read_bytes() == OTHER
+    assert file_of(servers, "7.wav").read_bytes() == WAV
 
 
 @pytest.mark.parametrize("trouble", ["full", "unwritable"])

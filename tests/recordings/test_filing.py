@@ -15,7 +15,7 @@ from console.verify import check_day
 from shared.archive import Archive
 from shared.durable import Last
 from shared.lock import BusyError
-from shared.records import RECORDING_TOLD, RecordingState
+from shared.recording import RECORDING_TOLD, RecordingState
 from shared.sidecar import Sidecar, path_of
 from shared.wav import read_audio
 from simulator.audio import recording
@@ -107,6 +107,50 @@ async def test_a_recording_that_lost_its_sidecar_is_told_of_again_beside_another
     sidecar = await shelf.sidecar()
     assert [str(told["uri"]).rpartition("/")[2] for told in sidecar.contents] == [f"{GUID}.{DIGITS}.{end}", f"{GUID}.{end}"]
     assert await shelf.differences() == []
+
+
+@pytest.mark.parametrize("end", ["wav", "wav.age"])
+@pytest.mark.parametrize("content", [WAV, OTHER, recording("9", 1.5)], ids=["first", "second", "third"])
+async def test_whatever_is_fetched_after_a_sidecar_was_lost_all_recordings_of_its_leg_are_told_of_again(
+    shelf: Shelf, end: str, content: bytes
+) -> None:
+    shelf.recipient = str(pyrage.x25519.Identity.generate().to_public()) if end == "wav.age" else None
+    await shelf.store(WAV)
+    second = await shelf.store(OTHER, round=2)
+    shelf.file("json").unlink()
+    again = await shelf.store(content)
+    if content == OTHER and end == "wav":
+        assert (again.suffix, again.words["uri"]) == (second.suffix, second.words["uri"])
+    assert await shelf.differences() == []
+    files = [name for name in shelf.files() if name != "json"]
+    assert sorted(str(told["uri"]).removesuffix(end).rpartition("/")[2] for told in (await shelf.sidecar()).contents) == sorted(
+        f"{GUID}.{name}".removesuffix(end) for name in files
+    )
+
+
+async def test_what_is_beside_a_lost_sidecar_and_its_first_recording_is_found_where_it_is_asked_for_again(shelf: Shelf) -> None:
+    await shelf.store(WAV)
+    await shelf.store(OTHER, round=2)
+    shelf.file("json").unlink()
+    shelf.file("wav").unlink()
+    await shelf.store(WAV, is_again=True)
+    assert shelf.files() == [f"{DIGITS}.wav", "json", "wav"]
+    assert await shelf.differences() == []
+
+
+async def test_a_file_of_another_leg_is_not_taken_up_though_its_call_id_looks_like_a_fingerprint(shelf: Shelf) -> None:
+    await shelf.store(WAV)
+    leg = job("12345678", guid=GUID, name=f"{GUID}.12345678", record={"revision": 1})
+    await shelf.store(OTHER, job=leg, body=leg.encode())
+    shelf.file("json").unlink()
+    await shelf.store(recording("9", 1.5))
+    assert len((await shelf.sidecar()).contents) == 2
+    assert await shelf.differences() == []
+    shelf.file("json").unlink()
+    shelf.file("12345678.json").unlink()
+    await shelf.store(recording("9", 1.5))
+    assert len((await shelf.sidecar()).contents) == 2
+    assert await shelf.differences() == [(f"{GUID}.12345678.wav", "no sidecar tells of this file")], "until it is asked for"
 
 
 async def test_a_recording_that_lost_its_sidecar_is_not_written_again(shelf: Shelf) -> None:

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.ids import SourceName
-from shared.records import RecordingJob
+from shared.recording import RecordingJob
 from shared.sources import load_sources
 from shared.wav import InvalidWavError, read_audio
 from tests.recordings.support import (

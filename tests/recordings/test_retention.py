@@ -15,15 +15,17 @@ import aio_pika
 import pytest
 import pytest_asyncio
 
-from shared.archive import Archive, ArchiveUnavailableError, Entry
+from shared.archive import Archive
 from shared.broker import Message, Publisher
 from shared.expiry import Expired
+from shared.files import Entry
+from shared.guarded import ArchiveUnavailableError
 from shared.holds import place
 from shared.ids import CallKey, CallRef, SourceName
 from shared.link import BrokerAddress
 from shared.lock import locked
 from shared.process import background
-from shared.records import RecordingState
+from shared.recording import RecordingState
 from shared.retention import ClockError, Retention
 from shared.sidecar import path_of, sidecar_of
 from shared.store import Store

@@ -8,6 +8,7 @@ import io
 import os
 import signal
 import sys
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager
@@ -21,11 +22,14 @@ import pytest_asyncio
 from aiohttp import web
 
 from console.fleet import free_port
-from shared import archive as archive_module
-from shared.archive import Archive, ArchiveUnavailableError
+from shared import bucket
+from shared.archive import Archive
+from shared.durable import TakenError
+from shared.errors import ConfigError
+from shared.guarded import ArchiveUnavailableError
 from simulator.audio import recording
 from tests.recordings.long import Long, growth_bytes
-from tests.recordings.support import GUID, Pbx, job, nothing_left, submit, worker
+from tests.recordings.support import GUID, WAV, Pbx, job, nothing_left, submit, worker
 from tests.support import Servers, eventually, next_events, waiting_events
 
 SLOW_DOWN = '<?xml version="1.0"?><Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>'
@@ -33,6 +37,10 @@ LONG = recording("7", 700)  # 11 MB: three parts
 SIZE = 256 << 20
 ARCHIVE = "s3://evidence/calls"
 DAY = "calls/acme/monitor/2026-UTC/11/23"
+
+
+async def _nothing() -> None:
+    return
 
 
 class Busy:
@@ -45,6 +53,7 @@ class Busy:
         self.always: dict[str, int] = {}
         self.met: dict[str, Callable[[], Awaitable[None]]] = {}  # part -> what happens before it is passed on
         self.damaged = False
+        self.is_deaf = False  # to conditions
         self.seen: Counter[str] = Counter()
         self.url = ""
 
@@ -56,12 +65,16 @@ class Busy:
         part = request.query.get("partNumber")
         if f"part {part}" in self.met:
             await self.met[f"part {part}"]()
+        if request.method == "POST" and "uploadId" in request.query and "/.incomplete/" not in request.path:
+            await self.met.get("naming", _nothing)()
         if part == "1" and self.damaged:
             body = b"!" + body[1:]
         status = waiting.pop(0) if waiting else self.always.get(request.method) or self.always.get(f"part {part}")
         if status is not None:
             return web.Response(status=status, text=SLOW_DOWN, content_type="application/xml")
         headers = {name: value for name, value in request.headers.items() if name.lower() != "transfer-encoding"}
+        if self.is_deaf:
+            headers.pop("If-None-Match", None)
         async with (
             aiohttp.ClientSession(auto_decompress=False) as session,
             session.request(request.method, self._target + request.raw_path, headers=headers, data=io.BytesIO(body)) as answer,
@@ -203,7 +216,7 @@ async def test_an_upload_that_is_given_up_or_cut_off_is_aborted(s3: Busy, monkey
 
     s3.met["part 2"] = hang
     if end == "timeout":
-        monkeypatch.setattr(archive_module, "_WRITE_TIMEOUT_S", 3)
+        monkeypatch.setattr(bucket, "_STALL_S", 3)
     writing = asyncio.create_task(Archive(ARCHIVE).put("acme/a.wav", io.BytesIO(LONG)))
     await asyncio.wait_for(arrived.wait(), 20)
     if end == "cancelled":
@@ -214,13 +227,63 @@ async def test_an_upload_that_is_given_up_or_cut_off_is_aborted(s3: Busy, monkey
     assert await _there(s3.port) == ([], [])
 
 
+async def test_an_upload_may_take_as_long_as_it_needs_while_something_moves(s3: Busy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bucket, "_STALL_S", 6)
+    for part in (1, 2, 3):
+        s3.met[f"part {part}"] = lambda: asyncio.sleep(3)
+    begun = time.monotonic()
+    await Archive(ARCHIVE).put("acme/a.wav", io.BytesIO(LONG))
+    assert time.monotonic() - begun > 6
+    assert await _there(s3.port) == (["calls/acme/a.wav"], [])
+
+
+@pytest.mark.parametrize("content", [LONG, WAV], ids=["long", "short"])
+@pytest.mark.parametrize("moment", ["before", "while it is read back", "as it gets its name"])
+async def test_what_is_to_be_new_writes_over_nothing_whenever_another_comes(s3: Busy, content: bytes, moment: str) -> None:
+    archive = Archive(ARCHIVE)
+
+    async def another() -> None:
+        s3.met.clear()
+        await archive.put("acme/a.wav", b"another's")
+
+    if moment == "before":
+        await another()
+    elif moment == "as it gets its name":
+        s3.met["naming"] = another
+    last = another if moment == "while it is read back" else None
+    with pytest.raises(TakenError):
+        await archive.put("acme/a.wav", io.BytesIO(content), last=last, is_new=True)
+    assert await archive.read("acme/a.wav") == b"another's"
+    assert await _there(s3.port) == (["calls/acme/a.wav"], [])
+
+
+async def test_a_store_that_knows_no_conditions_is_found_out_at_the_start(s3: Busy) -> None:
+    s3.is_deaf = True
+    with pytest.raises(ConfigError, match="writes over files"):
+        await Archive(ARCHIVE).check()
+    assert await _there(s3.port) == ([], [])
+
+
+async def test_what_a_killed_process_left_is_swept_once_nobody_can_be_at_it(s3: Busy, monkeypatch: pytest.MonkeyPatch) -> None:
+    archive = Archive(ARCHIVE)
+    await archive.put(".incomplete/left", b"part")
+    await archive.put("acme/a.wav", b"whole")
+    await archive.sweep()
+    assert (await _there(s3.port))[0] == ["calls/.incomplete/left", "calls/acme/a.wav"]
+    monkeypatch.setattr(bucket, "_LEFT_S", -5)
+    await archive.sweep()
+    assert (await _there(s3.port))[0] == ["calls/acme/a.wav"]
+
+
 async def test_a_part_that_is_damaged_on_the_way_is_found_out_and_does_not_stay(s3: Busy) -> None:
     """This server, unlike S3 itself, does not hold a part against its checksum: it is read back."""
     archive = Archive(ARCHIVE)
+    await archive.put("acme/a.wav", b"another's")
     s3.damaged = True
     with pytest.raises(ArchiveUnavailableError, match="arrived damaged"):
         await archive.put("acme/a.wav", io.BytesIO(LONG))
-    assert await _there(s3.port) == ([], [])
+    assert await _there(s3.port) == (["calls/acme/a.wav"], [])
+    assert await archive.read("acme/a.wav") == b"another's"
     s3.damaged = False
     await archive.put("acme/a.wav", io.BytesIO(LONG))
     assert await archive.sha256("acme/a.wav") == hashlib.sha256(LONG).hexdigest()

@@ -14,9 +14,11 @@ from shared.call import Call, CloseReason, Outcome, Status, derive
 from shared.events import CallbackEvent, DialEvent
 from shared.facts import CLOCK, NONSENSE, facts_of, java_time, rfc3339
 from shared.ids import CallKey, CallRef, SourceName
+from shared.jobs import recording_jobs
 from shared.leg import LegState
 from shared.published import published_summary
-from shared.records import amends, call_record, recording_jobs, summary
+from shared.records import call_record
+from shared.summary import amends, summary
 from tests.support import POLICY
 
 KEY = CallKey(SourceName("acme"), CallRef("513"))

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from shared.errors import ConfigError
-from shared.records import RecordingJob, RecordingState
+from shared.recording import RecordingJob, RecordingState
 from shared.settings import load_settings
 from shared.sources import RECORDING_FIELDS, load_sources
 from worker.links import recording_link

@@ -13,7 +13,7 @@ from shared.errors import ConfigError, SpoolUnavailableError
 from shared.events import CallbackEvent, DialEvent, TimerEvent, Undecodable, decode, encode, join
 from shared.ids import CallKey, CallRef, SourceName
 from shared.process import BackgroundEndedError, background
-from shared.records import RecordingJob
+from shared.recording import RecordingJob
 from shared.sources import Source
 from shared.store import Folded, State
 from tests.support import POLICY

@@ -14,7 +14,7 @@ from shared.clock import utc_now
 from shared.events import CallbackEvent, TimerEvent, Undecodable, decode, encode, join
 from shared.facts import rfc3339
 from shared.ids import CallRef, SourceName
-from shared.records import amends
+from shared.summary import amends
 from tests.support import Servers, call_back, callfold, eventually, lines_of, next_events
 
 QUICK = {

@@ -1,0 +1,47 @@
+"""The recording jobs that follow from a revision of a call: one for each leg."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from shared.call import Call
+from shared.leg import Leg
+from shared.naming import file_names
+from shared.recording import RecordingJob, RecordingState
+from shared.records import sides_of
+from shared.summary import filed_at, guids, had_recordings, ids_of, leg_key, recorded
+
+
+def recording_jobs(
+    call: Call, record: Mapping[str, object], record_legs: Collection[str], before: str = ""
+) -> list[RecordingJob]:
+    """Write a job for every leg; `before` sums up the revision before this one.
+
+    It fetches where the leg was recorded, the source wants that side, and no earlier revision had it fetched.
+    """
+    had = had_recordings(before)
+    names = file_names(ids_of(call), guids(call, before))
+    return [
+        RecordingJob(
+            source=call.key.source,
+            call=call.key.call,
+            request_id=call.request_id,
+            call_id=leg.call_id,
+            guid=leg.guid,
+            name=name,
+            leg=side,
+            fetch=(state := _recording_state(side, leg, record_legs)) == RecordingState.WAITING
+            and (leg_key(leg), recorded(leg)) not in had,
+            state=state,
+            recording_url=leg.recording_url,
+            started_at=filed_at(call, before),
+            record=record,
+        )
+        for (side, leg), name in zip(sides_of(call), names, strict=True)
+    ]
+
+
+def _recording_state(side: str, leg: Leg, record_legs: Collection[str]) -> RecordingState:
+    if not leg.recorded:
+        return RecordingState.NOT_RECORDED
+    return RecordingState.WAITING if side in record_legs or side == "other" else RecordingState.NOT_WANTED
