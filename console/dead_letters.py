@@ -15,11 +15,11 @@ import orjson
 from console.audit import Action, Audit
 from console.command import cli_user
 from console.journal import ago, connected
-from shared.adapter import mask_credentials
 from shared.archive import Archive, ArchiveUnavailableError
 from shared.broker import Delivery, HeaderValue, Message, Publisher
 from shared.facts import rfc3339
 from shared.getter import Getter
+from shared.masking import mask_credentials
 from shared.process import background, broker_address
 from shared.records import RecordingJob
 from shared.settings import Settings
