@@ -24,7 +24,7 @@ from shared.lock import BusyError
 from shared.settings import Settings
 from shared.sources import Source
 from worker.guard import REFUSED, socket_factory
-from worker.links import redirect_target
+from worker.links import is_same_origin, redirect_target
 from worker.partial import Partial
 from worker.ranges import continues, encoding_of, total_of, validator_of
 from worker.reasons import BY_STATUS, FetchError, Reason
@@ -162,8 +162,9 @@ class Client:
                 async with asyncio.timeout(_CONNECT_TIMEOUT_S + self._limits.stall_s):
                     answered = await session.get(self._checked(link), headers=headers, allow_redirects=False)
                 async with answered as response:
-                    if 300 <= response.status < 400:  # noqa: PLR2004 - the class of redirects
-                        link = redirect_target(str(self._allowed), link, response.headers.get(hdrs.LOCATION, ""))
+                    location = response.headers.get(hdrs.LOCATION)
+                    if location and 300 <= response.status < 400:  # noqa: PLR2004 - the class of redirects
+                        link = redirect_target(str(self._allowed), link, location)
                         continue
                     return await self._take(response, part)
         except aiohttp.ClientConnectorError as error:
@@ -191,7 +192,7 @@ class Client:
             url = URL(link)
         except ValueError as error:
             raise FetchError(Reason.ORIGIN_NOT_ALLOWED, "the link is no URL") from error
-        if url.host is None or url.origin() != self._allowed.origin():
+        if url.host is None or not is_same_origin(url, self._allowed):
             raise FetchError(Reason.ORIGIN_NOT_ALLOWED, f"only {self._allowed} may be asked for recordings")
         return url
 
