@@ -37,7 +37,9 @@ _QUEUES_S = 2.0
 _CHUNK_BYTES = 64 * 1024
 _AUDIO_OR_PACKED = (b"RIFF", b"\x1f\x8b")
 _REDIRECTS = 3
-# How often one try goes on after a break that brought something, and starts anew after an answer that made no sense.
+# A try goes on after every break that brought so much, so often after one that brought less, and starts anew so often after
+# an answer that made no sense.
+_PROGRESS_BYTES = 16 * 1024
 _CONTINUATIONS = 20
 _RESTARTS = 2
 _OK, _PARTIAL, _RANGE_NOT_SATISFIABLE = 200, 206, 416
@@ -140,7 +142,7 @@ class Client:
                     return
                 restarts -= 1
             except FetchError as error:
-                continuations -= 1
+                continuations -= part.size - before < _PROGRESS_BYTES
                 can_resume = error.reason is Reason.INTERRUPTED and part.validator and part.size > before and continuations
                 if not can_resume:
                     raise
