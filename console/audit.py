@@ -7,11 +7,11 @@ from enum import StrEnum
 
 import orjson
 
-from shared.adapter import mask_credentials
 from shared.broker import Message, Publisher
 from shared.clock import utc_now
 from shared.errors import BrokerUnavailableError
 from shared.log import get_logger
+from shared.masking import MASK, is_credential, mask_credentials
 from shared.records import CLOUDEVENT, JSON
 from shared.topology import AUDIT_JOURNAL
 
@@ -66,7 +66,7 @@ def _masked(told: object) -> object:
         case str():
             return mask_credentials(told)
         case dict():
-            return {str(name): _masked(value) for name, value in told.items()}
+            return {str(name): MASK if value and is_credential(str(name)) else _masked(value) for name, value in told.items()}
         case list() | tuple():
             return [_masked(value) for value in told]
         case None | bool() | int() | float():

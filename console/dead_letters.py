@@ -15,13 +15,13 @@ import orjson
 from console.audit import Action, Audit
 from console.command import cli_user
 from console.journal import ago, connected
-from shared.adapter import mask_credentials
 from shared.archive import Archive
 from shared.broker import Delivery, HeaderValue, Message, Publisher
 from shared.dead_letters import DETAIL, FIRST_SEEN, REASON, LetterReason
 from shared.facts import rfc3339
 from shared.getter import Getter
 from shared.guarded import ArchiveUnavailableError
+from shared.masking import mask_credentials
 from shared.process import background, broker_address
 from shared.recording import RecordingJob
 from shared.settings import Settings

@@ -13,7 +13,7 @@ from console.calls import Told
 from console.find import sidecars_of
 from console.history.queries import CallHistory
 from console.journal import journal_until_now
-from shared.adapter import Adapter, Placeholder, mask_credentials
+from shared.adapter import Adapter, Placeholder
 from shared.archive import Archive
 from shared.call import Call, Status, derive
 from shared.callback import LegEvent, parse_callback
@@ -22,6 +22,7 @@ from shared.events import CallbackEvent, DialEvent, RawEvent, TimerEvent, Undeco
 from shared.facts import URL, facts_of, java_time
 from shared.ids import CallKey
 from shared.jobs import recording_jobs
+from shared.masking import mask_credentials, mask_value
 from shared.process import leaves
 from shared.records import call_record
 from shared.settings import Settings
@@ -152,7 +153,7 @@ async def _recordings(archive: Archive, source: Source, call: Call, state: Folde
 
 
 def _masked(fields: Mapping[str, str]) -> dict[str, str]:
-    return {name: mask_credentials(value) for name, value in fields.items()}
+    return {name: mask_value(name, value) for name, value in fields.items()}
 
 
 def recording_row(sidecar: Sidecar) -> dict[str, Any]:

@@ -13,9 +13,9 @@ from enum import StrEnum
 from urllib.parse import parse_qsl, quote, quote_plus, unquote_plus, urlsplit
 
 from shared.errors import ConfigError, InvalidCallbackError
+from shared.masking import MASK
 
 SECRET_PARAMETER = "token"  # noqa: S105 - the parameter's name, not a secret
-MASK = "***"
 _SHORTEST_HIDDEN = 8
 _ESCAPE = re.compile("%[0-9A-F]{2}")
 
@@ -191,43 +191,3 @@ def _decode(name: str, value: str) -> str:
         return unquote_plus(value, errors="strict")
     except UnicodeDecodeError:
         raise InvalidCallbackError(name, value, "is not percent-encoded UTF-8") from None
-
-
-# Separators and names as they are, or percent-encoded, once or again: a link within a link.
-_NAME = re.compile(
-    r"(?:^|[?&;,#(\s\"']|%(?:25)*(?:3F|26|3B|23))"
-    r"((?:[\w.~$\[\]-]|%(?:25)*(?!25|3F|26|3B|23|3D)[0-9A-F]{2}){1,100})"
-    r"(?:=|%(?:25)*3D)",
-    re.IGNORECASE,
-)
-_VALUE = re.compile(r"(?:(?!%(?:25)*26|\\[\"'])[^&\s\"'#])*", re.IGNORECASE)
-_USER_INFO = re.compile(
-    r"(://|%(?:25)*3A%(?:25)*2F%(?:25)*2F)(?:(?!%(?:25)*(?:2F|3F|23|26))[^/?#&\s\"'])*(@|%(?:25)*40)", re.IGNORECASE
-)
-_HAS_EITHER = re.compile(r"[=@]|%(?:25)*(?:3D|40)", re.IGNORECASE)
-_CREDENTIALS = frozenset({"sid", "session", "pwd", "pass", "key", "auth", "authorization", "sig"})
-_CREDENTIAL_ENDINGS = (
-    "token", "sectok", "password", "passwd", "secret", "signature", "credential", "sessionid", "sessid",
-    "apikey", "accesskey", "privatekey", "secretkey",
-)  # fmt: skip
-
-
-def mask_credentials(text: str) -> str:
-    """Mask what opens a door wherever it stands in a link or query: `sectok`, passwords, sessions, keys, the user of a URL."""
-    if not _HAS_EITHER.search(text):  # as are most of what a callback tells
-        return text
-    masked: list[str] = []
-    done = 0
-    for found in _NAME.finditer(text):
-        if found.start() >= done and _is_credential(found[1]):
-            masked += (text[done : found.end()], MASK)
-            value = _VALUE.match(text, found.end())
-            done = value.end() if value else found.end()
-    return _USER_INFO.sub(rf"\1{MASK}\2", "".join((*masked, text[done:])))
-
-
-def _is_credential(name: str) -> bool:
-    while (plain := unquote_plus(name)) != name:
-        name = plain
-    name = re.sub(r"[^a-z0-9]", "", name.lower())
-    return name in _CREDENTIALS or name.endswith(_CREDENTIAL_ENDINGS)

@@ -9,7 +9,7 @@ from typing import Literal
 
 import structlog
 
-from shared.adapter import mask_credentials
+from shared.masking import mask_credentials, mask_value
 
 LogFormat = Literal["auto", "json", "console"]
 
@@ -23,7 +23,7 @@ def get_logger(name: str) -> structlog.stdlib.BoundLogger:
 def _mask(_logger: object, _method: str, event: MutableMapping[str, object]) -> MutableMapping[str, object]:
     for key, value in event.items():
         if isinstance(value, str):
-            event[key] = mask_credentials(value)
+            event[key] = mask_value(key, value)
     return event
 
 

@@ -10,10 +10,10 @@ from collections.abc import Mapping
 
 import orjson
 
-from shared.adapter import mask_credentials
 from shared.call import Call
 from shared.ids import CallKey
 from shared.leg import Leg
+from shared.masking import mask_value
 from shared.recording import RecordingJob
 
 CLOUDEVENT = "application/cloudevents+json"
@@ -126,5 +126,5 @@ def _fields(call: Call) -> dict[str, str]:
     for leg in (call.dialed, call.agent, *call.other_legs):
         for name, value in (leg.fields if leg else {}).items():
             # An adapter may carry a credential under a name we do not know.
-            fields.setdefault(name, mask_credentials(value))
+            fields.setdefault(name, mask_value(name, value))
     return fields

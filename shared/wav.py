@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import BinaryIO
 
@@ -38,7 +38,8 @@ class Audio:
 
     Attributes:
         seconds: length of the audio that is really there.
-        is_open_ended: the header does not tell the length, so that the file itself does not show whether it is whole.
+        is_open_ended: the header does not tell the length of the file, or not that of the audio, so that the file itself does
+            not show whether it is whole.
     """
 
     seconds: float
@@ -78,7 +79,7 @@ def read_audio(file: BinaryIO, size: int) -> Audio:
             audio = _audio(found, chunk.length, size - chunk.body)
             if not audio.is_open_ended:
                 _check_rest(file, chunk, size)
-            return audio
+            return replace(audio, is_open_ended=audio.is_open_ended or declared in _STREAMED)
     raise InvalidWavError(Flaw.NO_AUDIO, "no audio in the file")
 
 

@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from aiohttp import web
@@ -42,6 +42,7 @@ class Fault(StrEnum):
     REDIRECT = "redirect"
     EMPTY = "empty"
     GROWING = "growing"
+    HELD = "held"
 
 
 @dataclass(slots=True)
@@ -54,10 +55,12 @@ class _Served:
     fault: Fault
     times: int
     asked: int = 0
+    was_resumed: bool = False
+    is_over: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def is_faulty(self) -> bool:
-        return self.asked <= self.times
+        return self.asked <= self.times and not self.is_over.is_set()
 
 
 class Recordings:
@@ -78,6 +81,14 @@ class Recordings:
         """Tell a recording's size in bytes and SHA-256."""
         content = self._served[call_id].content
         return len(content), hashlib.sha256(content).hexdigest()
+
+    def let_go(self, call_id: str) -> None:
+        """End the fault of a recording; what is held ends there, what is asked for from now on comes whole."""
+        self._served[call_id].is_over.set()
+
+    def was_resumed(self, call_id: str) -> bool:
+        """Tell whether somebody was sent the rest of a recording, and not all of it again."""
+        return self._served[call_id].was_resumed
 
     async def serve(self, request: web.Request) -> web.StreamResponse:
         """Answer one request for a recording."""
@@ -128,18 +139,21 @@ async def _stream(request: web.Request, served: _Served) -> web.StreamResponse:
     headers: Mapping[str, str] = {"ETag": tag, "Content-Type": "audio/wav"}
     response = web.StreamResponse(status=206 if start else 200, headers=headers)
     if start:
+        served.was_resumed = True
         shift = 7 if served.fault is Fault.WRONG_CONTENT_RANGE else 0
         response.headers["Content-Range"] = f"bytes {start - shift}-{len(content) - 1 - shift}/{len(content)}"
     if served.fault is Fault.ENDLESS:
         return await _endless(request, response, content)
     response.content_length = len(content) - start
     await response.prepare(request)
-    breaks = {Fault.RESET, Fault.CHANGED, Fault.WRONG_CONTENT_RANGE, Fault.IGNORES_RANGE}
+    breaks = {Fault.RESET, Fault.CHANGED, Fault.WRONG_CONTENT_RANGE, Fault.IGNORES_RANGE, Fault.HELD}
     stop_at = (start + len(content)) // 2 if served.is_faulty and served.fault in breaks else len(content)
     for first in range(start, stop_at, _PIECE_BYTES):
         await response.write(content[first : min(first + _PIECE_BYTES, stop_at)])
         if served.fault is Fault.DRIP and served.is_faulty:
             await asyncio.sleep(_DRIP_S)
+    if served.fault is Fault.HELD and stop_at < len(content):
+        await served.is_over.wait()
     if stop_at < len(content) and request.transport is not None:
         # What was written leaves first; then the connection ends without the rest.
         request.transport.close()

@@ -24,7 +24,7 @@ from shared.lock import BusyError
 from shared.settings import Settings
 from shared.sources import Source
 from worker.guard import REFUSED, socket_factory
-from worker.links import redirect_target
+from worker.links import is_same_origin, redirect_target
 from worker.partial import Partial
 from worker.ranges import continues, encoding_of, total_of, validator_of
 from worker.reasons import BY_STATUS, FetchError, Reason
@@ -37,7 +37,9 @@ _QUEUES_S = 2.0
 _CHUNK_BYTES = 64 * 1024
 _AUDIO_OR_PACKED = (b"RIFF", b"\x1f\x8b")
 _REDIRECTS = 3
-# How often one try goes on after a break that brought something, and starts anew after an answer that made no sense.
+# A try goes on after every break that brought so much, so often after one that brought less, and starts anew so often after
+# an answer that made no sense.
+_PROGRESS_BYTES = 16 * 1024
 _CONTINUATIONS = 20
 _RESTARTS = 2
 _OK, _PARTIAL, _RANGE_NOT_SATISFIABLE = 200, 206, 416
@@ -140,7 +142,7 @@ class Client:
                     return
                 restarts -= 1
             except FetchError as error:
-                continuations -= 1
+                continuations -= part.size - before < _PROGRESS_BYTES
                 can_resume = error.reason is Reason.INTERRUPTED and part.validator and part.size > before and continuations
                 if not can_resume:
                     raise
@@ -162,8 +164,9 @@ class Client:
                 async with asyncio.timeout(_CONNECT_TIMEOUT_S + self._limits.stall_s):
                     answered = await session.get(self._checked(link), headers=headers, allow_redirects=False)
                 async with answered as response:
-                    if 300 <= response.status < 400:  # noqa: PLR2004 - the class of redirects
-                        link = redirect_target(str(self._allowed), link, response.headers.get(hdrs.LOCATION, ""))
+                    location = response.headers.get(hdrs.LOCATION)
+                    if location and 300 <= response.status < 400:  # noqa: PLR2004 - the class of redirects
+                        link = redirect_target(str(self._allowed), link, location)
                         continue
                     return await self._take(response, part)
         except aiohttp.ClientConnectorError as error:
@@ -191,7 +194,7 @@ class Client:
             url = URL(link)
         except ValueError as error:
             raise FetchError(Reason.ORIGIN_NOT_ALLOWED, "the link is no URL") from error
-        if url.host is None or url.origin() != self._allowed.origin():
+        if url.host is None or not is_same_origin(url, self._allowed):
             raise FetchError(Reason.ORIGIN_NOT_ALLOWED, f"only {self._allowed} may be asked for recordings")
         return url
 

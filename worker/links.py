@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from urllib.parse import quote, urljoin, urlsplit, urlunsplit
 
+from yarl import URL
+
 from shared.recording import RecordingJob
 from shared.sources import Source, origin
 from worker.reasons import FetchError, Reason
@@ -36,21 +38,29 @@ def redirect_target(allowed: str, link: str, location: str) -> str:
     """Follow a redirect from a link, inside the allowed origin only.
 
     Raises:
-        FetchError: it leads elsewhere.
+        FetchError: it leads elsewhere, or brings a user and password that are not those of the link.
     """
     try:
         target = urljoin(link, location)
+        user_info = urlsplit(target).netloc.rpartition("@")[0]
     except ValueError as error:
         raise FetchError(Reason.ORIGIN_NOT_ALLOWED, "a redirect to what is no URL") from error
+    if user_info and user_info != urlsplit(link).netloc.rpartition("@")[0]:
+        raise FetchError(Reason.ORIGIN_NOT_ALLOWED, "a redirect that names a user")
     return _inside(allowed, target)
+
+
+def is_same_origin(one: URL, other: URL) -> bool:
+    """Compare scheme, host and port; an international host is one with its punycode, a scheme's own port with none."""
+    return (one.scheme, one.raw_host, one.port) == (other.scheme, other.raw_host, other.port)
 
 
 def _inside(allowed: str, link: str) -> str:
     try:
-        same = origin(link) == allowed
+        is_same = is_same_origin(URL(origin(link)), URL(allowed))
     except ValueError:
-        same = False
-    if not same:
+        is_same = False
+    if not is_same:
         raise FetchError(Reason.ORIGIN_NOT_ALLOWED, f"only {allowed} may be asked for recordings")
     parts = urlsplit(link)
     return urlunsplit((parts.scheme, parts.netloc, parts.path, parts.query, ""))

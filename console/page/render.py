@@ -31,8 +31,8 @@ from console.page.sparkline import HEIGHT, WIDTH
 from console.page.timeline import leg_name, picture
 from console.page.understanding import understand
 from console.snapshot import Snapshot
-from shared.adapter import mask_credentials
 from shared.call import Outcome
+from shared.masking import mask_credentials
 
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; media-src 'self'; connect-src 'self'; "

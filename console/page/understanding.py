@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from shared.adapter import Adapter, Placeholder, mask_credentials
+from shared.adapter import Adapter, Placeholder
+from shared.masking import mask_value
 
 _MEANINGS: Mapping[str, str] = {
     Placeholder.CALL_TYPE_NAME: "whose leg it is, by name",
@@ -73,12 +74,7 @@ def understand(adapter: Adapter) -> Understanding:
     present = set(adapter.meanings.values())
     return Understanding(
         meanings=tuple(Meaning(name, to, _MEANINGS.get(to, "kept under this name"), to in _MEANINGS) for name, to in told),
-        constants=tuple((name, _masked(name, value)) for name, value in adapter.constants.items()),
+        constants=tuple((name, mask_value(name, value)) for name, value in adapter.constants.items()),
         has_secret=adapter.secret is not None,
         lacks=tuple((placeholder, price) for placeholder, price in _PRICES.items() if placeholder not in present),
     )
-
-
-def _masked(name: str, value: str) -> str:
-    """Mask a constant that is a credential by its name."""
-    return mask_credentials(f"{name}={value}").removeprefix(f"{name}=")

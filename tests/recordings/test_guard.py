@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from aiohttp.abc import AbstractResolver, ResolveResult
+from yarl import URL
 
 from shared.errors import ConfigError
 from shared.ids import SourceName
@@ -21,6 +22,7 @@ from tests.recordings.server import Scripted, head, scripted, whole
 from tests.recordings.support import WAV
 from worker.fetch import Client, Limits, _are_all_refused
 from worker.guard import REFUSED, AddressRefusedError, socket_factory
+from worker.links import is_same_origin, redirect_target
 from worker.partial import partial
 from worker.reasons import FetchError, Reason
 
@@ -177,6 +179,42 @@ async def test_redirects_inside_the_origin_are_followed(tmp_path: Path, pbx: Scr
     async with _client(tmp_path, pbx.origin) as client:
         assert await _fetch(client, tmp_path, f"{pbx.origin}/a") == WAV
     assert [asked["path"] for asked in pbx.asked] == ["/a", "/b?x=1", "/c", "/d"]
+
+
+@pytest.mark.parametrize("status", [300, 302, 304, 308])
+@pytest.mark.parametrize("lines", [(), ("Location: ",)])
+async def test_a_redirect_to_nowhere_is_an_answer_of_an_unexpected_status(
+    tmp_path: Path, pbx: Scripted, status: int, lines: tuple[str, ...]
+) -> None:
+    pbx.answers = [[head(status, "Content-Length: 0", *lines)]]
+    async with _client(tmp_path, pbx.origin) as client:
+        assert await _reason(client, tmp_path, f"{pbx.origin}/a") is Reason.UNEXPECTED_STATUS
+    assert len(pbx.asked) == 1
+
+
+async def test_a_redirect_that_brings_a_user_and_password_is_refused(tmp_path: Path, pbx: Scripted) -> None:
+    pbx.answers = [[head(302, "Content-Length: 0", f"Location: http://joe:hunter2@127.0.0.1:{pbx.port}/b")], whole(WAV)]
+    async with _client(tmp_path, pbx.origin) as client:
+        assert await _reason(client, tmp_path, f"{pbx.origin}/a") is Reason.ORIGIN_NOT_ALLOWED
+    assert [asked["path"] for asked in pbx.asked] == ["/a"]
+
+
+async def test_the_user_and_password_of_the_source_s_own_link_stay_with_it_along_relative_redirects(
+    tmp_path: Path, pbx: Scripted
+) -> None:
+    pbx.answers = [[head(302, "Content-Length: 0", "Location: /b")], whole(WAV)]
+    async with _client(tmp_path, pbx.origin) as client:
+        assert await _fetch(client, tmp_path, f"http://joe:hunter2@127.0.0.1:{pbx.port}/a") == WAV
+    assert [asked["authorization"] for asked in pbx.asked] == ["Basic am9lOmh1bnRlcjI="] * 2
+
+
+@pytest.mark.parametrize("allowed", ["https://pbx.müller.example", "https://pbx.xn--mller-kva.example:443"])
+@pytest.mark.parametrize("location", ["https://PBX.XN--MLLER-KVA.example/b", "https://pbx.müller.example:443/b", "/b"])
+def test_an_international_host_and_its_punycode_are_one_origin(allowed: str, location: str) -> None:
+    target = redirect_target(allowed, f"{allowed}/a", location)
+    assert is_same_origin(URL(target), URL(allowed))
+    with pytest.raises(FetchError, match="origin_not_allowed"):
+        redirect_target(allowed, f"{allowed}/a", "https://pbx.muller.example/b")
 
 
 async def test_no_proxy_no_cookie_and_no_credential_goes_anywhere(

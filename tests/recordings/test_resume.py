@@ -269,6 +269,14 @@ async def test_breaks_without_end_are_bounded(server: Scripted, tmp_path: Path) 
     assert len(server.asked) == 20
 
 
+async def test_a_download_goes_on_for_as_long_as_each_piece_brings_it_further(server: Scripted, tmp_path: Path) -> None:
+    long, piece = recording("7", 50), 16 * 1024
+    starts = range(piece, len(long), piece)
+    server.answers = [whole(long, TAG, cut=piece), *(rest(long, start, TAG, cut=start + piece) for start in starts)]
+    assert await _fetch(server, tmp_path) == long
+    assert len(server.asked) == 1 + len(starts) > 40
+
+
 async def test_nobody_there_is_unreachable(tmp_path: Path) -> None:
     async with scripted() as gone:
         pass
@@ -276,11 +284,13 @@ async def test_nobody_there_is_unreachable(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [b"\0\0\0\0", b"\xff\xff\xff\xff"])
+@pytest.mark.parametrize("is_audio_open", [True, False])  # some writers bring the length of the audio up to date as they go
 async def test_a_header_that_tells_no_length_is_believed_once_two_tries_saw_the_same(
-    server: Scripted, tmp_path: Path, size: bytes
+    server: Scripted, tmp_path: Path, size: bytes, *, is_audio_open: bool
 ) -> None:
-    streamed = WAV[:4] + size + WAV[8:40] + size + WAV[44:]
-    server.answers = [whole(streamed[:-100]), whole(streamed)]
+    streamed = WAV[:4] + size + WAV[8:40] + (size if is_audio_open else WAV[40:44]) + WAV[44:]
+    still_written = streamed[:-100] if is_audio_open else WAV[:4] + size + recording("7", 1)[8:]
+    server.answers = [whole(still_written), whole(streamed)]
     first = await _refused(server, tmp_path)
     second = await _refused(server, tmp_path, seen=first.size)
     assert (first.reason, second.reason, second.size) == (Reason.GROWING, Reason.GROWING, len(streamed))

@@ -7,21 +7,15 @@ import hashlib
 import io
 import os
 import signal
-import sys
 import time
-from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, closing, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
-import aiohttp
-import boto3
 import orjson
 import pytest
-import pytest_asyncio
 from aiohttp import web
 
-from console.fleet import free_port
 from shared import bucket
 from shared.archive import Archive
 from shared.durable import TakenError
@@ -29,132 +23,14 @@ from shared.errors import ConfigError
 from shared.guarded import ArchiveUnavailableError
 from simulator.audio import recording
 from tests.recordings.long import Long, growth_bytes
+from tests.recordings.s3 import Busy, there
 from tests.recordings.support import GUID, WAV, Pbx, job, nothing_left, submit, worker
 from tests.support import Servers, eventually, next_events, waiting_events
 
-SLOW_DOWN = '<?xml version="1.0"?><Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>'
 LONG = recording("7", 700)  # 11 MB: three parts
 SIZE = 256 << 20
 ARCHIVE = "s3://evidence/calls"
 DAY = "calls/acme/monitor/2026-UTC/11/23"
-
-
-async def _nothing() -> None:
-    return
-
-
-class Busy:
-    """Passes requests on, but for those that meet a bad moment."""
-
-    def __init__(self, port: int) -> None:
-        self.port = port
-        self._target = f"http://127.0.0.1:{port}"
-        self.bad: dict[str, list[int]] = {}  # method -> statuses of the next requests
-        self.always: dict[str, int] = {}
-        self.met: dict[str, Callable[[], Awaitable[None]]] = {}  # part -> what happens before it is passed on
-        self.damaged = False
-        self.is_deaf = False  # to conditions
-        self.seen: Counter[str] = Counter()
-        self.url = ""
-
-    async def handle(self, request: web.Request) -> web.Response:
-        body = await request.read()
-        self.seen[request.method] += 1
-        self.seen["sha256"] += "x-amz-checksum-sha256" in request.headers
-        waiting = self.bad.get(request.method, [])
-        part = request.query.get("partNumber")
-        if f"part {part}" in self.met:
-            await self.met[f"part {part}"]()
-        if request.method == "POST" and "uploadId" in request.query and "/.incomplete/" not in request.path:
-            await self.met.get("naming", _nothing)()
-        if part == "1" and self.damaged:
-            body = b"!" + body[1:]
-        status = waiting.pop(0) if waiting else self.always.get(request.method) or self.always.get(f"part {part}")
-        if status is not None:
-            return web.Response(status=status, text=SLOW_DOWN, content_type="application/xml")
-        headers = {name: value for name, value in request.headers.items() if name.lower() != "transfer-encoding"}
-        if self.is_deaf:
-            headers.pop("If-None-Match", None)
-        async with (
-            aiohttp.ClientSession(auto_decompress=False) as session,
-            session.request(request.method, self._target + request.raw_path, headers=headers, data=io.BytesIO(body)) as answer,
-        ):
-            passed = {k: v for k, v in answer.headers.items() if k.lower() not in {"content-length", "transfer-encoding"}}
-            if request.method == "HEAD":
-                passed["Content-Length"] = answer.headers["Content-Length"]
-            return web.Response(status=answer.status, body=await answer.read(), headers=passed)
-
-
-@pytest_asyncio.fixture(scope="module")
-async def s3_port() -> AsyncIterator[int]:
-    port = free_port()
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-W", "ignore", "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port),
-        stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
-    )  # fmt: skip
-
-    async def answers() -> bool:
-        try:
-            _, writer = await asyncio.open_connection("127.0.0.1", port)
-        except ConnectionRefusedError:
-            return False
-        writer.close()
-        return True
-
-    await eventually(answers, timeout_s=60)
-    yield port
-    process.terminate()
-    await process.wait()
-
-
-@pytest_asyncio.fixture
-async def s3(s3_port: int, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Busy]:
-    busy = Busy(s3_port)
-    app = web.Application(client_max_size=64 << 20)
-    app.router.add_route("*", "/{path:.*}", busy.handle)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    busy.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-    for name, value in {
-        "AWS_ENDPOINT_URL": busy.url,
-        "AWS_ACCESS_KEY_ID": "key",
-        "AWS_SECRET_ACCESS_KEY": "secret-of-s3",
-        "AWS_REGION": "eu-north-1",
-        "AWS_ALLOW_HTTP": "true",
-    }.items():
-        monkeypatch.setenv(name, value)
-    await asyncio.to_thread(_make_empty_bucket, s3_port)
-    yield busy
-    await runner.cleanup()
-
-
-@contextmanager
-def _client(port: int) -> Iterator[Any]:
-    """Ask the server itself, past what is busy."""
-    with closing(boto3.client("s3", endpoint_url=f"http://127.0.0.1:{port}", region_name="eu-north-1")) as client:
-        yield client
-
-
-def _make_empty_bucket(port: int) -> None:
-    with _client(port) as client:
-        if not client.list_buckets()["Buckets"]:
-            client.create_bucket(Bucket="evidence", CreateBucketConfiguration={"LocationConstraint": "eu-north-1"})
-        for found in client.list_objects_v2(Bucket="evidence").get("Contents", []):
-            client.delete_object(Bucket="evidence", Key=found["Key"])
-        for found in client.list_multipart_uploads(Bucket="evidence").get("Uploads", []):
-            client.abort_multipart_upload(Bucket="evidence", Key=found["Key"], UploadId=found["UploadId"])
-
-
-def _list(port: int) -> tuple[list[str], list[Any]]:
-    with _client(port) as client:
-        objects = client.list_objects_v2(Bucket="evidence").get("Contents", [])
-        return sorted(found["Key"] for found in objects), client.list_multipart_uploads(Bucket="evidence").get("Uploads", [])
-
-
-async def _there(port: int) -> tuple[list[str], list[Any]]:
-    """List the objects, and the uploads that were begun and neither completed nor aborted."""
-    return await asyncio.to_thread(_list, port)
 
 
 @asynccontextmanager
@@ -176,7 +52,7 @@ async def test_a_long_recording_is_stored_in_parts_each_with_its_checksum_throug
         logged = fleet.roles[0].log_path.read_text()
     assert event.body["data"]["uri"] == f"{ARCHIVE}/acme/monitor/2026-UTC/11/23/{GUID}.wav"
     assert event.body["data"]["attempts"] == 1
-    assert await _there(s3.port) == ([f"{DAY}/{GUID}.json", f"{DAY}/{GUID}.wav"], [])
+    assert await there(s3.port) == ([f"{DAY}/{GUID}.json", f"{DAY}/{GUID}.wav"], [])
     archive = Archive(ARCHIVE)
     stored = b"".join([piece async for piece in archive.stream(f"acme/monitor/2026-UTC/11/23/{GUID}.wav")])
     assert hashlib.sha256(stored).hexdigest() == event.body["data"]["sha256"] == hashlib.sha256(LONG).hexdigest()
@@ -195,7 +71,7 @@ async def test_while_the_store_takes_nothing_a_recording_waits_and_no_upload_sta
         (event,) = await next_events(queue, 1, timeout_s=100)
         assert (event.routing_key, event.body["data"]["reason"]) == ("recording.failed.acme", "archive_unavailable")
         s3.always.clear()
-        assert await _there(s3.port) == (left, [])
+        assert await there(s3.port) == (left, [])
         (letter,) = await eventually(lambda: servers.take_all("recordings.dead"))
         assert letter.headers["reason"] == "archive_unavailable"
         pbx.answers["7"] = [web.Response(body=LONG, content_type="audio/wav")]
@@ -224,7 +100,7 @@ async def test_an_upload_that_is_given_up_or_cut_off_is_aborted(s3: Busy, monkey
     with pytest.raises(ArchiveUnavailableError if end == "timeout" else asyncio.CancelledError):
         await writing
     go_on.set()
-    assert await _there(s3.port) == ([], [])
+    assert await there(s3.port) == ([], [])
 
 
 async def test_an_upload_may_take_as_long_as_it_needs_while_something_moves(s3: Busy, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -234,7 +110,7 @@ async def test_an_upload_may_take_as_long_as_it_needs_while_something_moves(s3: 
     begun = time.monotonic()
     await Archive(ARCHIVE).put("acme/a.wav", io.BytesIO(LONG))
     assert time.monotonic() - begun > 6
-    assert await _there(s3.port) == (["calls/acme/a.wav"], [])
+    assert await there(s3.port) == (["calls/acme/a.wav"], [])
 
 
 @pytest.mark.parametrize("content", [LONG, WAV], ids=["long", "short"])
@@ -254,14 +130,14 @@ async def test_what_is_to_be_new_writes_over_nothing_whenever_another_comes(s3: 
     with pytest.raises(TakenError):
         await archive.put("acme/a.wav", io.BytesIO(content), last=last, is_new=True)
     assert await archive.read("acme/a.wav") == b"another's"
-    assert await _there(s3.port) == (["calls/acme/a.wav"], [])
+    assert await there(s3.port) == (["calls/acme/a.wav"], [])
 
 
 async def test_a_store_that_knows_no_conditions_is_found_out_at_the_start(s3: Busy) -> None:
     s3.is_deaf = True
     with pytest.raises(ConfigError, match="writes over files"):
         await Archive(ARCHIVE).check()
-    assert await _there(s3.port) == ([], [])
+    assert await there(s3.port) == ([], [])
 
 
 async def test_what_a_killed_process_left_is_swept_once_nobody_can_be_at_it(s3: Busy, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -269,10 +145,10 @@ async def test_what_a_killed_process_left_is_swept_once_nobody_can_be_at_it(s3: 
     await archive.put(".incomplete/left", b"part")
     await archive.put("acme/a.wav", b"whole")
     await archive.sweep()
-    assert (await _there(s3.port))[0] == ["calls/.incomplete/left", "calls/acme/a.wav"]
+    assert (await there(s3.port))[0] == ["calls/.incomplete/left", "calls/acme/a.wav"]
     monkeypatch.setattr(bucket, "_LEFT_S", -5)
     await archive.sweep()
-    assert (await _there(s3.port))[0] == ["calls/acme/a.wav"]
+    assert (await there(s3.port))[0] == ["calls/acme/a.wav"]
 
 
 async def test_a_part_that_is_damaged_on_the_way_is_found_out_and_does_not_stay(s3: Busy) -> None:
@@ -282,7 +158,7 @@ async def test_a_part_that_is_damaged_on_the_way_is_found_out_and_does_not_stay(
     s3.damaged = True
     with pytest.raises(ArchiveUnavailableError, match="arrived damaged"):
         await archive.put("acme/a.wav", io.BytesIO(LONG))
-    assert await _there(s3.port) == (["calls/acme/a.wav"], [])
+    assert await there(s3.port) == (["calls/acme/a.wav"], [])
     assert await archive.read("acme/a.wav") == b"another's"
     s3.damaged = False
     await archive.put("acme/a.wav", io.BytesIO(LONG))
@@ -304,11 +180,11 @@ async def test_of_a_worker_killed_in_the_middle_of_an_upload_nothing_is_at_the_f
         s3.met["part 2"] = kill
         await submit(servers, job().encode())
         assert await asyncio.wait_for(victim.process.wait(), 60) == -signal.SIGKILL
-        assert (await _there(s3.port))[0] == [f"{DAY}/{GUID}.json"]
+        assert (await there(s3.port))[0] == [f"{DAY}/{GUID}.json"]
         await fleet.start(fleet.add("heir", "worker", {}))
         (event,) = await next_events(queue, 1, timeout_s=60)  # the victim's lock ends first
     assert event.routing_key == "recording.stored.acme"
-    assert (await _there(s3.port))[0] == [f"{DAY}/{GUID}.json", f"{DAY}/{GUID}.wav"]
+    assert (await there(s3.port))[0] == [f"{DAY}/{GUID}.json", f"{DAY}/{GUID}.wav"]
     assert await Archive(ARCHIVE).sha256(f"acme/monitor/2026-UTC/11/23/{GUID}.wav") == hashlib.sha256(LONG).hexdigest()
 
 
