@@ -12,7 +12,8 @@ from yarl import URL
 
 from console.audit import Action, Audit
 from console.calls import CallQuery
-from console.dead_letters import Filter, Which, find
+from console.dead_letters import find
+from console.letters import Filter, Which
 from console.lookup import Lookup, Page
 from console.page import render
 from console.page.assets import ASSETS
