@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NoReturn
 
 import orjson
@@ -37,10 +37,11 @@ _REDIS_AWAY = "Redis is away: nothing was dialed."
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a dial request is answered, now and when it is repeated."""
+    """What a dial request is answered, now and when it is repeated; `is_repeated`: it was not the first under its key."""
 
     status: int
     body: dict[str, object]
+    is_repeated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +79,7 @@ class Dials:
             self._to_be_released(name, pending)  # it may have been noted all the same
             return _refusal(503, _REDIS_AWAY, None)
         if noted is not None:
-            return await self._repeat(name, digest, noted)
+            return replace(await self._repeat(name, digest, noted), is_repeated=True)
         answer = await self._dial(wanted, who)
         try:
             if answer.body.get("dial_state") == DialState.REFUSED:

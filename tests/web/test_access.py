@@ -331,6 +331,7 @@ async def test_what_people_do_is_told_in_the_log_and_the_history_without_their_k
         return [line for line in await _audit(here, "dial") if line.detail.get("agent") == "1099"]
 
     (line,) = await eventually(dialed)
+    assert line.detail["repeated"] is False
     assert (line.source, line.call, line.detail["status"]) == ("acme", str(told["request_id"]), 201)
     assert line.who == hashlib.sha256(KEY.encode()).hexdigest()[:12]
     assert number not in str(line)
@@ -341,6 +342,19 @@ async def test_what_people_do_is_told_in_the_log_and_the_history_without_their_k
     assert {"dial", "redrive", "log_in", "log_in_refused"} <= {line.get("action") for line in logged}
     for secret in (KEY, VIEWER_KEY, number, "a-wrong-key-that-somebody-tried", "adapter-secret"):
         assert secret not in log
+
+
+async def test_a_repeat_of_a_dial_is_told_as_one(here: World) -> None:
+    headers = AUTHORIZED | {"Idempotency-Key": "told-1"}
+    answers = [await here.ask("POST", "/dial", headers=headers, json=_DIAL | {"agent": "1098"}) for _ in range(3)]
+    request_id = str(answers[0][1]["request_id"])
+
+    async def dialed() -> Any:  # noqa: ANN401
+        lines = [line for line in await _audit(here, "dial") if line.detail.get("agent") == "1098"]
+        return lines if len(lines) == len(answers) else None
+
+    lines = sorted(await eventually(dialed), key=lambda line: line.at)
+    assert [(line.detail["repeated"], line.call) for line in lines] == [(n > 0, request_id) for n in range(3)]
 
 
 async def test_after_many_wrong_keys_a_log_in_has_to_wait_and_bearer_keys_have_not(here: World) -> None:
