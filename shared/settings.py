@@ -97,7 +97,7 @@ class Settings(BaseSettings):
     history_url: SecretStr | None = Field(
         default=None,
         description="Database of the history: `sqlite:///...` or `postgresql+psycopg://...`. Without it the console has no "
-        "history, and `callfold history` writes `sqlite:///.callfold/history.sqlite`.",
+        "history, and `callfold history` writes `sqlite:///.callfold/history.sqlite`, which `callfold calls` and `show` read.",
     )
     publish_timeout_seconds: Seconds = Field(default=3, description="Wait for a publisher confirm.")
     timer_hold_off_seconds: Annotated[float, Field(ge=0)] = Field(

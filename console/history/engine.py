@@ -30,6 +30,9 @@ from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 from shared.errors import ConfigError, HistoryUnavailableError
 from shared.settings import HISTORY_SCHEMES
 
+DEFAULT_URL = "sqlite:///.callfold/history.sqlite"
+"""Where `callfold history` writes unless told otherwise."""
+
 WRITE_TIMEOUT_S = 30
 READ_TIMEOUT_S = 10
 _CONNECT_TIMEOUT_S = 5
