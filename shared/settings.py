@@ -48,6 +48,10 @@ class Settings(BaseSettings):
     console_viewer_keys: SecretStr | None = Field(
         default=None, description="Keys, separated by commas, that may read from the console and change nothing."
     )
+    console_proxies: str = Field(
+        default="",
+        description="Proxies before the console, whose X-Forwarded-For is believed: addresses or networks, separated by commas.",
+    )
     dial_timeout_seconds: Seconds = Field(default=10, description="Wait for FocalScope's answer to a dial request.")
     dials_per_minute: Annotated[int, Field(gt=0)] = Field(default=60, description="Dial requests that one key may make a minute.")
     metrics_host: str = Field(default="127.0.0.1", description="Address of the private port.")
