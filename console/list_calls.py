@@ -46,7 +46,7 @@ async def list_calls(settings: Settings, asked: Mapping[str, object], at_most: i
             problem = problem or page.problem
             if page.next is None:
                 break
-            query = query.model_copy(update={"cursor": page.next.encode()})
+            query = query.model_copy(update={"cursor": query.cursor_at(page.next)})
     _print(rows[:at_most], form)
     if problem:
         raise CallfoldError(problem)

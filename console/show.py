@@ -31,7 +31,7 @@ async def show(settings: Settings, source: str, call: str, *, as_json: bool) -> 
     if detail is None:
         wanted_sources(settings, source)
         if lookup.has_history:
-            raise CallfoldError(f"Neither Redis nor the history has a call {key}: it was never seen.")
+            raise CallfoldError(f"There is no call {key}, neither in Redis nor in the history: it was never seen.")
         raise CallfoldError(f"Redis has no call {key}: it was never seen, or expired (CALLFOLD_RETAIN_SECONDS).")
     if not detail.facts:
         sys.stderr.write(f"From the history: Redis no longer has {key}.\n")

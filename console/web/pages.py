@@ -77,7 +77,7 @@ class Pages:
             page = CallsPage(asked, (), wrong=query, sources=[*self._sources])
             return html(render.calls_page(self.viewer(request), page), status=400)
         found = await self._look_on(query)
-        next_cursor = found.next.encode() if found.next else None
+        next_cursor = query.cursor_at(found.next) if found.next else None
         page = CallsPage(asked, found.rows, next_cursor, sources=[*self._sources], problem=found.problem)
         return html(render.calls_page(self.viewer(request), page))
 
@@ -98,7 +98,7 @@ class Pages:
         for _ in range(_LOOKS):
             if page.rows or page.next is None:
                 break
-            page = await self._lookup.find(query.model_copy(update={"cursor": page.next.encode()}))
+            page = await self._lookup.find(query.model_copy(update={"cursor": query.cursor_at(page.next)}))
         return page
 
     def _asked(self, request: web.Request) -> tuple[dict[str, str], CallQuery | dict[str, str]]:

@@ -123,7 +123,7 @@ async def test_a_call_that_only_the_history_has_is_shown_and_said_to_be_from_the
     code, out, _ = await callfold("show", "default", "513", **environment)
     assert (code, out.splitlines()[0]) == (0, "default/513  complete")
     for call, settings, sentence in (
-        ("514", {}, "Neither Redis nor the history has a call default/514"),
+        ("514", {}, "There is no call default/514, neither in Redis nor in the history"),
         (
             "513",
             {"CALLFOLD_HISTORY_URL": f"sqlite:///{servers.directory}/none.sqlite"},

@@ -122,7 +122,7 @@ async def test_paging_by_cursor_meets_every_call_once_however_many_started_at_th
             before: Position | None = None
             while page := await _page(history, before, size):
                 rows += page
-                before = Position.decode(page[-1].position.encode())
+                before = CallQuery(cursor=CallQuery().cursor_at(page[-1].position)).before
             assert rows == wanted
 
 
