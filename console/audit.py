@@ -42,6 +42,21 @@ class Audit:
         self, action: Action, who: str, *, source: str | None = None, call: str | None = None, **detail: object
     ) -> None:
         """Tell what somebody did; `detail` is of JSON's types, credentials in it are masked."""
+        try:
+            await self.tell_first(action, who, source=source, call=call, **detail)
+        except BrokerUnavailableError as error:
+            # All of it: a command line logs errors alone.
+            told = {"who": who, "source": source, "call": call, "detail": _masked(detail)}
+            log.error("audit_not_in_history", action=action, error=str(error), **told)  # noqa: TRY400 - the error's text says it
+
+    async def tell_first(
+        self, action: Action, who: str, *, source: str | None = None, call: str | None = None, **detail: object
+    ) -> None:
+        """Tell what somebody is about to do, which is not to be done untold.
+
+        Raises:
+            BrokerUnavailableError: only the log has it.
+        """
         at, event_id, masked = utc_now(), str(uuid.uuid4()), _masked(detail)
         log.info("audit", action=action, who=who, source=source, call=call, detail=masked, id=event_id)
         body = {
@@ -55,10 +70,7 @@ class Audit:
         }
         if call:
             body["subject"] = call
-        try:
-            await self._publisher.publish(Message("", AUDIT_JOURNAL, orjson.dumps(body), event_id, CLOUDEVENT))
-        except BrokerUnavailableError as error:
-            log.warning("audit_not_in_history", id=event_id, action=action, error=str(error))
+        await self._publisher.publish(Message("", AUDIT_JOURNAL, orjson.dumps(body), event_id, CLOUDEVENT))
 
 
 def _masked(told: object) -> object:

@@ -1,9 +1,10 @@
-"""An audit line of the command line, for commands that otherwise need no broker."""
+"""Audit lines of the command line, for commands that otherwise need no broker."""
 
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 
 from console.audit import Action, Audit
 from console.command import cli_user
@@ -15,11 +16,18 @@ from shared.settings import Settings
 _CONNECT_S = 3
 
 
-async def tell(settings: Settings, action: Action, key: CallKey, **detail: object) -> None:
-    """Tell what was done with a call; with RabbitMQ away only the log has it."""
+@asynccontextmanager
+async def auditing(settings: Settings) -> AsyncIterator[Audit]:
+    """Have somebody to tell; with RabbitMQ away only the log has what is told."""
     publisher = Publisher(broker_address(settings, "audit"), timeout_s=settings.publish_timeout_seconds)
     async with background(publisher.run()):
         with suppress(TimeoutError):
             async with asyncio.timeout(_CONNECT_S):
                 await publisher.wait_up()
-        await Audit(publisher).tell(action, cli_user(), source=key.source, call=key.call, **detail)
+        yield Audit(publisher)
+
+
+async def tell(settings: Settings, action: Action, key: CallKey, **detail: object) -> None:
+    """Tell what was done with a call."""
+    async with auditing(settings) as audit:
+        await audit.tell(action, cli_user(), source=key.source, call=key.call, **detail)

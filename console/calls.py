@@ -9,17 +9,30 @@ import base64
 import binascii
 import re
 from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
-from typing import Annotated, Any, Literal, NamedTuple, Protocol
+from typing import Annotated, Any, Literal, NamedTuple, Protocol, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    PrivateAttr,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from console.journal import ago
 from shared.adapter import Placeholder
 from shared.call import CloseReason, Outcome, Status
 from shared.errors import ConfigError
 from shared.facts import rfc3339
+
+_AGO = re.compile(r"\d{1,6}[smhd]")
 
 Told = Mapping[str, Any]  # parsed JSON of our own
 AnyState = Literal["open", "ringing", "talking", "ending", "complete"]
@@ -31,11 +44,19 @@ class Position(NamedTuple):
     started_at: str
     call: str
 
+
+class Cursor(NamedTuple):
+    """Where to go on, and when the first page was asked for: `2h` ago is the same moment on every page."""
+
+    position: Position
+    asked_at: str
+
     def encode(self) -> str:
-        return base64.urlsafe_b64encode(f"{self.started_at} {self.call}".encode()).decode().rstrip("=")
+        text = f"{self.position.started_at} {self.position.call} {self.asked_at}"
+        return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
     @classmethod
-    def decode(cls, text: str) -> Position:
+    def decode(cls, text: str) -> Cursor:
         """Read a cursor.
 
         Raises:
@@ -43,16 +64,16 @@ class Position(NamedTuple):
         """
         try:
             padded = text + "=" * (-len(text) % 4)
-            started_at, call = base64.b64decode(padded, altchars=b"-_", validate=True).decode("ascii").split(" ")
-            return cls(_time(started_at), call)
+            started_at, call, asked_at = base64.b64decode(padded, altchars=b"-_", validate=True).decode("ascii").split(" ")
+            return cls(Position(_time(started_at), call), _time(asked_at))
         except (binascii.Error, ValueError) as error:
             raise ValueError("is no cursor of ours: take it from `next` of an answer") from error
 
 
-def _time(text: str) -> str:
+def _time(text: str, now: datetime | None = None) -> str:
     """Read a time, or how long ago: `2026-11-23T07:44:00Z`, `90s`, `15m`, `2h`, `7d`."""
     try:
-        return rfc3339(ago(text)) if re.fullmatch(r"\d{1,6}[smhd]", text) else rfc3339(_aware(datetime.fromisoformat(text)))
+        return rfc3339(ago(text, now) if _AGO.fullmatch(text) else _aware(datetime.fromisoformat(text)))
     except (ValueError, OverflowError, ConfigError) as error:
         raise ValueError("is no time: expected RFC 3339 like 2026-11-23T07:44:00Z, or how long ago like 2h") from error
 
@@ -64,8 +85,15 @@ def _aware(at: datetime) -> datetime:
 
 
 def _readable_cursor(text: str) -> str:
-    Position.decode(text)
+    Cursor.decode(text)
     return text
+
+
+def _asked_at(cursor: object) -> datetime:
+    """Tell when the first page was asked for: now, where there is no cursor that tells."""
+    with suppress(ValueError):
+        return datetime.fromisoformat(Cursor.decode(str(cursor)).asked_at)
+    return datetime.now(UTC)
 
 
 Text = Annotated[str, Field(min_length=1, max_length=256)]
@@ -91,10 +119,30 @@ class CallQuery(BaseModel):
         default=None, description="`next` of the answer before."
     )
 
+    _asked_at: str = PrivateAttr(default="")
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _frozen(cls, given: object, read: ModelWrapValidatorHandler[Self]) -> Self:
+        """Count how long ago something was from when the first page was asked for, so that the pages are of one search."""
+        if not isinstance(given, Mapping):
+            return read(given)
+        now = _asked_at(given.get("cursor"))
+        moments = {name: given[name] for name in ("since", "until") if _AGO.fullmatch(str(given.get(name)))}
+        with suppress(ValueError):  # told of where the field is read
+            moments = {name: _time(str(text), now) for name, text in moments.items()}
+        query = read({**given, **moments})
+        query._asked_at = rfc3339(now)  # noqa: SLF001 - its own
+        return query
+
     @property
     def before(self) -> Position | None:
         """Where to go on."""
-        return Position.decode(self.cursor) if self.cursor else None
+        return Cursor.decode(self.cursor).position if self.cursor else None
+
+    def cursor_at(self, position: Position) -> str:
+        """Write where this search goes on."""
+        return Cursor(position, self._asked_at).encode()
 
     def matches(self, row: CallRow) -> bool:
         """Tell whether a call is what was asked for."""

@@ -8,7 +8,7 @@ import typer
 
 from console import dead_letters as letters
 from console.command import AsJson, DryRun, Source, read_settings, run
-from console.dead_letters import Which
+from console.letters import Filter, Which
 
 dead_letters = typer.Typer(help="What could not be understood or done: see it, put it back, or drop it.", no_args_is_help=True)
 
@@ -23,13 +23,13 @@ def dead_letters_list(
     queue: Queue = Which.CALLBACKS, reason: Reason = None, source: Source = None, since: Since = None, *, as_json: AsJson = False
 ) -> None:
     """List dead letters, e.g. `callfold dead-letters list --reason invalid_callback --since 2h`."""
-    run(letters.show(read_settings(), queue, letters.Filter((), reason, source, since), as_json=as_json, with_body=False))
+    run(letters.show(read_settings(), queue, Filter((), reason, source, since), as_json=as_json, with_body=False))
 
 
 @dead_letters.command("show")
 def dead_letters_show(ids: Ids, queue: Queue = Which.CALLBACKS, *, as_json: AsJson = False) -> None:
     """Print dead letters with what they hold, e.g. `callfold dead-letters show 3f9a`."""
-    run(letters.show(read_settings(), queue, letters.Filter(tuple(ids or ())), as_json=as_json, with_body=True))
+    run(letters.show(read_settings(), queue, Filter(tuple(ids or ())), as_json=as_json, with_body=True))
 
 
 @dead_letters.command("redrive")
@@ -45,7 +45,7 @@ def dead_letters_redrive(
     as_json: AsJson = False,
 ) -> None:
     """Put dead letters back, e.g. after a corrected adapter link: `callfold dead-letters redrive --source acme --dry-run`."""
-    wanted = letters.Filter(tuple(ids or ()), reason, source, since)
+    wanted = Filter(tuple(ids or ()), reason, source, since)
     run(letters.redrive(read_settings(), queue, wanted, dry_run=dry_run, as_json=as_json, force=force))
 
 
@@ -64,5 +64,5 @@ def dead_letters_drop(
     """Remove dead letters for good, e.g. `callfold dead-letters drop 3f9a --yes`."""
     if not dry_run and not yes:
         typer.confirm("They exist nowhere else. Drop them?", abort=True, err=True)
-    wanted = letters.Filter(tuple(ids or ()), reason, source, since)
+    wanted = Filter(tuple(ids or ()), reason, source, since)
     run(letters.drop(read_settings(), queue, wanted, dry_run=dry_run, as_json=as_json))

@@ -10,7 +10,7 @@ import typer
 from console import dead_letters as letters
 from console.cli_dead_letters import Ids, Reason, Since
 from console.command import AsJson, DryRun, Source, SourceArgument, read_settings, run
-from console.dead_letters import Which
+from console.letters import Filter, Which
 
 recordings = typer.Typer(help="The archive: get a recording, fetch what is missing, check what is there.", no_args_is_help=True)
 
@@ -48,7 +48,7 @@ def redrive(
     as_json: AsJson = False,
 ) -> None:
     """Try failed recordings again, with a whole new schedule: `callfold recordings redrive --reason not_allowed`."""
-    wanted = letters.Filter(tuple(ids or ()), reason, source, since)
+    wanted = Filter(tuple(ids or ()), reason, source, since)
     run(letters.redrive(read_settings(), Which.RECORDINGS, wanted, dry_run=dry_run, as_json=as_json))
 
 

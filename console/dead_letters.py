@@ -4,107 +4,32 @@ from __future__ import annotations
 
 import sys
 import uuid
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from enum import StrEnum
 
 import orjson
 
 from console.audit import Action, Audit
 from console.command import cli_user
-from console.journal import ago, connected
+from console.letters import Filter, Letter, Which, opened
 from shared.archive import Archive
-from shared.broker import Delivery, HeaderValue, Message, Publisher
-from shared.dead_letters import DETAIL, FIRST_SEEN, REASON, LetterReason
+from shared.broker import HeaderValue, Message
+from shared.dead_letters import LetterReason
 from shared.facts import rfc3339
-from shared.getter import Getter
 from shared.guarded import ArchiveUnavailableError
-from shared.masking import mask_credentials
-from shared.process import background, broker_address
 from shared.recording import RecordingJob
 from shared.settings import Settings
 from shared.store import TOMBSTONE_BEYOND_FACTS_S
-from shared.topology import CALLBACKS, CALLBACKS_DEAD, RECORDINGS, RECORDINGS_DEAD
+from shared.topology import CALLBACKS, RECORDINGS
 
-_ID_CHARACTERS = 12
-# What dies while we look is for the next look; clocks differ.
-_AHEAD = timedelta(minutes=1)
 _PROGRESS_EVERY = 500
-
-
-class Which(StrEnum):
-    """The two queues of dead letters."""
-
-    CALLBACKS = "callbacks"
-    RECORDINGS = "recordings"
-
-    @property
-    def queue(self) -> str:
-        return CALLBACKS_DEAD if self is Which.CALLBACKS else RECORDINGS_DEAD
-
-
-@dataclass(frozen=True, slots=True)
-class Filter:
-    """Which letters are meant: all that agree with everything that is given."""
-
-    ids: tuple[str, ...] = ()
-    reason: str | None = None
-    source: str | None = None
-    since: str | None = None
-
-    def matcher(self) -> Callable[[Letter], bool]:
-        earliest = rfc3339(ago(self.since)) if self.since else None
-
-        def matches(letter: Letter) -> bool:
-            return (
-                (not self.ids or any(letter.id.startswith(given) for given in self.ids))
-                and self.reason in (None, letter.reason)
-                and (self.source is None or self.source in letter.sources)
-                and (earliest is None or letter.first_seen >= earliest)
-            )
-
-        return matches
-
-
-@dataclass(frozen=True, slots=True)
-class Letter:
-    """One dead letter: the original body and why it is here."""
-
-    id: str
-    reason: str
-    detail: str
-    first_seen: str
-    delivery: Delivery
-
-    @property
-    def sources(self) -> set[str]:
-        """Name the sources of what is in it."""
-        try:
-            body = orjson.loads(self.delivery.body)
-        except orjson.JSONDecodeError:
-            return set()
-        elements = body if isinstance(body, list) else [body]
-        named = (element.get("source") for element in elements if isinstance(element, dict))
-        return {source for source in named if isinstance(source, str)}
-
-    def told(self, *, with_body: bool = False) -> dict[str, object]:
-        """Describe it for a person or a program; credentials are masked."""
-        told: dict[str, object] = {
-            "id": self.id,
-            "reason": self.reason,
-            "detail": mask_credentials(self.detail),
-            "first_seen": self.first_seen,
-            "sources": sorted(self.sources),
-        }
-        return told | {"body": mask_credentials(self.delivery.body.decode("utf-8", "replace"))} if with_body else told
 
 
 async def show(settings: Settings, which: Which, wanted: Filter, *, as_json: bool, with_body: bool) -> int:
     """Print the letters that match; returns the exit code: 1 where ids were given and none was found."""
     matches, found = wanted.matcher(), 0
-    async with _opened(settings, which) as (letters, _):
+    async with opened(settings, which) as (letters, _):
         async for letter in letters:
             if matches(letter):
                 found += 1
@@ -118,7 +43,7 @@ async def show(settings: Settings, which: Which, wanted: Filter, *, as_json: boo
 async def find(settings: Settings, which: Which, wanted: Filter, at_most: int) -> tuple[list[dict[str, object]], int]:
     """Describe the first letters that match, with what they hold; and count all that match."""
     matches, found, told = wanted.matcher(), 0, []
-    async with _opened(settings, which) as (letters, _):
+    async with opened(settings, which) as (letters, _):
         async for letter in letters:
             if matches(letter):
                 found += 1
@@ -188,7 +113,7 @@ async def settle(
     """Settle the letters that match and that the order concerns, each removed after it is done; returns how many."""
     matches, settled = wanted.matcher(), 0
     archive = Archive(settings.archive_url)
-    async with _opened(settings, which) as (letters, publisher):
+    async with opened(settings, which) as (letters, publisher):
         try:
             # All first: what is put back may come back as a new letter at once.
             for letter in [letter async for letter in letters if matches(letter) and order.concerns(letter)]:
@@ -221,42 +146,6 @@ def _tell(wanted: Filter, settled: int, done: str, *, dry_run: bool, as_json: bo
     text = f"{settled} {'would be ' if dry_run else ''}{done}"
     sys.stdout.write((orjson.dumps({done: settled, "dry_run": dry_run}).decode() if as_json else text) + "\n")
     return 1 if wanted.ids and not settled else 0
-
-
-@asynccontextmanager
-async def _opened(settings: Settings, which: Which) -> AsyncIterator[tuple[AsyncIterator[Letter], Publisher]]:
-    address = broker_address(settings, "dead-letters")
-    getter, publisher = Getter(address, which.queue), Publisher(address, timeout_s=settings.publish_timeout_seconds)
-
-    async def letters() -> AsyncIterator[Letter]:
-        # Until there is none, or the first that died since we began. Counts can be some seconds old, and a letter can
-        # tell a time that is still to come: it takes both to be at the end.
-        end, counted, taken = rfc3339(datetime.now(UTC) + _AHEAD), await getter.count(), 0
-        while (delivery := await getter.get()) is not None:
-            letter, taken = _letter(delivery), taken + 1
-            if taken > counted and letter.first_seen >= end:
-                return
-            yield letter
-
-    async with background(getter.run(), publisher.run()):
-        await connected(getter, publisher)
-        yield letters(), publisher
-
-
-def _letter(delivery: Delivery) -> Letter:
-    """Read a letter of ours, or one that the broker itself gave up after too many deliveries."""
-    headers = delivery.headers
-    deaths = headers.get("x-death")
-    first = deaths[0] if isinstance(deaths, list) and deaths else None
-    died: Mapping[str, object] = first if isinstance(first, dict) else {}
-    at = died.get("time")
-    return Letter(
-        id=str(headers["message_id"])[:_ID_CHARACTERS] or "?",
-        reason=str(headers.get(REASON) or died.get("reason") or "unknown"),
-        detail=str(headers.get(DETAIL) or f"given up by the broker: {died.get('reason', 'no reason told')}"),
-        first_seen=str(headers.get(FIRST_SEEN) or (rfc3339(at.astimezone(UTC)) if isinstance(at, datetime) else "")),
-        delivery=delivery,
-    )
 
 
 def _text(told: Mapping[str, object]) -> str:

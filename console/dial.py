@@ -45,6 +45,7 @@ async def dial(settings: Settings, wanted: DialRequest, key: str, *, as_json: bo
             agent=wanted.agent,
             number=mask(wanted.number),
             status=answer.status,
+            repeated=answer.is_repeated,
         )
     if as_json:
         sys.stdout.write(orjson.dumps(answer.body).decode() + "\n")

@@ -1,7 +1,8 @@
 """Dial requests: one phone rings, however often it is asked for, and the call's record tells who asked.
 
 A request with an idempotency key is noted in Redis before anything is dialed; every repeat, at the same moment or within a day,
-gets the first one's answer. The event of an accepted dial lies in Redis until the journal has confirmed it.
+gets the first one's answer. Where it is certain that no phone rang, the key is released, and a repeat dials. The event of an
+accepted dial lies in Redis until the journal has confirmed it.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NoReturn
 
 import orjson
@@ -30,14 +31,17 @@ log = get_logger(__name__)
 
 _POLL_S = 0.05
 _REPUBLISH_S = 5
+_UNRELEASED_KEPT = 10_000
+_REDIS_AWAY = "Redis is away: nothing was dialed."
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a dial request is answered, now and when it is repeated."""
+    """What a dial request is answered, now and when it is repeated; `is_repeated`: it was not the first under its key."""
 
     status: int
     body: dict[str, object]
+    is_repeated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,31 +62,51 @@ class Dials:
         self._sources = sources
         self._limits = limits
         self._unkept: dict[str, bytes] = {}  # events that Redis could not keep
+        self._unreleased: dict[str, set[bytes]] = {}  # of refused requests: what Redis may still have noted
 
     async def dial(self, wanted: DialRequest, who: str, key: str = "") -> Answer:
         """Dial, or find what was answered to the same request before."""
-        try:
-            return await self._once(wanted, who, key) if key else await self._dial(wanted, who)
-        except StoreUnavailableError:
-            return _refusal(503, "Redis is away: nothing was dialed.", None)
+        return await self._once(wanted, who, key) if key else await self._dial(wanted, who)
 
     async def _once(self, wanted: DialRequest, who: str, key: str) -> Answer:
         digest = hashlib.sha256(orjson.dumps(wanted.model_dump(), option=orjson.OPT_SORT_KEYS)).hexdigest()
         name = hashlib.sha256(f"{who}/{key}".encode("utf-8", "surrogateescape")).hexdigest()
-        noted = await self._store.begin(name, orjson.dumps({"digest": digest}))
+        pending = orjson.dumps({"digest": digest, "by": uuid.uuid4().hex})
+        try:
+            await self._release(name)
+            noted = await self._store.begin(name, pending)
+        except StoreUnavailableError:
+            self._to_be_released(name, pending)  # it may have been noted all the same
+            return _refusal(503, _REDIS_AWAY, None)
         if noted is not None:
-            return await self._repeat(name, digest, noted)
+            return replace(await self._repeat(name, digest, noted), is_repeated=True)
         answer = await self._dial(wanted, who)
         try:
             if answer.body.get("dial_state") == DialState.REFUSED:
-                await self._store.forget(name)  # no phone rang: it may be tried again under its key
+                self._to_be_released(name, pending)
+                await self._release(name)
             else:
                 told = {"digest": digest, "status": answer.status, "body": answer.body}
                 await self._store.finish(name, orjson.dumps(told))
         except StoreUnavailableError as error:
-            # The caller gets his answer; a repeat is told that what became of it is not known.
+            # The caller gets his answer. A repeat is told that what became of a dial is not known; a refusal is released later.
             log.warning("dial_answer_not_kept", detail=str(error))
         return answer
+
+    def _to_be_released(self, name: str, pending: bytes) -> None:
+        """Remember that no phone rang for what may be noted; of too many the oldest stay noted, which is the safe side."""
+        self._unreleased.setdefault(name, set()).add(pending)
+        while len(self._unreleased) > _UNRELEASED_KEPT:
+            del self._unreleased[next(iter(self._unreleased))]
+
+    async def _release(self, name: str) -> None:
+        """Forget what is noted of requests under a key that dialed nothing; what another request has noted since stays."""
+        waiting = self._unreleased.get(name, set())
+        for pending in tuple(waiting):
+            await self._store.forget(name, pending)
+            waiting.discard(pending)
+        if not waiting:
+            self._unreleased.pop(name, None)
 
     async def _repeat(self, name: str, digest: str, noted: bytes) -> Answer:
         """Wait for the answer of the first of several equal requests."""
@@ -100,7 +124,7 @@ class Dials:
                         title = "The first request with this Idempotency-Key was refused; nothing was dialed."
                         return _refusal(409, title, "Idempotency-Key")
                     noted = found
-        except TimeoutError:
+        except (TimeoutError, StoreUnavailableError):
             title = "What became of the first request with this Idempotency-Key is not known."
             return Answer(504, _problem(504, title, DialState.UNKNOWN, None))
 
@@ -110,6 +134,8 @@ class Dials:
             if await self._store.count(who) > self._limits.per_minute:
                 return _refusal(429, f"More than {self._limits.per_minute} dial requests a minute.", None)
             request_id = await self._dialer.dial(source, wanted)
+        except StoreUnavailableError:  # it was not counted, so it was not sent
+            return _refusal(503, _REDIS_AWAY, None)
         except DialError as error:
             return Answer(error.status, _problem(error.status, error.title, error.state, error.parameter))
         event = encode(DialEvent(source.name, utc_now(), request_id, wanted.fields()))
@@ -135,10 +161,19 @@ class Dials:
             log.warning("dial_not_journaled_yet", dial=dial_id, detail=str(error))
 
     async def run(self) -> NoReturn:
-        """Publish what was kept and not confirmed, ours or of a process that died. Run it as a task."""
+        """Release and publish what had to wait, the latter also of a process that died. Run it as a task."""
         while True:
             await asyncio.sleep(_REPUBLISH_S)
+            await self.release_refused()
             await self.publish_kept()
+
+    async def release_refused(self) -> None:
+        """Release the keys of refused requests that Redis could not release at the time."""
+        try:
+            for name in tuple(self._unreleased):
+                await self._release(name)
+        except StoreUnavailableError as error:
+            log.warning("dial_keys_wait", detail=str(error))
 
     async def publish_kept(self) -> None:
         """Publish the events of dials that the journal may not have yet."""

@@ -8,20 +8,20 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
 import orjson
 
-from console import auditing
-from console.audit import Action
-from console.command import wanted_sources
+from console.audit import Action, Audit
+from console.auditing import auditing
+from console.command import cli_user, wanted_sources
 from console.find import find_sidecars
 from shared.archive import Archive
 from shared.errors import CallfoldError, ConfigError
-from shared.ids import CallKey, CallRef, SourceName
 from shared.recording import RecordingState
 from shared.settings import Settings
 from shared.sidecar import Sidecar, Told
@@ -49,21 +49,32 @@ async def get(settings: Settings, source: str, what: str, target: Target, *, as_
     if not sidecars:
         raise CallfoldError(f"The archive has nothing of {source} {what}.")
     _check_output(sidecars, target)
-    got: list[str] = []
+    async with auditing(settings) as audit:
+        got = await _get_each(sidecars, archive, target, audit, as_json=as_json)
+    return 0 if got else 1
+
+
+async def _get_each(sidecars: Sequence[Sidecar], archive: Archive, target: Target, audit: Audit, *, as_json: bool) -> int:
+    """Hand out what is stored; returns how many recordings it was."""
+    got = 0
     for sidecar in sidecars:
         if sidecar.state is not RecordingState.STORED:
             reason = f" ({sidecar.recording['reason']})" if sidecar.recording.get("reason") else ""
             sys.stderr.write(f"{sidecar.leg} leg {sidecar.call_id}: {sidecar.state}{reason}\n")
             continue
         for words in sidecar.contents:
-            path = await _save(archive, sidecar.file(words), words, target)
-            got.append(sidecar.name)
+            stored = sidecar.file(words)
+            path = _path(stored, target)
+            async with _opened(archive, stored, words, target) as content:
+                # Before anything is handed out, so that whatever ends this command, nothing was got untold.
+                named = {"source": sidecar.source, "call": sidecar.call, "recording": sidecar.name}
+                await audit.tell(Action.DOWNLOAD, cli_user(), **named)
+                await asyncio.to_thread(_write, content, path)
+            got += 1
             told = {"file": str(path), "leg": sidecar.leg, "call_id": sidecar.call_id, "sha256": words["sha256"]}
             if path != _STDOUT:
                 sys.stdout.write((orjson.dumps(told).decode() if as_json else f"{path}  {sidecar.leg} leg") + "\n")
-    if got:
-        await auditing.tell(settings, Action.DOWNLOAD, CallKey(SourceName(source), CallRef(sidecars[0].call)), recordings=got)
-    return 0 if got else 1
+    return got
 
 
 def _check_output(sidecars: Sequence[Sidecar], target: Target) -> None:
@@ -80,8 +91,13 @@ def _check_output(sidecars: Sequence[Sidecar], target: Target) -> None:
         raise CallfoldError(f"These are {count} recordings, for one file: give --output a directory that is there{choice}.")
 
 
-async def _save(archive: Archive, stored: str, words: Told, target: Target) -> Path:
-    """Write one recording; a file appears at its name only once it is whole and is what was stored."""
+@asynccontextmanager
+async def _opened(archive: Archive, stored: str, words: Told, target: Target) -> AsyncIterator[BinaryIO]:
+    """Have one recording out of the archive, whole, opened, and what was stored.
+
+    Raises:
+        CallfoldError: it is missing or damaged, its file is there already, or nothing opens it.
+    """
     path = _path(stored, target)
     if path != _STDOUT and path.exists() and not target.force:
         raise CallfoldError(f"{path} is there already: choose another with --output, or write over it with --force.")
@@ -99,8 +115,8 @@ async def _save(archive: Archive, stored: str, words: Told, target: Target) -> P
                 raise ConfigError(f"{stored} is sealed: name the identity file with --identity or CALLFOLD_ARCHIVE_IDENTITY.")
             await asyncio.to_thread(unseal, raw, opened, target.identity)
             content = opened
-        await asyncio.to_thread(_check_and_write, content, words["sha256"], path)
-    return path
+        await asyncio.to_thread(_check, content, words["sha256"], stored)
+        yield content
 
 
 def _path(stored: str, target: Target) -> Path:
@@ -109,14 +125,18 @@ def _path(stored: str, target: Target) -> Path:
     return output / name if output != _STDOUT and output.is_dir() else output
 
 
-def _check_and_write(content: BinaryIO, sha256: str | None, path: Path) -> None:
-    """Write what was stored; of one that lost its sidecar while it was sealed no fingerprint is known (its seal is checked)."""
+def _check(content: BinaryIO, sha256: str | None, stored: str) -> None:
+    """Check what was stored; of one that lost its sidecar while it was sealed no fingerprint is known (its seal is checked)."""
     content.seek(0)
     digest = hashlib.sha256()
     while piece := content.read(_PIECE_BYTES):
         digest.update(piece)
     if sha256 is not None and digest.hexdigest() != sha256:
-        raise CallfoldError(f"{path}: the recording in the archive is damaged, its SHA-256 is not the one it was stored with.")
+        raise CallfoldError(f"{stored}: the recording in the archive is damaged, its SHA-256 is not the one it was stored with.")
+
+
+def _write(content: BinaryIO, path: Path) -> None:
+    """Write a recording; a file appears at its name only once it is whole."""
     content.seek(0)
     if path == _STDOUT:
         shutil.copyfileobj(content, sys.stdout.buffer, _PIECE_BYTES)

@@ -184,8 +184,8 @@ async def connected(*links: Publisher | Consumer | Getter, within_s: float = _CO
         raise CallfoldError("RabbitMQ cannot be reached: see CALLFOLD_AMQP_URL, or run `callfold doctor`.") from None
 
 
-def ago(text: str) -> datetime:
-    """Turn `90s`, `15m`, `2h` or `7d` into the time that long ago.
+def ago(text: str, now: datetime | None = None) -> datetime:
+    """Turn `90s`, `15m`, `2h` or `7d` into the time that long ago, or that long before another time.
 
     Raises:
         ConfigError: the text is none of these.
@@ -193,7 +193,7 @@ def ago(text: str) -> datetime:
     match = _DURATION.fullmatch(text.strip())
     if not match:
         raise ConfigError(f"{text!r} is not a duration: expected a number with s, m, h or d, like 90s or 2h.")
-    return datetime.now(UTC) - timedelta(**{_UNITS[match[2]]: int(match[1])})
+    return (now or datetime.now(UTC)) - timedelta(**{_UNITS[match[2]]: int(match[1])})
 
 
 def is_since(event: Event, since: datetime) -> bool:

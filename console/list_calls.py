@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from collections.abc import Mapping
-from contextlib import AsyncExitStack, aclosing
 from enum import StrEnum
 
 from pydantic import ValidationError
 
 from console.calls import CallQuery, CallRow
-from console.history.store import History
-from console.lookup import Lookup
+from console.lookup import looking_up
 from console.web.calls_api import write_csv
 from console.web.problems import first_mistake
-from shared.archive import Archive
 from shared.errors import CallfoldError, ConfigError
 from shared.settings import Settings
-from shared.store import Store
 
 _PAGE = 500
 
@@ -44,20 +39,14 @@ async def list_calls(settings: Settings, asked: Mapping[str, object], at_most: i
         raise ConfigError(first_mistake(error)[1]) from None
     rows: list[CallRow] = []
     problem = None
-    async with AsyncExitStack() as closing:
-        store = await closing.enter_async_context(aclosing(Store(settings.redis_url.get_secret_value())))
-        history = None
-        if settings.history_url is not None:
-            history = await closing.enter_async_context(aclosing(History(settings.history_url.get_secret_value())))
-        archive = await asyncio.to_thread(Archive, settings.archive_url)
-        lookup = Lookup(settings, settings.load_sources(), store, archive, history)
+    async with looking_up(settings) as lookup:
         while len(rows) < at_most:
             page = await lookup.find(query)
             rows += page.rows
             problem = problem or page.problem
             if page.next is None:
                 break
-            query = query.model_copy(update={"cursor": page.next.encode()})
+            query = query.model_copy(update={"cursor": query.cursor_at(page.next)})
     _print(rows[:at_most], form)
     if problem:
         raise CallfoldError(problem)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from console.calls import CallQuery, CallRow, Calls, Position
 from console.detail import Detail, detail_of, past_detail, revisions_of
+from console.history.engine import DEFAULT_URL
 from console.history.queries import CallHistory
 from console.history.store import History
 from console.recent import RecentCalls
@@ -49,6 +53,7 @@ class Lookup:
         self._store = store
         self._archive = archive
         self._history = history
+        self.has_history = history is not None
         self.recent = RecentCalls(store, settings.policy)
 
     async def find(self, query: CallQuery) -> Page:
@@ -103,6 +108,20 @@ class Lookup:
                 raise
             log.warning("history_not_asked", detail=str(error))
             return None
+
+
+@asynccontextmanager
+async def looking_up(settings: Settings) -> AsyncIterator[Lookup]:
+    """Have calls looked up for a command: with the history that the settings name, or the one `callfold history` writes here."""
+    url = settings.history_url.get_secret_value() if settings.history_url else DEFAULT_URL
+    async with AsyncExitStack() as closing:
+        store = await closing.enter_async_context(aclosing(Store(settings.redis_url.get_secret_value())))
+        history = None
+        is_there = await asyncio.to_thread(Path(url.removeprefix("sqlite:///")).exists)
+        if settings.history_url or is_there:
+            history = await closing.enter_async_context(aclosing(History(url)))
+        archive = await asyncio.to_thread(Archive, settings.archive_url)
+        yield Lookup(settings, settings.load_sources(), store, archive, history)
 
 
 class Beyond:

@@ -19,11 +19,13 @@ from console.pulse import Pulse
 from console.web.access import Keys
 from console.web.app import Apis, make_app
 from console.web.calls_api import CallsApi
+from console.web.client import Proxies
 from console.web.dial_api import DialApi
 from console.web.letters_api import LettersApi
 from console.web.live import LiveApi
 from console.web.pages import Pages
 from console.web.recordings_api import RecordingsApi
+from console.web.sessions import Ended, Sessions
 from shared.archive import Archive
 from shared.broker import Publisher
 from shared.errors import ConfigError, StoreUnavailableError
@@ -58,7 +60,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             history = await closing.enter_async_context(aclosing(History(settings.history_url.get_secret_value())))
         limits = Limits(settings.dials_per_minute, settings.dial_timeout_seconds + _BEYOND_DIAL_S)
         dials = Dials(dialer, store.dials, publisher, sources, limits)
-        pulse, audit, keys = Pulse(settings, store, feed), Audit(publisher), Keys(settings)
+        pulse, audit, keys, ended = Pulse(settings, store, feed), Audit(publisher), Keys(settings), Ended(store)
         lookup = Lookup(settings, sources, store, archive, history)
         letters = LettersApi(settings)
         apis = Apis(
@@ -67,7 +69,8 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             recordings=RecordingsApi(archive, sources, settings, audit),
             letters=letters,
             live=LiveApi(feed, pulse, stop, live_fragment),
-            pages=Pages(keys, lookup, pulse, letters, audit, settings, sources),
+            pages=Pages(lookup, pulse, letters, settings, sources),
+            sessions=Sessions(keys, ended, audit, Proxies(settings.console_proxies)),
         )
 
         listening = asyncio.Event()
@@ -86,7 +89,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             private_port(settings.metrics_host, settings.metrics_port, problems),
             background(publisher.run(), feed.consumer.run(), pulse.raw.run(), pulse.depths.run()),
             background(feed.run(), pulse.count(), pulse.run(), dials.run()),
-            _serving(make_app(apis, keys), settings),
+            _serving(make_app(apis, keys, ended), settings),
         ):
             listening.set()
             await stop.wait()

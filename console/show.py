@@ -1,32 +1,41 @@
-"""`callfold show`: one call - its record, its raw timeline, and why it is in its state."""
+"""`callfold show`: one call - its record, its raw timeline, and why it is in its state; out of Redis, or of the history."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from contextlib import aclosing
 from typing import Any
 
 import orjson
 
 from console.command import wanted_sources
-from console.detail import detail_of
-from shared.archive import Archive
-from shared.errors import CallfoldError
+from console.lookup import looking_up
+from shared.errors import CallfoldError, HistoryUnavailableError
 from shared.ids import CallKey, CallRef, SourceName
 from shared.settings import Settings
-from shared.store import Store
 
 
 async def show(settings: Settings, source: str, call: str, *, as_json: bool) -> int:
-    """Print a call; exit code 1 where Redis has none of that name."""
-    found = wanted_sources(settings, source)[SourceName(source)]
-    key = CallKey(found.name, CallRef(call))
-    async with aclosing(Store(settings.redis_url.get_secret_value())) as store:
-        state = await store.read(key)
-    if state is None:
+    """Print a call.
+
+    Raises:
+        ConfigError: there is neither such a call nor such a source.
+        CallfoldError: there is no such call, or what could know it is away.
+    """
+    key = CallKey(SourceName(source), CallRef(call))
+    async with looking_up(settings) as lookup:
+        try:
+            detail = await lookup.detail(key)
+        except HistoryUnavailableError as error:
+            raise CallfoldError(f"Redis has no call {key}, and older ones cannot be asked for. {error}") from error
+    if detail is None:
+        wanted_sources(settings, source)
+        if lookup.has_history:
+            raise CallfoldError(f"There is no call {key}, neither in Redis nor in the history: it was never seen.")
         raise CallfoldError(f"Redis has no call {key}: it was never seen, or expired (CALLFOLD_RETAIN_SECONDS).")
-    told = (await detail_of(settings, Archive(settings.archive_url), found, key, state)).told()
+    if not detail.facts:
+        sys.stderr.write(f"From the history: Redis no longer has {key}.\n")
+    told = detail.told()
     sys.stdout.write(orjson.dumps(told).decode() + "\n" if as_json else _text(told))
     return 0
 
@@ -39,7 +48,7 @@ def _text(told: Mapping[str, Any]) -> str:
     lines += [f"  {row['received_at']}  {row['kind']:<8}  {row['what']}" for row in told["timeline"]]
     if told["timeline_problem"]:
         lines.append(f"  {told['timeline_problem']}")
-    elif not told["is_timeline_whole"]:
+    elif told["facts"] and not told["is_timeline_whole"]:
         lines.append("  ... the journal is long: what came much later is not shown")
     lines += ["facts", *(f"  {name:<52}  {value}" for name, value in told["facts"].items())]
     return "\n".join(lines) + "\n"

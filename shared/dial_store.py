@@ -12,6 +12,7 @@ from typing import cast
 from redis.asyncio import Redis
 
 from shared.partitions import guarded
+from shared.script import Script
 
 _ANSWER_S = 24 * 3600
 _UNJOURNALED = "callfold:dial:unjournaled"
@@ -23,6 +24,7 @@ class DialStore:
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
+        self._lock = Script("lock")  # what is noted of a request is its hold on the key
 
     async def begin(self, key: str, pending: bytes) -> bytes | None:
         """Note that the request with this key is at work; where it is already, returns what is noted instead."""
@@ -38,9 +40,9 @@ class DialStore:
         """Note the answer that every repeat gets."""
         await guarded(self._redis.set(f"callfold:dial:answer:{key}", answer, ex=_ANSWER_S))
 
-    async def forget(self, key: str) -> None:
-        """Forget a request that did nothing, so that it can be made again under its key."""
-        await guarded(self._redis.delete(f"callfold:dial:answer:{key}"))
+    async def forget(self, key: str, pending: bytes) -> None:
+        """Forget a request that did nothing, so that it can be made again under its key; what another noted is left alone."""
+        await guarded(self._lock(self._redis, [f"callfold:dial:answer:{key}"], [pending, 0]))
 
     async def keep(self, dial_id: str, event: bytes) -> None:
         """Keep the event of a dial until the journal has it."""

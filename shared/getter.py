@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 
 from aiormq.abc import DeliveredMessage
 from aiormq.channel import Channel
+from aiormq.exceptions import ChannelLockedResource
 from pamqp.commands import Basic
 
 from shared.broker import Delivery
@@ -22,12 +24,47 @@ class Getter(Link):
         super().__init__(address, f"getter of {queue}")
         self._queue = queue
         self._channel: Channel | None = None
+        self._is_alone = False
 
     async def _open(self, channel: Channel) -> None:
-        self._channel = channel
+        # Another may have what we had alone on the connection before.
+        self._channel = None if self._is_alone else channel
 
     def _closed(self) -> None:
         self._channel = None
+
+    async def take_turn(self) -> bool:
+        """Have the queue alone among those who take turns; False where it is another's.
+
+        The turn is an exclusive queue of this connection: it ends with it, when what was got goes back.
+
+        Raises:
+            BrokerUnavailableError: not connected, or no answer.
+        """
+        channel = self._working()
+        try:
+            trial = await channel.connection.channel(timeout=_GET_TIMEOUT_S)  # refused, it is closed
+            await trial.queue_declare(self._turn, exclusive=True, timeout=_GET_TIMEOUT_S)
+        except ChannelLockedResource:
+            return False
+        except LOST as error:
+            raise BrokerUnavailableError(f"{self._queue} cannot be read: {error}") from error
+        self._is_alone = True
+        return True
+
+    async def end_turn(self) -> None:
+        """Put back what was got and not settled; once it is there, let the next one have the queue."""
+        if self._channel is None:
+            return
+        with suppress(*LOST):  # the end of the connection does the same
+            await self._channel.basic_nack(0, multiple=True, requeue=True, wait=True)
+            await self._channel.queue_declare(self._queue, passive=True, timeout=_GET_TIMEOUT_S)
+            await self._channel.queue_delete(self._turn, timeout=_GET_TIMEOUT_S)
+        self._channel = None
+
+    @property
+    def _turn(self) -> str:
+        return f"{self._queue}.turn"
 
     async def count(self) -> int:
         """Count the messages that wait.

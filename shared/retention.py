@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from shared.archive import Archive
@@ -38,6 +38,7 @@ class Retention:
 
     Attributes:
         with_records: delete the sidecars as well; otherwise they stay, and say `expired`.
+        done: what this run did, also where it is cut off.
     """
 
     archive: Archive
@@ -46,6 +47,7 @@ class Retention:
     before: datetime
     with_records: bool = False
     is_dry_run: bool = False
+    done: Expired = field(default_factory=Expired)
 
     async def run(self, sources: Iterable[str], progress: Callable[[str], object]) -> Expired:
         """Go through the days of some sources; `progress` is told each day that is done.
@@ -55,16 +57,15 @@ class Retention:
             ClockError: the clocks differ.
         """
         await self._compare_clocks()
-        done = Expired()
         before = rfc3339(self.before)
-        expiry = Expiry(self.archive, self.publisher, self.store, before, self.with_records, self.is_dry_run, done)
+        expiry = Expiry(self.archive, self.publisher, self.store, before, self.with_records, self.is_dry_run, self.done)
         for source in sources:
             marks = await self._marks(source)
             for day in await self.archive.days(source):
                 if day.removeprefix(source) <= day_of("", before):
                     await self._day(source, day, expiry, marks.get(_mark(source, day), []))
                     progress(day)
-        return done
+        return self.done
 
     async def _compare_clocks(self) -> None:
         theirs, ours = await self.store.now(), datetime.now(UTC)

@@ -48,6 +48,10 @@ class Settings(BaseSettings):
     console_viewer_keys: SecretStr | None = Field(
         default=None, description="Keys, separated by commas, that may read from the console and change nothing."
     )
+    console_proxies: str = Field(
+        default="",
+        description="Proxies before the console, whose X-Forwarded-For is believed: addresses or networks, separated by commas.",
+    )
     dial_timeout_seconds: Seconds = Field(default=10, description="Wait for FocalScope's answer to a dial request.")
     dials_per_minute: Annotated[int, Field(gt=0)] = Field(default=60, description="Dial requests that one key may make a minute.")
     metrics_host: str = Field(default="127.0.0.1", description="Address of the private port.")
@@ -101,7 +105,7 @@ class Settings(BaseSettings):
     history_url: SecretStr | None = Field(
         default=None,
         description="Database of the history: `sqlite:///...` or `postgresql+psycopg://...`. Without it the console has no "
-        "history, and `callfold history` writes `sqlite:///.callfold/history.sqlite`.",
+        "history, and `callfold history` writes `sqlite:///.callfold/history.sqlite`, which `callfold calls` and `show` read.",
     )
     publish_timeout_seconds: Seconds = Field(default=3, description="Wait for a publisher confirm.")
     timer_hold_off_seconds: Annotated[float, Field(ge=0)] = Field(

@@ -136,8 +136,14 @@ class Batch:
                 batch._add(_Event.model_validate(orjson.loads(entry.body)), entry.body)
             except (KeyError, TypeError, AttributeError, ValueError) as error:
                 # Anybody may publish to the exchange. What is not ours, or broken, is kept as it came.
-                log.warning("history_unreadable_event", stream=stream, offset=entry.offset, detail=_told(error))
-                batch._keep_unreadable(entry)
+                batch._keep_unreadable(entry, _told(error))
+        return batch
+
+    @classmethod
+    def unreadable(cls, stream: str, entry: Entry, reason: str) -> Self:
+        """Take a message that can be read, and whose rows the database does not take, as one that cannot be read."""
+        batch = cls(stream, Mark(entry.offset, entry.fingerprint))
+        batch._keep_unreadable(entry, reason)
         return batch
 
     def _add(self, event: _Event, body: bytes) -> None:
@@ -151,11 +157,14 @@ class Batch:
             self._add_event(event.id, event.type, event.time, (event.source_name, event.subject), body)
         self.newest = max(self.newest, event.time)
 
-    def _keep_unreadable(self, entry: Entry) -> None:
-        self._add_event(f"unreadable/{self.stream}/{entry.fingerprint}", "unreadable", "", ("", ""), entry.body)
+    def _keep_unreadable(self, entry: Entry, reason: str) -> None:
+        log.warning("history_unreadable_event", stream=self.stream, offset=entry.offset, detail=reason)
+        self._add_event(f"unreadable/{self.stream}/{entry.fingerprint}", "unreadable", "", ("", ""), entry.body, reason)
 
-    def _add_event(self, event_id: str, kind: str, time: str, call: tuple[str, str], body: bytes) -> None:
-        row = {"id": event_id, "type": kind, "time": time, "source": call[0], "call": call[1]}
+    def _add_event(  # noqa: PLR0917 - a row
+        self, event_id: str, kind: str, time: str, call: tuple[str, str], body: bytes, reason: str | None = None
+    ) -> None:
+        row = {"id": event_id, "type": kind, "time": time, "source": call[0], "call": call[1], "reason": reason}
         self.events.append(clean({**row, "body": body.decode("utf-8", "replace")}))
 
     def _add_call(self, event: _Event) -> None:

@@ -17,8 +17,9 @@ from sqlalchemy import Connection, Engine, create_engine, event, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import (
     ArgumentError,
-    DatabaseError,
+    DataError,
     DBAPIError,
+    IntegrityError,
     InterfaceError,
     InternalError,
     NoSuchModuleError,
@@ -27,8 +28,11 @@ from sqlalchemy.exc import (
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
-from shared.errors import ConfigError, HistoryUnavailableError
+from shared.errors import CallfoldError, ConfigError, HistoryUnavailableError
 from shared.settings import HISTORY_SCHEMES
+
+DEFAULT_URL = "sqlite:///.callfold/history.sqlite"
+"""Where `callfold history` writes unless told otherwise."""
 
 WRITE_TIMEOUT_S = 30
 READ_TIMEOUT_S = 10
@@ -37,7 +41,12 @@ _LOCK_TIMEOUT_S = 5
 _READERS = 4
 _STEPS_BETWEEN_CHECKS = 50_000  # of SQLite's machine; some milliseconds
 _UNDEFINED_TABLE = "42P01"
-_AWAY = (OperationalError, InterfaceError, InternalError, PoolTimeoutError)
+_AWAY = (OperationalError, InterfaceError, InternalError)
+_REFUSED = ("22", "23", "54")  # classes of SQLSTATE: data, constraints, limits of the program
+
+
+class RefusedError(CallfoldError):
+    """The database takes no such value, now or ever; the text names the database's own error, and no value."""
 
 
 class _Line(Protocol):
@@ -168,20 +177,40 @@ def explained() -> Iterator[None]:
 
     Raises:
         HistoryUnavailableError: it is away, busy, full, or not set up yet.
+        RefusedError: it does not take what is written, or asked for.
         ConfigError: what is there is no database of ours.
     """
     try:
         yield
-    except _AWAY as error:
+    except (UnicodeError, OverflowError) as error:  # of the driver
+        raise RefusedError(type(error).__name__) from error
+    except DBAPIError as error:
+        if _is_refused(error):
+            raise RefusedError(" ".join(filter(None, (type(error.orig).__name__, _sqlstate(error))))) from error
+        _explain(error)
+        raise
+    except PoolTimeoutError as error:
         raise HistoryUnavailableError(f"The history cannot be reached: {_words(error)}") from error
     except OSError as error:  # the directory of SQLite's file
         raise HistoryUnavailableError(f"The history cannot be reached: {error.strerror or type(error).__name__}") from error
-    except DatabaseError as error:
-        if isinstance(error.orig, sqlite3.DatabaseError) and error.orig.sqlite_errorcode == sqlite3.SQLITE_NOTADB:
-            raise ConfigError("CALLFOLD_HISTORY_URL names a file that is no SQLite database.") from error
-        if getattr(error.orig, "sqlstate", None) == _UNDEFINED_TABLE:
-            raise HistoryUnavailableError("The history has no tables yet: `callfold history` makes them as it starts.") from error
-        raise
+
+
+def _explain(error: DBAPIError) -> None:
+    if isinstance(error, _AWAY):
+        raise HistoryUnavailableError(f"The history cannot be reached: {_words(error)}") from error
+    if isinstance(error.orig, sqlite3.DatabaseError) and error.orig.sqlite_errorcode == sqlite3.SQLITE_NOTADB:
+        raise ConfigError("CALLFOLD_HISTORY_URL names a file that is no SQLite database.") from error
+    if _sqlstate(error) == _UNDEFINED_TABLE:
+        raise HistoryUnavailableError("The history has no tables yet: `callfold history` makes them as it starts.") from error
+
+
+def _is_refused(error: DBAPIError) -> bool:
+    return isinstance(error, DataError | IntegrityError) or (_sqlstate(error) or "").startswith(_REFUSED)
+
+
+def _sqlstate(error: DBAPIError) -> str | None:
+    found = getattr(error.orig, "sqlstate", None)
+    return found if isinstance(found, str) else None
 
 
 def _words(error: Exception) -> str:

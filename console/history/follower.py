@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import NoReturn, TypeVar
 
 from console.history.batch import Batch, Entry, Mark
+from console.history.engine import RefusedError
 from console.history.store import History
 from console.journal import is_bookmark
 from shared import metrics
@@ -126,14 +127,28 @@ class Follower:
         entries = [_entry(delivery) for delivery in taken if not is_bookmark(delivery)]
         if entries:
             batch = await asyncio.to_thread(Batch.of, self._stream, entries)
-            await patiently(lambda: self._history.write(batch), self._is_away)
-            self._mark, self.problem = batch.mark, None
+            try:
+                await self._commit(batch)
+            except RefusedError:
+                await self._write_each(entries)
             metrics.HISTORY_EVENTS.labels(self._stream).inc(len(entries))
             if batch.newest:
                 self._behind_since = max(self._level_at, datetime.fromisoformat(batch.newest).timestamp())
         crash_point("history.before_ack")
         for delivery in taken:
             await delivery.ack()
+
+    async def _write_each(self, entries: Sequence[Entry]) -> None:
+        """Write events one by one, so that the one that the database does not take keeps no other from being written."""
+        for entry in entries:
+            try:
+                await self._commit(Batch.of(self._stream, [entry]))
+            except RefusedError as error:
+                await self._commit(Batch.unreadable(self._stream, entry, str(error)))
+
+    async def _commit(self, batch: Batch) -> None:
+        await patiently(lambda: self._history.write(batch), self._is_away)
+        self._mark, self.problem = batch.mark, None
 
     def _is_away(self, error: HistoryUnavailableError) -> None:
         self.problem = str(error)

@@ -119,8 +119,9 @@ def _row(name: str, record: str) -> CallRow:
 
 def call(connection: Connection, source: str, name: str) -> CallHistory | None:
     """Read all of one call; None where the history has none."""
+    source, name = _clean(source), _clean(name)
     found = connection.execute(
-        select(CALLS.c.call, CALLS.c.record).where(CALLS.c.source == _clean(source), CALLS.c.call == _clean(name))
+        select(CALLS.c.call, CALLS.c.record).where(CALLS.c.source == source, CALLS.c.call == name)
     ).one_or_none()
     if found is None:
         return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import aclosing, suppress
 
+from console.history.engine import DEFAULT_URL
 from console.history.follower import Follower, patiently
 from console.history.store import History
 from shared.broker import BrokerAddress
@@ -15,8 +16,6 @@ from shared.settings import Settings
 from shared.topology import AUDIT_JOURNAL, CALLS_JOURNAL, topology
 
 log = get_logger(__name__)
-
-DEFAULT_URL = "sqlite:///.callfold/history.sqlite"
 
 
 async def serve(settings: Settings, stop: asyncio.Event) -> None:

@@ -65,7 +65,11 @@ class History:
         return await self._do(lambda connection: writing.read_mark(connection, stream))
 
     async def write(self, batch: Batch) -> None:
-        """Write a batch, whole or not at all. Writing one again changes nothing."""
+        """Write a batch, whole or not at all. Writing one again changes nothing.
+
+        Raises:
+            RefusedError: the database does not take one of its rows.
+        """
 
         def work(connection: Connection) -> None:
             writing.write(connection, batch)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from sqlalchemy import BigInteger, Boolean, Column, Double, Index, Integer, MetaData, Table, Text, TextClause, text
 
-VERSION = 1
+VERSION = 2
 """Of these tables. Who changes them counts it up, and says in the changelog how to get there."""
 
 _metadata = MetaData()
@@ -29,6 +29,7 @@ EVENTS = Table(
     Column("source", TEXT, nullable=False),
     Column("call", TEXT, nullable=False),
     Column("body", TEXT, nullable=False),  # JSON, as published
+    Column("reason", TEXT),  # of `unreadable`: what was wrong with it
     Index("events_call", "source", "call"),
 )
 

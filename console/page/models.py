@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 from console.calls import CallRow
-from console.dead_letters import Which
+from console.letters import Which
 from shared.adapter import Adapter
 from shared.leg import Leg
 

@@ -1,7 +1,8 @@
 """Who may do what on the console: keys, log-in cookies, and which requests of a browser are meant.
 
 The operator key may do everything, a viewer key may read. A key comes as `Authorization: Bearer`, or as a cookie that the log-in
-form gives for it: who and until when, signed with the key itself, so that taking a key out of the settings logs its holders out.
+form gives for it: who, until when, and which session, signed with the key itself, so that taking a key out of the settings logs
+its holders out; a session that was logged out is over for every copy of its cookie.
 Keys and signatures are compared in constant time.
 """
 
@@ -9,7 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import secrets
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
@@ -29,6 +32,7 @@ CSRF_HEADER = "X-CSRF-Token"
 SESSION_S = 12 * 3600
 _READING = frozenset({"GET", "HEAD"})
 _NAME_CHARACTERS = 12
+_SESSION_BYTES = 16
 _OPEN = "loopback"
 
 
@@ -89,17 +93,17 @@ class Keys:
 
     def open_session(self, key: Key) -> str:
         """Write the cookie of a log-in."""
-        told = f"{key.who}.{int(time.time()) + SESSION_S}"
+        told = f"{key.who}.{int(time.time()) + SESSION_S}.{secrets.token_hex(_SESSION_BYTES)}"
         return f"{told}.{_sign(key, 'session', told)}"
 
     def by_session(self, cookie: str) -> Key | None:
         """Find the key of a cookie that is ours and not over."""
         told, _, signature = cookie.rpartition(".")
-        who, _, until = told.partition(".")
+        who, _, rest = told.partition(".")
         key = next((key for key in self._keys if key.who == who), None)
         if key is None or not hmac.compare_digest(_sign(key, "session", told).encode(), _bytes(signature)):
             return None
-        return key if int(until) > time.time() else None
+        return key if int(rest.partition(".")[0]) > time.time() else None
 
     def identify(self, request: web.Request) -> Identity | None:
         """Tell who makes a request; None where no key of ours speaks for it."""
@@ -147,14 +151,16 @@ class Doors:
     harmless: frozenset[str]
 
 
-def guard(keys: Keys, doors: Doors) -> Middleware:
-    """Make the middleware that lets requests through."""
+def guard(keys: Keys, doors: Doors, is_ended: Callable[[str], Awaitable[bool]]) -> Middleware:
+    """Make the middleware that lets requests through; `is_ended` tells of a cookie whether its session was logged out."""
 
     @web.middleware
     async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
         resource = request.match_info.route.resource
         pattern = resource.canonical if resource else ""
         identity = keys.identify(request)
+        if identity is not None and identity.is_session and pattern not in doors.public:
+            identity = None if await is_ended(request.cookies[COOKIE]) else identity
         refusal = _is_misled(request, is_open=not keys.are_asked_for)
         if refusal is None and identity is None and pattern not in doors.public and resource is not None:
             if pattern in doors.pages:

@@ -23,6 +23,7 @@ from console.web.pages import Pages
 from console.web.problems import PROBLEM, problem
 from console.web.recordings_api import RecordingsApi
 from console.web.routes import Answer, Operation, Route
+from console.web.sessions import Ended, Sessions
 from shared.errors import CallfoldError, UnavailableError
 from shared.log import get_logger
 
@@ -52,11 +53,12 @@ class Apis:
     letters: LettersApi
     live: LiveApi
     pages: Pages
+    sessions: Sessions
 
 
-def make_app(apis: Apis, keys: Keys) -> web.Application:
+def make_app(apis: Apis, keys: Keys, ended: Ended) -> web.Application:
     """Put the application together."""
-    routes = [*_api(apis), *_pages(apis.pages, apis.live)]
+    routes = [*_api(apis), *_pages(apis.pages, apis.live), *_sessions(apis.sessions)]
     described = orjson.dumps(document(routes))
 
     async def openapi(_: web.Request) -> web.Response:
@@ -68,7 +70,9 @@ def make_app(apis: Apis, keys: Keys) -> web.Application:
         pages=_patterns(routes, lambda route: route.operation is None and route.method == "GET" and not route.is_public),
         harmless=_patterns(routes, lambda route: route.is_harmless),
     )
-    app = web.Application(middlewares=[_answer_errors(apis.pages), guard(keys, doors)], client_max_size=_MAX_BODY_BYTES)
+    app = web.Application(
+        middlewares=[_answer_errors(apis.pages), guard(keys, doors, ended.has)], client_max_size=_MAX_BODY_BYTES
+    )
     app.on_response_prepare.append(_harden)
     for route in routes:
         resource = app.router.add_resource(route.path)
@@ -213,7 +217,10 @@ def _letters(api: LettersApi) -> list[Route]:
 def _events(api: LiveApi) -> Route:
     told = Operation(
         "Follow what is published (server-sent events)",
-        {200: Answer("Events: the routing key, and the CloudEvent as published.", media=("text/event-stream",))},
+        {
+            200: Answer("Events: the routing key, and the CloudEvent as published.", media=("text/event-stream",)),
+            429: Answer("Too many watch with this key.", Problem, (PROBLEM,)),
+        },
         query=models.EventsQuery,
         headers={"Last-Event-ID": "Go on after this event, out of the journal."},
     )
@@ -233,8 +240,13 @@ def _pages(pages: Pages, live: LiveApi) -> list[Route]:
         Route("POST", "/ui/dead-letters/redrive", pages.redrive_now),
         Route("GET", "/ui/adapter", pages.adapter),
         Route("POST", "/ui/adapter", pages.adapter, is_harmless=True),
-        Route("GET", "/login", pages.login, is_public=True),
-        Route("POST", "/login", pages.log_in, is_public=True),
-        Route("POST", "/logout", pages.log_out, is_harmless=True),
         Route("GET", "/static/{name}", pages.static, is_public=True),
+    ]
+
+
+def _sessions(sessions: Sessions) -> list[Route]:
+    return [
+        Route("GET", "/login", sessions.login, is_public=True),
+        Route("POST", "/login", sessions.log_in, is_public=True),
+        Route("POST", "/logout", sessions.log_out, is_harmless=True),
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Sequence
 
 import orjson
@@ -11,14 +12,15 @@ from aiohttp import web
 from pydantic import ValidationError
 
 from console.calls import CallQuery, CallRow
-from console.lookup import Lookup, Page
+from console.lookup import Lookup
 from console.web.problems import invalid, problem, read_parameters
 from shared.ids import CallKey, CallRef, SourceName
 
 CSV = "text/csv"
 _COLUMNS = tuple(name for name, field in CallRow.model_fields.items() if not field.exclude)
-# What a spreadsheet would take for a formula; a number with its plus sign is none.
-_FORMULA = ("=", "@", "\t", "\r", "\n")
+# What a spreadsheet would take for a formula, also behind blanks and quotes, in full width too; a number with its sign is none.
+_FORMULA = re.compile(r"[\t\r\n]|[\s'\"]*[=+\-@\uff1d\uff0b\uff0d\uff20]")
+_SIGNED_NUMBER = re.compile(r"[+-][0-9]+(\.[0-9]+)?")
 
 
 class CallsApi:
@@ -34,14 +36,14 @@ class CallsApi:
         except ValidationError as error:
             return invalid(error)
         page = await self._lookup.find(query)
+        following = query.cursor_at(page.next) if page.next else None
         if wants_csv(request):
             if page.problem:  # a file cannot tell that it is not whole
                 return problem(503, page.problem, {"Retry-After": "5"})
-            headers = {"Content-Disposition": 'attachment; filename="calls.csv"'} | _link(request, page)
+            headers = {"Content-Disposition": 'attachment; filename="calls.csv"'} | _link(request, following)
             return web.Response(text=write_csv(page.rows), content_type=CSV, charset="utf-8", headers=headers)
-        told = {"calls": [row.model_dump(mode="json") for row in page.rows], "next": page.next.encode() if page.next else None}
-        told |= {"problem": page.problem}
-        return web.json_response(body=orjson.dumps(told), headers=_link(request, page))
+        told = {"calls": [row.model_dump(mode="json") for row in page.rows], "next": following, "problem": page.problem}
+        return web.json_response(body=orjson.dumps(told), headers=_link(request, following))
 
     async def get(self, request: web.Request) -> web.Response:
         """Answer everything about one call, or 404."""
@@ -56,17 +58,17 @@ def wants_csv(request: web.Request) -> bool:
     return CSV in request.headers.get("Accept", "")
 
 
-def _link(request: web.Request, page: Page) -> dict[str, str]:
+def _link(request: web.Request, cursor: str | None) -> dict[str, str]:
     """Tell where the next page is (RFC 8288)."""
-    if page.next is None:
+    if cursor is None:
         return {}
-    return {"Link": f'<{request.rel_url.update_query(cursor=page.next.encode())}>; rel="next"'}
+    return {"Link": f'<{request.rel_url.update_query(cursor=cursor)}>; rel="next"'}
 
 
 def write_csv(rows: Sequence[CallRow]) -> str:
     """Write calls as CSV (RFC 4180), safe to open in a spreadsheet."""
     text = io.StringIO()
-    writer = csv.writer(text)
+    writer = csv.writer(text, quoting=csv.QUOTE_ALL)
     writer.writerow(_COLUMNS)
     for row in rows:
         told = row.model_dump(mode="json")
@@ -78,5 +80,4 @@ def _cell(value: object) -> str:
     if value is None or isinstance(value, bool):
         return "" if value is None else str(value).lower()
     text = str(value)
-    is_signed_text = text[:1] in {"+", "-"} and not text[1:].replace(".", "").isdigit()
-    return f"'{text}" if text.startswith(_FORMULA) or is_signed_text else text
+    return f"'{text}" if _FORMULA.match(text) and not _SIGNED_NUMBER.fullmatch(text) else text

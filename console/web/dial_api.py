@@ -52,6 +52,7 @@ class DialApi:
             agent=wanted.agent,
             number=mask(wanted.number),
             status=answer.status,
+            repeated=answer.is_repeated,
         )
         kind = PROBLEM if "title" in answer.body else "application/json"
         waits_s = {429: MINUTE_S - int(time.time()) % MINUTE_S, 503: 5}

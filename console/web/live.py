@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections import Counter
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 
@@ -14,6 +15,7 @@ from console.feed import Feed, Published
 from console.journal import topic_matcher
 from console.pulse import Pulse
 from console.snapshot import Snapshot
+from console.web.access import WHO
 from console.web.models import EventsQuery
 from console.web.problems import invalid, problem, read_parameters
 from shared.log import get_logger
@@ -21,6 +23,7 @@ from shared.log import get_logger
 log = get_logger(__name__)
 
 _MAX_WATCHERS = 200
+_MAX_WATCHERS_OF_ONE = 100  # with one key, so that no key takes every place
 _RETRY_MS = 2000
 # Comments that keep a connection alive where nothing happens.
 _NOTHING = b": nothing new\n\n"
@@ -36,7 +39,7 @@ class LiveApi:
         self._pulse = pulse
         self._stop = stop
         self._render = render
-        self._watchers = 0
+        self._watchers: Counter[str] = Counter()
         self._written: tuple[Snapshot, bytes] | None = None
 
     async def events(self, request: web.Request) -> web.StreamResponse:
@@ -77,10 +80,13 @@ class LiveApi:
         return self._written[1]
 
     async def _serve(self, request: web.Request, pieces: AsyncGenerator[bytes, None]) -> web.StreamResponse:
-        if self._watchers >= _MAX_WATCHERS:
+        who = request[WHO].who
+        if self._watchers[who] >= _MAX_WATCHERS_OF_ONE:
+            return problem(429, "Too many watch with this key already.", {"Retry-After": "10"})
+        if self._watchers.total() >= _MAX_WATCHERS:
             return problem(503, "Too many watch already.", {"Retry-After": "10"})
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "X-Accel-Buffering": "no"})
-        self._watchers += 1
+        self._watchers[who] += 1
         try:
             await response.prepare(request)
             await response.write(b"retry: %d\n\n" % _RETRY_MS)
@@ -96,7 +102,7 @@ class LiveApi:
             if isinstance(ended, Exception) and not isinstance(ended, ConnectionError):
                 log.warning("stream_ended", path=request.path, detail=f"{type(ended).__name__}: {ended}")
         finally:
-            self._watchers -= 1
+            self._watchers[who] -= 1
         return response
 
 

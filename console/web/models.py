@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from console.calls import CallRow
-from console.dead_letters import Which
+from console.letters import Which
 
 
 class CallList(BaseModel):

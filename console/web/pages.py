@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import time
-from collections import deque
 from collections.abc import Mapping
 
 from aiohttp import web
 from pydantic import ValidationError
 from yarl import URL
 
-from console.audit import Action, Audit
 from console.calls import CallQuery
-from console.dead_letters import Filter, Which, find
+from console.dead_letters import find
+from console.letters import Filter, Which
 from console.lookup import Lookup, Page
 from console.page import render
 from console.page.assets import ASSETS
@@ -25,14 +23,14 @@ from console.page.models import (
     ErrorPage,
     LetterRow,
     LettersPage,
-    LoginPage,
     RedrivePage,
     Viewer,
 )
 from console.pulse import Pulse
-from console.web.access import COOKIE, SESSION_S, WHO, Keys, is_local_path, read_form
+from console.web.access import WHO, read_form
 from console.web.calls_api import CSV, write_csv
 from console.web.letters_api import LettersAction, LettersApi
+from console.web.problems import html
 from shared.adapter import make_link, parse_link
 from shared.clock import utc_now
 from shared.errors import ConfigError
@@ -42,7 +40,6 @@ from shared.sources import Sources
 from shared.topology import CALLBACKS_DEAD, RECORDINGS_DEAD
 
 _SHOWN = 100
-_REFUSALS_A_MINUTE = 30
 # So many looks at a few thousand calls each, before a person is asked whether to go on.
 _LOOKS = 20
 _CSV_ROWS = 500
@@ -52,42 +49,37 @@ _DEPTHS = {Which.CALLBACKS: CALLBACKS_DEAD, Which.RECORDINGS: RECORDINGS_DEAD}
 class Pages:
     """Everything a browser is shown."""
 
-    def __init__(  # noqa: PLR0917 - one for each thing that pages are made of
-        self, keys: Keys, lookup: Lookup, pulse: Pulse, letters: LettersApi, audit: Audit, settings: Settings, sources: Sources
-    ) -> None:
-        self._keys = keys
+    def __init__(self, lookup: Lookup, pulse: Pulse, letters: LettersApi, settings: Settings, sources: Sources) -> None:
         self._lookup = lookup
         self._pulse = pulse
         self._letters = letters
-        self._audit = audit
         self._settings = settings
         self._sources = sources
-        self._refused: deque[float] = deque(maxlen=_REFUSALS_A_MINUTE)
 
     def viewer(self, request: web.Request) -> Viewer:
         identity = request[WHO]
         return Viewer(identity.who, identity.role, identity.csrf, can_log_out=identity.is_session)
 
     async def live(self, request: web.Request) -> web.Response:
-        return _html(render.live_page(self.viewer(request), await self._pulse.take()))
+        return html(render.live_page(self.viewer(request), await self._pulse.take()))
 
     async def find(self, request: web.Request) -> web.Response:
         """Lead to the call of that RequestID, or to the calls with such a number; several sources can have the RequestID."""
         wanted = request.query.get("q", "").strip()
         rows = await self._lookup.named(CallRef(wanted)) if is_call_ref(wanted) else ()
         if len(rows) > 1:
-            return _html(render.calls_page(self.viewer(request), CallsPage({}, rows, sources=[*self._sources])))
+            return html(render.calls_page(self.viewer(request), CallsPage({}, rows, sources=[*self._sources])))
         raise web.HTTPSeeOther(call_url(rows[0].source, rows[0].call) if rows else found_url(wanted))
 
     async def calls(self, request: web.Request) -> web.Response:
         asked, query = self._asked(request)
         if isinstance(query, dict):
             page = CallsPage(asked, (), wrong=query, sources=[*self._sources])
-            return _html(render.calls_page(self.viewer(request), page), status=400)
+            return html(render.calls_page(self.viewer(request), page), status=400)
         found = await self._look_on(query)
-        next_cursor = found.next.encode() if found.next else None
+        next_cursor = query.cursor_at(found.next) if found.next else None
         page = CallsPage(asked, found.rows, next_cursor, sources=[*self._sources], problem=found.problem)
-        return _html(render.calls_page(self.viewer(request), page))
+        return html(render.calls_page(self.viewer(request), page))
 
     async def calls_csv(self, request: web.Request) -> web.Response:
         """Send what the search finds as a file; at most the newest five hundred."""
@@ -106,7 +98,7 @@ class Pages:
         for _ in range(_LOOKS):
             if page.rows or page.next is None:
                 break
-            page = await self._lookup.find(query.model_copy(update={"cursor": page.next.encode()}))
+            page = await self._lookup.find(query.model_copy(update={"cursor": query.cursor_at(page.next)}))
         return page
 
     def _asked(self, request: web.Request) -> tuple[dict[str, str], CallQuery | dict[str, str]]:
@@ -118,7 +110,7 @@ class Pages:
         detail = await self._lookup.detail(key)
         if detail is None:
             return self.error(request, 404, "No such call", f"{key} was never seen, or is no longer kept.")
-        return _html(render.call_page(self.viewer(request), CallPage.of(detail.told(), utc_now())))
+        return html(render.call_page(self.viewer(request), CallPage.of(detail.told(), utc_now())))
 
     async def letters(self, request: web.Request) -> web.Response:
         which = _which(request.query.get("which"))
@@ -136,7 +128,7 @@ class Pages:
             sources=sorted({name for row in rows for name in row.sources}),
             notice=_notice(request.query),
         )
-        return _html(render.letters_page(self.viewer(request), page))
+        return html(render.letters_page(self.viewer(request), page))
 
     async def _letter_depths(self) -> Mapping[Which, int | None]:
         depths = (await self._pulse.take()).depths
@@ -150,7 +142,7 @@ class Pages:
         found, _ = await find(self._settings, which, Filter(tuple(ids)), _SHOWN)
         rows = [LetterRow(**told) for told in found]  # type: ignore[arg-type]  # as `Letter.told` describes it
         page = RedrivePage(which, rows, str(URL("/ui/dead-letters").with_query(which=which)))
-        return _html(render.redrive_page(self.viewer(request), page))
+        return html(render.redrive_page(self.viewer(request), page))
 
     async def redrive_now(self, request: web.Request) -> web.Response:
         """Put letters back, as confirmed on the page before."""
@@ -178,7 +170,7 @@ class Pages:
             except ConfigError as error:
                 pasted_problem = str(error)
         page = AdapterPage([*self._sources], source, public_url, link, link_problem, pasted, understood, pasted_problem)
-        return _html(render.adapter_page(self.viewer(request), page))
+        return html(render.adapter_page(self.viewer(request), page))
 
     def _link(self, name: str, public_url: str) -> tuple[str | None, str | None]:
         source = self._sources.get(SourceName(name))
@@ -187,39 +179,6 @@ class Pages:
         if not public_url.startswith(("http://", "https://")):
             return None, "The public address is not an http or https address."
         return make_link(public_url, name, source.secret.get_secret_value() if source.secret else None), None
-
-    async def login(self, request: web.Request) -> web.Response:
-        following = request.query.get("next", "/")
-        if not self._keys.are_asked_for:
-            raise web.HTTPSeeOther("/")
-        return _html(render.login_page(LoginPage(following if is_local_path(following) else "/")))
-
-    async def log_in(self, request: web.Request) -> web.Response:
-        """Give a cookie for a key."""
-        form = await read_form(request)
-        following = str(form.get("next", "/"))
-        following = following if is_local_path(following) else "/"
-        if len(self._refused) == _REFUSALS_A_MINUTE and time.monotonic() - self._refused[0] < 60:  # noqa: PLR2004 - a minute
-            answer = _html(render.login_page(LoginPage(following, "Too many wrong keys: wait a minute.")), status=429)
-            answer.headers["Retry-After"] = "60"
-            return answer
-        key = self._keys.by_secret(str(form.get("key", "")))
-        if key is None:
-            self._refused.append(time.monotonic())
-            await self._audit.tell(Action.LOG_IN_REFUSED, request.remote or "?")
-            return _html(render.login_page(LoginPage(following, "This key is not known here.")), status=401)
-        await self._audit.tell(Action.LOG_IN, key.who, role=key.role)
-        answer = web.Response(status=303, headers={"Location": following})
-        is_secure = request.secure or request.headers.get("X-Forwarded-Proto") == "https"
-        answer.set_cookie(
-            COOKIE, self._keys.open_session(key), max_age=SESSION_S, httponly=True, samesite="Strict", secure=is_secure, path="/"
-        )
-        return answer
-
-    async def log_out(self, _request: web.Request) -> web.Response:
-        answer = web.Response(status=303, headers={"Location": "/login"})
-        answer.del_cookie(COOKIE, path="/")
-        return answer
 
     async def static(self, request: web.Request) -> web.Response:
         asset = ASSETS.get(request.match_info["name"])
@@ -231,11 +190,7 @@ class Pages:
 
     def error(self, request: web.Request, status: int, title: str, detail: str) -> web.Response:
         viewer = self.viewer(request) if WHO in request else None
-        return _html(render.error_page(viewer, ErrorPage(status, title, detail)), status=status)
-
-
-def _html(text: str, *, status: int = 200) -> web.Response:
-    return web.Response(text=text, status=status, content_type="text/html", charset="utf-8")
+        return html(render.error_page(viewer, ErrorPage(status, title, detail)), status=status)
 
 
 def _which(text: str | None) -> Which:

@@ -1,4 +1,4 @@
-"""Parameters and errors of the console's HTTP API: problem details (RFC 9457)."""
+"""Parameters, pages, and errors of the console's HTTP API: problem details (RFC 9457)."""
 
 from __future__ import annotations
 
@@ -18,6 +18,11 @@ def problem(status: int, title: str, headers: Mapping[str, str] | None = None, *
     """Write an error; `more` are members of its own."""
     body = orjson.dumps({"type": "about:blank", "status": status, "title": title} | more)
     return web.Response(status=status, body=body, content_type=PROBLEM, headers=headers)
+
+
+def html(text: str, *, status: int = 200) -> web.Response:
+    """Write a page."""
+    return web.Response(text=text, status=status, content_type="text/html", charset="utf-8")
 
 
 def first_mistake(error: ValidationError) -> tuple[str, str]:

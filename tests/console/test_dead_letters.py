@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 import aio_pika
 import pytest
 
-from console.dead_letters import Filter, Which, redrive
+from console import letters
+from console.audit import Action
+from console.dead_letters import Order, find, redrive, settle
+from console.letters import Filter, Which
 from shared.broker import Message, Publisher
 from shared.clock import utc_now
 from shared.errors import BrokerUnavailableError
 from shared.events import CallbackEvent, encode, join
 from shared.ids import CallKey, CallRef, SourceName
-from shared.settings import load_settings
+from shared.settings import Settings, load_settings
 from shared.store import Look, Seal, Store
 from tests.support import VENDOR_LINES, Servers, callfold, eventually, lines_of, next_events
 
 AT = "2026-11-23T07:44:00.000000Z"
+
+
+@pytest.fixture
+def settings(servers: Servers, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    for name, value in servers.environment().items():
+        monkeypatch.setenv(name, value)
+    return load_settings()
 
 
 async def _bury(servers: Servers, source: str, query: str, reason: str, *, first_seen: str = AT) -> None:
@@ -169,6 +180,41 @@ async def test_what_comes_for_a_call_that_has_left_redis_is_a_letter_that_is_nev
     assert (code, out) == (0, "0 redriven\n")
     code, out, _ = await _callfold(servers, "drop", "--reason", "expired_call", "--yes")
     assert (code, out) == (0, "4 dropped\n")
+
+
+async def test_whoever_looks_sees_every_letter_while_others_look_and_redrive(servers: Servers, settings: Settings) -> None:
+    wanted = 150
+    await asyncio.gather(*(_bury(servers, "acme", f"a={number}", "unknown_source") for number in range(wanted)))
+    for number in range(3):
+        await _bury(servers, "other", f"a={number}", "unknown_source")
+    dry, real = (Order(Action.REDRIVE, "tests", is_dry) for is_dry in (True, False))
+    acme, other = Filter(source="acme"), Filter(source="other")
+    looks = [find(settings, Which.CALLBACKS, Filter(), 10) for _ in range(4)]
+    counts = [settle(settings, Which.CALLBACKS, acme, dry) for _ in range(2)]
+    assert [found for _, found in await asyncio.gather(*looks)] == [wanted + 3] * 4
+    assert await asyncio.gather(*counts) == [wanted] * 2
+    looking = asyncio.gather(*(find(settings, Which.CALLBACKS, other, 10) for _ in range(4)))
+    redriving = asyncio.gather(*(settle(settings, Which.CALLBACKS, acme, real) for _ in range(2)))
+    listed = await _callfold(servers, "list", "--json", "--source", "other")
+    assert [found for _, found in await looking] == [3] * 4
+    assert len(listed[1].splitlines()) == 3
+    assert sorted(await redriving) == [0, wanted]
+    assert len(await servers.take_all("callbacks.fold")) == wanted
+
+
+async def test_one_who_looks_for_long_is_waited_for_and_then_told_of(
+    servers: Servers, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await _bury(servers, "acme", "a=1", "unknown_source")
+    async with servers.queue("callbacks.dead") as queue:
+        await queue.channel.declare_queue("callbacks.dead.turn", exclusive=True)
+        with monkeypatch.context() as hasty:
+            hasty.setattr(letters, "_TURN_S", 0.5)
+            with pytest.raises(ExceptionGroup) as told:  # it ends the tasks of the connections
+                await find(settings, Which.CALLBACKS, Filter(), 10)
+        assert "Somebody else is at work" in str(told.value.exceptions)
+        waiting = asyncio.create_task(find(settings, Which.CALLBACKS, Filter(), 10))
+    assert (await waiting)[1] == 1
 
 
 async def test_a_letter_nested_deeper_than_it_can_be_written_is_listed(servers: Servers) -> None:

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import json
+from contextlib import aclosing
 
 import aio_pika
+import pytest
 from redis.asyncio import Redis
 
 from console.fleet import free_port
+from console.history.engine import DEFAULT_URL
+from console.history.store import History
+from console.show import show
+from shared.settings import load_settings
+from tests.history.support import batch_of, call_event
 from tests.support import Servers, call_back, callfold, eventually, lines_of, next_events, waiting_events
 
 QUICK = {"CALLFOLD_TIMER_HOLD_OFF_SECONDS": "0", "CALLFOLD_SETTLE_SECONDS": "1", "CALLFOLD_LEG_GRACE_SECONDS": "2"}
@@ -103,6 +110,47 @@ async def test_what_was_never_published_is_published_when_asked(servers: Servers
                 return f"default/{base}/1" in {event.message_id for event in await waiting_events(events)}
 
             await eventually(there)
+
+
+async def test_a_call_that_only_the_history_has_is_shown_and_said_to_be_from_there(servers: Servers) -> None:
+    url = f"sqlite:///{servers.directory / 'history.sqlite'}"
+    await _kept(url)
+    environment = servers.environment(CALLFOLD_HISTORY_URL=url)
+    code, out, err = await callfold("show", "default", "513", "--json", **environment)
+    told = json.loads(out)
+    assert (code, told["status"], told["published_revision"], len(told["revisions"])) == (0, "complete", 2, 2)
+    assert err == "From the history: Redis no longer has default/513.\n"
+    code, out, _ = await callfold("show", "default", "513", **environment)
+    assert (code, out.splitlines()[0]) == (0, "default/513  complete")
+    for call, settings, sentence in (
+        ("514", {}, "There is no call default/514, neither in Redis nor in the history"),
+        (
+            "513",
+            {"CALLFOLD_HISTORY_URL": f"sqlite:///{servers.directory}/none.sqlite"},
+            "older ones cannot be asked for. The history",
+        ),
+        ("513", {"CALLFOLD_HISTORY_URL": ""}, "Redis has no call default/513: it was never seen"),
+    ):
+        code, out, err = await callfold("show", "default", call, **environment | settings)
+        assert (code, out, sentence in err) == (1, "", True), err
+
+
+async def test_the_history_that_is_written_here_by_default_is_asked_without_a_setting(
+    servers: Servers, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in servers.environment().items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(servers.directory)
+    await _kept(DEFAULT_URL)
+    assert await show(load_settings(), "default", "513", as_json=True) == 0
+    assert json.loads(capsys.readouterr().out)["published_revision"] == 2
+
+
+async def _kept(url: str) -> None:
+    """Write a history that has one call of two revisions."""
+    async with aclosing(History(url, is_writer=True)) as history:
+        await history.prepare()
+        await history.write(batch_of([call_event(513, source="default", revision=number) for number in (1, 2)]))
 
 
 async def test_an_open_call_tells_what_it_waits_for_and_when_it_closes(servers: Servers) -> None:

@@ -17,10 +17,14 @@ import pytest_asyncio
 from aiohttp import web
 from structlog.testing import capture_logs
 
+from console.audit import Audit
 from console.fleet import RoleDiedError, free_port
+from console.history.store import History
+from console.retention import Wanted, retain
 from shared.archive import Archive
-from shared.broker import BrokerAddress, Publisher
-from shared.errors import UnavailableError
+from shared.broker import BrokerAddress, Message, Publisher
+from shared.errors import BrokerUnavailableError, UnavailableError
+from shared.expiry import Expiry
 from shared.lock import LEASE_S
 from shared.process import background
 from shared.settings import load_settings
@@ -30,6 +34,7 @@ from tests.recordings.support import GUID, WAV, Pbx, job, serving, submit
 from tests.support import AGENT_GUID, DIALED_GUID, RETRY_S, VENDOR_LINES, Servers, call_back, callfold, eventually, next_events
 from worker.daily import DailyRetention
 
+NOBODY = "amqp://guest:guest@127.0.0.1:1/"
 OLD = "2024-02-29T23:59:59.000000Z"
 
 
@@ -37,6 +42,19 @@ OLD = "2024-02-29T23:59:59.000000Z"
 async def pbx() -> AsyncIterator[Pbx]:
     async with serving() as served:
         yield served
+
+
+async def _audited(servers: Servers, action: str, source: str) -> list[Any]:
+    """Have a history process read the audit lines; returns those of an action and a source, the first first."""
+    url = f"sqlite:///{servers.directory / 'audit.sqlite'}"
+    async with servers.fleet(CALLFOLD_HISTORY_URL=url) as fleet, aclosing(History(url)) as history:
+        await fleet.start(fleet.add("history", "console.history", {}))
+
+        async def found() -> list[Any]:
+            lines = [line for line in await history.audit(limit=1000) if (line.action, line.source) == (action, source)]
+            return sorted(lines, key=lambda line: line.at)
+
+        return list(await eventually(found))
 
 
 class Site:
@@ -102,6 +120,32 @@ async def test_a_recording_is_got_by_its_call_or_its_guid_and_nothing_is_written
     code, _, err = await site.callfold("recordings", "get", "got", GUID, "-o", str(target / "damaged.wav"))
     assert (code, "is damaged" in err, (target / "damaged.wav").exists()) == (1, True, False)
     assert sorted(path.name for path in target.iterdir()) == [f"{GUID}.wav"]
+
+
+async def test_what_was_got_before_a_failure_is_told_and_what_was_not_is_not(servers: Servers, pbx: Pbx) -> None:
+    site = Site(servers, pbx, "gottold")
+    await site.stored(site.job("7", guid="a-first"), site.job("8", guid="b-second"))
+    stored = site.file("b-second.wav")
+    stored.write_bytes(WAV[:-1] + b"!")
+    target = servers.directory / "out"
+    target.mkdir()
+    code, _, err = await site.callfold("recordings", "get", "gottold", "513", "-o", str(target))
+    assert (code, "is damaged" in err) == (1, True)
+    assert [path.name for path in target.iterdir()] == ["a-first.wav"]
+    (line,) = await _audited(servers, "download", "gottold")
+    assert (line.call, line.detail) == ("513", {"recording": "a-first"})
+
+
+async def test_without_rabbitmq_a_recording_is_got_and_the_command_says_what_the_history_lacks(
+    servers: Servers, pbx: Pbx
+) -> None:
+    site = Site(servers, pbx, "gotalone")
+    await site.stored(site.job())
+    out = servers.directory / "got.wav"
+    code, _, err = await site.callfold("recordings", "get", "gotalone", GUID, "-o", str(out), CALLFOLD_AMQP_URL=NOBODY)
+    assert (code, out.read_bytes()) == (0, WAV)
+    (line,) = [json.loads(line) for line in err.splitlines() if "audit_not_in_history" in line]
+    assert (line["action"], line["call"], line["detail"]) == ("download", "513", {"recording": GUID})
 
 
 async def test_a_sealed_recording_is_opened_with_its_identity_only(servers: Servers, pbx: Pbx) -> None:
@@ -230,6 +274,53 @@ async def test_retention_deletes_what_is_old_and_tells_each_but_not_what_is_held
         "retained/514/recording/call-8/expired/record",
     }, "every deletion is told"
     assert site.files() == ["call-9.json", "call-9.wav"], "young"
+
+
+async def test_a_run_that_deletes_is_told_before_it_begins_and_how_it_ended_also_where_it_is_cut_off(
+    servers: Servers, pbx: Pbx, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = Site(servers, pbx, "cuttold")
+    await site.stored(*(site.job(str(number), guid=f"guid-{number}", started_at=OLD) for number in (7, 8)))
+    for name, value in site.settings.items():
+        monkeypatch.setenv(name, value)
+    files: list[list[str]] = []
+    real_tell, real_of = Audit.tell_first, Expiry.of
+
+    async def tell_first(*given: Any, **told: Any) -> None:  # noqa: ANN401
+        await real_tell(*given, **told)
+        files.append(site.files())
+
+    async def cut_at_the_second(expiry: Expiry, path: str) -> None:
+        if expiry.done.recordings:
+            raise KeyboardInterrupt
+        await real_of(expiry, path)
+
+    monkeypatch.setattr(Audit, "tell_first", tell_first)
+    monkeypatch.setattr(Expiry, "of", cut_at_the_second)
+    with pytest.raises(KeyboardInterrupt):
+        await retain(load_settings(), Wanted("1d", "cuttold", with_records=False, is_dry_run=False), as_json=False)
+    begun, ended = await _audited(servers, "deletion", "cuttold")
+    assert (begun.detail["stage"], ended.detail["stage"]) == ("begun", "ended")
+    assert begun.detail["run"] == ended.detail["run"]
+    assert ended.detail["deleted"] == {"recordings": 1, "records": 0, "problems": 0}
+    assert files[0] == ["guid-7.json", "guid-7.wav", "guid-8.json", "guid-8.wav"], "told before anything was deleted"
+    assert site.files() == ["guid-7.json", "guid-8.json", "guid-8.wav"]
+
+
+async def test_a_run_that_cannot_be_told_deletes_nothing(servers: Servers, pbx: Pbx, monkeypatch: pytest.MonkeyPatch) -> None:
+    site = Site(servers, pbx, "untold")
+    await site.stored(site.job(started_at=OLD))
+    for name, value in site.settings.items():
+        monkeypatch.setenv(name, value)
+
+    async def refuse(_self: Publisher, message: Message) -> None:
+        raise BrokerUnavailableError(f"RabbitMQ refused {message.routing_key}")
+
+    before = site.files()
+    monkeypatch.setattr(Publisher, "publish", refuse)
+    with pytest.raises(ExceptionGroup, match="TaskGroup"):
+        await retain(load_settings(), Wanted("1d", "untold", with_records=False, is_dry_run=False), as_json=False)
+    assert site.files() == before
 
 
 async def test_a_retention_that_was_cut_off_goes_on_with_the_same_event(servers: Servers, pbx: Pbx) -> None:

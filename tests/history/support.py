@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import orjson
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine, select, text
 
 from console.calls import CallQuery, CallRow, row_of
 from console.history.batch import Batch, Entry
@@ -92,6 +92,15 @@ def expected(rows: Iterable[CallRow], query: CallQuery) -> list[CallRow]:
 
 async def found(history: History, query: CallQuery) -> list[CallRow]:
     return [row async for _, row in history.newest(query, None) if row is not None]
+
+
+async def refuse_call(history: History, name: str) -> None:
+    """Have the database refuse the row of a call, as it would one that it cannot hold."""
+    if history.name.startswith("sqlite"):
+        refusal = f"CREATE TRIGGER no BEFORE INSERT ON calls WHEN NEW.call = '{name}' BEGIN SELECT RAISE(ABORT, 'no'); END"
+    else:
+        refusal = f"ALTER TABLE calls ADD CONSTRAINT no CHECK (call <> '{name}')"
+    await history._do(lambda connection: connection.execute(text(refusal)))
 
 
 def tables_of(engine: Engine) -> dict[str, list[tuple[object, ...]]]:

@@ -33,7 +33,7 @@ from shared.process import background
 from shared.settings import load_settings
 from shared.topology import AUDIT_JOURNAL, CALLS, CALLS_JOURNAL, topology
 from tests.history.postgres import PASSWORD, PostgreSQL
-from tests.history.support import Event, all_tables, call_event
+from tests.history.support import Event, all_tables, call_event, refuse_call
 from tests.support import RETRY_S, Servers, eventually
 
 
@@ -127,6 +127,26 @@ async def test_killed_in_mid_write_it_goes_on_to_the_rows_of_an_undisturbed_run(
             await _has(database, source, 700)
             await _settled(database)
     assert await all_tables(url) == await all_tables(quiet)
+
+
+async def test_one_event_that_the_database_does_not_take_is_kept_unreadable_and_stops_nothing(
+    servers: Servers, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = _source()
+    async with aclosing(History(url, is_writer=True)) as history:
+        await history.prepare()
+        await refuse_call(history, "13")
+        async with _publisher(servers) as publisher:
+            await _publish(publisher, _calls(source, 30))
+            async with _serving(servers, url, monkeypatch):
+                await _has(url, source, 29)
+                await _publish(publisher, _calls(source, 10, first=31))
+                await _has(url, source, 39)
+    events = [row for row in (await all_tables(url))["events"] if f'"source":"{source}"' in str(row[-2])]
+    (unreadable,) = [row for row in events if row[1] == "unreadable"]
+    assert orjson.loads(str(unreadable[-2]))["subject"] == "13"
+    assert unreadable[-1] in {"IntegrityError", "CheckViolation 23514"}
+    assert len(events) == 40
 
 
 async def test_killed_again_and_again_under_load_it_loses_and_doubles_nothing(servers: Servers, url: str) -> None:

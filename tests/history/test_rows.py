@@ -14,7 +14,7 @@ from sqlalchemy import text
 from console.calls import CallQuery, CallRow, Position
 from console.history import store
 from console.history.batch import Batch, Entry
-from console.history.engine import open_engine
+from console.history.engine import RefusedError, open_engine
 from console.history.store import History
 from shared.errors import ConfigError, HistoryUnavailableError
 from shared.vault import SCHEME
@@ -28,6 +28,7 @@ from tests.history.support import (
     expected,
     found,
     recording_event,
+    refuse_call,
     row,
     tables_of,
 )
@@ -121,7 +122,7 @@ async def test_paging_by_cursor_meets_every_call_once_however_many_started_at_th
             before: Position | None = None
             while page := await _page(history, before, size):
                 rows += page
-                before = Position.decode(page[-1].position.encode())
+                before = CallQuery(cursor=CallQuery().cursor_at(page[-1].position)).before
             assert rows == wanted
 
 
@@ -217,7 +218,9 @@ async def test_what_cannot_be_read_is_kept_as_it_came_and_holds_nothing_up(both:
         assert [one.call for one in await found(history, CallQuery())] == ["1"]
     lite, great = [tables_of(history._engine) for history in both]
     assert lite == great
-    assert sum(one[1] == "unreadable" for one in lite["events"]) == len(broken)
+    reasons = [one[-1] for one in lite["events"] if one[1] == "unreadable"]
+    assert len(reasons) == len(broken)
+    assert {"JSONDecodeError", "time", "id", "bytes"} <= set(reasons)
     assert any(one[:2] == ("acme/8/merged", "callfold.call.merged.v1") for one in lite["events"])
     assert lite["offsets"][0][:2] == ("calls.journal", 11)
 
@@ -228,6 +231,26 @@ async def test_a_value_with_nul_is_found_and_given_back_as_it_was(history: Histo
     (one,) = await found(history, CallQuery(agent="a\0*", number="\0", reference="r\0"))
     assert (one.agent, one.reference, one.numbers[-1]) == ("a\0b", "r\0", "\0")
     assert await found(history, CallQuery(agent="a\ufffdb")) == []
+
+
+async def test_a_call_whose_name_holds_nul_is_found_with_its_revisions_and_recordings(history: History) -> None:
+    events = [call_event(1, revision=number) | {"subject": "a\0b"} for number in (1, 2)]
+    await history.write(batch_of([*events, recording_event(1, "stored", uri="file:///x.wav") | {"subject": "a\0b"}]))
+    kept = await history.call("acme", "a\0b")
+    assert kept is not None
+    assert (len(kept.revisions), len(kept.recordings)) == (2, 1)
+    assert await history.call("ac\0me", "a\0b") is None
+
+
+async def test_a_row_that_the_database_does_not_take_is_an_error_of_its_own_that_quotes_no_value(history: History) -> None:
+    batch = batch_of([call_event(1)])
+    batch.calls["acme", "1"]["reference"] = "\ud800"
+    with pytest.raises(RefusedError, match=r"^UnicodeEncodeError$"):
+        await history.write(batch)
+    await refuse_call(history, "13")
+    with pytest.raises(RefusedError, match=r"^(IntegrityError|CheckViolation 23514)$"):
+        await history.write(batch_of([call_event(12), call_event(13, reference="hunter2")]))
+    assert await found(history, CallQuery()) == []
 
 
 async def test_tables_of_another_version_or_of_somebody_else_are_refused(history: History, url: str) -> None:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from console.calls import CallRow
-from console.dead_letters import Which
+from console.letters import Which
 from console.page.models import AdapterPage, CallPage, CallsPage, LetterRow, LettersPage, Viewer
 from console.snapshot import Snapshot
 from shared.adapter import parse_link

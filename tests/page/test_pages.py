@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from console.dead_letters import Which
+from console.letters import Which
 from console.page import render
 from console.page.assets import ASSETS
 from console.page.forms import read_query

@@ -11,18 +11,23 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
 from typing import Any
 
+import aiohttp
 import orjson
 import pytest
 import pytest_asyncio
+from aiohttp.test_utils import make_mocked_request
+from multidict import CIMultiDict
 
 from console.history.queries import AuditLine
 from console.history.store import History
-from console.web.access import Keys
+from console.web.access import SESSION_S, Keys
+from console.web.client import Proxies
+from console.web.sessions import Attempts
 from shared.errors import ConfigError
 from shared.settings import load_settings
 from tests.console.test_dead_letters import _bury as bury
 from tests.support import Servers, eventually
-from tests.web.support import AS_VIEWER, AUTHORIZED, KEY, VIEWER_KEY, World, world
+from tests.web.support import AS_VIEWER, AUTHORIZED, KEY, VIEWER_KEY, World, redis_of, world
 
 _SOURCES = '[sources.acme]\nsecret = "adapter-secret"\ndial_url = "http://127.0.0.1:{port}/dial?agent={agent}&number={number}"\n'
 
@@ -168,7 +173,7 @@ async def test_a_log_in_gives_a_cookie_that_only_this_site_sends_and_no_script_r
 async def test_a_cookie_that_is_not_ours_or_over_is_none(here: World) -> None:
     _, cookie, _ = await _log_in(here)
     name, _, value = cookie.partition("=")
-    who, until, signature = value.split(".")
+    who, until, _, signature = value.split(".")
     over = f"{who}.{int(time.time()) - 1}"
     signed = hmac.new(KEY.encode(), f"session {over}".encode(), "sha256").hexdigest()
     still = f"{who}.{int(time.time()) + 60}"
@@ -207,14 +212,25 @@ async def test_a_change_with_a_cookie_needs_the_token_of_a_page(here: World) -> 
     assert (status, headers["Location"]) == (303, "/ui/dead-letters?which=callbacks&redriven=0")
 
 
-async def test_a_log_out_takes_the_cookie_away(here: World) -> None:
+async def test_a_log_out_takes_the_cookie_away_and_ends_every_copy_of_it_at_every_console(here: World) -> None:
     _, cookie, _ = await _log_in(here)
+    _, another, _ = await _log_in(here)
+    await here.fleet.start(here.add_console("beside", CALLFOLD_CONSOLE_KEY=KEY))
     token = _token((await _page(here, cookie))[1])
     assert (await here.ask("POST", "/logout", headers={"Cookie": cookie}))[0] == 403
     status, _, headers = await here.ask("POST", "/logout", headers={"Cookie": cookie}, data={"csrf": token})
     assert (status, headers["Location"]) == (303, "/login")
     assert re.match(r'callfold_session="?"?;', headers["Set-Cookie"])
     assert "Max-Age=0" in headers["Set-Cookie"]
+    for console in ("console", "beside"):
+        for path, expected in (("/ui/adapter", 303), ("/calls", 401)):
+            assert (await here.get(path, console=console, headers={"Cookie": cookie}))[0] == expected
+            assert (await here.get(path, console=console, headers={"Cookie": another}))[0] == 200
+        sent = {"Cookie": cookie, "X-CSRF-Token": token}
+        assert (await here.ask("POST", "/dial", console=console, headers=sent, json=_DIAL))[0] == 401
+    async with redis_of(here.servers) as redis:
+        (note,) = await redis.keys("callfold:note:session/*")
+        assert 0 < await redis.ttl(note) <= SESSION_S
 
 
 @pytest.mark.parametrize(
@@ -331,6 +347,7 @@ async def test_what_people_do_is_told_in_the_log_and_the_history_without_their_k
         return [line for line in await _audit(here, "dial") if line.detail.get("agent") == "1099"]
 
     (line,) = await eventually(dialed)
+    assert line.detail["repeated"] is False
     assert (line.source, line.call, line.detail["status"]) == ("acme", str(told["request_id"]), 201)
     assert line.who == hashlib.sha256(KEY.encode()).hexdigest()[:12]
     assert number not in str(line)
@@ -343,6 +360,19 @@ async def test_what_people_do_is_told_in_the_log_and_the_history_without_their_k
         assert secret not in log
 
 
+async def test_a_repeat_of_a_dial_is_told_as_one(here: World) -> None:
+    headers = AUTHORIZED | {"Idempotency-Key": "told-1"}
+    answers = [await here.ask("POST", "/dial", headers=headers, json=_DIAL | {"agent": "1098"}) for _ in range(3)]
+    request_id = str(answers[0][1]["request_id"])
+
+    async def dialed() -> Any:  # noqa: ANN401
+        lines = [line for line in await _audit(here, "dial") if line.detail.get("agent") == "1098"]
+        return lines if len(lines) == len(answers) else None
+
+    lines = sorted(await eventually(dialed), key=lambda line: line.at)
+    assert [(line.detail["repeated"], line.call) for line in lines] == [(n > 0, request_id) for n in range(3)]
+
+
 async def test_after_many_wrong_keys_a_log_in_has_to_wait_and_bearer_keys_have_not(here: World) -> None:
     await here.fleet.start(here.add_console("tried", CALLFOLD_CONSOLE_KEY=KEY))
     address = here.consoles["tried"]
@@ -350,4 +380,64 @@ async def test_after_many_wrong_keys_a_log_in_has_to_wait_and_bearer_keys_have_n
     assert statuses == [401] * 30 + [429]
     status, page, headers = await here.ask("POST", f"{address}/login", data={"key": KEY})
     assert (status, b"wait a minute" in page, headers["Retry-After"]) == (429, True, "60")
+    assert (await _try(f"{address}/login", KEY, forwarded="10.0.0.1"))[0] == 429, "anybody can say so"
+    assert (await _try(f"{address}/login", KEY, come_from="127.0.0.2"))[0] == 303, "others do not wait for it"
     assert (await here.get("/calls", console="tried", headers=AUTHORIZED))[0] == 200
+
+
+async def _try(url: str, key: str, *, come_from: str = "127.0.0.1", forwarded: str | None = None) -> tuple[int, bytes]:
+    connector = aiohttp.TCPConnector(local_addr=(come_from, 0))
+    headers = {"X-Forwarded-For": forwarded} if forwarded else {}
+    async with (
+        aiohttp.ClientSession(connector=connector) as session,
+        session.post(url, data={"key": key}, headers=headers, allow_redirects=False) as response,
+    ):
+        return response.status, await response.read()
+
+
+async def test_behind_a_proxy_that_is_named_each_of_its_clients_has_tries_of_his_own(here: World) -> None:
+    more = {"CALLFOLD_CONSOLE_KEY": KEY, "CALLFOLD_CONSOLE_PROXIES": "127.0.0.1, 10.9.0.0/16"}
+    await here.fleet.start(here.add_console("proxied", **more))
+    url = f"{here.consoles['proxied']}/login"
+    for _ in range(30):
+        assert (await _try(url, "wrong", forwarded="203.0.113.7"))[0] == 401
+    for forwarded, expected in (
+        ("203.0.113.7", 429),
+        ("198.51.100.1, 203.0.113.7", 429),  # the first is what the client says of itself
+        ("203.0.113.7, 10.9.1.2", 429),  # two proxies
+        ("203.0.113.8", 303),
+        ("203.0.113.7, 203.0.113.8", 303),
+    ):
+        assert (await _try(url, KEY, forwarded=forwarded))[0] == expected, forwarded
+
+
+@pytest.mark.parametrize(
+    ("remote", "forwarded", "client"),
+    [
+        ("192.0.2.1", ["203.0.113.7"], "192.0.2.1"),
+        ("10.0.0.1", [], "10.0.0.1"),
+        ("10.0.0.1", ["203.0.113.7", "203.0.113.8"], "203.0.113.8"),
+        ("10.0.0.1", ["no address"], "10.0.0.1"),
+        ("10.0.0.1", ["no address, 10.0.0.2"], "10.0.0.2"),
+        ("10.0.0.1", ["10.0.0.3, 10.0.0.2"], "10.0.0.3"),
+        ("::ffff:10.0.0.1", ["2001:db8:1:2:3::4"], "2001:db8:1:2::/64"),
+        ("fd00::1", ["2001:db8::1"], "fd00::/64"),
+        (None, ["203.0.113.7"], "?"),
+    ],
+)
+def test_a_client_is_whom_the_last_proxy_of_ours_names(remote: str | None, forwarded: list[str], client: str) -> None:
+    headers = CIMultiDict([("X-Forwarded-For", each) for each in forwarded])
+    request = make_mocked_request("POST", "/login", headers=headers).clone(remote=remote)
+    assert Proxies("10.0.0.0/8").client(request) == client
+
+
+def test_a_proxy_that_is_no_address_is_a_clear_error() -> None:
+    with pytest.raises(ConfigError, match=r"CALLFOLD_CONSOLE_PROXIES: 'proxy\.example' does not appear"):
+        Proxies("10.0.0.1, proxy.example")
+
+
+def test_clients_that_are_remembered_for_their_wrong_keys_are_so_many_at_most() -> None:
+    attempts = Attempts()
+    for number in range(20_000):
+        attempts.add(str(number))
+    assert len(attempts._refused) == 10_000

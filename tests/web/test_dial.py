@@ -42,12 +42,13 @@ async def here(shared_servers: Servers) -> AsyncIterator[World]:
     more = {"CALLFOLD_CONSOLE_KEY": KEY, "CALLFOLD_DIAL_TIMEOUT_SECONDS": "3", "CALLFOLD_DIALS_PER_MINUTE": "100000"}
     async with world(shared_servers, _SOURCES, "ingress", "worker", "console", **more) as made:
         few = {"CALLFOLD_CONSOLE_KEY": _OTHER_KEY, "CALLFOLD_DIALS_PER_MINUTE": "3"}
-        await made.fleet.start(made.add_console("other", **few))
+        for role in (made.add_console("other", **few), made.add_console("second")):
+            await made.fleet.start(role)
         yield made
 
 
 async def _dial(here: World, *, key: str = "", console: str = "console", **wanted: object) -> tuple[int, Any]:
-    headers = {"Authorization": f"Bearer {KEY if console == 'console' else _OTHER_KEY}"}
+    headers = {"Authorization": f"Bearer {_OTHER_KEY if console == 'other' else KEY}"}
     headers |= {"Idempotency-Key": key} if key else {}
     body = {"source": "acme", "number": "+4512345678"} | wanted
     status, told, _ = await here.ask("POST", "/dial", console=console, headers=headers, json=body)
@@ -191,14 +192,20 @@ async def test_a_repeat_gets_the_first_answer_and_another_body_is_refused(here: 
     assert len(here.dialing.asked["repeat"]) == 2
 
 
-async def test_two_hundred_equal_requests_at_once_are_one_dial_and_two_hundred_equal_answers(here: World) -> None:
+@pytest.mark.parametrize("consoles", [("console",), ("console", "second")], ids=["one console", "two consoles"])
+async def test_two_hundred_equal_requests_at_once_are_one_dial_and_two_hundred_equal_answers(
+    here: World, consoles: tuple[str, ...]
+) -> None:
+    agent = f"crowd{len(consoles)}"
+
     async def slow(_: web.Request) -> web.StreamResponse:
         await asyncio.sleep(0.5)
         return web.Response(text=f"{{RequestID:{here.dialing.next_id()}}}")
 
-    here.dialing.plays["crowd"] = slow
-    answers = await asyncio.gather(*(_dial(here, agent="crowd", key="crowd-1") for _ in range(200)))
-    assert len(here.dialing.asked["crowd"]) == 1
+    here.dialing.plays[agent] = slow
+    asking = (_dial(here, agent=agent, key=agent, console=consoles[number % len(consoles)]) for number in range(200))
+    answers = await asyncio.gather(*asking)
+    assert len(here.dialing.asked[agent]) == 1
     assert answers == [answers[0]] * 200
     assert answers[0][0] == 201
 

@@ -19,6 +19,8 @@ import pytest_asyncio
 
 from console.calls import CallQuery
 from console.history.store import History
+from console.web.calls_api import write_csv
+from tests.page import fakes
 from tests.support import Servers, callfold, eventually, lines_of
 from tests.web.support import AUTHORIZED, KEY, World, redis_of, world
 
@@ -274,6 +276,35 @@ async def test_calls_as_csv_are_safe_to_open_and_have_a_next_page(here: World) -
     status, body, headers = await here.get(f"{path}&limit=1", headers=AUTHORIZED | {"Accept": "text/csv"})
     assert [row["call"] for row in csv.DictReader(io.StringIO(body.decode(), newline=""))] == ["6001"]
     assert 'rel="next"' in headers["Link"]
+
+
+@pytest.mark.parametrize(
+    ("text", "is_neutralised"),
+    [
+        *(
+            (f"{before}{sign}1+1", True)
+            for before in ("", " ", "\u00a0 ", '"', "'", " '\"")
+            for sign in "=+-@\uff1d\uff0b\uff0d\uff20"
+        ),
+        *((f"{first}text", True) for first in "\t\r\n"),
+        ("+4512345678", False),
+        ("-1.5", False),
+        ("+1.2.3", True),
+        ("+\u00b2", True),
+        (" +45", True),
+        ("a=1", False),
+        (" text", False),
+        ("", False),
+    ],
+)
+def test_every_field_is_quoted_and_none_is_a_formula(text: str, is_neutralised: bool) -> None:  # noqa: FBT001
+    row = fakes.row().model_copy(update={"agent": text, "reference": None})
+    written = write_csv([row])
+    assert all(field.startswith('"') and field.endswith('"') for line in written.split("\r\n")[:1] for field in line.split(","))
+    ((agent, reference),) = [(told["agent"], told["reference"]) for told in csv.DictReader(io.StringIO(written, newline=""))]
+    assert agent == ("'" if is_neutralised else "") + text
+    assert reference == ""
+    assert ',"",' in written
 
 
 @pytest.mark.parametrize(

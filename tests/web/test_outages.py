@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -94,7 +95,7 @@ async def test_redis_away_nothing_is_dialed_and_the_answer_says_so(servers: Serv
         assert (await _dial(here))[0] == 201
         await (servers.stack.redis.kill() if how == "killed" else _paused(servers))
         try:
-            for key in ("", "k-1"):
+            for key in ("k-1", ""):  # the first on a connection that there is: what it noted is carried out later
                 status, told = await _dial(here, key)
                 assert (status, told["dial_state"]) == (503, "refused")
             for path in ("/calls", "/calls/acme/513"):
@@ -132,6 +133,77 @@ async def test_redis_gone_while_the_phone_rings_the_dial_is_answered_and_journal
         assert (status, told["request_id"]) == (201, 70001)
         found = await here.detail("acme/70001", status="ringing")
         assert found["record"]["reference"] == "crm-42"
+
+
+async def test_a_request_that_could_not_be_counted_releases_its_key(servers: Servers) -> None:
+    async with _running(servers, "console") as here, redis_of(servers) as redis:
+        minute = int(time.time()) // 60
+        counters = [f"callfold:dial:rate:{hashlib.sha256(KEY.encode()).hexdigest()[:12]}:{minute + n}" for n in range(5)]
+        for name in counters:
+            await redis.rpush(name, "no number")
+        answers = await asyncio.gather(*(_dial(here, "count-1") for _ in range(20)))
+        assert {told["dial_state"] for _, told in answers} == {"refused"}
+        assert {status for status, _ in answers} <= {503, 409}
+        await redis.delete(*counters)
+        answers = await asyncio.gather(*(_dial(here, "count-1") for _ in range(20)))
+        assert answers == [answers[0]] * 20
+        assert answers[0][0] == 201
+    assert len(here.dialing.asked["1001"]) == 1
+
+
+async def test_a_refusal_that_redis_could_not_be_told_releases_its_key_when_redis_is_back(servers: Servers) -> None:
+    async with _running(servers, "console") as here:
+
+        async def play(_: web.Request) -> web.StreamResponse:
+            await servers.stack.redis.kill()
+            return web.Response(status=404)
+
+        here.dialing.plays["1001"] = play
+        status, told = await _dial(here, "refused-1")
+        assert (status, told["dial_state"]) == (502, "refused")
+        del here.dialing.plays["1001"]
+        await servers.stack.redis.start()
+
+        async def noted() -> list[bytes]:
+            async with redis_of(servers) as redis:
+                return list(await redis.keys("callfold:dial:answer:*"))
+
+        async def is_released() -> bool:
+            return not await noted()
+
+        await eventually(is_released)
+        assert (await _dial(here, "refused-1"))[0] == 201
+    assert len(here.dialing.asked["1001"]) == 2
+
+
+async def test_a_repeat_that_redis_left_does_not_say_that_nothing_was_dialed(servers: Servers) -> None:
+    async with _running(servers, "console") as here:
+        is_rung, is_answered = asyncio.Event(), asyncio.Event()
+
+        async def play(_: web.Request) -> web.StreamResponse:
+            is_rung.set()
+            await is_answered.wait()
+            return web.Response(text="{RequestID:70003}")
+
+        async def waits() -> bool:
+            async with redis_of(servers) as redis:
+                return bool((await redis.info("commandstats")).get("cmdstat_get", {}).get("calls", 0) > 2)
+
+        here.dialing.plays["1001"] = play
+        first = asyncio.create_task(_dial(here, "left-1"))
+        await asyncio.wait_for(is_rung.wait(), 10)
+        async with redis_of(servers) as redis:
+            await redis.config_resetstat()
+        repeat = asyncio.create_task(_dial(here, "left-1"))
+        await eventually(waits)
+        await servers.stack.redis.kill()
+        try:
+            status, told = await repeat
+            assert (status, told["dial_state"]) == (504, "unknown")
+        finally:
+            is_answered.set()
+            await servers.stack.redis.start()
+        assert (await first)[0] == 201
 
 
 async def test_a_console_killed_after_the_answer_has_its_dial_journaled_by_another(servers: Servers) -> None:

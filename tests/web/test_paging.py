@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from datetime import UTC, datetime, timedelta, tzinfo
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from console import lookup
+from console import calls, lookup
 from console.calls import CallQuery, CallRow, Position
 from console.lookup import find_calls
 from tests.page import fakes
@@ -36,14 +38,15 @@ async def _all_pages(places: Sequence[_Place], limit: int, most: int) -> list[st
     names: list[str] = []
     cursor, pages = None, 0
     while True:
-        page = await find_calls(CallQuery(limit=limit, cursor=cursor, outcome="answered"), places)
+        query = CallQuery(limit=limit, cursor=cursor, outcome="answered")
+        page = await find_calls(query, places)
         assert len(page.rows) <= limit
         names += [row.call for row in page.rows]
         pages += 1
         assert pages < most
         if page.next is None:
             return names
-        cursor = page.next.encode()
+        cursor = query.cursor_at(page.next)
 
 
 _CALLS = st.dictionaries(st.integers(1, 40), st.tuples(st.integers(0, 3), st.sampled_from(["redis", "history", "both"])))
@@ -69,3 +72,30 @@ async def test_every_call_that_matches_is_on_one_page(
     finally:
         lookup._LOOKED_AT = kept
     assert names == [str(number) for number in expected]
+
+
+async def test_how_long_ago_is_counted_from_the_first_page_on_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A day passes between two pages: what the first search meant is still listed."""
+    rows = [_row(number, number % 4, outcome="answered").model_copy(update={"call": str(number)}) for number in range(8)]
+    place, seen, cursor = _Place(rows), [], None
+    at = datetime(2026, 11, 23, 8, tzinfo=UTC)
+    while True:
+        monkeypatch.setattr(calls, "datetime", _at(at))
+        query = CallQuery.model_validate({"since": "1h", "until": "5m", "limit": 3} | ({"cursor": cursor} if cursor else {}))
+        assert (query.since, query.until) == ("2026-11-23T07:00:00.000000Z", "2026-11-23T07:55:00.000000Z")
+        page = await find_calls(query, [place])
+        seen += [row.call for row in page.rows]
+        if page.next is None:
+            break
+        cursor, at = query.cursor_at(page.next), at + timedelta(days=1)
+    assert sorted(seen) == [str(number) for number in range(8)]
+    assert at > datetime(2026, 11, 24, tzinfo=UTC)
+
+
+def _at(moment: datetime) -> type[datetime]:
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override]
+            return moment.astimezone(tz)
+
+    return Clock
