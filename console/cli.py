@@ -11,12 +11,13 @@ from typing import Annotated
 
 import orjson
 import typer
-from rich.console import Console
 
+from console.advice import advised
 from console.cli_calls import add_to as add_calls_to
 from console.cli_dead_letters import dead_letters
 from console.cli_recordings import recordings
 from console.command import AsJson, DryRun, Source, SourceArgument, read_settings, run, wanted_sources
+from console.output import standard_output
 from shared.adapter import make_link, parse_link
 from shared.errors import CallfoldError, ConfigError
 from shared.ids import SourceName
@@ -64,7 +65,7 @@ def main() -> None:
     except* CallfoldError as group:
         failures = leaves(group)
     if failures:
-        sys.stderr.write(f"callfold: {failures[0]}\n")
+        sys.stderr.write(f"callfold: {advised(failures[0])}\n")
         sys.exit(EXIT_CONFIG if isinstance(failures[0], ConfigError) else EXIT_FAILURE)
 
 
@@ -132,7 +133,7 @@ def demo(
 
     load_settings()  # refuses unknown settings before anything starts
     configure("auto", "error", process="demo")
-    run(run_demo(directory, calls=calls, seed=seed, console=Console()))
+    run(run_demo(directory, calls=calls, seed=seed, console=standard_output()))
 
 
 @app.command()

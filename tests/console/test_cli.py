@@ -13,12 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from console import doctor
 from console.fleet import free_port
 from console.stack import LocalStack
 from shared.adapter import Placeholder, parse_link
-from shared.errors import ConfigError
-from shared.settings import load_settings, variables
+from shared.settings import variables
 from simulator.scenario import SECTOK
 from tests.support import VENDOR_LINES, Servers, call_back, callfold, eventually, lines_of, processes_of
 
@@ -121,9 +119,8 @@ async def test_an_adapter_that_cannot_be_folded_stops_ingress_at_start(tmp_path:
 async def test_doctor_finds_a_system_that_can_work_and_one_that_cannot(servers: Servers) -> None:
     code, out, err = await callfold("doctor", "--json", **servers.environment())
     findings = {finding["check"]: finding for finding in map(json.loads, out.splitlines())}
-    assert (code, set(findings)) == (0, {"sources", "recording origins", "rabbitmq", "redis", "archive", "spool", "downloads"}), (
-        err
-    )
+    checks = {"sources", "recording origins", "dial links", "rabbitmq", "redis", "archive", "spool", "downloads"}
+    assert (code, set(findings)) == (0, checks), err
     assert all(finding["ok"] for finding in findings.values()), findings
     away = servers.environment(CALLFOLD_REDIS_URL="redis://127.0.0.1:1/0", CALLFOLD_AMQP_URL="amqp://guest:hunter2@127.0.0.1:1/")
     away["CALLFOLD_RECORDING_DIR"] = "/proc/self/fdinfo"  # where nobody can write, root included
@@ -266,20 +263,3 @@ def test_every_setting_is_documented_with_its_default() -> None:
     text = (ROOT / "docs" / "settings.md").read_text()
     for variable, default, description in variables():
         assert f"| `{variable}` | {f'`{default}`' if default else 'none'} | {description} |" in text
-
-
-async def test_doctor_says_which_network_a_pbx_with_a_private_address_needs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def addresses(_host: str) -> list[str]:
-        return ["10.1.2.3"]
-
-    monkeypatch.setattr(doctor, "_addresses", addresses)
-    sources = tmp_path / "sources.toml"
-    lines = '[sources.acme]\nrecording_origin = "https://pbx.example.com"\n'
-    sources.write_text(lines)
-    monkeypatch.setenv("CALLFOLD_SOURCES", str(sources))
-    with pytest.raises(ConfigError, match=r'recording_networks = \["10\.1\.2\.3"\] to \[sources\.acme\]'):
-        await doctor.CHECKS["recording origins"](load_settings())
-    sources.write_text(lines + 'recording_networks = ["10.1.2.0/24"]\n')
-    assert await doctor.CHECKS["recording origins"](load_settings()) == "pbx.example.com at 10.1.2.3"
