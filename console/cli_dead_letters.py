@@ -7,8 +7,9 @@ from typing import Annotated
 import typer
 
 from console import dead_letters as letters
-from console.command import AsJson, DryRun, Source, read_settings, run
+from console.command import AsJson, DryRun, Source, read_settings, run, tell_if_unknown
 from console.dead_letters import Which
+from shared.settings import Settings
 
 dead_letters = typer.Typer(help="What could not be understood or done: see it, put it back, or drop it.", no_args_is_help=True)
 
@@ -18,12 +19,19 @@ Reason = Annotated[str | None, typer.Option(help="Only those with this reason.")
 Since = Annotated[str | None, typer.Option(help="Only those first seen so long ago or later: 90s, 15m, 2h, 7d.")]
 
 
+def settings_for(source: str | None) -> Settings:
+    """Read the settings; a source that is not configured can have dead letters all the same."""
+    settings = read_settings()
+    tell_if_unknown(settings, source)
+    return settings
+
+
 @dead_letters.command("list")
 def dead_letters_list(
     queue: Queue = Which.CALLBACKS, reason: Reason = None, source: Source = None, since: Since = None, *, as_json: AsJson = False
 ) -> None:
     """List dead letters, e.g. `callfold dead-letters list --reason invalid_callback --since 2h`."""
-    run(letters.show(read_settings(), queue, letters.Filter((), reason, source, since), as_json=as_json, with_body=False))
+    run(letters.show(settings_for(source), queue, letters.Filter((), reason, source, since), as_json=as_json, with_body=False))
 
 
 @dead_letters.command("show")
@@ -46,7 +54,7 @@ def dead_letters_redrive(
 ) -> None:
     """Put dead letters back, e.g. after a corrected adapter link: `callfold dead-letters redrive --source acme --dry-run`."""
     wanted = letters.Filter(tuple(ids or ()), reason, source, since)
-    run(letters.redrive(read_settings(), queue, wanted, dry_run=dry_run, as_json=as_json, force=force))
+    run(letters.redrive(settings_for(source), queue, wanted, dry_run=dry_run, as_json=as_json, force=force))
 
 
 @dead_letters.command("drop")
@@ -65,4 +73,4 @@ def dead_letters_drop(
     if not dry_run and not yes:
         typer.confirm("They exist nowhere else. Drop them?", abort=True, err=True)
     wanted = letters.Filter(tuple(ids or ()), reason, source, since)
-    run(letters.drop(read_settings(), queue, wanted, dry_run=dry_run, as_json=as_json))
+    run(letters.drop(settings_for(source), queue, wanted, dry_run=dry_run, as_json=as_json))

@@ -32,7 +32,7 @@ class CallsApi:
         try:
             query = read_parameters(request, CallQuery)
         except ValidationError as error:
-            return invalid(error)
+            return invalid(error, CallQuery)
         page = await self._lookup.find(query)
         if wants_csv(request):
             if page.problem:  # a file cannot tell that it is not whole

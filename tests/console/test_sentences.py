@@ -4,18 +4,32 @@ from __future__ import annotations
 
 import json
 import socket
+from contextlib import aclosing
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel, ValidationError
 
 from console import doctor, reach
 from console.advice import advised
+from console.calls import CallQuery
+from console.dialing import DialRequest
 from console.fleet import free_port
+from console.history.store import History
+from console.mistakes import first_mistake
+from console.web.letters_api import LettersAction
+from console.web.models import EventsQuery
+from shared.adapter import SAMPLE_LINK, parse_link
 from shared.errors import ConfigError, StoreUnavailableError
+from shared.events import CallbackEvent
+from shared.facts import facts_of
+from shared.ids import CallKey, CallRef, SourceName
 from shared.settings import load_settings
-from tests.support import Servers, callfold
+from shared.store import Store
+from tests.support import VENDOR_LINES, Servers, callfold
 
 SECRET = "hunter2"
+DIAL_URL = 'dial_url = "http://127.0.0.1:1/?agent={agent}&number={number}"'
 RESTARTED = "Was `callfold up` started again? Its servers have new ports"
 
 
@@ -105,3 +119,118 @@ async def test_a_server_that_is_away_is_told_with_its_setting_and_what_a_restart
         "Redis is away. See CALLFOLD_REDIS_URL. Was"
     )
     assert advised(ConfigError("It cannot work.")) == "It cannot work."
+
+
+UNKNOWN = "callfold: There is no source nobody; configured: acme. See CALLFOLD_SOURCES."
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("dial", "--source", "nobody", "--agent", "1001", "--number", "112"),
+        ("adapter-link", "nobody", "--url", "https://hooks.example.com"),
+        ("calls", "--source", "nobody"),
+        ("calls", "--source", "nobody", "--json"),
+        ("show", "nobody", "513"),
+        ("simulate", "--source", "nobody"),
+        ("hold", "nobody"),
+        ("recordings", "get", "nobody", "513"),
+        ("recordings", "verify", "--source", "nobody"),
+        ("rebuild", "--since", "1h", "--source", "nobody"),
+    ],
+)
+async def test_an_unknown_source_is_one_sentence_everywhere(servers: Servers, tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    code, out, err = await callfold(*arguments, **servers.environment(CALLFOLD_SOURCES=_sources(tmp_path)))
+    assert (code, out, err) == (2, "", f"{UNKNOWN}\n")
+
+
+async def test_what_is_kept_of_a_source_that_was_is_listed_and_said_to_be_of_it(servers: Servers, tmp_path: Path) -> None:
+    environment = servers.environment(CALLFOLD_SOURCES=_sources(tmp_path))
+    history = {"CALLFOLD_HISTORY_URL": f"sqlite:///{tmp_path / 'history.sqlite'}"}
+    code, _, err = await callfold("dead-letters", "list", "--source", "nobody", **environment)
+    assert (code, err.splitlines()[0].startswith(UNKNOWN)) == (0, True)
+    async with aclosing(History(history["CALLFOLD_HISTORY_URL"], is_writer=True)) as created:
+        await created.prepare()
+    code, _, err = await callfold("calls", "--source", "nobody", **environment, **history)
+    assert (code, err.splitlines()[0].startswith(UNKNOWN)) == (0, True)
+    assert err.splitlines()[-1] == "0 calls"
+    async with aclosing(Store(environment["CALLFOLD_REDIS_URL"])) as store:
+        key = CallKey(SourceName("nobody"), CallRef("513"))
+        event = CallbackEvent(key.source, "2026-11-23T07:44:00.000000Z", VENDOR_LINES[0])
+        await store.merge({key: facts_of(event, parse_link(SAMPLE_LINK))[1]})
+    code, out, err = await callfold("calls", "--source", "nobody", **environment)
+    assert (code, "nobody/513" in out, err.startswith(UNKNOWN)) == (0, True, True)
+
+
+@pytest.mark.parametrize(
+    ("lines", "dial", "told"),
+    [
+        ((), {}, (1, "set it under [sources.acme] in the file that CALLFOLD_SOURCES names.")),
+        ((DIAL_URL,), {"number": "1 12"}, (1, r"The number does not match number_pattern of [sources.acme]: \+?[0-9*#]{1,32}")),
+        (
+            (DIAL_URL, "agent_pattern = '[0-9]{4}'"),
+            {"agent": "10 01"},
+            (1, "The agent does not match agent_pattern of [sources.acme]: [0-9]{4}"),
+        ),
+        ((), {"number": ""}, (2, "callfold: number: must not be empty.")),
+        ((), {"queue-prefix": "9x"}, (2, "callfold: queue_prefix: must match ^[0-9*#]{1,8}$.")),
+    ],
+)
+async def test_what_cannot_be_dialed_is_told_with_the_key_to_change(
+    servers: Servers, tmp_path: Path, lines: tuple[str, ...], dial: dict[str, str], told: tuple[int, str]
+) -> None:
+    asked = {"source": "acme", "agent": "1001", "number": "112"} | dial
+    options = [text for name, value in asked.items() for text in (f"--{name}", value)]
+    code, _, err = await callfold("dial", *options, **servers.environment(CALLFOLD_SOURCES=_sources(tmp_path, *lines)))
+    assert (code, told[1] in err) == (told[0], True), err
+
+
+OUTCOMES = "answered, dialed_missed, agent_missed, agent_hung_up, missed, unknown"
+
+
+@pytest.mark.parametrize(
+    ("model", "given", "said"),
+    [
+        (CallQuery, {"outcome": "answerd"}, f"outcome: must be one of {OUTCOMES}; did you mean answered?"),
+        (CallQuery, {"outcome": "x"}, f"outcome: must be one of {OUTCOMES}."),
+        (CallQuery, {"outcom": "answered"}, "outcom: is not known here; did you mean outcome?"),
+        (CallQuery, {"colour": "red"}, "colour: is not known here; known are state, outcome, source, agent, number, "),
+        (CallQuery, {"state": "tlking"}, "state: must be one of open, ringing, talking, ending, complete; did you mean talking?"),
+        (CallQuery, {"limit": "ten"}, "limit: must be a whole number."),
+        (CallQuery, {"limit": 0}, "limit: must be at least 1."),
+        (CallQuery, {"limit": 501}, "limit: must be at most 500."),
+        (CallQuery, {"recorded": "maybe"}, "recorded: must be true or false."),
+        (CallQuery, {"source": ""}, "source: must not be empty."),
+        (CallQuery, {"source": ["a", "b"]}, "source: must be text."),
+        (CallQuery, {"agent": "1" * 257}, "agent: must have at most 256 characters."),
+        (CallQuery, {"since": "soon"}, "since: is no time: expected RFC 3339"),
+        (DialRequest, {"source": "a", "agent": "1", "numbr": "1"}, "numbr: is not known here; did you mean number?"),
+        (DialRequest, {"source": "a", "agent": "1"}, "number: is missing."),
+        (
+            DialRequest,
+            {"source": "a", "agent": "1", "number": "1", "numbr": "1"},
+            "numbr: is not known here; did you mean number?",
+        ),
+        (DialRequest, {"source": "a", "agent": "1", "number": 112}, "number: must be text."),
+        (DialRequest, {"source": "a", "agent": "1", "number": "1", "metadata": "x"}, "metadata: must be an object of names"),
+        (DialRequest, [], "request: must be a JSON object."),
+        (LettersAction, {"action": "drp", "ids": ["abcd"]}, "action: must be one of redrive, drop; did you mean drop?"),
+        (LettersAction, {"action": "drop", "ids": []}, "ids: must not be empty."),
+        (LettersAction, {"action": "drop", "ids": ["abc"]}, "ids.0: must have at least 4 characters."),
+        (EventsQuery, {"after": -1}, "after: must be at least 0."),
+    ],
+)
+def test_a_wrong_request_is_told_in_our_words(model: type[BaseModel], given: object, said: str) -> None:
+    with pytest.raises(ValidationError) as wrong:
+        model.model_validate(given)
+    sentence = first_mistake(wrong.value, model)[1]
+    assert sentence.startswith(said)
+    with pytest.raises(ValidationError) as wrong:
+        model.model_validate_json(json.dumps(given))
+    assert "Input" not in first_mistake(wrong.value, model)[1]
+
+
+def test_a_body_that_is_no_json_is_told_so() -> None:
+    with pytest.raises(ValidationError) as wrong:
+        DialRequest.model_validate_json("{hunter2")
+    assert first_mistake(wrong.value, DialRequest) == ("request", "request: is not valid JSON.")
