@@ -212,7 +212,9 @@ def rebuild(
 
 @app.command()
 def retention(
-    older_than: Annotated[str, typer.Option(help="Age from which recordings are deleted: 365d.")],
+    older_than: Annotated[
+        str | None, typer.Option(help="Age from which recordings are deleted: 365d. Default: CALLFOLD_RETENTION_DAYS.")
+    ] = None,
     source: Source = None,
     *,
     with_records: Annotated[bool, typer.Option("--with-records", help="Delete the call records in the sidecars too.")] = False,
@@ -220,9 +222,10 @@ def retention(
     as_json: AsJson = False,
 ) -> None:
     """Delete old recordings; what is held stays: `callfold retention --older-than 365d --source acme --dry-run`."""
-    from console.retention import Wanted, retain  # noqa: PLC0415
+    from console.retention import Wanted, age, retain  # noqa: PLC0415
 
-    run(retain(read_settings(quiet=False), Wanted(older_than, source, with_records, dry_run), as_json=as_json))
+    settings = read_settings(quiet=False)
+    run(retain(settings, Wanted(older_than or age(settings), source, with_records, dry_run), as_json=as_json))
 
 
 @app.command()

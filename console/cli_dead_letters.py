@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from typing import Annotated
 
 import typer
@@ -9,6 +10,7 @@ import typer
 from console import dead_letters as letters
 from console.command import AsJson, DryRun, Source, read_settings, run, tell_if_unknown
 from console.dead_letters import Which
+from shared.errors import CallfoldError
 from shared.settings import Settings
 
 dead_letters = typer.Typer(help="What could not be understood or done: see it, put it back, or drop it.", no_args_is_help=True)
@@ -26,6 +28,21 @@ def settings_for(source: str | None) -> Settings:
     return settings
 
 
+async def found(work: Awaitable[int], wanted: letters.Filter, queue: Which) -> int:
+    """Do what is wanted of letters.
+
+    Raises:
+        CallfoldError: ids were given, and no letter has one of them.
+    """
+    code = await work
+    if code and wanted.ids:
+        raise CallfoldError(
+            f"No dead letter in {queue.queue} has an id that begins with {' or '.join(wanted.ids)}: "
+            f"`callfold dead-letters list --queue {queue}` lists them."
+        )
+    return code
+
+
 @dead_letters.command("list")
 def dead_letters_list(
     queue: Queue = Which.CALLBACKS, reason: Reason = None, source: Source = None, since: Since = None, *, as_json: AsJson = False
@@ -35,9 +52,15 @@ def dead_letters_list(
 
 
 @dead_letters.command("show")
-def dead_letters_show(ids: Ids, queue: Queue = Which.CALLBACKS, *, as_json: AsJson = False) -> None:
+def dead_letters_show(
+    ids: Annotated[list[str], typer.Argument(help="Ids, or how they begin, as `list` prints them.")],
+    queue: Queue = Which.CALLBACKS,
+    *,
+    as_json: AsJson = False,
+) -> None:
     """Print dead letters with what they hold, e.g. `callfold dead-letters show 3f9a`."""
-    run(letters.show(read_settings(), queue, letters.Filter(tuple(ids or ())), as_json=as_json, with_body=True))
+    wanted = letters.Filter(tuple(ids))
+    run(found(letters.show(read_settings(), queue, wanted, as_json=as_json, with_body=True), wanted, queue))
 
 
 @dead_letters.command("redrive")
@@ -54,7 +77,8 @@ def dead_letters_redrive(
 ) -> None:
     """Put dead letters back, e.g. after a corrected adapter link: `callfold dead-letters redrive --source acme --dry-run`."""
     wanted = letters.Filter(tuple(ids or ()), reason, source, since)
-    run(letters.redrive(settings_for(source), queue, wanted, dry_run=dry_run, as_json=as_json, force=force))
+    work = letters.redrive(settings_for(source), queue, wanted, dry_run=dry_run, as_json=as_json, force=force)
+    run(found(work, wanted, queue))
 
 
 @dead_letters.command("drop")
@@ -73,4 +97,4 @@ def dead_letters_drop(
     if not dry_run and not yes:
         typer.confirm("They exist nowhere else. Drop them?", abort=True, err=True)
     wanted = letters.Filter(tuple(ids or ()), reason, source, since)
-    run(letters.drop(settings_for(source), queue, wanted, dry_run=dry_run, as_json=as_json))
+    run(found(letters.drop(settings_for(source), queue, wanted, dry_run=dry_run, as_json=as_json), wanted, queue))

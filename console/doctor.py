@@ -14,7 +14,7 @@ from rich.table import Table
 from console.advice import advised
 from console.doctor_hosts import DoubtError, dial_links, recording_origins
 from console.history.store import History
-from console.output import standard_output
+from console.output import counted, standard_output
 from ingress.spool import Spool
 from shared.archive import Archive
 from shared.broker import inspect
@@ -106,7 +106,7 @@ async def _spool(settings: Settings) -> str:
     async with Spool(settings.spool_dir, max_bytes=settings.spool_max_bytes) as spool:
         await spool.check()
         waiting = await spool.count()
-    return f"{settings.spool_dir} can be written; {waiting} messages wait"
+    return f"{settings.spool_dir} can be written; {counted(waiting, 'message')} in it"
 
 
 async def _downloads(settings: Settings) -> str:

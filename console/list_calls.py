@@ -15,6 +15,7 @@ from console.command import tell_if_unknown, wanted_sources
 from console.history.store import History
 from console.lookup import Lookup
 from console.mistakes import first_mistake
+from console.output import counted
 from console.web.calls_api import write_csv
 from shared.archive import Archive
 from shared.errors import CallfoldError, ConfigError
@@ -76,7 +77,7 @@ def _print(rows: list[CallRow], form: Form) -> None:
             sys.stdout.write(write_csv(rows))
         case Form.TEXT:
             sys.stdout.writelines(_line(row) + "\n" for row in rows)
-            sys.stderr.write(f"{len(rows)} calls\n")
+            sys.stderr.write(f"{counted(len(rows), 'call')}\n")
 
 
 def _line(row: CallRow) -> str:

@@ -1,4 +1,4 @@
-"""Consoles for people and for pipes."""
+"""What commands print: for people on a terminal, and whole for whoever reads a pipe."""
 
 from __future__ import annotations
 
@@ -12,3 +12,8 @@ _ENDLESS = 100_000
 def standard_output() -> Console:
     """Make a console on standard output; where that is no terminal nothing is folded: who reads it wants whole lines."""
     return Console(width=None if sys.stdout.isatty() else _ENDLESS)
+
+
+def counted(count: int, noun: str) -> str:
+    """Write a number of things: `1 call`, `2 calls`."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"

@@ -113,7 +113,7 @@ class Door:
         """Refuse what can never be folded as it stands, but keep it: a corrected adapter link can redrive it."""
         headers: dict[str, str | int] = {
             "reason": "invalid_callback",
-            "detail": f"{error} (value {error.masked_value})" if error.masked_value else str(error),
+            "detail": f"{error} (value {error.shown_value})" if error.shown_value else str(error),
             "first_seen": event.received_at,
         }
         try:
@@ -123,7 +123,7 @@ class Door:
         metrics.CALLBACKS.labels(event.source, "invalid").inc()
         metrics.DEAD_LETTERS.labels(CALLBACKS_DEAD, "invalid_callback").inc()
         log.warning("callback_refused", source=event.source, parameter=error.parameter, problem=error.problem)
-        more = {"parameter": error.parameter, "value": error.masked_value}
+        more = {"parameter": error.parameter, "value": error.shown_value}
         return _problem(400, "Invalid callback", f"The {error}.", more)
 
 

@@ -194,10 +194,10 @@ async def test_retention_deletes_what_is_old_and_tells_each_but_not_what_is_held
     arguments = ("retention", "--older-than", "365d", "--source", "retained")
     before = site.files()
     code, out, _ = await site.callfold(*arguments, "--dry-run")
-    assert (code, out) == (0, f"1 recordings, {len(WAV)} bytes, would be deleted; 1 kept by a hold\n")
+    assert (code, out) == (0, f"1 recording ({len(WAV)} bytes) would be deleted; 1 kept by a hold\n")
     assert site.files() == before
     async with servers.subscribed("recording.#") as queue:
-        assert (await site.callfold(*arguments))[1] == f"1 recordings, {len(WAV)} bytes, deleted; 1 kept by a hold\n"
+        assert (await site.callfold(*arguments))[1] == f"1 recording ({len(WAV)} bytes) deleted; 1 kept by a hold\n"
         (event,) = await next_events(queue, 1)
         assert (event.routing_key, event.message_id) == (
             "recording.expired.retained",

@@ -17,6 +17,7 @@ from console.dialing import DialRequest
 from console.fleet import free_port
 from console.history.store import History
 from console.mistakes import first_mistake
+from console.output import counted
 from console.web.letters_api import LettersAction
 from console.web.models import EventsQuery
 from shared.adapter import SAMPLE_LINK, parse_link
@@ -234,3 +235,39 @@ def test_a_body_that_is_no_json_is_told_so() -> None:
     with pytest.raises(ValidationError) as wrong:
         DialRequest.model_validate_json("{hunter2")
     assert first_mistake(wrong.value, DialRequest) == ("request", "request: is not valid JSON.")
+
+
+async def test_an_id_that_no_dead_letter_has_is_told_with_where_to_look(servers: Servers) -> None:
+    for arguments in (("show", "zzz"), ("redrive", "zzz", "--queue", "recordings"), ("drop", "zzz", "--yes")):
+        queue = "recordings" if "recordings" in arguments else "callbacks"
+        code, _, err = await callfold("dead-letters", *arguments, **servers.environment())
+        assert code == 1
+        assert err.splitlines()[-1] == (
+            f"callfold: No dead letter in {queue}.dead has an id that begins with zzz: "
+            f"`callfold dead-letters list --queue {queue}` lists them."
+        )
+    code, out, _ = await callfold("dead-letters", "show", "--help")
+    assert (code, "none: all" in out) == (0, False)
+    assert (await callfold("dead-letters", "show", **servers.environment()))[0] == 2
+
+
+async def test_retention_takes_its_age_from_the_settings_or_asks_for_it(servers: Servers) -> None:
+    code, _, err = await callfold("retention", "--dry-run", **servers.environment())
+    assert (code, err) == (2, "callfold: How old? Give --older-than, like 365d, or set CALLFOLD_RETENTION_DAYS.\n")
+    environment = servers.environment(CALLFOLD_RETENTION_DAYS="30")
+    code, out, err = await callfold("retention", "--dry-run", **environment)
+    assert (code, out) == (0, "0 recordings (0 bytes) would be deleted; 0 kept by a hold\n"), err
+    code, _, err = await callfold("retention", "--dry-run", "--older-than", "soon", **environment)
+    assert (code, "'soon' is not a duration" in err) == (2, True)
+
+
+async def test_nothing_is_folded_in_a_pipe(servers: Servers) -> None:
+    code, out, err = await callfold("doctor", **servers.environment(), COLUMNS="40")
+    assert code == 0, out + err
+    found = {line.split("  ")[0].strip(): line.rstrip() for line in out.splitlines()}
+    assert found["rabbitmq"].endswith("at-least-once dead-lettering declared; no plugin is needed")
+    assert found["spool"].endswith("can be written; 0 messages in it")
+
+
+def test_things_are_counted_as_people_say_it() -> None:
+    assert [counted(number, "call") for number in (0, 1, 2)] == ["0 calls", "1 call", "2 calls"]
