@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # exists for type checkers only
 _WHOLE = "request"
 _UNKNOWN = "extra_forbidden"
 _CHOICES = frozenset({"enum", "literal_error"})
+_OF_ONE = _CHOICES | {"string_type", "int_type", "bool_type"}
 _QUOTED = re.compile(r"'([^']*)'")
 _MUST: dict[str, str] = {
     "missing": "is missing",
@@ -58,6 +59,8 @@ def mistake(details: ErrorDetails, model: type[BaseModel]) -> str:
     context = details.get("ctx", {})
     if details["type"] == _UNKNOWN:
         return _unknown(str(details["loc"][-1]), model.model_fields)
+    if isinstance(details["input"], list) and details["type"] in _OF_ONE:  # a parameter of a query that comes twice
+        return "must be a single value"
     if details["type"] in _CHOICES:
         return _choice(details["input"], _QUOTED.findall(context["expected"]))
     cause = context.get("error")

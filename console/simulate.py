@@ -79,6 +79,8 @@ async def simulate(settings: Settings, load: Load, *, as_json: bool) -> int:
         first_call_id=time.time_ns() // 1_000_000,
     )
     await _check_listening(load.ingress_url)
+    if not has_recordings:
+        sys.stderr.write(f"No call is recorded: [sources.{load.source}] has neither recording_origin nor recording_url.\n")
     events: list[Event] = []
     async with journal(settings, "next") as deliveries, FocalScope(plan) as pbx:
         all_dialed = asyncio.Event()

@@ -8,6 +8,7 @@ import os
 import re
 import sqlite3
 import sys
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -205,6 +206,27 @@ async def test_the_example_consumer_handles_each_call_once(servers: Servers) -> 
         await queue.channel.queue_delete(queue.name)
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda _: "amqp://guest:hunter2@127.0.0.1:1/", "RabbitMQ cannot be reached: see AMQP_URL (AMQPConnectionError)."),
+        (lambda url: url.replace("guest:guest", "guest:hunter2"), "RabbitMQ refused the user or password of AMQP_URL."),
+        (lambda url: url, "RabbitMQ has no exchange `calls`: no worker of Callfold was started on it yet."),
+    ],
+)
+async def test_the_example_consumer_says_in_a_sentence_why_it_cannot_start(
+    tmp_path: Path, change: Callable[[str], str], said: str
+) -> None:
+    async with LocalStack(tmp_path / "stack", only=frozenset({"rabbitmq"})) as stack:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, str(ROOT / "docs" / "examples" / "consumer.py")),
+            env=os.environ | {"AMQP_URL": change(stack.amqp_url), "CONSUMER_DB": str(tmp_path / "seen.sqlite")},
+            stderr=asyncio.subprocess.PIPE,
+        )
+        _, err = await asyncio.wait_for(process.communicate(), 30)
+    assert (process.returncode, err.decode()) == (1, f"{said}\n")
+
+
 async def test_simulate_compares_what_was_published_with_the_truth(servers: Servers) -> None:
     port = free_port()
     async with servers.fleet() as fleet:
@@ -220,11 +242,15 @@ async def test_simulate_compares_what_was_published_with_the_truth(servers: Serv
     assert code == 0, out + err
     told = json.loads(out)
     assert (told["calls"], told["differences"]) == (10, [])
+    assert err == "No call is recorded: [sources.default] has neither recording_origin nor recording_url.\n"
 
 
 async def test_the_demo_ends_well_and_leaves_its_archive_and_nothing_running(tmp_path: Path) -> None:
-    code, out, err = await callfold("demo", "--calls", "30", "--directory", str(tmp_path / "demo"), timeout_s=90)
+    code, out, err = await callfold("demo", "--calls", "30", "--directory", str(tmp_path / "demo"), timeout_s=90, COLUMNS="40")
     assert code == 0, out + err
+    assert re.search(r"^30 simulated calls and the vendor's: every one was .* Nothing is left running\.$", out, re.MULTILINE)
+    assert re.search(r"^dialed \d+/30 .* completed: none yet$", out, re.MULTILINE)
+    assert "the vendor's lines tell no times" in out
     assert '"id": "default/513/1"' in out
     assert "every one was published exactly as it happened" in " ".join(out.split())
     assert len(list((tmp_path / "demo" / "archive").rglob("*.wav"))) >= 10

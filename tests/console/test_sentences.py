@@ -18,9 +18,10 @@ from console.fleet import free_port
 from console.history.store import History
 from console.mistakes import first_mistake
 from console.output import counted
+from console.show import folded
 from console.web.letters_api import LettersAction
 from console.web.models import EventsQuery
-from shared.adapter import SAMPLE_LINK, parse_link
+from shared.adapter import SAMPLE_LINK, make_link, parse_link
 from shared.errors import ConfigError, StoreUnavailableError
 from shared.events import CallbackEvent
 from shared.facts import facts_of
@@ -202,7 +203,8 @@ OUTCOMES = "answered, dialed_missed, agent_missed, agent_hung_up, missed, unknow
         (CallQuery, {"limit": 501}, "limit: must be at most 500."),
         (CallQuery, {"recorded": "maybe"}, "recorded: must be true or false."),
         (CallQuery, {"source": ""}, "source: must not be empty."),
-        (CallQuery, {"source": ["a", "b"]}, "source: must be text."),
+        (CallQuery, {"source": ["a", "b"]}, "source: must be a single value."),
+        (CallQuery, {"outcome": ["missed", "answered"]}, "outcome: must be a single value."),
         (CallQuery, {"agent": "1" * 257}, "agent: must have at most 256 characters."),
         (CallQuery, {"since": "soon"}, "since: is no time: expected RFC 3339"),
         (DialRequest, {"source": "a", "agent": "1", "numbr": "1"}, "numbr: is not known here; did you mean number?"),
@@ -271,3 +273,25 @@ async def test_nothing_is_folded_in_a_pipe(servers: Servers) -> None:
 
 def test_things_are_counted_as_people_say_it() -> None:
     assert [counted(number, "call") for number in (0, 1, 2)] == ["0 calls", "1 call", "2 calls"]
+
+
+def test_a_long_query_is_folded_between_its_parameters_and_nothing_of_it_is_lost() -> None:
+    query = "&".join(f"Parameter{number}={'x' * number}" for number in range(40)) + "&Long=" + "y" * 300
+    lines = folded(query)
+    assert "".join(lines) == query
+    assert all(len(line) <= 100 for line in lines[:-1])
+    assert folded("") == [""]
+    assert folded("CallID=1") == ["CallID=1"]
+
+
+async def test_show_stands_in_columns_however_long_its_names_are(servers: Servers) -> None:
+    query = "CallType=Outgoing&Event=pickup&CallID=100000000000087850&RequestID=513&ResponderAgentExt=1001"
+    event = CallbackEvent(SourceName("default"), "2026-11-23T07:44:00.000000Z", query)
+    async with aclosing(Store(servers.environment()["CALLFOLD_REDIS_URL"])) as store:
+        await store.merge(dict([facts_of(event, parse_link(make_link("http://h", "default", None)))]))
+    code, out, err = await callfold("show", "default", "513", **servers.environment())
+    assert code == 0, err
+    facts = [line.split() for line in out.partition("\nfacts\n")[2].splitlines()]
+    longest = "leg:Outgoing:100000000000087850:f.pickup.ResponderAgentExt"
+    assert longest in dict(facts)
+    assert out.endswith("".join(f"  {name:<{len(longest)}}  {value}\n" for name, value in facts))
