@@ -11,12 +11,13 @@ from typing import Annotated
 
 import orjson
 import typer
-from rich.console import Console
 
+from console.advice import advised
 from console.cli_calls import add_to as add_calls_to
 from console.cli_dead_letters import dead_letters
 from console.cli_recordings import recordings
 from console.command import AsJson, DryRun, Source, SourceArgument, read_settings, run, wanted_sources
+from console.output import standard_output
 from shared.adapter import make_link, parse_link
 from shared.errors import CallfoldError, ConfigError
 from shared.ids import SourceName
@@ -64,7 +65,7 @@ def main() -> None:
     except* CallfoldError as group:
         failures = leaves(group)
     if failures:
-        sys.stderr.write(f"callfold: {failures[0]}\n")
+        sys.stderr.write(f"callfold: {advised(failures[0])}\n")
         sys.exit(EXIT_CONFIG if isinstance(failures[0], ConfigError) else EXIT_FAILURE)
 
 
@@ -132,7 +133,7 @@ def demo(
 
     load_settings()  # refuses unknown settings before anything starts
     configure("auto", "error", process="demo")
-    run(run_demo(directory, calls=calls, seed=seed, console=Console()))
+    run(run_demo(directory, calls=calls, seed=seed, console=standard_output()))
 
 
 @app.command()
@@ -211,7 +212,9 @@ def rebuild(
 
 @app.command()
 def retention(
-    older_than: Annotated[str, typer.Option(help="Age from which recordings are deleted: 365d.")],
+    older_than: Annotated[
+        str | None, typer.Option(help="Age from which recordings are deleted: 365d. Default: CALLFOLD_RETENTION_DAYS.")
+    ] = None,
     source: Source = None,
     *,
     with_records: Annotated[bool, typer.Option("--with-records", help="Delete the call records in the sidecars too.")] = False,
@@ -219,9 +222,10 @@ def retention(
     as_json: AsJson = False,
 ) -> None:
     """Delete old recordings; what is held stays: `callfold retention --older-than 365d --source acme --dry-run`."""
-    from console.retention import Wanted, retain  # noqa: PLC0415
+    from console.retention import Wanted, age, retain  # noqa: PLC0415
 
-    run(retain(read_settings(quiet=False), Wanted(older_than, source, with_records, dry_run), as_json=as_json))
+    settings = read_settings(quiet=False)
+    run(retain(settings, Wanted(older_than or age(settings), source, with_records, dry_run), as_json=as_json))
 
 
 @app.command()

@@ -47,7 +47,7 @@ def dial(  # noqa: PLR0917 - each is an option of the command line, given by nam
     from console.dial import EXIT_UNKNOWN  # noqa: PLC0415 - each command loads only what it needs
     from console.dial import dial as run_dial  # noqa: PLC0415 - each command loads only what it needs
     from console.dialing import DialRequest  # noqa: PLC0415
-    from console.web.problems import first_mistake  # noqa: PLC0415
+    from console.mistakes import first_mistake  # noqa: PLC0415
 
     pairs = [text.partition("=") for text in metadata or ()]
     if not all(separator for _, separator, _ in pairs):
@@ -62,7 +62,7 @@ def dial(  # noqa: PLR0917 - each is an option of the command line, given by nam
             metadata={name: value for name, _, value in pairs},
         )
     except ValidationError as error:
-        raise ConfigError(first_mistake(error)[1]) from None
+        raise ConfigError(first_mistake(error, DialRequest)[1]) from None
     if idempotency_key == "":
         raise ConfigError("--idempotency-key is empty: a repeat could not be told from another request.")
     run(

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from typing import Annotated
 
 import typer
 
 from console import dead_letters as letters
-from console.command import AsJson, DryRun, Source, read_settings, run
+from console.command import AsJson, DryRun, Source, read_settings, run, tell_if_unknown
 from console.letters import Filter, Which
+from shared.errors import CallfoldError
+from shared.settings import Settings
 
 dead_letters = typer.Typer(help="What could not be understood or done: see it, put it back, or drop it.", no_args_is_help=True)
 
@@ -18,18 +21,46 @@ Reason = Annotated[str | None, typer.Option(help="Only those with this reason.")
 Since = Annotated[str | None, typer.Option(help="Only those first seen so long ago or later: 90s, 15m, 2h, 7d.")]
 
 
+def settings_for(source: str | None) -> Settings:
+    """Read the settings; a source that is not configured can have dead letters all the same."""
+    settings = read_settings()
+    tell_if_unknown(settings, source)
+    return settings
+
+
+async def found(work: Awaitable[int], wanted: Filter, queue: Which) -> int:
+    """Do what is wanted of letters.
+
+    Raises:
+        CallfoldError: ids were given, and no letter has one of them.
+    """
+    code = await work
+    if code and wanted.ids:
+        raise CallfoldError(
+            f"No dead letter in {queue.queue} has an id that begins with {' or '.join(wanted.ids)}: "
+            f"`callfold dead-letters list --queue {queue}` lists them."
+        )
+    return code
+
+
 @dead_letters.command("list")
 def dead_letters_list(
     queue: Queue = Which.CALLBACKS, reason: Reason = None, source: Source = None, since: Since = None, *, as_json: AsJson = False
 ) -> None:
     """List dead letters, e.g. `callfold dead-letters list --reason invalid_callback --since 2h`."""
-    run(letters.show(read_settings(), queue, Filter((), reason, source, since), as_json=as_json, with_body=False))
+    run(letters.show(settings_for(source), queue, Filter((), reason, source, since), as_json=as_json, with_body=False))
 
 
 @dead_letters.command("show")
-def dead_letters_show(ids: Ids, queue: Queue = Which.CALLBACKS, *, as_json: AsJson = False) -> None:
+def dead_letters_show(
+    ids: Annotated[list[str], typer.Argument(help="Ids, or how they begin, as `list` prints them.")],
+    queue: Queue = Which.CALLBACKS,
+    *,
+    as_json: AsJson = False,
+) -> None:
     """Print dead letters with what they hold, e.g. `callfold dead-letters show 3f9a`."""
-    run(letters.show(read_settings(), queue, Filter(tuple(ids or ())), as_json=as_json, with_body=True))
+    wanted = Filter(tuple(ids))
+    run(found(letters.show(read_settings(), queue, wanted, as_json=as_json, with_body=True), wanted, queue))
 
 
 @dead_letters.command("redrive")
@@ -46,7 +77,8 @@ def dead_letters_redrive(
 ) -> None:
     """Put dead letters back, e.g. after a corrected adapter link: `callfold dead-letters redrive --source acme --dry-run`."""
     wanted = Filter(tuple(ids or ()), reason, source, since)
-    run(letters.redrive(read_settings(), queue, wanted, dry_run=dry_run, as_json=as_json, force=force))
+    work = letters.redrive(settings_for(source), queue, wanted, dry_run=dry_run, as_json=as_json, force=force)
+    run(found(work, wanted, queue))
 
 
 @dead_letters.command("drop")
@@ -65,4 +97,4 @@ def dead_letters_drop(
     if not dry_run and not yes:
         typer.confirm("They exist nowhere else. Drop them?", abort=True, err=True)
     wanted = Filter(tuple(ids or ()), reason, source, since)
-    run(letters.drop(read_settings(), queue, wanted, dry_run=dry_run, as_json=as_json))
+    run(found(letters.drop(settings_for(source), queue, wanted, dry_run=dry_run, as_json=as_json), wanted, queue))

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from console import dead_letters as letters
-from console.cli_dead_letters import Ids, Reason, Since
+from console.cli_dead_letters import Ids, Reason, Since, found, settings_for
 from console.command import AsJson, DryRun, Source, SourceArgument, read_settings, run
 from console.letters import Filter, Which
 
@@ -49,7 +49,8 @@ def redrive(
 ) -> None:
     """Try failed recordings again, with a whole new schedule: `callfold recordings redrive --reason not_allowed`."""
     wanted = Filter(tuple(ids or ()), reason, source, since)
-    run(letters.redrive(read_settings(), Which.RECORDINGS, wanted, dry_run=dry_run, as_json=as_json))
+    work = letters.redrive(settings_for(source), Which.RECORDINGS, wanted, dry_run=dry_run, as_json=as_json)
+    run(found(work, wanted, Which.RECORDINGS))
 
 
 @recordings.command("backfill")

@@ -13,7 +13,7 @@ from shared.errors import CallfoldError, ConfigError
 from shared.ids import SourceName
 from shared.log import configure
 from shared.settings import Settings, load_settings
-from shared.sources import Sources
+from shared.sources import Sources, no_such_source
 
 EXIT_INTERRUPTED = 130  # what shells tell of SIGINT
 
@@ -57,8 +57,15 @@ def wanted_sources(settings: Settings, source: str | None) -> Sources:
     if source is None:
         return sources
     if source not in sources:
-        raise ConfigError(f"There is no source {source}; configured: {', '.join(sources)}. See CALLFOLD_SOURCES.")
+        raise ConfigError(no_such_source(source, sources))
     return {SourceName(source): sources[SourceName(source)]}
+
+
+def tell_if_unknown(settings: Settings, source: str | None) -> None:
+    """Say that a source is not configured, where what is kept can be of one that once was."""
+    sources = settings.load_sources()
+    if source is not None and source not in sources:
+        typer.echo(f"callfold: {no_such_source(source, sources)} Only what is kept of earlier times can be found.", err=True)
 
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]

@@ -13,6 +13,7 @@ import orjson
 from console.audit import Action, Audit
 from console.command import cli_user
 from console.letters import Filter, Letter, Which, opened
+from console.output import counted
 from shared.archive import Archive
 from shared.broker import HeaderValue, Message
 from shared.dead_letters import LetterReason
@@ -36,7 +37,7 @@ async def show(settings: Settings, which: Which, wanted: Filter, *, as_json: boo
                 told = letter.told(with_body=with_body)
                 sys.stdout.write(orjson.dumps(told).decode() + "\n" if as_json else _text(told))
     if not as_json:
-        sys.stderr.write(f"{found} dead letters in {which.queue}\n")
+        sys.stderr.write(f"{counted(found, 'dead letter')} in {which.queue}\n")
     return 1 if wanted.ids and not found else 0
 
 

@@ -18,6 +18,7 @@ from rich.json import JSON
 
 from console.fleet import Fleet, free_port
 from console.journal import journal, read_event
+from console.output import counted
 from console.simulate import FAULTS
 from console.stack import LocalStack
 from console.up import default_directories, describe
@@ -50,7 +51,7 @@ async def demo(directory: Path, *, calls: int, seed: int, console: Console) -> i
     secret = secrets.token_urlsafe(24)
     port = free_port()
     link = make_link(f"http://127.0.0.1:{port}", "demo", secret)
-    console.print(f"Callfold demo: {calls} calls, seed {seed}. Starting private RabbitMQ and Redis ...")
+    console.print(f"Callfold demo: {counted(calls, 'call')}, seed {seed}. Starting private RabbitMQ and Redis ...")
     second_port = free_port()
     urls = tuple(f"http://127.0.0.1:{each}" for each in (port, second_port))
     plan = Plan(adapter=link, ingress_urls=urls, seed=seed, faults=FAULTS)
@@ -97,8 +98,9 @@ async def _run(pbx: FocalScope, calls: int, ingress_url: str, console: Console) 
         return [f"the vendor's four lines gave no event {_VENDOR_ID}"]
     console.print("\nThe vendor's four callback lines of RequestID 513 gave this event:")
     console.print(JSON.from_data(vendor))
+    console.print("Its durations are those of the replay: the vendor's lines tell no times, so the times of receipt count.")
     return differences(pbx.truths, _ours(events), pbx.recordings.fingerprint) + [
-        f"{count} callbacks were answered {status}" for status, count in pbx.counters.items() if status != "200"
+        f"{counted(count, 'callback')} answered {status}" for status, count in pbx.counters.items() if status != "200"
     ]
 
 
@@ -161,7 +163,12 @@ def _report(console: Console, directory: Path, found: list[str], calls: int, sec
     for line in found[:20]:
         console.print(f"[red]differs:[/] {line}", highlight=False)
     kinds = Counter(path.suffix for path in (directory / "archive").rglob("*.*"))
-    console.print(f"archive  {directory / 'archive'}  ({kinds['.wav']} recordings, {kinds['.json']} sidecars)", highlight=False)
+    console.print(
+        f"archive  {directory / 'archive'}  ({counted(kinds['.wav'], 'recording')}, {counted(kinds['.json'], 'sidecar')})",
+        highlight=False,
+    )
     console.print(f"logs     {directory / 'logs'}", highlight=False)
-    verdict = f"[red]{len(found)} differences[/]" if found else "[green]every one was published exactly as it happened[/]"
-    console.print(f"{calls} simulated calls and the vendor's: {verdict}. {seconds:.0f} s. Nothing is left running.")
+    verdict = (
+        f"[red]{counted(len(found), 'difference')}[/]" if found else "[green]every one was published exactly as it happened[/]"
+    )
+    console.print(f"{counted(calls, 'simulated call')} and the vendor's: {verdict}. {seconds:.0f} s. Nothing is left running.")

@@ -8,7 +8,7 @@ from contextlib import aclosing
 import orjson
 
 from console.audit import Action, Audit
-from console.command import cli_user
+from console.command import cli_user, wanted_sources
 from console.dialing import Dialer, DialRequest, DialState
 from console.dials import Dials, Limits
 from console.journal import connected
@@ -24,6 +24,7 @@ _BEYOND_DIAL_S = 5
 
 async def dial(settings: Settings, wanted: DialRequest, key: str, *, as_json: bool) -> int:
     """Dial once; returns 0 with a RequestID, 1 where no phone rings, 3 where one may be ringing."""
+    sources = wanted_sources(settings, wanted.source)
     publisher = Publisher(broker_address(settings, "dial"), timeout_s=settings.publish_timeout_seconds)
     limits = Limits(settings.dials_per_minute, settings.dial_timeout_seconds + _BEYOND_DIAL_S)
     who = cli_user()
@@ -33,7 +34,7 @@ async def dial(settings: Settings, wanted: DialRequest, key: str, *, as_json: bo
         background(publisher.run()),
     ):
         await connected(publisher)
-        dials = Dials(dialer, store.dials, publisher, settings.load_sources(), limits)
+        dials = Dials(dialer, store.dials, publisher, sources, limits)
         answer = await dials.dial(wanted, who, key)
         request_id = answer.body.get("request_id")
         call = None if request_id is None else str(request_id)

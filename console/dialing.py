@@ -18,7 +18,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from yarl import URL
 
 from shared.errors import CallfoldError
-from shared.sources import Source
+from shared.ids import SourceName
+from shared.sources import Source, Sources, no_such_source
 
 _ANSWER = re.compile(r'\s*\{\s*"?RequestID"?\s*:\s*"?(\d{1,18})"?\s*\}\s*')
 _MAX_ANSWER_BYTES = 64 * 1024
@@ -74,24 +75,27 @@ class DialError(CallfoldError):
         super().__init__(title)
 
 
-def check(source: Source | None, request: DialRequest) -> Source:
+def check(sources: Sources, request: DialRequest) -> Source:
     """Check a request against its source's rules.
 
     Raises:
         DialError: it may not be dialed; the parameter is named.
     """
+    source = sources.get(SourceName(request.source))
     if source is None:
-        raise DialError(DialState.REFUSED, 404, f"There is no source {request.source}.", "source")
+        raise DialError(DialState.REFUSED, 404, no_such_source(request.source, sources), "source")
     if source.dial_url is None:
-        raise DialError(DialState.REFUSED, 409, f"Source {source.name} has no dial_url.", "source")
+        title = (
+            f"Source {source.name} has no dial_url: set it under [sources.{source.name}] in the file that CALLFOLD_SOURCES names."
+        )
+        raise DialError(DialState.REFUSED, 409, title, "source")
     for name, value, pattern in (
         ("agent", request.agent, source.agent_pattern),
         ("number", request.number, source.number_pattern),
     ):
         if not re.fullmatch(pattern, value):
-            raise DialError(
-                DialState.REFUSED, 400, f"The {name} does not have the form that source {source.name} asks for.", name
-            )
+            title = f"The {name} does not match {name}_pattern of [sources.{source.name}]: {pattern}"
+            raise DialError(DialState.REFUSED, 400, title, name)
     is_allowed = not source.allow_numbers or any(fnmatchcase(request.number, rule) for rule in source.allow_numbers)
     if not is_allowed or any(fnmatchcase(request.number, rule) for rule in source.deny_numbers):
         raise DialError(DialState.REFUSED, 403, f"Source {source.name} may not dial this number.", "number")

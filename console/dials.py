@@ -22,7 +22,6 @@ from shared.crash import crash_point
 from shared.dial_store import DialStore
 from shared.errors import BrokerUnavailableError, StoreUnavailableError
 from shared.events import DialEvent, encode, join
-from shared.ids import SourceName
 from shared.log import get_logger
 from shared.sources import Sources
 from shared.topology import CALLBACKS
@@ -130,7 +129,7 @@ class Dials:
 
     async def _dial(self, wanted: DialRequest, who: str) -> Answer:
         try:
-            source = check(self._sources.get(SourceName(wanted.source)), wanted)
+            source = check(self._sources, wanted)
             if await self._store.count(who) > self._limits.per_minute:
                 return _refusal(429, f"More than {self._limits.per_minute} dial requests a minute.", None)
             request_id = await self._dialer.dial(source, wanted)

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
-import socket
 import sys
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 
 import orjson
-from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
-from yarl import URL
 
+from console.advice import advised
+from console.doctor_hosts import DoubtError, dial_links, recording_origins
 from console.history.store import History
+from console.output import counted, standard_output
 from ingress.spool import Spool
 from shared.archive import Archive
 from shared.broker import inspect
@@ -22,21 +22,20 @@ from shared.errors import CallfoldError, ConfigError
 from shared.process import broker_address
 from shared.settings import LOOPBACK, Settings
 from shared.store import Store
-from worker.guard import allowed
 from worker.partial import check_directory
 
 _OLDEST_RABBITMQ = (3, 10)
 _OLDEST_REDIS = (7, 0)
-_LOOK_UP_S = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What one check found."""
+    """What one check found: `ok` with a `warning` where it may work, and does not look so from here."""
 
     check: str
     ok: bool
     detail: str
+    warning: bool = False
 
 
 Check = Callable[[Settings], Awaitable[str]]
@@ -45,23 +44,32 @@ Check = Callable[[Settings], Awaitable[str]]
 async def doctor(settings: Settings, *, as_json: bool) -> int:
     """Run every check and print the findings; returns 1 if one failed."""
     checks = CHECKS | ({"history": _history} if settings.history_url else {})
-    findings = [await _find(name, check, settings) for name, check in checks.items()]
+    findings = [await find(name, check, settings) for name, check in checks.items()]
     if as_json:
         for finding in findings:
             sys.stdout.write(orjson.dumps(finding).decode() + "\n")
     else:
         table = Table("check", "", "found", box=None)
         for finding in findings:
-            table.add_row(finding.check, "[green]ok[/]" if finding.ok else "[red]failed[/]", finding.detail)
-        Console().print(table)
+            table.add_row(finding.check, _verdict(finding), escape(finding.detail))
+        standard_output().print(table)
     return 0 if all(finding.ok for finding in findings) else 1
 
 
-async def _find(name: str, check: Check, settings: Settings) -> Finding:
+async def find(name: str, check: Check, settings: Settings) -> Finding:
+    """Run one check."""
     try:
         return Finding(name, ok=True, detail=await check(settings))
+    except DoubtError as doubt:
+        return Finding(name, ok=True, detail=str(doubt), warning=True)
     except CallfoldError as error:
-        return Finding(name, ok=False, detail=str(error))
+        return Finding(name, ok=False, detail=advised(error, in_doctor=True))
+
+
+def _verdict(finding: Finding) -> str:
+    if not finding.ok:
+        return "[red]failed[/]"
+    return "[yellow]warning[/]" if finding.warning else "[green]ok[/]"
 
 
 async def _rabbitmq(settings: Settings) -> str:
@@ -98,7 +106,7 @@ async def _spool(settings: Settings) -> str:
     async with Spool(settings.spool_dir, max_bytes=settings.spool_max_bytes) as spool:
         await spool.check()
         waiting = await spool.count()
-    return f"{settings.spool_dir} can be written; {waiting} messages wait"
+    return f"{settings.spool_dir} can be written; {counted(waiting, 'message')} in it"
 
 
 async def _downloads(settings: Settings) -> str:
@@ -116,33 +124,6 @@ async def _sources(settings: Settings) -> str:
     return f"{', '.join(sources)}{more}"
 
 
-async def _origins(settings: Settings) -> str:
-    """See where the names of the PBXs lead: a private address of a name is refused unless `recording_networks` has it."""
-    found: list[str] = []
-    for source in settings.load_sources().values():
-        host = URL(source.recording_origin).host if source.recording_origin else None
-        if host is None:
-            continue
-        addresses = await _addresses(host)
-        refused = [address for address in addresses if not allowed(host, source.recording_networks)(address)]
-        if refused:
-            raise ConfigError(
-                f"Source {source.name}: {host} is at {refused[0]}, where downloads may not go; if that is the PBX, add "
-                f'recording_networks = ["{refused[0]}"] to [sources.{source.name}].'
-            )
-        found.append(f"{host} at {', '.join(addresses) or 'no address that is known here'}")
-    return "; ".join(found) or "none"
-
-
-async def _addresses(host: str) -> list[str]:
-    try:
-        async with asyncio.timeout(_LOOK_UP_S):
-            answers = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    except (OSError, TimeoutError):
-        return []
-    return sorted({str(answer[4][0]) for answer in answers})
-
-
 async def _history(settings: Settings) -> str:
     if settings.history_url is None:
         return "none"
@@ -153,7 +134,8 @@ async def _history(settings: Settings) -> str:
 
 CHECKS: dict[str, Check] = {
     "sources": _sources,
-    "recording origins": _origins,
+    "recording origins": recording_origins,
+    "dial links": dial_links,
     "rabbitmq": _rabbitmq,
     "redis": _redis,
     "archive": _archive,

@@ -34,6 +34,10 @@ _DURATION = re.compile(r"(\d+)([smhd])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
+class NotConnectedError(CallfoldError):
+    """RabbitMQ cannot be reached, or refuses: a command gives up."""
+
+
 @asynccontextmanager
 async def journal(settings: Settings, offset: Offset, *, stream: str = CALLS_JOURNAL) -> AsyncIterator[AsyncIterator[Delivery]]:
     """Open a journal; yields an endless iterator of deliveries. After a reconnect it goes on where it was."""
@@ -174,14 +178,15 @@ async def connected(*links: Publisher | Consumer | Getter, within_s: float = _CO
     """Wait until a command's connections are up.
 
     Raises:
-        CallfoldError: RabbitMQ cannot be reached.
+        NotConnectedError: RabbitMQ cannot be reached, or refuses.
     """
     try:
         async with asyncio.timeout(within_s):
             for link in links:
                 await link.wait_up()
     except TimeoutError:
-        raise CallfoldError("RabbitMQ cannot be reached: see CALLFOLD_AMQP_URL, or run `callfold doctor`.") from None
+        problem = next(link.problem for link in links if not link.is_up)
+        raise NotConnectedError(f"RabbitMQ {problem}: see CALLFOLD_AMQP_URL, or run `callfold doctor`.") from None
 
 
 def ago(text: str, now: datetime | None = None) -> datetime:

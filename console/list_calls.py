@@ -9,9 +9,11 @@ from enum import StrEnum
 from pydantic import ValidationError
 
 from console.calls import CallQuery, CallRow
+from console.command import tell_if_unknown, wanted_sources
 from console.lookup import looking_up
+from console.mistakes import first_mistake
+from console.output import counted
 from console.web.calls_api import write_csv
-from console.web.problems import first_mistake
 from shared.errors import CallfoldError, ConfigError
 from shared.settings import Settings
 
@@ -30,13 +32,13 @@ async def list_calls(settings: Settings, asked: Mapping[str, object], at_most: i
     """Print the calls that match, as many as are asked for.
 
     Raises:
-        ConfigError: a filter is wrong.
+        ConfigError: a filter is wrong, or nothing is known of its source.
     """
     try:
         given = {name: value for name, value in asked.items() if value is not None}
         query = CallQuery.model_validate(given | {"limit": min(at_most, _PAGE)})
     except ValidationError as error:
-        raise ConfigError(first_mistake(error)[1]) from None
+        raise ConfigError(first_mistake(error, CallQuery)[1]) from None
     rows: list[CallRow] = []
     problem = None
     async with looking_up(settings) as lookup:
@@ -47,6 +49,9 @@ async def list_calls(settings: Settings, asked: Mapping[str, object], at_most: i
             if page.next is None:
                 break
             query = query.model_copy(update={"cursor": query.cursor_at(page.next)})
+    if not rows and settings.history_url is None:
+        wanted_sources(settings, query.source)
+    tell_if_unknown(settings, query.source)
     _print(rows[:at_most], form)
     if problem:
         raise CallfoldError(problem)
@@ -61,7 +66,7 @@ def _print(rows: list[CallRow], form: Form) -> None:
             sys.stdout.write(write_csv(rows))
         case Form.TEXT:
             sys.stdout.writelines(_line(row) + "\n" for row in rows)
-            sys.stderr.write(f"{len(rows)} calls\n")
+            sys.stderr.write(f"{counted(len(rows), 'call')}\n")
 
 
 def _line(row: CallRow) -> str:

@@ -15,6 +15,7 @@ import orjson
 from console.command import wanted_sources
 from console.conclusions import conclude
 from console.journal import ago, connected, journal_until_now
+from console.output import counted
 from console.published import Revisions, read_published
 from shared.clock import utc_now
 from shared.errors import CallfoldError
@@ -72,13 +73,14 @@ async def rebuild(settings: Settings, since: str, source: str | None, mode: Mode
     """Replay, first counting."""
     wanted_sources(settings, source)
     sources, start = settings.load_sources(), ago(since)
-    counted = _Tally()
-    async for _ in _batches(settings, Window(start, source), sources, counted):
+    total = _Tally()
+    async for _ in _batches(settings, Window(start, source), sources, total):
         pass
-    sys.stderr.write(f"{counted.events} events of {len(counted.calls)} calls since {start:%Y-%m-%d %H:%M:%S} UTC\n")
+    told = f"{counted(total.events, 'event')} of {counted(len(total.calls), 'call')}"
+    sys.stderr.write(f"{told} since {start:%Y-%m-%d %H:%M:%S} UTC\n")
     if mode.is_dry_run:
         if mode.as_json:
-            _print({"events": counted.events, "not_understood": counted.not_understood, "calls": len(counted.calls)})
+            _print({"events": total.events, "not_understood": total.not_understood, "calls": len(total.calls)})
         return 0
     tally = _Tally()
     opened = Store(
@@ -88,14 +90,14 @@ async def rebuild(settings: Settings, since: str, source: str | None, mode: Mode
         if not mode.is_forced:
             await _refuse_while_workers_run(store)
         await _replay(
-            settings, store, sources, Window(start, source, counted.calls, rfc3339(start)), tally, publish=mode.is_publishing
+            settings, store, sources, Window(start, source, total.calls, rfc3339(start)), tally, publish=mode.is_publishing
         )
     if mode.as_json:
         done = {what.replace(",", "").replace(" ", "_"): count for what, count in sorted(tally.done.items())}
         _print({"events": tally.events, "not_understood": tally.not_understood, "calls": len(tally.calls)} | done)
         return 0
     told = ", ".join(f"{count} {what}" for what, count in sorted(tally.done.items())) or "nothing to do"
-    sys.stdout.write(f"{tally.events} events merged, {tally.not_understood} not understood; calls: {told}\n")
+    sys.stdout.write(f"{counted(tally.events, 'event')} merged, {tally.not_understood} not understood; calls: {told}\n")
     return 0
 
 

@@ -13,8 +13,10 @@ import orjson
 from console.audit import Action, Audit
 from console.command import cli_user, wanted_sources
 from console.journal import ago, connected
+from console.output import counted
 from shared.archive import Archive
 from shared.broker import Publisher
+from shared.errors import ConfigError
 from shared.expiry import Expired
 from shared.process import background, broker_address
 from shared.retention import Retention
@@ -30,6 +32,17 @@ class Wanted:
     source: str | None
     with_records: bool
     is_dry_run: bool
+
+
+def age(settings: Settings) -> str:
+    """Take the age from which recordings are deleted from the settings.
+
+    Raises:
+        ConfigError: they tell none.
+    """
+    if not settings.retention_days:
+        raise ConfigError("How old? Give --older-than, like 365d, or set CALLFOLD_RETENTION_DAYS.")
+    return f"{settings.retention_days}d"
 
 
 async def retain(settings: Settings, wanted: Wanted, *, as_json: bool) -> int:
@@ -70,7 +83,8 @@ async def _told(wanted: Wanted, audit: Audit, done: Expired) -> AsyncIterator[No
 
 
 def _text(done: Expired, wanted: Wanted) -> str:
+    deleted = f"{counted(done.recordings, 'recording')} ({counted(done.bytes, 'byte')})"
+    records = f" and {counted(done.records, 'record')}" if wanted.with_records else ""
     would = "would be " if wanted.is_dry_run else ""
-    records = f" and {done.records} records" if wanted.with_records else ""
     waiting = f"; {done.waiting} on their way, left to a later run" if done.waiting else ""
-    return f"{done.recordings} recordings, {done.bytes} bytes,{records} {would}deleted; {done.held} kept by a hold{waiting}"
+    return f"{deleted}{records} {would}deleted; {done.held} kept by a hold{waiting}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -13,6 +14,8 @@ from console.lookup import looking_up
 from shared.errors import CallfoldError, HistoryUnavailableError
 from shared.ids import CallKey, CallRef, SourceName
 from shared.settings import Settings
+
+_QUERY_CHARACTERS = 100
 
 
 async def show(settings: Settings, source: str, call: str, *, as_json: bool) -> int:
@@ -45,10 +48,24 @@ def _text(told: Mapping[str, Any]) -> str:
     lines += [orjson.dumps(told["record"], option=orjson.OPT_INDENT_2).decode(), ""]
     lines += ["recordings", *(f"  {row['leg']:<8}{row['guid'] or row['name']}  {row['state']}" for row in told["recordings"])]
     lines += ["timeline (as received)"]
-    lines += [f"  {row['received_at']}  {row['kind']:<8}  {row['what']}" for row in told["timeline"]]
+    for row in told["timeline"]:
+        leg = f"  leg {row['leg']}" if "leg" in row else ""
+        lines.append(f"  {row['received_at']}  {row['kind']:<8}  {row.get('event', '')}{leg}".rstrip())
+        lines += [f"      {part}" for part in folded(row["what"])]
     if told["timeline_problem"]:
         lines.append(f"  {told['timeline_problem']}")
     elif told["facts"] and not told["is_timeline_whole"]:
         lines.append("  ... the journal is long: what came much later is not shown")
-    lines += ["facts", *(f"  {name:<52}  {value}" for name, value in told["facts"].items())]
+    width = max(map(len, told["facts"]), default=0)
+    lines += ["facts", *(f"  {name:<{width}}  {value}" for name, value in told["facts"].items())]
     return "\n".join(lines) + "\n"
+
+
+def folded(query: str) -> list[str]:
+    """Fold a query between its parameters; put together, the lines are the query."""
+    lines = [""]
+    for part in re.findall(r"[^&]*&|[^&]+", query):
+        if lines[-1] and len(lines[-1]) + len(part) > _QUERY_CHARACTERS:
+            lines.append("")
+        lines[-1] += part
+    return lines

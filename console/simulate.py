@@ -12,6 +12,7 @@ import orjson
 
 from console.command import wanted_sources
 from console.journal import journal, read_event
+from console.output import counted
 from shared.adapter import make_link
 from shared.errors import CallfoldError, ConfigError
 from shared.ids import SourceName
@@ -78,6 +79,8 @@ async def simulate(settings: Settings, load: Load, *, as_json: bool) -> int:
         first_call_id=time.time_ns() // 1_000_000,
     )
     await _check_listening(load.ingress_url)
+    if not has_recordings:
+        sys.stderr.write(f"No call is recorded: [sources.{load.source}] has neither recording_origin nor recording_url.\n")
     events: list[Event] = []
     async with journal(settings, "next") as deliveries, FocalScope(plan) as pbx:
         all_dialed = asyncio.Event()
@@ -108,7 +111,8 @@ async def simulate(settings: Settings, load: Load, *, as_json: bool) -> int:
         told = {"calls": len(pbx.truths), "callbacks": dict(pbx.counters), "differences": found}
         sys.stdout.write(orjson.dumps(told).decode() + "\n")
     else:
-        sys.stdout.write(f"{len(pbx.truths)} calls, callbacks by status {dict(pbx.counters)}\n")
+        answers = ", ".join(f"{counted(count, 'callback')} answered {status}" for status, count in sorted(pbx.counters.items()))
+        sys.stdout.write(f"{counted(len(pbx.truths), 'call')}, {answers}\n")
         sys.stdout.writelines(f"differs: {line}\n" for line in found)
     return 1 if found or refused else 0
 

@@ -7,7 +7,6 @@ data for as long as the directory does. They die with the process that started t
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import os
 import shutil
 import signal
@@ -16,6 +15,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Self
 
+from console import stack_lock
 from console.fleet import free_port, tether
 from shared.errors import CallfoldError, ConfigError
 
@@ -174,7 +174,7 @@ class LocalStack:
         _require(self._only)
         self._directory.mkdir(parents=True, exist_ok=True)
         async with AsyncExitStack() as closing:
-            closing.callback(os.close, _lock(self._directory / "lock"))
+            closing.callback(os.close, stack_lock.take(self._directory))
             builders: Mapping[str, Callable[[Path], list[Server]]] = {"redis": _redis, "rabbitmq": _rabbitmq}
             async with asyncio.TaskGroup() as group:
                 for name in sorted(self._only):
@@ -241,16 +241,6 @@ def _rabbitmq(directory: Path) -> list[Server]:
         Server("epmd", epmd, environment, port=mapper, log=directory / "epmd.log"),
         Server("rabbitmq", [_find("rabbitmq-server") or ""], environment, port=port, log=directory / "rabbitmq.log"),
     ]
-
-
-def _lock(path: Path) -> int:
-    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(handle)
-        raise ConfigError(f"Another stack runs in {path.parent}: stop it, or name another --directory.") from None
-    return handle
 
 
 def _require(servers: frozenset[str]) -> None:

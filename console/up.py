@@ -11,6 +11,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from console import stack_lock
 from console.exports import write_exports
 from console.fleet import Fleet, RoleDiedError, free_port
 from console.stack import LocalStack, ServerFailedError
@@ -25,7 +26,8 @@ async def up(settings: Settings, directory: Path, ingress: int, worker: int) -> 
     """Run until Ctrl-C or SIGTERM (0), or until a process or a private server ends by itself (error).
 
     Raises:
-        ConfigError: a port is taken, a server's program is missing, or a process cannot work as configured.
+        ConfigError: one runs in the directory already, a port is taken, a server's program is missing, or a process cannot
+            work as configured.
         RoleDiedError: a process ended by itself, or did not become ready; with the end of its log.
         ServerFailedError: a private server did.
     """
@@ -34,6 +36,7 @@ async def up(settings: Settings, directory: Path, ingress: int, worker: int) -> 
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    stack_lock.check(directory)
     check_free((settings.ingress_host, settings.ingress_port), "CALLFOLD_INGRESS_PORT")
     check_free((settings.console_host, settings.console_port), "CALLFOLD_CONSOLE_PORT")
     private = frozenset(name for name, variable in SERVERS.items() if not os.environ.get(variable))

@@ -82,7 +82,7 @@ async def _watch_terminal(console: Console, progress: Progress, sampler: _Sample
 async def _watch_lines(console: Console, progress: Progress, sampler: _Sampler) -> None:
     while True:
         now = await sampler.sample()
-        outcomes = ", ".join(f"{name} {count}" for name, count in sorted(progress.outcomes.items()))
+        outcomes = ", ".join(f"{name} {count}" for name, count in sorted(progress.outcomes.items())) or "none yet"
         console.print(
             f"dialed {now.dialed}/{progress.total}  open {now.open}  talking {now.talking}  "
             f"callbacks {now.callbacks} ({now.per_second:.0f}/s)  recordings {progress.recordings}  completed: {outcomes}",

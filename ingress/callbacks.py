@@ -112,7 +112,7 @@ class Door:
 
     async def _keep_refused(self, event: CallbackEvent, error: InvalidCallbackError) -> web.Response:
         """Refuse what can never be folded as it stands, but keep it: a corrected adapter link can redrive it."""
-        detail = f"{error} (value {error.masked_value})" if error.masked_value else str(error)
+        detail = f"{error} (value {error.shown_value})" if error.shown_value else str(error)
         headers = letter_headers(LetterReason.INVALID_CALLBACK, detail, event.received_at)
         try:
             await self._send(Spooled("", CALLBACKS_DEAD, headers, join([encode(event)])))
@@ -121,7 +121,7 @@ class Door:
         metrics.CALLBACKS.labels(event.source, "invalid").inc()
         metrics.DEAD_LETTERS.labels(CALLBACKS_DEAD, LetterReason.INVALID_CALLBACK).inc()
         log.warning("callback_refused", source=event.source, parameter=error.parameter, problem=error.problem)
-        more = {"parameter": error.parameter, "value": error.masked_value}
+        more = {"parameter": error.parameter, "value": error.shown_value}
         return _problem(400, "Invalid callback", f"The {error}.", more)
 
 

@@ -98,7 +98,7 @@ def _named(adapter: Adapter, values: Mapping[str, str], choices: tuple[tuple[str
         found = known.get(text)
         if found is None:
             problem = f"is none of {', '.join(dict.fromkeys(str(value) for value in known.values()))}"
-            raise InvalidCallbackError(_name(adapter, placeholder), text, problem)
+            raise InvalidCallbackError(_name(adapter, placeholder), text, problem, is_name=True)
         return found
     raise _missing(adapter, next(placeholder for placeholder, _ in choices if adapter.parameter(placeholder)))
 

@@ -18,7 +18,14 @@ from typing import NoReturn, cast
 
 import aio_pika
 from aiormq.channel import Channel
-from aiormq.exceptions import AMQPError, ChannelInvalidStateError, ChannelPreconditionFailed
+from aiormq.exceptions import (
+    AMQPError,
+    AuthenticationError,
+    ChannelInvalidStateError,
+    ChannelPreconditionFailed,
+    InvalidFrameError,
+    ProbableAuthenticationError,
+)
 from pamqp.common import FieldTable
 from yarl import URL
 
@@ -38,6 +45,7 @@ _LASTING_S = 10  # a connection that ends sooner is no success: what ends it may
 BACKOFF_S = (0.1, 0.3, 1, 2, 5)
 # What the library raises when the wire or the broker is gone; TimeoutError is an OSError.
 LOST = (AMQPError, OSError, ChannelInvalidStateError)
+_AWAY = "cannot be reached"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +66,7 @@ class Link(ABC):
         self._lost = asyncio.Event()
         self._is_left = False  # given up by ourselves, for no fault of it
         self._up = asyncio.Event()
+        self.problem = _AWAY  # what is told of a server that never answered: goes on from "RabbitMQ"
 
     @property
     def is_up(self) -> bool:
@@ -86,7 +95,8 @@ class Link(ABC):
             except Exception as error:
                 if not is_lost(error):
                     raise
-                log.warning("broker_unreachable", link=self._name, error=type(error).__name__, detail=str(error)[:200])
+                self.problem = refusal(error) or _AWAY
+                log.warning("broker_unreachable", link=self._name, error=type(error).__name__, detail=_words(error)[:200])
             except asyncio.CancelledError:
                 if is_cancelled():
                     raise
@@ -166,6 +176,19 @@ def is_lost(error: BaseException) -> bool:
     return isinstance(error, LOST) or type(error) is Exception
 
 
+def refusal(error: BaseException) -> str | None:
+    """Say what the broker refused when the connection was opened; None where it is another trouble."""
+    if isinstance(error, AuthenticationError | ProbableAuthenticationError):
+        return "refused the user or password"
+    if isinstance(error, InvalidFrameError) and "Connection.Close" in str(error):  # the library's words for the answer to an open
+        return "refused the virtual host: it does not exist, or the user may not use it"
+    return None
+
+
+def _words(error: BaseException) -> str:
+    return refusal(error) or str(error)
+
+
 def is_cancelled() -> bool:
     """Tell whether it is us who are being cancelled: the library lets cancellations of its own reach its callers."""
     task = asyncio.current_task()
@@ -213,7 +236,7 @@ async def inspect(address: BrokerAddress) -> Inspected:
         try:
             return Inspected(await _version(url, address.topology), server)
         except LOST as error:
-            failures.append(f"{server}: {type(error).__name__}: {error}")
+            failures.append(f"{server}: {refusal(error) or f'{type(error).__name__}: {error}'}")
     raise BrokerUnavailableError(f"RabbitMQ: {'; '.join(failures)}")
 
 

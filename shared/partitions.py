@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeVar, cast
 
-from redis.exceptions import RedisError
+from redis.exceptions import AuthenticationError, RedisError
 
 from shared.errors import StoreUnavailableError
 from shared.ids import CallKey, CallRef, SourceName
@@ -106,5 +106,7 @@ def recent_key(number: int) -> str:
 async def guarded(work: Awaitable[_T]) -> _T:
     try:
         return await work
+    except AuthenticationError as error:
+        raise StoreUnavailableError("Redis refused the user or password") from error
     except (RedisError, OSError) as error:
         raise StoreUnavailableError(f"Redis: {type(error).__name__}: {error}") from error

@@ -151,6 +151,11 @@ def load_sources(path: Path | None) -> Sources:
     return {SourceName(name): _source(SourceName(name), table) for name, table in tables.items()}
 
 
+def no_such_source(name: str, sources: Sources) -> str:
+    """Say that a source is not configured, and which are."""
+    return f"There is no source {name}; configured: {', '.join(sources)}. See CALLFOLD_SOURCES."
+
+
 def secret_variables(path: Path) -> list[str]:
     """List the variables from which a sources file, known to be good, takes secrets."""
     tables = tomllib.loads(path.read_text("utf-8"))["sources"].values()

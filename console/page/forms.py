@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pydantic import ValidationError
 
 from console.calls import CallQuery
+from console.mistakes import mistake
 
 
 def read_query(asked: Mapping[str, str]) -> CallQuery | dict[str, str]:
@@ -15,12 +16,8 @@ def read_query(asked: Mapping[str, str]) -> CallQuery | dict[str, str]:
     try:
         return CallQuery.model_validate(given)
     except ValidationError as error:
-        return {_parameter(problem["loc"]): _sentence(problem["msg"]) for problem in error.errors(include_url=False)}
+        return {_parameter(problem["loc"]): mistake(problem, CallQuery) for problem in error.errors(include_url=False)}
 
 
 def _parameter(loc: tuple[int | str, ...]) -> str:
     return str(loc[0]) if loc else "since"  # the one rule that is about two of them
-
-
-def _sentence(message: str) -> str:
-    return message.removeprefix("Value error, ").removeprefix("Input ")

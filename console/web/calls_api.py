@@ -34,7 +34,7 @@ class CallsApi:
         try:
             query = read_parameters(request, CallQuery)
         except ValidationError as error:
-            return invalid(error)
+            return invalid(error, CallQuery)
         page = await self._lookup.find(query)
         following = query.cursor_at(page.next) if page.next else None
         if wants_csv(request):

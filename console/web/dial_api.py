@@ -34,7 +34,7 @@ class DialApi:
         try:
             wanted = DialRequest.model_validate_json(await request.read())
         except ValidationError as error:
-            return invalid(error, dial_state=DialState.REFUSED)
+            return invalid(error, DialRequest, dial_state=DialState.REFUSED)
         key = request.headers.get("Idempotency-Key", "")
         if "Idempotency-Key" in request.headers and not key:
             title = "The Idempotency-Key is empty: a repeat could not be told from another request."

@@ -69,7 +69,7 @@ class LettersApi:
         try:
             query = read_parameters(request, LettersQuery)
         except ValidationError as error:
-            return invalid(error)
+            return invalid(error, LettersQuery)
         letters, found = await find(self._settings, query.queue, query.filter(), query.limit)
         return web.json_response(body=orjson.dumps({"queue": query.queue, "found": found, "letters": letters}))
 
@@ -81,7 +81,7 @@ class LettersApi:
         try:
             wanted = LettersAction.model_validate_json(await request.read())
         except ValidationError as error:
-            return invalid(error)
+            return invalid(error, LettersAction)
         done = await self.settle(wanted, request[WHO].who)
         return web.json_response(body=orjson.dumps({"action": wanted.action, "dry_run": wanted.dry_run, "letters": done}))
 

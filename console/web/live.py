@@ -47,7 +47,7 @@ class LiveApi:
         try:
             query = read_parameters(request, EventsQuery)
         except ValidationError as error:
-            return invalid(error)
+            return invalid(error, EventsQuery)
         last = request.headers.get("Last-Event-ID")
         if last and not _OFFSET.fullmatch(last):
             return problem(400, "Last-Event-ID is not an id that came with an event.", parameter="Last-Event-ID")

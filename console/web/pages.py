@@ -36,7 +36,7 @@ from shared.clock import utc_now
 from shared.errors import ConfigError
 from shared.ids import CallKey, CallRef, SourceName, is_call_ref
 from shared.settings import Settings
-from shared.sources import Sources
+from shared.sources import Sources, no_such_source
 from shared.topology import CALLBACKS_DEAD, RECORDINGS_DEAD
 
 _SHOWN = 100
@@ -175,7 +175,7 @@ class Pages:
     def _link(self, name: str, public_url: str) -> tuple[str | None, str | None]:
         source = self._sources.get(SourceName(name))
         if source is None:
-            return None, f"There is no source {name}."
+            return None, no_such_source(name, self._sources)
         if not public_url.startswith(("http://", "https://")):
             return None, "The public address is not an http or https address."
         return make_link(public_url, name, source.secret.get_secret_value() if source.secret else None), None

@@ -9,6 +9,8 @@ import orjson
 from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
+from console.mistakes import first_mistake
+
 PROBLEM = "application/problem+json"
 
 _Model = TypeVar("_Model", bound=BaseModel)
@@ -25,16 +27,9 @@ def html(text: str, *, status: int = 200) -> web.Response:
     return web.Response(text=text, status=status, content_type="text/html", charset="utf-8")
 
 
-def first_mistake(error: ValidationError) -> tuple[str, str]:
-    """Name the first wrong parameter, with a sentence that does not quote its value."""
-    first = error.errors(include_input=False, include_url=False, include_context=False)[0]
-    name = ".".join(str(part) for part in first["loc"]) or "request"
-    return name, f"{name}: {first['msg'].removeprefix('Value error, ')}."
-
-
-def invalid(error: ValidationError, **more: object) -> web.Response:
+def invalid(error: ValidationError, model: type[BaseModel], **more: object) -> web.Response:
     """Answer a request whose parameters are wrong."""
-    name, sentence = first_mistake(error)
+    name, sentence = first_mistake(error, model)
     return problem(400, sentence, None, parameter=name, **more)
 
 

@@ -11,9 +11,11 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import logging
 import os
 import signal
 import sqlite3
+import sys
 
 import aio_pika
 
@@ -42,6 +44,17 @@ def handle(database: sqlite3.Connection, event: dict) -> bool:
         return True
 
 
+async def connect(url: str) -> aio_pika.abc.AbstractRobustConnection:
+    """Connect, once: where that cannot be done at the start, a person should look."""
+    logging.getLogger("aiormq.connection").setLevel(logging.CRITICAL)  # what it logs is raised as well
+    try:
+        return await aio_pika.connect_robust(url, timeout=5)
+    except (aio_pika.exceptions.ProbableAuthenticationError, aio_pika.exceptions.AuthenticationError):
+        sys.exit("RabbitMQ refused the user or password of AMQP_URL.")
+    except OSError as error:  # the library's own among them, and a time-out
+        sys.exit(f"RabbitMQ cannot be reached: see AMQP_URL ({type(error).__name__}).")
+
+
 async def consume(limit: int | None) -> None:
     database = sqlite3.connect(os.environ.get("CONSUMER_DB", "consumer.sqlite"))
     database.executescript(SCHEMA)
@@ -60,11 +73,14 @@ async def consume(limit: int | None) -> None:
         if limit is not None and handled >= limit:
             stop.set()
 
-    connection = await aio_pika.connect_robust(os.environ.get("AMQP_URL", "amqp://guest:guest@127.0.0.1:5672/"), timeout=5)
+    connection = await connect(os.environ.get("AMQP_URL", "amqp://guest:guest@127.0.0.1:5672/"))
     async with connection:
         channel = await connection.channel()
         await channel.set_qos(prefetch_count=50)
-        exchange = await channel.get_exchange("calls")
+        try:
+            exchange = await channel.get_exchange("calls")
+        except aio_pika.exceptions.ChannelNotFoundEntity:
+            sys.exit("RabbitMQ has no exchange `calls`: no worker of Callfold was started on it yet.")
         queue = await channel.declare_queue("example.calls", durable=True, arguments={"x-queue-type": "quorum"})
         await queue.bind(exchange, "call.#")  # completed and amended
         await queue.consume(on_message)

@@ -8,17 +8,16 @@ import os
 import re
 import sqlite3
 import sys
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from console import doctor
 from console.fleet import free_port
 from console.stack import LocalStack
 from shared.adapter import Placeholder, parse_link
-from shared.errors import ConfigError
-from shared.settings import load_settings, variables
+from shared.settings import variables
 from simulator.scenario import SECTOK
 from tests.support import VENDOR_LINES, Servers, call_back, callfold, eventually, lines_of, processes_of
 
@@ -121,9 +120,8 @@ async def test_an_adapter_that_cannot_be_folded_stops_ingress_at_start(tmp_path:
 async def test_doctor_finds_a_system_that_can_work_and_one_that_cannot(servers: Servers) -> None:
     code, out, err = await callfold("doctor", "--json", **servers.environment())
     findings = {finding["check"]: finding for finding in map(json.loads, out.splitlines())}
-    assert (code, set(findings)) == (0, {"sources", "recording origins", "rabbitmq", "redis", "archive", "spool", "downloads"}), (
-        err
-    )
+    checks = {"sources", "recording origins", "dial links", "rabbitmq", "redis", "archive", "spool", "downloads"}
+    assert (code, set(findings)) == (0, checks), err
     assert all(finding["ok"] for finding in findings.values()), findings
     away = servers.environment(CALLFOLD_REDIS_URL="redis://127.0.0.1:1/0", CALLFOLD_AMQP_URL="amqp://guest:hunter2@127.0.0.1:1/")
     away["CALLFOLD_RECORDING_DIR"] = "/proc/self/fdinfo"  # where nobody can write, root included
@@ -208,6 +206,27 @@ async def test_the_example_consumer_handles_each_call_once(servers: Servers) -> 
         await queue.channel.queue_delete(queue.name)
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda _: "amqp://guest:hunter2@127.0.0.1:1/", "RabbitMQ cannot be reached: see AMQP_URL (AMQPConnectionError)."),
+        (lambda url: url.replace("guest:guest", "guest:hunter2"), "RabbitMQ refused the user or password of AMQP_URL."),
+        (lambda url: url, "RabbitMQ has no exchange `calls`: no worker of Callfold was started on it yet."),
+    ],
+)
+async def test_the_example_consumer_says_in_a_sentence_why_it_cannot_start(
+    tmp_path: Path, change: Callable[[str], str], said: str
+) -> None:
+    async with LocalStack(tmp_path / "stack", only=frozenset({"rabbitmq"})) as stack:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, str(ROOT / "docs" / "examples" / "consumer.py")),
+            env=os.environ | {"AMQP_URL": change(stack.amqp_url), "CONSUMER_DB": str(tmp_path / "seen.sqlite")},
+            stderr=asyncio.subprocess.PIPE,
+        )
+        _, err = await asyncio.wait_for(process.communicate(), 30)
+    assert (process.returncode, err.decode()) == (1, f"{said}\n")
+
+
 async def test_simulate_compares_what_was_published_with_the_truth(servers: Servers) -> None:
     port = free_port()
     async with servers.fleet() as fleet:
@@ -223,11 +242,15 @@ async def test_simulate_compares_what_was_published_with_the_truth(servers: Serv
     assert code == 0, out + err
     told = json.loads(out)
     assert (told["calls"], told["differences"]) == (10, [])
+    assert err == "No call is recorded: [sources.default] has neither recording_origin nor recording_url.\n"
 
 
 async def test_the_demo_ends_well_and_leaves_its_archive_and_nothing_running(tmp_path: Path) -> None:
-    code, out, err = await callfold("demo", "--calls", "30", "--directory", str(tmp_path / "demo"), timeout_s=90)
+    code, out, err = await callfold("demo", "--calls", "30", "--directory", str(tmp_path / "demo"), timeout_s=90, COLUMNS="40")
     assert code == 0, out + err
+    assert re.search(r"^30 simulated calls and the vendor's: every one was .* Nothing is left running\.$", out, re.MULTILINE)
+    assert re.search(r"^dialed \d+/30 .* completed: none yet$", out, re.MULTILINE)
+    assert "the vendor's lines tell no times" in out
     assert '"id": "default/513/1"' in out
     assert "every one was published exactly as it happened" in " ".join(out.split())
     assert len(list((tmp_path / "demo" / "archive").rglob("*.wav"))) >= 10
@@ -266,20 +289,3 @@ def test_every_setting_is_documented_with_its_default() -> None:
     text = (ROOT / "docs" / "settings.md").read_text()
     for variable, default, description in variables():
         assert f"| `{variable}` | {f'`{default}`' if default else 'none'} | {description} |" in text
-
-
-async def test_doctor_says_which_network_a_pbx_with_a_private_address_needs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def addresses(_host: str) -> list[str]:
-        return ["10.1.2.3"]
-
-    monkeypatch.setattr(doctor, "_addresses", addresses)
-    sources = tmp_path / "sources.toml"
-    lines = '[sources.acme]\nrecording_origin = "https://pbx.example.com"\n'
-    sources.write_text(lines)
-    monkeypatch.setenv("CALLFOLD_SOURCES", str(sources))
-    with pytest.raises(ConfigError, match=r'recording_networks = \["10\.1\.2\.3"\] to \[sources\.acme\]'):
-        await doctor.CHECKS["recording origins"](load_settings())
-    sources.write_text(lines + 'recording_networks = ["10.1.2.0/24"]\n')
-    assert await doctor.CHECKS["recording origins"](load_settings()) == "pbx.example.com at 10.1.2.3"

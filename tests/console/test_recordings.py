@@ -242,11 +242,11 @@ async def test_retention_deletes_what_is_old_and_tells_each_but_not_what_is_held
     arguments = ("retention", "--older-than", "365d", "--source", "retained")
     before = site.files()
     code, out, _ = await site.callfold(*arguments, "--dry-run")
-    assert (code, out) == (0, f"1 recordings, {len(WAV)} bytes, would be deleted; 1 kept by a hold\n")
+    assert (code, out) == (0, f"1 recording ({len(WAV)} bytes) would be deleted; 1 kept by a hold\n")
     assert site.files() == before
     async with servers.subscribed("recording.#") as queue:
         _, out, err = await site.callfold(*arguments)
-        assert out == f"1 recordings, {len(WAV)} bytes, deleted; 1 kept by a hold\n"
+        assert out == f"1 recording ({len(WAV)} bytes) deleted; 1 kept by a hold\n"
         (logged,) = (json.loads(line) for line in err.splitlines() if '"expired"' in line)
         assert (logged["call"], logged["leg"], [Path(path).name for path in logged["files"]]) == (
             "retained/513",

@@ -136,7 +136,7 @@ async def test_a_call_is_held_by_what_a_person_has_at_hand_and_nothing_else_is(s
     assert (await site.callfold("hold", "court", "514", "--ahead"))[:2] == (0, "court/514 is held\n")
     assert (await site.callfold("hold", "court", GUID, "--reason", "case 7"))[:2] == (0, "court/513 is held\n")
     retain = ("retention", "--older-than", "1d", "--source", "court")
-    assert (await site.callfold(*retain))[1] == "0 recordings, 0 bytes, deleted; 1 kept by a hold\n"
+    assert (await site.callfold(*retain))[1] == "0 recordings (0 bytes) deleted; 1 kept by a hold\n"
     assert site.files() == [f"{GUID}.json", f"{GUID}.wav"]
     assert (await site.callfold("hold", "court", GUID, "--release"))[:2] == (0, "court/513 is no longer held\n")
     await site.callfold(*retain)

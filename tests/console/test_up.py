@@ -87,6 +87,12 @@ async def test_up_runs_everything_tells_other_commands_and_leaves_nothing_behind
         for name in ("AMQP_URL", "REDIS_URL", "SPOOL_DIR", "ARCHIVE_URL", "RECORDING_DIR", "CONSOLE_HOST", "CONSOLE_PORT"):
             assert told[f"CALLFOLD_{name}"]
         assert await call_back(int(told["CALLFOLD_INGRESS_PORT"]), [f"{VENDOR_LINES[0]}&token=it%27s+hunter2"]) == [200]
+        code, out, err = await callfold("up", "--directory", str(env.parent), **told)
+        assert (code, out) == (2, "")
+        assert err == (
+            f"callfold: Callfold already runs in {env.parent} (process {up.process.pid}): stop it with Ctrl-C in its terminal "
+            f"or `kill {up.process.pid}`, or name another --directory.\n"
+        )
         code, out, err = await callfold("doctor", **told)
         assert (code, "failed" in out) == (0, False), out + err
         code, out, err = await callfold("simulate", "--calls", "5", "--json", **told)
@@ -137,7 +143,7 @@ async def test_a_second_stack_in_one_directory_is_refused(tmp_path: Path) -> Non
     async with LocalStack(tmp_path, only=frozenset({"redis"})):
         code, _, err = await callfold("up", "--directory", str(tmp_path), CALLFOLD_AMQP_URL=NOWHERE)
     assert code == 2
-    assert "Another stack runs" in err
+    assert f"Callfold already runs in {tmp_path} (process {os.getpid()})" in err
 
 
 async def test_simulate_ends_with_the_first_callback_that_is_refused(servers: Servers, tmp_path: Path) -> None:

@@ -52,6 +52,34 @@ def test_what_cannot_be_folded_names_its_parameter(parameter: str, value: str) -
     assert not value or value not in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("parameter", "value", "shown"),
+    [
+        ("Event", "answered", "answered"),
+        ("Event", "PickedUp", "PickedUp"),
+        ("CallType", "%7B%7BCallTypeName%7D%7D", "{{CallTypeName}}"),
+        ("CallType", "out%0Abound%E2%80%AE", "out?bound?"),
+        ("Event", "x" * 200, "x" * 20 + "..."),
+        ("Event", "%2B4512345678", "+4***"),  # a number in the wrong place
+        ("CallID", "hunter2hunter2", "hun***"),
+        ("RequestID", "hunter2", "h***"),
+        ("Guid", "pickup", "p***"),
+        ("IsCallRecorded", "yes", "***"),
+    ],
+)
+def test_only_a_wrong_name_is_shown_and_only_its_beginning(parameter: str, value: str, shown: str) -> None:
+    with pytest.raises(InvalidCallbackError) as refused:
+        parse_callback(SAMPLE, _query(**{parameter: value}))
+    assert refused.value.shown_value == shown
+
+
+def test_a_wrong_code_is_shown() -> None:
+    by_code = parse_link("https://h/?t={{CallTypeCode}}&e={{DialApiEventCode}}&c={{CallID}}")
+    with pytest.raises(InvalidCallbackError) as refused:
+        parse_callback(by_code, "t=9&e=3&c=7")
+    assert (refused.value.parameter, refused.value.shown_value) == ("t", "9")
+
+
 def test_codes_serve_where_names_are_not_sent_and_names_count_where_both_are() -> None:
     by_code = parse_link("https://h/?t={{CallTypeCode}}&e={{DialApiEventCode}}&c={{CallID}}")
     callback = parse_callback(by_code, "t=2&e=3&c=007")

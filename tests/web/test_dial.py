@@ -397,7 +397,7 @@ def test_a_prefix_does_not_lead_past_the_lists(prefixes: tuple[str, ...], prefix
     )
     request = DialRequest(source="acme", agent="1001", number="+4512345678", queue_prefix=prefix)
     if is_allowed:
-        assert check(source, request) is source
+        assert check({source.name: source}, request) is source
     else:
         with pytest.raises(DialError, match="queue_prefix"):
-            check(source, request)
+            check({source.name: source}, request)
