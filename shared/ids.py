@@ -12,12 +12,13 @@ CallRef = NewType("CallRef", str)
 """A call within its source: the RequestID (`513`), or `call-<CallID>` where the dial API did not start it."""
 
 
-_CALL_REF = re.compile(r"[0-9]{1,20}|call-[0-9]{1,20}")
+SOURCE_PATTERN = r"[a-z0-9][a-z0-9_-]{0,62}"
+CALL_PATTERN = r"([0-9]{1,20}|call-[0-9]{1,20})"
 
 
 def is_call_ref(text: str) -> bool:
     """Tell whether a text can be the name of a call: `513`, `call-<CallID>`."""
-    return _CALL_REF.fullmatch(text) is not None
+    return re.fullmatch(CALL_PATTERN, text) is not None
 
 
 class CallKey(NamedTuple):

@@ -14,12 +14,11 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, IPvAnyNetwork
 
 from shared.adapter import Adapter, make_link, parse_link
 from shared.errors import ConfigError
-from shared.ids import SourceName
+from shared.ids import SOURCE_PATTERN, SourceName
 from shared.vault import check_recipient
 from shared.wording import meant, sentence
 
 DEFAULT_SOURCE = SourceName("default")
-_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _FROM_ENVIRONMENT = "env:"
 _SETTINGS = "CALLFOLD_"
 AGENT_PATTERN = r"[0-9A-Za-z_.@-]{1,64}"
@@ -160,7 +159,7 @@ def secret_variables(path: Path) -> list[str]:
 
 
 def _source(name: SourceName, table: object) -> Source:
-    if not _NAME.fullmatch(name):
+    if not re.fullmatch(SOURCE_PATTERN, name):
         raise ConfigError(f"The source name {name!r} must be lower-case letters, digits, - or _ (at most 63).")
     if not isinstance(table, dict):
         raise ConfigError(f"Source {name} must be a table: a line [sources.{name}], and its keys below it.")

@@ -6,13 +6,9 @@ import re
 from collections.abc import Mapping
 from urllib.parse import quote, urlencode
 
-_NAME = re.compile(r"(?a:\d{1,20}|call-\d{1,20})")
-_CALL = re.compile(rf"([a-z0-9][a-z0-9_-]{{0,62}})/({_NAME.pattern})")
+from shared.ids import CALL_PATTERN, SOURCE_PATTERN
 
-
-def is_call(text: str) -> bool:
-    """Tell whether a text can name a call within its source."""
-    return _NAME.fullmatch(text) is not None
+_CALL = re.compile(rf"({SOURCE_PATTERN})/{CALL_PATTERN}")
 
 
 def call_url(source: str, call: str) -> str:

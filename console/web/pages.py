@@ -17,7 +17,7 @@ from console.lookup import Lookup, Page
 from console.page import render
 from console.page.assets import ASSETS
 from console.page.forms import read_query
-from console.page.links import call_url, found_url, is_call
+from console.page.links import call_url, found_url
 from console.page.models import (
     AdapterPage,
     CallPage,
@@ -36,7 +36,7 @@ from console.web.letters_api import LettersAction, LettersApi
 from shared.adapter import make_link, parse_link
 from shared.clock import utc_now
 from shared.errors import ConfigError
-from shared.ids import CallKey, CallRef, SourceName
+from shared.ids import CallKey, CallRef, SourceName, is_call_ref
 from shared.settings import Settings
 from shared.sources import Sources
 from shared.topology import CALLBACKS_DEAD, RECORDINGS_DEAD
@@ -73,7 +73,7 @@ class Pages:
     async def find(self, request: web.Request) -> web.Response:
         """Lead to the call of that RequestID, or to the calls with such a number; several sources can have the RequestID."""
         wanted = request.query.get("q", "").strip()
-        rows = await self._lookup.named(CallRef(wanted)) if is_call(wanted) else ()
+        rows = await self._lookup.named(CallRef(wanted)) if is_call_ref(wanted) else ()
         if len(rows) > 1:
             return _html(render.calls_page(self.viewer(request), CallsPage({}, rows, sources=[*self._sources])))
         raise web.HTTPSeeOther(call_url(rows[0].source, rows[0].call) if rows else found_url(wanted))

@@ -12,12 +12,14 @@ from dataclasses import dataclass
 from typing import BinaryIO, NamedTuple
 
 from aiohttp import web
+from pydantic import ValidationError
 
 from console.audit import Action, Audit
 from console.find import find_recording
 from console.page.waveform import PeakReader, waveform_svg
 from console.web.access import WHO
-from console.web.problems import problem
+from console.web.models import RecordingQuery
+from console.web.problems import invalid, problem, read_parameters
 from shared.archive import Archive
 from shared.ids import SourceName
 from shared.settings import Settings
@@ -25,7 +27,7 @@ from shared.sidecar import Sidecar
 from shared.sources import Sources
 from shared.vault import unseal
 
-_NAME = re.compile(r"[0-9A-Za-z-]{1,80}(\.\d{1,20})?")
+RECORDING_PATTERN = r"[0-9A-Za-z-]{1,80}(\.[0-9]{1,20})?"
 _RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
 _CACHE = "private, no-store"
 _ONE_DOWNLOAD_S = 600
@@ -111,10 +113,13 @@ class RecordingsApi:
     async def _find(self, request: web.Request) -> Sidecar | web.Response:
         """Find the sidecar of the recording that is asked for, stored; `call` says of which call it is, which is quicker."""
         source, name = request.match_info["source"], request.match_info["guid"]
-        call = request.query.get("call")
-        if SourceName(source) not in self._sources or not _NAME.fullmatch(name):
+        try:
+            query = read_parameters(request, RecordingQuery)
+        except ValidationError as error:
+            return invalid(error)
+        if SourceName(source) not in self._sources:
             return problem(404, "There is no such recording.")
-        sidecar = await find_recording(self._settings, self._archive, source, name, call)
+        sidecar = await find_recording(self._settings, self._archive, source, name, query.call)
         if sidecar is None:
             return problem(404, "There is no such recording.")
         if sidecar.state != "stored":
