@@ -16,7 +16,7 @@ from rich.console import Console
 from console.cli_calls import add_to as add_calls_to
 from console.cli_dead_letters import dead_letters
 from console.cli_recordings import recordings
-from console.command import AsJson, DryRun, Source, SourceArgument, read_settings, run, wanted_sources
+from console.command import AsJson, DryRun, Source, SourceArgument, read_settings, run, source_names, wanted_sources
 from shared.adapter import make_link, parse_link
 from shared.errors import CallfoldError, ConfigError
 from shared.ids import SourceName
@@ -60,7 +60,7 @@ def main() -> None:
     """Run the command line; errors raised on purpose become one sentence and an exit code."""
     failures: list[CallfoldError] = []
     try:
-        app()
+        app(prog_name="callfold")  # also where it was started as a module
     except* CallfoldError as group:
         failures = leaves(group)
     if failures:
@@ -140,7 +140,7 @@ def simulate(  # noqa: PLR0917 - each is an option of the command line, given by
     ingress_url: Annotated[
         str | None, typer.Option("--ingress", help="Where callbacks go. Default: the ingress of the settings on this machine.")
     ] = None,
-    source: Annotated[str, typer.Option(help="The source whose adapter link is used.")] = "default",
+    source: Annotated[str, typer.Option(help="The source whose adapter link is used.", autocompletion=source_names)] = "default",
     calls: Annotated[int, typer.Option(min=1, help="Calls to simulate.")] = 20,
     rate: Annotated[float, typer.Option(min=0.1, help="Calls started per second.")] = 5,
     port: Annotated[int, typer.Option(help="Port that serves dial and recordings (0: any).")] = 0,
@@ -186,7 +186,7 @@ def tail(
     *,
     as_json: AsJson = False,
 ) -> None:
-    """Follow the published events, e.g. `callfold tail 'call.completed.#' --since 1h --json`."""
+    """Follow the published events: `callfold tail 'call.completed.#' --since 1h --json`."""
     from console.tail import tail as run_tail  # noqa: PLC0415
 
     run(run_tail(read_settings(), pattern, since, limit, as_json=as_json), interrupted=EXIT_OK)

@@ -22,13 +22,13 @@ Since = Annotated[str | None, typer.Option(help="Only those first seen so long a
 def dead_letters_list(
     queue: Queue = Which.CALLBACKS, reason: Reason = None, source: Source = None, since: Since = None, *, as_json: AsJson = False
 ) -> None:
-    """List dead letters, e.g. `callfold dead-letters list --reason invalid_callback --since 2h`."""
+    """List dead letters: `callfold dead-letters list --reason invalid_callback --since 2h`."""
     run(letters.show(read_settings(), queue, letters.Filter((), reason, source, since), as_json=as_json, with_body=False))
 
 
 @dead_letters.command("show")
 def dead_letters_show(ids: Ids, queue: Queue = Which.CALLBACKS, *, as_json: AsJson = False) -> None:
-    """Print dead letters with what they hold, e.g. `callfold dead-letters show 3f9a`."""
+    """Print dead letters with what they hold: `callfold dead-letters show 3f9a`."""
     run(letters.show(read_settings(), queue, letters.Filter(tuple(ids or ())), as_json=as_json, with_body=True))
 
 
@@ -44,7 +44,7 @@ def dead_letters_redrive(
     force: Annotated[bool, typer.Option("--force", help="Also those so old that Redis may have forgotten their calls.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Put dead letters back, e.g. after a corrected adapter link: `callfold dead-letters redrive --source acme --dry-run`."""
+    """Put dead letters back after a corrected adapter link: `callfold dead-letters redrive --source acme --dry-run`."""
     wanted = letters.Filter(tuple(ids or ()), reason, source, since)
     run(letters.redrive(read_settings(), queue, wanted, dry_run=dry_run, as_json=as_json, force=force))
 
@@ -61,7 +61,7 @@ def dead_letters_drop(
     as_json: AsJson = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
-    """Remove dead letters for good, e.g. `callfold dead-letters drop 3f9a --yes`."""
+    """Remove dead letters for good: `callfold dead-letters drop 3f9a --yes`."""
     if not dry_run and not yes:
         typer.confirm("They exist nowhere else. Drop them?", abort=True, err=True)
     wanted = letters.Filter(tuple(ids or ()), reason, source, since)
