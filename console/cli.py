@@ -11,7 +11,6 @@ from typing import Annotated
 
 import orjson
 import typer
-from rich.console import Console
 
 from console.cli_calls import add_to as add_calls_to
 from console.cli_dead_letters import dead_letters
@@ -126,13 +125,18 @@ def demo(
     directory: Directory = Path(".callfold/demo"),
     calls: Annotated[int, typer.Option(min=1, max=5000, help="Calls to simulate.")] = 200,
     seed: Annotated[int, typer.Option(help="Seed of scenarios and faults.")] = 513,
+    *,
+    as_json: AsJson = False,
 ) -> None:
-    """Run the main job to its end on private servers, each call compared with the truth: `callfold demo --calls 50`."""
+    """Run the main job to its end on private servers, each call compared with the truth: `callfold demo --calls 50`.
+
+    With --json the verdict is one object on stdout, what happens on the way is on stderr.
+    """
     from console.demo import demo as run_demo  # noqa: PLC0415
 
     load_settings()  # refuses unknown settings before anything starts
     configure("auto", "error", process="demo")
-    run(run_demo(directory, calls=calls, seed=seed, console=Console()))
+    run(run_demo(directory, calls=calls, seed=seed, as_json=as_json))
 
 
 @app.command()
@@ -165,17 +169,19 @@ def simulate(  # noqa: PLR0917 - each is an option of the command line, given by
 def adapter_link(
     source: SourceArgument,
     url: Annotated[str, typer.Option(help="Public address of ingress, e.g. https://hooks.example.com.")],
+    *,
+    as_json: AsJson = False,
 ) -> None:
     """Print the link to paste into FocalScope, secret included: `callfold adapter-link acme --url https://hooks.example.com`."""
     found = wanted_sources(read_settings(), source)[SourceName(source)]
     if not url.startswith(("http://", "https://")):
         raise ConfigError(f"{url!r} is not an http or https address.")
     link = make_link(url, source, found.secret.get_secret_value() if found.secret else None)
-    unknown = sorted(set(parse_link(link).meanings.items()) - set(found.adapter.meanings.items()))
+    unknown = [name for name, _ in sorted(set(parse_link(link).meanings.items()) - set(found.adapter.meanings.items()))]
     if unknown:
-        names = ", ".join(name for name, _ in unknown)
+        names = ", ".join(unknown)
         typer.echo(f"The `adapter` of [sources.{source}] does not have {names}: put this link there too, or remove it.", err=True)
-    typer.echo(link)
+    typer.echo(orjson.dumps({"source": source, "link": link, "not_in_adapter": unknown}).decode() if as_json else link)
 
 
 @app.command()
