@@ -16,8 +16,7 @@ from console.advice import advised
 from console.cli_calls import add_to as add_calls_to
 from console.cli_dead_letters import dead_letters
 from console.cli_recordings import recordings
-from console.command import AsJson, DryRun, Source, SourceArgument, read_settings, run, wanted_sources
-from console.output import standard_output
+from console.command import AsJson, DryRun, Source, SourceArgument, read_settings, run, source_names, wanted_sources
 from shared.adapter import make_link, parse_link
 from shared.errors import CallfoldError, ConfigError
 from shared.ids import SourceName
@@ -61,7 +60,7 @@ def main() -> None:
     """Run the command line; errors raised on purpose become one sentence and an exit code."""
     failures: list[CallfoldError] = []
     try:
-        app()
+        app(prog_name="callfold")  # also where it was started as a module
     except* CallfoldError as group:
         failures = leaves(group)
     if failures:
@@ -127,13 +126,18 @@ def demo(
     directory: Directory = Path(".callfold/demo"),
     calls: Annotated[int, typer.Option(min=1, max=5000, help="Calls to simulate.")] = 200,
     seed: Annotated[int, typer.Option(help="Seed of scenarios and faults.")] = 513,
+    *,
+    as_json: AsJson = False,
 ) -> None:
-    """Run the main job to its end on private servers, each call compared with the truth: `callfold demo --calls 50`."""
+    """Run the main job to its end on private servers, each call compared with the truth: `callfold demo --calls 50`.
+
+    With --json the verdict is one object on stdout, what happens on the way is on stderr.
+    """
     from console.demo import demo as run_demo  # noqa: PLC0415
 
     load_settings()  # refuses unknown settings before anything starts
     configure("auto", "error", process="demo")
-    run(run_demo(directory, calls=calls, seed=seed, console=standard_output()))
+    run(run_demo(directory, calls=calls, seed=seed, as_json=as_json))
 
 
 @app.command()
@@ -141,7 +145,7 @@ def simulate(  # noqa: PLR0917 - each is an option of the command line, given by
     ingress_url: Annotated[
         str | None, typer.Option("--ingress", help="Where callbacks go. Default: the ingress of the settings on this machine.")
     ] = None,
-    source: Annotated[str, typer.Option(help="The source whose adapter link is used.")] = "default",
+    source: Annotated[str, typer.Option(help="The source whose adapter link is used.", autocompletion=source_names)] = "default",
     calls: Annotated[int, typer.Option(min=1, help="Calls to simulate.")] = 20,
     rate: Annotated[float, typer.Option(min=0.1, help="Calls started per second.")] = 5,
     port: Annotated[int, typer.Option(help="Port that serves dial and recordings (0: any).")] = 0,
@@ -166,17 +170,19 @@ def simulate(  # noqa: PLR0917 - each is an option of the command line, given by
 def adapter_link(
     source: SourceArgument,
     url: Annotated[str, typer.Option(help="Public address of ingress, e.g. https://hooks.example.com.")],
+    *,
+    as_json: AsJson = False,
 ) -> None:
     """Print the link to paste into FocalScope, secret included: `callfold adapter-link acme --url https://hooks.example.com`."""
     found = wanted_sources(read_settings(), source)[SourceName(source)]
     if not url.startswith(("http://", "https://")):
         raise ConfigError(f"{url!r} is not an http or https address.")
     link = make_link(url, source, found.secret.get_secret_value() if found.secret else None)
-    unknown = sorted(set(parse_link(link).meanings.items()) - set(found.adapter.meanings.items()))
+    unknown = [name for name, _ in sorted(set(parse_link(link).meanings.items()) - set(found.adapter.meanings.items()))]
     if unknown:
-        names = ", ".join(name for name, _ in unknown)
+        names = ", ".join(unknown)
         typer.echo(f"The `adapter` of [sources.{source}] does not have {names}: put this link there too, or remove it.", err=True)
-    typer.echo(link)
+    typer.echo(orjson.dumps({"source": source, "link": link, "not_in_adapter": unknown}).decode() if as_json else link)
 
 
 @app.command()
@@ -187,7 +193,7 @@ def tail(
     *,
     as_json: AsJson = False,
 ) -> None:
-    """Follow the published events, e.g. `callfold tail 'call.completed.#' --since 1h --json`."""
+    """Follow the published events: `callfold tail 'call.completed.#' --since 1h --json`."""
     from console.tail import tail as run_tail  # noqa: PLC0415
 
     run(run_tail(read_settings(), pattern, since, limit, as_json=as_json), interrupted=EXIT_OK)

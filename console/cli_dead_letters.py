@@ -47,7 +47,7 @@ async def found(work: Awaitable[int], wanted: Filter, queue: Which) -> int:
 def dead_letters_list(
     queue: Queue = Which.CALLBACKS, reason: Reason = None, source: Source = None, since: Since = None, *, as_json: AsJson = False
 ) -> None:
-    """List dead letters, e.g. `callfold dead-letters list --reason invalid_callback --since 2h`."""
+    """List dead letters: `callfold dead-letters list --reason invalid_callback --since 2h`."""
     run(letters.show(settings_for(source), queue, Filter((), reason, source, since), as_json=as_json, with_body=False))
 
 
@@ -58,7 +58,7 @@ def dead_letters_show(
     *,
     as_json: AsJson = False,
 ) -> None:
-    """Print dead letters with what they hold, e.g. `callfold dead-letters show 3f9a`."""
+    """Print dead letters with what they hold: `callfold dead-letters show 3f9a`."""
     wanted = Filter(tuple(ids))
     run(found(letters.show(read_settings(), queue, wanted, as_json=as_json, with_body=True), wanted, queue))
 
@@ -75,7 +75,7 @@ def dead_letters_redrive(
     force: Annotated[bool, typer.Option("--force", help="Also those so old that Redis may have forgotten their calls.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Put dead letters back, e.g. after a corrected adapter link: `callfold dead-letters redrive --source acme --dry-run`."""
+    """Put dead letters back after a corrected adapter link: `callfold dead-letters redrive --source acme --dry-run`."""
     wanted = Filter(tuple(ids or ()), reason, source, since)
     work = letters.redrive(settings_for(source), queue, wanted, dry_run=dry_run, as_json=as_json, force=force)
     run(found(work, wanted, queue))
@@ -93,7 +93,7 @@ def dead_letters_drop(
     as_json: AsJson = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
-    """Remove dead letters for good, e.g. `callfold dead-letters drop 3f9a --yes`."""
+    """Remove dead letters for good: `callfold dead-letters drop 3f9a --yes`."""
     if not dry_run and not yes:
         typer.confirm("They exist nowhere else. Drop them?", abort=True, err=True)
     wanted = Filter(tuple(ids or ()), reason, source, since)

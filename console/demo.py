@@ -6,19 +6,22 @@ import asyncio
 import os
 import secrets
 import shutil
+import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import aclosing, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import aiohttp
+import orjson
 from rich.console import Console
 from rich.json import JSON
 
 from console.fleet import Fleet, free_port
 from console.journal import journal, read_event
-from console.output import counted
+from console.output import counted, output
 from console.simulate import FAULTS
 from console.stack import LocalStack
 from console.up import default_directories, describe
@@ -43,8 +46,24 @@ VENDOR_LINES = (
 """The callbacks of a real call, as the vendor's article shows them."""
 
 
-async def demo(directory: Path, *, calls: int, seed: int, console: Console) -> int:
-    """Run it; returns 0 when every call was published as it was, 1 with the differences otherwise."""
+@dataclass(frozen=True, slots=True)
+class _Verdict:
+    """What came of it: `differences` between what happened and what was published, none where all is well; where it lies."""
+
+    calls: int
+    seed: int
+    differences: list[str]
+    seconds: float
+    archive: str
+    logs: str
+
+
+async def demo(directory: Path, *, calls: int, seed: int, as_json: bool) -> int:
+    """Run it; returns 0 when every call was published as it was, 1 with the differences otherwise.
+
+    With `as_json` only the verdict is on stdout, what happens on the way on stderr.
+    """
+    console = output(on_stderr=as_json)
     started = time.monotonic()
     directory = directory.absolute()  # noqa: ASYNC240 - asks the process for its directory, not the disk
     await asyncio.to_thread(_forget_last_time, directory)
@@ -70,7 +89,13 @@ async def demo(directory: Path, *, calls: int, seed: int, console: Console) -> i
             await fleet.start_all()
             console.print(f"Two ingress and two worker processes are ready after {time.monotonic() - started:.1f} s.")
             found = await _run(pbx, calls, urls[0], console)
-    _report(console, directory, found, calls, time.monotonic() - started)
+    verdict = _Verdict(
+        calls, seed, found, round(time.monotonic() - started, 1), str(directory / "archive"), str(directory / "logs")
+    )
+    if as_json:
+        sys.stdout.write(orjson.dumps(verdict).decode() + "\n")
+    else:
+        _report(console, verdict)
     return 1 if found else 0
 
 
@@ -159,16 +184,14 @@ recording_url = "{pbx_url}/_cros_/master/?uid=form_faster_downloadcall&sectok={S
     return path
 
 
-def _report(console: Console, directory: Path, found: list[str], calls: int, seconds: float) -> None:
-    for line in found[:20]:
+def _report(console: Console, verdict: _Verdict) -> None:
+    for line in verdict.differences[:20]:
         console.print(f"[red]differs:[/] {line}", highlight=False)
-    kinds = Counter(path.suffix for path in (directory / "archive").rglob("*.*"))
-    console.print(
-        f"archive  {directory / 'archive'}  ({counted(kinds['.wav'], 'recording')}, {counted(kinds['.json'], 'sidecar')})",
-        highlight=False,
-    )
-    console.print(f"logs     {directory / 'logs'}", highlight=False)
-    verdict = (
-        f"[red]{counted(len(found), 'difference')}[/]" if found else "[green]every one was published exactly as it happened[/]"
-    )
-    console.print(f"{counted(calls, 'simulated call')} and the vendor's: {verdict}. {seconds:.0f} s. Nothing is left running.")
+    kinds = Counter(path.suffix for path in Path(verdict.archive).rglob("*.*"))
+    files = f"{counted(kinds['.wav'], 'recording')}, {counted(kinds['.json'], 'sidecar')}"
+    console.print(f"archive  {verdict.archive}  ({files})", highlight=False)
+    console.print(f"logs     {verdict.logs}", highlight=False)
+    count = len(verdict.differences)
+    told = f"[red]{counted(count, 'difference')}[/]" if count else "[green]every one was published exactly as it happened[/]"
+    calls = counted(verdict.calls, "simulated call")
+    console.print(f"{calls} and the vendor's: {told}. {verdict.seconds:.0f} s. Nothing is left running.")

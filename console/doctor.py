@@ -14,7 +14,7 @@ from rich.table import Table
 from console.advice import advised
 from console.doctor_hosts import DoubtError, dial_links, recording_origins
 from console.history.store import History
-from console.output import counted, standard_output
+from console.output import counted, output
 from ingress.spool import Spool
 from shared.archive import Archive
 from shared.broker import inspect
@@ -52,7 +52,7 @@ async def doctor(settings: Settings, *, as_json: bool) -> int:
         table = Table("check", "", "found", box=None)
         for finding in findings:
             table.add_row(finding.check, _verdict(finding), escape(finding.detail))
-        standard_output().print(table)
+        output().print(table)
     return 0 if all(finding.ok for finding in findings) else 1
 
 

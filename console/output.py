@@ -9,9 +9,10 @@ from rich.console import Console
 _ENDLESS = 100_000
 
 
-def standard_output() -> Console:
-    """Make a console on standard output; where that is no terminal nothing is folded: who reads it wants whole lines."""
-    return Console(width=None if sys.stdout.isatty() else _ENDLESS)
+def output(*, on_stderr: bool = False) -> Console:
+    """Make a console on standard output, or error; nothing is folded where that is no terminal: who reads it wants whole lines."""
+    stream = sys.stderr if on_stderr else sys.stdout
+    return Console(width=None if stream.isatty() else _ENDLESS, stderr=on_stderr)
 
 
 def counted(count: int, noun: str) -> str:

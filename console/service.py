@@ -17,12 +17,13 @@ from console.lookup import Lookup
 from console.page.render import live_fragment
 from console.pulse import Pulse
 from console.web.access import Keys
-from console.web.app import Apis, make_app
+from console.web.app import make_app
 from console.web.calls_api import CallsApi
 from console.web.client import Proxies
 from console.web.dial_api import DialApi
 from console.web.letters_api import LettersApi
 from console.web.live import LiveApi
+from console.web.operations import Apis
 from console.web.pages import Pages
 from console.web.recordings_api import RecordingsApi
 from console.web.sessions import Ended, Sessions

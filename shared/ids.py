@@ -13,7 +13,7 @@ CallRef = NewType("CallRef", str)
 
 SOURCE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 CALL_ID = re.compile(r"[0-9]{1,20}")
-CALL_REF = re.compile(r"[0-9]{1,20}|call-[0-9]{1,20}")
+CALL_REF = re.compile(r"(?:call-)?[0-9]{1,20}")
 # FocalScope's GUIDs carry no RFC 4122 version, so only their shape counts; in lower case.
 GUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 # Of the files of a leg: its GUID, or its CallID where it has none, or both where two legs have one GUID.

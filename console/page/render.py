@@ -38,6 +38,7 @@ CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; media-src 'self'; connect-src 'self'; "
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
+CSV_ROWS = 500
 _MOST_ASKED = 300  # characters of a search's value that are shown again; more than any may have
 _STATES: tuple[str, ...] = AnyState.__args__  # type: ignore[attr-defined]  # a Literal tells its values only so
 
@@ -115,6 +116,7 @@ def calls_page(viewer: Viewer, page: CallsPage) -> str:
         "outcomes": list(Outcome),
         "next_url": links.with_query("/ui/calls", asked | {"cursor": page.next_cursor}) if page.next_cursor else None,
         "csv_url": links.with_query("/ui/calls.csv", asked | {"cursor": None, "limit": None}),
+        "csv_rows": CSV_ROWS,
     }
     return _render("calls.html", viewer, "calls", values)
 

@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import orjson
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
-from console.calls import CallQuery
-from console.dialing import DialRequest
 from console.page.render import CONTENT_SECURITY_POLICY
-from console.web import models
 from console.web.access import Doors, Keys, guard
-from console.web.calls_api import CSV, CallsApi
-from console.web.dial_api import DialApi
-from console.web.letters_api import LettersAction, LettersApi, LettersQuery
 from console.web.live import LiveApi
-from console.web.openapi import Problem, document
+from console.web.openapi import document
+from console.web.operations import Apis, operations
 from console.web.pages import Pages
-from console.web.problems import PROBLEM, problem
-from console.web.recordings_api import RecordingsApi
+from console.web.problems import problem
 from console.web.routes import Answer, Operation, Route
 from console.web.sessions import Ended, Sessions
 from shared.errors import CallfoldError, UnavailableError
@@ -31,8 +24,6 @@ log = get_logger(__name__)
 
 BEGUN = web.RequestKey("begun", bool)
 _MAX_BODY_BYTES = 64 * 1024
-_SOURCE = "^[a-z0-9][a-z0-9_-]{0,62}$"
-_CALL_PATTERN = r"^(\d{1,20}|call-\d{1,20})$"
 _HEADERS = {
     "Content-Security-Policy": CONTENT_SECURITY_POLICY,
     "X-Content-Type-Options": "nosniff",
@@ -43,28 +34,16 @@ _HEADERS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Apis:
-    """What answers requests."""
-
-    dial: DialApi
-    calls: CallsApi
-    recordings: RecordingsApi
-    letters: LettersApi
-    live: LiveApi
-    pages: Pages
-    sessions: Sessions
-
-
 def make_app(apis: Apis, keys: Keys, ended: Ended) -> web.Application:
     """Put the application together."""
-    routes = [*_api(apis), *_pages(apis.pages, apis.live), *_sessions(apis.sessions)]
-    described = orjson.dumps(document(routes))
 
     async def openapi(_: web.Request) -> web.Response:
         return web.Response(body=described, content_type="application/json")
 
-    routes.append(Route("GET", "/openapi.json", openapi, is_public=True))
+    itself = Operation("This document", {200: Answer("OpenAPI 3.1.")})
+    described_by = Route("GET", "/openapi.json", openapi, itself, is_public=True)
+    routes = [*operations(apis), described_by, *_pages(apis.pages, apis.live), *_sessions(apis.sessions)]
+    described = orjson.dumps(document(routes))
     doors = Doors(
         public=_patterns(routes, lambda route: route.is_public),
         pages=_patterns(routes, lambda route: route.operation is None and route.method == "GET" and not route.is_public),
@@ -76,9 +55,9 @@ def make_app(apis: Apis, keys: Keys, ended: Ended) -> web.Application:
     app.on_response_prepare.append(_harden)
     for route in routes:
         resource = app.router.add_resource(route.path)
-        resource.add_route(route.method, route.handler)
+        resource.add_route(route.method, route.checked())
         if route.method == "GET" and not route.is_endless:
-            resource.add_route("HEAD", route.handler)
+            resource.add_route("HEAD", route.checked())
     return app
 
 
@@ -135,96 +114,6 @@ async def _ungrouped(handler: Handler, request: web.Request) -> web.StreamRespon
         while isinstance(error, ExceptionGroup):
             error = error.exceptions[0]
         raise error from group
-
-
-def _api(apis: Apis) -> list[Route]:
-    return [_dial(apis.dial), *_calls(apis.calls), *_recordings(apis.recordings), *_letters(apis.letters), _events(apis.live)]
-
-
-def _dial(api: DialApi) -> Route:
-    told = Operation(
-        "Dial: a call to the agent, then one to the number",
-        {
-            201: Answer("Accepted by FocalScope.", models.Dialed),
-            **{
-                status: Answer(text, models.DialProblem, (PROBLEM,))
-                for status, text in {
-                    404: "There is no such source.",
-                    409: "The source cannot dial, or the first request with this key was refused.",
-                    415: "The body is not JSON.",
-                    422: "The Idempotency-Key was used for another request.",
-                    429: "Too many dial requests with this key.",
-                    502: "FocalScope refused, or its answer cannot be understood.",
-                    504: "FocalScope did not answer in time: `dial_state` is `unknown`, a phone may be ringing.",
-                }.items()
-            },
-        },
-        body=DialRequest,
-        headers={"Idempotency-Key": "A repeat within 24 h gets the first answer, and no second phone rings."},
-    )
-    return Route("POST", "/dial", api.post, told)
-
-
-def _calls(api: CallsApi) -> list[Route]:
-    found = Answer("Calls, newest start first. `Link` leads to the next page.", models.CallList)
-    as_csv = Answer(found.description, found.model, (*found.media, CSV))
-    one = Operation(
-        "Everything about one call",
-        {200: Answer("The call.", models.CallDetail), 404: Answer("There is no such call.", Problem, (PROBLEM,))},
-        path={"source": _SOURCE, "call": _CALL_PATTERN},
-    )
-    return [
-        Route("GET", "/calls", api.list, Operation("Find calls", {200: as_csv}, query=CallQuery)),
-        Route("GET", "/calls/{source}/{call}", api.get, one),
-    ]
-
-
-def _recordings(api: RecordingsApi) -> list[Route]:
-    missing = Answer("There is no such recording, or it was not stored.", Problem, (PROBLEM,))
-    sealed = Answer("The recording is sealed, and the console has no identity to open it.", Problem, (PROBLEM,))
-    path = {"source": _SOURCE, "guid": "^[0-9A-Za-z.-]{1,100}$"}
-    audio = Operation(
-        "A recording, or a range of it",
-        {
-            200: Answer("The recording.", media=("audio/wav",)),
-            206: Answer("The range.", media=("audio/wav",)),
-            304: Answer("Not modified.", media=()),
-            404: missing,
-            409: sealed,
-            416: Answer("The range is outside.", Problem, (PROBLEM,)),
-        },
-        headers={"Range": "bytes=first-last"},
-        path=path,
-    )
-    drawn = Operation(
-        "A recording as a picture",
-        {200: Answer("The waveform.", media=("image/svg+xml",)), 404: missing, 409: sealed},
-        path=path,
-    )
-    return [
-        Route("GET", "/recordings/{source}/{guid}", api.get, audio),
-        Route("GET", "/recordings/{source}/{guid}/waveform.svg", api.waveform, drawn),
-    ]
-
-
-def _letters(api: LettersApi) -> list[Route]:
-    listed = Operation("Look at dead letters", {200: Answer("The letters.", models.DeadLetterList)}, query=LettersQuery)
-    done = {200: Answer("Done.", models.DeadLettersDone), 415: Answer("The body is not JSON.", Problem, (PROBLEM,))}
-    acted = Operation("Redrive or drop dead letters", done, body=LettersAction)
-    return [Route("GET", "/dead-letters", api.list, listed), Route("POST", "/dead-letters", api.act, acted)]
-
-
-def _events(api: LiveApi) -> Route:
-    told = Operation(
-        "Follow what is published (server-sent events)",
-        {
-            200: Answer("Events: the routing key, and the CloudEvent as published.", media=("text/event-stream",)),
-            429: Answer("Too many watch with this key.", Problem, (PROBLEM,)),
-        },
-        query=models.EventsQuery,
-        headers={"Last-Event-ID": "Go on after this event, out of the journal."},
-    )
-    return Route("GET", "/events", api.events, told, is_endless=True)
 
 
 def _pages(pages: Pages, live: LiveApi) -> list[Route]:

@@ -48,7 +48,7 @@ class LettersQuery(BaseModel):
 class LettersAction(BaseModel):
     """What is to be done with which letters."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     action: Literal["redrive", "drop"] = Field(description="Put back, or remove for good.")
     queue: Which = Field(default=Which.CALLBACKS, description="Whose dead letters.")

@@ -27,7 +27,7 @@ _MAX_WATCHERS_OF_ONE = 100  # with one key, so that no key takes every place
 _RETRY_MS = 2000
 # Comments that keep a connection alive where nothing happens.
 _NOTHING = b": nothing new\n\n"
-_OFFSET = re.compile(r"\d{1,18}")
+EVENT_ID_PATTERN = "[0-9]{1,18}"
 
 
 class LiveApi:
@@ -49,7 +49,7 @@ class LiveApi:
         except ValidationError as error:
             return invalid(error, EventsQuery)
         last = request.headers.get("Last-Event-ID")
-        if last and not _OFFSET.fullmatch(last):
+        if last and not re.fullmatch(EVENT_ID_PATTERN, last):
             return problem(400, "Last-Event-ID is not an id that came with an event.", parameter="Last-Event-ID")
         after = int(last) if last else query.after
         if after is None:  # known before the answer begins, so that what is published from then on comes

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from console.calls import CallRow
 from console.letters import Which
+from shared.ids import CALL_REF
 
 
 class CallList(BaseModel):
@@ -35,6 +36,18 @@ class CallDetail(BaseModel):
     timeline_problem: str | None = Field(description="Why the raw events could not be read.")
     revisions: list[dict[str, Any]]
     recordings: list[dict[str, Any]]
+
+
+class RecordingQuery(BaseModel):
+    """What `GET /recordings/...` can be asked."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    call: str | None = Field(
+        default=None,
+        pattern=f"^{CALL_REF.pattern}$",
+        description="Its call: found sooner, and 404 where it is another's.",
+    )
 
 
 class EventsQuery(BaseModel):

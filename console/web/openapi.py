@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
 from console.web.problems import PROBLEM
-from console.web.routes import Answer, Operation, Route
+from console.web.routes import Answer, Header, Operation, Route
 
 Json = dict[str, Any]  # an OpenAPI document is free-form JSON
 _REF = "#/components/schemas/{model}"
@@ -29,10 +29,12 @@ class Problem(BaseModel):
 
 
 _REFUSED = Answer("A parameter is wrong; it is named.", Problem, (PROBLEM,))
+_TOO_LARGE = Answer("The body is over 64 KiB.", Problem, (PROBLEM,))
+RETRY_AFTER = {"Retry-After": "Seconds until it may go."}
 _COMMON: Mapping[int, Answer] = {
-    401: Answer("A key is needed.", Problem, (PROBLEM,)),
+    401: Answer("A key is needed.", Problem, (PROBLEM,), headers={"WWW-Authenticate": "`Bearer`."}),
     403: Answer("The key may not do this, or the request comes from another site.", Problem, (PROBLEM,)),
-    503: Answer("A server that is needed is away.", Problem, (PROBLEM,)),
+    503: Answer("A server that is needed is away.", Problem, (PROBLEM,), headers=RETRY_AFTER),
 }
 
 
@@ -79,16 +81,21 @@ def _models(operations: Iterable[Operation]) -> Mapping[type[BaseModel], JsonSch
 def _operation(route: Route, told: Operation, schemas: Mapping[str, Json]) -> Json:
     names = re.findall(r"\{(\w+)", route.path)
     parameters = [
-        {"name": name, "in": "path", "required": True, "schema": {"type": "string", "pattern": told.path.get(name, "^.{1,100}$")}}
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string", "pattern": f"^{told.path[name]}$"}}
         for name in names
     ]
     parameters += [
-        {"name": name, "in": "header", "required": False, "description": text, "schema": {"type": "string", "maxLength": 255}}
-        for name, text in told.headers.items()
+        {"name": name, "in": "header", "required": False, "description": header.description, "schema": _header(header)}
+        for name, header in told.headers.items()
     ]
     if told.query is not None:
         parameters += _query(schemas[told.query.__name__])
-    answers = {**told.answers, **({400: _REFUSED} if told.query or told.body else {}), **({} if route.is_public else _COMMON)}
+    answers = {
+        **told.answers,
+        **({400: _REFUSED} if told.query or told.body else {}),
+        **({413: _TOO_LARGE} if told.body else {}),
+        **({} if route.is_public else _COMMON),
+    }
     written: Json = {
         "summary": told.summary,
         "operationId": f"{route.method.lower()}{re.sub(r'[^A-Za-z]+', '_', route.path).rstrip('_')}",
@@ -121,11 +128,22 @@ def _without_null(told: Json) -> Json:
     return kinds[0] if len(kinds) == 1 else told
 
 
+def _header(header: Header) -> Json:
+    return {"type": "string"} | ({"pattern": header.pattern} if header.pattern else {})
+
+
 def _answer(answer: Answer) -> Json:
-    if not answer.media:
-        return {"description": answer.description}
     schema = _ref(answer.model) if answer.model else {}
-    return {"description": answer.description, "content": {media: {"schema": schema} if schema else {} for media in answer.media}}
+    headers = [(name, text, True) for name, text in answer.headers.items()]
+    headers += [(name, text, False) for name, text in answer.at_times.items()]
+    written: Json = {"description": answer.description}
+    if headers:
+        written["headers"] = {
+            name: {"description": text, "required": always, "schema": {"type": "string"}} for name, text, always in headers
+        }
+    if answer.media:
+        written["content"] = {media: {"schema": schema} if schema and media.endswith("json") else {} for media in answer.media}
+    return written
 
 
 def _ref(model: type[BaseModel]) -> Json:

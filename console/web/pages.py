@@ -42,7 +42,6 @@ from shared.topology import CALLBACKS_DEAD, RECORDINGS_DEAD
 _SHOWN = 100
 # So many looks at a few thousand calls each, before a person is asked whether to go on.
 _LOOKS = 20
-_CSV_ROWS = 500
 _DEPTHS = {Which.CALLBACKS: CALLBACKS_DEAD, Which.RECORDINGS: RECORDINGS_DEAD}
 
 
@@ -86,7 +85,7 @@ class Pages:
         asked, query = self._asked(request)
         if isinstance(query, dict):
             raise web.HTTPSeeOther(URL("/ui/calls").with_query(asked))
-        found = await self._look_on(query.model_copy(update={"limit": _CSV_ROWS}))
+        found = await self._look_on(query.model_copy(update={"limit": render.CSV_ROWS}))
         if found.problem:  # a file cannot tell that it is not whole
             return self.error(request, 503, "This did not work", found.problem)
         headers = {"Content-Disposition": 'attachment; filename="calls.csv"'}

@@ -12,14 +12,16 @@ from dataclasses import dataclass
 from typing import BinaryIO, NamedTuple
 
 from aiohttp import web
+from pydantic import ValidationError
 
 from console.audit import Action, Audit
 from console.find import find_recording
 from console.page.waveform import PeakReader, waveform_svg
 from console.web.access import WHO
-from console.web.problems import problem
+from console.web.models import RecordingQuery
+from console.web.problems import invalid, problem, read_parameters
 from shared.archive import Archive
-from shared.ids import RECORDING_NAME, SourceName
+from shared.ids import SourceName
 from shared.settings import Settings
 from shared.sidecar import Sidecar
 from shared.sources import Sources
@@ -110,10 +112,13 @@ class RecordingsApi:
     async def _find(self, request: web.Request) -> Sidecar | web.Response:
         """Find the sidecar of the recording that is asked for, stored; `call` says of which call it is, which is quicker."""
         source, name = request.match_info["source"], request.match_info["guid"]
-        call = request.query.get("call")
-        if SourceName(source) not in self._sources or not RECORDING_NAME.fullmatch(name):
+        try:
+            query = read_parameters(request, RecordingQuery)
+        except ValidationError as error:
+            return invalid(error, RecordingQuery)
+        if SourceName(source) not in self._sources:
             return problem(404, "There is no such recording.")
-        sidecar = await find_recording(self._settings, self._archive, source, name, call)
+        sidecar = await find_recording(self._settings, self._archive, source, name, query.call)
         if sidecar is None:
             return problem(404, "There is no such recording.")
         if sidecar.state != "stored":

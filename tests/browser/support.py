@@ -11,7 +11,7 @@ from unittest.mock import ANY
 from urllib.parse import quote
 
 import aiohttp
-from playwright.async_api import Browser, BrowserContext, Page
+from playwright.async_api import Browser, BrowserContext, Locator, Page
 from yarl import URL
 
 from console.stack import LocalStack
@@ -26,6 +26,17 @@ NOT_QUOTED = "<>\"'=()/"  # as whoever writes a callback by hand may leave them
 ALL_TOLD = (
     "document.addEventListener('securitypolicyviolation', e => console.error(`CSP: ${e.violatedDirective} ${e.blockedURI}`))"
 )
+
+PLAYS = (
+    "audio => new Promise(done => audio.addEventListener('timeupdate', () => audio.currentTime > 0.1 && done(audio.currentTime)))"
+)
+# Nothing where whoever presses Tab sees what has the focus; the buttons inside a player are marked by the browser.
+UNSEEN = """() => {
+  const element = document.activeElement, style = getComputedStyle(element), box = element.getBoundingClientRect();
+  const isMarked = element.matches('audio:not(:focus)') || (style.outlineStyle !== 'none' && parseFloat(style.outlineWidth) >= 2);
+  const isThere = box.width > 0 && box.height > 0 && box.right > 0 && box.left < innerWidth && box.bottom > 0 && box.top < innerHeight;
+  return element === document.body || (isMarked && isThere) ? '' : element.outerHTML.slice(0, 120);
+}"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +132,17 @@ class Visits:
 
 async def until(condition: Callable[[], Awaitable[Any]]) -> Any:  # noqa: ANN401
     return await eventually(condition, timeout_s=20)
+
+
+async def tab_to(page: Page, wanted: Locator) -> None:
+    """Press Tab until something has the focus; fails where it cannot be reached so, or where a focus on the way cannot be seen."""
+    for _ in range(60):
+        if await wanted.evaluate("element => element === document.activeElement"):
+            return
+        await page.keyboard.press("Tab")
+        unseen = await page.evaluate(UNSEEN)
+        assert not unseen, f"the focus is not seen: {unseen}"
+    raise AssertionError("Tab does not lead there")
 
 
 def write_sources(path: Path, pbx_url: str, sectok: str) -> None:

@@ -13,15 +13,12 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.async_api import Locator, Page, expect
 
-from tests.browser.support import OPERATOR, SECRET, SOURCE, VIEWER, System, Visits, until
+from tests.browser.support import OPERATOR, PLAYS, SECRET, SOURCE, VIEWER, System, Visits, tab_to, until
 
 SCRIPT = "<script>alert(document.domain)</script>"
 IMAGE = '"><img/src="x"onerror="alert(document.domain)">'
 PICTURES = ("live-light.png", "live-dark.png", "call-light.png", "call-dark.png")
 SIZE = {"width": 1200, "height": 750}
-PLAYS = (
-    "audio => new Promise(done => audio.addEventListener('timeupdate', () => audio.currentTime > 0.1 && done(audio.currentTime)))"
-)
 SEEKS = """(audio, to) => new Promise(done => {
   audio.addEventListener('seeked', () => done(audio.currentTime), {once: true});
   audio.currentTime = to;
@@ -40,15 +37,6 @@ def path(page: Page) -> str:
 
 def row(page: Page, call: str) -> Locator:
     return page.locator("li.row", has=page.locator(f"#call-{SOURCE}-{call}"))
-
-
-async def tab_to(page: Page, wanted: Locator) -> None:
-    """Press Tab until something has the focus; fails where it cannot be reached so."""
-    for _ in range(40):
-        if await wanted.evaluate("element => element === document.activeElement"):
-            return
-        await page.keyboard.press("Tab")
-    raise AssertionError("Tab does not lead there")
 
 
 async def test_a_call_appears_on_the_live_page_moves_to_talking_ends_and_leaves(

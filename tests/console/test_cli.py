@@ -83,6 +83,21 @@ async def test_the_adapter_link_has_every_placeholder_and_the_secret(tmp_path: P
     assert set(adapter.meanings.values()) == {str(p) for p in Placeholder}
 
 
+async def test_the_adapter_link_as_json_names_what_the_source_does_not_know(tmp_path: Path) -> None:
+    sources = tmp_path / "sources.toml"
+    told = {}
+    for given in ("", 'adapter = "https://h/?CallType={{CallTypeName}}&Event={{DialApiEventName}}&CallID={{CallID}}"\n'):
+        sources.write_text(f'[sources.acme]\nsecret = "s3cret"\n{given}')
+        wanted = ("adapter-link", "acme", "--url", "https://hooks.example.com")
+        code, out, err = await callfold(*wanted, "--json", CALLFOLD_SOURCES=str(sources))
+        _, link, _ = await callfold(*wanted, CALLFOLD_SOURCES=str(sources))
+        told = json.loads(out)
+        assert (code, told["source"], told["link"]) == (0, "acme", link.strip())
+        assert bool(told["not_in_adapter"]) == bool(err) == bool(given)
+    assert "Guid" in told["not_in_adapter"]
+    assert "CallID" not in told["not_in_adapter"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "settings", "said"),
     [
@@ -261,6 +276,23 @@ async def test_the_demo_ends_well_and_leaves_its_archive_and_nothing_running(tmp
     assert secret is not None
     assert secret[1] not in logs + out
     assert SECTOK not in logs + out
+
+
+async def test_the_demo_as_json_is_one_object_and_the_rest_is_elsewhere(tmp_path: Path) -> None:
+    directory = tmp_path / "demo"
+    code, out, err = await callfold("demo", "--calls", "3", "--seed", "7", "--json", "--directory", str(directory), timeout_s=90)
+    assert code == 0, out + err
+    told = json.loads(out)
+    assert told | {"seconds": 0} == {
+        "calls": 3,
+        "seed": 7,
+        "differences": [],
+        "seconds": 0,
+        "archive": str(directory / "archive"),
+        "logs": str(directory / "logs"),
+    }
+    assert "are ready after" in err
+    assert "default/513/1" in err
 
 
 async def test_kill_9_of_the_owner_takes_the_private_servers_down(tmp_path: Path) -> None:
