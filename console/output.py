@@ -10,7 +10,7 @@ _ENDLESS = 100_000
 
 
 def output(*, on_stderr: bool = False) -> Console:
-    """Make a console on standard output, or error; nothing is folded where that is no terminal: who reads it wants whole lines."""
+    """Make a console on standard output, or error; where that is no terminal nothing is folded: pipes want whole lines."""
     stream = sys.stderr if on_stderr else sys.stdout
     return Console(width=None if stream.isatty() else _ENDLESS, stderr=on_stderr)
 

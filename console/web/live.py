@@ -25,6 +25,7 @@ log = get_logger(__name__)
 _MAX_WATCHERS = 200
 _MAX_WATCHERS_OF_ONE = 100  # with one key, so that no key takes every place
 _RETRY_MS = 2000
+_GONE_KNOWN_S = 0.25
 # Comments that keep a connection alive where nothing happens.
 _NOTHING = b": nothing new\n\n"
 EVENT_ID_PATTERN = "[0-9]{1,18}"
@@ -90,20 +91,26 @@ class LiveApi:
         try:
             await response.prepare(request)
             await response.write(b"retry: %d\n\n" % _RETRY_MS)
-            writing = asyncio.ensure_future(_write_all(response, pieces))
-            stopping = asyncio.ensure_future(self._stop.wait())
+            ends = (_write_all(response, pieces), self._stop.wait(), _until_gone(request))
+            tasks = [asyncio.ensure_future(end) for end in ends]
             try:
-                await asyncio.wait((writing, stopping), return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             finally:
-                for task in (writing, stopping):
+                for task in tasks:
                     task.cancel()
-                ended, _ = await asyncio.gather(writing, stopping, return_exceptions=True)
+                ended, *_ = await asyncio.gather(*tasks, return_exceptions=True)
             # A reader who leaves is no error.
             if isinstance(ended, Exception) and not isinstance(ended, ConnectionError):
                 log.warning("stream_ended", path=request.path, detail=f"{type(ended).__name__}: {ended}")
         finally:
             self._watchers[who] -= 1
         return response
+
+
+async def _until_gone(request: web.Request) -> None:
+    """Return soon after who asked has left: a write would find out too, but where nothing happens it can be long until one."""
+    while request.transport is not None and not request.transport.is_closing():  # noqa: ASYNC110 - it has no event
+        await asyncio.sleep(_GONE_KNOWN_S)
 
 
 async def _write_all(response: web.StreamResponse, pieces: AsyncGenerator[bytes, None]) -> None:
