@@ -155,13 +155,25 @@ class Storing:
             sidecar = replace(sidecar, others=(*sidecar.others, *found))
             begun = self._with(sidecar, same, words | {"state": RecordingState.STORING})
             await self._put_sidecar(begun)
-            await self.archive.put(path, content, last=self.confirm, is_new=True)
-        await self.confirm()
-        if await self.archive.sidecar(begun.path) != begun:
-            raise BusyError(f"{begun.path} was written by another")
+            try:
+                await self.archive.put(path, content, last=self.confirm, is_new=True)
+            except TakenError:
+                await self._confirm_sidecar(begun)  # taken by who stored it as we slept, and told of it, or by nobody we know of
+                raise
+        await self._confirm_sidecar(begun)
         words["state"] = RecordingState.STORED
         await self._put_sidecar(self._with(sidecar, same, words))
         return words
+
+    async def _confirm_sidecar(self, ours: Sidecar) -> None:
+        """Make sure that the lock and what the sidecar says are still ours.
+
+        Raises:
+            BusyError: another wrote it meanwhile.
+        """
+        await self.confirm()
+        if await self.archive.sidecar(ours.path) != ours:
+            raise BusyError(f"{ours.path} was written by another")
 
     def _with(self, sidecar: Sidecar, same: Told | None, words: Words) -> Sidecar:
         """Put words into a sidecar: in the place of those of the same content, or as the recording, or beside it."""
