@@ -74,3 +74,11 @@ def test_every_command_in_the_examples_is_understood(line: str) -> None:
     name, found, rest = command.resolve_command(context, words)  # type: ignore[attr-defined]
     assert name
     found.make_context(name, rest)
+
+
+def test_the_readme_shows_every_picture_in_both_themes_and_none_is_large() -> None:
+    pictures = sorted((_ROOT / "docs" / "images").iterdir())
+    readme = (_ROOT / "README.md").read_text("utf-8")
+    assert sorted(set(re.findall(r'"docs/images/([^"]+)"', readme))) == [picture.name for picture in pictures]
+    assert {picture.stem.rpartition("-")[2] for picture in pictures} == {"light", "dark"}
+    assert all(picture.stat().st_size < 150_000 for picture in pictures)
