@@ -104,8 +104,8 @@ class Dials:
         for pending in tuple(waiting):
             await self._store.forget(name, pending)
             waiting.discard(pending)
-        if not waiting:
-            self._unreleased.pop(name, None)
+        if not waiting and self._unreleased.get(name) is waiting:  # another's, of meanwhile, stay
+            del self._unreleased[name]
 
     async def _repeat(self, name: str, digest: str, noted: bytes) -> Answer:
         """Wait for the answer of the first of several equal requests."""

@@ -108,6 +108,7 @@ class Feed:
                         yield event
                         last = event.offset
                 last, is_behind = max(last, first - 1), False
+                continue  # so long may it have taken that memory begins later by now
             for event in self._after(last):
                 yield event
                 last = event.offset

@@ -75,7 +75,7 @@ async def simulate(settings: Settings, load: Load, *, as_json: bool) -> int:
         faults=FAULTS if load.faults else Faults(),
         recorded_share=0.7 if has_recordings else 0.0,
         # Ids that no earlier run has used.
-        first_request_id=int(time.time()),
+        first_request_id=time.time_ns() // 1_000_000,
         first_call_id=time.time_ns() // 1_000_000,
     )
     await _check_listening(load.ingress_url)

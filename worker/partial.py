@@ -164,8 +164,15 @@ def sweep(directory: Path) -> None:
 def make_room(directory: Path, kept_bytes: int) -> None:
     """Remove parts until no more than so many bytes of them lie there: who has waited longest goes first, none that is in work.
 
-    Not for the event loop.
+    A directory that cannot be read or written is logged: no job fails of it. Not for the event loop.
     """
+    try:
+        _remove_oldest(directory, kept_bytes)
+    except OSError as error:
+        log.warning("recording_parts_not_removed", detail=f"{type(error).__name__}: {error.strerror}")
+
+
+def _remove_oldest(directory: Path, kept_bytes: int) -> None:
     parts = []
     for path in directory.glob(f"*{_PART}"):
         with suppress(FileNotFoundError):

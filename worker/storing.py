@@ -25,7 +25,7 @@ from shared.durable import Last, TakenError
 from shared.guarded import ArchiveUnavailableError
 from shared.lock import BusyError
 from shared.recording import RECORDING_TOLD, RecordingState
-from shared.sidecar import ENCRYPTED_SUFFIX, HASH_DIGITS, Sidecar, Told
+from shared.sidecar import ENCRYPTED_SUFFIX, HASH_DIGITS, Sidecar, Told, fingerprint_of
 from shared.vault import SCHEME, seal
 from worker.attempt import Attempt
 from worker.whole import Recording, sha256_of
@@ -71,16 +71,18 @@ class Storing:
         suspected = await self._suspected(sidecar)
         if same is not None:
             suspected.append(sidecar.file(same))
+        refused: set[str] = set()
         for _ in range(_NAMES):
             found = await self._found(sidecar, suspected, same)
             equal = next((words for words in found if words["sha256"] == self.recording.sha256), None)
             if equal is not None:
                 return await self._adopt(sidecar, found, equal)
-            path = self._free(sidecar, same, found)
+            path = self._free(sidecar, same, {sidecar.file(words) for words in found} | refused)
             try:
                 return await self._file(sidecar, same, found, path)
             except TakenError:
                 suspected.append(path)
+                refused.add(path)  # what lies there may be nothing of this leg that can be told of, like a damaged file
         raise ArchiveUnavailableError(f"{sidecar.path}: there are files of every name that could be used")
 
     async def _suspected(self, sidecar: Sidecar) -> list[str]:
@@ -134,7 +136,7 @@ class Storing:
         await self._put_sidecar(sidecar)
         return words
 
-    def _free(self, sidecar: Sidecar, same: Told | None, found: Sequence[Words]) -> str:
+    def _free(self, sidecar: Sidecar, same: Told | None, occupied: set[str]) -> str:
         """Choose a name: that of the recording, if it has none of its leg yet, else one by its fingerprint."""
         end = ENCRYPTED_SUFFIX if self.recipient else ""
         if same is not None and bool(same.get("encryption")) == bool(self.recipient):
@@ -142,7 +144,7 @@ class Storing:
         else:
             names = [] if sidecar.contents else [sidecar.beside(f"wav{end}")]
         names += [sidecar.beside(f"{self.recording.sha256[: HASH_DIGITS * more]}.wav{end}") for more in range(1, _NAMES + 1)]
-        taken = {sidecar.file(words) for words in found} | {sidecar.file(told) for told in sidecar.contents if told is not same}
+        taken = occupied | {sidecar.file(told) for told in sidecar.contents if told is not same}
         return next(name for name in names if name not in taken)
 
     async def _file(self, sidecar: Sidecar, same: Told | None, found: Sequence[Words], path: str) -> Told:
@@ -158,8 +160,10 @@ class Storing:
             try:
                 await self.archive.put(path, content, last=self.confirm, is_new=True)
             except TakenError:
-                await self._confirm_sidecar(begun)  # taken by who stored it as we slept, and told of it, or by nobody we know of
-                raise
+                await self._confirm_sidecar(begun)  # else taken by who stored it as we slept, and told of it
+                # An object store can have given the name, and its answer been lost: asked again, it says that it is taken.
+                if await self.archive.sha256(path) != fingerprint_of(words):
+                    raise
         await self._confirm_sidecar(begun)
         words["state"] = RecordingState.STORED
         await self._put_sidecar(self._with(sidecar, same, words))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import math
 import shutil
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,8 @@ import pytest_asyncio
 from aiohttp import web
 from redis.asyncio import Redis
 
+from console.backfill import Wanted, backfill
+from shared.settings import load_settings
 from simulator.audio import recording
 from tests.console.test_recordings import OLD, Site
 from tests.recordings.support import GUID, WAV, Pbx, dead_letter, serving, submit
@@ -75,9 +77,9 @@ async def test_a_recording_whose_job_was_lost_is_found_out_and_asked_for_again(s
 
 @pytest.mark.parametrize("left", ["everything", "the journal alone"])
 async def test_legs_that_came_to_share_a_guid_are_backfilled_under_the_names_they_had(
-    servers: Servers, pbx: Pbx, left: str
+    servers: Servers, pbx: Pbx, left: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The agent's leg is told to have it late, so that by their order in the record it would come first."""
+    """The agent's leg is told to have it late, and would come first by its place in the record; only that revision is looked at."""
     site = Site(servers, pbx, f"shared-{len(left)}")
     pbx.answers["8"] = [web.Response(body=OTHER, content_type="audio/wav") for _ in range(2)]
     told = f"&RequestID=513&Guid={GUID}&IsCallRecorded=1&token=x"
@@ -95,11 +97,14 @@ async def test_legs_that_came_to_share_a_guid_are_backfilled_under_the_names_the
         first += await next_events(queue, 1)
         assert [str(event.message_id).split("/")[3] for event in first] == [GUID, f"{GUID}.7"]
         if left == "the journal alone":
-            await Redis.from_url(servers.stack.redis_url).flushall()
+            async with aclosing(Redis.from_url(servers.stack.redis_url)) as redis:
+                await redis.flushall()
         shutil.rmtree(servers.directory / "archive" / site.name)
-        ago_s = math.ceil((datetime.now(UTC) - since).total_seconds())
-        arguments = ("recordings", "backfill", "--since", f"{ago_s}s", "--source", site.name)
-        assert (await site.callfold(*arguments))[1] == "2 asked for\n"
+        for name, value in site.settings.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setattr("console.backfill.ago", lambda _: since)
+        assert await backfill(load_settings(), Wanted("1s", site.name, again=False, is_dry_run=False), as_json=False) == 0
+        assert capsys.readouterr().out.splitlines()[-1] == "2 asked for"
         again = await next_events(queue, 2)
     assert {(event.message_id, event.body["data"]["sha256"]) for event in again} == {
         (event.message_id, event.body["data"]["sha256"]) for event in first

@@ -98,6 +98,21 @@ async def test_a_second_fetch_changes_nothing_where_it_is_equal_and_keeps_both_w
     assert pbx.asked["7"] == 5
 
 
+async def test_a_further_recording_that_was_damaged_is_stored_again_under_a_longer_name(servers: Servers, pbx: Pbx) -> None:
+    digits = sha256(OTHER).hexdigest()
+    async with servers.subscribed("recording.#") as queue, worker(servers, pbx):
+        await submit(servers, job().encode())
+        await next_events(queue, 1)
+        for name in (digits[:8], digits[:16]):
+            pbx.answers["7"] = [_wav(OTHER)]
+            await submit(servers, job().encode(), again=1)
+            (event,) = await next_events(queue, 1)
+            assert event.routing_key == "recording.stored.acme"
+            assert file_of(servers, f"{name}.wav").read_bytes() == OTHER
+            file_of(servers, f"{digits[:8]}.wav").write_bytes(OTHER[:100])
+    assert file_of(servers, "wav").read_bytes() == WAV
+
+
 async def test_an_amendment_rewrites_the_sidecar_and_a_late_older_job_does_not_bring_the_old_record_back(
     servers: Servers, pbx: Pbx
 ) -> None:

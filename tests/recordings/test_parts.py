@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from aiohttp import web
+from structlog.testing import capture_logs
 
 from tests.recordings.support import WAV, Pbx, job, nothing_left, submit, worker
 from tests.support import Servers, next_events
@@ -95,3 +96,10 @@ async def test_a_worker_keeps_no_more_of_a_broken_download_than_it_may(
     assert (event.routing_key, event.body["data"]["bytes"]) == ("recording.stored.acme", len(WAV))
     assert asked == [None, "bytes=1000-", "bytes=1000-" if resumed else None]
     assert nothing_left(servers)
+
+
+def test_a_part_that_cannot_be_removed_is_logged_and_fails_no_job(tmp_path: Path) -> None:
+    (tmp_path / "a.part").mkdir()
+    with capture_logs() as logs:
+        make_room(tmp_path, 0)
+    assert [entry["event"] for entry in logs] == ["recording_parts_not_removed"]
