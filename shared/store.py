@@ -218,6 +218,11 @@ class Store(CallReader):
         """Note that something is done, for so long."""
         await guarded(self._redis.set(f"callfold:note:{name}", 1, px=round(keep_s * 1000)))
 
+    async def note_first(self, name: str, text: bytes, *, keep_s: float) -> bytes:
+        """Note a text under a name, unless there is one; returns the one that is there."""
+        answer = self._redis.set(f"callfold:note:{name}", text, nx=True, get=True, px=round(keep_s * 1000))
+        return cast("bytes | None", await guarded(cast("Awaitable[object]", answer))) or text
+
     async def is_noted(self, name: str) -> bool:
         return bool(await guarded(self._redis.exists(f"callfold:note:{name}")))
 

@@ -9,6 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
+import orjson
+
 from shared import metrics
 from shared.archive import Archive
 from shared.broker import Consumer, Delivery, Message, Publisher
@@ -24,7 +26,7 @@ from shared.records import CLOUDEVENT, recording_event
 from shared.settings import Settings
 from shared.sidecar import Sidecar, Told, path_of
 from shared.sources import Sources
-from shared.store import Store
+from shared.store import Store, patiently
 from shared.topology import CALLS, RECORDINGS_DEAD
 from worker.attempt import Attempt, dead_letter, suffix_of
 from worker.fetch import Client, Limits, turns_of
@@ -36,6 +38,9 @@ from worker.reasons import FetchError, Reason, Result, next_wait_s, result_of
 from worker.storing import event_suffix
 
 log = get_logger(__name__)
+
+# Longer than a message that was not acked can take to come again.
+_END_NOTED_S = 2 * 86400.0
 
 
 class Recordings:
@@ -197,18 +202,25 @@ class Recordings:
             return
         # A recording that is stored stays so, whatever a second look at it brings.
         if attempt.job.fetch and not (sidecar and sidecar.state is RecordingState.STORED):
-            result = result_of(reasons)
-            told = dict.fromkeys(RECORDING_TOLD) | {
-                "attempts": attempt.number,
-                "reason": error.reason,
-                "at": utc_now(),
-                "state": RecordingState(result),
-            }
+            ended = await self._end(attempt, result_of(reasons), error.reason)
             if sidecar is not None:
-                await self._note(attempt, sidecar, lock, told)
-            await self._tell(attempt.job, result, told, suffix_of(attempt.asked))
+                await self._note(attempt, sidecar, lock, ended)
+            await self._tell(attempt.job, Result(ended["state"]), ended, suffix_of(attempt.asked))
         await self._bury(attempt.dead_letter(error.reason, error.detail))
         forget(self._directory, attempt.job.id)
+
+    async def _end(self, attempt: Attempt, result: Result, reason: str) -> Told:
+        """Put an end into words: those of who ended it first, who may have died, and may have had no archive to note them in."""
+        told = dict.fromkeys(RECORDING_TOLD) | {
+            "attempts": attempt.number,
+            "reason": reason,
+            "at": utc_now(),
+            "state": RecordingState(result),
+        }
+        name = f"{attempt.job.id}{suffix_of(attempt.asked)}"
+        words = await patiently(lambda: self._store.note_first(name, orjson.dumps(told), keep_s=_END_NOTED_S))
+        first: dict[str, object] = orjson.loads(words)
+        return first | {"state": RecordingState(str(first["state"]))}
 
     async def _note(self, attempt: Attempt, seen: Sidecar, lock: Lock, told: Told) -> None:
         """Write what became of a try into the sidecar.

@@ -77,7 +77,7 @@ class Bucket:
         self._s3.judge = lambda _: None
 
     async def files(self) -> dict[str, bytes]:
-        """Read all that is there; fails where an upload was left open."""
-        _, uploads = await there(self._s3.port)
-        assert uploads == []
+        """Read all that is there; fails where an upload was left open that no killed worker can have left: its file is there."""
+        names, uploads = await there(self._s3.port)
+        assert {found["Key"] for found in uploads} <= set(names)
         return {key.removeprefix(_PREFIX): content for key, content in (await contents(self._s3.port)).items()}

@@ -196,6 +196,26 @@ async def test_an_archive_that_takes_nothing_is_told_of_and_the_recording_stored
     assert nothing_left(servers)
 
 
+async def test_a_failure_is_told_again_in_the_same_words_though_nothing_could_be_written_into_the_archive(
+    servers: Servers, pbx: Pbx
+) -> None:
+    bodies = []
+    async with (
+        servers.subscribed("recording.#") as queue,
+        worker(servers, pbx, CALLFOLD_CRASH_AT="recording.before_ack") as fleet,
+    ):
+        victim = fleet.roles.pop()
+        (servers.directory / "archive" / "acme").write_text("in the way")
+        await submit(servers, job().encode(), attempts=20)
+        bodies += await next_events(queue, 1)
+        assert await asyncio.wait_for(victim.process.wait(), 20) == -signal.SIGKILL
+        await fleet.start(fleet.add("heir", "worker", {"CALLFOLD_CRASH_AT": "nowhere"}))
+        bodies += await next_events(queue, 1, timeout_s=40)  # the victim's lock ends first
+    first, second = bodies
+    assert (first.message_id, first.body["data"]["reason"]) == (f"acme/513/recording/{GUID}/failed", "archive_unavailable")
+    assert second == first
+
+
 async def test_a_download_whose_worker_is_killed_in_its_middle_is_resumed_by_another(servers: Servers, pbx: Pbx) -> None:
     content = recording("7", 60)
     asked: list[str | None] = []
