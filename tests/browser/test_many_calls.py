@@ -55,11 +55,12 @@ async def test_pages_lead_past_every_call_once(many: set[str], visits: Visits) -
         assert len(await page.content()) < MOST_BYTES
         await page.get_by_role("link", name="Next page").click()
         await expect(page.locator("tbody th a").first).not_to_have_text(seen[-PAGE])
+        await page.wait_for_load_state("domcontentloaded")  # a page's first rows are there before its last
         here = await _names(page)
         assert len(here) <= PAGE
         seen += here
-    assert len(seen) == CALLS
-    assert set(seen) == many
+    assert len(seen) == len(set(seen))
+    assert many <= set(seen)  # the history knows of other tests' calls
 
 
 async def test_a_page_is_short_where_nothing_else_is_asked(many: set[str], visits: Visits) -> None:

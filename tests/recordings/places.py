@@ -8,6 +8,7 @@ from pathlib import Path
 
 from aiohttp import web
 
+from shared.bucket import INCOMPLETE
 from tests.recordings.s3 import BUCKET, Busy, contents, there
 from tests.recordings.troubles import ERROR_ONCE, ERRORS, SLOW_DOWN_ONCE, SLOW_DOWNS, Place, Trouble
 
@@ -46,6 +47,9 @@ class Disk:
         found = [path for path in self._root.rglob("*") if path.is_file() and path != self._blocked]
         return {str(path.relative_to(self._root)): path.read_bytes() for path in found}
 
+    async def note_left(self) -> None:
+        """Do nothing: what killed workers leave on a disk, the next ones clear away."""
+
 
 class Bucket:
     """An object store that has a bad moment, or nothing but, whenever a recording that has such a trouble is stored."""
@@ -56,6 +60,7 @@ class Bucket:
         self._s3 = s3
         self._troubles: dict[str, Trouble] = {}
         self._met: set[str] = set()
+        self._left: set[str] = set()
         self.settings = {"CALLFOLD_ARCHIVE_URL": f"s3://{BUCKET}/{_PREFIX.rstrip('/')}"}
 
     full = staticmethod(nullcontext)
@@ -76,8 +81,22 @@ class Bucket:
         assert self._met, "some met a bad moment"
         self._s3.judge = lambda _: None
 
+    async def note_left(self) -> None:
+        """Note the uploads and drafts that killed workers left: the former are the bucket's to clear away, the latter swept in a day."""
+        drafts, uploads = await self._under_way()
+        self._left |= drafts | uploads.keys()
+
     async def files(self) -> dict[str, bytes]:
-        """Read all that is there; fails where an upload was left open that no killed worker can have left: its file is there."""
+        """Read all that is archived; fails where a draft or an open upload was left by a worker that was not killed."""
+        drafts, uploads = await self._under_way()
+        assert [key for upload, key in uploads.items() if upload not in self._left] == []
+        assert drafts <= self._left
+        found = {key.removeprefix(_PREFIX): content for key, content in (await contents(self._s3.port)).items()}
+        return {key: content for key, content in found.items() if not key.startswith(INCOMPLETE)}
+
+    async def _under_way(self) -> tuple[set[str], dict[str, str]]:
+        """List the drafts, and the open uploads with the names they are for."""
+        await self._s3.idle()
         names, uploads = await there(self._s3.port)
-        assert {found["Key"] for found in uploads} <= set(names)
-        return {key.removeprefix(_PREFIX): content for key, content in (await contents(self._s3.port)).items()}
+        drafts = {name for name in names if name.startswith(_PREFIX + INCOMPLETE)}
+        return drafts, {found["UploadId"]: found["Key"] for found in uploads}

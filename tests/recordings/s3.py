@@ -43,8 +43,24 @@ class Busy:
         self.is_deaf = False  # to conditions
         self.seen: Counter[str] = Counter()
         self.url = ""
+        self._in_hand = 0
+
+    async def idle(self) -> None:
+        """Wait until no request is on its way, of those whose sender is gone either."""
+
+        async def is_idle() -> bool:
+            return not self._in_hand
+
+        await eventually(is_idle)
 
     async def handle(self, request: web.Request) -> web.Response:
+        self._in_hand += 1
+        try:
+            return await self._answer(request)
+        finally:
+            self._in_hand -= 1
+
+    async def _answer(self, request: web.Request) -> web.Response:
         body = await request.read()
         self.seen[request.method] += 1
         self.seen["sha256"] += "x-amz-checksum-sha256" in request.headers
