@@ -80,7 +80,8 @@ class Bench:
             yield port, private
         finally:
             child.terminate()
-            await asyncio.wait_for(child.wait(), 30)
+            async with asyncio.timeout(30):
+                await child.wait()
 
 
 CALLFOLD_INGRESS = ("-m", "ingress")
@@ -194,7 +195,8 @@ async def whole_way(bench: Bench, ingress: tuple[str, ...], worker: tuple[str, .
 
         await queue.consume(on_message, no_ack=True)
         async with bench.process(*worker):
-            await asyncio.wait_for(finished.wait(), 300)
+            async with asyncio.timeout(300):
+                await finished.wait()
     await purge(bench, RECORDINGS, "naive.jobs", done)
     # From the first event to the last: start-up of Python is in neither.
     return count * 4 / (times[-1] - times[0])

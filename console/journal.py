@@ -71,27 +71,42 @@ async def journal_until_now(
 ) -> AsyncIterator[AsyncIterator[Delivery]]:
     """Open a journal; yields an iterator of what it holds from some time, some offset, or `first`, up to this moment.
 
-    A stream does not tell where it ends: a bookmark, a message that only this stream gets, is the end.
-
     Raises:
         CallfoldError: RabbitMQ cannot be reached, or went while it was read.
     """
+    async with _up_to_now(settings, since, stream, connect_s) as deliveries:
+        yield (delivery async for delivery in deliveries if not is_bookmark(delivery))
+
+
+async def journal_end(settings: Settings, *, stream: str, connect_s: float = _CONNECT_S) -> int:
+    """Tell an offset at which a journal ended a moment ago, however long it is.
+
+    Raises:
+        CallfoldError: RabbitMQ cannot be reached, or went meanwhile.
+    """
+    async with _up_to_now(settings, "next", stream, connect_s) as deliveries:
+        return max([delivery.offset async for delivery in deliveries])
+
+
+@asynccontextmanager
+async def _up_to_now(settings: Settings, since: Offset, stream: str, connect_s: float) -> AsyncIterator[AsyncIterator[Delivery]]:
+    """Read a journal up to this moment. It does not tell where it ends: a bookmark that is put there now is the end."""
     end = bookmark(stream)
     address = broker_address(settings, "journal")
     consumer = Consumer(address, stream, prefetch=_PREFETCH, arguments={"x-stream-offset": since})
     publisher = Publisher(address, timeout_s=settings.publish_timeout_seconds)
 
     async def deliveries() -> AsyncIterator[Delivery]:
-        while True:
+        is_end = False
+        while not is_end:
             try:
-                delivery = await asyncio.wait_for(consumer.get(), _SILENCE_S)
+                async with asyncio.timeout(_SILENCE_S):
+                    delivery = await consumer.get()
             except TimeoutError:
                 raise CallfoldError(f"{stream} could not be read to its end: nothing came for {_SILENCE_S} s.") from None
             await delivery.ack()
-            if not is_bookmark(delivery):
-                yield delivery
-            elif bookmark_id(delivery) == end.message_id:
-                return
+            is_end = is_bookmark(delivery) and bookmark_id(delivery) == end.message_id
+            yield delivery
 
     async with background(consumer.run(), publisher.run()):
         await connected(publisher, consumer, within_s=connect_s)

@@ -166,7 +166,8 @@ async def _connected(url: URL, properties: FieldTable | None = None) -> AsyncIte
     finally:
         try:
             with suppress(*LOST):
-                await asyncio.wait_for(connection.close(), CLOSE_TIMEOUT_S)
+                async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                    await connection.close()
         finally:
             await connection.close()  # where that failed: without the wire, it is at once
 

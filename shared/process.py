@@ -88,12 +88,17 @@ def _give_up(loop: asyncio.AbstractEventLoop) -> NoReturn:
 @asynccontextmanager
 async def background(*work: Coroutine[object, object, object]) -> AsyncIterator[None]:
     """Run endless tasks beside the body: one that dies takes the body, and so the process, down with it."""
+    left: GeneratorExit | None = None
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(_endless(item)) for item in work]
         try:
             yield
+        except GeneratorExit as error:  # a body that nobody iterates further has not failed: a group would make it a failure
+            left = error
         finally:
             await _cancel(tasks)
+    if left is not None:
+        raise left
 
 
 async def _cancel(tasks: Iterable[asyncio.Task[object]]) -> None:

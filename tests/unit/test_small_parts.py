@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 
 import pytest
 from prometheus_client import REGISTRY
@@ -228,3 +230,23 @@ async def test_a_background_task_whose_cancellation_is_swallowed_is_cancelled_ag
         async with background(deaf()):
             await asyncio.sleep(0)
     assert len(swallowed) == 2
+
+
+async def test_a_generator_with_background_tasks_can_be_left_in_its_middle() -> None:
+    ended = asyncio.Event()
+
+    async def endless() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    async def numbers() -> AsyncGenerator[int, None]:
+        async with background(endless()):
+            yield 1
+            yield 2
+
+    async with aclosing(numbers()) as some:
+        assert await anext(some) == 1
+        await asyncio.sleep(0)
+    assert ended.is_set()
