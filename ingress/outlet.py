@@ -40,6 +40,7 @@ class Outlet:
         self._publisher = publisher
         self._spool = spool
         self._hold_off_until = 0.0
+        self._is_refused = False  # by a broker that is there, but was full, blocked or silent when it was last asked
         self._first_connect_until = time.monotonic() + _FIRST_CONNECT_S
 
     async def write(self, events: Sequence[bytes]) -> None:
@@ -58,6 +59,7 @@ class Outlet:
                 await self._publish(message)
             except BrokerUnavailableError as error:
                 self._hold_off_until = time.monotonic() + _HOLD_OFF_S
+                self._is_refused = True
                 log.warning("publish_failed", detail=str(error))
             else:
                 return
@@ -67,19 +69,20 @@ class Outlet:
     async def _publish(self, message: Spooled) -> None:
         started = time.perf_counter()
         await self._publisher.publish(_fresh(message))
+        self._is_refused = False
         metrics.PUBLISH_SECONDS.observe(time.perf_counter() - started)
         crash_point("ingress.confirmed")
 
     async def problems(self) -> list[str]:
         """Say what keeps ingress from taking callbacks: nothing while either the broker or the spool can."""
-        if self._publisher.is_up:
+        if self._publisher.is_up and not self._is_refused:
             return []
-        if time.monotonic() < self._first_connect_until:
+        if not self._publisher.is_up and time.monotonic() < self._first_connect_until:
             return ["connecting to RabbitMQ"]
         try:
             await self._spool.check()
         except SpoolUnavailableError as error:
-            return ["RabbitMQ is not connected", str(error)]
+            return ["RabbitMQ takes no messages" if self._publisher.is_up else "RabbitMQ is not connected", str(error)]
         return []
 
     async def watch(self) -> NoReturn:
@@ -90,7 +93,10 @@ class Outlet:
             await asyncio.sleep(_WATCH_S)
 
     async def drain(self) -> NoReturn:
-        """Move the spool to the broker, oldest first, whenever both are there. Run it as a task."""
+        """Move the spool to the broker, oldest first, whenever both are there. Run it as a task.
+
+        Callbacks that come meanwhile do not wait behind it: the fold takes them in any order, and timers wait for the spool.
+        """
         while True:
             await self._publisher.wait_up()
             async with self._spool.drain_lock() as is_ours:
@@ -111,6 +117,7 @@ class Outlet:
                 for numbers, message in _joined(rows):
                     news = await self._news(numbers[-1]) if message.exchange == CALLBACKS else {}
                     await self._publisher.publish(_fresh(replace(message, headers={**message.headers, **news})))
+                    self._is_refused = False
                     await self._spool.remove(numbers)
             if total:
                 self._hold_off_until = 0.0

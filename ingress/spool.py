@@ -1,7 +1,7 @@
 """The local spool: an sqlite file in which messages wait, fsynced, while the broker is away.
 
-All ingress processes of a machine share one file. Whoever holds the lock file drains it, so that messages go out once
-and in order, and what a stopped process left is drained by the next one.
+All ingress processes of a machine share one file. Whoever holds the lock file drains it, so that messages go out in order,
+once (again where a process dies after the broker's confirm), and what a stopped process left is drained by the next one.
 """
 
 from __future__ import annotations

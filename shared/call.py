@@ -10,8 +10,8 @@ All telephony lives here. No I/O and no clock: "now" is the fact `>clock`. When 
 | agent picked up and hung up, no dialed leg | after the settle time: agent_hung_up |
 | a leg with hangup, but neither pickup nor missed | after the settle time it counts as missed, inferred - |
 |  | or as picked up, where IsCallAnswered or PickupTimestampUTC of the hangup say so |
-| a dialed leg exists, no pickup of the agent came | the agent counts as picked up, inferred; closes after the settle time |
-| one leg ended, another silent | after the leg grace time: not complete, timeout |
+| a dialed leg exists, the agent's leg is over without a pickup | it counts as picked up, inferred; closes after the settle time |
+| one leg ended, another silent or never heard of | after the leg grace time: not complete, timeout |
 | no event for the maximum call time | not complete, timeout |
 | no RequestID: every leg over | complete: answered, or missed where nobody picked up |
 | closed by timeout | the outcome the facts bear out, else unknown |

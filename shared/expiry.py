@@ -33,7 +33,7 @@ class Expired:
     """What a run did, or would do.
 
     Attributes:
-        waiting: calls whose recording is on its way, or in work: left to a later run.
+        held: legs, not recordings, that a hold keeps; `waiting`: whose recording is on its way, or in work, left to a later run.
         problems: what could not be done, in sentences.
     """
 
@@ -100,7 +100,7 @@ class Expiry:
         sizes = {sidecar.file(words): await self.archive.size(sidecar.file(words)) for words in told}
         there = [words for words in told if sizes[sidecar.file(words)] is not None]
         if there or sidecar.state is RecordingState.EXPIRING:
-            self.done.recordings += bool(there)
+            self.done.recordings += len(there)
             self.done.bytes += sum(size or 0 for size in sizes.values())
             missing = [words for words in told if words not in there and sidecar.state is not RecordingState.EXPIRING]
             expired = sidecar if self.is_dry_run else await self._delete(sidecar, told, missing, lock)

@@ -28,8 +28,8 @@ class Fault(StrEnum):
     """What goes wrong with a recording. Those that end by themselves do so after `times` requests."""
 
     NONE = "none"
+    NOT_FOUND = "not_found"
     NOT_READY = "not_ready"
-    UNAVAILABLE = "unavailable"
     TRUNCATED = "truncated"
     DRIP = "drip"
     RESET = "reset"
@@ -109,8 +109,8 @@ def _simple(served: _Served, elsewhere: str) -> web.Response | None:
     if not served.is_faulty:
         return None
     answers: dict[Fault, Callable[[], web.Response]] = {
-        Fault.NOT_READY: lambda: web.Response(status=404, text="no such recording"),
-        Fault.UNAVAILABLE: lambda: web.Response(status=503),
+        Fault.NOT_FOUND: lambda: web.Response(status=404, text="no such recording"),
+        Fault.NOT_READY: lambda: web.Response(status=503),
         Fault.LOGIN_PAGE: lambda: web.Response(text=LOGIN_PAGE, content_type="audio/wav"),
         Fault.REDIRECT: lambda: web.Response(status=302, headers={"Location": elsewhere}),
         Fault.EMPTY: lambda: web.Response(content_type="audio/wav"),

@@ -154,5 +154,27 @@ async def test_a_full_spool_answers_503_with_retry_after_and_readiness_says_why(
         assert await call_back(port, [_line(7)]) == [200]
 
 
+async def test_a_broker_that_is_there_and_refuses_makes_ingress_not_ready_once_the_spool_is_full(servers: Servers) -> None:
+    port = free_port()
+    line = _line(1) + "&CallerID=" + "9" * 7000
+    async with servers.fleet(CALLFOLD_SPOOL_MAX_BYTES=str(1 << 20)) as fleet, servers.queue("callbacks.fold") as fold:
+        fleet.add("ingress", "ingress", {"CALLFOLD_INGRESS_PORT": str(port)})
+        await fleet.start_all()
+        assert await call_back(port, [line]) == [200]
+        async with servers.queue("callbacks.journal") as journal:
+            queues = (fold, journal)
+            for queue in queues:
+                await queue.unbind("callbacks", "")  # nowhere to go: the broker gives back what is published
+            try:
+                while 503 not in await call_back(port, [line] * 20):
+                    pass
+                assert not await _ready(fleet)
+            finally:
+                for queue in queues:
+                    await queue.bind("callbacks", "")
+        await eventually(lambda: _ready(fleet))
+        await _drained(servers)
+
+
 async def _numbers_of_callers(servers: Servers) -> int:
     return sum(len(orjson.loads(message.body)) for message in await servers.take_all("callbacks.fold"))

@@ -54,8 +54,8 @@ SLOW_DOWN_ONCE = Trouble("S3 answers SlowDown, once", "stored", None, 1, place=P
 ERRORS = Trouble("S3 answers 500, always", "failed", "archive_unavailable", 3, place=Place.S3)
 SLOW_DOWNS = Trouble("S3 answers SlowDown, always", "failed", "archive_unavailable", 3, place=Place.S3)
 TROUBLES = (
-    Trouble("404, twice", "stored", None, 3, Fault.NOT_READY, 2),
-    Trouble("503, twice", "stored", None, 3, Fault.UNAVAILABLE, 2),
+    Trouble("404, twice", "stored", None, 3, Fault.NOT_FOUND, 2),
+    Trouble("503, twice", "stored", None, 3, Fault.NOT_READY, 2),
     Trouble("still being written for two tries", "stored", None, 3, Fault.GROWING, 2),
     Trouble("served drop by drop", "stored", None, 1, Fault.DRIP),
     Trouble("reset in the middle, twice; resumed", "stored", None, 1, Fault.RESET, 2),
