@@ -64,13 +64,9 @@ def _check_pattern(pattern: str) -> str:
     return pattern
 
 
-class _Section(BaseModel):
-    """One `[sources.<name>]` table as written."""
+class _Options(BaseModel):
+    """What a source has as it is written."""
 
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
-
-    secret: SecretStr | None = None
-    adapter: str | None = None  # every placeholder, under the names of `callfold adapter-link`
     dial_url: Annotated[SecretStr, AfterValidator(_template(*DIAL_FIELDS))] | None = None
     recording_url: Annotated[SecretStr, AfterValidator(_template(*RECORDING_FIELDS))] | None = None
     recording_origin: Annotated[str, AfterValidator(origin)] | None = None
@@ -84,6 +80,15 @@ class _Section(BaseModel):
     allow_numbers: tuple[str, ...] = ()
     deny_numbers: tuple[str, ...] = ()
     queue_prefixes: tuple[str, ...] = ()
+
+
+class _Section(_Options):
+    """One `[sources.<name>]` table as written."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    secret: SecretStr | None = None
+    adapter: str | None = None  # every placeholder, under the names of `callfold adapter-link`
 
     @field_validator("secret", mode="after")
     @classmethod
@@ -99,7 +104,7 @@ class _Section(BaseModel):
         return SecretStr(os.environ[name])
 
 
-class Source(BaseModel):
+class Source(_Options):
     """One FocalScope system. Links that carry credentials never show in a repr."""
 
     model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
@@ -107,19 +112,6 @@ class Source(BaseModel):
     name: SourceName
     secret: SecretStr | None
     adapter: Adapter
-    dial_url: SecretStr | None
-    recording_url: SecretStr | None
-    recording_origin: str | None
-    record_legs: frozenset[str]
-    recording_networks: tuple[IPvAnyNetwork, ...]
-    recordings_at_once: int
-    recordings_per_second: float
-    archive_recipient: str | None
-    agent_pattern: str
-    number_pattern: str
-    allow_numbers: tuple[str, ...]
-    deny_numbers: tuple[str, ...]
-    queue_prefixes: tuple[str, ...]
 
 
 Sources = Mapping[SourceName, Source]
@@ -183,21 +175,5 @@ def _source(name: SourceName, table: object) -> Source:
             f"Source {name}: `secret` and the parameter `token` of `adapter` differ: callbacks would get 401. Leave one out."
         )
     secret = section.secret or (SecretStr(adapter.secret) if adapter.secret else None)
-    return Source(
-        name=name,
-        secret=secret,
-        adapter=adapter,
-        dial_url=section.dial_url,
-        recording_url=section.recording_url,
-        recording_origin=recording_origin,
-        record_legs=frozenset(section.record_legs),
-        recording_networks=section.recording_networks,
-        recordings_at_once=section.recordings_at_once,
-        recordings_per_second=section.recordings_per_second,
-        archive_recipient=section.archive_recipient,
-        agent_pattern=section.agent_pattern,
-        number_pattern=section.number_pattern,
-        allow_numbers=section.allow_numbers,
-        deny_numbers=section.deny_numbers,
-        queue_prefixes=section.queue_prefixes,
-    )
+    options = {option: getattr(section, option) for option in _Options.model_fields} | {"recording_origin": recording_origin}
+    return Source(name=name, secret=secret, adapter=adapter, **options)

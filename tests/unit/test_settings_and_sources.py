@@ -90,7 +90,7 @@ recording_origin = "http://10.0.0.5:8080/some/path"
     [
         ("[sources.acme]\nsecret = 5", "acme: secret: must be text in quotes"),
         ("[sources.acme]\nsecrt = 'x'", "acme: unknown key `secrt`; did you mean `secret`"),
-        ("[sources.acme]\ncolour = 'x'", "acme: unknown key `colour`; known are secret, adapter, dial_url"),
+        ("[sources.acme]\ncolour = 'x'", "acme: unknown key `colour`; known are dial_url, recording_url, recording_origin"),
         ("[sources]\nacme = 'x'", r"acme must be a table: a line \[sources.acme\]"),
         ("[source.acme]\nsecret = 'x'", r"\[source...\]; did you mean \[sources...\]"),
         ("[Sources.acme]\n[sources.other]", r"\[Sources...\]; did you mean \[sources...\]"),
