@@ -12,18 +12,24 @@ from itertools import takewhile
 from typing import NoReturn
 
 from console.journal import bookmark, bookmark_id, is_bookmark, journal_end, journal_until_now, one_line, read_event
+from console.place import Place
 from shared.broker import BrokerAddress, Consumer, Delivery, HeaderValue, Publisher
 from shared.errors import BrokerUnavailableError
+from shared.log import get_logger
 from shared.process import instance_name
 from shared.settings import Settings
 from shared.topology import CALLS_JOURNAL, topology
+
+log = get_logger(__name__)
 
 _KEPT = 5000
 _KEPT_FOR = timedelta(minutes=15)
 _PREFETCH = 500
 _BATCH_BYTES = 1 << 20
 _HEARTBEAT_S = 10
+_QUIET_S = 1
 _READ_BACK_S = 1
+_BEFORE_ALL = -1
 _CONNECT_S = 9
 
 
@@ -44,14 +50,16 @@ class Feed:
         self._publisher = publisher
         self._kept: deque[Published] = deque(maxlen=_KEPT)
         self._grown = asyncio.Condition()
-        self._start = datetime.now(UTC) - _KEPT_FOR
+        self._place = Place()
         self._read_to: int | None = None
+        self._streams = 0  # how often the stream was found to be another
         self._marks: dict[str, asyncio.Future[int]] = {}
         address = BrokerAddress(settings.amqp_urls, topology(settings.recording_retry_seconds), instance_name("feed"))
         self.consumer = Consumer(address, CALLS_JOURNAL, prefetch=_PREFETCH, arguments=self._arguments)
 
     def _arguments(self) -> dict[str, HeaderValue]:
-        return {"x-stream-offset": self._kept[-1].offset + 1 if self._kept else self._start}
+        offset = self._place.ask()
+        return {"x-stream-offset": datetime.now(UTC) - _KEPT_FOR if offset is None else offset}
 
     def recent(self) -> Sequence[Published]:
         """List what is kept, the latest last."""
@@ -60,7 +68,17 @@ class Feed:
     async def run(self) -> NoReturn:
         """Take in what is published for as long as the process lives. Run it, and `consumer.run()`, as tasks."""
         while True:
-            deliveries = [await self.consumer.get(), *self.consumer.get_waiting(_BATCH_BYTES)]
+            try:
+                async with asyncio.timeout(_QUIET_S):
+                    first = await self.consumer.get()
+            except TimeoutError:
+                if self._place.is_overdue() and self.consumer.is_up:
+                    await self._begin_anew()
+                continue
+            deliveries = [first, *self.consumer.get_waiting(_BATCH_BYTES)]
+            if not self._place.is_same(first.offset, first.body):
+                await self._begin_anew()
+                continue
             async with self._grown:
                 for delivery in deliveries:
                     self._take(delivery)
@@ -68,8 +86,20 @@ class Feed:
             for delivery in deliveries:
                 await delivery.ack()  # grants credit for more
 
+    async def _begin_anew(self) -> None:
+        """Forget what was kept: the stream is another, and its offsets mean other events."""
+        log.warning("journal_made_anew", offset=self._read_to)
+        self._place.leave()
+        async with self._grown:
+            self._kept.clear()
+            self._read_to = None
+            self._streams += 1
+            self._grown.notify_all()
+        self.consumer.recycle()
+
     def _take(self, delivery: Delivery) -> None:
         self._read_to = delivery.offset
+        self._place.read(delivery.offset, delivery.body)
         if is_bookmark(delivery):
             found = self._marks.get(bookmark_id(delivery))
             if found and not found.done():
@@ -104,10 +134,15 @@ class Feed:
             del self._marks[mark.message_id]
 
     async def events(self, after: int) -> AsyncGenerator[Published | None, None]:
-        """Follow the events after an offset, without end; None where nothing came for some seconds."""
-        last = after
+        """Follow the events after an offset, without end; None where nothing came for some seconds.
+
+        Where the stream is made anew meanwhile, all of it is read.
+        """
+        last, stream = after, self._streams
         is_behind = not self._kept and (self._read_to is None or last < self._read_to)
         while True:
+            if stream != self._streams:
+                last, stream = _BEFORE_ALL, self._streams
             first = self._kept[0].offset if self._kept else 0
             if is_behind or last + 1 < first:
                 async with aclosing(self._out_of_the_journal(last)) as events:
@@ -119,7 +154,7 @@ class Feed:
             for event in self._after(last):
                 yield event
                 last = event.offset
-            if not await self._grows(last):
+            if not await self._grows(last, stream):
                 yield None
 
     def _after(self, last: int) -> list[Published]:
@@ -127,11 +162,11 @@ class Feed:
         found = list(takewhile(lambda kept: kept.offset > last, reversed(self._kept)))
         return found[::-1]
 
-    async def _grows(self, last: int) -> bool:
-        """Wait until something is kept after an offset; False where nothing is for a while."""
+    async def _grows(self, last: int, stream: int) -> bool:
+        """Wait until something is kept after an offset, or the stream is another; False where nothing is for a while."""
         with suppress(TimeoutError):
             async with asyncio.timeout(_HEARTBEAT_S), self._grown:
-                await self._grown.wait_for(lambda: bool(self._kept) and self._kept[-1].offset > last)
+                await self._grown.wait_for(lambda: self._streams != stream or (bool(self._kept) and self._kept[-1].offset > last))
                 return True
         return False
 

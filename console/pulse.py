@@ -13,7 +13,7 @@ import orjson
 
 from console.feed import Feed, Published
 from console.snapshot import OPEN_SHOWN, SECONDS_SHOWN, Snapshot
-from shared.broker import BrokerAddress, Consumer
+from shared.broker import BrokerAddress, Consumer, HeaderValue
 from shared.call import Call, Policy, derive
 from shared.clock import utc_now
 from shared.errors import BrokerUnavailableError, StoreUnavailableError
@@ -53,19 +53,22 @@ class Pulse:
         self._grown = asyncio.Condition()
         self._watchers = 0
         address = BrokerAddress(settings.amqp_urls, topology(settings.recording_retry_seconds), instance_name("pulse"))
-        self._start: int | datetime = datetime.now(UTC) - timedelta(seconds=SECONDS_SHOWN)
-        self.raw = Consumer(address, CALLBACKS_JOURNAL, prefetch=_PREFETCH, arguments=lambda: {"x-stream-offset": self._start})
+        self.raw = Consumer(address, CALLBACKS_JOURNAL, prefetch=_PREFETCH, arguments=self._begin)
         self.depths = Depths(address)
         self.latest: Snapshot | None = None
+
+    def _begin(self) -> Mapping[str, HeaderValue]:
+        """Count anew on each connection: offsets would mean something else in a stream that was made anew."""
+        self._callbacks.clear()
+        return {"x-stream-offset": datetime.now(UTC) - timedelta(seconds=SECONDS_SHOWN)}
 
     async def count(self) -> NoReturn:
         """Count callbacks by the second in which they were received. Run it, `raw.run()` and `depths.run()` as tasks."""
         while True:
             deliveries = [await self.raw.get(), *self.raw.get_waiting(_BATCH_BYTES)]
             for delivery in deliveries:
-                if not isinstance(self._start, int) or delivery.offset >= self._start:
-                    self._callbacks.update(_seconds_of(delivery.body))
-                    self._start = delivery.offset + 1  # where a new connection goes on
+                self._callbacks.update(_seconds_of(delivery.body))
+            for delivery in deliveries:
                 await delivery.ack()
             if len(self._callbacks) > 2 * SECONDS_SHOWN:
                 oldest = _seconds_until(utc_now())[0]
