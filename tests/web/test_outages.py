@@ -206,6 +206,41 @@ async def test_a_repeat_that_redis_left_does_not_say_that_nothing_was_dialed(ser
         assert (await first)[0] == 201
 
 
+@pytest.mark.parametrize(("is_refused", "expected"), [(False, (504, "unknown")), (True, (409, "refused"))])
+async def test_a_repeat_whose_key_is_gone_is_told_refused_only_where_nothing_was_dialed(
+    servers: Servers,
+    is_refused: bool,
+    expected: tuple[int, str],
+) -> None:
+    async with _running(servers, "console") as here, redis_of(servers) as redis:
+        is_rung, is_answered = asyncio.Event(), asyncio.Event()
+
+        async def play(_: web.Request) -> web.StreamResponse:
+            is_rung.set()
+            await is_answered.wait()
+            return web.Response(text="{RequestID:70004}", status=404 if is_refused else 200)
+
+        async def waits() -> bool:
+            return bool((await redis.info("commandstats")).get("cmdstat_get", {}).get("calls", 0) > 2)
+
+        here.dialing.plays["1001"] = play
+        first = asyncio.create_task(_dial(here, "gone-2"))
+        await asyncio.wait_for(is_rung.wait(), 20)
+        await redis.config_resetstat()
+        repeat = asyncio.create_task(_dial(here, "gone-2"))
+        await eventually(waits)
+        if not is_refused:
+            (name,) = await redis.keys("callfold:dial:answer:*")
+            await redis.delete(name)  # as where it is evicted
+            answered = await repeat
+        is_answered.set()
+        if is_refused:
+            answered = await repeat
+        assert (answered[0], answered[1]["dial_state"]) == expected
+        assert (await first)[0] == (502 if is_refused else 201)
+    assert len(here.dialing.asked["1001"]) == 1
+
+
 async def test_a_console_killed_after_the_answer_has_its_dial_journaled_by_another(servers: Servers) -> None:
     async with _running(servers, "worker", "console") as here:
         doomed = here.add_console("doomed", CALLFOLD_CRASH_AT="dial.kept")
