@@ -1,7 +1,7 @@
 """What Redis keeps of dial requests: the answer to each Idempotency-Key, dials that the journal has not yet, how many a minute.
 
-Keys: `callfold:dial:answer:<key>` (24 h), `callfold:dial:refused:<SHA-256 of what was noted>` (10 min), `callfold:dial:unjournaled`
-(hash: id to event), `callfold:dial:rate:<who>:<minute>`.
+Keys: `callfold:dial:answer:<key>` (24 h), `callfold:dial:refused:<SHA-256 of what was noted>` (10 min),
+`callfold:dial:unjournaled` (hash: id to event), `callfold:dial:rate:<who>:<minute>`.
 """
 
 from __future__ import annotations

@@ -347,7 +347,7 @@ async def test_one_worker_a_day_runs_retention_and_a_run_that_failed_is_run_agai
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("CALLFOLD_RETENTION_DAYS", "30")
     settings = load_settings()
-    publisher = Publisher(BrokerAddress(settings.amqp_urls, topology(RETRY_S), "test"), timeout_s=5)
+    publisher = Publisher(BrokerAddress(settings.amqp_urls, topology(RETRY_S), "test"), timeout_s=20)
     archive, now = Archive(settings.archive_url), datetime.now(UTC)
     async with aclosing(Store(settings.redis_url.get_secret_value())) as store, background(publisher.run()):
         await publisher.wait_up()
@@ -382,12 +382,12 @@ async def test_a_daily_run_that_was_killed_is_taken_up_by_another_worker(
         victim = fleet.add("victim", "worker", {"CALLFOLD_CRASH_AT": "retention.begun"})
         with suppress(RoleDiedError):  # before or after it was ready
             await fleet.start(victim)
-        assert await asyncio.wait_for(victim.process.wait(), 20) == -signal.SIGKILL
+        assert await asyncio.wait_for(victim.process.wait(), 60) == -signal.SIGKILL
         fleet.roles.remove(victim)
     for name, value in settings.items():
         monkeypatch.setenv(name, value)
     loaded, now = load_settings(), datetime.now(UTC)
-    publisher = Publisher(BrokerAddress(loaded.amqp_urls, topology(RETRY_S), "test"), timeout_s=5)
+    publisher = Publisher(BrokerAddress(loaded.amqp_urls, topology(RETRY_S), "test"), timeout_s=20)
     async with aclosing(Store(loaded.redis_url.get_secret_value())) as store, background(publisher.run()):
         await publisher.wait_up()
         heir = DailyRetention(Archive(loaded.archive_url), publisher, store, loaded.load_sources(), loaded)

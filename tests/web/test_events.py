@@ -66,7 +66,7 @@ async def _watching(here: World, query: str = "", *, console: str = "console", *
 
     task = asyncio.create_task(follow())
     try:
-        await asyncio.wait_for(connected.wait(), 20)
+        await asyncio.wait_for(connected.wait(), 60)
         yield seen
     finally:
         task.cancel()
@@ -79,7 +79,7 @@ def _completed(seen: list[Sent]) -> list[str]:
 
 
 async def _has(seen: list[Sent], ids: list[str]) -> bool:
-    return len(_completed(seen)) >= len(ids)
+    return set(ids) <= set(_completed(seen))
 
 
 async def _published(here: World, count: int) -> tuple[list[str], list[Sent]]:
@@ -124,15 +124,15 @@ async def test_a_reader_of_a_feed_that_is_behind_gets_all_of_what_is_to_come_and
     for name, value in here.environment().items():
         monkeypatch.setenv(name, value)
     settings = load_settings()
-    publisher = _Telling(broker_address(settings, "tests"), timeout_s=3)
+    publisher = _Telling(broker_address(settings, "tests"), timeout_s=20)
     feed = Feed(settings, publisher)
     async with background(publisher.run()):
         end = asyncio.create_task(feed.end())
-        await asyncio.wait_for(publisher.confirmed.wait(), 20)
+        await asyncio.wait_for(publisher.confirmed.wait(), 60)
         wanted, _ = await _published(here, 2)
         assert not end.done()
         async with background(feed.consumer.run(), feed.run()), aclosing(feed.events(await end)) as events:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 got = [orjson.loads((await _next(events)).body)["id"] for _ in wanted]
     assert sorted(got) == sorted(wanted)
     kept = {orjson.loads(event.body)["id"] for event in feed.recent()}
@@ -187,9 +187,7 @@ async def test_what_others_publish_is_passed_over_and_takes_no_console_down(here
     assert _completed(seen) == ["printed", after]
     status, page, _ = await here.get("/", headers=AUTHORIZED)
     assert (status, b"<!doctype html>" in page.lower()) == (200, True)
-    code, out, _ = await callfold(
-        "tail", elsewhere, "--since", "1h", "--limit", "1", "--json", timeout_s=20, **here.environment()
-    )
+    code, out, _ = await callfold("tail", elsewhere, "--since", "1h", "--limit", "1", "--json", **here.environment())
     assert (code, [orjson.loads(line)["id"] for line in out.splitlines()]) == (0, ["printed"])
 
 
@@ -263,7 +261,7 @@ async def test_rabbitmq_restarted_costs_a_reader_nothing(here: World) -> None:
         ids += await waiting
         ids += await _calls(here, 3)
         await eventually(lambda: _has(seen, ids), timeout_s=60)
-    assert sorted(_completed(seen)) == sorted(ids)
+    assert set(_completed(seen)) == set(ids)  # what is published again keeps its id
     assert [event.id for event in seen] == sorted({event.id for event in seen})
 
 
@@ -332,7 +330,7 @@ async def test_the_command_line_follows_the_same_events(here: World) -> None:
     assert process.stdout is not None
     lines: list[bytes] = []
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while not lines:
                 await _calls(here)
                 with suppress(TimeoutError):
