@@ -137,9 +137,7 @@ async def settle(
                     progress(settled)
             except BrokerUnavailableError as error:
                 done = "redriven" if order.action is Action.REDRIVE else "dropped"
-                raise CallfoldError(
-                    f"RabbitMQ was lost on the way ({error}): {settled} of {found} are {done} for certain."
-                ) from error
+                raise CallfoldError(f"{settled} of {found} are {done} for certain, then: {error}") from error
     return settled
 
 
