@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
-from console.audit import Action, Audit
 from console.command import cli_user
+from shared.audit import Action, Audit
 from shared.broker import Publisher
 from shared.ids import CallKey
 from shared.process import background, broker_address

@@ -107,7 +107,9 @@ class CallQuery(BaseModel):
 
     state: AnyState | None = Field(default=None, description="`open` is everything that is not complete.")
     outcome: Outcome | None = Field(default=None, description="How the call ended.")
-    source: Text | None = Field(default=None, description="The source's name.")
+    source: Text | None = Field(
+        default=None, description="The source's name: one that is configured, or of which calls are kept; any other is wrong."
+    )
     agent: Text | None = Field(default=None, description="The agent's extension or name; `*` for any characters.")
     number: Text | None = Field(default=None, description="The dialed number, CallerID or DID; `*` for any characters.")
     reference: Text | None = Field(default=None, description="The reference of the dial request.")

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import sys
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import orjson
 
-from console.audit import Action, Audit
 from console.command import cli_user
-from console.letters import Filter, Letter, Which, opened
+from console.letters import Filter, Letter, Opened, Which, opened
 from console.output import counted
 from shared.archive import Archive
+from shared.audit import Action, Audit
 from shared.broker import HeaderValue, Message
+from shared.crash import crash_point
 from shared.dead_letters import LetterReason
+from shared.errors import BrokerUnavailableError, CallfoldError
 from shared.facts import rfc3339
 from shared.guarded import ArchiveUnavailableError
 from shared.recording import RecordingJob
@@ -25,13 +27,14 @@ from shared.store import TOMBSTONE_BEYOND_FACTS_S
 from shared.topology import CALLBACKS, RECORDINGS
 
 _PROGRESS_EVERY = 500
+_DROPPED_AT_ONCE = 100
 
 
 async def show(settings: Settings, which: Which, wanted: Filter, *, as_json: bool, with_body: bool) -> int:
     """Print the letters that match; returns the exit code: 1 where ids were given and none was found."""
     matches, found = wanted.matcher(), 0
-    async with opened(settings, which) as (letters, _):
-        async for letter in letters:
+    async with opened(settings, which) as queue:
+        async for letter in queue.letters:
             if matches(letter):
                 found += 1
                 told = letter.told(with_body=with_body)
@@ -44,8 +47,8 @@ async def show(settings: Settings, which: Which, wanted: Filter, *, as_json: boo
 async def find(settings: Settings, which: Which, wanted: Filter, at_most: int) -> tuple[list[dict[str, object]], int]:
     """Describe the first letters that match, with what they hold; and count all that match."""
     matches, found, told = wanted.matcher(), 0, []
-    async with opened(settings, which) as (letters, _):
-        async for letter in letters:
+    async with opened(settings, which) as queue:
+        async for letter in queue.letters:
             if matches(letter):
                 found += 1
                 if found <= at_most:
@@ -109,27 +112,48 @@ def _progress(done: str) -> Callable[[int], None]:
 
 
 async def settle(
-    settings: Settings, which: Which, wanted: Filter, order: Order, *, progress: Callable[[int], None] | None = None
+    settings: Settings, which: Which, wanted: Filter, order: Order, *, progress: Callable[[int], None] = lambda _: None
 ) -> int:
-    """Settle the letters that match and that the order concerns, each removed after it is done; returns how many."""
+    """Settle the letters that match and that the order concerns, each removed after it is done; returns how many.
+
+    Raises:
+        BrokerUnavailableError: it could not be told what is to be done, so nothing was.
+        CallfoldError: the broker was lost on the way.
+    """
     matches, settled = wanted.matcher(), 0
-    archive = Archive(settings.archive_url)
-    async with opened(settings, which) as (letters, publisher):
-        try:
-            # All first: what is put back may come back as a new letter at once.
-            for letter in [letter async for letter in letters if matches(letter) and order.concerns(letter)]:
-                if not order.is_dry:
-                    if order.action is Action.REDRIVE:
-                        await publisher.publish(await _put_back(which, letter, archive))
-                    await letter.delivery.ack()
-                settled += 1
-                if progress is not None:
+    async with opened(settings, which) as queue:
+        # All first: what is put back may come back as a new letter at once.
+        chosen = [letter async for letter in queue.letters if matches(letter) and order.concerns(letter)]
+        if order.is_dry or not chosen:
+            return len(chosen)
+        told = {"queue": which, "ids": list(wanted.ids), "reason": wanted.reason, "since": wanted.since}
+        audit, found = Audit(queue.publisher), len(chosen)
+        async with audit.around(
+            order.action, order.who, lambda: {"letters": settled}, source=wanted.source, found=found, wanted=told
+        ):
+            try:
+                async for count in _settled(queue, which, chosen, order, Archive(settings.archive_url)):
+                    settled += count
                     progress(settled)
-        finally:
-            if settled and not order.is_dry:
-                told = {"queue": which, "ids": list(wanted.ids), "reason": wanted.reason, "since": wanted.since}
-                await Audit(publisher).tell(order.action, order.who, source=wanted.source, letters=settled, wanted=told)
+            except BrokerUnavailableError as error:
+                done = "redriven" if order.action is Action.REDRIVE else "dropped"
+                raise CallfoldError(f"{settled} of {found} are {done} for certain, then: {error}") from error
     return settled
+
+
+async def _settled(queue: Opened, which: Which, letters: Sequence[Letter], order: Order, archive: Archive) -> AsyncIterator[int]:
+    """Settle letters; tells how many more the broker has heard of. An ack alone is not answered: it may have been lost."""
+    is_redrive = order.action is Action.REDRIVE
+    at_once = 1 if is_redrive else _DROPPED_AT_ONCE
+    for first in range(0, len(letters), at_once):
+        some = letters[first : first + at_once]
+        for letter in some:
+            if is_redrive:
+                await queue.publisher.publish(await _put_back(which, letter, archive))
+            crash_point("letters.before_ack")
+            await letter.delivery.ack()
+        await queue.confirm()
+        yield len(some)
 
 
 async def _put_back(which: Which, letter: Letter, archive: Archive) -> Message:

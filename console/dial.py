@@ -7,11 +7,11 @@ from contextlib import aclosing
 
 import orjson
 
-from console.audit import Action, Audit
 from console.command import cli_user, wanted_sources
 from console.dialing import Dialer, DialRequest, DialState
 from console.dials import Dials, Limits
 from console.journal import connected
+from shared.audit import Action, Audit
 from shared.broker import Publisher
 from shared.errors import CallfoldError, mask
 from shared.process import EXIT_FAILURE, EXIT_OK, background, broker_address

@@ -120,12 +120,17 @@ class Dials:
                     await asyncio.sleep(_POLL_S)
                     found = await self._store.answer(name)
                     if found is None:
-                        title = "The first request with this Idempotency-Key was refused; nothing was dialed."
-                        return _refusal(409, title, "Idempotency-Key")
+                        return await self._vanished(noted)
                     noted = found
         except (TimeoutError, StoreUnavailableError):
-            title = "What became of the first request with this Idempotency-Key is not known."
-            return Answer(504, _problem(504, title, DialState.UNKNOWN, None))
+            return _unknown()
+
+    async def _vanished(self, noted: bytes) -> Answer:
+        """Answer for a request whose key is gone: released, or expired or evicted while its phone may be ringing."""
+        if not await self._store.is_forgotten(noted):
+            return _unknown()
+        title = "The first request with this Idempotency-Key was refused; nothing was dialed."
+        return _refusal(409, title, "Idempotency-Key")
 
     async def _dial(self, wanted: DialRequest, who: str) -> Answer:
         try:
@@ -189,6 +194,11 @@ class Dials:
 
 def _refusal(status: int, title: str, parameter: str | None) -> Answer:
     return Answer(status, _problem(status, title, DialState.REFUSED, parameter))
+
+
+def _unknown() -> Answer:
+    title = "What became of the first request with this Idempotency-Key is not known."
+    return Answer(504, _problem(504, title, DialState.UNKNOWN, None))
 
 
 def _problem(status: int, title: str, state: DialState, parameter: str | None) -> dict[str, object]:

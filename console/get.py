@@ -16,11 +16,11 @@ from typing import BinaryIO
 
 import orjson
 
-from console.audit import Action, Audit
 from console.auditing import auditing
 from console.command import cli_user, wanted_sources
 from console.find import find_sidecars
 from shared.archive import Archive
+from shared.audit import Action, Audit
 from shared.errors import CallfoldError, ConfigError
 from shared.recording import RecordingState
 from shared.settings import Settings

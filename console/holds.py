@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import orjson
 
 from console import auditing
-from console.audit import Action
 from console.command import wanted_sources
 from console.find import find_sidecars, is_guid, is_known
 from shared.archive import Archive
+from shared.audit import Action
 from shared.errors import CallfoldError, ConfigError
 from shared.holds import holds, place, release
 from shared.ids import CallKey, CallRef, SourceName, is_call_ref

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from typing import NamedTuple
 
 import orjson
 
@@ -96,9 +97,17 @@ class Letter:
         return told | {"body": mask_credentials(self.delivery.body.decode("utf-8", "replace"))} if with_body else told
 
 
+class Opened(NamedTuple):
+    """A queue of dead letters: what is in it, a publisher beside it, and a way to make sure that what was settled is gone."""
+
+    letters: AsyncIterator[Letter]
+    publisher: Publisher
+    confirm: Callable[[], Awaitable[None]]
+
+
 @asynccontextmanager
-async def opened(settings: Settings, which: Which) -> AsyncIterator[tuple[AsyncIterator[Letter], Publisher]]:
-    """Have a queue of dead letters alone: its letters, and a publisher beside it. What is not settled goes back.
+async def opened(settings: Settings, which: Which) -> AsyncIterator[Opened]:
+    """Have a queue of dead letters alone. What is not settled goes back.
 
     Raises:
         CallfoldError: somebody else is at work on them, or RabbitMQ cannot be reached.
@@ -120,7 +129,7 @@ async def opened(settings: Settings, which: Which) -> AsyncIterator[tuple[AsyncI
         await connected(getter, publisher)
         await _take_turn(getter)
         try:
-            yield letters(), publisher
+            yield Opened(letters(), publisher, getter.confirm)
         finally:
             await getter.end_turn()
 

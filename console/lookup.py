@@ -16,7 +16,7 @@ from console.history.store import History
 from console.recent import RecentCalls
 from shared.archive import Archive
 from shared.errors import HistoryUnavailableError
-from shared.ids import CallKey, CallRef
+from shared.ids import CallKey, CallRef, SourceName
 from shared.log import get_logger
 from shared.partitions import read_key
 from shared.settings import Settings
@@ -49,7 +49,7 @@ class Lookup:
 
     def __init__(self, settings: Settings, sources: Sources, store: Store, archive: Archive, history: History | None) -> None:
         self._settings = settings
-        self._sources = sources
+        self.sources = sources
         self._store = store
         self._archive = archive
         self._history = history
@@ -70,13 +70,24 @@ class Lookup:
             log.warning("history_not_asked", detail=str(error))
             return replace(await find_calls(query, [self.recent]), problem="The history is away: older calls are not listed.")
 
+    async def knows(self, source: str) -> bool:
+        """Tell whether a source is configured, or a call of it is kept: in Redis or, as far as can be told now, the history.
+
+        Raises:
+            UnavailableError: Redis cannot answer.
+        """
+        if SourceName(source) in self.sources:
+            return True
+        page = await self.find(CallQuery(source=source, limit=1))
+        return bool(page.rows or page.next or page.problem)
+
     async def named(self, call: CallRef) -> Sequence[CallRow]:
         """List the calls of that name, one for each source that has it.
 
         Raises:
             UnavailableError: Redis cannot answer.
         """
-        keys = [CallKey(source, call) for source in self._sources]
+        keys = [CallKey(source, call) for source in self.sources]
         kept = await self._store.read_many(keys)
         rows = [self.recent.row(key, state) for key, state in kept.items()]
         pasts = [await self._past(key) for key in keys if key not in kept]
@@ -89,7 +100,7 @@ class Lookup:
         Raises:
             UnavailableError: Redis, the journal or the archive cannot answer, or the history, where only it could.
         """
-        source = self._sources.get(key.source)
+        source = self.sources.get(key.source)
         state = await self._store.read(key)
         past = await self._past(key, is_needed=state is None)
         if state is not None and source is not None:

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import sys
-import uuid
-from collections.abc import AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, nullcontext
 from dataclasses import asdict, dataclass
 
 import orjson
 
-from console.audit import Action, Audit
 from console.command import cli_user, wanted_sources
 from console.journal import ago, connected
 from console.output import counted
 from shared.archive import Archive
+from shared.audit import Audit
 from shared.broker import Publisher
 from shared.errors import ConfigError
 from shared.expiry import Expired
 from shared.process import background, broker_address
-from shared.retention import Retention
+from shared.retention import Retention, told
 from shared.settings import Settings
 from shared.store import Store
 
@@ -53,33 +51,15 @@ async def retain(settings: Settings, wanted: Wanted, *, as_json: bool) -> int:
     async with aclosing(Store(settings.redis_url.get_secret_value())) as store, background(publisher.run()):
         await connected(publisher)
         retention = Retention(archive, publisher, store, before, wanted.with_records, wanted.is_dry_run)
-        async with _told(wanted, Audit(publisher), retention.done):
+        asked = {"older_than": wanted.older_than, "with_records": wanted.with_records}
+        telling = told(Audit(publisher), cli_user(), retention.done, asked, source=wanted.source)
+        async with nullcontext() if wanted.is_dry_run else telling:
             done = await retention.run(sources, lambda day: sys.stderr.write(f"{day}\n"))
     for problem in done.problems:
         sys.stderr.write(f"{problem}\n")
     printed = asdict(done) | {"problems": len(done.problems)}
     sys.stdout.write((orjson.dumps(printed).decode() if as_json else _text(done, wanted)) + "\n")
     return 1 if done.problems else 0
-
-
-@asynccontextmanager
-async def _told(wanted: Wanted, audit: Audit, done: Expired) -> AsyncIterator[None]:
-    """Tell of a run that deletes before it begins, and what it did when it ends, also where it is cut off.
-
-    Raises:
-        BrokerUnavailableError: it cannot be told, so nothing is to be deleted.
-    """
-    if wanted.is_dry_run:
-        yield
-        return
-    who, run = cli_user(), uuid.uuid4().hex
-    asked = {"older_than": wanted.older_than, "with_records": wanted.with_records}
-    await audit.tell_first(Action.DELETION, who, source=wanted.source, run=run, stage="begun", wanted=asked)
-    try:
-        yield
-    finally:
-        counts = {"recordings": done.recordings, "records": done.records, "problems": len(done.problems)}
-        await audit.tell(Action.DELETION, who, source=wanted.source, run=run, stage="ended", wanted=asked, deleted=counts)
 
 
 def _text(done: Expired, wanted: Wanted) -> str:

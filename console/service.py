@@ -8,7 +8,6 @@ from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 
 from aiohttp import web
 
-from console.audit import Audit
 from console.dialing import Dialer
 from console.dials import Dials, Limits
 from console.feed import Feed
@@ -28,6 +27,7 @@ from console.web.pages import Pages
 from console.web.recordings_api import RecordingsApi
 from console.web.sessions import Ended, Sessions
 from shared.archive import Archive
+from shared.audit import Audit
 from shared.broker import Publisher
 from shared.errors import ConfigError, StoreUnavailableError
 from shared.health import listen, private_port

@@ -1,10 +1,12 @@
 """What Redis keeps of dial requests: the answer to each Idempotency-Key, dials that the journal has not yet, how many a minute.
 
-Keys: `callfold:dial:answer:<key>` (24 h), `callfold:dial:unjournaled` (hash: id to event), `callfold:dial:rate:<who>:<minute>`.
+Keys: `callfold:dial:answer:<key>` (24 h), `callfold:dial:refused:<SHA-256 of what was noted>` (10 min),
+`callfold:dial:unjournaled` (hash: id to event), `callfold:dial:rate:<who>:<minute>`.
 """
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Awaitable
 from typing import cast
@@ -15,6 +17,7 @@ from shared.partitions import guarded
 from shared.script import Script
 
 _ANSWER_S = 24 * 3600
+_REFUSED_S = 600  # longer than any repeat waits for the answer
 _UNJOURNALED = "callfold:dial:unjournaled"
 MINUTE_S = 60
 
@@ -41,8 +44,16 @@ class DialStore:
         await guarded(self._redis.set(f"callfold:dial:answer:{key}", answer, ex=_ANSWER_S))
 
     async def forget(self, key: str, pending: bytes) -> None:
-        """Forget a request that did nothing, so that it can be made again under its key; what another noted is left alone."""
+        """Forget a request that did nothing, so that it can be made again under its key; what another noted is left alone.
+
+        That it did nothing is noted first: who waits for its answer can tell it from one that Redis has lost.
+        """
+        await guarded(self._redis.set(_refused(pending), b"", ex=_REFUSED_S))
         await guarded(self._lock(self._redis, [f"callfold:dial:answer:{key}"], [pending, 0]))
+
+    async def is_forgotten(self, pending: bytes) -> bool:
+        """Tell whether a request is known to have done nothing."""
+        return bool(await guarded(self._redis.exists(_refused(pending))))
 
     async def keep(self, dial_id: str, event: bytes) -> None:
         """Keep the event of a dial until the journal has it."""
@@ -67,3 +78,7 @@ class DialStore:
                 return int((await pipe.execute())[0])
 
         return await guarded(ask())
+
+
+def _refused(pending: bytes) -> str:
+    return f"callfold:dial:refused:{hashlib.sha256(pending).hexdigest()}"

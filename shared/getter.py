@@ -79,6 +79,14 @@ class Getter(Link):
             raise BrokerUnavailableError(f"{self._queue} cannot be counted: {error}") from error
         return declared.message_count or 0
 
+    async def confirm(self) -> None:
+        """Make sure that the broker has heard what was settled: it answers in order, on the channel that everything came on.
+
+        Raises:
+            BrokerUnavailableError: the connection was lost: what was settled may have gone back to the queue.
+        """
+        await self.count()
+
     async def get(self) -> Delivery | None:
         """Get the next message, or None where no other waits.
 

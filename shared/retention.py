@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from shared.archive import Archive
+from shared.audit import Action, Audit
 from shared.broker import Publisher
 from shared.errors import UnavailableError
 from shared.expiry import Expired, Expiry, attempted
@@ -115,6 +117,23 @@ class Retention:
             if failures == _GIVE_UP_AFTER:
                 raise ArchiveUnavailableError(expiry.done.problems[-1])
         return len(expiry.done.problems) == before
+
+
+@asynccontextmanager
+async def told(
+    audit: Audit, who: str, done: Expired, wanted: Mapping[str, object], *, source: str | None = None
+) -> AsyncIterator[None]:
+    """Tell of a run that deletes before it begins, and what it did when it ends, also where it is cut off.
+
+    Raises:
+        BrokerUnavailableError: it cannot be told, so nothing is to be deleted.
+    """
+
+    def deleted() -> Mapping[str, object]:
+        return {"deleted": {"recordings": done.recordings, "records": done.records, "problems": len(done.problems)}}
+
+    async with audit.around(Action.DELETION, who, deleted, source=source, wanted=dict(wanted)):
+        yield
 
 
 def _mark(source: str, day: str) -> str:

@@ -11,19 +11,21 @@ from datetime import UTC, datetime, timedelta
 from typing import NoReturn
 
 from shared.archive import Archive
+from shared.audit import Audit
 from shared.broker import Publisher
 from shared.crash import crash_point
 from shared.errors import UnavailableError
 from shared.lock import BusyError, locked
 from shared.log import get_logger
 from shared.process import leaves
-from shared.retention import Retention
+from shared.retention import Retention, told
 from shared.settings import Settings
 from shared.sources import Sources
 from shared.store import Store, patiently
 
 log = get_logger(__name__)
 
+_WHO = "worker:retention"
 _LOOK_S = 60
 _LOOKS_A_SWEEP = 10
 # Longer than a day lasts, clocks that disagree included.
@@ -47,6 +49,7 @@ class DailyRetention:
             await self._archive.sweep()
             for _ in range(_LOOKS_A_SWEEP):
                 if self._days:
+                    await self._publisher.wait_up()  # nothing is deleted untold
                     try:
                         await self.once(datetime.now(UTC))
                     except UnavailableError as error:
@@ -76,10 +79,12 @@ class DailyRetention:
             return False
         crash_point("retention.begun")
         retention = Retention(self._archive, self._publisher, self._store, now - timedelta(days=self._days), self._with_records)
-        done = await retention.run(self._sources, lambda day: log.debug("retention_day", day=day))
+        asked = {"older_than": f"{self._days}d", "with_records": self._with_records}
+        async with told(Audit(self._publisher), _WHO, retention.done, asked):
+            done = await retention.run(self._sources, lambda day: log.debug("retention_day", day=day))
         await patiently(lambda: self._store.note(day, keep_s=_NOTED_S))
         for problem in done.problems:
             log.warning("retention_problem", detail=problem)
-        told = {"recordings": done.recordings, "records": done.records, "bytes": done.bytes}
-        log.info("retention", **told, held=done.held, waiting=done.waiting, problems=len(done.problems))
+        counts = {"recordings": done.recordings, "records": done.records, "bytes": done.bytes}
+        log.info("retention", **counts, held=done.held, waiting=done.waiting, problems=len(done.problems))
         return True

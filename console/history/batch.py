@@ -140,10 +140,10 @@ class Batch:
         return batch
 
     @classmethod
-    def unreadable(cls, stream: str, entry: Entry, reason: str) -> Self:
+    def unreadable(cls, stream: str, entry: Entry, reason: str, *, with_body: bool = True) -> Self:
         """Take a message that can be read, and whose rows the database does not take, as one that cannot be read."""
         batch = cls(stream, Mark(entry.offset, entry.fingerprint))
-        batch._keep_unreadable(entry, reason)
+        batch._keep_unreadable(entry, reason, with_body=with_body)
         return batch
 
     def _add(self, event: _Event, body: bytes) -> None:
@@ -157,9 +157,10 @@ class Batch:
             self._add_event(event.id, event.type, event.time, (event.source_name, event.subject), body)
         self.newest = max(self.newest, event.time)
 
-    def _keep_unreadable(self, entry: Entry, reason: str) -> None:
+    def _keep_unreadable(self, entry: Entry, reason: str, *, with_body: bool = True) -> None:
         log.warning("history_unreadable_event", stream=self.stream, offset=entry.offset, detail=reason)
-        self._add_event(f"unreadable/{self.stream}/{entry.fingerprint}", "unreadable", "", ("", ""), entry.body, reason)
+        body = entry.body if with_body else b""
+        self._add_event(f"unreadable/{self.stream}/{entry.fingerprint}", "unreadable", "", ("", ""), body, reason)
 
     def _add_event(  # noqa: PLR0917 - a row
         self, event_id: str, kind: str, time: str, call: tuple[str, str], body: bytes, reason: str | None = None

@@ -144,10 +144,28 @@ class Follower:
             try:
                 await self._commit(Batch.of(self._stream, [entry]))
             except RefusedError as error:
-                await self._commit(Batch.unreadable(self._stream, entry, str(error)))
+                await self._keep_unreadable(entry, str(error))
 
-    async def _commit(self, batch: Batch) -> None:
-        await patiently(lambda: self._history.write(batch), self._is_away)
+    async def _keep_unreadable(self, entry: Entry, reason: str) -> None:
+        """Keep an event as it came; where the database does not take that either, that there was one, and where it stands."""
+        try:
+            await self._commit(Batch.unreadable(self._stream, entry, reason))
+        except RefusedError as error:
+            told = f"{reason}; its {len(entry.body)} bytes, at offset {entry.offset} of {self._stream}: {error}"
+            await self._commit(Batch.unreadable(self._stream, entry, told, with_body=False), is_insisting=True)
+
+    async def _commit(self, batch: Batch, *, is_insisting: bool = False) -> None:
+        """Write a batch; `is_insisting`: no event has a part in its being refused, so that is waited out like an outage."""
+
+        async def write() -> None:
+            try:
+                await self._history.write(batch)
+            except RefusedError as error:
+                if is_insisting:
+                    raise HistoryUnavailableError(f"The history takes no event at all: {error}") from error
+                raise
+
+        await patiently(write, self._is_away)
         self._mark, self.problem = batch.mark, None
 
     def _is_away(self, error: HistoryUnavailableError) -> None:

@@ -15,6 +15,7 @@ from console.calls import CallQuery, CallRow
 from console.lookup import Lookup
 from console.web.problems import invalid, problem, read_parameters
 from shared.ids import CallKey, CallRef, SourceName
+from shared.sources import no_such_source
 
 CSV = "text/csv"
 _COLUMNS = tuple(name for name, field in CallRow.model_fields.items() if not field.exclude)
@@ -36,6 +37,8 @@ class CallsApi:
         except ValidationError as error:
             return invalid(error, CallQuery)
         page = await self._lookup.find(query)
+        if query.source is not None and not page.rows and not await self._lookup.knows(query.source):
+            return problem(400, no_such_source(query.source, self._lookup.sources), parameter="source")
         following = query.cursor_at(page.next) if page.next else None
         if wants_csv(request):
             if page.problem:  # a file cannot tell that it is not whole

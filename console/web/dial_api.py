@@ -8,11 +8,11 @@ import orjson
 from aiohttp import web
 from pydantic import ValidationError
 
-from console.audit import Action, Audit
 from console.dialing import DialRequest, DialState
 from console.dials import Dials
 from console.web.access import WHO
 from console.web.problems import PROBLEM, invalid, not_json, problem
+from shared.audit import Action, Audit
 from shared.dial_store import MINUTE_S
 from shared.errors import mask
 

@@ -8,12 +8,12 @@ import orjson
 from aiohttp import web
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from console.audit import Action
 from console.dead_letters import Order, find, known_since, settle
 from console.journal import ago
 from console.letters import Filter, Which
 from console.web.access import WHO
 from console.web.problems import invalid, not_json, read_parameters
+from shared.audit import Action
 from shared.errors import ConfigError
 from shared.settings import Settings
 

@@ -14,13 +14,13 @@ from typing import BinaryIO, NamedTuple
 from aiohttp import web
 from pydantic import ValidationError
 
-from console.audit import Action, Audit
 from console.find import find_recording
 from console.page.waveform import PeakReader, waveform_svg
 from console.web.access import WHO
 from console.web.models import RecordingQuery
 from console.web.problems import invalid, problem, read_parameters
 from shared.archive import Archive
+from shared.audit import Action, Audit
 from shared.ids import SourceName
 from shared.settings import Settings
 from shared.sidecar import Sidecar

@@ -8,12 +8,12 @@ from collections import OrderedDict, deque
 
 from aiohttp import web
 
-from console.audit import Action, Audit
 from console.page import render
 from console.page.models import LoginPage
 from console.web.access import COOKIE, SESSION_S, Keys, is_local_path, read_form
 from console.web.client import Proxies
 from console.web.problems import html
+from shared.audit import Action, Audit
 from shared.store import Store
 
 _REFUSALS_A_MINUTE = 30

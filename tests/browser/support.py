@@ -76,7 +76,7 @@ class System:
             states = [recording["state"] for recording in told["recordings"]]
             return told if told["revisions"] and states == ["stored", "stored"] else None
 
-        told: dict[str, Any] = await eventually(found, timeout_s=40)
+        told: dict[str, Any] = await eventually(found, timeout_s=60)
         return told
 
 
@@ -131,7 +131,7 @@ class Visits:
 
 
 async def until(condition: Callable[[], Awaitable[Any]]) -> Any:  # noqa: ANN401
-    return await eventually(condition, timeout_s=20)
+    return await eventually(condition, timeout_s=60)
 
 
 async def tab_to(page: Page, wanted: Locator) -> None:

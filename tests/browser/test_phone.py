@@ -65,7 +65,7 @@ async def views(system: System, answered: int) -> dict[str, str]:
         found: list[dict[str, str]] = (await system.ask("/dead-letters"))["letters"]
         return found
 
-    (letter,) = await until(letters)
+    letter, *_ = await until(letters)
     return {
         "live": "/",
         "call": f"/ui/calls/{SOURCE}/{answered}",

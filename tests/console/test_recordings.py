@@ -17,11 +17,11 @@ import pytest_asyncio
 from aiohttp import web
 from structlog.testing import capture_logs
 
-from console.audit import Audit
 from console.fleet import RoleDiedError, free_port
 from console.history.store import History
 from console.retention import Wanted, retain
 from shared.archive import Archive
+from shared.audit import Audit
 from shared.broker import BrokerAddress, Message, Publisher
 from shared.errors import BrokerUnavailableError, UnavailableError
 from shared.expiry import Expiry
@@ -44,15 +44,16 @@ async def pbx() -> AsyncIterator[Pbx]:
         yield served
 
 
-async def _audited(servers: Servers, action: str, source: str) -> list[Any]:
-    """Have a history process read the audit lines; returns those of an action and a source, the first first."""
+async def audited(servers: Servers, count: int, *, since: str = "", **wanted: str) -> list[Any]:
+    """Have a history process read the audit lines; returns those that agree, the first first, once there are so many."""
     url = f"sqlite:///{servers.directory / 'audit.sqlite'}"
     async with servers.fleet(CALLFOLD_HISTORY_URL=url) as fleet, aclosing(History(url)) as history:
         await fleet.start(fleet.add("history", "console.history", {}))
 
         async def found() -> list[Any]:
-            lines = [line for line in await history.audit(limit=1000) if (line.action, line.source) == (action, source)]
-            return sorted(lines, key=lambda line: line.at)
+            lines = await history.audit(since or None, limit=10_000)
+            found = [line for line in lines if all(getattr(line, name) == value for name, value in wanted.items())]
+            return sorted(found, key=lambda line: line.at) if len(found) >= count else []
 
         return list(await eventually(found))
 
@@ -132,7 +133,7 @@ async def test_what_was_got_before_a_failure_is_told_and_what_was_not_is_not(ser
     code, _, err = await site.callfold("recordings", "get", "gottold", "513", "-o", str(target))
     assert (code, "is damaged" in err) == (1, True)
     assert [path.name for path in target.iterdir()] == ["a-first.wav"]
-    (line,) = await _audited(servers, "download", "gottold")
+    (line,) = await audited(servers, 1, action="download", source="gottold")
     assert (line.call, line.detail) == ("513", {"recording": "a-first"})
 
 
@@ -299,7 +300,7 @@ async def test_a_run_that_deletes_is_told_before_it_begins_and_how_it_ended_also
     monkeypatch.setattr(Expiry, "of", cut_at_the_second)
     with pytest.raises(KeyboardInterrupt):
         await retain(load_settings(), Wanted("1d", "cuttold", with_records=False, is_dry_run=False), as_json=False)
-    begun, ended = await _audited(servers, "deletion", "cuttold")
+    begun, ended = await audited(servers, 2, action="deletion", source="cuttold")
     assert (begun.detail["stage"], ended.detail["stage"]) == ("begun", "ended")
     assert begun.detail["run"] == ended.detail["run"]
     assert ended.detail["deleted"] == {"recordings": 1, "records": 0, "problems": 0}
@@ -346,7 +347,7 @@ async def test_one_worker_a_day_runs_retention_and_a_run_that_failed_is_run_agai
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("CALLFOLD_RETENTION_DAYS", "30")
     settings = load_settings()
-    publisher = Publisher(BrokerAddress(settings.amqp_urls, topology(RETRY_S), "test"), timeout_s=5)
+    publisher = Publisher(BrokerAddress(settings.amqp_urls, topology(RETRY_S), "test"), timeout_s=20)
     archive, now = Archive(settings.archive_url), datetime.now(UTC)
     async with aclosing(Store(settings.redis_url.get_secret_value())) as store, background(publisher.run()):
         await publisher.wait_up()
@@ -381,12 +382,12 @@ async def test_a_daily_run_that_was_killed_is_taken_up_by_another_worker(
         victim = fleet.add("victim", "worker", {"CALLFOLD_CRASH_AT": "retention.begun"})
         with suppress(RoleDiedError):  # before or after it was ready
             await fleet.start(victim)
-        assert await asyncio.wait_for(victim.process.wait(), 20) == -signal.SIGKILL
+        assert await asyncio.wait_for(victim.process.wait(), 60) == -signal.SIGKILL
         fleet.roles.remove(victim)
     for name, value in settings.items():
         monkeypatch.setenv(name, value)
     loaded, now = load_settings(), datetime.now(UTC)
-    publisher = Publisher(BrokerAddress(loaded.amqp_urls, topology(RETRY_S), "test"), timeout_s=5)
+    publisher = Publisher(BrokerAddress(loaded.amqp_urls, topology(RETRY_S), "test"), timeout_s=20)
     async with aclosing(Store(loaded.redis_url.get_secret_value())) as store, background(publisher.run()):
         await publisher.wait_up()
         heir = DailyRetention(Archive(loaded.archive_url), publisher, store, loaded.load_sources(), loaded)

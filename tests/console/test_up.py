@@ -40,7 +40,7 @@ class Up:
     async def end(self) -> int | None:
         assert self.process.stderr is not None
         self.said += (await asyncio.wait_for(self.process.stderr.read(), 90)).decode()
-        return await asyncio.wait_for(self.process.wait(), 10)
+        return await asyncio.wait_for(self.process.wait(), 60)
 
 
 @asynccontextmanager

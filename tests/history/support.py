@@ -103,6 +103,23 @@ async def refuse_call(history: History, name: str) -> None:
     await history._do(lambda connection: connection.execute(text(refusal)))
 
 
+async def refuse_text(history: History, part: str) -> None:
+    """Have the database refuse an event whose text holds something, in whatever row."""
+    if history.name.startswith("sqlite"):
+        when = f"WHEN instr(NEW.body, '{part}') BEGIN SELECT RAISE(ABORT, 'no'); END"
+        refusal = f"CREATE TRIGGER no_text BEFORE INSERT ON events {when}"
+    else:
+        refusal = f"ALTER TABLE events ADD CONSTRAINT no_text CHECK (position('{part}' in body) = 0)"
+    await history._do(lambda connection: connection.execute(text(refusal)))
+
+
+async def allow_text(history: History) -> None:
+    """Take back what `refuse_text` did."""
+    is_lite = history.name.startswith("sqlite")
+    again = "DROP TRIGGER no_text" if is_lite else "ALTER TABLE events DROP CONSTRAINT no_text"
+    await history._do(lambda connection: connection.execute(text(again)))
+
+
 def tables_of(engine: Engine) -> dict[str, list[tuple[object, ...]]]:
     """Read every row of every table."""
     with engine.connect() as connection:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
 import sqlite3
 import uuid
 from collections.abc import AsyncIterator, Sequence
@@ -18,30 +19,30 @@ import pytest
 import structlog
 from sqlalchemy import func, select, text
 
-from console.audit import Action, Audit
 from console.fleet import Role, RoleDiedError, free_port
 from console.history import engine, follower
-from console.history.batch import Mark
+from console.history.batch import Entry, Mark
 from console.history.engine import open_engine
 from console.history.service import serve
 from console.history.store import History
 from console.history.tables import CALLS as CALLS_TABLE
 from shared import metrics
+from shared.audit import Action, Audit
 from shared.broker import BrokerAddress, Delivery, Message, Publisher
 from shared.errors import HistoryUnavailableError
 from shared.process import background
 from shared.settings import load_settings
 from shared.topology import AUDIT_JOURNAL, CALLS, CALLS_JOURNAL, topology
 from tests.history.postgres import PASSWORD, PostgreSQL
-from tests.history.support import Event, all_tables, call_event, refuse_call
+from tests.history.support import Event, all_tables, allow_text, call_event, refuse_call, refuse_text
 from tests.support import RETRY_S, Servers, eventually
 
 
 @asynccontextmanager
 async def _publisher(servers: Servers) -> AsyncIterator[Publisher]:
-    publisher = Publisher(BrokerAddress((servers.stack.amqp_url,), topology(RETRY_S), "tests"), timeout_s=3)
+    publisher = Publisher(BrokerAddress((servers.stack.amqp_url,), topology(RETRY_S), "tests"), timeout_s=20)
     async with background(publisher.run()):
-        await asyncio.wait_for(publisher.wait_up(), 20)
+        await asyncio.wait_for(publisher.wait_up(), 60)
         yield publisher
 
 
@@ -70,7 +71,7 @@ async def _serving(servers: Servers, url: str, monkeypatch: pytest.MonkeyPatch) 
         yield
     finally:
         stop.set()
-        await asyncio.wait_for(task, 40)
+        await asyncio.wait_for(task, 60)
 
 
 async def _count(url: str, source: str) -> int:
@@ -147,6 +148,48 @@ async def test_one_event_that_the_database_does_not_take_is_kept_unreadable_and_
     assert orjson.loads(str(unreadable[-2]))["subject"] == "13"
     assert unreadable[-1] in {"IntegrityError", "CheckViolation 23514"}
     assert len(events) == 40
+
+
+async def test_an_event_of_which_the_database_does_not_even_take_the_text_is_kept_with_its_reason_and_stops_nothing(
+    servers: Servers, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = _source()
+    async with aclosing(History(url, is_writer=True)) as history:
+        await history.prepare()
+        await refuse_text(history, f'"{source}/13/1"')
+        async with _publisher(servers) as publisher:
+            await _publish(publisher, _calls(source, 30))
+            async with _serving(servers, url, monkeypatch):
+                await _has(url, source, 29)
+                await _publish(publisher, _calls(source, 10, first=31))
+                await _has(url, source, 39)
+    (event,) = _calls(source, 1, first=13)
+    fingerprint = Entry(0, orjson.dumps(event)).fingerprint
+    (kept,) = [row for row in (await all_tables(url))["events"] if str(row[0]).endswith(fingerprint)]
+    assert (kept[0], kept[1], kept[-2]) == (f"unreadable/{CALLS_JOURNAL}/{fingerprint}", "unreadable", "")
+    error = "IntegrityError" if url.startswith("sqlite") else "CheckViolation 23514"
+    size = len(orjson.dumps(event))
+    assert re.fullmatch(rf"{error}; its {size} bytes, at offset \d+ of {re.escape(CALLS_JOURNAL)}: {error}", str(kept[-1]))
+
+
+async def test_a_database_that_takes_no_event_at_all_is_waited_for(
+    servers: Servers, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = _source()
+    async with aclosing(History(url, is_writer=True)) as history:
+        await history.prepare()
+        await refuse_text(history, "")
+        async with _publisher(servers) as publisher, _serving(servers, url, monkeypatch):
+            await _publish(publisher, _calls(source, 3))
+            with structlog.testing.capture_logs() as lines:
+
+                async def is_told() -> bool:
+                    return any("takes no event at all" in str(line.get("detail")) for line in lines)
+
+                await eventually(is_told)
+            assert await _count(url, source) == 0
+            await allow_text(history)
+            await _has(url, source, 3)
 
 
 async def test_killed_again_and_again_under_load_it_loses_and_doubles_nothing(servers: Servers, url: str) -> None:

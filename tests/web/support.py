@@ -172,7 +172,7 @@ async def console_here(servers: Servers, monkeypatch: pytest.MonkeyPatch, **more
         yield url
     finally:
         stop.set()
-        await asyncio.wait_for(task, 30)
+        await asyncio.wait_for(task, 60)
 
 
 async def _answers(url: str, task: asyncio.Task[None]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -181,6 +182,14 @@ async def test_a_dial_without_answer_is_never_dialed_again_under_its_key(here: W
     assert len(here.dialing.asked["quiet"]) == 1
 
 
+async def test_the_answer_to_a_key_is_kept_for_a_day(here: World) -> None:
+    assert (await _dial(here, agent="day", key="day-1"))[0] == 201
+    who = hashlib.sha256(KEY.encode()).hexdigest()[:12]
+    async with redis_of(here.servers) as redis:
+        left_s = await redis.ttl(f"callfold:dial:answer:{hashlib.sha256(f'{who}/day-1'.encode()).hexdigest()}")
+    assert 86_000 <= left_s <= 86_400
+
+
 async def test_a_repeat_gets_the_first_answer_and_another_body_is_refused(here: World) -> None:
     first, second = await _asked_twice(here, agent="repeat", key="repeat-1")
     assert first == second
@@ -290,7 +299,7 @@ async def test_a_strange_idempotency_key_is_refused_or_taken_as_it_is(here: Worl
     head = f"POST /dial HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {KEY}\r\nContent-Type: application/json\r\n"
     head += f"Connection: close\r\nContent-Length: {len(body)}\r\n"
     writer.write(head.encode() + b"Idempotency-Key: \xff\xfe\r\n\r\n" + body)
-    answer = await asyncio.wait_for(reader.read(), 10)
+    answer = await asyncio.wait_for(reader.read(), 60)
     writer.close()
     assert answer.startswith((b"HTTP/1.1 201", b"HTTP/1.1 400"))
 

@@ -82,3 +82,11 @@ def test_the_readme_shows_every_picture_in_both_themes_and_none_is_large() -> No
     assert sorted(set(re.findall(r'"docs/images/([^"]+)"', readme))) == [picture.name for picture in pictures]
     assert {picture.stem.rpartition("-")[2] for picture in pictures} == {"light", "dark"}
     assert all(picture.stat().st_size < 150_000 for picture in pictures)
+
+
+@pytest.mark.parametrize("folder", ["shared", "ingress", "worker"])
+def test_the_map_has_every_module(folder: str) -> None:
+    section = (_ROOT / "ARCHITECTURE.md").read_text("utf-8").partition(f"| module of `{folder}/` |")[2].partition("\n\n")[0]
+    written = [row[0].strip("`") for row in _rows(section)]
+    modules = {path.stem for path in (_ROOT / folder).glob("*.py")} - {"__init__", "__main__"}
+    assert written == sorted(modules)

@@ -66,7 +66,7 @@ async def _watching(here: World, query: str = "", *, console: str = "console", *
 
     task = asyncio.create_task(follow())
     try:
-        await asyncio.wait_for(connected.wait(), 20)
+        await asyncio.wait_for(connected.wait(), 60)
         yield seen
     finally:
         task.cancel()
@@ -79,7 +79,7 @@ def _completed(seen: list[Sent]) -> list[str]:
 
 
 async def _has(seen: list[Sent], ids: list[str]) -> bool:
-    return len(_completed(seen)) >= len(ids)
+    return set(ids) <= set(_completed(seen))
 
 
 async def _published(here: World, count: int) -> tuple[list[str], list[Sent]]:
@@ -124,7 +124,7 @@ async def test_a_reader_of_a_feed_that_is_behind_gets_all_of_what_is_to_come_and
     for name, value in here.environment().items():
         monkeypatch.setenv(name, value)
     settings = load_settings()
-    publisher = Publisher(broker_address(settings, "tests"), timeout_s=3)
+    publisher = Publisher(broker_address(settings, "tests"), timeout_s=20)
     feed = Feed(settings, publisher)
     async with background(publisher.run()):
         end = await feed.end()  # though the feed has read nothing yet
@@ -271,7 +271,7 @@ async def test_rabbitmq_restarted_costs_a_reader_nothing(here: World) -> None:
         ids += await waiting
         ids += await _calls(here, 3)
         await eventually(lambda: _has(seen, ids), timeout_s=60)
-    assert sorted(_completed(seen)) == sorted(ids)
+    assert set(_completed(seen)) == set(ids)  # what is published again keeps its id
     assert [event.id for event in seen] == sorted({event.id for event in seen})
 
 
@@ -340,7 +340,7 @@ async def test_the_command_line_follows_the_same_events(here: World) -> None:
     assert process.stdout is not None
     lines: list[bytes] = []
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while not lines:
                 await _calls(here)
                 with suppress(TimeoutError):

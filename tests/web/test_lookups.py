@@ -14,12 +14,15 @@ from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 from urllib.parse import quote, urlencode
 
+import aio_pika
+import orjson
 import pytest
 import pytest_asyncio
 
 from console.calls import CallQuery
 from console.history.store import History
 from console.web.calls_api import write_csv
+from tests.history.support import call_event
 from tests.page import fakes
 from tests.support import Servers, callfold, eventually, lines_of
 from tests.web.support import AUTHORIZED, KEY, World, redis_of, world
@@ -249,6 +252,34 @@ async def test_a_wrong_parameter_is_named(here: World, query: str, parameter: st
     assert (status, headers["Content-Type"]) == (400, "application/problem+json")
     assert told["parameter"] == parameter
     assert told["title"].startswith(parameter)
+
+
+@pytest.mark.parametrize("query", ["source={}", "source={}&state=open&limit=1", "source={}&since=1h"])
+async def test_a_source_that_nothing_is_known_of_is_named(here: World, query: str) -> None:
+    for accept in ("application/json", "text/csv"):
+        status, told, headers = await here.get(f"/calls?{query.format('nobody')}", headers=AUTHORIZED | {"Accept": accept})
+        assert (status, headers["Content-Type"]) == (400, "application/problem+json")
+        assert (told["parameter"], told["title"][:25]) == ("source", "There is no source nobody")
+    status, told, _ = await here.get(f"/calls?{query.format('other')}", headers=AUTHORIZED)
+    assert (status, told["calls"]) == (200, []), "configured"
+
+
+async def test_a_source_of_earlier_times_can_be_asked_for(here: World) -> None:
+    gone = f"{_SOURCE}-gone"
+    async with here.servers.subscribed() as queue:
+        calls = await queue.channel.get_exchange("calls")
+        event = call_event(513, source=gone)
+        message = aio_pika.Message(orjson.dumps(event), message_id=event["id"], delivery_mode=2)
+        await calls.publish(message, f"call.completed.{gone}.answered")
+
+    async def is_known() -> bool:
+        status, told, _ = await here.get(f"/calls?source={gone}", headers=AUTHORIZED)
+        assert status in {200, 400}
+        return status == 200 and _names(told["calls"]) == ["513"]
+
+    await eventually(is_known)
+    status, told, _ = await here.get(f"/calls?source={gone}&outcome=agent_missed", headers=AUTHORIZED)
+    assert (status, told["calls"]) == (200, [])
 
 
 @pytest.mark.parametrize("number", ["\0", "\ud83d", "%", "\\", "'", "*" * 250, "[", "\u202e"])

@@ -22,7 +22,8 @@ _WANTED = {"source": "acme", "agent": "1001", "number": "+4512345678", "referenc
 
 @asynccontextmanager
 async def _running(servers: Servers, *roles: str, **more: str) -> AsyncIterator[World]:
-    async with world(servers, _SOURCES, *roles, CALLFOLD_CONSOLE_KEY=KEY, CALLFOLD_DIAL_TIMEOUT_SECONDS="3", **more) as made:
+    settings = {"CALLFOLD_CONSOLE_KEY": KEY, "CALLFOLD_DIAL_TIMEOUT_SECONDS": "3"} | more
+    async with world(servers, _SOURCES, *roles, **settings) as made:
         yield made
 
 
@@ -177,7 +178,7 @@ async def test_a_refusal_that_redis_could_not_be_told_releases_its_key_when_redi
 
 
 async def test_a_repeat_that_redis_left_does_not_say_that_nothing_was_dialed(servers: Servers) -> None:
-    async with _running(servers, "console") as here:
+    async with _running(servers, "console", CALLFOLD_DIAL_TIMEOUT_SECONDS="60") as here:
         is_rung, is_answered = asyncio.Event(), asyncio.Event()
 
         async def play(_: web.Request) -> web.StreamResponse:
@@ -191,7 +192,7 @@ async def test_a_repeat_that_redis_left_does_not_say_that_nothing_was_dialed(ser
 
         here.dialing.plays["1001"] = play
         first = asyncio.create_task(_dial(here, "left-1"))
-        await asyncio.wait_for(is_rung.wait(), 10)
+        await asyncio.wait_for(is_rung.wait(), 60)
         async with redis_of(servers) as redis:
             await redis.config_resetstat()
         repeat = asyncio.create_task(_dial(here, "left-1"))
@@ -206,6 +207,41 @@ async def test_a_repeat_that_redis_left_does_not_say_that_nothing_was_dialed(ser
         assert (await first)[0] == 201
 
 
+@pytest.mark.parametrize(("is_refused", "expected"), [(False, (504, "unknown")), (True, (409, "refused"))])
+async def test_a_repeat_whose_key_is_gone_is_told_refused_only_where_nothing_was_dialed(
+    servers: Servers,
+    is_refused: bool,  # noqa: FBT001
+    expected: tuple[int, str],
+) -> None:
+    async with _running(servers, "console", CALLFOLD_DIAL_TIMEOUT_SECONDS="60") as here, redis_of(servers) as redis:
+        is_rung, is_answered = asyncio.Event(), asyncio.Event()
+
+        async def play(_: web.Request) -> web.StreamResponse:
+            is_rung.set()
+            await is_answered.wait()
+            return web.Response(text="{RequestID:70004}", status=404 if is_refused else 200)
+
+        async def waits() -> bool:
+            return bool((await redis.info("commandstats")).get("cmdstat_get", {}).get("calls", 0) > 2)
+
+        here.dialing.plays["1001"] = play
+        first = asyncio.create_task(_dial(here, "gone-2"))
+        await asyncio.wait_for(is_rung.wait(), 60)
+        await redis.config_resetstat()
+        repeat = asyncio.create_task(_dial(here, "gone-2"))
+        await eventually(waits)
+        if not is_refused:
+            (name,) = await redis.keys("callfold:dial:answer:*")
+            await redis.delete(name)  # as where it is evicted
+            answered = await repeat
+        is_answered.set()
+        if is_refused:
+            answered = await repeat
+        assert (answered[0], answered[1]["dial_state"]) == expected
+        assert (await first)[0] == (502 if is_refused else 201)
+    assert len(here.dialing.asked["1001"]) == 1
+
+
 async def test_a_console_killed_after_the_answer_has_its_dial_journaled_by_another(servers: Servers) -> None:
     async with _running(servers, "worker", "console") as here:
         doomed = here.add_console("doomed", CALLFOLD_CRASH_AT="dial.kept")
@@ -213,7 +249,7 @@ async def test_a_console_killed_after_the_answer_has_its_dial_journaled_by_anoth
         with pytest.raises(aiohttp.ClientError):
             await here.ask("POST", "/dial", console="doomed", headers=AUTHORIZED | {"Idempotency-Key": "doomed-1"}, json=_WANTED)
         assert doomed.process is not None
-        assert await asyncio.wait_for(doomed.process.wait(), 10) == -9
+        assert await asyncio.wait_for(doomed.process.wait(), 60) == -9
         (number,) = [here.dialing._next]
         found = await here.detail(f"acme/{number}", status="ringing")
         assert found["record"]["reference"] == "crm-42"
@@ -233,7 +269,7 @@ async def test_a_console_that_is_stopped_answers_the_dial_in_hand(servers: Serve
 
         here.dialing.plays["1001"] = play
         dialing = asyncio.create_task(_dial(here))
-        await asyncio.wait_for(asked.wait(), 10)
+        await asyncio.wait_for(asked.wait(), 60)
         await here.fleet.stop(here.roles["console"])
         assert (await dialing)[0] == 201
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from enum import StrEnum
 
 import orjson
@@ -71,6 +73,22 @@ class Audit:
         if call:
             body["subject"] = call
         await self._publisher.publish(Message("", AUDIT_JOURNAL, orjson.dumps(body), event_id, CLOUDEVENT))
+
+    @asynccontextmanager
+    async def around(
+        self, action: Action, who: str, done: Callable[[], Mapping[str, object]], *, source: str | None, **detail: object
+    ) -> AsyncIterator[None]:
+        """Tell of work before it begins, and what was `done` when it ends, also where it is cut off.
+
+        Raises:
+            BrokerUnavailableError: it cannot be told, so nothing is to be done.
+        """
+        run = uuid.uuid4().hex
+        await self.tell_first(action, who, source=source, call=None, run=run, stage="begun", **detail)
+        try:
+            yield
+        finally:
+            await self.tell(action, who, source=source, call=None, run=run, stage="ended", **detail, **done())
 
 
 def _masked(told: object) -> object:
