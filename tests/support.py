@@ -157,7 +157,7 @@ class Event:
     body: Mapping[str, Any]
 
 
-async def next_events(queue: aio_pika.abc.AbstractQueue, count: int, *, timeout_s: float = 20) -> list[Event]:
+async def next_events(queue: aio_pika.abc.AbstractQueue, count: int, *, timeout_s: float = 60) -> list[Event]:
     """Wait for so many events."""
     events: list[Event] = []
 
