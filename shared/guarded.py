@@ -15,8 +15,9 @@ from shared.log import get_logger
 
 log = get_logger(__name__)
 
-# How long what must not be cut off half-way, an abort above all, goes on after a cancellation: less than a shutdown waits.
-_UNCUT_S = 8
+# How long what must not be cut off half-way goes on after a cancellation. Twice that, an abort and then the removal of what
+# came of it, is less than a shutdown waits.
+_UNCUT_S = 4
 
 _T = TypeVar("_T")
 
@@ -62,11 +63,24 @@ async def guarded(work: Awaitable[_T], problem: str, timeout_s: float) -> _T:
 
 
 async def uncut(work: Awaitable[_T]) -> _T:
-    """Await what must not be cut off half-way: a cancellation is passed on once it has ended, or has had its time."""
+    """Await what must not be cut off half-way: a cancellation is passed on once it has ended, or has had its time.
+
+    Raises:
+        TimeoutError: it was begun after the cancellation, as what clears up is, and has had its time.
+    """
     task = asyncio.ensure_future(work)
     try:
-        return await asyncio.shield(task)
+        done, _ = await asyncio.wait([task], timeout=_UNCUT_S if _is_cancelled() else None)
     except asyncio.CancelledError:
         await asyncio.wait([task], timeout=_UNCUT_S)
-        task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())  # seen, if nobody waits for it
         raise
+    finally:
+        task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())  # seen, if nobody waits for it
+    if not done:
+        raise TimeoutError
+    return task.result()
+
+
+def _is_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

@@ -99,7 +99,7 @@ class RecordingJob:
             raise ValueError("not a recording job of version 1")
         wrong = [name for name, pattern in _JOB_FIELDS.items() if not pattern.fullmatch(str(told[name]))]
         wrong += [name for name, kinds in _JOB_TYPES.items() if not isinstance(told[name], kinds)]
-        if not wrong and (told["state"] not in _NEW_STATES or not isinstance(told["record"].get("revision", 1), int)):
+        if not wrong and (told["state"] not in _NEW_STATES or type(told["record"].get("revision", 1)) is not int):
             wrong = ["state or revision"]
         if wrong:
             raise ValueError(f"not a recording job of version 1: {', '.join(wrong)}")

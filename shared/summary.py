@@ -13,6 +13,7 @@ from shared.records import dial_of, sides_of
 
 # Of a record: what a dial request told.
 _DIAL_TOLD = ("reference", "metadata", "dial")
+_WITH_URL = " with URL"
 
 
 def summary(call: Call, before: str = "") -> str:
@@ -41,7 +42,18 @@ def filed_at(call: Call, before: str) -> str:
 
 def guids(call: Call, before: str) -> dict[str, str]:
     """Tell which leg, by its CallID, each GUID names in the archive; later revisions do not change it."""
-    return settled(ids_of(call), orjson.loads(before).get("guids", {}) if before else {})
+    told = orjson.loads(before) if before else {"guids": {}}
+    return settled(ids_of(call), told["guids"] if "guids" in told else _guids_before(told["legs"]))
+
+
+def _guids_before(legs: Mapping[str, tuple[str, str]]) -> dict[str, str]:
+    """Tell what a summary settled that was written before an upgrade: the GUIDs of its recordings name the legs they are of."""
+    owners: dict[str, str] = {}
+    for key, (_, name) in legs.items():
+        call_id, guid = key.rpartition("/")[2], name.removesuffix(_WITH_URL)
+        if guid not in {"", call_id}:
+            owners.setdefault(guid, call_id)
+    return owners
 
 
 def ids_of(call: Call) -> list[LegIds]:
@@ -70,7 +82,7 @@ def amends(before: str, after: str) -> bool:
 
 def recorded(leg: Leg) -> str:
     """Name the recording of a leg, or nothing: its GUID tells where it goes, a RecordingURL that it can be had."""
-    return f"{leg.guid or leg.call_id}{' with URL' if leg.recording_url else ''}" if leg.recorded else ""
+    return f"{leg.guid or leg.call_id}{_WITH_URL if leg.recording_url else ''}" if leg.recorded else ""
 
 
 def had_recordings(summed_up: str) -> set[tuple[str, str]]:

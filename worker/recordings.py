@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from contextlib import AsyncExitStack
-from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
-import orjson
-
 from shared import metrics
 from shared.archive import Archive
-from shared.broker import Consumer, Delivery, Message, Publisher
+from shared.broker import Consumer, Delivery, Publisher
 from shared.clock import utc_now
 from shared.crash import crash_point
 from shared.dead_letters import LetterReason
@@ -21,13 +17,11 @@ from shared.guarded import ArchiveUnavailableError
 from shared.ids import SourceName
 from shared.lock import BusyError, Lock, locked
 from shared.log import get_logger
-from shared.recording import RECORDING_TOLD, RecordingJob, RecordingState
-from shared.records import CLOUDEVENT, recording_event
+from shared.recording import RecordingState
 from shared.settings import Settings
-from shared.sidecar import Sidecar, Told, path_of
+from shared.sidecar import Sidecar, path_of
 from shared.sources import Sources
-from shared.store import Store, patiently
-from shared.topology import CALLS, RECORDINGS_DEAD
+from shared.store import Store
 from worker.attempt import Attempt, dead_letter, suffix_of
 from worker.fetch import Client, Limits, turns_of
 from worker.filing import Filing
@@ -35,12 +29,11 @@ from worker.handover import Kept, has_ended
 from worker.links import recording_link
 from worker.partial import forget, make_room, partial
 from worker.reasons import FetchError, Reason, Result, next_wait_s, result_of
-from worker.storing import event_suffix
+from worker.telling import Telling
 
 log = get_logger(__name__)
 
-# Longer than a message that was not acked can take to come again.
-_END_NOTED_S = 2 * 86400.0
+_HAD = frozenset({RecordingState.STORED, RecordingState.EXPIRING, RecordingState.EXPIRED})
 
 
 class Recordings:
@@ -54,6 +47,7 @@ class Recordings:
         self._directory: Path = settings.recording_dir
         self._kept_bytes = settings.recording_kept_bytes
         self._filing = Filing(archive, settings.recording_dir)
+        self._telling = Telling(publisher, store, self._filing)
         self._limits = Limits.of(settings)
         self._ack_s = settings.recording_ack_seconds
         self._clients: dict[SourceName, Client] = {}
@@ -101,17 +95,27 @@ class Recordings:
             await self._handle(kept)
         except Exception as error:  # a fault of ours in one job must not hold up the others
             log.exception("recording_job_failed")
-            detail = f"{type(error).__name__}: see the worker's log"
-            await self._bury(dead_letter(kept.delivery.body, LetterReason.JOB_FAILED, detail, first_seen=utc_now()))
+            await self._rescue(kept, _detail_of(error))
         finally:
             kept.close()
+
+    async def _rescue(self, kept: Kept, detail: str) -> None:
+        """See that nothing is lost of a job that failed where no failure was foreseen."""
+        try:
+            if kept.attempt is not None:
+                if kept.close():  # otherwise its copy is the job now
+                    await self._give_up(kept.attempt, None, detail)
+                return
+        except Exception:
+            log.exception("recording_end_not_told")
+        await self._telling.bury(dead_letter(kept.delivery.body, LetterReason.JOB_FAILED, detail, first_seen=utc_now()))
 
     async def _handle(self, kept: Kept) -> None:
         delivery = kept.delivery
         try:
             attempt = kept.attempt = Attempt.of(delivery.body, delivery.headers)
         except ValueError as error:
-            await self._bury(dead_letter(delivery.body, LetterReason.UNDECODABLE, str(error), first_seen=utc_now()))
+            await self._telling.bury(dead_letter(delivery.body, LetterReason.UNDECODABLE, str(error), first_seen=utc_now()))
             return
         try:
             async with locked(self._store, path_of(attempt.job, "json")) as lock:
@@ -124,6 +128,15 @@ class Recordings:
                 await self._publisher.publish_patiently([attempt.retry(self._schedule_s[0], tried=False)])
 
     async def _try(self, attempt: Attempt, lock: Lock) -> None:
+        try:
+            await self._look_and_fetch(attempt, lock)
+        except BusyError:
+            raise
+        except Exception as error:  # where it was to be told what came of the try
+            log.exception("recording_try_not_told", id=attempt.job.id)
+            await self._give_up(attempt, lock, _detail_of(error))
+
+    async def _look_and_fetch(self, attempt: Attempt, lock: Lock) -> None:
         sidecar: Sidecar | None = None
         try:
             found = await self._filing.look(attempt.job)
@@ -136,7 +149,7 @@ class Recordings:
                 await lock.confirm()
                 await self._filing.put_sidecar(sidecar)
             if attempt.job.fetch:
-                await self._repeat(attempt, sidecar)
+                await self._telling.repeat(attempt, sidecar)
                 forget(self._directory, attempt.job.id)
         except FetchError as error:
             await self._not_had(attempt, sidecar, lock, error)
@@ -146,8 +159,7 @@ class Recordings:
             raise
         except Exception as error:
             log.exception("recording_try_failed", id=attempt.job.id)
-            detail = f"{type(error).__name__}: see the worker's log"
-            await self._not_had(attempt, sidecar, lock, FetchError(Reason.INTERNAL_ERROR, detail))
+            await self._not_had(attempt, sidecar, lock, FetchError(Reason.INTERNAL_ERROR, _detail_of(error)))
 
     async def _is_over(self, attempt: Attempt, sidecar: Sidecar) -> bool:
         """Tell whether this asking for the recording, or a later one, has come to its end."""
@@ -172,18 +184,8 @@ class Recordings:
         except OSError as error:
             raise FetchError(Reason.NO_SPACE, f"CALLFOLD_RECORDING_DIR: {error.strerror or type(error).__name__}") from error
         crash_point("recording.archived")
-        await self._tell(job, Result.STORED, filed.words, filed.suffix)
+        await self._telling.tell(job, Result.STORED, filed.words, filed.suffix)
         forget(self._directory, job.id)
-
-    async def _repeat(self, attempt: Attempt, sidecar: Sidecar) -> None:
-        """Tell again what became of a recording: who told it first may have died before the broker confirmed."""
-        told = sidecar.recording
-        if sidecar.state is RecordingState.STORED:
-            await self._tell(attempt.job, Result.STORED, told, event_suffix(told))
-        elif sidecar.state in {RecordingState.ABSENT, RecordingState.FAILED}:
-            await self._tell(attempt.job, Result(sidecar.state), told, suffix_of(sidecar.asked))
-            if sidecar.asked == attempt.asked:
-                await self._bury(attempt.dead_letter(str(told["reason"]), "told again: see the sidecar"))
 
     async def _not_had(self, attempt: Attempt, sidecar: Sidecar | None, lock: Lock, error: FetchError) -> None:
         """Put the job where it waits for its next try, or end it."""
@@ -196,56 +198,47 @@ class Recordings:
             await asyncio.to_thread(make_room, self._directory, self._kept_bytes)
             if sidecar is not None and sidecar.state is RecordingState.WAITING:
                 told = {"state": RecordingState.WAITING, "reason": error.reason, "attempts": attempt.number, "at": utc_now()}
-                await self._note(attempt, sidecar, lock, told)
+                await self._telling.note(attempt, sidecar, lock, told)
             retry = attempt.retry(wait_s, tried=True, seen_bytes=error.size, reason=error.reason)
             await self._publisher.publish_patiently([retry])
             return
         # A recording that is stored stays so, whatever a second look at it brings.
         if attempt.job.fetch and not (sidecar and sidecar.state is RecordingState.STORED):
-            ended = await self._end(attempt, result_of(reasons), error.reason)
+            ended = await self._telling.end(attempt, result_of(reasons), error.reason)
             if sidecar is not None:
-                await self._note(attempt, sidecar, lock, ended)
-            await self._tell(attempt.job, Result(ended["state"]), ended, suffix_of(attempt.asked))
-        await self._bury(attempt.dead_letter(error.reason, error.detail))
+                await self._telling.note(attempt, sidecar, lock, ended)
+            await self._telling.tell(attempt.job, Result(ended["state"]), ended, suffix_of(attempt.asked))
+        await self._telling.bury(attempt.dead_letter(error.reason, error.detail))
         forget(self._directory, attempt.job.id)
 
-    async def _end(self, attempt: Attempt, result: Result, reason: str) -> Told:
-        """Put an end into words: those of who ended it first, who may have died, and may have had no archive to note them in."""
-        told = dict.fromkeys(RECORDING_TOLD) | {
-            "attempts": attempt.number,
-            "reason": reason,
-            "at": utc_now(),
-            "state": RecordingState(result),
-        }
-        name = f"{attempt.job.id}{suffix_of(attempt.asked)}"
-        words = await patiently(lambda: self._store.note_first(name, orjson.dumps(told), keep_s=_END_NOTED_S))
-        first: dict[str, object] = orjson.loads(words)
-        return first | {"state": RecordingState(str(first["state"]))}
+    async def _give_up(self, attempt: Attempt, lock: Lock | None, detail: str) -> None:
+        """Have a job tried again, or end it, where a fault of ours kept what came of a try from being told.
 
-    async def _note(self, attempt: Attempt, seen: Sidecar, lock: Lock, told: Told) -> None:
-        """Write what became of a try into the sidecar.
-
-        Raises:
-            BusyError: another, who had our lock meanwhile, has brought the recording to its end.
+        With as little as can do it, since nobody knows what is at fault; without the lock, no sidecar is written.
         """
-        await lock.confirm()
+        wait_s = next_wait_s(Reason.INTERNAL_ERROR, attempt.number, self._schedule_s)
+        if wait_s is not None:
+            await self._publisher.publish_patiently([attempt.retry(wait_s, tried=True, reason=Reason.INTERNAL_ERROR)])
+            return
+        if attempt.job.fetch:
+            sidecar = await self._seen(attempt)
+            if sidecar is not None and sidecar.state in _HAD:
+                await self._telling.repeat(attempt, sidecar)
+            else:
+                ended = await self._telling.end_by_a_fault(attempt)
+                if sidecar is not None and lock is not None:
+                    await self._telling.note(attempt, sidecar, lock, ended)
+                await self._telling.tell(attempt.job, Result(ended["state"]), ended, suffix_of(attempt.asked))
+        await self._telling.bury(attempt.dead_letter(Reason.INTERNAL_ERROR, detail))
+        forget(self._directory, attempt.job.id)
+
+    async def _seen(self, attempt: Attempt) -> Sidecar | None:
         try:
-            now = (await self._filing.look(attempt.job)).sidecar
-            if now.state is not RecordingState.WAITING and (now.state, now.asked) != (seen.state, seen.asked):
-                raise BusyError(f"{now.path} was written by another")
-            asked = now.asked if told["state"] is RecordingState.WAITING else attempt.asked
-            await self._filing.put_sidecar(replace(now, recording=told, asked=asked))
-        except ArchiveUnavailableError as error:
-            # The job itself waits, or goes to the dead letters, with its record.
-            log.warning("sidecar_not_written", path=seen.path, detail=str(error))
+            return (await self._filing.look(attempt.job)).sidecar
+        except Exception:  # it may be what is at fault
+            log.exception("sidecar_not_read", id=attempt.job.id)
+            return None
 
-    async def _tell(self, job: RecordingJob, result: Result, words: Mapping[str, object], suffix: str) -> None:
-        data = {name: words[name] for name in RECORDING_TOLD}
-        routing_key, event_id, body = recording_event(job, result, str(words["at"]), data, suffix=suffix)
-        await self._publisher.publish_patiently([Message(CALLS, routing_key, body, event_id, CLOUDEVENT)])
-        metrics.RECORDINGS.labels(job.source, result).inc()
-        log.info("recording", id=event_id, attempts=words["attempts"], reason=words["reason"], bytes=words["bytes"])
 
-    async def _bury(self, letter: Message) -> None:
-        metrics.DEAD_LETTERS.labels(RECORDINGS_DEAD, str(letter.headers["reason"])).inc()
-        await self._publisher.publish_patiently([letter])
+def _detail_of(error: Exception) -> str:
+    return f"{type(error).__name__}: see the worker's log"

@@ -37,7 +37,7 @@ class Busy:
         self._target = f"http://127.0.0.1:{port}"
         self.bad: dict[str, list[int]] = {}  # method -> statuses of the next requests
         self.always: dict[str, int] = {}
-        self.met: dict[str, Callable[[], Awaitable[None]]] = {}  # part -> what happens before it is passed on
+        self.met: dict[str, Callable[[], Awaitable[object]]] = {}  # part -> what happens before it is passed on
         self.judge: Callable[[web.Request], int | None] = lambda _: None  # gives the status of a request that meets a fault
         self.damaged = False
         self.is_deaf = False  # to conditions
@@ -66,8 +66,9 @@ class Busy:
         self.seen["sha256"] += "x-amz-checksum-sha256" in request.headers
         waiting = self.bad.get(request.method, [])
         part = request.query.get("partNumber")
-        if f"part {part}" in self.met:
-            await self.met[f"part {part}"]()
+        await self.met.get(f"part {part}", _nothing)()
+        if request.method == "DELETE" or "delete" in request.query:  # an abort; or files by their names
+            await self.met.get("removal", _nothing)()
         if request.method == "POST" and "uploadId" in request.query and "/.incomplete/" not in request.path:
             await self.met.get("naming", _nothing)()
         if part == "1" and self.damaged:

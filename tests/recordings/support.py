@@ -106,9 +106,21 @@ def nothing_left(servers: Servers) -> bool:
 
 
 async def dead_letter(servers: Servers) -> aio_pika.abc.AbstractIncomingMessage:
-    (letter,) = await eventually(lambda: servers.take_all("recordings.dead"))
-    found: aio_pika.abc.AbstractIncomingMessage = letter
-    return found
+    """Take the letter of the one job that ended; a job is buried at least once."""
+    found: list[aio_pika.abc.AbstractIncomingMessage] = await eventually(lambda: servers.take_all("recordings.dead"))
+    assert len({(letter.body, str(letter.headers["reason"])) for letter in found}) == 1
+    return found[0]
+
+
+async def begin(request: web.Request, content: bytes) -> tuple[web.StreamResponse, bytes]:
+    """Begin to answer with a recording, or with what is missing of it; returns what is still to be sent."""
+    start = int(request.headers.get("Range", "bytes=0-").removeprefix("bytes=").rstrip("-"))
+    response = web.StreamResponse(status=206 if start else 200, headers={"ETag": '"a"'})
+    if start:
+        response.headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
+    response.content_length = len(content) - start
+    await response.prepare(request)
+    return response, content[start:]
 
 
 async def exists(path: Path) -> bool:

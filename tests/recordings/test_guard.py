@@ -26,7 +26,7 @@ from worker.links import is_same_origin, redirect_target
 from worker.partial import partial
 from worker.reasons import FetchError, Reason
 
-LIMITS = Limits(max_bytes=1_000_000, stall_s=2, min_bytes_per_second=1)
+LIMITS = Limits(max_bytes=1_000_000, stall_s=30, min_bytes_per_second=1)
 SECTOK = "3511b272f4fb03ecf900b80b1cc5b8fe"
 
 

@@ -9,7 +9,7 @@ import pytest
 from aiohttp import web
 from structlog.testing import capture_logs
 
-from tests.recordings.support import WAV, Pbx, job, nothing_left, submit, worker
+from tests.recordings.support import WAV, Pbx, begin, job, nothing_left, submit, worker
 from tests.support import Servers, next_events
 from worker.partial import make_room, partial
 
@@ -72,18 +72,13 @@ async def test_a_worker_keeps_no_more_of_a_broken_download_than_it_may(
 
     async def serve(request: web.Request) -> web.StreamResponse:
         asked.append(request.headers.get("Range"))
-        start = int((asked[-1] or "bytes=0-").removeprefix("bytes=").rstrip("-"))
-        response = web.StreamResponse(status=206 if start else 200, headers={"ETag": '"a"'})
-        if start:
-            response.headers["Content-Range"] = f"bytes {start}-{len(WAV) - 1}/{len(WAV)}"
-        response.content_length = len(WAV) - start
-        await response.prepare(request)
+        response, missing = await begin(request, WAV)
         if len(asked) <= 2:  # the first try goes on once, and gets nothing
-            await response.write(b"" if start else WAV[:1000])
+            await response.write(WAV[:1000] if missing == WAV else b"")
             assert request.transport is not None
             request.transport.close()
         else:
-            await response.write(WAV[start:])
+            await response.write(missing)
         return response
 
     pbx.serve["7"] = serve

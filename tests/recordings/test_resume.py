@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,8 @@ HALF = len(WAV) // 2
 TAG, OTHER_TAG = 'ETag: "a"', 'ETag: "b"'
 DATE, NOW = "Last-Modified: Mon, 23 Nov 2026 07:44:00 GMT", "Date: Mon, 23 Nov 2026 07:45:00 GMT"
 OTHER_DATE, TOO_SOON = "Last-Modified: Mon, 23 Nov 2026 07:49:00 GMT", "Date: Mon, 23 Nov 2026 07:44:59 GMT"
-LIMITS = Limits(max_bytes=1_000_000, stall_s=0.3, min_bytes_per_second=2000)
+LIMITS = Limits(max_bytes=1_000_000, stall_s=30, min_bytes_per_second=1)
+IMPATIENT = replace(LIMITS, stall_s=0.3)
 PAGE = head(200).replace(b"audio/wav", b"text/html; charset=utf-8")
 NAME = "acme/513/recording/x"
 
@@ -205,7 +207,8 @@ async def test_what_is_not_whole_is_told_for_what_it_is(
     server: Scripted, tmp_path: Path, answer: list[Any], reason: Reason
 ) -> None:
     server.answers = [answer]
-    assert (await _refused(server, tmp_path)).reason is reason
+    limits = IMPATIENT if reason is Reason.STALLED else LIMITS
+    assert (await _refused(server, tmp_path, limits=limits)).reason is reason
 
 
 async def test_a_recording_that_is_called_a_page_is_a_recording(server: Scripted, tmp_path: Path) -> None:
@@ -418,7 +421,7 @@ _HEAD = b"HTTP/1.1 200 x\r\nTransfer-Encoding: chunked\r\n\r\n"
 async def test_a_drip_that_is_no_body_does_not_go_on_for_ever(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: bytes, again: bytes
 ) -> None:
-    monkeypatch.setattr("worker.fetch._CONNECT_TIMEOUT_S", 0.2)
+    monkeypatch.setattr("worker.fetch._CONNECT_TIMEOUT_S", 1)
 
     async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
@@ -433,8 +436,8 @@ async def test_a_drip_that_is_no_body_does_not_go_on_for_ever(
     dripping = Scripted()
     dripping.port = server.sockets[0].getsockname()[1]
     try:
-        async with asyncio.timeout(5):
-            assert (await _refused(dripping, tmp_path)).reason is Reason.STALLED
+        async with asyncio.timeout(30):
+            assert (await _refused(dripping, tmp_path, limits=IMPATIENT)).reason is Reason.STALLED
     finally:
         server.close()
 

@@ -16,7 +16,7 @@ import orjson
 import pytest
 from aiohttp import web
 
-from shared import bucket
+from shared import bucket, guarded
 from shared.archive import Archive
 from shared.durable import TakenError
 from shared.errors import ConfigError
@@ -24,8 +24,8 @@ from shared.guarded import ArchiveUnavailableError
 from simulator.audio import recording
 from tests.recordings.long import Long, growth_bytes
 from tests.recordings.s3 import Busy, there
-from tests.recordings.support import GUID, WAV, Pbx, job, nothing_left, submit, worker
-from tests.support import Servers, eventually, next_events, waiting_events
+from tests.recordings.support import GUID, WAV, Pbx, dead_letter, job, nothing_left, submit, worker
+from tests.support import Servers, next_events, waiting_events
 
 LONG = recording("7", 700)  # 11 MB: three parts
 SIZE = 256 << 20
@@ -72,7 +72,7 @@ async def test_while_the_store_takes_nothing_a_recording_waits_and_no_upload_sta
         assert (event.routing_key, event.body["data"]["reason"]) == ("recording.failed.acme", "archive_unavailable")
         s3.always.clear()
         assert await there(s3.port) == (left, [])
-        (letter,) = await eventually(lambda: servers.take_all("recordings.dead"))
+        letter = await dead_letter(servers)
         assert letter.headers["reason"] == "archive_unavailable"
         pbx.answers["7"] = [web.Response(body=LONG, content_type="audio/wav")]
         await submit(servers, letter.body, round=2)
@@ -92,9 +92,9 @@ async def test_an_upload_that_is_given_up_or_cut_off_is_aborted(s3: Busy, monkey
 
     s3.met["part 2"] = hang
     if end == "timeout":
-        monkeypatch.setattr(bucket, "_STALL_S", 3)
+        monkeypatch.setattr(bucket, "_STALL_S", 6)
     writing = asyncio.create_task(Archive(ARCHIVE).put("acme/a.wav", io.BytesIO(LONG)))
-    await asyncio.wait_for(arrived.wait(), 20)
+    await asyncio.wait_for(arrived.wait(), 60)
     if end == "cancelled":
         writing.cancel()
     with pytest.raises(ArchiveUnavailableError if end == "timeout" else asyncio.CancelledError):
@@ -103,13 +103,37 @@ async def test_an_upload_that_is_given_up_or_cut_off_is_aborted(s3: Busy, monkey
     assert await there(s3.port) == ([], [])
 
 
+@pytest.mark.parametrize("moment", ["part 2", "naming"])
+async def test_clearing_up_after_a_cancellation_ends_before_a_shutdown_gives_up(
+    s3: Busy, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """The store does not answer any more: not what is under way, and not what would clear up after it."""
+    monkeypatch.setattr(guarded, "_UNCUT_S", 0.5)
+    is_reached, go_on = asyncio.Event(), asyncio.Event()
+
+    async def hang() -> None:
+        is_reached.set()
+        await go_on.wait()
+
+    s3.met["removal"] = go_on.wait
+    s3.met[moment] = hang
+    writing = asyncio.create_task(Archive(ARCHIVE).put("acme/a.wav", io.BytesIO(LONG), is_new=True))
+    await asyncio.wait_for(is_reached.wait(), 60)
+    writing.cancel()
+    done, _ = await asyncio.wait([writing], timeout=30)
+    go_on.set()
+    assert done, "it does not wait for as long as it would otherwise"
+    assert writing.cancelled()
+    await s3.idle()
+
+
 async def test_an_upload_may_take_as_long_as_it_needs_while_something_moves(s3: Busy, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bucket, "_STALL_S", 6)
+    monkeypatch.setattr(bucket, "_STALL_S", 8)
     for part in (1, 2, 3):
         s3.met[f"part {part}"] = lambda: asyncio.sleep(3)
     begun = time.monotonic()
     await Archive(ARCHIVE).put("acme/a.wav", io.BytesIO(LONG))
-    assert time.monotonic() - begun > 6
+    assert time.monotonic() - begun > 8
     assert await there(s3.port) == (["calls/acme/a.wav"], [])
 
 

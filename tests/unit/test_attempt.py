@@ -42,6 +42,7 @@ def test_a_count_that_is_none_is_a_dead_letter(headers: dict[str, object]) -> No
         {"recording_url": 5},
         {"fetch": 1},
         {"record": {"revision": "x"}},
+        {"record": {"revision": True}},
         {"call": "\u0661"},
         {"started_at": "2026-99-99T00:00:00Z"},
     ],

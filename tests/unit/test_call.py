@@ -259,6 +259,19 @@ def test_a_summary_written_before_an_upgrade_reads_as_it_did() -> None:
     assert [job.fetch for job in recording_jobs(call, {}, ["agent"], written)] == [False, False]
 
 
+def test_a_summary_written_before_an_upgrade_leaves_the_files_of_its_recordings_where_they_are() -> None:
+    written = (
+        '{"complete":true,"filed_at":"2026-11-23T07:44:00.000000Z",'
+        '"legs":{"API/1":["ended","1"],"Outgoing/2":["ended","g with URL"]},"outcome":"answered","talk_seconds":30.0}'
+    )
+    call = fold(*ANSWERED)
+    assert call.agent is not None
+    assert call.dialed is not None
+    call = replace(call, agent=replace(call.agent, recorded=True, guid="g"), dialed=replace(call.dialed, recorded=True, guid="g"))
+    assert [(job.leg, job.name) for job in recording_jobs(call, {}, ["agent"], written)] == [("agent", "g.1"), ("dialed", "g")]
+    assert orjson.loads(summary(call, written))["guids"] == {"g": "2"}
+
+
 def test_a_revision_that_starts_on_another_day_leaves_the_recordings_where_they_are_filed() -> None:
     call = fold(*ANSWERED)
     other = replace(call, started_at="2026-11-22T23:59:59.000000Z")
