@@ -241,7 +241,7 @@ def _assemble(key: CallKey, legs: list[Leg], closing: Closing | None, facts: Map
         last_event_at=last_event_at,
         look_at=None,
         ring_seconds=_ring_seconds(answering, agent if answering is dialed else None),
-        talk_seconds=_seconds(answered_at, _over_at(near, far)),
+        talk_seconds=_seconds(_known_pickup(answering), _over_at(near, far)),
         dial={name.partition(".")[2]: value for name, value in facts.items() if name.startswith(DIAL + ".")},
     )
 
@@ -250,9 +250,13 @@ def _ring_seconds(answering: Leg | None, before: Leg | None) -> float | None:
     """Tell how long it rang: as the PBX says where nothing else does; a dialed phone since the pickup of the leg `before` it."""
     if answering is None:
         return None
-    rang_at = answering.started_at or (before.picked_up_at if before else None)
-    told = _seconds(rang_at, answering.picked_up_at)
+    told = _seconds(answering.started_at or _known_pickup(before), _known_pickup(answering))
     return answering.wait_seconds if told is None else told
+
+
+def _known_pickup(leg: Leg | None) -> str | None:
+    """Tell when a leg was picked up, where it is known well enough to count seconds from it."""
+    return None if leg is None or leg.is_pickup_late else leg.picked_up_at
 
 
 def _over_at(*sides: list[Leg]) -> str | None:

@@ -29,6 +29,8 @@ class Leg:
         recording_url: RecordingURL as sent; a credential.
         fields: every other adapter value by its placeholder name.
         ignored: timestamps of the adapter (`start`, `pickup`, `end`) that contradict the leg's other times.
+        is_pickup_late: the pickup was received after the end, and no timestamp tells when it was: `picked_up_at` is the end,
+            the latest it can have been.
     """
 
     call_type: CallType
@@ -45,6 +47,7 @@ class Leg:
     recording_url: str | None = field(default=None, repr=False)
     fields: Mapping[str, str] = field(default_factory=dict)
     ignored: tuple[str, ...] = ()
+    is_pickup_late: bool = False
 
     @property
     def is_over(self) -> bool:
@@ -99,6 +102,7 @@ def _leg(identity: tuple[str, str], told: Mapping[str, str]) -> Leg:
         state = LegState.ENDED if is_over else LegState.TALKING
     elif missed_at is not None:
         state, picked_up_at = LegState.MISSED, None
+    is_pickup_late = LegEvent.PICKUP in told and picked_up_at is None
     return Leg(
         call_type=CallType(call_type),
         call_id=call_id,
@@ -106,13 +110,14 @@ def _leg(identity: tuple[str, str], told: Mapping[str, str]) -> Leg:
         state=state,
         guid=told.get(GUID),
         started_at=started_at,
-        picked_up_at=picked_up_at,
+        picked_up_at=hung_up_at or missed_at if is_pickup_late else picked_up_at,
         missed_at=missed_at,
         hung_up_at=hung_up_at,
         recorded=RECORDED in told,
         recording_url=next((told[URL + event] for event in _LATEST_FIRST if URL + event in told), None),
         fields=_fields(told),
         ignored=ignored,
+        is_pickup_late=is_pickup_late,
     )
 
 
@@ -120,10 +125,14 @@ def _times(told: Mapping[str, str]) -> tuple[str | None, str | None, str | None,
     """Tell when a leg started, was picked up, and ended by the adapter (not by receipt); and which timestamps were ignored.
 
     The adapter's own timestamps win over times of receipt, unless they contradict each other or, where only some are sent,
-    the receipts of what came before, or of the end.
+    the receipts of what came before, or of the end. A pickup that is received after the end was before it, and its receipt tells
+    no more than that: it is no time of pickup, and contradicts none.
     """
     at = {what: told[AT + what] for what in ("start", "pickup", "end") if AT + what in told}
     receipts = {"start": told.get(LegEvent.START), "pickup": told.get(LegEvent.PICKUP)}
+    over = told.get(LegEvent.HANGUP) or told.get(LegEvent.MISSED)
+    if over is not None and over < told.get(LegEvent.PICKUP, over):
+        receipts["pickup"] = None
     ignored: list[str] = []
     if "start" in at and at.get("pickup", at["start"]) < at["start"]:
         ignored.append("pickup")

@@ -178,6 +178,22 @@ async def waiting_events(queue: aio_pika.abc.AbstractQueue) -> list[Event]:
     return events
 
 
+async def next_new(
+    queue: aio_pika.abc.AbstractQueue, count: int, known: Sequence[Event] = (), *, timeout_s: float = 20
+) -> list[Event]:
+    """Wait for so many events that are not known yet. Told twice in equal words, as any event can be, one counts once."""
+    events: list[Event] = []
+
+    async def arrived() -> bool:
+        for event in await waiting_events(queue):
+            if event not in known and event not in events:
+                events.append(event)
+        return len(events) >= count
+
+    await eventually(arrived, timeout_s=timeout_s)
+    return events
+
+
 async def settled(servers: Servers, *calls: CallKey) -> None:
     """Wait until workers have folded all that was sent before, and no timer will look at these calls again.
 

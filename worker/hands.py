@@ -21,6 +21,8 @@ from shared.watermarks import InHand, SpoolNews
 log = get_logger(__name__)
 
 _TELL_EVERY_S = 0.2
+# A process that was not run for so long was stopped, by a signal or with its machine, or has been starved.
+_STOPPED_S = 0.7
 
 
 class Hands:
@@ -38,6 +40,7 @@ class Hands:
         """Tell for as long as the process lives. Run it as a task."""
         while True:
             self._hand.changed.clear()
+            begun = time.monotonic()
             try:
                 await self.tell()
             except StoreUnavailableError as error:
@@ -45,6 +48,9 @@ class Hands:
             with suppress(TimeoutError):
                 async with asyncio.timeout(_TELL_EVERY_S):
                     await self._hand.changed.wait()
+            if time.monotonic() - begun > _STOPPED_S and self._hand.is_known:
+                # What came meanwhile lies in the socket: who told now that he has nothing would let timers overtake it.
+                self._hand.open()
 
     async def tell(self) -> None:
         """Tell once. While the consumer is away nothing is told: what was told last holds until the broker has given it back."""

@@ -149,7 +149,7 @@ def stretches(leg: Leg, until: str, rang_from: str | None = None) -> list[Stretc
     if leg.hung_up_at and leg.missed_at:
         over = min(leg.hung_up_at, leg.missed_at)
     began = leg.started_at or min(leg.first_seen_at, rang_from or leg.first_seen_at)
-    answered = leg.picked_up_at if leg.was_answered else None
+    answered = leg.picked_up_at if leg.was_answered and not leg.is_pickup_late else None
     if answered is None and leg.was_answered:
         return [Stretch(Kind.TALKING, began, max(began, over), assumed=True)]
     rang_until = max(began, min(answered or over, over))

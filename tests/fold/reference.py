@@ -8,7 +8,32 @@ from __future__ import annotations
 
 Happening = tuple[float, str, str, str]
 Verdict = tuple[str, bool, str] | None
+Times = dict[tuple[str, str], tuple[float | None, float | None, float | None]]
 SETTLE_S, GRACE_S, MAX_S = 10, 120, 14400
+
+
+def times(happenings: list[Happening]) -> Times:
+    """When each leg was picked up, missed and hung up: when that was first heard.
+
+    Nobody picks up a phone that was hung up before: such a pickup is old news, and was no later than the end.
+    """
+    found: Times = {}
+    for seconds, side, call_id, what in sorted(happenings, reverse=True):
+        if side == "timer":
+            continue
+        picked_up, missed, hung_up = found.get((side, call_id), (None, None, None))
+        if what == "pickup":
+            picked_up = seconds
+        elif what == "missed":
+            missed = seconds
+        elif what == "hangup":
+            hung_up = seconds
+        found[side, call_id] = (picked_up, missed, hung_up)
+    for leg, (picked_up, missed, hung_up) in found.items():
+        end = missed if hung_up is None else hung_up
+        if picked_up is not None and end is not None:
+            found[leg] = (min(picked_up, end), missed, hung_up)
+    return found
 
 
 def verdict(happenings: list[Happening]) -> Verdict:  # noqa: C901, PLR0911, PLR0912, PLR0915 - obvious, not short

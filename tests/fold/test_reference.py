@@ -16,8 +16,8 @@ from shared.call import Call
 from shared.events import CallbackEvent, TimerEvent
 from shared.records import call_record
 from shared.summary import amends, summary
-from tests.fold.history import Published, callback, timer
-from tests.fold.reference import Happening, Verdict, verdict
+from tests.fold.history import Published, callback, seconds_of, timer
+from tests.fold.reference import Happening, Times, Verdict, times, verdict
 
 Told = CallbackEvent | TimerEvent
 TYPES = {"agent": "API", "dialed": "Outgoing"}
@@ -35,6 +35,18 @@ def events_of(happenings: Sequence[Happening]) -> list[Told]:
 
 def ended(call: Call) -> Verdict:
     return (call.closing.outcome, call.closing.complete, call.closing.reason) if call.closing else None
+
+
+def times_of(call: Call) -> Times:
+    sides = {call_type: side for side, call_type in TYPES.items()}
+    return {
+        (sides[leg.call_type], leg.call_id): (_seconds(leg.picked_up_at), _seconds(leg.missed_at), _seconds(leg.hung_up_at))
+        for leg in call.legs
+    }
+
+
+def _seconds(time: str | None) -> float | None:
+    return None if time is None else seconds_of(time)
 
 
 def test_six_events_in_all_720_orders_are_one_call() -> None:
@@ -93,6 +105,7 @@ def _check(rng: random.Random) -> None:
     call = fold.call()
     assert call == once.call()
     assert ended(call) == verdict(happened), happened
+    assert times_of(call) == times(happened), happened
     if call.closing:
         assert not amends(last, summary(call)), "the last revision tells the whole truth"
     assert fold.fold(events_of(happened)) is None, "a repeat publishes nothing"

@@ -74,6 +74,8 @@ def test_a_record_is_consistent_and_silence_ends_it_when_it_says(rng: random.Ran
     assert call.closing.complete == (call.closing.reason is not CloseReason.TIMEOUT)
     times = [time for time in (call.started_at, call.answered_at, call.ended_at) if time is not None]
     assert times == sorted(times)
+    for leg in call.legs:
+        assert leg.picked_up_at is None or leg.picked_up_at <= (leg.hung_up_at or leg.missed_at or leg.picked_up_at)
     assert all(seconds is None or seconds >= 0 for seconds in (call.ring_seconds, call.talk_seconds))
     if call.closing.outcome in {Outcome.MISSED, Outcome.AGENT_MISSED, Outcome.DIALED_MISSED}:
         assert (call.answered_at, call.talk_seconds) == (None, None)

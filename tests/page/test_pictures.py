@@ -49,6 +49,11 @@ def test_a_pickup_that_was_inferred_is_drawn_as_assumed() -> None:
     assert stretches(leg, at(90), at(0)) == [Stretch(Kind.TALKING, at(0), at(60), assumed=True)]
 
 
+def test_a_pickup_received_after_the_hangup_is_drawn_as_assumed() -> None:
+    leg = replace(ENDED, picked_up_at=at(50), is_pickup_late=True)
+    assert stretches(leg, at(90)) == [Stretch(Kind.TALKING, at(10), at(50), assumed=True)]
+
+
 def test_bars_lie_on_the_axis_in_percent() -> None:
     placed = lane(ENDED, [ENDED], AXIS, at(90), None)
     assert [(bar.x, bar.width) for bar in placed.bars] == [(10, 10), (20, 30)]

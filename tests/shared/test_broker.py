@@ -38,7 +38,7 @@ async def test_a_batch_is_confirmed_message_by_message_and_arrives_whole_persist
     async with _publisher(servers) as publisher:
         await publisher.publish_patiently(_message(body) for body in bodies)
     taken = await servers.take_all(CALLBACKS_DEAD)
-    assert [message.body for message in taken] == bodies
+    assert list(dict.fromkeys(message.body for message in taken)) == bodies  # one not confirmed in time is sent again
     assert all(message.delivery_mode == 2 and message.headers["reason"] == "test" for message in taken)
 
 
@@ -54,7 +54,7 @@ async def test_an_unroutable_message_fails_alone(servers: Servers) -> None:
         with pytest.raises(BrokerUnavailableError):
             await publisher.publish(lost)  # an exchange that is not there closes the channel ...
         await asyncio.wait_for(publisher.publish_patiently(good[:1]), 10)  # ... and there is a new one
-    assert [message.body for message in await servers.take_all(CALLBACKS_DEAD)] == [b"good"] * 6
+    assert {message.message_id for message in await servers.take_all(CALLBACKS_DEAD)} == {message.message_id for message in good}
 
 
 async def test_a_broker_that_hangs_fails_the_publish_in_time_and_what_was_sent_is_not_mixed_up_later(servers: Servers) -> None:
@@ -188,7 +188,8 @@ async def test_a_stream_that_says_nothing_is_asked_anew_from_where_it_was(
         await publisher.publish_patiently(_message(own + b"%d" % number, routing_key=CALLS_JOURNAL) for number in range(3))
         for number in range(3):
             delivery = await asyncio.wait_for(consumer.get(), 10)
-            while delivery.offset <= (read[-1] if read else -1):  # a stream begins at a chunk
+            # A stream begins at a chunk, and has what others left in it.
+            while delivery.offset <= (read[-1] if read else -1) or not delivery.body.startswith(own):
                 delivery = await asyncio.wait_for(consumer.get(), 10)
             assert delivery.body == own + b"%d" % number
             read.append(delivery.offset)

@@ -318,6 +318,35 @@ def test_timestamps_that_contradict_the_leg_s_other_times_are_ignored(told: dict
     assert call.started_at <= call.answered_at <= call.ended_at
 
 
+def test_a_pickup_received_after_the_hangup_was_no_later_and_no_seconds_are_counted_from_it() -> None:
+    call = fold("0 agent pickup", "33 dialed hangup", "34 agent hangup", "40 dialed pickup")
+    assert call.closing is not None
+    assert call.dialed is not None
+    assert (call.closing.outcome, call.dialed.state) == (Outcome.ANSWERED, LegState.ENDED)
+    assert (call.dialed.picked_up_at, call.dialed.hung_up_at) == (at(33), at(33))
+    assert (call.answered_at, call.ended_at, call.ring_seconds, call.talk_seconds) == (at(33), at(34), None, None)
+
+
+@pytest.mark.parametrize(
+    ("told", "picked_up_s", "hung_up_s", "talk_s"),
+    [
+        ({}, 34, 34, None),
+        ({"pickup": 2}, 2, 34, 32),
+        ({"pickup": 2, "end": 33}, 2, 33, 31),
+        ({"end": 33}, 33, 33, None),  # the late pickup does not contradict it
+    ],
+)
+def test_timestamps_tell_more_of_a_pickup_received_after_the_hangup(
+    told: dict[str, int], picked_up_s: float, hung_up_s: float, talk_s: float | None
+) -> None:
+    facts = {"leg:Incoming:1:start": at(0), "leg:Incoming:1:hangup": at(34), "leg:Incoming:1:pickup": at(40)}
+    facts |= {f"leg:Incoming:1:at.{what}": at(seconds) for what, seconds in told.items()}
+    call = derive(CallKey(KEY.source, CallRef("call-1")), facts, POLICY)
+    (leg,) = call.legs
+    assert (leg.picked_up_at, leg.hung_up_at, leg.ignored) == (at(picked_up_s), at(hung_up_s), ())
+    assert (call.talk_seconds, call.ring_seconds) == (talk_s, None if talk_s is None else picked_up_s)
+
+
 def test_a_leg_that_is_first_heard_of_at_its_end_did_not_end_before() -> None:
     """A PBX that sends its own time of the end alone: it is a little before the receipt, or its clock is slow."""
     for told in (-0.2, -240):

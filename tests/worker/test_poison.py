@@ -15,7 +15,7 @@ from shared.events import CallbackEvent, TimerEvent, Undecodable, decode, encode
 from shared.facts import rfc3339
 from shared.ids import CallRef, SourceName
 from shared.summary import amends
-from tests.support import Servers, call_back, callfold, eventually, lines_of, next_events
+from tests.support import Servers, call_back, callfold, eventually, lines_of, next_new
 
 QUICK = {
     "CALLFOLD_SETTLE_SECONDS": "1",
@@ -73,21 +73,21 @@ async def test_poison_among_good_messages_costs_none_of_them(servers: Servers) -
                     await callbacks.publish(aio_pika.Message(body), "")
                 for told in headers:
                     await callbacks.publish(aio_pika.Message(_body(1000 + number), headers=told), "")  # type: ignore[arg-type]
-        published = await next_events(events, 20)
+        published = await next_new(events, 20)
         assert {event.message_id for event in published} == {f"default/{1000 + number}/1" for number in range(20)}
         # Timers go on, and tell the right time: one call ends by them, the other does not.
         await call_back(port, [lines_of(8)[0], lines_of(8)[3]])
-        (ended,) = await next_events(events, 1)
+        (ended,) = await next_new(events, 1, published)
         assert ended.message_id == "default/8/1"
         await call_back(port, [lines_of(9)[0], lines_of(9)[3]])
-        (ended,) = await next_events(events, 1)
+        (ended,) = await next_new(events, 1, [*published, ended])
         assert ended.message_id == "default/9/1"
         assert worker.process is not None
         assert worker.process.returncode is None
 
     async def listed() -> bool:
         code, out, err = await callfold("dead-letters", "list", "--json", **servers.environment())
-        return (code, err, len(out.splitlines())) == (0, "", 80)
+        return (code, err) == (0, "") and len(out.splitlines()) >= 80  # one can be told twice
 
     await eventually(listed)
 
@@ -101,11 +101,11 @@ async def test_a_timer_that_tells_a_time_to_come_ends_no_call(servers: Servers) 
         await fleet.start(fleet.add("worker", "worker", {}))
         async with servers.queue("callbacks.fold") as queue:
             await queue.channel.default_exchange.publish(aio_pika.Message(body), queue.name)
-            (ended,) = await next_events(events, 1)
-            assert ended.message_id == "default/8/1"
+            (other,) = await next_new(events, 1)
+            assert other.message_id == "default/8/1"
             last = join([encode(CallbackEvent(source, utc_now(), lines_of(7)[3]))])
             await queue.channel.default_exchange.publish(aio_pika.Message(last), queue.name)
-            (ended,) = await next_events(events, 1)
+            (ended,) = await next_new(events, 1, [other])
     assert (ended.message_id, ended.body["data"]["close_reason"]) == ("default/7/1", "hangup")
     assert '"timers": 3' in (servers.directory / "logs" / "worker.log").read_text("utf-8")
     assert await servers.take_all("callbacks.dead") == []
@@ -120,7 +120,7 @@ async def test_a_call_too_large_to_publish_holds_up_no_other(servers: Servers) -
         async with servers.queue("callbacks.fold") as queue:
             for body in (large, _body(10)):
                 await queue.channel.default_exchange.publish(aio_pika.Message(body), queue.name)
-        (event,) = await next_events(events, 1)
+        (event,) = await next_new(events, 1)
         assert event.message_id == "default/10/1"
         letters = await eventually(lambda: servers.take_all("callbacks.dead"))
     assert {letter.headers["reason"] for letter in letters} == {"fold_failed"}

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import time
 import uuid
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -18,13 +20,17 @@ from redis.asyncio import Redis
 from console.fleet import Role, free_port
 from ingress.spool import Spool, Spooled
 from shared.adapter import SAMPLE_LINK, parse_link
+from shared.broker import BrokerAddress, Consumer
 from shared.clock import utc_now
 from shared.events import CallbackEvent, encode, join
 from shared.facts import Fact, facts_of, milliseconds, rfc3339
 from shared.ids import CallKey, SourceName
+from shared.process import background
 from shared.store import Look, Store
+from shared.topology import CALLBACKS_FOLD, topology
 from shared.watermarks import InHand, SpoolNews
-from tests.support import Event, Servers, call_back, eventually, lines_of, metric, next_events, waiting_events
+from tests.support import RETRY_S, Event, Servers, call_back, eventually, lines_of, metric, next_new, waiting_events
+from worker.hands import Hands
 
 SOURCE = SourceName("default")
 PICKUP, FAR_PICKUP, FAR_HANGUP, HANGUP = range(4)
@@ -64,9 +70,10 @@ async def _open_in_redis(servers: Servers, calls: Iterable[int], at: datetime, l
 
 
 def _reasons(events: Iterable[Event], calls: range) -> Counter[tuple[int, str]]:
-    """Count the published revisions of some calls by their number and close reason."""
-    ours = [event for event in events if int(str(event.message_id).split("/")[1]) in calls]
-    return Counter((event.body["data"]["revision"], event.body["data"]["close_reason"]) for event in ours)
+    """Count the published revisions of some calls by their number and close reason; one that is told twice counts once."""
+    records = [event.body["data"] for event in events]
+    told = {(record["request_id"], record["revision"], record["close_reason"]) for record in records}
+    return Counter((revision, reason) for call, revision, reason in told if call in calls)
 
 
 async def _until_all(events: aio_pika.abc.AbstractQueue, calls: range, *, timeout_s: float) -> Counter[tuple[int, str]]:
@@ -81,24 +88,31 @@ async def _until_all(events: aio_pika.abc.AbstractQueue, calls: range, *, timeou
     return _reasons(found, calls)
 
 
-async def test_what_a_stopped_worker_has_been_given_closes_no_call_early(servers: Servers) -> None:
-    """SIGSTOP: its connection stays open until the broker misses its heartbeats; half of the hangups lie in its socket."""
-    calls = range(9_010_000, 9_010_040)
+@pytest.mark.parametrize("wakes", [False, True])
+async def test_what_a_stopped_worker_has_been_given_closes_no_call_early(servers: Servers, *, wakes: bool) -> None:
+    """SIGSTOP: its connection stays open until the broker misses its heartbeats; some of the hangups lie in its socket.
+
+    A worker that wakes before has not read them yet, and takes a moment: the messages are large.
+    """
+    filler = f"CallType=Incoming&Event=start&CallID=1&RequestID=&x={'x' * (700_000 if wakes else 1)}"
+    calls = range(9_010_000, 9_010_060)
     async with servers.subscribed("call.#") as events, servers.fleet(**SHORT) as fleet:
         stopped = fleet.add("stopped", "worker", {})
-        other = fleet.add("other", "worker", {})
+        others = [fleet.add(f"other-{number}", "worker", {}) for number in range(3)]
         await fleet.start_all()
-        for worker in (stopped, other):
+        for worker in (stopped, *others):
             await eventually(lambda worker=worker: _has_timers(worker))
         await _put(servers, *(_body(lines_of(call)[:HANGUP]) for call in calls))
         await eventually(lambda: _are_open(servers, len(calls)))
-        assert stopped.process is not None
-        stopped.process.send_signal(signal.SIGSTOP)
+        _signal([stopped], signal.SIGSTOP)
         try:
-            await _put(servers, *(_body(lines_of(call)[HANGUP:]) for call in calls))
+            await _put(servers, *(_body([filler, lines_of(call)[HANGUP]]) for call in calls))
+            if wakes:
+                await eventually(lambda: _lags(others[0], SHORT_GRACE_S + 2))
+                _signal([stopped], signal.SIGCONT)
             assert await _until_all(events, calls, timeout_s=60) == {(1, "hangup"): len(calls)}
         finally:
-            stopped.process.send_signal(signal.SIGCONT)
+            _signal([stopped], signal.SIGCONT)
 
 
 async def _has_timers(worker: Role) -> bool:
@@ -114,30 +128,32 @@ async def _are_open(servers: Servers, count: int) -> bool:
         await store.aclose()
 
 
-async def test_a_spool_that_drains_for_longer_than_the_hold_off_closes_no_call_early(servers: Servers) -> None:
-    """The broker is away; of open calls the hangups are spooled, behind more than is drained within the hold-off."""
+@pytest.mark.parametrize("age_s", [0, 3600])
+async def test_a_spool_that_drains_for_longer_than_the_hold_off_closes_no_call_early(servers: Servers, age_s: float) -> None:
+    """The broker was away, for a moment or an hour; of open calls the hangups are spooled, behind more than is drained in time."""
     calls, hold_off_s = range(9_020_000, 9_020_020), 8
     settings = SHORT | {"CALLFOLD_TIMER_HOLD_OFF_SECONDS": str(hold_off_s)}
     async with servers.fleet(**settings) as fleet:
         ingress = fleet.add("ingress", "ingress", {"CALLFOLD_INGRESS_PORT": str(free_port())})
         worker = fleet.add("worker", "worker", {})
         await fleet.start_all()
-        await _put(servers, *(_body(lines_of(call)[:HANGUP]) for call in calls))
-        await eventually(lambda: _are_open(servers, len(calls)))
         await servers.stack.rabbitmq.stop()
+        then = datetime.now(UTC) - timedelta(seconds=age_s)
         try:
+            await _open_in_redis(servers, calls, then, then + timedelta(seconds=SHORT_GRACE_S))
             async with _spool(servers) as spool:
-                await _fill(spool, calls)
+                await _fill(spool, calls, rfc3339(then))
         finally:
             await servers.stack.rabbitmq.start()
         async with servers.subscribed("call.#") as events, _spool(servers) as spool:
             await eventually(lambda: _is_draining(spool), timeout_s=30)
             assert ingress.process is not None
             ingress.process.send_signal(signal.SIGSTOP)
-            left = await spool.count()
-            await eventually(lambda: _lags(worker, SHORT_GRACE_S))
-            ingress.process.send_signal(signal.SIGCONT)
-            assert left > 0
+            try:
+                assert await spool.count() > 0
+                await eventually(lambda: _lags(worker, age_s + SHORT_GRACE_S))
+            finally:
+                ingress.process.send_signal(signal.SIGCONT)
             assert await _until_all(events, calls, timeout_s=60) == {(1, "hangup"): len(calls)}
 
 
@@ -148,9 +164,8 @@ def _spool(servers: Servers) -> Spool:
     return Spool(Path(servers.environment()["CALLFOLD_SPOOL_DIR"]), max_bytes=1 << 30)
 
 
-async def _fill(spool: Spool, calls: range) -> None:
-    """Messages so large that no two go out together, and last the hangups."""
-    at = utc_now()
+async def _fill(spool: Spool, calls: range, at: str) -> None:
+    """Messages so large that no two go out together, and last the hangups; all received at one time."""
     rows = [
         Spooled("callbacks", "", {}, _body([f"CallType=Incoming&Event=pickup&CallID={number}&RequestID=&x={'x' * 700_000}"], at))
         for number in range(ROWS)
@@ -202,6 +217,50 @@ async def test_redis_away_while_calls_are_due_closes_none_early(servers: Servers
         assert await _until_all(events, calls, timeout_s=30) == {(1, "hangup"): len(calls)}
 
 
+async def test_an_hour_without_redis_closes_no_call_early(servers: Servers) -> None:
+    """The calls are due when Redis comes back, and have been for an hour; their hangups wait, in the hands of two workers.
+
+    The workers are stopped while the calls are put there, as they were left an hour ago: else these would be closed at once.
+    """
+    calls, other = range(9_050_000, 9_050_040), iter(range(9_060_000, 9_160_000))
+    then = datetime.now(UTC) - timedelta(hours=1)
+    at = rfc3339(then + timedelta(seconds=1))
+    bodies = []
+    for call in calls:
+        # One worker gets the large messages, and is not done for a while when the other has nothing left.
+        filler = [line for _ in range(120 * (call % 2)) for line in lines_of(next(other))]
+        bodies.append(_body([*filler, lines_of(call)[HANGUP]], at))
+    quick = SHORT | {"CALLFOLD_TIMER_HOLD_OFF_SECONDS": "0"}
+    async with servers.subscribed("call.#") as events, servers.fleet(**quick) as fleet:
+        workers = [fleet.add(f"worker-{number}", "worker", {}) for number in range(2)]
+        await fleet.start_all()
+        for worker in workers:
+            await eventually(lambda worker=worker: _has_timers(worker))
+        _signal(workers, signal.SIGSTOP)
+        try:
+            await _open_in_redis(servers, calls, then, then + timedelta(seconds=SHORT_GRACE_S))
+            await servers.stack.redis.kill()
+            await _put(servers, *bodies)
+        finally:
+            _signal(workers, signal.SIGCONT)
+        try:
+            for worker in workers:
+                await eventually(lambda worker=worker: _misses_redis(worker))
+        finally:
+            await servers.stack.redis.start()
+        assert await _until_all(events, calls, timeout_s=120) == {(1, "hangup"): len(calls)}
+
+
+def _signal(workers: Iterable[Role], number: signal.Signals) -> None:
+    for worker in workers:
+        os.kill(worker.pid, number)
+
+
+async def _misses_redis(worker: Role) -> bool:
+    """Whether its timers wait because Redis is away."""
+    return "timers_wait" in worker.log_path.read_text("utf-8")
+
+
 @pytest.mark.parametrize("crash", ["", "timer.due", "timer.leased"])
 async def test_a_call_is_closed_late_by_no_more_than_the_lease_and_two_seconds(servers: Servers, crash: str) -> None:
     """With the default lease; also where the worker that would have closed it dies with the lease, or just before."""
@@ -223,7 +282,7 @@ async def test_a_call_is_closed_late_by_no_more_than_the_lease_and_two_seconds(s
             assert victim.process is not None
             await asyncio.wait_for(victim.process.wait(), 20)
             fleet.roles.remove(victim)
-        (event,) = await next_events(events, 1)
+        (event,) = await next_new(events, 1)
         late_s = time.time() - due
     assert event.routing_key.endswith("agent_hung_up")
     assert late_s < lease_s + 2
@@ -256,6 +315,27 @@ async def test_the_watermark_is_the_oldest_of_all_hands_and_spools_and_unknown_w
         assert await _watermark(store, consumers=2) is None, "a worker that does not know yet what it has"
     finally:
         await store.aclose()
+
+
+async def test_a_worker_that_was_stopped_does_not_know_what_it_has_until_it_has_read_what_came_meanwhile(
+    servers: Servers,
+) -> None:
+    address = BrokerAddress((servers.stack.amqp_url,), topology(RETRY_S), "tests")
+    raw = Consumer(address, CALLBACKS_FOLD, prefetch=1)
+    store = Store(servers.stack.redis_url)
+
+    async def is_known() -> bool:
+        return await _watermark(store, consumers=1) is not None
+
+    async def is_unknown() -> bool:
+        return not await is_known()
+
+    async with aclosing(store), background(Hands(store, raw, worker="a").run()):
+        raw.hand.open()
+        await eventually(is_known)
+        time.sleep(1)  # noqa: ASYNC251 - nothing runs meanwhile, as when the process is stopped
+        await eventually(is_unknown, timeout_s=5)
+        await eventually(is_known)
 
 
 async def test_what_a_dead_worker_had_counts_until_every_other_has_taken_something_new(servers: Servers) -> None:
