@@ -102,6 +102,7 @@ class Publisher(Link):
         channel = self._channel
         if channel is None or not self.is_up:
             return [(message, BrokerUnavailableError("RabbitMQ is not connected")) for message in messages]
+        confirmations: Sequence[asyncio.Future[object]] = ()
         try:
             async with asyncio.timeout(self._timeout_s):
                 confirmations = await send(channel, messages)
@@ -109,15 +110,22 @@ class Publisher(Link):
         except LOST as error:  # a timeout among them
             self.recycle()
             why = f"RabbitMQ did not confirm within {self._timeout_s:g} s" if isinstance(error, TimeoutError) else str(error)
-            return [(message, BrokerUnavailableError(why)) for message in messages]
+            return _unconfirmed(messages, confirmations, BrokerUnavailableError(why))
         except BaseException as error:
             self.recycle()  # cut off between counting and writing, the channel's delivery tags may be off
             if is_lost(error) or (isinstance(error, asyncio.CancelledError) and not is_cancelled()):
-                lost = BrokerUnavailableError("the connection to RabbitMQ was lost")
-                return [(message, lost) for message in messages]
+                return _unconfirmed(messages, confirmations, BrokerUnavailableError("the connection to RabbitMQ was lost"))
             raise
         failures = zip(messages, map(_refusal, confirmations), strict=True)
         return [(message, refusal) for message, refusal in failures if refusal]
+
+
+def _unconfirmed(
+    messages: Sequence[Message], confirmations: Sequence[asyncio.Future[object]], error: BrokerUnavailableError
+) -> list[tuple[Message, BrokerUnavailableError]]:
+    """Leave out what was confirmed before the rest was cut off: a slow broker would else be sent all of it again, without end."""
+    confirmed = [done.done() and _refusal(done) is None for done in confirmations] or [False] * len(messages)
+    return [(message, error) for message, is_confirmed in zip(messages, confirmed, strict=True) if not is_confirmed]
 
 
 def _refusal(confirmation: asyncio.Future[object]) -> BrokerUnavailableError | None:

@@ -171,6 +171,50 @@ async def test_a_broker_that_closes_while_a_channel_opens_is_tried_again(servers
     await asyncio.wait_for(asyncio.gather(*handled), 10)
 
 
+async def test_what_a_slow_broker_has_confirmed_is_not_sent_again(servers: Servers) -> None:
+    """Only the first messages get through at first; then their confirms, and no others, come back."""
+    upstream = int(servers.stack.amqp_url.rsplit(":", 1)[1].strip("/"))
+    is_slow, confirmed, ended = False, asyncio.Event(), asyncio.Event()
+
+    async def proxy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", upstream)
+
+        async def up() -> None:
+            while data := await reader.read(65536):
+                far_writer.write(data)
+                if is_slow:
+                    await confirmed.wait()
+            far_writer.close()
+
+        async def down() -> None:
+            while data := await far_reader.read(65536):
+                if not confirmed.is_set():
+                    writer.write(data)
+                if is_slow and b"\x00\x3c\x00\x50" in data:  # Basic.Ack: class 60, method 80
+                    confirmed.set()
+            writer.close()
+
+        await asyncio.gather(up(), down(), return_exceptions=True)
+        await asyncio.gather(far_writer.wait_closed(), writer.wait_closed(), return_exceptions=True)
+        ended.set()
+
+    server = await asyncio.start_server(proxy, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    messages = [_message(b"%d" % number * 20_000) for number in range(100)]
+    publisher = Publisher(BrokerAddress((f"amqp://guest:guest@127.0.0.1:{port}/",), topology(RETRY_S), "tests"), timeout_s=3)
+    async with background(publisher.run()):
+        await asyncio.wait_for(publisher.wait_up(), 60)
+        is_slow = True
+        failed = [message for message, _ in await publisher._publish(messages)]
+        server.close()
+    await asyncio.wait_for(ended.wait(), 20)
+    assert confirmed.is_set()
+    assert 0 < len(failed) < len(messages)
+    assert failed == messages[-len(failed) :]
+    there = {message.body for message in await servers.take_all(CALLBACKS_DEAD)}
+    assert there >= {message.body for message in messages if message not in failed}
+
+
 async def test_a_stream_that_says_nothing_is_asked_anew_from_where_it_was(
     servers: Servers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
