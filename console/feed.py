@@ -14,7 +14,7 @@ from typing import NoReturn
 from console.journal import bookmark, bookmark_id, is_bookmark, journal_end, journal_until_now, one_line, read_event
 from console.place import Place
 from shared.broker import BrokerAddress, Consumer, Delivery, HeaderValue, Publisher
-from shared.errors import BrokerUnavailableError
+from shared.errors import BrokerUnavailableError, CallfoldError
 from shared.log import get_logger
 from shared.process import instance_name
 from shared.settings import Settings
@@ -120,6 +120,20 @@ class Feed:
             return await self._end_as_read()
         except (TimeoutError, BrokerUnavailableError):
             return await journal_end(self._settings, stream=CALLS_JOURNAL, connect_s=_CONNECT_S)
+
+    async def place_of(self, seen: int | None) -> int:
+        """Tell after which offset a reader goes on: what he saw last, or the end; all is new to one of a stream that is no more.
+
+        Raises:
+            CallfoldError: he saw nothing yet, and the end is not to be had.
+        """
+        try:
+            end = await self.end()
+        except CallfoldError:
+            if seen is None:
+                raise
+            return seen
+        return end if seen is None else seen if seen <= end else _BEFORE_ALL
 
     async def _end_as_read(self) -> int:
         mark = bookmark(CALLS_JOURNAL)

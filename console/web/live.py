@@ -52,9 +52,8 @@ class LiveApi:
         last = request.headers.get("Last-Event-ID")
         if last and not re.fullmatch(EVENT_ID_PATTERN, last):
             return problem(400, "Last-Event-ID is not an id that came with an event.", parameter="Last-Event-ID")
-        after = int(last) if last else query.after
-        if after is None:  # known before the answer begins, so that what is published from then on comes
-            after = await self._feed.end()
+        # Known before the answer begins, so that what is published from then on comes.
+        after = await self._feed.place_of(int(last) if last else query.after)
         return await self._serve(request, self._published(after, topic_matcher(query.topic)))
 
     async def live(self, request: web.Request) -> web.StreamResponse:
