@@ -6,10 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
-from console.command import cli_user
-from shared.audit import Action, Audit
+from shared.audit import Audit
 from shared.broker import Publisher
-from shared.ids import CallKey
 from shared.process import background, broker_address
 from shared.settings import Settings
 
@@ -25,9 +23,3 @@ async def auditing(settings: Settings) -> AsyncIterator[Audit]:
             async with asyncio.timeout(_CONNECT_S):
                 await publisher.wait_up()
         yield Audit(publisher)
-
-
-async def tell(settings: Settings, action: Action, key: CallKey, **detail: object) -> None:
-    """Tell what was done with a call."""
-    async with auditing(settings) as audit:
-        await audit.tell(action, cli_user(), source=key.source, call=key.call, **detail)

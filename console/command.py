@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import os
 from collections.abc import Coroutine
 from typing import Annotated
 
@@ -36,8 +37,11 @@ def read_settings(*, quiet: bool = True) -> Settings:
 
 
 def cli_user() -> str:
-    """Name who types, for audit lines."""
-    return f"cli:{getpass.getuser()}"
+    """Name who types, for audit lines; a container's user has a number alone."""
+    try:
+        return f"cli:{getpass.getuser()}"
+    except (KeyError, OSError):
+        return f"cli:{os.getuid()}"
 
 
 def source_names() -> list[str]:

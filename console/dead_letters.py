@@ -7,6 +7,7 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
 
 import orjson
 
@@ -28,6 +29,10 @@ from shared.topology import CALLBACKS, RECORDINGS
 
 _PROGRESS_EVERY = 500
 _DROPPED_AT_ONCE = 100
+_WHY_SPARED = (
+    "their calls have left Redis, or may have, and would be published a second time. "
+    "`--force` puts back those that are only old, never an `expired_call`."
+)
 
 
 async def show(settings: Settings, which: Which, wanted: Filter, *, as_json: bool, with_body: bool) -> int:
@@ -72,6 +77,13 @@ class Order:
         return letter.reason != LetterReason.EXPIRED_CALL and (not letter.first_seen or letter.first_seen >= self.oldest)
 
 
+class Settled(NamedTuple):
+    """How many letters were settled, or would be; and how many match, but must not be put back."""
+
+    letters: int
+    spared: int
+
+
 def known_since(settings: Settings, which: Which) -> str:
     """Tell since when Redis knows which calls were published; of recordings the archive knows, however old they are."""
     if which is Which.RECORDINGS:
@@ -83,6 +95,11 @@ async def redrive(settings: Settings, which: Which, wanted: Filter, *, dry_run: 
     """Put letters back where they came from, with progress and a count; returns the exit code. `force`: however old they are."""
     order = Order(Action.REDRIVE, cli_user(), dry_run, "" if force else known_since(settings, which))
     settled = await settle(settings, which, wanted, order, progress=_progress("redriven"))
+    if settled.spared:
+        spared = f"{counted(settled.spared, 'letter')} among those asked for stay: {_WHY_SPARED}"
+        if wanted.ids and not settled.letters:
+            raise CallfoldError(spared)
+        sys.stderr.write(f"{spared}\n")
     return _tell(wanted, settled, "redriven", dry_run=dry_run, as_json=as_json)
 
 
@@ -113,8 +130,8 @@ def _progress(done: str) -> Callable[[int], None]:
 
 async def settle(
     settings: Settings, which: Which, wanted: Filter, order: Order, *, progress: Callable[[int], None] = lambda _: None
-) -> int:
-    """Settle the letters that match and that the order concerns, each removed after it is done; returns how many.
+) -> Settled:
+    """Settle the letters that match and that the order concerns, each removed after it is done.
 
     Raises:
         BrokerUnavailableError: it could not be told what is to be done, so nothing was.
@@ -123,9 +140,11 @@ async def settle(
     matches, settled = wanted.matcher(), 0
     async with opened(settings, which) as queue:
         # All first: what is put back may come back as a new letter at once.
-        chosen = [letter async for letter in queue.letters if matches(letter) and order.concerns(letter)]
+        matching = [letter async for letter in queue.letters if matches(letter)]
+        chosen = [letter for letter in matching if order.concerns(letter)]
+        spared = len(matching) - len(chosen)
         if order.is_dry or not chosen:
-            return len(chosen)
+            return Settled(len(chosen), spared)
         told = {"queue": which, "ids": list(wanted.ids), "reason": wanted.reason, "since": wanted.since}
         audit, found = Audit(queue.publisher), len(chosen)
         async with audit.around(
@@ -138,7 +157,7 @@ async def settle(
             except BrokerUnavailableError as error:
                 done = "redriven" if order.action is Action.REDRIVE else "dropped"
                 raise CallfoldError(f"{settled} of {found} are {done} for certain, then: {error}") from error
-    return settled
+    return Settled(settled, spared)
 
 
 async def _settled(queue: Opened, which: Which, letters: Sequence[Letter], order: Order, archive: Archive) -> AsyncIterator[int]:
@@ -166,11 +185,11 @@ async def _put_back(which: Which, letter: Letter, archive: Archive) -> Message:
     return Message(exchange, routing_key, letter.delivery.body, uuid.uuid4().hex, headers=headers)
 
 
-def _tell(wanted: Filter, settled: int, done: str, *, dry_run: bool, as_json: bool) -> int:
+def _tell(wanted: Filter, settled: Settled, done: str, *, dry_run: bool, as_json: bool) -> int:
     """Print how many it was; returns the exit code: 1 where ids were given and none was found."""
-    text = f"{settled} {'would be ' if dry_run else ''}{done}"
-    sys.stdout.write((orjson.dumps({done: settled, "dry_run": dry_run}).decode() if as_json else text) + "\n")
-    return 1 if wanted.ids and not settled else 0
+    text = f"{settled.letters} {'would be ' if dry_run else ''}{done}"
+    sys.stdout.write((orjson.dumps({done: settled.letters, "dry_run": dry_run}).decode() if as_json else text) + "\n")
+    return 1 if wanted.ids and not settled.letters else 0
 
 
 def _text(told: Mapping[str, object]) -> str:

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 
 import orjson
 
-from console import auditing
-from console.command import wanted_sources
+from console.auditing import auditing
+from console.command import cli_user, wanted_sources
 from console.find import find_sidecars, is_guid, is_known
 from shared.archive import Archive
-from shared.audit import Action
-from shared.errors import CallfoldError, ConfigError
-from shared.holds import holds, place, release
+from shared.audit import Action, Audit
+from shared.errors import BrokerUnavailableError, CallfoldError, ConfigError
+from shared.holds import holds, is_held, place, release
 from shared.ids import CallKey, CallRef, SourceName, is_call_ref
 from shared.recording import RecordingState
 from shared.settings import Settings
@@ -46,21 +46,29 @@ async def hold(settings: Settings, wanted: Wanted, *, as_json: bool) -> int:
     wanted_sources(settings, wanted.source)
     archive = Archive(settings.archive_url)
     key, sidecars = await _call(settings, archive, wanted)
-    told: dict[str, object] = {"call": str(key)}
-    if wanted.is_release:
-        was_held = await release(archive, key)
-        await auditing.tell(settings, Action.RELEASE, key, was_held=was_held)
-        _print(
-            told | {"released": int(was_held)}, f"{key} {'is no longer held' if was_held else 'was not held'}", as_json=as_json
-        )
-        return 0 if was_held else 1
-    await place(archive, key, wanted.reason)
-    await auditing.tell(settings, Action.HOLD, key, reason=wanted.reason)
+    async with auditing(settings) as audit:
+        if wanted.is_release:
+            return await _release(archive, key, audit, as_json=as_json)
+        await place(archive, key, wanted.reason)
+        await audit.tell(Action.HOLD, cli_user(), source=key.source, call=key.call, reason=wanted.reason)
     gone = [sidecar for sidecar in sidecars if await _is_gone(archive, sidecar)]
     for sidecar in gone:
         sys.stderr.write(f"deleted before it was held: the {sidecar.leg} leg's recording, {sidecar.path}\n")
-    _print(told | {"held": 1, "deleted": len(gone)}, f"{key} is held", as_json=as_json)
+    _print({"call": str(key), "held": 1, "deleted": len(gone)}, f"{key} is held", as_json=as_json)
     return 1 if gone else 0
+
+
+async def _release(archive: Archive, key: CallKey, audit: Audit, *, as_json: bool) -> int:
+    """Release a call, which is told first: from then on it may be deleted."""
+    was_held = await is_held(archive, key)
+    try:
+        await audit.tell_first(Action.RELEASE, cli_user(), source=key.source, call=key.call, was_held=was_held)
+    except BrokerUnavailableError as error:
+        raise CallfoldError(f"Nothing is released, since it cannot be audited: {error}.") from error
+    await release(archive, key)
+    text = f"{key} {'is no longer held' if was_held else 'was not held'}"
+    _print({"call": str(key), "released": int(was_held)}, text, as_json=as_json)
+    return 0 if was_held else 1
 
 
 async def _call(settings: Settings, archive: Archive, wanted: Wanted) -> tuple[CallKey, Sequence[Sidecar]]:

@@ -31,11 +31,9 @@ async def place(archive: Archive, key: CallKey, reason: str) -> None:
         await archive.put(_path(key), orjson.dumps({"v": 1, "at": utc_now(), "reason": reason}))
 
 
-async def release(archive: Archive, key: CallKey) -> bool:
-    """Release a call; False where it was not held."""
-    was_held = await is_held(archive, key)
+async def release(archive: Archive, key: CallKey) -> None:
+    """Release a call; one that is not held stays so."""
     await archive.delete(_path(key))
-    return was_held
 
 
 async def is_held(archive: Archive, key: CallKey) -> bool:

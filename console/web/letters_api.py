@@ -8,7 +8,7 @@ import orjson
 from aiohttp import web
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from console.dead_letters import Order, find, known_since, settle
+from console.dead_letters import Order, Settled, find, known_since, settle
 from console.journal import ago
 from console.letters import Filter, Which
 from console.web.access import WHO
@@ -83,9 +83,10 @@ class LettersApi:
         except ValidationError as error:
             return invalid(error, LettersAction)
         done = await self.settle(wanted, request[WHO].who)
-        return web.json_response(body=orjson.dumps({"action": wanted.action, "dry_run": wanted.dry_run, "letters": done}))
+        told = {"action": wanted.action, "dry_run": wanted.dry_run, "letters": done.letters, "spared": done.spared}
+        return web.json_response(body=orjson.dumps(told))
 
-    async def settle(self, wanted: LettersAction, who: str) -> int:
-        """Do what is wanted, and say who wanted it; returns how many letters it was."""
+    async def settle(self, wanted: LettersAction, who: str) -> Settled:
+        """Do what is wanted, and say who wanted it."""
         order = Order(Action(wanted.action), who, wanted.dry_run, known_since(self._settings, wanted.queue))
         return await settle(self._settings, wanted.queue, Filter(tuple(wanted.ids)), order)

@@ -102,3 +102,4 @@ class DeadLettersDone(BaseModel):
     action: Literal["redrive", "drop"]
     dry_run: bool
     letters: int
+    spared: int = Field(description="How many match, but would make a call be published a second time: they stay.")

@@ -153,7 +153,7 @@ class Pages:
                 wanted = LettersAction(action="redrive", queue=which, ids=ids)
             except ValidationError:
                 return self.error(request, 400, "This did not work", "These are no ids of dead letters.")
-            done = await self._letters.settle(wanted, request[WHO].who)
+            done = (await self._letters.settle(wanted, request[WHO].who)).letters
         raise web.HTTPSeeOther(URL("/ui/dead-letters").with_query(which=which, redriven=done))
 
     async def adapter(self, request: web.Request) -> web.Response:

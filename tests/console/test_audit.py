@@ -86,6 +86,19 @@ async def test_holds_and_releases_are_told(servers: Servers, pbx: Pbx) -> None:
     assert released.who == held.who
 
 
+async def test_nothing_is_released_untold_and_a_hold_is_placed_all_the_same(servers: Servers, pbx: Pbx) -> None:
+    site = Site(servers, pbx, "holdaway")
+    await servers.stack.rabbitmq.kill()
+    try:
+        assert (await site.callfold("hold", "holdaway", "513", "--ahead", "--reason", "court"))[0] == 0
+        code, _, err = await site.callfold("hold", "holdaway", "513", "--release")
+        assert (code, "Nothing is released" in err) == (1, True)
+        _, out, _ = await site.callfold("hold", "holdaway")
+        assert "holdaway/513" in out
+    finally:
+        await servers.stack.rabbitmq.start()
+
+
 async def test_downloads_are_told(servers: Servers, pbx: Pbx) -> None:
     site = Site(servers, pbx, "loadtold")
     await site.stored(site.job())

@@ -196,7 +196,7 @@ async def test_a_letter_whose_ack_was_lost_is_not_said_to_be_dropped(
 
     await eventually(back)
     left = (await find(settings, Which.CALLBACKS, Filter(), 10))[1]
-    assert await settle(settings, Which.CALLBACKS, Filter(), Order(Action.DROP, "tests")) == left
+    assert await settle(settings, Which.CALLBACKS, Filter(), Order(Action.DROP, "tests")) == (left, 0)
     assert (await find(settings, Which.CALLBACKS, Filter(), 10))[1] == 0
 
 
@@ -218,7 +218,7 @@ async def test_a_letter_that_was_put_back_and_whose_ack_was_lost_is_redriven_twi
         return await _left(servers) == 2
 
     await eventually(both_back)
-    assert await settle(settings, Which.CALLBACKS, Filter(), order) == 2
+    assert await settle(settings, Which.CALLBACKS, Filter(), order) == (2, 0)
     bodies = [message.body for message in await servers.take_all("callbacks.fold")]
     assert (len(bodies), len(set(bodies))) == (4, 3)
 
@@ -257,8 +257,13 @@ async def test_what_comes_for_a_call_that_has_left_redis_is_a_letter_that_is_nev
         await eventually(buried)
     code, out, _ = await _callfold(servers, "list", "--json", "--reason", "expired_call")
     assert (code, len(out.splitlines())) == (0, 4)
-    code, out, _ = await _callfold(servers, "redrive")
+    (letter, *_) = map(json.loads, out.splitlines())
+    code, out, err = await _callfold(servers, "redrive")
     assert (code, out) == (0, "0 redriven\n")
+    assert "4 letters among those asked for stay: their calls have left Redis" in err
+    code, _, err = await _callfold(servers, "redrive", letter["id"], "--force")
+    assert code == 1
+    assert "1 letter among those asked for stay" in err
     code, out, _ = await _callfold(servers, "drop", "--reason", "expired_call", "--yes")
     assert (code, out) == (0, "4 dropped\n")
 
@@ -273,13 +278,13 @@ async def test_whoever_looks_sees_every_letter_while_others_look_and_redrive(ser
     looks = [find(settings, Which.CALLBACKS, Filter(), 10) for _ in range(4)]
     counts = [settle(settings, Which.CALLBACKS, acme, dry) for _ in range(2)]
     assert [found for _, found in await asyncio.gather(*looks)] == [wanted + 3] * 4
-    assert await asyncio.gather(*counts) == [wanted] * 2
+    assert await asyncio.gather(*counts) == [(wanted, 0)] * 2
     looking = asyncio.gather(*(find(settings, Which.CALLBACKS, other, 10) for _ in range(4)))
     redriving = asyncio.gather(*(settle(settings, Which.CALLBACKS, acme, real) for _ in range(2)))
     listed = await _callfold(servers, "list", "--json", "--source", "other")
     assert [found for _, found in await looking] == [3] * 4
     assert len(listed[1].splitlines()) == 3
-    assert sorted(await redriving) == [0, wanted]
+    assert sorted(await redriving) == [(0, 0), (wanted, 0)]
     assert len(await servers.take_all("callbacks.fold")) == wanted
 
 

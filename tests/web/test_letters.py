@@ -70,7 +70,7 @@ async def test_a_redriven_letter_is_folded_and_a_dry_run_touches_nothing(here: W
     ids = [letter["id"] for letter in (await _letters(here, "?source=acme"))["letters"]]
     assert await _act(here, action="redrive", ids=ids, dry_run=True) == (
         200,
-        {"action": "redrive", "dry_run": True, "letters": 4},
+        {"action": "redrive", "dry_run": True, "letters": 4, "spared": 0},
     )
     await eventually(lambda: _are_left(here, 5))
     async with here.servers.subscribed("call.completed.acme.*") as queue:
@@ -86,7 +86,8 @@ async def test_a_dropped_letter_is_gone(here: World) -> None:
     await _bury(here.servers, "other", "a=3", "unknown_source")
     (letter,) = (await _letters(here, "?source=acme"))["letters"]
     assert (await _act(here, action="drop", ids=[letter["id"]], dry_run=True))[1]["letters"] == 1
-    assert (await _act(here, action="drop", ids=[letter["id"]]))[1] == {"action": "drop", "dry_run": False, "letters": 1}
+    done = {"action": "drop", "dry_run": False, "letters": 1, "spared": 0}
+    assert await _act(here, action="drop", ids=[letter["id"]]) == (200, done)
     assert [each["sources"] for each in (await _letters(here))["letters"]] == [["other"]]
 
 
@@ -127,9 +128,9 @@ async def test_what_came_for_a_call_that_has_left_redis_is_not_put_back(here: Wo
     (letter,) = (await _letters(here))["letters"]
     for is_dry in (True, False):
         _, told = await _act(here, action="redrive", ids=[letter["id"]], dry_run=is_dry)
-        assert told["letters"] == 0
+        assert (told["letters"], told["spared"]) == (0, 1)
     await eventually(lambda: _are_left(here, 1))
-    assert await _act(here, action="drop", ids=[letter["id"]]) == (200, {"action": "drop", "dry_run": False, "letters": 1})
+    assert (await _act(here, action="drop", ids=[letter["id"]]))[1]["letters"] == 1
 
 
 async def test_a_callback_older_than_redis_remembers_is_put_back_by_force_only(here: World) -> None:
