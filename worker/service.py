@@ -34,7 +34,8 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     """Fold and fetch until `stop` is set; then stop intake, finish what is in hand, close.
 
     Raises:
-        ConfigError: a source, the archive (unless it is only away), the directory of downloads or the broker's topology cannot work as configured.
+        ConfigError: a source, the archive, the directory of downloads or the broker's topology cannot work as configured; an
+            archive that is only away is waited for.
     """
     sources = settings.load_sources()
     address = broker_address(settings, "worker")
