@@ -13,6 +13,7 @@ from aiohttp import web
 from multidict import CIMultiDict
 
 from ingress.group_commit import GroupCommit
+from ingress.request_lines import LINE_BYTES, TARGET_BYTES
 from ingress.spool import Spooled
 from shared import metrics
 from shared.adapter import hide_values, spellings, take_secret
@@ -29,8 +30,6 @@ from shared.topology import CALLBACKS_DEAD
 log = get_logger(__name__)
 
 PATH = "/callbacks/"
-REQUEST_LINE_BYTES = 8192
-_HTTP_VERSION_BYTES = len("  HTTP/1.1")
 _RETRY_AFTER_S = "2"
 # RFC 9112, 3.2.2: a server takes this form too, and what it names is answered here whatever the host.
 _ABSOLUTE_FORM = re.compile(r"https?://[^/?]*", re.IGNORECASE)
@@ -62,8 +61,8 @@ class Door:
     async def answer(self, request: web.BaseRequest) -> web.Response:
         """Answer one request. 200 only once the callback is durable."""
         target = request.raw_path
-        if len(request.method) + len(target) + _HTTP_VERSION_BYTES > REQUEST_LINE_BYTES:
-            return refuse(414, "URI Too Long", f"A request line has at most {REQUEST_LINE_BYTES} bytes.")
+        if len(target) > TARGET_BYTES:
+            return too_long()
         if not target.startswith("/"):
             target = _ABSOLUTE_FORM.sub("", target, count=1)
         path, _, query = target.partition("?")
@@ -139,6 +138,11 @@ def refuse(status: int, title: str, detail: str) -> web.Response:
     """Refuse a request for its path, method or form, before it is read as a callback, and count it."""
     metrics.REQUESTS_REFUSED.labels(str(status)).inc()
     return _problem(status, title, detail)
+
+
+def too_long() -> web.Response:
+    """Refuse a request whose line was longer than is taken, as it was received."""
+    return refuse(414, "URI Too Long", f"A request line has at most {LINE_BYTES} bytes.")
 
 
 def _unavailable(source: str, error: SpoolUnavailableError) -> web.Response:

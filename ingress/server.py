@@ -14,8 +14,8 @@ from aiohttp.http_exceptions import LineTooLong
 from aiohttp.streams import StreamReader
 from aiohttp.web_protocol import RequestHandler
 
-from ingress.callbacks import REQUEST_LINE_BYTES, Door, refuse
-from ingress.request_lines import RequestLines
+from ingress.callbacks import Door, refuse, too_long
+from ingress.request_lines import PARSER_BYTES, RequestLines
 from shared.health import listen
 from shared.log import get_logger
 
@@ -26,8 +26,6 @@ _KEEPALIVE_S = 75
 # A connection that has not sent its first request by then is closed: the library would wait for ever. Later ones are bounded
 # by the keep-alive time.
 _FIRST_REQUEST_S = 5
-# A little above our own limit, so that lines just over it get our answer and far longer ones the parser's.
-_PARSER_LINE_BYTES = 2 * REQUEST_LINE_BYTES
 # A callback's request line holds the secret: nothing may write it.
 _NO_LOG = logging.getLogger("callfold.access")
 _NO_LOG.disabled = True
@@ -39,7 +37,7 @@ class _Protocol(RequestHandler):
     _silence: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._lines = RequestLines(_PARSER_LINE_BYTES + len("OPTIONS  HTTP/1.1"))
+        self._lines = RequestLines()
         super().connection_made(transport)
         self._silence = asyncio.get_running_loop().call_later(_FIRST_REQUEST_S, self.force_close)
 
@@ -63,7 +61,7 @@ class _Protocol(RequestHandler):
     ) -> web.StreamResponse:
         del request, message
         if isinstance(exc, LineTooLong):
-            response = refuse(414, "URI Too Long", f"A request line has at most {REQUEST_LINE_BYTES} bytes.")
+            response = too_long()
         elif status < 500:  # noqa: PLR2004 - the class of client errors
             response = refuse(status, "Bad Request", "This is not a valid HTTP request.")
         else:
@@ -94,7 +92,7 @@ class _Server(web.Server):
             loop=self._loop,
             access_log=_NO_LOG,
             keepalive_timeout=_KEEPALIVE_S,
-            max_line_size=_PARSER_LINE_BYTES,
+            max_line_size=PARSER_BYTES,
             auto_decompress=False,
         )
 

@@ -24,12 +24,13 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     """Take callbacks until `stop` is set; then readiness off, a pause for load balancers, finish, close.
 
     Raises:
-        ConfigError: a source, port, spool or the broker's topology cannot work as configured.
+        ConfigError: a source, port, spool or, at the first connection, the broker's topology cannot work as configured.
     """
     sources = settings.load_sources()
     _refuse_open_door(settings, sources)
     address = broker_address(settings, "ingress")
-    publisher = Publisher(address, timeout_s=settings.publish_timeout_seconds)
+    # Once it serves, nothing of the broker's may end it: the spool takes what the broker does not.
+    publisher = Publisher(address, timeout_s=settings.publish_timeout_seconds, outlasts_conflicts=True)
     async with Spool(settings.spool_dir, max_bytes=settings.spool_max_bytes) as spool:
         outlet = Outlet(publisher, spool)
         commit = GroupCommit(outlet.write)

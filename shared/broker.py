@@ -57,8 +57,8 @@ class Message:
 class Publisher(Link):
     """Publishes with mandatory routing, publisher confirms and a timeout."""
 
-    def __init__(self, address: BrokerAddress, *, timeout_s: float) -> None:
-        super().__init__(address, "publisher")
+    def __init__(self, address: BrokerAddress, *, timeout_s: float, outlasts_conflicts: bool = False) -> None:
+        super().__init__(address, "publisher", outlasts_conflicts=outlasts_conflicts)
         self._timeout_s = timeout_s
         self._channel: Channel | None = None
 

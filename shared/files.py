@@ -57,6 +57,7 @@ class Files:
                 "CALLFOLD_ARCHIVE_URL holds a credential: it goes into every event. Use the environment's (AWS_..., say)."
             )
         self.url = url.rstrip("/")
+        self._probe = f".probe-{uuid.uuid4().hex}"
         self._directory: DurableDirectory | None = None
         self._bucket: Bucket | None = None
         try:
@@ -72,19 +73,20 @@ class Files:
             raise ConfigError(f"CALLFOLD_ARCHIVE_URL {self.url} cannot be used: {error}.") from error
 
     async def check(self) -> None:
-        """Write, and delete, a small file; see that it is not written over.
+        """Write, and delete, a small file; see that it is not written over. It can be repeated.
 
         Raises:
-            ConfigError: the archive cannot be written, or does not refuse a second file of one name.
+            ArchiveUnavailableError: the archive cannot be written now.
+            ConfigError: it does not refuse a second file of one name, which no wait can heal.
         """
-        probe = f".probe-{uuid.uuid4().hex}"
         await self.sweep()
         try:
-            await self.put(probe, io.BytesIO(b"probe"), is_new=True)
-            is_refused = await self._refuses(probe)
-            await self.delete(probe)
+            await self.delete(self._probe)  # where the check before this one broke off
+            await self.put(self._probe, io.BytesIO(b"probe"), is_new=True)
+            is_refused = await self._refuses(self._probe)
+            await self.delete(self._probe)
         except ArchiveUnavailableError as error:
-            raise ConfigError(f"The archive {self.url} cannot be written: {error}.") from error
+            raise ArchiveUnavailableError(f"The archive {self.url} cannot be written: {error}.") from error
         if not is_refused:
             raise ConfigError(f"The archive {self.url} writes over files that are there, see docs/recordings.md.")
 

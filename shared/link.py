@@ -46,6 +46,8 @@ BACKOFF_S = (0.1, 0.3, 1, 2, 5)
 # What the library raises when the wire or the broker is gone; TimeoutError is an OSError.
 LOST = (AMQPError, OSError, ChannelInvalidStateError)
 _AWAY = "cannot be reached"
+_CONFLICT = "has a queue or exchange with other settings"
+_SHOWN_CHARACTERS = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +62,11 @@ class BrokerAddress:
 class Link(ABC):
     """One connection with one channel, kept alive by `run`; a subclass says what the channel is for."""
 
-    def __init__(self, address: BrokerAddress, role: str) -> None:
+    def __init__(self, address: BrokerAddress, role: str, *, outlasts_conflicts: bool = False) -> None:
+        """Prepare; `outlasts_conflicts`: once it was up, a queue that exists with other arguments is a broker that is away."""
         self._address = address
+        self._outlasts_conflicts = outlasts_conflicts
+        self._was_up = False
         self._name = f"{address.name} {role}"
         self._lost = asyncio.Event()
         self._is_left = False  # given up by ourselves, for no fault of it
@@ -85,7 +90,7 @@ class Link(ABC):
         """Connect, and connect again whenever the connection is lost. Run it as a task, cancel it to close.
 
         Raises:
-            ConfigError: a queue or exchange exists with other arguments.
+            ConfigError: a queue or exchange exists with other arguments; at the first connection only, if it outlasts that.
         """
         attempt = 0
         for url in itertools.cycle(self._address.urls):
@@ -93,10 +98,8 @@ class Link(ABC):
             try:
                 await self._session(URL(url))
             except Exception as error:
-                if not is_lost(error):
+                if not self._is_waited_out(error):
                     raise
-                self.problem = refusal(error) or _AWAY
-                log.warning("broker_unreachable", link=self._name, error=type(error).__name__, detail=_words(error)[:200])
             except asyncio.CancelledError:
                 if is_cancelled():
                     raise
@@ -107,6 +110,19 @@ class Link(ABC):
             attempt += 1
             await asyncio.sleep(delay_s * random.uniform(0.5, 1.0))  # noqa: S311 - spreads reconnects, no secret
         raise AssertionError("cycle() of at least one URL does not end")
+
+    def _is_waited_out(self, error: Exception) -> bool:
+        """Tell whether the next try may do better, and log what was wrong with this one."""
+        if isinstance(error, ConfigError) and self._outlasts_conflicts and self._was_up:
+            self.problem = _CONFLICT
+            log.error("broker_conflict", link=self._name, detail=str(error.__cause__)[:_SHOWN_CHARACTERS])  # names the queue
+            return True
+        if not is_lost(error):
+            return False
+        self.problem = refusal(error) or _AWAY
+        detail = _words(error)[:_SHOWN_CHARACTERS]
+        log.warning("broker_unreachable", link=self._name, error=type(error).__name__, detail=detail)
+        return True
 
     async def _session(self, url: URL) -> None:
         if "heartbeat" not in url.query:
@@ -124,6 +140,7 @@ class Link(ABC):
                     underlay = cast("Channel", await channel.get_underlay_channel())
                     await self._open(underlay)
                 self._up.set()
+                self._was_up = True
                 log.info("broker_connected", link=self._name)
                 await self._until_lost(underlay)
             finally:

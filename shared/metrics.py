@@ -37,6 +37,7 @@ FOLD_SECONDS = Histogram(
 )
 RECORDINGS = Counter("callfold_recordings_total", "Recording jobs by what came of them.", ("source", "result"))
 RECORDING_TRIES = Counter("callfold_recording_tries_failed_total", "Tries of recordings that failed.", ("source", "reason"))
+RECORDINGS_HELD = Gauge("callfold_recordings_held", "1 while this worker takes no recording jobs: the archive cannot be written.")
 HISTORY_EVENTS = Counter("callfold_history_events_total", "Events written into the history.", ("stream",))
 HISTORY_LAG = Gauge(
     "callfold_history_lag_seconds", "How far the history is behind; 0 once all there is was written.", ("stream",)

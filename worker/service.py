@@ -18,6 +18,7 @@ from worker.daily import DailyRetention
 from worker.fold import Fold
 from worker.hands import Hands
 from worker.partial import keep_swept, prepare
+from worker.probe import taking
 from worker.recordings import Recordings
 from worker.timers import Timers
 
@@ -33,7 +34,8 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     """Fold and fetch until `stop` is set; then stop intake, finish what is in hand, close.
 
     Raises:
-        ConfigError: a source, the archive, the directory of downloads or the broker's topology cannot work as configured.
+        ConfigError: a source, the archive, the directory of downloads or the broker's topology cannot work as configured; an
+            archive that is only away is waited for.
     """
     sources = settings.load_sources()
     address = broker_address(settings, "worker")
@@ -41,7 +43,6 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     raw = Consumer(address, CALLBACKS_FOLD, prefetch=FOLD_PREFETCH)
     jobs = Consumer(address, RECORDINGS, prefetch=settings.recording_concurrency)  # none waits here
     archive = Archive(settings.archive_url)
-    await archive.check()
     prepare(settings.recording_dir)
     opened = Store(
         settings.redis_url.get_secret_value(), first_look_s=settings.max_call_seconds, retain_s=settings.retain_seconds
@@ -70,8 +71,9 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             return [*found, "shutting down"] if stop.is_set() else found
 
         async with (
+            taking(jobs, archive),
             private_port(settings.metrics_host, settings.metrics_port, problems),
-            background(publisher.run(), raw.run(), jobs.run()),
+            background(publisher.run(), raw.run()),
             background(
                 *(fold.run(raw) for fold in folds),
                 hands.run(),

@@ -17,7 +17,6 @@ from console.fleet import free_port
 from ingress.request_lines import RequestLines
 from tests.support import Servers
 
-LIMIT = 16_400
 TARGET = b"/callbacks/default?CallType=API&Event=pickup&CallID=%d&RequestID=7&ResponderAgent="
 NAMES = (b"Ole%20Olsen", b"Ole Olsen", "Søren Ærø".encode(), b"J\xfcrgen", b" HTTP/1.1 ", b"a\tb", b"")
 
@@ -46,7 +45,7 @@ REQUESTS = st.one_of(
 
 @given(st.lists(REQUESTS, min_size=1, max_size=5), st.lists(st.integers(0, 2000), max_size=8))
 def test_only_targets_change_however_the_bytes_are_cut(requests: list[bytes], cuts: list[int]) -> None:
-    stream, lines = b"".join(requests), RequestLines(LIMIT)
+    stream, lines = b"".join(requests), RequestLines()
     at = sorted({0, len(stream), *(cut % len(stream) for cut in cuts)})
     got = [lines.feed(stream[start:end]) for start, end in itertools.pairwise(at)]
     assert b"".join(got) == b"".join(map(_written, requests))
@@ -56,10 +55,10 @@ def test_only_targets_change_however_the_bytes_are_cut(requests: list[bytes], cu
     "endless", [b"GET /" + b"a " * 200_000, b"GET / HTTP/1.1\r\n" + b"A: b\r\n" * 100_000, b"\xff" * 100_000]
 )
 def test_what_is_held_back_is_bounded(endless: bytes) -> None:
-    lines, passed = RequestLines(LIMIT), 0
+    lines, passed = RequestLines(), 0
     for at in range(0, len(endless), 1000):
         passed += len(lines.feed(endless[at : at + 1000]))
-        assert at + 1000 - passed <= 40_000
+        assert at + 1000 - passed <= 40_000  # of a line that is refused, more is passed on than came
 
 
 @pytest_asyncio.fixture
@@ -137,8 +136,13 @@ async def test_after_a_chunked_body_the_connection_is_closed(ingress: Ingress) -
 
 
 REFUSED = {
-    "long once encoded": ([_get(b"a " * 4200)], 414),
-    "long for the parser": ([_get(b"a " * 9000)], 414),
+    "long as it came": ([_get(b"a " * 4200)], 414),
+    "long once encoded": ([_get(b"\xc3\xb8 " * 2600)], 200),
+    "long for the parser": ([_get(b"a " * 21_000)], 414),
+    "long and plain": ([_get(b"a" * 9000)], 414),
+    "long and plain for the parser": ([_get(b"a" * 42_000)], 414),
+    "long after empty lines": ([b"\r\n\r\n" + _get(b"a" * 9000)], 414),
+    "long in segments": ([b"GET /callbacks/default?", *[b"a" * 5000] * 2, b" HTTP/1.1\r\nHost: x\r\n\r\n"], 414),
     "long without an end": ([b"GET /", *[b"a \xff" * 1000] * 6], 414),
     "not too long": ([_get(b"a" * 5000 + b" a" * 300)], 200),
     "no version": ([b"GET /callbacks/default?a b\r\n\r\n"], 400),
@@ -152,3 +156,27 @@ async def test_what_is_too_long_or_no_http_is_refused_with_problem_details(ingre
     answers = {what: (await _answers(ingress[0], segments))[0] for what, (segments, _) in REFUSED.items()}
     assert {what: status for what, (status, _) in answers.items()} == {what: status for what, (_, status) in REFUSED.items()}
     assert {kind for status, kind in answers.values() if status >= 400} == {b"application/problem+json"}
+
+
+def _of_length(line_bytes: int, filling: bytes) -> bytes:
+    """A request whose line has so many bytes, as they are sent."""
+    request = _get(b"", 1)
+    missing = line_bytes - request.index(b"\r\n")
+    return _get((filling * missing)[: missing // len(filling) * len(filling)] + b"x" * (missing % len(filling)), 1)
+
+
+@pytest.mark.parametrize("filling", [b"a", b" a", "ø".encode(), b"%20"], ids=["plain", "blanks", "raw UTF-8", "encoded"])
+async def test_a_line_is_as_long_as_it_was_sent_whatever_its_bytes_become_and_however_they_are_cut(
+    ingress: Ingress, filling: bytes
+) -> None:
+    port, servers = ingress
+    for length, status in ((2940, 200), (8192, 200), (8193, 414)):
+        request = _of_length(length, filling)
+        assert request.index(b"\r\n") == length
+        for cut in (0, 3000, length - 3, length + 1):
+            # What follows on the connection is answered too.
+            answers = await _answers(port, [request[:cut], request[cut:] + _get(b"B B")], 2)
+            assert [got for got, _ in answers] == [status, 200], (length, cut)
+    agents = await _agents(servers)
+    assert len(agents) == 4 * 3 + 4 * 2
+    assert agents.count("B%20B") == 4 * 3

@@ -23,7 +23,7 @@ from shared.errors import ConfigError
 from shared.guarded import ArchiveUnavailableError
 from shared.sidecar import Sidecar, sidecar_of
 from tests.recordings.support import job
-from tests.support import Servers, eventually
+from tests.support import eventually
 
 NAME = "acme/monitor/2026-UTC/11/23/a.wav"
 MANY = b"A" * 3_000_000
@@ -240,15 +240,13 @@ async def test_where_there_are_no_locks_only_what_is_a_day_old_is_swept(tmp_path
     assert _left(tmp_path) == [young.name]
 
 
-async def test_a_worker_whose_archive_cannot_be_written_does_not_start(servers: Servers) -> None:
-    root = servers.directory / "archive"
-    root.mkdir()
-    (root / durable.INCOMPLETE).write_text("in the way")
-    with pytest.raises(ConfigError, match="cannot be written"):
-        await Archive(root.as_uri()).check()
-    async with servers.fleet() as fleet:
-        with pytest.raises(ConfigError, match="cannot be written"):
-            await fleet.start(fleet.add("worker", "worker", {}))
+async def test_an_archive_that_cannot_be_written_is_told_by_its_check_which_can_be_repeated(tmp_path: Path) -> None:
+    (tmp_path / durable.INCOMPLETE).write_text("in the way")
+    archive = Archive(tmp_path.as_uri())
+    with pytest.raises(ArchiveUnavailableError, match="cannot be written"):
+        await archive.check()
+    (tmp_path / durable.INCOMPLETE).unlink()
+    await archive.check()
 
 
 @pytest.mark.parametrize(
