@@ -42,7 +42,9 @@ from shared.topology import CALLBACKS_DEAD, RECORDINGS_DEAD
 _SHOWN = 100
 # So many looks at a few thousand calls each, before a person is asked whether to go on.
 _LOOKS = 20
-_TOO_MANY = "There are too many calls to look through for one file. Choose a source or a shorter time, or use `callfold calls --csv`."
+_TOO_MANY = (
+    "There are too many calls to look through for one file. Choose a source or a shorter time, or use `callfold calls --csv`."
+)
 _DEPTHS = {Which.CALLBACKS: CALLBACKS_DEAD, Which.RECORDINGS: RECORDINGS_DEAD}
 
 
