@@ -31,6 +31,7 @@ from console.page.models import (
 from console.page.sparkline import HEIGHT, WIDTH
 from console.page.timeline import MOST_LANES, leg_names, picture
 from console.page.understanding import understand
+from console.plain import plain
 from console.snapshot import Snapshot
 from shared.call import Outcome
 from shared.masking import mask_credentials
@@ -56,7 +57,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         auto_reload=False,
     )
-    filters = (text.plain, text.clip, text.body, text.clock, text.precise, text.moment, text.duration, text.delay, text.size)
+    filters = (plain, text.clip, text.body, text.clock, text.precise, text.moment, text.duration, text.delay, text.size)
     environment.filters |= {function.__name__: function for function in filters}
     environment.filters |= {
         "thousands": text.number,

@@ -13,6 +13,7 @@ from console.page import text
 from console.page.models import TimelineRow
 from console.page.sparkline import HEIGHT, WIDTH, sparkline
 from console.page.timeline import Axis, Kind, Stretch, ages, axis_over, lanes, leg_names, picture, stretches, ticks
+from console.plain import plain, plain_line
 from shared.callback import CallType
 from shared.leg import Leg, LegState
 from tests.page.fakes import AGENT_LEG, BEGAN, DIALED_LEG, at, call
@@ -194,7 +195,8 @@ def test_delays_sizes_and_times_are_told_for_people() -> None:
 
 
 def test_what_cannot_be_seen_is_shown_and_long_values_are_cut() -> None:
-    assert text.plain("a\x00\u202eb\tc\nd") == "a[U+0000][U+202E]b\tc\nd"
+    assert plain("a\x00\u202eb\tc\nd") == "a[U+0000][U+202E]b\tc\nd"
+    assert plain_line("\x9b2J\x85a\tb\r\n") == "[U+009B]2J[U+0085]a[U+0009]b[U+000D][U+000A]"
     assert text.clip("x" * 200, 10) == "xxxxxxxxxx… (200 characters)"
 
 
