@@ -308,6 +308,25 @@ def test_every_field_is_quoted_and_none_is_a_formula(text: str, is_neutralised: 
 
 
 @pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("x;=1+1", "x;'=1+1"),
+        ("x; \"-1;@a", "x;' \"-1;'@a"),
+        ("x\t=1", "x\t'=1"),
+        ("x\r\n+1", "x\r\n'+1"),
+        ("x;+45", "x;'+45"),
+        ("=1;\uff1d1", "'=1;'\uff1d1"),
+        ("x;\t=1", "x;\t'=1"),
+        ("x;y=1;;a\tb", "x;y=1;;a\tb"),
+        ("x=1,-2", "x=1,-2"),
+    ],
+)
+def test_no_formula_begins_where_a_spreadsheet_with_another_separator_begins_a_cell(text: str, expected: str) -> None:
+    written = write_csv([fakes.row().model_copy(update={"agent": text})])
+    assert [told["agent"] for told in csv.DictReader(io.StringIO(written, newline=""))] == [expected]
+
+
+@pytest.mark.parametrize(
     ("number", "lines", "status", "why"),
     [
         (7001, [("API", "start")], "ringing", "waiting for the agent's end, closes at "),
