@@ -311,7 +311,7 @@ def test_every_field_is_quoted_and_none_is_a_formula(text: str, is_neutralised: 
     ("text", "expected"),
     [
         ("x;=1+1", "x;'=1+1"),
-        ("x; \"-1;@a", "x;' \"-1;'@a"),
+        ('x; "-1;@a', "x;' \"-1;'@a"),
         ("x\t=1", "x\t'=1"),
         ("x\r\n+1", "x\r\n'+1"),
         ("x;+45", "x;'+45"),
