@@ -17,6 +17,7 @@ from console.cli_calls import add_to as add_calls_to
 from console.cli_dead_letters import dead_letters
 from console.cli_recordings import recordings
 from console.command import AsJson, DryRun, Source, SourceArgument, read_settings, run, source_names, wanted_sources
+from console.plain import plain
 from shared.adapter import make_link, parse_link
 from shared.errors import CallfoldError, ConfigError
 from shared.ids import SourceName
@@ -64,7 +65,7 @@ def main() -> None:
     except* CallfoldError as group:
         failures = leaves(group)
     if failures:
-        sys.stderr.write(f"callfold: {advised(failures[0])}\n")
+        sys.stderr.write(f"callfold: {plain(advised(failures[0]))}\n")
         sys.exit(EXIT_CONFIG if isinstance(failures[0], ConfigError) else EXIT_FAILURE)
 
 

@@ -10,6 +10,7 @@ import typer
 from console import dead_letters as letters
 from console.command import AsJson, DryRun, Source, read_settings, run, tell_if_unknown
 from console.letters import Filter, Which
+from console.show_letters import show
 from shared.errors import CallfoldError
 from shared.settings import Settings
 
@@ -48,7 +49,7 @@ def dead_letters_list(
     queue: Queue = Which.CALLBACKS, reason: Reason = None, source: Source = None, since: Since = None, *, as_json: AsJson = False
 ) -> None:
     """List dead letters: `callfold dead-letters list --reason invalid_callback --since 2h`."""
-    run(letters.show(settings_for(source), queue, Filter((), reason, source, since), as_json=as_json, with_body=False))
+    run(show(settings_for(source), queue, Filter((), reason, source, since), as_json=as_json, with_body=False))
 
 
 @dead_letters.command("show")
@@ -60,7 +61,7 @@ def dead_letters_show(
 ) -> None:
     """Print dead letters with what they hold: `callfold dead-letters show 3f9a`."""
     wanted = Filter(tuple(ids))
-    run(found(letters.show(read_settings(), queue, wanted, as_json=as_json, with_body=True), wanted, queue))
+    run(found(show(read_settings(), queue, wanted, as_json=as_json, with_body=True), wanted, queue))
 
 
 @dead_letters.command("redrive")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import uuid
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
@@ -33,20 +33,6 @@ _WHY_SPARED = (
     "their calls have left Redis, or may have, and would be published a second time. "
     "`--force` puts back those that are only old, never an `expired_call`."
 )
-
-
-async def show(settings: Settings, which: Which, wanted: Filter, *, as_json: bool, with_body: bool) -> int:
-    """Print the letters that match; returns the exit code: 1 where ids were given and none was found."""
-    matches, found = wanted.matcher(), 0
-    async with opened(settings, which) as queue:
-        async for letter in queue.letters:
-            if matches(letter):
-                found += 1
-                told = letter.told(with_body=with_body)
-                sys.stdout.write(orjson.dumps(told).decode() + "\n" if as_json else _text(told))
-    if not as_json:
-        sys.stderr.write(f"{counted(found, 'dead letter')} in {which.queue}\n")
-    return 1 if wanted.ids and not found else 0
 
 
 async def find(settings: Settings, which: Which, wanted: Filter, at_most: int) -> tuple[list[dict[str, object]], int]:
@@ -190,8 +176,3 @@ def _tell(wanted: Filter, settled: Settled, done: str, *, dry_run: bool, as_json
     text = f"{settled.letters} {'would be ' if dry_run else ''}{done}"
     sys.stdout.write((orjson.dumps({done: settled.letters, "dry_run": dry_run}).decode() if as_json else text) + "\n")
     return 1 if wanted.ids and not settled.letters else 0
-
-
-def _text(told: Mapping[str, object]) -> str:
-    line = f"{told['id']}  {told['first_seen']:<27}  {told['reason']:<20}  {told['detail']}\n"
-    return line + f"    {told['body']}\n" if "body" in told else line

@@ -19,6 +19,7 @@ import orjson
 from console.auditing import auditing
 from console.command import cli_user, wanted_sources
 from console.find import find_sidecars
+from console.plain import plain_line
 from shared.archive import Archive
 from shared.audit import Action, Audit
 from shared.errors import CallfoldError, ConfigError
@@ -60,7 +61,7 @@ async def _get_each(sidecars: Sequence[Sidecar], archive: Archive, target: Targe
     for sidecar in sidecars:
         if sidecar.state is not RecordingState.STORED:
             reason = f" ({sidecar.recording['reason']})" if sidecar.recording.get("reason") else ""
-            sys.stderr.write(f"{sidecar.leg} leg {sidecar.call_id}: {sidecar.state}{reason}\n")
+            sys.stderr.write(plain_line(f"{sidecar.leg} leg {sidecar.call_id}: {sidecar.state}{reason}") + "\n")
             continue
         for words in sidecar.contents:
             stored = sidecar.file(words)
@@ -73,7 +74,7 @@ async def _get_each(sidecars: Sequence[Sidecar], archive: Archive, target: Targe
             got += 1
             told = {"file": str(path), "leg": sidecar.leg, "call_id": sidecar.call_id, "sha256": words["sha256"]}
             if path != _STDOUT:
-                sys.stdout.write((orjson.dumps(told).decode() if as_json else f"{path}  {sidecar.leg} leg") + "\n")
+                sys.stdout.write((orjson.dumps(told).decode() if as_json else plain_line(f"{path}  {sidecar.leg} leg")) + "\n")
     return got
 
 

@@ -13,6 +13,7 @@ from console.command import tell_if_unknown, wanted_sources
 from console.lookup import looking_up
 from console.mistakes import first_mistake
 from console.output import counted
+from console.plain import plain_line
 from console.web.calls_api import write_csv
 from shared.errors import CallfoldError, ConfigError
 from shared.settings import Settings
@@ -71,6 +72,7 @@ def _print(rows: list[CallRow], form: Form) -> None:
 
 def _line(row: CallRow) -> str:
     talked = "" if row.talk_seconds is None else f"{row.talk_seconds:.0f} s"
-    name = f"{row.source}/{row.call}"
+    name = plain_line(f"{row.source}/{row.call}")
     state = str(row.outcome or row.status)
-    return f"{row.started_at[:19]}Z  {name:<28}  {state:<14}  {talked:>7}  {row.agent or '-':<10}  {row.number or '-'}"
+    agent, number = plain_line(row.agent or "-"), plain_line(row.number or "-")
+    return f"{row.started_at[:19]}Z  {name:<28}  {state:<14}  {talked:>7}  {agent:<10}  {number}"

@@ -11,6 +11,7 @@ import orjson
 from console.command import cli_user, wanted_sources
 from console.journal import ago, connected
 from console.output import counted
+from console.plain import plain_line
 from shared.archive import Archive
 from shared.audit import Audit
 from shared.broker import Publisher
@@ -56,7 +57,7 @@ async def retain(settings: Settings, wanted: Wanted, *, as_json: bool) -> int:
         async with nullcontext() if wanted.is_dry_run else telling:
             done = await retention.run(sources, lambda day: sys.stderr.write(f"{day}\n"))
     for problem in done.problems:
-        sys.stderr.write(f"{problem}\n")
+        sys.stderr.write(f"{plain_line(problem)}\n")
     printed = asdict(done) | {"problems": len(done.problems)}
     sys.stdout.write((orjson.dumps(printed).decode() if as_json else _text(done, wanted)) + "\n")
     return 1 if done.problems else 0

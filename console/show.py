@@ -11,6 +11,7 @@ import orjson
 
 from console.command import wanted_sources
 from console.lookup import looking_up
+from console.plain import plain_line
 from shared.errors import CallfoldError, HistoryUnavailableError
 from shared.ids import CallKey, CallRef, SourceName
 from shared.settings import Settings
@@ -44,8 +45,9 @@ async def show(settings: Settings, source: str, call: str, *, as_json: bool) -> 
 
 
 def _text(told: Mapping[str, Any]) -> str:
-    lines = [f"{told['call']}  {told['status']}", f"{told['why']}", ""]
-    lines += [orjson.dumps(told["record"], option=orjson.OPT_INDENT_2).decode(), ""]
+    """Write a call as lines, none of which a value of a callback can end or turn into something else."""
+    record = orjson.dumps(told["record"], option=orjson.OPT_INDENT_2).decode().split("\n")
+    lines = [f"{told['call']}  {told['status']}", f"{told['why']}", "", *record, ""]
     lines += ["recordings", *(f"  {row['leg']:<8}{row['guid'] or row['name']}  {row['state']}" for row in told["recordings"])]
     lines += ["timeline (as received)"]
     for row in told["timeline"]:
@@ -58,7 +60,7 @@ def _text(told: Mapping[str, Any]) -> str:
         lines.append("  ... the journal is long: what came much later is not shown")
     width = max(map(len, told["facts"]), default=0)
     lines += ["facts", *(f"  {name:<{width}}  {value}" for name, value in told["facts"].items())]
-    return "\n".join(lines) + "\n"
+    return "".join(f"{plain_line(line)}\n" for line in lines)
 
 
 def folded(query: str) -> list[str]:

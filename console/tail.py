@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import cast
 
 from console.journal import Event, ago, is_since, journal, one_line, read_event, topic_matcher
+from console.plain import plain_line
 from shared.settings import Settings
 
 
@@ -36,4 +37,4 @@ def _is_recent(event: Event, start: datetime | None) -> bool:
 def _line(routing_key: str, event: Mapping[str, object]) -> str:
     data = cast("Mapping[str, object]", event["data"])
     told = [f"{name}={data[name]}" for name in ("close_reason", "talk_seconds", "uri", "reason") if data.get(name) is not None]
-    return f"{event['time']}  {event['id']:<28}  {routing_key:<40}  {' '.join(told)}"
+    return plain_line(f"{event['time']}  {event['id']:<28}  {routing_key:<40}  {' '.join(told)}")

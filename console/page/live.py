@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from console.page.links import call_url
 from console.page.sparkline import Sparkline, sparkline
 from console.page.text import duration, number, seconds_between
-from console.page.timeline import Axis, Lane, Tick, ages, lane
+from console.page.timeline import MOST_LANES, Axis, Lane, Tick, ages, lanes
 from console.page.words import outcome
 from console.snapshot import Snapshot
 from shared.adapter import Placeholder
@@ -36,7 +36,7 @@ class Counter:
 
 @dataclass(frozen=True, slots=True)
 class OpenCall:
-    """One open call as a row."""
+    """One open call as a row. `more_legs`: so many are not drawn."""
 
     name: str
     href: str
@@ -46,6 +46,7 @@ class OpenCall:
     number: str | None
     age: str
     lanes: tuple[Lane, ...]
+    more_legs: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +125,8 @@ def _open_call(call: Call, axis: Axis, at: str) -> OpenCall:
         agent=call.dial.get("agent") or _told(call, Placeholder.AGENT_EXTENSION, Placeholder.AGENT),
         number=call.dial.get("number") or _told(call, Placeholder.CALLER_ID, Placeholder.DID),
         age=duration(max(seconds_between(call.started_at, at), 0)),
-        lanes=tuple(lane(leg, legs, axis, at, call.started_at) for leg in legs),
+        lanes=lanes(legs, axis, at, call.started_at),
+        more_legs=max(len(legs) - MOST_LANES, 0),
     )
 
 

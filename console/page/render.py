@@ -7,6 +7,7 @@ than `CONTENT_SECURITY_POLICY` lets them have: no inline script, no inline style
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import islice
 
 import orjson
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -28,8 +29,9 @@ from console.page.models import (
     Viewer,
 )
 from console.page.sparkline import HEIGHT, WIDTH
-from console.page.timeline import leg_name, picture
+from console.page.timeline import MOST_LANES, leg_names, picture
 from console.page.understanding import understand
+from console.plain import plain
 from console.snapshot import Snapshot
 from shared.call import Outcome
 from shared.masking import mask_credentials
@@ -39,6 +41,9 @@ CONTENT_SECURITY_POLICY = (
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
 CSV_ROWS = 500
+# Shown on the page of a call: usually all there is. The command line and the API have everything of a call that has more.
+_MOST_EVENTS = 100
+_MOST_FACTS = 500
 _MOST_ASKED = 300  # characters of a search's value that are shown again; more than any may have
 _STATES: tuple[str, ...] = AnyState.__args__  # type: ignore[attr-defined]  # a Literal tells its values only so
 
@@ -52,7 +57,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         auto_reload=False,
     )
-    filters = (text.plain, text.clip, text.body, text.clock, text.precise, text.moment, text.duration, text.delay, text.size)
+    filters = (plain, text.clip, text.body, text.clock, text.precise, text.moment, text.duration, text.delay, text.size)
     environment.filters |= {function.__name__: function for function in filters}
     environment.filters |= {
         "thousands": text.number,
@@ -123,13 +128,18 @@ def calls_page(viewer: Viewer, page: CallsPage) -> str:
 
 def call_page(viewer: Viewer, page: CallPage) -> str:
     record, outcome = page.record, page.record["outcome"]
+    timeline = page.timeline[:_MOST_EVENTS]
     values = {
         "page": page,
-        "picture": picture(page.legs, page.timeline, page.at, record["started_at"]),
+        "picture": picture(page.legs, timeline, page.at, record["started_at"]),
         "record_text": _pretty(record),
         "outcome": outcome,
         "rule": words.rule(outcome, record["close_reason"], page.legs) if outcome else None,
-        "leg_names": {leg.call_id: leg_name(leg, page.legs) for leg in page.legs},
+        "leg_names": dict(zip((leg.call_id for leg in page.legs), leg_names(page.legs), strict=True)),
+        "legs": page.legs[:MOST_LANES],
+        "timeline": timeline,
+        "recordings": page.recordings[:MOST_LANES],
+        "facts": dict(islice(page.facts.items(), _MOST_FACTS)),
     }
     return _render("call.html", viewer, "calls", values)
 

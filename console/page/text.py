@@ -1,28 +1,19 @@
-"""Values as text that a person can read: times, durations, sizes, and whatever a callback told, made harmless to the eye.
+"""Values as text that a person can read: times, durations, sizes, and the beginning of whatever a callback told.
 
-Escaping is the templates' part (Jinja2, always on). This part makes visible what would not be seen or would turn the text around.
+Escaping is the templates' part (Jinja2, always on); what would not be seen is made visible by `console.plain`.
 """
 
 from __future__ import annotations
 
-import re
 from datetime import datetime
+
+from console.plain import plain
 
 CLIP_CHARACTERS = 160
 BODY_CHARACTERS = 20_000
 NOT_KNOWN = "\N{EN DASH}"
 MINUS = "\N{MINUS SIGN}"
 _MINUTE_S, _HOUR_S, _DAY_S = 60, 3600, 86400
-_UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2064\u2066-\u206f\ufeff]")
-
-
-def plain(value: object) -> str:
-    """Write a value with control characters and those that turn the direction of text shown as what they are."""
-    return _UNSEEN.sub(_shown, str(value))
-
-
-def _shown(found: re.Match[str]) -> str:
-    return f"[U+{ord(found[0]):04X}]"
 
 
 def clip(value: object, characters: int = CLIP_CHARACTERS) -> str:

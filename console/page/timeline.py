@@ -5,7 +5,8 @@ Geometry only: the template `_timeline.html` draws it. Percentages make one draw
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -23,6 +24,9 @@ _SHORTEST_S = 1.0
 _NEAR_PERCENT = 3.0
 _NARROWEST_PERCENT = 0.4
 _MOST_ROWS = 4
+# A call can have thousands of legs: these are drawn, the others counted.
+MOST_LANES = 20
+_NAMES: Mapping[CallType, str] = {CallType.API: "Agent", CallType.OUTGOING: "Dialed"}
 
 
 class Kind(StrEnum):
@@ -128,13 +132,15 @@ class Picture:
     others: tuple[Marker, ...] = ()
 
 
-def leg_name(leg: Leg, legs: Sequence[Leg]) -> str:
-    """Name a leg for a person; a further one of the same side by its number."""
-    names = {CallType.API: "Agent", CallType.OUTGOING: "Dialed"}
-    same = [other.call_id for other in legs if other.call_type == leg.call_type]
-    place = same.index(leg.call_id) + 1 if leg.call_id in same else 1
-    name = names.get(leg.call_type, str(leg.call_type))
-    return name if place == 1 else f"{name} {place}"
+def leg_names(legs: Iterable[Leg]) -> list[str]:
+    """Name each leg for a person; a further one of the same side by its number."""
+    counts: Counter[CallType] = Counter()
+    names = []
+    for leg in legs:
+        counts[leg.call_type] += 1
+        name, place = _NAMES.get(leg.call_type, str(leg.call_type)), counts[leg.call_type]
+        names.append(name if place == 1 else f"{name} {place}")
+    return names
 
 
 def stretches(leg: Leg, until: str, rang_from: str | None = None) -> list[Stretch]:
@@ -159,13 +165,10 @@ def stretches(leg: Leg, until: str, rang_from: str | None = None) -> list[Stretc
     return found
 
 
-def rang_from(leg: Leg, legs: Sequence[Leg], started_at: str | None) -> str | None:
-    """Say since when a leg must have rung: the agent's since the dial, the dialed one since the agent picked up."""
-    if leg.call_type == CallType.API:
-        return started_at
-    if leg.call_type == CallType.OUTGOING:
-        return next((other.picked_up_at for other in legs if other.call_type == CallType.API and other.picked_up_at), None)
-    return None
+def _rang_from(legs: Iterable[Leg], started_at: str | None) -> Mapping[CallType, str | None]:
+    """Say since when legs must have rung: the agent's since the dial, the dialed one since the agent picked up."""
+    picked_up_at = next((leg.picked_up_at for leg in legs if leg.call_type == CallType.API and leg.picked_up_at), None)
+    return {CallType.API: started_at, CallType.OUTGOING: picked_up_at}
 
 
 def axis_over(times: Sequence[str]) -> Axis:
@@ -202,14 +205,19 @@ def ages(axis: Axis, most: int = _MOST_TICKS) -> tuple[Tick, ...]:
     )
 
 
-def lane(leg: Leg, legs: Sequence[Leg], axis: Axis, until: str, started_at: str | None) -> Lane:
-    """Place one leg."""
-    found = stretches(leg, until, rang_from(leg, legs, started_at))
+def lanes(legs: Sequence[Leg], axis: Axis, until: str, started_at: str | None) -> tuple[Lane, ...]:
+    """Place legs, at most the first `MOST_LANES`; open ones reach `until`, and the agent's rang since the call started."""
+    drawn, since = legs[:MOST_LANES], _rang_from(legs, started_at)
+    found = zip(drawn, leg_names(drawn), strict=True)
+    return tuple(_lane(leg, name, axis, stretches(leg, until, since.get(leg.call_type))) for leg, name in found)
+
+
+def _lane(leg: Leg, name: str, axis: Axis, found: Sequence[Stretch]) -> Lane:
     over = leg.missed_at if leg.state == LegState.MISSED else leg.hung_up_at
     over = over or leg.hung_up_at
     kind = "missed" if leg.state == LegState.MISSED else "ended"
     return Lane(
-        name=leg_name(leg, legs),
+        name=name,
         call_id=leg.call_id,
         state=leg.state,
         inferred=leg.inferred,
@@ -227,7 +235,7 @@ def _bar(stretch: Stretch, axis: Axis) -> Bar:
 
 
 def picture(legs: Sequence[Leg], timeline: Sequence[TimelineRow], until: str, started_at: str | None) -> Picture | None:
-    """Place a call: its legs, and each raw event on the leg it tells of; None where there is nothing to place.
+    """Place a call: its first legs, and each raw event on the leg it tells of; None where there is nothing to place.
 
     Args:
         legs: its legs.
@@ -235,26 +243,29 @@ def picture(legs: Sequence[Leg], timeline: Sequence[TimelineRow], until: str, st
         until: how far open legs reach.
         started_at: when the call started, where that is known.
     """
-    times = [stretch_at for leg in legs for stretch_at in _times(leg, legs, until, started_at)]
+    times = _times(legs, until, started_at)
     times += [at for row in timeline if row.kind != "timer" for at in (row.received_at, row.told_at) if at]
     times = times or [row.received_at for row in timeline]
     if not times:
         return None
     axis = axis_over(times)
-    markers = [(row.leg, _marker(number, row, axis)) for number, row in enumerate(timeline, start=1)]
     known = {leg.call_id for leg in legs}
-    lanes = []
-    for leg in legs:
-        mine = [marker for call_id, marker in markers if call_id == leg.call_id]
-        lanes.append(replace(lane(leg, legs, axis, until, started_at), markers=_apart(mine)))
-    others = _apart([marker for call_id, marker in markers if call_id not in known])
-    return Picture(axis, ticks(axis), tuple(lanes), others)
+    markers: dict[str | None, list[Marker]] = {}
+    for number, row in enumerate(timeline, start=1):
+        markers.setdefault(row.leg if row.leg in known else None, []).append(_marker(number, row, axis))
+    placed = lanes(legs, axis, until, started_at)
+    drawn = tuple(replace(lane, markers=_apart(markers.get(lane.call_id, ()))) for lane in placed)
+    return Picture(axis, ticks(axis), drawn, _apart(markers.get(None, ())))
 
 
-def _times(leg: Leg, legs: Sequence[Leg], until: str, started_at: str | None) -> list[str]:
-    return [at for s in stretches(leg, until, rang_from(leg, legs, started_at)) for at in (s.since, s.until)] or [
-        leg.first_seen_at
-    ]
+def _times(legs: Sequence[Leg], until: str, started_at: str | None) -> list[str]:
+    """List the times between which the legs that are drawn ring and talk."""
+    since = _rang_from(legs, started_at)
+    times = []
+    for leg in legs[:MOST_LANES]:
+        found = stretches(leg, until, since.get(leg.call_type))
+        times += [at for stretch in found for at in (stretch.since, stretch.until)] or [leg.first_seen_at]
+    return times
 
 
 def _marker(number: int, row: TimelineRow, axis: Axis) -> Marker:

@@ -20,7 +20,10 @@ from shared.sources import no_such_source
 CSV = "text/csv"
 _COLUMNS = tuple(name for name, field in CallRow.model_fields.items() if not field.exclude)
 # What a spreadsheet would take for a formula, also behind blanks and quotes, in full width too; a number with its sign is none.
-_FORMULA = re.compile(r"[\t\r\n]|[\s'\"]*[=+\-@\uff1d\uff0b\uff0d\uff20]")
+_SIGNS = r"[=+\-@\uff1d\uff0b\uff0d\uff20]"
+_FORMULA = re.compile(rf"[\t\r\n]|[\s'\"]*{_SIGNS}")
+# Where lists are separated by semicolons or tabs, a cell begins there, and the quotes around the value do not count.
+_INNER_FORMULA = re.compile(rf"([;\t\r\n])(?=(?:[^\S\t\r\n]|['\"])*{_SIGNS})")
 _SIGNED_NUMBER = re.compile(r"[+-][0-9]+(\.[0-9]+)?")
 
 
@@ -83,4 +86,5 @@ def _cell(value: object) -> str:
     if value is None or isinstance(value, bool):
         return "" if value is None else str(value).lower()
     text = str(value)
-    return f"'{text}" if _FORMULA.match(text) and not _SIGNED_NUMBER.fullmatch(text) else text
+    told = _INNER_FORMULA.sub(r"\1'", text)
+    return f"'{told}" if _FORMULA.match(text) and not _SIGNED_NUMBER.fullmatch(text) else told

@@ -42,6 +42,9 @@ from shared.topology import CALLBACKS_DEAD, RECORDINGS_DEAD
 _SHOWN = 100
 # So many looks at a few thousand calls each, before a person is asked whether to go on.
 _LOOKS = 20
+_TOO_MANY = (
+    "There are too many calls to look through for one file. Choose a source or a shorter time, or use `callfold calls --csv`."
+)
 _DEPTHS = {Which.CALLBACKS: CALLBACKS_DEAD, Which.RECORDINGS: RECORDINGS_DEAD}
 
 
@@ -75,7 +78,7 @@ class Pages:
         if isinstance(query, dict):
             page = CallsPage(asked, (), wrong=query, sources=[*self._sources])
             return html(render.calls_page(self.viewer(request), page), status=400)
-        found = await self._look_on(query)
+        found = await self._look_on(query, 1)
         next_cursor = query.cursor_at(found.next) if found.next else None
         page = CallsPage(asked, found.rows, next_cursor, sources=[*self._sources], problem=found.problem)
         return html(render.calls_page(self.viewer(request), page))
@@ -85,20 +88,25 @@ class Pages:
         asked, query = self._asked(request)
         if isinstance(query, dict):
             raise web.HTTPSeeOther(URL("/ui/calls").with_query(asked))
-        found = await self._look_on(query.model_copy(update={"limit": render.CSV_ROWS}))
-        if found.problem:  # a file cannot tell that it is not whole
-            return self.error(request, 503, "This did not work", found.problem)
+        found = await self._look_on(query.model_copy(update={"limit": render.CSV_ROWS}), render.CSV_ROWS)
+        problem = found.problem or (_TOO_MANY if found.next and len(found.rows) < render.CSV_ROWS else None)
+        if problem:  # a file cannot tell that it is not whole
+            return self.error(request, 503, "This did not work", problem)
         headers = {"Content-Disposition": 'attachment; filename="calls.csv"'}
         return web.Response(text=write_csv(found.rows), content_type=CSV, charset="utf-8", headers=headers)
 
-    async def _look_on(self, query: CallQuery) -> Page:
-        """Look until something is found: one look goes through so many calls only."""
+    async def _look_on(self, query: CallQuery, wanted: int) -> Page:
+        """Look until so many calls are found, or there are no more: one look goes through so many calls only."""
         page = await self._lookup.find(query)
+        rows, problem = [*page.rows], page.problem
         for _ in range(_LOOKS):
-            if page.rows or page.next is None:
+            if len(rows) >= wanted or page.next is None:
                 break
-            page = await self._lookup.find(query.model_copy(update={"cursor": query.cursor_at(page.next)}))
-        return page
+            rest = {"cursor": query.cursor_at(page.next), "limit": query.limit - len(rows)}
+            page = await self._lookup.find(query.model_copy(update=rest))
+            rows += page.rows
+            problem = problem or page.problem
+        return Page(rows, page.next, problem)
 
     def _asked(self, request: web.Request) -> tuple[dict[str, str], CallQuery | dict[str, str]]:
         asked = dict(request.query)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import pytest
@@ -13,9 +13,20 @@ from console.page import render
 from console.page.assets import ASSETS
 from console.page.forms import read_query
 from console.page.links import call_url, found_url
-from console.page.models import CallPage, CallsPage, ErrorPage, LettersPage, LoginPage, RedrivePage, Viewer
+from console.page.models import (
+    CallPage,
+    CallsPage,
+    ErrorPage,
+    LettersPage,
+    LoginPage,
+    RecordingRow,
+    RedrivePage,
+    TimelineRow,
+    Viewer,
+)
 from shared.call import derive
 from shared.ids import CallKey, CallRef, SourceName
+from shared.leg import Leg
 from tests.page import fakes
 from tests.page.reading import Page
 from tests.support import POLICY
@@ -321,3 +332,62 @@ def test_style_and_scripts_stay_small() -> None:
     assert css < 12_500
     assert scripts < 6_000
     assert not [asset.name for asset in ASSETS.values() if b"://" in asset.body.replace(b"http://www.w3.org/2000/svg", b"")]
+
+
+_MANY = 4000
+
+
+def _many_legs() -> dict[str, str]:
+    """Facts of a call that rang everywhere."""
+    told = {f"leg:Outgoing:{2_000_000 + number}:pickup": fakes.at(10 + number / 1000) for number in range(_MANY - 1)}
+    return told | {f"leg:API:{fakes.AGENT_LEG}:pickup": fakes.at(5)}
+
+
+def test_a_call_of_thousands_of_legs_is_one_row_of_a_few_on_the_live_page() -> None:
+    call = derive(CallKey(SourceName("acme"), CallRef("513")), _many_legs(), POLICY)
+    assert len(call.legs) == _MANY
+    html = render.live_fragment(replace(fakes.snapshot(), open_calls=[call] * 5))
+    page = Page(html)
+    assert "and 3 980 more legs" in page.text
+    (drawn, *_) = page.all("svg", **{"class": "mini"})
+    assert str(drawn["aria-label"]).startswith("Agent talking, Dialed talking, Dialed 2 talking")
+    assert str(drawn["aria-label"]).endswith("Dialed 19 talking, and 3 980 more legs")
+    assert len(html) < 100_000
+
+
+def test_the_page_of_a_call_of_thousands_of_legs_counts_what_it_leaves_out_and_says_where_all_of_it_is() -> None:
+    call = derive(CallKey(SourceName("acme"), CallRef("513")), _many_legs(), POLICY)
+    told = fakes.told()
+    (recording,), row = told["recordings"], told["timeline"][1]
+    page = replace(
+        fakes.call_page(),
+        legs=call.legs,
+        facts=_many_legs(),
+        timeline=[TimelineRow(**row | {"leg": leg.call_id}) for leg in call.legs],
+        recordings=[RecordingRow(**recording)] * 21,
+    )
+    html = render.call_page(fakes.OPERATOR, page)
+    read = Page(html)
+    assert not read.open
+    for rest in ("3 980 more legs", "3 900 more raw events", "3 500 more facts", "1 more recording"):
+        assert f"and {rest}" in read.text
+    assert read.text.count("callfold show acme 513") == 4
+    assert "GET /calls/acme/513" in read.text
+    assert len(read.all("text", **{"class": "lane-name"})) == 20
+    assert len(html) < 600_000
+
+
+def test_the_names_of_many_legs_and_their_picture_take_one_look_at_each() -> None:
+    """Not one at all legs for each of them: that would block everybody else for seconds."""
+    looks = 0
+
+    class Counted(list[Leg]):
+        def __iter__(self) -> Iterator[Leg]:
+            nonlocal looks
+            for leg in super().__iter__():
+                looks += 1
+                yield leg
+
+    legs = Counted(derive(CallKey(SourceName("acme"), CallRef("513")), _many_legs(), POLICY).legs)
+    render.call_page(fakes.OPERATOR, replace(fakes.call_page(), legs=legs))
+    assert _MANY < looks < 10 * _MANY

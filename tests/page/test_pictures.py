@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from console.page import text
 from console.page.models import TimelineRow
 from console.page.sparkline import HEIGHT, WIDTH, sparkline
-from console.page.timeline import Axis, Kind, Stretch, ages, axis_over, lane, leg_name, picture, stretches, ticks
+from console.page.timeline import Axis, Kind, Stretch, ages, axis_over, lanes, leg_names, picture, stretches, ticks
+from console.plain import plain, plain_line
 from shared.callback import CallType
 from shared.leg import Leg, LegState
 from tests.page.fakes import AGENT_LEG, BEGAN, DIALED_LEG, at, call
@@ -55,24 +56,24 @@ def test_a_pickup_received_after_the_hangup_is_drawn_as_assumed() -> None:
 
 
 def test_bars_lie_on_the_axis_in_percent() -> None:
-    placed = lane(ENDED, [ENDED], AXIS, at(90), None)
+    placed = lanes([ENDED], AXIS, at(90), None)[0]
     assert [(bar.x, bar.width) for bar in placed.bars] == [(10, 10), (20, 30)]
     assert placed.end == (50, "ended")
-    assert lane(MISSED, [MISSED], AXIS, at(90), None).end == (30, "missed")
-    assert lane(TALKING, [TALKING], AXIS, at(90), None).end is None
+    assert lanes([MISSED], AXIS, at(90), None)[0].end == (30, "missed")
+    assert lanes([TALKING], AXIS, at(90), None)[0].end is None
 
 
 def test_what_began_before_the_axis_is_cut_and_marked() -> None:
     late = Axis(BEGAN + timedelta(seconds=40), BEGAN + timedelta(seconds=100))
-    placed = lane(TALKING, [TALKING], late, at(100), None)
+    placed = lanes([TALKING], late, at(100), None)[0]
     assert placed.from_before
     assert placed.bars[-1].x + placed.bars[-1].width == pytest.approx(100)
-    assert not lane(TALKING, [TALKING], AXIS, at(90), None).from_before
+    assert not lanes([TALKING], AXIS, at(90), None)[0].from_before
 
 
 def test_an_end_before_the_axis_is_not_drawn_on_its_edge() -> None:
     late = Axis(BEGAN + timedelta(seconds=60), BEGAN + timedelta(seconds=100))
-    assert lane(ENDED, [ENDED], late, at(100), None).end is None
+    assert lanes([ENDED], late, at(100), None)[0].end is None
 
 
 _SECONDS = st.floats(-1e6, 1e6)
@@ -94,7 +95,7 @@ def test_whatever_a_leg_tells_its_bars_stay_in_the_picture(  # noqa: PLR0917 - o
     leg = Leg(kind, "1", at(seen), state, started_at=started, picked_up_at=picked, missed_at=missed, hung_up_at=hung)
     drawn = picture([leg], [], at(now), None)
     assert drawn
-    for placed in (*drawn.lanes, lane(leg, [leg], AXIS, at(now), None)):
+    for placed in (*drawn.lanes, *lanes([leg], AXIS, at(now), None)):
         for bar in placed.bars:
             assert 0 <= bar.x <= bar.x + bar.width <= 100.001
             assert bar.width > 0
@@ -159,7 +160,7 @@ def test_a_second_leg_of_one_side_has_a_number() -> None:
     agent, second, queue = (
         Leg(kind, name, at(0), LegState.RINGING) for kind, name in (("API", "1"), ("API", "2"), ("Incoming", "3"))
     )
-    assert [leg_name(leg, [agent, second, queue]) for leg in (agent, second, queue)] == ["Agent", "Agent 2", "Incoming"]
+    assert leg_names([agent, second, queue]) == ["Agent", "Agent 2", "Incoming"]
 
 
 def test_a_sparkline_goes_from_left_to_right_and_its_peak_to_the_top() -> None:
@@ -199,7 +200,8 @@ def test_delays_sizes_and_times_are_told_for_people() -> None:
 
 
 def test_what_cannot_be_seen_is_shown_and_long_values_are_cut() -> None:
-    assert text.plain("a\x00\u202eb\tc\nd") == "a[U+0000][U+202E]b\tc\nd"
+    assert plain("a\x00\u202eb\tc\nd") == "a[U+0000][U+202E]b\tc\nd"
+    assert plain_line("\x9b2J\x85a\tb\r\n") == "[U+009B]2J[U+0085]a[U+0009]b[U+000D][U+000A]"
     assert text.clip("x" * 200, 10) == "xxxxxxxxxx… (200 characters)"
 
 
