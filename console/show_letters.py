@@ -16,8 +16,8 @@ from shared.settings import Settings
 async def show(settings: Settings, which: Which, wanted: Filter, *, as_json: bool, with_body: bool) -> int:
     """Print the letters that match; returns the exit code: 1 where ids were given and none was found."""
     matches, found = wanted.matcher(), 0
-    async with opened(settings, which) as (letters, _):
-        async for letter in letters:
+    async with opened(settings, which) as queue:
+        async for letter in queue.letters:
             if matches(letter):
                 found += 1
                 told = letter.told(with_body=with_body)
