@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from console.published import Published
@@ -11,6 +11,7 @@ from shared.call import Call, Policy, derive
 from shared.facts import milliseconds
 from shared.ids import CallKey
 from shared.published import published_summary
+from shared.sources import Sources
 from shared.store import Folded, Look, Seal, State
 from shared.summary import amends, summary
 
@@ -25,11 +26,12 @@ class Conclusions:
 
 
 def conclude(
-    policy: Policy, folded: Mapping[CallKey, Folded], published: Mapping[CallKey, Published], *, publish: bool
+    policy: Policy, sources: Sources, folded: Mapping[CallKey, Folded], published: Mapping[CallKey, Published], *, publish: bool
 ) -> Conclusions:
     """Decide what to note of each call as published, and when to look at it.
 
-    `publish`: workers are to publish what is complete and never was; it is noted as published otherwise.
+    `sources` tell whose recordings were asked for. `publish`: workers are to publish what is complete and never was; it is noted
+    as published otherwise.
     """
     found = Conclusions()
     for key, state in folded.items():
@@ -39,16 +41,20 @@ def conclude(
             except Exception:  # noqa: BLE001 - a fault of ours in one call must not hold up the others; the fold makes it a dead letter
                 found.counts["not understood"] += 1
                 continue
-            found.counts[_note(found, key, state, published.get(key), call, publish=publish)] += 1
+            record_legs = sources[key.source].record_legs
+            found.counts[_note(found, state, published.get(key), call, record_legs, publish=publish)] += 1
         else:
             found.counts["known already"] += 1  # buried
     return found
 
 
-def _note(found: Conclusions, key: CallKey, state: Folded, known: Published | None, call: Call, *, publish: bool) -> str:
+def _note(
+    found: Conclusions, state: Folded, known: Published | None, call: Call, record_legs: Collection[str], *, publish: bool
+) -> str:
     """Decide about one call; returns what it counts as."""
+    key = call.key
     if known is not None and known.revision > state.revision:
-        told = published_summary(known.record, known.filed_at, state.facts, call, owners=known.owners)
+        told = published_summary(known.record, known.filed_at, state.facts, call, owners=known.owners, record_legs=record_legs)
         if told is None:
             found.seals[key] = Seal(known.revision, "", Look(None, state.version), is_buried=True)
             return "noted as published, without facts: they are not all in the journal"
@@ -64,7 +70,7 @@ def _note(found: Conclusions, key: CallKey, state: Folded, known: Published | No
     if call.closing is None or publish:
         found.looks[key] = _look(call, state, "")
         return "open" if call.closing is None else "to be published"
-    found.seals[key] = Seal(1, summary(call), Look(None, state.version))
+    found.seals[key] = Seal(1, summary(call, record_legs=record_legs), Look(None, state.version))
     return "noted as published, but never were"
 
 

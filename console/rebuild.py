@@ -137,7 +137,7 @@ async def _replay(settings: Settings, store: Store, sources: Sources, window: Wi
     calls = sorted(tally.calls)
     for first in range(0, len(calls), _BATCH_EVENTS):
         folded = await store.merge({key: [] for key in calls[first : first + _BATCH_EVENTS]})
-        found = conclude(settings.policy, folded, published, publish=publish or is_queued)
+        found = conclude(settings.policy, sources, folded, published, publish=publish or is_queued)
         tally.done += found.counts
         await store.seal(found.seals)
         await store.schedule(found.looks)

@@ -16,7 +16,7 @@ from shared.clock import utc_now
 from shared.guarded import ArchiveUnavailableError
 from shared.holds import is_held
 from shared.ids import CallKey, CallRef, SourceName
-from shared.lock import BusyError, Lock, locked
+from shared.lock import BusyError, Lock, confirm_unchanged, locked
 from shared.log import get_logger
 from shared.process import leaves
 from shared.recording import RECORDING_TOLD, RecordingState
@@ -26,6 +26,9 @@ from shared.store import Store
 from shared.topology import CALLS
 
 log = get_logger(__name__)
+
+Sizes = Mapping[str, int | None]
+"""Files of recordings, None where one is missing."""
 
 
 @dataclass(slots=True)
@@ -89,8 +92,8 @@ class Expiry:
 
     async def _expire(self, sidecar: Sidecar, lock: Lock) -> None:
         if await self._is_held(sidecar):
+            await self._spare(sidecar, lock)
             self.done.held += 1
-            await self._spare(sidecar)
             return
         if sidecar.state in {RecordingState.WAITING, RecordingState.STORING}:
             self.done.waiting += 1
@@ -100,10 +103,7 @@ class Expiry:
         sizes = {sidecar.file(words): await self.archive.size(sidecar.file(words)) for words in told}
         there = [words for words in told if sizes[sidecar.file(words)] is not None]
         if there or sidecar.state is RecordingState.EXPIRING:
-            self.done.recordings += len(there)
-            self.done.bytes += sum(size or 0 for size in sizes.values())
-            missing = [words for words in told if words not in there and sidecar.state is not RecordingState.EXPIRING]
-            expired = sidecar if self.is_dry_run else await self._delete(sidecar, told, missing, lock)
+            expired = self._would_delete(sidecar, sizes) if self.is_dry_run else await self._delete(sidecar, told, sizes, lock)
             if expired is None:
                 return
             sidecar = expired
@@ -113,31 +113,40 @@ class Expiry:
         if self.with_records:
             await self._delete_record(sidecar, lock)
 
-    async def _delete(self, sidecar: Sidecar, told: list[Told], missing: list[Told], lock: Lock) -> Sidecar | None:
+    def _would_delete(self, sidecar: Sidecar, sizes: Sizes) -> Sidecar:
+        for size in sizes.values():
+            self._count(size)
+        return sidecar
+
+    def _count(self, size: int | None) -> None:
+        self.done.recordings += size is not None
+        self.done.bytes += size or 0
+
+    async def _delete(self, sidecar: Sidecar, told: list[Told], sizes: Sizes, lock: Lock) -> Sidecar | None:
         """Delete the files of recordings, and tell it; None where a hold was placed meanwhile."""
         begun = sidecar
         if sidecar.state is not RecordingState.EXPIRING:
             note: dict[str, object] = {"state": RecordingState.EXPIRING, "was": sidecar.state, "expired_at": utc_now()}
-            if missing:
-                note["missing"] = [sidecar.file(words).rpartition("/")[2] for words in missing]
+            if missing := [path.rpartition("/")[2] for path, size in sizes.items() if size is None]:
+                note["missing"] = missing
             begun = replace(sidecar, recording={**sidecar.recording, **note})
-            await self._put(begun)
+            await self._put(begun, sidecar, lock)
+        for path, size in sizes.items():
             # A hold placed from now on finds this sidecar expiring, and says so; one placed before is found here.
-            if await self._is_held(sidecar):
+            if await self._is_held_now(begun, lock):
+                await self._spare(begun, lock)
                 self.done.held += 1
-                await self._put(sidecar)
                 return None
-        files = [sidecar.file(words) for words in told]
-        for path in files:
-            await lock.confirm()
+            await lock.confirm()  # had another run spared it since we looked, its hold would not have been told of this
             await self.archive.delete(path)
+            self._count(size)
         at = str(begun.recording["expired_at"])
         for words in told:
             is_first = words["uri"] == begun.recording.get("uri")
             await self._tell(begun, words, at, "" if is_first else f"/{fingerprint_of(words)[:HASH_DIGITS]}")
         expired = replace(begun, recording={**begun.recording, "state": RecordingState.EXPIRED})
-        await self._put(expired)
-        log.info("expired", call=f"{sidecar.source}/{sidecar.call}", leg=sidecar.leg, files=files)
+        await self._put(expired, begun, lock)
+        log.info("expired", call=f"{sidecar.source}/{sidecar.call}", leg=sidecar.leg, files=list(sizes))
         return expired
 
     async def _delete_record(self, sidecar: Sidecar, lock: Lock) -> None:
@@ -145,30 +154,36 @@ class Expiry:
         if sidecar.recording.get("missing"):
             self.done.problems.append(f"{sidecar.path}: kept, since {sidecar.recording['missing']} could not be found")
             return
-        self.done.records += 1
         if self.is_dry_run:
+            self.done.records += 1
             return
         if "record_expired_at" not in sidecar.recording:
-            sidecar = replace(sidecar, recording={**sidecar.recording, "record_expired_at": utc_now()})
-            await self._put(sidecar)
+            noted = replace(sidecar, recording={**sidecar.recording, "record_expired_at": utc_now()})
+            await self._put(noted, sidecar, lock)
+            sidecar = noted
         if await self._is_held(sidecar):
             self.done.held += 1
             return
         # The last trace: told before it goes, since nothing would be left to tell it by.
         await self._tell(sidecar, sidecar.recording, str(sidecar.recording["record_expired_at"]), "/record")
-        await lock.confirm()
+        if await self._is_held_now(sidecar, lock):  # the broker can have been away for long
+            self.done.held += 1
+            return
         await self.archive.delete(sidecar.path)
+        self.done.records += 1
         log.info("record_expired", call=f"{sidecar.source}/{sidecar.call}", leg=sidecar.leg, file=sidecar.path)
 
-    async def _spare(self, sidecar: Sidecar) -> None:
+    async def _spare(self, sidecar: Sidecar, lock: Lock) -> None:
         """Let a recording be that was about to be deleted when a hold came, if all of it is still there."""
         if sidecar.state is not RecordingState.EXPIRING or self.is_dry_run or "was" not in sidecar.recording:
             return
         added = {"was", "expired_at", "missing"}
         before = {name: value for name, value in sidecar.recording.items() if name not in added}
         spared = replace(sidecar, recording=before | {"state": sidecar.recording["was"]})
-        if all([await self.archive.has(spared, words) for words in spared.contents]):
-            await self._put(spared)
+        missing = sidecar.recording.get("missing", ())  # it was before anything was deleted
+        kept = [words for words in spared.contents if spared.file(words).rpartition("/")[2] not in missing]
+        if all([await self.archive.has(spared, words) for words in kept]):
+            await self._put(spared, sidecar, lock)
 
     async def _tell(self, sidecar: Sidecar, words: Told, at: str, suffix: str) -> None:
         data: Mapping[str, object] = {name: words.get(name) for name in RECORDING_TOLD} | {"reason": "retention"}
@@ -179,7 +194,17 @@ class Expiry:
     async def _is_held(self, sidecar: Sidecar) -> bool:
         return await is_held(self.archive, CallKey(SourceName(sidecar.source), CallRef(sidecar.call)))
 
-    async def _put(self, sidecar: Sidecar) -> None:
+    async def _is_held_now(self, seen: Sidecar, lock: Lock) -> bool:
+        """Look once more before a deletion.
+
+        Raises:
+            BusyError: another has had the lock, and may have decided otherwise.
+        """
+        await confirm_unchanged(lock.confirm, self.archive, seen.path, seen)
+        return await self._is_held(seen)
+
+    async def _put(self, sidecar: Sidecar, seen: Sidecar, lock: Lock) -> None:
+        await confirm_unchanged(lock.confirm, self.archive, sidecar.path, seen)
         await self.archive.put(sidecar.path, sidecar.encode())
 
 

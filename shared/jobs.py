@@ -9,7 +9,7 @@ from shared.leg import Leg
 from shared.naming import file_names
 from shared.recording import RecordingJob, RecordingState
 from shared.records import sides_of
-from shared.summary import filed_at, guids, had_recordings, ids_of, leg_key, recorded
+from shared.summary import filed_at, guids, had_recordings, ids_of, is_wanted, leg_key, recorded
 
 
 def recording_jobs(
@@ -17,9 +17,9 @@ def recording_jobs(
 ) -> list[RecordingJob]:
     """Write a job for every leg; `before` sums up the revision before this one.
 
-    It fetches where the leg was recorded, the source wants that side, and no earlier revision had it fetched.
+    It fetches where the leg was recorded, the source wants that side, and the revision before did not ask for it.
     """
-    had = had_recordings(before)
+    had = had_recordings(call, before, record_legs)
     names = file_names(ids_of(call), guids(call, before))
     return [
         RecordingJob(
@@ -44,4 +44,4 @@ def recording_jobs(
 def _recording_state(side: str, leg: Leg, record_legs: Collection[str]) -> RecordingState:
     if not leg.recorded:
         return RecordingState.NOT_RECORDED
-    return RecordingState.WAITING if side in record_legs or side == "other" else RecordingState.NOT_WANTED
+    return RecordingState.WAITING if is_wanted(side, record_legs) else RecordingState.NOT_WANTED

@@ -8,8 +8,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import NoReturn
 
+from shared.archive import Archive
+from shared.durable import Last
 from shared.errors import CallfoldError, StoreUnavailableError
 from shared.process import background
+from shared.sidecar import Sidecar
 from shared.store import Store, patiently
 
 LEASE_S = 15.0
@@ -27,21 +30,32 @@ class Lock:
         self._name = name
         self._holder = uuid.uuid4().hex
 
-    async def confirm(self) -> None:
-        """Make sure that it is still ours, before what cannot be undone.
+    async def take(self) -> None:
+        """Make it ours, once, before anything else.
 
         Raises:
-            BusyError: it was lost, since this process or Redis stood still for longer than the lease.
+            BusyError: another has it.
         """
         if not await patiently(lambda: self._store.lock(self._name, self._holder, lease_s=LEASE_S)):
             raise BusyError(f"{self._name} is worked on by another")
+
+    async def confirm(self) -> None:
+        """Make sure that it has been ours ever since it was taken, before what cannot be undone.
+
+        One that is free now is not taken again: another may have had it meanwhile.
+
+        Raises:
+            BusyError: it was lost, since Redis forgot it, or could not be reached, or we stood still, for longer than the lease.
+        """
+        if not await patiently(lambda: self._store.lock(self._name, self._holder, lease_s=LEASE_S, only_keep=True)):
+            raise BusyError(f"{self._name} was lost, and may have been another's")
 
     async def keep(self) -> NoReturn:
         """Renew for as long as the task lives. What is lost shows at `confirm`."""
         while True:
             await asyncio.sleep(LEASE_S / 3)
             with suppress(StoreUnavailableError):
-                await self._store.lock(self._name, self._holder, lease_s=LEASE_S)
+                await self._store.lock(self._name, self._holder, lease_s=LEASE_S, only_keep=True)
 
     async def release(self) -> None:
         with suppress(StoreUnavailableError):  # it ends by itself
@@ -56,9 +70,22 @@ async def locked(store: Store, name: str) -> AsyncIterator[Lock]:
         BusyError: another has it.
     """
     lock = Lock(store, name)
-    await lock.confirm()
+    await lock.take()
     try:
         async with background(lock.keep()):
             yield lock
     finally:
         await lock.release()
+
+
+async def confirm_unchanged(confirm: Last, archive: Archive, path: str, seen: Sidecar | None) -> None:
+    """Make sure that a lock is ours, and then that a sidecar still says what was seen of it: the lock is not trusted alone.
+
+    Raises:
+        ArchiveUnavailableError: the sidecar could not be read.
+        BusyError: the lock was lost, or another wrote the sidecar.
+        ValueError: what is there is no sidecar.
+    """
+    await confirm()
+    if await archive.sidecar(path) != seen:
+        raise BusyError(f"{path} was written by another")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +13,8 @@ from shared.callback import LegEvent
 from shared.facts import AT, LEG, URL
 from shared.leg import Leg
 from shared.naming import LegIds, Owners, settled
-from shared.summary import dial_told, recorded
+from shared.records import SIDES
+from shared.summary import dial_told, is_wanted, leg_key, recorded
 
 Record = Mapping[str, Any]
 """The `data` of a call event."""
@@ -29,17 +30,26 @@ def ids_of(record: Record) -> list[LegIds]:
 
 
 def published_summary(
-    record: Record, filed_at: str, facts: Mapping[str, str], call: Call, *, owners: Owners | None = None
+    record: Record,
+    filed_at: str,
+    facts: Mapping[str, str],
+    call: Call,
+    *,
+    owners: Owners | None = None,
+    record_legs: Collection[str] = (),
 ) -> str | None:
     """Sum up a published record as `summary.py` did then; None where the facts do not bear it out.
 
-    `filed_at` and `owners` are what earlier revisions settled: see `naming.py`.
+    `filed_at` and `owners` are what earlier revisions settled: see `naming.py`. `record_legs` are the sides that were wanted: no
+    event tells them, so they are taken to be those that are wanted now.
 
     By now the facts may tell more than the record, but not less: a leg, or an event of it, that only the record knows says that
     these facts begin in the middle of the call. What a record does not tell of a leg is taken from the `call` they make.
     """
     legs: dict[str, list[str]] = {}
-    for told in (record["agent"], record["dialed"], *record["other_legs"]):
+    asked: list[str] = []
+    sides = [*((side, record[side]) for side in SIDES), *(("other", leg) for leg in record["other_legs"])]
+    for side, told in sides:
         if told is None:
             continue
         leg = next((leg for leg in call.legs if leg.call_id == told["call_id"] and _is_known(leg, told, facts)), None)
@@ -47,9 +57,12 @@ def published_summary(
             return None
         had_url = any(told[at] and _place(leg) + URL + event in facts for event, at in _TOLD_BY.items())
         then = replace(leg, guid=told["guid"], recorded=told["recorded"], recording_url=leg.recording_url if had_url else None)
-        legs[f"{leg.call_type}/{leg.call_id}"] = [told["state"], recorded(then)]
+        legs[leg_key(leg)] = [told["state"], recorded(then)]
+        if then.recorded and is_wanted(side, record_legs):
+            asked.append(leg_key(leg))
     summed_up = {name: record[name] for name in ("outcome", "complete", "talk_seconds")}
-    summed_up |= dial_told(record) | {"legs": legs, "filed_at": filed_at, "guids": settled(ids_of(record), owners or {})}
+    summed_up |= dial_told(record) | {"asked": sorted(asked), "legs": legs}
+    summed_up |= {"filed_at": filed_at, "guids": settled(ids_of(record), owners or {})}
     return orjson.dumps(summed_up, option=orjson.OPT_SORT_KEYS).decode()
 
 

@@ -205,14 +205,17 @@ class Store(CallReader):
         parts = await guarded(asyncio.gather(*(one(number) for number in range(PARTITIONS))))
         return [leased for part in parts for leased in part]
 
-    async def lock(self, name: str, holder: str, *, lease_s: float) -> bool:
-        """Take, or keep, an exclusive lock; False where another has it. It is free when the lease is over."""
-        answer = await guarded(self._lock(self._redis, [f"callfold:lock:{name}"], [holder, round(lease_s * 1000)]))
-        return bool(answer)
+    async def lock(self, name: str, holder: str, *, lease_s: float, only_keep: bool = False) -> bool:
+        """Take an exclusive lock, or keep it; False where another has it. It is free when the lease is over.
+
+        `only_keep`: False as well where it is free, since it was lost.
+        """
+        arguments: list[Argument] = [holder, round(lease_s * 1000), int(not only_keep)]
+        return bool(await guarded(self._lock(self._redis, [f"callfold:lock:{name}"], arguments)))
 
     async def unlock(self, name: str, holder: str) -> None:
         """Give up a lock; another's is left alone."""
-        await guarded(self._lock(self._redis, [f"callfold:lock:{name}"], [holder, 0]))
+        await guarded(self._lock(self._redis, [f"callfold:lock:{name}"], [holder, 0, 0]))
 
     async def note(self, name: str, *, keep_s: float) -> None:
         """Note that something is done, for so long."""

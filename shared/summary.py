@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 import orjson
 
-from shared.call import Call
+from shared.call import Call, is_request_id
+from shared.callback import CallType
 from shared.leg import Leg
 from shared.naming import LegIds, settled
 from shared.records import dial_of, sides_of
@@ -16,17 +17,18 @@ _DIAL_TOLD = ("reference", "metadata", "dial")
 _WITH_URL = " with URL"
 
 
-def summary(call: Call, before: str = "") -> str:
+def summary(call: Call, before: str = "", record_legs: Collection[str] = ()) -> str:
     """Sum up what a change of amends a record: outcome, completeness, the legs' states and recordings, talk time, the dial.
 
     It also keeps what the revisions so far, summed up in `before`, settled for all later ones: the time by which recordings are
-    filed, and the names of their files.
+    filed, and the names of their files; and, by the sides that the source has recorded, whose recordings it asks for.
     """
     if call.closing is None:
         raise ValueError(f"{call.key} is still open")
     legs = {leg_key(leg): [leg.state, recorded(leg)] for leg in call.legs}
     told = {"outcome": call.closing.outcome, "complete": call.closing.complete, "talk_seconds": call.talk_seconds, "legs": legs}
-    told |= dial_told(dial_of(call)) | {"filed_at": filed_at(call, before), "guids": guids(call, before)}
+    asked = [leg_key(leg) for side, leg in sides_of(call) if leg.recorded and is_wanted(side, record_legs)]
+    told |= dial_told(dial_of(call)) | {"asked": sorted(asked), "filed_at": filed_at(call, before), "guids": guids(call, before)}
     return orjson.dumps(told, option=orjson.OPT_SORT_KEYS).decode()
 
 
@@ -73,7 +75,8 @@ def amends(before: str, after: str) -> bool:
     old, new = orjson.loads(before), orjson.loads(after)
     for told in (old, new):
         del told["filed_at"]
-        told.pop("guids", None)  # written before an upgrade, it has none
+        for name in ("guids", "asked"):  # written before an upgrade, it has none
+            told.pop(name, None)
     talked = [told.pop("talk_seconds") for told in (old, new)]
     if None in talked:
         return bool(old != new or talked[0] != talked[1])
@@ -85,13 +88,36 @@ def recorded(leg: Leg) -> str:
     return f"{leg.guid or leg.call_id}{_WITH_URL if leg.recording_url else ''}" if leg.recorded else ""
 
 
-def had_recordings(summed_up: str) -> set[tuple[str, str]]:
-    """List the legs, each with the name of its recording, whose jobs were published with a summary.
+def is_wanted(side: str, record_legs: Collection[str]) -> bool:
+    """Tell whether a source wants the recordings of a side; `other` legs are nobody's choice, and always wanted."""
+    return side in record_legs or side == "other"
+
+
+def had_recordings(call: Call, summed_up: str, record_legs: Collection[str]) -> set[tuple[str, str]]:
+    """List the legs, each with the name of its recording, which the jobs published with a summary asked for.
 
     Two legs may say that they have one GUID, so the name alone does not tell whose recording was fetched.
     """
-    legs = orjson.loads(summed_up)["legs"] if summed_up else {}
-    return {(key, name) for key, (_, name) in legs.items() if name}
+    told = orjson.loads(summed_up) if summed_up else {"legs": {}}
+    legs: Mapping[str, tuple[str, str]] = told["legs"]
+    asked = told["asked"] if "asked" in told else _asked_before(call, list(legs), record_legs)
+    return {(key, name) for key, (_, name) in legs.items() if name and key in asked}
+
+
+def _asked_before(call: Call, legs: Sequence[str], record_legs: Collection[str]) -> set[str]:
+    """Tell for which legs a summary asked that was written before an upgrade: for those of sides that are wanted now.
+
+    Of several legs of one type one was the side's, and nobody knows which: they count as asked for.
+    """
+    sides = (
+        {CallType.API: "agent", CallType.OUTGOING: "dialed"} if is_request_id(call.key.call) else dict.fromkeys(CallType, "agent")
+    )
+    types = [CallType(key.partition("/")[0]) for key in legs]
+    return {
+        key
+        for key, kind in zip(legs, types, strict=True)
+        if types.count(kind) > 1 or is_wanted(sides.get(kind, "other"), record_legs)
+    }
 
 
 def leg_key(leg: Leg) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from shared.archive import Archive
 from shared.durable import Last
 from shared.guarded import ArchiveUnavailableError
-from shared.lock import BusyError
+from shared.lock import BusyError, confirm_unchanged
 from shared.recording import RecordingJob, RecordingState
 from shared.sidecar import Sidecar, Told, fingerprint_of, sidecar_of
 from worker.attempt import Attempt
@@ -80,6 +80,19 @@ class Filing:
         """Tell whether the recording, which the sidecar says is stored, can be found."""
         return await self._archive.has(sidecar, sidecar.recording)
 
+    async def rewrite(self, sidecar: Sidecar, seen: Sidecar | None, confirm: Last) -> None:
+        """Put a sidecar in the place of the one that was seen.
+
+        Raises:
+            ArchiveUnavailableError: it could not be read or written.
+            BusyError: another is at work on it, or wrote it meanwhile.
+        """
+        try:
+            await confirm_unchanged(confirm, self._archive, sidecar.path, seen)
+        except ValueError as error:
+            raise ArchiveUnavailableError(f"{sidecar.path} is {error}") from error
+        await self.put_sidecar(sidecar)
+
     async def put_sidecar(self, sidecar: Sidecar) -> None:
         await self._archive.put(sidecar.path, sidecar.encode())
 
@@ -94,8 +107,9 @@ class Filing:
             BusyError: another is at work on it.
         """
         await confirm()
-        sidecar = (await self.look(attempt.job)).sidecar
+        found = await self.look(attempt.job)
+        sidecar = found.sidecar
         if sidecar.state in {RecordingState.EXPIRING, RecordingState.EXPIRED}:
             raise BusyError(f"{sidecar.path} expired meanwhile")
-        storing = Storing(self._archive, self._directory, attempt, recording, recipient, confirm)
+        storing = Storing(self._archive, self._directory, attempt, recording, recipient, confirm, found.before)
         return Filed(await storing.into(sidecar))

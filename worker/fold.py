@@ -175,9 +175,9 @@ class Fold:
         if call.closing is None:  # nothing is known of it but the time
             found.looks[key] = Look(None, state.version)
             return
-        told = summary(call, state.summary)
+        record_legs = self._sources[key.source].record_legs
+        told = summary(call, state.summary, record_legs)
         if not state.revision or amends(state.summary, told):
-            record_legs = self._sources[key.source].record_legs
             if not state.revision:
                 metrics.NONSENSE_TIMESTAMPS.labels(key.source).inc(sum(len(leg.ignored) for leg in call.legs))
             outbox = write_outbox(call, state.revision + 1, record_legs, before=state.summary)

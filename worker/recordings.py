@@ -146,8 +146,7 @@ class Recordings:
                 await self._fetch(attempt, lock)
                 return
             if sidecar != found.before:
-                await lock.confirm()
-                await self._filing.put_sidecar(sidecar)
+                await self._filing.rewrite(sidecar, found.before, lock.confirm)
             if attempt.job.fetch:
                 await self._telling.repeat(attempt, sidecar)
                 forget(self._directory, attempt.job.id)

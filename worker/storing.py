@@ -23,7 +23,7 @@ from shared.archive import Archive
 from shared.clock import utc_now
 from shared.durable import Last, TakenError
 from shared.guarded import ArchiveUnavailableError
-from shared.lock import BusyError
+from shared.lock import confirm_unchanged
 from shared.recording import RECORDING_TOLD, RecordingState
 from shared.sidecar import ENCRYPTED_SUFFIX, HASH_DIGITS, Sidecar, Told, fingerprint_of
 from shared.vault import SCHEME, seal
@@ -45,9 +45,13 @@ def event_suffix(told: Told) -> str:
     return str(told.get("suffix", other))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Storing:
-    """A recording on its way into the archive, under the lock that `confirm` makes sure of."""
+    """A recording on its way into the archive, under the lock that `confirm` makes sure of.
+
+    Attributes:
+        seen: what the sidecar in the archive said when it was last read or written.
+    """
 
     archive: Archive
     directory: Path
@@ -55,6 +59,7 @@ class Storing:
     recording: Recording
     recipient: str | None
     confirm: Last
+    seen: Sidecar | None
 
     async def into(self, sidecar: Sidecar) -> Told:
         """Store it where it is not stored yet, and return what is to be told of it.
@@ -160,24 +165,13 @@ class Storing:
             try:
                 await self.archive.put(path, content, last=self.confirm, is_new=True)
             except TakenError:
-                await self._confirm_sidecar(begun)  # else taken by who stored it as we slept, and told of it
+                await self._confirm(sidecar.path)  # else taken by who stored it as we slept, and told of it
                 # An object store can have given the name, and its answer been lost: asked again, it says that it is taken.
                 if await self.archive.sha256(path) != fingerprint_of(words):
                     raise
-        await self._confirm_sidecar(begun)
         words["state"] = RecordingState.STORED
         await self._put_sidecar(self._with(sidecar, same, words))
         return words
-
-    async def _confirm_sidecar(self, ours: Sidecar) -> None:
-        """Make sure that the lock and what the sidecar says are still ours.
-
-        Raises:
-            BusyError: another wrote it meanwhile.
-        """
-        await self.confirm()
-        if await self.archive.sidecar(ours.path) != ours:
-            raise BusyError(f"{ours.path} was written by another")
 
     def _with(self, sidecar: Sidecar, same: Told | None, words: Words) -> Sidecar:
         """Put words into a sidecar: in the place of those of the same content, or as the recording, or beside it."""
@@ -187,8 +181,13 @@ class Storing:
             return replace(sidecar, others=(*sidecar.others, words))
         return replace(sidecar, recording=words, asked=self.attempt.asked)
 
+    async def _confirm(self, path: str) -> None:
+        await confirm_unchanged(self.confirm, self.archive, path, self.seen)
+
     async def _put_sidecar(self, sidecar: Sidecar) -> None:
+        await self._confirm(sidecar.path)  # looking for files and sealing can have taken long
         await self.archive.put(sidecar.path, sidecar.encode())
+        self.seen = sidecar
 
     def _words(self, path: str) -> Words:
         return {

@@ -83,7 +83,7 @@ class Telling:
         """
         await lock.confirm()
         try:
-            await self._write(attempt, seen, told)
+            await self._write(attempt, seen, lock, told)
         except BusyError:
             raise
         except ArchiveUnavailableError as error:
@@ -91,12 +91,13 @@ class Telling:
         except Exception:  # a fault of ours, which must not keep the end from being told
             log.exception("sidecar_not_written", path=seen.path)
 
-    async def _write(self, attempt: Attempt, seen: Sidecar, told: Told) -> None:
-        now = (await self._filing.look(attempt.job)).sidecar
+    async def _write(self, attempt: Attempt, seen: Sidecar, lock: Lock, told: Told) -> None:
+        found = await self._filing.look(attempt.job)
+        now = found.sidecar
         if now.state is not RecordingState.WAITING and (now.state, now.asked) != (seen.state, seen.asked):
             raise BusyError(f"{now.path} was written by another")
         asked = now.asked if told["state"] is RecordingState.WAITING else attempt.asked
-        await self._filing.put_sidecar(replace(now, recording=told, asked=asked))
+        await self._filing.rewrite(replace(now, recording=told, asked=asked), found.before, lock.confirm)
 
 
 def _end_of(attempt: Attempt, result: Result, reason: Reason, at: str) -> dict[str, object]:

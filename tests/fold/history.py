@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -63,6 +63,7 @@ class Published:
     facts: dict[str, str] = field(default_factory=dict)
     revision: int = 0
     summary: str = ""
+    record_legs: Collection[str] = ()
     key: CallKey = CallKey(SOURCE, CallRef("513"))  # noqa: RUF009 - a tuple of strings
 
     def fold(self, events: Iterable[CallbackEvent | TimerEvent]) -> Call | None:
@@ -75,7 +76,7 @@ class Published:
         call = self.call()
         if call.closing is None:
             return None
-        now = summary(call, self.summary)
+        now = summary(call, self.summary, self.record_legs)
         if self.revision and not amends(self.summary, now):
             return None
         self.revision, self.summary = self.revision + 1, now

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Collection
 
 import orjson
 import pytest
@@ -24,13 +25,14 @@ from tests.fold.history import SOURCE, Published, callback
 G, H = "bfa2dbc8-ab8a-34c8-f243-c2aad8c446ff", "aaaaaaaa-ab8a-34c8-f243-c2aad8c446ff"
 SIDES = ("agent", "dialed")
 SOURCES = {SOURCE: load_sources(None)[DEFAULT_SOURCE]}
+CHOICES = (SIDES, ("agent",), ("dialed",), ())
 
 
 class Revisions:
     """A call as it is published, revision by revision, and what a reader of the journal knows of it."""
 
-    def __init__(self) -> None:
-        self.fold = Published()
+    def __init__(self, record_legs: Collection[str] = SIDES) -> None:
+        self.fold = Published(record_legs=record_legs)
         self.jobs: list[RecordingJob] = []
         self.records: list[dict[str, object]] = []
 
@@ -39,7 +41,7 @@ class Revisions:
         call = self.fold.fold(events)
         if call is not None:
             self.records.append(orjson.loads(orjson.dumps(call_record(call, self.fold.revision))))
-            self.jobs += recording_jobs(call, self.records[-1], SIDES, before)
+            self.jobs += recording_jobs(call, self.records[-1], self.fold.record_legs, before)
 
     def read_back(self, rng: random.Random) -> Known:
         found: dict[CallKey, Known] = {}
@@ -67,7 +69,7 @@ def test_a_leg_that_tells_late_that_it_has_another_s_guid_moves_nothing(early: t
 
 
 def _check(rng: random.Random) -> None:
-    revisions = Revisions()
+    revisions = Revisions(rng.choice(CHOICES))
     events = []
     for call_type, call_id in (("API", "1"), ("Outgoing", "2"), ("Outgoing", "3"), ("API", "4"))[: rng.choice((2, 2, 3, 4))]:
         events += [line(rng.randrange(60), call_type, call_id, event) for event in ("pickup", "hangup")]
@@ -86,10 +88,14 @@ def _check(rng: random.Random) -> None:
         of_name.setdefault(job.name, set()).add((job.call_id, job.guid))
     assert all(len(legs) == 1 for legs in of_name.values()), "a name stands for one leg, in every revision"
     known = revisions.read_back(rng)
-    asked = {(job.call_id, job.name) for job in jobs_of(revisions.fold.key, known, SOURCES)}
+    sources = {SOURCE: SOURCES[SOURCE].model_copy(update={"record_legs": frozenset(revisions.fold.record_legs)})}
+    asked = {(job.call_id, job.name) for job in jobs_of(revisions.fold.key, known, sources)}
     assert asked == {(job.call_id, job.name) for job in revisions.jobs if job.record == known.record and job.state == "waiting"}
+    assert asked <= {(job.call_id, job.name) for job in revisions.jobs if job.fetch}, "whatever is wanted was fetched"
     call = revisions.fold.call()
-    read_back = published_summary(known.record, known.filed_at, revisions.fold.facts, call, owners=known.owners)
+    read_back = published_summary(
+        known.record, known.filed_at, revisions.fold.facts, call, owners=known.owners, record_legs=revisions.fold.record_legs
+    )
     assert read_back in {None, revisions.fold.summary}
 
 

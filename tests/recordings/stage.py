@@ -127,10 +127,10 @@ class _Store(Store):
         super().__init__(url)
         self._worker = worker
 
-    async def lock(self, name: str, holder: str, *, lease_s: float) -> bool:
+    async def lock(self, name: str, holder: str, *, lease_s: float, only_keep: bool = False) -> bool:
         await self._worker.pause()
         self._worker.holders.add(holder)
-        return await super().lock(name, holder, lease_s=lease_s)
+        return await super().lock(name, holder, lease_s=lease_s, only_keep=only_keep)
 
     async def unlock(self, name: str, holder: str) -> None:
         await self._worker.pause()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 from dataclasses import replace
 from hashlib import sha256
@@ -17,6 +18,7 @@ from shared.durable import Last
 from shared.lock import BusyError
 from shared.recording import RECORDING_TOLD, RecordingState
 from shared.sidecar import Sidecar, path_of
+from shared.vault import seal
 from shared.wav import read_audio
 from simulator.audio import recording
 from tests.recordings.support import GUID, WAV, job
@@ -202,11 +204,11 @@ async def test_a_recording_whose_file_was_lost_is_not_restored_unsealed(shelf: S
 
 
 @pytest.mark.parametrize("theirs", [OTHER, WAV])
-@pytest.mark.parametrize("moment", [1, 2, 3])
+@pytest.mark.parametrize("moment", [1, 2, 3, 4])
 async def test_of_two_that_both_think_they_have_the_lock_neither_forgets_what_the_other_stored(
     shelf: Shelf, theirs: bytes, moment: int
 ) -> None:
-    """`moment`: before the sidecar is read, before the file gets its name, before the last sidecar."""
+    """`moment`: before the sidecar is read, before it tells what is begun, before the file gets its name, before the last sidecar."""
     looks = 0
 
     async def lose_the_lock() -> None:
@@ -223,6 +225,28 @@ async def test_of_two_that_both_think_they_have_the_lock_neither_forgets_what_th
     stored = {told["sha256"] for told in (await shelf.sidecar()).contents}
     assert stored == {sha256(content).hexdigest() for content in (WAV, theirs)}
     assert len(shelf.files()) == 1 + len(stored), "each once"
+
+
+async def test_what_another_stored_while_a_recording_was_sealed_is_not_forgotten(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shelf.recipient = str(pyrage.x25519.Identity.generate().to_public())
+    theirs: list[Filed] = []
+
+    def slowly(*sealing: Any) -> None:  # noqa: ANN401
+        monkeypatch.setattr("worker.storing.seal", seal)
+        theirs.append(asyncio.run(shelf.store(OTHER)))  # in the thread that seals
+        seal(*sealing)
+
+    monkeypatch.setattr("worker.storing.seal", slowly)
+    with pytest.raises(BusyError):
+        await shelf.store(WAV)
+    assert (await shelf.sidecar()).recording == theirs[0].words
+    await shelf.store(WAV)
+    assert {told["sha256"] for told in (await shelf.sidecar()).contents} == {
+        sha256(content).hexdigest() for content in (WAV, OTHER)
+    }
+    assert await shelf.differences() == []
 
 
 async def test_what_was_about_to_be_stored_is_not_believed_to_be_there_because_of_its_size(shelf: Shelf) -> None:

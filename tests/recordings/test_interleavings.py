@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 
@@ -14,7 +17,9 @@ from hypothesis import strategies as st
 from redis.asyncio import Redis
 
 from shared import lock
-from shared.sidecar import path_of
+from shared.archive import Archive
+from shared.recording import RecordingState
+from shared.sidecar import Sidecar, path_of
 from tests.recordings.stage import Broker, Worker, staged
 from tests.recordings.support import WAV, Pbx, job, sources_of
 from tests.support import Servers
@@ -82,6 +87,11 @@ class Theatre:
                 await self.act(Act.STEP, number)
         raise AssertionError("the work does not end")
 
+    async def sidecar(self) -> Sidecar:
+        found = await Archive(_archive(self.servers, self.job.call_id).as_uri()).sidecar(path_of(self.job, "json"))
+        assert found is not None
+        return found
+
     async def _lapse(self, *, of_the_dead: bool = False) -> None:
         name = f"callfold:lock:{path_of(self.job, 'json')}"
         async with Redis.from_url(self.servers.stack.redis_url, decode_responses=True) as redis:
@@ -91,14 +101,20 @@ class Theatre:
                 await redis.delete(name)
 
 
-async def _play(servers: Servers, pbx: Pbx, monkeypatch: pytest.MonkeyPatch, copies: int, plan: Plan) -> Theatre:
-    """Work copies of a job off in the order of a plan, then to the end; returns what came of it, having seen that it is right."""
+@asynccontextmanager
+async def _theatre(servers: Servers, pbx: Pbx, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Theatre]:
     monkeypatch.setattr(lock, "LEASE_S", 3600.0)  # it ends where the plan says so
     for name, value in servers.environment(CALLFOLD_SOURCES=sources_of(servers, pbx), CALLFOLD_RECORDING_CONCURRENCY="1").items():
         monkeypatch.setenv(name, value)
     call_id, broker = str(next(_numbers)), Broker()
     async with staged(broker, WORKERS, servers.stack.redis_url, _archive(servers, call_id)) as workers:
-        theatre = Theatre(servers, pbx, workers, broker, call_id)
+        yield Theatre(servers, pbx, workers, broker, call_id)
+
+
+async def _play(servers: Servers, pbx: Pbx, monkeypatch: pytest.MonkeyPatch, copies: int, plan: Plan) -> Theatre:
+    """Work copies of a job off in the order of a plan, then to the end; returns what came of it, having seen that it is right."""
+    async with _theatre(servers, pbx, monkeypatch) as theatre:
+        broker, call_id = theatre.broker, theatre.job.call_id
         broker.ready.extend((theatre.job.encode(), {}) for _ in range(copies))
         for act, number, times in plan:
             for _ in range(times):
@@ -111,6 +127,8 @@ async def _play(servers: Servers, pbx: Pbx, monkeypatch: pytest.MonkeyPatch, cop
     assert told[0]["data"]["sha256"] == hashlib.sha256(WAV).hexdigest()
     (stored,) = _archive(servers, call_id).rglob("*.wav")
     assert stored.read_bytes() == WAV
+    sidecar = await theatre.sidecar()
+    assert (sidecar.state, sidecar.recording["sha256"]) == (RecordingState.STORED, told[0]["data"]["sha256"])
     return theatre
 
 
@@ -134,3 +152,27 @@ async def test_whoever_is_killed_or_loses_lock_or_broker_meanwhile_it_is_stored_
     servers: Servers, pbx: Pbx, monkeypatch: pytest.MonkeyPatch, copies: int, plan: Plan
 ) -> None:
     await _play(servers, pbx, monkeypatch, copies, plan)
+
+
+@pytest.mark.parametrize("steps", range(1, 6))
+async def test_a_job_without_download_that_lost_its_lock_writes_nothing_over_what_was_stored_meanwhile(
+    servers: Servers, pbx: Pbx, monkeypatch: pytest.MonkeyPatch, steps: int
+) -> None:
+    """`steps`: how far it has come by then, up to its last look before it writes."""
+    async with _theatre(servers, pbx, monkeypatch) as theatre:
+        amended = replace(theatre.job, fetch=False, record={"revision": 2})
+        theatre.broker.ready.append((amended.encode(), {}))
+        for _ in range(steps):
+            await theatre.act(Act.STEP, 0)
+        theatre.broker.ready.append((replace(theatre.job, record={"revision": 1}).encode(), {}))
+        await theatre.act(Act.LAPSE, 0)
+        for _ in range(ENOUGH_STEPS):
+            if theatre.broker.told and theatre.workers[1].is_idle:
+                break
+            await theatre.act(Act.STEP, 1)
+        await theatre.finish()
+        sidecar = await theatre.sidecar()
+        (event,) = theatre.broker.told
+    assert (sidecar.state, sidecar.recording["sha256"]) == (RecordingState.STORED, hashlib.sha256(WAV).hexdigest())
+    assert sidecar.record == {"revision": 2}, "its job came again"
+    assert event.message_id == f"{theatre.job.id}/stored"

@@ -14,13 +14,14 @@ from typing import Any
 import aio_pika
 import pytest
 import pytest_asyncio
+from redis.asyncio import Redis
 
 from shared.archive import Archive
 from shared.broker import Message, Publisher
 from shared.expiry import Expired
 from shared.files import Entry
 from shared.guarded import ArchiveUnavailableError
-from shared.holds import place
+from shared.holds import place, release
 from shared.ids import CallKey, CallRef, SourceName
 from shared.link import BrokerAddress
 from shared.lock import locked
@@ -47,6 +48,8 @@ class Meddled(Archive):
         super().__init__(url)
         self.after_read: list[Hook] = []
         self.before_put: list[Hook] = []
+        self.after_put: list[Hook] = []
+        self.after_look: list[Hook] = []
         self.stuck: set[str] = set()
 
     async def sidecar(self, path: str) -> Any:  # noqa: ANN401
@@ -58,12 +61,25 @@ class Meddled(Archive):
     async def put(self, path: str, content: Any, **more: Any) -> str:  # noqa: ANN401
         if path.endswith(".json") and "/monitor/" in path and self.before_put:
             await self.before_put.pop(0)()
-        return await super().put(path, content, **more)
+        uri = await super().put(path, content, **more)
+        if path.endswith(".json") and "/monitor/" in path and self.after_put:
+            await self.after_put.pop(0)()
+        return uri
+
+    async def size(self, path: str) -> int | None:
+        found = await super().size(path)
+        if "/holds/" in path and self.after_look:
+            await self.after_look.pop(0)()
+        return found
 
     async def delete(self, path: str) -> None:
         if path in self.stuck:
             raise ArchiveUnavailableError(f"{path} could not be deleted: PermissionError")
         await super().delete(path)
+
+
+async def _nothing() -> None:
+    return
 
 
 class Dying(Publisher):
@@ -76,17 +92,31 @@ class Dying(Publisher):
 class Office:
     """A shelf, and who deletes from it."""
 
-    def __init__(self, shelf: Shelf, store: Store, publisher: Publisher, queue: aio_pika.abc.AbstractQueue) -> None:
+    def __init__(self, shelf: Shelf, redis_url: str, publisher: Publisher, queue: aio_pika.abc.AbstractQueue) -> None:
         self.shelf = shelf
-        self.store = store
+        self.redis_url = redis_url
+        self.store = Store(redis_url)
         self.publisher = publisher
         self.queue = queue
         self.archive = Meddled(shelf.root.as_uri())
 
-    async def retain(self, *, with_records: bool = False, publisher: Publisher | None = None) -> Expired:
+    async def retain(
+        self, *, with_records: bool = False, publisher: Publisher | None = None, archive: Archive | None = None
+    ) -> Expired:
         before = datetime.now(UTC) + timedelta(days=365)
-        retention = Retention(self.archive, publisher or self.publisher, self.store, before, with_records)
+        retention = Retention(archive or self.archive, publisher or self.publisher, self.store, before, with_records)
         return await retention.run(["acme"], lambda _: None)
+
+    async def hold_and_spare(self, *, is_restored: bool = False) -> None:
+        """Have the lock of whoever works here lapse, a hold come, and another run find it; maybe Redis is back with the old lock."""
+        name = f"callfold:lock:{SIDECAR}"
+        async with Redis.from_url(self.redis_url, decode_responses=True) as redis:
+            holder = await redis.getdel(name)
+            assert holder is not None
+            await place(self.shelf.archive, KEY, "court")
+            assert (await self.retain(archive=self.shelf.archive)).held == 1
+            if is_restored:
+                await redis.set(name, holder, px=15_000)
 
     async def told(self, count: int) -> list[Event]:
         events = await next_events(self.queue, count)
@@ -97,12 +127,13 @@ class Office:
 @pytest_asyncio.fixture
 async def office(servers: Servers, tmp_path: Path) -> AsyncIterator[Office]:
     async with AsyncExitStack() as closing:
-        store = await closing.enter_async_context(aclosing(Store(servers.stack.redis_url)))
         publisher = Publisher(BrokerAddress((servers.stack.amqp_url,), topology(RETRY_S), "test"), timeout_s=5)
         await closing.enter_async_context(background(publisher.run()))
         await publisher.wait_up()
         queue = await closing.enter_async_context(servers.subscribed("recording.expired.#"))
-        yield Office(Shelf(tmp_path), store, publisher, queue)
+        office = Office(Shelf(tmp_path), servers.stack.redis_url, publisher, queue)
+        await closing.enter_async_context(aclosing(office.store))
+        yield office
 
 
 async def test_what_a_worker_has_in_hand_is_left_to_a_later_run(office: Office) -> None:
@@ -147,6 +178,54 @@ async def test_a_hold_that_is_placed_at_the_last_moment_keeps_the_recording(offi
     assert office.shelf.files() == ["json", "wav"]
     assert (await office.shelf.sidecar()).recording == first.words
     assert await office.told(0) == []
+
+
+async def test_a_run_whose_lock_lapsed_after_its_last_look_for_a_hold_deletes_nothing(office: Office) -> None:
+    first = await office.shelf.store(WAV)
+    office.archive.after_look = [_nothing, office.hold_and_spare]  # the first look comes before anything is written
+    done = await office.retain(with_records=True)
+    assert (done.waiting, done.recordings, done.records, done.bytes) == (1, 0, 0, 0)
+    assert office.shelf.files() == ["json", "wav"]
+    assert (await office.shelf.sidecar()).recording == first.words
+    assert await office.told(0) == []
+
+
+async def test_a_run_whose_recording_was_spared_meanwhile_deletes_nothing_though_it_seems_to_have_the_lock(
+    office: Office,
+) -> None:
+    first = await office.shelf.store(WAV)
+
+    async def meanwhile() -> None:
+        await office.hold_and_spare(is_restored=True)
+        await release(office.shelf.archive, KEY)  # what was decided stands, until a run decides anew
+
+    office.archive.after_put = [meanwhile]
+    done = await office.retain()
+    assert (done.waiting, done.recordings) == (1, 0)
+    assert office.shelf.files() == ["json", "wav"]
+    assert (await office.shelf.sidecar()).recording == first.words
+
+
+async def test_a_hold_that_comes_while_the_end_of_a_record_is_told_keeps_the_record(office: Office, servers: Servers) -> None:
+    await office.shelf.filing.put_sidecar(replace(sidecar_of(JOB, None, SIDECAR), recording={"state": "absent"}))
+
+    class Slow(Publisher):
+        async def publish_patiently(self, messages: Sequence[Message]) -> None:
+            await place(office.shelf.archive, KEY, f"court, before {messages[0].message_id}")
+
+    slow = Slow(BrokerAddress((servers.stack.amqp_url,), topology(RETRY_S), "test"), timeout_s=5)
+    done = await office.retain(with_records=True, publisher=slow)
+    assert (done.held, done.records, office.shelf.files()) == (1, 0, ["json"])
+
+
+async def test_a_hold_spares_what_is_left_of_recordings_of_which_one_was_missing(office: Office) -> None:
+    await office.shelf.store(WAV)
+    await office.shelf.store(recording("8", 1.5), round=2)
+    office.shelf.file("wav").rename(office.shelf.directory / "elsewhere.wav")
+    before = (await office.shelf.sidecar()).recording
+    office.archive.before_put.append(lambda: place(office.shelf.archive, KEY, "court"))
+    assert (await office.retain()).held == 1
+    assert (await office.shelf.sidecar()).recording == before
 
 
 async def test_a_hold_spares_what_a_run_that_died_was_about_to_delete(office: Office) -> None:

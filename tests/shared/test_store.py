@@ -20,6 +20,7 @@ from console.fleet import free_port
 from console.stack import Server
 from shared.errors import StoreUnavailableError
 from shared.ids import CallKey, CallRef, SourceName
+from shared.lock import BusyError, locked
 from shared.store import Claim, Look, Publication, State, Store, partition
 from tests.support import Servers, eventually
 
@@ -81,6 +82,40 @@ async def test_calls_of_every_partition_are_merged_in_one_step(servers: Servers)
         folded = await store.merge({key: [("x", str(key))] for key in keys})
         assert {key: state.facts["x"] for key, state in folded.items()} == {key: str(key) for key in keys}
         assert set(await store.open_calls()) == set(keys)
+
+
+async def test_a_lock_that_was_lost_is_had_again_by_nobody_who_only_keeps_it(servers: Servers) -> None:
+    async with _store(servers) as store, Redis.from_url(servers.stack.redis_url) as redis:
+        assert await store.lock("a", "first", lease_s=0.05)
+
+        async def is_over() -> bool:
+            return not await redis.exists("callfold:lock:a")
+
+        await eventually(is_over)
+        assert not await store.lock("a", "first", lease_s=60, only_keep=True)
+        assert await is_over(), "nor is it made by that"
+        assert await store.lock("a", "second", lease_s=60)
+        assert await store.lock("a", "second", lease_s=60, only_keep=True)
+        assert not await store.lock("a", "first", lease_s=60, only_keep=True)
+        await store.unlock("a", "first")
+        assert not await is_over(), "another's is left alone"
+        await store.unlock("a", "second")
+        assert await is_over()
+
+
+async def test_a_lock_that_redis_forgot_is_not_confirmed(servers: Servers) -> None:
+    async with _store(servers) as store, Redis.from_url(servers.stack.redis_url) as redis:
+        lost = []
+        try:
+            async with locked(store, "a") as lock:
+                await lock.confirm()
+                await redis.flushall()
+                await lock.confirm()
+        except* BusyError as errors:
+            lost = list(errors.exceptions)
+        assert len(lost) == 1
+        async with locked(store, "a") as lock:
+            await lock.confirm()
 
 
 async def test_a_claim_is_held_taken_over_after_its_lease_with_the_stored_outbox_and_over_once_marked(servers: Servers) -> None:

@@ -224,7 +224,7 @@ def test_every_revision_writes_each_leg_s_sidecar_and_fetches_only_what_was_not_
     one = replace(call, agent=replace(call.agent, recorded=True, guid="g"), dialed=replace(call.dialed, recorded=True))
     jobs = recording_jobs(one, {}, ["agent"])
     assert [(job.leg, job.fetch, job.state) for job in jobs] == [("agent", True, "waiting"), ("dialed", False, "not_wanted")]
-    jobs = recording_jobs(one, {}, ["agent", "dialed"], summary(one))
+    jobs = recording_jobs(one, {}, ["agent", "dialed"], summary(one, "", ["agent", "dialed"]))
     assert [(job.leg, job.fetch, job.state) for job in jobs] == [("agent", False, "waiting"), ("dialed", False, "waiting")]
     jobs = recording_jobs(one, {}, ["agent", "dialed"], summary(call))
     assert [(job.leg, job.fetch) for job in jobs] == [("agent", True), ("dialed", True)]
@@ -241,10 +241,68 @@ def test_a_leg_whose_recording_is_told_late_is_fetched_though_another_leg_has_it
     assert call.dialed is not None
     first = replace(call, agent=replace(call.agent, recorded=True, guid="g"), dialed=replace(call.dialed, guid="g"))
     second = replace(first, dialed=replace(call.dialed, guid="g", recorded=True))
-    told = summary(first)
+    told = summary(first, "", ["agent", "dialed"])
     assert amends(told, summary(second, told))
     jobs = recording_jobs(second, {}, ["agent", "dialed"], told)
     assert [(job.leg, job.name, job.fetch) for job in jobs] == [("agent", "g", False), ("dialed", "g.2", True)]
+
+
+def _with_a_second_dialed_leg() -> tuple[Call, Call]:
+    """A recorded call, and the same when callbacks of a dialed leg that rang before the known one have been folded."""
+    late = ("1 second pickup", "3 second hangup")
+    calls = []
+    for call in (fold(*ANSWERED), fold(*ANSWERED, *late)):
+        assert call.agent is not None
+        assert call.dialed is not None
+        legs = {"agent": replace(call.agent, recorded=True), "dialed": replace(call.dialed, recorded=True)}
+        calls.append(replace(call, **legs, other_legs=tuple(replace(leg, recorded=True) for leg in call.other_legs)))
+    first, second = calls
+    assert first.dialed is not None
+    assert [leg.call_id for leg in second.other_legs] == [first.dialed.call_id], "it is nobody's side now"
+    return first, second
+
+
+def test_a_recording_that_was_not_wanted_is_fetched_when_its_leg_turns_out_to_be_no_side() -> None:
+    first, second = _with_a_second_dialed_leg()
+    assert [(job.leg, job.fetch) for job in recording_jobs(first, {}, ["agent"])] == [("agent", True), ("dialed", False)]
+    told = summary(first, "", ["agent"])
+    jobs = recording_jobs(second, {}, ["agent"], told)
+    assert [(job.leg, job.fetch) for job in jobs] == [("agent", False), ("dialed", False), ("other", True)]
+    jobs = recording_jobs(second, {}, ["agent"], summary(second, told, ["agent"]))
+    assert [job.fetch for job in jobs] == [False, False, False]
+
+
+def test_a_recording_is_fetched_that_is_wanted_only_since_the_last_revision() -> None:
+    first, _ = _with_a_second_dialed_leg()
+    jobs = recording_jobs(first, {}, ["agent", "dialed"], summary(first, "", ["agent"]))
+    assert [(job.leg, job.fetch) for job in jobs] == [("agent", False), ("dialed", True)]
+
+
+def _before_an_upgrade(summed_up: str) -> str:
+    told = orjson.loads(summed_up)
+    del told["asked"]
+    return orjson.dumps(told, option=orjson.OPT_SORT_KEYS).decode()
+
+
+def test_a_summary_that_does_not_tell_what_was_asked_for_amends_nothing_and_loses_no_recording() -> None:
+    first, second = _with_a_second_dialed_leg()
+    written = _before_an_upgrade(summary(first))
+    assert not amends(written, summary(first, written, ["agent"]))
+    assert not amends(summary(first, "", ["agent"]), summary(first, "", ["agent", "dialed"]))
+    jobs = recording_jobs(second, {}, ["agent"], written)
+    assert [(job.leg, job.fetch) for job in jobs] == [("agent", False), ("dialed", False), ("other", True)]
+    jobs = recording_jobs(second, {}, ["agent"], _before_an_upgrade(summary(second)))
+    assert [job.fetch for job in jobs] == [False, False, False], "whose side it was cannot be told"
+
+
+def test_a_summary_written_before_an_upgrade_tells_the_side_of_a_call_of_one_leg() -> None:
+    call = fold(*ANSWERED)
+    assert call.dialed is not None
+    key = CallKey(KEY.source, CallRef(f"call-{call.dialed.call_id}"))
+    one = replace(call, key=key, agent=replace(call.dialed, recorded=True), dialed=None)
+    written = _before_an_upgrade(summary(one))
+    assert [job.fetch for job in recording_jobs(one, {}, ["agent"], written)] == [False]
+    assert [job.fetch for job in recording_jobs(one, {}, ["dialed"], written)] == [False], "not wanted"
 
 
 def test_a_summary_written_before_an_upgrade_reads_as_it_did() -> None:
