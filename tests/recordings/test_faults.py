@@ -26,7 +26,7 @@ from tests.recordings.places import Bucket, Disk
 from tests.recordings.s3 import Busy
 from tests.recordings.support import job, nothing_left
 from tests.recordings.troubles import ALWAYS, FULL, KILLED, TROUBLES, UNWRITABLE, Trouble, dealt, not_of, of
-from tests.support import Servers, callfold, eventually, waiting_events
+from tests.support import UNMEASURED, Servers, callfold, eventually, waiting_events
 
 DOCUMENTED = Path(__file__).resolve().parents[2] / "docs" / "recordings.md"
 SEED = 513
@@ -205,7 +205,7 @@ async def _two_workers(servers: Servers, pbx: FocalScope, settings: dict[str, st
         "CALLFOLD_RECORDING_CONCURRENCY": str(_AT_ONCE),
         "CALLFOLD_RECORDING_STALL_SECONDS": "200",  # what is held is cut off by a kill, not by a clock
     }
-    async with servers.fleet(**settings) as fleet:
+    async with servers.fleet(**settings, **UNMEASURED) as fleet:
         for number in range(2):
             await fleet.start(_worker(fleet, number))
         yield fleet

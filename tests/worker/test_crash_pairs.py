@@ -23,7 +23,7 @@ from console.fleet import Fleet, RoleDiedError
 from shared.clock import utc_now
 from shared.events import CallbackEvent, encode, join
 from shared.ids import SourceName
-from tests.support import Servers, eventually, lines_of
+from tests.support import UNMEASURED, Servers, eventually, lines_of
 from tests.worker.test_crash_and_outage import DOWNSTREAM, downstream
 
 POINTS = (
@@ -41,8 +41,6 @@ POINTS = (
 )
 FIRST_CALL, CALLS = 4_000_000, 5_000
 GROUP = 25
-# Those that die write no coverage data: measuring them would only make them slow.
-UNMEASURED = {"COVERAGE_PROCESS_CONFIG": "", "COVERAGE_PROCESS_START": ""}
 QUICK = {
     "CALLFOLD_SETTLE_SECONDS": "1",
     "CALLFOLD_LEG_GRACE_SECONDS": "4",
@@ -158,7 +156,7 @@ async def test_deaths_at_every_point_and_ordered_pair_leave_each_call_one_id_and
         load = asyncio.create_task(_load(servers, deaths))
         await asyncio.gather(*(_die(fleet, name, points, deaths) for name, points in zip("ab", ways, strict=True)))
         calls = await load
-        await fleet.start(fleet.add("last", "worker", {}))
+        await fleet.start(fleet.add("last", "worker", UNMEASURED))
 
         async def all_there() -> bool:
             return await gathered() == set(calls)

@@ -29,7 +29,7 @@ from shared.process import background
 from shared.store import Look, Store
 from shared.topology import CALLBACKS_FOLD, topology
 from shared.watermarks import InHand, SpoolNews
-from tests.support import RETRY_S, Event, Servers, call_back, eventually, lines_of, metric, next_new, waiting_events
+from tests.support import RETRY_S, UNMEASURED, Event, Servers, call_back, eventually, lines_of, metric, next_new, waiting_events
 from worker.hands import Hands
 
 SOURCE = SourceName("default")
@@ -386,7 +386,7 @@ async def test_a_backlog_of_a_hundred_thousand_callbacks_in_large_messages_close
             told += lines_of(next(other))[:FAR_HANGUP]
         bodies.append(_body([*told[:499], lines_of(call)[HANGUP]], later))
     await _put(servers, *bodies)
-    async with servers.subscribed("call.#") as events, servers.fleet(CALLFOLD_TIMER_HOLD_OFF_SECONDS="5") as fleet:
+    async with servers.subscribed("call.#") as events, servers.fleet(CALLFOLD_TIMER_HOLD_OFF_SECONDS="5", **UNMEASURED) as fleet:
         for number in range(2):
             fleet.add(f"worker-{number}", "worker", {})
         await fleet.start_all()
