@@ -76,6 +76,8 @@ class Feed:
                     await self._begin_anew()
                 continue
             deliveries = [first, *self.consumer.get_waiting(_BATCH_BYTES)]
+            if self._place.is_left:
+                continue
             if not self._place.is_same(first.offset, first.body):
                 await self._begin_anew()
                 continue

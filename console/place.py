@@ -30,22 +30,26 @@ class Place:
         self._asked, self._asked_at = self._last, time.monotonic()
         return self._asked[0] if self._asked else None
 
-    def missed(self, offset: int) -> int:
-        """Count the events that the stream kept no longer, if this is the first that comes on a connection."""
-        return max(0, offset - self._asked[0]) if self._asked and not self._is_left else 0
+    @property
+    def asked(self) -> int | None:
+        """Where the event stands that this connection was asked for, until something came."""
+        return self._asked[0] if self._asked else None
+
+    @property
+    def is_left(self) -> bool:
+        """Tell whether what still comes is of a place that was left: of a connection that is about to be given up."""
+        return self._is_left
 
     def is_same(self, offset: int, content: object) -> bool:
-        """Tell of an event whether it goes on where the reader stood; false from one that does not to the next connection."""
+        """Tell whether the stream is the one that was read: what comes first on a connection must be what was asked for."""
         asked, self._asked = self._asked, None
-        if asked and offset <= asked[0] and content != asked[1]:
-            self.leave()
-        return not self._is_left
+        return asked is None or offset > asked[0] or content == asked[1]
 
     def is_overdue(self) -> bool:
         """Tell whether the event that was asked for should have come: the stream has none there."""
         return self._asked is not None and time.monotonic() - self._asked_at > _ANSWERED_S
 
     def leave(self) -> None:
-        """Forget the place; what still comes on this connection is not to be read."""
+        """Forget the place; nothing more that comes on this connection is to be read."""
         self._last = self._asked = None
         self._is_left = True

@@ -9,10 +9,11 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import NoReturn, TypeVar
 
-from console.history.batch import Batch, Entry, Mark
+from console.history.batch import Batch, Entry
 from console.history.engine import RefusedError
 from console.history.store import History
 from console.journal import is_bookmark
+from console.place import Place
 from shared import metrics
 from shared.broker import BrokerAddress, Consumer, Delivery, HeaderValue
 from shared.crash import crash_point
@@ -27,7 +28,6 @@ _PREFETCH = 500
 _BATCH_BYTES = 4 << 20
 _BETWEEN_S = 0.05  # what arrives meanwhile shares a transaction, and its fsync
 _QUIET_S = 1
-_REWIND_S = 10  # the event asked for comes at once where there is one
 
 _T = TypeVar("_T")
 
@@ -35,18 +35,15 @@ _T = TypeVar("_T")
 class Follower:
     """Writes the events of one stream.
 
-    It asks the stream for the last event it has written, and compares: what comes must be that event. A stream that was
-    made anew has another there, or none; then everything it has is read, which changes nothing where it is known.
+    Its place is that of the last event it has written, with its fingerprint. Where the stream is another, everything it has is
+    read, which changes nothing where it is known.
     """
 
     def __init__(self, stream: str, history: History, address: BrokerAddress) -> None:
         self._stream = stream
         self._history = history
         self._consumer = Consumer(address, stream, prefetch=_PREFETCH, arguments=self._where)
-        self._mark: Mark | None = None
-        self._asked: Mark | None = None  # by the connection there is now, until it was answered
-        self._asked_at = 0.0
-        self._is_rewinding = False
+        self._place = Place()
         self._writing = asyncio.Lock()
         self._level_at = time.time()
         self._behind_since: float | None = self._level_at
@@ -59,7 +56,9 @@ class Follower:
     async def run(self) -> NoReturn:
         """Follow for as long as the process lives. Run it as a task once the tables are there."""
         metrics.HISTORY_LAG.labels(self._stream).set_function(self._lag_s)
-        self._mark = await patiently(lambda: self._history.mark(self._stream), self._is_away)
+        mark = await patiently(lambda: self._history.mark(self._stream), self._is_away)
+        if mark:
+            self._place.read(*mark)
         self.problem = None
         async with background(self._consumer.run()):
             while True:
@@ -76,9 +75,8 @@ class Follower:
 
     def _where(self) -> Mapping[str, HeaderValue]:
         """Tell, on each connection, where the stream is to go on."""
-        self._is_rewinding = False
-        self._asked, self._asked_at = self._mark, time.monotonic()
-        return {"x-stream-offset": self._mark.offset if self._mark else "first"}
+        offset = self._place.ask()
+        return {"x-stream-offset": "first" if offset is None else offset}
 
     async def _take(self) -> list[Delivery]:
         while True:
@@ -91,36 +89,31 @@ class Follower:
             if self._behind_since is None:
                 self._behind_since = time.time()
             taken = [first, *self._consumer.get_waiting(_BATCH_BYTES)]
-            if not self._is_rewinding and self._is_continued(taken[0]):
+            if not self._place.is_left and self._is_continued(first):
                 return taken
 
     def _is_continued(self, first: Delivery) -> bool:
         """Compare the first delivery of a connection with what was asked for; false where the stream is another."""
-        asked, self._asked = self._asked, None
-        if asked is None:
+        asked = self._place.asked
+        if asked is not None and first.offset > asked:
+            log.error("history_gap", stream=self._stream, events=first.offset - asked - 1, detail="older than the stream keeps")
+        if self._place.is_same(first.offset, _entry(first).fingerprint):
             return True
-        if first.offset > asked.offset:
-            log.error(
-                "history_gap", stream=self._stream, events=first.offset - asked.offset - 1, detail="older than the stream keeps"
-            )
-            return True
-        if _entry(first).fingerprint == asked.fingerprint:
-            return True
-        self._rewind("another event stands there")
+        self._rewind("another event stands there", asked)
         return False
 
     def _quiet(self) -> None:
         if not self._consumer.is_up:
             return
-        if self._asked is not None:
-            if time.monotonic() - self._asked_at > _REWIND_S:
-                self._rewind("it has no such event")
+        if self._place.asked is not None:
+            if self._place.is_overdue():
+                self._rewind("it has no such event", self._place.asked)
             return
         self._level_at, self._behind_since = time.time(), None
 
-    def _rewind(self, why: str) -> None:
-        log.warning("history_rewinds", stream=self._stream, offset=self._mark and self._mark.offset, detail=why)
-        self._mark, self._asked, self._is_rewinding = None, None, True
+    def _rewind(self, why: str, offset: int | None) -> None:
+        log.warning("history_rewinds", stream=self._stream, offset=offset, detail=why)
+        self._place.leave()
         self._consumer.recycle()
 
     async def _write(self, taken: list[Delivery]) -> None:
@@ -166,7 +159,8 @@ class Follower:
                 raise
 
         await patiently(write, self._is_away)
-        self._mark, self.problem = batch.mark, None
+        self._place.read(*batch.mark)
+        self.problem = None
 
     def _is_away(self, error: HistoryUnavailableError) -> None:
         self.problem = str(error)

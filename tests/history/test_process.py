@@ -19,9 +19,10 @@ import pytest
 import structlog
 from sqlalchemy import func, select, text
 
+from console import place
 from console.fleet import Role, RoleDiedError, free_port
 from console.history import engine, follower
-from console.history.batch import Entry, Mark
+from console.history.batch import Entry
 from console.history.engine import open_engine
 from console.history.service import serve
 from console.history.store import History
@@ -221,7 +222,7 @@ async def test_killed_again_and_again_under_load_it_loses_and_doubles_nothing(se
 async def test_offsets_that_were_rolled_back_lost_or_are_of_another_stream_change_nothing(
     servers: Servers, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(follower, "_REWIND_S", 0.5)
+    monkeypatch.setattr(place, "_ANSWERED_S", 0.5)
     source = _source()
     async with _publisher(servers) as publisher:
         await _publish(publisher, _calls(source, 30))
@@ -265,7 +266,7 @@ async def _is_level() -> bool:
 def test_events_that_the_stream_no_longer_had_are_told(tmp_path: Path) -> None:
     history = History(f"sqlite:///{tmp_path / 'history.sqlite'}")
     following = follower.Follower(CALLS_JOURNAL, history, BrokerAddress((), topology(RETRY_S), "tests"))
-    following._mark = Mark(5, "of the event that is gone")
+    following._place.read(5, "of the event that is gone")
     assert following._where() == {"x-stream-offset": 5}
     first = Delivery(b"{}", {"x-stream-offset": 9}, "", 1, cast("Any", None))
     with structlog.testing.capture_logs() as lines:
