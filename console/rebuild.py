@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Collection, Mapping
@@ -33,7 +32,6 @@ _BATCH_EVENTS = 1000
 _PROGRESS_EVENTS = 10_000
 # Clocks of the machines of a system differ; the journal is sought by the broker's.
 _BEFORE = timedelta(minutes=1)
-_LISTEN_S = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +86,7 @@ async def rebuild(settings: Settings, since: str, source: str | None, mode: Mode
     )
     async with aclosing(opened) as store:
         if not mode.is_forced:
-            await _refuse_while_workers_run(store)
+            await _refuse_while_workers_run(settings)
         await _replay(
             settings, store, sources, Window(start, source, total.calls, rfc3339(start)), tally, publish=mode.is_publishing
         )
@@ -101,19 +99,21 @@ async def rebuild(settings: Settings, since: str, source: str | None, mode: Mode
     return 0
 
 
-async def _refuse_while_workers_run(store: Store) -> None:
+async def _refuse_while_workers_run(settings: Settings) -> None:
     """Refuse while workers fold: they would publish calls of which they see a half.
 
     Raises:
-        CallfoldError: a worker tells what it has in hand, as each does several times a second.
+        CallfoldError: the queue of raw messages has a consumer.
     """
-    before = await store.watermarks.hands()
-    await asyncio.sleep(_LISTEN_S)
-    running = [name for name, told_ms in (await store.watermarks.hands()).items() if told_ms > before.get(name, 0)]
+    getter = Getter(broker_address(settings, "rebuild"), CALLBACKS_FOLD)
+    async with background(getter.run()):
+        await connected(getter)
+        # RabbitMQ answers 0 as well when the queue does not answer it in time.
+        running = max([await getter.count_consumers() for _ in range(3)])
     if running:
         raise CallfoldError(
-            f"{len(running)} {'worker runs' if len(running) == 1 else 'workers run'} ({', '.join(sorted(running))}): "
-            "stop them, or they publish calls that are half replayed. --force goes on all the same."
+            f"{counted(running, 'worker')} {'runs' if running == 1 else 'run'}. Stop all workers first: they publish calls that "
+            "are half replayed. With --force the rebuild starts anyway."
         )
 
 

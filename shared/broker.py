@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import uuid
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -20,9 +21,10 @@ from pamqp.common import FieldTable
 
 from shared.errors import BrokerUnavailableError
 from shared.frames import HeaderValue, send
-from shared.hand import Hand
+from shared.hand import InFlight
 from shared.link import BACKOFF_S, CLOSE_TIMEOUT_S, LOST, BrokerAddress, Link, inspect, is_cancelled, is_lost
 from shared.log import get_logger
+from shared.topology import MARKER, MARKER_BODY
 
 __all__ = ["BrokerAddress", "Consumer", "Delivery", "HeaderValue", "Message", "Publisher", "inspect"]
 
@@ -68,13 +70,13 @@ class Publisher(Link):
     def _closed(self) -> None:
         self._channel = None
 
-    async def publish(self, message: Message) -> None:
-        """Return once the broker has confirmed the message in every queue it was routed to.
+    async def publish(self, *messages: Message) -> None:
+        """Return once the broker has confirmed the messages in every queue they were routed to.
 
         Raises:
-            BrokerUnavailableError: not connected, refused, unroutable, or not confirmed in time; it may have arrived.
+            BrokerUnavailableError: not connected, refused, unroutable, or not confirmed in time; any may have arrived.
         """
-        for _, error in await self._publish([message]):
+        for _, error in await self._publish(messages):
             raise error
 
     async def publish_patiently(self, messages: Iterable[Message]) -> None:
@@ -148,7 +150,7 @@ class Delivery:
     routing_key: str
     tag: int
     channel: Channel
-    hand: Hand[Delivery] | None = None
+    in_flight: InFlight | None = None
 
     @property
     def offset(self) -> int:
@@ -164,10 +166,21 @@ class Delivery:
 
     async def ack(self) -> None:
         """Settle it. On a channel that is gone this does nothing: the message comes again."""
-        if self.hand is not None:
-            self.hand.settle((self.channel, self.tag))
+        if self.in_flight is not None:
+            self.in_flight.settle(self.tag)
         with suppress(*LOST):
             await self.channel.basic_ack(self.tag, wait=False)
+
+    @property
+    def is_marker(self) -> bool:
+        """Whether it is a marker of a round, without any event."""
+        return self.body == MARKER_BODY and marker_of(self.headers) is not None
+
+
+def marker_of(headers: Mapping[str, object]) -> int | None:
+    """Read the number of the round from the headers of a marker; None for any other message."""
+    number = headers.get(MARKER)
+    return int(number) if isinstance(number, str) and number.isascii() and number.isdigit() else None
 
 
 class Consumer(Link):
@@ -178,11 +191,18 @@ class Consumer(Link):
     """
 
     def __init__(
-        self, address: BrokerAddress, queue: str, *, prefetch: int, arguments: Arguments | Callable[[], Arguments] | None = None
+        self,
+        address: BrokerAddress,
+        queue: str,
+        *,
+        prefetch: int,
+        arguments: Arguments | Callable[[], Arguments] | None = None,
+        register: Callable[[str], Awaitable[None]] | None = None,
     ) -> None:
         """Prepare; `arguments` that change, like the offset to go on from, are a function that is asked on each connection.
 
-        Only where there is such a function, the queue is a stream that can be asked anew.
+        Only where there is such a function, the queue is a stream that can be asked anew. `register` is called with the name of
+        each new channel before it consumes.
         """
         super().__init__(address, f"consumer of {queue}")
         self._queue = queue
@@ -194,21 +214,23 @@ class Consumer(Link):
         self._tag: str | None = None
         self._channel: Channel | None = None
         self._stopping = False
-        self.hand: Hand[Delivery] = Hand()
+        self._register = register
+        self.in_flight = InFlight("")
 
     async def _open(self, channel: Channel) -> None:
         self._channel = channel
         if self._stopping:
             return
+        self.in_flight = InFlight(f"{self._name}/{uuid.uuid4().hex}")
+        if self._register is not None:
+            await self._register(self.in_flight.consumer)
         await channel.basic_qos(prefetch_count=self._prefetch)
         consumed = await channel.basic_consume(self._queue, self._deliver, arguments=dict(self._arguments()) or None)
         self._tag = consumed.consumer_tag
         self._heard_at = time.monotonic()
-        self.hand.open()
 
     def _closed(self) -> None:
         self._channel = None
-        self.hand.lose()
         while not self._waiting.empty():
             self._waiting.get_nowait()
 
@@ -228,8 +250,8 @@ class Consumer(Link):
             return  # not ours to settle: it belongs to a channel that is gone
         self._heard_at = time.monotonic()
         headers = message.header.properties.headers or {}
-        delivery = Delivery(message.body, headers, message.routing_key or "", tag, message.channel, self.hand)
-        self.hand.take((message.channel, tag), delivery)
+        delivery = Delivery(message.body, headers, message.routing_key or "", tag, message.channel, self.in_flight)
+        self.in_flight.take(tag, marker_of(headers) if delivery.is_marker else None)
         self._waiting.put_nowait(delivery)
 
     async def get(self) -> Delivery:
@@ -244,8 +266,8 @@ class Consumer(Link):
             max_bytes -= len(taken[-1].body)
         return taken
 
-    async def counts(self) -> tuple[int, int]:
-        """Count the messages that wait in the queue, delivered to nobody, and the consumers it has.
+    async def count_consumers(self) -> int:
+        """Count the consumers of the queue, as its leader knows them.
 
         Raises:
             BrokerUnavailableError: not connected, or no answer.
@@ -257,7 +279,7 @@ class Consumer(Link):
             declared = await channel.queue_declare(self._queue, passive=True, timeout=CLOSE_TIMEOUT_S)
         except LOST as error:
             raise BrokerUnavailableError(str(error)) from error
-        return declared.message_count or 0, declared.consumer_count or 0
+        return declared.consumer_count or 0
 
     async def stop_intake(self) -> None:
         """Ask for no more deliveries; those taken can still be acked, the rest goes back when the connection closes."""
@@ -267,3 +289,17 @@ class Consumer(Link):
                 await self._channel.basic_cancel(self._tag, timeout=CLOSE_TIMEOUT_S)
         while not self._waiting.empty():
             self._waiting.get_nowait()
+
+    async def return_rest(self) -> None:
+        """Put back what is not settled, after `stop_intake`. On return it is in the queue, ahead of what is published later.
+
+        Raises:
+            BrokerUnavailableError: not connected, or no answer: the broker puts it back when it notices.
+        """
+        if self._channel is None:
+            raise BrokerUnavailableError("RabbitMQ is not connected")
+        try:
+            await self._channel.basic_nack(0, multiple=True, requeue=True)
+        except LOST as error:
+            raise BrokerUnavailableError(str(error)) from error
+        await self.count_consumers()  # answered in order, after the nack

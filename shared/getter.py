@@ -8,7 +8,7 @@ from contextlib import suppress
 from aiormq.abc import DeliveredMessage
 from aiormq.channel import Channel
 from aiormq.exceptions import ChannelLockedResource
-from pamqp.commands import Basic
+from pamqp.commands import Basic, Queue
 
 from shared.broker import Delivery
 from shared.errors import BrokerUnavailableError
@@ -72,12 +72,22 @@ class Getter(Link):
         Raises:
             BrokerUnavailableError: not connected, or no answer.
         """
+        return (await self._declared()).message_count or 0
+
+    async def count_consumers(self) -> int:
+        """Count the consumers of the queue.
+
+        Raises:
+            BrokerUnavailableError: not connected, or no answer.
+        """
+        return (await self._declared()).consumer_count or 0
+
+    async def _declared(self) -> Queue.DeclareOk:
         channel = self._working()
         try:
-            declared = await channel.queue_declare(self._queue, passive=True, timeout=_GET_TIMEOUT_S)
+            return await channel.queue_declare(self._queue, passive=True, timeout=_GET_TIMEOUT_S)
         except LOST as error:
             raise BrokerUnavailableError(f"{self._queue} cannot be counted: {error}") from error
-        return declared.message_count or 0
 
     async def confirm(self) -> None:
         """Make sure that the broker has heard what was settled: it answers in order, on the channel that everything came on.

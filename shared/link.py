@@ -30,7 +30,7 @@ from pamqp.common import FieldTable
 from yarl import URL
 
 from shared import decoding
-from shared.errors import BrokerUnavailableError, ConfigError
+from shared.errors import BrokerUnavailableError, ConfigError, StoreUnavailableError
 from shared.log import get_logger
 from shared.topology import Topology
 
@@ -116,6 +116,9 @@ class Link(ABC):
         if isinstance(error, ConfigError) and self._outlasts_conflicts and self._was_up:
             self.problem = _CONFLICT
             log.error("broker_conflict", link=self._name, detail=str(error.__cause__)[:_SHOWN_CHARACTERS])  # names the queue
+            return True
+        if isinstance(error, StoreUnavailableError):
+            log.warning("consumer_not_registered", link=self._name, detail=str(error))
             return True
         if not is_lost(error):
             return False

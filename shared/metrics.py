@@ -26,7 +26,7 @@ NONSENSE_TIMESTAMPS = Counter("callfold_nonsense_timestamps_total", "Adapter tim
 BURIED_CALLBACKS = Counter("callfold_buried_events_total", "Events of calls whose facts had expired already.", ("source",))
 TIMERS = Counter("callfold_timers_total", "Timer events published.")
 TIMERS_AHEAD = Counter("callfold_timers_ahead_total", "Timer events left out: they told a time that had not come.")
-TIMERS_HELD = Gauge("callfold_timers_held", "1 while timers wait: it cannot be told what is not folded yet.")
+TIMERS_HELD = Gauge("callfold_timers_held", "1 while timers are paused because the fold backlog is unknown.")
 FOLD_LAG_SECONDS = Gauge(
     "callfold_fold_lag_seconds", "How far back callbacks may still wait to be folded: timers are late by it."
 )

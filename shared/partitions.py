@@ -6,7 +6,7 @@ Keys (`{p}` is one of 16 partitions, a hash tag, so that a script's keys share a
 - `callfold:{p}:publication:<source>/<call>` hash: version (of the facts), revision, state, summary (of what was published),
   and while claimed: holder, until_ms, outbox, seen (the version the outbox was made of)
 - `callfold:lock:<name>` holder of an exclusive lock
-- `callfold:{watermark}:hands`, `:spools` what workers and spools hold of what is not folded, see `hand.lua`, `spool.lua`
+- `callfold:{watermark}:members`, `:rounds`, `:spools` what is reported of callbacks not folded yet, see `barrier.py`
 - `callfold:note:<name>` that something is done, until nobody asks any more
 - `callfold:{p}:open` sorted set of open calls, scored by when to look at them again (ms since 1970)
 - `callfold:{p}:recent` sorted set of calls, open or not, scored by their start (microseconds since 1970), for look-ups

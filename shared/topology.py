@@ -23,6 +23,8 @@ RECORDINGS_DEAD = "recordings.dead"
 SPOOL, SPOOL_OLDEST, SPOOL_SEEN = "spool", "spool_oldest", "spool_seen"
 # Set where all events of a message are timers'.
 TIMERS = "timers"
+# A marker of a round (see barrier.py): a message of the queue `callbacks.fold` alone, without events; the header has the number.
+MARKER, MARKER_BODY = "marker", b"[]"
 
 # How often a message is given out again before the broker gives it up.
 DELIVERY_LIMIT = 20

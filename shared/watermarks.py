@@ -1,29 +1,22 @@
-"""What is not folded yet - in hands of workers, in spools of ingress - and the time until which all that came is folded."""
+"""What workers and ingress report of callbacks that are not folded yet, as Redis keeps it. The rule is in `barrier.py`."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Iterable
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import cast
 
 from redis.asyncio import Redis
 
+from shared.barrier import Member, Reports, Round, Spool, complete_round, folded_until_ms, gone, is_forgotten
 from shared.partitions import guarded, text
 from shared.script import Argument, Script
 
-# Workers tell what they have in hand five times a second.
-_MISSED_MS = 1_000
-_GONE_MS = 30_000  # the broker gives up a silent connection well before
-_FORGOTTEN_MS = 3_600_000
-_HANDS, _SPOOLS = "callfold:{watermark}:hands", "callfold:{watermark}:spools"
-
-
-@dataclass(frozen=True, slots=True)
-class InHand:
-    """The oldest raw message a worker has: when ingress received it (ms since 1970), how long the worker has had it; or none."""
-
-    oldest_ms: int | None = None
-    age_s: float | None = None
+_MEMBERS, _ROUNDS, _SPOOLS = (f"callfold:{{watermark}}:{what}" for what in ("members", "rounds", "spools"))
+_MEMBER = re.compile(r"(\d+) (\d*) (\d+)", re.ASCII)
+_ROUND = re.compile(r"(\d+) (\d*)", re.ASCII)
+_SPOOL = re.compile(r"(\d*) \S* (\d+)", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,32 +33,78 @@ class Watermarks:
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
-        self._hand, self._spools, self._watermark = Script("hand"), Script("spool"), Script("watermark")
+        self._join, self._leave, self._pass = Script("join"), Script("leave"), Script("pass")
+        self._round, self._count = Script("round"), Script("count")
+        self._reports, self._spools = Script("reports"), Script("spool")
 
-    async def tell_hand(self, worker: str, hand: InHand, *, consumes: bool = True, is_gone: bool = False) -> None:
-        """Tell what a worker has in hand; `is_gone`: nothing any more, and what it had has gone back to the queue."""
-        age_ms = "" if hand.age_s is None else round(hand.age_s * 1000)
-        oldest_ms = "" if hand.oldest_ms is None else hand.oldest_ms
-        await guarded(self._hand(self._redis, [_HANDS], [worker, oldest_ms, age_ms, int(consumes), int(is_gone)]))
+    async def join(self, consumer: str) -> None:
+        """Register a consumer of `callbacks.fold`: no round is complete without it from now on."""
+        await guarded(self._join(self._redis, [_MEMBERS], [consumer]))
 
-    async def hands(self) -> dict[str, int]:
-        """List the workers that tell what they have in hand, with when each did so last (ms since 1970)."""
-        told = await guarded(cast("Awaitable[dict[bytes, bytes]]", self._redis.hgetall(_HANDS)))
-        return {text(name): int(text(value).split(" ")[2]) for name, value in told.items()}
+    async def leave(self, consumer: str) -> None:
+        """Note that a consumer has stopped and returned to the queue what it had not settled."""
+        await guarded(self._leave(self._redis, [_MEMBERS, _ROUNDS], [consumer]))
+
+    async def open_round(self, *, pause_s: float) -> int | None:
+        """Open a round of markers and return its number; None if the last one was opened less than `pause_s` ago."""
+        answer = await guarded(self._round(self._redis, [_ROUNDS], [round(pause_s * 1000)]))
+        (number,) = cast("list[bytes]", answer)
+        return int(number) if number else None
+
+    async def count_consumers(self, number: int, consumers: int) -> bool:
+        """Note how many consumers the queue had after a round was opened; False if it is too late for that."""
+        return bool(await guarded(self._count(self._redis, [_ROUNDS], [number, consumers])))
+
+    async def pass_round(self, consumer: str, number: int) -> bool:
+        """Note that a consumer has passed a round; False if Redis does not know the consumer."""
+        return bool(await guarded(self._pass(self._redis, [_MEMBERS, _ROUNDS], [consumer, number])))
 
     async def note_spools(self, news: Iterable[SpoolNews]) -> None:
-        """Note what ingress told of its spools."""
+        """Note what ingress reported of its spools."""
         args: list[Argument] = []
-        for told in news:
-            args += (told.spool, "" if told.oldest_ms is None else told.oldest_ms, told.seen_ms)
+        for report in news:
+            args += (report.spool, "" if report.oldest_ms is None else report.oldest_ms, report.seen_ms)
         await guarded(self._spools(self._redis, [_SPOOLS], args))
 
-    async def watermark(self, *, consumers: int, waiting: int) -> int | None:
-        """Tell the time (ms since 1970) until which all that ingress received is folded, or None where nobody can tell now.
+    async def reports(self) -> Reports:
+        """Read everything that was reported."""
+        answer = await guarded(self._reports(self._redis, [_MEMBERS, _ROUNDS, _SPOOLS], []))
+        members, rounds, spools, now_ms = cast("tuple[list[bytes], list[bytes], list[bytes], bytes]", answer)
+        return Reports(
+            [Round(int(name), int(at), _number(count)) for name, (at, count) in _rows(rounds, _ROUND)],
+            [Member(name, int(at), _number(since), int(passed)) for name, (at, since, passed) in _rows(members, _MEMBER)],
+            [Spool(name, _number(oldest), int(noted)) for name, (oldest, noted) in _rows(spools, _SPOOL)],
+            int(now_ms),
+        )
 
-        `consumers`, `waiting`: of the queue of raw messages, and of messages in it that nobody has in hand.
+    async def folded_until_ms(self, *, opened_from_ms: int = 0) -> int | None:
+        """Return the time (ms since 1970) until which all that was confirmed or spooled is folded; None while unknown.
+
+        `opened_from_ms`: a round that was opened before does not count.
         """
-        limits = (_MISSED_MS, _GONE_MS, _FORGOTTEN_MS)
-        answer = await guarded(self._watermark(self._redis, [_HANDS, _SPOOLS], [consumers, waiting, *limits]))
-        (told,) = cast("list[bytes]", answer)
-        return int(text(told)) if told else None
+        reports = await self.reports()
+        await self._forget(reports)
+        return folded_until_ms(reports, opened_from_ms=opened_from_ms)
+
+    async def _forget(self, reports: Reports) -> None:
+        """Delete what no longer counts: consumers that are gone, rounds before the last complete one, spools long silent."""
+        complete = complete_round(reports.rounds, reports.members)
+        old: dict[str, list[str]] = {
+            _MEMBERS: [] if complete is None else gone(complete, reports.members),
+            _ROUNDS: [] if complete is None else [str(each.number) for each in reports.rounds if each.number < complete.number],
+            _SPOOLS: [spool.name for spool in reports.spools if is_forgotten(spool, reports.now_ms)],
+        }
+        for key, names in old.items():
+            if names:
+                await guarded(self._redis.hdel(key, *names))
+
+
+def _number(digits: str) -> int | None:
+    return int(digits) if digits else None
+
+
+def _rows(flat: Sequence[bytes], pattern: re.Pattern[str]) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Read a hash as it comes from a script; a value of another shape is nothing that we wrote."""
+    for name, value in zip(flat[::2], flat[1::2], strict=True):
+        if found := pattern.fullmatch(text(value)):
+            yield text(name), found.groups()

@@ -205,10 +205,7 @@ async def settled(servers: Servers, *calls: CallKey) -> None:
     store = Store(servers.stack.redis_url)
 
     async def is_over() -> bool:
-        async with servers.queue("callbacks.fold") as queue:
-            told = await queue.declare()
-        counts = {"consumers": told.consumer_count or 0, "waiting": told.message_count or 0}
-        folded_ms = await store.watermarks.watermark(**counts)
+        folded_ms = await store.watermarks.folded_until_ms()
         return folded_ms is not None and folded_ms >= since_ms and not set(calls) & set(await store.open_calls())
 
     try:

@@ -60,7 +60,7 @@ class Fold:
             async with self._busy:
                 deliveries += consumer.get_waiting(_BATCH_BYTES)
                 with metrics.FOLD_SECONDS.time():
-                    await self.fold(delivery.body for delivery in deliveries)
+                    await self.fold(delivery.body for delivery in deliveries if not delivery.is_marker)
                 await self._note_spools(deliveries)
                 crash_point("fold.before_ack")
                 for delivery in deliveries:

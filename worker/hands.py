@@ -1,105 +1,115 @@
-"""Telling what this worker has in hand, so that no timer of any worker overtakes a callback that is not folded yet."""
+"""The worker's part in the barrier: it sends rounds of markers through `callbacks.fold`, and reports those it has passed.
+
+No timer of any worker overtakes a callback that is not folded yet: see `shared/barrier.py`.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import time
+import random
+import uuid
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import NoReturn
 
-from shared.broker import Consumer, Delivery
-from shared.errors import StoreUnavailableError
-from shared.events import is_time, receipts
+from shared.broker import Consumer, Message, Publisher
+from shared.errors import BrokerUnavailableError, StoreUnavailableError
+from shared.events import is_time
 from shared.facts import milliseconds
-from shared.hand import Held
 from shared.log import get_logger
 from shared.store import Store
-from shared.topology import SPOOL, SPOOL_OLDEST, SPOOL_SEEN, TIMERS
-from shared.watermarks import InHand, SpoolNews
+from shared.topology import CALLBACKS_FOLD, MARKER, MARKER_BODY, SPOOL, SPOOL_OLDEST, SPOOL_SEEN
+from shared.watermarks import SpoolNews
 
 log = get_logger(__name__)
 
-_TELL_EVERY_S = 0.2
-# A process that was not run for so long was stopped, by a signal or with its machine, or has been starved.
-_STOPPED_S = 0.7
+_PAUSE_S = 0.3
+_RETRY_S = 0.5
 
 
-class Hands:
-    """Tells Redis, several times a second, the oldest raw message that this worker has and has not settled."""
+class Backlog:
+    """Keeps the barrier informed of what this worker has not settled yet. It decides nothing: `shared/barrier.py` does."""
 
-    def __init__(self, store: Store, raw: Consumer, *, worker: str) -> None:
-        """Take the consumer of `callbacks.fold`; `worker` names this process among all that run."""
+    def __init__(self, store: Store, publisher: Publisher, raw: Consumer) -> None:
+        """Take the doors, and the consumer of `callbacks.fold`, which registers with `Watermarks.join`."""
         self._store = store
-        self._hand = raw.hand
-        self._worker = worker
-        self._oldest: dict[Held[Delivery], int | None] = {}
-        self._consumes = True
+        self._publisher = publisher
+        self._raw = raw
+        self._reporting = asyncio.Lock()
+        self._is_leaving = False
 
-    async def run(self) -> NoReturn:
-        """Tell for as long as the process lives. Run it as a task."""
+    async def send_markers(self) -> NoReturn:
+        """Open a round whenever it is time, for as long as the process lives. Run it as a task."""
         while True:
-            self._hand.changed.clear()
-            begun = time.monotonic()
+            await asyncio.sleep(_PAUSE_S * random.uniform(0.5, 1))  # noqa: S311 - spreads the workers, no secret
             try:
-                await self.tell()
+                await self._send_round()
+            except (BrokerUnavailableError, StoreUnavailableError) as error:
+                log.warning("markers_not_sent", detail=str(error))
+
+    async def _send_round(self) -> None:
+        if not (self._publisher.is_up and self._raw.is_up):
+            return
+        number = await self._store.watermarks.open_round(pause_s=_PAUSE_S)
+        if number is None:
+            return
+        consumers = await self._raw.count_consumers()
+        # The order matters: open, count, note the count, and only then publish. `barrier.py` says why.
+        # RabbitMQ answers 0 when the queue does not answer it in time: this consumer is one, so the round is given up.
+        if consumers and await self._store.watermarks.count_consumers(number, consumers):
+            await self._publisher.publish(*(_marker(number) for _ in range(consumers)))
+
+    async def report(self) -> NoReturn:
+        """Report each round that this worker has passed, for as long as the process lives. Run it as a task."""
+        while True:
+            in_flight = self._raw.in_flight
+            in_flight.has_passed.clear()
+            try:
+                if in_flight.passed:
+                    await self._report(in_flight.consumer, in_flight.passed)
             except StoreUnavailableError as error:
-                log.warning("hand_not_told", detail=str(error))
-            with suppress(TimeoutError):
-                async with asyncio.timeout(_TELL_EVERY_S):
-                    await self._hand.changed.wait()
-            if time.monotonic() - begun > _STOPPED_S and self._hand.is_known:
-                # What came meanwhile lies in the socket: who told now that he has nothing would let timers overtake it.
-                self._hand.open()
+                log.warning("round_not_reported", detail=str(error))
+                in_flight.has_passed.set()
+                await asyncio.sleep(_RETRY_S)
+            with suppress(TimeoutError):  # the consumer may have another channel by then
+                async with asyncio.timeout(_RETRY_S):
+                    await in_flight.has_passed.wait()
 
-    async def tell(self) -> None:
-        """Tell once. While the consumer is away nothing is told: what was told last holds until the broker has given it back."""
-        if self._hand.is_open:
-            hand = self._in_hand() if self._hand.is_known else InHand(oldest_ms=0, age_s=0)
-            await self._store.watermarks.tell_hand(self._worker, hand, consumes=self._consumes)
-
-    def _in_hand(self) -> InHand:
-        held = self._hand.items()
-        # Each message is searched once, and only if it is still here when it is asked for.
-        self._oldest = {item: self._oldest_of(item) for item in held}
-        oldest = [at for at in self._oldest.values() if at is not None]
-        return InHand(min(oldest, default=None), time.monotonic() - held[0].since if oldest else None)
-
-    def _oldest_of(self, held: Held[Delivery]) -> int | None:
-        return self._oldest[held] if held in self._oldest else oldest_ms(held.item)
+    async def _report(self, consumer: str, number: int) -> None:
+        async with self._reporting:
+            if self._is_leaving or await self._store.watermarks.pass_round(consumer, number):
+                return
+            # Redis has lost its state, or took this consumer for gone.
+            await self._store.watermarks.join(consumer)
 
     async def stop(self) -> None:
-        """Tell, before it is so, that this worker consumes no more: the broker's count of consumers is compared with ours."""
-        self._consumes = False
-        with suppress(StoreUnavailableError):
-            await self.tell()
+        """Hold all timers while this worker stops: a cancelled consumer may not be counted while it still has messages."""
+        async with self._reporting:
+            self._is_leaving = True
+            with suppress(StoreUnavailableError):
+                await self._store.watermarks.join(self._raw.in_flight.consumer)
 
     async def leave(self) -> None:
-        """Tell, once the connection is closed, that all has gone back to the queue."""
-        with suppress(StoreUnavailableError):
-            await self._store.watermarks.tell_hand(self._worker, InHand(), consumes=False, is_gone=True)
+        """Return to the queue what is not settled, and let the timers go on."""
+        try:
+            await self._raw.return_rest()
+            await self._store.watermarks.leave(self._raw.in_flight.consumer)
+        except (BrokerUnavailableError, StoreUnavailableError) as error:
+            log.warning("leave_not_reported", detail=str(error))
 
 
-def oldest_ms(delivery: Delivery) -> int | None:
-    """Find when the oldest callback of a message, or of the spool it tells of, was received; None where it has none.
-
-    Timers do not count: nothing waits for them, and each tells a time that has passed already.
-    """
-    if TIMERS in delivery.headers:
-        return None
-    told = receipts(delivery.body)
-    told += [str(oldest) for oldest in [delivery.headers.get(SPOOL_OLDEST)] if oldest]
-    return min((at for at in map(_milliseconds, told) if at is not None), default=None)
+def _marker(number: int) -> Message:
+    return Message("", CALLBACKS_FOLD, MARKER_BODY, uuid.uuid4().hex, headers={MARKER: str(number)})
 
 
 def spool_news(headers: Iterable[Mapping[str, object]]) -> list[SpoolNews]:
-    """Read what ingress told of its spools; the order does not matter."""
+    """Read what ingress reported of its spools; the order does not matter."""
     news = []
-    for told in headers:
-        oldest, seen = str(told.get(SPOOL_OLDEST, "")), _milliseconds(str(told.get(SPOOL_SEEN)))
+    for report in headers:
+        oldest, seen = str(report.get(SPOOL_OLDEST, "")), _milliseconds(str(report.get(SPOOL_SEEN)))
         oldest_at = _milliseconds(oldest) if oldest else None
         if seen is not None and (oldest_at is not None) == bool(oldest):
-            news.append(SpoolNews(str(told[SPOOL]), oldest_at, seen))
+            news.append(SpoolNews(str(report[SPOOL]), oldest_at, seen))
     return news
 
 

@@ -16,7 +16,7 @@ from shared.store import Store
 from shared.topology import CALLBACKS_FOLD, RECORDINGS
 from worker.daily import DailyRetention
 from worker.fold import Fold
-from worker.hands import Hands
+from worker.hands import Backlog
 from worker.partial import keep_swept, prepare
 from worker.probe import taking
 from worker.recordings import Recordings
@@ -40,7 +40,6 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     sources = settings.load_sources()
     address = broker_address(settings, "worker")
     publisher = Publisher(address, timeout_s=settings.publish_timeout_seconds)
-    raw = Consumer(address, CALLBACKS_FOLD, prefetch=FOLD_PREFETCH)
     jobs = Consumer(address, RECORDINGS, prefetch=settings.recording_concurrency)  # none waits here
     archive = Archive(settings.archive_url)
     prepare(settings.recording_dir)
@@ -48,6 +47,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         settings.redis_url.get_secret_value(), first_look_s=settings.max_call_seconds, retain_s=settings.retain_seconds
     )
     async with aclosing(opened) as store:
+        raw = Consumer(address, CALLBACKS_FOLD, prefetch=FOLD_PREFETCH, register=store.watermarks.join)
         holders = [f"{address.name}/{number}" for number in range(FOLDS_AT_A_TIME)]
         folds = [Fold(publisher, store, sources, settings.policy, holder=holder) for holder in holders]
         timers = Timers(
@@ -57,7 +57,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             lease_s=settings.timer_lease_seconds,
             hold_off_s=settings.timer_hold_off_seconds,
         )
-        hands = Hands(store, raw, worker=address.name)
+        backlog = Backlog(store, publisher, raw)
         recordings = Recordings(publisher, store, archive, sources, settings)
 
         daily = DailyRetention(archive, publisher, store, sources, settings)
@@ -76,7 +76,8 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             background(publisher.run(), raw.run()),
             background(
                 *(fold.run(raw) for fold in folds),
-                hands.run(),
+                backlog.send_markers(),
+                backlog.report(),
                 recordings.run(jobs),
                 timers.run(raw),
                 daily.run(),
@@ -87,7 +88,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             log.info("draining", seconds=settings.shutdown_timeout_seconds)
             with suppress(TimeoutError):
                 async with asyncio.timeout(settings.shutdown_timeout_seconds):
-                    await hands.stop()
+                    await backlog.stop()
                     await asyncio.gather(raw.stop_intake(), jobs.stop_intake())
                     await asyncio.gather(*(fold.finish() for fold in folds), recordings.finish())
-        await hands.leave()
+                    await backlog.leave()

@@ -1,6 +1,6 @@
 """Timers: when the time has come to look at a call, a worker says so with an event that queues behind all that is not folded yet.
 
-What time it has come to be is the watermark: everything that ingress received until then is folded, and nobody has said more.
+What time it has come to be is the watermark: everything that ingress received until then is folded (`shared/barrier.py`).
 A timer decides nothing. What it leads to is decided by the fold, from the facts and the time the event tells.
 """
 
@@ -30,7 +30,7 @@ log = get_logger(__name__)
 
 _TICK_S = 0.4
 _AT_MOST = 500
-# From the receipt of a callback until a worker has told that it has it: through ingress and the broker.
+# From the receipt of a callback until ingress answers it: until then it is not confirmed, and no barrier waits for it.
 _ON_ITS_WAY_MS = 1000
 
 
@@ -45,6 +45,7 @@ class Timers:
         self._lease_s = lease_s
         self._hold_off_s = hold_off_s
         self._held_until = time.monotonic() + hold_off_s
+        self._rounds_from_ms: int | None = None
 
     async def run(self, raw: Consumer) -> NoReturn:
         """Look for calls that are due for as long as the process lives. `raw` consumes `callbacks.fold`."""
@@ -66,12 +67,15 @@ class Timers:
             self._hold_off()
         if time.monotonic() < self._held_until:
             return None
-        waiting, consumers = await raw.counts()
-        told = await self._store.watermarks.watermark(consumers=consumers, waiting=waiting)
-        return None if told is None else told - _ON_ITS_WAY_MS
+        if self._rounds_from_ms is None:
+            self._rounds_from_ms = round((await self._store.now()).timestamp() * 1000)
+        # An older round may be complete before what ingress said of its spool is folded, however long the hold-off was.
+        folded_ms = await self._store.watermarks.folded_until_ms(opened_from_ms=self._rounds_from_ms)
+        return None if folded_ms is None else folded_ms - _ON_ITS_WAY_MS
 
     def _hold_off(self) -> None:
         self._held_until = time.monotonic() + self._hold_off_s
+        self._rounds_from_ms = None
 
     async def fire(self, until_ms: int) -> int:
         """Publish timer events of calls that are due; returns how many. A call not confirmed is due again after its lease."""

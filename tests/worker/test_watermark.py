@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import signal
 import time
 import uuid
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -20,17 +20,16 @@ from redis.asyncio import Redis
 from console.fleet import Role, free_port
 from ingress.spool import Spool, Spooled
 from shared.adapter import SAMPLE_LINK, parse_link
-from shared.broker import BrokerAddress, Consumer
+from shared.barrier import Reports
 from shared.clock import utc_now
 from shared.events import CallbackEvent, encode, join
 from shared.facts import Fact, facts_of, milliseconds, rfc3339
+from shared.hand import InFlight
 from shared.ids import CallKey, SourceName
-from shared.process import background
 from shared.store import Look, Store
-from shared.topology import CALLBACKS_FOLD, topology
-from shared.watermarks import InHand, SpoolNews
-from tests.support import RETRY_S, UNMEASURED, Event, Servers, call_back, eventually, lines_of, metric, next_new, waiting_events
-from worker.hands import Hands
+from shared.watermarks import SpoolNews
+from tests.support import UNMEASURED, Event, Servers, call_back, eventually, lines_of, metric, next_new, waiting_events
+from tests.worker.barrier_model import FakeRedis
 
 SOURCE = SourceName("default")
 PICKUP, FAR_PICKUP, FAR_HANGUP, HANGUP = range(4)
@@ -288,88 +287,142 @@ async def test_a_call_is_closed_late_by_no_more_than_the_lease_and_two_seconds(s
     assert late_s < lease_s + 2
 
 
-async def _watermark(store: Store, *, consumers: int, waiting: int = 0) -> int | None:
-    return await store.watermarks.watermark(consumers=consumers, waiting=waiting)
-
-
-async def test_the_watermark_is_the_oldest_of_all_hands_and_spools_and_unknown_while_a_consumer_has_not_told(
-    servers: Servers,
-) -> None:
+async def test_a_spool_holds_the_watermark_and_of_two_reports_the_later_counts(servers: Servers) -> None:
     store = Store(servers.stack.redis_url)
+    marks = store.watermarks
     try:
-        assert await _watermark(store, consumers=1) is None, "nobody has told"
-        await store.watermarks.tell_hand("a", InHand())
-        now_ms = round(time.time() * 1000)
-        assert abs((await _watermark(store, consumers=1) or 0) - now_ms) < 1000
-        assert await _watermark(store, consumers=2) is None, "a consumer that has not told yet"
-        assert await _watermark(store, consumers=1, waiting=3) is None, "messages on their way to nobody yet"
-        await store.watermarks.tell_hand("b", InHand(oldest_ms=now_ms - 5000, age_s=1))
-        assert await _watermark(store, consumers=2, waiting=3) == now_ms - 5000
-        await store.watermarks.note_spools([SpoolNews("s", now_ms - 9000, 10)])
-        assert await _watermark(store, consumers=2) == now_ms - 9000
-        await store.watermarks.note_spools([SpoolNews("s", now_ms - 99_000, 9)])
-        assert await _watermark(store, consumers=2) == now_ms - 9000, "older news"
-        await store.watermarks.note_spools([SpoolNews("s", None, 11)])
-        assert await _watermark(store, consumers=2) == now_ms - 5000
-        await store.watermarks.tell_hand("b", InHand(oldest_ms=0, age_s=0))
-        assert await _watermark(store, consumers=2) is None, "a worker that does not know yet what it has"
+        now_ms = milliseconds(rfc3339(await store.now()))
+        await _complete_a_round(store, "a")
+        assert (await marks.folded_until_ms() or 0) >= now_ms
+        await marks.note_spools([SpoolNews("s", now_ms - 9000, 10)])
+        assert await marks.folded_until_ms() == now_ms - 9000
+        await marks.note_spools([SpoolNews("s", now_ms - 99_000, 9)])
+        assert await marks.folded_until_ms() == now_ms - 9000, "older news"
+        await marks.note_spools([SpoolNews("s", None, 11)])
+        assert (await marks.folded_until_ms() or 0) >= now_ms
     finally:
         await store.aclose()
 
 
-async def test_a_worker_that_was_stopped_does_not_know_what_it_has_until_it_has_read_what_came_meanwhile(
-    servers: Servers,
-) -> None:
-    address = BrokerAddress((servers.stack.amqp_url,), topology(RETRY_S), "tests")
-    raw = Consumer(address, CALLBACKS_FOLD, prefetch=1)
+async def _complete_a_round(store: Store, *consumers: str) -> int:
+    """Let consumers pass a first round, by which they are at work, and a second, which is complete."""
+    number = 0
+    for consumer in consumers:
+        await store.watermarks.join(consumer)
+    for _ in range(2):
+        opened: int = await eventually(lambda: store.watermarks.open_round(pause_s=0))
+        assert opened > number
+        number = opened
+        assert await store.watermarks.count_consumers(number, len(consumers))
+        for consumer in consumers:
+            assert await store.watermarks.pass_round(consumer, number)
+    return number
+
+
+async def test_a_silent_spool_is_forgotten_in_time(servers: Servers) -> None:
+    """Every call must end: a spool that nobody will ever report of again does not hold it for ever."""
     store = Store(servers.stack.redis_url)
-
-    async def is_known() -> bool:
-        return await _watermark(store, consumers=1) is not None
-
-    async def is_unknown() -> bool:
-        return not await is_known()
-
-    async with aclosing(store), background(Hands(store, raw, worker="a").run()):
-        raw.hand.open()
-        await eventually(is_known)
-        time.sleep(1)  # noqa: ASYNC251 - nothing runs meanwhile, as when the process is stopped
-        await eventually(is_unknown, timeout_s=5)
-        await eventually(is_known)
-
-
-async def test_what_a_dead_worker_had_counts_until_every_other_has_taken_something_new(servers: Servers) -> None:
-    store = Store(servers.stack.redis_url)
-    now_ms = round(time.time() * 1000)
-    try:
-        await store.watermarks.tell_hand("dead", InHand(oldest_ms=now_ms - 60_000, age_s=1))
-        await asyncio.sleep(1.1)
-        await store.watermarks.tell_hand("other", InHand(oldest_ms=now_ms - 5000, age_s=0.5))
-        assert await _watermark(store, consumers=2) == now_ms - 60_000, "the broker still has its connection"
-        assert await _watermark(store, consumers=1) == now_ms - 60_000, "it went, and what it had may still wait"
-        await store.watermarks.tell_hand("other", InHand(oldest_ms=now_ms - 5000, age_s=0.5))
-        assert await _watermark(store, consumers=1) == now_ms - 60_000, "the other has only what it had before"
-        await store.watermarks.tell_hand("other", InHand(oldest_ms=now_ms - 50_000, age_s=0))
-        assert await _watermark(store, consumers=1) == now_ms - 50_000
-        assert set(await store.watermarks.hands()) == {"other"}
-    finally:
-        await store.aclose()
-
-
-async def test_a_silent_worker_and_a_silent_spool_are_forgotten_in_time(servers: Servers) -> None:
-    """Every call must end: what nobody will ever tell of again does not hold it for ever."""
-    store = Store(servers.stack.redis_url)
-    now_ms = round(time.time() * 1000)
+    now_ms = milliseconds(rfc3339(await store.now()))
     async with Redis.from_url(servers.stack.redis_url) as redis:
-        await redis.hset("callfold:{watermark}:hands", "silent", f"{now_ms - 60_000} {now_ms - 50_000} {now_ms - 31_000}  1")  # type: ignore[misc]
         await redis.hset("callfold:{watermark}:spools", "silent", f"{now_ms - 60_000} 1 {now_ms - 3_601_000}")  # type: ignore[misc]
     try:
-        await store.watermarks.tell_hand("a", InHand())
-        assert await _watermark(store, consumers=2) == now_ms - 60_000, "it counts until it is known to be gone"
-        await store.watermarks.tell_hand("a", InHand())
-        assert (await _watermark(store, consumers=1) or 0) >= now_ms
+        await _complete_a_round(store, "a")
+        assert (await store.watermarks.folded_until_ms() or 0) >= now_ms
+        assert (await store.watermarks.reports()).spools == []
     finally:
         await store.aclose()
+
+
+async def test_redis_keeps_of_rounds_and_members_what_the_model_says(servers: Servers) -> None:
+    """The scripts and the fake of the model, side by side, through the same steps: times aside, they say the same."""
+    store, fake = Store(servers.stack.redis_url), FakeRedis()
+    marks, chance, numbers = store.watermarks, random.Random(513), {0: 0}  # noqa: S311 - a seed, no secret
+    try:
+        for _ in range(400):
+            name, number = f"c{chance.randrange(4)}", chance.choice([*numbers][-4:])
+            match chance.choice(("join", "leave", "open", "count", "count", "pass", "pass", "pass", "conclude")):
+                case "join":
+                    await marks.join(name)
+                    fake.join(name)
+                case "leave":
+                    await marks.leave(name)
+                    fake.leave(name)
+                case "open":
+                    fake.now_ms += 1
+                    numbers[fake.open_round()] = await eventually(lambda: marks.open_round(pause_s=0))
+                case "count":
+                    consumers = chance.randrange(4)
+                    noted = await marks.count_consumers(numbers[number], consumers)
+                    assert noted == fake.count_consumers(number, consumers)
+                case "pass":
+                    known = await marks.pass_round(name, numbers[number])
+                    assert known == fake.pass_round(name, number)
+                case _:
+                    assert (await marks.folded_until_ms() is None) == (fake.conclude() is None)
+            assert _shape(await marks.reports(), numbers) == _shape(fake.reports(), {number: number for number in numbers})
+    finally:
+        await store.aclose()
+
+
+def _shape(reports: Reports, numbers: Mapping[int, int]) -> object:
+    """Everything but times and the numbers themselves."""
+    place = {number: at for at, number in enumerate(numbers.values())}
+    members = {
+        (each.name, -1 if each.at_work_since is None else place[each.at_work_since], place[each.passed])
+        for each in reports.members
+    }
+    return members, {(place[each.number], each.consumers) for each in reports.rounds}
+
+
+async def test_a_round_is_opened_at_most_so_often_and_the_more_rarely_the_longer_they_take(servers: Servers) -> None:
+    store = Store(servers.stack.redis_url)
+    now_ms = milliseconds(rfc3339(await store.now()))
+    try:
+        first = await store.watermarks.open_round(pause_s=3600)
+        assert first is not None
+        assert await store.watermarks.open_round(pause_s=3600) is None
+        assert await eventually(lambda: store.watermarks.open_round(pause_s=0)) > first
+        async with Redis.from_url(servers.stack.redis_url) as redis:
+            await redis.delete("callfold:{watermark}:rounds")
+            rounds = {
+                str(now_ms - 160 * 60_000): f"{now_ms - 160 * 60_000} 2",
+                str(now_ms - 9 * 60_000): f"{now_ms - 9 * 60_000} 2",
+            }
+            await redis.hset("callfold:{watermark}:rounds", mapping=rounds)  # type: ignore[misc]
+            assert await store.watermarks.open_round(pause_s=0) is None, "less than a sixteenth of 160 minutes"
+            await redis.hdel("callfold:{watermark}:rounds", str(now_ms - 9 * 60_000))  # type: ignore[misc]
+            assert await store.watermarks.open_round(pause_s=0) is not None
+    finally:
+        await store.aclose()
+
+
+async def test_markers_pass_in_the_order_of_deliveries_and_only_once_all_before_them_is_settled() -> None:
+    in_flight = InFlight("a")
+    for tag, marker in ((1, None), (2, 71), (3, None), (4, 72)):
+        in_flight.take(tag, marker)
+    in_flight.settle(2)
+    assert in_flight.passed == 0, "what came before the marker is not settled"
+    in_flight.settle(4)
+    in_flight.settle(1)
+    assert in_flight.passed == 71
+    in_flight.settle(3)
+    assert in_flight.passed == 72
+
+
+async def test_a_worker_that_redis_has_forgotten_registers_again(servers: Servers) -> None:
+    async with servers.fleet(**SHORT) as fleet:
+        worker = fleet.add("worker", "worker", {})
+        await fleet.start(worker)
+        await eventually(lambda: _has_timers(worker))
+        async with Redis.from_url(servers.stack.redis_url) as redis:
+            await redis.flushall()
+            began = round(time.time())
+
+            async def goes_on() -> bool:
+                lag_s = await metric(worker, "callfold_fold_lag_seconds")
+                return bool(await redis.hlen("callfold:{watermark}:members")) and time.time() - lag_s > began  # type: ignore[misc]
+
+            await eventually(goes_on)
 
 
 @pytest.mark.timeout(240)

@@ -1,0 +1,19 @@
+-- Note how many consumers the queue had after a round was opened. Too late once another was opened: its markers may be out already,
+-- and a consumer that passed them may have been gone at the count.
+--
+-- KEYS[1]  hash of rounds, see round.lua
+-- ARGV[1]  number of the round
+-- ARGV[2]  how many consumers
+-- Returns  1 where it was noted, 0 where it was too late
+local stored = redis.call('HGET', KEYS[1], ARGV[1])
+local opened_ms = stored and string.match(stored, '^(%d+) $')
+if not opened_ms then
+    return 0
+end
+for _, number in ipairs(redis.call('HKEYS', KEYS[1])) do
+    if tonumber(number) > tonumber(ARGV[1]) then
+        return 0
+    end
+end
+redis.call('HSET', KEYS[1], ARGV[1], opened_ms .. ' ' .. ARGV[2])
+return 1
