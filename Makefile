@@ -2,6 +2,8 @@
 SHELL := /bin/sh
 BIN := .venv/bin
 SERVERS := rabbitmq-server redis-server
+# One file for all systems and Pythons: markers say what is needed where, and every version has wheels.
+COMPILE = build/lock/bin/uv pip compile -q --universal --python-version 3.11.0 --fork-strategy fewest --no-build --generate-hashes --no-header
 
 .PHONY: help demo test lint mutants bench screenshots up setup lock clean
 
@@ -41,9 +43,12 @@ bench: ## Measure ingress and the whole way against the obvious implementation a
 screenshots: setup ## Take the pictures of docs/images anew
 	@SCREENSHOTS=docs/images $(BIN)/python -m pytest -q tests/browser -k main_views
 
-lock: ## Pin the dependencies of pyproject.toml anew, with hashes (needs pip-tools)
-	pip-compile -q --generate-hashes --strip-extras --allow-unsafe --no-header --no-emit-index-url --no-emit-find-links --no-emit-trusted-host -o deploy/requirements.txt pyproject.toml
-	pip-compile -q --generate-hashes --strip-extras --allow-unsafe --no-header --no-emit-index-url --no-emit-find-links --no-emit-trusted-host --extra test -c deploy/requirements.txt -o tests/requirements.txt pyproject.toml
+lock: ## Pin the dependencies of pyproject.toml with hashes, for every supported Python; present versions stay (UPGRADE=-U lifts them)
+	@$(or $(PYTHON),python3) -m venv --clear build/lock
+	@build/lock/bin/pip install -q --disable-pip-version-check uv==0.13.9
+	@$(COMPILE) $(UPGRADE) -o deploy/requirements.txt pyproject.toml
+	@$(COMPILE) $(UPGRADE) --extra test -c deploy/requirements.txt -o tests/requirements.txt pyproject.toml
+	@rm -rf build/lock
 
 clean: ## Remove the virtual environment and everything local
 	rm -rf .venv .callfold build *.egg-info .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache

@@ -1,9 +1,10 @@
-"""The file `env` of a running system: what other commands need to find it, as a shell script."""
+"""The file `env` of a running system, a shell script: the settings of that system, and `callfold` on the PATH."""
 
 from __future__ import annotations
 
 import os
 import shlex
+import sysconfig
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -32,3 +33,12 @@ def write_exports(path: Path, chosen: Mapping[str, str]) -> None:
     with os.fdopen(handle, "w", encoding="utf-8") as file:
         os.fchmod(handle, _ONLY_THE_OWNER)  # one that was there already may have been open to others
         file.writelines(f"export {name}={shlex.quote(value)}\n" for name, value in exported(chosen).items())
+        file.write(search_path(Path(sysconfig.get_path("scripts"))))
+
+
+def search_path(scripts: Path) -> str:
+    """Return the shell command that puts `callfold` on the PATH once, or nothing if it is not installed in `scripts`."""
+    if not (scripts / "callfold").exists():
+        return ""
+    quoted = shlex.quote(str(scripts))
+    return f'case ":$PATH:" in *:{quoted}:*) ;; *) export PATH={quoted}:"$PATH" ;; esac\n'

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shlex
 import signal
 import time
 from collections.abc import Coroutine, Mapping, Sequence
@@ -58,7 +59,7 @@ async def up(settings: Settings, directory: Path, ingress: int, worker: int) -> 
                     chosen = shared | _addresses(settings, ports[0], console_port)
                     await asyncio.to_thread(write_exports, directory / "env", chosen)
                     _tell(console, fleet, chosen, ports)
-                    console.print(f"For other commands in another terminal:  . {directory / 'env'}")
+                    console.print(f"For other commands in another terminal:  . {shlex.quote(str(directory / 'env'))}")
                     console.print(f"Everything is ready after {time.monotonic() - started:.0f} s. Ctrl-C stops everything.")
                     await _first_of(stop.wait(), fleet.first_death(), stack.first_death())
             except (RoleDiedError, ServerFailedError) as error:

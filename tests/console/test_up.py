@@ -79,7 +79,8 @@ async def test_up_runs_everything_tells_other_commands_and_leaves_nothing_behind
         for url in re.findall(r"metrics (http\S+)", up.said):
             async with aiohttp.ClientSession() as session, session.get(url) as response:
                 assert response.status == 200
-        told = dict(line.removeprefix("export ").split("=", 1) for line in env.read_text().splitlines())
+        lines = [line for line in env.read_text().splitlines() if line.startswith("export ")]
+        told = dict(line.removeprefix("export ").split("=", 1) for line in lines)
         told = {name: shlex.split(value)[0] for name, value in told.items()}
         assert env.stat().st_mode & 0o777 == 0o600
         assert told["CALLFOLD_SOURCES"] == str(tmp_path / "sources.toml")
