@@ -11,7 +11,9 @@ import pytest_asyncio
 
 from console import fleet
 from console.stack import LocalStack
-from tests.support import Servers, complaints, empty, prepare
+from tests.helpers.recordings import Pbx, serving
+from tests.helpers.s3 import Busy, busy_s3, environment, s3_server
+from tests.helpers.servers import Servers, complaints, empty, prepare
 
 # What the machine's user has set must not reach the processes under test.
 for variable in [name for name in os.environ if name.startswith("CALLFOLD_")]:
@@ -23,37 +25,6 @@ _first, _last = fleet.PORTS
 _number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
 _share = (_last - _first) // max(1, int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
 fleet.PORTS = (_first + _number * _share, _first + (_number + 1) * _share)
-
-
-# The longest first, so that no process is left alone with one at the end.
-_LONGEST = (
-    "worker/test_crash_pairs.py",
-    "worker/test_timers.py",
-    "console/test_rebuild_race.py",
-    "history/test_process.py",
-    "worker/test_watermark.py",
-    "recordings/test_copies.py",
-    "worker/test_crash_and_outage.py",
-    "console/test_repair.py",
-    "deploy/test_haproxy.py",
-    "recordings/test_s3.py",
-    "fold/test_reference.py",
-    "browser/test_page.py",
-    "web/test_outages.py",
-    "web/test_openapi.py",
-    "console/test_rebuild_and_show.py",
-    "console/test_dead_letters.py",
-    "web/test_events.py",
-    "console/test_recordings.py",
-    "recordings/test_recordings.py",
-    "recordings/test_faults.py",
-    "ingress/test_outage.py",
-)
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    places = {Path(__file__).parent / name: place for place, name in enumerate(_LONGEST)}
-    items.sort(key=lambda item: places.get(item.path, len(places)))
 
 
 @pytest.hookimpl(wrapper=True)
@@ -79,6 +50,26 @@ async def stack(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Local
 async def servers(stack: LocalStack, tmp_path: Path) -> AsyncIterator[Servers]:
     await empty(stack)
     yield Servers(stack, tmp_path)
+
+
+@pytest_asyncio.fixture
+async def pbx() -> AsyncIterator[Pbx]:
+    async with serving() as served:
+        yield served
+
+
+@pytest_asyncio.fixture(scope="session")
+async def s3_port() -> AsyncIterator[int]:
+    async with s3_server() as port:
+        yield port
+
+
+@pytest_asyncio.fixture
+async def s3(s3_port: int, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Busy]:
+    async with busy_s3(s3_port) as busy:
+        for name, value in environment(busy.url).items():
+            monkeypatch.setenv(name, value)
+        yield busy
 
 
 @pytest.fixture(autouse=True)

@@ -16,8 +16,8 @@ from console.stack import LocalStack
 from shared.adapter import make_link
 from simulator.focalscope import FocalScope, Plan
 from simulator.scenario import SECTOK
-from tests.browser.support import OPERATOR, SECRET, SOURCE, VIEWER, System, Visits, write_sources
-from tests.support import Servers, empty
+from tests.helpers.browser import OPERATOR, SECRET, SOURCE, VIEWER, System, Visits, write_sources
+from tests.helpers.servers import Servers, empty
 
 ARGUMENTS = (
     "--no-sandbox",

@@ -9,7 +9,7 @@ from typing import Literal
 import pytest
 from playwright.async_api import Page, expect
 
-from tests.browser.support import OPERATOR, PLAYS, SECRET, SOURCE, System, Visits, tab_to, until
+from tests.helpers.browser import OPERATOR, PLAYS, SECRET, SOURCE, System, Visits, tab_to, until
 
 expect.set_options(timeout=20_000)
 

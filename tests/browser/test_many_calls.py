@@ -13,8 +13,8 @@ from shared.events import CallbackEvent
 from shared.facts import facts_of, rfc3339
 from shared.ids import SourceName
 from shared.store import Store
-from tests.browser.support import SOURCE, System, Visits
-from tests.support import empty
+from tests.helpers.browser import SOURCE, System, Visits
+from tests.helpers.servers import empty
 
 CALLS = 5200
 FIRST = 700_000

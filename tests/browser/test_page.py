@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.async_api import Locator, Page, expect
 
-from tests.browser.support import OPERATOR, PLAYS, SECRET, SOURCE, VIEWER, System, Visits, tab_to, until
+from tests.helpers.browser import OPERATOR, PLAYS, SECRET, SOURCE, VIEWER, System, Visits, tab_to, until
 
 SCRIPT = "<script>alert(document.domain)</script>"
 IMAGE = '"><img/src="x"onerror="alert(document.domain)">'

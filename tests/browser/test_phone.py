@@ -9,7 +9,7 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Page, expect
 
-from tests.browser.support import SOURCE, System, Visits, until
+from tests.helpers.browser import SOURCE, System, Visits, until
 
 PHONE = {"width": 390, "height": 844}
 LONG = "4530517261" * 8  # one word, wider than the screen

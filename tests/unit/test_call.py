@@ -19,7 +19,7 @@ from shared.leg import LegState
 from shared.published import published_summary
 from shared.records import call_record
 from shared.summary import amends, summary
-from tests.support import POLICY
+from tests.helpers.servers import POLICY
 
 KEY = CallKey(SourceName("acme"), CallRef("513"))
 T0 = datetime(2026, 11, 23, 7, 44, tzinfo=UTC)

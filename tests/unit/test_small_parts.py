@@ -18,7 +18,7 @@ from shared.process import BackgroundEndedError, background
 from shared.recording import RecordingJob
 from shared.sources import Source
 from shared.store import Folded, State
-from tests.support import POLICY
+from tests.helpers.servers import POLICY
 from worker.fold import Fold, _Consequences, _tell
 
 AT = "2026-11-23T07:44:00.123456Z"

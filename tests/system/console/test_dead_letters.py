@@ -1,0 +1,312 @@
+"""`callfold dead-letters`, on real queues: seen without loss, redriven only with a confirm, dropped only when told."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+
+import aio_pika
+import pytest
+
+from console import letters
+from console.dead_letters import Order, drop, find, redrive, settle
+from console.letters import Filter, Which
+from shared.audit import Action
+from shared.broker import Delivery, Message, Publisher
+from shared.clock import utc_now
+from shared.errors import BrokerUnavailableError
+from shared.events import CallbackEvent, encode, join
+from shared.ids import CallKey, CallRef, SourceName
+from shared.settings import Settings, load_settings
+from shared.store import Look, Seal, Store
+from tests.helpers.servers import VENDOR_LINES, Servers, callfold, eventually, lines_of, next_events
+
+AT = "2026-11-23T07:44:00.000000Z"
+
+
+@pytest.fixture
+def settings(servers: Servers, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    for name, value in servers.environment().items():
+        monkeypatch.setenv(name, value)
+    return load_settings()
+
+
+async def _bury(servers: Servers, source: str, query: str, reason: str, *, first_seen: str = AT) -> None:
+    body = json.dumps([{"v": 1, "kind": "callback", "source": source, "received_at": AT, "query": query}]).encode()
+    headers = {"reason": reason, "detail": "parameter e is missing", "first_seen": first_seen}
+    async with servers.queue("callbacks.dead") as queue:
+        message = aio_pika.Message(body, headers=headers, message_id=f"{source}-{reason}-0123456789", delivery_mode=2)
+        await queue.channel.default_exchange.publish(message, queue.name)
+
+
+async def _callfold(servers: Servers, *arguments: str) -> tuple[int | None, str, str]:
+    return await callfold("dead-letters", *arguments, **servers.environment())
+
+
+async def _left(servers: Servers) -> int:
+    async with servers.queue("callbacks.dead") as queue:
+        return (await queue.declare()).message_count or 0
+
+
+async def test_letters_are_listed_by_filter_and_stay(servers: Servers) -> None:
+    await _bury(servers, "acme", "a=1", "invalid_callback", first_seen=utc_now())
+    await _bury(servers, "acme", "sectok=hunter2", "unknown_source")
+    await _bury(servers, "other", "a=3", "invalid_callback", first_seen="2020-01-01T00:00:00.000000Z")
+    for _ in range(21):  # oftener than a quorum queue delivers by default
+        code, out, _ = await _callfold(servers, "list", "--json", "--source", "acme")
+        assert code == 0
+        assert {json.loads(line)["reason"] for line in out.splitlines()} == {"invalid_callback", "unknown_source"}
+    code, out, _ = await _callfold(servers, "list", "--json", "--reason", "invalid_callback", "--since", "7d")
+    assert [json.loads(line)["sources"] for line in out.splitlines()] == [["acme"]]
+    code, out, _ = await _callfold(servers, "show", "acme-unknown")
+    assert (code, "hunter2" in out, "unknown_source" in out) == (0, False, True)
+    code, _, _ = await _callfold(servers, "show", "nothing")
+    assert code == 1
+
+    async def all_back() -> bool:
+        return await _left(servers) == 3
+
+    await eventually(all_back)
+
+
+async def test_a_redriven_letter_is_folded_and_gone_and_the_others_stay(servers: Servers) -> None:
+    for line in VENDOR_LINES:
+        await _bury(servers, "default", line, "invalid_callback")
+    await _bury(servers, "acme", "a=1", "unknown_source")
+    code, out, _ = await _callfold(servers, "redrive", "--source", "default", "--dry-run")
+    assert (code, out) == (0, "4 would be redriven\n")
+    code, out, _ = await _callfold(servers, "redrive", "--source", "default", "--dry-run", "--json")
+    assert (code, json.loads(out)) == (0, {"redriven": 4, "dry_run": True})
+    assert await servers.take_all("callbacks.fold") == []
+    async with servers.subscribed("call.#") as events, servers.fleet() as fleet:
+        await fleet.start(fleet.add("worker", "worker", {}))
+        code, out, _ = await _callfold(servers, "redrive", "--source", "default")
+        assert (code, out) == (0, "4 redriven\n")
+        (event,) = await next_events(events, 1)
+        assert event.message_id == "default/513/1"
+    (left,) = await servers.take_all("callbacks.dead")
+    assert left.headers["reason"] == "unknown_source"
+
+
+async def test_a_drop_asks_first(servers: Servers) -> None:
+    await _bury(servers, "acme", "a=1", "unknown_source")
+    code, _, _ = await _callfold(servers, "drop", "--reason", "unknown_source")
+    assert code == 1
+    code, out, _ = await _callfold(servers, "drop", "acme", "--yes")
+    assert (code, out) == (0, "1 dropped\n")
+    code, out, _ = await _callfold(servers, "drop", "--yes", "--json")
+    assert (code, json.loads(out)) == (0, {"dropped": 0, "dry_run": False})
+    assert await servers.take_all("callbacks.dead") == []
+
+
+async def test_a_message_the_broker_gave_up_tells_so(servers: Servers) -> None:
+    """A message that no worker survives is dead-lettered by the broker after 20 deliveries."""
+    async with servers.queue("callbacks.fold") as queue:
+        await queue.channel.default_exchange.publish(
+            aio_pika.Message(b"[]", message_id="poison-012345", delivery_mode=2), queue.name
+        )
+        given = 0
+        while (message := await queue.get(fail=False)) is not None or given <= 20:
+            if message is not None:
+                await message.nack(requeue=True)
+                given += 1
+
+    async def dead() -> bool:
+        return await _left(servers) == 1
+
+    await eventually(dead)
+    code, out, _ = await _callfold(servers, "list", "--json")
+    letter = json.loads(out)
+    assert (code, letter["id"], letter["reason"]) == (0, "poison-01234", "delivery_limit")
+    assert letter["first_seen"].startswith("20")
+
+
+@pytest.mark.parametrize(
+    ("work", "refused"), [(redrive, "callbacks"), (redrive, ""), (drop, "")], ids=["put back", "redrive told", "drop told"]
+)
+async def test_a_letter_stays_where_the_broker_does_not_confirm_that_it_is_put_back_or_told_of(
+    servers: Servers, settings: Settings, monkeypatch: pytest.MonkeyPatch, work: Callable[..., Awaitable[int]], refused: str
+) -> None:
+    publish = Publisher.publish
+
+    async def refuse(publisher: Publisher, message: Message) -> None:
+        if message.exchange == refused:
+            raise BrokerUnavailableError(f"RabbitMQ refused {message.routing_key}")
+        await publish(publisher, message)
+
+    await _bury(servers, "acme", "a=1", "unknown_source")
+    with monkeypatch.context() as broken:
+        broken.setattr(Publisher, "publish", refuse)
+        with pytest.raises(ExceptionGroup):  # it ends the tasks that keep the connections
+            await work(settings, Which.CALLBACKS, Filter(), dry_run=False, as_json=False)
+
+    async def back() -> bool:
+        return await _left(servers) == 1
+
+    await eventually(back)
+    assert len(await servers.take_all("callbacks.dead")) == 1
+
+
+Cut = Callable[[Delivery], Awaitable[object]]
+
+
+def _cut_at(monkeypatch: pytest.MonkeyPatch, number: int, cut: Cut) -> None:
+    """Cut the connection before so many acks have been sent."""
+    ack, acked = Delivery.ack, 0
+
+    async def ack_or_cut(delivery: Delivery) -> None:
+        nonlocal acked
+        acked += 1
+        if acked == number:
+            await cut(delivery)
+        await ack(delivery)
+
+    monkeypatch.setattr(Delivery, "ack", ack_or_cut)
+
+
+async def _close(delivery: Delivery) -> None:
+    await delivery.channel.connection.close()
+
+
+@pytest.mark.parametrize("how", ["closed", "killed"])
+@pytest.mark.parametrize("number", [1, 3])
+async def test_a_letter_whose_ack_was_lost_is_not_said_to_be_dropped(
+    servers: Servers, settings: Settings, monkeypatch: pytest.MonkeyPatch, how: str, number: int
+) -> None:
+    async def kill(_: Delivery) -> None:
+        await servers.stack.rabbitmq.kill()
+
+    for letter in range(3):
+        await _bury(servers, "acme", f"a={letter}", "unknown_source")
+    told: list[int] = []
+    with monkeypatch.context() as broken:
+        _cut_at(broken, number, _close if how == "closed" else kill)
+        try:
+            with pytest.raises(ExceptionGroup) as failed:
+                await settle(settings, Which.CALLBACKS, Filter(), Order(Action.DROP, "tests"), progress=told.append)
+        finally:
+            if how == "killed":
+                await servers.stack.rabbitmq.start()
+    assert "0 of 3 are dropped for certain" in str(failed.value.exceptions)
+    assert told == []
+
+    async def back() -> bool:
+        return await _left(servers) >= 4 - number
+
+    await eventually(back)
+    left = (await find(settings, Which.CALLBACKS, Filter(), 10))[1]
+    assert await settle(settings, Which.CALLBACKS, Filter(), Order(Action.DROP, "tests")) == (left, 0)
+    assert (await find(settings, Which.CALLBACKS, Filter(), 10))[1] == 0
+
+
+async def test_a_letter_that_was_put_back_and_whose_ack_was_lost_is_redriven_twice_and_counted_once(
+    servers: Servers, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for letter in range(3):
+        await _bury(servers, "acme", f"a={letter}", "unknown_source")
+    order = Order(Action.REDRIVE, "tests")
+    told: list[int] = []
+    with monkeypatch.context() as broken:
+        _cut_at(broken, 2, _close)
+        with pytest.raises(ExceptionGroup) as failed:
+            await settle(settings, Which.CALLBACKS, Filter(), order, progress=told.append)
+    assert "1 of 3 are redriven for certain" in str(failed.value.exceptions)
+    assert told == [1]
+
+    async def both_back() -> bool:
+        return await _left(servers) == 2
+
+    await eventually(both_back)
+    assert await settle(settings, Which.CALLBACKS, Filter(), order) == (2, 0)
+    bodies = [message.body for message in await servers.take_all("callbacks.fold")]
+    assert (len(bodies), len(set(bodies))) == (4, 3)
+
+
+async def test_a_redrive_of_many_tells_how_far_it_is_and_misses_none_that_have_just_come(servers: Servers) -> None:
+    """The broker's counts of a queue are some seconds old."""
+    body = json.dumps([{"v": 1, "kind": "callback", "source": "acme", "received_at": AT, "query": "a=1"}]).encode()
+    async with servers.queue("callbacks.dead") as queue:
+        for number in range(1001):
+            headers = {"reason": "unknown_source", "detail": "x", "first_seen": AT}
+            message = aio_pika.Message(body, headers=headers, message_id=f"{number:012}", delivery_mode=2)
+            await queue.channel.default_exchange.publish(message, queue.name)
+    code, out, err = await _callfold(servers, "redrive")
+    assert (code, out) == (0, "1001 redriven\n")
+    assert [line for line in err.splitlines() if "redriven" in line] == ["500 redriven", "1000 redriven"]
+    assert len(await servers.take_all("callbacks.fold")) == 1001
+
+
+async def test_what_comes_for_a_call_that_has_left_redis_is_a_letter_that_is_never_redriven(servers: Servers) -> None:
+    key = CallKey(SourceName("default"), CallRef("513"))
+    store = Store(servers.stack.redis_url)
+    await store.seal({key: Seal(1, "", Look(None, "0"))})
+    await store.aclose()
+    async with servers.subscribed("call.#") as events, servers.fleet() as fleet:
+        await fleet.start(fleet.add("worker", "worker", {}))
+        async with servers.queue("callbacks.fold") as queue:
+            lines = [*VENDOR_LINES, *lines_of(514)]
+            body = join(encode(CallbackEvent(key.source, utc_now(), line)) for line in lines)
+            await queue.channel.default_exchange.publish(aio_pika.Message(body, delivery_mode=2), queue.name)
+        (event,) = await next_events(events, 1)
+        assert event.message_id == "default/514/1"
+
+        async def buried() -> bool:
+            return await _left(servers) == 4
+
+        await eventually(buried)
+    code, out, _ = await _callfold(servers, "list", "--json", "--reason", "expired_call")
+    assert (code, len(out.splitlines())) == (0, 4)
+    (letter, *_) = map(json.loads, out.splitlines())
+    code, out, err = await _callfold(servers, "redrive")
+    assert (code, out) == (0, "0 redriven\n")
+    assert "4 letters among those asked for stay: their calls have left Redis" in err
+    code, _, err = await _callfold(servers, "redrive", letter["id"], "--force")
+    assert code == 1
+    assert "1 letter among those asked for stay" in err
+    code, out, _ = await _callfold(servers, "drop", "--reason", "expired_call", "--yes")
+    assert (code, out) == (0, "4 dropped\n")
+
+
+async def test_whoever_looks_sees_every_letter_while_others_look_and_redrive(servers: Servers, settings: Settings) -> None:
+    wanted = 150
+    await asyncio.gather(*(_bury(servers, "acme", f"a={number}", "unknown_source") for number in range(wanted)))
+    for number in range(3):
+        await _bury(servers, "other", f"a={number}", "unknown_source")
+    dry, real = (Order(Action.REDRIVE, "tests", is_dry) for is_dry in (True, False))
+    acme, other = Filter(source="acme"), Filter(source="other")
+    looks = [find(settings, Which.CALLBACKS, Filter(), 10) for _ in range(4)]
+    counts = [settle(settings, Which.CALLBACKS, acme, dry) for _ in range(2)]
+    assert [found for _, found in await asyncio.gather(*looks)] == [wanted + 3] * 4
+    assert await asyncio.gather(*counts) == [(wanted, 0)] * 2
+    looking = asyncio.gather(*(find(settings, Which.CALLBACKS, other, 10) for _ in range(4)))
+    redriving = asyncio.gather(*(settle(settings, Which.CALLBACKS, acme, real) for _ in range(2)))
+    listed = await _callfold(servers, "list", "--json", "--source", "other")
+    assert [found for _, found in await looking] == [3] * 4
+    assert len(listed[1].splitlines()) == 3
+    assert sorted(await redriving) == [(0, 0), (wanted, 0)]
+    assert len(await servers.take_all("callbacks.fold")) == wanted
+
+
+async def test_one_who_looks_for_long_is_waited_for_and_then_told_of(
+    servers: Servers, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await _bury(servers, "acme", "a=1", "unknown_source")
+    async with servers.queue("callbacks.dead") as queue:
+        await queue.channel.declare_queue("callbacks.dead.turn", exclusive=True)
+        with monkeypatch.context() as hasty:
+            hasty.setattr(letters, "_TURN_S", 0.5)
+            with pytest.raises(ExceptionGroup) as told:  # it ends the tasks of the connections
+                await find(settings, Which.CALLBACKS, Filter(), 10)
+        assert "Somebody else is at work" in str(told.value.exceptions)
+        waiting = asyncio.create_task(find(settings, Which.CALLBACKS, Filter(), 10))
+    assert (await waiting)[1] == 1
+
+
+async def test_a_letter_nested_deeper_than_it_can_be_written_is_listed(servers: Servers) -> None:
+    async with servers.queue("callbacks.dead") as queue:
+        body = b'[{"source":' + b"[" * 900 + b"]" * 900 + b"}]"
+        message = aio_pika.Message(body, headers={"reason": "undecodable"}, message_id="deep-0123456", delivery_mode=2)
+        await queue.channel.default_exchange.publish(message, queue.name)
+    code, out, _ = await _callfold(servers, "list", "--json")
+    assert (code, json.loads(out)["id"], json.loads(out)["sources"]) == (0, "deep-0123456", [])

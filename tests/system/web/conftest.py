@@ -1,0 +1,15 @@
+"""Servers that the tests of one module share: emptied once, before its fleet starts."""
+
+from __future__ import annotations
+
+import pytest
+import pytest_asyncio
+
+from console.stack import LocalStack
+from tests.helpers.servers import Servers, empty
+
+
+@pytest_asyncio.fixture(scope="module")
+async def shared_servers(stack: LocalStack, tmp_path_factory: pytest.TempPathFactory) -> Servers:
+    await empty(stack)
+    return Servers(stack, tmp_path_factory.mktemp("shared"))
