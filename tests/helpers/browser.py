@@ -14,9 +14,8 @@ import aiohttp
 from playwright.async_api import Browser, BrowserContext, Locator, Page
 from yarl import URL
 
-from console.stack import LocalStack
 from simulator.focalscope import FocalScope
-from tests.helpers.servers import eventually
+from tests.helpers.servers import Stack, eventually
 
 OPERATOR = "an-operators-key-for-tests"
 VIEWER = "a-viewers-key-for-tests"
@@ -43,7 +42,7 @@ UNSEEN = """() => {
 class System:
     """Ingress, worker, console and history as processes, and a FocalScope in slow motion."""
 
-    stack: LocalStack
+    stack: Stack
     pbx: FocalScope
     console: str
     ingress_port: int

@@ -18,7 +18,7 @@ import orjson
 from redis.asyncio import Redis
 
 from console.fleet import Fleet, Role
-from console.stack import LocalStack
+from console.stack import LocalStack, Server
 from shared.broker import BrokerAddress, inspect
 from shared.call import Policy
 from shared.ids import CallKey
@@ -87,24 +87,58 @@ async def prepare(stack: LocalStack) -> None:
     await stack.rabbitmq.start()
 
 
-async def empty(stack: LocalStack) -> None:
-    """Empty every queue of ours (streams keep what they have) and all of Redis."""
-    connection = await aio_pika.connect(stack.amqp_url, timeout=10)
-    channel = await connection.channel()
-    for queue in topology(RETRY_S).queues:
-        if queue.arguments["x-queue-type"] != "stream":
-            await (await channel.get_queue(queue.name)).purge()
-    await connection.close()
-    redis = Redis.from_url(stack.redis_url)
-    await redis.flushall()
-    await redis.aclose()
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """The private servers that a test asked for; nobody listens at the address of any other."""
+
+    with_redis: LocalStack | None = None
+    with_rabbitmq: LocalStack | None = None
+
+    @property
+    def redis(self) -> Server:
+        assert self.with_redis, "the test did not ask for Redis"
+        return self.with_redis.redis
+
+    @property
+    def rabbitmq(self) -> Server:
+        assert self.with_rabbitmq, "the test did not ask for RabbitMQ"
+        return self.with_rabbitmq.rabbitmq
+
+    @property
+    def redis_url(self) -> str:
+        return self.with_redis.redis_url if self.with_redis else "redis://127.0.0.1:1/0"
+
+    @property
+    def amqp_url(self) -> str:
+        return self.with_rabbitmq.amqp_url if self.with_rabbitmq else "amqp://guest:guest@127.0.0.1:1/"
+
+
+async def empty(stack: Stack) -> None:
+    """Empty every queue of ours (streams keep what they have) and all of Redis, as far as the stack has them."""
+    if stack.with_rabbitmq:
+        connection = await aio_pika.connect(stack.amqp_url, timeout=10)
+        channel = await connection.channel()
+        for queue in topology(RETRY_S).queues:
+            if queue.arguments["x-queue-type"] != "stream":
+                await (await channel.get_queue(queue.name)).purge()
+        await connection.close()
+    if stack.with_redis:
+        redis = Redis.from_url(stack.redis_url)
+        await redis.flushall()
+        await redis.aclose()
+
+
+def assert_may_start_processes() -> None:
+    """Fail a test that starts processes of Callfold from a folder whose tests run beside each other."""
+    test = os.environ["PYTEST_CURRENT_TEST"]
+    assert test.startswith(("tests/system/", "tests/browser/")), f"it starts processes, and belongs into tests/system: {test}"
 
 
 @dataclass(frozen=True, slots=True)
 class Servers:
     """The private servers, and a directory for what the processes of one test write."""
 
-    stack: LocalStack
+    stack: Stack | LocalStack
     directory: Path
 
     def environment(self, **more: str) -> dict[str, str]:
@@ -121,6 +155,7 @@ class Servers:
         }
 
     def fleet(self, **more: str) -> Fleet:
+        assert_may_start_processes()
         return Fleet(self.directory / "logs", self.environment(**more))
 
     @asynccontextmanager
@@ -240,6 +275,7 @@ CALLFOLD = (sys.executable, "-c", "from console.cli import main; main()")
 
 async def callfold(*arguments: str, timeout_s: float = 60, **settings: str) -> tuple[int | None, str, str]:
     """Run a command; returns its exit code and what it wrote."""
+    assert_may_start_processes()
     process = await asyncio.create_subprocess_exec(
         *CALLFOLD,
         *arguments,

@@ -10,13 +10,7 @@ import pytest
 import pytest_asyncio
 
 from console.history.store import History
-from tests.helpers.postgres import PostgreSQL, postgresql
-
-
-@pytest_asyncio.fixture(scope="session")
-async def postgres() -> AsyncIterator[PostgreSQL]:
-    async with postgresql() as server:
-        yield server
+from tests.helpers.postgres import PostgreSQL
 
 
 @pytest_asyncio.fixture(params=["sqlite", "postgresql"])

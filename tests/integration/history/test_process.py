@@ -39,6 +39,11 @@ from tests.helpers.postgres import PASSWORD, PostgreSQL
 from tests.helpers.servers import RETRY_S, Servers, eventually
 
 
+@pytest.fixture
+def servers(rabbitmq_only: Servers) -> Servers:
+    return rabbitmq_only
+
+
 @asynccontextmanager
 async def _publisher(servers: Servers) -> AsyncIterator[Publisher]:
     publisher = Publisher(BrokerAddress((servers.stack.amqp_url,), topology(RETRY_S), "tests"), timeout_s=20)

@@ -101,6 +101,11 @@ class Theatre:
                 await redis.delete(name)
 
 
+@pytest.fixture
+def servers(redis_only: Servers) -> Servers:
+    return redis_only
+
+
 @asynccontextmanager
 async def _theatre(servers: Servers, pbx: Pbx, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Theatre]:
     monkeypatch.setattr(lock, "LEASE_S", 3600.0)  # it ends where the plan says so

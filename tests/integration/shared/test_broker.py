@@ -17,6 +17,11 @@ from shared.topology import CALLBACKS, CALLBACKS_DEAD, CALLBACKS_FOLD, CALLS_JOU
 from tests.helpers.servers import RETRY_S, Servers, eventually
 
 
+@pytest.fixture
+def servers(rabbitmq_only: Servers) -> Servers:
+    return rabbitmq_only
+
+
 def _address(servers: Servers, *more_urls: str) -> BrokerAddress:
     return BrokerAddress((*more_urls, servers.stack.amqp_url), topology(RETRY_S), "tests")
 

@@ -33,6 +33,11 @@ def _key(call: str) -> CallKey:
     return CallKey(SourceName("acme"), CallRef(call))
 
 
+@pytest.fixture
+def servers(redis_only: Servers) -> Servers:
+    return redis_only
+
+
 @asynccontextmanager
 async def _store(servers: Servers, *, lease_s: float = 10) -> AsyncIterator[Store]:
     store = Store(servers.stack.redis_url, claim_lease_s=lease_s, retain_s=100)

@@ -5,11 +5,10 @@ from __future__ import annotations
 import pytest
 import pytest_asyncio
 
-from console.stack import LocalStack
-from tests.helpers.servers import Servers, empty
+from tests.helpers.servers import Servers, Stack, empty
 
 
 @pytest_asyncio.fixture(scope="module")
-async def shared_servers(stack: LocalStack, tmp_path_factory: pytest.TempPathFactory) -> Servers:
+async def shared_servers(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Servers:
     await empty(stack)
     return Servers(stack, tmp_path_factory.mktemp("shared"))
