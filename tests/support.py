@@ -238,7 +238,7 @@ async def call_back(port: int, queries: Sequence[str], *, source: str = "default
 CALLFOLD = (sys.executable, "-c", "from console.cli import main; main()")
 
 
-async def callfold(*arguments: str, timeout_s: float = 60, **settings: str) -> tuple[int | None, str, str]:
+async def callfold(*arguments: str, **settings: str) -> tuple[int | None, str, str]:
     """Run a command; returns its exit code and what it wrote."""
     process = await asyncio.create_subprocess_exec(
         *CALLFOLD,
@@ -248,8 +248,16 @@ async def callfold(*arguments: str, timeout_s: float = 60, **settings: str) -> t
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    out, err = await asyncio.wait_for(process.communicate(), timeout_s)
+    async with asyncio.timeout(240):
+        out, err = await process.communicate()
     return process.returncode, out.decode(), err.decode()
+
+
+async def exit_code(role: Role) -> int:
+    """Wait until a process has ended; minus the number of the signal that ended it."""
+    assert role.process is not None
+    async with asyncio.timeout(60):
+        return await role.process.wait()
 
 
 def processes_of(directory: Path) -> list[str]:

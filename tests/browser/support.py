@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -61,9 +61,16 @@ class System:
         ):
             return await response.json()
 
-    async def call_back(self, source: str = SOURCE, *, status: int = 200, **values: str) -> None:
-        """Send one callback by the names of a link that `callfold adapter-link` makes; a bad one is answered 400, and kept."""
-        query = "&".join(f"{name}={quote(value, safe=NOT_QUOTED)}" for name, value in ({"token": SECRET} | values).items())
+    async def call_back(self, source: str = SOURCE, **values: str) -> None:
+        """Send one callback by the names of a link that `callfold adapter-link` makes."""
+        await self._send(source, values, 200)
+
+    async def call_back_badly(self, source: str = SOURCE, **values: str) -> None:
+        """Send a callback that is answered 400 and dead-lettered."""
+        await self._send(source, values, 400)
+
+    async def _send(self, source: str, values: Mapping[str, str], status: int) -> None:
+        query = "&".join(f"{name}={quote(value, safe=NOT_QUOTED)}" for name, value in ({"token": SECRET} | dict(values)).items())
         url = URL(f"http://127.0.0.1:{self.ingress_port}/callbacks/{source}?{query}", encoded=True)
         async with aiohttp.ClientSession() as session, session.get(url) as response:
             assert (response.status, await response.text()) == (status, ANY)

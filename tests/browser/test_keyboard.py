@@ -31,7 +31,7 @@ async def test_a_day_at_the_console_without_a_mouse(
     system: System, visits: Visits, answered: int, theme: Literal["light", "dark"]
 ) -> None:
     await system.stored(answered)
-    await system.call_back(status=400, CallType="API", Event="pickup", CallID=f"bad-{theme}", RequestID="20001")
+    await system.call_back_badly(CallType="API", Event="pickup", CallID=f"bad-{theme}", RequestID="20001")
     page = await visits.open("/", key=None, color_scheme=theme)
     await _log_in(page)
     await _find_and_hear(page, answered)

@@ -261,7 +261,7 @@ async def test_simulate_compares_what_was_published_with_the_truth(servers: Serv
 
 
 async def test_the_demo_ends_well_and_leaves_its_archive_and_nothing_running(tmp_path: Path) -> None:
-    code, out, err = await callfold("demo", "--calls", "30", "--directory", str(tmp_path / "demo"), timeout_s=240, COLUMNS="40")
+    code, out, err = await callfold("demo", "--calls", "30", "--directory", str(tmp_path / "demo"), COLUMNS="40")
     assert code == 0, out + err
     assert re.search(r"^30 simulated calls and the vendor's: every one was .* Nothing is left running\.$", out, re.MULTILINE)
     assert re.search(r"^dialed \d+/30 .* completed: none yet$", out, re.MULTILINE)
@@ -280,7 +280,7 @@ async def test_the_demo_ends_well_and_leaves_its_archive_and_nothing_running(tmp
 
 async def test_the_demo_as_json_is_one_object_and_the_rest_is_elsewhere(tmp_path: Path) -> None:
     directory = tmp_path / "demo"
-    code, out, err = await callfold("demo", "--calls", "3", "--seed", "7", "--json", "--directory", str(directory), timeout_s=240)
+    code, out, err = await callfold("demo", "--calls", "3", "--seed", "7", "--json", "--directory", str(directory))
     assert code == 0, out + err
     told = json.loads(out)
     assert told | {"seconds": 0} == {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import signal
 from collections.abc import AsyncIterator
@@ -31,7 +30,18 @@ from shared.settings import load_settings
 from shared.store import Store
 from shared.topology import topology
 from tests.recordings.support import GUID, WAV, Pbx, job, serving, submit
-from tests.support import AGENT_GUID, DIALED_GUID, RETRY_S, VENDOR_LINES, Servers, call_back, callfold, eventually, next_events
+from tests.support import (
+    AGENT_GUID,
+    DIALED_GUID,
+    RETRY_S,
+    VENDOR_LINES,
+    Servers,
+    call_back,
+    callfold,
+    eventually,
+    exit_code,
+    next_events,
+)
 from worker.daily import DailyRetention
 
 NOBODY = "amqp://guest:guest@127.0.0.1:1/"
@@ -382,7 +392,7 @@ async def test_a_daily_run_that_was_killed_is_taken_up_by_another_worker(
         victim = fleet.add("victim", "worker", {"CALLFOLD_CRASH_AT": "retention.begun"})
         with suppress(RoleDiedError):  # before or after it was ready
             await fleet.start(victim)
-        assert await asyncio.wait_for(victim.process.wait(), 60) == -signal.SIGKILL
+        assert await exit_code(victim) == -signal.SIGKILL
         fleet.roles.remove(victim)
     for name, value in settings.items():
         monkeypatch.setenv(name, value)

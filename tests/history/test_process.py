@@ -9,6 +9,7 @@ import sqlite3
 import uuid
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -120,7 +121,7 @@ async def test_killed_in_mid_write_it_goes_on_to_the_rows_of_an_undisturbed_run(
             victim = fleet.add(point, "console.history", {"CALLFOLD_CRASH_AT": point})
             with suppress(RoleDiedError):  # it may die before it was ready
                 await fleet.start(victim)
-            await eventually(lambda victim=victim: _died(victim))
+            await eventually(partial(_died, victim))
             assert victim.process is not None
             assert victim.process.returncode == -9
             fleet.roles.remove(victim)
@@ -210,12 +211,12 @@ async def test_killed_again_and_again_under_load_it_loses_and_doubles_nothing(se
             await asyncio.sleep(moments.uniform(0.1, 0.8))
             assert victim.process is not None
             victim.process.kill()
-            await eventually(lambda victim=victim: _died(victim))
+            await eventually(partial(_died, victim))
             fleet.roles.remove(victim)
         await fleet.start(fleet.add("heir", "console.history", {}))
         await task
         await _has(url, source, 1500)
-    events = [row[0] for row in (await all_tables(url))["events"] if row[3] == source]
+    events = [str(row[0]) for row in (await all_tables(url))["events"] if row[3] == source]
     assert sorted(events) == sorted(f"{source}/{number}/1" for number in range(1, 1501))
 
 
@@ -259,8 +260,9 @@ async def test_without_damage_only_what_is_new_is_read_again(servers: Servers, u
 
 
 async def _is_level() -> bool:
-    (lag,) = [sample for sample in metrics.HISTORY_LAG.collect()[0].samples if sample.labels["stream"] == CALLS_JOURNAL]
-    return lag.value == 0
+    samples = [sample for family in metrics.HISTORY_LAG.collect() for sample in family.samples]
+    (lag,) = [sample.value for sample in samples if sample.labels["stream"] == CALLS_JOURNAL]
+    return lag == 0
 
 
 def test_events_that_the_stream_no_longer_had_are_told(tmp_path: Path) -> None:

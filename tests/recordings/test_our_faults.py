@@ -29,8 +29,9 @@ from tests.recordings.support import (
     worker,
 )
 from tests.support import Servers, eventually, next_events, waiting_events
+from worker.partial import Partial
 from worker.service import serve
-from worker.whole import examine
+from worker.whole import Recording, examine
 
 Failing = Callable[..., Any]
 
@@ -89,8 +90,10 @@ async def test_a_fault_of_ours_is_tried_again_then_told_and_the_job_kept(
 async def test_a_fault_that_passes_costs_a_try(servers: Servers, pbx: Pbx, monkeypatch: pytest.MonkeyPatch) -> None:
     pending: list[Failing] = [_breaks]
 
-    def once(*given: object) -> object:
-        return (pending.pop() if pending else examine)(*given)
+    def once(part: Partial, max_bytes: int, seen_bytes: int | None) -> Recording:
+        if pending:
+            pending.pop()()
+        return examine(part, max_bytes, seen_bytes)
 
     monkeypatch.setattr("worker.fetch.examine", once)
     async with servers.subscribed("recording.#") as queue, _worker_here(servers, pbx, monkeypatch):

@@ -131,7 +131,7 @@ async def test_a_broker_that_closes_while_a_channel_opens_is_tried_again(servers
     """The library ends this in a bare `Exception`; the link must outlive it and connect once the broker behaves."""
     upstream = int(servers.stack.amqp_url.rsplit(":", 1)[1].strip("/"))
     cut, refused = True, 0
-    handled: list[asyncio.Future[object]] = []
+    handled: list[asyncio.Future[tuple[BaseException | None, BaseException | None]]] = []
 
     async def proxy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         far_reader, far_writer = await asyncio.open_connection("127.0.0.1", upstream)

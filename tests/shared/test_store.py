@@ -145,8 +145,8 @@ async def test_a_published_call_expires_after_the_retain_time_and_an_open_one_ne
         await store.merge({done: [("x", "1")], still_open: [("x", "1")]})
         await store.claim({done: Publication(done, 1, b"o", "", "1")}, holder="a")
         await store.mark({done: 1})
-    redis = Redis.from_url(servers.stack.redis_url)
-    lives = {name.decode(): await redis.ttl(name) for name in await redis.keys("callfold:*")}
+    redis = Redis.from_url(servers.stack.redis_url, decode_responses=True)
+    lives = {str(name): await redis.ttl(name) for name in await redis.keys("callfold:*")}
     await redis.aclose()
     place = f"callfold:{{{partition(still_open)}}}"
     assert {name: life for name, life in lives.items() if name.endswith("acme/2")} == {
@@ -284,11 +284,11 @@ async def test_the_minimum_is_that_of_the_bytes_whatever_the_server_s_locale(tmp
     try:
         url = f"redis://127.0.0.1:{port}/0"
         async with Redis.from_url(url) as redis:
-            assert await redis.eval("return ('a' < 'B') and 1 or 0", 0) == 1, "the locale is in effect"  # type: ignore[misc]
+            assert await redis.eval("return ('a' < 'B') and 1 or 0", 0) == 1, "the locale is in effect"
         store, key = Store(url), _key("1")
         for value in ("a", "B", "b", "é", "Z", "B ", ""):
-            merged = (await store.merge({key: [("m", value or "B"), (">m", value)]}))[key].facts
-        assert merged == {"m": "B", ">m": "é"}
+            await store.merge({key: [("m", value or "B"), (">m", value)]})
+        assert (await store.merge({key: []}))[key].facts == {"m": "B", ">m": "é"}
         await store.aclose()
     finally:
         await server.kill()

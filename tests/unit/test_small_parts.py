@@ -12,7 +12,7 @@ from ingress.group_commit import GroupCommit
 from shared.adapter import SAMPLE_LINK, parse_link
 from shared.broker import Message
 from shared.errors import ConfigError, SpoolUnavailableError
-from shared.events import CallbackEvent, DialEvent, TimerEvent, Undecodable, decode, encode, join
+from shared.events import CallbackEvent, DialEvent, RawEvent, TimerEvent, Undecodable, decode, encode, join
 from shared.ids import CallKey, CallRef, SourceName
 from shared.process import BackgroundEndedError, background
 from shared.recording import RecordingJob
@@ -26,7 +26,7 @@ ACME = SourceName("acme")
 
 
 def test_events_of_every_kind_are_read_back() -> None:
-    events = [
+    events: list[RawEvent] = [
         CallbackEvent(ACME, AT, "a=1&b=%20"),
         DialEvent(ACME, AT, 513, {"agent": "1001", "reference": "crm-42"}),
         TimerEvent(ACME, AT, CallRef("513")),
@@ -97,7 +97,7 @@ async def test_timestamps_that_cannot_be_true_are_counted_whichever_callback_tol
     """Once where a callback contradicts itself, once where it is contradicted by another, when that is published."""
     key = CallKey(SourceName("skewed"), CallRef("call-1"))
     adapter = parse_link(SAMPLE_LINK + "&s={{StartTimestampUTC}}&e={{EndTimestampUTC}}")
-    source = Source.model_construct(name=key.source, adapter=adapter, record_legs=frozenset())
+    source = Source.model_construct(name=key.source, secret=None, adapter=adapter, record_legs=frozenset())
     fold = Fold(None, None, {key.source: source}, POLICY, holder="a")  # type: ignore[arg-type]
     lines = ("CallType=Incoming&CallID=1&Event=pickup&s=0", "CallType=Incoming&CallID=1&Event=hangup&e=1795412670000")
     events = [

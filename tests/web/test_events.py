@@ -9,6 +9,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager, suppress
+from functools import partial
 from typing import Any
 
 import aio_pika
@@ -180,7 +181,7 @@ async def test_what_others_publish_is_passed_over_and_takes_no_console_down(here
     topic = f"call.completed.{_SOURCE}.answered"
     elsewhere = f"call.completed.{_SOURCE}.elsewhere"
     _, (event,) = await _published(here, 1)
-    printed = orjson.dumps(event.data | {"id": "printed"}, option=orjson.OPT_INDENT_2)
+    printed = orjson.dumps(dict(event.data) | {"id": "printed"}, option=orjson.OPT_INDENT_2)
     async with (
         await aio_pika.connect(here.servers.stack.amqp_url, timeout=10) as connection,
         _watching(here, f"?topic={topic}") as seen,
@@ -207,7 +208,7 @@ async def test_last_event_id_goes_on_exactly_after_it(here: World) -> None:
     topic = f"?topic=call.completed.{_SOURCE}.*"
     for place in (0, 5, 10):
         async with _watching(here, topic, **{"Last-Event-ID": str(seen[place].id)}) as again:
-            await eventually(lambda again=again, place=place: _has(again, ids[place + 1 :]))
+            await eventually(partial(_has, again, ids[place + 1 :]))
         assert [event.id for event in again] == [event.id for event in seen[place + 1 :]]
     async with _watching(here, f"{topic}&after={seen[3].id}") as again:
         await eventually(lambda: _has(again, ids[4:]))

@@ -54,7 +54,22 @@ include-name = ["GET /calls", "GET /dead-letters", "POST /dial", "GET /callbacks
 checks.positive_data_acceptance.enabled = false
 """
 # Names in a path, some of them as they must not be.
-_NAMES = ("acme", "a" * 63, "a" * 64, "Acme", "-a", "a_-", "a.1", "a.b", "513", "9" * 20, "9" * 21, "call-1", "call-", "call-x")
+_NAMES: tuple[str, ...] = (
+    "acme",
+    "a" * 63,
+    "a" * 64,
+    "Acme",
+    "-a",
+    "a_-",
+    "a.1",
+    "a.b",
+    "513",
+    "9" * 20,
+    "9" * 21,
+    "call-1",
+    "call-",
+    "call-x",
+)
 _NAMES += (
     "A" * 80,
     "A" * 81,
@@ -158,7 +173,7 @@ async def test_the_stream_of_events_begins_as_the_document_says(here: World, doc
         suppress_health_check=list(HealthCheck),
     )
     @hypothesis.given(case=schema[path][method].as_strategy(generation_mode=mode))
-    def begins(case: schemathesis.Case) -> None:
+    def begins(case: schemathesis.Case[Any]) -> None:
         asked = case.as_transport_kwargs(headers=dict(AUTHORIZED))
         with requests.Session() as session, session.request(**asked, stream=True, timeout=20) as response:
             assert response.status_code in ({200} if mode is GenerationMode.POSITIVE else {200, 400})

@@ -96,7 +96,7 @@ async def test_a_timer_that_tells_a_time_to_come_ends_no_call(servers: Servers) 
     source = SourceName("default")
     begun = [CallbackEvent(source, utc_now(), line) for line in lines_of(7)[:3]]
     ahead = [TimerEvent(source, FUTURE, CallRef(call)) for call in ("7", "8", "9")]
-    body = join([*map(encode, [*begun, *ahead]), _body(8)[1:-1]])
+    body = join([*map(encode, begun), *map(encode, ahead), _body(8)[1:-1]])
     async with servers.subscribed("call.#") as events, servers.fleet(**QUICK) as fleet:
         await fleet.start(fleet.add("worker", "worker", {}))
         async with servers.queue("callbacks.fold") as queue:
