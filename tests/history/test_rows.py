@@ -7,6 +7,7 @@ import os
 import random
 import signal
 from contextlib import aclosing
+from typing import Any
 
 import pytest
 from sqlalchemy import text
@@ -191,11 +192,16 @@ async def test_a_recording_is_in_the_state_that_was_told_last_in_whatever_order_
 
 
 async def test_recordings_are_found_by_guid_and_by_call(history: History) -> None:
-    stored = {"uri": "s3://b/1.wav", "bytes": 5_000_000_000, "sha256": "ab", "seconds": 12.25, "channels": 2, "sample_rate": 8000}
+    stored: dict[str, Any] = {
+        "uri": "s3://b/1.wav",
+        "bytes": 5_000_000_000,
+        "sha256": "ab",
+        "seconds": 12.25,
+        "channels": 2,
+        "sample_rate": 8000,
+    }
     sealed = {"scheme": SCHEME, "recipient": "age1abc"}  # as worker/storing.py tells it
-    await history.write(
-        batch_of([call_event(1), recording_event(1, "stored", data={"attempts": 2, "encryption": sealed} | stored)])
-    )
+    await history.write(batch_of([call_event(1), recording_event(1, "stored", attempts=2, encryption=sealed, **stored)]))
     (one,) = await history.recordings("acme", "guid-1")
     assert one.model_dump(include=set(stored)) == stored
     assert (one.call, one.call_id, one.leg, one.attempts, one.encryption) == ("1", "17", "dialed", 2, sealed)
