@@ -24,6 +24,7 @@ from shared.call import Policy
 from shared.ids import CallKey
 from shared.store import Store
 from shared.topology import topology
+from tests.pace import LIMIT_S
 
 AGENT_GUID = "bfa2dbc8-ab8a-34c8-f243-c2aad8c446ff"
 DIALED_GUID = "923041af-adb5-a8ae-f29c-e60ea5e17448"
@@ -47,7 +48,7 @@ def lines_of(request_id: int) -> list[str]:
     ]
 
 
-async def eventually(condition: Callable[[], Awaitable[Any]], *, timeout_s: float = 60) -> Any:  # noqa: ANN401
+async def eventually(condition: Callable[[], Awaitable[Any]], *, timeout_s: float = LIMIT_S) -> Any:  # noqa: ANN401
     """Await a condition that returns something true; the last value shows in the failure."""
     end, value = time.monotonic() + timeout_s, None
     while time.monotonic() < end:
@@ -58,7 +59,7 @@ async def eventually(condition: Callable[[], Awaitable[Any]], *, timeout_s: floa
     raise AssertionError(f"not within {timeout_s} s; the last value was {value!r}")
 
 
-async def eventually_as_many(wanted: int, count: Callable[[], Awaitable[int]], *, timeout_s: float = 60) -> None:
+async def eventually_as_many(wanted: int, count: Callable[[], Awaitable[int]], *, timeout_s: float = LIMIT_S) -> None:
     """Await a count that is reached, or exceeded: what is told at least once can be told again."""
     end, counted = time.monotonic() + timeout_s, 0
     while counted < wanted:
@@ -89,7 +90,7 @@ async def prepare(stack: LocalStack) -> None:
 
 async def empty(stack: LocalStack) -> None:
     """Empty every queue of ours (streams keep what they have) and all of Redis."""
-    connection = await aio_pika.connect(stack.amqp_url, timeout=10)
+    connection = await aio_pika.connect(stack.amqp_url, timeout=LIMIT_S)
     channel = await connection.channel()
     for queue in topology(RETRY_S).queues:
         if queue.arguments["x-queue-type"] != "stream":
@@ -126,7 +127,7 @@ class Servers:
     @asynccontextmanager
     async def queue(self, name: str) -> AsyncIterator[aio_pika.abc.AbstractQueue]:
         """Look into a queue of ours."""
-        connection = await aio_pika.connect(self.stack.amqp_url, timeout=10)
+        connection = await aio_pika.connect(self.stack.amqp_url, timeout=LIMIT_S)
         async with connection:
             channel = await connection.channel()
             yield await channel.get_queue(name)
@@ -134,7 +135,7 @@ class Servers:
     @asynccontextmanager
     async def subscribed(self, pattern: str = "#", *, exchange: str = "calls") -> AsyncIterator[aio_pika.abc.AbstractQueue]:
         """Bind a queue of one's own to `calls`, as a downstream consumer does, or to another exchange."""
-        connection = await aio_pika.connect(self.stack.amqp_url, timeout=10)
+        connection = await aio_pika.connect(self.stack.amqp_url, timeout=LIMIT_S)
         async with connection:
             channel = await connection.channel()
             queue = await channel.declare_queue(exclusive=True)
@@ -159,7 +160,7 @@ class Event:
     body: Mapping[str, Any]
 
 
-async def next_events(queue: aio_pika.abc.AbstractQueue, count: int, *, timeout_s: float = 60) -> list[Event]:
+async def next_events(queue: aio_pika.abc.AbstractQueue, count: int, *, timeout_s: float = LIMIT_S) -> list[Event]:
     """Wait for so many events."""
     events: list[Event] = []
 
@@ -181,7 +182,7 @@ async def waiting_events(queue: aio_pika.abc.AbstractQueue) -> list[Event]:
 
 
 async def next_new(
-    queue: aio_pika.abc.AbstractQueue, count: int, known: Sequence[Event] = (), *, timeout_s: float = 20
+    queue: aio_pika.abc.AbstractQueue, count: int, known: Sequence[Event] = (), *, timeout_s: float = LIMIT_S
 ) -> list[Event]:
     """Wait for so many events that are not known yet. Told twice in equal words, as any event can be, one counts once."""
     events: list[Event] = []
@@ -248,7 +249,7 @@ async def callfold(*arguments: str, **settings: str) -> tuple[int | None, str, s
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    async with asyncio.timeout(240):
+    async with asyncio.timeout(LIMIT_S):
         out, err = await process.communicate()
     return process.returncode, out.decode(), err.decode()
 
@@ -256,7 +257,7 @@ async def callfold(*arguments: str, **settings: str) -> tuple[int | None, str, s
 async def exit_code(role: Role) -> int:
     """Wait until a process has ended; minus the number of the signal that ended it."""
     assert role.process is not None
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(LIMIT_S):
         return await role.process.wait()
 
 

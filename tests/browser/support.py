@@ -16,6 +16,7 @@ from yarl import URL
 
 from console.stack import LocalStack
 from simulator.focalscope import FocalScope
+from tests.pace import LIMIT_S
 from tests.support import eventually
 
 OPERATOR = "an-operators-key-for-tests"
@@ -83,7 +84,7 @@ class System:
             states = [recording["state"] for recording in told["recordings"]]
             return told if told["revisions"] and states == ["stored", "stored"] else None
 
-        told: dict[str, Any] = await eventually(found, timeout_s=60)
+        told: dict[str, Any] = await eventually(found)
         return told
 
 
@@ -101,7 +102,7 @@ class Visits:
         """Open a page in a browser of its own, logged in with a key."""
         context = await self.browser.new_context(base_url=self.console, **options)
         self.closing.push_async_callback(context.close)
-        context.set_default_timeout(20_000)
+        context.set_default_timeout(LIMIT_S * 1000)
         await context.add_init_script(ALL_TOLD)
         self._listen(context)
         if key is not None:
@@ -138,7 +139,7 @@ class Visits:
 
 
 async def until(condition: Callable[[], Awaitable[Any]]) -> Any:  # noqa: ANN401
-    return await eventually(condition, timeout_s=60)
+    return await eventually(condition)
 
 
 async def tab_to(page: Page, wanted: Locator) -> None:

@@ -10,8 +10,9 @@ import pytest
 from playwright.async_api import Page, expect
 
 from tests.browser.support import OPERATOR, PLAYS, SECRET, SOURCE, System, Visits, tab_to, until
+from tests.pace import LIMIT_S
 
-expect.set_options(timeout=20_000)
+expect.set_options(timeout=LIMIT_S * 1000)
 
 
 async def _to_page(page: Page, name: str) -> None:

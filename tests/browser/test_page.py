@@ -15,6 +15,7 @@ import pytest
 from playwright.async_api import Locator, Page, expect
 
 from tests.browser.support import OPERATOR, PLAYS, SECRET, SOURCE, VIEWER, System, Visits, tab_to, until
+from tests.pace import LIMIT_S
 
 SCRIPT = "<script>alert(document.domain)</script>"
 IMAGE = '"><img/src="x"onerror="alert(document.domain)">'
@@ -28,7 +29,7 @@ FETCHES = """async ([url, range]) => {
   const answer = await fetch(url, {headers: {Range: range}});
   return [answer.status, answer.headers.get('Content-Range'), (await answer.arrayBuffer()).byteLength];
 }"""
-expect.set_options(timeout=20_000)  # as long as `eventually` waits
+expect.set_options(timeout=LIMIT_S * 1000)  # as long as `eventually` waits
 
 
 def path(page: Page) -> str:

@@ -19,6 +19,7 @@ from console.stack import LocalStack
 from shared.adapter import Placeholder, parse_link
 from shared.settings import variables
 from simulator.scenario import SECTOK
+from tests.pace import LIMIT_S
 from tests.support import VENDOR_LINES, Servers, call_back, callfold, eventually, lines_of, processes_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -206,11 +207,11 @@ async def test_the_example_consumer_handles_each_call_once(servers: Servers) -> 
             stdout=asyncio.subprocess.PIPE,
         )
         assert process.stdout is not None
-        assert b"waiting" in await asyncio.wait_for(process.stdout.readline(), 60)
+        assert b"waiting" in await asyncio.wait_for(process.stdout.readline(), LIMIT_S)
         await call_back(port, [*VENDOR_LINES, *VENDOR_LINES, *lines_of(514)])
         for call_id in (71, 72):  # the dial API did not start these
             await call_back(port, [f"CallType=Incoming&Event={event}&CallID={call_id}" for event in ("pickup", "hangup")])
-        out, _ = await asyncio.wait_for(process.communicate(), 60)
+        out, _ = await asyncio.wait_for(process.communicate(), LIMIT_S)
     assert process.returncode == 0
     handled = ["default/513/1", "default/514/1", "default/call-71/1", "default/call-72/1"]
     assert sorted(line.split()[0] for line in out.decode().splitlines()) == handled
@@ -238,7 +239,7 @@ async def test_the_example_consumer_says_in_a_sentence_why_it_cannot_start(
             env=os.environ | {"AMQP_URL": change(stack.amqp_url), "CONSUMER_DB": str(tmp_path / "seen.sqlite")},
             stderr=asyncio.subprocess.PIPE,
         )
-        _, err = await asyncio.wait_for(process.communicate(), 60)
+        _, err = await asyncio.wait_for(process.communicate(), LIMIT_S)
     assert (process.returncode, err.decode()) == (1, f"{said}\n")
 
 
@@ -302,7 +303,7 @@ async def test_kill_9_of_the_owner_takes_the_private_servers_down(tmp_path: Path
         "asyncio.run(main())"
     )
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", code, str(tmp_path / "stack"), cwd=ROOT)
-    assert await asyncio.wait_for(process.wait(), 60) == -9
+    assert await asyncio.wait_for(process.wait(), LIMIT_S) == -9
 
     async def gone() -> bool:
         return processes_of(tmp_path) == []

@@ -37,14 +37,15 @@ from shared.settings import load_settings
 from shared.topology import AUDIT_JOURNAL, CALLS, CALLS_JOURNAL, topology
 from tests.history.postgres import PASSWORD, PostgreSQL
 from tests.history.support import Event, all_tables, allow_text, call_event, refuse_call, refuse_text
+from tests.pace import LIMIT_S
 from tests.support import RETRY_S, Servers, eventually
 
 
 @asynccontextmanager
 async def _publisher(servers: Servers) -> AsyncIterator[Publisher]:
-    publisher = Publisher(BrokerAddress((servers.stack.amqp_url,), topology(RETRY_S), "tests"), timeout_s=20)
+    publisher = Publisher(BrokerAddress((servers.stack.amqp_url,), topology(RETRY_S), "tests"), timeout_s=LIMIT_S)
     async with background(publisher.run()):
-        await asyncio.wait_for(publisher.wait_up(), 60)
+        await asyncio.wait_for(publisher.wait_up(), LIMIT_S)
         yield publisher
 
 
@@ -73,7 +74,7 @@ async def _serving(servers: Servers, url: str, monkeypatch: pytest.MonkeyPatch) 
         yield
     finally:
         stop.set()
-        await asyncio.wait_for(task, 60)
+        await asyncio.wait_for(task, LIMIT_S)
 
 
 async def _count(url: str, source: str) -> int:
@@ -90,7 +91,7 @@ async def _has(url: str, source: str, count: int) -> None:
     async def there() -> bool:
         return await _count(url, source) == count
 
-    await eventually(there, timeout_s=120)
+    await eventually(there)
 
 
 async def _settled(url: str) -> None:
@@ -102,7 +103,7 @@ async def _settled(url: str) -> None:
             before.append([await history.mark(stream) for stream in (CALLS_JOURNAL, AUDIT_JOURNAL)])
             return len(before) > 10 and before[-10] == before[-1]
 
-        await eventually(still, timeout_s=120)
+        await eventually(still)
 
 
 async def _died(role: Role) -> bool:
@@ -382,7 +383,7 @@ async def test_without_a_broker_an_audit_line_is_still_logged_and_nothing_fails(
 async def test_the_stream_of_audit_lines_is_bound_to_nothing(servers: Servers) -> None:
     wanted = topology(RETRY_S)
     assert [binding for binding in wanted.bindings if binding.queue == AUDIT_JOURNAL] == []
-    async with await aio_pika.connect(servers.stack.amqp_url, timeout=10) as connection:
+    async with await aio_pika.connect(servers.stack.amqp_url, timeout=LIMIT_S) as connection:
         await (await connection.channel()).get_queue(AUDIT_JOURNAL, ensure=True)
 
 

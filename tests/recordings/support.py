@@ -16,6 +16,7 @@ from console.fleet import Fleet
 from shared.ids import CallRef, SourceName
 from shared.recording import RecordingJob
 from simulator.audio import recording
+from tests.pace import LIMIT_S
 from tests.support import Servers, eventually
 
 WAV = recording("7", 1.5)
@@ -87,7 +88,7 @@ async def worker(servers: Servers, pbx: Pbx, more: str = "", **settings: str) ->
 
 
 async def submit(servers: Servers, *bodies: bytes, **headers: int) -> None:
-    async with await aio_pika.connect(servers.stack.amqp_url, timeout=10) as connection:
+    async with await aio_pika.connect(servers.stack.amqp_url, timeout=LIMIT_S) as connection:
         channel = await connection.channel()
         for body in bodies:
             message = aio_pika.Message(body, headers=dict(headers), delivery_mode=aio_pika.DeliveryMode.PERSISTENT)

@@ -13,6 +13,7 @@ import pytest
 from console.fleet import Fleet, free_port
 from shared.durable import INCOMPLETE
 from shared.errors import ConfigError
+from tests.pace import LIMIT_S
 from tests.recordings.s3 import Busy, there
 from tests.recordings.support import Pbx, job, sources_of, submit
 from tests.support import Servers, call_back, callfold, eventually, metric, next_events
@@ -47,7 +48,7 @@ async def _folding(servers: Servers, pbx: Pbx, **settings: str) -> AsyncIterator
 
 
 async def _stored(fleet: Fleet, told: aio_pika.abc.AbstractQueue) -> None:
-    (event, *_) = await next_events(told, 1, timeout_s=100)
+    (event, *_) = await next_events(told, 1)
     assert event.routing_key == "recording.stored.acme"
     assert await metric(fleet.roles[0], "callfold_recordings_held") == 0
     assert "archive_checked" in fleet.roles[0].log_path.read_text()
@@ -105,7 +106,7 @@ async def test_a_worker_whose_object_store_writes_over_files_does_not_start_and_
         await fleet.start(worker)
         s3.always.clear()
         assert worker.process is not None
-        assert await asyncio.wait_for(worker.process.wait(), 60) == 2
+        assert await asyncio.wait_for(worker.process.wait(), LIMIT_S) == 2
         assert "writes over files" in worker.tail()
 
 

@@ -61,7 +61,7 @@ async def test_any_interleaving_of_copies_of_a_job_stores_its_recording_once(ser
                 count += 1
             return count
 
-        await eventually_as_many(len(jobs), told, timeout_s=60)
+        await eventually_as_many(len(jobs), told)
     assert {len(told) for told in bodies.values()} == {1}, "one id, one body"
     assert len(bodies) == CALLS
     assert dict(pbx.asked) == {str(number): 1 for number in range(CALLS)}
@@ -214,7 +214,7 @@ async def test_a_failure_is_told_again_in_the_same_words_though_nothing_could_be
         bodies += await next_events(queue, 1)
         assert await exit_code(victim) == -signal.SIGKILL
         await fleet.start(fleet.add("heir", "worker", {"CALLFOLD_CRASH_AT": "nowhere"}))
-        bodies += await next_events(queue, 1, timeout_s=60)  # the victim's lock ends first
+        bodies += await next_events(queue, 1)  # the victim's lock ends first
     first, second = bodies
     assert (first.message_id, first.body["data"]["reason"]) == (f"acme/513/recording/{GUID}/failed", "archive_unavailable")
     assert second == first
@@ -240,7 +240,7 @@ async def test_a_download_whose_worker_is_killed_in_its_middle_is_resumed_by_ano
         assert not file_of(servers, "wav").exists()
         assert not nothing_left(servers), "a part, to be resumed"
         await fleet.start(fleet.add("heir", "worker", {"CALLFOLD_CRASH_AT": "nowhere"}))
-        (event,) = await next_events(queue, 1, timeout_s=60)  # the victim's lock ends first
+        (event,) = await next_events(queue, 1)  # the victim's lock ends first
     assert asked[0] is None
     assert str(asked[1]).startswith("bytes=")
     assert event.routing_key == "recording.stored.acme"
@@ -292,7 +292,7 @@ async def test_whatever_is_lost_meanwhile_a_content_is_stored_once_and_none_is_f
                 count += 1
             return count
 
-        await eventually_as_many(len(jobs), told, timeout_s=80)
+        await eventually_as_many(len(jobs), told)
     await redis.aclose()
     assert {len(told) for told in bodies.values()} == {1}, "one id, one body"
     archive = Archive((servers.directory / "archive").as_uri())

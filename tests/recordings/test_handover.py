@@ -113,7 +113,7 @@ async def test_the_copy_of_a_worker_that_died_is_the_job(servers: Servers, pbx: 
         del pbx.serve["7"]
         slow.go_on.set()
         await fleet.start(fleet.add("heir", "worker", {}))
-        (event,) = await next_new(queue, 1, [other], timeout_s=60)  # its lock outlives the victim
+        (event,) = await next_new(queue, 1, [other])  # its lock outlives the victim
         assert (event.message_id, event.body["data"]["attempts"]) == (f"acme/513/recording/{GUID}/stored", 1)
         await eventually(lambda: exists(file_of(servers, "wav")))
         await eventually(lambda: _waits_nowhere(servers))

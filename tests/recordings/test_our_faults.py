@@ -15,6 +15,7 @@ from redis.asyncio import Redis
 from console.fleet import Role
 from shared.recording import RecordingJob
 from shared.settings import load_settings
+from tests.pace import LIMIT_S
 from tests.recordings.support import (
     GUID,
     WAV,
@@ -205,7 +206,7 @@ async def test_a_job_that_comes_back_without_end_is_ended_before_the_broker_does
 
 async def _given_back(servers: Servers) -> bool:
     """Take a job as a worker does that dies over it."""
-    async with await aio_pika.connect(servers.stack.amqp_url, timeout=10) as connection:
+    async with await aio_pika.connect(servers.stack.amqp_url, timeout=LIMIT_S) as connection:
         channel = await connection.channel()
         queue = await channel.get_queue("recordings", ensure=False)
         return await queue.get(fail=False) is not None

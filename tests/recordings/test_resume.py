@@ -24,6 +24,7 @@ from shared.ids import SourceName
 from shared.process import background
 from shared.sources import load_sources
 from simulator.audio import recording
+from tests.pace import LIMIT_S
 from tests.recordings.server import RESET, STALL, Scripted, head, rest, scripted, whole
 from tests.support import eventually
 from worker.fetch import Client, Limits
@@ -437,7 +438,7 @@ async def test_a_drip_that_is_no_body_does_not_go_on_for_ever(
     dripping = Scripted()
     dripping.port = server.sockets[0].getsockname()[1]
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(LIMIT_S):
             assert (await _refused(dripping, tmp_path, limits=IMPATIENT)).reason is Reason.STALLED
     finally:
         server.close()

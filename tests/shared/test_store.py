@@ -22,6 +22,7 @@ from shared.errors import StoreUnavailableError
 from shared.ids import CallKey, CallRef, SourceName
 from shared.lock import BusyError, locked
 from shared.store import Claim, Look, Publication, State, Store, partition
+from tests.pace import LIMIT_S
 from tests.support import Servers, eventually
 
 
@@ -227,9 +228,9 @@ async def test_scripts_are_sent_again_to_a_server_that_forgot_them(servers: Serv
 async def test_redis_away_is_an_error_of_ours_within_seconds(servers: Servers) -> None:
     store = Store("redis://127.0.0.1:1/0")
     with pytest.raises(StoreUnavailableError):
-        await asyncio.wait_for(store.merge({_key("1"): [("x", "1")]}), 5)
+        await asyncio.wait_for(store.merge({_key("1"): [("x", "1")]}), LIMIT_S)
     with pytest.raises(StoreUnavailableError):
-        await asyncio.wait_for(store.check(), 5)
+        await asyncio.wait_for(store.check(), LIMIT_S)
     await store.aclose()
 
 

@@ -18,6 +18,7 @@ from shared.process import BackgroundEndedError, background
 from shared.recording import RecordingJob
 from shared.sources import Source
 from shared.store import Folded, State
+from tests.pace import LIMIT_S
 from tests.support import POLICY
 from worker.fold import Fold, _Consequences, _tell
 
@@ -131,11 +132,11 @@ async def test_events_that_arrive_during_a_write_leave_together_in_the_next_one(
     commit = GroupCommit(write)
     task = await _running(commit)
     first = commit.submit(b"1")
-    await asyncio.wait_for(writing.wait(), 5)
+    await asyncio.wait_for(writing.wait(), LIMIT_S)
     others = [commit.submit(b"%d" % number) for number in range(2, 700)]
     assert not first.done()
     go_on.set()
-    await asyncio.wait_for(asyncio.gather(first, *others), 5)
+    await asyncio.wait_for(asyncio.gather(first, *others), LIMIT_S)
     assert [len(batch) for batch in batches] == [1, 500, 198]
     assert [event for batch in batches for event in batch] == [b"%d" % number for number in range(1, 700)]
     task.cancel()
@@ -151,9 +152,9 @@ async def test_a_batch_that_could_not_be_written_fails_its_events_and_not_the_ne
     commit = GroupCommit(write)
     task = await _running(commit)
     with pytest.raises(SpoolUnavailableError):
-        await asyncio.wait_for(commit.submit(b"1"), 5)
+        await asyncio.wait_for(commit.submit(b"1"), LIMIT_S)
     failing = False
-    await asyncio.wait_for(commit.submit(b"2"), 5)
+    await asyncio.wait_for(commit.submit(b"2"), LIMIT_S)
     task.cancel()
 
 
@@ -226,7 +227,7 @@ async def test_a_background_task_whose_cancellation_is_swallowed_is_cancelled_ag
                 if len(swallowed) > 1:
                     raise
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(LIMIT_S):
         async with background(deaf()):
             await asyncio.sleep(0)
     assert len(swallowed) == 2

@@ -27,6 +27,7 @@ from console.web.sessions import Attempts
 from shared.errors import ConfigError
 from shared.settings import load_settings
 from tests.console.test_dead_letters import _bury as bury
+from tests.pace import LIMIT_S
 from tests.support import Servers, eventually
 from tests.web.support import AS_VIEWER, AUTHORIZED, KEY, VIEWER_KEY, World, redis_of, world
 
@@ -103,7 +104,7 @@ async def test_bytes_that_are_no_text_are_a_wrong_key(here: World) -> None:
     for head in (b"Authorization: Bearer \xff\xfe", b"Cookie: callfold_session=\xff.1.\xfe", b"Cookie: callfold_session=a.b"):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(b"GET /calls HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n" + head + b"\r\n\r\n")
-        answer = await asyncio.wait_for(reader.read(), 60)
+        answer = await asyncio.wait_for(reader.read(), LIMIT_S)
         writer.close()
         assert answer.startswith(b"HTTP/1.1 401"), head
 

@@ -17,6 +17,7 @@ from console.dialing import DialError, DialRequest, check
 from shared.adapter import SAMPLE_LINK, parse_link
 from shared.ids import SourceName
 from shared.sources import AGENT_PATTERN, NUMBER_PATTERN, Source
+from tests.pace import LIMIT_S
 from tests.support import Event, Servers, eventually, lines_of, next_events
 from tests.web.support import AUTHORIZED, KEY, Play, World, answering, redis_of, world
 
@@ -302,7 +303,7 @@ async def test_a_strange_idempotency_key_is_refused_or_taken_as_it_is(here: Worl
     head = f"POST /dial HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {KEY}\r\nContent-Type: application/json\r\n"
     head += f"Connection: close\r\nContent-Length: {len(body)}\r\n"
     writer.write(head.encode() + b"Idempotency-Key: \xff\xfe\r\n\r\n" + body)
-    answer = await asyncio.wait_for(reader.read(), 60)
+    answer = await asyncio.wait_for(reader.read(), LIMIT_S)
     writer.close()
     assert answer.startswith((b"HTTP/1.1 201", b"HTTP/1.1 400"))
 

@@ -21,6 +21,7 @@ from schemathesis.checks import CheckFunction
 from schemathesis.generation import GenerationMode
 from schemathesis.specs.openapi import checks
 
+from tests.pace import LIMIT_S
 from tests.recordings.support import job, serving, submit
 from tests.support import VENDOR_LINES, Servers, next_events
 from tests.web.support import AUTHORIZED, KEY, World, world
@@ -131,7 +132,7 @@ async def _schemathesis(directory: Path, document: Any, url: str, operations: se
     (directory / "openapi.json").write_bytes(orjson.dumps(document))
     (directory / "schemathesis.toml").write_text(_KNOWS_MORE)
     options = f"--url {url} --phases coverage,fuzzing --max-examples {_EXAMPLES} --generation-deterministic"
-    options += " --request-timeout 20 --continue-on-failure --no-color --warnings off"
+    options += " --request-timeout {LIMIT_S:g} --continue-on-failure --no-color --warnings off"
     only = [part for path in sorted({path for _, path in operations}) for part in ("--include-path", path)]
     running = await asyncio.create_subprocess_exec(
         Path(sys.executable).with_name("st"),
@@ -141,7 +142,7 @@ async def _schemathesis(directory: Path, document: Any, url: str, operations: se
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
-    async with asyncio.timeout(240):
+    async with asyncio.timeout(LIMIT_S):
         told = (await running.communicate())[0].decode()
     assert running.returncode == 0, told
     assert f"Tested: {len(operations)}\n" in told, told
@@ -175,7 +176,7 @@ async def test_the_stream_of_events_begins_as_the_document_says(here: World, doc
     @hypothesis.given(case=schema[path][method].as_strategy(generation_mode=mode))
     def begins(case: schemathesis.Case[Any]) -> None:
         asked = case.as_transport_kwargs(headers=dict(AUTHORIZED))
-        with requests.Session() as session, session.request(**asked, stream=True, timeout=20) as response:
+        with requests.Session() as session, session.request(**asked, stream=True, timeout=LIMIT_S) as response:
             assert response.status_code in ({200} if mode is GenerationMode.POSITIVE else {200, 400})
             if response.status_code == 200:
                 response._content = next(response.iter_content(1 << 16))
@@ -233,7 +234,7 @@ async def test_what_is_there_is_as_the_document_says(here: World, document: Any)
     ]
     statuses = []
     for case in cases:
-        answer = await asyncio.to_thread(case.call_and_validate, headers=dict(AUTHORIZED), checks=_CHECKS, timeout=20)
+        answer = await asyncio.to_thread(case.call_and_validate, headers=dict(AUTHORIZED), checks=_CHECKS, timeout=LIMIT_S)
         statuses.append(answer.status_code)
     assert statuses == [200, 200, 200, 200, 206, 416, 200, 201, 200]
 

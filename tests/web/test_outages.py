@@ -13,6 +13,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from tests.pace import LIMIT_S
 from tests.support import Servers, callfold, eventually, next_events
 from tests.web.support import AUTHORIZED, KEY, World, answering, redis_of, world
 
@@ -192,7 +193,7 @@ async def test_a_repeat_that_redis_left_does_not_say_that_nothing_was_dialed(ser
 
         here.dialing.plays["1001"] = play
         first = asyncio.create_task(_dial(here, "left-1"))
-        await asyncio.wait_for(is_rung.wait(), 60)
+        await asyncio.wait_for(is_rung.wait(), LIMIT_S)
         async with redis_of(servers) as redis:
             await redis.config_resetstat()
         repeat = asyncio.create_task(_dial(here, "left-1"))
@@ -226,7 +227,7 @@ async def test_a_repeat_whose_key_is_gone_is_told_refused_only_where_nothing_was
 
         here.dialing.plays["1001"] = play
         first = asyncio.create_task(_dial(here, "gone-2"))
-        await asyncio.wait_for(is_rung.wait(), 60)
+        await asyncio.wait_for(is_rung.wait(), LIMIT_S)
         await redis.config_resetstat()
         repeat = asyncio.create_task(_dial(here, "gone-2"))
         await eventually(waits)
@@ -248,7 +249,7 @@ async def test_a_console_killed_after_the_answer_has_its_dial_journaled_by_anoth
         with pytest.raises(aiohttp.ClientError):
             await here.ask("POST", "/dial", console="doomed", headers=AUTHORIZED | {"Idempotency-Key": "doomed-1"}, json=_WANTED)
         assert doomed.process is not None
-        assert await asyncio.wait_for(doomed.process.wait(), 60) == -9
+        assert await asyncio.wait_for(doomed.process.wait(), LIMIT_S) == -9
         (number,) = [here.dialing._next]
         found = await here.detail(f"acme/{number}", status="ringing")
         assert found["record"]["reference"] == "crm-42"
@@ -268,7 +269,7 @@ async def test_a_console_that_is_stopped_answers_the_dial_in_hand(servers: Serve
 
         here.dialing.plays["1001"] = play
         dialing = asyncio.create_task(_dial(here))
-        await asyncio.wait_for(asked.wait(), 60)
+        await asyncio.wait_for(asked.wait(), LIMIT_S)
         await here.fleet.stop(here.roles["console"])
         assert (await dialing)[0] == 201
 
