@@ -5,16 +5,21 @@
 
 from __future__ import annotations
 
+import fcntl
 import itertools
 import os
+import tempfile
 from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
+from typing import cast
 
 import pytest
 import pytest_asyncio
 
 from console import fleet
+from console import stack as stack_module
 from console.stack import LocalStack
+from tests.helpers.pace import LIMIT_S, PACE
 from tests.helpers.postgres import PostgreSQL, postgresql
 from tests.helpers.recordings import Pbx, serving
 from tests.helpers.s3 import Busy, busy_s3, environment, s3_server
@@ -25,11 +30,29 @@ for variable in [name for name in os.environ if name.startswith("CALLFOLD_")]:
     del os.environ[variable]
 
 
-# Test processes that run side by side do not take each other's ports.
-_first, _last = fleet.PORTS
-_number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-_share = (_last - _first) // max(1, int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
-fleet.PORTS = (_first + _number * _share, _first + (_number + 1) * _share)
+# How long a process may take to start and to stop.
+fleet._READY_TIMEOUT_S = fleet._STOP_TIMEOUT_S = round(LIMIT_S)
+stack_module._START_TIMEOUT_S = stack_module._STOP_TIMEOUT_S = round(LIMIT_S)
+
+
+class _TakenPorts(set[int]):
+    """Ports that this or another process of tests on this machine has given out: one byte of a file is locked for each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._locks = os.open(Path(tempfile.gettempdir(), f"callfold-tests-ports-{os.getuid()}"), os.O_RDWR | os.O_CREAT, 0o600)
+
+    def __contains__(self, port: object) -> bool:
+        if super().__contains__(port):
+            return True
+        try:
+            fcntl.lockf(self._locks, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, cast("int", port))
+        except OSError:
+            return True
+        return False
+
+
+fleet._given_out = _TakenPorts()
 
 
 HERE = Path(__file__).parent
@@ -62,6 +85,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         for marker in needs(item):
             item.add_marker(marker)
+        limit = item.get_closest_marker("timeout")
+        seconds = limit.args[0] if limit else float(config.getini("timeout"))
+        item.add_marker(pytest.mark.timeout(seconds * PACE), append=False)
     if "volume" not in config.option.markexpr:
         config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("volume")])
         items[:] = [item for item in items if not item.get_closest_marker("volume")]

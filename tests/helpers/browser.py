@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +15,7 @@ from playwright.async_api import Browser, BrowserContext, Locator, Page
 from yarl import URL
 
 from simulator.focalscope import FocalScope
+from tests.helpers.pace import LIMIT_S
 from tests.helpers.servers import Stack, eventually
 
 OPERATOR = "an-operators-key-for-tests"
@@ -60,9 +61,16 @@ class System:
         ):
             return await response.json()
 
-    async def call_back(self, source: str = SOURCE, *, status: int = 200, **values: str) -> None:
-        """Send one callback by the names of a link that `callfold adapter-link` makes; a bad one is answered 400, and kept."""
-        query = "&".join(f"{name}={quote(value, safe=NOT_QUOTED)}" for name, value in ({"token": SECRET} | values).items())
+    async def call_back(self, source: str = SOURCE, **values: str) -> None:
+        """Send one callback by the names of a link that `callfold adapter-link` makes."""
+        await self._send(source, values, 200)
+
+    async def call_back_badly(self, source: str = SOURCE, **values: str) -> None:
+        """Send a callback that is answered 400 and dead-lettered."""
+        await self._send(source, values, 400)
+
+    async def _send(self, source: str, values: Mapping[str, str], status: int) -> None:
+        query = "&".join(f"{name}={quote(value, safe=NOT_QUOTED)}" for name, value in ({"token": SECRET} | dict(values)).items())
         url = URL(f"http://127.0.0.1:{self.ingress_port}/callbacks/{source}?{query}", encoded=True)
         async with aiohttp.ClientSession() as session, session.get(url) as response:
             assert (response.status, await response.text()) == (status, ANY)
@@ -75,7 +83,7 @@ class System:
             states = [recording["state"] for recording in told["recordings"]]
             return told if told["revisions"] and states == ["stored", "stored"] else None
 
-        told: dict[str, Any] = await eventually(found, timeout_s=60)
+        told: dict[str, Any] = await eventually(found)
         return told
 
 
@@ -93,7 +101,7 @@ class Visits:
         """Open a page in a browser of its own, logged in with a key."""
         context = await self.browser.new_context(base_url=self.console, **options)
         self.closing.push_async_callback(context.close)
-        context.set_default_timeout(20_000)
+        context.set_default_timeout(LIMIT_S * 1000)
         await context.add_init_script(ALL_TOLD)
         self._listen(context)
         if key is not None:
@@ -130,7 +138,7 @@ class Visits:
 
 
 async def until(condition: Callable[[], Awaitable[Any]]) -> Any:  # noqa: ANN401
-    return await eventually(condition, timeout_s=60)
+    return await eventually(condition)
 
 
 async def tab_to(page: Page, wanted: Locator) -> None:

@@ -19,6 +19,7 @@ from redis.asyncio import Redis
 from console.fleet import Fleet, Role, free_port
 from console.service import serve
 from shared.settings import load_settings
+from tests.helpers.pace import LIMIT_S
 from tests.helpers.servers import Servers, call_back, eventually
 
 KEY = "operator-key-0123456789abcdef"
@@ -138,7 +139,7 @@ async def world(servers: Servers, text: str, *roles: str, **more: str) -> AsyncI
     """Start a dial endpoint and a fleet of `roles` (ingress, worker, console...); `{port}` in the sources is the endpoint's."""
     dialing, port = DialEndpoint(), free_port()
     more.setdefault("CALLFOLD_SOURCES", sources(servers.directory, text.replace("{port}", str(dialing.port))))
-    timeout = aiohttp.ClientTimeout(total=60)
+    timeout = aiohttp.ClientTimeout(total=LIMIT_S)
     async with (
         dialing.running(),
         servers.fleet(**more) as fleet,
@@ -172,7 +173,7 @@ async def console_here(servers: Servers, monkeypatch: pytest.MonkeyPatch, **more
         yield url
     finally:
         stop.set()
-        await asyncio.wait_for(task, 60)
+        await asyncio.wait_for(task, LIMIT_S)
 
 
 async def _answers(url: str, task: asyncio.Task[None]) -> bool:

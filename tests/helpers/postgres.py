@@ -17,6 +17,7 @@ import psycopg
 
 from console.fleet import free_port
 from console.stack import Server
+from tests.helpers.pace import LIMIT_S
 from tests.helpers.servers import eventually
 
 PASSWORD = secrets.token_hex(8)
@@ -89,7 +90,7 @@ async def postgresql() -> AsyncIterator[PostgreSQL]:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
         )
-        said, _ = await asyncio.wait_for(initdb.communicate(), 60)
+        said, _ = await asyncio.wait_for(initdb.communicate(), LIMIT_S)
         assert initdb.returncode == 0, said.decode()
         port = free_port()
         options = {"listen_addresses": "127.0.0.1", "port": port, "unix_socket_directories": "", "fsync": "off"}

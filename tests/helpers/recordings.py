@@ -12,9 +12,11 @@ import aio_pika
 import orjson
 from aiohttp import web
 
+from console.fleet import Fleet
 from shared.ids import CallRef, SourceName
 from shared.recording import RecordingJob
 from simulator.audio import recording
+from tests.helpers.pace import LIMIT_S
 from tests.helpers.servers import Servers, eventually
 
 WAV = recording("7", 1.5)
@@ -22,7 +24,7 @@ GUID = "bfa2dbc8-ab8a-34c8-f243-c2aad8c446ff"
 SECTOK = "3511b272f4fb03ecf900b80b1cc5b8fe"
 
 
-def job(call_id: str = "7", **changed: Any) -> RecordingJob:  # noqa: ANN401
+def job(call_id: str = "7", /, **changed: Any) -> RecordingJob:  # noqa: ANN401
     told: dict[str, Any] = {
         "source": SourceName("acme"),
         "call": CallRef("513"),
@@ -37,7 +39,8 @@ def job(call_id: str = "7", **changed: Any) -> RecordingJob:  # noqa: ANN401
         "record": {"outcome": "answered"},
     }
     told |= changed
-    return RecordingJob(**{"name": told["guid"] or f"call-{call_id}"} | told)
+    told.setdefault("name", told["guid"] or f"call-{call_id}")
+    return RecordingJob(**told)
 
 
 class Pbx:
@@ -78,17 +81,17 @@ def sources_of(servers: Servers, pbx: Pbx, more: str = "") -> str:
 
 
 @asynccontextmanager
-async def worker(servers: Servers, pbx: Pbx, more: str = "", **settings: str) -> AsyncIterator[Any]:
+async def worker(servers: Servers, pbx: Pbx, more: str = "", **settings: str) -> AsyncIterator[Fleet]:
     async with servers.fleet(CALLFOLD_SOURCES=sources_of(servers, pbx, more), **settings) as fleet:
         await fleet.start(fleet.add("worker", "worker", {}))
         yield fleet
 
 
 async def submit(servers: Servers, *bodies: bytes, **headers: int) -> None:
-    async with await aio_pika.connect(servers.stack.amqp_url, timeout=10) as connection:
+    async with await aio_pika.connect(servers.stack.amqp_url, timeout=LIMIT_S) as connection:
         channel = await connection.channel()
         for body in bodies:
-            message = aio_pika.Message(body, headers=headers, delivery_mode=aio_pika.DeliveryMode.PERSISTENT)
+            message = aio_pika.Message(body, headers=dict(headers), delivery_mode=aio_pika.DeliveryMode.PERSISTENT)
             await channel.default_exchange.publish(message, "recordings")
 
 

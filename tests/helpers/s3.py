@@ -110,7 +110,7 @@ async def s3_server() -> AsyncIterator[int]:
         writer.close()
         return True
 
-    await eventually(answers, timeout_s=60)
+    await eventually(answers)
     yield port
     process.terminate()
     await process.wait()

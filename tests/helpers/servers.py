@@ -24,6 +24,7 @@ from shared.call import Policy
 from shared.ids import CallKey
 from shared.store import Store
 from shared.topology import topology
+from tests.helpers.pace import LIMIT_S
 
 AGENT_GUID = "bfa2dbc8-ab8a-34c8-f243-c2aad8c446ff"
 DIALED_GUID = "923041af-adb5-a8ae-f29c-e60ea5e17448"
@@ -47,7 +48,7 @@ def lines_of(request_id: int) -> list[str]:
     ]
 
 
-async def eventually(condition: Callable[[], Awaitable[Any]], *, timeout_s: float = 60) -> Any:  # noqa: ANN401
+async def eventually(condition: Callable[[], Awaitable[Any]], *, timeout_s: float = LIMIT_S) -> Any:  # noqa: ANN401
     """Await a condition that returns something true; the last value shows in the failure."""
     end, value = time.monotonic() + timeout_s, None
     while time.monotonic() < end:
@@ -58,7 +59,7 @@ async def eventually(condition: Callable[[], Awaitable[Any]], *, timeout_s: floa
     raise AssertionError(f"not within {timeout_s} s; the last value was {value!r}")
 
 
-async def eventually_as_many(wanted: int, count: Callable[[], Awaitable[int]], *, timeout_s: float = 60) -> None:
+async def eventually_as_many(wanted: int, count: Callable[[], Awaitable[int]], *, timeout_s: float = LIMIT_S) -> None:
     """Await a count that is reached, or exceeded: what is told at least once can be told again."""
     end, counted = time.monotonic() + timeout_s, 0
     while counted < wanted:
@@ -116,7 +117,7 @@ class Stack:
 async def empty(stack: Stack) -> None:
     """Empty every queue of ours (streams keep what they have) and all of Redis, as far as the stack has them."""
     if stack.with_rabbitmq:
-        connection = await aio_pika.connect(stack.amqp_url, timeout=10)
+        connection = await aio_pika.connect(stack.amqp_url, timeout=LIMIT_S)
         channel = await connection.channel()
         for queue in topology(RETRY_S).queues:
             if queue.arguments["x-queue-type"] != "stream":
@@ -161,7 +162,7 @@ class Servers:
     @asynccontextmanager
     async def queue(self, name: str) -> AsyncIterator[aio_pika.abc.AbstractQueue]:
         """Look into a queue of ours."""
-        connection = await aio_pika.connect(self.stack.amqp_url, timeout=10)
+        connection = await aio_pika.connect(self.stack.amqp_url, timeout=LIMIT_S)
         async with connection:
             channel = await connection.channel()
             yield await channel.get_queue(name)
@@ -169,7 +170,7 @@ class Servers:
     @asynccontextmanager
     async def subscribed(self, pattern: str = "#", *, exchange: str = "calls") -> AsyncIterator[aio_pika.abc.AbstractQueue]:
         """Bind a queue of one's own to `calls`, as a downstream consumer does, or to another exchange."""
-        connection = await aio_pika.connect(self.stack.amqp_url, timeout=10)
+        connection = await aio_pika.connect(self.stack.amqp_url, timeout=LIMIT_S)
         async with connection:
             channel = await connection.channel()
             queue = await channel.declare_queue(exclusive=True)
@@ -194,7 +195,7 @@ class Event:
     body: Mapping[str, Any]
 
 
-async def next_events(queue: aio_pika.abc.AbstractQueue, count: int, *, timeout_s: float = 60) -> list[Event]:
+async def next_events(queue: aio_pika.abc.AbstractQueue, count: int, *, timeout_s: float = LIMIT_S) -> list[Event]:
     """Wait for so many events."""
     events: list[Event] = []
 
@@ -216,7 +217,7 @@ async def waiting_events(queue: aio_pika.abc.AbstractQueue) -> list[Event]:
 
 
 async def next_new(
-    queue: aio_pika.abc.AbstractQueue, count: int, known: Sequence[Event] = (), *, timeout_s: float = 20
+    queue: aio_pika.abc.AbstractQueue, count: int, known: Sequence[Event] = (), *, timeout_s: float = LIMIT_S
 ) -> list[Event]:
     """Wait for so many events that are not known yet. Told twice in equal words, as any event can be, one counts once."""
     events: list[Event] = []
@@ -273,7 +274,7 @@ async def call_back(port: int, queries: Sequence[str], *, source: str = "default
 CALLFOLD = (sys.executable, "-c", "from console.cli import main; main()")
 
 
-async def callfold(*arguments: str, timeout_s: float = 60, **settings: str) -> tuple[int | None, str, str]:
+async def callfold(*arguments: str, **settings: str) -> tuple[int | None, str, str]:
     """Run a command; returns its exit code and what it wrote."""
     assert_may_start_processes()
     process = await asyncio.create_subprocess_exec(
@@ -284,8 +285,16 @@ async def callfold(*arguments: str, timeout_s: float = 60, **settings: str) -> t
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    out, err = await asyncio.wait_for(process.communicate(), timeout_s)
+    async with asyncio.timeout(LIMIT_S):
+        out, err = await process.communicate()
     return process.returncode, out.decode(), err.decode()
+
+
+async def exit_code(role: Role) -> int:
+    """Wait until a process has ended; minus the number of the signal that ended it."""
+    assert role.process is not None
+    async with asyncio.timeout(LIMIT_S):
+        return await role.process.wait()
 
 
 def processes_of(directory: Path) -> list[str]:

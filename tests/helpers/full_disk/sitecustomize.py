@@ -17,4 +17,4 @@ def _open_or_full(path: Path, mode: str = "r", *more: Any, **named: Any) -> Any:
     return _open(path, mode, *more, **named)
 
 
-Path.open = _open_or_full  # type: ignore[method-assign]
+setattr(Path, "open", _open_or_full)  # noqa: B010 - replaces a method with overloads, of which a worker uses one

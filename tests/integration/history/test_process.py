@@ -9,6 +9,7 @@ import sqlite3
 import uuid
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -35,6 +36,7 @@ from shared.process import background
 from shared.settings import load_settings
 from shared.topology import AUDIT_JOURNAL, CALLS, CALLS_JOURNAL, topology
 from tests.helpers.history import Event, all_tables, allow_text, call_event, refuse_call, refuse_text
+from tests.helpers.pace import LIMIT_S
 from tests.helpers.postgres import PASSWORD, PostgreSQL
 from tests.helpers.servers import RETRY_S, Servers, eventually
 
@@ -46,9 +48,9 @@ def servers(rabbitmq_only: Servers) -> Servers:
 
 @asynccontextmanager
 async def _publisher(servers: Servers) -> AsyncIterator[Publisher]:
-    publisher = Publisher(BrokerAddress((servers.stack.amqp_url,), topology(RETRY_S), "tests"), timeout_s=20)
+    publisher = Publisher(BrokerAddress((servers.stack.amqp_url,), topology(RETRY_S), "tests"), timeout_s=LIMIT_S)
     async with background(publisher.run()):
-        await asyncio.wait_for(publisher.wait_up(), 60)
+        await asyncio.wait_for(publisher.wait_up(), LIMIT_S)
         yield publisher
 
 
@@ -77,7 +79,7 @@ async def _serving(servers: Servers, url: str, monkeypatch: pytest.MonkeyPatch) 
         yield
     finally:
         stop.set()
-        await asyncio.wait_for(task, 60)
+        await asyncio.wait_for(task, LIMIT_S)
 
 
 async def _count(url: str, source: str) -> int:
@@ -94,7 +96,7 @@ async def _has(url: str, source: str, count: int) -> None:
     async def there() -> bool:
         return await _count(url, source) == count
 
-    await eventually(there, timeout_s=120)
+    await eventually(there)
 
 
 async def _settled(url: str) -> None:
@@ -106,7 +108,7 @@ async def _settled(url: str) -> None:
             before.append([await history.mark(stream) for stream in (CALLS_JOURNAL, AUDIT_JOURNAL)])
             return len(before) > 10 and before[-10] == before[-1]
 
-        await eventually(still, timeout_s=120)
+        await eventually(still)
 
 
 async def _died(role: Role) -> bool:
@@ -125,7 +127,7 @@ async def test_killed_in_mid_write_it_goes_on_to_the_rows_of_an_undisturbed_run(
             victim = fleet.add(point, "console.history", {"CALLFOLD_CRASH_AT": point})
             with suppress(RoleDiedError):  # it may die before it was ready
                 await fleet.start(victim)
-            await eventually(lambda victim=victim: _died(victim))
+            await eventually(partial(_died, victim))
             assert victim.process is not None
             assert victim.process.returncode == -9
             fleet.roles.remove(victim)
@@ -215,12 +217,12 @@ async def test_killed_again_and_again_under_load_it_loses_and_doubles_nothing(se
             await asyncio.sleep(moments.uniform(0.1, 0.8))
             assert victim.process is not None
             victim.process.kill()
-            await eventually(lambda victim=victim: _died(victim))
+            await eventually(partial(_died, victim))
             fleet.roles.remove(victim)
         await fleet.start(fleet.add("heir", "console.history", {}))
         await task
         await _has(url, source, 1500)
-    events = [row[0] for row in (await all_tables(url))["events"] if row[3] == source]
+    events = [str(row[0]) for row in (await all_tables(url))["events"] if row[3] == source]
     assert sorted(events) == sorted(f"{source}/{number}/1" for number in range(1, 1501))
 
 
@@ -264,8 +266,9 @@ async def test_without_damage_only_what_is_new_is_read_again(servers: Servers, u
 
 
 async def _is_level() -> bool:
-    (lag,) = [sample for sample in metrics.HISTORY_LAG.collect()[0].samples if sample.labels["stream"] == CALLS_JOURNAL]
-    return lag.value == 0
+    samples = [sample for family in metrics.HISTORY_LAG.collect() for sample in family.samples]
+    (lag,) = [sample.value for sample in samples if sample.labels["stream"] == CALLS_JOURNAL]
+    return lag == 0
 
 
 def test_events_that_the_stream_no_longer_had_are_told(tmp_path: Path) -> None:
@@ -385,7 +388,7 @@ async def test_without_a_broker_an_audit_line_is_still_logged_and_nothing_fails(
 async def test_the_stream_of_audit_lines_is_bound_to_nothing(servers: Servers) -> None:
     wanted = topology(RETRY_S)
     assert [binding for binding in wanted.bindings if binding.queue == AUDIT_JOURNAL] == []
-    async with await aio_pika.connect(servers.stack.amqp_url, timeout=10) as connection:
+    async with await aio_pika.connect(servers.stack.amqp_url, timeout=LIMIT_S) as connection:
         await (await connection.channel()).get_queue(AUDIT_JOURNAL, ensure=True)
 
 

@@ -7,6 +7,7 @@ import os
 import random
 import signal
 from contextlib import aclosing
+from typing import Any
 
 import pytest
 from sqlalchemy import text
@@ -20,6 +21,7 @@ from shared.errors import ConfigError, HistoryUnavailableError
 from shared.vault import SCHEME
 from tests.helpers.history import (
     AT,
+    Event,
     all_tables,
     batch_of,
     call_event,
@@ -151,7 +153,11 @@ async def test_an_amended_call_replaces_its_row_in_whatever_order_and_both_event
 
 
 async def test_the_same_events_twice_change_nothing(history: History, url: str) -> None:
-    events = [*_many(), recording_event(1, "stored", uri="file:///x.wav", bytes=1 << 40, seconds=1.5), b"not json"]
+    events: list[Event | bytes] = [
+        *_many(),
+        recording_event(1, "stored", uri="file:///x.wav", bytes=1 << 40, seconds=1.5),
+        b"not json",
+    ]
     await history.write(batch_of(events))
     before = await all_tables(url)
     await history.write(batch_of(events))
@@ -186,7 +192,14 @@ async def test_a_recording_is_in_the_state_that_was_told_last_in_whatever_order_
 
 
 async def test_recordings_are_found_by_guid_and_by_call(history: History) -> None:
-    stored = {"uri": "s3://b/1.wav", "bytes": 5_000_000_000, "sha256": "ab", "seconds": 12.25, "channels": 2, "sample_rate": 8000}
+    stored: dict[str, Any] = {
+        "uri": "s3://b/1.wav",
+        "bytes": 5_000_000_000,
+        "sha256": "ab",
+        "seconds": 12.25,
+        "channels": 2,
+        "sample_rate": 8000,
+    }
     sealed = {"scheme": SCHEME, "recipient": "age1abc"}  # as worker/storing.py tells it
     await history.write(batch_of([call_event(1), recording_event(1, "stored", attempts=2, encryption=sealed, **stored)]))
     (one,) = await history.recordings("acme", "guid-1")
@@ -200,7 +213,7 @@ async def test_recordings_are_found_by_guid_and_by_call(history: History) -> Non
 
 async def test_what_cannot_be_read_is_kept_as_it_came_and_holds_nothing_up(both: Both) -> None:
     good = call_event(1)
-    broken = [
+    broken: list[Event | bytes] = [
         b"\xff\0 not json",
         b"[]",
         {**good, "time": "2026-99-23T07:44:00.123456Z"},

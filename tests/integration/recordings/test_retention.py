@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -32,6 +32,7 @@ from shared.sidecar import path_of, sidecar_of
 from shared.store import Store
 from shared.topology import topology
 from simulator.audio import recording
+from tests.helpers.pace import LIMIT_S
 from tests.helpers.recordings import GUID, WAV, job
 from tests.helpers.servers import RETRY_S, Event, Servers, next_events, waiting_events
 from tests.unit.recordings.test_filing import DAY, JOB, Shelf
@@ -85,8 +86,8 @@ async def _nothing() -> None:
 class Dying(Publisher):
     """Dies before its first event is confirmed."""
 
-    async def publish_patiently(self, messages: Sequence[Message]) -> None:
-        raise RuntimeError(f"killed before {messages[0].message_id}")
+    async def publish_patiently(self, messages: Iterable[Message]) -> None:
+        raise RuntimeError(f"killed before {next(iter(messages)).message_id}")
 
 
 class Office:
@@ -127,7 +128,7 @@ class Office:
 @pytest_asyncio.fixture
 async def office(servers: Servers, tmp_path: Path) -> AsyncIterator[Office]:
     async with AsyncExitStack() as closing:
-        publisher = Publisher(BrokerAddress((servers.stack.amqp_url,), topology(RETRY_S), "test"), timeout_s=5)
+        publisher = Publisher(BrokerAddress((servers.stack.amqp_url,), topology(RETRY_S), "test"), timeout_s=LIMIT_S)
         await closing.enter_async_context(background(publisher.run()))
         await publisher.wait_up()
         queue = await closing.enter_async_context(servers.subscribed("recording.expired.#"))
@@ -210,10 +211,10 @@ async def test_a_hold_that_comes_while_the_end_of_a_record_is_told_keeps_the_rec
     await office.shelf.filing.put_sidecar(replace(sidecar_of(JOB, None, SIDECAR), recording={"state": "absent"}))
 
     class Slow(Publisher):
-        async def publish_patiently(self, messages: Sequence[Message]) -> None:
-            await place(office.shelf.archive, KEY, f"court, before {messages[0].message_id}")
+        async def publish_patiently(self, messages: Iterable[Message]) -> None:
+            await place(office.shelf.archive, KEY, f"court, before {next(iter(messages)).message_id}")
 
-    slow = Slow(BrokerAddress((servers.stack.amqp_url,), topology(RETRY_S), "test"), timeout_s=5)
+    slow = Slow(BrokerAddress((servers.stack.amqp_url,), topology(RETRY_S), "test"), timeout_s=LIMIT_S)
     done = await office.retain(with_records=True, publisher=slow)
     assert (done.held, done.records, office.shelf.files()) == (1, 0, ["json"])
 
@@ -261,7 +262,7 @@ async def test_a_run_that_dies_between_the_deletion_and_its_event_is_told_of_by_
     office: Office, servers: Servers
 ) -> None:
     await office.shelf.store(WAV)
-    dying = Dying(BrokerAddress((servers.stack.amqp_url,), topology(RETRY_S), "test"), timeout_s=5)
+    dying = Dying(BrokerAddress((servers.stack.amqp_url,), topology(RETRY_S), "test"), timeout_s=LIMIT_S)
     with pytest.raises(ExceptionGroup):
         await office.retain(publisher=dying)
     sidecar = await office.shelf.sidecar()

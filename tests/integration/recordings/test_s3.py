@@ -23,6 +23,7 @@ from shared.errors import ConfigError
 from shared.guarded import ArchiveUnavailableError
 from simulator.audio import recording
 from tests.helpers.long_recordings import Long, growth_bytes
+from tests.helpers.pace import LIMIT_S, PACE
 from tests.helpers.recordings import GUID, WAV, Pbx, dead_letter, job, nothing_left, submit, worker
 from tests.helpers.s3 import Busy, there
 from tests.helpers.servers import Servers, next_events, waiting_events
@@ -48,7 +49,7 @@ async def test_a_long_recording_is_stored_in_parts_each_with_its_checksum_throug
     async with _storing(servers, pbx) as (queue, fleet):
         s3.bad["PUT"] = [500, 503, 503]
         await submit(servers, job().encode())
-        (event,) = await next_events(queue, 1, timeout_s=60)
+        (event,) = await next_events(queue, 1)
         logged = fleet.roles[0].log_path.read_text()
     assert event.body["data"]["uri"] == f"{ARCHIVE}/acme/monitor/2026-UTC/11/23/{GUID}.wav"
     assert event.body["data"]["attempts"] == 1
@@ -68,7 +69,7 @@ async def test_while_the_store_takes_nothing_a_recording_waits_and_no_upload_sta
     async with _storing(servers, pbx) as (queue, _):
         s3.always[what] = 503
         await submit(servers, job().encode())
-        (event,) = await next_events(queue, 1, timeout_s=100)
+        (event,) = await next_events(queue, 1)
         assert (event.routing_key, event.body["data"]["reason"]) == ("recording.failed.acme", "archive_unavailable")
         s3.always.clear()
         assert await there(s3.port) == (left, [])
@@ -76,7 +77,7 @@ async def test_while_the_store_takes_nothing_a_recording_waits_and_no_upload_sta
         assert letter.headers["reason"] == "archive_unavailable"
         pbx.answers["7"] = [web.Response(body=LONG, content_type="audio/wav")]
         await submit(servers, letter.body, round=2)
-        (event,) = await next_events(queue, 1, timeout_s=60)
+        (event,) = await next_events(queue, 1)
         assert event.routing_key == "recording.stored.acme"
         assert await waiting_events(queue) == []
     assert nothing_left(servers)
@@ -94,7 +95,7 @@ async def test_an_upload_that_is_given_up_or_cut_off_is_aborted(s3: Busy, monkey
     if end == "timeout":
         monkeypatch.setattr(bucket, "_STALL_S", 6)
     writing = asyncio.create_task(Archive(ARCHIVE).put("acme/a.wav", io.BytesIO(LONG)))
-    await asyncio.wait_for(arrived.wait(), 60)
+    await asyncio.wait_for(arrived.wait(), LIMIT_S)
     if end == "cancelled":
         writing.cancel()
     with pytest.raises(ArchiveUnavailableError if end == "timeout" else asyncio.CancelledError):
@@ -118,7 +119,7 @@ async def test_clearing_up_after_a_cancellation_ends_before_a_shutdown_gives_up(
     s3.met["removal"] = go_on.wait
     s3.met[moment] = hang
     writing = asyncio.create_task(Archive(ARCHIVE).put("acme/a.wav", io.BytesIO(LONG), is_new=True))
-    await asyncio.wait_for(is_reached.wait(), 60)
+    await asyncio.wait_for(is_reached.wait(), LIMIT_S)
     writing.cancel()
     done, _ = await asyncio.wait([writing], timeout=30)
     go_on.set()
@@ -203,16 +204,15 @@ async def test_of_a_worker_killed_in_the_middle_of_an_upload_nothing_is_at_the_f
 
         s3.met["part 2"] = kill
         await submit(servers, job().encode())
-        assert await asyncio.wait_for(victim.process.wait(), 60) == -signal.SIGKILL
+        assert await asyncio.wait_for(victim.process.wait(), LIMIT_S) == -signal.SIGKILL
         assert (await there(s3.port))[0] == [f"{DAY}/{GUID}.json"]
         await fleet.start(fleet.add("heir", "worker", {}))
-        (event,) = await next_events(queue, 1, timeout_s=60)  # the victim's lock ends first
+        (event,) = await next_events(queue, 1)  # the victim's lock ends first
     assert event.routing_key == "recording.stored.acme"
     assert (await there(s3.port))[0] == [f"{DAY}/{GUID}.json", f"{DAY}/{GUID}.wav"]
     assert await Archive(ARCHIVE).sha256(f"acme/monitor/2026-UTC/11/23/{GUID}.wav") == hashlib.sha256(LONG).hexdigest()
 
 
-@pytest.mark.timeout(240)
 async def test_an_upload_needs_constant_memory(servers: Servers, pbx: Pbx, s3: Busy) -> None:
     long = Long(pbx, SIZE)
     async with _storing(servers, pbx) as (queue, fleet):
@@ -220,7 +220,7 @@ async def test_an_upload_needs_constant_memory(servers: Servers, pbx: Pbx, s3: B
         await next_events(queue, 1)
         with growth_bytes(fleet) as growth:
             await submit(servers, job().encode())
-            (event,) = await next_events(queue, 1, timeout_s=180)
+            (event,) = await next_events(queue, 1, timeout_s=180 * PACE)
     assert (event.body["data"]["bytes"], event.body["data"]["sha256"]) == (SIZE, long.sha256)
     assert growth[0] < SIZE // 2, f"grew by {growth[0] >> 20} MiB"
 

@@ -14,6 +14,7 @@ from shared.broker import BrokerAddress, Consumer, Message, Publisher
 from shared.errors import BrokerUnavailableError
 from shared.process import background
 from shared.topology import CALLBACKS, CALLBACKS_DEAD, CALLBACKS_FOLD, CALLS_JOURNAL, topology
+from tests.helpers.pace import LIMIT_S
 from tests.helpers.servers import RETRY_S, Servers, eventually
 
 
@@ -31,10 +32,10 @@ def _message(body: bytes, *, exchange: str = "", routing_key: str = CALLBACKS_DE
 
 
 @asynccontextmanager
-async def _publisher(servers: Servers, *, timeout_s: float = 3) -> AsyncIterator[Publisher]:
+async def _publisher(servers: Servers, *, timeout_s: float = LIMIT_S) -> AsyncIterator[Publisher]:
     publisher = Publisher(_address(servers), timeout_s=timeout_s)
     async with background(publisher.run()):
-        await asyncio.wait_for(publisher.wait_up(), 10)
+        await asyncio.wait_for(publisher.wait_up(), LIMIT_S)
         yield publisher
 
 
@@ -58,7 +59,7 @@ async def test_an_unroutable_message_fails_alone(servers: Servers) -> None:
             await publisher.publish(unroutable)
         with pytest.raises(BrokerUnavailableError):
             await publisher.publish(lost)  # an exchange that is not there closes the channel ...
-        await asyncio.wait_for(publisher.publish_patiently(good[:1]), 10)  # ... and there is a new one
+        await asyncio.wait_for(publisher.publish_patiently(good[:1]), LIMIT_S)  # ... and there is a new one
     assert {message.message_id for message in await servers.take_all(CALLBACKS_DEAD)} == {message.message_id for message in good}
 
 
@@ -68,12 +69,12 @@ async def test_a_broker_that_hangs_fails_the_publish_in_time_and_what_was_sent_i
         servers.stack.rabbitmq.pause()
         try:
             with pytest.raises(BrokerUnavailableError, match=r"0\.5 s"):
-                await asyncio.wait_for(publisher.publish(same), 5)
+                await asyncio.wait_for(publisher.publish(same), LIMIT_S)
             with pytest.raises(BrokerUnavailableError, match="not connected"):
                 await publisher.publish(same)
         finally:
             servers.stack.rabbitmq.resume()
-        await asyncio.wait_for(publisher.publish_patiently([same]), 30)
+        await asyncio.wait_for(publisher.publish_patiently([same]), LIMIT_S)
     assert {message.body for message in await servers.take_all(CALLBACKS_DEAD)} == {b"same id"}
 
 
@@ -87,7 +88,7 @@ async def test_without_a_connection_a_publish_fails_at_once(servers: Servers) ->
 async def test_the_next_address_is_tried_when_one_does_not_answer(servers: Servers) -> None:
     publisher = Publisher(_address(servers, "amqp://127.0.0.1:1/"), timeout_s=3)
     async with background(publisher.run()):
-        await asyncio.wait_for(publisher.wait_up(), 10)
+        await asyncio.wait_for(publisher.wait_up(), LIMIT_S)
 
 
 async def test_what_was_not_acked_comes_again(servers: Servers) -> None:
@@ -95,12 +96,12 @@ async def test_what_was_not_acked_comes_again(servers: Servers) -> None:
         await publisher.publish_patiently(_message(b"%d" % n, exchange=CALLBACKS, routing_key="") for n in range(5))
     first = Consumer(_address(servers), CALLBACKS_FOLD, prefetch=10)
     async with background(first.run()):
-        deliveries = [await asyncio.wait_for(first.get(), 10) for _ in range(5)]
+        deliveries = [await asyncio.wait_for(first.get(), LIMIT_S) for _ in range(5)]
         for delivery in deliveries[:3]:
             await delivery.ack()
     second = Consumer(_address(servers), CALLBACKS_FOLD, prefetch=10)
     async with background(second.run()):
-        again = [await asyncio.wait_for(second.get(), 10) for _ in range(2)]
+        again = [await asyncio.wait_for(second.get(), LIMIT_S) for _ in range(2)]
         for delivery in again:
             await delivery.ack()
     assert sorted(delivery.body for delivery in again) == [b"3", b"4"]
@@ -111,10 +112,10 @@ async def test_a_consumer_resumes_after_the_broker_was_killed_and_an_old_ack_doe
     consumer = Consumer(_address(servers), CALLBACKS_FOLD, prefetch=10)
     async with _publisher(servers) as publisher, background(consumer.run()):
         await publisher.publish(_message(b"kept", exchange=CALLBACKS, routing_key=""))
-        old = await asyncio.wait_for(consumer.get(), 10)
+        old = await asyncio.wait_for(consumer.get(), LIMIT_S)
         await servers.stack.rabbitmq.kill()
         await servers.stack.rabbitmq.start()
-        again = await asyncio.wait_for(consumer.get(), 30)
+        again = await asyncio.wait_for(consumer.get(), LIMIT_S)
         assert again.body == b"kept"
         await old.ack()
         await again.ack()
@@ -126,7 +127,7 @@ async def test_stop_intake_gives_back_what_was_not_taken(servers: Servers) -> No
     async with _publisher(servers) as publisher:
         await publisher.publish_patiently(_message(b"%d" % n, exchange=CALLBACKS, routing_key="") for n in range(4))
     async with background(consumer.run()):
-        one = await asyncio.wait_for(consumer.get(), 10)
+        one = await asyncio.wait_for(consumer.get(), LIMIT_S)
         await consumer.stop_intake()
         await one.ack()
     assert [message.body for message in await servers.take_all(CALLBACKS_FOLD)] == [b"1", b"2", b"3"]
@@ -136,7 +137,7 @@ async def test_a_broker_that_closes_while_a_channel_opens_is_tried_again(servers
     """The library ends this in a bare `Exception`; the link must outlive it and connect once the broker behaves."""
     upstream = int(servers.stack.amqp_url.rsplit(":", 1)[1].strip("/"))
     cut, refused = True, 0
-    handled: list[asyncio.Future[object]] = []
+    handled: list[asyncio.Future[tuple[BaseException | None, BaseException | None]]] = []
 
     async def proxy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         far_reader, far_writer = await asyncio.open_connection("127.0.0.1", upstream)
@@ -171,9 +172,9 @@ async def test_a_broker_that_closes_while_a_channel_opens_is_tried_again(servers
     async with background(publisher.run()):
         await eventually(was_refused)
         cut = False
-        await asyncio.wait_for(publisher.wait_up(), 20)
+        await asyncio.wait_for(publisher.wait_up(), LIMIT_S)
     server.close()
-    await asyncio.wait_for(asyncio.gather(*handled), 10)
+    await asyncio.wait_for(asyncio.gather(*handled), LIMIT_S)
 
 
 async def test_what_a_slow_broker_has_confirmed_is_not_sent_again(servers: Servers) -> None:
@@ -208,11 +209,11 @@ async def test_what_a_slow_broker_has_confirmed_is_not_sent_again(servers: Serve
     messages = [_message(b"%d" % number * 20_000) for number in range(100)]
     publisher = Publisher(BrokerAddress((f"amqp://guest:guest@127.0.0.1:{port}/",), topology(RETRY_S), "tests"), timeout_s=3)
     async with background(publisher.run()):
-        await asyncio.wait_for(publisher.wait_up(), 60)
+        await asyncio.wait_for(publisher.wait_up(), LIMIT_S)
         is_slow = True
         failed = [message for message, _ in await publisher._publish(messages)]
         server.close()
-    await asyncio.wait_for(ended.wait(), 20)
+    await asyncio.wait_for(ended.wait(), LIMIT_S)
     assert confirmed.is_set()
     assert 0 < len(failed) < len(messages)
     assert failed == messages[-len(failed) :]
@@ -233,12 +234,12 @@ async def test_a_stream_that_says_nothing_is_asked_anew_from_where_it_was(
     # Nothing is acked, and credit is for one: the broker falls silent, as it can after it was killed.
     consumer = Consumer(_address(servers), CALLS_JOURNAL, prefetch=1, arguments=where)
     async with _publisher(servers) as publisher, background(consumer.run()):
-        await asyncio.wait_for(consumer.wait_up(), 10)
+        await asyncio.wait_for(consumer.wait_up(), LIMIT_S)
         await publisher.publish_patiently(_message(own + b"%d" % number, routing_key=CALLS_JOURNAL) for number in range(3))
         for number in range(3):
-            delivery = await asyncio.wait_for(consumer.get(), 10)
+            delivery = await asyncio.wait_for(consumer.get(), LIMIT_S)
             # A stream begins at a chunk, and has what others left in it.
             while delivery.offset <= (read[-1] if read else -1) or not delivery.body.startswith(own):
-                delivery = await asyncio.wait_for(consumer.get(), 10)
+                delivery = await asyncio.wait_for(consumer.get(), LIMIT_S)
             assert delivery.body == own + b"%d" % number
             read.append(delivery.offset)

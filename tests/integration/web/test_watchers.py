@@ -32,4 +32,4 @@ async def test_one_key_has_its_share_of_the_places_and_leaves_the_others_theirs(
                 response = await watching.enter_async_context(session.get(path, headers=headers))
                 assert response.status == 200
             assert (await status(AUTHORIZED), await status(AS_VIEWER)) == (429, 503)
-        await eventually(is_free, timeout_s=5)  # sooner than the next thing is written
+        await eventually(is_free)  # sooner than the next thing is written

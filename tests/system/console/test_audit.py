@@ -33,7 +33,7 @@ async def test_the_daily_retention_of_a_worker_is_told_before_it_begins_and_how_
     since = utc_now()
     site.settings |= {"CALLFOLD_RETENTION_DAYS": "30"}
     async with servers.subscribed("recording.expired.#") as queue, site.working():
-        (event,) = await next_events(queue, 1, timeout_s=60)
+        (event,) = await next_events(queue, 1)
     assert event.message_id == f"dailytold/513/recording/{GUID}/expired"
     begun, ended = await audited(servers, 2, since=since, who="worker:retention")
     assert _stages([begun, ended]) == ["begun", "ended"]

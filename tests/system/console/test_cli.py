@@ -19,6 +19,7 @@ from console.stack import LocalStack
 from shared.adapter import Placeholder, parse_link
 from shared.settings import variables
 from simulator.scenario import SECTOK
+from tests.helpers.pace import LIMIT_S
 from tests.helpers.servers import VENDOR_LINES, Servers, call_back, callfold, eventually, lines_of, processes_of
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -206,11 +207,11 @@ async def test_the_example_consumer_handles_each_call_once(servers: Servers) -> 
             stdout=asyncio.subprocess.PIPE,
         )
         assert process.stdout is not None
-        assert b"waiting" in await asyncio.wait_for(process.stdout.readline(), 60)
+        assert b"waiting" in await asyncio.wait_for(process.stdout.readline(), LIMIT_S)
         await call_back(port, [*VENDOR_LINES, *VENDOR_LINES, *lines_of(514)])
         for call_id in (71, 72):  # the dial API did not start these
             await call_back(port, [f"CallType=Incoming&Event={event}&CallID={call_id}" for event in ("pickup", "hangup")])
-        out, _ = await asyncio.wait_for(process.communicate(), 60)
+        out, _ = await asyncio.wait_for(process.communicate(), LIMIT_S)
     assert process.returncode == 0
     handled = ["default/513/1", "default/514/1", "default/call-71/1", "default/call-72/1"]
     assert sorted(line.split()[0] for line in out.decode().splitlines()) == handled
@@ -238,7 +239,7 @@ async def test_the_example_consumer_says_in_a_sentence_why_it_cannot_start(
             env=os.environ | {"AMQP_URL": change(stack.amqp_url), "CONSUMER_DB": str(tmp_path / "seen.sqlite")},
             stderr=asyncio.subprocess.PIPE,
         )
-        _, err = await asyncio.wait_for(process.communicate(), 60)
+        _, err = await asyncio.wait_for(process.communicate(), LIMIT_S)
     assert (process.returncode, err.decode()) == (1, f"{said}\n")
 
 
@@ -261,7 +262,7 @@ async def test_simulate_compares_what_was_published_with_the_truth(servers: Serv
 
 
 async def test_the_demo_ends_well_and_leaves_its_archive_and_nothing_running(tmp_path: Path) -> None:
-    code, out, err = await callfold("demo", "--calls", "30", "--directory", str(tmp_path / "demo"), timeout_s=240, COLUMNS="40")
+    code, out, err = await callfold("demo", "--calls", "30", "--directory", str(tmp_path / "demo"), COLUMNS="40")
     assert code == 0, out + err
     assert re.search(r"^30 simulated calls and the vendor's: every one was .* Nothing is left running\.$", out, re.MULTILINE)
     assert re.search(r"^dialed \d+/30 .* completed: none yet$", out, re.MULTILINE)
@@ -280,7 +281,7 @@ async def test_the_demo_ends_well_and_leaves_its_archive_and_nothing_running(tmp
 
 async def test_the_demo_as_json_is_one_object_and_the_rest_is_elsewhere(tmp_path: Path) -> None:
     directory = tmp_path / "demo"
-    code, out, err = await callfold("demo", "--calls", "3", "--seed", "7", "--json", "--directory", str(directory), timeout_s=240)
+    code, out, err = await callfold("demo", "--calls", "3", "--seed", "7", "--json", "--directory", str(directory))
     assert code == 0, out + err
     told = json.loads(out)
     assert told | {"seconds": 0} == {
@@ -302,7 +303,7 @@ async def test_kill_9_of_the_owner_takes_the_private_servers_down(tmp_path: Path
         "asyncio.run(main())"
     )
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", code, str(tmp_path / "stack"), cwd=ROOT)
-    assert await asyncio.wait_for(process.wait(), 60) == -9
+    assert await asyncio.wait_for(process.wait(), LIMIT_S) == -9
 
     async def gone() -> bool:
         return processes_of(tmp_path) == []

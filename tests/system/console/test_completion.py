@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from console.cli import app
+from tests.helpers.pace import LIMIT_S
 from tests.helpers.servers import callfold
 
 PROMPT = "ready> "
@@ -39,7 +40,7 @@ class Shell:
     async def shows(self, wanted: str) -> str:
         """Wait until something is on the screen; returns what was written since the keys, without control sequences."""
         shown = ""
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(LIMIT_S):
             while not re.search(wanted, shown):
                 self._read += (await asyncio.to_thread(os.read, self._terminal, 65536)).decode()
                 shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|[\x07\r]", "", self._read)

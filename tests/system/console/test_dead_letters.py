@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 
 import aio_pika
 import pytest
+from aio_pika.abc import HeadersType
 
 from console import letters
 from console.dead_letters import Order, drop, find, redrive, settle
@@ -34,7 +35,7 @@ def settings(servers: Servers, monkeypatch: pytest.MonkeyPatch) -> Settings:
 
 async def _bury(servers: Servers, source: str, query: str, reason: str, *, first_seen: str = AT) -> None:
     body = json.dumps([{"v": 1, "kind": "callback", "source": source, "received_at": AT, "query": query}]).encode()
-    headers = {"reason": reason, "detail": "parameter e is missing", "first_seen": first_seen}
+    headers: HeadersType = {"reason": reason, "detail": "parameter e is missing", "first_seen": first_seen}
     async with servers.queue("callbacks.dead") as queue:
         message = aio_pika.Message(body, headers=headers, message_id=f"{source}-{reason}-0123456789", delivery_mode=2)
         await queue.channel.default_exchange.publish(message, queue.name)
@@ -228,7 +229,7 @@ async def test_a_redrive_of_many_tells_how_far_it_is_and_misses_none_that_have_j
     body = json.dumps([{"v": 1, "kind": "callback", "source": "acme", "received_at": AT, "query": "a=1"}]).encode()
     async with servers.queue("callbacks.dead") as queue:
         for number in range(1001):
-            headers = {"reason": "unknown_source", "detail": "x", "first_seen": AT}
+            headers: HeadersType = {"reason": "unknown_source", "detail": "x", "first_seen": AT}
             message = aio_pika.Message(body, headers=headers, message_id=f"{number:012}", delivery_mode=2)
             await queue.channel.default_exchange.publish(message, queue.name)
     code, out, err = await _callfold(servers, "redrive")

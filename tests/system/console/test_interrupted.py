@@ -12,6 +12,7 @@ from pathlib import Path
 from aiohttp import web
 
 from tests.helpers.console import DialEndpoint, sources, world
+from tests.helpers.pace import LIMIT_S
 from tests.helpers.servers import CALLFOLD, VENDOR_LINES, Servers, call_back, eventually, processes_of
 
 
@@ -35,7 +36,7 @@ async def _running(*arguments: str, **settings: str) -> AsyncIterator[asyncio.su
 async def _interrupt(process: asyncio.subprocess.Process) -> tuple[int | None, str]:
     """Press Ctrl-C; returns the exit code and what was said of it."""
     process.send_signal(signal.SIGINT)
-    _, err = await asyncio.wait_for(process.communicate(), 60)
+    _, err = await asyncio.wait_for(process.communicate(), LIMIT_S)
     assert b"Traceback" not in err
     return process.returncode, err.decode()
 
@@ -45,7 +46,7 @@ async def test_tail_is_ended_by_it_as_it_should_be(servers: Servers) -> None:
         assert await call_back(here.ingress_port, list(VENDOR_LINES), source="acme") == [200] * len(VENDOR_LINES)
         async with _running("tail", "call.#", "--since", "1h", **servers.environment()) as process:
             assert process.stdout is not None
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(LIMIT_S):
                 while b"acme/513/1" not in await process.stdout.readline():
                     pass  # what the journal holds of others
             assert await _interrupt(process) == (0, "")
@@ -75,7 +76,7 @@ async def test_a_dial_cut_off_says_that_a_phone_may_be_ringing(servers: Servers)
 async def test_a_demo_cut_off_leaves_nothing_running(tmp_path: Path) -> None:
     async with _running("demo", "--calls", "5000", "--directory", str(tmp_path / "demo")) as process:
         assert process.stdout is not None
-        async with asyncio.timeout(90):
+        async with asyncio.timeout(LIMIT_S):
             while b"are ready after" not in await process.stdout.readline():
                 pass
         code, _ = await _interrupt(process)

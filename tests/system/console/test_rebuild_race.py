@@ -15,6 +15,7 @@ from shared.events import CallbackEvent, encode, join
 from shared.facts import milliseconds
 from shared.ids import CallKey, CallRef, SourceName
 from shared.store import Look, Seal, State, Store
+from tests.helpers.pace import LIMIT_S
 from tests.helpers.servers import Event, Servers, callfold, eventually, lines_of, next_events, settled, waiting_events
 
 SOURCE = SourceName("default")
@@ -32,7 +33,7 @@ PATIENT = QUICK | {"CALLFOLD_LEG_GRACE_SECONDS": "25"}
 async def _tell(servers: Servers, lines: Sequence[str]) -> None:
     """Publish callbacks as ingress does: to be folded, and into the journal."""
     body = join(encode(CallbackEvent(SOURCE, utc_now(), line)) for line in lines)
-    async with await aio_pika.connect(servers.stack.amqp_url, timeout=10) as connection:
+    async with await aio_pika.connect(servers.stack.amqp_url, timeout=LIMIT_S) as connection:
         exchange = await (await connection.channel()).get_exchange("callbacks")
         await exchange.publish(aio_pika.Message(body, message_id=uuid.uuid4().hex, delivery_mode=2), "")
 
@@ -201,7 +202,7 @@ async def test_only_the_source_that_is_asked_for_is_rebuilt(servers: Servers) ->
         body = join(
             [encode(CallbackEvent(SourceName(source), utc_now(), "CallType=API&Event=pickup&CallID=7&RequestID=737000000"))]
         )
-        async with await aio_pika.connect(servers.stack.amqp_url, timeout=10) as connection:
+        async with await aio_pika.connect(servers.stack.amqp_url, timeout=LIMIT_S) as connection:
             exchange = await (await connection.channel()).get_exchange("callbacks")
             await exchange.publish(aio_pika.Message(body, delivery_mode=2), "")
     await _rebuild(servers, "10m", "--source", "other", CALLFOLD_SOURCES=str(sources))
@@ -259,7 +260,7 @@ async def test_what_cannot_be_understood_does_not_keep_a_rebuild_from_the_rest(s
         + b"}"
     )
     good = [encode(CallbackEvent(SOURCE, utc_now(), line)) for line in lines_of(call)]
-    async with await aio_pika.connect(servers.stack.amqp_url, timeout=10) as connection:
+    async with await aio_pika.connect(servers.stack.amqp_url, timeout=LIMIT_S) as connection:
         exchange = await (await connection.channel()).get_exchange("callbacks")
         await exchange.publish(aio_pika.Message(join([good[0], bad, *good[1:]]), delivery_mode=2), "")
     await _rebuild(servers, "1m", **QUICK)

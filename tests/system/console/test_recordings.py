@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import signal
 from collections.abc import AsyncIterator
@@ -25,11 +24,11 @@ from shared.audit import Audit
 from shared.broker import BrokerAddress, Message, Publisher
 from shared.errors import BrokerUnavailableError, UnavailableError
 from shared.expiry import Expiry
-from shared.lock import LEASE_S
 from shared.process import background
 from shared.settings import load_settings
 from shared.store import Store
 from shared.topology import topology
+from tests.helpers.pace import LIMIT_S
 from tests.helpers.recordings import GUID, WAV, Pbx, job, serving, submit
 from tests.helpers.servers import (
     AGENT_GUID,
@@ -40,6 +39,7 @@ from tests.helpers.servers import (
     call_back,
     callfold,
     eventually,
+    exit_code,
     next_events,
 )
 from worker.daily import DailyRetention
@@ -357,7 +357,7 @@ async def test_one_worker_a_day_runs_retention_and_a_run_that_failed_is_run_agai
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("CALLFOLD_RETENTION_DAYS", "30")
     settings = load_settings()
-    publisher = Publisher(BrokerAddress(settings.amqp_urls, topology(RETRY_S), "test"), timeout_s=20)
+    publisher = Publisher(BrokerAddress(settings.amqp_urls, topology(RETRY_S), "test"), timeout_s=LIMIT_S)
     archive, now = Archive(settings.archive_url), datetime.now(UTC)
     async with aclosing(Store(settings.redis_url.get_secret_value())) as store, background(publisher.run()):
         await publisher.wait_up()
@@ -392,16 +392,16 @@ async def test_a_daily_run_that_was_killed_is_taken_up_by_another_worker(
         victim = fleet.add("victim", "worker", {"CALLFOLD_CRASH_AT": "retention.begun"})
         with suppress(RoleDiedError):  # before or after it was ready
             await fleet.start(victim)
-        assert await asyncio.wait_for(victim.process.wait(), 60) == -signal.SIGKILL
+        assert await exit_code(victim) == -signal.SIGKILL
         fleet.roles.remove(victim)
     for name, value in settings.items():
         monkeypatch.setenv(name, value)
     loaded, now = load_settings(), datetime.now(UTC)
-    publisher = Publisher(BrokerAddress(loaded.amqp_urls, topology(RETRY_S), "test"), timeout_s=20)
+    publisher = Publisher(BrokerAddress(loaded.amqp_urls, topology(RETRY_S), "test"), timeout_s=LIMIT_S)
     async with aclosing(Store(loaded.redis_url.get_secret_value())) as store, background(publisher.run()):
         await publisher.wait_up()
         heir = DailyRetention(Archive(loaded.archive_url), publisher, store, loaded.load_sources(), loaded)
-        await eventually(lambda: heir.once(now), timeout_s=LEASE_S * 3)
+        await eventually(lambda: heir.once(now))
         assert site.files() == [f"{GUID}.json"]
         assert not await heir.once(now), "once a day"
 

@@ -8,6 +8,7 @@ from urllib.parse import unquote
 
 import aio_pika
 import pytest
+from aio_pika.abc import HeadersType
 
 from console.fleet import free_port
 from tests.helpers.servers import VENDOR_LINES, Servers, call_back, callfold, eventually
@@ -20,7 +21,7 @@ _HARMFUL = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]|^2026 acme", re.MULTI
 
 async def _bury(servers: Servers, text: str) -> None:
     async with servers.queue("callbacks.dead") as queue:
-        headers = {"reason": text, "detail": text, "first_seen": "2026-11-23T07:44:00.000000Z"}
+        headers: HeadersType = {"reason": text, "detail": text, "first_seen": "2026-11-23T07:44:00.000000Z"}
         message = aio_pika.Message(text.encode(), headers=headers, message_id="evil-0123456789", delivery_mode=2)
         await queue.channel.default_exchange.publish(message, queue.name)
 

@@ -18,6 +18,7 @@ import aiohttp
 
 from console.fleet import free_port
 from console.stack import LocalStack
+from tests.helpers.pace import LIMIT_S
 from tests.helpers.servers import CALLFOLD, VENDOR_LINES, Servers, call_back, callfold, processes_of
 
 NOWHERE = "amqp://127.0.0.1:1/"
@@ -33,14 +34,14 @@ class Up:
     async def until(self, words: str) -> None:
         assert self.process.stderr is not None
         while words not in self.said:
-            line = await asyncio.wait_for(self.process.stderr.readline(), 90)
+            line = await asyncio.wait_for(self.process.stderr.readline(), LIMIT_S)
             assert line, self.said
             self.said += line.decode()
 
     async def end(self) -> int | None:
         assert self.process.stderr is not None
-        self.said += (await asyncio.wait_for(self.process.stderr.read(), 90)).decode()
-        return await asyncio.wait_for(self.process.wait(), 60)
+        self.said += (await asyncio.wait_for(self.process.stderr.read(), LIMIT_S)).decode()
+        return await asyncio.wait_for(self.process.wait(), LIMIT_S)
 
 
 @asynccontextmanager

@@ -18,6 +18,7 @@ import orjson
 import pytest_asyncio
 
 from console.fleet import Fleet, Role, free_port, tether
+from tests.helpers.pace import LIMIT_S
 from tests.helpers.servers import Servers, eventually, lines_of
 
 CONFIG = Path(__file__).resolve().parents[3] / "deploy" / "haproxy.cfg"
@@ -248,6 +249,6 @@ async def _raw(port: int, request: bytes) -> bytes:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         writer.write(request)
-        return await asyncio.wait_for(reader.read(), 20)
+        return await asyncio.wait_for(reader.read(), LIMIT_S)
     finally:
         writer.close()

@@ -13,6 +13,7 @@ import pytest
 import pytest_asyncio
 
 from console.fleet import Fleet, free_port
+from tests.helpers.pace import LIMIT_S
 from tests.helpers.servers import VENDOR_LINES, Servers, eventually
 
 SECRET = "hunter2-hunter2"
@@ -189,7 +190,7 @@ async def _raw(url: str, request: bytes) -> bytes:
     writer.write(request)
     await writer.drain()
     try:
-        return await asyncio.wait_for(reader.read(4096), 10)
+        return await asyncio.wait_for(reader.read(4096), LIMIT_S)
     finally:
         writer.close()
         await writer.wait_closed()
@@ -251,7 +252,7 @@ async def test_without_a_secret_ingress_refuses_to_listen_beyond_loopback(server
         env={**_path(), **servers.environment(CALLFOLD_INGRESS_HOST="::", CALLFOLD_INGRESS_PORT="0")},
         stderr=asyncio.subprocess.PIPE,
     )
-    _, said = await asyncio.wait_for(process.communicate(), 20)
+    _, said = await asyncio.wait_for(process.communicate(), LIMIT_S)
     assert process.returncode == 2
     assert "Source default has no secret" in said.decode()
 
@@ -296,7 +297,7 @@ async def test_a_connection_that_sends_no_whole_request_is_closed(ingress: Ingre
     port = int(ingress[0].rpartition(":")[2])
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(started)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(LIMIT_S):
         assert await reader.read() == b""
     writer.close()
     await writer.wait_closed()

@@ -9,6 +9,7 @@ import aiohttp
 import orjson
 
 from console.fleet import Fleet, Role, free_port
+from tests.helpers.pace import LIMIT_S
 from tests.helpers.servers import Servers, call_back, eventually
 
 
@@ -63,7 +64,7 @@ async def _drained(servers: Servers) -> None:
         db.close()
         return bool(count == 0)
 
-    await eventually(is_empty, timeout_s=40)
+    await eventually(is_empty)
 
 
 async def test_what_was_spooled_goes_out_after_a_kill_of_ingress_and_a_restart(servers: Servers) -> None:
@@ -113,7 +114,7 @@ async def test_a_broker_that_hangs_costs_a_timeout_and_not_a_callback(servers: S
         assert await call_back(port, [_line(0)]) == [200]
         servers.stack.rabbitmq.pause()
         try:
-            assert await asyncio.wait_for(call_back(port, [_line(number) for number in range(1, 30)]), 30) == [200] * 29
+            assert await asyncio.wait_for(call_back(port, [_line(number) for number in range(1, 30)]), LIMIT_S) == [200] * 29
         finally:
             servers.stack.rabbitmq.resume()
         await _drained(servers)
@@ -140,7 +141,7 @@ async def test_a_full_spool_answers_503_with_retry_after_and_readiness_says_why(
                 statuses.extend(await call_back(port, [line] * 20))
                 return 503 in statuses
 
-            await eventually(refused, timeout_s=60)
+            await eventually(refused)
             assert set(statuses) == {200, 503}
             url = f"http://127.0.0.1:{port}/callbacks/default?{line}"
             async with aiohttp.ClientSession() as session, session.get(url) as response:

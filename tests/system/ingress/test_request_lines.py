@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from console.fleet import free_port
 from ingress.request_lines import RequestLines
+from tests.helpers.pace import LIMIT_S
 from tests.helpers.servers import Servers
 
 TARGET = b"/callbacks/default?CallType=API&Event=pickup&CallID=%d&RequestID=7&ResponderAgent="
@@ -82,7 +83,7 @@ async def _answers(port: int, segments: Sequence[bytes], count: int = 1) -> list
         await asyncio.sleep(0.05)
     answers = []
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(LIMIT_S):
             for _ in range(count):
                 head = (await reader.readuntil(b"\r\n\r\n")).lower()
                 await reader.readexactly(int(head.partition(b"content-length: ")[2].split()[0]))
@@ -128,7 +129,7 @@ async def test_a_target_in_absolute_form_is_taken(ingress: Ingress) -> None:
 async def test_after_a_chunked_body_the_connection_is_closed(ingress: Ingress) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", ingress[0])
     writer.write(b"POST " + TARGET % 6 + b"x HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n")
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(LIMIT_S):
         answer = await reader.read()
     writer.close()
     await writer.wait_closed()

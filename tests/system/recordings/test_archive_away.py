@@ -13,6 +13,7 @@ from console.fleet import Fleet, free_port
 from shared.durable import INCOMPLETE
 from shared.errors import ConfigError
 from tests.helpers.faulty_archives import FULL_DISK
+from tests.helpers.pace import LIMIT_S
 from tests.helpers.recordings import Pbx, job, sources_of, submit
 from tests.helpers.s3 import Busy, there
 from tests.helpers.servers import Servers, call_back, callfold, eventually, metric, next_events
@@ -46,7 +47,7 @@ async def _folding(servers: Servers, pbx: Pbx, **settings: str) -> AsyncIterator
 
 
 async def _stored(fleet: Fleet, told: aio_pika.abc.AbstractQueue) -> None:
-    (event, *_) = await next_events(told, 1, timeout_s=100)
+    (event, *_) = await next_events(told, 1)
     assert event.routing_key == "recording.stored.acme"
     assert await metric(fleet.roles[0], "callfold_recordings_held") == 0
     assert "archive_checked" in fleet.roles[0].log_path.read_text()
@@ -104,7 +105,7 @@ async def test_a_worker_whose_object_store_writes_over_files_does_not_start_and_
         await fleet.start(worker)
         s3.always.clear()
         assert worker.process is not None
-        assert await asyncio.wait_for(worker.process.wait(), 60) == 2
+        assert await asyncio.wait_for(worker.process.wait(), LIMIT_S) == 2
         assert "writes over files" in worker.tail()
 
 

@@ -69,7 +69,7 @@ async def test_a_trouble_that_lasts_ends_in_one_event_one_letter_and_a_sidecar_t
         pbx.url = f"http://{trouble.host}:{simulated.port}" if trouble.host else f"http://127.0.0.1:{deaf_port}"
         async with worker(servers, pbx, trouble.more, CALLFOLD_RECORDING_STALL_SECONDS=f"{trouble.stall_s:g}"):
             await submit(servers, job(recording_url=LINK).encode())
-            (event,) = await next_events(queue, 1, timeout_s=60)
+            (event,) = await next_events(queue, 1)
             letter = await dead_letter(servers)
             await eventually(lambda: _is_clean(servers))
             assert await waiting_events(queue) == []

@@ -15,7 +15,6 @@ from typing import Any
 
 import aio_pika
 import orjson
-import pytest
 
 from console.fleet import Fleet
 from shared.adapter import SAMPLE_LINK
@@ -23,6 +22,7 @@ from shared.recording import RecordingJob
 from simulator.focalscope import FocalScope, Plan
 from simulator.scenario import SECTOK
 from tests.helpers.faulty_archives import Bucket, Disk
+from tests.helpers.pace import LIMIT_S
 from tests.helpers.recording_faults import ALWAYS, FULL, KILLED, TROUBLES, UNWRITABLE, Trouble, dealt, not_of, of
 from tests.helpers.recordings import job, nothing_left
 from tests.helpers.s3 import Busy
@@ -43,12 +43,10 @@ def test_the_table_of_faults_stands_in_the_documentation() -> None:
     assert table.splitlines() == [trouble.row for trouble in TROUBLES]
 
 
-@pytest.mark.timeout(600)
 async def test_a_thousand_recordings_with_a_fault_in_each(servers: Servers) -> None:
     await _storm(servers, Disk(servers.directory), 1000)
 
 
-@pytest.mark.timeout(600)
 async def test_recordings_with_a_fault_in_each_on_their_way_into_s3(servers: Servers, s3: Busy) -> None:
     await _storm(servers, Bucket(s3), 300)
 
@@ -234,7 +232,7 @@ def _job(call_id: str, troubles: dict[str, Trouble]) -> RecordingJob:
 
 
 async def _submit(storm: _Storm, call_ids: Sequence[str]) -> None:
-    async with await aio_pika.connect(storm.servers.stack.amqp_url, timeout=10) as connection:
+    async with await aio_pika.connect(storm.servers.stack.amqp_url, timeout=LIMIT_S) as connection:
         channel = await connection.channel()
         for call_id in call_ids:
             body = _job(call_id, storm.troubles).encode()

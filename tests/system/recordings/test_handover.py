@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
+from contextlib import AbstractAsyncContextManager
 
 from aiohttp import web
 
+from console.fleet import Fleet
 from tests.helpers.recordings import (
     GUID,
     WAV,
@@ -19,7 +22,7 @@ from tests.helpers.recordings import (
     submit,
     worker,
 )
-from tests.helpers.servers import RETRY_S, Servers, eventually, next_events, next_new, waiting_events
+from tests.helpers.servers import RETRY_S, Servers, eventually, exit_code, next_events, next_new, waiting_events
 
 HALF = len(WAV) // 2
 # Nothing is waiting anywhere once copies have had time for several rounds.
@@ -48,7 +51,7 @@ class Slow:
         return response
 
 
-def _worker(servers: Servers, pbx: Pbx, **settings: str):  # noqa: ANN202 - as `worker`
+def _worker(servers: Servers, pbx: Pbx, **settings: str) -> AbstractAsyncContextManager[Fleet]:
     return worker(servers, pbx, CALLFOLD_RECORDING_ACK_SECONDS="0.5", CALLFOLD_RECORDING_CONCURRENCY="1", **settings)
 
 
@@ -105,12 +108,12 @@ async def test_the_copy_of_a_worker_that_died_is_the_job(servers: Servers, pbx: 
         await submit(servers, job().encode(), job("8", guid=None).encode())
         (other,) = await next_events(queue, 1)  # so the broker has the ack
         victim = fleet.roles.pop()
-        victim.process.send_signal(signal.SIGKILL)
-        await victim.process.wait()
+        os.kill(victim.pid, signal.SIGKILL)
+        await exit_code(victim)
         del pbx.serve["7"]
         slow.go_on.set()
         await fleet.start(fleet.add("heir", "worker", {}))
-        (event,) = await next_new(queue, 1, [other], timeout_s=60)  # its lock outlives the victim
+        (event,) = await next_new(queue, 1, [other])  # its lock outlives the victim
         assert (event.message_id, event.body["data"]["attempts"]) == (f"acme/513/recording/{GUID}/stored", 1)
         await eventually(lambda: exists(file_of(servers, "wav")))
         await eventually(lambda: _waits_nowhere(servers))

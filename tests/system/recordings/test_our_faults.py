@@ -15,6 +15,7 @@ from redis.asyncio import Redis
 from console.fleet import Role
 from shared.recording import RecordingJob
 from shared.settings import load_settings
+from tests.helpers.pace import LIMIT_S
 from tests.helpers.recordings import (
     GUID,
     WAV,
@@ -29,8 +30,9 @@ from tests.helpers.recordings import (
     worker,
 )
 from tests.helpers.servers import Servers, eventually, next_events, waiting_events
+from worker.partial import Partial
 from worker.service import serve
-from worker.whole import examine
+from worker.whole import Recording, examine
 
 Failing = Callable[..., Any]
 
@@ -89,8 +91,10 @@ async def test_a_fault_of_ours_is_tried_again_then_told_and_the_job_kept(
 async def test_a_fault_that_passes_costs_a_try(servers: Servers, pbx: Pbx, monkeypatch: pytest.MonkeyPatch) -> None:
     pending: list[Failing] = [_breaks]
 
-    def once(*given: object) -> object:
-        return (pending.pop() if pending else examine)(*given)
+    def once(part: Partial, max_bytes: int, seen_bytes: int | None) -> Recording:
+        if pending:
+            pending.pop()()
+        return examine(part, max_bytes, seen_bytes)
 
     monkeypatch.setattr("worker.fetch.examine", once)
     async with servers.subscribed("recording.#") as queue, _worker_here(servers, pbx, monkeypatch):
@@ -202,7 +206,7 @@ async def test_a_job_that_comes_back_without_end_is_ended_before_the_broker_does
 
 async def _given_back(servers: Servers) -> bool:
     """Take a job as a worker does that dies over it."""
-    async with await aio_pika.connect(servers.stack.amqp_url, timeout=10) as connection:
+    async with await aio_pika.connect(servers.stack.amqp_url, timeout=LIMIT_S) as connection:
         channel = await connection.channel()
         queue = await channel.get_queue("recordings", ensure=False)
         return await queue.get(fail=False) is not None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import io
 import signal
@@ -32,7 +31,7 @@ from tests.helpers.recordings import (
     submit,
     worker,
 )
-from tests.helpers.servers import Servers, eventually, next_events
+from tests.helpers.servers import Servers, eventually, exit_code, next_events
 from worker.links import recording_link
 from worker.reasons import FetchError, Reason
 
@@ -173,10 +172,10 @@ async def test_a_worker_killed_after_archiving_leaves_one_whole_file_and_one_eve
     async with servers.subscribed("recording.#") as queue, worker(servers, pbx, CALLFOLD_CRASH_AT=point) as fleet:
         victim = fleet.roles.pop()
         await submit(servers, job().encode())
-        assert await asyncio.wait_for(victim.process.wait(), 60) == -signal.SIGKILL
+        assert await exit_code(victim) == -signal.SIGKILL
         pbx.answers["7"] = [web.Response(status=302, headers={"Location": "/login"})]
         await fleet.start(fleet.add("heir", "worker", {"CALLFOLD_CRASH_AT": "nowhere"}))
-        events = await next_events(queue, 1 if point == "recording.archived" else 2, timeout_s=60)  # its hold outlives the victim
+        events = await next_events(queue, 1 if point == "recording.archived" else 2)  # its hold outlives the victim
     assert {event.message_id for event in events} == {f"acme/513/recording/{GUID}/stored"}
     assert all(event.body == events[0].body for event in events)
     assert pbx.asked["7"] == 1, "what is stored is not asked for again"

@@ -9,7 +9,8 @@ import re
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import aiohttp
 import orjson
@@ -26,6 +27,7 @@ from console.web.sessions import Attempts
 from shared.errors import ConfigError
 from shared.settings import load_settings
 from tests.helpers.console import AS_VIEWER, AUTHORIZED, KEY, VIEWER_KEY, World, redis_of, world
+from tests.helpers.pace import LIMIT_S
 from tests.helpers.servers import Servers, eventually
 from tests.system.console.test_dead_letters import _bury as bury
 
@@ -102,7 +104,7 @@ async def test_bytes_that_are_no_text_are_a_wrong_key(here: World) -> None:
     for head in (b"Authorization: Bearer \xff\xfe", b"Cookie: callfold_session=\xff.1.\xfe", b"Cookie: callfold_session=a.b"):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(b"GET /calls HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n" + head + b"\r\n\r\n")
-        answer = await asyncio.wait_for(reader.read(), 60)
+        answer = await asyncio.wait_for(reader.read(), LIMIT_S)
         writer.close()
         assert answer.startswith(b"HTTP/1.1 401"), head
 
@@ -113,7 +115,12 @@ def test_every_key_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch)
     keys = Keys(load_settings())
     compared: list[tuple[object, object]] = []
     real = hmac.compare_digest
-    monkeypatch.setattr(hmac, "compare_digest", lambda a, b: compared.append((a, b)) or real(a, b))
+
+    def noted(a: bytes, b: bytes) -> bool:
+        compared.append((a, b))
+        return real(a, b)
+
+    monkeypatch.setattr(hmac, "compare_digest", noted)
     for given in (KEY, VIEWER_KEY, "wrong"):
         compared.clear()
         keys.by_secret(given)
@@ -362,7 +369,7 @@ async def test_what_people_do_is_told_in_the_log_and_the_history_without_their_k
         ("ended", len(ids), line.who),
     ]
     for action in ("log_in", "log_in_refused"):
-        await eventually(lambda action=action: _audit(here, action))
+        await eventually(partial(_audit, here, action))
     log = here.roles["console"].log_path.read_text("utf-8")
     logged = [orjson.loads(text) for text in log.splitlines() if text.startswith("{")]
     assert {"dial", "redrive", "log_in", "log_in_refused"} <= {line.get("action") for line in logged}
@@ -437,7 +444,9 @@ async def test_behind_a_proxy_that_is_named_each_of_its_clients_has_tries_of_his
 )
 def test_a_client_is_whom_the_last_proxy_of_ours_names(remote: str | None, forwarded: list[str], client: str) -> None:
     headers = CIMultiDict([("X-Forwarded-For", each) for each in forwarded])
-    request = make_mocked_request("POST", "/login", headers=headers).clone(remote=remote)
+    request = make_mocked_request("POST", "/login", headers=headers).clone(
+        remote=cast("str", remote)
+    )  # aiohttp's own are `None` where a client is not known
     assert Proxies("10.0.0.0/8").client(request) == client
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 import orjson
@@ -14,9 +14,11 @@ from aiohttp import web
 from pydantic import SecretStr
 
 from console.dialing import DialError, DialRequest, check
+from shared.adapter import SAMPLE_LINK, parse_link
 from shared.ids import SourceName
 from shared.sources import AGENT_PATTERN, NUMBER_PATTERN, Source
 from tests.helpers.console import AUTHORIZED, KEY, Play, World, answering, redis_of, world
+from tests.helpers.pace import LIMIT_S
 from tests.helpers.servers import Event, Servers, eventually, lines_of, next_events
 
 _OTHER_KEY = "another-key-0123456789abcdef"
@@ -48,16 +50,18 @@ async def here(shared_servers: Servers) -> AsyncIterator[World]:
         yield made
 
 
-async def _dial(here: World, *, key: str = "", console: str = "console", **wanted: object) -> tuple[int, Any]:
+async def _dial(
+    here: World, parameters: Mapping[str, object] | None = None, *, key: str = "", console: str = "console", **wanted: object
+) -> tuple[int, Any]:
     headers = {"Authorization": f"Bearer {_OTHER_KEY if console == 'other' else KEY}"}
     headers |= {"Idempotency-Key": key} if key else {}
-    body = {"source": "acme", "number": "+4512345678"} | wanted
+    body = {"source": "acme", "number": "+4512345678"} | dict(parameters or {}) | wanted
     status, told, _ = await here.ask("POST", "/dial", console=console, headers=headers, json=body)
     return status, told
 
 
-async def _asked_twice(here: World, **wanted: object) -> list[tuple[int, Any]]:
-    return [await _dial(here, **wanted) for _ in range(2)]
+async def _asked_twice(here: World, *, key: str, agent: str) -> list[tuple[int, Any]]:
+    return [await _dial(here, key=key, agent=agent) for _ in range(2)]
 
 
 async def test_a_dial_is_answered_with_the_request_id_and_asked_as_the_template_says(here: World) -> None:
@@ -261,7 +265,7 @@ async def test_what_may_not_be_dialed_is_refused_with_the_name_of_the_parameter(
     here: World, wanted: dict[str, object], expected: int, parameter: str
 ) -> None:
     before = sum(map(len, here.dialing.asked.values()))
-    status, told = await _dial(here, **wanted)
+    status, told = await _dial(here, wanted)
     assert (status, told["dial_state"]) == (expected, "refused")
     assert told["parameter"].partition(".")[0] == parameter
     assert sum(map(len, here.dialing.asked.values())) == before
@@ -299,7 +303,7 @@ async def test_a_strange_idempotency_key_is_refused_or_taken_as_it_is(here: Worl
     head = f"POST /dial HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {KEY}\r\nContent-Type: application/json\r\n"
     head += f"Connection: close\r\nContent-Length: {len(body)}\r\n"
     writer.write(head.encode() + b"Idempotency-Key: \xff\xfe\r\n\r\n" + body)
-    answer = await asyncio.wait_for(reader.read(), 60)
+    answer = await asyncio.wait_for(reader.read(), LIMIT_S)
     writer.close()
     assert answer.startswith((b"HTTP/1.1 201", b"HTTP/1.1 400"))
 
@@ -346,7 +350,7 @@ async def test_reference_and_metadata_are_in_the_record_whichever_comes_first(he
     here.dialing.plays[agent] = play
     wanted = {"reference": "crm-42", "metadata": {"campaign": "Größe", "n": "1"}, "number": "+4512345678"}
     async with here.servers.subscribed("call.completed.acme.*") as queue:
-        assert await _dial(here, agent=agent, **wanted) == (
+        assert await _dial(here, wanted, agent=agent) == (
             201,
             {"request_id": request_id, "source": "acme", "dial_state": "accepted"},
         )
@@ -397,6 +401,8 @@ async def test_an_empty_idempotency_key_is_no_key(here: World) -> None:
 def test_a_prefix_does_not_lead_past_the_lists(prefixes: tuple[str, ...], prefix: str, is_allowed: bool) -> None:  # noqa: FBT001
     source = Source.model_construct(
         name=SourceName("acme"),
+        secret=None,
+        adapter=parse_link(SAMPLE_LINK),
         dial_url=SecretStr("https://pbx"),
         agent_pattern=AGENT_PATTERN,
         number_pattern=NUMBER_PATTERN,

@@ -9,6 +9,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager, suppress
+from functools import partial
 from typing import Any
 
 import aio_pika
@@ -23,6 +24,7 @@ from shared.broker import Publisher
 from shared.process import background, broker_address
 from shared.settings import load_settings
 from tests.helpers.console import AUTHORIZED, KEY, Sent, World, read_events, world
+from tests.helpers.pace import LIMIT_S
 from tests.helpers.servers import CALLFOLD, Servers, callfold, eventually, lines_of
 
 _SOURCE = f"e{uuid.uuid4().hex[:10]}"
@@ -52,7 +54,7 @@ async def _watching(here: World, query: str = "", *, console: str = "console", *
 
     async def follow() -> None:
         last: dict[str, str] = {}
-        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None, sock_connect=5)) as session:
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None, sock_connect=LIMIT_S)) as session:
             while True:
                 with suppress(aiohttp.ClientError):
                     sent = AUTHORIZED | headers | last
@@ -66,7 +68,7 @@ async def _watching(here: World, query: str = "", *, console: str = "console", *
 
     task = asyncio.create_task(follow())
     try:
-        await asyncio.wait_for(connected.wait(), 60)
+        await asyncio.wait_for(connected.wait(), LIMIT_S)
         yield seen
     finally:
         task.cancel()
@@ -124,13 +126,13 @@ async def test_a_reader_of_a_feed_that_is_behind_gets_all_of_what_is_to_come_and
     for name, value in here.environment().items():
         monkeypatch.setenv(name, value)
     settings = load_settings()
-    publisher = Publisher(broker_address(settings, "tests"), timeout_s=20)
+    publisher = Publisher(broker_address(settings, "tests"), timeout_s=LIMIT_S)
     feed = Feed(settings, publisher)
     async with background(publisher.run()):
         end = await feed.end()  # though the feed has read nothing yet
         wanted, _ = await _published(here, 2)
         async with background(feed.consumer.run(), feed.run()), aclosing(feed.events(end)) as events:
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(LIMIT_S):
                 got = [orjson.loads((await _next(events)).body)["id"] for _ in wanted]
 
             async def has_read() -> bool:
@@ -155,7 +157,7 @@ async def test_who_leaves_while_the_journal_is_read_is_gone(here: World, monkeyp
                         begun.set()
 
         reader = asyncio.create_task(read_on())
-        await asyncio.wait_for(begun.wait(), 60)
+        await asyncio.wait_for(begun.wait(), LIMIT_S)
         reader.cancel()
         await asyncio.wait([reader], timeout=20)
         assert reader.cancelled()
@@ -180,9 +182,9 @@ async def test_what_others_publish_is_passed_over_and_takes_no_console_down(here
     topic = f"call.completed.{_SOURCE}.answered"
     elsewhere = f"call.completed.{_SOURCE}.elsewhere"
     _, (event,) = await _published(here, 1)
-    printed = orjson.dumps(event.data | {"id": "printed"}, option=orjson.OPT_INDENT_2)
+    printed = orjson.dumps(dict(event.data) | {"id": "printed"}, option=orjson.OPT_INDENT_2)
     async with (
-        await aio_pika.connect(here.servers.stack.amqp_url, timeout=10) as connection,
+        await aio_pika.connect(here.servers.stack.amqp_url, timeout=LIMIT_S) as connection,
         _watching(here, f"?topic={topic}") as seen,
     ):
         channel = await connection.channel()
@@ -207,7 +209,7 @@ async def test_last_event_id_goes_on_exactly_after_it(here: World) -> None:
     topic = f"?topic=call.completed.{_SOURCE}.*"
     for place in (0, 5, 10):
         async with _watching(here, topic, **{"Last-Event-ID": str(seen[place].id)}) as again:
-            await eventually(lambda again=again, place=place: _has(again, ids[place + 1 :]))
+            await eventually(partial(_has, again, ids[place + 1 :]))
         assert [event.id for event in again] == [event.id for event in seen[place + 1 :]]
     async with _watching(here, f"{topic}&after={seen[3].id}") as again:
         await eventually(lambda: _has(again, ids[4:]))
@@ -271,7 +273,7 @@ async def test_rabbitmq_restarted_costs_a_reader_nothing(here: World) -> None:
         await here.servers.stack.rabbitmq.start()
         ids += await waiting
         ids += await _calls(here, 3)
-        await eventually(lambda: _has(seen, ids), timeout_s=60)
+        await eventually(lambda: _has(seen, ids))
     assert set(_completed(seen)) == set(ids)  # what is published again keeps its id
     assert [event.id for event in seen] == sorted({event.id for event in seen})
 
@@ -344,7 +346,7 @@ async def test_the_command_line_follows_the_same_events(here: World) -> None:
     assert process.stdout is not None
     lines: list[bytes] = []
     try:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(LIMIT_S):
             while not lines:
                 await _calls(here)
                 with suppress(TimeoutError):

@@ -9,6 +9,7 @@ import aiohttp
 
 from console.stack import LocalStack
 from tests.helpers.console import AUTHORIZED, KEY, World, read_events, world
+from tests.helpers.pace import LIMIT_S
 from tests.helpers.servers import Servers, eventually, lines_of, prepare
 
 
@@ -24,7 +25,7 @@ async def test_who_watches_sees_what_comes_into_a_journal_that_was_made_anew(tmp
         roles = ("ingress", "worker", "console")
         async with (
             world(servers, "[sources.acme]\n", *roles, CALLFOLD_CONSOLE_KEY=KEY) as here,
-            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=120)) as session,
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=LIMIT_S)) as session,
             session.get(f"{here.consoles['console']}/events?topic=call.%23", headers=AUTHORIZED) as watched,
         ):
             events = read_events(watched)

@@ -22,6 +22,7 @@ from schemathesis.generation import GenerationMode
 from schemathesis.specs.openapi import checks
 
 from tests.helpers.console import AUTHORIZED, KEY, World, world
+from tests.helpers.pace import LIMIT_S
 from tests.helpers.recordings import job, serving, submit
 from tests.helpers.servers import VENDOR_LINES, Servers, next_events
 
@@ -54,7 +55,22 @@ include-name = ["GET /calls", "GET /dead-letters", "POST /dial", "GET /callbacks
 checks.positive_data_acceptance.enabled = false
 """
 # Names in a path, some of them as they must not be.
-_NAMES = ("acme", "a" * 63, "a" * 64, "Acme", "-a", "a_-", "a.1", "a.b", "513", "9" * 20, "9" * 21, "call-1", "call-", "call-x")
+_NAMES: tuple[str, ...] = (
+    "acme",
+    "a" * 63,
+    "a" * 64,
+    "Acme",
+    "-a",
+    "a_-",
+    "a.1",
+    "a.b",
+    "513",
+    "9" * 20,
+    "9" * 21,
+    "call-1",
+    "call-",
+    "call-x",
+)
 _NAMES += (
     "A" * 80,
     "A" * 81,
@@ -116,7 +132,7 @@ async def _schemathesis(directory: Path, document: Any, url: str, operations: se
     (directory / "openapi.json").write_bytes(orjson.dumps(document))
     (directory / "schemathesis.toml").write_text(_KNOWS_MORE)
     options = f"--url {url} --phases coverage,fuzzing --max-examples {_EXAMPLES} --generation-deterministic"
-    options += " --request-timeout 20 --continue-on-failure --no-color --warnings off"
+    options += " --request-timeout {LIMIT_S:g} --continue-on-failure --no-color --warnings off"
     only = [part for path in sorted({path for _, path in operations}) for part in ("--include-path", path)]
     running = await asyncio.create_subprocess_exec(
         Path(sys.executable).with_name("st"),
@@ -126,7 +142,7 @@ async def _schemathesis(directory: Path, document: Any, url: str, operations: se
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
-    async with asyncio.timeout(240):
+    async with asyncio.timeout(LIMIT_S):
         told = (await running.communicate())[0].decode()
     assert running.returncode == 0, told
     assert f"Tested: {len(operations)}\n" in told, told
@@ -158,9 +174,9 @@ async def test_the_stream_of_events_begins_as_the_document_says(here: World, doc
         suppress_health_check=list(HealthCheck),
     )
     @hypothesis.given(case=schema[path][method].as_strategy(generation_mode=mode))
-    def begins(case: schemathesis.Case) -> None:
+    def begins(case: schemathesis.Case[Any]) -> None:
         asked = case.as_transport_kwargs(headers=dict(AUTHORIZED))
-        with requests.Session() as session, session.request(**asked, stream=True, timeout=20) as response:
+        with requests.Session() as session, session.request(**asked, stream=True, timeout=LIMIT_S) as response:
             assert response.status_code in ({200} if mode is GenerationMode.POSITIVE else {200, 400})
             if response.status_code == 200:
                 response._content = next(response.iter_content(1 << 16))
@@ -218,7 +234,7 @@ async def test_what_is_there_is_as_the_document_says(here: World, document: Any)
     ]
     statuses = []
     for case in cases:
-        answer = await asyncio.to_thread(case.call_and_validate, headers=dict(AUTHORIZED), checks=_CHECKS, timeout=20)
+        answer = await asyncio.to_thread(case.call_and_validate, headers=dict(AUTHORIZED), checks=_CHECKS, timeout=LIMIT_S)
         statuses.append(answer.status_code)
     assert statuses == [200, 200, 200, 200, 206, 416, 200, 201, 200]
 

@@ -14,6 +14,7 @@ import pytest
 import pytest_asyncio
 
 from tests.helpers.console import AS_VIEWER, AUTHORIZED, KEY, VIEWER_KEY, World, world
+from tests.helpers.pace import LIMIT_S
 from tests.helpers.recordings import GUID, WAV, exists, job, serving, submit
 from tests.helpers.servers import Servers, eventually, next_events
 
@@ -158,7 +159,7 @@ async def test_what_is_not_there_says_why(here: World) -> None:
 async def test_no_path_leads_out_of_the_recordings(here: World, path: str) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", int(here.console.rpartition(":")[2]))
     writer.write(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nAuthorization: Bearer {KEY}\r\n\r\n".encode())
-    answer = await asyncio.wait_for(reader.read(), 60)
+    answer = await asyncio.wait_for(reader.read(), LIMIT_S)
     writer.close()
     assert answer.startswith(b"HTTP/1.1 400" if "?" in path else b"HTTP/1.1 404")
     assert b"AGE-SECRET-KEY" not in answer

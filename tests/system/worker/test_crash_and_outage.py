@@ -18,6 +18,7 @@ from console.fleet import Fleet, Role, free_port
 from shared.events import CallbackEvent, TimerEvent, encode, join
 from shared.ids import CallKey, CallRef, SourceName
 from shared.store import Look, Publication, Seal, Store
+from tests.helpers.pace import LIMIT_S
 from tests.helpers.servers import VENDOR_LINES, Servers, call_back, eventually, lines_of
 
 DOWNSTREAM = "tests.downstream"
@@ -26,13 +27,13 @@ DOWNSTREAM = "tests.downstream"
 @asynccontextmanager
 async def downstream(servers: Servers) -> AsyncIterator[None]:
     """A durable queue bound to `calls`: it survives a broker that is killed."""
-    async with await aio_pika.connect(servers.stack.amqp_url, timeout=10) as connection:
+    async with await aio_pika.connect(servers.stack.amqp_url, timeout=LIMIT_S) as connection:
         channel = await connection.channel()
         queue = await channel.declare_queue(DOWNSTREAM, durable=True, arguments={"x-queue-type": "quorum"})
         await queue.purge()
         await queue.bind("calls", "call.#")
     yield
-    async with await aio_pika.connect(servers.stack.amqp_url, timeout=10) as connection:
+    async with await aio_pika.connect(servers.stack.amqp_url, timeout=LIMIT_S) as connection:
         await (await connection.channel()).queue_delete(DOWNSTREAM)
 
 
@@ -65,7 +66,7 @@ async def test_a_worker_killed_at_any_point_leaves_a_call_that_is_published_with
             published.extend(await servers.take_all(DOWNSTREAM))
             return bool(published)
 
-        await eventually(there, timeout_s=30)
+        await eventually(there)
         # A call after it is folded after it: whatever the redelivery still publishes is there by then.
         await call_back(port, lines_of(9001))
         await eventually(lambda: _published(servers, 9001, published))
@@ -135,21 +136,21 @@ async def test_rabbitmq_killed_under_load_costs_no_call(servers: Servers) -> Non
             return time.monotonic() - killed >= OUTAGE_S and len(answered) >= taken + 200
 
         try:
-            await eventually(was_away, timeout_s=90)
+            await eventually(was_away)
         finally:
             await servers.stack.rabbitmq.start()
         taken = len(answered)
         await eventually(lambda: _size_is(answered, taken + 50))
         assert not load.done()
         over.set()
-        sent = await asyncio.wait_for(load, 60)
+        sent = await asyncio.wait_for(load, LIMIT_S)
         assert answered == sent
         await _all_came_through(servers, fleet, answered)
 
 
 async def _all_came_through(servers: Servers, fleet: Fleet, answered: set[int]) -> None:
     seen: dict[str, set[bytes]] = {}
-    await eventually(lambda: _all_published(servers, answered, seen), timeout_s=120)
+    await eventually(lambda: _all_published(servers, answered, seen))
     assert all(len(bodies) == 1 for bodies in seen.values())
     assert await _nothing_dead(servers)
     assert all(role.process is not None and role.process.returncode is None for role in fleet.roles)
@@ -169,9 +170,9 @@ async def test_redis_killed_under_load_holds_calls_up_and_loses_none(servers: Se
         load = asyncio.ensure_future(_load(ports, range(2000, 2150), answered))
         await eventually(lambda: _size_is(answered, 20))
         await servers.stack.redis.kill()
-        await eventually(lambda: _size_is(answered, 100), timeout_s=60)
+        await eventually(lambda: _size_is(answered, 100))
         await servers.stack.redis.start()
-        await asyncio.wait_for(load, 60)
+        await asyncio.wait_for(load, LIMIT_S)
         assert answered == set(range(2000, 2150))
         await _all_came_through(servers, fleet, answered)
 
@@ -192,7 +193,7 @@ async def test_what_cannot_be_understood_is_a_dead_letter_and_holds_up_nothing_e
     async with downstream(servers), servers.fleet() as fleet:
         fleet.add("worker", "worker", {})
         await fleet.start_all()
-        async with await aio_pika.connect(servers.stack.amqp_url, timeout=10) as connection:
+        async with await aio_pika.connect(servers.stack.amqp_url, timeout=LIMIT_S) as connection:
             exchange = await (await connection.channel()).get_exchange("callbacks")
             for body in (b"\xff not json", b"{}", b"[]", orjson.dumps(batch)):
                 await exchange.publish(aio_pika.Message(body, delivery_mode=aio_pika.DeliveryMode.PERSISTENT), "")

@@ -23,6 +23,7 @@ from console.fleet import Fleet, RoleDiedError
 from shared.clock import utc_now
 from shared.events import CallbackEvent, encode, join
 from shared.ids import SourceName
+from tests.helpers.pace import LIMIT_S, PACE
 from tests.helpers.servers import UNMEASURED, Servers, eventually, lines_of
 from tests.system.worker.test_crash_and_outage import DOWNSTREAM, downstream
 
@@ -129,7 +130,7 @@ async def _die(fleet: Fleet, name: str, points: Iterable[str], deaths: Deaths) -
         with suppress(RoleDiedError):  # it may die before it was seen to be ready
             await fleet.start(role)
         assert role.process is not None
-        async with asyncio.timeout(120):
+        async with asyncio.timeout(LIMIT_S):
             assert await role.process.wait() == -signal.SIGKILL, f"{point}: {role.tail()}"
         fleet.roles.remove(role)
         deaths.add()
@@ -161,14 +162,14 @@ async def test_deaths_at_every_point_and_ordered_pair_leave_each_call_one_id_and
         async def all_there() -> bool:
             return await gathered() == set(calls)
 
-        await eventually(all_there, timeout_s=300)
+        await eventually(all_there, timeout_s=300 * PACE)
 
         async def right() -> bool:
             await gathered()
             last = {call: _last_record(bodies, call) for call in calls}
             return all((last[call]["outcome"], last[call]["complete"]) == ("answered", not _is_lossy(call)) for call in calls)
 
-        await eventually(right, timeout_s=120)
+        await eventually(right)
     assert all(len(told) == 1 for told in bodies.values())
     assert await servers.take_all("callbacks.dead") == []
 

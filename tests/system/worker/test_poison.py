@@ -15,6 +15,7 @@ from shared.events import CallbackEvent, TimerEvent, Undecodable, decode, encode
 from shared.facts import rfc3339
 from shared.ids import CallRef, SourceName
 from shared.summary import amends
+from tests.helpers.pace import LIMIT_S
 from tests.helpers.servers import Servers, call_back, callfold, eventually, lines_of, next_new
 
 QUICK = {
@@ -66,7 +67,7 @@ async def test_poison_among_good_messages_costs_none_of_them(servers: Servers) -
         worker = fleet.add("worker", "worker", {})
         await fleet.start_all()
         await call_back(port, lines_of(7)[:2])  # goes on, for longer than the test
-        async with await aio_pika.connect(servers.stack.amqp_url, timeout=10) as connection:
+        async with await aio_pika.connect(servers.stack.amqp_url, timeout=LIMIT_S) as connection:
             callbacks = await (await connection.channel()).get_exchange("callbacks")
             for number in range(20):
                 for body in junk:
@@ -96,7 +97,7 @@ async def test_a_timer_that_tells_a_time_to_come_ends_no_call(servers: Servers) 
     source = SourceName("default")
     begun = [CallbackEvent(source, utc_now(), line) for line in lines_of(7)[:3]]
     ahead = [TimerEvent(source, FUTURE, CallRef(call)) for call in ("7", "8", "9")]
-    body = join([*map(encode, [*begun, *ahead]), _body(8)[1:-1]])
+    body = join([*map(encode, begun), *map(encode, ahead), _body(8)[1:-1]])
     async with servers.subscribed("call.#") as events, servers.fleet(**QUICK) as fleet:
         await fleet.start(fleet.add("worker", "worker", {}))
         async with servers.queue("callbacks.fold") as queue:

@@ -16,6 +16,7 @@ from aio_pika import Message
 from console.fleet import free_port
 from shared.events import CallbackEvent, encode, join
 from shared.ids import SourceName
+from tests.helpers.pace import LIMIT_S
 from tests.helpers.servers import Servers, call_back, lines_of
 
 _AT = "2026-11-23T07:44:00.123456Z"
@@ -83,7 +84,7 @@ async def test_a_process_that_does_not_heed_its_cancellation_ends_itself_and_say
     assert process.stdout is not None
     assert await process.stdout.readline() == b"running\n"
     process.send_signal(signal.SIGTERM)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(LIMIT_S):
         _, errors = await process.communicate()
     assert process.returncode == 1
     assert b"still_running_after_shutdown" in errors

@@ -18,6 +18,7 @@ from shared.events import CallbackEvent, encode, join
 from shared.facts import rfc3339
 from shared.ids import CallKey, CallRef, SourceName
 from shared.recording import RecordingJob
+from tests.helpers.pace import LIMIT_S, PACE
 from tests.helpers.servers import (
     UNMEASURED,
     Event,
@@ -124,7 +125,7 @@ async def test_a_worker_that_dies_with_a_timer_delays_the_end_and_no_more(server
         await fleet.start(victim)
         await call_back(port, [lines[PICKUP], lines[HANGUP]])
         assert victim.process is not None
-        await asyncio.wait_for(victim.process.wait(), 20)
+        await asyncio.wait_for(victim.process.wait(), LIMIT_S)
         assert victim.process.returncode == -signal.SIGKILL
         fleet.roles.remove(victim)
         await fleet.start(fleet.add("heir", "worker", {}))
@@ -133,7 +134,6 @@ async def test_a_worker_that_dies_with_a_timer_delays_the_end_and_no_more(server
         await _quiet(servers, events, event)
 
 
-@pytest.mark.timeout(600)
 async def test_a_backlog_of_a_hundred_thousand_callbacks_closes_no_call_early(servers: Servers) -> None:
     """Calls whose last callbacks lie at the end of a backlog, hours old by the clock: their silence is ours."""
     calls = range(1_000_000, 1_025_000)
@@ -156,7 +156,7 @@ async def test_a_backlog_of_a_hundred_thousand_callbacks_closes_no_call_early(se
                     reasons[event.message_id].add(event.body["data"]["close_reason"])
                 return len(reasons)
 
-            await eventually_as_many(len(calls), count, timeout_s=500)
+            await eventually_as_many(len(calls), count, timeout_s=500 * PACE)
     assert {reason for told in reasons.values() for reason in told} == {"hangup"}
     assert set(reasons) == {f"default/{number}/1" for number in calls}
 

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import aio_pika
@@ -112,7 +113,7 @@ async def test_what_a_stopped_worker_has_been_given_closes_no_call_early(servers
         others = [fleet.add(f"other-{number}", "worker", {}) for number in range(3)]
         await fleet.start_all()
         for worker in (stopped, *others):
-            await eventually(lambda worker=worker: _has_timers(worker))
+            await eventually(partial(_has_timers, worker))
         await _put(servers, *(_body(lines_of(call)[:HANGUP]) for call in calls))
         await eventually(lambda: _are_open(servers, len(calls)))
         _signal([stopped], signal.SIGSTOP)
@@ -246,7 +247,7 @@ async def test_an_hour_without_redis_closes_no_call_early(servers: Servers) -> N
         workers = [fleet.add(f"worker-{number}", "worker", {}) for number in range(2)]
         await fleet.start_all()
         for worker in workers:
-            await eventually(lambda worker=worker: _has_timers(worker))
+            await eventually(partial(_has_timers, worker))
         _signal(workers, signal.SIGSTOP)
         try:
             await _open_in_redis(servers, calls, then, then + timedelta(seconds=SHORT_GRACE_S))
@@ -256,7 +257,7 @@ async def test_an_hour_without_redis_closes_no_call_early(servers: Servers) -> N
             _signal(workers, signal.SIGCONT)
         try:
             for worker in workers:
-                await eventually(lambda worker=worker: _misses_redis(worker))
+                await eventually(partial(_misses_redis, worker))
         finally:
             await servers.stack.redis.start()
         assert await _until_all(events, calls, timeout_s=120) == {(1, "hangup"): len(calls)}
@@ -282,6 +283,7 @@ async def test_a_call_is_closed_late_by_no_more_than_the_lease_and_two_seconds(s
         if not crash:
             fleet.add("worker", "worker", {})
         await fleet.start_all()
+        victim = None
         if crash:
             victim = fleet.add("victim", "worker", {"CALLFOLD_CRASH_AT": crash, "CALLFOLD_TIMER_HOLD_OFF_SECONDS": "2"})
             await fleet.start(victim)
@@ -289,7 +291,7 @@ async def test_a_call_is_closed_late_by_no_more_than_the_lease_and_two_seconds(s
             await fleet.start(heir)
         await call_back(port, [lines_of(513)[PICKUP], lines_of(513)[HANGUP]])
         due = time.time() + settle_s
-        if crash:
+        if victim is not None:
             assert victim.process is not None
             await asyncio.wait_for(victim.process.wait(), 20)
             fleet.roles.remove(victim)
@@ -372,8 +374,8 @@ async def test_a_silent_worker_and_a_silent_spool_are_forgotten_in_time(servers:
     store = Store(servers.stack.redis_url)
     now_ms = round(time.time() * 1000)
     async with Redis.from_url(servers.stack.redis_url) as redis:
-        await redis.hset("callfold:{watermark}:hands", "silent", f"{now_ms - 60_000} {now_ms - 50_000} {now_ms - 31_000}  1")  # type: ignore[misc]
-        await redis.hset("callfold:{watermark}:spools", "silent", f"{now_ms - 60_000} 1 {now_ms - 3_601_000}")  # type: ignore[misc]
+        await redis.hset("callfold:{watermark}:hands", "silent", f"{now_ms - 60_000} {now_ms - 50_000} {now_ms - 31_000}  1")
+        await redis.hset("callfold:{watermark}:spools", "silent", f"{now_ms - 60_000} 1 {now_ms - 3_601_000}")
     try:
         await store.watermarks.tell_hand("a", InHand())
         assert await _watermark(store, consumers=2) == now_ms - 60_000, "it counts until it is known to be gone"

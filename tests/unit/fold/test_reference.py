@@ -117,7 +117,6 @@ def test_any_history_ends_as_the_obvious_fold_says(rng: random.Random) -> None:
     _check(rng)
 
 
-@pytest.mark.timeout(600)
 def test_a_hundred_thousand_histories_end_as_the_obvious_fold_says(monkeypatch: pytest.MonkeyPatch) -> None:
     # In processes of their own: two at a time, and not slowed by what measures coverage.
     for variable in ("COVERAGE_PROCESS_CONFIG", "COVERAGE_PROCESS_START"):

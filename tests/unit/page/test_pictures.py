@@ -58,8 +58,8 @@ def test_a_pickup_received_after_the_hangup_is_drawn_as_assumed() -> None:
 def test_bars_lie_on_the_axis_in_percent() -> None:
     placed = lanes([ENDED], AXIS, at(90), None)[0]
     assert [(bar.x, bar.width) for bar in placed.bars] == [(10, 10), (20, 30)]
-    assert placed.end == (50, "ended")
-    assert lanes([MISSED], AXIS, at(90), None)[0].end == (30, "missed")
+    assert placed.end == (50.0, "ended")
+    assert lanes([MISSED], AXIS, at(90), None)[0].end == (30.0, "missed")
     assert lanes([TALKING], AXIS, at(90), None)[0].end is None
 
 
@@ -158,7 +158,8 @@ def test_ticks_tell_times_of_day() -> None:
 
 def test_a_second_leg_of_one_side_has_a_number() -> None:
     agent, second, queue = (
-        Leg(kind, name, at(0), LegState.RINGING) for kind, name in (("API", "1"), ("API", "2"), ("Incoming", "3"))
+        Leg(kind, name, at(0), LegState.RINGING)
+        for kind, name in ((CallType.API, "1"), (CallType.API, "2"), (CallType.INCOMING, "3"))
     )
     assert leg_names([agent, second, queue]) == ["Agent", "Agent 2", "Incoming"]
 

@@ -9,7 +9,7 @@ import gzip
 import os
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +24,7 @@ from shared.ids import SourceName
 from shared.process import background
 from shared.sources import load_sources
 from simulator.audio import recording
+from tests.helpers.pace import LIMIT_S
 from tests.helpers.scripted_http import RESET, STALL, Scripted, head, rest, scripted, whole
 from tests.helpers.servers import eventually
 from worker.fetch import Client, Limits
@@ -232,7 +233,7 @@ async def test_headers_that_are_no_ascii_break_nothing(server: Scripted, tmp_pat
 async def test_a_download_slower_than_the_minimum_is_given_up_and_a_slow_one_above_it_is_not(
     server: Scripted, tmp_path: Path
 ) -> None:
-    drip = [head(200, f"Content-Length: {len(WAV)}"), *(WAV[n : n + 64] for n in range(0, len(WAV), 64))]
+    drip: list[bytes | object] = [head(200, f"Content-Length: {len(WAV)}"), *(WAV[n : n + 64] for n in range(0, len(WAV), 64))]
     server.answers = [drip]
     assert await _fetch(server, tmp_path) == WAV
     demanding = Limits(1_000_000, stall_s=0.001, min_bytes_per_second=1e12)
@@ -318,11 +319,12 @@ async def test_a_part_outlives_its_process_only_where_it_surely_is_the_beginning
     assert await _fetch(server, tmp_path, kept=True) == WAV
     assert server.asked[-1]["range"] == f"bytes={HALF}-"
     server.answers = [whole(WAV, TAG)]
-    for spoil in (
+    spoils: tuple[Callable[[Path], object], ...] = (
         lambda note: note.unlink(),
         lambda note: note.write_bytes(b"{"),
         lambda note: note.write_bytes(orjson.dumps(orjson.loads(note.read_bytes()) | {"boot": "another"})),
-    ):
+    )
+    for spoil in spoils:
         spoil(begin())
         assert await _fetch(server, tmp_path, kept=True) == WAV
         assert "range" not in server.asked[-1]
@@ -436,7 +438,7 @@ async def test_a_drip_that_is_no_body_does_not_go_on_for_ever(
     dripping = Scripted()
     dripping.port = server.sockets[0].getsockname()[1]
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(LIMIT_S):
             assert (await _refused(dripping, tmp_path, limits=IMPATIENT)).reason is Reason.STALLED
     finally:
         server.close()
