@@ -19,6 +19,7 @@ from tests.helpers.pace import PACE
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 PARTS = ("shared", "ingress", "worker", "console", "simulator", "tests", "deploy", "docs", "bench")
+_ALL = "volume or not volume"
 _TIMEOUT_S = 1200 * PACE
 _LIMIT = {"TESTS_LIMIT_S": "60"}  # many a mutant is killed by a wait that never ends
 
@@ -43,7 +44,7 @@ def failure(patch: Path) -> str | None:
     """Run the tests against a mutant; returns the first that failed, or None where it survived."""
     with tempfile.TemporaryDirectory(prefix="mutant-") as directory:
         apply(patch, Path(directory))
-        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *killers(patch)]
+        command = [sys.executable, "-m", "pytest", "-x", "-q", "-m", _ALL, "-p", "no:cacheprovider", *killers(patch)]
         done = subprocess.run(
             command, cwd=directory, capture_output=True, text=True, env=os.environ | _LIMIT, timeout=_TIMEOUT_S, check=False
         )

@@ -27,9 +27,9 @@ from tests.helpers.pace import LIMIT_S, PACE
 from tests.helpers.recordings import GUID, WAV, Pbx, dead_letter, job, nothing_left, submit, worker
 from tests.helpers.s3 import Busy, there
 from tests.helpers.servers import Servers, next_events, waiting_events
+from tests.helpers.volume import sizes
 
 LONG = recording("7", 700)  # 11 MB: three parts
-SIZE = 256 << 20
 ARCHIVE = "s3://evidence/calls"
 DAY = "calls/acme/monitor/2026-UTC/11/23"
 
@@ -213,16 +213,18 @@ async def test_of_a_worker_killed_in_the_middle_of_an_upload_nothing_is_at_the_f
     assert await Archive(ARCHIVE).sha256(f"acme/monitor/2026-UTC/11/23/{GUID}.wav") == hashlib.sha256(LONG).hexdigest()
 
 
-async def test_an_upload_needs_constant_memory(servers: Servers, pbx: Pbx, s3: Busy) -> None:
-    long = Long(pbx, SIZE)
+@pytest.mark.parametrize("mebibytes", sizes(128, 256))
+async def test_an_upload_needs_constant_memory(servers: Servers, pbx: Pbx, s3: Busy, mebibytes: int) -> None:
+    size = mebibytes << 20
+    long = Long(pbx, size)
     async with _storing(servers, pbx) as (queue, fleet):
         await submit(servers, job("8", guid=None).encode())
         await next_events(queue, 1)
         with growth_bytes(fleet) as growth:
             await submit(servers, job().encode())
             (event,) = await next_events(queue, 1, timeout_s=180 * PACE)
-    assert (event.body["data"]["bytes"], event.body["data"]["sha256"]) == (SIZE, long.sha256)
-    assert growth[0] < SIZE // 2, f"grew by {growth[0] >> 20} MiB"
+    assert (event.body["data"]["bytes"], event.body["data"]["sha256"]) == (size, long.sha256)
+    assert growth[0] < size // 2, f"grew by {growth[0] >> 20} MiB"
 
 
 async def test_the_archive_tells_what_is_there_and_what_is_not(s3: Busy) -> None:

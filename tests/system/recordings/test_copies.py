@@ -31,6 +31,7 @@ from tests.helpers.recordings import (
     worker,
 )
 from tests.helpers.servers import Servers, eventually, eventually_as_many, exit_code, next_events, waiting_events
+from tests.helpers.volume import sizes
 from tests.unit.fold.test_naming import Revisions, line
 
 OTHER = recording("8", 1.5)
@@ -247,7 +248,7 @@ async def test_a_download_whose_worker_is_killed_in_its_middle_is_resumed_by_ano
     assert nothing_left(servers)
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", [*sizes(1, 2), pytest.param(3, marks=pytest.mark.volume)])
 async def test_whatever_is_lost_meanwhile_a_content_is_stored_once_and_none_is_forgotten(
     servers: Servers, pbx: Pbx, seed: int
 ) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import aio_pika
 import orjson
+import pytest
 
 from console.fleet import Fleet
 from shared.adapter import SAMPLE_LINK
@@ -27,11 +28,12 @@ from tests.helpers.recording_faults import ALWAYS, FULL, KILLED, TROUBLES, UNWRI
 from tests.helpers.recordings import job, nothing_left
 from tests.helpers.s3 import Busy
 from tests.helpers.servers import UNMEASURED, Servers, callfold, eventually, waiting_events
+from tests.helpers.volume import sizes
 
 DOCUMENTED = Path(__file__).resolve().parents[3] / "docs" / "recordings.md"
 SEED = 513
 # Downloads in hand, cut off by one kill; few enough rounds of it that no job comes back ten times.
-KILLED_AT_ONCE = 12
+KILLED_AT_ONCE, KILLED_AT_ONCE_OF_FEW = 12, 4
 TOLD_S = 250
 _AT_ONCE = 16
 Ends = dict[str, tuple[str, dict[str, Any]]]
@@ -43,12 +45,14 @@ def test_the_table_of_faults_stands_in_the_documentation() -> None:
     assert table.splitlines() == [trouble.row for trouble in TROUBLES]
 
 
-async def test_a_thousand_recordings_with_a_fault_in_each(servers: Servers) -> None:
-    await _storm(servers, Disk(servers.directory), 1000)
+@pytest.mark.parametrize("count", sizes(120, 1000))
+async def test_recordings_with_a_fault_in_each_on_their_way_to_a_disk(servers: Servers, count: int) -> None:
+    await _storm(servers, Disk(servers.directory), count)
 
 
-async def test_recordings_with_a_fault_in_each_on_their_way_into_s3(servers: Servers, s3: Busy) -> None:
-    await _storm(servers, Bucket(s3), 300)
+@pytest.mark.parametrize("count", sizes(114, 300))
+async def test_recordings_with_a_fault_in_each_on_their_way_into_s3(servers: Servers, s3: Busy, count: int) -> None:
+    await _storm(servers, Bucket(s3), count)
 
 
 @dataclass(slots=True)
@@ -166,10 +170,11 @@ async def _redrive(storm: _Storm, place: Disk | Bucket, refused: Sequence[str]) 
 async def _kill_in_the_middle(storm: _Storm, place: Disk | Bucket) -> None:
     """Kill both workers, as `kill -9` does, whenever enough downloads stand half-way on the disk; until each of them was."""
     waiting = set(of(storm.troubles, KILLED))
+    at_once = KILLED_AT_ONCE if len(waiting) > KILLED_AT_ONCE else KILLED_AT_ONCE_OF_FEW
 
     async def half_way() -> set[str]:
         there = {call_id for call_id in waiting if _has_progress(storm, call_id)}
-        return there if len(there) >= min(KILLED_AT_ONCE, len(waiting)) else set()
+        return there if len(there) >= min(at_once, len(waiting)) else set()
 
     while waiting:
         cut_off = await eventually(half_way, timeout_s=TOLD_S)

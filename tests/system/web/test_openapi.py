@@ -25,8 +25,9 @@ from tests.helpers.console import AUTHORIZED, KEY, World, world
 from tests.helpers.pace import LIMIT_S
 from tests.helpers.recordings import job, serving, submit
 from tests.helpers.servers import VENDOR_LINES, Servers, next_events
+from tests.helpers.volume import sizes
 
-_EXAMPLES = 150
+_EXAMPLES = sizes(30, 150)
 _GUID = "0f0f0f0f-0000-0000-0000-00000000000d"
 _CHECKS: list[CheckFunction] = [
     schemathesis.checks.not_a_server_error,
@@ -127,12 +128,12 @@ def test_every_operation_is_described(document: Any) -> None:  # noqa: ANN401
     assert all(told["summary"] for told in operations.values())
 
 
-async def _schemathesis(directory: Path, document: Any, url: str, operations: set[tuple[str, str]]) -> None:  # noqa: ANN401
+async def _schemathesis(directory: Path, document: Any, url: str, operations: set[tuple[str, str]], examples: int) -> None:  # noqa: ANN401
     """Run schemathesis with every check it has, without and with made-up mistakes, wrong methods, and no key."""
     (directory / "openapi.json").write_bytes(orjson.dumps(document))
     (directory / "schemathesis.toml").write_text(_KNOWS_MORE)
-    options = f"--url {url} --phases coverage,fuzzing --max-examples {_EXAMPLES} --generation-deterministic"
-    options += " --request-timeout {LIMIT_S:g} --continue-on-failure --no-color --warnings off"
+    options = f"--url {url} --phases coverage,fuzzing --max-examples {examples} --generation-deterministic"
+    options += f" --request-timeout {LIMIT_S:g} --continue-on-failure --no-color --warnings off"
     only = [part for path in sorted({path for _, path in operations}) for part in ("--include-path", path)]
     running = await asyncio.create_subprocess_exec(
         Path(sys.executable).with_name("st"),
@@ -148,25 +149,33 @@ async def _schemathesis(directory: Path, document: Any, url: str, operations: se
     assert f"Tested: {len(operations)}\n" in told, told
 
 
-async def test_the_console_answers_as_the_document_says(here: World, document: Any, tmp_path: Path) -> None:  # noqa: ANN401
-    await _schemathesis(tmp_path, document, here.console, _CONSOLE)
+@pytest.mark.parametrize("examples", _EXAMPLES)
+async def test_the_console_answers_as_the_document_says(here: World, document: Any, tmp_path: Path, examples: int) -> None:  # noqa: ANN401
+    await _schemathesis(tmp_path, document, here.console, _CONSOLE, examples)
 
 
-async def test_ingress_answers_as_the_document_says(here: World, document: Any, tmp_path: Path) -> None:  # noqa: ANN401
+@pytest.mark.parametrize("examples", _EXAMPLES)
+async def test_ingress_answers_as_the_document_says(here: World, document: Any, tmp_path: Path, examples: int) -> None:  # noqa: ANN401
     told = document | {"paths": {path: dict(told) for path, told in document["paths"].items()}}
     told["paths"]["/callbacks/{source}"].pop("servers")
-    await _schemathesis(tmp_path, told, f"http://127.0.0.1:{here.ingress_port}", _INGRESS)
+    await _schemathesis(tmp_path, told, f"http://127.0.0.1:{here.ingress_port}", _INGRESS, examples)
 
 
+@pytest.mark.parametrize("examples", _EXAMPLES)
 @pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE])
-async def test_the_stream_of_events_begins_as_the_document_says(here: World, document: Any, mode: GenerationMode) -> None:  # noqa: ANN401
+async def test_the_stream_of_events_begins_as_the_document_says(
+    here: World,
+    document: Any,  # noqa: ANN401
+    mode: GenerationMode,
+    examples: int,
+) -> None:
     """It has no end, so only how it begins is read."""
     schema = schemathesis.openapi.from_dict(document)
     schema.config.update(base_url=here.console)
     method, path = _EVENTS
 
     @hypothesis.settings(
-        max_examples=_EXAMPLES,
+        max_examples=examples,
         derandomize=True,
         database=None,
         deadline=None,

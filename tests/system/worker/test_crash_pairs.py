@@ -1,7 +1,7 @@
-"""Four workers, 5,000 calls and more, and a death at every point of the fold and its timers, and at every ordered pair of them.
+"""Four workers under load, and a death at every point of the fold and its timers; in volume at every ordered pair of them.
 
-The deaths follow each other along a circuit that passes from each point to each once, itself included: what one death leaves
-behind is found by every other kind of death.
+There the deaths follow each other along a circuit that passes from each point to each once, itself included: what one death
+leaves behind is found by every other kind of death.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from shared.events import CallbackEvent, encode, join
 from shared.ids import SourceName
 from tests.helpers.pace import LIMIT_S, PACE
 from tests.helpers.servers import UNMEASURED, Servers, eventually, lines_of
+from tests.helpers.volume import sizes
 from tests.system.worker.test_crash_and_outage import DOWNSTREAM, downstream
 
 POINTS = (
@@ -40,7 +41,8 @@ POINTS = (
     "timer.leased",
     "timer.published",
 )
-FIRST_CALL, CALLS = 4_000_000, 5_000
+FIRST_CALL = 4_000_000
+PAIRS_OF_A_SHARE = 3
 GROUP = 25
 QUICK = {
     "CALLFOLD_SETTLE_SECONDS": "1",
@@ -103,12 +105,12 @@ class Deaths:
                     await self._more.wait()
 
 
-async def _load(servers: Servers, deaths: Deaths) -> range:
+async def _load(servers: Servers, deaths: Deaths, at_least: int) -> range:
     """Publish calls group by group, shuffled and doubled, for as long as the dying takes; returns which."""
     rng = random.Random(513)  # noqa: S311 - a seed, no secret
     first = FIRST_CALL
     async with servers.queue("callbacks.fold") as queue:
-        while first < FIRST_CALL + CALLS or not deaths.are_over:
+        while first < FIRST_CALL + at_least or not deaths.are_over:
             lines = [line for number in range(first, first + GROUP) for line in _lines(number)]
             lines += rng.sample(lines, len(lines) // 3)
             rng.shuffle(lines)
@@ -119,7 +121,7 @@ async def _load(servers: Servers, deaths: Deaths) -> range:
                 await queue.channel.default_exchange.publish(message, queue.name)
                 del lines[:size]
             first += GROUP
-            await deaths.wait_for_share(min(1.0, (first - FIRST_CALL) / CALLS))
+            await deaths.wait_for_share(min(1.0, (first - FIRST_CALL) / at_least))
     return range(FIRST_CALL, first)
 
 
@@ -136,9 +138,18 @@ async def _die(fleet: Fleet, name: str, points: Iterable[str], deaths: Deaths) -
         deaths.add()
 
 
+def _share() -> list[str]:
+    """Order each point once at random, and add a few."""
+    chance = random.Random(513)  # noqa: S311 - repeatable on purpose
+    return chance.sample(POINTS, len(POINTS)) + chance.choices(POINTS, k=PAIRS_OF_A_SHARE)
+
+
 @pytest.mark.timeout(900)
-async def test_deaths_at_every_point_and_ordered_pair_leave_each_call_one_id_and_body_a_revision(servers: Servers) -> None:
-    way = _circuit(POINTS)
+@pytest.mark.parametrize("calls_at_least", sizes(600, 5_000))
+async def test_deaths_at_every_point_and_ordered_pair_leave_each_call_one_id_and_body_a_revision(
+    servers: Servers, calls_at_least: int
+) -> None:
+    way = _circuit(POINTS) if calls_at_least >= 5_000 else _share()
     half = len(way) // 2
     ways = way[: half + 1], way[half:]  # both die at the point where one ends and the other begins
     deaths = Deaths(sum(map(len, ways)))
@@ -154,7 +165,7 @@ async def test_deaths_at_every_point_and_ordered_pair_leave_each_call_one_id_and
             # Timers are left to those that are to die of them.
             fleet.add(f"steady-{number}", "worker", UNMEASURED | {"CALLFOLD_TIMER_HOLD_OFF_SECONDS": "3600"})
         await fleet.start_all()
-        load = asyncio.create_task(_load(servers, deaths))
+        load = asyncio.create_task(_load(servers, deaths, calls_at_least))
         await asyncio.gather(*(_die(fleet, name, points, deaths) for name, points in zip("ab", ways, strict=True)))
         calls = await load
         await fleet.start(fleet.add("last", "worker", UNMEASURED))

@@ -31,6 +31,7 @@ from tests.helpers.servers import (
     settled,
     waiting_events,
 )
+from tests.helpers.volume import sizes
 
 QUICK = {
     "CALLFOLD_SETTLE_SECONDS": "1",
@@ -134,9 +135,10 @@ async def test_a_worker_that_dies_with_a_timer_delays_the_end_and_no_more(server
         await _quiet(servers, events, event)
 
 
-async def test_a_backlog_of_a_hundred_thousand_callbacks_closes_no_call_early(servers: Servers) -> None:
+@pytest.mark.parametrize("callbacks", sizes(8_000, 100_000))
+async def test_a_long_backlog_of_callbacks_closes_no_call_early(servers: Servers, callbacks: int) -> None:
     """Calls whose last callbacks lie at the end of a backlog, hours old by the clock: their silence is ours."""
-    calls = range(1_000_000, 1_025_000)
+    calls = range(1_000_000, 1_000_000 + callbacks // 4)
     then = datetime.now(UTC) - timedelta(hours=1)
     async with servers.subscribed("call.#") as events:
         async with servers.queue("callbacks.fold") as queue:

@@ -386,10 +386,13 @@ async def test_a_silent_worker_and_a_silent_spool_are_forgotten_in_time(servers:
 
 
 @pytest.mark.timeout(240)
-async def test_a_backlog_of_a_hundred_thousand_callbacks_in_large_messages_closes_no_open_call_early(servers: Servers) -> None:
+@pytest.mark.parametrize(("messages", "hold_off_s"), [(20, "0"), pytest.param(200, "5", marks=pytest.mark.volume)])
+async def test_a_backlog_in_messages_of_500_callbacks_closes_no_open_call_early(
+    servers: Servers, messages: int, hold_off_s: str
+) -> None:
     """Two workers, and calls that were due before the backlog: their hangups lie in it. It outlasts the hold-off."""
     then = datetime.now(UTC) - timedelta(hours=1)
-    calls, other = range(9_000_000, 9_000_200), iter(range(9_500_000, 9_600_000))
+    calls, other = range(9_000_000, 9_000_000 + messages), iter(range(9_500_000, 9_600_000))
     await _open_in_redis(servers, calls, then, then + timedelta(seconds=120))
     later = rfc3339(then + timedelta(seconds=60))
     bodies = []
@@ -399,7 +402,8 @@ async def test_a_backlog_of_a_hundred_thousand_callbacks_in_large_messages_close
             told += lines_of(next(other))[:FAR_HANGUP]
         bodies.append(_body([*told[:499], lines_of(call)[HANGUP]], later))
     await _put(servers, *bodies)
-    async with servers.subscribed("call.#") as events, servers.fleet(CALLFOLD_TIMER_HOLD_OFF_SECONDS="5", **UNMEASURED) as fleet:
+    quick = {"CALLFOLD_TIMER_HOLD_OFF_SECONDS": hold_off_s}
+    async with servers.subscribed("call.#") as events, servers.fleet(**quick, **UNMEASURED) as fleet:
         for number in range(2):
             fleet.add(f"worker-{number}", "worker", {})
         await fleet.start_all()

@@ -21,6 +21,7 @@ from shared.recording import RecordingJob
 from shared.records import call_record
 from shared.sources import DEFAULT_SOURCE, load_sources
 from tests.helpers.folding import SOURCE, Published, callback
+from tests.helpers.volume import sizes
 
 G, H = "bfa2dbc8-ab8a-34c8-f243-c2aad8c446ff", "aaaaaaaa-ab8a-34c8-f243-c2aad8c446ff"
 SIDES = ("agent", "dialed")
@@ -99,7 +100,6 @@ def _check(rng: random.Random) -> None:
     assert read_back in {None, revisions.fold.summary}
 
 
-@given(st.randoms(use_true_random=False))
-@settings(max_examples=1000, deadline=None)
-def test_whatever_is_told_in_whatever_order_a_name_stands_for_one_leg_and_is_the_same_read_back(rng: random.Random) -> None:
-    _check(rng)
+@pytest.mark.parametrize("examples", sizes(200, 1000))
+def test_whatever_is_told_in_whatever_order_a_name_stands_for_one_leg_and_is_the_same_read_back(examples: int) -> None:
+    settings(max_examples=examples, deadline=None)(given(st.randoms(use_true_random=False))(_check))()

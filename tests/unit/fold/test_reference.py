@@ -6,6 +6,7 @@ import itertools
 import random
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from itertools import repeat
 from multiprocessing import get_context
 
 import pytest
@@ -18,10 +19,11 @@ from shared.records import call_record
 from shared.summary import amends, summary
 from tests.helpers.folding import Published, callback, seconds_of, timer
 from tests.helpers.reference_fold import Happening, Times, Verdict, times, verdict
+from tests.helpers.volume import sizes
 
 Told = CallbackEvent | TimerEvent
 TYPES = {"agent": "API", "dialed": "Outgoing"}
-HISTORIES = 100_000
+SHARES = 10
 
 
 def events_of(happenings: Sequence[Happening]) -> list[Told]:
@@ -117,16 +119,17 @@ def test_any_history_ends_as_the_obvious_fold_says(rng: random.Random) -> None:
     _check(rng)
 
 
-def test_a_hundred_thousand_histories_end_as_the_obvious_fold_says(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("histories", sizes(2_000, 100_000))
+def test_many_histories_end_as_the_obvious_fold_says(monkeypatch: pytest.MonkeyPatch, histories: int) -> None:
     # In processes of their own: two at a time, and not slowed by what measures coverage.
     for variable in ("COVERAGE_PROCESS_CONFIG", "COVERAGE_PROCESS_START"):
         monkeypatch.delenv(variable, raising=False)
     with ProcessPoolExecutor(max_workers=2, mp_context=get_context("spawn")) as pool:
-        assert sum(pool.map(_check_many, range(10))) == HISTORIES
+        assert sum(pool.map(_check_many, range(SHARES), repeat(histories // SHARES))) == histories
 
 
-def _check_many(seed: int) -> int:
+def _check_many(seed: int, histories: int) -> int:
     rng = random.Random(seed)  # noqa: S311 - a seed, no secret
-    for _ in range(HISTORIES // 10):
+    for _ in range(histories):
         _check(rng)
-    return HISTORIES // 10
+    return histories

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,6 +16,7 @@ from shared.callback import CallType, LegEvent
 from shared.events import CallbackEvent
 from shared.facts import CLOCK, rfc3339
 from tests.helpers.folding import T0, Published, callback
+from tests.helpers.volume import sizes
 
 TIMES = ("Start", "Pickup", "End")
 
@@ -52,9 +54,12 @@ def _at(history: Published, clock: str) -> Call:
     return replace(history, facts=history.facts | {CLOCK: clock}).call()
 
 
-@given(st.randoms(use_true_random=False))
-@settings(max_examples=1000, deadline=None)
-def test_a_record_is_consistent_and_silence_ends_it_when_it_says(rng: random.Random) -> None:
+@pytest.mark.parametrize("examples", sizes(200, 1000))
+def test_a_record_is_consistent_and_silence_ends_it_when_it_says(examples: int) -> None:
+    settings(max_examples=examples, deadline=None)(given(st.randoms(use_true_random=False))(_is_consistent))()
+
+
+def _is_consistent(rng: random.Random) -> None:
     events = _history(rng)
     history, shuffled = Published(), Published()
     history.fold(events)
