@@ -14,8 +14,7 @@ from sqlalchemy import text
 
 from console.calls import CallQuery, CallRow, Position
 from console.history import store
-from console.history.batch import Batch, Entry
-from console.history.engine import RefusedError, open_engine
+from console.history.engine import RefusedError
 from console.history.store import History
 from shared.errors import ConfigError, HistoryUnavailableError
 from shared.vault import SCHEME
@@ -36,6 +35,8 @@ from tests.helpers.history import (
 from tests.helpers.postgres import PostgreSQL
 
 Both = tuple[History, History]
+
+
 _AGENTS = [
     "1001",
     "1002",
@@ -52,8 +53,14 @@ _AGENTS = [
     "日本 😀",
     "?",
 ]
+
+
 _NUMBERS = ["+4512345678", "+4587654321", "%", "_", "\\", "0045*9", "12\0" + "34", "tele\nphone"]
+
+
 _SOURCES = ["acme", "acme-x", "acme_x", "b"]
+
+
 _QUERIES = [
     {},
     {"state": "complete"},
@@ -326,24 +333,3 @@ async def test_a_server_that_hangs_is_an_error_in_time_and_holds_no_thread(
             await history.check()  # on a new connection, in the one thread there is
         finally:
             os.kill(pid, signal.SIGCONT)
-
-
-async def test_an_address_that_cannot_work_is_a_clear_error_without_the_password(monkeypatch: pytest.MonkeyPatch) -> None:
-    for url in ("mysql://u:hunter2@h/d", "sqlite://", "postgresql://u:hunter2@h/d", "postgresql+psycopg://u:hunter2@h:x/d"):
-        with pytest.raises(ConfigError, match="CALLFOLD_HISTORY_URL") as told:
-            History(url)
-        assert "hunter2" not in str(told.value)
-    assert "hunter2" not in History("postgresql+psycopg://u:hunter2@h/d?password=hunter2").name
-    with pytest.raises(ConfigError, match="no file"):
-        History("sqlite:///:memory:")
-
-
-def test_without_the_driver_the_error_names_what_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "psycopg", None)
-    with pytest.raises(ConfigError, match=r"pip install 'callfold\[postgres\]'"):
-        open_engine("postgresql+psycopg://h/d", is_writer=False)
-
-
-def test_the_marks_of_a_batch_are_its_last_events() -> None:
-    batch = Batch.of("calls.journal", [Entry(5, b"x"), Entry(9, b"y")])
-    assert batch.mark == (9, Entry(0, b"y").fingerprint)

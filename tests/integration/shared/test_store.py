@@ -278,7 +278,7 @@ async def test_a_publication_whose_facts_were_lost_before_its_mark_expires(serve
         assert await redis.ttl(f"{place}:publication:{key}") > 0
 
 
-async def test_the_minimum_is_that_of_the_bytes_whatever_the_server_s_locale(tmp_path: Path) -> None:
+async def test_the_minimum_is_that_of_the_bytes_whatever_the_server_s_locale(redis_only: Servers, tmp_path: Path) -> None:
     """Lua compares strings as the locale collates them: there, a comes before B."""
     await _make_locale(tmp_path, "aA_bB")
     port = free_port()
