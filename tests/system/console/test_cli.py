@@ -17,7 +17,6 @@ import pytest
 from console.fleet import free_port
 from console.stack import LocalStack
 from shared.adapter import Placeholder, parse_link
-from shared.settings import variables
 from simulator.scenario import SECTOK
 from tests.helpers.pace import LIMIT_S
 from tests.helpers.servers import VENDOR_LINES, Servers, call_back, callfold, eventually, lines_of, processes_of
@@ -309,16 +308,3 @@ async def test_kill_9_of_the_owner_takes_the_private_servers_down(tmp_path: Path
         return processes_of(tmp_path) == []
 
     await eventually(gone)
-
-
-async def test_missing_servers_are_named_with_what_to_type(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("console.stack._SERVER_PLACES", ())
-    monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(Exception, match=r"redis-server.*apt-get install.*dnf install.*brew install"):
-        await LocalStack(tmp_path / "stack").__aenter__()
-
-
-def test_every_setting_is_documented_with_its_default() -> None:
-    text = (ROOT / "docs" / "settings.md").read_text()
-    for variable, default, description in variables():
-        assert f"| `{variable}` | {f'`{default}`' if default else 'none'} | {description} |" in text

@@ -24,25 +24,26 @@ from simulator.focalscope import FocalScope, Plan
 from simulator.scenario import SECTOK
 from tests.helpers.faulty_archives import Bucket, Disk
 from tests.helpers.pace import LIMIT_S
-from tests.helpers.recording_faults import ALWAYS, FULL, KILLED, TROUBLES, UNWRITABLE, Trouble, dealt, not_of, of
+from tests.helpers.recording_faults import ALWAYS, FULL, KILLED, UNWRITABLE, Trouble, dealt, not_of, of
 from tests.helpers.recordings import job, nothing_left
 from tests.helpers.s3 import Busy
 from tests.helpers.servers import UNMEASURED, Servers, callfold, eventually, waiting_events
 from tests.helpers.volume import sizes
 
-DOCUMENTED = Path(__file__).resolve().parents[3] / "docs" / "recordings.md"
 SEED = 513
+
+
 # Downloads in hand, cut off by one kill; few enough rounds of it that no job comes back ten times.
 KILLED_AT_ONCE, KILLED_AT_ONCE_OF_FEW = 12, 4
+
+
 TOLD_S = 250
+
+
 _AT_ONCE = 16
+
+
 Ends = dict[str, tuple[str, dict[str, Any]]]
-
-
-def test_the_table_of_faults_stands_in_the_documentation() -> None:
-    text = DOCUMENTED.read_text("utf-8")
-    table = text.partition("| fault | ends | reason | tries |\n|---|---|---|---|\n")[2].partition("\n\n")[0]
-    assert table.splitlines() == [trouble.row for trouble in TROUBLES]
 
 
 @pytest.mark.parametrize("count", sizes(120, 1000))

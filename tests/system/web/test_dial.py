@@ -11,17 +11,14 @@ import orjson
 import pytest
 import pytest_asyncio
 from aiohttp import web
-from pydantic import SecretStr
 
-from console.dialing import DialError, DialRequest, check
-from shared.adapter import SAMPLE_LINK, parse_link
-from shared.ids import SourceName
-from shared.sources import AGENT_PATTERN, NUMBER_PATTERN, Source
 from tests.helpers.console import AUTHORIZED, KEY, Play, World, answering, redis_of, world
 from tests.helpers.pace import LIMIT_S
 from tests.helpers.servers import Event, Servers, eventually, lines_of, next_events
 
 _OTHER_KEY = "another-key-0123456789abcdef"
+
+
 _SOURCES = """
 [sources.acme]
 dial_url = "http://127.0.0.1:{port}/dial?agent={agent}&number={queue_prefix}{number}&ref={reference}&adapter=main"
@@ -395,24 +392,3 @@ async def test_an_empty_idempotency_key_is_no_key(here: World) -> None:
         "POST", "/dial", headers=AUTHORIZED | {"Idempotency-Key": ""}, json={"source": "acme", "agent": "empty", "number": "112"}
     )
     assert (status, told["parameter"], told["dial_state"]) == (400, "Idempotency-Key", "refused")
-
-
-@pytest.mark.parametrize(("prefixes", "prefix", "is_allowed"), [((), "9", False), (("9",), "9", True), (("9",), "00990", False)])
-def test_a_prefix_does_not_lead_past_the_lists(prefixes: tuple[str, ...], prefix: str, is_allowed: bool) -> None:  # noqa: FBT001
-    source = Source.model_construct(
-        name=SourceName("acme"),
-        secret=None,
-        adapter=parse_link(SAMPLE_LINK),
-        dial_url=SecretStr("https://pbx"),
-        agent_pattern=AGENT_PATTERN,
-        number_pattern=NUMBER_PATTERN,
-        allow_numbers=("+45*",),
-        deny_numbers=(),
-        queue_prefixes=prefixes,
-    )
-    request = DialRequest(source="acme", agent="1001", number="+4512345678", queue_prefix=prefix)
-    if is_allowed:
-        assert check({source.name: source}, request) is source
-    else:
-        with pytest.raises(DialError, match="queue_prefix"):
-            check({source.name: source}, request)

@@ -19,7 +19,7 @@ import pytest
 import pytest_asyncio
 
 from console.feed import Feed, Published
-from console.journal import journal_until_now, topic_matcher
+from console.journal import journal_until_now
 from shared.broker import Publisher
 from shared.process import background, broker_address
 from shared.settings import load_settings
@@ -28,6 +28,8 @@ from tests.helpers.pace import LIMIT_S
 from tests.helpers.servers import CALLFOLD, Servers, callfold, eventually, lines_of
 
 _SOURCE = f"e{uuid.uuid4().hex[:10]}"
+
+
 _NUMBERS = itertools.count(61_000)
 
 
@@ -306,31 +308,6 @@ async def test_to_who_saw_a_place_that_the_journal_never_had_all_of_it_is_new(he
 
 async def _has_all(seen: list[Sent], ids: list[str]) -> bool:
     return set(_completed(seen)) >= set(ids)
-
-
-def test_a_topic_of_many_wildcards_is_matched_in_no_time() -> None:
-    started = time.monotonic()
-    for pattern in ("#." * 126 + "x", "#.*." * 60 + "x", ".".join("#" * 127)):
-        topic_matcher(pattern).fullmatch("call.completed.acme.answered.but.not.by.any.of.these")
-    assert time.monotonic() - started < 1
-
-
-@pytest.mark.parametrize(
-    "pattern", ["#", "a", "*", "a.#", "#.a", "a.*", "*.a", "#.#", "a.#.b", "#.a.#", "*.#", "#.*", "a.#.#.b", "*.#.*"]
-)
-def test_a_topic_matches_what_rabbitmq_matches(pattern: str) -> None:
-    words = pattern.split(".")
-    keys = [".".join(key) for size in range(1, 5) for key in itertools.product("abc", repeat=size)]
-    found = {key for key in keys if topic_matcher(pattern).fullmatch(key)}
-    assert found == {key for key in keys if _matches(words, key.split("."))}
-
-
-def _matches(pattern: list[str], key: list[str]) -> bool:
-    if not pattern:
-        return not key
-    if pattern[0] == "#":
-        return any(_matches(pattern[1:], key[skipped:]) for skipped in range(len(key) + 1))
-    return bool(key) and pattern[0] in {"*", key[0]} and _matches(pattern[1:], key[1:])
 
 
 async def test_the_command_line_follows_the_same_events(here: World) -> None:

@@ -5,16 +5,12 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import aio_pika
-import orjson
-import pytest
 
 from console.fleet import free_port
-from shared import decoding
 from shared.clock import utc_now
-from shared.events import CallbackEvent, TimerEvent, Undecodable, decode, encode, join
+from shared.events import CallbackEvent, TimerEvent, encode, join
 from shared.facts import rfc3339
 from shared.ids import CallRef, SourceName
-from shared.summary import amends
 from tests.helpers.pace import LIMIT_S
 from tests.helpers.servers import Servers, call_back, callfold, eventually, lines_of, next_new
 
@@ -25,27 +21,13 @@ QUICK = {
     "CALLFOLD_TIMER_LEASE_SECONDS": "1",
     "CALLFOLD_TIMER_HOLD_OFF_SECONDS": "0",
 }
+
+
 FUTURE = rfc3339(datetime.now(UTC) + timedelta(hours=12))
 
 
 def _body(request_id: int) -> bytes:
     return join(encode(CallbackEvent(SourceName("default"), utc_now(), line)) for line in lines_of(request_id))
-
-
-# A 64-bit timestamp in microseconds: the year 57868, which no datetime can be.
-_MICROSECONDS = (
-    b"\x05stamp" + b"T" + (1_764_000_000_000_000_000).to_bytes(8, "big"),
-    b"\x03\xff\xfe\xfd" + b"S" + (1).to_bytes(4, "big") + b"x",
-)
-
-
-@pytest.mark.parametrize("entry", _MICROSECONDS)
-def test_a_header_that_cannot_be_read_is_no_error(entry: bytes) -> None:
-    table = len(entry).to_bytes(4, "big") + entry
-    consumed, told = decoding.field_table(table + b"more")
-    assert consumed == len(table)
-    assert told in ({}, {"stamp": None})
-    assert decoding.short_str(b"\x03a\xffbc") == (4, "a\ufffdb")
 
 
 async def test_poison_among_good_messages_costs_none_of_them(servers: Servers) -> None:
@@ -126,17 +108,3 @@ async def test_a_call_too_large_to_publish_holds_up_no_other(servers: Servers) -
         letters = await eventually(lambda: servers.take_all("callbacks.dead"))
     assert {letter.headers["reason"] for letter in letters} == {"fold_failed"}
     assert "401 legs" in str(letters[0].headers["detail"])
-
-
-def test_a_time_that_no_clock_tells_is_refused_and_a_body_beyond_all_bounds_is_one_letter() -> None:
-    for year in ("1969", "9999"):
-        (event,) = decode(_body(1)[:-1].replace(b"[", b"[", 1).split(b"},{")[0].replace(b'"2026', f'"{year}'.encode()) + b"}]")
-        assert isinstance(event, Undecodable)
-    (letter,) = decode(orjson.dumps([0] * 60_000))
-    assert isinstance(letter, Undecodable)
-    (letter,) = decode(b'["' + b"x" * (17 << 20) + b'"]')
-    assert isinstance(letter, Undecodable)
-
-
-def test_a_revision_of_which_nothing_else_is_known_is_amended_by_whatever_comes() -> None:
-    assert amends("", '{"filed_at": ""}')
