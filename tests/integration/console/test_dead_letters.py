@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Awaitable, Callable
 
-import aio_pika
 import pytest
-from aio_pika.abc import HeadersType
 
 from console import letters
 from console.dead_letters import Order, drop, find, redrive, settle
@@ -17,9 +14,8 @@ from shared.audit import Action
 from shared.broker import Delivery, Message, Publisher
 from shared.errors import BrokerUnavailableError
 from shared.settings import Settings, load_settings
+from tests.helpers.dead_letters import bury, left
 from tests.helpers.servers import Servers, eventually
-
-AT = "2026-11-23T07:44:00.000000Z"
 
 
 @pytest.fixture
@@ -27,19 +23,6 @@ def settings(servers: Servers, monkeypatch: pytest.MonkeyPatch) -> Settings:
     for name, value in servers.environment().items():
         monkeypatch.setenv(name, value)
     return load_settings()
-
-
-async def _bury(servers: Servers, source: str, query: str, reason: str, *, first_seen: str = AT) -> None:
-    body = json.dumps([{"v": 1, "kind": "callback", "source": source, "received_at": AT, "query": query}]).encode()
-    headers: HeadersType = {"reason": reason, "detail": "parameter e is missing", "first_seen": first_seen}
-    async with servers.queue("callbacks.dead") as queue:
-        message = aio_pika.Message(body, headers=headers, message_id=f"{source}-{reason}-0123456789", delivery_mode=2)
-        await queue.channel.default_exchange.publish(message, queue.name)
-
-
-async def _left(servers: Servers) -> int:
-    async with servers.queue("callbacks.dead") as queue:
-        return (await queue.declare()).message_count or 0
 
 
 @pytest.mark.parametrize(
@@ -55,14 +38,14 @@ async def test_a_letter_stays_where_the_broker_does_not_confirm_that_it_is_put_b
             raise BrokerUnavailableError(f"RabbitMQ refused {message.routing_key}")
         await publish(publisher, message)
 
-    await _bury(servers, "acme", "a=1", "unknown_source")
+    await bury(servers, "acme", "a=1", "unknown_source")
     with monkeypatch.context() as broken:
         broken.setattr(Publisher, "publish", refuse)
         with pytest.raises(ExceptionGroup):  # it ends the tasks that keep the connections
             await work(settings, Which.CALLBACKS, Filter(), dry_run=False, as_json=False)
 
     async def back() -> bool:
-        return await _left(servers) == 1
+        return await left(servers) == 1
 
     await eventually(back)
     assert len(await servers.take_all("callbacks.dead")) == 1
@@ -98,7 +81,7 @@ async def test_a_letter_whose_ack_was_lost_is_not_said_to_be_dropped(
         await servers.stack.rabbitmq.kill()
 
     for letter in range(3):
-        await _bury(servers, "acme", f"a={letter}", "unknown_source")
+        await bury(servers, "acme", f"a={letter}", "unknown_source")
     told: list[int] = []
     with monkeypatch.context() as broken:
         _cut_at(broken, number, _close if how == "closed" else kill)
@@ -112,7 +95,7 @@ async def test_a_letter_whose_ack_was_lost_is_not_said_to_be_dropped(
     assert told == []
 
     async def back() -> bool:
-        return await _left(servers) >= 4 - number
+        return await left(servers) >= 4 - number
 
     await eventually(back)
     left = (await find(settings, Which.CALLBACKS, Filter(), 10))[1]
@@ -124,7 +107,7 @@ async def test_a_letter_that_was_put_back_and_whose_ack_was_lost_is_redriven_twi
     servers: Servers, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for letter in range(3):
-        await _bury(servers, "acme", f"a={letter}", "unknown_source")
+        await bury(servers, "acme", f"a={letter}", "unknown_source")
     order = Order(Action.REDRIVE, "tests")
     told: list[int] = []
     with monkeypatch.context() as broken:
@@ -135,7 +118,7 @@ async def test_a_letter_that_was_put_back_and_whose_ack_was_lost_is_redriven_twi
     assert told == [1]
 
     async def both_back() -> bool:
-        return await _left(servers) == 2
+        return await left(servers) == 2
 
     await eventually(both_back)
     assert await settle(settings, Which.CALLBACKS, Filter(), order) == (2, 0)
@@ -146,7 +129,7 @@ async def test_a_letter_that_was_put_back_and_whose_ack_was_lost_is_redriven_twi
 async def test_one_who_looks_for_long_is_waited_for_and_then_told_of(
     servers: Servers, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await _bury(servers, "acme", "a=1", "unknown_source")
+    await bury(servers, "acme", "a=1", "unknown_source")
     async with servers.queue("callbacks.dead") as queue:
         await queue.channel.declare_queue("callbacks.dead.turn", exclusive=True)
         with monkeypatch.context() as hasty:

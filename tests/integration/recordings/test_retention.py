@@ -35,7 +35,7 @@ from simulator.audio import recording
 from tests.helpers.pace import LIMIT_S
 from tests.helpers.recordings import GUID, WAV, job
 from tests.helpers.servers import RETRY_S, Event, Servers, next_events, waiting_events
-from tests.unit.recordings.test_filing import DAY, JOB, Shelf
+from tests.helpers.shelf import DAY, JOB, Shelf
 
 SIDECAR = path_of(JOB, "json")
 KEY = CallKey(SourceName("acme"), CallRef("513"))

@@ -3,23 +3,14 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import AsyncIterator
 from typing import Any
-
-import pytest_asyncio
 
 from shared.clock import utc_now
 from tests.helpers.console import DialEndpoint
-from tests.helpers.recordings import GUID, Pbx, serving
+from tests.helpers.dead_letters import bury, left
+from tests.helpers.recording_site import OLD, Site, audited
+from tests.helpers.recordings import GUID, Pbx
 from tests.helpers.servers import Servers, callfold, eventually, next_events
-from tests.system.console.test_dead_letters import _bury, _left
-from tests.system.console.test_recordings import OLD, Site, audited
-
-
-@pytest_asyncio.fixture
-async def pbx() -> AsyncIterator[Pbx]:
-    async with serving() as served:
-        yield served
 
 
 def _stages(lines: list[Any]) -> list[str]:
@@ -47,7 +38,7 @@ async def test_redrives_and_drops_are_told_before_they_begin_and_how_they_ended(
     settings = servers.environment()
     for source, action, arguments in (("auditredrive", "redrive", ()), ("auditdrop", "drop", ("--yes",))):
         for number in range(2):
-            await _bury(servers, source, f"a={number}", "unknown_source", first_seen=utc_now())
+            await bury(servers, source, f"a={number}", "unknown_source", first_seen=utc_now())
         code, _, err = await callfold("dead-letters", action, "--source", source, "--dry-run", **settings)
         assert code == 0, err
         code, _, err = await callfold("dead-letters", action, "--source", source, *arguments, **settings)
@@ -62,14 +53,14 @@ async def test_redrives_and_drops_are_told_before_they_begin_and_how_they_ended(
 async def test_a_redrive_and_a_drop_that_are_killed_have_left_a_line(servers: Servers) -> None:
     settings = servers.environment(CALLFOLD_CRASH_AT="letters.before_ack")
     for source, action, arguments in (("killedredrive", "redrive", ()), ("killeddrop", "drop", ("--yes",))):
-        await _bury(servers, source, "a=1", "unknown_source", first_seen=utc_now())
+        await bury(servers, source, "a=1", "unknown_source", first_seen=utc_now())
         code, _, _ = await callfold("dead-letters", action, "--source", source, *arguments, **settings)
         assert code == -signal.SIGKILL
         (begun,) = await audited(servers, 1, action=action, source=source)
         assert (begun.detail["stage"], begun.detail["found"]) == ("begun", 1)
 
     async def both_back() -> bool:
-        return await _left(servers) == 2
+        return await left(servers) == 2
 
     await eventually(both_back)
 

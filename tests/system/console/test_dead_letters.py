@@ -17,9 +17,8 @@ from shared.events import CallbackEvent, encode, join
 from shared.ids import CallKey, CallRef, SourceName
 from shared.settings import Settings, load_settings
 from shared.store import Look, Seal, Store
+from tests.helpers.dead_letters import AT, bury, left
 from tests.helpers.servers import VENDOR_LINES, Servers, callfold, eventually, lines_of, next_events
-
-AT = "2026-11-23T07:44:00.000000Z"
 
 
 @pytest.fixture
@@ -29,27 +28,14 @@ def settings(servers: Servers, monkeypatch: pytest.MonkeyPatch) -> Settings:
     return load_settings()
 
 
-async def _bury(servers: Servers, source: str, query: str, reason: str, *, first_seen: str = AT) -> None:
-    body = json.dumps([{"v": 1, "kind": "callback", "source": source, "received_at": AT, "query": query}]).encode()
-    headers: HeadersType = {"reason": reason, "detail": "parameter e is missing", "first_seen": first_seen}
-    async with servers.queue("callbacks.dead") as queue:
-        message = aio_pika.Message(body, headers=headers, message_id=f"{source}-{reason}-0123456789", delivery_mode=2)
-        await queue.channel.default_exchange.publish(message, queue.name)
-
-
 async def _callfold(servers: Servers, *arguments: str) -> tuple[int | None, str, str]:
     return await callfold("dead-letters", *arguments, **servers.environment())
 
 
-async def _left(servers: Servers) -> int:
-    async with servers.queue("callbacks.dead") as queue:
-        return (await queue.declare()).message_count or 0
-
-
 async def test_letters_are_listed_by_filter_and_stay(servers: Servers) -> None:
-    await _bury(servers, "acme", "a=1", "invalid_callback", first_seen=utc_now())
-    await _bury(servers, "acme", "sectok=hunter2", "unknown_source")
-    await _bury(servers, "other", "a=3", "invalid_callback", first_seen="2020-01-01T00:00:00.000000Z")
+    await bury(servers, "acme", "a=1", "invalid_callback", first_seen=utc_now())
+    await bury(servers, "acme", "sectok=hunter2", "unknown_source")
+    await bury(servers, "other", "a=3", "invalid_callback", first_seen="2020-01-01T00:00:00.000000Z")
     for _ in range(21):  # oftener than a quorum queue delivers by default
         code, out, _ = await _callfold(servers, "list", "--json", "--source", "acme")
         assert code == 0
@@ -62,15 +48,15 @@ async def test_letters_are_listed_by_filter_and_stay(servers: Servers) -> None:
     assert code == 1
 
     async def all_back() -> bool:
-        return await _left(servers) == 3
+        return await left(servers) == 3
 
     await eventually(all_back)
 
 
 async def test_a_redriven_letter_is_folded_and_gone_and_the_others_stay(servers: Servers) -> None:
     for line in VENDOR_LINES:
-        await _bury(servers, "default", line, "invalid_callback")
-    await _bury(servers, "acme", "a=1", "unknown_source")
+        await bury(servers, "default", line, "invalid_callback")
+    await bury(servers, "acme", "a=1", "unknown_source")
     code, out, _ = await _callfold(servers, "redrive", "--source", "default", "--dry-run")
     assert (code, out) == (0, "4 would be redriven\n")
     code, out, _ = await _callfold(servers, "redrive", "--source", "default", "--dry-run", "--json")
@@ -87,7 +73,7 @@ async def test_a_redriven_letter_is_folded_and_gone_and_the_others_stay(servers:
 
 
 async def test_a_drop_asks_first(servers: Servers) -> None:
-    await _bury(servers, "acme", "a=1", "unknown_source")
+    await bury(servers, "acme", "a=1", "unknown_source")
     code, _, _ = await _callfold(servers, "drop", "--reason", "unknown_source")
     assert code == 1
     code, out, _ = await _callfold(servers, "drop", "acme", "--yes")
@@ -110,7 +96,7 @@ async def test_a_message_the_broker_gave_up_tells_so(servers: Servers) -> None:
                 given += 1
 
     async def dead() -> bool:
-        return await _left(servers) == 1
+        return await left(servers) == 1
 
     await eventually(dead)
     code, out, _ = await _callfold(servers, "list", "--json")
@@ -148,7 +134,7 @@ async def test_what_comes_for_a_call_that_has_left_redis_is_a_letter_that_is_nev
         assert event.message_id == "default/514/1"
 
         async def buried() -> bool:
-            return await _left(servers) == 4
+            return await left(servers) == 4
 
         await eventually(buried)
     code, out, _ = await _callfold(servers, "list", "--json", "--reason", "expired_call")
@@ -166,9 +152,9 @@ async def test_what_comes_for_a_call_that_has_left_redis_is_a_letter_that_is_nev
 
 async def test_whoever_looks_sees_every_letter_while_others_look_and_redrive(servers: Servers, settings: Settings) -> None:
     wanted = 150
-    await asyncio.gather(*(_bury(servers, "acme", f"a={number}", "unknown_source") for number in range(wanted)))
+    await asyncio.gather(*(bury(servers, "acme", f"a={number}", "unknown_source") for number in range(wanted)))
     for number in range(3):
-        await _bury(servers, "other", f"a={number}", "unknown_source")
+        await bury(servers, "other", f"a={number}", "unknown_source")
     dry, real = (Order(Action.REDRIVE, "tests", is_dry) for is_dry in (True, False))
     acme, other = Filter(source="acme"), Filter(source="other")
     looks = [find(settings, Which.CALLBACKS, Filter(), 10) for _ in range(4)]

@@ -4,31 +4,23 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import AsyncIterator
 from contextlib import aclosing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
-import pytest_asyncio
 from aiohttp import web
 from redis.asyncio import Redis
 
 from console.backfill import Wanted, backfill
 from shared.settings import load_settings
 from simulator.audio import recording
-from tests.helpers.recordings import GUID, WAV, Pbx, dead_letter, serving, submit
+from tests.helpers.recording_site import OLD, Site
+from tests.helpers.recordings import GUID, WAV, Pbx, dead_letter, submit
 from tests.helpers.servers import Servers, call_back, eventually, next_events, waiting_events
-from tests.system.console.test_recordings import OLD, Site
 
 OTHER = recording("8", 1.5)
-
-
-@pytest_asyncio.fixture
-async def pbx() -> AsyncIterator[Pbx]:
-    async with serving() as served:
-        yield served
 
 
 def _rewrite(sidecar: Path, told: dict[str, Any]) -> None:

@@ -30,9 +30,9 @@ from tests.helpers.recordings import (
     submit,
     worker,
 )
+from tests.helpers.revisions import Revisions, line
 from tests.helpers.servers import Servers, eventually, eventually_as_many, exit_code, next_events, waiting_events
 from tests.helpers.volume import sizes
-from tests.unit.fold.test_naming import Revisions, line
 
 OTHER = recording("8", 1.5)
 COPIES, CALLS = 12, 10

@@ -22,9 +22,9 @@ from console.history.store import History
 from console.web.access import SESSION_S
 from shared.errors import ConfigError
 from tests.helpers.console import AS_VIEWER, AUTHORIZED, KEY, VIEWER_KEY, World, redis_of, world
+from tests.helpers.dead_letters import bury
 from tests.helpers.pace import LIMIT_S
 from tests.helpers.servers import Servers, eventually
-from tests.system.console.test_dead_letters import _bury as bury
 
 _SOURCES = '[sources.acme]\nsecret = "adapter-secret"\ndial_url = "http://127.0.0.1:{port}/dial?agent={agent}&number={number}"\n'
 

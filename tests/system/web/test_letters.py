@@ -10,8 +10,8 @@ import pytest_asyncio
 
 from shared.clock import utc_now
 from tests.helpers.console import AS_VIEWER, AUTHORIZED, KEY, VIEWER_KEY, World, world
+from tests.helpers.dead_letters import bury, left
 from tests.helpers.servers import VENDOR_LINES, Servers, callfold, eventually, next_events
-from tests.system.console.test_dead_letters import _bury, _left
 
 
 @pytest_asyncio.fixture(scope="module")
@@ -38,9 +38,9 @@ async def _act(here: World, **wanted: object) -> tuple[int, Any]:
 
 
 async def test_letters_are_found_by_filter_masked_and_stay(here: World) -> None:
-    await _bury(here.servers, "acme", "a=1&token=hunter2", "invalid_callback", first_seen=utc_now())
-    await _bury(here.servers, "acme", "sectok=hunter2", "unknown_source")
-    await _bury(here.servers, "other", "a=3", "invalid_callback", first_seen="2020-01-01T00:00:00.000000Z")
+    await bury(here.servers, "acme", "a=1&token=hunter2", "invalid_callback", first_seen=utc_now())
+    await bury(here.servers, "acme", "sectok=hunter2", "unknown_source")
+    await bury(here.servers, "other", "a=3", "invalid_callback", first_seen="2020-01-01T00:00:00.000000Z")
     for query, expected in (
         ("", 3),
         ("?source=acme", 2),
@@ -60,13 +60,13 @@ async def test_letters_are_found_by_filter_masked_and_stay(here: World) -> None:
 
 
 async def _are_left(here: World, count: int) -> bool:
-    return await _left(here.servers) == count
+    return await left(here.servers) == count
 
 
 async def test_a_redriven_letter_is_folded_and_a_dry_run_touches_nothing(here: World) -> None:
     for line in VENDOR_LINES:
-        await _bury(here.servers, "acme", line, "invalid_callback")
-    await _bury(here.servers, "other", "a=3", "unknown_source")
+        await bury(here.servers, "acme", line, "invalid_callback")
+    await bury(here.servers, "other", "a=3", "unknown_source")
     ids = [letter["id"] for letter in (await _letters(here, "?source=acme"))["letters"]]
     assert await _act(here, action="redrive", ids=ids, dry_run=True) == (
         200,
@@ -82,8 +82,8 @@ async def test_a_redriven_letter_is_folded_and_a_dry_run_touches_nothing(here: W
 
 
 async def test_a_dropped_letter_is_gone(here: World) -> None:
-    await _bury(here.servers, "acme", "a=1", "invalid_callback")
-    await _bury(here.servers, "other", "a=3", "unknown_source")
+    await bury(here.servers, "acme", "a=1", "invalid_callback")
+    await bury(here.servers, "other", "a=3", "unknown_source")
     (letter,) = (await _letters(here, "?source=acme"))["letters"]
     assert (await _act(here, action="drop", ids=[letter["id"]], dry_run=True))[1]["letters"] == 1
     done = {"action": "drop", "dry_run": False, "letters": 1, "spared": 0}
@@ -124,7 +124,7 @@ async def test_what_is_posted_must_be_json(here: World) -> None:
 
 
 async def test_what_came_for_a_call_that_has_left_redis_is_not_put_back(here: World) -> None:
-    await _bury(here.servers, "acme", "a=1", "expired_call", first_seen=utc_now())
+    await bury(here.servers, "acme", "a=1", "expired_call", first_seen=utc_now())
     (letter,) = (await _letters(here))["letters"]
     for is_dry in (True, False):
         _, told = await _act(here, action="redrive", ids=[letter["id"]], dry_run=is_dry)
@@ -134,7 +134,7 @@ async def test_what_came_for_a_call_that_has_left_redis_is_not_put_back(here: Wo
 
 
 async def test_a_callback_older_than_redis_remembers_is_put_back_by_force_only(here: World) -> None:
-    await _bury(here.servers, "acme", "a=1", "invalid_callback", first_seen="2020-01-01T00:00:00.000000Z")
+    await bury(here.servers, "acme", "a=1", "invalid_callback", first_seen="2020-01-01T00:00:00.000000Z")
     (letter,) = (await _letters(here))["letters"]
     _, told = await _act(here, action="redrive", ids=[letter["id"]])
     assert told["letters"] == 0

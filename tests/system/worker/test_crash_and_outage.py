@@ -18,23 +18,9 @@ from console.fleet import Fleet, Role, free_port
 from shared.events import CallbackEvent, TimerEvent, encode, join
 from shared.ids import CallKey, CallRef, SourceName
 from shared.store import Look, Publication, Seal, Store
+from tests.helpers.downstream import DOWNSTREAM, downstream
 from tests.helpers.pace import LIMIT_S
 from tests.helpers.servers import VENDOR_LINES, Servers, call_back, eventually, lines_of
-
-DOWNSTREAM = "tests.downstream"
-
-
-@asynccontextmanager
-async def downstream(servers: Servers) -> AsyncIterator[None]:
-    """A durable queue bound to `calls`: it survives a broker that is killed."""
-    async with await aio_pika.connect(servers.stack.amqp_url, timeout=LIMIT_S) as connection:
-        channel = await connection.channel()
-        queue = await channel.declare_queue(DOWNSTREAM, durable=True, arguments={"x-queue-type": "quorum"})
-        await queue.purge()
-        await queue.bind("calls", "call.#")
-    yield
-    async with await aio_pika.connect(servers.stack.amqp_url, timeout=LIMIT_S) as connection:
-        await (await connection.channel()).queue_delete(DOWNSTREAM)
 
 
 async def _died(role: Role) -> bool:

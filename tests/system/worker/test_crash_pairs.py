@@ -23,10 +23,10 @@ from console.fleet import Fleet, RoleDiedError
 from shared.clock import utc_now
 from shared.events import CallbackEvent, encode, join
 from shared.ids import SourceName
+from tests.helpers.downstream import DOWNSTREAM, downstream
 from tests.helpers.pace import LIMIT_S, PACE
 from tests.helpers.servers import UNMEASURED, Servers, eventually, lines_of
 from tests.helpers.volume import sizes
-from tests.system.worker.test_crash_and_outage import DOWNSTREAM, downstream
 
 POINTS = (
     "fold.taken",

@@ -17,7 +17,7 @@ from shared.facts import rfc3339
 from shared.files import Entry
 from shared.sidecar import path_of
 from tests.helpers.recordings import GUID, WAV
-from tests.unit.recordings.test_filing import DAY, JOB, OTHER, Shelf
+from tests.helpers.shelf import DAY, JOB, OTHER, Shelf
 
 Act = Callable[[Shelf], Awaitable[object]]
 
