@@ -11,7 +11,6 @@ from contextlib import asynccontextmanager, closing, contextmanager
 from typing import Any
 
 import aiohttp
-import boto3
 from aiohttp import web
 
 from console.fleet import free_port
@@ -154,6 +153,8 @@ async def contents(port: int) -> dict[str, bytes]:
 @contextmanager
 def _client(port: int) -> Iterator[Any]:
     """Ask the server itself, past what is busy."""
+    import boto3  # noqa: PLC0415 - slow to import, and most test processes need none of it
+
     client = boto3.client(
         "s3",
         endpoint_url=f"http://127.0.0.1:{port}",

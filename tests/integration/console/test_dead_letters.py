@@ -98,8 +98,8 @@ async def test_a_letter_whose_ack_was_lost_is_not_said_to_be_dropped(
         return await left(servers) >= 4 - number
 
     await eventually(back)
-    left = (await find(settings, Which.CALLBACKS, Filter(), 10))[1]
-    assert await settle(settings, Which.CALLBACKS, Filter(), Order(Action.DROP, "tests")) == (left, 0)
+    count = (await find(settings, Which.CALLBACKS, Filter(), 10))[1]
+    assert await settle(settings, Which.CALLBACKS, Filter(), Order(Action.DROP, "tests")) == (count, 0)
     assert (await find(settings, Which.CALLBACKS, Filter(), 10))[1] == 0
 
 
