@@ -5,10 +5,15 @@ SERVERS := rabbitmq-server redis-server
 # One file for all systems and Pythons: markers say what is needed where, and every version has wheels.
 COMPILE = build/lock/bin/uv pip compile -q --universal --python-version 3.11.0 --fork-strategy fewest --no-build --generate-hashes --no-header
 
-.PHONY: help demo test lint mutants bench screenshots up setup lock clean
+# The number of test processes follows the cores; tests/conftest.py says which tests run beside each other.
+WORKERS := -n auto --dist loadgroup --no-loadscope-reorder
+# Each with its output in one piece, where make can do that.
+SIDE_BY_SIDE := $(MAKE) -s -j $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
+
+.PHONY: help demo up check test test-volume lint mutants bench screenshots setup lock clean format rules types layers serverless
 
 help: ## List the targets
-	@awk -F':.*## ' '/^[a-z]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## Install what a machine needs: servers, virtual environment
 	@sh deploy/setup.sh --dev $(SERVERS) haproxy postgres=postgresql chromium
@@ -21,20 +26,46 @@ up: ## Start everything on this machine until Ctrl-C
 	@sh deploy/setup.sh --runtime $(SERVERS)
 	@$(BIN)/callfold up
 
-test: setup lint ## Lint, type-check and test everything on real servers, with branch coverage
-	@rm -f .coverage .coverage.*
-	@$(BIN)/coverage run -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+check: setup ## Check format, rules, types and import layers, and run every test that needs no server (under a minute)
+	@$(SIDE_BY_SIDE) format rules types layers serverless
+
+test: setup ## Check everything and run every test on real servers, with branch coverage; or one: make test FILE=tests/unit/test_call.py
+ifdef FILE
+	@$(BIN)/python -m pytest -q $(FILE)
+else
+	@$(SIDE_BY_SIDE) format rules types layers
+	@mkdir -p build && rm -f .coverage .coverage.* build/failed
+	@{ $(BIN)/coverage run -m pytest $(WORKERS) || touch build/failed; } | tee build/tests.log
+	@test ! -e build/failed
 	@$(BIN)/coverage combine -q
 	@$(BIN)/coverage report
+	@tail -n 1 build/tests.log
+endif
 
-lint: setup ## Format, rules, types, import layers
-	@$(BIN)/ruff format --check .
-	@$(BIN)/ruff check .
-	@$(BIN)/mypy
-	@$(BIN)/lint-imports --no-cache | grep -E 'KEPT|BROKEN|not allowed|^-' ; $(BIN)/lint-imports --no-cache >/dev/null
+test-volume: setup ## Run the tests of sheer volume, then try every mutant (about an hour)
+	@$(BIN)/python -m pytest -m volume $(WORKERS)
+	@$(BIN)/python -m tests.mutants.run
+
+lint: setup ## Check format, rules, types and import layers
+	@$(SIDE_BY_SIDE) format rules types layers
 
 mutants: setup ## Break the code on purpose, one patch at a time, and see the tests fail (about 15 minutes)
 	@$(BIN)/python -m tests.mutants.run
+
+format:
+	@$(BIN)/ruff format --check .
+
+rules:
+	@$(BIN)/ruff check .
+
+types:
+	@$(BIN)/mypy
+
+layers:
+	@told=$$($(BIN)/lint-imports) || { echo "$$told"; exit 1; }; echo "$$told" | tail -n 1
+
+serverless:
+	@$(BIN)/python -m pytest -q $(WORKERS) -m "not (redis or rabbitmq or postgres or s3 or processes)" tests/unit tests/mutants
 
 bench: ## Measure ingress and the whole way against the obvious implementation and a bare handler
 	@sh deploy/setup.sh --dev $(SERVERS) wrk
@@ -51,4 +82,4 @@ lock: ## Pin the dependencies of pyproject.toml with hashes, for every supported
 	@rm -rf build/lock
 
 clean: ## Remove the virtual environment and everything local
-	rm -rf .venv .callfold build *.egg-info .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .callfold build *.egg-info .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

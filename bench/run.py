@@ -199,7 +199,7 @@ async def whole_way(bench: Bench, ingress: tuple[str, ...], worker: tuple[str, .
                 await finished.wait()
     await purge(bench, RECORDINGS, "naive.jobs", done)
     # From the first event to the last: start-up of Python is in neither.
-    return count * 4 / (times[-1] - times[0])
+    return float(count * 4 / (times[-1] - times[0]))
 
 
 async def rounds(title: str, count: int, contenders: dict[str, Callable[[int], Awaitable[float]]]) -> dict[str, list[float]]:

@@ -2,7 +2,7 @@
 
 The library writes and drains once for each message, which costs four times the processor time. This does what its
 `basic_publish` does, for a batch, on the attributes of its channel: delivery tags, confirmations, the message ids by which
-it ties returns to publishes. They are not its public interface, so aiormq is pinned, and tests/shared/test_broker.py
+it ties returns to publishes. They are not its public interface, so aiormq is pinned, and tests/integration/shared/test_broker.py
 holds what is relied on here: acks, returns and closed channels reach exactly the message they belong to.
 """
 

@@ -1,59 +1,118 @@
-"""Real RabbitMQ and Redis for the whole run, emptied before each test that asks for `servers`."""
+"""Private servers, each started when a test first asks for it; and what a test needs, as its markers.
+
+`servers` is RabbitMQ and Redis, `redis_only` and `rabbitmq_only` one of them; each is emptied before the test.
+"""
 
 from __future__ import annotations
 
+import fcntl
+import itertools
 import os
+import tempfile
 from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
+from typing import cast
 
 import pytest
 import pytest_asyncio
 
 from console import fleet
+from console import stack as stack_module
 from console.stack import LocalStack
-from tests.support import Servers, complaints, empty, prepare
+from tests.helpers.pace import LIMIT_S, PACE
+from tests.helpers.postgres import PostgreSQL, postgresql
+from tests.helpers.recordings import Pbx, serving
+from tests.helpers.s3 import Busy, busy_s3, environment, s3_server
+from tests.helpers.servers import Servers, Stack, complaints, empty, prepare
 
 # What the machine's user has set must not reach the processes under test.
 for variable in [name for name in os.environ if name.startswith("CALLFOLD_")]:
     del os.environ[variable]
 
 
-# Test processes that run side by side do not take each other's ports.
-_first, _last = fleet.PORTS
-_number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-_share = (_last - _first) // max(1, int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
-fleet.PORTS = (_first + _number * _share, _first + (_number + 1) * _share)
+# How long a process may take to start and to stop.
+fleet._READY_TIMEOUT_S = fleet._STOP_TIMEOUT_S = round(LIMIT_S)
+stack_module._START_TIMEOUT_S = stack_module._STOP_TIMEOUT_S = round(LIMIT_S)
 
 
-# The longest first, so that no process is left alone with one at the end.
-_LONGEST = (
-    "worker/test_crash_pairs.py",
-    "worker/test_timers.py",
-    "console/test_rebuild_race.py",
-    "history/test_process.py",
-    "worker/test_watermark.py",
-    "recordings/test_copies.py",
-    "worker/test_crash_and_outage.py",
-    "console/test_repair.py",
-    "deploy/test_haproxy.py",
-    "recordings/test_s3.py",
-    "fold/test_reference.py",
-    "browser/test_page.py",
-    "web/test_outages.py",
-    "web/test_openapi.py",
-    "console/test_rebuild_and_show.py",
-    "console/test_dead_letters.py",
-    "web/test_events.py",
-    "console/test_recordings.py",
-    "recordings/test_recordings.py",
-    "recordings/test_faults.py",
-    "ingress/test_outage.py",
-)
+class _TakenPorts(set[int]):
+    """Ports that this or another process of tests on this machine has given out: one byte of a file is locked for each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._locks = os.open(Path(tempfile.gettempdir(), f"callfold-tests-ports-{os.getuid()}"), os.O_RDWR | os.O_CREAT, 0o600)
+
+    def __contains__(self, port: object) -> bool:
+        if super().__contains__(port):
+            return True
+        try:
+            fcntl.lockf(self._locks, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, cast("int", port))
+        except OSError:
+            return True
+        return False
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    places = {Path(__file__).parent / name: place for place, name in enumerate(_LONGEST)}
-    items.sort(key=lambda item: places.get(item.path, len(places)))
+fleet._given_out = _TakenPorts()
+
+
+HERE = Path(__file__).parent
+# A fixture that a test needs, itself or through others, gives it a marker.
+MARKERS = {
+    "browser": "browser",
+    "rabbitmq_server": "rabbitmq",
+    "postgres": "postgres",
+    "s3_port": "s3",
+    "redis_server": "redis",
+}
+# The heaviest first, so that no test process is left alone with one at the end.
+ORDER = ("browser", "processes", "rabbitmq", "postgres", "s3", "redis")
+# Each cluster of processes keeps about four cores busy.
+CORES_OF_A_CLUSTER = 4
+
+
+def usable_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Follow the cores for `-n auto`. Two at least: one runs the tests that start processes, another all the others."""
+    return max(2, usable_cores())
+
+
+@pytest.hookimpl(tryfirst=True)  # pytest selects by markers, and xdist groups, later
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        for marker in needs(item):
+            item.add_marker(marker)
+        limit = item.get_closest_marker("timeout")
+        seconds = limit.args[0] if limit else float(config.getini("timeout"))
+        item.add_marker(pytest.mark.timeout(seconds * PACE), append=False)
+    if "volume" not in config.option.markexpr:
+        config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("volume")])
+        items[:] = [item for item in items if not item.get_closest_marker("volume")]
+    items.sort(key=lambda item: next((place for place, name in enumerate(ORDER) if item.get_closest_marker(name)), len(ORDER)))
+    group(items)
+
+
+def needs(item: pytest.Item) -> set[str]:
+    """Read what a test needs from its fixtures, and from its folder whether it starts processes of Callfold."""
+    fixtures: list[str] = getattr(item, "fixturenames", [])
+    found = {marker for fixture, marker in MARKERS.items() if fixture in fixtures}
+    return found | ({"processes"} if item.path.is_relative_to(HERE / "system") or "browser" in found else set())
+
+
+def group(items: list[pytest.Item]) -> None:
+    """Keep the tests of a file together, and run those that start processes one at a time: xdist never splits a group."""
+    clusters = itertools.cycle(range(max(1, usable_cores() // CORES_OF_A_CLUSTER)))
+    cluster_of: dict[Path, int] = {}
+    for item in items:
+        name = str(item.path.relative_to(HERE))
+        if item.get_closest_marker("processes"):
+            if item.path not in cluster_of:
+                cluster_of[item.path] = next(clusters)
+            name = f"processes-{cluster_of[item.path]}"
+        item.add_marker(pytest.mark.xdist_group(name))
 
 
 @pytest.hookimpl(wrapper=True)
@@ -69,16 +128,67 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 
 @pytest_asyncio.fixture(scope="session")
-async def stack(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[LocalStack]:
-    async with LocalStack(tmp_path_factory.mktemp("stack")) as running:
+async def redis_server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[LocalStack]:
+    async with LocalStack(tmp_path_factory.mktemp("redis"), only=frozenset({"redis"})) as running:
+        yield running
+
+
+@pytest_asyncio.fixture(scope="session")
+async def rabbitmq_server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[LocalStack]:
+    async with LocalStack(tmp_path_factory.mktemp("rabbitmq"), only=frozenset({"rabbitmq"})) as running:
         await prepare(running)
         yield running
 
 
+@pytest.fixture(scope="session")
+def stack(redis_server: LocalStack, rabbitmq_server: LocalStack) -> Stack:
+    return Stack(with_redis=redis_server, with_rabbitmq=rabbitmq_server)
+
+
 @pytest_asyncio.fixture
-async def servers(stack: LocalStack, tmp_path: Path) -> AsyncIterator[Servers]:
+async def servers(stack: Stack, tmp_path: Path) -> Servers:
     await empty(stack)
-    yield Servers(stack, tmp_path)
+    return Servers(stack, tmp_path)
+
+
+@pytest_asyncio.fixture
+async def redis_only(redis_server: LocalStack, tmp_path: Path) -> Servers:
+    stack = Stack(with_redis=redis_server)
+    await empty(stack)
+    return Servers(stack, tmp_path)
+
+
+@pytest_asyncio.fixture
+async def rabbitmq_only(rabbitmq_server: LocalStack, tmp_path: Path) -> Servers:
+    stack = Stack(with_rabbitmq=rabbitmq_server)
+    await empty(stack)
+    return Servers(stack, tmp_path)
+
+
+@pytest_asyncio.fixture(scope="session")
+async def postgres() -> AsyncIterator[PostgreSQL]:
+    async with postgresql() as server:
+        yield server
+
+
+@pytest_asyncio.fixture(scope="session")
+async def s3_port() -> AsyncIterator[int]:
+    async with s3_server() as port:
+        yield port
+
+
+@pytest_asyncio.fixture
+async def s3(s3_port: int, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Busy]:
+    async with busy_s3(s3_port) as busy:
+        for name, value in environment(busy.url).items():
+            monkeypatch.setenv(name, value)
+        yield busy
+
+
+@pytest_asyncio.fixture
+async def pbx() -> AsyncIterator[Pbx]:
+    async with serving() as served:
+        yield served
 
 
 @pytest.fixture(autouse=True)

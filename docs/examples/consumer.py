@@ -16,6 +16,7 @@ import os
 import signal
 import sqlite3
 import sys
+from typing import Any
 
 import aio_pika
 
@@ -26,7 +27,7 @@ create table if not exists calls (source text, call text, request_id integer, re
 """
 
 
-def handle(database: sqlite3.Connection, event: dict) -> bool:
+def handle(database: sqlite3.Connection, event: dict[str, Any]) -> bool:
     """Do the work of one event; false if it was done before."""
     with database:  # one transaction: the work and the note that it was done
         if database.execute("insert or ignore into seen values (?)", (event["id"],)).rowcount == 0:

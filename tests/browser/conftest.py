@@ -12,12 +12,11 @@ import pytest_asyncio
 from playwright.async_api import Browser, async_playwright
 
 from console.fleet import Fleet, free_port
-from console.stack import LocalStack
 from shared.adapter import make_link
 from simulator.focalscope import FocalScope, Plan
 from simulator.scenario import SECTOK
-from tests.browser.support import OPERATOR, SECRET, SOURCE, VIEWER, System, Visits, write_sources
-from tests.support import Servers, empty
+from tests.helpers.browser import OPERATOR, SECRET, SOURCE, VIEWER, System, Visits, write_sources
+from tests.helpers.servers import Servers, Stack, empty
 
 ARGUMENTS = (
     "--no-sandbox",
@@ -33,7 +32,7 @@ SEED, SPEED = 9035, 2.5
 
 
 @pytest_asyncio.fixture(scope="module")
-async def system(stack: LocalStack, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[System]:
+async def system(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[System]:
     await empty(stack)
     directory = tmp_path_factory.mktemp("system")
     ingress, console = free_port(), free_port()

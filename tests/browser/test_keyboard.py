@@ -9,9 +9,10 @@ from typing import Literal
 import pytest
 from playwright.async_api import Page, expect
 
-from tests.browser.support import OPERATOR, PLAYS, SECRET, SOURCE, System, Visits, tab_to, until
+from tests.helpers.browser import OPERATOR, PLAYS, SECRET, SOURCE, System, Visits, tab_to, until
+from tests.helpers.pace import LIMIT_S
 
-expect.set_options(timeout=20_000)
+expect.set_options(timeout=LIMIT_S * 1000)
 
 
 async def _to_page(page: Page, name: str) -> None:
@@ -31,7 +32,7 @@ async def test_a_day_at_the_console_without_a_mouse(
     system: System, visits: Visits, answered: int, theme: Literal["light", "dark"]
 ) -> None:
     await system.stored(answered)
-    await system.call_back(status=400, CallType="API", Event="pickup", CallID=f"bad-{theme}", RequestID="20001")
+    await system.call_back_badly(CallType="API", Event="pickup", CallID=f"bad-{theme}", RequestID="20001")
     page = await visits.open("/", key=None, color_scheme=theme)
     await _log_in(page)
     await _find_and_hear(page, answered)

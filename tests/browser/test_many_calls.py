@@ -13,14 +13,15 @@ from shared.events import CallbackEvent
 from shared.facts import facts_of, rfc3339
 from shared.ids import SourceName
 from shared.store import Store
-from tests.browser.support import SOURCE, System, Visits
-from tests.support import empty
+from tests.helpers.browser import SOURCE, System, Visits
+from tests.helpers.pace import LIMIT_S
+from tests.helpers.servers import empty
 
 CALLS = 5200
 FIRST = 700_000
 PAGE = 500  # the most that can be asked for
 MOST_BYTES = 700_000
-expect.set_options(timeout=20_000)
+expect.set_options(timeout=LIMIT_S * 1000)
 
 
 @pytest_asyncio.fixture(scope="module")

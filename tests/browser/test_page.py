@@ -7,13 +7,15 @@ import os
 import re
 import shutil
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 from playwright.async_api import Locator, Page, expect
 
-from tests.browser.support import OPERATOR, PLAYS, SECRET, SOURCE, VIEWER, System, Visits, tab_to, until
+from tests.helpers.browser import OPERATOR, PLAYS, SECRET, SOURCE, VIEWER, System, Visits, tab_to, until
+from tests.helpers.pace import LIMIT_S
 
 SCRIPT = "<script>alert(document.domain)</script>"
 IMAGE = '"><img/src="x"onerror="alert(document.domain)">'
@@ -27,7 +29,7 @@ FETCHES = """async ([url, range]) => {
   const answer = await fetch(url, {headers: {Range: range}});
   return [answer.status, answer.headers.get('Content-Range'), (await answer.arrayBuffer()).byteLength];
 }"""
-expect.set_options(timeout=20_000)  # as long as `eventually` waits
+expect.set_options(timeout=LIMIT_S * 1000)  # as long as `eventually` waits
 
 
 def path(page: Page) -> str:
@@ -147,7 +149,7 @@ async def _plays(page: Page, system: System, request_id: int) -> None:
     for number, leg in enumerate(system.pbx.truths[request_id].legs):
         picture, audio = page.locator("img.wave").nth(number), page.locator("audio").nth(number)
         await picture.scroll_into_view_if_needed()
-        await until(lambda picture=picture: picture.evaluate("image => image.complete && image.naturalWidth > 100"))
+        await until(partial(picture.evaluate, "image => image.complete && image.naturalWidth > 100"))
         playing = asyncio.ensure_future(audio.evaluate(PLAYS))
         await audio.focus()
         await page.keyboard.press("Space")
@@ -164,7 +166,7 @@ async def _plays(page: Page, system: System, request_id: int) -> None:
 
 
 async def test_a_dead_letter_is_redriven_after_a_question(system: System, visits: Visits, answered: int) -> None:
-    await system.call_back(status=400, CallType="API", Event="pickup", CallID="not-a-number", RequestID="20001")
+    await system.call_back_badly(CallType="API", Event="pickup", CallID="not-a-number", RequestID="20001")
     page = await visits.open("/ui/dead-letters")
     letter = page.locator("table.letters tbody tr", has_text="not-a-number")
 
@@ -227,7 +229,7 @@ async def test_what_a_callback_tells_stays_text_on_every_page(system: System, vi
     both = SCRIPT + IMAGE
     told = {"RequestID": "20666", "CallerID": both, "ResponderAgent": both, "Guid": "923041af-adb5-a8ae-f29c-e60ea5e17666"}
     await system.call_back(CallType="API", Event="pickup", CallID="20667", **told)
-    await system.call_back(status=400, CallType="API", Event=both, CallID="20669", **told)  # a dead letter
+    await system.call_back_badly(CallType="API", Event=both, CallID="20669", **told)  # a dead letter
     page = await visits.open()
     await _is_text(page, row(page, "20666"))
     await system.call_back(CallType="Outgoing", Event="missed", CallID="20668", **told)
@@ -271,7 +273,7 @@ async def _nothing_was_made(page: Page) -> None:
 
 
 async def test_a_viewer_sees_the_pages_and_changes_nothing(system: System, visits: Visits, answered: int) -> None:
-    await system.call_back(status=400, CallType="API", Event="pickup", CallID="not-a-number", RequestID="20002")
+    await system.call_back_badly(CallType="API", Event="pickup", CallID="not-a-number", RequestID="20002")
     page = await visits.open("/ui/dead-letters", key=VIEWER)
     letter = page.locator("table.letters tbody tr", has_text="not-a-number").first
 
@@ -281,7 +283,7 @@ async def test_a_viewer_sees_the_pages_and_changes_nothing(system: System, visit
 
     await until(died)
     assert await page.get_by_text("Redrive").count() == 0
-    form = {"which": "callbacks", "id": await letter.get_by_role("rowheader").inner_text()}
+    form: dict[str, str | float | bool] = {"which": "callbacks", "id": await letter.get_by_role("rowheader").inner_text()}
     form["csrf"] = await page.locator("form[action='/logout'] [name=csrf]").get_attribute("value") or ""
     assert (await page.request.post("/ui/dead-letters/redrive", form=form)).status == 403
     await page.goto(f"/ui/adapter?source={SOURCE}&public_url=https://hooks.example.com")
@@ -300,7 +302,7 @@ async def test_the_main_views_in_both_themes(system: System, visits: Visits, ans
     """With SCREENSHOTS, a directory, those that the README shows are written there (`make screenshots`)."""
     wanted = os.environ.get("SCREENSHOTS")
     calls = 50 if wanted else 3
-    await system.call_back(status=400, CallType="API", Event="pickup", CallID="n/a", RequestID="20003")
+    await system.call_back_badly(CallType="API", Event="pickup", CallID="n/a", RequestID="20003")
     await system.stored(answered)
     views = {"call": f"/ui/calls/{SOURCE}/{answered}", "calls": "/ui/calls", "dead-letters": "/ui/dead-letters"}
     pages = {theme: await visits.open(viewport=SIZE, color_scheme=theme) for theme in ("light", "dark")}

@@ -9,7 +9,7 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Page, expect
 
-from tests.browser.support import SOURCE, System, Visits, until
+from tests.helpers.browser import SOURCE, System, Visits, until
 
 PHONE = {"width": 390, "height": 844}
 LONG = "4530517261" * 8  # one word, wider than the screen
@@ -58,7 +58,7 @@ UNREADABLE = """() => {
 @pytest_asyncio.fixture(scope="module")
 async def views(system: System, answered: int) -> dict[str, str]:
     """The address of each view, with a finished call and a dead letter to be seen there."""
-    await system.call_back(status=400, CallType="API", Event="pickup", CallID="not-a-number", RequestID="20001", CallerID=LONG)
+    await system.call_back_badly(CallType="API", Event="pickup", CallID="not-a-number", RequestID="20001", CallerID=LONG)
     await system.stored(answered)
 
     async def letters() -> list[dict[str, str]]:

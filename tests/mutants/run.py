@@ -5,6 +5,7 @@ Exit code 1 if a mutant survives. Names given as arguments limit it to these.
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -13,10 +14,14 @@ import tempfile
 import time
 from pathlib import Path
 
+from tests.helpers.pace import PACE
+
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 PARTS = ("shared", "ingress", "worker", "console", "simulator", "tests", "deploy", "docs", "bench")
-_TIMEOUT_S = 600
+_ALL = "volume or not volume"
+_TIMEOUT_S = 1200 * PACE
+_LIMIT = {"TESTS_LIMIT_S": "60"}  # many a mutant is killed by a wait that never ends
 
 
 def apply(patch: Path, directory: Path) -> None:
@@ -39,8 +44,10 @@ def failure(patch: Path) -> str | None:
     """Run the tests against a mutant; returns the first that failed, or None where it survived."""
     with tempfile.TemporaryDirectory(prefix="mutant-") as directory:
         apply(patch, Path(directory))
-        command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *killers(patch)]
-        done = subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
+        command = [sys.executable, "-m", "pytest", "-x", "-q", "-m", _ALL, "-p", "no:cacheprovider", *killers(patch)]
+        done = subprocess.run(
+            command, cwd=directory, capture_output=True, text=True, env=os.environ | _LIMIT, timeout=_TIMEOUT_S, check=False
+        )
     failed = re.search(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
     if done.returncode == 1 and failed:
         return failed[1]

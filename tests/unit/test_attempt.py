@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from shared.topology import DELIVERY_LIMIT
-from tests.recordings.support import job
+from tests.helpers.recordings import job
 from worker.attempt import Attempt
 from worker.reasons import FetchError, Reason
 

@@ -19,7 +19,7 @@ from shared.leg import LegState
 from shared.published import published_summary
 from shared.records import call_record
 from shared.summary import amends, summary
-from tests.support import POLICY
+from tests.helpers.servers import POLICY
 
 KEY = CallKey(SourceName("acme"), CallRef("513"))
 T0 = datetime(2026, 11, 23, 7, 44, tzinfo=UTC)
@@ -254,8 +254,10 @@ def _with_a_second_dialed_leg() -> tuple[Call, Call]:
     for call in (fold(*ANSWERED), fold(*ANSWERED, *late)):
         assert call.agent is not None
         assert call.dialed is not None
-        legs = {"agent": replace(call.agent, recorded=True), "dialed": replace(call.dialed, recorded=True)}
-        calls.append(replace(call, **legs, other_legs=tuple(replace(leg, recorded=True) for leg in call.other_legs)))
+        agent, dialed = replace(call.agent, recorded=True), replace(call.dialed, recorded=True)
+        calls.append(
+            replace(call, agent=agent, dialed=dialed, other_legs=tuple(replace(leg, recorded=True) for leg in call.other_legs))
+        )
     first, second = calls
     assert first.dialed is not None
     assert [leg.call_id for leg in second.other_legs] == [first.dialed.call_id], "it is nobody's side now"

@@ -9,7 +9,7 @@ import pytest
 from shared.call import Call, derive
 from shared.facts import CLOCK
 from shared.ids import CallKey, CallRef, SourceName
-from tests.support import POLICY
+from tests.helpers.servers import POLICY
 from worker.outbox import read_outbox, write_outbox
 
 AT = "2026-11-23T07:44:00.000000Z"

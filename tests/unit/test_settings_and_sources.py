@@ -25,7 +25,7 @@ def test_the_environment_is_read_with_its_defaults(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("CALLFOLD_SETTLE_SECONDS", "3")
     settings = load_settings()
     assert settings.amqp_urls == ("amqp://u:hunter2@a/", "amqp://u:hunter2@b/")
-    assert settings.recording_retry_seconds == (0.5, 2, 30)
+    assert settings.recording_retry_seconds == (0.5, 2.0, 30.0)
     assert (settings.policy.settle_s, settings.policy.leg_grace_s, settings.policy.max_call_s) == (3, 120, 14400)
     assert (settings.ingress_port, settings.console_port, settings.retain_seconds) == (8080, 8081, 604800)
     assert "hunter2" not in repr(settings)

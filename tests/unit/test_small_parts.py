@@ -12,13 +12,14 @@ from ingress.group_commit import GroupCommit
 from shared.adapter import SAMPLE_LINK, parse_link
 from shared.broker import Message
 from shared.errors import ConfigError, SpoolUnavailableError
-from shared.events import CallbackEvent, DialEvent, TimerEvent, Undecodable, decode, encode, join
+from shared.events import CallbackEvent, DialEvent, RawEvent, TimerEvent, Undecodable, decode, encode, join
 from shared.ids import CallKey, CallRef, SourceName
 from shared.process import BackgroundEndedError, background
 from shared.recording import RecordingJob
 from shared.sources import Source
 from shared.store import Folded, State
-from tests.support import POLICY
+from tests.helpers.pace import LIMIT_S
+from tests.helpers.servers import POLICY
 from worker.fold import Fold, _Consequences, _tell
 
 AT = "2026-11-23T07:44:00.123456Z"
@@ -26,7 +27,7 @@ ACME = SourceName("acme")
 
 
 def test_events_of_every_kind_are_read_back() -> None:
-    events = [
+    events: list[RawEvent] = [
         CallbackEvent(ACME, AT, "a=1&b=%20"),
         DialEvent(ACME, AT, 513, {"agent": "1001", "reference": "crm-42"}),
         TimerEvent(ACME, AT, CallRef("513")),
@@ -97,7 +98,7 @@ async def test_timestamps_that_cannot_be_true_are_counted_whichever_callback_tol
     """Once where a callback contradicts itself, once where it is contradicted by another, when that is published."""
     key = CallKey(SourceName("skewed"), CallRef("call-1"))
     adapter = parse_link(SAMPLE_LINK + "&s={{StartTimestampUTC}}&e={{EndTimestampUTC}}")
-    source = Source.model_construct(name=key.source, adapter=adapter, record_legs=frozenset())
+    source = Source.model_construct(name=key.source, secret=None, adapter=adapter, record_legs=frozenset())
     fold = Fold(None, None, {key.source: source}, POLICY, holder="a")  # type: ignore[arg-type]
     lines = ("CallType=Incoming&CallID=1&Event=pickup&s=0", "CallType=Incoming&CallID=1&Event=hangup&e=1795412670000")
     events = [
@@ -131,11 +132,11 @@ async def test_events_that_arrive_during_a_write_leave_together_in_the_next_one(
     commit = GroupCommit(write)
     task = await _running(commit)
     first = commit.submit(b"1")
-    await asyncio.wait_for(writing.wait(), 5)
+    await asyncio.wait_for(writing.wait(), LIMIT_S)
     others = [commit.submit(b"%d" % number) for number in range(2, 700)]
     assert not first.done()
     go_on.set()
-    await asyncio.wait_for(asyncio.gather(first, *others), 5)
+    await asyncio.wait_for(asyncio.gather(first, *others), LIMIT_S)
     assert [len(batch) for batch in batches] == [1, 500, 198]
     assert [event for batch in batches for event in batch] == [b"%d" % number for number in range(1, 700)]
     task.cancel()
@@ -151,9 +152,9 @@ async def test_a_batch_that_could_not_be_written_fails_its_events_and_not_the_ne
     commit = GroupCommit(write)
     task = await _running(commit)
     with pytest.raises(SpoolUnavailableError):
-        await asyncio.wait_for(commit.submit(b"1"), 5)
+        await asyncio.wait_for(commit.submit(b"1"), LIMIT_S)
     failing = False
-    await asyncio.wait_for(commit.submit(b"2"), 5)
+    await asyncio.wait_for(commit.submit(b"2"), LIMIT_S)
     task.cancel()
 
 
@@ -226,7 +227,7 @@ async def test_a_background_task_whose_cancellation_is_swallowed_is_cancelled_ag
                 if len(swallowed) > 1:
                     raise
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(LIMIT_S):
         async with background(deaf()):
             await asyncio.sleep(0)
     assert len(swallowed) == 2

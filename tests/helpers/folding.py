@@ -1,0 +1,86 @@
+"""A call's history played through the pure core, as the worker plays it: facts merged, derived, published when due."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+
+from shared.adapter import Adapter
+from shared.call import Call, Policy, derive
+from shared.events import CallbackEvent, TimerEvent
+from shared.facts import Fact, facts_of, rfc3339
+from shared.ids import CallKey, CallRef, SourceName
+from shared.summary import amends, summary
+from tests.helpers.servers import POLICY
+
+SOURCE = SourceName("acme")
+T0 = datetime(2026, 11, 23, 7, 44, tzinfo=UTC)
+PLACEHOLDERS = {
+    "CallType": "CallTypeName",
+    "Event": "DialApiEventName",
+    "CallID": "CallID",
+    "RequestID": "DialApiRequestID",
+    "IsCallRecorded": "IsCallRecorded",
+    "Guid": "CallUUID",
+    "IsCallAnswered": "IsCallAnswered",
+    "TotalWaitTimeMs": "TotalWaitTimeMs",
+    "Start": "StartTimestampUTC",
+    "Pickup": "PickupTimestampUTC",
+    "End": "EndTimestampUTC",
+    "CallerID": "CallerID",
+}
+ADAPTER = Adapter(PLACEHOLDERS)
+
+
+def at(seconds: float) -> str:
+    return rfc3339(T0 + timedelta(seconds=seconds))
+
+
+def callback(seconds: float, query: str) -> CallbackEvent:
+    return CallbackEvent(SOURCE, at(seconds), query)
+
+
+def timer(seconds: float, call: str = "513") -> TimerEvent:
+    return TimerEvent(SOURCE, at(seconds), CallRef(call))
+
+
+def seconds_of(time: str) -> float:
+    return (datetime.fromisoformat(time) - T0).total_seconds()
+
+
+@lru_cache(maxsize=1000)
+def _facts_of(event: CallbackEvent | TimerEvent) -> tuple[CallKey, list[Fact]]:
+    return facts_of(event, ADAPTER)
+
+
+@dataclass(slots=True)
+class Published:
+    """What the worker keeps in Redis of a call: its facts and what was published of it."""
+
+    policy: Policy = POLICY
+    facts: dict[str, str] = field(default_factory=dict)
+    revision: int = 0
+    summary: str = ""
+    record_legs: Collection[str] = ()
+    key: CallKey = CallKey(SOURCE, CallRef("513"))  # noqa: RUF009 - a tuple of strings
+
+    def fold(self, events: Iterable[CallbackEvent | TimerEvent]) -> Call | None:
+        """Fold some events at once; returns the call where that publishes a revision."""
+        for event in events:
+            self.key, told = _facts_of(event)
+            for name, value in told:
+                best = max if name.startswith(">") else min
+                self.facts[name] = best(self.facts.get(name, value), value)
+        call = self.call()
+        if call.closing is None:
+            return None
+        now = summary(call, self.summary, self.record_legs)
+        if self.revision and not amends(self.summary, now):
+            return None
+        self.revision, self.summary = self.revision + 1, now
+        return call
+
+    def call(self) -> Call:
+        return derive(self.key, self.facts, self.policy)

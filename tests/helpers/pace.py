@@ -1,0 +1,31 @@
+"""How slow this machine is: one factor, measured once per run, from which the tests derive their times.
+
+A test waits for conditions; `LIMIT_S` only ends one that would never come true. Where the time between processes is the subject,
+as with leases, the settings are multiplied by `PACE`.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+
+_VARIABLE = "TESTS_PACE"  # the processes of pytest-xdist inherit it
+_REFERENCE_S = 1.0
+_SAMPLES = 3
+
+
+def _measure() -> float:
+    """Start Python with a worker's modules, as most tests do; returns the factor, 1 on a quick machine, at most 8."""
+    began = time.monotonic()
+    for _ in range(_SAMPLES):
+        subprocess.run([sys.executable, "-c", "import worker.service"], check=True)
+    return min(8.0, max(1.0, (time.monotonic() - began) / _SAMPLES / _REFERENCE_S))
+
+
+PACE = float(os.environ.get(_VARIABLE) or _measure())
+os.environ[_VARIABLE] = str(PACE)
+
+LIMIT_S = float(os.environ.get("TESTS_LIMIT_S") or 120) * PACE
+"""Give up a wait after this time. A test that passes never waits so long."""

@@ -1,0 +1,151 @@
+"""Made-up calls, snapshots and letters for the pages' tests; `evil` goes wherever a callback can put a value."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from console.calls import CallRow
+from console.letters import Which
+from console.page.models import AdapterPage, CallPage, CallsPage, LetterRow, LettersPage, Viewer
+from console.snapshot import Snapshot
+from shared.adapter import parse_link
+from shared.call import Call, derive
+from shared.facts import rfc3339
+from shared.ids import CallKey, CallRef, SourceName
+from shared.records import call_record
+from tests.helpers.servers import POLICY
+
+BEGAN = datetime(2026, 11, 23, 7, 44, tzinfo=UTC)
+OPERATOR = Viewer("3f9a1c22d0b7", "operator", "csrf-1")
+READER = Viewer("77aa1c22d0b7", "viewer", "csrf-2")
+GUID = "bfa2dbc8-ab8a-34c8-f243-c2aad8c446ff"
+AGENT_LEG, DIALED_LEG = "1000000087849", "1000000087850"
+LINK = "https://h.example/callbacks/acme?token=hunter2&CallType={{CallTypeName}}&Event={{DialApiEventName}}&CallID={{CallID}}"
+
+
+def at(seconds: float) -> str:
+    return rfc3339(BEGAN + timedelta(seconds=seconds))
+
+
+def facts(evil: str = "", *, ended: bool = True) -> dict[str, str]:
+    agent, dialed = f"leg:API:{AGENT_LEG}:", f"leg:Outgoing:{DIALED_LEG}:"
+    told = {"dial": at(0), "dial.agent": evil or "1001", "dial.number": evil or "+4512345678", "dial.reference": evil or "crm-42"}
+    told |= {
+        agent + "pickup": at(5),
+        agent + "at.pickup": at(4.8),
+        agent + "guid": GUID,
+        agent + "f.pickup.CallerID": evil or "1",
+    }
+    told |= {dialed + "start": at(6), dialed + "pickup": at(15), dialed + "at.pickup": at(14)}
+    if ended:
+        told |= {dialed + "hangup": at(75), agent + "hangup": at(76), agent + "recorded": "1"}
+    return told
+
+
+def call(evil: str = "", *, ended: bool = True) -> Call:
+    return derive(CallKey(SourceName("acme"), CallRef("513")), facts(evil, ended=ended), POLICY)
+
+
+def told(evil: str = "", *, ended: bool = True) -> dict[str, Any]:
+    """What `GET /calls/acme/513` answers."""
+    derived = call(evil, ended=ended)
+    record = call_record(derived, 1 if derived.closing else 0)
+    recording = {"guid": evil or GUID, "leg": evil or "agent", "call_id": AGENT_LEG, "state": "stored", "reason": evil or None}
+    return {
+        "call": "acme/513",
+        "status": str(derived.status),
+        "why": evil or "complete: answered, by hangup; published as revision 1",
+        "published_revision": record["revision"],
+        "record": record,
+        "legs": [asdict(leg) for leg in derived.legs],
+        "facts": facts(evil, ended=ended) | ({evil: evil} if evil else {}),
+        "timeline": [
+            {"received_at": at(0), "kind": evil or "dial", "what": evil or "{}"},
+            {"received_at": at(5), "kind": "callback", "what": evil, "leg": AGENT_LEG, "event": "pickup", "told_at": at(4.8)},
+            {
+                "received_at": at(15),
+                "kind": "callback",
+                "what": evil,
+                "leg": DIALED_LEG,
+                "event": evil or "pickup",
+                "told_at": at(14),
+            },
+        ],
+        "revisions": [
+            {
+                "id": evil or "acme/513/1",
+                "time": at(77),
+                "type": evil or "callfold.call.completed.v1",
+                "outcome": evil or "answered",
+            }
+        ],
+        "recordings": [recording | {"uri": evil or "file:///a.wav", "bytes": 9, "sha256": evil or "00ff", "seconds": 60.5}]
+        if derived.closing
+        else [],
+    }
+
+
+def call_page(evil: str = "", *, ended: bool = True) -> CallPage:
+    return CallPage.of(told(evil, ended=ended), at(90))
+
+
+def snapshot(evil: str = "", *, empty: bool = False) -> Snapshot:
+    return Snapshot(
+        at=at(60),
+        since=at(60 - 900),
+        open_calls=[] if empty else [call(evil, ended=False)],
+        open_count=0 if empty else 1,
+        oldest_open_at=None if empty else at(0),
+        callbacks=[] if empty else [1, 5, 3],
+        per_second_completed=[] if empty else [0, 1, 0],
+        completions={} if empty else {"answered": 7, evil or "unknown": 1},
+        depths={}
+        if empty
+        else {"callbacks.fold": None, "recordings": 2, "recordings.retry.5s": 3, "recordings.dead": 1, "callbacks.dead": 4},
+        problems=[evil] if evil else [],
+    )
+
+
+def row(evil: str = "") -> CallRow:
+    return CallRow(
+        source="acme",
+        call="513",
+        request_id=513,
+        status="complete",
+        outcome="answered",
+        complete=True,
+        close_reason="hangup",
+        revision=1,
+        reference=evil or "crm-42",
+        agent=evil or "1001",
+        number=evil or "+4512345678",
+        recorded=True,
+        started_at=at(0),
+        answered_at=at(14),
+        ended_at=at(76),
+        ring_seconds=8.0,
+        talk_seconds=61.0,
+    )
+
+
+def calls_page(evil: str = "") -> CallsPage:
+    return CallsPage({"number": evil, "agent": evil, "source": evil}, [row(evil)], "next-cursor", {}, ["acme"])
+
+
+def letters_page(evil: str = "", which: Which = Which.CALLBACKS) -> LettersPage:
+    letter = LetterRow(
+        evil or "abc123", evil or "invalid_callback", evil or "parameter e is missing", at(0), [evil or "acme"], evil or "[]"
+    )
+    depths = {Which.CALLBACKS: 1, Which.RECORDINGS: None}
+    return LettersPage(
+        which, [letter], 1, depths, evil or None, evil or None, [evil or "invalid_callback"], ["acme"], evil or None
+    )
+
+
+def adapter_page(evil: str = "") -> AdapterPage:
+    pasted = f"{LINK}&Constant=1&New={{{{Unheard}}}}"
+    if not evil:
+        return AdapterPage(["acme"], "acme", "https://h.example", LINK, None, pasted, parse_link(pasted))
+    return AdapterPage([evil], evil, evil, evil, evil, evil, None, evil)

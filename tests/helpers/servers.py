@@ -1,0 +1,309 @@
+"""What tests share: the vendor's lines, waiting for a condition, an emptied broker and store, reading queues."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aio_pika
+import aiohttp
+import orjson
+from redis.asyncio import Redis
+
+from console.fleet import Fleet, Role
+from console.stack import LocalStack, Server
+from shared.broker import BrokerAddress, inspect
+from shared.call import Policy
+from shared.ids import CallKey
+from shared.store import Store
+from shared.topology import topology
+from tests.helpers.pace import LIMIT_S
+
+AGENT_GUID = "bfa2dbc8-ab8a-34c8-f243-c2aad8c446ff"
+DIALED_GUID = "923041af-adb5-a8ae-f29c-e60ea5e17448"
+VENDOR_LINES = (
+    f"CallType=API&Event=pickup&CallID=1000000087849&RequestID=513&EventCode=2&IsCallRecorded=&Guid={AGENT_GUID}",
+    f"CallType=Outgoing&Event=pickup&CallID=1000000087850&RequestID=513&EventCode=2&IsCallRecorded=&Guid={DIALED_GUID}",
+    f"CallType=Outgoing&Event=hangup&CallID=1000000087850&RequestID=513&EventCode=1&IsCallRecorded=1&Guid={DIALED_GUID}",
+    f"CallType=API&Event=hangup&CallID=1000000087849&RequestID=513&EventCode=1&IsCallRecorded=1&Guid={AGENT_GUID}",
+)
+RETRY_S = (0.2, 0.5)
+# For processes that do very much of what others are measured at, or that are killed: to measure them takes half of their time.
+UNMEASURED = {"COVERAGE_PROCESS_CONFIG": "", "COVERAGE_PROCESS_START": ""}
+POLICY = Policy(settle_s=10, leg_grace_s=120, max_call_s=14400)
+
+
+def lines_of(request_id: int) -> list[str]:
+    """The vendor's four lines for another call: its own RequestID and CallIDs."""
+    return [
+        line.replace("RequestID=513", f"RequestID={request_id}").replace("10000000878", f"{request_id}0000878")
+        for line in VENDOR_LINES
+    ]
+
+
+async def eventually(condition: Callable[[], Awaitable[Any]], *, timeout_s: float = LIMIT_S) -> Any:  # noqa: ANN401
+    """Await a condition that returns something true; the last value shows in the failure."""
+    end, value = time.monotonic() + timeout_s, None
+    while time.monotonic() < end:
+        value = await condition()
+        if value:
+            return value
+        await asyncio.sleep(0.05)
+    raise AssertionError(f"not within {timeout_s} s; the last value was {value!r}")
+
+
+async def eventually_as_many(wanted: int, count: Callable[[], Awaitable[int]], *, timeout_s: float = LIMIT_S) -> None:
+    """Await a count that is reached, or exceeded: what is told at least once can be told again."""
+    end, counted = time.monotonic() + timeout_s, 0
+    while counted < wanted:
+        assert time.monotonic() < end, f"not within {timeout_s} s: {counted} of {wanted}"
+        await asyncio.sleep(0.05)
+        counted = await count()
+
+
+def complaints(logs: Path, *, count: int = 20) -> list[tuple[str, str]]:
+    """Take the last lines of each log that tell of trouble; returns pairs of a heading and the lines."""
+    found = []
+    for log in sorted(logs.glob("*.log")):
+        lines = [line for line in log.read_text(errors="replace").splitlines() if '"level": "info"' not in line]
+        found.append((f"complaints of {log.stem}", "\n".join(line[:500] for line in lines[-count:])))
+    return found
+
+
+async def prepare(stack: LocalStack) -> None:
+    """Declare the topology and restart RabbitMQ once in good order.
+
+    RabbitMQ 3.10 writes its register of streams to disk only seconds after one was created, or when it stops: a broker that
+    a test kills sooner would come back with a stream that nobody can use.
+    """
+    await inspect(BrokerAddress((stack.amqp_url,), topology(RETRY_S), "tests"))
+    await stack.rabbitmq.stop()
+    await stack.rabbitmq.start()
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """The private servers that a test asked for; nobody listens at the address of any other."""
+
+    with_redis: LocalStack | None = None
+    with_rabbitmq: LocalStack | None = None
+
+    @property
+    def redis(self) -> Server:
+        assert self.with_redis, "the test did not ask for Redis"
+        return self.with_redis.redis
+
+    @property
+    def rabbitmq(self) -> Server:
+        assert self.with_rabbitmq, "the test did not ask for RabbitMQ"
+        return self.with_rabbitmq.rabbitmq
+
+    @property
+    def redis_url(self) -> str:
+        return self.with_redis.redis_url if self.with_redis else "redis://127.0.0.1:1/0"
+
+    @property
+    def amqp_url(self) -> str:
+        return self.with_rabbitmq.amqp_url if self.with_rabbitmq else "amqp://guest:guest@127.0.0.1:1/"
+
+
+async def empty(stack: Stack) -> None:
+    """Empty every queue of ours (streams keep what they have) and all of Redis, as far as the stack has them."""
+    if stack.with_rabbitmq:
+        connection = await aio_pika.connect(stack.amqp_url, timeout=LIMIT_S)
+        channel = await connection.channel()
+        for queue in topology(RETRY_S).queues:
+            if queue.arguments["x-queue-type"] != "stream":
+                await (await channel.get_queue(queue.name)).purge()
+        await connection.close()
+    if stack.with_redis:
+        redis = Redis.from_url(stack.redis_url)
+        await redis.flushall()
+        await redis.aclose()
+
+
+def assert_may_start_processes() -> None:
+    """Fail a test that starts processes of Callfold from a folder whose tests run beside each other."""
+    test = os.environ["PYTEST_CURRENT_TEST"]
+    assert test.startswith(("tests/system/", "tests/browser/")), f"it starts processes, and belongs into tests/system: {test}"
+
+
+@dataclass(frozen=True, slots=True)
+class Servers:
+    """The private servers, and a directory for what the processes of one test write."""
+
+    stack: Stack | LocalStack
+    directory: Path
+
+    def environment(self, **more: str) -> dict[str, str]:
+        return {
+            "CALLFOLD_AMQP_URL": self.stack.amqp_url,
+            "CALLFOLD_REDIS_URL": self.stack.redis_url,
+            "CALLFOLD_SPOOL_DIR": str(self.directory / "spool"),
+            "CALLFOLD_RECORDING_DIR": str(self.directory / "downloads"),
+            "CALLFOLD_ARCHIVE_URL": (self.directory / "archive").as_uri(),
+            "CALLFOLD_RECORDING_RETRY_SECONDS": ",".join(f"{delay_s:g}" for delay_s in RETRY_S),
+            "CALLFOLD_DRAIN_SECONDS": "0",
+            "CALLFOLD_LOG_FORMAT": "json",
+            **more,
+        }
+
+    def fleet(self, **more: str) -> Fleet:
+        assert_may_start_processes()
+        return Fleet(self.directory / "logs", self.environment(**more))
+
+    @asynccontextmanager
+    async def queue(self, name: str) -> AsyncIterator[aio_pika.abc.AbstractQueue]:
+        """Look into a queue of ours."""
+        connection = await aio_pika.connect(self.stack.amqp_url, timeout=LIMIT_S)
+        async with connection:
+            channel = await connection.channel()
+            yield await channel.get_queue(name)
+
+    @asynccontextmanager
+    async def subscribed(self, pattern: str = "#", *, exchange: str = "calls") -> AsyncIterator[aio_pika.abc.AbstractQueue]:
+        """Bind a queue of one's own to `calls`, as a downstream consumer does, or to another exchange."""
+        connection = await aio_pika.connect(self.stack.amqp_url, timeout=LIMIT_S)
+        async with connection:
+            channel = await connection.channel()
+            queue = await channel.declare_queue(exclusive=True)
+            await queue.bind(exchange, pattern)
+            yield queue
+
+    async def take_all(self, name: str) -> list[aio_pika.abc.AbstractIncomingMessage]:
+        """Drain a queue and return what lay in it."""
+        async with self.queue(name) as queue:
+            taken = []
+            while message := await queue.get(fail=False, no_ack=True):
+                taken.append(message)
+            return taken
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """A published event as a consumer sees it."""
+
+    routing_key: str
+    message_id: str | None
+    body: Mapping[str, Any]
+
+
+async def next_events(queue: aio_pika.abc.AbstractQueue, count: int, *, timeout_s: float = LIMIT_S) -> list[Event]:
+    """Wait for so many events."""
+    events: list[Event] = []
+
+    async def arrived() -> bool:
+        while message := await queue.get(fail=False, no_ack=True):
+            events.append(Event(message.routing_key or "", message.message_id, orjson.loads(message.body)))
+        return len(events) >= count
+
+    await eventually(arrived, timeout_s=timeout_s)
+    return events
+
+
+async def waiting_events(queue: aio_pika.abc.AbstractQueue) -> list[Event]:
+    """What has arrived and was not asked for."""
+    events = []
+    while message := await queue.get(fail=False, no_ack=True):
+        events.append(Event(message.routing_key or "", message.message_id, orjson.loads(message.body)))
+    return events
+
+
+async def next_new(
+    queue: aio_pika.abc.AbstractQueue, count: int, known: Sequence[Event] = (), *, timeout_s: float = LIMIT_S
+) -> list[Event]:
+    """Wait for so many events that are not known yet. Told twice in equal words, as any event can be, one counts once."""
+    events: list[Event] = []
+
+    async def arrived() -> bool:
+        for event in await waiting_events(queue):
+            if event not in known and event not in events:
+                events.append(event)
+        return len(events) >= count
+
+    await eventually(arrived, timeout_s=timeout_s)
+    return events
+
+
+async def settled(servers: Servers, *calls: CallKey) -> None:
+    """Wait until workers have folded all that was sent before, and no timer will look at these calls again.
+
+    What there is to publish of them has been published then.
+    """
+    since_ms = round(time.time() * 1000) + 1000  # what was sent a moment ago is on its way
+    store = Store(servers.stack.redis_url)
+
+    async def is_over() -> bool:
+        folded_ms = await store.watermarks.folded_until_ms()
+        return folded_ms is not None and folded_ms >= since_ms and not set(calls) & set(await store.open_calls())
+
+    try:
+        await eventually(is_over)
+    finally:
+        await store.aclose()
+
+
+async def metric(role: Role, name: str) -> float:
+    """Read one figure of a process; 0 where it has not told it yet."""
+    async with aiohttp.ClientSession() as session, session.get(role.metrics_url) as response:
+        lines = (await response.text()).splitlines()
+    return next((float(line.split()[-1]) for line in lines if line.startswith(f"{name} ")), 0)
+
+
+async def call_back(port: int, queries: Sequence[str], *, source: str = "default") -> list[int]:
+    """Send callbacks one after the other, as FocalScope would; returns the statuses."""
+    statuses = []
+    async with aiohttp.ClientSession() as session:
+        for query in queries:
+            async with session.get(f"http://127.0.0.1:{port}/callbacks/{source}?{query}") as response:
+                await response.read()
+                statuses.append(response.status)
+    return statuses
+
+
+CALLFOLD = (sys.executable, "-c", "from console.cli import main; main()")
+
+
+async def callfold(*arguments: str, **settings: str) -> tuple[int | None, str, str]:
+    """Run a command; returns its exit code and what it wrote."""
+    assert_may_start_processes()
+    process = await asyncio.create_subprocess_exec(
+        *CALLFOLD,
+        *arguments,
+        cwd=Path(__file__).parents[2],
+        env=os.environ | {"COLUMNS": "200", "NO_COLOR": "1"} | settings,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    async with asyncio.timeout(LIMIT_S):
+        out, err = await process.communicate()
+    return process.returncode, out.decode(), err.decode()
+
+
+async def exit_code(role: Role) -> int:
+    """Wait until a process has ended; minus the number of the signal that ended it."""
+    assert role.process is not None
+    async with asyncio.timeout(LIMIT_S):
+        return await role.process.wait()
+
+
+def processes_of(directory: Path) -> list[str]:
+    """Processes that were started from a directory: it stands in their command line or environment."""
+    found = []
+    for process in Path("/proc").iterdir():
+        if not process.name.isdigit() or int(process.name) == os.getpid():
+            continue
+        try:
+            told = (process / "cmdline").read_bytes() + (process / "environ").read_bytes()
+        except (OSError, ProcessLookupError):
+            continue
+        if str(directory).encode() in told:
+            found.append(told[:200].decode("utf-8", "replace"))
+    return found

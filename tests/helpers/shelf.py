@@ -1,0 +1,65 @@
+"""An archive in a directory, with jobs of a worker that files recordings in it."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from console.verify import check_day
+from shared.archive import Archive
+from shared.durable import Last
+from shared.sidecar import Sidecar, path_of
+from shared.wav import read_audio
+from simulator.audio import recording
+from tests.helpers.recordings import GUID, job
+from worker.attempt import Attempt
+from worker.filing import Filed, Filing
+from worker.whole import Recording, sha256_of
+
+OTHER = recording("8", 1.5)
+
+
+JOB = job(record={"revision": 1})
+
+
+DAY = "acme/monitor/2026-UTC/11/23"
+
+
+class Shelf:
+    """An archive in a directory, and workers that put recordings there."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.use(directory / "archive")
+        self.recipient: str | None = None
+
+    def use(self, root: Path) -> None:
+        self.root = root
+        self.archive = Archive(root.as_uri())
+        self.filing = Filing(self.archive, self.directory / "downloads")
+
+    async def store(self, content: bytes, confirm: Last | None = None, **attempt: Any) -> Filed:  # noqa: ANN401
+        async def ours() -> None:
+            return
+
+        file = io.BytesIO(content)
+        whole = Recording(file, len(content), sha256_of(file), read_audio(file, len(content)))
+        told = replace(Attempt(JOB, JOB.encode(), 1, JOB.started_at), **attempt)
+        return await self.filing.store(told, whole, self.recipient, confirm or ours)
+
+    async def sidecar(self) -> Sidecar:
+        found = await self.archive.sidecar(path_of(JOB, "json"))
+        assert found is not None
+        return found
+
+    def file(self, suffix: str) -> Path:
+        return self.root / path_of(JOB, suffix)
+
+    def files(self) -> list[str]:
+        return sorted(path.name.removeprefix(f"{GUID}.") for path in (self.root / DAY).iterdir())
+
+    async def differences(self) -> list[tuple[str, str]]:
+        """What is not as the sidecars tell: nothing, if no file was forgotten and none written over."""
+        return [(found.path.removeprefix(f"{DAY}/"), found.problem) async for found in check_day(self.archive, DAY, (1,))]

@@ -1,0 +1,140 @@
+"""Faults of ours while a recording is stored, in a worker of this process."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any, NoReturn
+
+import aio_pika
+import pytest
+from aiohttp import web
+
+from shared.recording import RecordingJob
+from shared.settings import load_settings
+from tests.helpers.recordings import (
+    GUID,
+    WAV,
+    Pbx,
+    dead_letter,
+    job,
+    nothing_left,
+    sidecar_of,
+    sources_of,
+    submit,
+)
+from tests.helpers.servers import Servers, eventually, next_events, waiting_events
+from worker.partial import Partial
+from worker.service import serve
+from worker.whole import Recording, examine
+
+Failing = Callable[..., Any]
+
+
+@asynccontextmanager
+async def _worker_here(servers: Servers, pbx: Pbx, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
+    """Run a worker in this process, where a test can break it."""
+    for name, value in servers.environment(CALLFOLD_SOURCES=sources_of(servers, pbx)).items():
+        monkeypatch.setenv(name, value)
+    stop = asyncio.Event()
+    async with asyncio.TaskGroup() as group:
+        group.create_task(serve(load_settings(), stop))
+        try:
+            yield
+        finally:
+            stop.set()
+
+
+def _breaks(*_: object, **__: object) -> NoReturn:
+    raise RuntimeError("sectok=3511b272f4fb03ecf900b80b1cc5b8fe")
+
+
+async def _breaks_later(*_: object) -> NoReturn:
+    await asyncio.sleep(0)  # what was begun before runs
+    _breaks()
+
+
+async def _resumable(_: web.Request) -> web.Response:
+    return web.Response(body=WAV, content_type="audio/wav", headers={"ETag": '"a"'})
+
+
+async def test_a_fault_of_ours_is_tried_again_then_told_and_the_job_kept(
+    servers: Servers, pbx: Pbx, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pbx.serve["7"] = _resumable
+    parts: list[int] = []
+
+    def fails(*_: object, **__: object) -> NoReturn:
+        parts.append(len(list((servers.directory / "downloads").iterdir())))
+        _breaks()
+
+    monkeypatch.setattr("worker.fetch.examine", fails)
+    async with servers.subscribed("recording.#") as queue, _worker_here(servers, pbx, monkeypatch):
+        await submit(servers, job().encode())
+        (event,) = await next_events(queue, 1)
+        assert (event.routing_key, event.message_id) == ("recording.failed.acme", f"acme/513/recording/{GUID}/failed")
+        assert (event.body["data"]["reason"], event.body["data"]["attempts"]) == ("internal_error", 3)
+        letter = await dead_letter(servers)
+        await eventually(lambda: _is_clean(servers))
+        assert await waiting_events(queue) == []
+    assert parts == [2, 2, 2], "a part and its note were there"
+    assert (letter.headers["reason"], letter.headers["detail"]) == ("internal_error", "RuntimeError: see the worker's log")
+    assert (sidecar_of(servers)["recording"]["state"], sidecar_of(servers)["recording"]["reason"]) == ("failed", "internal_error")
+
+
+async def test_a_fault_that_passes_costs_a_try(servers: Servers, pbx: Pbx, monkeypatch: pytest.MonkeyPatch) -> None:
+    pending: list[Failing] = [_breaks]
+
+    def once(part: Partial, max_bytes: int, seen_bytes: int | None) -> Recording:
+        if pending:
+            pending.pop()()
+        return examine(part, max_bytes, seen_bytes)
+
+    monkeypatch.setattr("worker.fetch.examine", once)
+    async with servers.subscribed("recording.#") as queue, _worker_here(servers, pbx, monkeypatch):
+        await submit(servers, job().encode())
+        (event,) = await next_events(queue, 1)
+        assert (event.routing_key, event.body["data"]["attempts"]) == ("recording.stored.acme", 2)
+    assert await servers.take_all("recordings.dead") == []
+
+
+async def _is_clean(servers: Servers) -> bool:
+    return nothing_left(servers)
+
+
+async def _ended_by_us(servers: Servers, queue: aio_pika.abc.AbstractQueue, call_id: str, attempts: int) -> None:
+    """See that a job ended in one event and one letter that tell of a fault of ours."""
+    letter = await dead_letter(servers)
+    (event,) = await next_events(queue, 1)
+    assert await waiting_events(queue) == []
+    assert (event.routing_key, event.message_id) == ("recording.failed.acme", f"acme/513/recording/call-{call_id}/failed")
+    assert (event.body["data"]["reason"], event.body["data"]["attempts"]) == ("internal_error", attempts)
+    assert letter.headers["reason"] == "internal_error"
+    assert RecordingJob.decode(letter.body).call_id == call_id
+    await eventually(lambda: _is_clean(servers))
+
+
+async def test_what_fails_beside_the_try_is_tried_again_then_told(
+    servers: Servers, pbx: Pbx, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.recordings.has_ended", _breaks_later)
+    async with servers.subscribed("recording.#") as queue, _worker_here(servers, pbx, monkeypatch):
+        await submit(servers, job(guid=None).encode())
+        await _ended_by_us(servers, queue, "7", attempts=3)
+    assert pbx.asked == {}
+
+
+async def test_what_fails_beside_the_try_after_the_recording_is_stored_is_told_as_stored(
+    servers: Servers, pbx: Pbx, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.handover.Kept.end", _breaks_later)
+    async with servers.subscribed("recording.#") as queue, _worker_here(servers, pbx, monkeypatch):
+        await submit(servers, job().encode())
+        letter = await dead_letter(servers)
+        events = await next_events(queue, 4)
+        assert await waiting_events(queue) == []
+    assert letter.headers["reason"] == "internal_error"
+    assert {event.message_id for event in events} == {f"acme/513/recording/{GUID}/stored"}
+    assert all(event.body == events[0].body for event in events)
+    assert pbx.asked["7"] == 1

@@ -1,0 +1,245 @@
+"""The door to RabbitMQ, on a real one: confirms, returns, timeouts, deliveries, reconnection."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from shared import broker
+from shared.broker import BrokerAddress, Consumer, Message, Publisher
+from shared.errors import BrokerUnavailableError
+from shared.process import background
+from shared.topology import CALLBACKS, CALLBACKS_DEAD, CALLBACKS_FOLD, CALLS_JOURNAL, topology
+from tests.helpers.pace import LIMIT_S
+from tests.helpers.servers import RETRY_S, Servers, eventually
+
+
+@pytest.fixture
+def servers(rabbitmq_only: Servers) -> Servers:
+    return rabbitmq_only
+
+
+def _address(servers: Servers, *more_urls: str) -> BrokerAddress:
+    return BrokerAddress((*more_urls, servers.stack.amqp_url), topology(RETRY_S), "tests")
+
+
+def _message(body: bytes, *, exchange: str = "", routing_key: str = CALLBACKS_DEAD) -> Message:
+    return Message(exchange, routing_key, body, uuid.uuid4().hex, headers={"reason": "test"})
+
+
+@asynccontextmanager
+async def _publisher(servers: Servers, *, timeout_s: float = LIMIT_S) -> AsyncIterator[Publisher]:
+    publisher = Publisher(_address(servers), timeout_s=timeout_s)
+    async with background(publisher.run()):
+        await asyncio.wait_for(publisher.wait_up(), LIMIT_S)
+        yield publisher
+
+
+async def test_a_batch_is_confirmed_message_by_message_and_arrives_whole_persistent_and_in_order(servers: Servers) -> None:
+    bodies = [b"%d" % number * (1 + number * 300) for number in range(450)]  # some larger than one frame
+    async with _publisher(servers) as publisher:
+        await publisher.publish_patiently(_message(body) for body in bodies)
+    taken = await servers.take_all(CALLBACKS_DEAD)
+    assert list(dict.fromkeys(message.body for message in taken)) == bodies  # one not confirmed in time is sent again
+    assert all(message.delivery_mode == 2 and message.headers["reason"] == "test" for message in taken)
+
+
+async def test_an_unroutable_message_fails_alone(servers: Servers) -> None:
+    good = [_message(b"good") for _ in range(5)]
+    lost = _message(b"lost", exchange="calls-of-nobody", routing_key="x")
+    unroutable = _message(b"nowhere", routing_key="no.such.queue")
+    async with _publisher(servers) as publisher:
+        failed = await publisher._publish([*good[:2], unroutable, *good[2:]])
+        assert [message for message, _ in failed] == [unroutable]
+        with pytest.raises(BrokerUnavailableError):
+            await publisher.publish(unroutable)
+        with pytest.raises(BrokerUnavailableError):
+            await publisher.publish(lost)  # an exchange that is not there closes the channel ...
+        await asyncio.wait_for(publisher.publish_patiently(good[:1]), LIMIT_S)  # ... and there is a new one
+    assert {message.message_id for message in await servers.take_all(CALLBACKS_DEAD)} == {message.message_id for message in good}
+
+
+async def test_a_broker_that_hangs_fails_the_publish_in_time_and_what_was_sent_is_not_mixed_up_later(servers: Servers) -> None:
+    same = _message(b"same id")
+    async with _publisher(servers, timeout_s=0.5) as publisher:
+        servers.stack.rabbitmq.pause()
+        try:
+            with pytest.raises(BrokerUnavailableError, match=r"0\.5 s"):
+                await asyncio.wait_for(publisher.publish(same), LIMIT_S)
+            with pytest.raises(BrokerUnavailableError, match="not connected"):
+                await publisher.publish(same)
+        finally:
+            servers.stack.rabbitmq.resume()
+        await asyncio.wait_for(publisher.publish_patiently([same]), LIMIT_S)
+    assert {message.body for message in await servers.take_all(CALLBACKS_DEAD)} == {b"same id"}
+
+
+async def test_without_a_connection_a_publish_fails_at_once(servers: Servers) -> None:
+    publisher = Publisher(BrokerAddress(("amqp://127.0.0.1:1/",), topology(RETRY_S), "tests"), timeout_s=3)
+    async with background(publisher.run()):
+        with pytest.raises(BrokerUnavailableError, match="not connected"):
+            await asyncio.wait_for(publisher.publish(_message(b"x")), 1)
+
+
+async def test_the_next_address_is_tried_when_one_does_not_answer(servers: Servers) -> None:
+    publisher = Publisher(_address(servers, "amqp://127.0.0.1:1/"), timeout_s=3)
+    async with background(publisher.run()):
+        await asyncio.wait_for(publisher.wait_up(), LIMIT_S)
+
+
+async def test_what_was_not_acked_comes_again(servers: Servers) -> None:
+    async with _publisher(servers) as publisher:
+        await publisher.publish_patiently(_message(b"%d" % n, exchange=CALLBACKS, routing_key="") for n in range(5))
+    first = Consumer(_address(servers), CALLBACKS_FOLD, prefetch=10)
+    async with background(first.run()):
+        deliveries = [await asyncio.wait_for(first.get(), LIMIT_S) for _ in range(5)]
+        for delivery in deliveries[:3]:
+            await delivery.ack()
+    second = Consumer(_address(servers), CALLBACKS_FOLD, prefetch=10)
+    async with background(second.run()):
+        again = [await asyncio.wait_for(second.get(), LIMIT_S) for _ in range(2)]
+        for delivery in again:
+            await delivery.ack()
+    assert sorted(delivery.body for delivery in again) == [b"3", b"4"]
+    assert await servers.take_all(CALLBACKS_FOLD) == []
+
+
+async def test_a_consumer_resumes_after_the_broker_was_killed_and_an_old_ack_does_no_harm(servers: Servers) -> None:
+    consumer = Consumer(_address(servers), CALLBACKS_FOLD, prefetch=10)
+    async with _publisher(servers) as publisher, background(consumer.run()):
+        await publisher.publish(_message(b"kept", exchange=CALLBACKS, routing_key=""))
+        old = await asyncio.wait_for(consumer.get(), LIMIT_S)
+        await servers.stack.rabbitmq.kill()
+        await servers.stack.rabbitmq.start()
+        again = await asyncio.wait_for(consumer.get(), LIMIT_S)
+        assert again.body == b"kept"
+        await old.ack()
+        await again.ack()
+    assert await servers.take_all(CALLBACKS_FOLD) == []
+
+
+async def test_stop_intake_gives_back_what_was_not_taken(servers: Servers) -> None:
+    consumer = Consumer(_address(servers), CALLBACKS_FOLD, prefetch=10)
+    async with _publisher(servers) as publisher:
+        await publisher.publish_patiently(_message(b"%d" % n, exchange=CALLBACKS, routing_key="") for n in range(4))
+    async with background(consumer.run()):
+        one = await asyncio.wait_for(consumer.get(), LIMIT_S)
+        await consumer.stop_intake()
+        await one.ack()
+    assert [message.body for message in await servers.take_all(CALLBACKS_FOLD)] == [b"1", b"2", b"3"]
+
+
+async def test_a_broker_that_closes_while_a_channel_opens_is_tried_again(servers: Servers) -> None:
+    """The library ends this in a bare `Exception`; the link must outlive it and connect once the broker behaves."""
+    upstream = int(servers.stack.amqp_url.rsplit(":", 1)[1].strip("/"))
+    cut, refused = True, 0
+    handled: list[asyncio.Future[tuple[BaseException | None, BaseException | None]]] = []
+
+    async def proxy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", upstream)
+
+        async def up() -> None:
+            while data := await reader.read(65536):
+                far_writer.write(data)
+            far_writer.close()
+            writer.close()
+
+        async def down() -> None:
+            nonlocal refused
+            while data := await far_reader.read(65536):
+                writer.write(data)
+                if cut and b"\x00\x0a\x00\x29" in data:  # Connection.OpenOk: class 10, method 41
+                    refused += 1
+                    break
+            writer.close()
+
+        handled.append(asyncio.gather(up(), down(), return_exceptions=True))
+        await handled[-1]
+        far_writer.close()
+        await asyncio.gather(far_writer.wait_closed(), writer.wait_closed(), return_exceptions=True)
+
+    server = await asyncio.start_server(proxy, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    publisher = Publisher(BrokerAddress((f"amqp://guest:guest@127.0.0.1:{port}/",), topology(RETRY_S), "tests"), timeout_s=3)
+
+    async def was_refused() -> bool:
+        return refused >= 2
+
+    async with background(publisher.run()):
+        await eventually(was_refused)
+        cut = False
+        await asyncio.wait_for(publisher.wait_up(), LIMIT_S)
+    server.close()
+    await asyncio.wait_for(asyncio.gather(*handled), LIMIT_S)
+
+
+async def test_what_a_slow_broker_has_confirmed_is_not_sent_again(servers: Servers) -> None:
+    """Only the first messages get through at first; then their confirms, and no others, come back."""
+    upstream = int(servers.stack.amqp_url.rsplit(":", 1)[1].strip("/"))
+    is_slow, confirmed, ended = False, asyncio.Event(), asyncio.Event()
+
+    async def proxy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", upstream)
+
+        async def up() -> None:
+            while data := await reader.read(65536):
+                far_writer.write(data)
+                if is_slow:
+                    await confirmed.wait()
+            far_writer.close()
+
+        async def down() -> None:
+            while data := await far_reader.read(65536):
+                if not confirmed.is_set():
+                    writer.write(data)
+                if is_slow and b"\x00\x3c\x00\x50" in data:  # Basic.Ack: class 60, method 80
+                    confirmed.set()
+            writer.close()
+
+        await asyncio.gather(up(), down(), return_exceptions=True)
+        await asyncio.gather(far_writer.wait_closed(), writer.wait_closed(), return_exceptions=True)
+        ended.set()
+
+    server = await asyncio.start_server(proxy, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    messages = [_message(b"%d" % number * 20_000) for number in range(100)]
+    publisher = Publisher(BrokerAddress((f"amqp://guest:guest@127.0.0.1:{port}/",), topology(RETRY_S), "tests"), timeout_s=3)
+    async with background(publisher.run()):
+        await asyncio.wait_for(publisher.wait_up(), LIMIT_S)
+        is_slow = True
+        failed = [message for message, _ in await publisher._publish(messages)]
+        server.close()
+    await asyncio.wait_for(ended.wait(), LIMIT_S)
+    assert confirmed.is_set()
+    assert 0 < len(failed) < len(messages)
+    assert failed == messages[-len(failed) :]
+    there = {message.body for message in await servers.take_all(CALLBACKS_DEAD)}
+    assert there >= {message.body for message in messages if message not in failed}
+
+
+async def test_a_stream_that_says_nothing_is_asked_anew_from_where_it_was(
+    servers: Servers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(broker, "_SILENCE_S", 1)
+    own = uuid.uuid4().hex.encode()
+    read: list[int] = []
+
+    def where() -> dict[str, str | int]:
+        return {"x-stream-offset": read[-1] + 1 if read else "next"}
+
+    # Nothing is acked, and credit is for one: the broker falls silent, as it can after it was killed.
+    consumer = Consumer(_address(servers), CALLS_JOURNAL, prefetch=1, arguments=where)
+    async with _publisher(servers) as publisher, background(consumer.run()):
+        await asyncio.wait_for(consumer.wait_up(), LIMIT_S)
+        await publisher.publish_patiently(_message(own + b"%d" % number, routing_key=CALLS_JOURNAL) for number in range(3))
+        for number in range(3):
+            delivery = await asyncio.wait_for(consumer.get(), LIMIT_S)
+            # A stream begins at a chunk, and has what others left in it.
+            while delivery.offset <= (read[-1] if read else -1) or not delivery.body.startswith(own):
+                delivery = await asyncio.wait_for(consumer.get(), LIMIT_S)
+            assert delivery.body == own + b"%d" % number
+            read.append(delivery.offset)

@@ -1,0 +1,315 @@
+"""The door to Redis, on a real one: merging against a model, claims, marks, a server that forgot the scripts."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import time
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from redis.asyncio import Redis
+
+from console.fleet import free_port
+from console.stack import Server
+from shared.errors import StoreUnavailableError
+from shared.ids import CallKey, CallRef, SourceName
+from shared.lock import BusyError, locked
+from shared.store import Claim, Look, Publication, State, Store, partition
+from tests.helpers.pace import LIMIT_S
+from tests.helpers.servers import Servers, eventually
+
+
+def _now_ms() -> int:
+    return round(time.time() * 1000)
+
+
+def _key(call: str) -> CallKey:
+    return CallKey(SourceName("acme"), CallRef(call))
+
+
+@pytest.fixture
+def servers(redis_only: Servers) -> Servers:
+    return redis_only
+
+
+@asynccontextmanager
+async def _store(servers: Servers, *, lease_s: float = 10) -> AsyncIterator[Store]:
+    store = Store(servers.stack.redis_url, claim_lease_s=lease_s, retain_s=100)
+    try:
+        yield store
+    finally:
+        await store.aclose()
+
+
+FACTS = st.lists(st.tuples(st.sampled_from(["a", "b", "leg:API:1:guid", ">clock"]), st.text(max_size=5)), max_size=12)
+
+
+@given(batches=st.lists(FACTS, min_size=1, max_size=4), rng=st.randoms(use_true_random=False))
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+async def test_merge_keeps_minima_and_the_clock_s_maximum_in_any_order_and_any_number_of_times(
+    servers: Servers, batches: list[list[tuple[str, str]]], rng: random.Random
+) -> None:
+    """In lock-step with a model: the facts are dealt in one order, then all of them again in another."""
+    key = _key(uuid.uuid4().hex)
+    facts = [fact for batch in batches for fact in batch]
+    model: dict[str, str] = {}
+    async with _store(servers) as store:
+        for _ in range(2):
+            rng.shuffle(facts)
+            rest = list(facts)
+            for size in map(len, batches):
+                batch, rest = rest[:size], rest[size:]
+                model = _merged(model, batch)
+                assert (await store.merge({key: batch}))[key].facts == model
+                assert (await store.load([key]))[key] == model
+    assert model == _merged({}, sorted(facts))
+
+
+def _merged(model: dict[str, str], batch: list[tuple[str, str]]) -> dict[str, str]:
+    merged = dict(model)
+    for field, value in batch:
+        best = max if field.startswith(">") else min
+        # Redis compares bytes, and UTF-8 keeps the order of code points.
+        merged[field] = best(merged.get(field, value), value, key=str.encode)
+    return {} if all(field.startswith(">") for field in merged) else merged  # a clock alone is no call
+
+
+async def test_calls_of_every_partition_are_merged_in_one_step(servers: Servers) -> None:
+    keys = [_key(str(number)) for number in range(100)]
+    assert {partition(key) for key in keys} == set(range(16))
+    async with _store(servers) as store:
+        folded = await store.merge({key: [("x", str(key))] for key in keys})
+        assert {key: state.facts["x"] for key, state in folded.items()} == {key: str(key) for key in keys}
+        assert set(await store.open_calls()) == set(keys)
+
+
+async def test_a_lock_that_was_lost_is_had_again_by_nobody_who_only_keeps_it(servers: Servers) -> None:
+    async with _store(servers) as store, Redis.from_url(servers.stack.redis_url) as redis:
+        assert await store.lock("a", "first", lease_s=0.05)
+
+        async def is_over() -> bool:
+            return not await redis.exists("callfold:lock:a")
+
+        await eventually(is_over)
+        assert not await store.lock("a", "first", lease_s=60, only_keep=True)
+        assert await is_over(), "nor is it made by that"
+        assert await store.lock("a", "second", lease_s=60)
+        assert await store.lock("a", "second", lease_s=60, only_keep=True)
+        assert not await store.lock("a", "first", lease_s=60, only_keep=True)
+        await store.unlock("a", "first")
+        assert not await is_over(), "another's is left alone"
+        await store.unlock("a", "second")
+        assert await is_over()
+
+
+async def test_a_lock_that_redis_forgot_is_not_confirmed(servers: Servers) -> None:
+    async with _store(servers) as store, Redis.from_url(servers.stack.redis_url) as redis:
+        lost = []
+        try:
+            async with locked(store, "a") as lock:
+                await lock.confirm()
+                await redis.flushall()
+                await lock.confirm()
+        except* BusyError as errors:
+            lost = list(errors.exceptions)
+        assert len(lost) == 1
+        async with locked(store, "a") as lock:
+            await lock.confirm()
+
+
+async def test_a_claim_is_held_taken_over_after_its_lease_with_the_stored_outbox_and_over_once_marked(servers: Servers) -> None:
+    key = _key("513")
+    async with _store(servers, lease_s=0.3) as first, _store(servers) as second:
+        await first.merge({key: [("x", "1")]})
+        assert await first.claim({key: Publication(key, 1, b"first", "", "1")}, holder="a") == {key: (Claim.YOURS, b"first")}
+        assert await first.claim({key: Publication(key, 1, b"changed", "", "1")}, holder="a") == {key: (Claim.YOURS, b"first")}
+        other = Publication(key, 1, b"second", "", "1")
+        assert await second.claim({key: other}, holder="b") == {key: (Claim.HELD, b"")}
+
+        async def taken_over() -> tuple[Claim, bytes]:
+            while (answer := (await second.claim({key: other}, holder="b"))[key])[0] is Claim.HELD:
+                await asyncio.sleep(0.02)
+            return answer
+
+        assert await asyncio.wait_for(taken_over(), 5) == (Claim.YOURS, b"first")
+        await second.mark({key: 1})
+        assert await first.claim({key: Publication(key, 1, b"late", "", "1")}, holder="a") == {key: (Claim.PUBLISHED, b"")}
+        assert (await first.merge({key: [("x", "1")]}))[key].state is State.PUBLISHED
+        assert await first.open_calls() == {}
+
+
+async def test_a_published_call_expires_after_the_retain_time_and_an_open_one_never(servers: Servers) -> None:
+    done, still_open = _key("1"), _key("2")
+    async with _store(servers) as store:
+        await store.merge({done: [("x", "1")], still_open: [("x", "1")]})
+        await store.claim({done: Publication(done, 1, b"o", "", "1")}, holder="a")
+        await store.mark({done: 1})
+    redis = Redis.from_url(servers.stack.redis_url, decode_responses=True)
+    lives = {str(name): await redis.ttl(name) for name in await redis.keys("callfold:*")}
+    await redis.aclose()
+    place = f"callfold:{{{partition(still_open)}}}"
+    assert {name: life for name, life in lives.items() if name.endswith("acme/2")} == {
+        f"{place}:facts:acme/2": -1,
+        f"{place}:publication:acme/2": -1,
+    }
+    place = f"callfold:{{{partition(done)}}}"
+    assert 0 < lives[f"{place}:facts:acme/1"] <= 100
+    assert lives[f"{place}:publication:acme/1"] > 7 * 24 * 3600, "a tombstone outlives the journal"
+
+
+async def test_a_callback_of_a_call_whose_facts_expired_changes_nothing(servers: Servers) -> None:
+    key = _key("1")
+    redis = Redis.from_url(servers.stack.redis_url)
+    async with _store(servers) as store:
+        await store.merge({key: [("x", "1")]})
+        await store.claim({key: Publication(key, 1, b"o", "told", "1")}, holder="a")
+        await store.mark({key: 1})
+        await redis.delete(f"callfold:{{{partition(key)}}}:facts:{key}")
+        assert (await store.merge({key: [("x", "0")]}))[key].state is State.BURIED
+        assert (await store.load([key]))[key] == {}
+        assert await store.open_calls() == {}
+    await redis.aclose()
+
+
+async def test_a_look_moves_forward_only_unless_all_facts_were_seen(servers: Servers) -> None:
+    key = _key("1")
+    async with _store(servers) as store:
+        first = (await store.merge({key: [("x", "1")]}))[key].version
+        await store.schedule({key: Look(1000, first)})
+        second = (await store.merge({key: [("y", "1")]}))[key].version
+        await store.schedule({key: Look(5000, first)})
+        assert await store.open_calls() == {key: 1000}
+        await store.schedule({key: Look(500, first)})
+        assert await store.open_calls() == {key: 500}
+        await store.schedule({key: Look(None, first)})
+        assert await store.open_calls() == {key: 500}, "who has not seen all facts cannot say that there is nothing to wait for"
+        await store.schedule({key: Look(5000, second)})
+        assert await store.open_calls() == {key: 5000}
+        await store.schedule({key: Look(None, second)})
+        assert await store.open_calls() == {}
+
+
+async def test_a_call_marked_while_facts_came_is_looked_at_at_once(servers: Servers) -> None:
+    key = _key("1")
+    async with _store(servers) as store:
+        seen = (await store.merge({key: [("x", "1")]}))[key].version
+        await store.claim({key: Publication(key, 1, b"o", "", seen)}, holder="a")
+        await store.merge({key: [("y", "1")]})
+        await store.mark({key: 1})
+        assert await store.lease(until_ms=_now_ms(), lease_s=5, at_most=10) == [key]
+
+
+async def test_a_lease_is_one_s_alone_until_it_is_over(servers: Servers) -> None:
+    key = _key("1")
+    async with _store(servers) as store:
+        version = (await store.merge({key: [("x", "1")]}))[key].version
+        assert await store.lease(until_ms=_now_ms(), lease_s=5, at_most=10) == [], "not due"
+        await store.schedule({key: Look(1000, version)})
+        answers = await asyncio.gather(*(store.lease(until_ms=_now_ms(), lease_s=0.5, at_most=10) for _ in range(8)))
+        assert sorted(map(len, answers)) == [0] * 7 + [1]
+
+        async def again() -> bool:
+            return bool(await store.lease(until_ms=_now_ms(), lease_s=5, at_most=10))
+
+        await eventually(again)
+
+
+async def test_scripts_are_sent_again_to_a_server_that_forgot_them(servers: Servers) -> None:
+    redis = Redis.from_url(servers.stack.redis_url)
+    async with _store(servers) as store:
+        await store.merge({_key("1"): [("x", "2")]})
+        await redis.script_flush()
+        assert (await store.merge({_key("1"): [("x", "1")]}))[_key("1")].facts == {"x": "1"}
+    await redis.aclose()
+
+
+async def test_redis_away_is_an_error_of_ours_within_seconds(servers: Servers) -> None:
+    store = Store("redis://127.0.0.1:1/0")
+    with pytest.raises(StoreUnavailableError):
+        await asyncio.wait_for(store.merge({_key("1"): [("x", "1")]}), LIMIT_S)
+    with pytest.raises(StoreUnavailableError):
+        await asyncio.wait_for(store.check(), LIMIT_S)
+    await store.aclose()
+
+
+async def test_a_clock_alone_makes_no_call(servers: Servers) -> None:
+    key = _key("1")
+    async with _store(servers) as store:
+        folded = (await store.merge({key: [(">clock", "2026")]}))[key]
+        assert (folded.facts, folded.version, folded.look_at_ms) == ({}, "0", None)
+        assert await store.open_calls() == {}
+        assert await store.load([key]) == {key: {}}
+        await store.merge({key: [("x", "1")]})
+        assert (await store.merge({key: [(">clock", "2026")]}))[key].facts == {"x": "1", ">clock": "2026"}
+
+
+async def test_a_claim_on_facts_that_redis_has_lost_or_that_are_not_all_is_lost_and_stores_nothing(servers: Servers) -> None:
+    key = _key("1")
+    async with _store(servers) as store, Redis.from_url(servers.stack.redis_url) as redis:
+        seen = (await store.merge({key: [("x", "1")]}))[key].version
+        await redis.flushall()
+        claim = Publication(key, 1, b"o", "", seen)
+        assert await store.claim({key: claim}, holder="a") == {key: (Claim.LOST, b"")}
+        assert await redis.keys("*") == []
+        seen = (await store.merge({key: [("x", "1")]}))[key].version
+        await store.merge({key: [("y", "1")]})
+        assert await store.claim({key: Publication(key, 1, b"o", "", seen)}, holder="a") == {key: (Claim.LOST, b"")}
+        assert await store.claim({key: Publication(key, 3, b"o", "", "2")}, holder="a") == {key: (Claim.LOST, b"")}
+        assert await store.claim({key: Publication(key, 1, b"o", "", "2")}, holder="a") == {key: (Claim.YOURS, b"o")}
+
+
+async def test_a_publication_whose_facts_were_lost_before_its_mark_expires(servers: Servers) -> None:
+    key = _key("1")
+    place = f"callfold:{{{partition(key)}}}"
+    async with _store(servers) as store, Redis.from_url(servers.stack.redis_url) as redis:
+        await store.merge({key: [("x", "1")]})
+        await store.claim({key: Publication(key, 1, b"o", "", "1")}, holder="a")
+        await store.merge({key: [("y", "1")]})
+        await redis.delete(f"{place}:facts:{key}")
+        await store.mark({key: 1})
+        assert await store.open_calls() == {}
+        assert await redis.ttl(f"{place}:publication:{key}") > 0
+
+
+async def test_the_minimum_is_that_of_the_bytes_whatever_the_server_s_locale(redis_only: Servers, tmp_path: Path) -> None:
+    """Lua compares strings as the locale collates them: there, a comes before B."""
+    await _make_locale(tmp_path, "aA_bB")
+    port = free_port()
+    environment = {name: value for name, value in os.environ.items() if name != "LC_ALL"}
+    environment |= {"LOCPATH": str(tmp_path), "LC_COLLATE": "aA_bB"}
+    command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(tmp_path)]
+    server = Server("redis", command, environment, port=port, log=tmp_path / "log")
+    await server.start()
+    try:
+        url = f"redis://127.0.0.1:{port}/0"
+        async with Redis.from_url(url) as redis:
+            assert await redis.eval("return ('a' < 'B') and 1 or 0", 0) == 1, "the locale is in effect"
+        store, key = Store(url), _key("1")
+        for value in ("a", "B", "b", "é", "Z", "B ", ""):
+            await store.merge({key: [("m", value or "B"), (">m", value)]})
+        assert (await store.merge({key: []}))[key].facts == {"m": "B", ">m": "é"}
+        await store.aclose()
+    finally:
+        await server.kill()
+
+
+async def _make_locale(directory: Path, name: str) -> None:
+    """Compile a locale in which a comes before B, whatever locales the machine has."""
+    letters = [letter for number in range(26) for letter in (ord("a") + number, ord("A") + number)]
+    order = [*range(ord("A")), *letters, *range(ord("Z") + 1, ord("a")), *range(ord("z") + 1, 128)]
+    lines = ["comment_char %", "escape_char /", "LC_COLLATE", "order_start forward"]
+    lines += [*(f"<U{code:04X}>" for code in order), "order_end", "END LC_COLLATE", ""]
+    (directory / "source").write_text("\n".join(lines), "utf-8")
+    charmap = "<code_set_name> TEST\n<comment_char> %\n<escape_char> /\n<mb_cur_min> 1\n<mb_cur_max> 1\n"
+    (directory / "charmap").write_text(charmap + "CHARMAP\n<U0000>..<U007F> /x00 ASCII\nEND CHARMAP\n", "utf-8")
+    command = ("localedef", "-c", "-i", str(directory / "source"), "-f", str(directory / "charmap"), str(directory / name))
+    process = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE)
+    _, warnings = await process.communicate()  # of categories it lacks; it exits with 1 for them
+    assert (directory / name / "LC_COLLATE").exists(), warnings.decode()

@@ -1,0 +1,126 @@
+"""What Redis keeps for the barrier, on a real one: the scripts do what the model says."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+
+from redis.asyncio import Redis
+
+from shared.barrier import Reports
+from shared.facts import milliseconds, rfc3339
+from shared.store import Store
+from shared.watermarks import SpoolNews
+from tests.helpers.barrier_model import FakeRedis
+from tests.helpers.servers import Servers, eventually
+
+
+async def test_a_spool_holds_the_watermark_and_of_two_reports_the_later_counts(redis_only: Servers) -> None:
+    store = Store(redis_only.stack.redis_url)
+    marks = store.watermarks
+    try:
+        now_ms = milliseconds(rfc3339(await store.now()))
+        await _complete_a_round(store, "a")
+        assert (await marks.folded_until_ms() or 0) >= now_ms
+        await marks.note_spools([SpoolNews("s", now_ms - 9000, 10)])
+        assert await marks.folded_until_ms() == now_ms - 9000
+        await marks.note_spools([SpoolNews("s", now_ms - 99_000, 9)])
+        assert await marks.folded_until_ms() == now_ms - 9000, "older news"
+        await marks.note_spools([SpoolNews("s", None, 11)])
+        assert (await marks.folded_until_ms() or 0) >= now_ms
+    finally:
+        await store.aclose()
+
+
+async def _complete_a_round(store: Store, *consumers: str) -> int:
+    """Let consumers pass a first round, by which they are at work, and a second, which is complete."""
+    number = 0
+    for consumer in consumers:
+        await store.watermarks.join(consumer)
+    for _ in range(2):
+        opened: int = await eventually(lambda: store.watermarks.open_round(pause_s=0))
+        assert opened > number
+        number = opened
+        assert await store.watermarks.count_consumers(number, len(consumers))
+        for consumer in consumers:
+            assert await store.watermarks.pass_round(consumer, number)
+    return number
+
+
+async def test_a_silent_spool_is_forgotten_in_time(redis_only: Servers) -> None:
+    """Every call must end: a spool that nobody will ever report of again does not hold it for ever."""
+    store = Store(redis_only.stack.redis_url)
+    now_ms = milliseconds(rfc3339(await store.now()))
+    async with Redis.from_url(redis_only.stack.redis_url) as redis:
+        await redis.hset("callfold:{watermark}:spools", "silent", f"{now_ms - 60_000} 1 {now_ms - 3_601_000}")
+    try:
+        await _complete_a_round(store, "a")
+        assert (await store.watermarks.folded_until_ms() or 0) >= now_ms
+        assert (await store.watermarks.reports()).spools == []
+    finally:
+        await store.aclose()
+
+
+async def test_redis_keeps_of_rounds_and_members_what_the_model_says(redis_only: Servers) -> None:
+    """The scripts and the fake of the model, side by side, through the same steps: times aside, they say the same."""
+    store, fake = Store(redis_only.stack.redis_url), FakeRedis()
+    marks, chance, numbers = store.watermarks, random.Random(513), {0: 0}  # noqa: S311 - a seed, no secret
+    try:
+        for _ in range(400):
+            name, number = f"c{chance.randrange(4)}", chance.choice([*numbers][-4:])
+            match chance.choice(("join", "leave", "open", "count", "count", "pass", "pass", "pass", "conclude")):
+                case "join":
+                    await marks.join(name)
+                    fake.join(name)
+                case "leave":
+                    await marks.leave(name)
+                    fake.leave(name)
+                case "open":
+                    fake.now_ms += 1
+                    numbers[fake.open_round()] = await eventually(lambda: marks.open_round(pause_s=0))
+                case "count":
+                    consumers = chance.randrange(4)
+                    noted = await marks.count_consumers(numbers[number], consumers)
+                    assert noted == fake.count_consumers(number, consumers)
+                case "pass":
+                    known = await marks.pass_round(name, numbers[number])
+                    assert known == fake.pass_round(name, number)
+                case _:
+                    assert (await marks.folded_until_ms() is None) == (fake.conclude() is None)
+            assert _shape(await marks.reports(), numbers) == _shape(fake.reports(), {number: number for number in numbers})
+    finally:
+        await store.aclose()
+
+
+def _shape(reports: Reports, numbers: Mapping[int, int]) -> object:
+    """Everything but times and the numbers themselves."""
+    place = {number: at for at, number in enumerate(numbers.values())}
+    members = {
+        (each.name, -1 if each.at_work_since is None else place[each.at_work_since], place[each.passed])
+        for each in reports.members
+    }
+    return members, {(place[each.number], each.consumers) for each in reports.rounds}
+
+
+async def test_a_round_is_opened_at_most_so_often_and_the_more_rarely_the_longer_they_take(redis_only: Servers) -> None:
+    store = Store(redis_only.stack.redis_url)
+    now_ms = milliseconds(rfc3339(await store.now()))
+    try:
+        first = await store.watermarks.open_round(pause_s=3600)
+        assert first is not None
+        assert await store.watermarks.open_round(pause_s=3600) is None
+        assert await eventually(lambda: store.watermarks.open_round(pause_s=0)) > first
+        async with Redis.from_url(redis_only.stack.redis_url) as redis:
+            await redis.delete("callfold:{watermark}:rounds")
+            rounds = {
+                str(now_ms - 160 * 60_000): f"{now_ms - 160 * 60_000} 2",
+                str(now_ms - 9 * 60_000): f"{now_ms - 9 * 60_000} 2",
+            }
+            await redis.hset("callfold:{watermark}:rounds", mapping=rounds)
+            assert await store.watermarks.open_round(pause_s=0) is None, "less than a sixteenth of 160 minutes"
+            await redis.hdel("callfold:{watermark}:rounds", str(now_ms - 9 * 60_000))
+            assert await store.watermarks.open_round(pause_s=0) is not None
+    finally:
+        await store.aclose()
+
+

@@ -1,0 +1,35 @@
+"""Places for those who watch: no key takes all of them."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+
+import aiohttp
+import pytest
+
+from console.web import live
+from tests.helpers.console import AS_VIEWER, AUTHORIZED, KEY, VIEWER_KEY, console_here
+from tests.helpers.servers import Servers, eventually
+
+
+async def test_one_key_has_its_share_of_the_places_and_leaves_the_others_theirs(
+    servers: Servers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live, "_MAX_WATCHERS_OF_ONE", 2)
+    monkeypatch.setattr(live, "_MAX_WATCHERS", 3)
+    keys = {"CALLFOLD_CONSOLE_KEY": KEY, "CALLFOLD_CONSOLE_VIEWER_KEYS": VIEWER_KEY}
+    async with console_here(servers, monkeypatch, **keys) as url, aiohttp.ClientSession(url) as session:
+
+        async def status(headers: dict[str, str]) -> int:
+            async with session.get("/live", headers=headers) as response:
+                return response.status
+
+        async def is_free() -> bool:
+            return await status(AUTHORIZED) == 200
+
+        async with AsyncExitStack() as watching:
+            for headers, path in ((AUTHORIZED, "/live"), (AUTHORIZED, "/events?after=0"), (AS_VIEWER, "/live")):
+                response = await watching.enter_async_context(session.get(path, headers=headers))
+                assert response.status == 200
+            assert (await status(AUTHORIZED), await status(AS_VIEWER)) == (429, 503)
+        await eventually(is_free)  # sooner than the next thing is written

@@ -1,0 +1,175 @@
+"""`callfold rebuild` and `callfold show`, on real servers."""
+
+from __future__ import annotations
+
+import json
+from contextlib import aclosing
+
+import aio_pika
+import pytest
+from redis.asyncio import Redis
+
+from console.fleet import free_port
+from console.history.engine import DEFAULT_URL
+from console.history.store import History
+from console.show import show
+from shared.settings import load_settings
+from tests.helpers.history import batch_of, call_event
+from tests.helpers.servers import Servers, call_back, callfold, eventually, lines_of, next_events, waiting_events
+
+QUICK = {"CALLFOLD_TIMER_HOLD_OFF_SECONDS": "0", "CALLFOLD_SETTLE_SECONDS": "1", "CALLFOLD_LEG_GRACE_SECONDS": "2"}
+
+
+async def _facts(servers: Servers) -> dict[bytes, dict[bytes, bytes]]:
+    async with Redis.from_url(servers.stack.redis_url) as redis:
+        return {name: await redis.hgetall(name) for name in await redis.keys("*:facts:*")}  # type: ignore[misc]
+
+
+async def test_an_empty_redis_is_rebuilt_byte_by_byte_and_nothing_is_published_again(servers: Servers) -> None:
+    base = 700_000_000
+    port = free_port()
+    async with servers.subscribed("call.#") as events:
+        async with servers.fleet(**QUICK) as fleet:
+            fleet.add("ingress", "ingress", {"CALLFOLD_INGRESS_PORT": str(port)})
+            fleet.add("worker", "worker", {})
+            await fleet.start_all()
+            for number in range(10):
+                await call_back(port, lines_of(base + number))
+            await call_back(port, lines_of(base + 10)[:3])  # closed by a timer, then amended
+            await next_events(events, 11)
+            await call_back(port, lines_of(base + 10)[3:])
+            await next_events(events, 1)
+            await call_back(port, lines_of(base + 11)[:2])  # stays open
+
+            async def folded() -> bool:
+                return any(str(base + 11).encode() in name for name in await _facts(servers))
+
+            await eventually(folded)
+        before = {name: facts for name, facts in (await _facts(servers)).items() if b"/7000000" in name}
+        async with Redis.from_url(servers.stack.redis_url) as redis:
+            await redis.flushall()
+        environment = servers.environment(**QUICK)
+        code, out, err = await callfold("rebuild", "--since", "1h", "--dry-run", **environment)
+        assert (code, out) == (0, ""), err
+        assert "calls since" in err
+        _, out, _ = await callfold("rebuild", "--since", "1h", "--dry-run", "--json", **environment)
+        assert json.loads(out)["calls"] >= 12
+        assert await _facts(servers) == {}
+        code, out, err = await callfold("rebuild", "--since", "1h", **environment)
+        assert code == 0, err
+        assert "noted as published" in out
+        after = await _facts(servers)
+        assert {name: after[name] for name in before} == before
+        code, out, _ = await callfold("rebuild", "--since", "1h", "--json", **environment)
+        assert code == 0, "a second time does no harm"
+        assert {"noted_as_published", "to_be_published"}.isdisjoint(json.loads(out))
+
+        code, out, _ = await callfold("show", "default", str(base + 10), "--json", **environment)
+        told = json.loads(out)
+        assert (code, told["status"], told["published_revision"]) == (0, "complete", 2)
+        assert [row["kind"] for row in told["timeline"]] == ["callback"] * 3 + ["timer", "callback"]
+        async with servers.fleet(**QUICK) as fleet:
+            fleet.add("ingress", "ingress", {"CALLFOLD_INGRESS_PORT": str(port)})
+            fleet.add("worker", "worker", {})
+            await fleet.start_all()
+            await call_back(port, lines_of(base))
+            await call_back(port, lines_of(base + 11)[2:])
+            published: list[str] = []
+
+            async def there() -> bool:
+                # The journal also holds calls of other tests: those are not looked at.
+                published.extend(event.message_id or "" for event in await waiting_events(events))
+                return f"default/{base + 11}/1" in published
+
+            await eventually(there)
+            await call_back(port, lines_of(base + 12))
+            await eventually(lambda: _is_among(events, published, f"default/{base + 12}/1"))
+    assert [name for name in published if name.startswith("default/7000000")] == [f"default/{base + n}/1" for n in (11, 12)]
+
+
+async def _is_among(events: aio_pika.abc.AbstractQueue, published: list[str], name: str) -> bool:
+    published.extend(event.message_id or "" for event in await waiting_events(events))
+    return name in published
+
+
+async def test_what_was_never_published_is_published_when_asked(servers: Servers) -> None:
+    base = 710_000_000
+    port = free_port()
+    async with servers.fleet() as fleet:
+        await fleet.start(fleet.add("ingress", "ingress", {"CALLFOLD_INGRESS_PORT": str(port)}))
+        await call_back(port, lines_of(base))
+    assert len(await servers.take_all("callbacks.fold")) > 0  # lost with all of Redis, say
+    async with servers.subscribed("call.#") as events:
+        code, out, err = await callfold("rebuild", "--since", "1h", "--publish", **servers.environment(**QUICK))
+        assert code == 0, err
+        assert "to be published" in out
+        async with servers.fleet(**QUICK) as fleet:
+            await fleet.start(fleet.add("worker", "worker", {}))
+
+            async def there() -> bool:
+                return f"default/{base}/1" in {event.message_id for event in await waiting_events(events)}
+
+            await eventually(there)
+
+
+async def test_a_call_that_only_the_history_has_is_shown_and_said_to_be_from_there(servers: Servers) -> None:
+    url = f"sqlite:///{servers.directory / 'history.sqlite'}"
+    await _kept(url)
+    environment = servers.environment(CALLFOLD_HISTORY_URL=url)
+    code, out, err = await callfold("show", "default", "513", "--json", **environment)
+    told = json.loads(out)
+    assert (code, told["status"], told["published_revision"], len(told["revisions"])) == (0, "complete", 2, 2)
+    assert err == "From the history: Redis no longer has default/513.\n"
+    code, out, _ = await callfold("show", "default", "513", **environment)
+    assert (code, out.splitlines()[0]) == (0, "default/513  complete")
+    for call, settings, sentence in (
+        ("514", {}, "There is no call default/514, neither in Redis nor in the history"),
+        (
+            "513",
+            {"CALLFOLD_HISTORY_URL": f"sqlite:///{servers.directory}/none.sqlite"},
+            "older ones cannot be asked for. The history",
+        ),
+        ("513", {"CALLFOLD_HISTORY_URL": ""}, "Redis has no call default/513: it was never seen"),
+    ):
+        code, out, err = await callfold("show", "default", call, **environment | settings)
+        assert (code, out, sentence in err) == (1, "", True), err
+
+
+async def test_the_history_that_is_written_here_by_default_is_asked_without_a_setting(
+    servers: Servers, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in servers.environment().items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(servers.directory)
+    await _kept(DEFAULT_URL)
+    assert await show(load_settings(), "default", "513", as_json=True) == 0
+    assert json.loads(capsys.readouterr().out)["published_revision"] == 2
+
+
+async def _kept(url: str) -> None:
+    """Write a history that has one call of two revisions."""
+    async with aclosing(History(url, is_writer=True)) as history:
+        await history.prepare()
+        await history.write(batch_of([call_event(513, source="default", revision=number) for number in (1, 2)]))
+
+
+async def test_an_open_call_tells_what_it_waits_for_and_when_it_closes(servers: Servers) -> None:
+    port, base = free_port(), 720_000_000
+    async with servers.fleet() as fleet:
+        fleet.add("ingress", "ingress", {"CALLFOLD_INGRESS_PORT": str(port)})
+        fleet.add("worker", "worker", {})
+        await fleet.start_all()
+        await call_back(port, [*lines_of(base)[:2], lines_of(base)[2] + "&token=hunter2"])
+
+        async def told() -> str:
+            code, out, _ = await callfold("show", "default", str(base), **servers.environment())
+            return out if code == 0 and "ending" in out else ""
+
+        out = await eventually(told)
+        assert "waiting for the agent's hangup, closes at 20" in out
+        assert out.count(" callback ") == 3
+        assert "hunter2" not in out
+    code, _, err = await callfold("show", "default", "1", **servers.environment())
+    assert (code, "Redis has no call default/1" in err) == (1, True)
+    code, _, err = await callfold("show", "nobody", "1", **servers.environment())
+    assert (code, "There is no source nobody" in err) == (2, True)

@@ -1,0 +1,254 @@
+"""Ingress behind a real HAProxy with the configuration that ships: rolling restart, what it lets through, what it writes."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import aiohttp
+import orjson
+import pytest_asyncio
+
+from console.fleet import Fleet, Role, free_port, tether
+from tests.helpers.pace import LIMIT_S
+from tests.helpers.servers import Servers, eventually, lines_of
+
+CONFIG = Path(__file__).resolve().parents[3] / "deploy" / "haproxy.cfg"
+SECRET = "hunter2-hunter2"
+SENDERS = 10
+# Between two callbacks of a sender: a steady stream, not a flood that hides a pause.
+PACE_S = 0.01
+MORE = 300
+
+
+@dataclass(slots=True)
+class Site:
+    """Two ingress processes, and HAProxy in front of them."""
+
+    servers: Servers
+    fleet: Fleet
+    ports: list[int]
+    public: int
+    log: Path
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.public}"
+
+    def log_lines(self) -> list[str]:
+        return self.log.read_text("utf-8").splitlines()
+
+
+@pytest_asyncio.fixture
+async def site(servers: Servers) -> AsyncIterator[Site]:
+    sources = servers.directory / "sources.toml"
+    sources.write_text(f'[sources.acme]\nsecret = "{SECRET}"\n')
+    ports, public, log = [free_port(), free_port()], free_port(), servers.directory / "haproxy.log"
+    async with servers.fleet(CALLFOLD_SOURCES=str(sources), CALLFOLD_DRAIN_SECONDS="2.5") as fleet:
+        for number, port in enumerate(ports, start=1):
+            # A spool each, as on two machines.
+            spool = str(servers.directory / f"spool-{number}")
+            fleet.add(f"ingress-{number}", "ingress", {"CALLFOLD_INGRESS_PORT": str(port), "CALLFOLD_SPOOL_DIR": spool})
+        await fleet.start_all()
+        async with _haproxy(fleet.roles, ports, public, log):
+            yield Site(servers, fleet, ports, public, log)
+
+
+@asynccontextmanager
+async def _haproxy(roles: list[Role], ports: list[int], public: int, log: Path) -> AsyncIterator[None]:
+    settings = {"LB_BIND": f"127.0.0.1:{public}", "LB_REQUEST_TIMEOUT": "1s"}
+    for number, (role, port) in enumerate(zip(roles, ports, strict=True), start=1):
+        settings[f"LB_INGRESS_{number}"] = f"127.0.0.1:{port}"
+        settings[f"LB_INGRESS_{number}_CHECK_PORT"] = str(role.metrics_port)
+    path = f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin"
+    with log.open("wb") as out:
+        process = await asyncio.create_subprocess_exec(
+            *tether(), "haproxy", "-f", str(CONFIG), env=os.environ | settings | {"PATH": path}, stdout=out, stderr=out
+        )
+    try:
+        url = f"http://127.0.0.1:{public}/callbacks/acme"
+
+        async def answers() -> bool:
+            assert process.returncode is None, log.read_text()
+            try:
+                async with aiohttp.ClientSession() as session, session.get(url) as response:
+                    return response.status == 401
+            except aiohttp.ClientError:
+                return False
+
+        await eventually(answers)
+        yield
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        await process.wait()
+
+
+@dataclass(slots=True)
+class Stream:
+    """Callbacks of many calls, sent side by side until told to stop."""
+
+    url: str
+    done: asyncio.Event = field(default_factory=asyncio.Event)
+    answers: Counter[int | str] = field(default_factory=Counter)
+    sent: set[str] = field(default_factory=set)
+    slowest_s: float = 0
+    _request_ids: itertools.count[int] = field(default_factory=lambda: itertools.count(1000))
+
+    async def send(self, *, keep_alive: bool) -> None:
+        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=not keep_alive)) as session:
+            while not self.done.is_set():
+                for line in lines_of(next(self._request_ids)):
+                    self.sent.add(line)
+                    await self._send_one(session, line)
+                    await asyncio.sleep(PACE_S)
+
+    async def _send_one(self, session: aiohttp.ClientSession, line: str) -> None:
+        started = time.monotonic()
+        try:
+            async with session.get(f"{self.url}/callbacks/acme?token={SECRET}&{line}") as response:
+                await response.read()
+                self.answers[response.status] += 1
+        except (aiohttp.ClientError, TimeoutError) as error:
+            self.answers[type(error).__name__] += 1
+        self.slowest_s = max(self.slowest_s, time.monotonic() - started)
+
+    async def more(self) -> None:
+        wanted = self.answers.total() + MORE
+
+        async def reached() -> bool:
+            return self.answers.total() >= wanted
+
+        await eventually(reached)
+
+
+async def test_ingress_processes_are_restarted_one_after_the_other_without_a_failed_or_lost_callback(site: Site) -> None:
+    stream = Stream(site.url)
+
+    async def seen_up(name: str) -> bool:
+        return any(f"Server ingress/{name} is UP" in line for line in site.log_lines())
+
+    async with asyncio.TaskGroup() as group:
+        for number in range(SENDERS):
+            group.create_task(stream.send(keep_alive=number % 3 != 0))
+        await stream.more()
+        for role in site.fleet.roles:
+            await site.fleet.stop(role)
+            assert role.process is not None
+            assert role.process.returncode == 0
+            await stream.more()  # by the other one alone
+            await site.fleet.start(role)
+            await eventually(partial(seen_up, role.name))
+        await stream.more()
+        stream.done.set()
+    assert set(stream.answers) == {200}, (stream.answers, site.log_lines()[-5:])
+    assert stream.answers[200] == len(stream.sent) >= 2000
+    events = [event for message in await site.servers.take_all("callbacks.fold") for event in orjson.loads(message.body)]
+    assert {event["query"] for event in events} == stream.sent
+    # HAProxy took each of them out before its port closed: no callback waited for a refused connection or a time-out.
+    assert stream.slowest_s < 5
+    for role in site.fleet.roles:
+        assert any(f"Server ingress/{role.name} is DOWN" in line and "503" in line for line in site.log_lines())
+
+
+async def test_no_log_line_holds_a_query_a_secret_or_the_path_of_a_wrong_link(site: Site) -> None:
+    wrong_link = f"/callbacks/acme&token={SECRET}"  # & for ?: the secret is part of the path
+    async with aiohttp.ClientSession(headers={"X-Forwarded-For": f"{SECRET}, 10.0.0.1"}) as session:
+        for target in (f"/callbacks/acme?token={SECRET}&{lines_of(1)[0]}", wrong_link, f"/elsewhere?token={SECRET}"):
+            async with session.get(site.url + target) as response:
+                await response.read()
+    # One that HAProxy itself refuses: a space in the target, and then no version that it knows.
+    refused = await _raw(site.public, f"GET /callbacks/acme?token={SECRET}\x01 x HTTP/9\r\n\r\n".encode())
+    assert refused.startswith(b"HTTP/1.1 400")
+
+    async def logged() -> bool:
+        return sum(" GET " in line or " <BADREQ> " in line or " 400 " in line for line in site.log_lines()) >= 4
+
+    await eventually(logged)
+    text = site.log.read_text("utf-8")
+    assert " GET /callbacks/acme" in text
+    assert " GET other" in text
+    for forbidden in (SECRET, "token", "?", "RequestID", "10.0.0.1", "elsewhere"):
+        assert forbidden not in text, forbidden
+    for role in site.fleet.roles:
+        assert SECRET not in role.log_path.read_text("utf-8")
+
+
+async def test_a_request_line_of_9000_bytes_gets_the_answer_of_ingress(site: Site) -> None:
+    start, end = f"GET /callbacks/acme?token={SECRET}&x=", " HTTP/1.1"
+    line = start + "a" * (9000 - len(start) - len(end)) + end
+    head, _, body = (await _raw(site.public, f"{line}\r\nHost: x\r\nConnection: close\r\n\r\n".encode())).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 414")
+    assert orjson.loads(body)["title"] == "URI Too Long"
+
+
+async def test_bytes_that_are_not_ascii_reach_ingress(site: Site) -> None:
+    target = f"/callbacks/acme?token={SECRET}&{lines_of(3)[0]}&ResponderAgent=Jørgen"
+    answer = await _raw(site.public, f"GET {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+    assert answer.startswith(b"HTTP/1.1 200")
+    (message,) = await site.servers.take_all("callbacks.fold")
+    assert orjson.loads(message.body)[0]["query"].endswith("&ResponderAgent=J%C3%B8rgen")
+
+
+async def test_only_callbacks_are_let_through_and_no_header_tells_what_stands_behind(site: Site) -> None:
+    async with aiohttp.ClientSession() as session:
+        for path in ("/", "/metrics", "/readyz", "/callbacks", "/callbacksx/acme"):
+            async with session.get(site.url + path) as response:
+                assert (response.status, await response.text()) == (404, "Not Found"), path
+        async with session.put(f"{site.url}/callbacks/acme") as response:
+            assert (response.status, response.headers["Allow"]) == (405, "GET, POST")
+        query = f"token={SECRET}&{lines_of(2)[0]}"
+        form = {"Content-Type": "application/x-www-form-urlencoded"}
+        async with session.post(f"{site.url}/callbacks/acme", data=query, headers=form) as response:
+            assert response.status == 200
+            assert [name for name in response.headers if name.lower().startswith("x-") or name in {"Server", "Via"}] == []
+
+
+async def test_a_client_that_sends_its_request_slowly_is_cut_by_haproxy(site: Site) -> None:
+    started = time.monotonic()
+    head = await _raw(site.public, b"GET /callbacks/acme?CallType=API HTTP/1.1\r\nHos")
+    form = b"POST /callbacks/acme HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nCallType="
+    body = await _raw(site.public, form)
+    assert head.startswith(b"HTTP/1.1 408")
+    assert body.startswith(b"HTTP/1.1 408")
+    assert 2 <= time.monotonic() - started < 6  # twice the second that is set here
+
+
+async def test_callbacks_are_answered_when_the_health_checks_alone_fail(servers: Servers) -> None:
+    port, public, log = free_port(), free_port(), servers.directory / "haproxy.log"
+    sources = servers.directory / "sources.toml"
+    sources.write_text(f'[sources.acme]\nsecret = "{SECRET}"\n')
+    async with servers.fleet(CALLFOLD_SOURCES=str(sources)) as fleet:
+        role = fleet.add("ingress", "ingress", {"CALLFOLD_INGRESS_PORT": str(port)})
+        await fleet.start(role)
+        deaf = [Role(f"ingress-{number}", "", {}, free_port(), log) for number in (1, 2)]  # nothing listens on these
+        async with _haproxy(deaf, [port, free_port()], public, log):
+
+            async def both_down() -> bool:
+                text = log.read_text("utf-8")
+                return all(f"Server ingress/{role.name} is DOWN" in text for role in deaf)
+
+            await eventually(both_down)
+            async with aiohttp.ClientSession() as session:
+                for number in range(20):
+                    target = f"/callbacks/acme?token={SECRET}&{lines_of(number)[0]}"
+                    async with session.get(f"http://127.0.0.1:{public}{target}") as response:
+                        assert response.status == 200
+
+
+async def _raw(port: int, request: bytes) -> bytes:
+    """Send bytes and read until the other side closes."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        writer.write(request)
+        return await asyncio.wait_for(reader.read(), LIMIT_S)
+    finally:
+        writer.close()

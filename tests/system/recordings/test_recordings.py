@@ -1,0 +1,176 @@
+"""Recording jobs over a real broker, a real worker, a PBX that misbehaves on request, and files on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import signal
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from shared.recording import RecordingJob
+from tests.helpers.recordings import (
+    GUID,
+    SECTOK,
+    WAV,
+    Pbx,
+    dead_letter,
+    exists,
+    file_of,
+    job,
+    nothing_left,
+    sidecar_of,
+    submit,
+    worker,
+)
+from tests.helpers.servers import Servers, eventually, exit_code, next_events
+
+
+async def test_a_recording_that_is_not_ready_twice_is_stored_on_the_third_try(servers: Servers, pbx: Pbx) -> None:
+    pbx.answers["7"] = [web.Response(status=404), web.Response(text="<html>log in</html>", content_type="text/html")]
+    async with servers.subscribed("recording.#") as queue, worker(servers, pbx) as fleet:
+        await submit(servers, job().encode())
+        (event,) = await next_events(queue, 1)
+        logged = fleet.roles[0].log_path.read_text()
+    assert (event.routing_key, event.message_id) == ("recording.stored.acme", f"acme/513/recording/{GUID}/stored")
+    assert event.body["type"] == "callfold.recording.stored.v1"
+    data = event.body["data"]
+    assert data | {"uri": None} == {
+        "source": "acme",
+        "request_id": 513,
+        "call_id": "7",
+        "guid": GUID,
+        "leg": "agent",
+        "uri": None,
+        "bytes": len(WAV),
+        "sha256": hashlib.sha256(WAV).hexdigest(),
+        "seconds": 1.5,
+        "channels": 1,
+        "sample_rate": 8000,
+        "encryption": None,
+        "attempts": 3,
+        "reason": None,
+    }
+    assert data["uri"] == file_of(servers, "wav").as_uri()
+    assert file_of(servers, "wav").read_bytes() == WAV
+    sidecar = sidecar_of(servers)
+    assert (sidecar["nId"], sidecar["usId"], sidecar["leg"], sidecar["call"]) == (7, GUID, "agent", {"outcome": "answered"})
+    assert (sidecar["recording"]["state"], sidecar["recording"]["sha256"]) == ("stored", data["sha256"])
+    assert SECTOK not in str(sidecar) + str(event.body) + logged
+
+
+@pytest.mark.parametrize(
+    ("answer", "result", "reason"),
+    [
+        ({"status": 404}, "absent", "not_found"),
+        ({"status": 410}, "absent", "not_found"),
+        ({"body": b""}, "absent", "empty"),
+        ({"status": 204}, "absent", "empty"),
+        ({"status": 202}, "failed", "not_ready"),
+        ({"status": 425}, "failed", "not_ready"),
+        ({"status": 503}, "failed", "not_ready"),
+        ({"status": 401}, "failed", "not_allowed"),
+        ({"status": 403}, "failed", "not_allowed"),
+        ({"text": "<!DOCTYPE html><form>", "content_type": "audio/wav"}, "failed", "login_page"),
+        ({"text": "please log in", "content_type": "text/html"}, "failed", "login_page"),
+        ({"body": WAV[:-10]}, "failed", "truncated"),
+        ({"body": WAV + b"more"}, "failed", "length_mismatch"),
+        ({"body": WAV[:4] + (36).to_bytes(4, "little") + WAV[8:40] + b"\0\0\0\0"}, "failed", "no_audio"),
+        ({"body": b"RIFX" + WAV[4:]}, "failed", "not_a_recording"),
+        ({"body": WAV, "headers": {"Content-Encoding": "br"}}, "failed", "compressed"),
+        ({"status": 500}, "failed", "unexpected_status"),
+    ],
+)
+async def test_when_the_schedule_is_used_up_the_end_is_told_with_its_reason_and_the_job_kept(
+    servers: Servers, pbx: Pbx, answer: dict[str, Any], result: str, reason: str
+) -> None:
+    pbx.answers["7"] = [web.Response(**answer) for _ in range(3)]
+    async with servers.subscribed("recording.#") as queue, worker(servers, pbx):
+        await submit(servers, job().encode())
+        (event,) = await next_events(queue, 1)
+        assert (event.routing_key, event.message_id) == (f"recording.{result}.acme", f"acme/513/recording/{GUID}/{result}")
+        assert (event.body["data"]["reason"], event.body["data"]["attempts"]) == (reason, 3)
+        letter = await dead_letter(servers)
+    assert pbx.asked["7"] == 3
+    assert letter.headers["reason"] == reason
+    assert letter.headers["detail"]
+    assert str(letter.headers["first_seen"]).endswith("Z")
+    assert RecordingJob.decode(letter.body) == job()
+    assert not file_of(servers, "wav").exists()
+    assert (sidecar_of(servers)["recording"]["state"], sidecar_of(servers)["recording"]["reason"]) == (result, reason)
+    assert nothing_left(servers)
+
+
+@pytest.mark.parametrize(
+    ("changed", "reason"),
+    [
+        ({"source": "linkless", "recording_url": None}, "no_recording_link"),
+        ({"recording_url": "http://[not-an-address/x?nId=7"}, "no_recording_link"),
+        ({"source": "gone"}, "unknown_source"),
+    ],
+)
+async def test_what_can_never_be_had_fails_at_once(servers: Servers, pbx: Pbx, changed: dict[str, Any], reason: str) -> None:
+    async with servers.subscribed("recording.#") as queue, worker(servers, pbx):
+        await submit(servers, job(**changed).encode())
+        (event,) = await next_events(queue, 1)
+        assert (event.body["data"]["reason"], event.body["data"]["attempts"]) == (reason, 1)
+        assert (await dead_letter(servers)).headers["reason"] == reason
+    assert pbx.asked == {}
+
+
+async def test_a_redirect_and_a_body_over_the_cap_fail_at_once(servers: Servers, pbx: Pbx) -> None:
+    pbx.answers["8"] = [web.Response(status=302, headers={"Location": "http://127.0.0.1:1/"})]
+    async with servers.subscribed("recording.#") as queue, worker(servers, pbx, CALLFOLD_RECORDING_MAX_BYTES="1000"):
+        await submit(servers, job("7").encode(), job("8", guid=None).encode())
+        events = await next_events(queue, 2)
+    assert {event.body["data"]["call_id"]: event.body["data"]["reason"] for event in events} == {
+        "7": "too_large",
+        "8": "origin_not_allowed",
+    }
+
+
+async def test_a_leg_without_recording_gets_its_sidecar_and_nothing_else(servers: Servers, pbx: Pbx) -> None:
+    async with servers.subscribed("recording.#") as queue, worker(servers, pbx):
+        await submit(servers, job("9", guid=None, fetch=False, state="not_recorded").encode(), job().encode())
+        events = await next_events(queue, 1)
+        await eventually(lambda: exists(file_of(servers, "json", "call-9")))
+    assert [event.body["data"]["call_id"] for event in events] == ["7"]
+    assert sidecar_of(servers, "call-9")["recording"] == {"state": "not_recorded"}
+    assert pbx.asked == {"7": 1}
+
+
+async def test_what_is_no_job_is_a_dead_letter(servers: Servers, pbx: Pbx) -> None:
+    async with worker(servers, pbx):
+        await submit(servers, b"{}")
+        letter = await dead_letter(servers)
+    assert (letter.headers["reason"], letter.body) == ("undecodable", b"{}")
+
+
+async def test_a_download_directory_that_takes_nothing_is_told_for_what_it_is(servers: Servers, pbx: Pbx) -> None:
+    async with servers.subscribed("recording.#") as queue, worker(servers, pbx):
+        (servers.directory / "downloads").rmdir()
+        (servers.directory / "downloads").write_text("in the way")
+        await submit(servers, job().encode())
+        (event,) = await next_events(queue, 1)
+    assert (event.routing_key, event.body["data"]["reason"]) == ("recording.failed.acme", "no_space")
+
+
+@pytest.mark.parametrize("point", ["recording.archived", "recording.before_ack"])
+async def test_a_worker_killed_after_archiving_leaves_one_whole_file_and_one_event_id(
+    servers: Servers, pbx: Pbx, point: str
+) -> None:
+    async with servers.subscribed("recording.#") as queue, worker(servers, pbx, CALLFOLD_CRASH_AT=point) as fleet:
+        victim = fleet.roles.pop()
+        await submit(servers, job().encode())
+        assert await exit_code(victim) == -signal.SIGKILL
+        pbx.answers["7"] = [web.Response(status=302, headers={"Location": "/login"})]
+        await fleet.start(fleet.add("heir", "worker", {"CALLFOLD_CRASH_AT": "nowhere"}))
+        events = await next_events(queue, 1 if point == "recording.archived" else 2)  # its hold outlives the victim
+    assert {event.message_id for event in events} == {f"acme/513/recording/{GUID}/stored"}
+    assert all(event.body == events[0].body for event in events)
+    assert pbx.asked["7"] == 1, "what is stored is not asked for again"
+    assert sidecar_of(servers)["recording"]["state"] == "stored"
+    assert file_of(servers, "wav").read_bytes() == WAV
+    assert [path.suffix for path in sorted(file_of(servers, "wav").parent.iterdir())] == [".json", ".wav"]
+    assert nothing_left(servers)

@@ -1,0 +1,159 @@
+"""The way of one call over real servers and real processes: callbacks in over HTTP, events out of the topic."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+
+import aiohttp
+import orjson
+import pytest
+import pytest_asyncio
+from redis.asyncio import Redis
+
+from console.fleet import Role, free_port
+from console.journal import journal_until_now
+from shared.facts import rfc3339
+from shared.settings import Settings, load_settings
+from tests.helpers.servers import (
+    AGENT_GUID,
+    DIALED_GUID,
+    VENDOR_LINES,
+    Event,
+    Servers,
+    call_back,
+    eventually,
+    lines_of,
+    next_events,
+    waiting_events,
+)
+
+Running = tuple[Servers, list[int], list[Role]]
+
+
+@pytest_asyncio.fixture
+async def running(servers: Servers) -> AsyncIterator[Running]:
+    ports = [free_port(), free_port()]
+    async with servers.fleet() as fleet:
+        for number, port in enumerate(ports):
+            fleet.add(f"ingress-{number}", "ingress", {"CALLFOLD_INGRESS_PORT": str(port)})
+            fleet.add(f"worker-{number}", "worker", {})
+        await fleet.start_all()
+        yield servers, ports, [role for role in fleet.roles if role.module == "worker"]
+
+
+async def test_the_vendors_four_lines_in_every_order_each_sent_twice_are_one_event_and_two_recording_jobs(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    servers, ports, workers = running
+    orders = list(itertools.permutations(VENDOR_LINES))
+    sent: list[str] = []
+    started = datetime.now(UTC)
+    async with servers.subscribed("call.#") as events, servers.subscribed("recordings", exchange="recordings") as jobs:
+        for number, order in enumerate(orders, start=1):
+            lines = [line for line in order for _ in range(2)]
+            assert await call_back(ports[number % 2], lines) == [200] * 8
+            sent += lines
+            (event,) = await next_events(events, 1)
+            _is_the_vendors_call(event)
+            _are_the_jobs_of(event, await next_events(jobs, 2))
+            await _settled(workers, callbacks=8 * number)
+            await _forget_all_calls(servers)
+        await _fence(servers, ports[0])
+        assert [event for event in await waiting_events(events) if event.body["data"]["request_id"] == 513] == []
+        assert [job for job in await waiting_events(jobs) if job.body["request_id"] == 513] == []
+    for name, value in servers.environment().items():
+        monkeypatch.setenv(name, value)
+    assert await _journal_of_513(load_settings(), started) == sent
+
+
+def _is_the_vendors_call(event: Event) -> None:
+    data = event.body["data"]
+    assert event.routing_key == "call.completed.default.answered"
+    assert event.message_id == event.body["id"] == "default/513/1"
+    assert event.body["specversion"] == "1.0"
+    assert (event.body["type"], event.body["source"]) == ("callfold.call.completed.v1", "/callfold/default")
+    assert event.body["subject"] == "513"
+    assert (data["source"], data["request_id"], data["revision"], data["other_legs"]) == ("default", 513, 1, [])
+    assert (data["outcome"], data["complete"], data["close_reason"]) == ("answered", True, "hangup")
+    for side, call_id, guid in (("agent", "1000000087849", AGENT_GUID), ("dialed", "1000000087850", DIALED_GUID)):
+        leg = data[side]
+        assert (leg["call_id"], leg["guid"], leg["state"], leg["inferred"], leg["recorded"]) == (
+            call_id,
+            guid,
+            "ended",
+            False,
+            True,
+        )
+        assert None not in (leg["picked_up_at"], leg["hung_up_at"])
+
+
+def _are_the_jobs_of(event: Event, jobs: list[Event]) -> None:
+    assert sorted((job.body["leg"], job.body["call_id"], job.body["guid"]) for job in jobs) == [
+        ("agent", "1000000087849", AGENT_GUID),
+        ("dialed", "1000000087850", DIALED_GUID),
+    ]
+    for job in jobs:
+        assert (job.body["source"], job.body["call"], job.body["fetch"]) == ("default", "513", True)
+        assert job.body["record"] == event.body["data"]
+
+
+async def _settled(workers: list[Role], *, callbacks: int) -> None:
+    """Wait until so many callbacks were taken by the workers, and none of them is at work any more."""
+    before: list[float] = []
+
+    async def is_settled() -> bool:
+        nonlocal before
+        told = [await _metrics(worker) for worker in workers]
+        assert sum(each.get('callfold_events_folded_total{kind="callback"}', 0) for each in told) <= callbacks
+        now = [each["callfold_fold_seconds_count"] for each in told]
+        still, before = now == before, now
+        return still and sum(each.get('callfold_events_folded_total{kind="callback"}', 0) for each in told) == callbacks
+
+    await eventually(is_settled)
+
+
+async def _metrics(role: Role) -> dict[str, float]:
+    async with aiohttp.ClientSession() as session, session.get(role.metrics_url) as response:
+        lines = (await response.text()).splitlines()
+    return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines if not line.startswith("#"))}
+
+
+async def _forget_all_calls(servers: Servers) -> None:
+    redis = Redis.from_url(servers.stack.redis_url)
+    await redis.flushall()
+    await redis.aclose()
+
+
+async def _journal_of_513(settings: Settings, since: datetime) -> list[str]:
+    found = []
+    async with journal_until_now(settings, since, stream="callbacks.journal") as deliveries:
+        async for delivery in deliveries:
+            for event in orjson.loads(delivery.body):
+                if event["received_at"] >= rfc3339(since) and "RequestID=513" in event.get("query", ""):
+                    assert (event["kind"], event["source"]) == ("callback", "default")
+                    found.append(event["query"])
+    return found
+
+
+async def _fence(servers: Servers, port: int) -> None:
+    """Wait until whatever came before is folded and acked: the queue is empty and its messages are settled."""
+    async with servers.subscribed("call.completed.default.*") as fence:
+        for number in range(9001, 9011):
+            await call_back(port, lines_of(number))
+        await next_events(fence, 10)
+
+
+async def test_one_call_spread_over_two_ingresses_at_the_same_moment_completes_once(running: Running) -> None:
+    servers, ports, _ = running
+    async with servers.subscribed("call.completed.#") as queue:
+        for number in range(600, 640):
+            lines = lines_of(number)
+            await asyncio.gather(*(call_back(ports[index % 2], [line]) for index, line in enumerate(lines * 2)))
+        events = await next_events(queue, 40)
+        await _fence(servers, ports[0])
+        extra = [event for event in await waiting_events(queue) if event.body["data"]["request_id"] < 9000]
+    assert sorted(event.body["data"]["request_id"] for event in events[:40]) == list(range(600, 640))
+    assert extra == []

@@ -1,0 +1,313 @@
+"""Workers die, servers go away: every call is still published, under one id, with one body."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from itertools import takewhile
+
+import aio_pika
+import aiohttp
+import orjson
+import pytest
+from redis.asyncio import Redis
+
+from console.fleet import Fleet, Role, free_port
+from shared.events import CallbackEvent, TimerEvent, encode, join
+from shared.ids import CallKey, CallRef, SourceName
+from shared.store import Look, Publication, Seal, Store
+from tests.helpers.downstream import DOWNSTREAM, downstream
+from tests.helpers.pace import LIMIT_S
+from tests.helpers.servers import VENDOR_LINES, Servers, call_back, eventually, lines_of
+
+
+async def _died(role: Role) -> bool:
+    return role.process is not None and role.process.returncode is not None
+
+
+@pytest.mark.parametrize(
+    "point", ["fold.merged", "fold.claimed", "fold.published", "fold.marked", "fold.before_ack", "fold.acked"]
+)
+async def test_a_worker_killed_at_any_point_leaves_a_call_that_is_published_with_one_id(servers: Servers, point: str) -> None:
+    port = free_port()
+    async with downstream(servers), servers.fleet() as fleet:
+        fleet.add("ingress", "ingress", {"CALLFOLD_INGRESS_PORT": str(port)})
+        victim = fleet.add("victim", "worker", {"CALLFOLD_CRASH_AT": point})
+        await fleet.start_all()
+        # All four in one go: the batch that completes the call is the one the worker dies in.
+        async with asyncio.TaskGroup() as group:
+            for line in VENDOR_LINES:
+                group.create_task(call_back(port, [line]))
+        await eventually(lambda: _died(victim))
+        assert victim.process is not None
+        assert victim.process.returncode == -9
+        fleet.roles.remove(victim)
+        await fleet.start(fleet.add("heir", "worker", {}))
+
+        published: list[aio_pika.abc.AbstractIncomingMessage] = []
+
+        async def there() -> bool:
+            published.extend(await servers.take_all(DOWNSTREAM))
+            return bool(published)
+
+        await eventually(there)
+        # A call after it is folded after it: whatever the redelivery still publishes is there by then.
+        await call_back(port, lines_of(9001))
+        await eventually(lambda: _published(servers, 9001, published))
+    ours = [message for message in published if b'"request_id":513' in message.body]
+    assert {message.message_id for message in ours} == {"default/513/1"}
+    assert len({message.body for message in ours}) == 1
+
+
+async def _published(servers: Servers, request_id: int, published: list[aio_pika.abc.AbstractIncomingMessage]) -> bool:
+    published.extend(await servers.take_all(DOWNSTREAM))
+    return any(message.message_id == f"default/{request_id}/1" for message in published)
+
+
+async def _load(ports: list[int], numbers: Iterable[int], answered: set[int]) -> set[int]:
+    """Send the four lines of each call, one call every 20 ms; one counts as answered when all four got 200. Returns the calls."""
+    sent = set()
+    connector = aiohttp.TCPConnector(limit=40)
+    async with aiohttp.ClientSession(connector=connector) as session:
+
+        async def one(number: int) -> None:
+            statuses = []
+            for index, line in enumerate(lines_of(number)):
+                url = f"http://127.0.0.1:{ports[(number + index) % len(ports)]}/callbacks/default?{line}"
+                async with session.get(url) as response:
+                    statuses.append(response.status)
+            if statuses == [200] * 4:
+                answered.add(number)
+
+        for number in numbers:
+            sent.add(number)
+            await asyncio.gather(one(number), asyncio.sleep(0.02))
+    return sent
+
+
+async def _all_published(servers: Servers, wanted: set[int], seen: dict[str, set[bytes]]) -> bool:
+    for message in await servers.take_all(DOWNSTREAM):
+        seen.setdefault(str(message.message_id), set()).add(message.body)
+    return {f"default/{number}/1" for number in wanted} <= set(seen)
+
+
+@asynccontextmanager
+async def _system(servers: Servers) -> AsyncIterator[tuple[Fleet, list[int]]]:
+    ports = [free_port(), free_port()]
+    async with downstream(servers), servers.fleet() as fleet:
+        for number, port in enumerate(ports):
+            fleet.add(f"ingress-{number}", "ingress", {"CALLFOLD_INGRESS_PORT": str(port)})
+            fleet.add(f"worker-{number}", "worker", {})
+        await fleet.start_all()
+        yield fleet, ports
+
+
+OUTAGE_S = 10
+
+
+async def test_rabbitmq_killed_under_load_costs_no_call(servers: Servers) -> None:
+    """It is away for ten seconds and more. The load lasts longer: some calls are answered before, some meanwhile, some after."""
+    answered: set[int] = set()
+    over = asyncio.Event()
+    async with _system(servers) as (fleet, ports):
+        numbers = takewhile(lambda _: not over.is_set(), range(1000, 9000))
+        load = asyncio.ensure_future(_load(ports, numbers, answered))
+        await eventually(lambda: _size_is(answered, 50))
+        await servers.stack.rabbitmq.kill()
+        killed, taken = time.monotonic(), len(answered)
+
+        async def was_away() -> bool:
+            return time.monotonic() - killed >= OUTAGE_S and len(answered) >= taken + 200
+
+        try:
+            await eventually(was_away)
+        finally:
+            await servers.stack.rabbitmq.start()
+        taken = len(answered)
+        await eventually(lambda: _size_is(answered, taken + 50))
+        assert not load.done()
+        over.set()
+        sent = await asyncio.wait_for(load, LIMIT_S)
+        assert answered == sent
+        await _all_came_through(servers, fleet, answered)
+
+
+async def _all_came_through(servers: Servers, fleet: Fleet, answered: set[int]) -> None:
+    seen: dict[str, set[bytes]] = {}
+    await eventually(lambda: _all_published(servers, answered, seen))
+    assert all(len(bodies) == 1 for bodies in seen.values())
+    assert await _nothing_dead(servers)
+    assert all(role.process is not None and role.process.returncode is None for role in fleet.roles)
+
+
+async def _size_is(some: set[int], size: int) -> bool:
+    return len(some) >= size
+
+
+async def _nothing_dead(servers: Servers) -> bool:
+    return await servers.take_all("callbacks.dead") == []
+
+
+async def test_redis_killed_under_load_holds_calls_up_and_loses_none(servers: Servers) -> None:
+    answered: set[int] = set()
+    async with _system(servers) as (fleet, ports):
+        load = asyncio.ensure_future(_load(ports, range(2000, 2150), answered))
+        await eventually(lambda: _size_is(answered, 20))
+        await servers.stack.redis.kill()
+        await eventually(lambda: _size_is(answered, 100))
+        await servers.stack.redis.start()
+        await asyncio.wait_for(load, LIMIT_S)
+        assert answered == set(range(2000, 2150))
+        await _all_came_through(servers, fleet, answered)
+
+
+async def test_what_cannot_be_understood_is_a_dead_letter_and_holds_up_nothing_else(servers: Servers) -> None:
+    good = {"v": 1, "kind": "callback", "source": "default", "received_at": "2026-11-23T07:44:00.000000Z"}
+    batch = [
+        {**good, "query": VENDOR_LINES[0]},
+        {**good, "query": "CallType=Fax&Event=pickup&CallID=1"},
+        {**good, "source": "nobody", "query": VENDOR_LINES[0]},
+        {**good, "v": 99, "query": VENDOR_LINES[0]},
+        {**good, "received_at": "yesterday", "query": VENDOR_LINES[0]},
+        {**good, "kind": "x" * 200_000},
+        {**good, "kind": "y" * 200_000},
+        "not an event",
+        *({**good, "query": line} for line in VENDOR_LINES[1:]),
+    ]
+    async with downstream(servers), servers.fleet() as fleet:
+        fleet.add("worker", "worker", {})
+        await fleet.start_all()
+        async with await aio_pika.connect(servers.stack.amqp_url, timeout=LIMIT_S) as connection:
+            exchange = await (await connection.channel()).get_exchange("callbacks")
+            for body in (b"\xff not json", b"{}", b"[]", orjson.dumps(batch)):
+                await exchange.publish(aio_pika.Message(body, delivery_mode=aio_pika.DeliveryMode.PERSISTENT), "")
+        seen: dict[str, set[bytes]] = {}
+        await eventually(lambda: _all_published(servers, {513}, seen))
+        letters: Letters = {}
+        await eventually(lambda: _are_dead(servers, letters, 10))
+    assert sorted(str(letter.headers["reason"]) for letter in letters.values()) == (
+        ["invalid_callback"] * 1 + ["undecodable"] * 8 + ["unknown_source"]
+    )
+    assert all(letter.headers["detail"] for letter in letters.values())
+
+
+Letters = dict[bytes, aio_pika.abc.AbstractIncomingMessage]
+
+
+async def _are_dead(servers: Servers, letters: Letters, count: int) -> bool:
+    """Gather dead letters by their bodies, and tell whether there are so many: one can be told twice."""
+    letters |= {letter.body: letter for letter in await servers.take_all("callbacks.dead")}
+    return len(letters) >= count
+
+
+async def test_a_redelivered_completion_after_publication_publishes_nothing_more(servers: Servers) -> None:
+    port = free_port()
+    async with downstream(servers), servers.fleet() as fleet:
+        fleet.add("ingress", "ingress", {"CALLFOLD_INGRESS_PORT": str(port)})
+        fleet.add("worker", "worker", {})
+        await fleet.start_all()
+        seen: list[aio_pika.abc.AbstractIncomingMessage] = []
+        for _ in range(3):
+            await call_back(port, VENDOR_LINES)
+        await call_back(port, lines_of(9001))
+        await eventually(lambda: _published(servers, 9001, seen))
+    assert [message.message_id for message in seen].count("default/513/1") == 1
+    store = Store(servers.stack.redis_url)
+    assert await store.open_calls() == {}
+    facts = await store.load([CallKey(SourceName("default"), CallRef("513"))])
+    assert len(facts[CallKey(SourceName("default"), CallRef("513"))]) == 8
+    await store.aclose()
+
+
+async def test_a_claim_that_redis_lost_is_made_anew(servers: Servers) -> None:
+    """A Redis that fails over to a replica that lags forgets its last commands."""
+    key = CallKey(SourceName("default"), CallRef("513"))
+    lines = (encode(CallbackEvent(key.source, "2026-11-23T07:44:00.000000Z", line)) for line in VENDOR_LINES)
+    store = Store(servers.stack.redis_url)
+    await store.merge({key: [("leg:API:1:pickup", "2026-11-23T07:44:00.000000Z")]})
+    await store.claim({key: Publication(key, 1, b"[]", "", "1")}, holder="another")
+    async with downstream(servers), servers.fleet() as fleet:
+        await fleet.start(fleet.add("worker", "worker", {}))
+        async with servers.queue("callbacks.fold") as queue:
+            await queue.channel.default_exchange.publish(aio_pika.Message(join(lines)), queue.name)
+
+        async def merged() -> bool:
+            return len((await store.load([key]))[key]) > 1
+
+        await eventually(merged)
+        async with Redis.from_url(servers.stack.redis_url) as redis:
+            await redis.flushall()
+        seen: dict[str, set[bytes]] = {}
+        await eventually(lambda: _all_published(servers, {513}, seen))
+    assert len(seen["default/513/1"]) == 1
+    await store.aclose()
+
+
+async def test_a_call_that_cannot_be_folded_is_a_dead_letter_and_holds_up_no_other(servers: Servers) -> None:
+    """Facts that a later release wrote, say: what an older one cannot read must not stop it."""
+    key = CallKey(SourceName("default"), CallRef("514"))
+    store = Store(servers.stack.redis_url)
+    await store.merge({key: [("leg:Fax:1:pickup", "2026-11-23T07:44:00.000000Z")]})
+    lines = [*VENDOR_LINES, lines_of(514)[0].replace("5140000878", "1")]
+    body = join(encode(CallbackEvent(key.source, "2026-11-23T07:44:00.000000Z", line)) for line in lines)
+    async with downstream(servers), servers.fleet() as fleet:
+        await fleet.start(fleet.add("worker", "worker", {}))
+        async with servers.queue("callbacks.fold") as queue:
+            await queue.channel.default_exchange.publish(aio_pika.Message(body), queue.name)
+        seen: dict[str, set[bytes]] = {}
+        await eventually(lambda: _all_published(servers, {513}, seen))
+        letters: Letters = {}
+        await eventually(lambda: _are_dead(servers, letters, 1))
+    (letter,) = letters.values()
+    assert letter.headers["reason"] == "fold_failed"
+    assert "RequestID=514" in orjson.loads(letter.body)[0]["query"]
+    await store.aclose()
+
+
+async def test_an_element_that_nothing_can_write_again_is_a_dead_letter_and_its_neighbours_are_folded(servers: Servers) -> None:
+    good = [encode(CallbackEvent(SourceName("default"), "2026-11-23T07:44:00.000000Z", line)) for line in VENDOR_LINES]
+    bad = good[0].replace(b'"v":1', b'"v":' + b"[" * 900 + b"]" * 900)
+    async with downstream(servers), servers.fleet() as fleet:
+        await fleet.start(fleet.add("worker", "worker", {}))
+        async with servers.queue("callbacks.fold") as queue:
+            await queue.channel.default_exchange.publish(aio_pika.Message(join([good[0], bad, *good[1:]])), queue.name)
+        seen: dict[str, set[bytes]] = {}
+        await eventually(lambda: _all_published(servers, {513}, seen))
+        letters: Letters = {}
+        await eventually(lambda: _are_dead(servers, letters, 1))
+    (letter,) = letters.values()
+    assert (letter.headers["reason"], letter.body) == ("undecodable", join([bad]))
+
+
+async def test_a_timer_of_a_call_that_nothing_is_known_of_makes_no_call(servers: Servers) -> None:
+    key = CallKey(SourceName("default"), CallRef("515"))
+    store = Store(servers.stack.redis_url)
+    async with downstream(servers), servers.fleet() as fleet:
+        await fleet.start(fleet.add("worker", "worker", {}))
+        lines = [encode(CallbackEvent(key.source, "2026-11-23T07:44:00.000000Z", line)) for line in VENDOR_LINES]
+        async with servers.queue("callbacks.fold") as queue:
+            timer = encode(TimerEvent(key.source, "2026-11-23T07:44:00.000000Z", key.call))
+            await queue.channel.default_exchange.publish(aio_pika.Message(join([timer, *lines])), queue.name)
+        await eventually(lambda: _all_published(servers, {513}, {}))
+    assert (await store.open_calls(), await store.load([key])) == ({}, {key: {}})
+    assert await _nothing_dead(servers)
+    await store.aclose()
+
+
+async def test_facts_that_redis_loses_between_merge_and_claim_leave_no_call_that_is_looked_at_for_ever(servers: Servers) -> None:
+    """What an older release, or a failover at the wrong moment, may have left: published, open, and without facts."""
+    key = CallKey(SourceName("default"), CallRef("516"))
+    store = Store(servers.stack.redis_url)
+    await store.seal({key: Seal(1, "{}", Look(0, ""))})
+    assert key in await store.open_calls()
+    async with servers.fleet(CALLFOLD_TIMER_HOLD_OFF_SECONDS="0") as fleet:
+        await fleet.start(fleet.add("worker", "worker", {}))
+
+        async def closed() -> bool:
+            return await store.open_calls() == {}
+
+        await eventually(closed)
+    assert await _nothing_dead(servers)
+    await store.aclose()

@@ -1,0 +1,90 @@
+"""SIGTERM ends a process in time and in order, whatever it is doing at that moment."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from aio_pika import Message
+
+from console.fleet import free_port
+from shared.events import CallbackEvent, encode, join
+from shared.ids import SourceName
+from tests.helpers.pace import LIMIT_S
+from tests.helpers.servers import Servers, call_back, lines_of
+
+_AT = "2026-11-23T07:44:00.123456Z"
+
+_DEAF = """
+import asyncio, sys
+from shared.process import run_process
+async def main(settings, stop):
+    print("running", flush=True)
+    while True:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            pass
+sys.exit(run_process("deaf", main))
+"""
+
+
+@asynccontextmanager
+async def _load(servers: Servers) -> AsyncIterator[None]:
+    """Publish new calls for as long as the body runs."""
+
+    async def publish() -> None:
+        async with servers.queue("callbacks.fold") as queue:
+            for request_id in range(1_000_000, 2_000_000, 50):
+                lines = (line for number in range(50) for line in lines_of(request_id + number))
+                body = join(encode(CallbackEvent(SourceName("default"), _AT, line)) for line in lines)
+                await queue.channel.default_exchange.publish(Message(body), queue.name)
+                await asyncio.sleep(0.05)
+
+    task = asyncio.create_task(publish())
+    try:
+        yield
+        assert not task.done(), "the load ended early"
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+@pytest.mark.parametrize("module", ["worker", "ingress"])
+async def test_a_process_stopped_at_any_moment_ends_in_order(servers: Servers, module: str) -> None:
+    moments = random.Random(module)  # noqa: S311 - a seed, no secret
+    async with _load(servers):
+        for number in range(8):
+            port = free_port()
+            # Leaving the fleet stops the role, and raises unless it ended with exit code 0.
+            async with servers.fleet(CALLFOLD_INGRESS_PORT=str(port)) as fleet:
+                await fleet.start(fleet.add(f"{module}-{number}", module, {}))
+                if module == "ingress":
+                    assert set(await call_back(port, lines_of(number))) == {200}
+                await asyncio.sleep(moments.uniform(0, 0.5))
+            assert [role.process.returncode for role in fleet.roles if role.process] == [0]
+
+
+async def test_a_process_that_does_not_heed_its_cancellation_ends_itself_and_says_what_still_ran() -> None:
+    settings = {"CALLFOLD_SHUTDOWN_TIMEOUT_SECONDS": "0.1", "CALLFOLD_DRAIN_SECONDS": "0", "CALLFOLD_LOG_FORMAT": "json"}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        _DEAF,
+        env={**os.environ, **settings},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    assert await process.stdout.readline() == b"running\n"
+    process.send_signal(signal.SIGTERM)
+    async with asyncio.timeout(LIMIT_S):
+        _, errors = await process.communicate()
+    assert process.returncode == 1
+    assert b"still_running_after_shutdown" in errors

@@ -1,0 +1,185 @@
+"""Every call ends: by its events, or by a timer that says so, once, and never early. What comes later amends it."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import uuid
+from collections import defaultdict
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+
+import aio_pika
+import pytest
+
+from console.fleet import Fleet, free_port
+from shared.events import CallbackEvent, encode, join
+from shared.facts import rfc3339
+from shared.ids import CallKey, CallRef, SourceName
+from shared.recording import RecordingJob
+from tests.helpers.pace import LIMIT_S, PACE
+from tests.helpers.servers import (
+    UNMEASURED,
+    Event,
+    Servers,
+    call_back,
+    eventually,
+    eventually_as_many,
+    lines_of,
+    next_new,
+    settled,
+    waiting_events,
+)
+from tests.helpers.volume import sizes
+
+QUICK = {
+    "CALLFOLD_SETTLE_SECONDS": "1",
+    "CALLFOLD_LEG_GRACE_SECONDS": "2",
+    "CALLFOLD_MAX_CALL_SECONDS": "4",
+    "CALLFOLD_TIMER_LEASE_SECONDS": "1",
+    "CALLFOLD_TIMER_HOLD_OFF_SECONDS": "0",
+}
+PICKUP, FAR_PICKUP, FAR_HANGUP, HANGUP = range(4)
+
+
+@asynccontextmanager
+async def _running(servers: Servers, *, workers: int = 1, **more: str) -> AsyncIterator[tuple[int, Fleet]]:
+    port = free_port()
+    async with servers.fleet(**QUICK, **more) as fleet:
+        fleet.add("ingress", "ingress", {"CALLFOLD_INGRESS_PORT": str(port)})
+        for number in range(workers):
+            fleet.add(f"worker-{number}", "worker", {})
+        await fleet.start_all()
+        yield port, fleet
+
+
+@pytest.mark.parametrize(
+    ("sent", "outcome", "reason"),
+    [
+        ([PICKUP, HANGUP], "agent_hung_up", "settled"),
+        ([HANGUP], "agent_missed", "settled"),
+        ([FAR_PICKUP, FAR_HANGUP, HANGUP], "answered", "hangup"),
+        ([PICKUP, FAR_HANGUP, HANGUP], "dialed_missed", "settled"),
+        ([PICKUP, FAR_PICKUP, FAR_HANGUP], "answered", "timeout"),
+        ([PICKUP, FAR_PICKUP, HANGUP], "answered", "timeout"),
+        ([FAR_PICKUP, FAR_HANGUP], "answered", "timeout"),
+        ([PICKUP], "unknown", "timeout"),
+        ([PICKUP, FAR_PICKUP], "answered", "timeout"),
+    ],
+)
+async def test_a_call_that_lost_callbacks_ends_by_a_timer_once(
+    servers: Servers, sent: list[int], outcome: str, reason: str
+) -> None:
+    lines = lines_of(513)
+    async with servers.subscribed("call.#") as events, _running(servers, workers=2) as (port, _):
+        assert set(await call_back(port, [lines[number] for number in sent])) == {200}
+        (event,) = await next_new(events, 1)
+        assert event.routing_key == f"call.completed.default.{outcome}"
+        assert event.message_id == "default/513/1"
+        assert (event.body["data"]["close_reason"], event.body["data"]["complete"]) == (reason, reason != "timeout")
+        await _quiet(servers, events, event)
+
+
+async def _quiet(servers: Servers, events: aio_pika.abc.AbstractQueue, *known: Event) -> None:
+    """Nothing new is published of the call, and no timer is left that could lead to it."""
+    await settled(servers, CallKey(SourceName("default"), CallRef("513")))
+    assert [event for event in await waiting_events(events) if event not in known] == []
+
+
+async def test_what_comes_after_a_timeout_amends_the_record_and_fetches_the_recording_that_was_missing(servers: Servers) -> None:
+    lines = lines_of(513)
+    async with servers.subscribed("call.#") as events, _running(servers) as (port, fleet):
+        await call_back(port, [lines[PICKUP], lines[FAR_PICKUP], lines[FAR_HANGUP]])
+        (first,) = await next_new(events, 1)
+        assert first.body["data"]["complete"] is False
+        await call_back(port, [lines[HANGUP]])
+        (second,) = await next_new(events, 1, [first])
+        assert second.routing_key == "call.amended.default.answered"
+        assert second.message_id == second.body["id"] == "default/513/2"
+        assert second.body["type"] == "callfold.call.amended.v1"
+        data = second.body["data"]
+        assert (data["revision"], data["complete"], data["close_reason"]) == (2, True, "hangup")
+        assert data["agent"]["recorded"] is True
+        await call_back(port, lines)  # late duplicates
+        await _quiet(servers, events, first, second)
+        # The dialed leg's job of the first revision and the agent's of the second; the one without recording was a sidecar.
+        fetched = {("dialed", 1), ("agent", 2)}
+        dead: set[tuple[str, int]] = set()
+        await eventually(lambda: _are_dead(servers, fetched, dead))
+        await fleet.stop(fleet.roles[1])
+        assert await _are_dead(servers, fetched, dead)
+
+
+async def _are_dead(servers: Servers, wanted: set[tuple[str, int]], dead: set[tuple[str, int]]) -> bool:
+    """Whether these are the legs, each with the revision, whose jobs are in `recordings.dead`; those found are added to `dead`."""
+    jobs = [RecordingJob.decode(letter.body) for letter in await servers.take_all("recordings.dead")]
+    dead.update((job.leg, job.revision) for job in jobs)
+    return dead == wanted
+
+
+@pytest.mark.parametrize("point", ["timer.due", "timer.leased", "timer.published", "fold.scheduled"])
+async def test_a_worker_that_dies_with_a_timer_delays_the_end_and_no_more(servers: Servers, point: str) -> None:
+    lines = lines_of(513)
+    async with servers.subscribed("call.#") as events, _running(servers, workers=0) as (port, fleet):
+        victim = fleet.add("victim", "worker", {"CALLFOLD_CRASH_AT": point})
+        await fleet.start(victim)
+        await call_back(port, [lines[PICKUP], lines[HANGUP]])
+        assert victim.process is not None
+        await asyncio.wait_for(victim.process.wait(), LIMIT_S)
+        assert victim.process.returncode == -signal.SIGKILL
+        fleet.roles.remove(victim)
+        await fleet.start(fleet.add("heir", "worker", {}))
+        (event,) = await next_new(events, 1)
+        assert (event.message_id, event.routing_key) == ("default/513/1", "call.completed.default.agent_hung_up")
+        await _quiet(servers, events, event)
+
+
+@pytest.mark.parametrize("callbacks", sizes(8_000, 100_000))
+async def test_a_long_backlog_of_callbacks_closes_no_call_early(servers: Servers, callbacks: int) -> None:
+    """Calls whose last callbacks lie at the end of a backlog, hours old by the clock: their silence is ours."""
+    calls = range(1_000_000, 1_000_000 + callbacks // 4)
+    then = datetime.now(UTC) - timedelta(hours=1)
+    async with servers.subscribed("call.#") as events:
+        async with servers.queue("callbacks.fold") as queue:
+            for lines, at in ((slice(0, 3), then), (slice(3, 4), then + timedelta(seconds=1))):
+                for first in range(calls.start, calls.stop, 50):
+                    numbers = range(first, first + 50)
+                    told = (line for number in numbers for line in lines_of(number)[lines])
+                    body = join(encode(CallbackEvent(SourceName("default"), rfc3339(at), line)) for line in told)
+                    message = aio_pika.Message(body, message_id=uuid.uuid4().hex)
+                    await queue.channel.default_exchange.publish(message, queue.name)
+        # Recordings are not what this is about: one at a time leaves them behind.
+        async with _running(servers, workers=2, CALLFOLD_RECORDING_CONCURRENCY="1", **UNMEASURED):
+            reasons: dict[str | None, set[str]] = defaultdict(set)
+
+            async def count() -> int:
+                for event in await waiting_events(events):
+                    reasons[event.message_id].add(event.body["data"]["close_reason"])
+                return len(reasons)
+
+            await eventually_as_many(len(calls), count, timeout_s=500 * PACE)
+    assert {reason for told in reasons.values() for reason in told} == {"hangup"}
+    assert set(reasons) == {f"default/{number}/1" for number in calls}
+
+
+@pytest.mark.parametrize(
+    ("call_type", "told", "outcome"),
+    [
+        ("Incoming", ["start", "pickup", "hangup"], "answered"),
+        ("Incoming", ["start", "hangup", "missed"], "missed"),
+        ("Internal", ["pickup", "hangup"], "answered"),
+        ("Login", ["start", "hangup"], "missed"),
+        ("Conference", ["pickup", "hangup"], "answered"),
+        ("Outgoing", ["start", "missed"], "missed"),
+    ],
+)
+async def test_a_call_without_request_id_is_one_leg_named_by_its_call_id(
+    servers: Servers, call_type: str, told: list[str], outcome: str
+) -> None:
+    async with servers.subscribed("call.#") as events, _running(servers) as (port, _):
+        await call_back(port, [f"CallType={call_type}&Event={event}&CallID=77&RequestID=" for event in told])
+        (event,) = await next_new(events, 1)
+    assert event.routing_key == f"call.completed.default.{outcome}"
+    assert (event.message_id, event.body["subject"]) == ("default/call-77/1", "call-77")
+    assert event.body["data"]["request_id"] is None

@@ -1,0 +1,340 @@
+"""No backlog, outage or stopped worker of ours closes a call: a timer tells no time that callbacks not folded yet come before."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import time
+import uuid
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+
+import aio_pika
+import pytest
+from redis.asyncio import Redis
+
+from console.fleet import Role, free_port
+from ingress.spool import Spool, Spooled
+from shared.adapter import SAMPLE_LINK, parse_link
+from shared.barrier import Reports
+from shared.clock import utc_now
+from shared.events import CallbackEvent, encode, join
+from shared.facts import Fact, facts_of, milliseconds, rfc3339
+from shared.hand import InFlight
+from shared.ids import CallKey, SourceName
+from shared.store import Look, Store
+from shared.watermarks import SpoolNews
+from tests.helpers.barrier_model import FakeRedis
+from tests.helpers.servers import (
+    UNMEASURED,
+    Event,
+    Servers,
+    call_back,
+    eventually,
+    lines_of,
+    metric,
+    next_new,
+    waiting_events,
+)
+
+SOURCE = SourceName("default")
+PICKUP, FAR_PICKUP, FAR_HANGUP, HANGUP = range(4)
+SHORT_GRACE_S = 3
+SHORT = {
+    "CALLFOLD_SETTLE_SECONDS": "1",
+    "CALLFOLD_LEG_GRACE_SECONDS": str(SHORT_GRACE_S),
+    "CALLFOLD_MAX_CALL_SECONDS": "60",
+    "CALLFOLD_TIMER_LEASE_SECONDS": "1",
+    "CALLFOLD_TIMER_HOLD_OFF_SECONDS": "2",
+}
+
+
+def _body(lines: Iterable[str], at: str | None = None) -> bytes:
+    return join(encode(CallbackEvent(SOURCE, at or utc_now(), line)) for line in lines)
+
+
+async def _put(servers: Servers, *bodies: bytes, headers: Mapping[str, str] | None = None) -> None:
+    async with servers.queue("callbacks.fold") as queue:
+        for body in bodies:
+            message = aio_pika.Message(body, message_id=uuid.uuid4().hex, delivery_mode=2, headers=dict(headers or {}))
+            await queue.channel.default_exchange.publish(message, queue.name)
+
+
+async def _open_in_redis(servers: Servers, calls: Iterable[int], at: datetime, look_at: datetime) -> None:
+    """Calls of which three callbacks were folded some time ago, and which are due."""
+    adapter = parse_link(SAMPLE_LINK)
+    facts: dict[CallKey, list[Fact]] = {}
+    for call in calls:
+        for line in lines_of(call)[:HANGUP]:
+            key, told = facts_of(CallbackEvent(SOURCE, rfc3339(at), line), adapter)
+            facts.setdefault(key, []).extend(told)
+    store = Store(servers.stack.redis_url)
+    folded = await store.merge(facts)
+    await store.schedule({key: Look(milliseconds(rfc3339(look_at)), state.version) for key, state in folded.items()})
+    await store.aclose()
+
+
+def _reasons(events: Iterable[Event], calls: range) -> Counter[tuple[int, str]]:
+    """Count the published revisions of some calls by their number and close reason; one that is told twice counts once."""
+    records = [event.body["data"] for event in events]
+    told = {(record["request_id"], record["revision"], record["close_reason"]) for record in records}
+    return Counter((revision, reason) for call, revision, reason in told if call in calls)
+
+
+async def _until_all(events: aio_pika.abc.AbstractQueue, calls: range, *, timeout_s: float) -> Counter[tuple[int, str]]:
+    found: list[Event] = []
+
+    async def there() -> bool:
+        found.extend(await waiting_events(events))
+        return sum(_reasons(found, calls).values()) >= len(calls)
+
+    await eventually(there, timeout_s=timeout_s)
+    found.extend(await waiting_events(events))
+    return _reasons(found, calls)
+
+
+@pytest.mark.parametrize("wakes", [False, True])
+async def test_what_a_stopped_worker_has_been_given_closes_no_call_early(servers: Servers, *, wakes: bool) -> None:
+    """SIGSTOP: its connection stays open until the broker misses its heartbeats; some of the hangups lie in its socket.
+
+    A worker that wakes before has not read them yet, and takes a moment: the messages are large.
+    """
+    filler = f"CallType=Incoming&Event=start&CallID=1&RequestID=&x={'x' * (700_000 if wakes else 1)}"
+    calls = range(9_010_000, 9_010_060)
+    async with servers.subscribed("call.#") as events, servers.fleet(**SHORT) as fleet:
+        stopped = fleet.add("stopped", "worker", {})
+        others = [fleet.add(f"other-{number}", "worker", {}) for number in range(3)]
+        await fleet.start_all()
+        for worker in (stopped, *others):
+            await eventually(partial(_has_timers, worker))
+        await _put(servers, *(_body(lines_of(call)[:HANGUP]) for call in calls))
+        await eventually(lambda: _are_open(servers, len(calls)))
+        _signal([stopped], signal.SIGSTOP)
+        try:
+            await _put(servers, *(_body([filler, lines_of(call)[HANGUP]]) for call in calls))
+            if wakes:
+                await eventually(lambda: _lags(others[0], SHORT_GRACE_S + 2))
+                _signal([stopped], signal.SIGCONT)
+            assert await _until_all(events, calls, timeout_s=60) == {(1, "hangup"): len(calls)}
+        finally:
+            _signal([stopped], signal.SIGCONT)
+
+
+async def _has_timers(worker: Role) -> bool:
+    """Whether it is past its hold-off and knows what is folded."""
+    return await metric(worker, "callfold_fold_lag_seconds") > 0 and await metric(worker, "callfold_timers_held") == 0
+
+
+async def _are_open(servers: Servers, count: int) -> bool:
+    store = Store(servers.stack.redis_url)
+    try:
+        return len(await store.open_calls()) == count
+    finally:
+        await store.aclose()
+
+
+@pytest.mark.parametrize("age_s", [0, 3600])
+async def test_a_spool_that_drains_for_longer_than_the_hold_off_closes_no_call_early(servers: Servers, age_s: float) -> None:
+    """The broker was away, for a moment or an hour; of open calls the hangups are spooled, behind more than is drained in time."""
+    calls, hold_off_s = range(9_020_000, 9_020_020), 8
+    settings = SHORT | {"CALLFOLD_TIMER_HOLD_OFF_SECONDS": str(hold_off_s)}
+    async with servers.fleet(**settings) as fleet:
+        ingress = fleet.add("ingress", "ingress", {"CALLFOLD_INGRESS_PORT": str(free_port())})
+        worker = fleet.add("worker", "worker", {})
+        await fleet.start_all()
+        await servers.stack.rabbitmq.stop()
+        then = datetime.now(UTC) - timedelta(seconds=age_s)
+        try:
+            await _open_in_redis(servers, calls, then, then + timedelta(seconds=SHORT_GRACE_S))
+            async with _spool(servers) as spool:
+                await _fill(spool, calls, rfc3339(then))
+        finally:
+            await servers.stack.rabbitmq.start()
+        async with servers.subscribed("call.#") as events, _spool(servers) as spool:
+            await eventually(lambda: _is_draining(spool), timeout_s=30)
+            assert ingress.process is not None
+            ingress.process.send_signal(signal.SIGSTOP)
+            try:
+                assert await spool.count() > 0
+                await eventually(lambda: _lags(worker, age_s + SHORT_GRACE_S))
+            finally:
+                ingress.process.send_signal(signal.SIGCONT)
+            assert await _until_all(events, calls, timeout_s=60) == {(1, "hangup"): len(calls)}
+
+
+ROWS = 60
+
+
+def _spool(servers: Servers) -> Spool:
+    return Spool(Path(servers.environment()["CALLFOLD_SPOOL_DIR"]), max_bytes=1 << 30)
+
+
+async def _fill(spool: Spool, calls: range, at: str) -> None:
+    """Messages so large that no two go out together, and last the hangups; all received at one time."""
+    rows = [
+        Spooled("callbacks", "", {}, _body([f"CallType=Incoming&Event=pickup&CallID={number}&RequestID=&x={'x' * 700_000}"], at))
+        for number in range(ROWS)
+    ]
+    rows.append(Spooled("callbacks", "", {}, _body((lines_of(call)[HANGUP] for call in calls), at)))
+    await spool.add(rows)
+
+
+async def _lags(worker: Role, seconds: float) -> bool:
+    """Whether a worker has looked for timers, and held that callbacks of so long ago may still wait."""
+    lag_s = await metric(worker, "callfold_fold_lag_seconds")
+    return lag_s > seconds and await metric(worker, "callfold_timers_held") == 0
+
+
+async def _is_draining(spool: Spool) -> bool:
+    return await spool.count() <= ROWS - 5
+
+
+async def test_timers_wait_for_what_lies_in_a_spool_and_go_on_once_it_is_empty(servers: Servers) -> None:
+    calls = range(9_030_000, 9_030_005)
+    async with servers.subscribed("call.#") as events, servers.fleet(**SHORT) as fleet:
+        worker = fleet.add("worker", "worker", {})
+        await fleet.start(worker)
+        news = {"spool": "a", "spool_oldest": utc_now(), "spool_seen": utc_now()}
+        await _put(servers, *(_body(lines_of(call)[:HANGUP]) for call in calls), headers=news)
+        await eventually(lambda: _lags(worker, SHORT_GRACE_S))
+        assert _reasons(await waiting_events(events), calls) == {}
+        empty = {"spool": "a", "spool_oldest": "", "spool_seen": utc_now()}
+        await _put(servers, _body([lines_of(calls[0])[0]]), headers=empty)
+        await _put(servers, _body([lines_of(calls[0])[0]]), headers=news)  # older news, folded later: it does not count
+        assert await _until_all(events, calls, timeout_s=20) == {(1, "timeout"): len(calls)}
+
+
+async def test_redis_away_while_calls_are_due_closes_none_early(servers: Servers) -> None:
+    calls = range(9_040_000, 9_040_040)
+    quick = SHORT | {"CALLFOLD_TIMER_HOLD_OFF_SECONDS": "0"}
+    async with servers.subscribed("call.#") as events, servers.fleet(**quick) as fleet:
+        for number in range(2):
+            fleet.add(f"worker-{number}", "worker", {})
+        await fleet.start_all()
+        await _put(servers, *(_body(lines_of(call)[:HANGUP]) for call in calls))
+        await eventually(lambda: _are_open(servers, len(calls)))
+        await servers.stack.redis.kill()
+        try:
+            await _put(servers, *(_body(lines_of(call)[HANGUP:]) for call in calls))
+            await asyncio.sleep(5)
+        finally:
+            await servers.stack.redis.start()
+        assert await _until_all(events, calls, timeout_s=30) == {(1, "hangup"): len(calls)}
+
+
+async def test_an_hour_without_redis_closes_no_call_early(servers: Servers) -> None:
+    """The calls are due when Redis comes back, and have been for an hour; their hangups wait, in the hands of two workers.
+
+    The workers are stopped while the calls are put there, as they were left an hour ago: else these would be closed at once.
+    """
+    calls, other = range(9_050_000, 9_050_040), iter(range(9_060_000, 9_160_000))
+    then = datetime.now(UTC) - timedelta(hours=1)
+    at = rfc3339(then + timedelta(seconds=1))
+    bodies = []
+    for call in calls:
+        # One worker gets the large messages, and is not done for a while when the other has nothing left.
+        filler = [line for _ in range(120 * (call % 2)) for line in lines_of(next(other))]
+        bodies.append(_body([*filler, lines_of(call)[HANGUP]], at))
+    quick = SHORT | {"CALLFOLD_TIMER_HOLD_OFF_SECONDS": "0"}
+    async with servers.subscribed("call.#") as events, servers.fleet(**quick) as fleet:
+        workers = [fleet.add(f"worker-{number}", "worker", {}) for number in range(2)]
+        await fleet.start_all()
+        for worker in workers:
+            await eventually(partial(_has_timers, worker))
+        _signal(workers, signal.SIGSTOP)
+        try:
+            await _open_in_redis(servers, calls, then, then + timedelta(seconds=SHORT_GRACE_S))
+            await servers.stack.redis.kill()
+            await _put(servers, *bodies)
+        finally:
+            _signal(workers, signal.SIGCONT)
+        try:
+            for worker in workers:
+                await eventually(partial(_misses_redis, worker))
+        finally:
+            await servers.stack.redis.start()
+        assert await _until_all(events, calls, timeout_s=120) == {(1, "hangup"): len(calls)}
+
+
+def _signal(workers: Iterable[Role], number: signal.Signals) -> None:
+    for worker in workers:
+        os.kill(worker.pid, number)
+
+
+async def _misses_redis(worker: Role) -> bool:
+    """Whether its timers wait because Redis is away."""
+    return "timers_wait" in worker.log_path.read_text("utf-8")
+
+
+@pytest.mark.parametrize("crash", ["", "timer.due", "timer.leased"])
+async def test_a_call_is_closed_late_by_no_more_than_the_lease_and_two_seconds(servers: Servers, crash: str) -> None:
+    """With the default lease; also where the worker that would have closed it dies with the lease, or just before."""
+    lease_s, settle_s, port = 5, 1, free_port()
+    settings = {"CALLFOLD_SETTLE_SECONDS": str(settle_s), "CALLFOLD_TIMER_HOLD_OFF_SECONDS": "0"}
+    async with servers.subscribed("call.#") as events, servers.fleet(**settings) as fleet:
+        fleet.add("ingress", "ingress", {"CALLFOLD_INGRESS_PORT": str(port)})
+        if not crash:
+            fleet.add("worker", "worker", {})
+        await fleet.start_all()
+        victim = None
+        if crash:
+            victim = fleet.add("victim", "worker", {"CALLFOLD_CRASH_AT": crash, "CALLFOLD_TIMER_HOLD_OFF_SECONDS": "2"})
+            await fleet.start(victim)
+            heir = fleet.add("heir", "worker", {"CALLFOLD_TIMER_HOLD_OFF_SECONDS": "4"})
+            await fleet.start(heir)
+        await call_back(port, [lines_of(513)[PICKUP], lines_of(513)[HANGUP]])
+        due = time.time() + settle_s
+        if victim is not None:
+            assert victim.process is not None
+            await asyncio.wait_for(victim.process.wait(), 20)
+            fleet.roles.remove(victim)
+        (event,) = await next_new(events, 1)
+        late_s = time.time() - due
+    assert event.routing_key.endswith("agent_hung_up")
+    assert late_s < lease_s + 2
+
+
+async def test_a_worker_that_redis_has_forgotten_registers_again(servers: Servers) -> None:
+    async with servers.fleet(**SHORT) as fleet:
+        worker = fleet.add("worker", "worker", {})
+        await fleet.start(worker)
+        await eventually(lambda: _has_timers(worker))
+        async with Redis.from_url(servers.stack.redis_url) as redis:
+            await redis.flushall()
+            began = round(time.time())
+
+            async def goes_on() -> bool:
+                lag_s = await metric(worker, "callfold_fold_lag_seconds")
+                return bool(await redis.hlen("callfold:{watermark}:members")) and time.time() - lag_s > began  # type: ignore[misc]
+
+            await eventually(goes_on)
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize(("messages", "hold_off_s"), [(20, "0"), pytest.param(200, "5", marks=pytest.mark.volume)])
+async def test_a_backlog_in_messages_of_500_callbacks_closes_no_open_call_early(
+    servers: Servers, messages: int, hold_off_s: str
+) -> None:
+    """Two workers, and calls that were due before the backlog: their hangups lie in it. It outlasts the hold-off."""
+    then = datetime.now(UTC) - timedelta(hours=1)
+    calls, other = range(9_000_000, 9_000_000 + messages), iter(range(9_500_000, 9_600_000))
+    await _open_in_redis(servers, calls, then, then + timedelta(seconds=120))
+    later = rfc3339(then + timedelta(seconds=60))
+    bodies = []
+    for call in calls:
+        told: list[str] = []
+        while len(told) < 499:
+            told += lines_of(next(other))[:FAR_HANGUP]
+        bodies.append(_body([*told[:499], lines_of(call)[HANGUP]], later))
+    await _put(servers, *bodies)
+    quick = {"CALLFOLD_TIMER_HOLD_OFF_SECONDS": hold_off_s}
+    async with servers.subscribed("call.#") as events, servers.fleet(**quick, **UNMEASURED) as fleet:
+        for number in range(2):
+            fleet.add(f"worker-{number}", "worker", {})
+        await fleet.start_all()
+        assert await _until_all(events, calls, timeout_s=200) == {(1, "hangup"): len(calls)}

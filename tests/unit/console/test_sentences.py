@@ -1,0 +1,145 @@
+"""What doctor and the console say, in sentences."""
+
+from __future__ import annotations
+
+import json
+import socket
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel, ValidationError
+
+from console import doctor, reach
+from console.calls import CallQuery
+from console.dialing import DialRequest
+from console.fleet import free_port
+from console.mistakes import first_mistake
+from console.output import counted
+from console.show import folded
+from console.web.letters_api import LettersAction
+from console.web.models import EventsQuery
+from shared.settings import load_settings
+
+
+def _sources(directory: Path, *lines: str) -> str:
+    path = directory / "sources.toml"
+    path.write_text("\n".join(("[sources.acme]", *lines)) + "\n")
+    return str(path)
+
+
+async def _found(monkeypatch: pytest.MonkeyPatch, sources: str, check: str) -> doctor.Finding:
+    monkeypatch.setenv("CALLFOLD_SOURCES", sources)
+    return await doctor.find(check, doctor.CHECKS[check], load_settings())
+
+
+@pytest.mark.parametrize(
+    ("check", "line"),
+    [
+        ("recording origins", 'recording_origin = "http://{host}"'),
+        ("dial links", 'dial_url = "http://user:hunter2@{host}/dial?agent={{agent}}&key=hunter2"'),
+    ],
+)
+async def test_doctor_warns_of_a_pbx_that_does_not_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, check: str, line: str
+) -> None:
+    nobody = f"127.0.0.1:{free_port()}"
+    finding = await _found(monkeypatch, _sources(tmp_path, line.format(host=nobody)), check)
+    assert (finding.ok, finding.warning) == (True, True)
+    assert finding.detail == f"source acme: {nobody} does not answer: the connection is refused"
+
+    finding = await _found(monkeypatch, _sources(tmp_path, line.format(host="pbx.invalid")), check)
+    assert (finding.ok, finding.warning) == (True, True)
+    assert finding.detail.startswith("source acme: pbx.invalid does not resolve: ")
+
+    with socket.create_server(("127.0.0.1", 0)) as pbx:
+        finding = await _found(monkeypatch, _sources(tmp_path, line.format(host=f"127.0.0.1:{pbx.getsockname()[1]}")), check)
+    assert finding == doctor.Finding(check, ok=True, detail="127.0.0.1 at 127.0.0.1")
+
+
+async def test_doctor_says_which_network_a_pbx_with_a_private_address_needs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def look_up(_host: str) -> list[str]:
+        return ["10.1.2.3"]
+
+    connected: list[object] = []
+
+    async def connect(addresses: list[str], port: int) -> None:
+        connected.append((addresses, port))
+
+    monkeypatch.setattr(reach, "look_up", look_up)
+    monkeypatch.setattr(reach, "connect", connect)
+    line = 'recording_origin = "https://pbx.example.com"'
+    finding = await _found(monkeypatch, _sources(tmp_path, line), "recording origins")
+    assert not finding.ok
+    assert 'recording_networks = ["10.1.2.3"] to [sources.acme]' in finding.detail
+    assert connected == []
+    sources = _sources(tmp_path, line, 'recording_networks = ["10.1.2.0/24"]')
+    finding = await _found(monkeypatch, sources, "recording origins")
+    assert finding.detail == "pbx.example.com at 10.1.2.3"
+    assert connected == [(["10.1.2.3"], 443)]
+
+
+OUTCOMES = "answered, dialed_missed, agent_missed, agent_hung_up, missed, unknown"
+
+
+@pytest.mark.parametrize(
+    ("model", "given", "said"),
+    [
+        (CallQuery, {"outcome": "answerd"}, f"outcome: must be one of {OUTCOMES}; did you mean answered?"),
+        (CallQuery, {"outcome": "x"}, f"outcome: must be one of {OUTCOMES}."),
+        (CallQuery, {"outcom": "answered"}, "outcom: is not known here; did you mean outcome?"),
+        (CallQuery, {"colour": "red"}, "colour: is not known here; known are state, outcome, source, agent, number, "),
+        (CallQuery, {"state": "tlking"}, "state: must be one of open, ringing, talking, ending, complete; did you mean talking?"),
+        (CallQuery, {"limit": "ten"}, "limit: must be a whole number."),
+        (CallQuery, {"limit": 0}, "limit: must be at least 1."),
+        (CallQuery, {"limit": 501}, "limit: must be at most 500."),
+        (CallQuery, {"recorded": "maybe"}, "recorded: must be true or false."),
+        (CallQuery, {"source": ""}, "source: must not be empty."),
+        (CallQuery, {"source": ["a", "b"]}, "source: must be a single value."),
+        (CallQuery, {"outcome": ["missed", "answered"]}, "outcome: must be a single value."),
+        (CallQuery, {"agent": "1" * 257}, "agent: must have at most 256 characters."),
+        (CallQuery, {"since": "soon"}, "since: is no time: expected RFC 3339"),
+        (DialRequest, {"source": "a", "agent": "1", "numbr": "1"}, "numbr: is not known here; did you mean number?"),
+        (DialRequest, {"source": "a", "agent": "1"}, "number: is missing."),
+        (
+            DialRequest,
+            {"source": "a", "agent": "1", "number": "1", "numbr": "1"},
+            "numbr: is not known here; did you mean number?",
+        ),
+        (DialRequest, {"source": "a", "agent": "1", "number": 112}, "number: must be text."),
+        (DialRequest, {"source": "a", "agent": "1", "number": "1", "metadata": "x"}, "metadata: must be an object of names"),
+        (DialRequest, [], "request: must be a JSON object."),
+        (LettersAction, {"action": "drp", "ids": ["abcd"]}, "action: must be one of redrive, drop; did you mean drop?"),
+        (LettersAction, {"action": "drop", "ids": []}, "ids: must not be empty."),
+        (LettersAction, {"action": "drop", "ids": ["abc"]}, "ids.0: must have at least 4 characters."),
+        (EventsQuery, {"after": -1}, "after: must be at least 0."),
+    ],
+)
+def test_a_wrong_request_is_told_in_our_words(model: type[BaseModel], given: object, said: str) -> None:
+    with pytest.raises(ValidationError) as wrong:
+        model.model_validate(given)
+    sentence = first_mistake(wrong.value, model)[1]
+    assert sentence.startswith(said)
+    with pytest.raises(ValidationError) as wrong:
+        model.model_validate_json(json.dumps(given))
+    assert "Input" not in first_mistake(wrong.value, model)[1]
+
+
+def test_a_body_that_is_no_json_is_told_so() -> None:
+    with pytest.raises(ValidationError) as wrong:
+        DialRequest.model_validate_json("{hunter2")
+    assert first_mistake(wrong.value, DialRequest) == ("request", "request: is not valid JSON.")
+
+
+def test_things_are_counted_as_people_say_it() -> None:
+    assert [counted(number, "call") for number in (0, 1, 2)] == ["0 calls", "1 call", "2 calls"]
+
+
+def test_a_long_query_is_folded_between_its_parameters_and_nothing_of_it_is_lost() -> None:
+    query = "&".join(f"Parameter{number}={'x' * number}" for number in range(40)) + "&Long=" + "y" * 300
+    lines = folded(query)
+    assert "".join(lines) == query
+    assert all(len(line) <= 100 for line in lines[:-1])
+    assert folded("") == [""]
+    assert folded("CallID=1") == ["CallID=1"]

@@ -1,0 +1,393 @@
+"""Each page with nothing, with the usual, and with values that want to be more than text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import pytest
+
+from console.letters import Which
+from console.page import render
+from console.page.assets import ASSETS
+from console.page.forms import read_query
+from console.page.links import call_url, found_url
+from console.page.models import (
+    CallPage,
+    CallsPage,
+    ErrorPage,
+    LettersPage,
+    LoginPage,
+    RecordingRow,
+    RedrivePage,
+    TimelineRow,
+    Viewer,
+)
+from shared.call import derive
+from shared.ids import CallKey, CallRef, SourceName
+from shared.leg import Leg
+from tests.helpers import page_fakes as fakes
+from tests.helpers.html_page import Page
+from tests.helpers.servers import POLICY
+
+EVIL = {
+    "a script": "<script>alert(1)</script>",
+    "an attribute": '" onmouseover="alert(1)" x=\'',
+    "an attribute without quotes": " autofocus onfocus=alert(1) ",
+    "an end of everything": "</textarea></pre></title></svg></select>--><img src=x onerror=alert(1)>",
+    "a template": "{{ 7 * 7 }}{% raw %}",
+    "an address": "javascript:alert(1)",
+    "a turn of direction": "\u202egpj.exe\u2066\u200f",
+    "control characters": "a\x00b\x1b[2Jc\x07\x9b",
+    "a long value": "<b>" * 3500,
+    "an entity": "&lt;b&gt;&#60;i&#62;&amp;",
+}
+VIEWERS = {"operator": fakes.OPERATOR, "viewer": fakes.READER}
+
+
+def _pages(viewer: Viewer) -> dict[str, Callable[[str], str]]:
+    return {
+        "live": lambda evil: render.live_page(viewer, fakes.snapshot(evil)),
+        "calls": lambda evil: render.calls_page(viewer, fakes.calls_page(evil)),
+        "wrong search": lambda evil: render.calls_page(
+            viewer, CallsPage({"since": evil}, [], None, {"since": evil or "is no time"})
+        ),
+        "call": lambda evil: render.call_page(viewer, fakes.call_page(evil)),
+        "open call": lambda evil: render.call_page(viewer, fakes.call_page(evil, ended=False)),
+        "letters": lambda evil: render.letters_page(viewer, fakes.letters_page(evil)),
+        "redrive": lambda evil: render.redrive_page(
+            viewer, RedrivePage(Which.CALLBACKS, fakes.letters_page(evil).letters, "/back")
+        ),
+        "adapter": lambda evil: render.adapter_page(viewer, fakes.adapter_page(evil)),
+        "login": lambda evil: render.login_page(LoginPage(evil or "/", evil or "No such key.")),
+        "error": lambda evil: render.error_page(viewer, ErrorPage(404, evil or "No such call", evil or "It never came.")),
+    }
+
+
+NAMES = list(_pages(fakes.OPERATOR))
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("evil", EVIL.values(), ids=EVIL)
+def test_no_value_of_a_callback_becomes_an_element_or_an_attribute(name: str, evil: str) -> None:
+    write = _pages(fakes.OPERATOR)[name]
+    page, harmless = Page(write(evil)), Page(write("harmless value"))
+    assert page.shape == harmless.shape
+    assert not page.open
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("evil", EVIL.values(), ids=EVIL)
+def test_no_value_of_a_callback_becomes_an_address_or_turns_text_around(name: str, evil: str) -> None:
+    html = _pages(fakes.OPERATOR)[name](evil)
+    page = Page(html)
+    seen = [page.text]
+    for tag, attributes in page.elements:
+        for attribute in {"href", "src", "action"} & set(attributes):
+            assert re.match(r"/(?!/)|#", str(attributes[attribute])), (tag, attributes)
+        is_sent_back = tag == "option" or attributes.get("type") == "hidden"  # never shown, and has to stay what it was
+        seen += [str(told) for key, told in attributes.items() if not (key == "value" and is_sent_back)]
+    assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]", "".join(seen))
+    assert len(html) < 200_000
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("role", VIEWERS)
+def test_pages_need_no_more_than_their_policy_allows(name: str, role: str) -> None:
+    page = Page(_pages(VIEWERS[role])[name](""))
+    assert not page.open
+    for tag, attributes in page.elements:
+        assert tag != "style"
+        assert not [attribute for attribute in attributes if attribute == "style" or attribute.startswith("on")]
+        assert tag != "script" or str(attributes["src"]).startswith("/static/")
+    ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
+    assert len(ids) == len(set(ids))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_field_has_a_name_a_person_can_hear(name: str) -> None:
+    page = Page(_pages(fakes.OPERATOR)[name](""))
+    labelled = {attributes["for"] for attributes in page.all("label")}
+    for tag, attributes in page.elements:
+        if tag in {"input", "select", "textarea"} and attributes.get("type") != "hidden":
+            assert attributes.get("aria-label") or attributes["id"] in labelled, attributes
+    assert all(attributes.get("scope") for attributes in page.all("th"))
+    assert len(page.all("h1")) == 1
+
+
+def test_the_live_fragment_is_what_the_live_page_holds() -> None:
+    snapshot = fakes.snapshot()
+    assert render.live_fragment(snapshot).strip() in render.live_page(fakes.OPERATOR, snapshot)
+
+
+def test_a_call_of_which_only_the_dial_is_known_rings_on_the_live_page() -> None:
+    dialed = derive(CallKey(SourceName("acme"), CallRef("513")), {"dial": fakes.at(55), "dial.agent": "1001"}, POLICY)
+    page = Page(render.live_fragment(replace(fakes.snapshot(), open_calls=[dialed])))
+    assert page.all("svg", **{"aria-label": "Agent ringing"})
+    assert page.all("rect", **{"class": "bar ringing assumed"})
+
+
+def test_the_live_page_shows_the_figures_of_the_moment() -> None:
+    page = Page(render.live_fragment(fakes.snapshot()))
+    for told in (
+        "Open calls 1",
+        "Oldest open call 1 min",
+        "Fold queue ?",
+        "Recordings waiting 5",
+        "Recordings failed 1",
+        "Dead letters 4",
+    ):
+        assert told in page.text
+    assert "Answered 7" in page.text
+    assert "1001 → +4512345678" in page.text
+    assert [link for link in page.all("a", id="call-acme-513") if link["href"] == "/ui/calls/acme/513"]
+    assert page.all("svg", **{"aria-label": "Agent talking, Dialed talking"})
+
+
+def test_a_quiet_system_says_so() -> None:
+    page = Page(render.live_page(fakes.OPERATOR, fakes.snapshot(empty=True)))
+    assert "No call is open right now." in page.text
+    assert "No call has ended in this time." in page.text
+    assert not page.all("div", **{"class": "alarm"})
+
+
+def test_a_server_that_is_away_is_named() -> None:
+    assert (
+        "Something is away RabbitMQ is away"
+        in Page(render.live_fragment(replace(fakes.snapshot(), problems=["RabbitMQ is away"]))).text
+    )
+
+
+def test_the_form_keeps_what_was_asked_and_paging_keeps_it_too() -> None:
+    asked = {"state": "complete", "outcome": "answered", "recorded": "true", "number": "*1234*", "limit": "10", "cursor": "old"}
+    page = Page(render.calls_page(fakes.OPERATOR, replace(fakes.calls_page(), asked=asked)))
+    assert page.all("input", name="number", value="*1234*")
+    assert [option["value"] for option in page.all("option") if "selected" in option] == ["complete", "answered", "true"]
+    following = page.all("a", rel="next")[0]["href"]
+    assert following == "/ui/calls?state=complete&outcome=answered&number=%2A1234%2A&recorded=true&limit=10&cursor=next-cursor"
+    assert page.all("a", href="/ui/calls.csv?state=complete&outcome=answered&number=%2A1234%2A&recorded=true")
+
+
+def test_no_field_of_a_search_is_left_out_of_the_form() -> None:
+    page = Page(render.calls_page(fakes.OPERATOR, fakes.calls_page()))
+    fields = {attributes.get("name") for tag, attributes in page.elements if tag in {"input", "select"}}
+    asked = {"state", "outcome", "source", "agent", "number", "reference", "recorded", "since", "until", "limit"}
+    assert asked <= fields
+
+
+def test_a_wrong_parameter_is_named_where_it_stands() -> None:
+    asked = {"since": "yesterday", "limit": "9999", "agent": ""}
+    wrong = read_query(asked)
+    assert isinstance(wrong, dict)
+    page = Page(render.calls_page(fakes.OPERATOR, CallsPage(asked, [], None, wrong)))
+    assert set(wrong) == {"since", "limit"}
+    assert page.all("input", name="since", **{"aria-invalid": "true", "aria-describedby": "wrong-since"})
+    assert "since is no time: expected RFC 3339" in page.text
+
+
+@pytest.mark.parametrize("asked", [{"colour": "blue"}, {"cursor": "x"}, {"since": "1h", "until": "2h"}])
+def test_every_refused_search_names_a_parameter(asked: dict[str, str]) -> None:
+    wrong = read_query(asked)
+    assert isinstance(wrong, dict)
+    assert set(wrong) <= set(asked)
+
+
+def test_empty_fields_ask_nothing() -> None:
+    query = read_query({"state": "", "agent": "  ", "number": " *12 "})
+    assert not isinstance(query, dict)
+    assert (query.state, query.agent, query.number) == (None, None, "*12")
+
+
+def test_a_search_without_a_hit_says_so() -> None:
+    assert "No call matches." in Page(render.calls_page(fakes.OPERATOR, CallsPage({"number": "1"}, []))).text
+
+
+def test_a_call_tells_its_state_its_rule_and_its_delays() -> None:
+    page = Page(render.call_page(fakes.OPERATOR, fakes.call_page()))
+    assert "acme/ 513 ✓ Answered" in page.text
+    assert "Rule: the call was picked up, and every leg has ended → answered." in page.text
+    assert "07:44:14.000 +1.000 s" in page.text
+    assert page.all("audio", src=f"/recordings/acme/{fakes.GUID}?call=513", preload="none")
+    assert page.all("img", src=f"/recordings/acme/{fakes.GUID}/waveform.svg?call=513")
+    assert '"outcome": "answered"' in page.text
+
+
+def test_an_open_call_has_no_record_and_says_why() -> None:
+    page = Page(render.call_page(fakes.OPERATOR, replace(fakes.call_page(ended=False), why="waiting for the agent's hangup")))
+    assert "waiting for the agent's hangup." in page.text
+    assert "its record is published once it is complete" in page.text
+    assert not page.all("audio")
+
+
+def test_a_call_of_which_only_the_dial_is_known_has_a_page() -> None:
+    told = fakes.told(ended=False) | {"legs": [], "timeline": fakes.told()["timeline"][:1], "revisions": [], "facts": {}}
+    page = Page(render.call_page(fakes.OPERATOR, CallPage.of(told, fakes.at(3))))
+    assert "Other events" in page.text
+
+
+def test_a_call_without_any_raw_event_has_a_page() -> None:
+    told = fakes.told(ended=False) | {"legs": [], "timeline": [], "revisions": [], "facts": {}}
+    assert (
+        "No raw event of this call is in the journal"
+        in Page(render.call_page(fakes.OPERATOR, CallPage.of(told, fakes.at(3)))).text
+    )
+
+
+def test_a_recording_that_is_not_stored_has_no_player_but_a_reason() -> None:
+    told = fakes.told()
+    told["recordings"] = [{"guid": None, "leg": "dialed", "call_id": "7", "state": "failed", "reason": "login_page"}]
+    page = Page(render.call_page(fakes.OPERATOR, CallPage.of(told, fakes.at(90))))
+    assert "Dialed leg: Could not be fetched" in page.text
+    assert "login_page" in page.text
+    assert not page.all("audio")
+
+
+def test_only_an_operator_can_redrive() -> None:
+    page = Page(render.letters_page(fakes.OPERATOR, fakes.letters_page()))
+    assert page.all("a", href="/ui/dead-letters/redrive?which=callbacks&id=abc123")
+    assert page.all("form", action="/ui/dead-letters/redrive", method="get")
+    assert "redrive" not in render.letters_page(fakes.READER, fakes.letters_page()).lower()
+
+
+def test_a_redrive_is_asked_for_with_a_token_and_every_id() -> None:
+    letters = [replace(fakes.letters_page().letters[0], id=f"id{index}") for index in range(30)]
+    page = Page(render.redrive_page(fakes.OPERATOR, RedrivePage(Which.CALLBACKS, letters, "/ui/dead-letters?which=callbacks")))
+    assert "Redrive 30 callbacks?" in page.text
+    assert page.all("form", action="/ui/dead-letters/redrive", method="post")
+    assert page.all("input", name="csrf", value="csrf-1", type="hidden")
+    assert [told["value"] for told in page.all("input", name="id")] == [letter.id for letter in letters]
+    assert page.all("a", href="/ui/dead-letters?which=callbacks")
+
+
+def test_letters_that_are_gone_cannot_be_redriven() -> None:
+    page = Page(render.redrive_page(fakes.OPERATOR, RedrivePage(Which.CALLBACKS, [], "/back")))
+    assert "Nothing to redrive" in page.text
+    assert not page.all("form", action="/ui/dead-letters/redrive")
+
+
+def test_no_dead_letter_is_good_news() -> None:
+    page = LettersPage(Which.RECORDINGS, [], 0, {Which.CALLBACKS: 0, Which.RECORDINGS: 0})
+    assert "No dead letters" in Page(render.letters_page(fakes.OPERATOR, page)).text
+
+
+def test_the_secret_of_a_link_is_for_operators_only() -> None:
+    assert "token=hunter2&CallType" in Page(render.adapter_page(fakes.OPERATOR, replace(fakes.adapter_page(), pasted=None))).text
+    reader = render.adapter_page(fakes.READER, fakes.adapter_page())
+    assert "hunter2" not in reader
+    assert "token=***&CallType" in Page(reader).text
+
+
+def test_a_pasted_link_is_explained_and_its_secret_is_not_shown() -> None:
+    html = render.adapter_page(fakes.OPERATOR, replace(fakes.adapter_page(), link=None))
+    page = Page(html)
+    assert "hunter2" not in html
+    assert "CallID {{CallID}} the leg" in page.text
+    assert "New {{Unheard}} not one the vendor documents" in page.text
+    assert "Constant 1 a constant: ignored" in page.text
+    assert "It carries a secret" in page.text
+    assert "{{DialApiRequestID}} : the two legs of a dialed call cannot be tied together" in page.text
+
+
+def test_a_link_that_cannot_be_understood_is_told_why() -> None:
+    page = replace(fakes.adapter_page(), understood=None, pasted_problem="The adapter link lacks {{CallID}}")
+    assert "The adapter link lacks {{CallID}}" in Page(render.adapter_page(fakes.OPERATOR, page)).text
+
+
+def test_the_log_in_form_sends_a_key_and_where_to_go() -> None:
+    page = Page(render.login_page(LoginPage("/ui/calls?a=1&b=2", "No such key.")))
+    assert page.all("input", name="key", type="password", autocomplete="current-password")
+    assert page.all("input", name="next", value="/ui/calls?a=1&b=2")
+    assert "No such key." in page.text
+    assert not page.all("nav")
+
+
+def test_where_there_is_no_log_in_there_is_no_log_out() -> None:
+    nobody = replace(fakes.OPERATOR, can_log_out=False)
+    assert not Page(render.error_page(nobody, ErrorPage(500, "a", "b"))).all("form", action="/logout")
+    assert Page(render.error_page(fakes.OPERATOR, ErrorPage(500, "a", "b"))).all("form", action="/logout", method="post")
+
+
+@pytest.mark.parametrize(
+    ("text", "url"),
+    [
+        ("acme/513", "/ui/calls/acme/513"),
+        (" acme/call-1000000087849 ", "/ui/calls/acme/call-1000000087849"),
+        ("+4512", "/ui/calls?number=%2A%2B4512%2A"),
+        ("45*", "/ui/calls?number=45%2A"),
+        ("", "/ui/calls"),
+        ("//evil.example/1", "/ui/calls?number=%2A%2F%2Fevil.example%2F1%2A"),
+    ],
+)
+def test_the_search_box_leads_to_a_call_or_to_its_number(text: str, url: str) -> None:
+    assert found_url(text) == url
+
+
+def test_names_stay_inside_their_part_of_an_address() -> None:
+    assert call_url("a/../b", "5?x=1#y") == "/ui/calls/a%2F..%2Fb/5%3Fx%3D1%23y"
+
+
+def test_style_and_scripts_stay_small() -> None:
+    css, scripts = (sum(len(a.body) for a in ASSETS.values() if a.name.endswith(kind)) for kind in (".css", ".js"))
+    assert css < 12_500
+    assert scripts < 6_000
+    assert not [asset.name for asset in ASSETS.values() if b"://" in asset.body.replace(b"http://www.w3.org/2000/svg", b"")]
+
+
+_MANY = 4000
+
+
+def _many_legs() -> dict[str, str]:
+    """Facts of a call that rang everywhere."""
+    told = {f"leg:Outgoing:{2_000_000 + number}:pickup": fakes.at(10 + number / 1000) for number in range(_MANY - 1)}
+    return told | {f"leg:API:{fakes.AGENT_LEG}:pickup": fakes.at(5)}
+
+
+def test_a_call_of_thousands_of_legs_is_one_row_of_a_few_on_the_live_page() -> None:
+    call = derive(CallKey(SourceName("acme"), CallRef("513")), _many_legs(), POLICY)
+    assert len(call.legs) == _MANY
+    html = render.live_fragment(replace(fakes.snapshot(), open_calls=[call] * 5))
+    page = Page(html)
+    assert "and 3 980 more legs" in page.text
+    (drawn, *_) = page.all("svg", **{"class": "mini"})
+    assert str(drawn["aria-label"]).startswith("Agent talking, Dialed talking, Dialed 2 talking")
+    assert str(drawn["aria-label"]).endswith("Dialed 19 talking, and 3 980 more legs")
+    assert len(html) < 100_000
+
+
+def test_the_page_of_a_call_of_thousands_of_legs_counts_what_it_leaves_out_and_says_where_all_of_it_is() -> None:
+    call = derive(CallKey(SourceName("acme"), CallRef("513")), _many_legs(), POLICY)
+    told = fakes.told()
+    (recording,), row = told["recordings"], told["timeline"][1]
+    page = replace(
+        fakes.call_page(),
+        legs=call.legs,
+        facts=_many_legs(),
+        timeline=[TimelineRow(**row | {"leg": leg.call_id}) for leg in call.legs],
+        recordings=[RecordingRow(**recording)] * 21,
+    )
+    html = render.call_page(fakes.OPERATOR, page)
+    read = Page(html)
+    assert not read.open
+    for rest in ("3 980 more legs", "3 900 more raw events", "3 500 more facts", "1 more recording"):
+        assert f"and {rest}" in read.text
+    assert read.text.count("callfold show acme 513") == 4
+    assert "GET /calls/acme/513" in read.text
+    assert len(read.all("text", **{"class": "lane-name"})) == 20
+    assert len(html) < 600_000
+
+
+def test_the_names_of_many_legs_and_their_picture_take_one_look_at_each() -> None:
+    """Not one at all legs for each of them: that would block everybody else for seconds."""
+    looks = 0
+
+    class Counted(list[Leg]):
+        def __iter__(self) -> Iterator[Leg]:
+            nonlocal looks
+            for leg in super().__iter__():
+                looks += 1
+                yield leg
+
+    legs = Counted(derive(CallKey(SourceName("acme"), CallRef("513")), _many_legs(), POLICY).legs)
+    render.call_page(fakes.OPERATOR, replace(fakes.call_page(), legs=legs))
+    assert _MANY < looks < 10 * _MANY

@@ -1,0 +1,223 @@
+"""Filing on a real archive: nothing is written over, nothing forgotten, whatever was lost, sealed or in between."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pyrage
+import pytest
+
+from shared.lock import BusyError
+from shared.recording import RECORDING_TOLD, RecordingState
+from shared.vault import seal
+from simulator.audio import recording
+from tests.helpers.recordings import GUID, WAV, job
+from tests.helpers.shelf import JOB, OTHER, Shelf
+from worker.filing import Filed
+
+DIGITS = sha256(OTHER).hexdigest()[:8]
+
+
+@pytest.fixture
+def shelf(tmp_path: Path) -> Shelf:
+    return Shelf(tmp_path)
+
+
+def _told(filed: Filed) -> list[object]:
+    return [filed.suffix, filed.words["at"], *(filed.words[name] for name in RECORDING_TOLD)]
+
+
+async def test_equal_content_changes_nothing_though_recordings_are_sealed_by_now(shelf: Shelf) -> None:
+    first = await shelf.store(WAV)
+    shelf.recipient = str(pyrage.x25519.Identity.generate().to_public())
+    assert _told(await shelf.store(WAV, round=2)) == _told(first)
+    assert shelf.files() == ["json", "wav"]
+    assert await shelf.differences() == []
+
+
+async def test_other_content_is_kept_beside_though_recordings_are_sealed_by_now(shelf: Shelf) -> None:
+    first = await shelf.store(WAV)
+    shelf.recipient = str(pyrage.x25519.Identity.generate().to_public())
+    other = await shelf.store(OTHER, round=2)
+    assert (other.suffix, other.words["reason"]) == (f"/{DIGITS}", "other_content")
+    assert _told(await shelf.store(OTHER, round=3)) == _told(other)
+    assert _told(await shelf.store(WAV, round=4)) == _told(first)
+    assert shelf.files() == [f"{DIGITS}.wav.age", "json", "wav"]
+    assert await shelf.differences() == []
+
+
+@pytest.mark.parametrize("end", ["wav", "wav.age"])
+async def test_a_recording_that_lost_its_sidecar_is_told_of_again_beside_another_content(shelf: Shelf, end: str) -> None:
+    shelf.recipient = str(pyrage.x25519.Identity.generate().to_public()) if end == "wav.age" else None
+    await shelf.store(WAV)
+    shelf.file("json").unlink()
+    other = await shelf.store(OTHER)
+    assert shelf.files() == [f"{DIGITS}.{end}", "json", end]
+    assert (other.suffix, other.words["reason"]) == (f"/{DIGITS}", "other_content")
+    sidecar = await shelf.sidecar()
+    assert [str(told["uri"]).rpartition("/")[2] for told in sidecar.contents] == [f"{GUID}.{DIGITS}.{end}", f"{GUID}.{end}"]
+    assert await shelf.differences() == []
+
+
+@pytest.mark.parametrize("end", ["wav", "wav.age"])
+@pytest.mark.parametrize("content", [WAV, OTHER, recording("9", 1.5)], ids=["first", "second", "third"])
+async def test_whatever_is_fetched_after_a_sidecar_was_lost_all_recordings_of_its_leg_are_told_of_again(
+    shelf: Shelf, end: str, content: bytes
+) -> None:
+    shelf.recipient = str(pyrage.x25519.Identity.generate().to_public()) if end == "wav.age" else None
+    await shelf.store(WAV)
+    second = await shelf.store(OTHER, round=2)
+    shelf.file("json").unlink()
+    again = await shelf.store(content)
+    if content == OTHER and end == "wav":
+        assert (again.suffix, again.words["uri"]) == (second.suffix, second.words["uri"])
+    assert await shelf.differences() == []
+    files = [name for name in shelf.files() if name != "json"]
+    assert sorted(str(told["uri"]).removesuffix(end).rpartition("/")[2] for told in (await shelf.sidecar()).contents) == sorted(
+        f"{GUID}.{name}".removesuffix(end) for name in files
+    )
+
+
+async def test_what_is_beside_a_lost_sidecar_and_its_first_recording_is_found_where_it_is_asked_for_again(shelf: Shelf) -> None:
+    await shelf.store(WAV)
+    await shelf.store(OTHER, round=2)
+    shelf.file("json").unlink()
+    shelf.file("wav").unlink()
+    await shelf.store(WAV, is_again=True)
+    assert shelf.files() == [f"{DIGITS}.wav", "json", "wav"]
+    assert await shelf.differences() == []
+
+
+async def test_a_file_of_another_leg_is_not_taken_up_though_its_call_id_looks_like_a_fingerprint(shelf: Shelf) -> None:
+    await shelf.store(WAV)
+    leg = job("12345678", guid=GUID, name=f"{GUID}.12345678", record={"revision": 1})
+    await shelf.store(OTHER, job=leg, body=leg.encode())
+    shelf.file("json").unlink()
+    await shelf.store(recording("9", 1.5))
+    assert len((await shelf.sidecar()).contents) == 2
+    assert await shelf.differences() == []
+    shelf.file("json").unlink()
+    shelf.file("12345678.json").unlink()
+    await shelf.store(recording("9", 1.5))
+    assert len((await shelf.sidecar()).contents) == 2
+    assert await shelf.differences() == [(f"{GUID}.12345678.wav", "no sidecar tells of this file")], "until it is asked for"
+
+
+async def test_a_recording_that_lost_its_sidecar_is_not_written_again(shelf: Shelf) -> None:
+    await shelf.store(WAV)
+    shelf.file("json").unlink()
+    before = shelf.file("wav").stat().st_mtime_ns
+    filed = await shelf.store(WAV)
+    assert (filed.suffix, filed.words["reason"], filed.words["seconds"]) == ("", None, 1.5)
+    assert shelf.file("wav").stat().st_mtime_ns == before
+    assert await shelf.differences() == []
+
+
+async def test_another_content_does_not_take_the_place_of_a_recording_whose_file_was_lost(shelf: Shelf) -> None:
+    first = await shelf.store(WAV)
+    shelf.file("wav").unlink()
+    other = await shelf.store(OTHER, is_again=True)
+    assert (other.suffix, other.words["reason"]) == (f"/{DIGITS}", "other_content")
+    assert (await shelf.sidecar()).recording["sha256"] == first.words["sha256"]
+    assert await shelf.differences() == [(f"{GUID}.wav", "is missing")], "which is true"
+
+
+@pytest.mark.parametrize("end", ["wav", "wav.age"])
+@pytest.mark.parametrize("damage", ["lost", "cut"])
+async def test_a_recording_whose_file_was_lost_is_restored_and_its_event_repeated(shelf: Shelf, end: str, damage: str) -> None:
+    shelf.recipient = str(pyrage.x25519.Identity.generate().to_public()) if end == "wav.age" else None
+    first = await shelf.store(WAV)
+    file = shelf.file(end)
+    if damage == "lost":
+        file.unlink()
+        assert _told(await shelf.store(WAV, round=2, number=3)) == _told(first)
+    else:
+        damaged = file.read_bytes()[:-100]
+        file.write_bytes(damaged)
+        again = await shelf.store(WAV, round=2, number=3)
+        assert again.suffix, "it lies elsewhere, so that it has an event of its own"
+        assert file.read_bytes() == damaged, "what is left of the first is evidence, too"
+    assert await shelf.differences() == []
+
+
+async def test_a_recording_whose_file_was_lost_is_not_restored_unsealed(shelf: Shelf) -> None:
+    first = await shelf.store(WAV)
+    shelf.file("wav").unlink()
+    shelf.recipient = str(pyrage.x25519.Identity.generate().to_public())
+    again = await shelf.store(WAV, round=2)
+    assert shelf.files() == [f"{sha256(WAV).hexdigest()[:8]}.wav.age", "json"]
+    assert again.suffix not in {"", first.suffix}
+    assert _told(await shelf.store(WAV, round=3)) == _told(again)
+    assert await shelf.differences() == []
+
+
+@pytest.mark.parametrize("theirs", [OTHER, WAV])
+@pytest.mark.parametrize("moment", [1, 2, 3, 4])
+async def test_of_two_that_both_think_they_have_the_lock_neither_forgets_what_the_other_stored(
+    shelf: Shelf, theirs: bytes, moment: int
+) -> None:
+    """`moment`: before the sidecar is read, before it tells what is begun, before the file gets its name, before the last sidecar."""
+    looks = 0
+
+    async def lose_the_lock() -> None:
+        nonlocal looks
+        looks += 1
+        if looks == moment:
+            await shelf.store(theirs)
+
+    try:
+        await shelf.store(WAV, lose_the_lock)
+    except BusyError:
+        await shelf.store(WAV)  # the job comes again
+    assert await shelf.differences() == []
+    stored = {told["sha256"] for told in (await shelf.sidecar()).contents}
+    assert stored == {sha256(content).hexdigest() for content in (WAV, theirs)}
+    assert len(shelf.files()) == 1 + len(stored), "each once"
+
+
+async def test_what_another_stored_while_a_recording_was_sealed_is_not_forgotten(
+    shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shelf.recipient = str(pyrage.x25519.Identity.generate().to_public())
+    theirs: list[Filed] = []
+
+    def slowly(*sealing: Any) -> None:  # noqa: ANN401
+        monkeypatch.setattr("worker.storing.seal", seal)
+        theirs.append(asyncio.run(shelf.store(OTHER)))  # in the thread that seals
+        seal(*sealing)
+
+    monkeypatch.setattr("worker.storing.seal", slowly)
+    with pytest.raises(BusyError):
+        await shelf.store(WAV)
+    assert (await shelf.sidecar()).recording == theirs[0].words
+    await shelf.store(WAV)
+    assert {told["sha256"] for told in (await shelf.sidecar()).contents} == {
+        sha256(content).hexdigest() for content in (WAV, OTHER)
+    }
+    assert await shelf.differences() == []
+
+
+async def test_what_was_about_to_be_stored_is_not_believed_to_be_there_because_of_its_size(shelf: Shelf) -> None:
+    await shelf.store(WAV)
+    sidecar = await shelf.sidecar()
+    begun = {**sidecar.recording, "sha256": sha256(OTHER).hexdigest(), "state": RecordingState.STORING}
+    await shelf.filing.put_sidecar(replace(sidecar, recording=begun))
+    assert (await shelf.filing.look(JOB)).sidecar.state is RecordingState.WAITING
+    await shelf.store(OTHER)
+    assert await shelf.differences() == []
+    assert len((await shelf.sidecar()).contents) == 2
+
+
+async def test_an_archive_that_was_moved_is_read_by_where_it_is(shelf: Shelf) -> None:
+    first = await shelf.store(WAV)
+    shelf.root.rename(shelf.directory / "elsewhere")
+    shelf.use(shelf.directory / "elsewhere")
+    assert await shelf.differences() == []
+    assert await shelf.filing.is_there(await shelf.sidecar())
+    assert _told(await shelf.store(WAV, round=2)) == _told(first)
+    await shelf.store(OTHER, round=3)
+    assert await shelf.differences() == []

@@ -1,0 +1,17 @@
+"""Audit lines without a broker."""
+
+from __future__ import annotations
+
+import structlog
+
+from shared.audit import Action, Audit
+from shared.broker import BrokerAddress, Publisher
+from shared.topology import topology
+from tests.helpers.servers import RETRY_S
+
+
+async def test_without_a_broker_an_audit_line_is_still_logged_and_nothing_fails() -> None:
+    publisher = Publisher(BrokerAddress(("amqp://127.0.0.1:1/",), topology(RETRY_S), "tests"), timeout_s=1)
+    with structlog.testing.capture_logs() as lines:
+        await Audit(publisher).tell(Action.HOLD, "somebody", source="acme", call="513", reason="case")
+    assert [line["event"] for line in lines] == ["audit", "audit_not_in_history"]

@@ -1,0 +1,70 @@
+"""Keys, clients behind proxies, and wrong keys."""
+
+from __future__ import annotations
+
+import hmac
+from typing import cast
+
+import pytest
+from aiohttp.test_utils import make_mocked_request
+from multidict import CIMultiDict
+
+from console.web.access import Keys
+from console.web.client import Proxies
+from console.web.sessions import Attempts
+from shared.errors import ConfigError
+from shared.settings import load_settings
+from tests.helpers.console import KEY, VIEWER_KEY
+
+
+def test_every_key_is_compared_in_constant_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CALLFOLD_CONSOLE_KEY", KEY)
+    monkeypatch.setenv("CALLFOLD_CONSOLE_VIEWER_KEYS", f"{VIEWER_KEY},third")
+    keys = Keys(load_settings())
+    compared: list[tuple[object, object]] = []
+    real = hmac.compare_digest
+
+    def noted(a: bytes, b: bytes) -> bool:
+        compared.append((a, b))
+        return real(a, b)
+
+    monkeypatch.setattr(hmac, "compare_digest", noted)
+    for given in (KEY, VIEWER_KEY, "wrong"):
+        compared.clear()
+        keys.by_secret(given)
+        assert len(compared) == 3
+        assert {len(bytes(side)) for pair in compared for side in pair} == {32}  # type: ignore[call-overload]
+
+
+@pytest.mark.parametrize(
+    ("remote", "forwarded", "client"),
+    [
+        ("192.0.2.1", ["203.0.113.7"], "192.0.2.1"),
+        ("10.0.0.1", [], "10.0.0.1"),
+        ("10.0.0.1", ["203.0.113.7", "203.0.113.8"], "203.0.113.8"),
+        ("10.0.0.1", ["no address"], "10.0.0.1"),
+        ("10.0.0.1", ["no address, 10.0.0.2"], "10.0.0.2"),
+        ("10.0.0.1", ["10.0.0.3, 10.0.0.2"], "10.0.0.3"),
+        ("::ffff:10.0.0.1", ["2001:db8:1:2:3::4"], "2001:db8:1:2::/64"),
+        ("fd00::1", ["2001:db8::1"], "fd00::/64"),
+        (None, ["203.0.113.7"], "?"),
+    ],
+)
+def test_a_client_is_whom_the_last_proxy_of_ours_names(remote: str | None, forwarded: list[str], client: str) -> None:
+    headers = CIMultiDict([("X-Forwarded-For", each) for each in forwarded])
+    request = make_mocked_request("POST", "/login", headers=headers).clone(
+        remote=cast("str", remote)
+    )  # aiohttp's own are `None` where a client is not known
+    assert Proxies("10.0.0.0/8").client(request) == client
+
+
+def test_a_proxy_that_is_no_address_is_a_clear_error() -> None:
+    with pytest.raises(ConfigError, match=r"CALLFOLD_CONSOLE_PROXIES: 'proxy\.example' does not appear"):
+        Proxies("10.0.0.1, proxy.example")
+
+
+def test_clients_that_are_remembered_for_their_wrong_keys_are_so_many_at_most() -> None:
+    attempts = Attempts()
+    for number in range(20_000):
+        attempts.add(str(number))
+    assert len(attempts._refused) == 10_000

@@ -1,0 +1,32 @@
+"""Numbers that may be dialed."""
+
+from __future__ import annotations
+
+import pytest
+from pydantic import SecretStr
+
+from console.dialing import DialError, DialRequest, check
+from shared.adapter import SAMPLE_LINK, parse_link
+from shared.ids import SourceName
+from shared.sources import AGENT_PATTERN, NUMBER_PATTERN, Source
+
+
+@pytest.mark.parametrize(("prefixes", "prefix", "is_allowed"), [((), "9", False), (("9",), "9", True), (("9",), "00990", False)])
+def test_a_prefix_does_not_lead_past_the_lists(prefixes: tuple[str, ...], prefix: str, is_allowed: bool) -> None:  # noqa: FBT001
+    source = Source.model_construct(
+        name=SourceName("acme"),
+        secret=None,
+        adapter=parse_link(SAMPLE_LINK),
+        dial_url=SecretStr("https://pbx"),
+        agent_pattern=AGENT_PATTERN,
+        number_pattern=NUMBER_PATTERN,
+        allow_numbers=("+45*",),
+        deny_numbers=(),
+        queue_prefixes=prefixes,
+    )
+    request = DialRequest(source="acme", agent="1001", number="+4512345678", queue_prefix=prefix)
+    if is_allowed:
+        assert check({source.name: source}, request) is source
+    else:
+        with pytest.raises(DialError, match="queue_prefix"):
+            check({source.name: source}, request)

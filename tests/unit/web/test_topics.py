@@ -1,0 +1,35 @@
+"""Topics match what they match in RabbitMQ."""
+
+from __future__ import annotations
+
+import itertools
+import time
+
+import pytest
+
+from console.journal import topic_matcher
+
+
+def test_a_topic_of_many_wildcards_is_matched_in_no_time() -> None:
+    started = time.monotonic()
+    for pattern in ("#." * 126 + "x", "#.*." * 60 + "x", ".".join("#" * 127)):
+        topic_matcher(pattern).fullmatch("call.completed.acme.answered.but.not.by.any.of.these")
+    assert time.monotonic() - started < 1
+
+
+@pytest.mark.parametrize(
+    "pattern", ["#", "a", "*", "a.#", "#.a", "a.*", "*.a", "#.#", "a.#.b", "#.a.#", "*.#", "#.*", "a.#.#.b", "*.#.*"]
+)
+def test_a_topic_matches_what_rabbitmq_matches(pattern: str) -> None:
+    words = pattern.split(".")
+    keys = [".".join(key) for size in range(1, 5) for key in itertools.product("abc", repeat=size)]
+    found = {key for key in keys if topic_matcher(pattern).fullmatch(key)}
+    assert found == {key for key in keys if _matches(words, key.split("."))}
+
+
+def _matches(pattern: list[str], key: list[str]) -> bool:
+    if not pattern:
+        return not key
+    if pattern[0] == "#":
+        return any(_matches(pattern[1:], key[skipped:]) for skipped in range(len(key) + 1))
+    return bool(key) and pattern[0] in {"*", key[0]} and _matches(pattern[1:], key[1:])

@@ -1,0 +1,47 @@
+"""Messages that nothing can be made of."""
+
+from __future__ import annotations
+
+import orjson
+import pytest
+
+from shared import decoding
+from shared.clock import utc_now
+from shared.events import CallbackEvent, Undecodable, decode, encode, join
+from shared.ids import SourceName
+from shared.summary import amends
+from tests.helpers.servers import lines_of
+
+
+def _body(request_id: int) -> bytes:
+    return join(encode(CallbackEvent(SourceName("default"), utc_now(), line)) for line in lines_of(request_id))
+
+
+# A 64-bit timestamp in microseconds: the year 57868, which no datetime can be.
+_MICROSECONDS = (
+    b"\x05stamp" + b"T" + (1_764_000_000_000_000_000).to_bytes(8, "big"),
+    b"\x03\xff\xfe\xfd" + b"S" + (1).to_bytes(4, "big") + b"x",
+)
+
+
+@pytest.mark.parametrize("entry", _MICROSECONDS)
+def test_a_header_that_cannot_be_read_is_no_error(entry: bytes) -> None:
+    table = len(entry).to_bytes(4, "big") + entry
+    consumed, told = decoding.field_table(table + b"more")
+    assert consumed == len(table)
+    assert told in ({}, {"stamp": None})
+    assert decoding.short_str(b"\x03a\xffbc") == (4, "a\ufffdb")
+
+
+def test_a_time_that_no_clock_tells_is_refused_and_a_body_beyond_all_bounds_is_one_letter() -> None:
+    for year in ("1969", "9999"):
+        (event,) = decode(_body(1)[:-1].replace(b"[", b"[", 1).split(b"},{")[0].replace(b'"2026', f'"{year}'.encode()) + b"}]")
+        assert isinstance(event, Undecodable)
+    (letter,) = decode(orjson.dumps([0] * 60_000))
+    assert isinstance(letter, Undecodable)
+    (letter,) = decode(b'["' + b"x" * (17 << 20) + b'"]')
+    assert isinstance(letter, Undecodable)
+
+
+def test_a_revision_of_which_nothing_else_is_known_is_amended_by_whatever_comes() -> None:
+    assert amends("", '{"filed_at": ""}')
