@@ -112,15 +112,10 @@ async def test_a_round_is_opened_at_most_so_often_and_the_more_rarely_the_longer
         assert await eventually(lambda: store.watermarks.open_round(pause_s=0)) > first
         async with Redis.from_url(redis_only.stack.redis_url) as redis:
             await redis.delete("callfold:{watermark}:rounds")
-            rounds = {
-                str(now_ms - 160 * 60_000): f"{now_ms - 160 * 60_000} 2",
-                str(now_ms - 9 * 60_000): f"{now_ms - 9 * 60_000} 2",
-            }
-            await redis.hset("callfold:{watermark}:rounds", mapping=rounds)
+            for opened_ms in (now_ms - 160 * 60_000, now_ms - 9 * 60_000):
+                await redis.hset("callfold:{watermark}:rounds", str(opened_ms), f"{opened_ms} 2")
             assert await store.watermarks.open_round(pause_s=0) is None, "less than a sixteenth of 160 minutes"
             await redis.hdel("callfold:{watermark}:rounds", str(now_ms - 9 * 60_000))
             assert await store.watermarks.open_round(pause_s=0) is not None
     finally:
         await store.aclose()
-
-

@@ -63,7 +63,7 @@ class Pin:
 
 
 def _pins(text: str) -> dict[str, Pin]:
-    pins = {}
+    pins: dict[str, Pin] = {}
     for line in re.sub(r"(?m)^\s*#.*\n", "", text).replace("\\\n", " ").splitlines():
         wanted, *hashes = line.split(" --hash=")
         requirement = Requirement(wanted)
@@ -97,7 +97,7 @@ def _installed(name: str) -> Metadata | None:
     except PackageNotFoundError:
         return None
     requires = tuple(Requirement(each) for each in found.requires or ())
-    return Metadata(found.version, requires, found.metadata.get("Requires-Python") or "")
+    return Metadata(found.version, requires, found.metadata["Requires-Python"] or "")
 
 
 def _metadata(pin: Pin) -> Metadata:
@@ -108,7 +108,9 @@ def _metadata(pin: Pin) -> Metadata:
     installed = _installed(pin.name)
     if installed is not None:
         return installed
-    assert not _applies(pin.requirement, {**default_environment()}), f"{pin.name} is not installed: run `make setup`"
+    assert not _applies(pin.requirement, {name: str(value) for name, value in default_environment().items()}), (
+        f"{pin.name} is not installed: run `make setup`"
+    )
     assert pin.name in NOT_ALWAYS_INSTALLED, f"{pin.name} is not installed on this Python: add it to the table"
     return NOT_ALWAYS_INSTALLED[pin.name]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import random
 import signal
 import time
 import uuid
@@ -21,15 +20,11 @@ from redis.asyncio import Redis
 from console.fleet import Role, free_port
 from ingress.spool import Spool, Spooled
 from shared.adapter import SAMPLE_LINK, parse_link
-from shared.barrier import Reports
 from shared.clock import utc_now
 from shared.events import CallbackEvent, encode, join
 from shared.facts import Fact, facts_of, milliseconds, rfc3339
-from shared.hand import InFlight
 from shared.ids import CallKey, SourceName
 from shared.store import Look, Store
-from shared.watermarks import SpoolNews
-from tests.helpers.barrier_model import FakeRedis
 from tests.helpers.servers import (
     UNMEASURED,
     Event,
@@ -310,7 +305,7 @@ async def test_a_worker_that_redis_has_forgotten_registers_again(servers: Server
 
             async def goes_on() -> bool:
                 lag_s = await metric(worker, "callfold_fold_lag_seconds")
-                return bool(await redis.hlen("callfold:{watermark}:members")) and time.time() - lag_s > began  # type: ignore[misc]
+                return bool(await redis.hlen("callfold:{watermark}:members")) and time.time() - lag_s > began
 
             await eventually(goes_on)
 

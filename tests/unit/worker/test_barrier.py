@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
+from functools import partial
 
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from shared.hand import InFlight
 from shared.barrier import NEVER_CONSUMED_MS, Round, complete_round
+from shared.hand import InFlight
 from tests.helpers.barrier_model import Channel, Model
+from tests.helpers.volume import sizes
 
 CHANNELS = st.integers(0, 3)
 SMALL = st.integers(0, 2)
@@ -98,10 +101,12 @@ class BarrierMachine(RuleBasedStateMachine):
         self.model.conclude()
 
 
-class TestBarrier(BarrierMachine.TestCase):
-    """As many histories as fit into some seconds; the volume run has more."""
-
-    settings = settings(max_examples=60, stateful_step_count=60, deadline=None, suppress_health_check=list(HealthCheck))
+@pytest.mark.parametrize("examples", sizes(200, 20_000))
+def test_no_history_that_hypothesis_finds_overtakes_a_callback(examples: int) -> None:
+    run_state_machine_as_test(
+        BarrierMachine,
+        settings=settings(max_examples=examples, stateful_step_count=60, deadline=None, suppress_health_check=list(HealthCheck)),
+    )
 
 
 def _walk(seed: int, turns: int) -> int:
@@ -128,7 +133,7 @@ def _any_step(chance: random.Random, model: Model) -> None:
         model.register()
         return
     one = chance.choice([*open_, *open_, *model.channels[-5:]])
-    steps = {
+    steps: dict[Callable[[], None], int] = {
         lambda: model.wait(70_000 if chance.random() < 0.05 else 1): 2,
         lambda: model.consume(one): 2,
         model.confirm_callback: 3,
@@ -137,12 +142,17 @@ def _any_step(chance: random.Random, model: Model) -> None:
         lambda: model.settle(one, chance.randrange(3)): 3,
         lambda: model.report(one): 3,
         model.open_round: 1,
-        lambda: model.openings and model.go_on(chance.choice(model.openings[-3:])): 6,
+        lambda: _go_on(chance, model): 6,
         lambda: model.close(one, chance.randrange(3)): 1,
         lambda: model.stop(one): 1,
         lambda: model.leave(one, chance.randrange(3)): 2,
     }
     chance.choices([*steps], [*steps.values()])[0]()
+
+
+def _go_on(chance: random.Random, model: Model) -> None:
+    if model.openings:
+        model.go_on(chance.choice(model.openings[-3:]))
 
 
 def _calm(chance: random.Random, model: Model, running: list[Channel]) -> None:
@@ -151,8 +161,8 @@ def _calm(chance: random.Random, model: Model, running: list[Channel]) -> None:
     model.confirm_callback()
     model.open_round()
     opening = model.openings[-1]
-    begin = [lambda channel=channel: model.consume(channel) for channel in running]
-    begin += [lambda: model.go_on(opening)] * (2 + len(running))
+    begin: list[Callable[[], None]] = [partial(model.consume, channel) for channel in running]
+    begin += [partial(model.go_on, opening)] * (2 + len(running))
     begin += [lambda: model.deliver(chance.choice(running))] * (chance.randrange(6) if running else 0)
     chance.shuffle(begin)
     for step in begin:
@@ -170,10 +180,10 @@ def _calm(chance: random.Random, model: Model, running: list[Channel]) -> None:
         model.conclude()
 
 
-@pytest.mark.parametrize("seeds", [range(25)], ids=["25"])
-def test_in_random_histories_the_barrier_moves_on_and_is_never_wrong(seeds: range) -> None:
-    moved = sum(_walk(seed, 60) for seed in seeds)
-    assert moved > 5 * len(seeds), "a barrier that stands still proves nothing"
+@pytest.mark.parametrize("seeds", sizes(10, 2000))
+def test_in_random_histories_the_barrier_moves_on_and_is_never_wrong(seeds: int) -> None:
+    moved = sum(_walk(seed, 60) for seed in range(seeds))
+    assert moved > 5 * seeds, "a barrier that stands still proves nothing"
 
 
 def _at_work(count: int) -> Model:
