@@ -14,12 +14,13 @@ import tempfile
 import time
 from pathlib import Path
 
+import pytest
+
 from tests.helpers.pace import PACE
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 PARTS = ("shared", "ingress", "worker", "console", "simulator", "tests", "deploy", "docs", "bench")
-_ALL = "volume or not volume"
 _TIMEOUT_S = 1200 * PACE
 _LIMIT = {"TESTS_LIMIT_S": "60"}  # many a mutant is killed by a wait that never ends
 
@@ -44,14 +45,19 @@ def failure(patch: Path) -> str | None:
     """Run the tests against a mutant; returns the first that failed, or None where it survived."""
     with tempfile.TemporaryDirectory(prefix="mutant-") as directory:
         apply(patch, Path(directory))
-        command = [sys.executable, "-m", "pytest", "-x", "-q", "-m", _ALL, "-p", "no:cacheprovider", *killers(patch)]
-        done = subprocess.run(
-            command, cwd=directory, capture_output=True, text=True, env=os.environ | _LIMIT, timeout=_TIMEOUT_S, check=False
-        )
+        return _failed(patch, directory, "not volume") or _failed(patch, directory, "volume")
+
+
+def _failed(patch: Path, directory: str, size: str) -> str | None:
+    """Run the tests of one size; returns the first that failed."""
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-m", size, "-p", "no:cacheprovider", *killers(patch)]
+    done = subprocess.run(
+        command, cwd=directory, capture_output=True, text=True, env=os.environ | _LIMIT, timeout=_TIMEOUT_S, check=False
+    )
     failed = re.search(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
-    if done.returncode == 1 and failed:
+    if done.returncode == pytest.ExitCode.TESTS_FAILED and failed:
         return failed[1]
-    if done.returncode == 0:
+    if done.returncode in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
         return None
     raise SystemExit(f"{patch.name}: the tests did not run:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
 
