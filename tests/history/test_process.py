@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import random
 import re
+import signal
 import sqlite3
 import uuid
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
-from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,13 +22,14 @@ import structlog
 from sqlalchemy import func, select, text
 
 from console import place
-from console.fleet import Role, RoleDiedError, free_port
+from console.fleet import RoleDiedError, free_port
 from console.history import engine, follower
 from console.history.batch import Entry
 from console.history.engine import open_engine
 from console.history.service import serve
 from console.history.store import History
 from console.history.tables import CALLS as CALLS_TABLE
+from console.journal import journal_end, journal_until_now
 from shared import metrics
 from shared.audit import Action, Audit
 from shared.broker import BrokerAddress, Delivery, Message, Publisher
@@ -38,7 +40,7 @@ from shared.topology import AUDIT_JOURNAL, CALLS, CALLS_JOURNAL, topology
 from tests.history.postgres import PASSWORD, PostgreSQL
 from tests.history.support import Event, all_tables, allow_text, call_event, refuse_call, refuse_text
 from tests.pace import LIMIT_S
-from tests.support import RETRY_S, Servers, eventually
+from tests.support import RETRY_S, Servers, eventually, exit_code
 
 
 @asynccontextmanager
@@ -95,19 +97,28 @@ async def _has(url: str, source: str, count: int) -> None:
 
 
 async def _settled(url: str) -> None:
-    """Wait until nothing more is written: the offsets have stood still for half a second."""
+    """Wait until the last event of each stream is written."""
+    last = {stream: await _last_offset(stream) for stream in (CALLS_JOURNAL, AUDIT_JOURNAL)}
     async with aclosing(History(url)) as history:
-        before: list[object] = []
 
-        async def still() -> bool:
-            before.append([await history.mark(stream) for stream in (CALLS_JOURNAL, AUDIT_JOURNAL)])
-            return len(before) > 10 and before[-10] == before[-1]
+        async def are_written() -> bool:
+            marks = {stream: await history.mark(stream) for stream in last}
+            return all(offset is None or ((mark := marks[stream]) and mark[0] == offset) for stream, offset in last.items())
 
-        await eventually(still)
+        await eventually(are_written)
 
 
-async def _died(role: Role) -> bool:
-    return role.process is not None and role.process.returncode is not None
+async def _last_offset(stream: str) -> int | None:
+    """Find the last event of a stream; None if it has none."""
+    settings, window = load_settings(), 500
+    end = await journal_end(settings, stream=stream, connect_s=LIMIT_S)
+    while True:
+        first = max(0, end - window)
+        async with journal_until_now(settings, first, stream=stream, connect_s=LIMIT_S) as deliveries:
+            offsets = [delivery.offset async for delivery in deliveries]
+        if offsets or first == 0:
+            return max(offsets, default=None)
+        window *= 4
 
 
 async def test_killed_in_mid_write_it_goes_on_to_the_rows_of_an_undisturbed_run(
@@ -122,9 +133,7 @@ async def test_killed_in_mid_write_it_goes_on_to_the_rows_of_an_undisturbed_run(
             victim = fleet.add(point, "console.history", {"CALLFOLD_CRASH_AT": point})
             with suppress(RoleDiedError):  # it may die before it was ready
                 await fleet.start(victim)
-            await eventually(partial(_died, victim))
-            assert victim.process is not None
-            assert victim.process.returncode == -9
+            assert await exit_code(victim) == -signal.SIGKILL
             fleet.roles.remove(victim)
     for database in (quiet, url):
         async with _serving(servers, database, monkeypatch):
@@ -199,11 +208,16 @@ async def test_killed_again_and_again_under_load_it_loses_and_doubles_nothing(se
     source = _source()
     moments = random.Random(url.split(":", maxsplit=1)[0])  # noqa: S311 - a seed, no secret
     async with servers.fleet(CALLFOLD_HISTORY_URL=url) as fleet, _publisher(servers) as publisher:
+        are_dead = asyncio.Event()
 
-        async def load() -> None:
-            for first in range(1, 1500, 50):
+        async def load() -> int:
+            """Publish for as long as the dying takes, however slow the machine is; returns how many calls."""
+            for first in count(1, 50):
                 await _publish(publisher, _calls(source, 50, first=first))
+                if are_dead.is_set() and first > 1000:
+                    return first + 49
                 await asyncio.sleep(0.05)
+            raise AssertionError
 
         task = asyncio.create_task(load())
         for number in range(3):
@@ -212,13 +226,15 @@ async def test_killed_again_and_again_under_load_it_loses_and_doubles_nothing(se
             await asyncio.sleep(moments.uniform(0.1, 0.8))
             assert victim.process is not None
             victim.process.kill()
-            await eventually(partial(_died, victim))
+            await exit_code(victim)
             fleet.roles.remove(victim)
+        assert not task.done()
+        are_dead.set()
         await fleet.start(fleet.add("heir", "console.history", {}))
-        await task
-        await _has(url, source, 1500)
+        published = await task
+        await _has(url, source, published)
     events = [str(row[0]) for row in (await all_tables(url))["events"] if row[3] == source]
-    assert sorted(events) == sorted(f"{source}/{number}/1" for number in range(1, 1501))
+    assert sorted(events) == sorted(f"{source}/{number}/1" for number in range(1, published + 1))
 
 
 async def test_offsets_that_were_rolled_back_lost_or_are_of_another_stream_change_nothing(
@@ -300,13 +316,13 @@ async def test_postgresql_away_for_a_while_is_waited_out(
     try:
         async with _serving(servers, url, monkeypatch), _publisher(servers) as publisher:
             await _publish(publisher, _calls(source, 10))
-            await asyncio.sleep(0.5)
+            await eventually(lambda: _is_missed(port))
             await postgres.begin()
             await _has(url, source, 10)
-            assert await _readiness(port) == (200, [])
+            await eventually(lambda: _is_ready(port))
             await postgres.stop()
             await _publish(publisher, _calls(source, 10, first=11))
-            await asyncio.sleep(0.5)
+            await eventually(lambda: _is_missed(port))
             assert await _count(url, source) == 0
             status, (problem,) = await _readiness(port)
             assert (status, "cannot be reached" in problem) == (503, True)
@@ -323,6 +339,18 @@ async def _readiness(port: int) -> tuple[int, list[str]]:
         return response.status, (await response.json())["problems"]
 
 
+async def _is_ready(port: int) -> bool:
+    return await _readiness(port) == (200, [])
+
+
+async def _is_missed(port: int) -> bool:
+    """Whether the history has met that its database is away."""
+    with suppress(aiohttp.ClientError):  # before it serves
+        _, problems = await _readiness(port)
+        return any("cannot be reached" in problem for problem in problems)
+    return False
+
+
 async def test_a_locked_sqlite_file_is_waited_out(servers: Servers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine, "_LOCK_TIMEOUT_S", 0)
     source, path = _source(), tmp_path / "deep" / "history.sqlite"
@@ -333,8 +361,13 @@ async def test_a_locked_sqlite_file_is_waited_out(servers: Servers, tmp_path: Pa
         assert path.stat().st_mode & 0o777 == 0o600
         other = sqlite3.connect(path, isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
-        await _publish(publisher, _calls(source, 10, first=11))
-        await asyncio.sleep(0.5)
+        with structlog.testing.capture_logs() as lines:
+            await _publish(publisher, _calls(source, 10, first=11))
+
+            async def is_waited_for() -> bool:
+                return any(line["event"] == "history_unreachable" for line in lines)
+
+            await eventually(is_waited_for)
         assert await _count(url, source) == 10  # readers go on
         other.execute("ROLLBACK")
         other.close()

@@ -13,10 +13,9 @@ import pytest
 from console.fleet import Fleet, free_port
 from shared.durable import INCOMPLETE
 from shared.errors import ConfigError
-from tests.pace import LIMIT_S
 from tests.recordings.s3 import Busy, there
 from tests.recordings.support import Pbx, job, sources_of, submit
-from tests.support import Servers, call_back, callfold, eventually, metric, next_events
+from tests.support import Servers, call_back, callfold, eventually, exit_code, metric, next_events
 
 FULL_DISK = Path(__file__).with_name("full_disk")
 ARCHIVE = "s3://evidence/calls"
@@ -105,8 +104,7 @@ async def test_a_worker_whose_object_store_writes_over_files_does_not_start_and_
         s3.always = dict.fromkeys(("GET", "PUT", "POST", "DELETE"), 403)
         await fleet.start(worker)
         s3.always.clear()
-        assert worker.process is not None
-        assert await asyncio.wait_for(worker.process.wait(), LIMIT_S) == 2
+        assert await exit_code(worker) == 2
         assert "writes over files" in worker.tail()
 
 

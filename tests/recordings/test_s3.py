@@ -26,7 +26,7 @@ from tests.pace import LIMIT_S, PACE
 from tests.recordings.long import Long, growth_bytes
 from tests.recordings.s3 import Busy, there
 from tests.recordings.support import GUID, WAV, Pbx, dead_letter, job, nothing_left, submit, worker
-from tests.support import Servers, next_events, waiting_events
+from tests.support import Servers, exit_code, next_events, waiting_events
 
 LONG = recording("7", 700)  # 11 MB: three parts
 SIZE = 256 << 20
@@ -93,7 +93,7 @@ async def test_an_upload_that_is_given_up_or_cut_off_is_aborted(s3: Busy, monkey
 
     s3.met["part 2"] = hang
     if end == "timeout":
-        monkeypatch.setattr(bucket, "_STALL_S", 6)
+        monkeypatch.setattr(bucket, "_STALL_S", 6 * PACE)
     writing = asyncio.create_task(Archive(ARCHIVE).put("acme/a.wav", io.BytesIO(LONG)))
     await asyncio.wait_for(arrived.wait(), LIMIT_S)
     if end == "cancelled":
@@ -110,6 +110,7 @@ async def test_clearing_up_after_a_cancellation_ends_before_a_shutdown_gives_up(
 ) -> None:
     """The store does not answer any more: not what is under way, and not what would clear up after it."""
     monkeypatch.setattr(guarded, "_UNCUT_S", 0.5)
+    monkeypatch.setattr(bucket, "_STALL_S", 10 * LIMIT_S)  # what it would wait for otherwise
     is_reached, go_on = asyncio.Event(), asyncio.Event()
 
     async def hang() -> None:
@@ -121,7 +122,7 @@ async def test_clearing_up_after_a_cancellation_ends_before_a_shutdown_gives_up(
     writing = asyncio.create_task(Archive(ARCHIVE).put("acme/a.wav", io.BytesIO(LONG), is_new=True))
     await asyncio.wait_for(is_reached.wait(), LIMIT_S)
     writing.cancel()
-    done, _ = await asyncio.wait([writing], timeout=30)
+    done, _ = await asyncio.wait([writing], timeout=LIMIT_S)
     go_on.set()
     assert done, "it does not wait for as long as it would otherwise"
     assert writing.cancelled()
@@ -129,12 +130,13 @@ async def test_clearing_up_after_a_cancellation_ends_before_a_shutdown_gives_up(
 
 
 async def test_an_upload_may_take_as_long_as_it_needs_while_something_moves(s3: Busy, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bucket, "_STALL_S", 8)
+    stall_s = 8 * PACE
+    monkeypatch.setattr(bucket, "_STALL_S", stall_s)
     for part in (1, 2, 3):
-        s3.met[f"part {part}"] = lambda: asyncio.sleep(3)
+        s3.met[f"part {part}"] = lambda: asyncio.sleep(3 * PACE)
     begun = time.monotonic()
     await Archive(ARCHIVE).put("acme/a.wav", io.BytesIO(LONG))
-    assert time.monotonic() - begun > 8
+    assert time.monotonic() - begun > stall_s
     assert await there(s3.port) == (["calls/acme/a.wav"], [])
 
 
@@ -200,11 +202,11 @@ async def test_of_a_worker_killed_in_the_middle_of_an_upload_nothing_is_at_the_f
         async def kill() -> None:
             del s3.met["part 2"]
             os.kill(victim.pid, signal.SIGKILL)
-            await victim.process.wait()
+            await exit_code(victim)
 
         s3.met["part 2"] = kill
         await submit(servers, job().encode())
-        assert await asyncio.wait_for(victim.process.wait(), LIMIT_S) == -signal.SIGKILL
+        assert await exit_code(victim) == -signal.SIGKILL
         assert (await there(s3.port))[0] == [f"{DAY}/{GUID}.json"]
         await fleet.start(fleet.add("heir", "worker", {}))
         (event,) = await next_events(queue, 1)  # the victim's lock ends first

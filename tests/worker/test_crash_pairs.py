@@ -23,8 +23,8 @@ from console.fleet import Fleet, RoleDiedError
 from shared.clock import utc_now
 from shared.events import CallbackEvent, encode, join
 from shared.ids import SourceName
-from tests.pace import LIMIT_S, PACE
-from tests.support import UNMEASURED, Servers, eventually, lines_of
+from tests.pace import PACE
+from tests.support import UNMEASURED, Servers, eventually, exit_code, lines_of
 from tests.worker.test_crash_and_outage import DOWNSTREAM, downstream
 
 POINTS = (
@@ -129,9 +129,7 @@ async def _die(fleet: Fleet, name: str, points: Iterable[str], deaths: Deaths) -
         role = fleet.add(f"{name}-{number}", "worker", UNMEASURED | {"CALLFOLD_CRASH_AT": point})
         with suppress(RoleDiedError):  # it may die before it was seen to be ready
             await fleet.start(role)
-        assert role.process is not None
-        async with asyncio.timeout(LIMIT_S):
-            assert await role.process.wait() == -signal.SIGKILL, f"{point}: {role.tail()}"
+        assert await exit_code(role) == -signal.SIGKILL, f"{point}: {role.tail()}"
         fleet.roles.remove(role)
         deaths.add()
 
