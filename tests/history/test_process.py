@@ -316,7 +316,7 @@ async def test_postgresql_away_for_a_while_is_waited_out(
     try:
         async with _serving(servers, url, monkeypatch), _publisher(servers) as publisher:
             await _publish(publisher, _calls(source, 10))
-            await eventually(lambda: _is_missed(port))
+            await _has_met_an_outage()
             await postgres.begin()
             await _has(url, source, 10)
             await eventually(lambda: _is_ready(port))
@@ -344,11 +344,18 @@ async def _is_ready(port: int) -> bool:
 
 
 async def _is_missed(port: int) -> bool:
-    """Whether the history has met that its database is away."""
-    with suppress(aiohttp.ClientError):  # before it serves
-        _, problems = await _readiness(port)
-        return any("cannot be reached" in problem for problem in problems)
-    return False
+    _, problems = await _readiness(port)
+    return any("cannot be reached" in problem for problem in problems)
+
+
+async def _has_met_an_outage() -> None:
+    """Wait until the history, in this process, tries in vain to reach its database: it does so again and again."""
+    with structlog.testing.capture_logs() as lines:
+
+        async def is_logged() -> bool:
+            return any(line["event"] == "history_unreachable" for line in lines)
+
+        await eventually(is_logged)
 
 
 async def test_a_locked_sqlite_file_is_waited_out(servers: Servers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -361,13 +368,8 @@ async def test_a_locked_sqlite_file_is_waited_out(servers: Servers, tmp_path: Pa
         assert path.stat().st_mode & 0o777 == 0o600
         other = sqlite3.connect(path, isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
-        with structlog.testing.capture_logs() as lines:
-            await _publish(publisher, _calls(source, 10, first=11))
-
-            async def is_waited_for() -> bool:
-                return any(line["event"] == "history_unreachable" for line in lines)
-
-            await eventually(is_waited_for)
+        await _publish(publisher, _calls(source, 10, first=11))
+        await _has_met_an_outage()
         assert await _count(url, source) == 10  # readers go on
         other.execute("ROLLBACK")
         other.close()
