@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
 from typing import cast
 
+import hypothesis
 import pytest
 import pytest_asyncio
 
@@ -22,6 +23,10 @@ from tests.support import Servers, complaints, empty, prepare
 for variable in [name for name in os.environ if name.startswith("CALLFOLD_")]:
     del os.environ[variable]
 
+
+# A slow machine is no failure.
+hypothesis.settings.register_profile("tests", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("tests")
 
 # How long a process may take to start and to stop.
 fleet._READY_TIMEOUT_S = fleet._STOP_TIMEOUT_S = round(LIMIT_S)

@@ -47,7 +47,7 @@ FACTS = st.lists(st.tuples(st.sampled_from(["a", "b", "leg:API:1:guid", ">clock"
 
 
 @given(batches=st.lists(FACTS, min_size=1, max_size=4), rng=st.randoms(use_true_random=False))
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 async def test_merge_keeps_minima_and_the_clock_s_maximum_in_any_order_and_any_number_of_times(
     servers: Servers, batches: list[list[tuple[str, str]]], rng: random.Random
 ) -> None:
