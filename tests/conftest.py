@@ -84,7 +84,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: places.get(item.path, len(places)))
     for item in items:
         marker = item.get_closest_marker("timeout")
-        seconds = marker.args[0] if marker else float(item.config.getini("timeout"))
+        seconds = marker.args[0] if marker else float(item.config.getoption("timeout") or item.config.getini("timeout"))
         item.add_marker(pytest.mark.timeout(seconds * PACE), append=False)
 
 
