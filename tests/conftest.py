@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
 from typing import cast
 
+import hypothesis
 import pytest
 import pytest_asyncio
 
@@ -29,6 +30,10 @@ from tests.helpers.servers import Servers, Stack, complaints, empty, prepare
 for variable in [name for name in os.environ if name.startswith("CALLFOLD_")]:
     del os.environ[variable]
 
+
+# A slow machine is no failure.
+hypothesis.settings.register_profile("tests", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("tests")
 
 # How long a process may take to start and to stop.
 fleet._READY_TIMEOUT_S = fleet._STOP_TIMEOUT_S = round(LIMIT_S)
@@ -86,7 +91,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for marker in needs(item):
             item.add_marker(marker)
         limit = item.get_closest_marker("timeout")
-        seconds = limit.args[0] if limit else float(config.getini("timeout"))
+        seconds = limit.args[0] if limit else float(config.getoption("timeout") or config.getini("timeout"))
         item.add_marker(pytest.mark.timeout(seconds * PACE), append=False)
     if "volume" not in config.option.markexpr:
         config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("volume")])

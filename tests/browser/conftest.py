@@ -16,6 +16,7 @@ from shared.adapter import make_link
 from simulator.focalscope import FocalScope, Plan
 from simulator.scenario import SECTOK
 from tests.helpers.browser import OPERATOR, SECRET, SOURCE, VIEWER, System, Visits, write_sources
+from tests.helpers.pace import PACE
 from tests.helpers.servers import Servers, Stack, empty
 
 ARGUMENTS = (
@@ -27,8 +28,9 @@ ARGUMENTS = (
     "--disable-component-update",
     "--disable-sync",
 )
-# The first two calls of this seed are answered; at this speed they ring for 3 s and 5 s, and are over after 10 s.
-SEED, SPEED = 9035, 2.5
+# The first two calls of this seed are answered; at this speed they ring for 5 s and 8 s on a quick machine, and are over after
+# 17 s: long enough for a page to show each state.
+SEED, SPEED = 9035, 1.5 / PACE
 
 
 @pytest_asyncio.fixture(scope="module")

@@ -14,6 +14,7 @@ from sqlalchemy import func, select
 from console.history.service import serve
 from console.history.store import History
 from console.history.tables import CALLS as CALLS_TABLE
+from console.journal import journal_end, journal_until_now
 from shared.broker import BrokerAddress, Message, Publisher
 from shared.errors import HistoryUnavailableError
 from shared.process import background
@@ -78,12 +79,25 @@ async def has_calls(url: str, source: str, count: int) -> None:
 
 
 async def settled(url: str) -> None:
-    """Wait until nothing more is written: the offsets have stood still for half a second."""
+    """Wait until the last event of each stream is written."""
+    last = {stream: await _last_offset(stream) for stream in (CALLS_JOURNAL, AUDIT_JOURNAL)}
     async with aclosing(History(url)) as history:
-        before: list[object] = []
 
-        async def still() -> bool:
-            before.append([await history.mark(stream) for stream in (CALLS_JOURNAL, AUDIT_JOURNAL)])
-            return len(before) > 10 and before[-10] == before[-1]
+        async def are_written() -> bool:
+            marks = {stream: await history.mark(stream) for stream in last}
+            return all(offset is None or ((mark := marks[stream]) and mark[0] == offset) for stream, offset in last.items())
 
-        await eventually(still)
+        await eventually(are_written)
+
+
+async def _last_offset(stream: str) -> int | None:
+    """Find the last event of a stream; None if it has none."""
+    settings, window = load_settings(), 500
+    end = await journal_end(settings, stream=stream, connect_s=LIMIT_S)
+    while True:
+        first = max(0, end - window)
+        async with journal_until_now(settings, first, stream=stream, connect_s=LIMIT_S) as deliveries:
+            offsets = [delivery.offset async for delivery in deliveries]
+        if offsets or first == 0:
+            return max(offsets, default=None)
+        window *= 4

@@ -29,3 +29,8 @@ os.environ[_VARIABLE] = str(PACE)
 
 LIMIT_S = float(os.environ.get("TESTS_LIMIT_S") or 120) * PACE
 """Give up a wait after this time. A test that passes never waits so long."""
+
+
+def paced(seconds: float) -> str:
+    """Write a time that processes under test keep, as a setting: longer on a slow machine."""
+    return f"{seconds * PACE:g}"

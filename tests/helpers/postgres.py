@@ -43,7 +43,7 @@ class PostgreSQL(Server):
 
     async def run(self, statement: str) -> None:
         url = self.url("postgres").replace("+psycopg", "")
-        async with await psycopg.AsyncConnection.connect(url, autocommit=True, connect_timeout=5) as connection:
+        async with await psycopg.AsyncConnection.connect(url, autocommit=True, connect_timeout=round(LIMIT_S)) as connection:
             await connection.execute(statement.encode())
 
     async def new_database(self, more: str = "") -> str:

@@ -24,7 +24,7 @@ from shared.call import Policy
 from shared.ids import CallKey
 from shared.store import Store
 from shared.topology import topology
-from tests.helpers.pace import LIMIT_S
+from tests.helpers.pace import LIMIT_S, paced
 
 AGENT_GUID = "bfa2dbc8-ab8a-34c8-f243-c2aad8c446ff"
 DIALED_GUID = "923041af-adb5-a8ae-f29c-e60ea5e17448"
@@ -151,6 +151,8 @@ class Servers:
             "CALLFOLD_ARCHIVE_URL": (self.directory / "archive").as_uri(),
             "CALLFOLD_RECORDING_RETRY_SECONDS": ",".join(f"{delay_s:g}" for delay_s in RETRY_S),
             "CALLFOLD_DRAIN_SECONDS": "0",
+            "CALLFOLD_PUBLISH_TIMEOUT_SECONDS": paced(3),
+            "CALLFOLD_SHUTDOWN_TIMEOUT_SECONDS": paced(15),
             "CALLFOLD_LOG_FORMAT": "json",
             **more,
         }

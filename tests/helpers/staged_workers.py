@@ -22,9 +22,8 @@ from shared.settings import load_settings
 from shared.sidecar import Sidecar
 from shared.store import Store
 from shared.topology import CALLS, RECORDINGS_DEAD
+from tests.helpers.pace import LIMIT_S
 from worker.recordings import Recordings
-
-_STEP_S = 30
 
 
 @dataclass(slots=True)
@@ -94,7 +93,7 @@ class Worker:
         await self.arrive()
 
     async def arrive(self) -> None:
-        await asyncio.wait_for(self._arrived.wait(), _STEP_S)
+        await asyncio.wait_for(self._arrived.wait(), LIMIT_S)
 
     def free(self) -> None:
         """Have it wait for nothing more: it is to be cancelled where it stands."""

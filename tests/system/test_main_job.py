@@ -16,6 +16,7 @@ from redis.asyncio import Redis
 from console.fleet import Role, free_port
 from console.journal import journal_until_now
 from shared.facts import rfc3339
+from shared.ids import CallKey, CallRef, SourceName
 from shared.settings import Settings, load_settings
 from tests.helpers.servers import (
     AGENT_GUID,
@@ -27,6 +28,7 @@ from tests.helpers.servers import (
     eventually,
     lines_of,
     next_events,
+    settled,
     waiting_events,
 )
 
@@ -59,7 +61,7 @@ async def test_the_vendors_four_lines_in_every_order_each_sent_twice_are_one_eve
             (event,) = await next_events(events, 1)
             _is_the_vendors_call(event)
             _are_the_jobs_of(event, await next_events(jobs, 2))
-            await _settled(workers, callbacks=8 * number)
+            await _settled(servers, workers, callbacks=8 * number)
             await _forget_all_calls(servers)
         await _fence(servers, ports[0])
         assert [event for event in await waiting_events(events) if event.body["data"]["request_id"] == 513] == []
@@ -100,19 +102,17 @@ def _are_the_jobs_of(event: Event, jobs: list[Event]) -> None:
         assert job.body["record"] == event.body["data"]
 
 
-async def _settled(workers: list[Role], *, callbacks: int) -> None:
+async def _settled(servers: Servers, workers: list[Role], *, callbacks: int) -> None:
     """Wait until so many callbacks were taken by the workers, and none of them is at work any more."""
-    before: list[float] = []
 
-    async def is_settled() -> bool:
-        nonlocal before
+    async def are_folded() -> bool:
         told = [await _metrics(worker) for worker in workers]
-        assert sum(each.get('callfold_events_folded_total{kind="callback"}', 0) for each in told) <= callbacks
-        now = [each["callfold_fold_seconds_count"] for each in told]
-        still, before = now == before, now
-        return still and sum(each.get('callfold_events_folded_total{kind="callback"}', 0) for each in told) == callbacks
+        folded = sum(each.get('callfold_events_folded_total{kind="callback"}', 0) for each in told)
+        assert folded <= callbacks
+        return folded == callbacks
 
-    await eventually(is_settled)
+    await eventually(are_folded)
+    await settled(servers, CallKey(SourceName("default"), CallRef("513")))
 
 
 async def _metrics(role: Role) -> dict[str, float]:

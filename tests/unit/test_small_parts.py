@@ -211,7 +211,7 @@ async def test_a_background_task_that_ends_takes_its_process_down() -> None:
     for work in (returns, is_cancelled_by_a_library):
         with pytest.raises(ExceptionGroup) as ended:
             async with background(work()):
-                await asyncio.wait_for(asyncio.Event().wait(), 5)
+                await asyncio.wait_for(asyncio.Event().wait(), LIMIT_S)
         assert ended.group_contains(BackgroundEndedError)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 import sqlite3
 from contextlib import aclosing, suppress
@@ -167,13 +166,13 @@ async def test_postgresql_away_for_a_while_is_waited_out(
     try:
         async with serving(servers, url, monkeypatch), publishing(servers) as publisher:
             await publish(publisher, calls_of(source, 10))
-            await asyncio.sleep(0.5)
+            await _has_met_an_outage()
             await postgres.begin()
             await has_calls(url, source, 10)
-            assert await _readiness(port) == (200, [])
+            await eventually(lambda: _is_ready(port))
             await postgres.stop()
             await publish(publisher, calls_of(source, 10, first=11))
-            await asyncio.sleep(0.5)
+            await eventually(lambda: _is_missed(port))
             assert await count_of(url, source) == 0
             status, (problem,) = await _readiness(port)
             assert (status, "cannot be reached" in problem) == (503, True)
@@ -190,6 +189,25 @@ async def _readiness(port: int) -> tuple[int, list[str]]:
         return response.status, (await response.json())["problems"]
 
 
+async def _is_ready(port: int) -> bool:
+    return await _readiness(port) == (200, [])
+
+
+async def _is_missed(port: int) -> bool:
+    _, problems = await _readiness(port)
+    return any("cannot be reached" in problem for problem in problems)
+
+
+async def _has_met_an_outage() -> None:
+    """Wait until the history, in this process, tries in vain to reach its database: it does so again and again."""
+    with structlog.testing.capture_logs() as lines:
+
+        async def is_logged() -> bool:
+            return any(line["event"] == "history_unreachable" for line in lines)
+
+        await eventually(is_logged)
+
+
 async def test_a_locked_sqlite_file_is_waited_out(servers: Servers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine, "_LOCK_TIMEOUT_S", 0)
     source, path = new_source(), tmp_path / "deep" / "history.sqlite"
@@ -201,7 +219,7 @@ async def test_a_locked_sqlite_file_is_waited_out(servers: Servers, tmp_path: Pa
         other = sqlite3.connect(path, isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
         await publish(publisher, calls_of(source, 10, first=11))
-        await asyncio.sleep(0.5)
+        await _has_met_an_outage()
         assert await count_of(url, source) == 10  # readers go on
         other.execute("ROLLBACK")
         other.close()

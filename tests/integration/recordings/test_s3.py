@@ -17,7 +17,7 @@ from shared.durable import TakenError
 from shared.errors import ConfigError
 from shared.guarded import ArchiveUnavailableError
 from simulator.audio import recording
-from tests.helpers.pace import LIMIT_S
+from tests.helpers.pace import LIMIT_S, PACE
 from tests.helpers.recordings import WAV
 from tests.helpers.s3 import Busy, there
 
@@ -37,7 +37,7 @@ async def test_an_upload_that_is_given_up_or_cut_off_is_aborted(s3: Busy, monkey
 
     s3.met["part 2"] = hang
     if end == "timeout":
-        monkeypatch.setattr(bucket, "_STALL_S", 6)
+        monkeypatch.setattr(bucket, "_STALL_S", 6 * PACE)
     writing = asyncio.create_task(Archive(ARCHIVE).put("acme/a.wav", io.BytesIO(LONG)))
     await asyncio.wait_for(arrived.wait(), LIMIT_S)
     if end == "cancelled":
@@ -54,6 +54,7 @@ async def test_clearing_up_after_a_cancellation_ends_before_a_shutdown_gives_up(
 ) -> None:
     """The store does not answer any more: not what is under way, and not what would clear up after it."""
     monkeypatch.setattr(guarded, "_UNCUT_S", 0.5)
+    monkeypatch.setattr(bucket, "_STALL_S", 10 * LIMIT_S)  # what it would wait for otherwise
     is_reached, go_on = asyncio.Event(), asyncio.Event()
 
     async def hang() -> None:
@@ -65,7 +66,7 @@ async def test_clearing_up_after_a_cancellation_ends_before_a_shutdown_gives_up(
     writing = asyncio.create_task(Archive(ARCHIVE).put("acme/a.wav", io.BytesIO(LONG), is_new=True))
     await asyncio.wait_for(is_reached.wait(), LIMIT_S)
     writing.cancel()
-    done, _ = await asyncio.wait([writing], timeout=30)
+    done, _ = await asyncio.wait([writing], timeout=LIMIT_S)
     go_on.set()
     assert done, "it does not wait for as long as it would otherwise"
     assert writing.cancelled()
@@ -73,12 +74,13 @@ async def test_clearing_up_after_a_cancellation_ends_before_a_shutdown_gives_up(
 
 
 async def test_an_upload_may_take_as_long_as_it_needs_while_something_moves(s3: Busy, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bucket, "_STALL_S", 8)
+    stall_s = 8 * PACE
+    monkeypatch.setattr(bucket, "_STALL_S", stall_s)
     for part in (1, 2, 3):
-        s3.met[f"part {part}"] = lambda: asyncio.sleep(3)
+        s3.met[f"part {part}"] = lambda: asyncio.sleep(3 * PACE)
     begun = time.monotonic()
     await Archive(ARCHIVE).put("acme/a.wav", io.BytesIO(LONG))
-    assert time.monotonic() - begun > 8
+    assert time.monotonic() - begun > stall_s
     assert await there(s3.port) == (["calls/acme/a.wav"], [])
 
 

@@ -14,7 +14,7 @@ from shared.broker import BrokerAddress, Consumer, Message, Publisher
 from shared.errors import BrokerUnavailableError
 from shared.process import background
 from shared.topology import CALLBACKS, CALLBACKS_DEAD, CALLBACKS_FOLD, CALLS_JOURNAL, topology
-from tests.helpers.pace import LIMIT_S
+from tests.helpers.pace import LIMIT_S, PACE
 from tests.helpers.servers import RETRY_S, Servers, eventually
 
 
@@ -79,14 +79,14 @@ async def test_a_broker_that_hangs_fails_the_publish_in_time_and_what_was_sent_i
 
 
 async def test_without_a_connection_a_publish_fails_at_once(servers: Servers) -> None:
-    publisher = Publisher(BrokerAddress(("amqp://127.0.0.1:1/",), topology(RETRY_S), "tests"), timeout_s=3)
+    publisher = Publisher(BrokerAddress(("amqp://127.0.0.1:1/",), topology(RETRY_S), "tests"), timeout_s=2 * LIMIT_S)
     async with background(publisher.run()):
         with pytest.raises(BrokerUnavailableError, match="not connected"):
-            await asyncio.wait_for(publisher.publish(_message(b"x")), 1)
+            await asyncio.wait_for(publisher.publish(_message(b"x")), LIMIT_S)  # sooner than its time-out
 
 
 async def test_the_next_address_is_tried_when_one_does_not_answer(servers: Servers) -> None:
-    publisher = Publisher(_address(servers, "amqp://127.0.0.1:1/"), timeout_s=3)
+    publisher = Publisher(_address(servers, "amqp://127.0.0.1:1/"), timeout_s=LIMIT_S)
     async with background(publisher.run()):
         await asyncio.wait_for(publisher.wait_up(), LIMIT_S)
 
@@ -130,7 +130,14 @@ async def test_stop_intake_gives_back_what_was_not_taken(servers: Servers) -> No
         one = await asyncio.wait_for(consumer.get(), LIMIT_S)
         await consumer.stop_intake()
         await one.ack()
-    assert [message.body for message in await servers.take_all(CALLBACKS_FOLD)] == [b"1", b"2", b"3"]
+    bodies: list[bytes] = []
+
+    async def are_back() -> bool:
+        bodies.extend([message.body for message in await servers.take_all(CALLBACKS_FOLD)])
+        return len(bodies) >= 3
+
+    await eventually(are_back)
+    assert bodies == [b"1", b"2", b"3"]
 
 
 async def test_a_broker_that_closes_while_a_channel_opens_is_tried_again(servers: Servers) -> None:
@@ -164,7 +171,9 @@ async def test_a_broker_that_closes_while_a_channel_opens_is_tried_again(servers
 
     server = await asyncio.start_server(proxy, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    publisher = Publisher(BrokerAddress((f"amqp://guest:guest@127.0.0.1:{port}/",), topology(RETRY_S), "tests"), timeout_s=3)
+    publisher = Publisher(
+        BrokerAddress((f"amqp://guest:guest@127.0.0.1:{port}/",), topology(RETRY_S), "tests"), timeout_s=LIMIT_S
+    )
 
     async def was_refused() -> bool:
         return refused >= 2
@@ -207,7 +216,8 @@ async def test_what_a_slow_broker_has_confirmed_is_not_sent_again(servers: Serve
     server = await asyncio.start_server(proxy, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     messages = [_message(b"%d" % number * 20_000) for number in range(100)]
-    publisher = Publisher(BrokerAddress((f"amqp://guest:guest@127.0.0.1:{port}/",), topology(RETRY_S), "tests"), timeout_s=3)
+    address = BrokerAddress((f"amqp://guest:guest@127.0.0.1:{port}/",), topology(RETRY_S), "tests")
+    publisher = Publisher(address, timeout_s=3 * PACE)  # by then, the first has been confirmed
     async with background(publisher.run()):
         await asyncio.wait_for(publisher.wait_up(), LIMIT_S)
         is_slow = True

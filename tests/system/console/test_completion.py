@@ -68,7 +68,7 @@ def bash(home: Path, sources: Path) -> Iterator[Shell]:
         yield Shell(terminal)
     finally:
         running.kill()
-        running.wait(10)
+        running.wait(LIMIT_S)
         os.close(terminal)
 
 

@@ -56,8 +56,8 @@ async def test_a_dial_cut_off_says_that_a_phone_may_be_ringing(servers: Servers)
     endpoint = DialEndpoint()
 
     async def silent(_: web.Request) -> web.StreamResponse:
-        await asyncio.sleep(600)
-        return web.Response()
+        await asyncio.Event().wait()
+        raise AssertionError
 
     endpoint.plays["1001"] = silent
     url = f"http://127.0.0.1:{endpoint.port}/dial?agent={{agent}}&number={{number}}"

@@ -15,9 +15,11 @@ from console.history.store import History
 from console.show import show
 from shared.settings import load_settings
 from tests.helpers.history import batch_of, call_event
+from tests.helpers.pace import paced
 from tests.helpers.servers import Servers, call_back, callfold, eventually, lines_of, next_events, waiting_events
 
-QUICK = {"CALLFOLD_TIMER_HOLD_OFF_SECONDS": "0", "CALLFOLD_SETTLE_SECONDS": "1", "CALLFOLD_LEG_GRACE_SECONDS": "2"}
+# The callbacks of a call come within these times.
+QUICK = {"CALLFOLD_TIMER_HOLD_OFF_SECONDS": "0", "CALLFOLD_SETTLE_SECONDS": paced(2), "CALLFOLD_LEG_GRACE_SECONDS": paced(4)}
 
 
 async def _facts(servers: Servers) -> dict[bytes, dict[bytes, bytes]]:
@@ -155,14 +157,15 @@ async def _kept(url: str) -> None:
 
 async def test_an_open_call_tells_what_it_waits_for_and_when_it_closes(servers: Servers) -> None:
     port, base = free_port(), 720_000_000
-    async with servers.fleet() as fleet:
+    long = {"CALLFOLD_LEG_GRACE_SECONDS": "7200"}
+    async with servers.fleet(**long) as fleet:
         fleet.add("ingress", "ingress", {"CALLFOLD_INGRESS_PORT": str(port)})
         fleet.add("worker", "worker", {})
         await fleet.start_all()
         await call_back(port, [*lines_of(base)[:2], lines_of(base)[2] + "&token=hunter2"])
 
         async def told() -> str:
-            code, out, _ = await callfold("show", "default", str(base), **servers.environment())
+            code, out, _ = await callfold("show", "default", str(base), **servers.environment(**long))
             return out if code == 0 and "ending" in out else ""
 
         out = await eventually(told)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from functools import partial
 
 import aiohttp
 import orjson
@@ -99,7 +100,7 @@ async def test_two_processes_of_one_machine_share_the_spool_and_each_message_goe
             for number in range(40):
                 assert await call_back(ports[number % 2], [_line(number)]) == [200]
             for role in fleet.roles:
-                await eventually(lambda role=role: _shows(role, "callfold_spool_messages 40.0"))  # type: ignore[misc]
+                await eventually(partial(_shows, role, "callfold_spool_messages 40.0"))
         finally:
             await servers.stack.rabbitmq.start()
         await _drained(servers)

@@ -10,8 +10,7 @@ import aiohttp
 import orjson
 
 from console.fleet import free_port
-from tests.helpers.pace import LIMIT_S
-from tests.helpers.servers import Servers, call_back, eventually, metric
+from tests.helpers.servers import Servers, call_back, eventually, exit_code, metric
 
 NAME = "recordings.retry.0.3s"
 
@@ -46,8 +45,7 @@ async def test_callbacks_answered_before_ingress_ends_for_a_queue_with_other_arg
             await eventually(ended)
         finally:
             await other.delete(if_unused=False, if_empty=False)
-        assert role.process is not None
-        assert await asyncio.wait_for(role.process.wait(), LIMIT_S) == 2
+        assert await exit_code(role) == 2
     with closing(sqlite3.connect(servers.directory / "spool" / "spool.sqlite")) as spool:
         bodies = [orjson.loads(body) for (body,) in spool.execute("select body from messages order by id")]
     kept = [event["query"] for body in bodies for event in body]

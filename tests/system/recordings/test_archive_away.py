@@ -13,10 +13,9 @@ from console.fleet import Fleet, free_port
 from shared.durable import INCOMPLETE
 from shared.errors import ConfigError
 from tests.helpers.faulty_archives import FULL_DISK
-from tests.helpers.pace import LIMIT_S
 from tests.helpers.recordings import Pbx, job, sources_of, submit
 from tests.helpers.s3 import Busy, there
-from tests.helpers.servers import Servers, call_back, callfold, eventually, metric, next_events
+from tests.helpers.servers import Servers, call_back, callfold, eventually, exit_code, metric, next_events
 
 ARCHIVE = "s3://evidence/calls"
 MISSED = "token=x&CallType=API&Event=missed&CallID=9&RequestID=9&EventCode=5"
@@ -104,8 +103,7 @@ async def test_a_worker_whose_object_store_writes_over_files_does_not_start_and_
         s3.always = dict.fromkeys(("GET", "PUT", "POST", "DELETE"), 403)
         await fleet.start(worker)
         s3.always.clear()
-        assert worker.process is not None
-        assert await asyncio.wait_for(worker.process.wait(), LIMIT_S) == 2
+        assert await exit_code(worker) == 2
         assert "writes over files" in worker.tail()
 
 

@@ -14,6 +14,7 @@ from shared.recording import RecordingJob
 from simulator.focalscope import FocalScope, Plan
 from simulator.recordings import Fault
 from simulator.scenario import SECTOK
+from tests.helpers.pace import LIMIT_S
 from tests.helpers.recording_faults import ALWAYS
 from tests.helpers.recordings import GUID, Pbx, dead_letter, file_of, job, nothing_left, sidecar_of, submit, worker
 from tests.helpers.servers import RETRY_S, Servers, eventually, next_events, waiting_events
@@ -39,7 +40,7 @@ class Lasting:
     times: int = ALWAYS
     host: str | None = "127.0.0.1"
     more: str = ""
-    stall_s: float = 60
+    stall_s: float = LIMIT_S
 
 
 LASTING = (

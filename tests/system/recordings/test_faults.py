@@ -35,11 +35,7 @@ SEED = 513
 
 # Downloads in hand, cut off by one kill; few enough rounds of it that no job comes back ten times.
 KILLED_AT_ONCE, KILLED_AT_ONCE_OF_FEW = 12, 4
-
-
-TOLD_S = 250
-
-
+TOLD_S = 3 * LIMIT_S
 _AT_ONCE = 16
 
 
@@ -207,7 +203,7 @@ async def _two_workers(servers: Servers, pbx: FocalScope, settings: dict[str, st
         "CALLFOLD_SOURCES": str(sources),
         "CALLFOLD_RECORDING_MAX_BYTES": "1000000",
         "CALLFOLD_RECORDING_CONCURRENCY": str(_AT_ONCE),
-        "CALLFOLD_RECORDING_STALL_SECONDS": "200",  # what is held is cut off by a kill, not by a clock
+        "CALLFOLD_RECORDING_STALL_SECONDS": f"{10 * TOLD_S:g}",  # what is held is cut off by a kill, not by a clock
     }
     async with servers.fleet(**settings, **UNMEASURED) as fleet:
         for number in range(2):

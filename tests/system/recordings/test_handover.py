@@ -7,6 +7,7 @@ import os
 import signal
 from contextlib import AbstractAsyncContextManager
 
+import aio_pika
 from aiohttp import web
 
 from console.fleet import Fleet
@@ -25,8 +26,7 @@ from tests.helpers.recordings import (
 from tests.helpers.servers import RETRY_S, Servers, eventually, exit_code, next_events, next_new, waiting_events
 
 HALF = len(WAV) // 2
-# Nothing is waiting anywhere once copies have had time for several rounds.
-ROUNDS_S = 5 * max(RETRY_S)
+WAITING = [f"recordings.retry.{wait_s:g}s" for wait_s in RETRY_S]
 
 
 class Slow:
@@ -56,31 +56,49 @@ def _worker(servers: Servers, pbx: Pbx, **settings: str) -> AbstractAsyncContext
 
 
 async def _waits_nowhere(servers: Servers) -> bool:
-    """See that no copy is in the broker, over several rounds of waiting, and that none is a dead letter."""
-    for _ in range(5):
-        for queue in ("recordings", "recordings.dead", *(f"recordings.retry.{wait_s:g}s" for wait_s in RETRY_S)):
-            async with servers.queue(queue) as found:
-                if found.declaration_result.message_count:
-                    return False
-        await asyncio.sleep(ROUNDS_S / 5)
+    """Whether no copy is in the broker; queues come in the order in which one passes through them."""
+    for name in (*WAITING, "recordings", "recordings.dead"):
+        async with servers.queue(name) as found:
+            if found.declaration_result.message_count:
+                return False
     return True
+
+
+async def _end_copies(servers: Servers, fleet: Fleet) -> None:
+    """Wait until no copy is left, and stop the worker: what it had in hand would be in the broker again."""
+    (role,) = fleet.roles
+    while True:
+        await eventually(lambda: _waits_nowhere(servers))
+        await fleet.stop(role)
+        if await _waits_nowhere(servers):
+            return
+        await fleet.start(role)
+
+
+async def _copies_have_come(servers: Servers, queue: aio_pika.abc.AbstractQueue) -> None:
+    """Send other jobs the way that copies go, one after the other: a copy has come round once both are done."""
+    for call_id in ("90", "91"):
+        async with servers.queue(WAITING[0]) as waiting:
+            await waiting.channel.default_exchange.publish(aio_pika.Message(job(call_id, guid=None).encode()), waiting.name)
+        (event,) = await next_events(queue, 1)
+        assert event.body["data"]["call_id"] == call_id
 
 
 async def test_a_long_download_gives_its_place_and_delivery_to_others_and_is_told_once(servers: Servers, pbx: Pbx) -> None:
     slow = Slow(pbx)
-    async with servers.subscribed("recording.#") as queue, _worker(servers, pbx):
+    async with servers.subscribed("recording.#") as queue, _worker(servers, pbx) as fleet:
         await submit(servers, job().encode())
         await eventually(lambda: _asked(pbx, 1))
         await submit(servers, job("8", guid=None).encode())
         (other,) = await next_events(queue, 1)
         assert other.body["data"]["call_id"] == "8", "the only place was given up"
-        await asyncio.sleep(ROUNDS_S)  # copies come, and find the recording locked
+        await _copies_have_come(servers, queue)  # and found the recording locked
         assert await waiting_events(queue) == []
         assert not file_of(servers, "wav").exists()
         slow.go_on.set()
         (event,) = await next_events(queue, 1)
         assert (event.message_id, event.body["data"]["attempts"]) == (f"acme/513/recording/{GUID}/stored", 1)
-        await eventually(lambda: _waits_nowhere(servers))
+        await _end_copies(servers, fleet)
         assert await waiting_events(queue) == [], "its copy tells nothing"
     assert pbx.asked["7"] == 1
     assert file_of(servers, "wav").read_bytes() == WAV
@@ -90,13 +108,13 @@ async def test_a_long_download_gives_its_place_and_delivery_to_others_and_is_tol
 async def test_a_long_download_that_fails_is_tried_again_once_and_counted_once(servers: Servers, pbx: Pbx) -> None:
     slow = Slow(pbx)
     slow.breaks = True
-    async with servers.subscribed("recording.#") as queue, _worker(servers, pbx):
+    async with servers.subscribed("recording.#") as queue, _worker(servers, pbx) as fleet:
         await submit(servers, job().encode(), job("8", guid=None).encode())
         await next_events(queue, 1)
         slow.go_on.set()
         (event,) = await next_events(queue, 1)
         assert event.body["data"]["attempts"] == 2
-        await eventually(lambda: _waits_nowhere(servers))
+        await _end_copies(servers, fleet)
         assert await waiting_events(queue) == []
     assert pbx.asked["7"] == 2
     assert sidecar_of(servers)["recording"]["state"] == "stored"
@@ -116,7 +134,7 @@ async def test_the_copy_of_a_worker_that_died_is_the_job(servers: Servers, pbx: 
         (event,) = await next_new(queue, 1, [other])  # its lock outlives the victim
         assert (event.message_id, event.body["data"]["attempts"]) == (f"acme/513/recording/{GUID}/stored", 1)
         await eventually(lambda: exists(file_of(servers, "wav")))
-        await eventually(lambda: _waits_nowhere(servers))
+        await _end_copies(servers, fleet)
         assert [told for told in await waiting_events(queue) if told not in (other, event)] == []
     assert pbx.asked["7"] == 2
     assert nothing_left(servers)

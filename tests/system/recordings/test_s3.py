@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import os
 import signal
@@ -16,10 +15,10 @@ from aiohttp import web
 from shared.archive import Archive
 from simulator.audio import recording
 from tests.helpers.long_recordings import Long, growth_bytes
-from tests.helpers.pace import LIMIT_S, PACE
+from tests.helpers.pace import PACE
 from tests.helpers.recordings import GUID, Pbx, dead_letter, job, nothing_left, submit, worker
 from tests.helpers.s3 import Busy, there
-from tests.helpers.servers import Servers, next_events, waiting_events
+from tests.helpers.servers import Servers, exit_code, next_events, waiting_events
 from tests.helpers.volume import sizes
 
 LONG = recording("7", 700)  # 11 MB: three parts
@@ -90,11 +89,11 @@ async def test_of_a_worker_killed_in_the_middle_of_an_upload_nothing_is_at_the_f
         async def kill() -> None:
             del s3.met["part 2"]
             os.kill(victim.pid, signal.SIGKILL)
-            await victim.process.wait()
+            await exit_code(victim)
 
         s3.met["part 2"] = kill
         await submit(servers, job().encode())
-        assert await asyncio.wait_for(victim.process.wait(), LIMIT_S) == -signal.SIGKILL
+        assert await exit_code(victim) == -signal.SIGKILL
         assert (await there(s3.port))[0] == [f"{DAY}/{GUID}.json"]
         await fleet.start(fleet.add("heir", "worker", {}))
         (event,) = await next_events(queue, 1)  # the victim's lock ends first

@@ -24,8 +24,8 @@ from shared.clock import utc_now
 from shared.events import CallbackEvent, encode, join
 from shared.ids import SourceName
 from tests.helpers.downstream import DOWNSTREAM, downstream
-from tests.helpers.pace import LIMIT_S, PACE
-from tests.helpers.servers import UNMEASURED, Servers, eventually, lines_of
+from tests.helpers.pace import PACE
+from tests.helpers.servers import UNMEASURED, Servers, eventually, exit_code, lines_of
 from tests.helpers.volume import sizes
 
 POINTS = (
@@ -131,9 +131,7 @@ async def _die(fleet: Fleet, name: str, points: Iterable[str], deaths: Deaths) -
         role = fleet.add(f"{name}-{number}", "worker", UNMEASURED | {"CALLFOLD_CRASH_AT": point})
         with suppress(RoleDiedError):  # it may die before it was seen to be ready
             await fleet.start(role)
-        assert role.process is not None
-        async with asyncio.timeout(LIMIT_S):
-            assert await role.process.wait() == -signal.SIGKILL, f"{point}: {role.tail()}"
+        assert await exit_code(role) == -signal.SIGKILL, f"{point}: {role.tail()}"
         fleet.roles.remove(role)
         deaths.add()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import signal
 import uuid
 from collections import defaultdict
@@ -18,7 +17,7 @@ from shared.events import CallbackEvent, encode, join
 from shared.facts import rfc3339
 from shared.ids import CallKey, CallRef, SourceName
 from shared.recording import RecordingJob
-from tests.helpers.pace import LIMIT_S, PACE
+from tests.helpers.pace import PACE, paced
 from tests.helpers.servers import (
     UNMEASURED,
     Event,
@@ -26,6 +25,7 @@ from tests.helpers.servers import (
     call_back,
     eventually,
     eventually_as_many,
+    exit_code,
     lines_of,
     next_new,
     settled,
@@ -34,10 +34,10 @@ from tests.helpers.servers import (
 from tests.helpers.volume import sizes
 
 QUICK = {
-    "CALLFOLD_SETTLE_SECONDS": "1",
-    "CALLFOLD_LEG_GRACE_SECONDS": "2",
-    "CALLFOLD_MAX_CALL_SECONDS": "4",
-    "CALLFOLD_TIMER_LEASE_SECONDS": "1",
+    "CALLFOLD_SETTLE_SECONDS": paced(2),
+    "CALLFOLD_LEG_GRACE_SECONDS": paced(3),
+    "CALLFOLD_MAX_CALL_SECONDS": paced(5),
+    "CALLFOLD_TIMER_LEASE_SECONDS": paced(1),
     "CALLFOLD_TIMER_HOLD_OFF_SECONDS": "0",
 }
 PICKUP, FAR_PICKUP, FAR_HANGUP, HANGUP = range(4)
@@ -125,9 +125,7 @@ async def test_a_worker_that_dies_with_a_timer_delays_the_end_and_no_more(server
         victim = fleet.add("victim", "worker", {"CALLFOLD_CRASH_AT": point})
         await fleet.start(victim)
         await call_back(port, [lines[PICKUP], lines[HANGUP]])
-        assert victim.process is not None
-        await asyncio.wait_for(victim.process.wait(), LIMIT_S)
-        assert victim.process.returncode == -signal.SIGKILL
+        assert await exit_code(victim) == -signal.SIGKILL
         fleet.roles.remove(victim)
         await fleet.start(fleet.add("heir", "worker", {}))
         (event,) = await next_new(events, 1)

@@ -9,6 +9,7 @@ import io
 import os
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from shared.durable import TakenError
 from shared.errors import ConfigError
 from shared.guarded import ArchiveUnavailableError
 from shared.sidecar import Sidecar, sidecar_of
+from tests.helpers.pace import LIMIT_S, PACE
 from tests.helpers.recordings import job
 from tests.helpers.servers import eventually
 
@@ -32,8 +34,10 @@ MANY = b"A" * 3_000_000
 class Slow(io.BytesIO):
     """A file that takes its time."""
 
+    pause_s = 0.1
+
     def read(self, size: int | None = -1, /) -> bytes:
-        time.sleep(0.1)
+        time.sleep(self.pause_s)
         return super().read(size)
 
 
@@ -75,13 +79,13 @@ async def test_a_file_is_on_the_disk_before_it_has_its_name_and_its_name_before_
 async def test_a_write_that_was_given_up_gives_no_name_later_though_its_thread_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fsync, is_slow = os.fsync, True
+    fsync, is_slow, go_on = os.fsync, True, threading.Event()
 
     def slow_once(handle: int) -> None:
         nonlocal is_slow
         if is_slow:
             is_slow = False
-            time.sleep(0.6)
+            go_on.wait(LIMIT_S)
         fsync(handle)
 
     monkeypatch.setattr(os, "fsync", slow_once)
@@ -89,9 +93,10 @@ async def test_a_write_that_was_given_up_gives_no_name_later_though_its_thread_g
     archive = Archive(tmp_path.as_uri())
     with pytest.raises(ArchiveUnavailableError):
         await archive.put(NAME, io.BytesIO(MANY))
-    monkeypatch.setattr(files, "_STALL_S", 30)
+    monkeypatch.setattr(files, "_STALL_S", LIMIT_S)
     second = asyncio.create_task(archive.put(NAME, Slow(b"B" * 5_000_000)))
     while not second.done():
+        go_on.set()
         assert not (tmp_path / NAME).exists() or (tmp_path / NAME).read_bytes() == b"B" * 5_000_000
         await asyncio.sleep(0.02)
     await second
@@ -106,11 +111,14 @@ async def test_a_write_that_was_given_up_gives_no_name_later_though_its_thread_g
 async def test_a_write_may_take_as_long_as_it_needs_while_something_moves(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(files, "_STALL_S", 4)
+    stall_s = 5 * PACE
+    monkeypatch.setattr(files, "_STALL_S", stall_s)
+    file, size = Slow(b"B" * 12_000_000), 12_000_000
+    file.pause_s = 0.5 * PACE
     begun = time.monotonic()
-    await Archive(tmp_path.as_uri()).put(NAME, Slow(b"B" * 45_000_000))
-    assert time.monotonic() - begun > 4
-    assert (tmp_path / NAME).stat().st_size == 45_000_000
+    await Archive(tmp_path.as_uri()).put(NAME, file)
+    assert time.monotonic() - begun > stall_s
+    assert (tmp_path / NAME).stat().st_size == size
 
 
 async def test_a_write_that_was_cut_off_and_whose_file_was_closed_leaves_nothing(tmp_path: Path) -> None:

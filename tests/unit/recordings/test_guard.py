@@ -18,6 +18,7 @@ from yarl import URL
 from shared.errors import ConfigError
 from shared.ids import SourceName
 from shared.sources import load_sources, origin
+from tests.helpers.pace import LIMIT_S
 from tests.helpers.recordings import WAV
 from tests.helpers.scripted_http import Scripted, head, scripted, whole
 from worker.fetch import Client, Limits, _are_all_refused
@@ -26,7 +27,7 @@ from worker.links import is_same_origin, redirect_target
 from worker.partial import partial
 from worker.reasons import FetchError, Reason
 
-LIMITS = Limits(max_bytes=1_000_000, stall_s=30, min_bytes_per_second=1)
+LIMITS = Limits(max_bytes=1_000_000, stall_s=LIMIT_S, min_bytes_per_second=1)
 SECTOK = "3511b272f4fb03ecf900b80b1cc5b8fe"
 
 

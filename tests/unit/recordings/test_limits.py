@@ -14,12 +14,13 @@ import pytest_asyncio
 from shared.errors import ConfigError
 from shared.lock import BusyError
 from shared.sources import load_sources
+from tests.helpers.pace import LIMIT_S
 from tests.helpers.recordings import WAV
 from tests.helpers.scripted_http import RESET, Scripted, head, rest, scripted, whole
 from worker.fetch import Client, Limits, turns_of
 from worker.partial import partial
 
-LIMITS = Limits(max_bytes=1_000_000, stall_s=5, min_bytes_per_second=1)
+LIMITS = Limits(max_bytes=1_000_000, stall_s=LIMIT_S, min_bytes_per_second=1)
 HALF = len(WAV) // 2
 
 
@@ -61,7 +62,8 @@ class Counting:
         if len(self.begun) == self._wanted:
             self._enough.set()
         await self._enough.wait()
-        await asyncio.sleep(0.02)  # who may not come yet would come now
+        for _ in range(500):
+            await asyncio.sleep(0)  # who may not come yet would come now: clients run in the same loop
         self._at_work -= 1
         writer.write(b"".join(piece for piece in whole(WAV) if isinstance(piece, bytes)))
         writer.close()

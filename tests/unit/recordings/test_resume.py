@@ -36,7 +36,7 @@ HALF = len(WAV) // 2
 TAG, OTHER_TAG = 'ETag: "a"', 'ETag: "b"'
 DATE, NOW = "Last-Modified: Mon, 23 Nov 2026 07:44:00 GMT", "Date: Mon, 23 Nov 2026 07:45:00 GMT"
 OTHER_DATE, TOO_SOON = "Last-Modified: Mon, 23 Nov 2026 07:49:00 GMT", "Date: Mon, 23 Nov 2026 07:44:59 GMT"
-LIMITS = Limits(max_bytes=1_000_000, stall_s=30, min_bytes_per_second=1)
+LIMITS = Limits(max_bytes=1_000_000, stall_s=LIMIT_S, min_bytes_per_second=1)
 IMPATIENT = replace(LIMITS, stall_s=0.3)
 PAGE = head(200).replace(b"audio/wav", b"text/html; charset=utf-8")
 NAME = "acme/513/recording/x"
