@@ -6,7 +6,7 @@ SERVERS := rabbitmq-server redis-server
 COMPILE = build/lock/bin/uv pip compile -q --universal --python-version 3.11.0 --fork-strategy fewest --no-build --generate-hashes --no-header
 
 # The number of test processes follows the cores; tests/conftest.py says which tests run beside each other.
-WORKERS := -n auto --dist loadgroup --no-loadscope-reorder
+WORKERS := -n auto --dist loadscope --no-loadscope-reorder
 # Each with its output in one piece, where make can do that.
 SIDE_BY_SIDE := $(MAKE) -s -j $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
 

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import fcntl
-import itertools
 import os
 import tempfile
 from collections.abc import AsyncIterator, Generator, Iterator
@@ -60,7 +59,6 @@ class _TakenPorts(set[int]):
 fleet._given_out = _TakenPorts()
 
 
-HERE = Path(__file__).parent
 # A fixture that a test needs, itself or through others, gives it a marker.
 MARKERS = {
     "browser": "browser",
@@ -71,8 +69,7 @@ MARKERS = {
 }
 # The heaviest first, so that no test process is left alone with one at the end.
 ORDER = ("browser", "processes", "rabbitmq", "postgres", "s3", "redis")
-# Each cluster of processes keeps about four cores busy.
-CORES_OF_A_CLUSTER = 4
+PROCESSES = ("tests/system/", "tests/browser/")
 
 
 def usable_cores() -> int:
@@ -85,7 +82,7 @@ def pytest_xdist_auto_num_workers() -> int:
     return max(2, usable_cores())
 
 
-@pytest.hookimpl(tryfirst=True)  # pytest selects by markers, and xdist groups, later
+@pytest.hookimpl(tryfirst=True)  # pytest selects by markers later
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
         for marker in needs(item):
@@ -97,27 +94,28 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("volume")])
         items[:] = [item for item in items if not item.get_closest_marker("volume")]
     items.sort(key=lambda item: next((place for place, name in enumerate(ORDER) if item.get_closest_marker(name)), len(ORDER)))
-    group(items)
 
 
 def needs(item: pytest.Item) -> set[str]:
     """Read what a test needs from its fixtures, and from its folder whether it starts processes of Callfold."""
     fixtures: list[str] = getattr(item, "fixturenames", [])
     found = {marker for fixture, marker in MARKERS.items() if fixture in fixtures}
-    return found | ({"processes"} if item.path.is_relative_to(HERE / "system") or "browser" in found else set())
+    return found | ({"processes"} if item.nodeid.startswith(PROCESSES) else set())
 
 
-def group(items: list[pytest.Item]) -> None:
-    """Keep the tests of a file together, and run those that start processes one at a time: xdist never splits a group."""
-    clusters = itertools.cycle(range(max(1, usable_cores() // CORES_OF_A_CLUSTER)))
-    cluster_of: dict[Path, int] = {}
-    for item in items:
-        name = str(item.path.relative_to(HERE))
-        if item.get_closest_marker("processes"):
-            if item.path not in cluster_of:
-                cluster_of[item.path] = next(clusters)
-            name = f"processes-{cluster_of[item.path]}"
-        item.add_marker(pytest.mark.xdist_group(name))
+class _Groups(LoadScopeScheduling):
+    """Give the tests of a file to one process, and those that start processes of Callfold to one alone: it runs them in turn.
+
+    The groups that pytest-xdist has of its own are lost with pytest 9.2, which keeps ids of tests elsewhere.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        path = nodeid.partition("::")[0]
+        return "processes" if path.startswith(PROCESSES) else path
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
+    return _Groups(config, log)
 
 
 @pytest.hookimpl(wrapper=True)

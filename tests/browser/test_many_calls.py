@@ -31,7 +31,7 @@ async def many(system: System) -> set[str]:
         parse_link(make_link("https://hooks.example.com", SOURCE, None)),
         datetime.now(UTC) - timedelta(hours=1, seconds=FIRST // 40),
     )
-    await empty(system.stack)  # of the calls of other tests
+    await empty(system.stack, is_running=True)  # of the calls of other tests
     store = Store(system.stack.redis_url)
     told = {}
     for call in range(FIRST, FIRST + CALLS):

@@ -114,19 +114,41 @@ class Stack:
         return self.with_rabbitmq.amqp_url if self.with_rabbitmq else "amqp://guest:guest@127.0.0.1:1/"
 
 
-async def empty(stack: Stack) -> None:
-    """Empty every queue of ours (streams keep what they have) and all of Redis, as far as the stack has them."""
+async def empty(stack: Stack, *, is_running: bool = False) -> None:
+    """Empty every queue of ours (streams keep what they have) and all of Redis, as far as the stack has them.
+
+    `is_running`: processes of the calling test use the queues.
+    """
     if stack.with_rabbitmq:
-        connection = await aio_pika.connect(stack.amqp_url, timeout=LIMIT_S)
-        channel = await connection.channel()
-        for queue in topology(RETRY_S).queues:
-            if queue.arguments["x-queue-type"] != "stream":
-                await (await channel.get_queue(queue.name)).purge()
-        await connection.close()
+        await _empty_queues(stack.amqp_url, is_running=is_running)
     if stack.with_redis:
         redis = Redis.from_url(stack.redis_url)
         await redis.flushall()
         await redis.aclose()
+
+
+async def _empty_queues(url: str, *, is_running: bool) -> None:
+    """Purge until two rounds find nothing.
+
+    What a process had not settled when it ended is in its queue again once the broker has noticed, and a message whose time in a
+    retry queue is over moves on.
+    """
+    async with await aio_pika.connect(url, timeout=LIMIT_S) as connection:
+        channel = await connection.channel()
+        names = [queue.name for queue in topology(RETRY_S).queues if queue.arguments["x-queue-type"] != "stream"]
+        names.sort(key=lambda name: ".retry." not in name)
+
+        async def are_left_alone() -> bool:
+            return not any(
+                [(await channel.declare_queue(name, passive=True)).declaration_result.consumer_count for name in names]
+            )
+
+        if not is_running:
+            await eventually(are_left_alone)
+        idle_rounds = 0
+        while idle_rounds < (1 if is_running else 2):
+            purged = [await (await channel.get_queue(name)).purge() for name in names]
+            idle_rounds = 0 if any(done.message_count for done in purged) else idle_rounds + 1
 
 
 def assert_may_start_processes() -> None:
