@@ -15,6 +15,8 @@ from typing import cast
 import hypothesis
 import pytest
 import pytest_asyncio
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from console import fleet
 from console import stack as stack_module
