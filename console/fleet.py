@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import BinaryIO, Self
 
 import aiohttp
 
@@ -104,18 +104,21 @@ class Fleet:
         """
         with role.log_path.open("ab") as log:
             role.log_start = log.tell()
-            role.process = await asyncio.create_subprocess_exec(
-                *tether(),
-                sys.executable,
-                "-m",
-                role.module,
-                env=role.environment,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,  # a Ctrl-C in the terminal is ours to pass on, in order
-            )
+            role.process = await self._spawn(role, log)
         await self._ready(role)
+
+    async def _spawn(self, role: Role, log: BinaryIO) -> asyncio.subprocess.Process:
+        return await asyncio.create_subprocess_exec(
+            *tether(),
+            sys.executable,
+            "-m",
+            role.module,
+            env=role.environment,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,  # a Ctrl-C in the terminal is ours to pass on, in order
+        )
 
     async def start_all(self) -> None:
         await asyncio.gather(*(self.start(role) for role in self.roles))

@@ -21,6 +21,7 @@ from xdist.scheduler import LoadScopeScheduling
 from console import fleet
 from console import stack as stack_module
 from console.stack import LocalStack
+from tests.helpers import warm
 from tests.helpers.pace import LIMIT_S, PACE
 from tests.helpers.postgres import PostgreSQL, postgresql
 from tests.helpers.recordings import Pbx, serving
@@ -105,7 +106,7 @@ def needs(item: pytest.Item) -> set[str]:
     return found | ({"processes"} if item.nodeid.startswith(PROCESSES) else set())
 
 
-class _Groups(LoadScopeScheduling):
+class _Groups(LoadScopeScheduling):  # type: ignore[misc]
     """Give the tests of a file to one process, and those that start processes of Callfold to one alone: it runs them in turn.
 
     The groups that pytest-xdist has of its own are lost with pytest 9.2, which keeps ids of tests elsewhere.
@@ -194,6 +195,12 @@ async def s3(s3_port: int, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Bus
 async def pbx() -> AsyncIterator[Pbx]:
     async with serving() as served:
         yield served
+
+
+@pytest_asyncio.fixture(scope="session", autouse=True)
+async def _warm_start() -> AsyncIterator[None]:
+    yield
+    warm.close()
 
 
 @pytest.fixture(autouse=True)

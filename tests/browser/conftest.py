@@ -11,13 +11,13 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, async_playwright
 
-from console.fleet import Fleet, free_port
+from console.fleet import free_port
 from shared.adapter import make_link
 from simulator.focalscope import FocalScope, Plan
 from simulator.scenario import SECTOK
 from tests.helpers.browser import OPERATOR, SECRET, SOURCE, VIEWER, System, Visits, write_sources
 from tests.helpers.pace import PACE
-from tests.helpers.servers import Servers, Stack, empty
+from tests.helpers.servers import Servers, Stack, WarmFleet, empty
 
 ARGUMENTS = (
     "--no-sandbox",
@@ -49,7 +49,7 @@ async def system(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Asyn
         CALLFOLD_DIALS_PER_MINUTE="600",
         CALLFOLD_HISTORY_URL=f"sqlite:///{directory / 'history.sqlite'}",
     )
-    async with FocalScope(plan) as pbx, Fleet(directory / "logs", shared) as fleet:
+    async with FocalScope(plan) as pbx, WarmFleet(directory / "logs", shared) as fleet:
         write_sources(directory / "sources.toml", pbx.url, SECTOK)
         for module in ("ingress", "worker", "console.history", "console"):
             fleet.add(module, module, {})

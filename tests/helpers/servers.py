@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import aio_pika
 import aiohttp
@@ -24,6 +25,7 @@ from shared.call import Policy
 from shared.ids import CallKey
 from shared.store import Store
 from shared.topology import topology
+from tests.helpers import warm
 from tests.helpers.pace import LIMIT_S, paced
 
 AGENT_GUID = "bfa2dbc8-ab8a-34c8-f243-c2aad8c446ff"
@@ -157,6 +159,14 @@ def assert_may_start_processes() -> None:
     assert test.startswith(("tests/system/", "tests/browser/")), f"it starts processes, and belongs into tests/system: {test}"
 
 
+class WarmFleet(Fleet):
+    """A fleet whose processes start warm."""
+
+    async def _spawn(self, role: Role, log: BinaryIO) -> asyncio.subprocess.Process:
+        process = await warm.starter().start([role.module], environment=role.environment, output=(log, log), is_session=True)
+        return cast("asyncio.subprocess.Process", process)
+
+
 @dataclass(frozen=True, slots=True)
 class Servers:
     """The private servers, and a directory for what the processes of one test write."""
@@ -181,7 +191,7 @@ class Servers:
 
     def fleet(self, **more: str) -> Fleet:
         assert_may_start_processes()
-        return Fleet(self.directory / "logs", self.environment(**more))
+        return WarmFleet(self.directory / "logs", self.environment(**more))
 
     @asynccontextmanager
     async def queue(self, name: str) -> AsyncIterator[aio_pika.abc.AbstractQueue]:
@@ -298,17 +308,19 @@ CALLFOLD = (sys.executable, "-c", "from console.cli import main; main()")
 async def callfold(*arguments: str, **settings: str) -> tuple[int | None, str, str]:
     """Run a command; returns its exit code and what it wrote."""
     assert_may_start_processes()
-    process = await asyncio.create_subprocess_exec(
-        *CALLFOLD,
-        *arguments,
-        cwd=Path(__file__).parents[2],
-        env=os.environ | {"COLUMNS": "200", "NO_COLOR": "1"} | settings,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    async with asyncio.timeout(LIMIT_S):
-        out, err = await process.communicate()
-    return process.returncode, out.decode(), err.decode()
+    environment = os.environ | {"COLUMNS": "200", "NO_COLOR": "1"} | settings
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        process = await warm.starter().start(
+            ["callfold", *arguments], environment=environment, output=(out, err), is_session=False
+        )
+        try:
+            async with asyncio.timeout(LIMIT_S):
+                code = await process.wait()
+        finally:
+            process.kill()
+        out.seek(0)
+        err.seek(0)
+        return code, out.read().decode(), err.read().decode()
 
 
 async def exit_code(role: Role) -> int:
