@@ -95,6 +95,23 @@ class Publisher(Link):
             waiting = failed
             await asyncio.sleep(BACKOFF_S[min(attempt, len(BACKOFF_S) - 1)])
 
+    async def count_consumers(self, queue: str) -> int:
+        """Count the consumers of a queue, as its leader knows them; one that was cancelled counts until all it has is settled.
+
+        It is 0 as well if the leader does not answer in time.
+
+        Raises:
+            BrokerUnavailableError: not connected, or no answer.
+        """
+        channel = self._channel
+        if channel is None or not self.is_up:
+            raise BrokerUnavailableError("RabbitMQ is not connected")
+        try:
+            declared = await channel.queue_declare(queue, passive=True, timeout=self._timeout_s)
+        except LOST as error:
+            raise BrokerUnavailableError(str(error)) from error
+        return declared.consumer_count or 0
+
     async def _publish(self, messages: Sequence[Message]) -> list[tuple[Message, BrokerUnavailableError]]:
         """Publish some messages in one write; returns those that were not confirmed, with the reason.
 
@@ -222,9 +239,9 @@ class Consumer(Link):
         if self._stopping:
             return
         self.in_flight = InFlight(f"{self._name}/{uuid.uuid4().hex}")
+        await channel.basic_qos(prefetch_count=self._prefetch)
         if self._register is not None:
             await self._register(self.in_flight.consumer)
-        await channel.basic_qos(prefetch_count=self._prefetch)
         consumed = await channel.basic_consume(self._queue, self._deliver, arguments=dict(self._arguments()) or None)
         self._tag = consumed.consumer_tag
         self._heard_at = time.monotonic()
@@ -266,21 +283,6 @@ class Consumer(Link):
             max_bytes -= len(taken[-1].body)
         return taken
 
-    async def count_consumers(self) -> int:
-        """Count the consumers of the queue, as its leader knows them.
-
-        Raises:
-            BrokerUnavailableError: not connected, or no answer.
-        """
-        channel = self._channel
-        if channel is None or not self.is_up:
-            raise BrokerUnavailableError("RabbitMQ is not connected")
-        try:
-            declared = await channel.queue_declare(self._queue, passive=True, timeout=CLOSE_TIMEOUT_S)
-        except LOST as error:
-            raise BrokerUnavailableError(str(error)) from error
-        return declared.consumer_count or 0
-
     async def stop_intake(self) -> None:
         """Ask for no more deliveries; those taken can still be acked, the rest goes back when the connection closes."""
         self._stopping = True
@@ -289,17 +291,3 @@ class Consumer(Link):
                 await self._channel.basic_cancel(self._tag, timeout=CLOSE_TIMEOUT_S)
         while not self._waiting.empty():
             self._waiting.get_nowait()
-
-    async def return_rest(self) -> None:
-        """Put back what is not settled, after `stop_intake`. On return it is in the queue, ahead of what is published later.
-
-        Raises:
-            BrokerUnavailableError: not connected, or no answer: the broker puts it back when it notices.
-        """
-        if self._channel is None:
-            raise BrokerUnavailableError("RabbitMQ is not connected")
-        try:
-            await self._channel.basic_nack(0, multiple=True, requeue=True)
-        except LOST as error:
-            raise BrokerUnavailableError(str(error)) from error
-        await self.count_consumers()  # answered in order, after the nack

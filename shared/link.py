@@ -66,7 +66,7 @@ class Link(ABC):
         """Prepare; `outlasts_conflicts`: once it was up, a queue that exists with other arguments is a broker that is away."""
         self._address = address
         self._outlasts_conflicts = outlasts_conflicts
-        self._was_up = False
+        self.sessions = 0
         self._name = f"{address.name} {role}"
         self._lost = asyncio.Event()
         self._is_left = False  # given up by ourselves, for no fault of it
@@ -113,7 +113,7 @@ class Link(ABC):
 
     def _is_waited_out(self, error: Exception) -> bool:
         """Tell whether the next try may do better, and log what was wrong with this one."""
-        if isinstance(error, ConfigError) and self._outlasts_conflicts and self._was_up:
+        if isinstance(error, ConfigError) and self._outlasts_conflicts and self.sessions:
             self.problem = _CONFLICT
             log.error("broker_conflict", link=self._name, detail=str(error.__cause__)[:_SHOWN_CHARACTERS])  # names the queue
             return True
@@ -143,7 +143,7 @@ class Link(ABC):
                     underlay = cast("Channel", await channel.get_underlay_channel())
                     await self._open(underlay)
                 self._up.set()
-                self._was_up = True
+                self.sessions += 1
                 log.info("broker_connected", link=self._name)
                 await self._until_lost(underlay)
             finally:

@@ -21,8 +21,6 @@ RECORDINGS_DEAD = "recordings.dead"
 # Headers of raw messages that come out of a spool: its name, when the oldest callback left in it was received ('' where none
 # is), and when that was seen.
 SPOOL, SPOOL_OLDEST, SPOOL_SEEN = "spool", "spool_oldest", "spool_seen"
-# Set where all events of a message are timers'.
-TIMERS = "timers"
 # A marker of a round (see barrier.py): a message of the queue `callbacks.fold` alone, without events; the header has the number.
 MARKER, MARKER_BODY = "marker", b"[]"
 

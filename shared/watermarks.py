@@ -33,17 +33,13 @@ class Watermarks:
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
-        self._join, self._leave, self._pass = Script("join"), Script("leave"), Script("pass")
+        self._join, self._pass = Script("join"), Script("pass")
         self._round, self._count = Script("round"), Script("count")
         self._reports, self._spools = Script("reports"), Script("spool")
 
     async def join(self, consumer: str) -> None:
         """Register a consumer of `callbacks.fold`: no round is complete without it from now on."""
         await guarded(self._join(self._redis, [_MEMBERS], [consumer]))
-
-    async def leave(self, consumer: str) -> None:
-        """Note that a consumer has stopped and returned to the queue what it had not settled."""
-        await guarded(self._leave(self._redis, [_MEMBERS, _ROUNDS], [consumer]))
 
     async def open_round(self, *, pause_s: float) -> int | None:
         """Open a round of markers and return its number; None if the last one was opened less than `pause_s` ago."""

@@ -27,16 +27,14 @@ _PAUSE_S = 0.3
 _RETRY_S = 0.5
 
 
-class Backlog:
-    """Keeps the barrier informed of what this worker has not settled yet. It decides nothing: `shared/barrier.py` does."""
+class MarkerReporter:
+    """Sends markers, and reports which ones this worker has passed. It decides nothing: `shared/barrier.py` does."""
 
     def __init__(self, store: Store, publisher: Publisher, raw: Consumer) -> None:
-        """Take the doors, and the consumer of `callbacks.fold`, which registers with `Watermarks.join`."""
+        """Use the consumer of `callbacks.fold`, which registers with `Watermarks.join`."""
         self._store = store
         self._publisher = publisher
         self._raw = raw
-        self._reporting = asyncio.Lock()
-        self._is_leaving = False
 
     async def send_markers(self) -> NoReturn:
         """Open a round whenever it is time, for as long as the process lives. Run it as a task."""
@@ -53,7 +51,7 @@ class Backlog:
         number = await self._store.watermarks.open_round(pause_s=_PAUSE_S)
         if number is None:
             return
-        consumers = await self._raw.count_consumers()
+        consumers = await self._publisher.count_consumers(CALLBACKS_FOLD)
         # The order matters: open, count, note the count, and only then publish. `barrier.py` says why.
         # RabbitMQ answers 0 when the queue does not answer it in time: this consumer is one, so the round is given up.
         if consumers and await self._store.watermarks.count_consumers(number, consumers):
@@ -65,7 +63,7 @@ class Backlog:
             in_flight = self._raw.in_flight
             in_flight.has_passed.clear()
             try:
-                if in_flight.passed:
+                if in_flight.passed and self._raw.is_up:
                     await self._report(in_flight.consumer, in_flight.passed)
             except StoreUnavailableError as error:
                 log.warning("round_not_reported", detail=str(error))
@@ -76,26 +74,8 @@ class Backlog:
                     await in_flight.has_passed.wait()
 
     async def _report(self, consumer: str, number: int) -> None:
-        async with self._reporting:
-            if self._is_leaving or await self._store.watermarks.pass_round(consumer, number):
-                return
-            # Redis has lost its state, or took this consumer for gone.
-            await self._store.watermarks.join(consumer)
-
-    async def stop(self) -> None:
-        """Hold all timers while this worker stops: a cancelled consumer may not be counted while it still has messages."""
-        async with self._reporting:
-            self._is_leaving = True
-            with suppress(StoreUnavailableError):
-                await self._store.watermarks.join(self._raw.in_flight.consumer)
-
-    async def leave(self) -> None:
-        """Return to the queue what is not settled, and let the timers go on."""
-        try:
-            await self._raw.return_rest()
-            await self._store.watermarks.leave(self._raw.in_flight.consumer)
-        except (BrokerUnavailableError, StoreUnavailableError) as error:
-            log.warning("leave_not_reported", detail=str(error))
+        if not await self._store.watermarks.pass_round(consumer, number):
+            await self._store.watermarks.join(consumer)  # Redis has lost its state
 
 
 def _marker(number: int) -> Message:

@@ -16,7 +16,7 @@ from shared.store import Store
 from shared.topology import CALLBACKS_FOLD, RECORDINGS
 from worker.daily import DailyRetention
 from worker.fold import Fold
-from worker.hands import Backlog
+from worker.hands import MarkerReporter
 from worker.partial import keep_swept, prepare
 from worker.probe import taking
 from worker.recordings import Recordings
@@ -57,7 +57,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             lease_s=settings.timer_lease_seconds,
             hold_off_s=settings.timer_hold_off_seconds,
         )
-        backlog = Backlog(store, publisher, raw)
+        markers = MarkerReporter(store, publisher, raw)
         recordings = Recordings(publisher, store, archive, sources, settings)
 
         daily = DailyRetention(archive, publisher, store, sources, settings)
@@ -76,8 +76,8 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             background(publisher.run(), raw.run()),
             background(
                 *(fold.run(raw) for fold in folds),
-                backlog.send_markers(),
-                backlog.report(),
+                markers.send_markers(),
+                markers.report(),
                 recordings.run(jobs),
                 timers.run(raw),
                 daily.run(),
@@ -88,7 +88,5 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             log.info("draining", seconds=settings.shutdown_timeout_seconds)
             with suppress(TimeoutError):
                 async with asyncio.timeout(settings.shutdown_timeout_seconds):
-                    await backlog.stop()
                     await asyncio.gather(raw.stop_intake(), jobs.stop_intake())
                     await asyncio.gather(*(fold.finish() for fold in folds), recordings.finish())
-                    await backlog.leave()

@@ -24,7 +24,7 @@ from shared.ids import CallKey
 from shared.log import get_logger
 from shared.sources import Sources
 from shared.store import Store
-from shared.topology import CALLBACKS, TIMERS
+from shared.topology import CALLBACKS
 
 log = get_logger(__name__)
 
@@ -46,6 +46,7 @@ class Timers:
         self._hold_off_s = hold_off_s
         self._held_until = time.monotonic() + hold_off_s
         self._rounds_from_ms: int | None = None
+        self._sessions = (0, 0)
 
     async def run(self, raw: Consumer) -> NoReturn:
         """Look for calls that are due for as long as the process lives. `raw` consumes `callbacks.fold`."""
@@ -63,8 +64,10 @@ class Timers:
 
     async def _watermark(self, raw: Consumer) -> int | None:
         """Tell until when all that was received is folded, or None while that cannot be known."""
-        if not (self._publisher.is_up and raw.is_up):
+        sessions = (self._publisher.sessions, raw.sessions)
+        if not (self._publisher.is_up and raw.is_up) or sessions != self._sessions:
             self._hold_off()
+            self._sessions = sessions
         if time.monotonic() < self._held_until:
             return None
         if self._rounds_from_ms is None:
@@ -87,7 +90,7 @@ class Timers:
         for first in range(0, len(due), MAX_EVENTS_PER_MESSAGE):
             some = due[first : first + MAX_EVENTS_PER_MESSAGE]
             body = _events(some, rfc3339(datetime.fromtimestamp(until_ms / 1000, UTC)))
-            await self._publisher.publish(Message(CALLBACKS, "", body, uuid.uuid4().hex, headers={TIMERS: len(some)}))
+            await self._publisher.publish(Message(CALLBACKS, "", body, uuid.uuid4().hex))
             metrics.TIMERS.inc(len(some))
         if leased:
             crash_point("timer.published")

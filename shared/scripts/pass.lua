@@ -4,18 +4,21 @@
 -- KEYS[2]  hash of rounds, see round.lua
 -- ARGV[1]  name of the consumer
 -- ARGV[2]  number of the round
--- Returns  1, or 0 where Redis does not know the consumer
+-- Returns  1, or 0 where Redis does not know the consumer; a number that no round has is not noted
 -- Idempotent.
 local stored = redis.call('HGET', KEYS[1], ARGV[1])
 local registered_ms, since, passed = string.match(stored or '', '^(%d+) (%d*) (%d+)$')
 if not registered_ms then
     return 0
 end
+local latest = 0
+for _, number in ipairs(redis.call('HKEYS', KEYS[2])) do
+    latest = math.max(latest, tonumber(number))
+end
+if tonumber(ARGV[2]) > latest then
+    return 1
+end
 if since == '' then
-    local latest = tonumber(ARGV[2])
-    for _, number in ipairs(redis.call('HKEYS', KEYS[2])) do
-        latest = math.max(latest, tonumber(number))
-    end
     since = string.format('%.0f', latest)
 end
 passed = string.format('%.0f', math.max(tonumber(passed), tonumber(ARGV[2])))

@@ -1,7 +1,7 @@
 """A model of `callbacks.fold`, its consumers and Redis, in which every process can stand still between any two steps.
 
-The rule under test is the real one, `shared/barrier.py`. What the Lua scripts do is told here once more, in a few lines; that
-they do the same is tested on a real Redis, with the same steps.
+The rule under test is the real one, `shared/barrier.py`. `FakeRedis` does what the Lua scripts do; a test on a real Redis
+holds it to that.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from shared.barrier import NEVER_CONSUMED_MS, Member, Reports, Round, Spool, com
 
 
 class FakeRedis:
-    """What join, leave, round, count and pass do to members and rounds."""
+    """What join, round, count and pass do to members and rounds."""
 
     def __init__(self) -> None:
         self.now_ms = 1_000_000
@@ -21,10 +21,6 @@ class FakeRedis:
 
     def join(self, name: str) -> None:
         self.members[name] = Member(name, self.now_ms)
-
-    def leave(self, name: str) -> None:
-        if name in self.members:
-            self.members[name] = Member(name, self.now_ms, max(self.rounds, default=0))
 
     def open_round(self) -> int:
         number = max(max(self.rounds, default=0) + 1, self.now_ms)
@@ -42,7 +38,10 @@ class FakeRedis:
         member = self.members.get(name)
         if member is None:
             return False
-        since = max([number, *self.rounds]) if member.at_work_since is None else member.at_work_since
+        latest = max(self.rounds, default=0)
+        if number > latest:
+            return True
+        since = latest if member.at_work_since is None else member.at_work_since
         self.members[name] = replace(member, at_work_since=since, passed=max(member.passed, number))
         return True
 
@@ -105,6 +104,7 @@ class Model:
         self.channels: list[Channel] = []
         self.openings: list[Opening] = []
         self.concluded_ms: int | None = None
+        self.moves = 0
 
     # ingress and the broker
 
@@ -130,7 +130,9 @@ class Model:
             self.ready[:0] = back[turn:] + back[:turn]
 
     def consumers(self) -> list[Channel]:
-        return [each for each in self.channels if each.is_consuming and not each.is_closed and not each.is_cancelled]
+        """Those that RabbitMQ counts; one that was cancelled is a consumer until everything it has is settled."""
+        open_ = [each for each in self.channels if each.is_consuming and not each.is_closed]
+        return [each for each in open_ if not each.is_cancelled or each.oldest < len(each.stream)]
 
     # a worker
 
@@ -164,7 +166,7 @@ class Model:
             channel.oldest += 1
 
     def report(self, channel: Channel) -> None:
-        if channel.to_report and not channel.is_cancelled:
+        if channel.to_report:
             self.redis.pass_round(channel.name, channel.to_report)
 
     def open_round(self) -> None:
@@ -181,17 +183,9 @@ class Model:
             opening.to_send -= 1
             self.ready.append(Sent(self.redis.now_ms, opening.number))
 
-    def stop(self, channel: Channel) -> None:
-        """Begin to stop in good order: Redis hears of it, then the broker, which counts the consumer no more."""
-        if channel.is_consuming and not channel.is_closed and not channel.is_cancelled:
-            self.redis.join(channel.name)
-            channel.is_cancelled = True
-
-    def leave(self, channel: Channel, order: int) -> None:
-        """End it: what is not settled goes back, and then Redis hears of that."""
-        if channel.is_cancelled and not channel.is_closed:
-            self.close(channel, order)
-            self.redis.leave(channel.name)
+    def cancel(self, channel: Channel) -> None:
+        """Ask for no more deliveries, as a worker does before it ends; what it has can still be settled."""
+        channel.is_cancelled = channel.is_consuming
 
     # a timer
 
@@ -202,3 +196,4 @@ class Model:
             late = [sent for sent in self.confirmed if sent.confirmed_ms < until_ms * 1000 and sent not in self.folded]
             assert not late, f"{len(late)} callbacks confirmed before {until_ms} are not folded"
             self.concluded_ms = until_ms
+            self.moves += 1
