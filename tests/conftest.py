@@ -73,6 +73,8 @@ MARKERS = {
 # The heaviest first, so that no test process is left alone with one at the end.
 ORDER = ("browser", "processes", "rabbitmq", "postgres", "s3", "redis")
 PROCESSES = ("tests/system/", "tests/browser/")
+# Whole clusters: several workers, deaths and outages, everything that `up` starts, a browser. They do not run beside each other.
+CLUSTERS = ("tests/browser/", "tests/system/deploy/", "tests/system/worker/")
 
 
 def usable_cores() -> int:
@@ -81,8 +83,8 @@ def usable_cores() -> int:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """Follow the cores for `-n auto`. Two at least: one runs the tests that start processes, another all the others."""
-    return max(2, usable_cores())
+    """Follow the cores for `-n auto`, and one more: tests wait for much of their time."""
+    return usable_cores() + 1
 
 
 @pytest.hookimpl(tryfirst=True)  # pytest selects by markers later
@@ -96,7 +98,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if "volume" not in config.option.markexpr:
         config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("volume")])
         items[:] = [item for item in items if not item.get_closest_marker("volume")]
-    items.sort(key=lambda item: next((place for place, name in enumerate(ORDER) if item.get_closest_marker(name)), len(ORDER)))
+    items.sort(key=_weight)
+
+
+def _weight(item: pytest.Item) -> tuple[bool, int]:
+    is_cluster = item.nodeid.startswith(CLUSTERS)
+    return not is_cluster, next((place for place, name in enumerate(ORDER) if item.get_closest_marker(name)), len(ORDER))
 
 
 def needs(item: pytest.Item) -> set[str]:
@@ -107,14 +114,14 @@ def needs(item: pytest.Item) -> set[str]:
 
 
 class _Groups(LoadScopeScheduling):  # type: ignore[misc]
-    """Give the tests of a file to one process, and those that start processes of Callfold to one alone: it runs them in turn.
+    """Give the tests of a file to one process of pytest, and all that start whole clusters to one alone: it runs them in turn.
 
     The groups that pytest-xdist has of its own are lost with pytest 9.2, which keeps ids of tests elsewhere.
     """
 
     def _split_scope(self, nodeid: str) -> str:
         path = nodeid.partition("::")[0]
-        return "processes" if path.startswith(PROCESSES) else path
+        return "clusters" if path.startswith(CLUSTERS) else path
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
