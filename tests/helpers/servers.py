@@ -160,9 +160,11 @@ def assert_may_start_processes() -> None:
 
 
 class WarmFleet(Fleet):
-    """A fleet whose processes start warm."""
+    """A fleet whose processes start warm; those whose environment has something for the interpreter start by its command line."""
 
     async def _spawn(self, role: Role, log: BinaryIO) -> asyncio.subprocess.Process:
+        if any(name.startswith(("LD_", "PYTHON")) and os.environ.get(name) != told for name, told in role.environment.items()):
+            return await super()._spawn(role, log)
         process = await warm.starter().start([role.module], environment=role.environment, output=(log, log), is_session=True)
         return cast("asyncio.subprocess.Process", process)
 
