@@ -59,13 +59,16 @@ class Fold:
             deliveries = [await consumer.get()]
             async with self._busy:
                 deliveries += consumer.get_waiting(_BATCH_BYTES)
-                with metrics.FOLD_SECONDS.time():
-                    await self.fold(delivery.body for delivery in deliveries if not delivery.is_marker)
-                await self._note_spools(deliveries)
-                crash_point("fold.before_ack")
+                bodies = [delivery.body for delivery in deliveries if not delivery.is_marker]
+                if bodies:
+                    with metrics.FOLD_SECONDS.time():
+                        await self.fold(bodies)
+                    await self._note_spools(deliveries)
+                    crash_point("fold.before_ack")
                 for delivery in deliveries:
                     await delivery.ack()
-                crash_point("fold.acked")
+                if bodies:
+                    crash_point("fold.acked")
 
     async def _note_spools(self, deliveries: Iterable[Delivery]) -> None:
         """Note what comes with the messages out of a spool: what is still in it."""
