@@ -234,7 +234,8 @@ def _settle_in(request: dict[str, Any], output: Sequence[int]) -> None:
     sys.stderr = io.TextIOWrapper(
         io.FileIO(2, "w", closefd=False), encoding="utf-8", errors="backslashreplace", line_buffering=True
     )
-    coverage.process_startup(force=True)
+    if os.environ.get("COVERAGE_PROCESS_CONFIG") or os.environ.get("COVERAGE_PROCESS_START"):
+        coverage.process_startup(force=True)
 
 
 def _main(arguments: Sequence[str]) -> None:
