@@ -163,7 +163,7 @@ class WarmFleet(Fleet):
     """A fleet whose processes start warm; those whose environment has something for the interpreter start by its command line."""
 
     async def _spawn(self, role: Role, log: BinaryIO) -> asyncio.subprocess.Process:
-        if any(name.startswith(("LD_", "PYTHON")) and os.environ.get(name) != told for name, told in role.environment.items()):
+        if warm.must_start_cold(role.environment):
             return await super()._spawn(role, log)
         process = await warm.starter().start([role.module], environment=role.environment, output=(log, log), is_session=True)
         return cast("asyncio.subprocess.Process", process)
@@ -304,6 +304,7 @@ async def call_back(port: int, queries: Sequence[str], *, source: str = "default
     return statuses
 
 
+ROOT = Path(__file__).parents[2]
 CALLFOLD = (sys.executable, "-c", "from console.cli import main; main()")
 
 
@@ -312,14 +313,20 @@ async def callfold(*arguments: str, **settings: str) -> tuple[int | None, str, s
     assert_may_start_processes()
     environment = os.environ | {"COLUMNS": "200", "NO_COLOR": "1"} | settings
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        process = await warm.starter().start(
-            ["callfold", *arguments], environment=environment, output=(out, err), is_session=False
-        )
+        process: warm.WarmProcess | asyncio.subprocess.Process
+        if warm.must_start_cold(settings):
+            process = await asyncio.create_subprocess_exec(
+                *CALLFOLD, *arguments, cwd=ROOT, env=environment, stdout=out, stderr=err
+            )
+        else:
+            start = warm.starter().start
+            process = await start(["callfold", *arguments], environment=environment, output=(out, err), is_session=False)
         try:
             async with asyncio.timeout(LIMIT_S):
                 code = await process.wait()
         finally:
-            process.kill()
+            if process.returncode is None:
+                process.kill()
         out.seek(0)
         err.seek(0)
         return code, out.read().decode(), err.read().decode()

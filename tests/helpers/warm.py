@@ -122,6 +122,11 @@ def starter() -> Starter:
     return _starters[0]
 
 
+def must_start_cold(environment: Mapping[str, str]) -> bool:
+    """Return whether an environment has something for the interpreter or the loader: only exec heeds it."""
+    return any(name.startswith(("LD_", "PYTHON")) and os.environ.get(name) != value for name, value in environment.items())
+
+
 def close() -> None:
     """End the warm interpreter, if there is one."""
     while _starters:
