@@ -118,7 +118,7 @@ class Model:
 
     def deliver(self, channel: Channel) -> None:
         """Give the first ready message to a consumer: which one is the broker's choice."""
-        if channel.is_consuming and not channel.is_closed and not channel.is_cancelled and self.ready:
+        if self.ready and channel in self.receivers():
             channel.stream.append(self.ready.pop(0))
 
     def close(self, channel: Channel, order: int) -> None:
@@ -128,6 +128,9 @@ class Model:
             back = [sent for at, sent in enumerate(channel.stream) if at not in channel.settled]
             turn = order % (len(back) or 1)
             self.ready[:0] = back[turn:] + back[:turn]
+
+    def receivers(self) -> list[Channel]:
+        return [each for each in self.channels if each.is_consuming and not each.is_closed and not each.is_cancelled]
 
     def consumers(self) -> list[Channel]:
         """Those that RabbitMQ counts; one that was cancelled is a consumer until everything it has is settled."""

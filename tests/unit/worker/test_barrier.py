@@ -170,7 +170,7 @@ def _calm(chance: random.Random, model: Model, running: list[Channel]) -> None:
     chance.shuffle(begin)
     for step in begin:
         step()
-    takers = model.consumers()
+    takers = model.receivers()
     while model.ready and takers:
         chance.shuffle(takers)
         for channel in takers:
