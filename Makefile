@@ -26,7 +26,7 @@ up: ## Start everything on this machine until Ctrl-C
 	@sh deploy/setup.sh --runtime $(SERVERS)
 	@$(BIN)/callfold up
 
-check: setup ## Check format, rules, types and import layers, and run every test that needs no server (under a minute)
+check: setup ## Check format, rules, types and import layers, and run every test that needs no server
 	@$(SIDE_BY_SIDE) format rules types layers serverless
 
 test: setup ## Check everything and run every test on real servers, with branch coverage; or one: make test FILE=tests/unit/test_call.py
