@@ -35,7 +35,7 @@ ifdef FILE
 else
 	@$(SIDE_BY_SIDE) format rules types layers
 	@mkdir -p build && rm -f .coverage .coverage.* build/failed
-	@{ $(BIN)/coverage run -m pytest $(WORKERS) || touch build/failed; } | tee build/tests.log
+	@{ $(BIN)/coverage run -m pytest --durations=40 $(WORKERS) || touch build/failed; } | tee build/tests.log
 	@test ! -e build/failed
 	@$(BIN)/coverage combine -q
 	@$(BIN)/coverage report
