@@ -174,7 +174,8 @@ async def _kill_in_the_middle(storm: _Storm, place: Disk | Bucket) -> None:
         return there if len(there) >= min(at_once, len(waiting)) else set()
 
     while waiting:
-        cut_off = await eventually(half_way, timeout_s=TOLD_S)
+        # No more than so many at once: all of a few may stand half-way together, and there is to be more than one round.
+        cut_off = set(sorted(await eventually(half_way, timeout_s=TOLD_S))[:at_once])
         victims, storm.fleet.roles[:] = list(storm.fleet.roles), []
         await asyncio.gather(*(storm.fleet.stop(victim, number=signal.SIGKILL) for victim in victims))
         storm.kills += len(victims)
