@@ -18,7 +18,7 @@ from tests.helpers.console import AUTHORIZED, KEY, Play, World, answering, redis
 from tests.helpers.pace import LIMIT_S, paced
 from tests.helpers.servers import Event, Servers, eventually, lines_of, next_events
 
-_TIMEOUT_S = paced(3)
+_HASTY_S = paced(3)
 _OTHER_KEY = "another-key-0123456789abcdef"
 
 
@@ -42,10 +42,11 @@ dial_url = "http://127.0.0.1:1/dial?agent={agent}&number={number}"
 
 @pytest_asyncio.fixture(scope="module")
 async def here(shared_servers: Servers) -> AsyncIterator[World]:
-    more = {"CALLFOLD_CONSOLE_KEY": KEY, "CALLFOLD_DIAL_TIMEOUT_SECONDS": _TIMEOUT_S, "CALLFOLD_DIALS_PER_MINUTE": "100000"}
+    more = {"CALLFOLD_CONSOLE_KEY": KEY, "CALLFOLD_DIAL_TIMEOUT_SECONDS": f"{LIMIT_S:g}", "CALLFOLD_DIALS_PER_MINUTE": "100000"}
     async with world(shared_servers, _SOURCES, "ingress", "worker", "console", **more) as made:
         few = {"CALLFOLD_CONSOLE_KEY": _OTHER_KEY, "CALLFOLD_DIALS_PER_MINUTE": "3"}
-        for role in (made.add_console("other", **few), made.add_console("second")):
+        hasty = made.add_console("hasty", CALLFOLD_DIAL_TIMEOUT_SECONDS=_HASTY_S)
+        for role in (made.add_console("other", **few), made.add_console("second"), hasty):
             await made.fleet.start(role)
         yield made
 
@@ -60,8 +61,8 @@ async def _dial(
     return status, told
 
 
-async def _asked_twice(here: World, *, key: str, agent: str) -> list[tuple[int, Any]]:
-    return [await _dial(here, key=key, agent=agent) for _ in range(2)]
+async def _asked_twice(here: World, *, key: str, agent: str, console: str = "console") -> list[tuple[int, Any]]:
+    return [await _dial(here, key=key, agent=agent, console=console) for _ in range(2)]
 
 
 async def test_a_dial_is_answered_with_the_request_id_and_asked_as_the_template_says(here: World) -> None:
@@ -161,10 +162,10 @@ _BAD_ANSWERS: dict[str, tuple[Play, int, str, str]] = {
     "busy": (answering("", status=409), 502, "unknown", "status 409"),
     "mark": (answering("\ufeff{}"), 502, "unknown", "no RequestID"),
     "endless": (_endless, 502, "unknown", "longer than"),
-    "trickling": (_trickling, 504, "unknown", f"within {_TIMEOUT_S} s"),
+    "trickling": (_trickling, 504, "unknown", f"within {_HASTY_S} s"),
     "broken": (_broken, 504, "unknown", "broke"),
     "cut": (_in_pieces(b"{Request"), 502, "unknown", "no RequestID"),
-    "silent": (_silent, 504, "unknown", f"within {_TIMEOUT_S} s"),
+    "silent": (_silent, 504, "unknown", f"within {_HASTY_S} s"),
 }
 
 
@@ -173,7 +174,7 @@ async def test_each_bad_answer_has_its_own_error_and_is_asked_for_once(here: Wor
     play, expected, state, sentence = _BAD_ANSWERS[name]
     agent = name.replace(" ", "-")
     here.dialing.plays[agent] = play
-    status, told = await _dial(here, agent=agent)
+    status, told = await _dial(here, agent=agent, console="hasty" if play in {_silent, _trickling} else "console")
     assert (status, told["status"], told["dial_state"]) == (expected, expected, state)
     assert sentence in told["title"]
     assert (await _dial(here, agent="next"))[0] == 201  # whatever was to be asked again has been asked by then
@@ -188,7 +189,7 @@ async def test_a_connection_that_is_refused_dialed_nothing(here: World) -> None:
 
 async def test_a_dial_without_answer_is_never_dialed_again_under_its_key(here: World) -> None:
     here.dialing.plays["quiet"] = _silent
-    first, second = await _asked_twice(here, agent="quiet", key="quiet-1")
+    first, second = await _asked_twice(here, agent="quiet", key="quiet-1", console="hasty")
     assert first == second
     assert (first[0], first[1]["dial_state"]) == (504, "unknown")
     assert len(here.dialing.asked["quiet"]) == 1
@@ -323,23 +324,26 @@ async def test_a_strange_idempotency_key_is_refused_or_taken_as_it_is(here: Worl
 
 
 async def test_more_than_so_many_a_minute_are_refused_and_can_be_tried_later(here: World) -> None:
-    async with redis_of(here.servers) as redis:
-
-        async def one_minute() -> list[int]:
-            for name in await redis.keys("callfold:dial:rate:*"):
-                await redis.delete(name)
-            return [(await _dial(here, console="other", agent="rated"))[0] for _ in range(5)]
-
-        # Six requests that straddle two minutes count twice; then again, at the beginning of the second one.
-        statuses = await one_minute()
-        if statuses != [201, 201, 201, 429, 429]:
-            statuses = await one_minute()
-    assert statuses == [201, 201, 201, 429, 429]
     wanted = {"source": "acme", "agent": "rated", "number": "112"}
     headers = {"Authorization": f"Bearer {_OTHER_KEY}"}
-    status, told, answered = await here.ask("POST", "/dial", console="other", headers=headers, json=wanted)
-    assert (status, told["dial_state"]) == (429, "refused")
-    assert 1 <= int(answered["Retry-After"]) <= 60
+    expected = [201, 201, 201, 429, 429, 429]
+    async with redis_of(here.servers) as redis:
+
+        async def one_minute() -> tuple[list[int], Any, str]:
+            """Ask six times; returns the statuses, and of the last answer its body and when to try again."""
+            for name in await redis.keys("callfold:dial:rate:*"):
+                await redis.delete(name)
+            statuses = [(await _dial(here, console="other", agent="rated"))[0] for _ in range(5)]
+            status, body, answered = await here.ask("POST", "/dial", console="other", headers=headers, json=wanted)
+            return [*statuses, status], body, answered.get("Retry-After", "")
+
+        # Requests that straddle two minutes count twice; then again, at the beginning of the second one.
+        found = await one_minute()
+        if found[0] != expected:
+            found = await one_minute()
+    statuses, body, retry_after_s = found
+    assert (statuses, body["dial_state"]) == (expected, "refused")
+    assert 1 <= int(retry_after_s) <= 60
     assert (await _dial(here, source="strict", agent="9", console="other"))[0] == 400  # what is wrong is not counted
 
 

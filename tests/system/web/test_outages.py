@@ -24,7 +24,7 @@ _WANTED = {"source": "acme", "agent": "1001", "number": "+4512345678", "referenc
 
 @asynccontextmanager
 async def _running(servers: Servers, *roles: str, **more: str) -> AsyncIterator[World]:
-    settings = {"CALLFOLD_CONSOLE_KEY": KEY, "CALLFOLD_DIAL_TIMEOUT_SECONDS": "3"} | more
+    settings = {"CALLFOLD_CONSOLE_KEY": KEY, "CALLFOLD_DIAL_TIMEOUT_SECONDS": f"{LIMIT_S:g}"} | more
     async with world(servers, _SOURCES, *roles, **settings) as made:
         yield made
 
@@ -178,7 +178,7 @@ async def test_a_refusal_that_redis_could_not_be_told_releases_its_key_when_redi
 
 
 async def test_a_repeat_that_redis_left_does_not_say_that_nothing_was_dialed(servers: Servers) -> None:
-    async with _running(servers, "console", CALLFOLD_DIAL_TIMEOUT_SECONDS=paced(60)) as here:
+    async with _running(servers, "console") as here:
         is_rung, is_answered = asyncio.Event(), asyncio.Event()
 
         async def play(_: web.Request) -> web.StreamResponse:
@@ -213,7 +213,7 @@ async def test_a_repeat_whose_key_is_gone_is_told_refused_only_where_nothing_was
     is_refused: bool,  # noqa: FBT001
     expected: tuple[int, str],
 ) -> None:
-    async with _running(servers, "console", CALLFOLD_DIAL_TIMEOUT_SECONDS=paced(60)) as here, redis_of(servers) as redis:
+    async with _running(servers, "console") as here, redis_of(servers) as redis:
         is_rung, is_answered = asyncio.Event(), asyncio.Event()
 
         async def play(_: web.Request) -> web.StreamResponse:
@@ -242,7 +242,7 @@ async def test_a_repeat_whose_key_is_gone_is_told_refused_only_where_nothing_was
 
 
 async def test_a_console_killed_after_the_answer_has_its_dial_journaled_by_another(servers: Servers) -> None:
-    async with _running(servers, "worker", "console") as here:
+    async with _running(servers, "worker", "console", CALLFOLD_DIAL_TIMEOUT_SECONDS=paced(3)) as here:
         doomed = here.add_console("doomed", CALLFOLD_CRASH_AT="dial.kept")
         await here.fleet.start(doomed)
         with pytest.raises(aiohttp.ClientError):
@@ -285,7 +285,7 @@ async def test_a_console_that_is_stopped_answers_the_dial_in_hand(servers: Serve
 
 async def test_the_command_line_dials_with_an_exit_code_for_what_is_known(servers: Servers) -> None:
     async with _running(servers, "worker", "console", CALLFOLD_DIALS_PER_MINUTE="1000") as here:
-        settings = here.environment() | {"CALLFOLD_DIAL_TIMEOUT_SECONDS": paced(10)}
+        settings = here.environment()
         options = ("dial", "--source", "acme", "--agent", "1001", "--number", "+4512345678")
         more = ("--reference", "crm-44", "--metadata", "a=b=c", "--metadata", "d=", "--idempotency-key", "cli-1")
         code, out, err = await callfold(*options, *more, **settings)

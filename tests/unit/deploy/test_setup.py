@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.pace import LIMIT_S
+
 ROOT = Path(__file__).resolve().parents[3]
 SETUP = ROOT / "deploy" / "setup.sh"
 TOOLS = "cat cksum cp cut dirname env flock grep mkdir mv rm sed sh sleep tail touch"
@@ -68,7 +70,7 @@ class Machine:
 
     def setup(self, kind: str = "--runtime", checkout: Path | None = None) -> tuple[int, str]:
         process = self.begin(kind, checkout)
-        said, _ = process.communicate(timeout=30)
+        said, _ = process.communicate(timeout=LIMIT_S)
         return process.returncode, said
 
     def lines(self, name: str) -> list[str]:
@@ -182,7 +184,7 @@ def test_after_an_interruption_the_next_set_up_waits_for_what_still_runs_and_sta
         assert following.stdout.readline() == "setup: waiting for another set-up of this directory\n"
     finally:
         hanging.unlink()
-    said, _ = following.communicate(timeout=20)
+    said, _ = following.communicate(timeout=LIMIT_S)
     interrupted.stdout.close()
     assert (following.returncode, said) == (0, _recreating("the last set-up did not finish"))
     assert (created, len(machine.lines("created"))) == (1, 1)
@@ -190,7 +192,7 @@ def test_after_an_interruption_the_next_set_up_waits_for_what_still_runs_and_sta
 
 def test_two_set_ups_at_once_are_one(machine: Machine) -> None:
     both = [machine.begin(), machine.begin()]
-    said = "".join(process.communicate(timeout=30)[0] for process in both)
+    said = "".join(process.communicate(timeout=LIMIT_S)[0] for process in both)
     assert [process.returncode for process in both] == [0, 0]
     assert said.replace("setup: waiting for another set-up of this directory\n", "") == INSTALLING
     assert len(machine.lines("created")) == 1
