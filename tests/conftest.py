@@ -73,8 +73,8 @@ MARKERS = {
 # The heaviest first, so that no test process is left alone with one at the end.
 ORDER = ("browser", "processes", "rabbitmq", "postgres", "s3", "redis")
 PROCESSES = ("tests/system/", "tests/browser/")
-# Whole clusters: several workers, deaths and outages, everything that `up` starts, a browser. They do not run beside each other.
-CLUSTERS = ("tests/browser/", "tests/system/deploy/", "tests/system/worker/")
+# Whole clusters: a load balancer, deaths and outages under load, everything that `up` starts. They do not run beside each other.
+CLUSTERS = "tests/system/clusters/"
 
 
 def usable_cores() -> int:
@@ -83,8 +83,8 @@ def usable_cores() -> int:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """Follow the cores for `-n auto`, and one more: tests wait for much of their time."""
-    return usable_cores() + 1
+    """Follow the cores for `-n auto`, with two for each: tests wait for more than half of their time."""
+    return 2 * usable_cores()
 
 
 @pytest.hookimpl(tryfirst=True)  # pytest selects by markers later
