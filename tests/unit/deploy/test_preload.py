@@ -1,0 +1,26 @@
+"""RabbitMQ's modules are loaded before it boots: a file of Erlang that nobody would miss if it did nothing."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+from console.stack import _rabbitmq
+from tests.helpers.pace import LIMIT_S
+
+_ARE_LOADED = 'io:format("~p", [[erlang:module_loaded(Module) || Module <- [rabbit_one, below_one]]]), halt().'
+
+
+def test_what_rabbitmq_is_built_on_is_loaded_before_it_boots(tmp_path: Path) -> None:
+    for name, built_on in (("rabbit", "kernel, below"), ("below", "stdlib, rabbit, absent")):
+        ebin = tmp_path / f"{name}-1" / "ebin"
+        ebin.mkdir(parents=True)
+        described = f"{{application, {name}, [{{modules, [{name}_one]}}, {{applications, [{built_on}]}}]}}."
+        (ebin / f"{name}.app").write_text(described, "utf-8")
+        (tmp_path / f"{name}_one.erl").write_text(f"-module({name}_one).\n", "utf-8")
+        subprocess.run(["erlc", "-o", ebin, tmp_path / f"{name}_one.erl"], check=True, timeout=LIMIT_S)
+    _, server = _rabbitmq(tmp_path)
+    erl = ["erl", "-noshell", "-eval", _ARE_LOADED]
+    environment = dict(server._environment) | {"ERL_LIBS": str(tmp_path)}
+    told = subprocess.run(erl, env=environment, check=True, capture_output=True, text=True, timeout=LIMIT_S).stdout
+    assert told == "[true,true]"
