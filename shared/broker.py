@@ -22,7 +22,7 @@ from pamqp.common import FieldTable
 from shared.errors import BrokerUnavailableError
 from shared.frames import HeaderValue, send
 from shared.hand import InFlight
-from shared.link import BACKOFF_S, CLOSE_TIMEOUT_S, LOST, BrokerAddress, Link, inspect, is_cancelled, is_lost
+from shared.link import BACKOFF_S, CLOSE_TIMEOUT_S, LOST, BrokerAddress, Link, inspect, is_cancelled, is_lost, write_while_open
 from shared.log import get_logger
 from shared.topology import MARKER, MARKER_BODY
 
@@ -182,11 +182,12 @@ class Delivery:
         return offset
 
     async def ack(self) -> None:
-        """Settle it. On a channel that is gone this does nothing: the message comes again."""
+        """Settle it. On a channel that is gone, or goes before this is written, this does nothing: the message comes again."""
         if self.in_flight is not None:
             self.in_flight.settle(self.tag)
+        acking = self.channel.basic_ack(self.tag, wait=False)
         with suppress(*LOST):
-            await self.channel.basic_ack(self.tag, wait=False)
+            await (write_while_open(self.channel, acking) if self.channel.write_queue.full() else acking)
 
     @property
     def is_marker(self) -> bool:

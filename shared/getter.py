@@ -12,7 +12,7 @@ from pamqp.commands import Basic, Queue
 
 from shared.broker import Delivery
 from shared.errors import BrokerUnavailableError
-from shared.link import LOST, BrokerAddress, Link
+from shared.link import LOST, BrokerAddress, Link, write_while_open
 
 _GET_TIMEOUT_S = 5
 
@@ -57,7 +57,7 @@ class Getter(Link):
         if self._channel is None:
             return
         with suppress(*LOST):  # the end of the connection does the same
-            await self._channel.basic_nack(0, multiple=True, requeue=True, wait=True)
+            await write_while_open(self._channel, self._channel.basic_nack(0, multiple=True, requeue=True, wait=True))
             await self._channel.queue_declare(self._queue, passive=True, timeout=_GET_TIMEOUT_S)
             await self._channel.queue_delete(self._turn, timeout=_GET_TIMEOUT_S)
         self._channel = None

@@ -11,7 +11,7 @@ import itertools
 import random
 import time
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import NoReturn, cast
@@ -160,11 +160,12 @@ class Link(ABC):
                     await self._lost_or(channel)
 
     async def _lost_or(self, channel: Channel) -> None:
-        lost = asyncio.ensure_future(self._lost.wait())
+        lost, closing = asyncio.ensure_future(self._lost.wait()), channel.closing
         try:
-            await asyncio.wait((lost, channel.closing), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((lost, closing), return_when=asyncio.FIRST_COMPLETED)
         finally:
             lost.cancel()
+            closing.cancel()  # this observer alone: the channel would keep each
 
     @abstractmethod
     async def _open(self, channel: Channel) -> None: ...
@@ -190,6 +191,26 @@ async def _connected(url: URL, properties: FieldTable | None = None) -> AsyncIte
                     await connection.close()
         finally:
             await connection.close()  # where that failed: without the wire, it is at once
+
+
+async def write_while_open(channel: Channel, writing: Coroutine[object, object, object]) -> None:
+    """Await what writes to a channel, for as long as the channel is open.
+
+    The library writes through a queue of ten frames. Once the connection is lost nothing empties it, and a write to a full one
+    would wait for ever.
+
+    Raises:
+        ChannelInvalidStateError: the channel closed first.
+    """
+    written, closing = asyncio.ensure_future(writing), channel.closing
+    try:
+        await asyncio.wait((written, closing), return_when=asyncio.FIRST_COMPLETED)
+        if not written.done():
+            raise ChannelInvalidStateError("the channel closed before this was written")
+        written.result()
+    finally:
+        written.cancel()
+        closing.cancel()
 
 
 def is_lost(error: BaseException) -> bool:

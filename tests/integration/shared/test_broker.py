@@ -6,8 +6,10 @@ import asyncio
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import cast
 
 import pytest
+from aiormq.connection import Connection
 
 from shared import broker
 from shared.broker import BrokerAddress, Consumer, Message, Publisher
@@ -89,6 +91,22 @@ async def test_the_next_address_is_tried_when_one_does_not_answer(servers: Serve
     publisher = Publisher(_address(servers, "amqp://127.0.0.1:1/"), timeout_s=LIMIT_S)
     async with background(publisher.run()):
         await asyncio.wait_for(publisher.wait_up(), LIMIT_S)
+
+
+async def test_acks_that_meet_the_end_of_their_connection_wait_for_nothing_and_all_comes_again(servers: Servers) -> None:
+    """More of them than the library's queue of frames holds, when what empties that queue has just ended."""
+    bodies = {b"%d" % number for number in range(50)}
+    async with _publisher(servers) as publisher:
+        await publisher.publish_patiently(_message(body, exchange=CALLBACKS, routing_key="") for body in bodies)
+    consumer = Consumer(_address(servers), CALLBACKS_FOLD, prefetch=50)
+    async with background(consumer.run()):
+        deliveries = [await asyncio.wait_for(consumer.get(), LIMIT_S) for _ in bodies]
+        cast("Connection", deliveries[0].channel.connection)._writer_task.cancel()
+        async with asyncio.timeout(LIMIT_S):
+            for delivery in deliveries:
+                await delivery.ack()
+            again = {(await consumer.get()).body for _ in bodies}
+    assert again == bodies
 
 
 async def test_what_was_not_acked_comes_again(servers: Servers) -> None:
