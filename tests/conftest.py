@@ -75,6 +75,8 @@ ORDER = ("browser", "processes", "rabbitmq", "postgres", "s3", "redis")
 PROCESSES = ("tests/system/", "tests/browser/")
 # Whole clusters: a load balancer, deaths and outages under load, everything that `up` starts. They do not run beside each other.
 CLUSTERS = "tests/system/clusters/"
+# They wait for leases and hold-offs: begun early, that costs nothing.
+PATIENT = "tests/system/worker/"
 
 
 def usable_cores() -> int:
@@ -101,9 +103,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items.sort(key=_weight)
 
 
-def _weight(item: pytest.Item) -> tuple[bool, int]:
-    is_cluster = item.nodeid.startswith(CLUSTERS)
-    return not is_cluster, next((place for place, name in enumerate(ORDER) if item.get_closest_marker(name)), len(ORDER))
+def _weight(item: pytest.Item) -> tuple[bool, bool, int]:
+    is_first, is_second = item.nodeid.startswith(CLUSTERS), item.nodeid.startswith(PATIENT)
+    return (
+        not is_first,
+        not is_second,
+        next((place for place, name in enumerate(ORDER) if item.get_closest_marker(name)), len(ORDER)),
+    )
 
 
 def needs(item: pytest.Item) -> set[str]:

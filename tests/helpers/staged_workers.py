@@ -62,6 +62,7 @@ class Broker:
 class _Acks:
     broker: Broker
     worker: Worker
+    write_queue: asyncio.Queue[object] = field(default_factory=asyncio.Queue)
 
     async def basic_ack(self, tag: int, *, wait: bool) -> None:
         del wait

@@ -177,7 +177,7 @@ def _wrapped(text: str, wrappings: list[Callable[[str], str]]) -> str:
     return text
 
 
-@settings(max_examples=500)
+@settings(max_examples=200)
 @given(names, st.sampled_from(PLACES), wraps, st.tuples(runs, st.text(printable, max_size=4), runs))
 def test_no_secret_survives_in_any_place(
     name: str, place: Callable[[str, str], str], wrappings: list[Callable[[str], str]], secret: Secret
@@ -185,7 +185,7 @@ def test_no_secret_survives_in_any_place(
     _assert_hidden(secret, lambda put: _wrapped(place(name, put), wrappings))
 
 
-@settings(max_examples=500)
+@settings(max_examples=200)
 @given(names, st.sampled_from(BARE_PLACES), wraps, st.tuples(runs, st.text("-._~+/=", max_size=4), runs))
 def test_no_bare_secret_survives_in_any_place(
     name: str, place: Callable[[str, str], str], wrappings: list[Callable[[str], str]], secret: Secret
