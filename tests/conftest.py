@@ -75,8 +75,8 @@ ORDER = ("browser", "processes", "rabbitmq", "postgres", "s3", "redis")
 PROCESSES = ("tests/system/", "tests/browser/")
 # Whole clusters: a load balancer, deaths and outages under load, everything that `up` starts. They do not run beside each other.
 CLUSTERS = "tests/system/clusters/"
-# They wait for leases and hold-offs: begun early, that costs nothing.
-PATIENT = "tests/system/worker/"
+# Begun early, they cost least: the history reads all that other tests have published, and those of the worker wait for leases.
+EARLY = ("tests/integration/history/", "tests/system/worker/")
 
 
 def usable_cores() -> int:
@@ -103,13 +103,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items.sort(key=_weight)
 
 
-def _weight(item: pytest.Item) -> tuple[bool, bool, int]:
-    is_first, is_second = item.nodeid.startswith(CLUSTERS), item.nodeid.startswith(PATIENT)
-    return (
-        not is_first,
-        not is_second,
-        next((place for place, name in enumerate(ORDER) if item.get_closest_marker(name)), len(ORDER)),
-    )
+def _weight(item: pytest.Item) -> tuple[bool, bool, str, int]:
+    is_cluster, early = item.nodeid.startswith(CLUSTERS), next((place for place in EARLY if item.nodeid.startswith(place)), "")
+    need = next((place for place, name in enumerate(ORDER) if item.get_closest_marker(name)), len(ORDER))
+    return not is_cluster, not early, early, need
 
 
 def needs(item: pytest.Item) -> set[str]:

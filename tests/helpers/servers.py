@@ -52,22 +52,27 @@ def lines_of(request_id: int) -> list[str]:
 
 async def eventually(condition: Callable[[], Awaitable[Any]], *, timeout_s: float = LIMIT_S) -> Any:  # noqa: ANN401
     """Await a condition that returns something true; the last value shows in the failure."""
-    end, value = time.monotonic() + timeout_s, None
-    while time.monotonic() < end:
+    began, value = time.monotonic(), None
+    while time.monotonic() < began + timeout_s:
         value = await condition()
         if value:
             return value
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(_pause_s(began))
     raise AssertionError(f"not within {timeout_s} s; the last value was {value!r}")
 
 
 async def eventually_as_many(wanted: int, count: Callable[[], Awaitable[int]], *, timeout_s: float = LIMIT_S) -> None:
     """Await a count that is reached, or exceeded: what is told at least once can be told again."""
-    end, counted = time.monotonic() + timeout_s, 0
+    began, counted = time.monotonic(), 0
     while counted < wanted:
-        assert time.monotonic() < end, f"not within {timeout_s} s: {counted} of {wanted}"
-        await asyncio.sleep(0.05)
+        assert time.monotonic() < began + timeout_s, f"not within {timeout_s} s: {counted} of {wanted}"
+        await asyncio.sleep(_pause_s(began))
         counted = await count()
+
+
+def _pause_s(began: float) -> float:
+    """Look often at first, and less often the longer it takes: a look can cost as much as what it waits for."""
+    return max(0.05, min(0.25, (time.monotonic() - began) / 20))
 
 
 def complaints(logs: Path, *, count: int = 20) -> list[tuple[str, str]]:
