@@ -236,6 +236,7 @@ def _rabbitmq(directory: Path) -> list[Server]:
         "RABBITMQ_ENABLED_PLUGINS_FILE": str(data / "enabled_plugins"),
         "RABBITMQ_CONFIG_FILE": str(_DEPLOY / "rabbitmq.conf"),
         "ERL_AFLAGS": f'-run file eval "{_DEPLOY / "rabbitmq-preload.erl"}"',  # a start takes half as long
+        "ERL_CRASH_DUMP_SECONDS": "0",  # a dump of its memory would lie where the caller stands
         "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+sbwt none -kernel inet_dist_use_interface {127,0,0,1}",
         "RUNNING_UNDER_SYSTEMD": "true",  # the script replaces itself by the server: signals reach it, nothing outlives it
     }

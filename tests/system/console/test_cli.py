@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from console import stack as stack_module
 from console.fleet import free_port
 from console.stack import LocalStack
 from shared.adapter import Placeholder, parse_link
@@ -287,6 +288,17 @@ async def test_the_demo_as_json_is_one_object_and_the_rest_is_elsewhere(tmp_path
     }
     assert "are ready after" in err
     assert "default/513/1" in err
+
+
+async def test_a_private_rabbitmq_that_crashes_as_it_starts_leaves_no_dump_of_its_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "rabbitmq.conf").write_text("no_such_setting = 1\n", "utf-8")
+    monkeypatch.setattr(stack_module, "_DEPLOY", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    with pytest.RaisesGroup(stack_module.ServerFailedError):
+        await LocalStack(tmp_path / "stack", only=frozenset({"rabbitmq"})).__aenter__()
+    assert list(tmp_path.rglob("*.dump")) == []
 
 
 async def test_kill_9_of_the_owner_takes_the_private_servers_down(tmp_path: Path) -> None:

@@ -174,9 +174,9 @@ async def test_each_bad_answer_has_its_own_error_and_is_asked_for_once(here: Wor
     play, expected, state, sentence = _BAD_ANSWERS[name]
     agent = name.replace(" ", "-")
     here.dialing.plays[agent] = play
-    status, told = await _dial(here, agent=agent, console="hasty" if play in {_silent, _trickling} else "console")
-    assert (status, told["status"], told["dial_state"]) == (expected, expected, state)
-    assert sentence in told["title"]
+    status, problem = await _dial(here, agent=agent, console="hasty" if play in {_silent, _trickling} else "console")
+    assert (status, problem["status"], problem["dial_state"]) == (expected, expected, state)
+    assert sentence in problem["title"]
     assert (await _dial(here, agent="next"))[0] == 201  # whatever was to be asked again has been asked by then
     assert len(here.dialing.asked.pop(agent)) == 1
     assert not here.dialing.asked["elsewhere"]

@@ -30,5 +30,5 @@ def test_what_rabbitmq_is_built_on_is_loaded_where_it_is_about_to_boot(
     _, server = _rabbitmq(tmp_path)
     erl = ["erl", "-noshell", "-eval", _ARE_LOADED, *started]
     environment = dict(server._environment) | {"ERL_LIBS": str(tmp_path)}
-    told = subprocess.run(erl, env=environment, check=True, capture_output=True, text=True, timeout=LIMIT_S).stdout
-    assert told == are_loaded
+    output = subprocess.run(erl, env=environment, check=True, capture_output=True, text=True, timeout=LIMIT_S).stdout
+    assert output == are_loaded
