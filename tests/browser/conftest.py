@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -31,6 +32,8 @@ ARGUMENTS = (
 # The first two calls of this seed are answered; at this speed they ring for 5 s and 8 s on a quick machine, and are over after
 # 17 s: long enough for a page to show each state.
 SEED, SPEED = 9035, 1.5 / PACE
+# The journal of a server keeps the calls of every system that ran on it: no two systems have a RequestID in common.
+FIRST_IDS = itertools.count(5130, 1000)
 
 
 @pytest_asyncio.fixture(scope="module")
@@ -39,7 +42,7 @@ async def system(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Asyn
     directory = tmp_path_factory.mktemp("system")
     ingress, console = free_port(), free_port()
     link = make_link(f"http://127.0.0.1:{ingress}", SOURCE, SECRET)
-    plan = Plan(adapter=link, seed=SEED, speed=SPEED, recorded_share=1.0, recording_delay_s=0.0, first_request_id=5130)
+    plan = Plan(adapter=link, seed=SEED, speed=SPEED, recorded_share=1.0, recording_delay_s=0.0, first_request_id=next(FIRST_IDS))
     shared = Servers(stack, directory).environment(
         CALLFOLD_SOURCES=str(directory / "sources.toml"),
         CALLFOLD_CONSOLE_KEY=OPERATOR,

@@ -9,7 +9,7 @@ from contextlib import closing
 import aiohttp
 import orjson
 
-from console.fleet import free_port
+from console.fleet import Role, free_port
 from tests.helpers.servers import Servers, call_back, eventually, exit_code, metric
 
 NAME = "recordings.retry.0.3s"
@@ -53,6 +53,11 @@ async def test_callbacks_answered_before_ingress_ends_for_a_queue_with_other_arg
     assert set(map(_line, answered)) <= set(kept)
 
 
+async def _is_ready(role: Role) -> bool:
+    async with aiohttp.ClientSession() as session, session.get(role.metrics_url.replace("metrics", "readyz")) as ready:
+        return (ready.status, (await ready.json())["problems"]) == (200, [])
+
+
 async def test_a_queue_that_was_made_anew_with_other_arguments_costs_a_running_ingress_no_callback(servers: Servers) -> None:
     port = free_port()
     settings = {"CALLFOLD_RECORDING_RETRY_SECONDS": "0.3", "CALLFOLD_INGRESS_PORT": str(port)}
@@ -72,8 +77,7 @@ async def test_a_queue_that_was_made_anew_with_other_arguments_costs_a_running_i
             await eventually(is_told)
             assert await call_back(port, [_line(number) for number in range(2, 20)]) == [200] * 18
             assert await metric(role, "callfold_spooled_messages_total") >= 1
-            async with aiohttp.ClientSession() as session, session.get(role.metrics_url.replace("metrics", "readyz")) as ready:
-                assert (ready.status, (await ready.json())["problems"]) == (200, [])
+            await eventually(lambda: _is_ready(role))  # in its first seconds a process without RabbitMQ is not
             assert role.process is not None
             assert role.process.returncode is None
         finally:
