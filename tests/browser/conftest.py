@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -18,7 +17,7 @@ from simulator.focalscope import FocalScope, Plan
 from simulator.scenario import SECTOK
 from tests.helpers.browser import OPERATOR, SECRET, SOURCE, VIEWER, System, Visits, write_sources
 from tests.helpers.pace import PACE
-from tests.helpers.servers import Servers, Stack, WarmFleet, empty
+from tests.helpers.servers import Servers, Stack, WarmFleet, empty, empty_streams
 
 ARGUMENTS = (
     "--no-sandbox",
@@ -32,17 +31,16 @@ ARGUMENTS = (
 # The first two calls of this seed are answered; at this speed they ring for 5 s and 8 s on a quick machine, and are over after
 # 17 s: long enough for a page to show each state.
 SEED, SPEED = 9035, 1.5 / PACE
-# The journal of a server keeps the calls of every system that ran on it: no two systems have a RequestID in common.
-FIRST_IDS = itertools.count(5130, 1000)
 
 
 @pytest_asyncio.fixture(scope="module")
 async def system(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[System]:
     await empty(stack)
+    await empty_streams(stack)
     directory = tmp_path_factory.mktemp("system")
     ingress, console = free_port(), free_port()
     link = make_link(f"http://127.0.0.1:{ingress}", SOURCE, SECRET)
-    plan = Plan(adapter=link, seed=SEED, speed=SPEED, recorded_share=1.0, recording_delay_s=0.0, first_request_id=next(FIRST_IDS))
+    plan = Plan(adapter=link, seed=SEED, speed=SPEED, recorded_share=1.0, recording_delay_s=0.0, first_request_id=5130)
     shared = Servers(stack, directory).environment(
         CALLFOLD_SOURCES=str(directory / "sources.toml"),
         CALLFOLD_CONSOLE_KEY=OPERATOR,

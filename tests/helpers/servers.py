@@ -158,6 +158,17 @@ async def _empty_queues(url: str, *, is_running: bool) -> None:
             idle_rounds = 0 if any(done.message_count for done in purged) else idle_rounds + 1
 
 
+async def empty_streams(stack: Stack) -> None:
+    """Delete every stream and declare it again, so that nothing of earlier tests is read. A test may not kill RabbitMQ soon after it."""
+    declared = topology(RETRY_S)
+    async with await aio_pika.connect(stack.amqp_url, timeout=LIMIT_S) as connection:
+        channel = await connection.channel()
+        for queue in declared.queues:
+            if queue.arguments["x-queue-type"] == "stream":
+                await channel.queue_delete(queue.name)
+    await inspect(BrokerAddress((stack.amqp_url,), declared, "tests"))
+
+
 def assert_may_start_processes() -> None:
     """Fail a test that starts processes of Callfold from a folder whose tests run beside each other."""
     test = os.environ["PYTEST_CURRENT_TEST"]
