@@ -10,6 +10,9 @@ WORKERS := -n auto --dist loadscope --no-loadscope-reorder
 # Each with its output in one piece, where make can do that.
 SIDE_BY_SIDE := $(MAKE) -s -j $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
 
+# Bytecode is kept, whatever the user's machine has set: hundreds of processes would compile the same files.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help demo up check test coverage test-volume lint mutants bench screenshots setup lock clean format rules types layers serverless
 
 help: ## List the targets

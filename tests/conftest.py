@@ -26,7 +26,7 @@ from tests.helpers.pace import LIMIT_S, PACE
 from tests.helpers.postgres import PostgreSQL, postgresql
 from tests.helpers.recordings import Pbx, serving
 from tests.helpers.s3 import Busy, busy_s3, environment, s3_server
-from tests.helpers.servers import Servers, Stack, complaints, empty, prepare
+from tests.helpers.servers import Servers, Stack, complaints, empty, empty_streams, prepare
 
 # What the machine's user has set must not reach the processes under test.
 for variable in [name for name in os.environ if name.startswith("CALLFOLD_")]:
@@ -159,6 +159,14 @@ async def rabbitmq_server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIter
 @pytest.fixture(scope="session")
 def stack(redis_server: LocalStack, rabbitmq_server: LocalStack) -> Stack:
     return Stack(with_redis=redis_server, with_rabbitmq=rabbitmq_server)
+
+
+@pytest_asyncio.fixture(scope="module")
+async def fresh_stack(stack: Stack) -> Stack:
+    """The servers without what earlier modules published, for a module that reads journals from their beginning."""
+    await empty(stack)
+    await empty_streams(stack)
+    return stack
 
 
 @pytest_asyncio.fixture

@@ -17,7 +17,7 @@ from simulator.focalscope import FocalScope, Plan
 from simulator.scenario import SECTOK
 from tests.helpers.browser import OPERATOR, SECRET, SOURCE, VIEWER, System, Visits, write_sources
 from tests.helpers.pace import PACE
-from tests.helpers.servers import Servers, Stack, WarmFleet, empty, empty_streams
+from tests.helpers.servers import Servers, Stack, WarmFleet
 
 ARGUMENTS = (
     "--no-sandbox",
@@ -34,14 +34,12 @@ SEED, SPEED = 9035, 1.5 / PACE
 
 
 @pytest_asyncio.fixture(scope="module")
-async def system(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[System]:
-    await empty(stack)
-    await empty_streams(stack)
+async def system(fresh_stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[System]:
     directory = tmp_path_factory.mktemp("system")
     ingress, console = free_port(), free_port()
     link = make_link(f"http://127.0.0.1:{ingress}", SOURCE, SECRET)
     plan = Plan(adapter=link, seed=SEED, speed=SPEED, recorded_share=1.0, recording_delay_s=0.0, first_request_id=5130)
-    shared = Servers(stack, directory).environment(
+    shared = Servers(fresh_stack, directory).environment(
         CALLFOLD_SOURCES=str(directory / "sources.toml"),
         CALLFOLD_CONSOLE_KEY=OPERATOR,
         CALLFOLD_CONSOLE_VIEWER_KEYS=VIEWER,
@@ -55,7 +53,7 @@ async def system(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Asyn
         for module in ("ingress", "worker", "console.history", "console"):
             fleet.add(module, module, {})
         await fleet.start_all()
-        yield System(stack, pbx, f"http://127.0.0.1:{console}", ingress)
+        yield System(fresh_stack, pbx, f"http://127.0.0.1:{console}", ingress)
 
 
 @pytest_asyncio.fixture(scope="module")

@@ -44,6 +44,7 @@ POINTS = (
 FIRST_CALL = 4_000_000
 PAIRS_OF_A_SHARE = 3
 GROUP = 25
+TRICKLE = 4  # calls a second for those who are still to die, one of them lossy
 QUICK = {
     "CALLFOLD_SETTLE_SECONDS": "1",
     "CALLFOLD_LEG_GRACE_SECONDS": "4",
@@ -106,12 +107,13 @@ class Deaths:
 
 
 async def _load(servers: Servers, deaths: Deaths, at_least: int) -> range:
-    """Publish calls group by group, shuffled and doubled, for as long as the dying takes; returns which."""
+    """Publish calls group by group, shuffled and doubled, and then a few at a time until all have died; returns which."""
     rng = random.Random(513)  # noqa: S311 - a seed, no secret
     first = FIRST_CALL
     async with servers.queue("callbacks.fold") as queue:
         while first < FIRST_CALL + at_least or not deaths.are_over:
-            lines = [line for number in range(first, first + GROUP) for line in _lines(number)]
+            calls = range(first, first + (GROUP if first < FIRST_CALL + at_least else TRICKLE))
+            lines = [line for call in calls for line in _lines(call)]
             lines += rng.sample(lines, len(lines) // 3)
             rng.shuffle(lines)
             while lines:
@@ -120,7 +122,7 @@ async def _load(servers: Servers, deaths: Deaths, at_least: int) -> range:
                 message = aio_pika.Message(body, message_id=uuid.uuid4().hex, delivery_mode=2)
                 await queue.channel.default_exchange.publish(message, queue.name)
                 del lines[:size]
-            first += GROUP
+            first = calls.stop
             await deaths.wait_for_share(min(1.0, (first - FIRST_CALL) / at_least))
     return range(FIRST_CALL, first)
 

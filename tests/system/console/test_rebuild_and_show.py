@@ -18,6 +18,8 @@ from tests.helpers.history import batch_of, call_event
 from tests.helpers.pace import paced
 from tests.helpers.servers import Servers, call_back, callfold, eventually, lines_of, next_events, waiting_events
 
+pytestmark = pytest.mark.usefixtures("fresh_stack")
+
 # The callbacks of a call come within these times.
 QUICK = {"CALLFOLD_TIMER_HOLD_OFF_SECONDS": "0", "CALLFOLD_SETTLE_SECONDS": paced(2), "CALLFOLD_LEG_GRACE_SECONDS": paced(4)}
 

@@ -22,6 +22,8 @@ from shared.store import Look, Seal, State, Store
 from tests.helpers.pace import LIMIT_S
 from tests.helpers.servers import Event, Servers, callfold, eventually, lines_of, next_events, settled, waiting_events
 
+pytestmark = pytest.mark.usefixtures("fresh_stack")
+
 SOURCE = SourceName("default")
 PICKUP, FAR_PICKUP, FAR_HANGUP, HANGUP = range(4)
 QUICK = {

@@ -20,6 +20,8 @@ from tests.helpers.recording_site import OLD, Site
 from tests.helpers.recordings import GUID, WAV, Pbx, dead_letter, submit
 from tests.helpers.servers import Servers, call_back, eventually, next_events, waiting_events
 
+pytestmark = pytest.mark.usefixtures("fresh_stack")
+
 OTHER = recording("8", 1.5)
 
 

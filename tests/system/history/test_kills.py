@@ -16,6 +16,8 @@ from tests.helpers.history import all_tables, call_event
 from tests.helpers.history_process import calls_of, has_calls, new_source, publish, publishing, serving, settled
 from tests.helpers.servers import Servers, exit_code
 
+pytestmark = pytest.mark.usefixtures("fresh_stack")
+
 
 async def test_killed_in_mid_write_it_goes_on_to_the_rows_of_an_undisturbed_run(
     servers: Servers, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -5,10 +5,9 @@ from __future__ import annotations
 import pytest
 import pytest_asyncio
 
-from tests.helpers.servers import Servers, Stack, empty
+from tests.helpers.servers import Servers, Stack
 
 
 @pytest_asyncio.fixture(scope="module")
-async def shared_servers(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Servers:
-    await empty(stack)
-    return Servers(stack, tmp_path_factory.mktemp("shared"))
+async def shared_servers(fresh_stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Servers:
+    return Servers(fresh_stack, tmp_path_factory.mktemp("shared"))

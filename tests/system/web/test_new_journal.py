@@ -10,7 +10,7 @@ import aiohttp
 from console.stack import LocalStack
 from tests.helpers.console import AUTHORIZED, KEY, World, read_events, world
 from tests.helpers.pace import LIMIT_S
-from tests.helpers.servers import Servers, eventually, lines_of, prepare
+from tests.helpers.servers import Servers, eventually, lines_of
 
 
 async def _call(here: World, number: int) -> str:
@@ -20,7 +20,6 @@ async def _call(here: World, number: int) -> str:
 
 async def test_who_watches_sees_what_comes_into_a_journal_that_was_made_anew(tmp_path: Path) -> None:
     async with LocalStack(tmp_path / "stack") as stack:
-        await prepare(stack)
         servers = Servers(stack, tmp_path)
         roles = ("ingress", "worker", "console")
         async with (
