@@ -66,7 +66,8 @@ def _somebody() -> tuple[list[str], pwd.struct_passwd | None]:
     if os.geteuid() != 0:
         return [], None
     user = pwd.getpwnam("postgres")
-    return ["setpriv", f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups", "--"], user
+    identity = (f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups")
+    return ["setpriv", *identity, "--pdeathsig", "KILL", "--"], user  # the kernel forgets a tether when the user changes
 
 
 @asynccontextmanager

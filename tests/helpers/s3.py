@@ -13,7 +13,7 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
-from console.fleet import free_port
+from console.fleet import free_port, tether
 from tests.helpers.servers import eventually
 
 BUCKET = "evidence"
@@ -97,7 +97,7 @@ async def s3_server() -> AsyncIterator[int]:
     """Start the server, with an empty memory; gives its port."""
     port = free_port()
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-W", "ignore", "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port),
+        *tether(), sys.executable, "-W", "ignore", "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port),
         stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
     )  # fmt: skip
 

@@ -62,7 +62,7 @@ async def _published(servers: Servers, request_id: int, published: list[aio_pika
 
 
 async def _load(ports: list[int], numbers: Iterable[int], answered: set[int]) -> set[int]:
-    """Send the four lines of each call, one call every 20 ms; one counts as answered when all four got 200. Returns the calls."""
+    """Send the four lines of each call, one call every 50 ms; one counts as answered when all four got 200. Returns the calls."""
     sent = set()
     connector = aiohttp.TCPConnector(limit=40)
     async with aiohttp.ClientSession(connector=connector) as session:
@@ -78,7 +78,7 @@ async def _load(ports: list[int], numbers: Iterable[int], answered: set[int]) ->
 
         for number in numbers:
             sent.add(number)
-            await asyncio.gather(one(number), asyncio.sleep(0.02))
+            await asyncio.gather(one(number), asyncio.sleep(0.05))
     return sent
 
 

@@ -41,8 +41,8 @@ async def _load(servers: Servers) -> AsyncIterator[None]:
 
     async def publish() -> None:
         async with servers.queue("callbacks.fold") as queue:
-            for request_id in range(1_000_000, 2_000_000, 50):
-                lines = (line for number in range(50) for line in lines_of(request_id + number))
+            for request_id in range(1_000_000, 2_000_000, 10):
+                lines = (line for number in range(10) for line in lines_of(request_id + number))
                 body = join(encode(CallbackEvent(SourceName("default"), _AT, line)) for line in lines)
                 await queue.channel.default_exchange.publish(Message(body), queue.name)
                 await asyncio.sleep(0.05)

@@ -234,7 +234,7 @@ async def test_an_hour_without_redis_closes_no_call_early(servers: Servers) -> N
     bodies = []
     for call in calls:
         # One worker gets the large messages, and is not done for a while when the other has nothing left.
-        filler = [line for _ in range(120 * (call % 2)) for line in lines_of(next(other))]
+        filler = [line for _ in range(60 * (call % 2)) for line in lines_of(next(other))]
         bodies.append(_body([*filler, lines_of(call)[HANGUP]], at))
     quick = SHORT | {"CALLFOLD_TIMER_HOLD_OFF_SECONDS": "0"}
     async with servers.subscribed("call.#") as events, servers.fleet(**quick) as fleet:
