@@ -61,6 +61,7 @@ class Dials:
         self._sources = sources
         self._limits = limits
         self._unkept: dict[str, bytes] = {}  # events that Redis could not keep
+        self._in_flight: set[str] = set()  # dials whose event is on its way
         self._unreleased: dict[str, set[bytes]] = {}  # of refused requests: what Redis may still have noted
 
     async def dial(self, wanted: DialRequest, who: str, key: str = "") -> Answer:
@@ -148,13 +149,17 @@ class Dials:
 
     async def _journal(self, dial_id: str, event: bytes) -> None:
         """Have the event of a dial kept, and published now if the broker takes it. The phone rings: nothing here may fail it."""
+        self._in_flight.add(dial_id)
         try:
-            await self._store.keep(dial_id, event)
-        except StoreUnavailableError as error:
-            log.warning("dial_kept_in_memory", dial=dial_id, detail=str(error))
-            self._unkept[dial_id] = event
-        crash_point("dial.kept")
-        await self._publish(dial_id, event)
+            try:
+                await self._store.keep(dial_id, event)
+            except StoreUnavailableError as error:
+                log.warning("dial_kept_in_memory", dial=dial_id, detail=str(error))
+                self._unkept[dial_id] = event
+            crash_point("dial.kept")
+            await self._publish(dial_id, event)
+        finally:
+            self._in_flight.discard(dial_id)
 
     async def _publish(self, dial_id: str, event: bytes) -> None:
         try:
@@ -183,13 +188,15 @@ class Dials:
         """Publish the events of dials that the journal may not have yet."""
         if not self._publisher.is_up:
             return
-        kept = dict(self._unkept)
+        kept, in_flight = dict(self._unkept), set(self._in_flight)
         try:
             kept |= await self._store.unjournaled()
         except StoreUnavailableError as error:
             log.warning("dials_wait", detail=str(error))
+        in_flight |= self._in_flight  # a second event of one dial would be shown as a second dial
         for dial_id, event in kept.items():
-            await self._publish(dial_id, event)
+            if dial_id not in in_flight:
+                await self._publish(dial_id, event)
 
 
 def _refusal(status: int, title: str, parameter: str | None) -> Answer:

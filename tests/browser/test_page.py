@@ -134,10 +134,11 @@ async def test_a_calls_page_shows_its_legs_every_callback_its_record_and_plays_i
     await expect(page.locator(".why")).to_contain_text("every leg has ended")
     legs = page.get_by_role("region", name="Legs as a table").locator("tbody tr")
     assert [leg.split("\t")[0] for leg in await legs.all_inner_texts()] == ["Agent", "Dialed"]
-    # The dial and four callbacks: a marker in the picture and a row in the table for each.
-    assert len(told["timeline"]) == 5
-    await expect(page.locator("svg.whole .dot")).to_have_count(5)
-    await expect(page.locator("table.raw tbody tr")).to_have_count(5)
+    # The dial and four callbacks, each at least once: a marker in the picture and a row in the table for each that was kept.
+    entries = told["timeline"]
+    assert len({entry["what"] for entry in entries}) == 5
+    await expect(page.locator("svg.whole .dot")).to_have_count(len(entries))
+    await expect(page.locator("table.raw tbody tr")).to_have_count(len(entries))
     assert await page.locator("svg.whole rect.talking").count() == 2
     await expect(page.locator("#record + * tbody tr")).to_contain_text(f"{SOURCE}/{answered}/1")
     await page.get_by_text("The derived record as JSON").click()

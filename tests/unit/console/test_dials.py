@@ -1,0 +1,81 @@
+"""The event of a dial is published by whoever has it in hand, and by the regular look only where nobody does."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import cast
+
+from console.dialing import Dialer, DialRequest
+from console.dials import Dials, Limits
+from shared.broker import Publisher
+from shared.dial_store import DialStore
+from shared.sources import load_sources
+
+RULES = '[sources.acme]\ndial_url = "http://127.0.0.1:1/dial?agent={agent}&number={number}"\n'
+
+
+class _Store:
+    """Keeps events as Redis does."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, bytes] = {}
+
+    async def count(self, _who: str) -> int:
+        return 1
+
+    async def keep(self, dial_id: str, event: bytes) -> None:
+        self.kept[dial_id] = event
+
+    async def journaled(self, dial_id: str) -> None:
+        self.kept.pop(dial_id, None)
+
+    async def unjournaled(self) -> dict[str, bytes]:
+        return dict(self.kept)
+
+
+class _SlowPublisher:
+    """Takes a message at once, and confirms it when it is let go."""
+
+    is_up = True
+
+    def __init__(self) -> None:
+        self.taken = 0
+        self.begun = asyncio.Event()
+        self.let_go = asyncio.Event()
+
+    async def publish(self, _message: object) -> None:
+        self.taken += 1
+        self.begun.set()
+        await self.let_go.wait()
+
+
+class _Dialer:
+    async def dial(self, *_: object) -> int:
+        return 513
+
+
+def _dials(directory: Path, store: _Store, publisher: _SlowPublisher) -> Dials:
+    (directory / "sources.toml").write_text(RULES, "utf-8")
+    parts = cast("Dialer", _Dialer()), cast("DialStore", store), cast("Publisher", publisher)
+    return Dials(*parts, load_sources(directory / "sources.toml"), Limits(per_minute=60, wait_s=1))
+
+
+async def test_a_dial_whose_event_is_on_its_way_is_not_published_a_second_time(tmp_path: Path) -> None:
+    store, publisher = _Store(), _SlowPublisher()
+    dials = _dials(tmp_path, store, publisher)
+    dialing = asyncio.ensure_future(dials.dial(DialRequest(source="acme", agent="1001", number="+4512345678"), "somebody"))
+    await publisher.begun.wait()
+    looking = asyncio.ensure_future(dials.publish_kept())
+    await asyncio.wait([looking], timeout=0.1)  # it would stand at its own confirm
+    publisher.let_go.set()
+    await asyncio.gather(dialing, looking)
+    assert (dialing.result().status, publisher.taken, store.kept) == (201, 1, {})
+
+
+async def test_a_dial_that_nobody_has_in_hand_is_published_by_the_regular_look(tmp_path: Path) -> None:
+    store, publisher = _Store(), _SlowPublisher()
+    store.kept["acme/513"] = b"{}"
+    publisher.let_go.set()
+    await _dials(tmp_path, store, publisher).publish_kept()
+    assert (publisher.taken, store.kept) == (1, {})
