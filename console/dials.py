@@ -151,15 +151,18 @@ class Dials:
         """Have the event of a dial kept, and published now if the broker takes it. The phone rings: nothing here may fail it."""
         self._in_flight.add(dial_id)
         try:
-            try:
-                await self._store.keep(dial_id, event)
-            except StoreUnavailableError as error:
-                log.warning("dial_kept_in_memory", dial=dial_id, detail=str(error))
-                self._unkept[dial_id] = event
+            await self._keep(dial_id, event)
             crash_point("dial.kept")
             await self._publish(dial_id, event)
         finally:
             self._in_flight.discard(dial_id)
+
+    async def _keep(self, dial_id: str, event: bytes) -> None:
+        try:
+            await self._store.keep(dial_id, event)
+        except StoreUnavailableError as error:
+            log.warning("dial_kept_in_memory", dial=dial_id, detail=str(error))
+            self._unkept[dial_id] = event
 
     async def _publish(self, dial_id: str, event: bytes) -> None:
         try:

@@ -127,7 +127,7 @@ async def test_a_request_id_that_two_sources_have_is_found_in_both(system: Syste
 async def test_a_calls_page_shows_its_legs_every_callback_its_record_and_plays_its_recordings(
     system: System, visits: Visits, answered: int
 ) -> None:
-    told = await system.stored(answered)
+    record = await system.stored(answered)
     page = await visits.open(f"/ui/calls/{SOURCE}/{answered}")
     await expect(page.locator(".title")).to_contain_text("Answered")
     await expect(page.locator(".why")).to_contain_text("crm-42")
@@ -135,7 +135,7 @@ async def test_a_calls_page_shows_its_legs_every_callback_its_record_and_plays_i
     legs = page.get_by_role("region", name="Legs as a table").locator("tbody tr")
     assert [leg.split("\t")[0] for leg in await legs.all_inner_texts()] == ["Agent", "Dialed"]
     # The dial and four callbacks, each at least once: a marker in the picture and a row in the table for each that was kept.
-    entries = told["timeline"]
+    entries = record["timeline"]
     assert len({entry["what"] for entry in entries}) == 5
     await expect(page.locator("svg.whole .dot")).to_have_count(len(entries))
     await expect(page.locator("table.raw tbody tr")).to_have_count(len(entries))
