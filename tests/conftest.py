@@ -33,9 +33,10 @@ for variable in [name for name in os.environ if name.startswith("CALLFOLD_")]:
     del os.environ[variable]
 
 
-# A slow machine is no failure.
-hypothesis.settings.register_profile("tests", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
-hypothesis.settings.load_profile("tests")
+# A slow machine is no failure. The same inputs are tried in every run, new ones in those of volume.
+_HYPOTHESIS = hypothesis.settings(deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.register_profile("tests", _HYPOTHESIS, derandomize=True)
+hypothesis.settings.register_profile("volume", _HYPOTHESIS)
 
 # How long a process may take to start and to stop.
 fleet._READY_TIMEOUT_S = fleet._STOP_TIMEOUT_S = round(LIMIT_S)
@@ -84,6 +85,14 @@ def usable_cores() -> int:
 
 
 @pytest.hookimpl(optionalhook=True)
+def pytest_configure(config: pytest.Config) -> None:
+    hypothesis.settings.load_profile("volume" if _is_volume(config) else "tests")
+
+
+def _is_volume(config: pytest.Config) -> bool:
+    return "volume" in config.option.markexpr.replace("not volume", "")
+
+
 def pytest_xdist_auto_num_workers() -> int:
     """Follow the cores for `-n auto`, two for each and one that mostly waits: tests do, for more than half of their time."""
     return 2 * usable_cores() + 1
@@ -97,7 +106,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         limit = item.get_closest_marker("timeout")
         seconds = limit.args[0] if limit else float(config.getoption("timeout") or config.getini("timeout"))
         item.add_marker(pytest.mark.timeout(seconds * PACE), append=False)
-    if "volume" not in config.option.markexpr:
+    if not _is_volume(config):
         config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("volume")])
         items[:] = [item for item in items if not item.get_closest_marker("volume")]
     items.sort(key=_weight)

@@ -32,6 +32,7 @@ class Attempt:
         seen_bytes: how large a whole answer was at the last try, where it was not yet believed.
         is_again: fetch even what is stored already, to compare.
         handed_over: names the work that this job is the copy of, see `worker/handover.py`.
+        was_begun: a worker had it before, and gave it back: it may have stored something and not told of it.
         reasons: of the tries before, in their order.
         redelivered: how often this very message was given out before, and came back without an ack.
     """
@@ -45,6 +46,7 @@ class Attempt:
     is_again: bool = False
     handed_over: str | None = None
     redelivered: int = 0
+    was_begun: bool = False
     reasons: tuple[str, ...] = ()
 
     @classmethod
@@ -55,6 +57,7 @@ class Attempt:
             ValueError: the body is no recording job.
         """
         seen = headers.get("seen_bytes")
+        redelivered = _count(headers, "x-delivery-count", 0)
         return cls(
             job=RecordingJob.decode(body),
             body=body,
@@ -64,7 +67,8 @@ class Attempt:
             seen_bytes=None if seen is None else _count(headers, "seen_bytes", 0),
             is_again=bool(headers.get("again")),
             handed_over=str(headers["handed_over"])[:_MAX_CHARACTERS] if "handed_over" in headers else None,
-            redelivered=_count(headers, "x-delivery-count", 0),
+            redelivered=redelivered,
+            was_begun=bool(redelivered or headers.get("begun")),
             reasons=tuple(reason for reason in str(headers.get("reasons", "")).split() if reason in set(Reason)),
         )
 
@@ -88,6 +92,7 @@ class Attempt:
             "attempts": self.number if tried else self.number - 1,
             FIRST_SEEN: self.first_seen,
             "round": self.round,
+            "begun": 1,
             "reasons": " ".join((*self.reasons, reason)).strip(),
             **({"again": 1} if self.is_again else {}),
             **({"handed_over": self.handed_over} if self.handed_over and not tried else {}),

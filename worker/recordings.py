@@ -142,6 +142,8 @@ class Recordings:
             found = await self._filing.look(attempt.job)
             sidecar = found.sidecar
             if attempt.job.fetch and not await self._is_over(attempt, sidecar):
+                if attempt.was_begun:  # what comes now may differ from what was stored then
+                    await self._telling.repeat_stored(attempt.job, sidecar)
                 attempt.check_redelivered()
                 await self._fetch(attempt, lock)
                 return

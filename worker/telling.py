@@ -21,7 +21,7 @@ from shared.topology import CALLS, RECORDINGS_DEAD
 from worker.attempt import Attempt, suffix_of
 from worker.filing import Filing
 from worker.reasons import Reason, Result
-from worker.storing import event_suffix
+from worker.storing import FOUND, event_suffix
 
 log = get_logger(__name__)
 
@@ -52,11 +52,17 @@ class Telling:
         """Tell again what became of a recording: who told it first may have died before the broker confirmed."""
         told = sidecar.recording
         if sidecar.state is RecordingState.STORED:
-            await self.tell(attempt.job, Result.STORED, told, event_suffix(told))
+            await self.repeat_stored(attempt.job, sidecar)
         elif sidecar.state in {RecordingState.ABSENT, RecordingState.FAILED}:
             await self.tell(attempt.job, Result(sidecar.state), told, suffix_of(sidecar.asked))
             if sidecar.asked == attempt.asked:
                 await self.bury(attempt.dead_letter(str(told["reason"]), "told again: see the sidecar"))
+
+    async def repeat_stored(self, job: RecordingJob, sidecar: Sidecar) -> None:
+        """Tell again of everything that is stored, but for files that were only found: of those, no event was ever due."""
+        for told in sidecar.contents:
+            if told.get("reason") != FOUND:
+                await self.tell(job, Result.STORED, told, event_suffix(told))
 
     async def end(self, attempt: Attempt, result: Result, reason: Reason) -> Told:
         """Put an end into words: those of who ended it first, who may have died, and may have had no archive to note them in."""

@@ -70,6 +70,14 @@ async def eventually_as_many(wanted: int, count: Callable[[], Awaitable[int]], *
         counted = await count()
 
 
+async def eventually_nothing(look: Callable[[], Awaitable[Sequence[object]]]) -> None:
+    """Await a look that finds nothing; what the last one found shows in the failure."""
+    began = time.monotonic()
+    while found := await look():
+        assert time.monotonic() < began + LIMIT_S, f"not within {LIMIT_S} s; the last look found {found!r}"
+        await asyncio.sleep(_pause_s(began))
+
+
 def _pause_s(began: float) -> float:
     """Look often at first, and less often the longer it takes: a look can cost as much as what it waits for."""
     return max(0.05, min(0.25, (time.monotonic() - began) / 20))

@@ -9,7 +9,16 @@ from tests.helpers.recordings import job
 from worker.attempt import Attempt
 from worker.reasons import FetchError, Reason
 
-ATTEMPT = Attempt(job(), job().encode(), number=2, first_seen="2026-11-23T07:44:00.000000Z", round=3, seen_bytes=7, is_again=True)
+ATTEMPT = Attempt(
+    job(),
+    job().encode(),
+    number=2,
+    first_seen="2026-11-23T07:44:00.000000Z",
+    round=3,
+    seen_bytes=7,
+    is_again=True,
+    was_begun=True,
+)
 
 
 def test_jobs_that_failed_together_do_not_come_back_together() -> None:
@@ -26,6 +35,13 @@ def test_a_try_is_read_back_as_it_was_sent() -> None:
     assert (tried.number, tried.seen_bytes, tried.handed_over) == (3, 9, None)
     twice = Attempt.of(tried.body, tried.retry(5, tried=True, reason="truncated").headers)
     assert Attempt.of(twice.body, twice.retry(5, tried=True, reason="not_found").headers).reasons == ("truncated", "not_found")
+
+
+def test_whoever_gets_a_job_knows_whether_another_had_it_before() -> None:
+    fresh = Attempt.of(ATTEMPT.body, {"again": 1, "round": 2})
+    assert not fresh.was_begun
+    assert Attempt.of(ATTEMPT.body, fresh.retry(5, tried=False).headers).was_begun, "it found the recording locked"
+    assert Attempt.of(ATTEMPT.body, {"x-delivery-count": 1}).was_begun, "its worker died"
 
 
 @pytest.mark.parametrize("headers", [{"attempts": "x"}, {"round": -1}, {"seen_bytes": 1 << 70}, {"x-delivery-count": []}])
