@@ -5,12 +5,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
-import tempfile
 from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
-from typing import cast
 
 import hypothesis
 import pytest
@@ -18,11 +15,9 @@ import pytest_asyncio
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
-from console import fleet
-from console import stack as stack_module
 from console.stack import LocalStack
-from tests.helpers import warm
-from tests.helpers.pace import LIMIT_S, PACE
+from tests.helpers import shared_machine, warm
+from tests.helpers.pace import PACE
 from tests.helpers.postgres import PostgreSQL, postgresql
 from tests.helpers.recordings import Pbx, serving
 from tests.helpers.s3 import Busy, busy_s3, environment, s3_server
@@ -38,29 +33,7 @@ _HYPOTHESIS = hypothesis.settings(deadline=None, suppress_health_check=[hypothes
 hypothesis.settings.register_profile("tests", _HYPOTHESIS, derandomize=True)
 hypothesis.settings.register_profile("volume", _HYPOTHESIS)
 
-# How long a process may take to start and to stop.
-fleet._READY_TIMEOUT_S = fleet._STOP_TIMEOUT_S = round(LIMIT_S)
-stack_module._START_TIMEOUT_S = stack_module._STOP_TIMEOUT_S = round(LIMIT_S)
-
-
-class _TakenPorts(set[int]):
-    """Ports that this or another process of tests on this machine has given out: one byte of a file is locked for each."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._locks = os.open(Path(tempfile.gettempdir(), f"callfold-tests-ports-{os.getuid()}"), os.O_RDWR | os.O_CREAT, 0o600)
-
-    def __contains__(self, port: object) -> bool:
-        if super().__contains__(port):
-            return True
-        try:
-            fcntl.lockf(self._locks, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, cast("int", port))
-        except OSError:
-            return True
-        return False
-
-
-fleet._given_out = _TakenPorts()
+shared_machine.keep_to()
 
 
 # A fixture that a test needs, itself or through others, gives it a marker.

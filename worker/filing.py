@@ -76,9 +76,9 @@ class Filing:
         except FileNotFoundError:
             return False
 
-    async def is_there(self, sidecar: Sidecar) -> bool:
-        """Tell whether the recording, which the sidecar says is stored, can be found."""
-        return await self._archive.has(sidecar, sidecar.recording)
+    async def is_there(self, sidecar: Sidecar, told: Told) -> bool:
+        """Tell whether a recording, which the sidecar says is stored, can be found."""
+        return await self._archive.has(sidecar, told)
 
     async def rewrite(self, sidecar: Sidecar, seen: Sidecar | None, confirm: Last) -> None:
         """Put a sidecar in the place of the one that was seen.

@@ -167,7 +167,7 @@ class Recordings:
         if sidecar.state in {RecordingState.EXPIRING, RecordingState.EXPIRED}:
             return True
         if sidecar.state is RecordingState.STORED:
-            return not attempt.is_again and await self._filing.is_there(sidecar)
+            return not attempt.is_again and await self._filing.is_there(sidecar, sidecar.recording)
         return sidecar.state in {RecordingState.ABSENT, RecordingState.FAILED} and sidecar.asked >= attempt.asked
 
     async def _fetch(self, attempt: Attempt, lock: Lock) -> None:

@@ -59,9 +59,9 @@ class Telling:
                 await self.bury(attempt.dead_letter(str(told["reason"]), "told again: see the sidecar"))
 
     async def repeat_stored(self, job: RecordingJob, sidecar: Sidecar) -> None:
-        """Tell again of everything that is stored, but for files that were only found: of those, no event was ever due."""
+        """Tell again of everything that is stored and there, but for files that were only found: for those, no event was due."""
         for told in sidecar.contents:
-            if told.get("reason") != FOUND:
+            if told.get("reason") != FOUND and await self._filing.is_there(sidecar, told):
                 await self.tell(job, Result.STORED, told, event_suffix(told))
 
     async def end(self, attempt: Attempt, result: Result, reason: Reason) -> Told:

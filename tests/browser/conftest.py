@@ -9,16 +9,17 @@ from contextlib import AsyncExitStack
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, async_playwright
+from playwright.async_api import Browser, async_playwright, expect
 
 from console.fleet import free_port
 from shared.adapter import make_link
 from simulator.focalscope import FocalScope, Plan
 from simulator.scenario import SECTOK
 from tests.helpers.browser import OPERATOR, SECRET, SOURCE, VIEWER, System, Visits, write_sources
-from tests.helpers.pace import PACE
+from tests.helpers.pace import LIMIT_S, PACE
 from tests.helpers.servers import Servers, Stack, WarmFleet
 
+expect.set_options(timeout=LIMIT_S * 1000)  # as long as `eventually` waits
 ARGUMENTS = (
     "--no-sandbox",
     "--disable-gpu",

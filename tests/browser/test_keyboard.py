@@ -10,9 +10,6 @@ import pytest
 from playwright.async_api import Page, expect
 
 from tests.helpers.browser import OPERATOR, PLAYS, SECRET, SOURCE, System, Visits, tab_to, until
-from tests.helpers.pace import LIMIT_S
-
-expect.set_options(timeout=LIMIT_S * 1000)
 
 
 async def _to_page(page: Page, name: str) -> None:

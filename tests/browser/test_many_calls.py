@@ -15,14 +15,12 @@ from shared.facts import facts_of, rfc3339
 from shared.ids import SourceName
 from shared.store import Store
 from tests.helpers.browser import SOURCE, System, Visits
-from tests.helpers.pace import LIMIT_S
 from tests.helpers.servers import empty
 from tests.helpers.volume import sizes
 
 FIRST = 700_000
 PAGE = 500  # the most that can be asked for
 MOST_BYTES = 700_000
-expect.set_options(timeout=LIMIT_S * 1000)
 
 
 @pytest_asyncio.fixture(scope="module", params=sizes(1_200, 5_200))

@@ -15,7 +15,6 @@ import pytest
 from playwright.async_api import Locator, Page, expect
 
 from tests.helpers.browser import OPERATOR, PLAYS, SECRET, SOURCE, VIEWER, System, Visits, tab_to, until
-from tests.helpers.pace import LIMIT_S
 
 SCRIPT = "<script>alert(document.domain)</script>"
 IMAGE = '"><img/src="x"onerror="alert(document.domain)">'
@@ -29,7 +28,6 @@ FETCHES = """async ([url, range]) => {
   const answer = await fetch(url, {headers: {Range: range}});
   return [answer.status, answer.headers.get('Content-Range'), (await answer.arrayBuffer()).byteLength];
 }"""
-expect.set_options(timeout=LIMIT_S * 1000)  # as long as `eventually` waits
 
 
 def path(page: Page) -> str:
@@ -72,11 +70,14 @@ async def test_without_a_key_every_page_leads_to_the_log_in_form_which_refuses_a
     page = await visits.open("/ui/calls?state=open", key=None)
     assert path(page).startswith("/login?next=")
     # By keyboard alone: the field has the focus.
+    field = page.locator("input[type=password]")
+    await expect(field).to_be_focused()
     await page.keyboard.type("wrong-key")
     visits.expect("401 (Unauthorized)")
     await page.keyboard.press("Enter")
     await expect(page.get_by_role("alert")).to_have_text("This key is not known here.")
     assert "wrong-key" not in await page.content()
+    await expect(field).to_be_focused()
     await page.keyboard.type(OPERATOR)
     await page.keyboard.press("Enter")
     await expect(page.get_by_role("heading", name="Calls", exact=True)).to_be_visible()
@@ -156,6 +157,7 @@ async def _plays(page: Page, system: System, request_id: int) -> None:
         await page.keyboard.press("Space")
         assert await playing > 0.1
         assert await audio.evaluate("audio => audio.duration") == pytest.approx(leg.talk_seconds, abs=0.1)
+        await audio.evaluate("audio => audio.pause()")
         to = leg.talk_seconds * 0.6
         assert await audio.evaluate(SEEKS, to) == pytest.approx(to, abs=0.5)
         assert await audio.evaluate("audio => audio.seekable.end(0)") == pytest.approx(leg.talk_seconds, abs=0.1)
@@ -163,7 +165,6 @@ async def _plays(page: Page, system: System, request_id: int) -> None:
         url = await audio.get_attribute("src")
         assert await page.evaluate(FETCHES, [url, "bytes=100-299"]) == [206, f"bytes 100-299/{size}", 200]
         assert await page.evaluate(FETCHES, [url, "bytes=-50"]) == [206, f"bytes {size - 50}-{size - 1}/{size}", 50]
-        await audio.evaluate("audio => audio.pause()")
 
 
 async def test_a_dead_letter_is_redriven_after_a_question(system: System, visits: Visits, answered: int) -> None:

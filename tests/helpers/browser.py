@@ -81,7 +81,8 @@ class System:
         async def found() -> dict[str, Any] | None:
             told: dict[str, Any] = await self.ask(f"/calls/{SOURCE}/{request_id}")
             states = [recording["state"] for recording in told["recordings"]]
-            return told if told["revisions"] and states == ["stored", "stored"] else None
+            is_known = told["revisions"] and told["is_timeline_whole"]
+            return told if is_known and states == ["stored", "stored"] else None
 
         told: dict[str, Any] = await eventually(found)
         return told

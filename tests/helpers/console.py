@@ -117,6 +117,10 @@ class World:
     async def call_back(self, queries: list[str], source: str = "acme") -> None:
         assert await call_back(self.ingress_port, queries, source=source) == [200] * len(queries)
 
+    async def timeline(self, call: str, **expected: object) -> Any:  # noqa: ANN401
+        """Wait until a call's detail agrees, and the journal was read to its end, for which a console has only seconds."""
+        return await self.detail(call, is_timeline_whole=True, **expected)
+
     async def detail(self, call: str, **expected: object) -> Any:  # noqa: ANN401
         """Wait until a call's detail agrees."""
 

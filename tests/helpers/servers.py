@@ -8,7 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -22,6 +22,7 @@ from console.fleet import Fleet, Role
 from console.stack import LocalStack, Server
 from shared.broker import BrokerAddress, inspect
 from shared.call import Policy
+from shared.errors import BrokerUnavailableError
 from shared.ids import CallKey
 from shared.store import Store
 from shared.topology import topology
@@ -92,13 +93,25 @@ def complaints(logs: Path, *, count: int = 20) -> list[tuple[str, str]]:
     return found
 
 
+async def declare(url: str) -> None:
+    """Declare the topology, however long a starved RabbitMQ takes."""
+
+    async def is_declared() -> bool:
+        with suppress(BrokerUnavailableError):
+            await inspect(BrokerAddress((url,), topology(RETRY_S), "tests"))
+            return True
+        return False
+
+    await eventually(is_declared)
+
+
 async def prepare(stack: LocalStack) -> None:
     """Declare the topology and restart RabbitMQ once in good order.
 
     RabbitMQ 3.10 writes its register of streams to disk only seconds after one was created, or when it stops: a broker that
     a test kills sooner would come back with a stream that nobody can use.
     """
-    await inspect(BrokerAddress((stack.amqp_url,), topology(RETRY_S), "tests"))
+    await declare(stack.amqp_url)
     await stack.rabbitmq.stop()
     await stack.rabbitmq.start()
 
@@ -168,13 +181,12 @@ async def _empty_queues(url: str, *, is_running: bool) -> None:
 
 async def empty_streams(stack: Stack) -> None:
     """Delete every stream and declare it again, so that nothing of earlier tests is read. A test may not kill RabbitMQ soon after it."""
-    declared = topology(RETRY_S)
     async with await aio_pika.connect(stack.amqp_url, timeout=LIMIT_S) as connection:
         channel = await connection.channel()
-        for queue in declared.queues:
+        for queue in topology(RETRY_S).queues:
             if queue.arguments["x-queue-type"] == "stream":
                 await channel.queue_delete(queue.name)
-    await inspect(BrokerAddress((stack.amqp_url,), declared, "tests"))
+    await declare(stack.amqp_url)
 
 
 def assert_may_start_processes() -> None:
@@ -209,7 +221,7 @@ class Servers:
             "CALLFOLD_ARCHIVE_URL": (self.directory / "archive").as_uri(),
             "CALLFOLD_RECORDING_RETRY_SECONDS": ",".join(f"{delay_s:g}" for delay_s in RETRY_S),
             "CALLFOLD_DRAIN_SECONDS": "0",
-            "CALLFOLD_PUBLISH_TIMEOUT_SECONDS": paced(3),
+            "CALLFOLD_PUBLISH_TIMEOUT_SECONDS": paced(10),
             "CALLFOLD_SHUTDOWN_TIMEOUT_SECONDS": paced(15),
             "CALLFOLD_LOG_FORMAT": "json",
             **more,
@@ -310,6 +322,20 @@ async def settled(servers: Servers, *calls: CallKey) -> None:
         await store.aclose()
 
 
+async def connected(*roles: Role) -> None:
+    """Wait until processes have nothing to complain of: ready after its first seconds, one may be still without RabbitMQ."""
+
+    async def complaining() -> list[str]:
+        found: list[str] = []
+        async with aiohttp.ClientSession() as session:
+            for role in roles:
+                async with session.get(role.metrics_url.replace("metrics", "readyz")) as ready:
+                    found += (await ready.json())["problems"] or ([] if ready.status == 200 else [role.name])
+        return found
+
+    await eventually_nothing(complaining)
+
+
 async def metric(role: Role, name: str) -> float:
     """Read one figure of a process; 0 where it has not told it yet."""
     async with aiohttp.ClientSession() as session, session.get(role.metrics_url) as response:
@@ -329,7 +355,8 @@ async def call_back(port: int, queries: Sequence[str], *, source: str = "default
 
 
 ROOT = Path(__file__).parents[2]
-CALLFOLD = (sys.executable, "-c", "from console.cli import main; main()")
+_MAIN = "from console.cli import main; from tests.helpers.shared_machine import keep_to; keep_to(); main()"
+CALLFOLD = (sys.executable, "-c", f"import sys; sys.path.append({str(ROOT)!r}); {_MAIN}")
 
 
 async def callfold(*arguments: str, **settings: str) -> tuple[int | None, str, str]:

@@ -28,6 +28,7 @@ import threading
 import time
 import traceback
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -56,7 +57,8 @@ class WarmProcess:
 
     def send_signal(self, number: int) -> None:
         if self.returncode is None:
-            os.kill(self.pid, number)
+            with suppress(ProcessLookupError):  # it has ended, and we have not been told yet
+                os.kill(self.pid, number)
 
     def terminate(self) -> None:
         self.send_signal(signal.SIGTERM)
@@ -138,6 +140,7 @@ def close() -> None:
 
 def _serve(requests: socket.socket) -> None:
     _import_all()
+    importlib.import_module("tests.helpers.shared_machine").keep_to()
     gc.collect()
     gc.freeze()  # so that the pages stay shared
     assert threading.active_count() == 1, "a process that has threads must not fork"

@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from datetime import UTC, datetime, timedelta
 
 import aiohttp
 import pytest
@@ -14,10 +15,10 @@ import pytest_asyncio
 from console import lookup
 from console.page import render
 from console.web import pages
+from shared.facts import rfc3339
 from shared.ids import CallKey, CallRef, SourceName
 from shared.store import Store
 from tests.helpers.console import AUTHORIZED, KEY, console_here
-from tests.helpers.page_fakes import at
 from tests.helpers.servers import Servers
 
 # Every third call is one of those that are asked for.
@@ -28,11 +29,12 @@ _RARE = [str(number) for number in range(27, -1, -3)]
 async def session(servers: Servers, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[aiohttp.ClientSession]:
     """A console that looks at four calls at a time, with thirty calls."""
     monkeypatch.setattr(lookup, "_LOOKED_AT", 4)
+    began = datetime.now(UTC) - timedelta(hours=1)
     async with aclosing(Store(servers.stack.redis_url)) as store:
         for number in range(30):
             reference = "rare" if str(number) in _RARE else "common"
             key = CallKey(SourceName("default"), CallRef(str(number)))
-            await store.merge({key: [("dial", at(number)), ("dial.reference", reference)]})
+            await store.merge({key: [("dial", rfc3339(began + timedelta(seconds=number))), ("dial.reference", reference)]})
     async with (
         console_here(servers, monkeypatch, CALLFOLD_CONSOLE_KEY=KEY) as url,
         aiohttp.ClientSession(url, headers=AUTHORIZED) as session,

@@ -14,7 +14,7 @@ import pytest_asyncio
 
 from console.fleet import Fleet, free_port
 from tests.helpers.pace import LIMIT_S
-from tests.helpers.servers import VENDOR_LINES, Servers, eventually
+from tests.helpers.servers import VENDOR_LINES, Servers, connected, eventually
 
 SECRET = "hunter2-hunter2"
 SOURCES = f"""
@@ -36,6 +36,7 @@ async def ingress(servers: Servers) -> AsyncIterator[tuple[str, Servers, Fleet]]
     async with servers.fleet(CALLFOLD_SOURCES=str(sources), ROTATING_SECRET="from-env") as fleet:
         fleet.add("ingress", "ingress", {"CALLFOLD_INGRESS_PORT": str(port)})
         await fleet.start_all()
+        await connected(*fleet.roles)  # else it answers out of its spool
         yield f"http://127.0.0.1:{port}", servers, fleet
 
 

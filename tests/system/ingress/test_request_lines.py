@@ -11,7 +11,7 @@ import pytest_asyncio
 
 from console.fleet import free_port
 from tests.helpers.pace import LIMIT_S
-from tests.helpers.servers import Servers
+from tests.helpers.servers import Servers, connected
 
 TARGET = b"/callbacks/default?CallType=API&Event=pickup&CallID=%d&RequestID=7&ResponderAgent="
 
@@ -30,6 +30,7 @@ async def ingress(servers: Servers) -> AsyncIterator[tuple[int, Servers]]:
     async with servers.fleet() as fleet:
         fleet.add("ingress", "ingress", {"CALLFOLD_INGRESS_PORT": str(port)})
         await fleet.start_all()
+        await connected(*fleet.roles)  # else it answers out of its spool
         yield port, servers
 
 

@@ -49,7 +49,7 @@ async def test_a_dialed_call_of_which_nothing_is_ever_heard_is_closed_and_publis
         assert (data["request_id"], data["reference"]) == (told["request_id"], "crm-42")
         assert (data["outcome"], data["complete"], data["close_reason"]) == ("unknown", False, "timeout")
         assert (data["agent"], data["dialed"]) == (None, None)
-        found = await here.detail(f"acme/{told['request_id']}", status="complete")
+        found = await here.timeline(f"acme/{told['request_id']}", status="complete")
         assert [row["kind"] for row in found["timeline"]][:1] == ["dial"]
         assert "timer" in {row["kind"] for row in found["timeline"]}
 

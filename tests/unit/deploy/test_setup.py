@@ -81,7 +81,7 @@ class Machine:
         return lines
 
     def wait_for(self, name: str) -> None:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + LIMIT_S
         while not (self.lab / name).exists():
             assert time.monotonic() < deadline
             time.sleep(0.01)
@@ -176,7 +176,7 @@ def test_after_an_interruption_the_next_set_up_waits_for_what_still_runs_and_sta
     try:
         machine.wait_for("hanging")
         interrupted.send_signal(ending)
-        assert interrupted.wait(10) == -ending
+        assert interrupted.wait(LIMIT_S) == -ending
         assert interrupted.stdout is not None
         created = len(machine.lines("created"))
         following = machine.begin()

@@ -217,7 +217,8 @@ async def test_an_archive_that_was_moved_is_read_by_where_it_is(shelf: Shelf) ->
     shelf.root.rename(shelf.directory / "elsewhere")
     shelf.use(shelf.directory / "elsewhere")
     assert await shelf.differences() == []
-    assert await shelf.filing.is_there(await shelf.sidecar())
+    sidecar = await shelf.sidecar()
+    assert await shelf.filing.is_there(sidecar, sidecar.recording)
     assert _told(await shelf.store(WAV, round=2)) == _told(first)
     await shelf.store(OTHER, round=3)
     assert await shelf.differences() == []

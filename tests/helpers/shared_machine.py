@@ -1,0 +1,38 @@
+"""What every process of the tests keeps to, since many run on one machine: no port is given out twice, and slowness ends nothing.
+
+Processes that start warm have it; a command that starts cold is given it by its command line (`servers.CALLFOLD`).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import tempfile
+from pathlib import Path
+from typing import cast
+
+from console import demo, fleet, stack
+from tests.helpers.pace import LIMIT_S
+
+
+class _TakenPorts(set[int]):
+    """Ports that this or another process of tests on this machine has given out: one byte of a file is locked for each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._locks = os.open(Path(tempfile.gettempdir(), f"callfold-tests-ports-{os.getuid()}"), os.O_RDWR | os.O_CREAT, 0o600)
+
+    def __contains__(self, port: object) -> bool:
+        if super().__contains__(port):
+            return True
+        try:
+            fcntl.lockf(self._locks, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, cast("int", port))
+        except OSError:
+            return True
+        return False
+
+
+def keep_to() -> None:
+    fleet._given_out = _TakenPorts()
+    fleet._READY_TIMEOUT_S = fleet._STOP_TIMEOUT_S = demo._FINISH_TIMEOUT_S = round(LIMIT_S)
+    stack._START_TIMEOUT_S = stack._STOP_TIMEOUT_S = round(LIMIT_S)
