@@ -46,4 +46,5 @@ class Archive(Files):
 
     async def has(self, sidecar: Sidecar, told: Told) -> bool:
         """Tell whether the file of a recording is there, by its size."""
-        return await self.size(sidecar.file(told)) == size_of(told)
+        size = await self.size(sidecar.file(told))
+        return size is not None and size == size_of(told)

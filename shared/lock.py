@@ -22,6 +22,10 @@ class BusyError(CallfoldError):
     """Another has it: to be tried again a little later."""
 
 
+class NotBegunError(BusyError):
+    """Another has it, and nothing was done."""
+
+
 class Lock:
     """A lock that is kept for as long as the work lasts."""
 
@@ -34,10 +38,10 @@ class Lock:
         """Make it ours, once, before anything else.
 
         Raises:
-            BusyError: another has it.
+            NotBegunError: another has it.
         """
         if not await patiently(lambda: self._store.lock(self._name, self._holder, lease_s=LEASE_S)):
-            raise BusyError(f"{self._name} is worked on by another")
+            raise NotBegunError(f"{self._name} is worked on by another")
 
     async def confirm(self) -> None:
         """Make sure that it has been ours ever since it was taken, before what cannot be undone.
@@ -67,7 +71,7 @@ async def locked(store: Store, name: str) -> AsyncIterator[Lock]:
     """Have something alone.
 
     Raises:
-        BusyError: another has it.
+        NotBegunError: another has it.
     """
     lock = Lock(store, name)
     await lock.take()

@@ -32,7 +32,7 @@ class Attempt:
         seen_bytes: how large a whole answer was at the last try, where it was not yet believed.
         is_again: fetch even what is stored already, to compare.
         handed_over: names the work that this job is the copy of, see `worker/handover.py`.
-        was_begun: a worker had it before, and gave it back: it may have stored something and not told of it.
+        may_have_stored: an earlier try of this job may have stored something and not told of it.
         reasons: of the tries before, in their order.
         redelivered: how often this very message was given out before, and came back without an ack.
     """
@@ -46,7 +46,7 @@ class Attempt:
     is_again: bool = False
     handed_over: str | None = None
     redelivered: int = 0
-    was_begun: bool = False
+    may_have_stored: bool = False
     reasons: tuple[str, ...] = ()
 
     @classmethod
@@ -68,7 +68,7 @@ class Attempt:
             is_again=bool(headers.get("again")),
             handed_over=str(headers["handed_over"])[:_MAX_CHARACTERS] if "handed_over" in headers else None,
             redelivered=redelivered,
-            was_begun=bool(redelivered or headers.get("begun")),
+            may_have_stored=bool(redelivered or headers.get("may_have_stored")),
             reasons=tuple(reason for reason in str(headers.get("reasons", "")).split() if reason in set(Reason)),
         )
 
@@ -86,15 +86,17 @@ class Attempt:
         if self.redelivered >= _MAX_REDELIVERED:
             raise FetchError(Reason.INTERNAL_ERROR, f"given out {self.redelivered} times, and not once seen through")
 
-    def retry(self, wait_s: float, *, tried: bool, seen_bytes: int | None = None, reason: str = "") -> Message:
+    def retry(
+        self, wait_s: float, *, tried: bool, seen_bytes: int | None = None, reason: str = "", may_have_stored: bool = False
+    ) -> Message:
         """Write the message that waits in the broker for the next try; one that was not `tried` does not count."""
         headers: dict[str, HeaderValue] = {
             "attempts": self.number if tried else self.number - 1,
             FIRST_SEEN: self.first_seen,
             "round": self.round,
-            "begun": 1,
             "reasons": " ".join((*self.reasons, reason)).strip(),
             **({"again": 1} if self.is_again else {}),
+            **({"may_have_stored": 1} if may_have_stored or self.may_have_stored else {}),
             **({"handed_over": self.handed_over} if self.handed_over and not tried else {}),
         }
         seen_bytes = self.seen_bytes if seen_bytes is None else seen_bytes

@@ -20,7 +20,7 @@ from yarl import URL
 
 from shared.crash import crash_point
 from shared.ids import SourceName
-from shared.lock import BusyError
+from shared.lock import NotBegunError
 from shared.settings import Settings
 from shared.sources import Source
 from worker.guard import REFUSED, socket_factory
@@ -106,7 +106,7 @@ class Client:
         """Bring a part to its whole, and check that it is a recording; `seen_bytes` is how large it was the last time.
 
         Raises:
-            BusyError: the origin's host has as many downloads at work as it may have, or is asked as often as it may be.
+            NotBegunError: the origin's host has as many downloads at work as it may have, or is asked as often as it may be.
             FetchError: with the reason. The part keeps what can be resumed.
         """
         async with self._turn():
@@ -125,10 +125,10 @@ class Client:
             async with asyncio.timeout(_QUEUES_S):
                 await self._turns.acquire()
         except TimeoutError:
-            raise BusyError("other recordings of this host have their turn") from None
+            raise NotBegunError("other recordings of this host have their turn") from None
         try:
             if self._pace.delay_s > _TURN_S:
-                raise BusyError("other recordings of this source have their turn")
+                raise NotBegunError("other recordings of this source have their turn")
             yield
         finally:
             self._turns.release()

@@ -39,7 +39,7 @@ class Kept:
         if self._is_over or self.attempt is None:
             return None
         self._token = uuid.uuid4().hex
-        return replace(self.attempt, handed_over=self._token).retry(wait_s, tried=False)
+        return replace(self.attempt, handed_over=self._token).retry(wait_s, tried=False, may_have_stored=True)
 
     async def hand_over(self) -> None:
         """Ack, the copy being confirmed."""

@@ -9,13 +9,13 @@ from typing import NoReturn
 
 from shared import metrics
 from shared.archive import Archive
-from shared.broker import Consumer, Delivery, Publisher
+from shared.broker import Consumer, Delivery, Message, Publisher
 from shared.clock import utc_now
 from shared.crash import crash_point
 from shared.dead_letters import LetterReason
 from shared.guarded import ArchiveUnavailableError
 from shared.ids import SourceName
-from shared.lock import BusyError, Lock, locked
+from shared.lock import BusyError, Lock, NotBegunError, locked
 from shared.log import get_logger
 from shared.recording import RecordingState
 from shared.settings import Settings
@@ -34,6 +34,8 @@ from worker.telling import Telling
 log = get_logger(__name__)
 
 _HAD = frozenset({RecordingState.STORED, RecordingState.EXPIRING, RecordingState.EXPIRED})
+# What a try that stores something can fail by.
+_STORING = frozenset({Reason.ARCHIVE_UNAVAILABLE, Reason.NO_SPACE, Reason.INTERNAL_ERROR})
 
 
 class Recordings:
@@ -122,10 +124,15 @@ class Recordings:
                 if not await has_ended(attempt, self._store):
                     await self._try(attempt, lock)
                 await kept.end(self._store)
-        except* BusyError:
+        except* NotBegunError:
             # A copy of this job is at work, and what comes of it will be seen; or the source has enough to do.
-            if kept.close():
-                await self._publisher.publish_patiently([attempt.retry(self._schedule_s[0], tried=False)])
+            await self._let_wait(kept, attempt.retry(self._schedule_s[0], tried=False))
+        except* BusyError:
+            await self._let_wait(kept, attempt.retry(self._schedule_s[0], tried=False, may_have_stored=True))
+
+    async def _let_wait(self, kept: Kept, retry: Message) -> None:
+        if kept.close():  # otherwise its copy is the job now
+            await self._publisher.publish_patiently([retry])
 
     async def _try(self, attempt: Attempt, lock: Lock) -> None:
         try:
@@ -142,8 +149,6 @@ class Recordings:
             found = await self._filing.look(attempt.job)
             sidecar = found.sidecar
             if attempt.job.fetch and not await self._is_over(attempt, sidecar):
-                if attempt.was_begun:  # what comes now may differ from what was stored then
-                    await self._telling.repeat_stored(attempt.job, sidecar)
                 attempt.check_redelivered()
                 await self._fetch(attempt, lock)
                 return
@@ -186,6 +191,8 @@ class Recordings:
             raise FetchError(Reason.NO_SPACE, f"CALLFOLD_RECORDING_DIR: {error.strerror or type(error).__name__}") from error
         crash_point("recording.archived")
         await self._telling.tell(job, Result.STORED, filed.words, filed.suffix)
+        if attempt.may_have_stored:  # and what it stored then can differ from what came now
+            await self._telling.repeat_stored(job, (await self._filing.look(job)).sidecar, but=filed.suffix)
         forget(self._directory, job.id)
 
     async def _not_had(self, attempt: Attempt, sidecar: Sidecar | None, lock: Lock, error: FetchError) -> None:
@@ -200,7 +207,9 @@ class Recordings:
             if sidecar is not None and sidecar.state is RecordingState.WAITING:
                 told = {"state": RecordingState.WAITING, "reason": error.reason, "attempts": attempt.number, "at": utc_now()}
                 await self._telling.note(attempt, sidecar, lock, told)
-            retry = attempt.retry(wait_s, tried=True, seen_bytes=error.size, reason=error.reason)
+            retry = attempt.retry(
+                wait_s, tried=True, seen_bytes=error.size, reason=error.reason, may_have_stored=error.reason in _STORING
+            )
             await self._publisher.publish_patiently([retry])
             return
         # A recording that is stored stays so, whatever a second look at it brings.
@@ -209,8 +218,16 @@ class Recordings:
             if sidecar is not None:
                 await self._telling.note(attempt, sidecar, lock, ended)
             await self._telling.tell(attempt.job, Result(ended["state"]), ended, suffix_of(attempt.asked))
+        elif attempt.may_have_stored or error.reason in _STORING:
+            await self._repeat_if_possible(attempt)
         await self._telling.bury(attempt.dead_letter(error.reason, error.detail))
         forget(self._directory, attempt.job.id)
+
+    async def _repeat_if_possible(self, attempt: Attempt) -> None:
+        try:
+            await self._telling.repeat_stored(attempt.job, (await self._filing.look(attempt.job)).sidecar)
+        except Exception:  # the job ends as a dead letter, whatever is at fault
+            log.exception("stored_not_told_again", id=attempt.job.id)
 
     async def _give_up(self, attempt: Attempt, lock: Lock | None, detail: str) -> None:
         """Have a job tried again, or end it, where a fault of ours kept what came of a try from being told.
@@ -219,7 +236,8 @@ class Recordings:
         """
         wait_s = next_wait_s(Reason.INTERNAL_ERROR, attempt.number, self._schedule_s)
         if wait_s is not None:
-            await self._publisher.publish_patiently([attempt.retry(wait_s, tried=True, reason=Reason.INTERNAL_ERROR)])
+            retry = attempt.retry(wait_s, tried=True, reason=Reason.INTERNAL_ERROR, may_have_stored=True)
+            await self._publisher.publish_patiently([retry])
             return
         if attempt.job.fetch:
             sidecar = await self._seen(attempt)

@@ -21,7 +21,7 @@ from shared.topology import CALLS, RECORDINGS_DEAD
 from worker.attempt import Attempt, suffix_of
 from worker.filing import Filing
 from worker.reasons import Reason, Result
-from worker.storing import FOUND, event_suffix
+from worker.storing import FOUND, OTHER_CONTENT, event_suffix
 
 log = get_logger(__name__)
 
@@ -52,17 +52,21 @@ class Telling:
         """Tell again what became of a recording: who told it first may have died before the broker confirmed."""
         told = sidecar.recording
         if sidecar.state is RecordingState.STORED:
-            await self.repeat_stored(attempt.job, sidecar)
+            await self.tell(attempt.job, Result.STORED, told, event_suffix(told))
+            await self.repeat_stored(attempt.job, sidecar, but=event_suffix(told))
         elif sidecar.state in {RecordingState.ABSENT, RecordingState.FAILED}:
             await self.tell(attempt.job, Result(sidecar.state), told, suffix_of(sidecar.asked))
             if sidecar.asked == attempt.asked:
                 await self.bury(attempt.dead_letter(str(told["reason"]), "told again: see the sidecar"))
 
-    async def repeat_stored(self, job: RecordingJob, sidecar: Sidecar) -> None:
-        """Tell again of everything that is stored and there, but for files that were only found: for those, no event was due."""
-        for told in sidecar.contents:
-            if told.get("reason") != FOUND and await self._filing.is_there(sidecar, told):
-                await self.tell(job, Result.STORED, told, event_suffix(told))
+    async def repeat_stored(self, job: RecordingJob, sidecar: Sidecar, *, but: str | None = None) -> None:
+        """Tell again of everything that is stored and there; `but` is the suffix of an event that has just been published."""
+        told = {but}
+        for words in sidecar.contents:
+            suffix = _suffix_due(sidecar, words)
+            if suffix is not None and suffix not in told and await self._filing.is_there(sidecar, words):
+                told.add(suffix)
+                await self.tell(job, Result.STORED, words, suffix)
 
     async def end(self, attempt: Attempt, result: Result, reason: Reason) -> Told:
         """Put an end into words: those of who ended it first, who may have died, and may have had no archive to note them in."""
@@ -104,6 +108,18 @@ class Telling:
             raise BusyError(f"{now.path} was written by another")
         asked = now.asked if told["state"] is RecordingState.WAITING else attempt.asked
         await self._filing.rewrite(replace(now, recording=told, asked=asked), found.before, lock.confirm)
+
+
+def _suffix_due(sidecar: Sidecar, words: Told) -> str | None:
+    """Tell the event of a content from others of its leg; None where none is due, or a damaged sidecar does not say which."""
+    is_other = words is not sidecar.recording
+    if is_other and words.get("reason") == FOUND and "suffix" not in words:
+        return None
+    is_whole = {"at", *RECORDING_TOLD} <= words.keys() and isinstance(words["sha256"], str)
+    if not is_whole or (is_other and words["reason"] != OTHER_CONTENT and "suffix" not in words):
+        log.warning("stored_not_told_again", path=sidecar.path, uri=words.get("uri"))
+        return None
+    return event_suffix(words)
 
 
 def _end_of(attempt: Attempt, result: Result, reason: Reason, at: str) -> dict[str, object]:

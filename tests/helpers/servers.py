@@ -323,12 +323,14 @@ async def settled(servers: Servers, *calls: CallKey) -> None:
 
 
 async def connected(*roles: Role) -> None:
-    """Wait until processes have nothing to complain of: ready after its first seconds, one may be still without RabbitMQ."""
+    """Wait until processes are connected to RabbitMQ and have no problem: ready after its first seconds, one can be without."""
 
     async def complaining() -> list[str]:
         found: list[str] = []
         async with aiohttp.ClientSession() as session:
             for role in roles:
+                if b"broker_connected" not in role.log_path.read_bytes()[role.log_start :]:
+                    found.append(role.name)
                 async with session.get(role.metrics_url.replace("metrics", "readyz")) as ready:
                     found += (await ready.json())["problems"] or ([] if ready.status == 200 else [role.name])
         return found

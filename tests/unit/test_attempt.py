@@ -17,7 +17,7 @@ ATTEMPT = Attempt(
     round=3,
     seen_bytes=7,
     is_again=True,
-    was_begun=True,
+    may_have_stored=True,
 )
 
 
@@ -37,11 +37,16 @@ def test_a_try_is_read_back_as_it_was_sent() -> None:
     assert Attempt.of(twice.body, twice.retry(5, tried=True, reason="not_found").headers).reasons == ("truncated", "not_found")
 
 
-def test_whoever_gets_a_job_knows_whether_another_had_it_before() -> None:
+def test_whoever_gets_a_job_knows_whether_something_may_be_stored_that_was_not_told() -> None:
     fresh = Attempt.of(ATTEMPT.body, {"again": 1, "round": 2})
-    assert not fresh.was_begun
-    assert Attempt.of(ATTEMPT.body, fresh.retry(5, tried=False).headers).was_begun, "it found the recording locked"
-    assert Attempt.of(ATTEMPT.body, {"x-delivery-count": 1}).was_begun, "its worker died"
+
+    def next_of(attempt: Attempt, *, may_have_stored: bool = False) -> Attempt:
+        return Attempt.of(ATTEMPT.body, attempt.retry(5, tried=False, may_have_stored=may_have_stored).headers)
+
+    assert not next_of(fresh).may_have_stored, "it had no turn"
+    assert next_of(fresh, may_have_stored=True).may_have_stored
+    assert next_of(next_of(fresh, may_have_stored=True)).may_have_stored, "it is told on"
+    assert Attempt.of(ATTEMPT.body, {"x-delivery-count": 1}).may_have_stored, "its worker died"
 
 
 @pytest.mark.parametrize("headers", [{"attempts": "x"}, {"round": -1}, {"seen_bytes": 1 << 70}, {"x-delivery-count": []}])

@@ -20,6 +20,7 @@ from simulator.audio import recording
 from tests.helpers.pace import LIMIT_S, PACE
 from tests.helpers.recordings import WAV
 from tests.helpers.s3 import Busy, there
+from tests.helpers.servers import eventually
 
 LONG = recording("7", 700)  # 11 MB: three parts
 
@@ -45,7 +46,11 @@ async def test_an_upload_that_is_given_up_or_cut_off_is_aborted(s3: Busy, monkey
     with pytest.raises(ArchiveUnavailableError if end == "timeout" else asyncio.CancelledError):
         await writing
     go_on.set()
-    assert await there(s3.port) == ([], [])
+
+    async def nothing_is_there() -> bool:  # a store that takes its time clears up after we have ended
+        return await there(s3.port) == ([], [])
+
+    await eventually(nothing_is_there)
 
 
 @pytest.mark.parametrize("moment", ["part 2", "naming"])

@@ -220,7 +220,7 @@ async def test_a_claim_that_redis_lost_is_made_anew(servers: Servers) -> None:
     """A Redis that fails over to a replica that lags forgets its last commands."""
     key = CallKey(SourceName("default"), CallRef("513"))
     lines = (encode(CallbackEvent(key.source, "2026-11-23T07:44:00.000000Z", line)) for line in VENDOR_LINES)
-    store = Store(servers.stack.redis_url)
+    store = Store(servers.stack.redis_url, claim_lease_s=10 * LIMIT_S)
     await store.merge({key: [("leg:API:1:pickup", "2026-11-23T07:44:00.000000Z")]})
     await store.claim({key: Publication(key, 1, b"[]", "", "1")}, holder="another")
     async with downstream(servers), servers.fleet() as fleet:

@@ -20,17 +20,17 @@ import pytest_asyncio
 
 from console.fleet import Fleet, Role, free_port, tether
 from tests.helpers.pace import LIMIT_S, PACE, paced
-from tests.helpers.servers import Servers, eventually, lines_of
+from tests.helpers.servers import Servers, connected, eventually, lines_of
 
 CONFIG = Path(__file__).resolve().parents[3] / "deploy" / "haproxy.cfg"
 SECRET = "hunter2-hunter2"
 SENDERS = 10
 # Between two callbacks of a sender: a steady stream, not a flood that hides a pause.
 PACE_S = 0.01
-MORE = 300
+MORE = 500
 # The last of the counters in a log line: how often HAProxy tried again.
 RETRIED = re.compile(r"/\+?[1-9][0-9]* GET ")
-REQUEST_S = round(PACE)
+REQUEST_S = round(5 * PACE)
 
 
 @dataclass(slots=True)
@@ -62,6 +62,7 @@ async def site(servers: Servers) -> AsyncIterator[Site]:
             spool = str(servers.directory / f"spool-{number}")
             fleet.add(f"ingress-{number}", "ingress", {"CALLFOLD_INGRESS_PORT": str(port), "CALLFOLD_SPOOL_DIR": spool})
         await fleet.start_all()
+        await connected(*fleet.roles)
         async with _haproxy(fleet.roles, ports, public, log):
             yield Site(servers, fleet, ports, public, log)
 

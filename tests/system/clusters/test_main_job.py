@@ -25,6 +25,7 @@ from tests.helpers.servers import (
     Event,
     Servers,
     call_back,
+    connected,
     eventually,
     lines_of,
     next_events,
@@ -43,6 +44,7 @@ async def running(servers: Servers) -> AsyncIterator[Running]:
             fleet.add(f"ingress-{number}", "ingress", {"CALLFOLD_INGRESS_PORT": str(port)})
             fleet.add(f"worker-{number}", "worker", {})
         await fleet.start_all()
+        await connected(*fleet.roles)
         yield servers, ports, [role for role in fleet.roles if role.module == "worker"]
 
 

@@ -10,7 +10,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from hashlib import sha256
+from pathlib import Path
 
+import orjson
 import pytest
 from aiohttp import web
 from redis.asyncio import Redis
@@ -194,13 +196,17 @@ async def test_an_archive_that_takes_nothing_is_told_of_and_the_recording_stored
     async with servers.subscribed("recording.#") as queue, worker(servers, pbx, **full):
         blocked.write_text("in the way")
         ids = []
+
+        async def drafts() -> list[Path]:  # one that was given up is removed by a thread
+            return list((servers.directory / "archive").rglob("*.callfold-tmp"))
+
         for round_ in (1, 2):
             await submit(servers, job().encode(), round=round_)
             (event,) = await next_events(queue, 1)
             assert (event.routing_key, event.body["data"]["reason"]) == ("recording.failed.acme", "archive_unavailable")
             assert (await dead_letter(servers)).headers["reason"] == "archive_unavailable"
             assert not file_of(servers, "wav").exists()
-            assert not list((servers.directory / "archive").rglob("*.callfold-tmp"))
+            await eventually_nothing(drafts)
             ids.append(event.message_id)
         assert ids == [f"acme/513/recording/{GUID}/failed", f"acme/513/recording/{GUID}/failed/1.2"]
         blocked.unlink()
@@ -280,6 +286,28 @@ async def test_a_content_whose_worker_died_before_it_told_is_told_of_though_the_
         f"acme/513/recording/{GUID}/stored/{second[:8]}": second,
     }
     assert pbx.asked["7"] == 2
+
+
+async def test_an_entry_of_a_sidecar_that_was_damaged_keeps_nothing_else_from_being_told(servers: Servers, pbx: Pbx) -> None:
+    async with servers.subscribed("recording.#") as queue, worker(servers, pbx):
+        pbx.answers["7"] = [_wav(WAV), _wav(OTHER)]
+        await submit(servers, job().encode())
+        (first,) = await next_new(queue, 1)
+        await submit(servers, job().encode(), again=1)
+        (second,) = await next_new(queue, 1, [first])
+        sidecar = sidecar_of(servers)
+        whole = sidecar["others"][0]
+        damaged = ({**whole, "sha256": None}, {**whole, "reason": None}, {"uri": whole["uri"]}, whole)
+        sidecar["others"] = damaged
+        file_of(servers, "json").write_bytes(orjson.dumps(sidecar))
+        await submit(servers, job().encode(), again=1, may_have_stored=1)
+        told = await next_events(queue, 2)
+        assert told == [first, second]
+        file_of(servers, "wav").unlink()
+        pbx.answers["7"] = [web.Response(status=302, headers={"Location": "http://[::1]/"})]
+        await submit(servers, job().encode(), may_have_stored=1)
+        assert (await dead_letter(servers)).headers["reason"] == "origin_not_allowed"
+        assert await waiting_events(queue) == [second], "what is not there is not told"
 
 
 async def _problems(servers: Servers, events: Sequence[Event], served: Mapping[str, set[str]], *, jobs: int) -> list[object]:

@@ -11,6 +11,7 @@ import aio_pika
 from aiohttp import web
 
 from console.fleet import Fleet
+from tests.helpers.pace import LIMIT_S
 from tests.helpers.recordings import (
     GUID,
     WAV,
@@ -52,7 +53,8 @@ class Slow:
 
 
 def _worker(servers: Servers, pbx: Pbx, **settings: str) -> AbstractAsyncContextManager[Fleet]:
-    return worker(servers, pbx, CALLFOLD_RECORDING_ACK_SECONDS="0.5", CALLFOLD_RECORDING_CONCURRENCY="1", **settings)
+    settings |= {"CALLFOLD_RECORDING_ACK_SECONDS": "0.5", "CALLFOLD_RECORDING_STALL_SECONDS": f"{LIMIT_S:g}"}
+    return worker(servers, pbx, CALLFOLD_RECORDING_CONCURRENCY="1", **settings)
 
 
 async def _waits_nowhere(servers: Servers) -> bool:
