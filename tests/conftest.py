@@ -60,7 +60,6 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-@pytest.hookimpl(optionalhook=True)
 def pytest_configure(config: pytest.Config) -> None:
     hypothesis.settings.load_profile("volume" if _is_volume(config) else "tests")
 
@@ -69,6 +68,7 @@ def _is_volume(config: pytest.Config) -> bool:
     return "volume" in config.option.markexpr.replace("not volume", "")
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
     """Follow the cores for `-n auto`, two for each and one that mostly waits: tests do, for more than half of their time."""
     return 2 * usable_cores() + 1

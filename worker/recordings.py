@@ -227,7 +227,7 @@ class Recordings:
         try:
             await self._telling.repeat_stored(attempt.job, (await self._filing.look(attempt.job)).sidecar)
         except Exception:  # the job ends as a dead letter, whatever is at fault
-            log.exception("stored_not_told_again", id=attempt.job.id)
+            log.exception("stored_events_not_republished", id=attempt.job.id)
 
     async def _give_up(self, attempt: Attempt, lock: Lock | None, detail: str) -> None:
         """Have a job tried again, or end it, where a fault of ours kept what came of a try from being told.

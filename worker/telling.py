@@ -60,12 +60,12 @@ class Telling:
                 await self.bury(attempt.dead_letter(str(told["reason"]), "told again: see the sidecar"))
 
     async def repeat_stored(self, job: RecordingJob, sidecar: Sidecar, *, but: str | None = None) -> None:
-        """Tell again of everything that is stored and there; `but` is the suffix of an event that has just been published."""
-        told = {but}
+        """Publish the event of every stored content whose file exists, except the one with the suffix `but`."""
+        published = {but}
         for words in sidecar.contents:
             suffix = _suffix_due(sidecar, words)
-            if suffix is not None and suffix not in told and await self._filing.is_there(sidecar, words):
-                told.add(suffix)
+            if suffix is not None and suffix not in published and await self._filing.is_there(sidecar, words):
+                published.add(suffix)
                 await self.tell(job, Result.STORED, words, suffix)
 
     async def end(self, attempt: Attempt, result: Result, reason: Reason) -> Told:
@@ -111,13 +111,13 @@ class Telling:
 
 
 def _suffix_due(sidecar: Sidecar, words: Told) -> str | None:
-    """Tell the event of a content from others of its leg; None where none is due, or a damaged sidecar does not say which."""
+    """Return the suffix of a content's event; None if it has no event, or its entry in the sidecar is damaged."""
     is_other = words is not sidecar.recording
     if is_other and words.get("reason") == FOUND and "suffix" not in words:
         return None
     is_whole = {"at", *RECORDING_TOLD} <= words.keys() and isinstance(words["sha256"], str)
     if not is_whole or (is_other and words["reason"] != OTHER_CONTENT and "suffix" not in words):
-        log.warning("stored_not_told_again", path=sidecar.path, uri=words.get("uri"))
+        log.warning("sidecar_entry_damaged", path=sidecar.path, uri=words.get("uri"))
         return None
     return event_suffix(words)
 

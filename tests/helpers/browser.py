@@ -79,10 +79,10 @@ class System:
         """Wait until a call is complete, in the history, and its two recordings are stored; returns all that is known of it."""
 
         async def found() -> dict[str, Any] | None:
-            told: dict[str, Any] = await self.ask(f"/calls/{SOURCE}/{request_id}")
-            states = [recording["state"] for recording in told["recordings"]]
-            is_known = told["revisions"] and told["is_timeline_whole"]
-            return told if is_known and states == ["stored", "stored"] else None
+            detail: dict[str, Any] = await self.ask(f"/calls/{SOURCE}/{request_id}")
+            states = [recording["state"] for recording in detail["recordings"]]
+            is_known = detail["revisions"] and detail["is_timeline_whole"]
+            return detail if is_known and states == ["stored", "stored"] else None
 
         told: dict[str, Any] = await eventually(found)
         return told

@@ -1,4 +1,4 @@
-"""What every process of the tests keeps to, since many run on one machine: no port is given out twice, and slowness ends nothing.
+"""Settings for every process under test, since many share one machine: no port is used twice, and a slow start is no failure.
 
 Processes that start warm have it; a command that starts cold is given it by its command line (`servers.CALLFOLD`).
 """
@@ -16,7 +16,7 @@ from tests.helpers.pace import LIMIT_S
 
 
 class _TakenPorts(set[int]):
-    """Ports that this or another process of tests on this machine has given out: one byte of a file is locked for each."""
+    """Ports in use by any test process on this machine: each port locks one byte of a file."""
 
     def __init__(self) -> None:
         super().__init__()

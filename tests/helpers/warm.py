@@ -57,7 +57,7 @@ class WarmProcess:
 
     def send_signal(self, number: int) -> None:
         if self.returncode is None:
-            with suppress(ProcessLookupError):  # it has ended, and we have not been told yet
+            with suppress(ProcessLookupError):  # it has ended, and its exit code is on the way
                 os.kill(self.pid, number)
 
     def terminate(self) -> None:

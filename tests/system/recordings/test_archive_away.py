@@ -38,7 +38,7 @@ async def _folding(servers: Servers, pbx: Pbx, **settings: str) -> AsyncIterator
         assert event.body["data"]["outcome"] == "agent_missed"
         async with servers.queue("recordings") as queue:
 
-            async def waits() -> bool:  # a queue that does not answer in time is told to be empty
+            async def waits() -> bool:  # RabbitMQ reports 0 if a queue does not answer in time
                 return bool((await queue.declare()).message_count)
 
             await eventually(waits)
