@@ -28,6 +28,8 @@ from shared.errors import StoreUnavailableError
 from shared.ids import CallKey, CallRef, SourceName
 
 PARTITIONS = 16
+# uvloop's words for a write to a connection that an earlier write found reset. redis-py expects an `OSError` there.
+_CLOSED_UNDER_A_WRITE = "the handler is closed"
 
 _T = TypeVar("_T")
 
@@ -104,9 +106,18 @@ def recent_key(number: int) -> str:
 
 
 async def guarded(work: Awaitable[_T]) -> _T:
+    """Await what asks Redis.
+
+    Raises:
+        StoreUnavailableError: Redis did not answer, cannot do it now, or the connection closed under the question.
+    """
     try:
         return await work
     except AuthenticationError as error:
         raise StoreUnavailableError("Redis refused the user or password") from error
     except (RedisError, OSError) as error:
         raise StoreUnavailableError(f"Redis: {type(error).__name__}: {error}") from error
+    except RuntimeError as error:
+        if _CLOSED_UNDER_A_WRITE not in str(error):
+            raise
+        raise StoreUnavailableError("Redis: the connection was lost") from error

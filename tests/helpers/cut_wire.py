@@ -1,0 +1,57 @@
+"""A way to a server that is reset after so many bytes, as when the server is killed: no goodbye, and what was on its way is gone."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+
+
+@dataclass(slots=True)
+class CutWire:
+    """`budgets` says for each connection in turn how many bytes pass; 0 resets it before the server is asked."""
+
+    server_port: int
+    budgets: Iterator[int]
+    port: int = 0
+    cut: int = 0
+
+    async def serve(self, near: asyncio.StreamReader, near_writer: asyncio.StreamWriter) -> None:
+        self.cut += 1
+        left = next(self.budgets)
+        if not left:
+            near_writer.transport.abort()
+            return
+        far, far_writer = await asyncio.open_connection("127.0.0.1", self.server_port)
+
+        async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            nonlocal left
+            while left > 0 and (data := await reader.read(min(left, 200))):
+                left -= len(data)
+                writer.write(data)
+
+        both = [asyncio.ensure_future(carry(near, far_writer)), asyncio.ensure_future(carry(far, near_writer))]
+        try:
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in both:
+                task.cancel()
+            await asyncio.gather(*both, return_exceptions=True)
+            for writer in (near_writer, far_writer):
+                writer.transport.abort()
+                with suppress(OSError):
+                    await writer.wait_closed()
+
+
+@asynccontextmanager
+async def cut_wire(server_port: int, budgets: Iterator[int]) -> AsyncIterator[CutWire]:
+    wire = CutWire(server_port, budgets)
+    listener = socket.create_server(("127.0.0.1", 0), backlog=100)
+    # What it accepts inherits this: closing resets at once.
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    wire.port = listener.getsockname()[1]
+    async with await asyncio.start_server(wire.serve, sock=listener):
+        yield wire

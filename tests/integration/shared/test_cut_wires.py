@@ -1,0 +1,116 @@
+"""A wire that is reset, whatever was on its way: an outage to the doors, on the event loop that the processes run on."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+import uuid
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+import pytest
+import uvloop
+from redis.asyncio import Connection
+
+from shared import link
+from shared.broker import BrokerAddress, Consumer, Message, Publisher
+from shared.errors import BrokerUnavailableError, StoreUnavailableError
+from shared.process import background
+from shared.store import Store
+from shared.topology import CALLBACKS, CALLBACKS_FOLD, topology
+from tests.helpers.cut_wire import CutWire, cut_wire
+from tests.helpers.pace import LIMIT_S
+from tests.helpers.servers import RETRY_S, Servers, eventually
+
+
+async def test_redis_whose_connection_closed_under_a_write_is_away(redis_only: Servers, monkeypatch: pytest.MonkeyPatch) -> None:
+    """uvloop answers such a write with a `RuntimeError`, which redis-py passes on."""
+    write = Connection._send_packed_command
+
+    async def cut_first(connection: Connection, command: list[bytes]) -> None:
+        assert connection._writer
+        connection._writer.transport.abort()
+        await asyncio.sleep(0)  # now it is closed
+        await write(connection, command)
+
+    async def ask() -> None:
+        store = Store(redis_only.stack.redis_url)
+        try:
+            with monkeypatch.context() as patched:
+                patched.setattr(Connection, "_send_packed_command", cut_first)
+                with pytest.raises(StoreUnavailableError, match=r"^Redis: the connection was lost$"):
+                    await store.ping()
+            await store.ping()
+        finally:
+            await store.aclose()
+
+    await asyncio.to_thread(uvloop.run, ask())
+
+
+async def test_redis_reset_at_any_byte_is_away(redis_only: Servers) -> None:
+    async def ask(port: int) -> None:
+        store = Store(f"redis://127.0.0.1:{port}/0")
+        try:
+            for _ in range(400):
+                try:
+                    await store.ping()
+                    await store.now()
+                    await store.watermarks.open_round(pause_s=0)
+                except StoreUnavailableError:
+                    continue
+        finally:
+            await store.aclose()
+
+    async with cut_wire(_port(redis_only.stack.redis_url), _budgets(400, often_none=True)) as wire:
+        await asyncio.to_thread(uvloop.run, ask(wire.port))
+    assert wire.cut > 100
+
+
+async def test_rabbitmq_reset_at_any_byte_is_away_and_both_links_come_back(
+    rabbitmq_only: Servers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(link, "BACKOFF_S", (0.01,))
+
+    async def use(wire: CutWire) -> None:
+        address = BrokerAddress((f"amqp://guest:guest@127.0.0.1:{wire.port}/",), topology(RETRY_S), "tests")
+        publisher, consumer = Publisher(address, timeout_s=LIMIT_S), Consumer(address, CALLBACKS_FOLD, prefetch=10)
+
+        async def publish() -> None:
+            while True:
+                try:
+                    await publisher.wait_up()
+                    await publisher.count_consumers(CALLBACKS_FOLD)
+                    await publisher.publish(*(Message(CALLBACKS, "", b"x" * 2000, uuid.uuid4().hex) for _ in range(5)))
+                except BrokerUnavailableError:
+                    await asyncio.sleep(0.01)
+
+        async def consume() -> None:
+            while True:
+                await (await consumer.get()).ack()
+
+        async def was_cut() -> bool:
+            return wire.cut > 100
+
+        async def were_up() -> bool:
+            return publisher.sessions > 1 and consumer.sessions > 1
+
+        async with background(publisher.run(), consumer.run(), publish(), consume()):
+            await eventually(was_cut)
+            await eventually(were_up)
+
+    async with cut_wire(_port(rabbitmq_only.stack.amqp_url), _budgets(12_000)) as wire:
+        await asyncio.to_thread(uvloop.run, use(wire))
+
+
+def _port(url: str) -> int:
+    port = urlsplit(url).port
+    assert port
+    return port
+
+
+def _budgets(most: int, *, often_none: bool = False) -> Iterator[int]:
+    """Deal the same budgets in every run: short and long ones."""
+    rng = random.Random(most)  # noqa: S311 - no secret
+    for number in itertools.count():
+        yield 0 if often_none and number % 2 else rng.randrange(1, most)
