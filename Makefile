@@ -32,7 +32,7 @@ up: ## Start everything on this machine until Ctrl-C
 check: setup ## Check format, rules, types and import layers, and run every test that needs no server
 	@$(SIDE_BY_SIDE) format rules types layers serverless
 
-test: setup ## Check everything and run every test on real servers; or one: make test FILE=tests/unit/test_call.py
+test: setup ## Check everything and run every distinct test on real servers; or one file: make test FILE=tests/unit/test_call.py
 ifdef FILE
 	@$(BIN)/python -m pytest -q $(FILE)
 else
@@ -40,7 +40,7 @@ else
 	@$(BIN)/python -m pytest --durations=20 $(WORKERS)
 endif
 
-coverage: setup ## Run every test with branch coverage, which may not fall (half as long again as `make test`)
+coverage: setup ## Run every distinct test with branch coverage, which may not fall (half as long again as `make test`)
 	@mkdir -p build && rm -f .coverage .coverage.* build/failed
 	@{ $(BIN)/coverage run -m pytest $(WORKERS) || touch build/failed; } | tee build/tests.log
 	@test ! -e build/failed
@@ -48,14 +48,14 @@ coverage: setup ## Run every test with branch coverage, which may not fall (half
 	@$(BIN)/coverage report
 	@tail -n 1 build/tests.log
 
-test-volume: setup ## Run the tests of sheer volume, then try every mutant (about an hour)
+test-volume: setup ## Run the tests of sheer volume, then try every mutant (over an hour)
 	@$(BIN)/python -m pytest -m volume $(WORKERS)
 	@$(BIN)/python -m tests.mutants.run
 
 lint: setup ## Check format, rules, types and import layers
 	@$(SIDE_BY_SIDE) format rules types layers
 
-mutants: setup ## Break the code on purpose, one patch at a time, and see the tests fail (about 15 minutes)
+mutants: setup ## Break the code on purpose, one patch at a time, and see the tests fail (about a minute for each)
 	@$(BIN)/python -m tests.mutants.run
 
 format:

@@ -20,8 +20,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-# RabbitMQ closes a connection that is silent for 18 s. A consumer that registered so long before a round was opened, and was
-# not counted in it, lost its connection before it could consume.
+# RabbitMQ closes a connection that is silent for 18 s; this is well above that. A consumer that registered so long before a
+# round was opened, and was not counted in it, lost its connection before it could consume.
 NEVER_CONSUMED_MS = 60_000
 # An ingress that says nothing of its spool for so long has lost it: every call must end.
 SPOOL_FORGOTTEN_MS = 3_600_000

@@ -138,6 +138,11 @@ def sources(directory: Path, text: str) -> str:
     return str(path)
 
 
+def acme(directory: Path, *lines: str) -> str:
+    """Write a sources file with one source, `acme`; returns its path."""
+    return sources(directory, "\n".join(("[sources.acme]", *lines, "")))
+
+
 @asynccontextmanager
 async def world(servers: Servers, text: str, *roles: str, **more: str) -> AsyncIterator[World]:
     """Start a dial endpoint and a fleet of `roles` (ingress, worker, console...); `{port}` in the sources is the endpoint's."""

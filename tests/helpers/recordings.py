@@ -17,7 +17,7 @@ from shared.ids import CallRef, SourceName
 from shared.recording import RecordingJob
 from simulator.audio import recording
 from tests.helpers.pace import LIMIT_S
-from tests.helpers.servers import Servers, eventually
+from tests.helpers.servers import Servers, eventually, next_events, waiting_events
 
 WAV = recording("7", 1.5)
 GUID = "bfa2dbc8-ab8a-34c8-f243-c2aad8c446ff"
@@ -128,3 +128,24 @@ async def begin(request: web.Request, content: bytes) -> tuple[web.StreamRespons
 
 async def exists(path: Path) -> bool:
     return path.exists()
+
+
+async def eventually_clean(servers: Servers) -> None:
+    """Wait until no part of a download is left."""
+
+    async def is_clean() -> bool:
+        return nothing_left(servers)
+
+    await eventually(is_clean)
+
+
+async def ended_by_us(servers: Servers, queue: aio_pika.abc.AbstractQueue, call_id: str, attempts: int) -> None:
+    """See that a job ended in one event and one dead letter, both with an internal error as their reason."""
+    letter = await dead_letter(servers)
+    (event,) = await next_events(queue, 1)
+    assert await waiting_events(queue) == []
+    assert (event.routing_key, event.message_id) == ("recording.failed.acme", f"acme/513/recording/call-{call_id}/failed")
+    assert (event.body["data"]["reason"], event.body["data"]["attempts"]) == ("internal_error", attempts)
+    assert letter.headers["reason"] == "internal_error"
+    assert RecordingJob.decode(letter.body).call_id == call_id
+    await eventually_clean(servers)

@@ -13,16 +13,15 @@ from console.letters import Filter, Which
 from shared.audit import Action
 from shared.broker import Delivery, Message, Publisher
 from shared.errors import BrokerUnavailableError
-from shared.settings import Settings, load_settings
+from shared.settings import Settings
 from tests.helpers.dead_letters import bury, left
 from tests.helpers.servers import Servers, eventually
+from tests.helpers.settings import settings_here
 
 
 @pytest.fixture
 def settings(servers: Servers, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    for name, value in servers.environment().items():
-        monkeypatch.setenv(name, value)
-    return load_settings()
+    return settings_here(monkeypatch, servers.environment())
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from shared.recording import RecordingState
 from shared.sidecar import Sidecar, path_of
 from tests.helpers.recordings import WAV, Pbx, job, sources_of
 from tests.helpers.servers import Servers
+from tests.helpers.settings import settings_here
 from tests.helpers.staged_workers import Broker, Worker, staged
 
 WORKERS = 3
@@ -109,8 +110,7 @@ def servers(redis_only: Servers) -> Servers:
 @asynccontextmanager
 async def _theatre(servers: Servers, pbx: Pbx, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Theatre]:
     monkeypatch.setattr(lock, "LEASE_S", 3600.0)  # it ends where the plan says so
-    for name, value in servers.environment(CALLFOLD_SOURCES=sources_of(servers, pbx), CALLFOLD_RECORDING_CONCURRENCY="1").items():
-        monkeypatch.setenv(name, value)
+    settings_here(monkeypatch, servers.environment(CALLFOLD_SOURCES=sources_of(servers, pbx), CALLFOLD_RECORDING_CONCURRENCY="1"))
     call_id, broker = str(next(_numbers)), Broker()
     async with staged(broker, WORKERS, servers.stack.redis_url, _archive(servers, call_id)) as workers:
         yield Theatre(servers, pbx, workers, broker, call_id)

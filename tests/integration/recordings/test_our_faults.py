@@ -7,24 +7,24 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, NoReturn
 
-import aio_pika
 import pytest
 from aiohttp import web
 
-from shared.recording import RecordingJob
 from shared.settings import load_settings
 from tests.helpers.recordings import (
     GUID,
     WAV,
     Pbx,
     dead_letter,
+    ended_by_us,
+    eventually_clean,
     job,
-    nothing_left,
     sidecar_of,
     sources_of,
     submit,
 )
-from tests.helpers.servers import Servers, eventually, next_events, waiting_events
+from tests.helpers.servers import Servers, next_events, waiting_events
+from tests.helpers.settings import settings_here
 from worker.partial import Partial
 from worker.service import serve
 from worker.whole import Recording, examine
@@ -35,8 +35,7 @@ Failing = Callable[..., Any]
 @asynccontextmanager
 async def _worker_here(servers: Servers, pbx: Pbx, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
     """Run a worker in this process, where a test can break it."""
-    for name, value in servers.environment(CALLFOLD_SOURCES=sources_of(servers, pbx)).items():
-        monkeypatch.setenv(name, value)
+    settings_here(monkeypatch, servers.environment(CALLFOLD_SOURCES=sources_of(servers, pbx)))
     stop = asyncio.Event()
     async with asyncio.TaskGroup() as group:
         group.create_task(serve(load_settings(), stop))
@@ -76,7 +75,7 @@ async def test_a_fault_of_ours_is_tried_again_then_told_and_the_job_kept(
         assert (event.routing_key, event.message_id) == ("recording.failed.acme", f"acme/513/recording/{GUID}/failed")
         assert (event.body["data"]["reason"], event.body["data"]["attempts"]) == ("internal_error", 3)
         letter = await dead_letter(servers)
-        await eventually(lambda: _is_clean(servers))
+        await eventually_clean(servers)
         assert await waiting_events(queue) == []
     assert parts == [2, 2, 2], "a part and its note were there"
     assert (letter.headers["reason"], letter.headers["detail"]) == ("internal_error", "RuntimeError: see the worker's log")
@@ -99,29 +98,13 @@ async def test_a_fault_that_passes_costs_a_try(servers: Servers, pbx: Pbx, monke
     assert await servers.take_all("recordings.dead") == []
 
 
-async def _is_clean(servers: Servers) -> bool:
-    return nothing_left(servers)
-
-
-async def _ended_by_us(servers: Servers, queue: aio_pika.abc.AbstractQueue, call_id: str, attempts: int) -> None:
-    """See that a job ended in one event and one letter that tell of a fault of ours."""
-    letter = await dead_letter(servers)
-    (event,) = await next_events(queue, 1)
-    assert await waiting_events(queue) == []
-    assert (event.routing_key, event.message_id) == ("recording.failed.acme", f"acme/513/recording/call-{call_id}/failed")
-    assert (event.body["data"]["reason"], event.body["data"]["attempts"]) == ("internal_error", attempts)
-    assert letter.headers["reason"] == "internal_error"
-    assert RecordingJob.decode(letter.body).call_id == call_id
-    await eventually(lambda: _is_clean(servers))
-
-
 async def test_what_fails_beside_the_try_is_tried_again_then_told(
     servers: Servers, pbx: Pbx, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("worker.recordings.has_ended", _breaks_later)
     async with servers.subscribed("recording.#") as queue, _worker_here(servers, pbx, monkeypatch):
         await submit(servers, job(guid=None).encode())
-        await _ended_by_us(servers, queue, "7", attempts=3)
+        await ended_by_us(servers, queue, "7", attempts=3)
     assert pbx.asked == {}
 
 

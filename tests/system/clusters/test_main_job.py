@@ -32,6 +32,7 @@ from tests.helpers.servers import (
     settled,
     waiting_events,
 )
+from tests.helpers.settings import settings_here
 
 Running = tuple[Servers, list[int], list[Role]]
 
@@ -68,8 +69,7 @@ async def test_the_vendors_four_lines_in_every_order_each_sent_twice_are_one_eve
         await _fence(servers, ports[0])
         assert [event for event in await waiting_events(events) if event.body["data"]["request_id"] == 513] == []
         assert [job for job in await waiting_events(jobs) if job.body["request_id"] == 513] == []
-    for name, value in servers.environment().items():
-        monkeypatch.setenv(name, value)
+    settings_here(monkeypatch, servers.environment())
     assert await _journal_of_513(load_settings(), started) == sent
 
 

@@ -16,18 +16,17 @@ from shared.audit import Action
 from shared.clock import utc_now
 from shared.events import CallbackEvent, encode, join
 from shared.ids import CallKey, CallRef, SourceName
-from shared.settings import Settings, load_settings
+from shared.settings import Settings
 from shared.store import Look, Seal, Store
 from tests.helpers.dead_letters import AT, bury, left
 from tests.helpers.pace import LIMIT_S
 from tests.helpers.servers import VENDOR_LINES, Servers, callfold, eventually, lines_of, next_events
+from tests.helpers.settings import settings_here
 
 
 @pytest.fixture
 def settings(servers: Servers, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    for name, value in servers.environment().items():
-        monkeypatch.setenv(name, value)
-    return load_settings()
+    return settings_here(monkeypatch, servers.environment())
 
 
 async def _callfold(servers: Servers, *arguments: str) -> tuple[int | None, str, str]:

@@ -27,6 +27,7 @@ from tests.helpers.servers import (
     settled,
     waiting_events,
 )
+from tests.helpers.settings import settings_here
 
 pytestmark = pytest.mark.usefixtures("fresh_stack")
 
@@ -152,8 +153,7 @@ async def test_a_call_that_only_the_history_has_is_shown_and_said_to_be_from_the
 async def test_the_history_that_is_written_here_by_default_is_asked_without_a_setting(
     servers: Servers, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name, value in servers.environment().items():
-        monkeypatch.setenv(name, value)
+    settings_here(monkeypatch, servers.environment())
     monkeypatch.chdir(servers.directory)
     await _kept(DEFAULT_URL)
     assert await show(load_settings(), "default", "513", as_json=True) == 0

@@ -21,6 +21,7 @@ from shared.settings import load_settings
 from shared.store import Look, Seal, State, Store
 from tests.helpers.pace import LIMIT_S
 from tests.helpers.servers import Event, Servers, callfold, eventually, lines_of, next_events, settled, waiting_events
+from tests.helpers.settings import settings_here
 
 pytestmark = pytest.mark.usefixtures("fresh_stack")
 
@@ -161,8 +162,7 @@ async def test_a_published_call_that_began_before_the_window_is_replayed_from_it
             await next_events(events, 1)
         await _forget(servers)
         # In this process: the window is to begin between the two, however long a command takes to start.
-        for name, value in servers.environment(**QUICK).items():
-            monkeypatch.setenv(name, value)
+        settings_here(monkeypatch, servers.environment(**QUICK))
         monkeypatch.setattr(rebuild, "ago", lambda _: begin)
         mode = rebuild.Mode(is_dry_run=False, is_publishing=False, is_forced=False, as_json=False)
         assert await rebuild.rebuild(load_settings(), "1h", None, mode) == 0

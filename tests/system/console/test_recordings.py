@@ -39,6 +39,7 @@ from tests.helpers.servers import (
     exit_code,
     next_events,
 )
+from tests.helpers.settings import settings_here
 from worker.daily import DailyRetention
 
 NOBODY = "amqp://guest:guest@127.0.0.1:1/"
@@ -227,8 +228,7 @@ async def test_a_run_that_deletes_is_told_before_it_begins_and_how_it_ended_also
 ) -> None:
     site = Site(servers, pbx, "cuttold")
     await site.stored(*(site.job(str(number), guid=f"guid-{number}", started_at=OLD) for number in (7, 8)))
-    for name, value in site.settings.items():
-        monkeypatch.setenv(name, value)
+    settings_here(monkeypatch, site.settings)
     files: list[list[str]] = []
     real_tell, real_of = Audit.tell_first, Expiry.of
 
@@ -256,8 +256,7 @@ async def test_a_run_that_deletes_is_told_before_it_begins_and_how_it_ended_also
 async def test_a_run_that_cannot_be_told_deletes_nothing(servers: Servers, pbx: Pbx, monkeypatch: pytest.MonkeyPatch) -> None:
     site = Site(servers, pbx, "untold")
     await site.stored(site.job(started_at=OLD))
-    for name, value in site.settings.items():
-        monkeypatch.setenv(name, value)
+    settings_here(monkeypatch, site.settings)
 
     async def refuse(_self: Publisher, message: Message) -> None:
         raise BrokerUnavailableError(f"RabbitMQ refused {message.routing_key}")
@@ -288,8 +287,7 @@ async def test_one_worker_a_day_runs_retention_and_a_run_that_failed_is_run_agai
 ) -> None:
     site = Site(servers, pbx, "daily")
     await site.stored(site.job(started_at=OLD))
-    for name, value in site.settings.items():
-        monkeypatch.setenv(name, value)
+    settings_here(monkeypatch, site.settings)
     monkeypatch.setenv("CALLFOLD_RETENTION_DAYS", "30")
     settings = load_settings()
     publisher = Publisher(BrokerAddress(settings.amqp_urls, topology(RETRY_S), "test"), timeout_s=LIMIT_S)
@@ -329,9 +327,7 @@ async def test_a_daily_run_that_was_killed_is_taken_up_by_another_worker(
             await fleet.start(victim)
         assert await exit_code(victim) == -signal.SIGKILL
         fleet.roles.remove(victim)
-    for name, value in settings.items():
-        monkeypatch.setenv(name, value)
-    loaded, now = load_settings(), datetime.now(UTC)
+    loaded, now = settings_here(monkeypatch, settings), datetime.now(UTC)
     publisher = Publisher(BrokerAddress(loaded.amqp_urls, topology(RETRY_S), "test"), timeout_s=LIMIT_S)
     async with aclosing(Store(loaded.redis_url.get_secret_value())) as store, background(publisher.run()):
         await publisher.wait_up()

@@ -19,6 +19,7 @@ from simulator.audio import recording
 from tests.helpers.recording_site import OLD, Site
 from tests.helpers.recordings import GUID, WAV, Pbx, dead_letter, submit
 from tests.helpers.servers import Servers, call_back, eventually, next_events, waiting_events
+from tests.helpers.settings import settings_here
 
 pytestmark = pytest.mark.usefixtures("fresh_stack")
 
@@ -94,8 +95,7 @@ async def test_legs_that_came_to_share_a_guid_are_backfilled_under_the_names_the
             async with aclosing(Redis.from_url(servers.stack.redis_url)) as redis:
                 await redis.flushall()
         shutil.rmtree(servers.directory / "archive" / site.name)
-        for name, value in site.settings.items():
-            monkeypatch.setenv(name, value)
+        settings_here(monkeypatch, site.settings)
         monkeypatch.setattr("console.backfill.ago", lambda _: since)
         assert await backfill(load_settings(), Wanted("1s", site.name, again=False, is_dry_run=False), as_json=False) == 0
         assert capsys.readouterr().out.splitlines()[-1] == "2 asked for"

@@ -16,6 +16,7 @@ from shared.events import CallbackEvent
 from shared.facts import facts_of
 from shared.ids import CallKey, CallRef, SourceName
 from shared.store import Store
+from tests.helpers.console import acme
 from tests.helpers.servers import VENDOR_LINES, Servers, callfold
 
 SECRET = "hunter2"
@@ -25,12 +26,6 @@ DIAL_URL = 'dial_url = "http://127.0.0.1:1/?agent={agent}&number={number}"'
 
 
 RESTARTED = "Was `callfold up` started again? Its servers have new ports"
-
-
-def _sources(directory: Path, *lines: str) -> str:
-    path = directory / "sources.toml"
-    path.write_text("\n".join(("[sources.acme]", *lines)) + "\n")
-    return str(path)
 
 
 async def test_a_wrong_password_is_told_as_one_and_never_shown(servers: Servers) -> None:
@@ -81,12 +76,12 @@ UNKNOWN = "callfold: There is no source nobody; configured: acme. See CALLFOLD_S
     ],
 )
 async def test_an_unknown_source_is_one_sentence_everywhere(servers: Servers, tmp_path: Path, arguments: tuple[str, ...]) -> None:
-    code, out, err = await callfold(*arguments, **servers.environment(CALLFOLD_SOURCES=_sources(tmp_path)))
+    code, out, err = await callfold(*arguments, **servers.environment(CALLFOLD_SOURCES=acme(tmp_path)))
     assert (code, out, err) == (2, "", f"{UNKNOWN}\n")
 
 
 async def test_what_is_kept_of_a_source_that_was_is_listed_and_said_to_be_of_it(servers: Servers, tmp_path: Path) -> None:
-    environment = servers.environment(CALLFOLD_SOURCES=_sources(tmp_path))
+    environment = servers.environment(CALLFOLD_SOURCES=acme(tmp_path))
     history = {"CALLFOLD_HISTORY_URL": f"sqlite:///{tmp_path / 'history.sqlite'}"}
     code, _, err = await callfold("dead-letters", "list", "--source", "nobody", **environment)
     assert (code, err.splitlines()[0].startswith(UNKNOWN)) == (0, True)
@@ -122,7 +117,7 @@ async def test_what_cannot_be_dialed_is_told_with_the_key_to_change(
 ) -> None:
     asked = {"source": "acme", "agent": "1001", "number": "112"} | dial
     options = [text for name, value in asked.items() for text in (f"--{name}", value)]
-    code, _, err = await callfold("dial", *options, **servers.environment(CALLFOLD_SOURCES=_sources(tmp_path, *lines)))
+    code, _, err = await callfold("dial", *options, **servers.environment(CALLFOLD_SOURCES=acme(tmp_path, *lines)))
     assert (code, told[1] in err) == (told[0], True), err
 
 

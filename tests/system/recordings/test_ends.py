@@ -16,8 +16,8 @@ from simulator.recordings import Fault
 from simulator.scenario import SECTOK
 from tests.helpers.pace import LIMIT_S
 from tests.helpers.recording_faults import ALWAYS
-from tests.helpers.recordings import GUID, Pbx, dead_letter, file_of, job, nothing_left, sidecar_of, submit, worker
-from tests.helpers.servers import RETRY_S, Servers, eventually, next_events, waiting_events
+from tests.helpers.recordings import GUID, Pbx, dead_letter, eventually_clean, file_of, job, sidecar_of, submit, worker
+from tests.helpers.servers import RETRY_S, Servers, next_events, waiting_events
 
 TRIES = len(RETRY_S) + 1
 LINK = f"https://localhost:8080/_cros_/master/?sectok={SECTOK}&nId=7"
@@ -72,7 +72,7 @@ async def test_a_trouble_that_lasts_ends_in_one_event_one_letter_and_a_sidecar_t
             await submit(servers, job(recording_url=LINK).encode())
             (event,) = await next_events(queue, 1)
             letter = await dead_letter(servers)
-            await eventually(lambda: _is_clean(servers))
+            await eventually_clean(servers)
             assert await waiting_events(queue) == []
         simulated.recordings.let_go("7")  # so that nothing is held any longer
     assert (event.routing_key, event.message_id) == ("recording.failed.acme", f"acme/513/recording/{GUID}/failed")
@@ -82,7 +82,3 @@ async def test_a_trouble_that_lasts_ends_in_one_event_one_letter_and_a_sidecar_t
     told = sidecar_of(servers)["recording"]
     assert (told["state"], told["reason"], told["attempts"]) == ("failed", trouble.reason, trouble.tries)
     assert not file_of(servers, "wav").exists()
-
-
-async def _is_clean(servers: Servers) -> bool:
-    return nothing_left(servers)

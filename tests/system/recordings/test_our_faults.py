@@ -10,36 +10,18 @@ from aiohttp import web
 from redis.asyncio import Redis
 
 from console.fleet import Role
-from shared.recording import RecordingJob
 from tests.helpers.pace import LIMIT_S
 from tests.helpers.recordings import (
     WAV,
     Pbx,
-    dead_letter,
+    ended_by_us,
     file_of,
     job,
-    nothing_left,
     sidecar_of,
     submit,
     worker,
 )
-from tests.helpers.servers import Servers, eventually, next_events, waiting_events
-
-
-async def _is_clean(servers: Servers) -> bool:
-    return nothing_left(servers)
-
-
-async def _ended_by_us(servers: Servers, queue: aio_pika.abc.AbstractQueue, call_id: str, attempts: int) -> None:
-    """See that a job ended in one event and one letter that tell of a fault of ours."""
-    letter = await dead_letter(servers)
-    (event,) = await next_events(queue, 1)
-    assert await waiting_events(queue) == []
-    assert (event.routing_key, event.message_id) == ("recording.failed.acme", f"acme/513/recording/call-{call_id}/failed")
-    assert (event.body["data"]["reason"], event.body["data"]["attempts"]) == ("internal_error", attempts)
-    assert letter.headers["reason"] == "internal_error"
-    assert RecordingJob.decode(letter.body).call_id == call_id
-    await eventually(lambda: _is_clean(servers))
+from tests.helpers.servers import Servers, eventually, next_events
 
 
 async def test_a_recording_whose_sidecar_cannot_be_written_at_all_is_tried_again_then_told_and_the_job_kept(
@@ -48,7 +30,7 @@ async def test_a_recording_whose_sidecar_cannot_be_written_at_all_is_tried_again
     too_large = "9" * 20  # a CallID may have so many digits; no number in a sidecar can
     async with servers.subscribed("recording.#") as queue, worker(servers, pbx):
         await submit(servers, job(too_large, guid=None).encode())
-        await _ended_by_us(servers, queue, too_large, attempts=3)
+        await ended_by_us(servers, queue, too_large, attempts=3)
     assert pbx.asked[too_large] == 3
     assert not file_of(servers, "json", f"call-{too_large}").exists()
 
@@ -59,7 +41,7 @@ async def test_an_end_that_cannot_be_noted_is_told_all_the_same(servers: Servers
         async with aclosing(Redis.from_url(servers.stack.redis_url)) as redis:
             await redis.set("callfold:note:acme/513/recording/call-7", "damaged")
         await submit(servers, job(guid=None).encode())
-        await _ended_by_us(servers, queue, "7", attempts=3)
+        await ended_by_us(servers, queue, "7", attempts=3)
     told = sidecar_of(servers, "call-7")["recording"]
     assert (told["state"], told["reason"], told["attempts"]) == ("failed", "internal_error", 3)
 

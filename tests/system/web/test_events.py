@@ -21,10 +21,10 @@ from console.feed import Feed, Published
 from console.journal import journal_until_now
 from shared.broker import Publisher
 from shared.process import background, broker_address
-from shared.settings import load_settings
 from tests.helpers.console import AUTHORIZED, KEY, Sent, World, read_events, world
 from tests.helpers.pace import LIMIT_S
 from tests.helpers.servers import CALLFOLD, Servers, callfold, eventually, lines_of
+from tests.helpers.settings import settings_here
 
 _SOURCE = f"e{uuid.uuid4().hex[:10]}"
 
@@ -134,9 +134,7 @@ async def test_a_reader_of_a_feed_that_is_behind_gets_all_of_what_is_to_come_and
     here: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     older, _ = await _published(here, 2)
-    for name, value in here.environment().items():
-        monkeypatch.setenv(name, value)
-    settings = load_settings()
+    settings = settings_here(monkeypatch, here.environment())
     publisher = Publisher(broker_address(settings, "tests"), timeout_s=LIMIT_S)
     feed = Feed(settings, publisher)
     async with background(publisher.run()):
@@ -155,9 +153,7 @@ async def test_a_reader_of_a_feed_that_is_behind_gets_all_of_what_is_to_come_and
 
 async def test_who_leaves_while_the_journal_is_read_is_gone(here: World, monkeypatch: pytest.MonkeyPatch) -> None:
     await _published(here, 20)
-    for name, value in here.environment().items():
-        monkeypatch.setenv(name, value)
-    settings = load_settings()
+    settings = settings_here(monkeypatch, here.environment())
     for _ in range(30):
         begun = asyncio.Event()
 

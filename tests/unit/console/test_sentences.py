@@ -19,12 +19,7 @@ from console.show import folded
 from console.web.letters_api import LettersAction
 from console.web.models import EventsQuery
 from shared.settings import load_settings
-
-
-def _sources(directory: Path, *lines: str) -> str:
-    path = directory / "sources.toml"
-    path.write_text("\n".join(("[sources.acme]", *lines)) + "\n")
-    return str(path)
+from tests.helpers.console import acme
 
 
 async def _found(monkeypatch: pytest.MonkeyPatch, sources: str, check: str) -> doctor.Finding:
@@ -43,16 +38,16 @@ async def test_doctor_warns_of_a_pbx_that_does_not_answer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, check: str, line: str
 ) -> None:
     nobody = f"127.0.0.1:{free_port()}"
-    finding = await _found(monkeypatch, _sources(tmp_path, line.format(host=nobody)), check)
+    finding = await _found(monkeypatch, acme(tmp_path, line.format(host=nobody)), check)
     assert (finding.ok, finding.warning) == (True, True)
     assert finding.detail == f"source acme: {nobody} does not answer: the connection is refused"
 
-    finding = await _found(monkeypatch, _sources(tmp_path, line.format(host="pbx.invalid")), check)
+    finding = await _found(monkeypatch, acme(tmp_path, line.format(host="pbx.invalid")), check)
     assert (finding.ok, finding.warning) == (True, True)
     assert finding.detail.startswith("source acme: pbx.invalid does not resolve: ")
 
     with socket.create_server(("127.0.0.1", 0)) as pbx:
-        finding = await _found(monkeypatch, _sources(tmp_path, line.format(host=f"127.0.0.1:{pbx.getsockname()[1]}")), check)
+        finding = await _found(monkeypatch, acme(tmp_path, line.format(host=f"127.0.0.1:{pbx.getsockname()[1]}")), check)
     assert finding == doctor.Finding(check, ok=True, detail="127.0.0.1 at 127.0.0.1")
 
 
@@ -70,11 +65,11 @@ async def test_doctor_says_which_network_a_pbx_with_a_private_address_needs(
     monkeypatch.setattr(reach, "look_up", look_up)
     monkeypatch.setattr(reach, "connect", connect)
     line = 'recording_origin = "https://pbx.example.com"'
-    finding = await _found(monkeypatch, _sources(tmp_path, line), "recording origins")
+    finding = await _found(monkeypatch, acme(tmp_path, line), "recording origins")
     assert not finding.ok
     assert 'recording_networks = ["10.1.2.3"] to [sources.acme]' in finding.detail
     assert connected == []
-    sources = _sources(tmp_path, line, 'recording_networks = ["10.1.2.0/24"]')
+    sources = acme(tmp_path, line, 'recording_networks = ["10.1.2.0/24"]')
     finding = await _found(monkeypatch, sources, "recording origins")
     assert finding.detail == "pbx.example.com at 10.1.2.3"
     assert connected == [(["10.1.2.3"], 443)]

@@ -16,7 +16,7 @@ from shared.lock import BusyError
 from shared.sources import load_sources
 from tests.helpers.pace import LIMIT_S
 from tests.helpers.recordings import WAV
-from tests.helpers.scripted_http import RESET, Scripted, head, rest, scripted, whole
+from tests.helpers.scripted_http import RESET, Scripted, head, rest, whole
 from worker.fetch import Client, Limits, turns_of
 from worker.partial import partial
 
@@ -76,12 +76,6 @@ async def counting() -> AsyncIterator[Counting]:
     counted.origin = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     async with server:
         yield counted
-
-
-@pytest_asyncio.fixture
-async def server() -> AsyncIterator[Scripted]:
-    async with scripted() as script:
-        yield script
 
 
 async def test_a_source_is_asked_no_more_at_once_and_no_faster_than_it_may_be(tmp_path: Path, counting: Counting) -> None:

@@ -17,7 +17,6 @@ from typing import Any
 
 import orjson
 import pytest
-import pytest_asyncio
 
 from shared.errors import ConfigError
 from shared.ids import SourceName
@@ -40,12 +39,6 @@ LIMITS = Limits(max_bytes=1_000_000, stall_s=LIMIT_S, min_bytes_per_second=1)
 IMPATIENT = replace(LIMITS, stall_s=0.3)
 PAGE = head(200).replace(b"audio/wav", b"text/html; charset=utf-8")
 NAME = "acme/513/recording/x"
-
-
-@pytest_asyncio.fixture
-async def server() -> AsyncIterator[Scripted]:
-    async with scripted() as script:
-        yield script
 
 
 @asynccontextmanager

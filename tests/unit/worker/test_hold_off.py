@@ -1,0 +1,76 @@
+"""When timers hold off: after each reconnect, and then only rounds that were opened later count."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, cast
+
+import pytest
+
+from shared.broker import Consumer, Publisher
+from shared.sources import Sources
+from shared.store import Store
+from worker.timers import Timers
+
+FOLDED_MS = 1_000_000
+
+
+@dataclass(slots=True)
+class _Link:
+    is_up: bool = True
+    sessions: int = 1
+
+
+@dataclass(slots=True)
+class _Store:
+    """Its clock moves on by a second each time; everything is folded up to one moment."""
+
+    clock: datetime = datetime(2026, 11, 23, tzinfo=UTC)
+    opened_from_ms: list[int] = field(default_factory=list)
+
+    @property
+    def watermarks(self) -> _Store:
+        return self
+
+    async def now(self) -> datetime:
+        self.clock += timedelta(seconds=1)
+        return self.clock
+
+    async def folded_until_ms(self, *, opened_from_ms: int) -> int:
+        self.opened_from_ms.append(opened_from_ms)
+        return FOLDED_MS
+
+
+def _timers(publisher: _Link, store: _Store, *, hold_off_s: float) -> Timers:
+    return Timers(cast("Publisher", publisher), cast("Store", store), cast("Sources", {}), lease_s=1, hold_off_s=hold_off_s)
+
+
+async def _look(timers: Timers, raw: _Link) -> Any:  # noqa: ANN401
+    return await timers._watermark(cast("Consumer", raw))
+
+
+@pytest.mark.parametrize("reconnected", ["publisher", "consumer"])
+async def test_a_reconnect_between_two_looks_makes_older_rounds_count_no_more(reconnected: str) -> None:
+    """Both links are up at both looks: only the number of sessions shows that one was lost."""
+    publisher, raw, store = _Link(), _Link(), _Store()
+    timers = _timers(publisher, store, hold_off_s=0)
+    assert await _look(timers, raw) < FOLDED_MS
+    assert await _look(timers, raw) < FOLDED_MS
+    (publisher if reconnected == "publisher" else raw).sessions += 1
+    assert await _look(timers, raw) < FOLDED_MS
+    first, second, third = store.opened_from_ms
+    assert first == second < third
+
+
+@pytest.mark.parametrize("is_up", [True, False])
+async def test_timers_hold_off_after_a_reconnect_and_while_a_link_is_down(*, is_up: bool) -> None:
+    publisher, raw, store = _Link(), _Link(), _Store()
+    timers = _timers(publisher, store, hold_off_s=0)
+    assert await _look(timers, raw) is not None
+    timers._hold_off_s = 3600
+    raw.sessions, raw.is_up = raw.sessions + is_up, is_up
+    assert await _look(timers, raw) is None
+    raw.is_up = True
+    assert await _look(timers, raw) is None
+    assert len(store.opened_from_ms) == 1, "nothing is asked while they hold off"
