@@ -22,7 +22,18 @@ from pamqp.common import FieldTable
 from shared.errors import BrokerUnavailableError
 from shared.frames import HeaderValue, send
 from shared.hand import InFlight
-from shared.link import BACKOFF_S, CLOSE_TIMEOUT_S, LOST, BrokerAddress, Link, inspect, is_cancelled, is_lost, write_while_open
+from shared.link import (
+    BACKOFF_S,
+    CLOSE_TIMEOUT_S,
+    LOST,
+    BrokerAddress,
+    Link,
+    inspect,
+    is_cancelled,
+    is_lost,
+    requesting,
+    write_while_open,
+)
 from shared.log import get_logger
 from shared.topology import MARKER, MARKER_BODY
 
@@ -106,10 +117,8 @@ class Publisher(Link):
         channel = self._channel
         if channel is None or not self.is_up:
             raise BrokerUnavailableError("RabbitMQ is not connected")
-        try:
+        with requesting(f"{queue} cannot be counted"):
             declared = await channel.queue_declare(queue, passive=True, timeout=self._timeout_s)
-        except LOST as error:
-            raise BrokerUnavailableError(str(error)) from error
         return declared.consumer_count or 0
 
     async def _publish(self, messages: Sequence[Message]) -> list[tuple[Message, BrokerUnavailableError]]:
@@ -288,7 +297,7 @@ class Consumer(Link):
         """Ask for no more deliveries; those taken can still be acked, the rest goes back when the connection closes."""
         self._stopping = True
         if self._channel is not None and self._tag is not None:
-            with suppress(*LOST):
+            with suppress(BrokerUnavailableError), requesting(f"{self._queue} cannot be cancelled"):
                 await self._channel.basic_cancel(self._tag, timeout=CLOSE_TIMEOUT_S)
         while not self._waiting.empty():
             self._waiting.get_nowait()

@@ -12,7 +12,7 @@ from pamqp.commands import Basic, Queue
 
 from shared.broker import Delivery
 from shared.errors import BrokerUnavailableError
-from shared.link import LOST, BrokerAddress, Link, write_while_open
+from shared.link import BrokerAddress, Link, requesting, write_while_open
 
 _GET_TIMEOUT_S = 5
 
@@ -42,13 +42,14 @@ class Getter(Link):
             BrokerUnavailableError: not connected, or no answer.
         """
         channel = self._working()
-        try:
-            trial = await channel.connection.channel(timeout=_GET_TIMEOUT_S)  # refused, it is closed
-            await trial.queue_declare(self._turn, exclusive=True, timeout=_GET_TIMEOUT_S)
-        except ChannelLockedResource:
-            return False
-        except LOST as error:
-            raise BrokerUnavailableError(f"{self._queue} cannot be read: {error}") from error
+        if channel.connection.is_closed:
+            raise BrokerUnavailableError("the connection to RabbitMQ was lost")
+        with requesting(f"{self._queue} cannot be read"):
+            try:
+                trial = await channel.connection.channel(timeout=_GET_TIMEOUT_S)  # refused, it is closed
+                await trial.queue_declare(self._turn, exclusive=True, timeout=_GET_TIMEOUT_S)
+            except ChannelLockedResource:
+                return False
         self._is_alone = True
         return True
 
@@ -56,7 +57,8 @@ class Getter(Link):
         """Put back what was got and not settled; once it is there, let the next one have the queue."""
         if self._channel is None:
             return
-        with suppress(*LOST):  # the end of the connection does the same
+        # The end of the connection does the same.
+        with suppress(BrokerUnavailableError), requesting(f"{self._queue} cannot be given back"):
             await write_while_open(self._channel, self._channel.basic_nack(0, multiple=True, requeue=True, wait=True))
             await self._channel.queue_declare(self._queue, passive=True, timeout=_GET_TIMEOUT_S)
             await self._channel.queue_delete(self._turn, timeout=_GET_TIMEOUT_S)
@@ -84,10 +86,8 @@ class Getter(Link):
 
     async def _declared(self) -> Queue.DeclareOk:
         channel = self._working()
-        try:
+        with requesting(f"{self._queue} cannot be counted"):
             return await channel.queue_declare(self._queue, passive=True, timeout=_GET_TIMEOUT_S)
-        except LOST as error:
-            raise BrokerUnavailableError(f"{self._queue} cannot be counted: {error}") from error
 
     async def confirm(self) -> None:
         """Make sure that the broker has heard what was settled: it answers in order, on the channel that everything came on.
@@ -104,10 +104,8 @@ class Getter(Link):
             BrokerUnavailableError: the connection was lost: what was got has gone back to the queue.
         """
         channel = self._working()
-        try:
+        with requesting(f"{self._queue} cannot be read"):
             message: DeliveredMessage = await channel.basic_get(self._queue, timeout=_GET_TIMEOUT_S)
-        except LOST as error:
-            raise BrokerUnavailableError(f"{self._queue} cannot be read: {error}") from error
         if isinstance(message.delivery, Basic.GetEmpty) or message.delivery_tag is None:
             return None
         properties = message.header.properties
@@ -142,10 +140,8 @@ class Depths(Link):
         if self._channel is None:
             raise BrokerUnavailableError("RabbitMQ is not connected")
         found: dict[str, int] = {}
-        try:
+        with requesting("the queues cannot be counted"):
             for queue in queues:
                 declared = await self._channel.queue_declare(queue, passive=True, timeout=_GET_TIMEOUT_S)
                 found[queue] = declared.message_count or 0
-        except LOST as error:
-            raise BrokerUnavailableError(f"the queues cannot be counted: {error}") from error
         return found

@@ -11,8 +11,8 @@ import itertools
 import random
 import time
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import NoReturn, cast
 
@@ -182,7 +182,10 @@ async def _connected(url: URL, properties: FieldTable | None = None) -> AsyncIte
     """Have a connection, and close it whatever became of it: one that is dropped closes itself, in whatever thread that is."""
     connection = aio_pika.Connection(url, client_properties=properties)
     try:
-        await connection.connect(timeout=_CONNECT_TIMEOUT_S)
+        try:
+            await connection.connect(timeout=_CONNECT_TIMEOUT_S)
+        except StopAsyncIteration as error:  # the library's word for an end before the first frame; ours would be no error at all
+            raise ConnectionError("the server closed the connection before it answered") from error
         yield connection
     finally:
         try:
@@ -216,6 +219,22 @@ async def write_while_open(channel: Channel, writing: Coroutine[object, object, 
 def is_lost(error: BaseException) -> bool:
     """Tell an error of the wire from one of ours: a broker that goes while a channel opens ends in a bare `Exception`."""
     return isinstance(error, LOST) or type(error) is Exception
+
+
+@contextmanager
+def requesting(problem: str) -> Iterator[None]:
+    """Guard requests to the broker on a channel.
+
+    Raises:
+        BrokerUnavailableError: the connection was lost, or there was no answer in time; it begins with `problem`.
+    """
+    try:
+        yield
+    except (Exception, asyncio.CancelledError) as error:
+        if not is_lost(error) and (is_cancelled() or not isinstance(error, asyncio.CancelledError)):
+            raise
+        lost = "RabbitMQ did not answer in time" if isinstance(error, TimeoutError) else "the connection to RabbitMQ was lost"
+        raise BrokerUnavailableError(f"{problem}: {str(error) or lost}") from error
 
 
 def refusal(error: BaseException) -> str | None:
@@ -277,7 +296,9 @@ async def inspect(address: BrokerAddress) -> Inspected:
         server = f"{url.host}:{url.port or (5671 if url.scheme == 'amqps' else 5672)}"
         try:
             return Inspected(await _version(url, address.topology), server)
-        except LOST as error:
+        except Exception as error:
+            if not is_lost(error):
+                raise
             failures.append(f"{server}: {refusal(error) or f'{type(error).__name__}: {error}'}")
     raise BrokerUnavailableError(f"RabbitMQ: {'; '.join(failures)}")
 

@@ -1,4 +1,4 @@
-"""A way to a server that is reset after so many bytes, as when the server is killed: no goodbye, and what was on its way is gone."""
+"""A connection to a server that ends after so many bytes: reset, as when the server is killed, or closed as by a load balancer."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 @dataclass(slots=True)
 class CutWire:
-    """`budgets` says for each connection in turn how many bytes pass; 0 resets it before the server is asked."""
+    """`budgets` says for each connection in turn how many bytes pass; 0 ends it before the server is asked. Half of them are closed."""
 
     server_port: int
     budgets: Iterator[int]
@@ -23,7 +23,7 @@ class CutWire:
         self.cut += 1
         left = next(self.budgets)
         if not left:
-            near_writer.transport.abort()
+            await self._end(near_writer)
             return
         far, far_writer = await asyncio.open_connection("127.0.0.1", self.server_port)
 
@@ -41,9 +41,16 @@ class CutWire:
                 task.cancel()
             await asyncio.gather(*both, return_exceptions=True)
             for writer in (near_writer, far_writer):
-                writer.transport.abort()
-                with suppress(OSError):
-                    await writer.wait_closed()
+                await self._end(writer)
+
+    async def _end(self, writer: asyncio.StreamWriter) -> None:
+        if self.cut % 4 < 2:
+            opened: socket.socket = writer.get_extra_info("socket")
+            with suppress(OSError):
+                opened.shutdown(socket.SHUT_WR)
+        writer.transport.abort()
+        with suppress(OSError):
+            await writer.wait_closed()
 
 
 @asynccontextmanager

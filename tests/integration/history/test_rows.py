@@ -32,6 +32,7 @@ from tests.helpers.history import (
     row,
     tables_of,
 )
+from tests.helpers.pace import LIMIT_S
 from tests.helpers.postgres import PostgreSQL
 
 Both = tuple[History, History]
@@ -307,6 +308,7 @@ async def test_a_database_that_could_not_hold_every_character_is_refused(postgre
 async def test_a_question_that_takes_too_long_is_given_up(history: History, monkeypatch: pytest.MonkeyPatch) -> None:
     await history.write(batch_of(_many()))
     monkeypatch.setattr(history, "_limit_s", 0)
+    monkeypatch.setattr("console.history.store._MARGIN_S", LIMIT_S)
     if history.name.startswith("postgresql"):
         limit, slow = "SET LOCAL statement_timeout = 50", "SELECT pg_sleep(5)"
         with pytest.raises(HistoryUnavailableError, match="statement timeout"):

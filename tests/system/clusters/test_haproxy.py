@@ -30,7 +30,7 @@ PACE_S = 0.01
 MORE = 500
 # The last of the counters in a log line: how often HAProxy tried again.
 RETRIED = re.compile(r"/\+?[1-9][0-9]* GET ")
-REQUEST_S = round(5 * PACE)
+REQUEST_S = min(9, round(5 * PACE))  # less than `timeout client`, which would cut a slow client first
 
 
 @dataclass(slots=True)
