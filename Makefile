@@ -40,7 +40,7 @@ else
 	@$(BIN)/python -m pytest --durations=20 $(WORKERS)
 endif
 
-coverage: setup ## Run every distinct test with branch coverage, which may not fall (half as long again as `make test`)
+coverage: setup ## Run every distinct test with branch coverage; fails below 95 % (half as long again as `make test`)
 	@mkdir -p build && rm -f .coverage .coverage.* build/failed
 	@{ $(BIN)/coverage run -m pytest $(WORKERS) || touch build/failed; } | tee build/tests.log
 	@test ! -e build/failed
@@ -48,15 +48,15 @@ coverage: setup ## Run every distinct test with branch coverage, which may not f
 	@$(BIN)/coverage report
 	@tail -n 1 build/tests.log
 
-test-volume: setup ## Run the tests of sheer volume, then try every mutant (over an hour)
+test-volume: setup ## Run the large sizes of tests, then try every mutant (over an hour)
 	@$(BIN)/python -m pytest -m volume $(WORKERS)
 	@$(BIN)/python -m tests.mutants.run
 
 lint: setup ## Check format, rules, types and import layers
 	@$(SIDE_BY_SIDE) format rules types layers
 
-mutants: setup ## Break the code on purpose, one patch at a time, and see the tests fail (about a minute for each)
-	@$(BIN)/python -m tests.mutants.run
+mutants: setup ## Break the code on purpose, one patch at a time, and see the tests fail (a minute for each); or one: make mutants NAME=untold-content
+	@$(BIN)/python -m tests.mutants.run $(NAME)
 
 format:
 	@$(BIN)/ruff format --check .

@@ -1,6 +1,6 @@
 """`make mutants`: break the code on purpose, one patch at a time, and see the tests that the patch names fail.
 
-Exit code 1 if a mutant survives. Names given as arguments limit it to these.
+Exit code 1 if a mutant survives, 2 if there is none of a name. Names given as arguments limit it to these.
 """
 
 from __future__ import annotations
@@ -64,7 +64,11 @@ def _failed(patch: Path, directory: str, size: str) -> str | None:
 
 def main() -> int:
     """Try every mutant and tell what killed it."""
-    patches = [patch for patch in sorted(HERE.glob("*.patch")) if not sys.argv[1:] or patch.stem in sys.argv[1:]]
+    names = set(sys.argv[1:])
+    patches = [patch for patch in sorted(HERE.glob("*.patch")) if not names or patch.stem in names]
+    if unknown := names - {patch.stem for patch in patches}:
+        sys.stderr.write(f"no mutant {', '.join(sorted(unknown))}: expected the name of a patch in {HERE}, without .patch\n")
+        return 2
     survivors = 0
     for patch in patches:
         started = time.monotonic()
