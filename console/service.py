@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
-
-from aiohttp import web
+from contextlib import AsyncExitStack, aclosing
 
 from console.dialing import Dialer
 from console.dials import Dials, Limits
@@ -25,18 +22,16 @@ from console.web.live import LiveApi
 from console.web.operations import Apis
 from console.web.pages import Pages
 from console.web.recordings_api import RecordingsApi
+from console.web.server import serving
 from console.web.sessions import Ended, Sessions
 from shared.archive import Archive
 from shared.audit import Audit
 from shared.broker import Publisher
 from shared.errors import ConfigError, StoreUnavailableError
-from shared.health import listen, private_port
-from shared.log import get_logger
+from shared.health import private_port
 from shared.process import background, broker_address
 from shared.settings import LOOPBACK, Settings
 from shared.store import Store
-
-log = get_logger(__name__)
 
 _BEYOND_DIAL_S = 5
 
@@ -90,19 +85,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             private_port(settings.metrics_host, settings.metrics_port, problems),
             background(publisher.run(), feed.consumer.run(), pulse.raw.run(), pulse.depths.run()),
             background(feed.run(), pulse.count(), pulse.run(), dials.run()),
-            _serving(make_app(apis, keys, ended), settings),
+            serving(make_app(apis, keys, ended), settings),
         ):
             listening.set()
             await stop.wait()
-
-
-@asynccontextmanager
-async def _serving(app: web.Application, settings: Settings) -> AsyncIterator[None]:
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=settings.shutdown_timeout_seconds)
-    await runner.setup()
-    try:
-        port = await listen(runner, (settings.console_host, settings.console_port), "CALLFOLD_CONSOLE_PORT")
-        log.info("console_listening", host=settings.console_host, port=port)
-        yield
-    finally:
-        await runner.cleanup()

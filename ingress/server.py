@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -17,7 +16,7 @@ from aiohttp.web_protocol import RequestHandler
 from ingress.callbacks import Door, refuse, too_long
 from ingress.request_lines import PARSER_BYTES, RequestLines
 from shared.health import listen
-from shared.log import get_logger
+from shared.log import NO_ACCESS_LOG, get_logger
 
 log = get_logger(__name__)
 
@@ -26,9 +25,6 @@ _KEEPALIVE_S = 75
 # A connection that has not sent its first request by then is closed: the library would wait for ever. Later ones are bounded
 # by the keep-alive time.
 _FIRST_REQUEST_S = 5
-# A callback's request line holds the secret: nothing may write it.
-_NO_LOG = logging.getLogger("callfold.access")
-_NO_LOG.disabled = True
 
 
 class _Protocol(RequestHandler):
@@ -90,7 +86,7 @@ class _Server(web.Server):
         return _Protocol(
             self,
             loop=self._loop,
-            access_log=_NO_LOG,
+            access_log=NO_ACCESS_LOG,
             keepalive_timeout=_KEEPALIVE_S,
             max_line_size=PARSER_BYTES,
             auto_decompress=False,

@@ -13,6 +13,10 @@ from shared.masking import mask_credentials, mask_value
 
 LogFormat = Literal["auto", "json", "console"]
 
+NO_ACCESS_LOG = logging.getLogger("callfold.access")
+"""The access log of an HTTP server, which writes nothing: a request line can hold a secret."""
+NO_ACCESS_LOG.disabled = True
+
 
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:
     """Get the logger of a module; its lines carry the module's name."""

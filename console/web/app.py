@@ -24,7 +24,7 @@ log = get_logger(__name__)
 
 BEGUN = web.RequestKey("begun", bool)
 _MAX_BODY_BYTES = 64 * 1024
-_HEADERS = {
+HEADERS = {
     "Content-Security-Policy": CONTENT_SECURITY_POLICY,
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "same-origin",
@@ -67,7 +67,7 @@ def _patterns(routes: Sequence[Route], wanted: Callable[[Route], bool]) -> froze
 
 async def _harden(request: web.Request, response: web.StreamResponse) -> None:
     request[BEGUN] = True
-    for name, value in _HEADERS.items():
+    for name, value in HEADERS.items():
         response.headers.setdefault(name, value)
     response.headers.setdefault("Cache-Control", "no-store")
     response.headers.pop("Server", None)

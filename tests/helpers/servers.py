@@ -182,10 +182,18 @@ async def _empty_queues(url: str, *, is_running: bool) -> None:
 async def empty_streams(stack: Stack) -> None:
     """Delete every stream and declare it again, so that nothing of earlier tests is read. A test may not kill RabbitMQ soon after it."""
     async with await aio_pika.connect(stack.amqp_url, timeout=LIMIT_S) as connection:
-        channel = await connection.channel()
-        for queue in topology(RETRY_S).queues:
-            if queue.arguments["x-queue-type"] == "stream":
-                await channel.queue_delete(queue.name)
+
+        async def are_deleted() -> bool:
+            """Say no for a stream that has no leader yet, as after a start of RabbitMQ; that closes the channel."""
+            channel = await connection.channel()
+            with suppress(aio_pika.exceptions.ChannelNotFoundEntity):
+                for queue in topology(RETRY_S).queues:
+                    if queue.arguments["x-queue-type"] == "stream":
+                        await channel.queue_delete(queue.name)
+                return True
+            return False
+
+        await eventually(are_deleted)
     await declare(stack.amqp_url)
 
 

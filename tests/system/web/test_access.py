@@ -94,14 +94,37 @@ async def test_a_wrong_key_is_refused(here: World, secret: str, scheme: str) -> 
     assert (status, told["status"], headers["WWW-Authenticate"]) == (401, 401, "Bearer")
 
 
-async def test_bytes_that_are_no_text_are_a_wrong_key(here: World) -> None:
-    port = int(here.console.rpartition(":")[2])
-    for head in (b"Authorization: Bearer \xff\xfe", b"Cookie: callfold_session=\xff.1.\xfe", b"Cookie: callfold_session=a.b"):
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(b"GET /calls HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n" + head + b"\r\n\r\n")
-        answer = await asyncio.wait_for(reader.read(), LIMIT_S)
+async def _raw(here: World, request: bytes) -> bytes:
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(here.console.rpartition(":")[2]))
+    try:
+        writer.write(request)
+        return await asyncio.wait_for(reader.read(), LIMIT_S)
+    finally:
         writer.close()
+
+
+async def test_bytes_that_are_no_text_are_a_wrong_key(here: World) -> None:
+    for head in (b"Authorization: Bearer \xff\xfe", b"Cookie: callfold_session=\xff.1.\xfe", b"Cookie: callfold_session=a.b"):
+        answer = await _raw(here, b"GET /calls HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n" + head + b"\r\n\r\n")
         assert answer.startswith(b"HTTP/1.1 401"), head
+
+
+async def test_what_is_no_http_request_is_a_problem_and_its_key_is_in_no_log(here: World) -> None:
+    key, host = KEY.encode(), b"\r\nHost: x\r\n"
+    requests = [b"GET /calls?text=" + b"a" * 9000 + b" HTTP/1.1" + host, b"GET /calls?key=" + key + b" HTTP/9.9" + host]
+    keys = (b"Bearer " + key + b"\x01", b"Bearer\x00 " + key, key * 400)
+    requests += [b"GET /calls HTTP/1.1" + host + b"Authorization: " + value + b"\r\n" for value in keys]
+    expected = {b"Content-Type: application/problem+json", b"X-Frame-Options: DENY", b"Server: callfold"}
+    for request in requests:
+        head, _, body = (await _raw(here, request + b"\r\n")).partition(b"\r\n\r\n")
+        status, *headers = head.split(b"\r\n")
+        assert status.split()[1] == b"400"
+        assert expected <= set(headers)
+        assert ("8190 bytes" in orjson.loads(body)["title"]) is (len(request) > 9000)
+        assert key not in head + body
+    log = here.roles["console"].log_path.read_text("utf-8", "replace")
+    assert log.count("request_not_http") == len(requests)
+    assert KEY not in log
 
 
 async def test_a_viewer_reads_and_changes_nothing(here: World) -> None:
