@@ -23,6 +23,7 @@ from tests.helpers.postgres import PostgreSQL, postgresql
 from tests.helpers.recordings import Pbx, serving
 from tests.helpers.s3 import Busy, busy_s3, environment, s3_server
 from tests.helpers.servers import Servers, Stack, complaints, empty, empty_streams, prepare
+from tests.helpers.volume import LONGER
 
 # What the machine's user has set must not reach the processes under test.
 for variable in [name for name in os.environ if name.startswith("CALLFOLD_")]:
@@ -76,12 +77,11 @@ def pytest_xdist_auto_num_workers() -> int:
 
 @pytest.hookimpl(tryfirst=True)  # pytest selects by markers later
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    limit_s = PACE * float(config.getoption("timeout") or config.getini("timeout"))
     for item in items:
         for marker in needs(item):
             item.add_marker(marker)
-        limit = item.get_closest_marker("timeout")
-        seconds = limit.args[0] if limit else float(config.getoption("timeout") or config.getini("timeout"))
-        item.add_marker(pytest.mark.timeout(seconds * PACE), append=False)
+        item.add_marker(pytest.mark.timeout(limit_s * (LONGER if item.get_closest_marker("volume") else 1)))
     if not _is_volume(config):
         config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("volume")])
         items[:] = [item for item in items if not item.get_closest_marker("volume")]

@@ -393,10 +393,10 @@ async def callfold(*arguments: str, **settings: str) -> tuple[int | None, str, s
         return code, out.read().decode(), err.read().decode()
 
 
-async def exit_code(role: Role) -> int:
+async def exit_code(role: Role, *, timeout_s: float = LIMIT_S) -> int:
     """Wait until a process has ended; minus the number of the signal that ended it."""
     assert role.process is not None
-    async with asyncio.timeout(LIMIT_S):
+    async with asyncio.timeout(timeout_s):
         return await role.process.wait()
 
 

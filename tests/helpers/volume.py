@@ -7,6 +7,9 @@ from collections.abc import Sequence
 import pytest
 from _pytest.mark.structures import ParameterSet
 
+LONGER = 6
+"""How many times longer a test may take in its large size."""
+
 
 def sizes(small: object, large: object) -> Sequence[ParameterSet]:
     """Make the parameters of a test that is big by volume alone."""
