@@ -18,6 +18,7 @@ from console.journal import journal_until_now
 from shared.facts import rfc3339
 from shared.ids import CallKey, CallRef, SourceName
 from shared.settings import Settings, load_settings
+from tests.helpers.pace import LIMIT_S
 from tests.helpers.servers import (
     AGENT_GUID,
     DIALED_GUID,
@@ -40,7 +41,8 @@ Running = tuple[Servers, list[int], list[Role]]
 @pytest_asyncio.fixture
 async def running(servers: Servers) -> AsyncIterator[Running]:
     ports = [free_port(), free_port()]
-    async with servers.fleet() as fleet:
+    # A callback whose confirm is late would be published twice, and counted twice.
+    async with servers.fleet(CALLFOLD_PUBLISH_TIMEOUT_SECONDS=f"{LIMIT_S:g}") as fleet:
         for number, port in enumerate(ports):
             fleet.add(f"ingress-{number}", "ingress", {"CALLFOLD_INGRESS_PORT": str(port)})
             fleet.add(f"worker-{number}", "worker", {})

@@ -75,13 +75,7 @@ async def test_an_empty_redis_is_rebuilt_byte_by_byte_and_nothing_is_published_a
         code, out, _ = await callfold("rebuild", "--since", "1h", "--json", **environment)
         assert code == 0, "a second time does no harm"
         assert {"noted_as_published", "to_be_published"}.isdisjoint(json.loads(out))
-
-        code, out, _ = await callfold("show", "default", str(base + 10), "--json", **environment)
-        told = json.loads(out)
-        assert (code, told["status"], told["published_revision"]) == (0, "complete", 2)
-        # If a worker pauses for longer than its lease, its timer is published twice.
-        kinds = [row["kind"] for row in told["timeline"]]
-        assert (kinds[:4], {*kinds[4:]} - {"timer"}) == (["callback"] * 3 + ["timer"], {"callback"})
+        await eventually(lambda: _is_shown(base + 10, environment))
         async with servers.fleet(**QUICK) as fleet:
             fleet.add("ingress", "ingress", {"CALLFOLD_INGRESS_PORT": str(port)})
             fleet.add("worker", "worker", {})
@@ -99,6 +93,16 @@ async def test_an_empty_redis_is_rebuilt_byte_by_byte_and_nothing_is_published_a
             await call_back(port, lines_of(base + 12))
             await eventually(lambda: _is_among(events, published, f"default/{base + 12}/1"))
     assert [name for name in published if name.startswith("default/7000000")] == [f"default/{base + n}/1" for n in (11, 12)]
+
+
+async def _is_shown(request_id: int, environment: dict[str, str]) -> bool:
+    """Show the amended call; say whether the time for reading the journal was enough."""
+    code, out, _ = await callfold("show", "default", str(request_id), "--json", **environment)
+    told = json.loads(out)
+    assert (code, told["status"], told["published_revision"]) == (0, "complete", 2)
+    # If a worker pauses for longer than its lease, its timer is published twice.
+    kinds = [row["kind"] for row in told["timeline"]]
+    return kinds[:4] == ["callback"] * 3 + ["timer"] and {*kinds[4:]} - {"timer"} == {"callback"}
 
 
 async def _is_among(events: aio_pika.abc.AbstractQueue, published: list[str], name: str) -> bool:
@@ -178,11 +182,10 @@ async def test_an_open_call_tells_what_it_waits_for_and_when_it_closes(servers: 
 
         async def told() -> str:
             code, out, _ = await callfold("show", "default", str(base), **servers.environment(**long))
-            return out if code == 0 and "ending" in out else ""
+            return out if code == 0 and "ending" in out and out.count(" callback ") == 3 else ""
 
         out = await eventually(told)
         assert "waiting for the agent's hangup, closes at 20" in out
-        assert out.count(" callback ") == 3
         assert "hunter2" not in out
     code, _, err = await callfold("show", "default", "1", **servers.environment())
     assert (code, "Redis has no call default/1" in err) == (1, True)

@@ -19,7 +19,7 @@ async def test_who_watches_sees_what_comes_into_a_journal_that_was_made_anew(ser
     roles = ("ingress", "worker", "console")
     async with (
         world(servers, "[sources.acme]\n", *roles, CALLFOLD_CONSOLE_KEY=KEY) as here,
-        aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=LIMIT_S)) as session,
+        aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None, sock_read=LIMIT_S)) as session,
         session.get(f"{here.consoles['console']}/events?topic=call.%23", headers=AUTHORIZED) as watched,
     ):
         events = read_events(watched)
