@@ -103,7 +103,9 @@ async def test_what_a_stopped_worker_has_been_given_closes_no_call_early(servers
     filler = f"CallType=Incoming&Event=start&CallID=1&RequestID=&x={'x' * (700_000 if wakes else 1)}"
     calls = range(9_010_000, 9_010_060)
     async with servers.subscribed("call.#") as events, servers.fleet(**SHORT) as fleet:
-        stopped = fleet.add("stopped", "worker", {})
+        # It is to wake before the broker misses its heartbeats, however slow the machine is.
+        patient = {"CALLFOLD_AMQP_URL": f"{servers.stack.amqp_url}?heartbeat={round(15 * PACE)}"}
+        stopped = fleet.add("stopped", "worker", patient if wakes else {})
         others = [fleet.add(f"other-{number}", "worker", {}) for number in range(3)]
         await fleet.start_all()
         for worker in (stopped, *others):
