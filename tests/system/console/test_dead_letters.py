@@ -20,7 +20,7 @@ from shared.settings import Settings
 from shared.store import Look, Seal, Store
 from tests.helpers.dead_letters import AT, bury, left
 from tests.helpers.pace import LIMIT_S
-from tests.helpers.servers import VENDOR_LINES, Servers, callfold, eventually, lines_of, next_events
+from tests.helpers.servers import VENDOR_LINES, Servers, callfold, eventually, lines_of, next_events, taken_from
 from tests.helpers.settings import settings_here
 
 
@@ -91,7 +91,7 @@ async def test_a_message_the_broker_gave_up_tells_so(servers: Servers) -> None:
             aio_pika.Message(b"[]", message_id="poison-012345", delivery_mode=2), queue.name
         )
         given = 0
-        while (message := await queue.get(fail=False)) is not None or given <= 20:
+        while (message := await taken_from(queue, no_ack=False)) is not None or given <= 20:
             if message is not None:
                 await message.nack(requeue=True)
                 given += 1

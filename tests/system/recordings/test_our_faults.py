@@ -21,7 +21,7 @@ from tests.helpers.recordings import (
     submit,
     worker,
 )
-from tests.helpers.servers import Servers, eventually, next_events
+from tests.helpers.servers import Servers, eventually, next_events, taken_from
 
 
 async def test_a_recording_whose_sidecar_cannot_be_written_at_all_is_tried_again_then_told_and_the_job_kept(
@@ -88,4 +88,4 @@ async def _given_back(servers: Servers) -> bool:
     async with await aio_pika.connect(servers.stack.amqp_url, timeout=LIMIT_S) as connection:
         channel = await connection.channel()
         queue = await channel.get_queue("recordings", ensure=False)
-        return await queue.get(fail=False) is not None
+        return await taken_from(queue, no_ack=False) is not None
