@@ -199,7 +199,8 @@ async def _are_dead(servers: Servers, letters: Letters, count: int) -> bool:
 
 async def test_a_redelivered_completion_after_publication_publishes_nothing_more(servers: Servers) -> None:
     port = free_port()
-    async with downstream(servers), servers.fleet() as fleet:
+    # What is confirmed late would be published twice.
+    async with downstream(servers), servers.fleet(CALLFOLD_PUBLISH_TIMEOUT_SECONDS=f"{LIMIT_S:g}") as fleet:
         fleet.add("ingress", "ingress", {"CALLFOLD_INGRESS_PORT": str(port)})
         fleet.add("worker", "worker", {})
         await fleet.start_all()

@@ -148,6 +148,7 @@ async def test_ingress_processes_are_restarted_one_after_the_other_without_a_fai
             assert role.process.returncode == 0
             await stream.more()  # by the other one alone
             await site.fleet.start(role)
+            await connected(role)
             await eventually(partial(seen_up, role.name))
         await stream.more()
         stream.done.set()

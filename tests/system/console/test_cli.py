@@ -239,7 +239,8 @@ async def test_the_example_consumer_says_in_a_sentence_why_it_cannot_start(tmp_p
 
 async def test_simulate_compares_what_was_published_with_the_truth(servers: Servers) -> None:
     port = free_port()
-    async with servers.fleet() as fleet:
+    # The time is well below the time that FocalScope waits for an answer.
+    async with servers.fleet(CALLFOLD_PUBLISH_TIMEOUT_SECONDS="3") as fleet:
         fleet.add("ingress", "ingress", {"CALLFOLD_INGRESS_PORT": str(port)})
         fleet.add("worker", "worker", {})
         await fleet.start_all()

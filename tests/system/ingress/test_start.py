@@ -59,6 +59,7 @@ async def test_a_queue_that_was_made_anew_with_other_arguments_costs_a_running_i
     async with servers.fleet(**settings) as fleet:
         role = fleet.add("ingress", "ingress", {})
         await fleet.start(role)
+        await connected(role)
         assert await call_back(port, [_line(1)]) == [200]
         try:
             async with servers.queue(NAME) as queue:

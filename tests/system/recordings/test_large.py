@@ -6,7 +6,7 @@ import pyrage
 import pytest
 
 from tests.helpers.long_recordings import Long, growth_bytes
-from tests.helpers.pace import PACE
+from tests.helpers.pace import LIMIT_S
 from tests.helpers.recordings import Pbx, file_of, job, submit, worker
 from tests.helpers.servers import Servers, next_events
 from tests.helpers.volume import sizes
@@ -23,7 +23,7 @@ async def test_a_long_recording_passes_through_a_worker_in_constant_memory(serve
         await next_events(queue, 1)
         with growth_bytes(fleet) as growth:
             await submit(servers, job().encode())
-            (event,) = await next_events(queue, 1, timeout_s=240 * PACE)
+            (event,) = await next_events(queue, 1, timeout_s=2 * LIMIT_S * max(1, mebibytes / 256))
     data = event.body["data"]
     stored = file_of(servers, "wav")
     on_disk = stored.stat().st_size

@@ -15,7 +15,7 @@ from aiohttp import web
 from shared.archive import Archive
 from simulator.audio import recording
 from tests.helpers.long_recordings import Long, growth_bytes
-from tests.helpers.pace import PACE
+from tests.helpers.pace import LIMIT_S
 from tests.helpers.recordings import GUID, Pbx, dead_letter, job, nothing_left, submit, worker
 from tests.helpers.s3 import Busy, there
 from tests.helpers.servers import Servers, exit_code, next_events, waiting_events
@@ -111,6 +111,6 @@ async def test_an_upload_needs_constant_memory(servers: Servers, pbx: Pbx, s3: B
         await next_events(queue, 1)
         with growth_bytes(fleet) as growth:
             await submit(servers, job().encode())
-            (event,) = await next_events(queue, 1, timeout_s=180 * PACE)
+            (event,) = await next_events(queue, 1, timeout_s=2 * LIMIT_S * mebibytes / 128)
     assert (event.body["data"]["bytes"], event.body["data"]["sha256"]) == (size, long.sha256)
     assert growth[0] < size // 2, f"grew by {growth[0] >> 20} MiB"

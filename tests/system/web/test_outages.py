@@ -243,7 +243,8 @@ async def test_a_repeat_whose_key_is_gone_is_told_refused_only_where_nothing_was
 
 async def test_a_console_killed_after_the_answer_has_its_dial_journaled_by_another(servers: Servers) -> None:
     async with _running(servers, "worker", "console", CALLFOLD_DIAL_TIMEOUT_SECONDS=paced(3)) as here:
-        doomed = here.add_console("doomed", CALLFOLD_CRASH_AT="dial.kept")
+        patient = {"CALLFOLD_DIAL_TIMEOUT_SECONDS": f"{LIMIT_S:g}"}  # this dial is to be answered
+        doomed = here.add_console("doomed", CALLFOLD_CRASH_AT="dial.kept", **patient)
         await here.fleet.start(doomed)
         with pytest.raises(aiohttp.ClientError):
             await here.ask("POST", "/dial", console="doomed", headers=AUTHORIZED | {"Idempotency-Key": "doomed-1"}, json=_WANTED)
