@@ -12,9 +12,12 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from shared.errors import ConfigError
+from shared.http_server import Runner
 from shared.log import get_logger
 
 log = get_logger(__name__)
+
+_SHUTDOWN_S = 60  # no answer takes long
 
 Problems = Callable[[], Awaitable[list[str]]]
 """Asks what keeps the process from its work; an empty list means ready."""
@@ -41,7 +44,7 @@ async def private_port(host: str, port: int, problems: Problems) -> AsyncIterato
     app = web.Application()
     app.on_response_prepare.append(without_version)
     app.add_routes([web.get("/healthz", healthz), web.get("/readyz", readyz), web.get("/metrics", metrics)])
-    runner = web.AppRunner(app, access_log=None)
+    runner = Runner(app, _refuse, shutdown_timeout_s=_SHUTDOWN_S)
     await runner.setup()
     try:
         got = await listen(runner, (host, port), "CALLFOLD_METRICS_PORT")
@@ -49,6 +52,10 @@ async def private_port(host: str, port: int, problems: Problems) -> AsyncIterato
         yield got
     finally:
         await runner.cleanup()
+
+
+def _refuse(status: int, sentence: str) -> web.Response:
+    return web.Response(status=status, text=f"{sentence}\n", headers={"Server": "callfold"})
 
 
 async def listen(runner: web.BaseRunner, address: tuple[str, int], setting: str) -> int:

@@ -98,10 +98,10 @@ async def test_an_empty_redis_is_rebuilt_byte_by_byte_and_nothing_is_published_a
 async def _is_shown(request_id: int, environment: dict[str, str]) -> bool:
     """Show the amended call; say whether the time for reading the journal was enough."""
     code, out, _ = await callfold("show", "default", str(request_id), "--json", **environment)
-    told = json.loads(out)
-    assert (code, told["status"], told["published_revision"]) == (0, "complete", 2)
+    shown = json.loads(out)
+    assert (code, shown["status"], shown["published_revision"]) == (0, "complete", 2)
     # If a worker pauses for longer than its lease, its timer is published twice.
-    kinds = [row["kind"] for row in told["timeline"]]
+    kinds = [row["kind"] for row in shown["timeline"]]
     return kinds[:4] == ["callback"] * 3 + ["timer"] and {*kinds[4:]} - {"timer"} == {"callback"}
 
 

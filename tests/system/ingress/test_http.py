@@ -208,16 +208,20 @@ async def test_the_secret_is_in_no_answer_no_log_and_no_metric_whatever_is_sent(
         b"GET " + target + b" HTTP/1.1\r\n" + b"X: " + b"a" * 40_000 + b"\r\n\r\n",
         target + b"\r\n\r\n",
     ]
+    role = fleet.roles[0]
+    private = f"http://127.0.0.1:{role.metrics_port}"
     answers = [await _raw(url, request) for request in broken]
+    answers += [await _raw(private, request) for request in broken if len(request) < 1000]
     assert all(answer.startswith((b"HTTP/1.1 4", b"HTTP/1.0 4")) for answer in answers), answers
+    assert b"aiohttp" not in b"".join(answers)
     for path in ("?token=wrong&" + LINE, f"?token={SECRET}&t=API&e=pickup&id={SECRET}", f"?TOKEN={SECRET}&{LINE}"):
         await _ask(f"{url}/callbacks/acme{path}")
-    role = fleet.roles[0]
-    _, metrics, _ = await _ask(f"http://127.0.0.1:{role.metrics_port}/metrics")
+    _, metrics, _ = await _ask(f"{private}/metrics")
     seen = b"".join(answers) + str(metrics).encode() + role.log_path.read_bytes()
     seen += b"".join(Path(f"/proc/{role.pid}/cmdline").read_bytes() for _ in range(1))
     assert b"callfold_callbacks_total" in seen
     assert SECRET.encode() not in seen
+    assert b"Traceback" not in role.log_path.read_bytes()
     for letter in await servers.take_all("callbacks.dead"):
         assert SECRET not in str(letter.headers)
 

@@ -409,13 +409,13 @@ async def test_the_command_line_finds_and_shows_the_same(filled: World) -> None:
     code, _, err = await callfold("calls", "--since", "tomorrow", **settings)
     assert (code, "since" in err) == (2, True)
     await filled.call_back([_line(8001, "API", "pickup", 80010)], _SOURCE)
-    told = await filled.timeline(f"{_SOURCE}/8001", status="talking")
+    expected = await filled.timeline(f"{_SOURCE}/8001", status="talking")
 
     async def is_shown() -> bool:  # both have only seconds to read the journal
         code, out, _ = await callfold("show", _SOURCE, "8001", "--json", **settings)
         assert code == 0
         shown = json.loads(out)
-        return all(shown[name] == told[name] for name in ("call", "status", "why", "timeline"))
+        return all(shown[name] == expected[name] for name in ("call", "status", "why", "timeline"))
 
     await eventually(is_shown)
     code, _, err = await callfold("show", _SOURCE, "999999", **settings)

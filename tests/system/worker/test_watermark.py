@@ -159,8 +159,9 @@ async def test_a_spool_that_drains_for_longer_than_the_hold_off_closes_no_call_e
         finally:
             await servers.stack.rabbitmq.start()
         async with servers.subscribed("call.#") as events, _spool(servers) as spool:
-            while not await _is_draining(spool):  # often: a quick machine has soon drained all of it
-                await asyncio.sleep(0.01)
+            async with asyncio.timeout(LIMIT_S):
+                while not await _is_draining(spool):  # looked at often: a quick machine has soon drained all of it
+                    await asyncio.sleep(0.01)
             assert ingress.process is not None
             ingress.process.send_signal(signal.SIGSTOP)
             try:

@@ -1,0 +1,57 @@
+"""The HTTP server of an application, with an answer of ours to what is no HTTP request: the library's quotes it, and logs it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from aiohttp import web
+from aiohttp.http_exceptions import LineTooLong
+from aiohttp.web_protocol import RequestHandler
+
+from shared.log import NO_ACCESS_LOG, get_logger
+
+log = get_logger(__name__)
+
+_LINE_BYTES = 8190  # the library's own limit
+_NOT_HTTP = "This is not a valid HTTP request."
+_TOO_LONG = f"A request line, and each header, has at most {_LINE_BYTES} bytes."
+
+Refuse = Callable[[int, str], web.Response]
+"""Makes the answer to what is no HTTP request, of a status and a sentence."""
+
+
+class _Protocol(RequestHandler):
+    refuse: Refuse
+
+    def handle_error(
+        self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
+    ) -> web.StreamResponse:
+        if status >= 500:  # noqa: PLR2004 - the class of server errors: these quote nothing
+            return super().handle_error(request, status, exc, message)
+        log.info("request_not_http", error=type(exc).__name__)
+        response = self.refuse(status, _TOO_LONG if isinstance(exc, LineTooLong) else _NOT_HTTP)
+        response.force_close()
+        return response
+
+
+class _Server(web.Server):
+    refuse: Refuse
+
+    def __call__(self) -> RequestHandler:
+        made = _Protocol(self, loop=self._loop, access_log=NO_ACCESS_LOG, max_line_size=_LINE_BYTES, max_field_size=_LINE_BYTES)
+        made.refuse = self.refuse
+        return made
+
+
+class Runner(web.AppRunner):
+    """Runs an application; `refuse` answers what is no HTTP request."""
+
+    def __init__(self, app: web.Application, refuse: Refuse, *, shutdown_timeout_s: float) -> None:
+        super().__init__(app, shutdown_timeout=shutdown_timeout_s)
+        self._refuse = refuse
+
+    async def _make_server(self) -> web.Server:
+        made = await super()._make_server()
+        server = _Server(made.request_handler, request_factory=made.request_factory)
+        server.refuse = self._refuse
+        return server
