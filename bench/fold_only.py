@@ -6,12 +6,13 @@ import asyncio
 import sys
 from contextlib import aclosing
 
-from shared.broker import Consumer, Publisher
-from shared.process import background, broker_address, run_process
-from shared.settings import Settings
-from shared.store import Store
-from shared.topology import CALLBACKS_FOLD
-from worker.fold import Fold
+from shared.amqp.consumer import Consumer
+from shared.amqp.publisher import Publisher
+from shared.amqp.topology import CALLBACKS_FOLD
+from shared.config.settings import Settings
+from shared.runtime.process import background, broker_address, run_process
+from shared.state.store import Store
+from worker.folding.fold import Fold
 from worker.service import FOLD_PREFETCH, FOLDS_AT_A_TIME
 
 

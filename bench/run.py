@@ -27,9 +27,9 @@ import aio_pika
 import aiohttp
 import orjson
 
-from console.fleet import free_port, tether
-from console.stack import LocalStack
-from shared.topology import CALLBACKS_FOLD, CALLS, RECORDINGS
+from console.local.processes import free_port, tether
+from console.local.stack import LocalStack
+from shared.amqp.topology import CALLBACKS_FOLD, CALLS, RECORDINGS
 
 HERE = Path(__file__).parent
 GOAL_OF_BARE, GOAL_OF_NAIVE, GOAL_WHOLE_WAY = 0.6, 3.5, 3.0

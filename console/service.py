@@ -5,17 +5,17 @@ from __future__ import annotations
 import asyncio
 from contextlib import AsyncExitStack, aclosing
 
-from console.dialing import Dialer
-from console.dials import Dials, Limits
-from console.feed import Feed
+from console.dialing.focalscope import Dialer
+from console.dialing.service import Dials, Limits
 from console.history.store import History
-from console.lookup import Lookup
+from console.live.feed import Feed
+from console.live.monitor import Pulse
+from console.lookup.lookup import Lookup
 from console.page.render import live_fragment
-from console.pulse import Pulse
 from console.web.access import Keys
 from console.web.app import make_app
 from console.web.calls_api import CallsApi
-from console.web.client import Proxies
+from console.web.client_address import Proxies
 from console.web.dial_api import DialApi
 from console.web.letters_api import LettersApi
 from console.web.live import LiveApi
@@ -24,14 +24,14 @@ from console.web.pages import Pages
 from console.web.recordings_api import RecordingsApi
 from console.web.server import serving
 from console.web.sessions import Ended, Sessions
-from shared.archive import Archive
-from shared.audit import Audit
-from shared.broker import Publisher
+from shared.amqp.publisher import Publisher
+from shared.archive.archive import Archive
+from shared.config.settings import LOOPBACK, Settings
 from shared.errors import ConfigError, StoreUnavailableError
-from shared.health import private_port
-from shared.process import background, broker_address
-from shared.settings import LOOPBACK, Settings
-from shared.store import Store
+from shared.runtime.audit import Audit
+from shared.runtime.health import private_port
+from shared.runtime.process import background, broker_address
+from shared.state.store import Store
 
 _BEYOND_DIAL_S = 5
 

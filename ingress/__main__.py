@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from ingress.service import serve
-from shared.process import run_process
+from shared.runtime.process import run_process
 
 if __name__ == "__main__":
     sys.exit(run_process("ingress", serve))

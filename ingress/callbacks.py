@@ -16,16 +16,16 @@ from ingress.group_commit import GroupCommit
 from ingress.request_lines import LINE_BYTES, TARGET_BYTES
 from ingress.spool import Spooled
 from shared import metrics
-from shared.adapter import hide_values, spellings, take_secret
-from shared.callback import parse_callback
+from shared.amqp.dead_letters import LetterReason, letter_headers
+from shared.amqp.topology import CALLBACKS_DEAD
 from shared.clock import utc_now
-from shared.dead_letters import LetterReason, letter_headers
+from shared.config.sources import Source, Sources
+from shared.domain.adapter_link import hide_values, spellings, take_secret
+from shared.domain.callback import parse_callback
+from shared.domain.ids import SourceName
+from shared.domain.raw_event import CallbackEvent, encode, join
 from shared.errors import InvalidCallbackError, SpoolUnavailableError
-from shared.events import CallbackEvent, encode, join
-from shared.ids import SourceName
 from shared.log import get_logger
-from shared.sources import Source, Sources
-from shared.topology import CALLBACKS_DEAD
 
 log = get_logger(__name__)
 

@@ -10,8 +10,8 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import NoReturn
 
+from shared.domain.raw_event import MAX_EVENTS_PER_MESSAGE
 from shared.errors import SpoolUnavailableError
-from shared.events import MAX_EVENTS_PER_MESSAGE
 
 _MAX_BATCH_BYTES = 1 << 20
 _MAX_FULL_BATCHES = 40

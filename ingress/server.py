@@ -15,8 +15,8 @@ from aiohttp.web_protocol import RequestHandler
 
 from ingress.callbacks import Door, refuse, too_long
 from ingress.request_lines import PARSER_BYTES, RequestLines
-from shared.health import listen
 from shared.log import NO_ACCESS_LOG, get_logger
+from shared.runtime.health import listen
 
 log = get_logger(__name__)
 

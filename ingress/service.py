@@ -6,16 +6,16 @@ import asyncio
 
 from ingress.callbacks import Door
 from ingress.group_commit import GroupCommit
-from ingress.outlet import Outlet
+from ingress.publish_or_spool import Outlet
 from ingress.server import serving
 from ingress.spool import Spool
-from shared.broker import Publisher
+from shared.amqp.publisher import Publisher
+from shared.config.settings import LOOPBACK, Settings
+from shared.config.sources import Sources
 from shared.errors import ConfigError
-from shared.health import private_port
 from shared.log import get_logger
-from shared.process import background, broker_address
-from shared.settings import LOOPBACK, Settings
-from shared.sources import Sources
+from shared.runtime.health import private_port
+from shared.runtime.process import background, broker_address
 
 log = get_logger(__name__)
 

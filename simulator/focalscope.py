@@ -17,10 +17,10 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 import aiohttp
 from aiohttp import web
 
-from shared.adapter import parse_link
+from shared.config.sources import origin
+from shared.domain.adapter_link import parse_link
 from shared.errors import CallfoldError
 from shared.log import get_logger
-from shared.sources import origin
 from simulator.faults import Faults, disturb
 from simulator.recordings import LOGIN_PAGE, Recordings
 from simulator.scenario import Dialed, Scenario, Step, Truth, play

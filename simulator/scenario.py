@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from shared.adapter import Placeholder
-from shared.call import Outcome
-from shared.callback import CallType, LegEvent
-from shared.leg import LegState
+from shared.domain.adapter_link import Placeholder
+from shared.domain.call import Outcome
+from shared.domain.callback import CallType, LegEvent
+from shared.domain.leg import LegState
 
 
 class Scenario(StrEnum):

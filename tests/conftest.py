@@ -16,7 +16,7 @@ import pytest_asyncio
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
-from console.stack import LocalStack
+from console.local.stack import LocalStack
 from tests.helpers import shared_machine, warm
 from tests.helpers.pace import PACE
 from tests.helpers.postgres import PostgreSQL, postgresql

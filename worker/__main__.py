@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from shared.process import run_process
+from shared.runtime.process import run_process
 from worker.service import serve
 
 if __name__ == "__main__":

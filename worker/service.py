@@ -5,22 +5,23 @@ from __future__ import annotations
 import asyncio
 from contextlib import aclosing, suppress
 
-from shared.archive import Archive
-from shared.broker import Consumer, Publisher
+from shared.amqp.consumer import Consumer
+from shared.amqp.publisher import Publisher
+from shared.amqp.topology import CALLBACKS_FOLD, RECORDINGS
+from shared.archive.archive import Archive
+from shared.config.settings import Settings
 from shared.errors import StoreUnavailableError
-from shared.health import private_port
 from shared.log import get_logger
-from shared.process import background, broker_address
-from shared.settings import Settings
-from shared.store import Store
-from shared.topology import CALLBACKS_FOLD, RECORDINGS
-from worker.daily import DailyRetention
-from worker.fold import Fold
-from worker.hands import MarkerReporter
-from worker.partial import keep_swept, prepare
-from worker.probe import taking
-from worker.recordings import Recordings
-from worker.timers import Timers
+from shared.runtime.health import private_port
+from shared.runtime.process import background, broker_address
+from shared.state.store import Store
+from worker.daily_retention import DailyRetention
+from worker.download.partial_file import keep_swept, prepare
+from worker.folding.backlog import MarkerReporter
+from worker.folding.fold import Fold
+from worker.folding.timers import Timers
+from worker.recordings.archive_gate import taking
+from worker.recordings.consumer import Recordings
 
 log = get_logger(__name__)
 

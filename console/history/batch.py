@@ -12,8 +12,8 @@ from typing import Annotated, Any, NamedTuple, Self
 import orjson
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationError
 
-from console.calls import CallRow, row_of
-from shared.call import Status
+from console.call_query import CallRow, row_of
+from shared.domain.call import Status
 from shared.log import get_logger
 
 log = get_logger(__name__)

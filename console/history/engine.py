@@ -28,8 +28,8 @@ from sqlalchemy.exc import (
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
+from shared.config.settings import HISTORY_SCHEMES
 from shared.errors import CallfoldError, ConfigError, HistoryUnavailableError
-from shared.settings import HISTORY_SCHEMES
 
 DEFAULT_URL = "sqlite:///.callfold/history.sqlite"
 """Where `callfold history` writes unless told otherwise."""

@@ -12,15 +12,16 @@ from typing import NoReturn, TypeVar
 from console.history.batch import Batch, Entry
 from console.history.engine import RefusedError
 from console.history.store import History
-from console.journal import is_bookmark
-from console.place import Place
+from console.streams.journal import is_bookmark
+from console.streams.position import Place
 from shared import metrics
-from shared.broker import BrokerAddress, Consumer, Delivery, HeaderValue
-from shared.crash import crash_point
+from shared.amqp.batch_publish import HeaderValue
+from shared.amqp.connection import BACKOFF_S, BrokerAddress
+from shared.amqp.consumer import Consumer, Delivery
+from shared.crash_points import crash_point
 from shared.errors import HistoryUnavailableError
-from shared.link import BACKOFF_S
 from shared.log import get_logger
-from shared.process import background
+from shared.runtime.process import background
 
 log = get_logger(__name__)
 

@@ -8,10 +8,10 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field, Json
 from sqlalchemy import ColumnElement, Connection, Select, select, tuple_
 
-from console.calls import CallQuery, CallRow, Position, Told, row_of
+from console.call_query import CallQuery, CallRow, Position, Told, row_of
 from console.history.batch import CALL_EVENTS, indexed
 from console.history.tables import AUDIT, CALLS, EVENTS, RECORDINGS
-from shared.call import Status
+from shared.domain.call import Status
 
 _ESCAPE = "\\"
 _RECORDING_COLUMNS = [column for column in RECORDINGS.columns if column.name not in {"leg_id", "event"}]

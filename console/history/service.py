@@ -8,12 +8,12 @@ from contextlib import aclosing, suppress
 from console.history.engine import DEFAULT_URL
 from console.history.follower import Follower, patiently
 from console.history.store import History
-from shared.broker import BrokerAddress
-from shared.health import private_port
+from shared.amqp.connection import BrokerAddress
+from shared.amqp.topology import AUDIT_JOURNAL, CALLS_JOURNAL, topology
+from shared.config.settings import Settings
 from shared.log import get_logger
-from shared.process import background, instance_name
-from shared.settings import Settings
-from shared.topology import AUDIT_JOURNAL, CALLS_JOURNAL, topology
+from shared.runtime.health import private_port
+from shared.runtime.process import background, instance_name
 
 log = get_logger(__name__)
 

@@ -10,12 +10,12 @@ from typing import TypeVar
 
 from sqlalchemy import Connection
 
-from console.calls import CallQuery, CallRow, Position
+from console.call_query import CallQuery, CallRow, Position
 from console.history import queries, writing
 from console.history.batch import Batch, Mark
 from console.history.engine import READ_TIMEOUT_S, WRITE_TIMEOUT_S, Lines, explained, limited, open_engine, shown
 from console.history.queries import AuditLine, CallHistory, Recording
-from shared.crash import crash_point
+from shared.crash_points import crash_point
 from shared.errors import HistoryUnavailableError
 
 _READERS = 4

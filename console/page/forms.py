@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 from pydantic import ValidationError
 
-from console.calls import CallQuery
-from console.mistakes import mistake
+from console.call_query import CallQuery
+from console.validation import mistake
 
 
 def read_query(asked: Mapping[str, str]) -> CallQuery | dict[str, str]:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from urllib.parse import quote, urlencode
 
-from shared.ids import CALL_REF, SOURCE_NAME
+from shared.domain.ids import CALL_REF, SOURCE_NAME
 
 _CALL = re.compile(f"({SOURCE_NAME.pattern})/({CALL_REF.pattern})")
 

@@ -6,17 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from console.live.snapshot import Snapshot
 from console.page.links import call_url
 from console.page.sparkline import Sparkline, sparkline
 from console.page.text import duration, number, seconds_between
 from console.page.timeline import MOST_LANES, Axis, Lane, Tick, ages, lanes
 from console.page.words import outcome
-from console.snapshot import Snapshot
-from shared.adapter import Placeholder
-from shared.call import Call
-from shared.callback import CallType
-from shared.leg import Leg, LegState
-from shared.topology import CALLBACKS_DEAD, CALLBACKS_FOLD, RECORDINGS, RECORDINGS_DEAD
+from shared.amqp.topology import CALLBACKS_DEAD, CALLBACKS_FOLD, RECORDINGS, RECORDINGS_DEAD
+from shared.domain.adapter_link import Placeholder
+from shared.domain.call import Call
+from shared.domain.callback import CallType
+from shared.domain.leg import Leg, LegState
 
 _SPANS_S = (30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400)
 _SHOWN_WHOLE = 0.8  # of the open calls, so that one forgotten call does not squeeze all others

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from console.calls import CallRow
-from console.letters import Which
-from shared.adapter import Adapter
-from shared.leg import Leg
+from console.call_query import CallRow
+from console.dead_letters.queue import Which
+from shared.domain.adapter_link import Adapter
+from shared.domain.leg import Leg
 
 Told = Mapping[str, Any]  # parsed JSON of our own
 

@@ -12,7 +12,8 @@ from itertools import islice
 import orjson
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from console.calls import AnyState, CallQuery
+from console.call_query import AnyState, CallQuery
+from console.live.snapshot import Snapshot
 from console.page import links, text, words
 from console.page.assets import asset_url
 from console.page.live import live_view
@@ -31,9 +32,8 @@ from console.page.models import (
 from console.page.sparkline import HEIGHT, WIDTH
 from console.page.timeline import MOST_LANES, leg_names, picture
 from console.page.understanding import understand
-from console.plain import plain
-from console.snapshot import Snapshot
-from shared.call import Outcome
+from console.safe_text import plain
+from shared.domain.call import Outcome
 from shared.masking import mask_credentials
 
 CONTENT_SECURITY_POLICY = (

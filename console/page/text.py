@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from console.plain import plain
+from console.safe_text import plain
 
 CLIP_CHARACTERS = 160
 BODY_CHARACTERS = 20_000

@@ -13,8 +13,8 @@ from enum import StrEnum
 
 from console.page.models import TimelineRow
 from console.page.text import MINUS, duration, seconds_between
-from shared.callback import CallType
-from shared.leg import Leg, LegState
+from shared.domain.callback import CallType
+from shared.domain.leg import Leg, LegState
 
 _STEPS_S = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 43200, 86400, 604800)
 _HALF_DAY_S = 43200

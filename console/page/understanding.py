@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from shared.adapter import Adapter, Placeholder
+from shared.domain.adapter_link import Adapter, Placeholder
 from shared.masking import mask_value
 
 _MEANINGS: Mapping[str, str] = {

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from console.page.text import NOT_KNOWN
-from shared.call import CloseReason, Outcome
-from shared.leg import Leg
+from shared.domain.call import CloseReason, Outcome
+from shared.domain.leg import Leg
 
 OUTCOMES: Mapping[str, str] = {
     Outcome.ANSWERED: "Answered",

@@ -24,7 +24,7 @@ from multidict import MultiDictProxy
 from yarl import URL
 
 from console.web.problems import problem
-from shared.settings import LOOPBACK, Settings
+from shared.config.settings import LOOPBACK, Settings
 
 COOKIE = "callfold_session"
 CSRF_FIELD = "csrf"

@@ -2,29 +2,16 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import re
-from collections.abc import Sequence
-
 import orjson
 from aiohttp import web
 from pydantic import ValidationError
 
-from console.calls import CallQuery, CallRow
-from console.lookup import Lookup
+from console.call_query import CallQuery
+from console.lookup.csv_export import CSV, write_csv
+from console.lookup.lookup import Lookup
 from console.web.problems import invalid, problem, read_parameters
-from shared.ids import CallKey, CallRef, SourceName
-from shared.sources import no_such_source
-
-CSV = "text/csv"
-_COLUMNS = tuple(name for name, field in CallRow.model_fields.items() if not field.exclude)
-# What a spreadsheet would take for a formula, also behind blanks and quotes, in full width too; a number with its sign is none.
-_SIGNS = r"[=+\-@\uff1d\uff0b\uff0d\uff20]"
-_FORMULA = re.compile(rf"[\t\r\n]|[\s'\"]*{_SIGNS}")
-# Where lists are separated by semicolons or tabs, a cell begins there, and the quotes around the value do not count.
-_INNER_FORMULA = re.compile(rf"([;\t\r\n])(?=(?:[^\S\t\r\n]|['\"])*{_SIGNS})")
-_SIGNED_NUMBER = re.compile(r"[+-][0-9]+(\.[0-9]+)?")
+from shared.config.sources import no_such_source
+from shared.domain.ids import CallKey, CallRef, SourceName
 
 
 class CallsApi:
@@ -69,22 +56,3 @@ def _link(request: web.Request, cursor: str | None) -> dict[str, str]:
     if cursor is None:
         return {}
     return {"Link": f'<{request.rel_url.update_query(cursor=cursor)}>; rel="next"'}
-
-
-def write_csv(rows: Sequence[CallRow]) -> str:
-    """Write calls as CSV (RFC 4180), safe to open in a spreadsheet."""
-    text = io.StringIO()
-    writer = csv.writer(text, quoting=csv.QUOTE_ALL)
-    writer.writerow(_COLUMNS)
-    for row in rows:
-        told = row.model_dump(mode="json")
-        writer.writerow([_cell(told[name]) for name in _COLUMNS])
-    return text.getvalue()
-
-
-def _cell(value: object) -> str:
-    if value is None or isinstance(value, bool):
-        return "" if value is None else str(value).lower()
-    text = str(value)
-    told = _INNER_FORMULA.sub(r"\1'", text)
-    return f"'{told}" if _FORMULA.match(text) and not _SIGNED_NUMBER.fullmatch(text) else told

@@ -8,13 +8,13 @@ import orjson
 from aiohttp import web
 from pydantic import ValidationError
 
-from console.dialing import DialRequest, DialState
-from console.dials import Dials
+from console.dialing.focalscope import DialRequest, DialState
+from console.dialing.service import Dials
 from console.web.access import WHO
 from console.web.problems import PROBLEM, invalid, not_json, problem
-from shared.audit import Action, Audit
-from shared.dial_store import MINUTE_S
 from shared.errors import mask
+from shared.runtime.audit import Action, Audit
+from shared.state.dials import MINUTE_S
 
 _MAX_KEY_CHARACTERS = 255
 

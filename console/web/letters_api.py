@@ -8,14 +8,14 @@ import orjson
 from aiohttp import web
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from console.dead_letters import Order, Settled, find, known_since, settle
-from console.journal import ago
-from console.letters import Filter, Which
+from console.dead_letters.queue import Filter, Which
+from console.dead_letters.settle import Order, Settled, find, known_since, settle
+from console.durations import ago
 from console.web.access import WHO
 from console.web.problems import invalid, not_json, read_parameters
-from shared.audit import Action
+from shared.config.settings import Settings
 from shared.errors import ConfigError
-from shared.settings import Settings
+from shared.runtime.audit import Action
 
 Text = Annotated[str, Field(min_length=1, max_length=256)]
 

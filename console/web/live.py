@@ -11,10 +11,10 @@ from contextlib import aclosing
 from aiohttp import web
 from pydantic import ValidationError
 
-from console.feed import Feed, Published
-from console.journal import topic_matcher
-from console.pulse import Pulse
-from console.snapshot import Snapshot
+from console.live.feed import Feed, Published
+from console.live.monitor import Pulse
+from console.live.snapshot import Snapshot
+from console.streams.events import topic_matcher
 from console.web.access import WHO
 from console.web.models import EventsQuery
 from console.web.problems import invalid, problem, read_parameters

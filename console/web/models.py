@@ -6,9 +6,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from console.calls import CallRow
-from console.letters import Which
-from shared.ids import CALL_REF
+from console.call_query import CallRow
+from console.dead_letters.queue import Which
+from shared.domain.ids import CALL_REF
 
 
 class CallList(BaseModel):

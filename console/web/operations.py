@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from console.calls import CallQuery
-from console.dialing import DialRequest
+from console.call_query import CallQuery
+from console.dialing.focalscope import DialRequest
+from console.lookup.csv_export import CSV
 from console.web import models
-from console.web.calls_api import CSV, CallsApi
+from console.web.calls_api import CallsApi
 from console.web.dial_api import DialApi
 from console.web.letters_api import LettersAction, LettersApi, LettersQuery
 from console.web.live import EVENT_ID_PATTERN, LiveApi
@@ -17,7 +18,7 @@ from console.web.problems import PROBLEM
 from console.web.recordings_api import RecordingsApi
 from console.web.routes import Answer, Header, Operation, Route
 from console.web.sessions import Sessions
-from shared.ids import CALL_REF, RECORDING_NAME, SOURCE_NAME
+from shared.domain.ids import CALL_REF, RECORDING_NAME, SOURCE_NAME
 
 _TOO_MANY = 429
 

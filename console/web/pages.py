@@ -8,10 +8,12 @@ from aiohttp import web
 from pydantic import ValidationError
 from yarl import URL
 
-from console.calls import CallQuery
-from console.dead_letters import find
-from console.letters import Filter, Which
-from console.lookup import Lookup, Page
+from console.call_query import CallQuery
+from console.dead_letters.queue import Filter, Which
+from console.dead_letters.settle import find
+from console.live.monitor import Pulse
+from console.lookup.csv_export import CSV, write_csv
+from console.lookup.lookup import Lookup, Page
 from console.page import render
 from console.page.assets import ASSETS
 from console.page.forms import read_query
@@ -26,18 +28,16 @@ from console.page.models import (
     RedrivePage,
     Viewer,
 )
-from console.pulse import Pulse
 from console.web.access import WHO, read_form
-from console.web.calls_api import CSV, write_csv
 from console.web.letters_api import LettersAction, LettersApi
 from console.web.problems import html
-from shared.adapter import make_link, parse_link
+from shared.amqp.topology import CALLBACKS_DEAD, RECORDINGS_DEAD
 from shared.clock import utc_now
+from shared.config.settings import Settings
+from shared.config.sources import Sources, no_such_source
+from shared.domain.adapter_link import make_link, parse_link
+from shared.domain.ids import CallKey, CallRef, SourceName, is_call_ref
 from shared.errors import ConfigError
-from shared.ids import CallKey, CallRef, SourceName, is_call_ref
-from shared.settings import Settings
-from shared.sources import Sources, no_such_source
-from shared.topology import CALLBACKS_DEAD, RECORDINGS_DEAD
 
 _SHOWN = 100
 # So many looks at a few thousand calls each, before a person is asked whether to go on.

@@ -9,7 +9,7 @@ import orjson
 from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
-from console.mistakes import first_mistake
+from console.validation import first_mistake
 
 PROBLEM = "application/problem+json"
 

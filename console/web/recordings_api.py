@@ -14,18 +14,18 @@ from typing import BinaryIO, NamedTuple
 from aiohttp import web
 from pydantic import ValidationError
 
-from console.find import find_recording
+from console.lookup.sidecar_search import find_recording
 from console.page.waveform import PeakReader, waveform_svg
 from console.web.access import WHO
 from console.web.models import RecordingQuery
 from console.web.problems import invalid, problem, read_parameters
-from shared.archive import Archive
-from shared.audit import Action, Audit
-from shared.ids import SourceName
-from shared.settings import Settings
-from shared.sidecar import Sidecar
-from shared.sources import Sources
-from shared.vault import unseal
+from shared.archive.archive import Archive
+from shared.archive.encryption import unseal
+from shared.archive.sidecar import Sidecar
+from shared.config.settings import Settings
+from shared.config.sources import Sources
+from shared.domain.ids import SourceName
+from shared.runtime.audit import Action, Audit
 
 _RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
 _CACHE = "private, no-store"

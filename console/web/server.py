@@ -9,10 +9,10 @@ from aiohttp import web
 
 from console.web.app import HEADERS
 from console.web.problems import problem
-from shared.health import listen
-from shared.http_server import Runner
+from shared.config.settings import Settings
 from shared.log import get_logger
-from shared.settings import Settings
+from shared.runtime.health import listen
+from shared.runtime.http_server import Runner
 
 log = get_logger(__name__)
 

@@ -11,10 +11,10 @@ from aiohttp import web
 from console.page import render
 from console.page.models import LoginPage
 from console.web.access import COOKIE, SESSION_S, Keys, is_local_path, read_form
-from console.web.client import Proxies
+from console.web.client_address import Proxies
 from console.web.problems import html
-from shared.audit import Action, Audit
-from shared.store import Store
+from shared.runtime.audit import Action, Audit
+from shared.state.store import Store
 
 _REFUSALS_A_MINUTE = 30
 _MINUTE_S = 60

@@ -11,8 +11,8 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, async_playwright, expect
 
-from console.fleet import free_port
-from shared.adapter import make_link
+from console.local.processes import free_port
+from shared.domain.adapter_link import make_link
 from simulator.focalscope import FocalScope, Plan
 from simulator.scenario import SECTOK
 from tests.helpers.browser import OPERATOR, SECRET, SOURCE, VIEWER, System, Visits, write_sources

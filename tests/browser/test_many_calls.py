@@ -9,11 +9,11 @@ import pytest_asyncio
 from playwright.async_api import Page, expect
 
 from console.page.text import number
-from shared.adapter import make_link, parse_link
-from shared.events import CallbackEvent
-from shared.facts import facts_of, rfc3339
-from shared.ids import SourceName
-from shared.store import Store
+from shared.domain.adapter_link import make_link, parse_link
+from shared.domain.facts import facts_of, rfc3339
+from shared.domain.ids import SourceName
+from shared.domain.raw_event import CallbackEvent
+from shared.state.store import Store
 from tests.helpers.browser import SOURCE, System, Visits
 from tests.helpers.servers import empty
 from tests.helpers.volume import sizes

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from shared.barrier import NEVER_CONSUMED_MS, Member, Reports, Round, Spool, complete_round, folded_until_ms, gone
+from shared.domain.barrier import NEVER_CONSUMED_MS, Member, Reports, Round, Spool, complete_round, folded_until_ms, gone
 
 
 class FakeRedis:

@@ -16,9 +16,9 @@ import pytest
 from aiohttp import web
 from redis.asyncio import Redis
 
-from console.fleet import Fleet, Role, free_port
+from console.local.processes import Fleet, Role, free_port
 from console.service import serve
-from shared.settings import load_settings
+from shared.config.settings import load_settings
 from tests.helpers.pace import LIMIT_S
 from tests.helpers.servers import Servers, call_back, eventually
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from aiohttp import web
 
-from shared.durable import INCOMPLETE
+from shared.archive.local_disk import INCOMPLETE
 from tests.helpers.recording_faults import ERROR_ONCE, ERRORS, SLOW_DOWN_ONCE, SLOW_DOWNS, Place, Trouble
 from tests.helpers.s3 import BUCKET, Busy, contents, there
 

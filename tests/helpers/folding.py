@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 
-from shared.adapter import Adapter
-from shared.call import Call, Policy, derive
-from shared.events import CallbackEvent, TimerEvent
-from shared.facts import Fact, facts_of, rfc3339
-from shared.ids import CallKey, CallRef, SourceName
-from shared.summary import amends, summary
+from shared.domain.adapter_link import Adapter
+from shared.domain.amendment import amends, summary
+from shared.domain.call import Call, Policy, derive
+from shared.domain.facts import Fact, facts_of, rfc3339
+from shared.domain.ids import CallKey, CallRef, SourceName
+from shared.domain.raw_event import CallbackEvent, TimerEvent
 from tests.helpers.servers import POLICY
 
 SOURCE = SourceName("acme")

@@ -9,13 +9,13 @@ from typing import Any
 import orjson
 from sqlalchemy import Engine, select, text
 
-from console.calls import CallQuery, CallRow, row_of
+from console.call_query import CallQuery, CallRow, row_of
 from console.history.batch import Batch, Entry
 from console.history.engine import open_engine
 from console.history.store import History
 from console.history.tables import ALL
-from shared.call import Status
-from shared.recording import RECORDING_TOLD
+from shared.domain.call import Status
+from shared.domain.recording import RECORDING_TOLD
 
 AT = "2026-11-23T07:44:00.123456Z"
 Event = dict[str, Any]

@@ -6,15 +6,15 @@ from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from console.calls import CallRow
-from console.letters import Which
+from console.call_query import CallRow
+from console.dead_letters.queue import Which
+from console.live.snapshot import Snapshot
 from console.page.models import AdapterPage, CallPage, CallsPage, LetterRow, LettersPage, Viewer
-from console.snapshot import Snapshot
-from shared.adapter import parse_link
-from shared.call import Call, derive
-from shared.facts import rfc3339
-from shared.ids import CallKey, CallRef, SourceName
-from shared.records import call_record
+from shared.domain.adapter_link import parse_link
+from shared.domain.call import Call, derive
+from shared.domain.call_event import call_record
+from shared.domain.facts import rfc3339
+from shared.domain.ids import CallKey, CallRef, SourceName
 from tests.helpers.servers import POLICY
 
 BEGAN = datetime(2026, 11, 23, 7, 44, tzinfo=UTC)

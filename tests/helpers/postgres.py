@@ -15,8 +15,8 @@ from pathlib import Path
 
 import psycopg
 
-from console.fleet import free_port
-from console.stack import Server
+from console.local.processes import free_port
+from console.local.stack import Server
 from tests.helpers.pace import LIMIT_S
 from tests.helpers.servers import eventually
 

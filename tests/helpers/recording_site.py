@@ -7,8 +7,8 @@ from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from console.fleet import free_port
 from console.history.store import History
+from console.local.processes import free_port
 from tests.helpers.recordings import Pbx, job, submit
 from tests.helpers.servers import (
     Servers,

@@ -12,9 +12,9 @@ import aio_pika
 import orjson
 from aiohttp import web
 
-from console.fleet import Fleet
-from shared.ids import CallRef, SourceName
-from shared.recording import RecordingJob
+from console.local.processes import Fleet
+from shared.domain.ids import CallRef, SourceName
+from shared.domain.recording import RecordingJob
 from simulator.audio import recording
 from tests.helpers.pace import LIMIT_S
 from tests.helpers.servers import Servers, eventually, next_events, waiting_events

@@ -7,13 +7,13 @@ from collections.abc import Collection
 
 import orjson
 
-from console.published import Published as Known
-from console.published import note
-from shared.events import CallbackEvent
-from shared.ids import CallKey
-from shared.jobs import recording_jobs
-from shared.recording import RecordingJob
-from shared.records import call_record
+from console.repair.published_calls import Published as Known
+from console.repair.published_calls import note
+from shared.domain.call_event import call_record
+from shared.domain.ids import CallKey
+from shared.domain.raw_event import CallbackEvent
+from shared.domain.recording import RecordingJob
+from shared.domain.recording_plan import recording_jobs
 from tests.helpers.folding import Published, callback
 
 SIDES = ("agent", "dialed")

@@ -13,7 +13,7 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
-from console.fleet import free_port, tether
+from console.local.processes import free_port, tether
 from tests.helpers.servers import eventually
 
 BUCKET = "evidence"

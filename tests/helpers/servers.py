@@ -18,14 +18,14 @@ import aiohttp
 import orjson
 from redis.asyncio import Redis
 
-from console.fleet import Fleet, Role
-from console.stack import LocalStack, Server
-from shared.broker import BrokerAddress, inspect
-from shared.call import Policy
+from console.local.processes import Fleet, Role
+from console.local.stack import LocalStack, Server
+from shared.amqp.connection import BrokerAddress, inspect
+from shared.amqp.topology import topology
+from shared.domain.call import Policy
+from shared.domain.ids import CallKey
 from shared.errors import BrokerUnavailableError
-from shared.ids import CallKey
-from shared.store import Store
-from shared.topology import topology
+from shared.state.store import Store
 from tests.helpers import warm
 from tests.helpers.pace import LIMIT_S, paced
 
@@ -369,7 +369,7 @@ async def call_back(port: int, queries: Sequence[str], *, source: str = "default
 
 
 ROOT = Path(__file__).parents[2]
-_MAIN = "from console.cli import main; from tests.helpers.shared_machine import keep_to; keep_to(); main()"
+_MAIN = "from console.cli.main import main; from tests.helpers.shared_machine import keep_to; keep_to(); main()"
 CALLFOLD = (sys.executable, "-c", f"import sys; sys.path.append({str(ROOT)!r}); {_MAIN}")
 
 

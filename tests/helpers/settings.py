@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from shared.settings import Settings, load_settings
+from shared.config.settings import Settings, load_settings
 
 
 def settings_here(monkeypatch: pytest.MonkeyPatch, variables: Mapping[str, str]) -> Settings:

@@ -12,16 +12,17 @@ import tempfile
 from pathlib import Path
 from typing import cast
 
-from console import demo, fleet, stack
+from console.local import demo, stack
+from console.local import processes as fleet
 from tests.helpers.pace import LIMIT_S, PACE
 
 # How long Callfold waits for its servers: on a slow machine they take longer to answer.
 _PACED = {
-    "console.detail": "_CONNECT_S",
-    "console.feed": "_CONNECT_S",
-    "console.simulate": "_TIMEOUT_S",
-    "shared.getter": "_GET_TIMEOUT_S",
-    "shared.store": "_SOCKET_TIMEOUT_S",
+    "console.lookup.detail": "_CONNECT_S",
+    "console.live.feed": "_CONNECT_S",
+    "console.local.simulate": "_TIMEOUT_S",
+    "shared.amqp.queue_reader": "_GET_TIMEOUT_S",
+    "shared.state.store": "_SOCKET_TIMEOUT_S",
 }
 
 

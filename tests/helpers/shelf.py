@@ -7,16 +7,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from console.verify import check_day
-from shared.archive import Archive
-from shared.durable import Last
-from shared.sidecar import Sidecar, path_of
-from shared.wav import read_audio
+from console.commands.recordings_verify import check_day
+from shared.archive.archive import Archive
+from shared.archive.local_disk import Last
+from shared.archive.sidecar import Sidecar, path_of
 from simulator.audio import recording
 from tests.helpers.recordings import GUID, job
-from worker.attempt import Attempt
-from worker.filing import Filed, Filing
-from worker.whole import Recording, sha256_of
+from worker.download.inspection import Recording, sha256_of
+from worker.download.wav import read_audio
+from worker.recordings.attempt import Attempt
+from worker.recordings.sidecars import Filed, Filing
 
 OTHER = recording("8", 1.5)
 

@@ -14,16 +14,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
-from shared.archive import Archive
-from shared.broker import Consumer, Delivery, Message, Publisher
-from shared.durable import Last
-from shared.recording import RecordingJob
-from shared.settings import load_settings
-from shared.sidecar import Sidecar
-from shared.store import Store
-from shared.topology import CALLS, RECORDINGS_DEAD
+from shared.amqp.consumer import Consumer, Delivery
+from shared.amqp.publisher import Message, Publisher
+from shared.amqp.topology import CALLS, RECORDINGS_DEAD
+from shared.archive.archive import Archive
+from shared.archive.local_disk import Last
+from shared.archive.sidecar import Sidecar
+from shared.config.settings import load_settings
+from shared.domain.recording import RecordingJob
+from shared.state.store import Store
 from tests.helpers.pace import LIMIT_S
-from worker.recordings import Recordings
+from worker.recordings.consumer import Recordings
 
 
 @dataclass(slots=True)

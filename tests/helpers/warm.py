@@ -250,7 +250,7 @@ def _main(arguments: Sequence[str]) -> None:
     program, *rest = arguments
     sys.argv = ["-c" if program == _CLI else program, *rest]
     if program == _CLI:
-        importlib.import_module("console.cli").main()
+        importlib.import_module("console.cli.main").main()
     else:
         runpy.run_module(program, run_name="__main__", alter_sys=True)
 

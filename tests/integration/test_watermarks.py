@@ -7,10 +7,10 @@ from collections.abc import Mapping
 
 from redis.asyncio import Redis
 
-from shared.barrier import Reports
-from shared.facts import milliseconds, rfc3339
-from shared.store import Store
-from shared.watermarks import SpoolNews
+from shared.domain.barrier import Reports
+from shared.domain.facts import milliseconds, rfc3339
+from shared.state.store import Store
+from shared.state.watermark import SpoolNews
 from tests.helpers.barrier_model import FakeRedis
 from tests.helpers.servers import Servers, eventually
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from shared.adapter import (
+from shared.domain.adapter_link import (
     SAMPLE_LINK,
     Placeholder,
     hide_values,

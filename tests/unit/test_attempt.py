@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from shared.topology import DELIVERY_LIMIT
+from shared.amqp.topology import DELIVERY_LIMIT
 from tests.helpers.recordings import job
-from worker.attempt import Attempt
-from worker.reasons import FetchError, Reason
+from worker.download.failures import FetchError, Reason
+from worker.recordings.attempt import Attempt
 
 ATTEMPT = Attempt(
     job(),

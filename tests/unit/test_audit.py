@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import structlog
 
-from shared.audit import Action, Audit
-from shared.broker import BrokerAddress, Publisher
-from shared.topology import topology
+from shared.amqp.connection import BrokerAddress
+from shared.amqp.publisher import Publisher
+from shared.amqp.topology import topology
+from shared.runtime.audit import Action, Audit
 from tests.helpers.servers import RETRY_S
 
 

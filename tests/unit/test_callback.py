@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from shared.adapter import SAMPLE_LINK, make_link, parse_link
-from shared.callback import CallType, LegEvent, parse_callback
+from shared.domain.adapter_link import SAMPLE_LINK, make_link, parse_link
+from shared.domain.callback import CallType, LegEvent, parse_callback
 from shared.errors import InvalidCallbackError
 
 SAMPLE = parse_link(SAMPLE_LINK)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from shared.dead_letters import LetterReason, letter_headers
-from worker.reasons import Reason
+from shared.amqp.dead_letters import LetterReason, letter_headers
+from worker.download.failures import Reason
 
 ROOT = Path(__file__).resolve().parents[2]
 TABLE = (ROOT / "docs" / "dead-letters.md").read_text("utf-8")

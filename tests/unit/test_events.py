@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.events import CallbackEvent, DialEvent, Undecodable, decode, encode, join, receipts
-from shared.ids import SourceName
+from shared.domain.ids import SourceName
+from shared.domain.raw_event import CallbackEvent, DialEvent, Undecodable, decode, encode, join, receipts
 
 AT = "2026-11-23T07:44:00.123456Z"
 GOOD = b'{"v":1,"kind":"callback","source":"acme","received_at":"' + AT.encode() + b'","query":"a=[1,{\\"b\\": 2}]"}'

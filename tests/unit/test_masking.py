@@ -14,7 +14,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from shared.adapter import PARAMETER_NAMES, Placeholder, make_link
+from shared.domain.adapter_link import PARAMETER_NAMES, Placeholder, make_link
 from shared.log import configure, get_logger
 from shared.masking import mask_credentials, mask_value
 

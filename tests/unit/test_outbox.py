@@ -6,11 +6,11 @@ import tracemalloc
 
 import pytest
 
-from shared.call import Call, derive
-from shared.facts import CLOCK
-from shared.ids import CallKey, CallRef, SourceName
+from shared.domain.call import Call, derive
+from shared.domain.facts import CLOCK
+from shared.domain.ids import CallKey, CallRef, SourceName
 from tests.helpers.servers import POLICY
-from worker.outbox import read_outbox, write_outbox
+from worker.folding.outbox import read_outbox, write_outbox
 
 AT = "2026-11-23T07:44:00.000000Z"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-SCRIPTS = sorted((Path(__file__).resolve().parents[2] / "shared" / "scripts").glob("*.lua"))
+SCRIPTS = sorted((Path(__file__).resolve().parents[2] / "shared" / "state" / "scripts").glob("*.lua"))
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from shared.config.settings import load_settings
+from shared.config.sources import RECORDING_FIELDS, load_sources
+from shared.domain.recording import RecordingJob, RecordingState
 from shared.errors import ConfigError
-from shared.recording import RecordingJob, RecordingState
-from shared.settings import load_settings
-from shared.sources import RECORDING_FIELDS, load_sources
-from worker.links import recording_link
+from worker.download.targets import recording_link
 
 LINK = "https://h/?t={{CallTypeName}}&e={{DialApiEventName}}&i={{CallID}}"
 

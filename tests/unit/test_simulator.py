@@ -14,13 +14,13 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from shared.adapter import SECRET_PARAMETER, make_link, parse_link, take_secret
-from shared.call import derive
-from shared.callback import parse_callback
-from shared.events import CallbackEvent
-from shared.facts import facts_of
-from shared.ids import CallKey, SourceName
-from shared.records import call_record
+from shared.domain.adapter_link import SECRET_PARAMETER, make_link, parse_link, take_secret
+from shared.domain.call import derive
+from shared.domain.call_event import call_record
+from shared.domain.callback import parse_callback
+from shared.domain.facts import facts_of
+from shared.domain.ids import CallKey, SourceName
+from shared.domain.raw_event import CallbackEvent
 from simulator.audio import recording
 from simulator.compare import COMPLETED, STORED, differences
 from simulator.faults import Faults

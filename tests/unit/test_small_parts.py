@@ -7,20 +7,21 @@ from contextlib import aclosing
 import pytest
 from prometheus_client import REGISTRY
 
-from console.journal import ago, topic_matcher
+from console.durations import ago
+from console.streams.events import topic_matcher
 from ingress.group_commit import GroupCommit
-from shared.adapter import SAMPLE_LINK, parse_link
-from shared.broker import Message
+from shared.amqp.publisher import Message
+from shared.config.sources import Source
+from shared.domain.adapter_link import SAMPLE_LINK, parse_link
+from shared.domain.ids import CallKey, CallRef, SourceName
+from shared.domain.raw_event import CallbackEvent, DialEvent, RawEvent, TimerEvent, Undecodable, decode, encode, join
+from shared.domain.recording import RecordingJob
 from shared.errors import ConfigError, SpoolUnavailableError
-from shared.events import CallbackEvent, DialEvent, RawEvent, TimerEvent, Undecodable, decode, encode, join
-from shared.ids import CallKey, CallRef, SourceName
-from shared.process import BackgroundEndedError, background
-from shared.recording import RecordingJob
-from shared.sources import Source
-from shared.store import Folded, State
+from shared.runtime.process import BackgroundEndedError, background
+from shared.state.keys import Folded, State
 from tests.helpers.pace import LIMIT_S
 from tests.helpers.servers import POLICY
-from worker.fold import Fold, _Consequences, _tell
+from worker.folding.fold import Fold, _Consequences, _tell
 
 AT = "2026-11-23T07:44:00.123456Z"
 ACME = SourceName("acme")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pyrage
 import pytest
 
-from shared.vault import seal, unseal
+from shared.archive.encryption import seal, unseal
 
 
 def test_a_full_disk_is_told_as_one(tmp_path: Path) -> None:

@@ -7,8 +7,8 @@ import struct
 
 import pytest
 
-from shared.wav import Flaw, InvalidWavError, read_audio
 from simulator.audio import recording
+from worker.download.wav import Flaw, InvalidWavError, read_audio
 
 WAV = recording("7", 1.5)
 SAMPLES = WAV[44:]

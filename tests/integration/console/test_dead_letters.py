@@ -7,13 +7,15 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from console import letters
-from console.dead_letters import Order, drop, find, redrive, settle
-from console.letters import Filter, Which
-from shared.audit import Action
-from shared.broker import Delivery, Message, Publisher
+from console.commands.dead_letters import drop, redrive
+from console.dead_letters import queue as letters
+from console.dead_letters.queue import Filter, Which
+from console.dead_letters.settle import Order, find, settle
+from shared.amqp.consumer import Delivery
+from shared.amqp.publisher import Message, Publisher
+from shared.config.settings import Settings
 from shared.errors import BrokerUnavailableError
-from shared.settings import Settings
+from shared.runtime.audit import Action
 from tests.helpers.dead_letters import bury, left
 from tests.helpers.servers import Servers, eventually
 from tests.helpers.settings import settings_here

@@ -15,16 +15,16 @@ import pytest
 import structlog
 from sqlalchemy import text
 
-from console import place
-from console.fleet import free_port
 from console.history import engine
 from console.history.batch import Entry
 from console.history.engine import open_engine
 from console.history.store import History
+from console.local.processes import free_port
+from console.streams import position as place
 from shared import metrics
-from shared.audit import Action, Audit
+from shared.amqp.topology import AUDIT_JOURNAL, CALLS_JOURNAL, topology
 from shared.errors import HistoryUnavailableError
-from shared.topology import AUDIT_JOURNAL, CALLS_JOURNAL, topology
+from shared.runtime.audit import Action, Audit
 from tests.helpers.history import all_tables, allow_text, refuse_call, refuse_text
 from tests.helpers.history_process import calls_of, count_of, has_calls, new_source, publish, publishing, serving, settled
 from tests.helpers.pace import LIMIT_S

@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from console.calls import CallQuery, CallRow, Position
+from console.call_query import CallQuery, CallRow, Position
 from console.history import store
 from console.history.engine import RefusedError
 from console.history.store import History
+from shared.archive.encryption import SCHEME
 from shared.errors import ConfigError, HistoryUnavailableError
-from shared.vault import SCHEME
 from tests.helpers.history import (
     AT,
     Event,

@@ -16,10 +16,10 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
-from shared import lock
-from shared.archive import Archive
-from shared.recording import RecordingState
-from shared.sidecar import Sidecar, path_of
+from shared.archive.archive import Archive
+from shared.archive.sidecar import Sidecar, path_of
+from shared.domain.recording import RecordingState
+from shared.retention import recording_lock as lock
 from tests.helpers.recordings import WAV, Pbx, job, sources_of
 from tests.helpers.servers import Servers
 from tests.helpers.settings import settings_here

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import pytest
 from aiohttp import web
 
-from shared.settings import load_settings
+from shared.config.settings import load_settings
 from tests.helpers.recordings import (
     GUID,
     WAV,
@@ -25,9 +25,9 @@ from tests.helpers.recordings import (
 )
 from tests.helpers.servers import Servers, next_events, waiting_events
 from tests.helpers.settings import settings_here
-from worker.partial import Partial
+from worker.download.inspection import Recording, examine
+from worker.download.partial_file import Partial
 from worker.service import serve
-from worker.whole import Recording, examine
 
 Failing = Callable[..., Any]
 
@@ -68,7 +68,7 @@ async def test_a_fault_of_ours_is_tried_again_then_told_and_the_job_kept(
         parts.append(len(list((servers.directory / "downloads").iterdir())))
         _breaks()
 
-    monkeypatch.setattr("worker.fetch.examine", fails)
+    monkeypatch.setattr("worker.download.client.examine", fails)
     async with servers.subscribed("recording.#") as queue, _worker_here(servers, pbx, monkeypatch):
         await submit(servers, job().encode())
         (event,) = await next_events(queue, 1)
@@ -90,7 +90,7 @@ async def test_a_fault_that_passes_costs_a_try(servers: Servers, pbx: Pbx, monke
             pending.pop()()
         return examine(part, max_bytes, seen_bytes)
 
-    monkeypatch.setattr("worker.fetch.examine", once)
+    monkeypatch.setattr("worker.download.client.examine", once)
     async with servers.subscribed("recording.#") as queue, _worker_here(servers, pbx, monkeypatch):
         await submit(servers, job().encode())
         (event,) = await next_events(queue, 1)
@@ -101,7 +101,7 @@ async def test_a_fault_that_passes_costs_a_try(servers: Servers, pbx: Pbx, monke
 async def test_what_fails_beside_the_try_is_tried_again_then_told(
     servers: Servers, pbx: Pbx, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("worker.recordings.has_ended", _breaks_later)
+    monkeypatch.setattr("worker.recordings.consumer.has_ended", _breaks_later)
     async with servers.subscribed("recording.#") as queue, _worker_here(servers, pbx, monkeypatch):
         await submit(servers, job(guid=None).encode())
         await ended_by_us(servers, queue, "7", attempts=3)
@@ -111,7 +111,7 @@ async def test_what_fails_beside_the_try_is_tried_again_then_told(
 async def test_what_fails_beside_the_try_after_the_recording_is_stored_is_told_as_stored(
     servers: Servers, pbx: Pbx, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("worker.handover.Kept.end", _breaks_later)
+    monkeypatch.setattr("worker.recordings.early_ack.Kept.end", _breaks_later)
     async with servers.subscribed("recording.#") as queue, _worker_here(servers, pbx, monkeypatch):
         await submit(servers, job().encode())
         letter = await dead_letter(servers)

@@ -17,21 +17,21 @@ import pytest
 import pytest_asyncio
 from redis.asyncio import Redis
 
-from shared.archive import Archive
-from shared.broker import Message, Publisher
-from shared.expiry import Expired
-from shared.files import Entry
-from shared.guarded import ArchiveUnavailableError
-from shared.holds import place, release
-from shared.ids import CallKey, CallRef, SourceName
-from shared.link import BrokerAddress
-from shared.lock import locked
-from shared.process import background
-from shared.recording import RecordingState
-from shared.retention import ClockError, Retention
-from shared.sidecar import path_of, sidecar_of
-from shared.store import Store
-from shared.topology import topology
+from shared.amqp.connection import BrokerAddress
+from shared.amqp.publisher import Message, Publisher
+from shared.amqp.topology import topology
+from shared.archive.archive import Archive
+from shared.archive.deadlines import ArchiveUnavailableError
+from shared.archive.sidecar import path_of, sidecar_of
+from shared.archive.storage import Entry
+from shared.domain.ids import CallKey, CallRef, SourceName
+from shared.domain.recording import RecordingState
+from shared.retention.expiry import Expired
+from shared.retention.holds import place, release
+from shared.retention.recording_lock import locked
+from shared.retention.retention import ClockError, Retention
+from shared.runtime.process import background
+from shared.state.store import Store
 from simulator.audio import recording
 from tests.helpers.pace import LIMIT_S
 from tests.helpers.recordings import GUID, WAV, job

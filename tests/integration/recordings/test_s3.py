@@ -11,11 +11,12 @@ import time
 import orjson
 import pytest
 
-from shared import bucket, guarded
-from shared.archive import Archive
-from shared.durable import TakenError
+from shared.archive import deadlines as guarded
+from shared.archive import object_store as bucket
+from shared.archive.archive import Archive
+from shared.archive.deadlines import ArchiveUnavailableError
+from shared.archive.local_disk import TakenError
 from shared.errors import ConfigError
-from shared.guarded import ArchiveUnavailableError
 from simulator.audio import recording
 from tests.helpers.pace import LIMIT_S, PACE
 from tests.helpers.recordings import WAV

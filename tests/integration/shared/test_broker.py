@@ -12,12 +12,14 @@ import pytest
 from aiormq.channel import Channel
 from aiormq.connection import Connection
 
-from shared import broker
-from shared.broker import BrokerAddress, Consumer, Message, Publisher
+from shared.amqp import consumer as broker
+from shared.amqp.connection import BrokerAddress
+from shared.amqp.consumer import Consumer
+from shared.amqp.publisher import Message, Publisher
+from shared.amqp.queue_reader import Depths, Getter
+from shared.amqp.topology import CALLBACKS, CALLBACKS_DEAD, CALLBACKS_FOLD, CALLS_JOURNAL, topology
 from shared.errors import BrokerUnavailableError
-from shared.getter import Depths, Getter
-from shared.process import background
-from shared.topology import CALLBACKS, CALLBACKS_DEAD, CALLBACKS_FOLD, CALLS_JOURNAL, topology
+from shared.runtime.process import background
 from tests.helpers.pace import LIMIT_S, PACE
 from tests.helpers.servers import RETRY_S, Servers, eventually
 

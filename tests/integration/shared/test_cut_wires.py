@@ -13,12 +13,14 @@ import pytest
 import uvloop
 from redis.asyncio import Connection
 
-from shared import link
-from shared.broker import BrokerAddress, Consumer, Message, Publisher
+from shared.amqp import connection as link
+from shared.amqp.connection import BrokerAddress
+from shared.amqp.consumer import Consumer
+from shared.amqp.publisher import Message, Publisher
+from shared.amqp.topology import CALLBACKS, CALLBACKS_FOLD, topology
 from shared.errors import BrokerUnavailableError, StoreUnavailableError
-from shared.process import background
-from shared.store import Store
-from shared.topology import CALLBACKS, CALLBACKS_FOLD, topology
+from shared.runtime.process import background
+from shared.state.store import Store
 from tests.helpers.cut_wire import CutWire, cut_wire
 from tests.helpers.pace import LIMIT_S
 from tests.helpers.servers import RETRY_S, Servers, eventually

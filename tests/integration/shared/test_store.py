@@ -16,12 +16,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
-from console.fleet import free_port
-from console.stack import Server
+from console.local.processes import free_port
+from console.local.stack import Server
+from shared.domain.ids import CallKey, CallRef, SourceName
 from shared.errors import StoreUnavailableError
-from shared.ids import CallKey, CallRef, SourceName
-from shared.lock import BusyError, locked
-from shared.store import Claim, Look, Publication, State, Store, partition
+from shared.retention.recording_lock import BusyError, locked
+from shared.state.keys import State, partition
+from shared.state.store import Claim, Look, Publication, Store
 from tests.helpers.pace import LIMIT_S, PACE
 from tests.helpers.servers import Servers, eventually
 

@@ -12,12 +12,12 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
-from console import lookup
+from console.lookup import lookup
 from console.page import render
 from console.web import pages
-from shared.facts import rfc3339
-from shared.ids import CallKey, CallRef, SourceName
-from shared.store import Store
+from shared.domain.facts import rfc3339
+from shared.domain.ids import CallKey, CallRef, SourceName
+from shared.state.store import Store
 from tests.helpers.console import AUTHORIZED, KEY, console_here
 from tests.helpers.servers import Servers
 

@@ -7,7 +7,8 @@ from contextlib import AsyncExitStack
 import aiohttp
 import pytest
 
-from console import feed, pulse
+from console.live import feed
+from console.live import monitor as pulse
 from console.web import live
 from tests.helpers.console import AS_VIEWER, AUTHORIZED, KEY, VIEWER_KEY, console_here
 from tests.helpers.pace import LIMIT_S

@@ -15,10 +15,10 @@ import orjson
 import pytest
 from redis.asyncio import Redis
 
-from console.fleet import Fleet, free_port
-from shared.events import CallbackEvent, TimerEvent, encode, join
-from shared.ids import CallKey, CallRef, SourceName
-from shared.store import Look, Publication, Seal, Store
+from console.local.processes import Fleet, free_port
+from shared.domain.ids import CallKey, CallRef, SourceName
+from shared.domain.raw_event import CallbackEvent, TimerEvent, encode, join
+from shared.state.store import Look, Publication, Seal, Store
 from tests.helpers.downstream import DOWNSTREAM, downstream
 from tests.helpers.pace import LIMIT_S
 from tests.helpers.servers import VENDOR_LINES, Servers, call_back, eventually, exit_code, lines_of

@@ -19,10 +19,10 @@ import aio_pika
 import orjson
 import pytest
 
-from console.fleet import Fleet, RoleDiedError
+from console.local.processes import Fleet, RoleDiedError
 from shared.clock import utc_now
-from shared.events import CallbackEvent, encode, join
-from shared.ids import SourceName
+from shared.domain.ids import SourceName
+from shared.domain.raw_event import CallbackEvent, encode, join
 from tests.helpers.downstream import DOWNSTREAM, downstream
 from tests.helpers.pace import LIMIT_S, PACE
 from tests.helpers.servers import UNMEASURED, Servers, eventually, exit_code, lines_of

@@ -18,7 +18,7 @@ import aiohttp
 import orjson
 import pytest_asyncio
 
-from console.fleet import Fleet, Role, free_port, tether
+from console.local.processes import Fleet, Role, free_port, tether
 from tests.helpers.pace import LIMIT_S, PACE, paced
 from tests.helpers.servers import Servers, connected, eventually, lines_of
 

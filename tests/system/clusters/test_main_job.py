@@ -13,11 +13,11 @@ import pytest
 import pytest_asyncio
 from redis.asyncio import Redis
 
-from console.fleet import Role, free_port
-from console.journal import journal_until_now
-from shared.facts import rfc3339
-from shared.ids import CallKey, CallRef, SourceName
-from shared.settings import Settings, load_settings
+from console.local.processes import Role, free_port
+from console.streams.journal import journal_until_now
+from shared.config.settings import Settings, load_settings
+from shared.domain.facts import rfc3339
+from shared.domain.ids import CallKey, CallRef, SourceName
 from tests.helpers.pace import LIMIT_S
 from tests.helpers.servers import (
     AGENT_GUID,

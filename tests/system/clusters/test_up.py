@@ -15,8 +15,8 @@ from pathlib import Path
 
 import aiohttp
 
-from console.fleet import free_port
-from console.stack import LocalStack
+from console.local.processes import free_port
+from console.local.stack import LocalStack
 from tests.helpers.pace import LIMIT_S
 from tests.helpers.servers import CALLFOLD, VENDOR_LINES, Servers, call_back, callfold, eventually_nothing, metric, processes_of
 

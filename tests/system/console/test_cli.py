@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from console import stack as stack_module
-from console.fleet import free_port
-from console.stack import LocalStack
-from shared.adapter import Placeholder, parse_link
+from console.local import stack as stack_module
+from console.local.processes import free_port
+from console.local.stack import LocalStack
+from shared.domain.adapter_link import Placeholder, parse_link
 from simulator.scenario import SECTOK
 from tests.helpers.pace import LIMIT_S
 from tests.helpers.servers import VENDOR_LINES, Servers, call_back, callfold, eventually_nothing, lines_of, processes_of

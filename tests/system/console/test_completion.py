@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from console.cli import app
+from console.cli.main import app
 from tests.helpers.pace import LIMIT_S
 from tests.helpers.servers import callfold
 

@@ -9,15 +9,15 @@ import aio_pika
 import pytest
 from aio_pika.abc import HeadersType
 
-from console import letters
-from console.dead_letters import Order, find, settle
-from console.letters import Filter, Which
-from shared.audit import Action
+from console.dead_letters import queue as letters
+from console.dead_letters.queue import Filter, Which
+from console.dead_letters.settle import Order, find, settle
 from shared.clock import utc_now
-from shared.events import CallbackEvent, encode, join
-from shared.ids import CallKey, CallRef, SourceName
-from shared.settings import Settings
-from shared.store import Look, Seal, Store
+from shared.config.settings import Settings
+from shared.domain.ids import CallKey, CallRef, SourceName
+from shared.domain.raw_event import CallbackEvent, encode, join
+from shared.runtime.audit import Action
+from shared.state.store import Look, Seal, Store
 from tests.helpers.dead_letters import AT, bury, left
 from tests.helpers.pace import LIMIT_S
 from tests.helpers.servers import VENDOR_LINES, Servers, callfold, eventually, lines_of, next_events, taken_from

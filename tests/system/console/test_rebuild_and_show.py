@@ -9,11 +9,11 @@ import aio_pika
 import pytest
 from redis.asyncio import Redis
 
-from console.fleet import free_port
+from console.commands.show import show
 from console.history.engine import DEFAULT_URL
 from console.history.store import History
-from console.show import show
-from shared.settings import load_settings
+from console.local.processes import free_port
+from shared.config.settings import load_settings
 from tests.helpers.history import batch_of, call_event
 from tests.helpers.pace import paced
 from tests.helpers.servers import (

@@ -12,13 +12,14 @@ import aio_pika
 import pytest
 from redis.asyncio import Redis
 
-from console import rebuild
+from console.commands import rebuild
 from shared.clock import utc_now
-from shared.events import CallbackEvent, encode, join
-from shared.facts import milliseconds
-from shared.ids import CallKey, CallRef, SourceName
-from shared.settings import load_settings
-from shared.store import Look, Seal, State, Store
+from shared.config.settings import load_settings
+from shared.domain.facts import milliseconds
+from shared.domain.ids import CallKey, CallRef, SourceName
+from shared.domain.raw_event import CallbackEvent, encode, join
+from shared.state.keys import State
+from shared.state.store import Look, Seal, Store
 from tests.helpers.pace import LIMIT_S
 from tests.helpers.servers import Event, Servers, callfold, eventually, lines_of, next_events, settled, waiting_events
 from tests.helpers.settings import settings_here

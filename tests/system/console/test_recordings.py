@@ -14,17 +14,18 @@ import pytest
 from aiohttp import web
 from structlog.testing import capture_logs
 
-from console.fleet import RoleDiedError
-from console.retention import Wanted, retain
-from shared.archive import Archive
-from shared.audit import Audit
-from shared.broker import BrokerAddress, Message, Publisher
+from console.commands.retention import Wanted, retain
+from console.local.processes import RoleDiedError
+from shared.amqp.connection import BrokerAddress
+from shared.amqp.publisher import Message, Publisher
+from shared.amqp.topology import topology
+from shared.archive.archive import Archive
+from shared.config.settings import load_settings
 from shared.errors import BrokerUnavailableError, UnavailableError
-from shared.expiry import Expiry
-from shared.process import background
-from shared.settings import load_settings
-from shared.store import Store
-from shared.topology import topology
+from shared.retention.expiry import Expiry
+from shared.runtime.audit import Audit
+from shared.runtime.process import background
+from shared.state.store import Store
 from tests.helpers.pace import LIMIT_S
 from tests.helpers.recording_site import OLD, Site, audited
 from tests.helpers.recordings import GUID, WAV, Pbx
@@ -40,7 +41,7 @@ from tests.helpers.servers import (
     next_events,
 )
 from tests.helpers.settings import settings_here
-from worker.daily import DailyRetention
+from worker.daily_retention import DailyRetention
 
 NOBODY = "amqp://guest:guest@127.0.0.1:1/"
 

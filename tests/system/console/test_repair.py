@@ -13,8 +13,8 @@ import pytest
 from aiohttp import web
 from redis.asyncio import Redis
 
-from console.backfill import Wanted, backfill
-from shared.settings import load_settings
+from console.commands.recordings_backfill import Wanted, backfill
+from shared.config.settings import load_settings
 from simulator.audio import recording
 from tests.helpers.recording_site import OLD, Site
 from tests.helpers.recordings import GUID, WAV, Pbx, dead_letter, submit
@@ -96,7 +96,7 @@ async def test_legs_that_came_to_share_a_guid_are_backfilled_under_the_names_the
                 await redis.flushall()
         shutil.rmtree(servers.directory / "archive" / site.name)
         settings_here(monkeypatch, site.settings)
-        monkeypatch.setattr("console.backfill.ago", lambda _: since)
+        monkeypatch.setattr("console.commands.recordings_backfill.ago", lambda _: since)
         assert await backfill(load_settings(), Wanted("1s", site.name, again=False, is_dry_run=False), as_json=False) == 0
         assert capsys.readouterr().out.splitlines()[-1] == "2 asked for"
         again = await next_events(queue, 2)

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from console.advice import advised
+from console.commands.hints import advised
 from console.history.store import History
-from shared.adapter import SAMPLE_LINK, make_link, parse_link
+from shared.domain.adapter_link import SAMPLE_LINK, make_link, parse_link
+from shared.domain.facts import facts_of
+from shared.domain.ids import CallKey, CallRef, SourceName
+from shared.domain.raw_event import CallbackEvent
 from shared.errors import ConfigError, StoreUnavailableError
-from shared.events import CallbackEvent
-from shared.facts import facts_of
-from shared.ids import CallKey, CallRef, SourceName
-from shared.store import Store
+from shared.state.store import Store
 from tests.helpers.console import acme
 from tests.helpers.servers import VENDOR_LINES, Servers, callfold
 

@@ -10,7 +10,7 @@ import aio_pika
 import pytest
 from aio_pika.abc import HeadersType
 
-from console.fleet import free_port
+from console.local.processes import free_port
 from tests.helpers.servers import VENDOR_LINES, Servers, call_back, callfold, eventually
 
 # A title and a cleared screen for the terminal, a line that looks like one of ours, and control sequences in one character (C1).

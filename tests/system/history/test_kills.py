@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from console.fleet import RoleDiedError
+from console.local.processes import RoleDiedError
 from tests.helpers.history import all_tables, call_event
 from tests.helpers.history_process import calls_of, has_calls, new_source, publish, publishing, serving, settled
 from tests.helpers.servers import Servers, exit_code

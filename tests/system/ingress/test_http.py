@@ -12,7 +12,7 @@ import orjson
 import pytest
 import pytest_asyncio
 
-from console.fleet import Fleet, free_port
+from console.local.processes import Fleet, free_port
 from tests.helpers.pace import LIMIT_S
 from tests.helpers.servers import VENDOR_LINES, Servers, connected, eventually
 

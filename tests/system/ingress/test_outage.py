@@ -9,7 +9,7 @@ from functools import partial
 import aiohttp
 import orjson
 
-from console.fleet import Fleet, Role, free_port
+from console.local.processes import Fleet, Role, free_port
 from tests.helpers.pace import LIMIT_S
 from tests.helpers.servers import Servers, call_back, eventually
 

@@ -9,7 +9,7 @@ import orjson
 import pytest
 import pytest_asyncio
 
-from console.fleet import free_port
+from console.local.processes import free_port
 from tests.helpers.pace import LIMIT_S
 from tests.helpers.servers import Servers, connected
 

@@ -9,7 +9,7 @@ from contextlib import closing
 import aiohttp
 import orjson
 
-from console.fleet import free_port
+from console.local.processes import free_port
 from tests.helpers.servers import Servers, call_back, connected, eventually, exit_code, metric
 
 NAME = "recordings.retry.0.3s"

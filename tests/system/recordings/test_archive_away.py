@@ -8,8 +8,8 @@ from contextlib import asynccontextmanager, suppress
 
 import aio_pika
 
-from console.fleet import Fleet, free_port
-from shared.durable import INCOMPLETE
+from console.local.processes import Fleet, free_port
+from shared.archive.local_disk import INCOMPLETE
 from shared.errors import ConfigError
 from tests.helpers.faulty_archives import FULL_DISK
 from tests.helpers.recordings import Pbx, job, sources_of, submit

@@ -17,8 +17,8 @@ import pytest
 from aiohttp import web
 from redis.asyncio import Redis
 
-from console.verify import check_day
-from shared.archive import Archive
+from console.commands.recordings_verify import check_day
+from shared.archive.archive import Archive
 from simulator.audio import recording
 from tests.helpers.faulty_archives import FULL_DISK
 from tests.helpers.recordings import (

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from shared.adapter import SAMPLE_LINK
-from shared.recording import RecordingJob
+from shared.domain.adapter_link import SAMPLE_LINK
+from shared.domain.recording import RecordingJob
 from simulator.focalscope import FocalScope, Plan
 from simulator.recordings import Fault
 from simulator.scenario import SECTOK

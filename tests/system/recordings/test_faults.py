@@ -17,9 +17,9 @@ import aio_pika
 import orjson
 import pytest
 
-from console.fleet import Fleet
-from shared.adapter import SAMPLE_LINK
-from shared.recording import RecordingJob
+from console.local.processes import Fleet
+from shared.domain.adapter_link import SAMPLE_LINK
+from shared.domain.recording import RecordingJob
 from simulator.focalscope import FocalScope, Plan
 from simulator.scenario import SECTOK
 from tests.helpers.faulty_archives import Bucket, Disk

@@ -10,7 +10,7 @@ from contextlib import AbstractAsyncContextManager
 import aio_pika
 from aiohttp import web
 
-from console.fleet import Fleet
+from console.local.processes import Fleet
 from tests.helpers.pace import LIMIT_S
 from tests.helpers.recordings import (
     GUID,

@@ -9,7 +9,7 @@ import aio_pika
 from aiohttp import web
 from redis.asyncio import Redis
 
-from console.fleet import Role
+from console.local.processes import Role
 from tests.helpers.pace import LIMIT_S
 from tests.helpers.recordings import (
     WAV,

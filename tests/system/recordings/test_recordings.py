@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from shared.recording import RecordingJob
+from shared.domain.recording import RecordingJob
 from tests.helpers.recordings import (
     GUID,
     SECTOK,

@@ -17,10 +17,10 @@ import orjson
 import pytest
 import pytest_asyncio
 
-from console.feed import Feed, Published
-from console.journal import journal_until_now
-from shared.broker import Publisher
-from shared.process import background, broker_address
+from console.live.feed import Feed, Published
+from console.streams.journal import journal_until_now
+from shared.amqp.publisher import Publisher
+from shared.runtime.process import background, broker_address
 from tests.helpers.console import AUTHORIZED, KEY, Sent, World, read_events, world
 from tests.helpers.pace import LIMIT_S
 from tests.helpers.servers import CALLFOLD, Servers, callfold, eventually, lines_of

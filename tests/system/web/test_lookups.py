@@ -19,7 +19,7 @@ import orjson
 import pytest
 import pytest_asyncio
 
-from console.calls import CallQuery
+from console.call_query import CallQuery
 from console.history.store import History
 from tests.helpers.console import AUTHORIZED, KEY, World, redis_of, world
 from tests.helpers.history import call_event

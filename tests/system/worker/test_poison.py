@@ -6,11 +6,11 @@ from datetime import UTC, datetime, timedelta
 
 import aio_pika
 
-from console.fleet import free_port
+from console.local.processes import free_port
 from shared.clock import utc_now
-from shared.events import CallbackEvent, TimerEvent, encode, join
-from shared.facts import rfc3339
-from shared.ids import CallRef, SourceName
+from shared.domain.facts import rfc3339
+from shared.domain.ids import CallRef, SourceName
+from shared.domain.raw_event import CallbackEvent, TimerEvent, encode, join
 from tests.helpers.pace import LIMIT_S
 from tests.helpers.servers import Servers, call_back, callfold, eventually, lines_of, next_new
 

@@ -13,9 +13,9 @@ from contextlib import asynccontextmanager
 import pytest
 from aio_pika import Message
 
-from console.fleet import free_port
-from shared.events import CallbackEvent, encode, join
-from shared.ids import SourceName
+from console.local.processes import free_port
+from shared.domain.ids import SourceName
+from shared.domain.raw_event import CallbackEvent, encode, join
 from tests.helpers.pace import LIMIT_S
 from tests.helpers.servers import Servers, call_back, lines_of
 

@@ -12,11 +12,11 @@ from datetime import UTC, datetime, timedelta
 import aio_pika
 import pytest
 
-from console.fleet import Fleet, RoleDiedError, free_port
-from shared.events import CallbackEvent, encode, join
-from shared.facts import rfc3339
-from shared.ids import CallKey, CallRef, SourceName
-from shared.recording import RecordingJob
+from console.local.processes import Fleet, RoleDiedError, free_port
+from shared.domain.facts import rfc3339
+from shared.domain.ids import CallKey, CallRef, SourceName
+from shared.domain.raw_event import CallbackEvent, encode, join
+from shared.domain.recording import RecordingJob
 from tests.helpers.pace import PACE, paced
 from tests.helpers.servers import (
     UNMEASURED,

@@ -17,14 +17,14 @@ import aio_pika
 import pytest
 from redis.asyncio import Redis
 
-from console.fleet import Role, free_port
+from console.local.processes import Role, free_port
 from ingress.spool import Spool, Spooled
-from shared.adapter import SAMPLE_LINK, parse_link
 from shared.clock import utc_now
-from shared.events import CallbackEvent, encode, join
-from shared.facts import Fact, facts_of, milliseconds, rfc3339
-from shared.ids import CallKey, SourceName
-from shared.store import Look, Store
+from shared.domain.adapter_link import SAMPLE_LINK, parse_link
+from shared.domain.facts import Fact, facts_of, milliseconds, rfc3339
+from shared.domain.ids import CallKey, SourceName
+from shared.domain.raw_event import CallbackEvent, encode, join
+from shared.state.store import Look, Store
 from tests.helpers.pace import LIMIT_S, PACE, paced
 from tests.helpers.servers import (
     UNMEASURED,

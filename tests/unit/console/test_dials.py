@@ -6,11 +6,11 @@ import asyncio
 from pathlib import Path
 from typing import cast
 
-from console.dialing import Dialer, DialRequest
-from console.dials import Dials, Limits
-from shared.broker import Publisher
-from shared.dial_store import DialStore
-from shared.sources import load_sources
+from console.dialing.focalscope import Dialer, DialRequest
+from console.dialing.service import Dials, Limits
+from shared.amqp.publisher import Publisher
+from shared.config.sources import load_sources
+from shared.state.dials import DialStore
 
 RULES = '[sources.acme]\ndial_url = "http://127.0.0.1:1/dial?agent={agent}&number={number}"\n'
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from console.exports import search_path, write_exports
+from console.local.env_file import search_path, write_exports
 
 SHELLS = [name for name in ("sh", "bash", "dash", "zsh") if shutil.which(name)]
 

@@ -9,16 +9,17 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from console import doctor, reach
-from console.calls import CallQuery
-from console.dialing import DialRequest
-from console.fleet import free_port
-from console.mistakes import first_mistake
-from console.output import counted
-from console.show import folded
+from console.call_query import CallQuery
+from console.commands import doctor
+from console.commands import reachability as reach
+from console.commands.output import counted
+from console.commands.show import folded
+from console.dialing.focalscope import DialRequest
+from console.local.processes import free_port
+from console.validation import first_mistake
 from console.web.letters_api import LettersAction
 from console.web.models import EventsQuery
-from shared.settings import load_settings
+from shared.config.settings import load_settings
 from tests.helpers.console import acme
 
 

@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 
 import yaml
 
-from shared.settings import PREFIX, variables
-from shared.sources import load_sources
+from shared.config.settings import PREFIX, variables
+from shared.config.sources import load_sources
 
 ROOT = Path(__file__).resolve().parents[3]
 DEPLOY = ROOT / "deploy"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from console.stack import _rabbitmq
+from console.local.stack import _rabbitmq
 from tests.helpers.pace import LIMIT_S
 
 _ARE_LOADED = 'io:format("~p", [[erlang:module_loaded(Module) || Module <- [rabbit_one, below_one]]]), halt().'

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from console.backfill import jobs_of
-from shared.published import published_summary
-from shared.sources import DEFAULT_SOURCE, load_sources
+from console.commands.recordings_backfill import jobs_of
+from console.repair.published_summary import published_summary
+from shared.config.sources import DEFAULT_SOURCE, load_sources
 from tests.helpers.folding import SOURCE
 from tests.helpers.revisions import SIDES, Revisions, line
 from tests.helpers.volume import sizes

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared.call import Call, CloseReason, Outcome, Status
-from shared.callback import CallType, LegEvent
-from shared.events import CallbackEvent
-from shared.facts import CLOCK, rfc3339
+from shared.domain.call import Call, CloseReason, Outcome, Status
+from shared.domain.callback import CallType, LegEvent
+from shared.domain.facts import CLOCK, rfc3339
+from shared.domain.raw_event import CallbackEvent
 from tests.helpers.folding import T0, Published, callback
 from tests.helpers.volume import sizes
 

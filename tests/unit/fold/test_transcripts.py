@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from shared.call import Call
-from shared.callback import CallType
-from shared.leg import Leg
+from shared.domain.call import Call
+from shared.domain.callback import CallType
+from shared.domain.leg import Leg
 from tests.helpers.folding import T0, Published, callback, seconds_of, timer
 
 DIRECTORY = Path(__file__).parents[2] / "transcripts"

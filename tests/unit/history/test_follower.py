@@ -9,8 +9,9 @@ import structlog
 
 from console.history import follower
 from console.history.store import History
-from shared.broker import BrokerAddress, Delivery
-from shared.topology import CALLS_JOURNAL, topology
+from shared.amqp.connection import BrokerAddress
+from shared.amqp.consumer import Delivery
+from shared.amqp.topology import CALLS_JOURNAL, topology
 from tests.helpers.servers import RETRY_S
 
 

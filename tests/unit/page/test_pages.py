@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from console.letters import Which
+from console.dead_letters.queue import Which
 from console.page import render
 from console.page.assets import ASSETS
 from console.page.forms import read_query
@@ -24,9 +24,9 @@ from console.page.models import (
     TimelineRow,
     Viewer,
 )
-from shared.call import derive
-from shared.ids import CallKey, CallRef, SourceName
-from shared.leg import Leg
+from shared.domain.call import derive
+from shared.domain.ids import CallKey, CallRef, SourceName
+from shared.domain.leg import Leg
 from tests.helpers import page_fakes as fakes
 from tests.helpers.html_page import Page
 from tests.helpers.servers import POLICY

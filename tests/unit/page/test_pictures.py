@@ -13,9 +13,9 @@ from console.page import text
 from console.page.models import TimelineRow
 from console.page.sparkline import HEIGHT, WIDTH, sparkline
 from console.page.timeline import Axis, Kind, Stretch, ages, axis_over, lanes, leg_names, picture, stretches, ticks
-from console.plain import plain, plain_line
-from shared.callback import CallType
-from shared.leg import Leg, LegState
+from console.safe_text import plain, plain_line
+from shared.domain.callback import CallType
+from shared.domain.leg import Leg, LegState
 from tests.helpers.page_fakes import AGENT_LEG, BEGAN, DIALED_LEG, at, call
 
 AXIS = Axis(BEGAN, BEGAN + timedelta(seconds=100))

@@ -17,12 +17,13 @@ from typing import Any
 import orjson
 import pytest
 
-from shared import durable, files
-from shared.archive import Archive
-from shared.durable import TakenError
+from shared.archive import local_disk as durable
+from shared.archive import storage as files
+from shared.archive.archive import Archive
+from shared.archive.deadlines import ArchiveUnavailableError
+from shared.archive.local_disk import TakenError
+from shared.archive.sidecar import Sidecar, sidecar_of
 from shared.errors import ConfigError
-from shared.guarded import ArchiveUnavailableError
-from shared.sidecar import Sidecar, sidecar_of
 from tests.helpers.pace import LIMIT_S, PACE
 from tests.helpers.recordings import job
 from tests.helpers.servers import eventually

@@ -11,13 +11,13 @@ from typing import Any
 import pyrage
 import pytest
 
-from shared.lock import BusyError
-from shared.recording import RECORDING_TOLD, RecordingState
-from shared.vault import seal
+from shared.archive.encryption import seal
+from shared.domain.recording import RECORDING_TOLD, RecordingState
+from shared.retention.recording_lock import BusyError
 from simulator.audio import recording
 from tests.helpers.recordings import GUID, WAV, job
 from tests.helpers.shelf import JOB, OTHER, Shelf
-from worker.filing import Filed
+from worker.recordings.sidecars import Filed
 
 DIGITS = sha256(OTHER).hexdigest()[:8]
 
@@ -186,11 +186,11 @@ async def test_what_another_stored_while_a_recording_was_sealed_is_not_forgotten
     theirs: list[Filed] = []
 
     def slowly(*sealing: Any) -> None:  # noqa: ANN401
-        monkeypatch.setattr("worker.storing.seal", seal)
+        monkeypatch.setattr("worker.recordings.store_recording.seal", seal)
         theirs.append(asyncio.run(shelf.store(OTHER)))  # in the thread that seals
         seal(*sealing)
 
-    monkeypatch.setattr("worker.storing.seal", slowly)
+    monkeypatch.setattr("worker.recordings.store_recording.seal", slowly)
     with pytest.raises(BusyError):
         await shelf.store(WAV)
     assert (await shelf.sidecar()).recording == theirs[0].words

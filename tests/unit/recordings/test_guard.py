@@ -15,17 +15,17 @@ import pytest_asyncio
 from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
+from shared.config.sources import load_sources, origin
+from shared.domain.ids import SourceName
 from shared.errors import ConfigError
-from shared.ids import SourceName
-from shared.sources import load_sources, origin
 from tests.helpers.pace import LIMIT_S
 from tests.helpers.recordings import WAV
 from tests.helpers.scripted_http import Scripted, head, scripted, whole
-from worker.fetch import Client, Limits, _are_all_refused
-from worker.guard import REFUSED, AddressRefusedError, socket_factory
-from worker.links import is_same_origin, redirect_target
-from worker.partial import partial
-from worker.reasons import FetchError, Reason
+from worker.download.address_guard import REFUSED, AddressRefusedError, socket_factory
+from worker.download.client import Client, Limits, _are_all_refused
+from worker.download.failures import FetchError, Reason
+from worker.download.partial_file import partial
+from worker.download.targets import is_same_origin, redirect_target
 
 LIMITS = Limits(max_bytes=1_000_000, stall_s=LIMIT_S, min_bytes_per_second=1)
 SECTOK = "3511b272f4fb03ecf900b80b1cc5b8fe"

@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from shared.config.sources import load_sources
 from shared.errors import ConfigError
-from shared.lock import BusyError
-from shared.sources import load_sources
+from shared.retention.recording_lock import BusyError
 from tests.helpers.pace import LIMIT_S
 from tests.helpers.recordings import WAV
 from tests.helpers.scripted_http import RESET, Scripted, head, rest, whole
-from worker.fetch import Client, Limits, turns_of
-from worker.partial import partial
+from worker.download.client import Client, Limits, turns_of
+from worker.download.partial_file import partial
 
 LIMITS = Limits(max_bytes=1_000_000, stall_s=LIMIT_S, min_bytes_per_second=1)
 HALF = len(WAV) // 2
@@ -125,7 +125,7 @@ async def test_continuations_and_redirects_keep_the_pace(tmp_path: Path, server:
 async def test_who_would_wait_too_long_for_its_turn_comes_again_later(
     tmp_path: Path, server: Scripted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("worker.fetch._TURN_S", 0.1)
+    monkeypatch.setattr("worker.download.client._TURN_S", 0.1)
     server.answers = [whole(WAV)]
     async with _clients(tmp_path, acme=f'recording_origin = "{server.origin}"\nrecordings_per_second = 0.01') as clients:
         await _fetch(clients["acme"], tmp_path, server.origin)

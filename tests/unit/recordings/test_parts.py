@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from worker.partial import make_room, partial
+from worker.download.partial_file import make_room, partial
 
 
 def _leave(directory: Path, name: str, size: int, *, age_s: int) -> None:
@@ -53,7 +53,7 @@ def test_a_part_that_was_removed_before_it_was_locked_is_made_again(tmp_path: Pa
             make_room(tmp_path, 0)
         return file
 
-    monkeypatch.setattr("worker.partial.os.open", late)
+    monkeypatch.setattr("worker.download.partial_file.os.open", late)
     with partial(tmp_path, "part", is_kept=True) as part:
         assert part.size == 0
         part.restart('"etag"')

@@ -18,17 +18,17 @@ from typing import Any
 import orjson
 import pytest
 
+from shared.config.sources import load_sources
+from shared.domain.ids import SourceName
 from shared.errors import ConfigError
-from shared.ids import SourceName
-from shared.process import background
-from shared.sources import load_sources
+from shared.runtime.process import background
 from simulator.audio import recording
 from tests.helpers.pace import LIMIT_S
 from tests.helpers.scripted_http import RESET, STALL, Scripted, head, rest, scripted, whole
 from tests.helpers.servers import eventually
-from worker.fetch import Client, Limits
-from worker.partial import Partial, check_directory, forget, keep_swept, partial, prepare, sweep
-from worker.reasons import FetchError, Reason
+from worker.download.client import Client, Limits
+from worker.download.failures import FetchError, Reason
+from worker.download.partial_file import Partial, check_directory, forget, keep_swept, partial, prepare, sweep
 
 WAV, OTHER = recording("7", 1.5), recording("8", 1.5)
 HALF = len(WAV) // 2
@@ -322,7 +322,7 @@ async def test_a_part_outlives_its_process_only_where_it_surely_is_the_beginning
         assert await _fetch(server, tmp_path, kept=True) == WAV
         assert "range" not in server.asked[-1]
     with monkeypatch.context() as elsewhere:  # a system that does not tell one start from another
-        elsewhere.setattr("worker.partial._BOOT_ID", tmp_path / "nowhere")
+        elsewhere.setattr("worker.download.partial_file._BOOT_ID", tmp_path / "nowhere")
         forget(parts, NAME)
         with partial(parts, NAME, is_kept=True) as part:
             part.restart('"a"', len(WAV))
@@ -356,7 +356,7 @@ def test_parts_nobody_has_touched_for_days_are_swept(tmp_path: Path) -> None:
 
 
 async def test_parts_are_swept_while_a_worker_lives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("worker.partial._SWEEP_S", 0.01)
+    monkeypatch.setattr("worker.download.partial_file._SWEEP_S", 0.01)
     (tmp_path / "old.part").touch()
     os.utime(tmp_path / "old.part", (time.time() - 3 * 86400,) * 2)
 
@@ -380,7 +380,7 @@ def test_a_directory_of_downloads_that_cannot_be_written_is_refused_unless_it_is
         def open_(**_: object) -> None:
             raise OSError(number, os.strerror(number))
 
-        monkeypatch.setattr("worker.partial.tempfile.TemporaryFile", open_)
+        monkeypatch.setattr("worker.download.partial_file.tempfile.TemporaryFile", open_)
 
     fails(errno.EROFS)
     with pytest.raises(ConfigError, match="Read-only"):
@@ -416,7 +416,7 @@ _HEAD = b"HTTP/1.1 200 x\r\nTransfer-Encoding: chunked\r\n\r\n"
 async def test_a_drip_that_is_no_body_does_not_go_on_for_ever(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: bytes, again: bytes
 ) -> None:
-    monkeypatch.setattr("worker.fetch._CONNECT_TIMEOUT_S", 1)
+    monkeypatch.setattr("worker.download.client._CONNECT_TIMEOUT_S", 1)
 
     async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from console.verify import check_day
-from shared.archive import Archive
-from shared.facts import rfc3339
-from shared.files import Entry
-from shared.sidecar import path_of
+from console.commands.recordings_verify import check_day
+from shared.archive.archive import Archive
+from shared.archive.sidecar import path_of
+from shared.archive.storage import Entry
+from shared.domain.facts import rfc3339
 from tests.helpers.recordings import GUID, WAV
 from tests.helpers.shelf import DAY, JOB, OTHER, Shelf
 

@@ -9,15 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.ids import SourceName
-from shared.sources import load_sources
-from shared.wav import InvalidWavError, read_audio
+from shared.config.sources import load_sources
+from shared.domain.ids import SourceName
 from tests.helpers.recordings import (
     WAV,
     job,
 )
-from worker.links import recording_link
-from worker.reasons import FetchError, Reason
+from worker.download.failures import FetchError, Reason
+from worker.download.targets import recording_link
+from worker.download.wav import InvalidWavError, read_audio
 
 
 def test_the_origin_of_a_recording_url_is_replaced_and_values_of_a_template_cannot_leave_it(tmp_path: Path) -> None:

@@ -10,10 +10,10 @@ from aiohttp.test_utils import make_mocked_request
 from multidict import CIMultiDict
 
 from console.web.access import Keys
-from console.web.client import Proxies
+from console.web.client_address import Proxies
 from console.web.sessions import Attempts
+from shared.config.settings import load_settings
 from shared.errors import ConfigError
-from shared.settings import load_settings
 from tests.helpers.console import KEY, VIEWER_KEY
 
 

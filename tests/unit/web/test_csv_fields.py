@@ -7,7 +7,7 @@ import io
 
 import pytest
 
-from console.web.calls_api import write_csv
+from console.lookup.csv_export import write_csv
 from tests.helpers import page_fakes as fakes
 
 

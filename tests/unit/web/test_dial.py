@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from pydantic import SecretStr
 
-from console.dialing import DialError, DialRequest, check
-from shared.adapter import SAMPLE_LINK, parse_link
-from shared.ids import SourceName
-from shared.sources import AGENT_PATTERN, NUMBER_PATTERN, Source
+from console.dialing.focalscope import DialError, DialRequest, check
+from shared.config.sources import AGENT_PATTERN, NUMBER_PATTERN, Source
+from shared.domain.adapter_link import SAMPLE_LINK, parse_link
+from shared.domain.ids import SourceName
 
 
 @pytest.mark.parametrize(("prefixes", "prefix", "is_allowed"), [((), "9", False), (("9",), "9", True), (("9",), "00990", False)])

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from console import calls, lookup
-from console.calls import CallQuery, CallRow, Position
-from console.lookup import find_calls
+from console import call_query as calls
+from console.call_query import CallQuery, CallRow, Position
+from console.lookup import lookup
+from console.lookup.lookup import find_calls
 from tests.helpers import page_fakes as fakes
 
 _AT = [f"2026-11-23T07:44:0{second}.000000Z" for second in range(4)]

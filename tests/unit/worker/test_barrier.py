@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from shared.barrier import NEVER_CONSUMED_MS, Round, complete_round
-from shared.hand import InFlight
+from shared.amqp.in_flight import InFlight
+from shared.domain.barrier import NEVER_CONSUMED_MS, Round, complete_round
 from tests.helpers.barrier_model import Channel, Model
 from tests.helpers.volume import sizes
 

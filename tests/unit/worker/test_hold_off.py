@@ -8,10 +8,11 @@ from typing import Any, cast
 
 import pytest
 
-from shared.broker import Consumer, Publisher
-from shared.sources import Sources
-from shared.store import Store
-from worker.timers import Timers
+from shared.amqp.consumer import Consumer
+from shared.amqp.publisher import Publisher
+from shared.config.sources import Sources
+from shared.state.store import Store
+from worker.folding.timers import Timers
 
 FOLDED_MS = 1_000_000
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import orjson
 import pytest
 
-from shared import decoding
+from shared.amqp import lenient_decoding as decoding
 from shared.clock import utc_now
-from shared.events import CallbackEvent, Undecodable, decode, encode, join
-from shared.ids import SourceName
-from shared.summary import amends
+from shared.domain.amendment import amends
+from shared.domain.ids import SourceName
+from shared.domain.raw_event import CallbackEvent, Undecodable, decode, encode, join
 from tests.helpers.servers import lines_of
 
 

@@ -1,0 +1,62 @@
+"""`callfold dial`: a dial request from the command line, journaled and audited like one over HTTP."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import aclosing
+
+import orjson
+
+from console.commands.common import cli_user, wanted_sources
+from console.dialing.focalscope import Dialer, DialRequest, DialState
+from console.dialing.service import Dials, Limits
+from console.streams.connections import connected
+from shared.amqp.publisher import Publisher
+from shared.config.settings import Settings
+from shared.errors import CallfoldError, mask
+from shared.runtime.audit import Action, Audit
+from shared.runtime.process import EXIT_FAILURE, EXIT_OK, background, broker_address
+from shared.state.store import Store
+
+EXIT_UNKNOWN = 3
+_BEYOND_DIAL_S = 5
+
+
+async def dial(settings: Settings, wanted: DialRequest, key: str, *, as_json: bool) -> int:
+    """Dial once; returns 0 with a RequestID, 1 where no phone rings, 3 where one may be ringing."""
+    sources = wanted_sources(settings, wanted.source)
+    publisher = Publisher(broker_address(settings, "dial"), timeout_s=settings.publish_timeout_seconds)
+    limits = Limits(settings.dials_per_minute, settings.dial_timeout_seconds + _BEYOND_DIAL_S)
+    who = cli_user()
+    async with (
+        aclosing(Store(settings.redis_url.get_secret_value())) as store,
+        Dialer(settings.dial_timeout_seconds) as dialer,
+        background(publisher.run()),
+    ):
+        await connected(publisher)
+        dials = Dials(dialer, store.dials, publisher, sources, limits)
+        answer = await dials.dial(wanted, who, key)
+        request_id = answer.body.get("request_id")
+        call = None if request_id is None else str(request_id)
+        await Audit(publisher).tell(
+            Action.DIAL,
+            who,
+            source=wanted.source,
+            call=call,
+            agent=wanted.agent,
+            number=mask(wanted.number),
+            status=answer.status,
+            repeated=answer.is_repeated,
+        )
+    if as_json:
+        sys.stdout.write(orjson.dumps(answer.body).decode() + "\n")
+    elif request_id is not None:
+        sys.stdout.write(f"{request_id}\n")
+    if request_id is not None:
+        return EXIT_OK
+    if answer.body["dial_state"] == DialState.UNKNOWN:
+        sys.stderr.write(f"callfold: {answer.body['title']} A phone may be ringing: look before you dial again.\n")
+        return EXIT_UNKNOWN
+    if as_json:
+        return EXIT_FAILURE
+    raise CallfoldError(str(answer.body["title"]))

@@ -1,0 +1,151 @@
+"""`callfold recordings get`: out of the archive, opened where it is sealed, and checked against its fingerprint."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import BinaryIO
+
+import orjson
+
+from console.commands.audit_trail import auditing
+from console.commands.common import cli_user, wanted_sources
+from console.lookup.sidecar_search import find_sidecars
+from console.safe_text import plain_line
+from shared.archive.archive import Archive
+from shared.archive.encryption import unseal
+from shared.archive.sidecar import Sidecar, Told
+from shared.config.settings import Settings
+from shared.domain.recording import RecordingState
+from shared.errors import CallfoldError, ConfigError
+from shared.runtime.audit import Action, Audit
+
+_PIECE_BYTES = 1 << 20
+_STDOUT = Path("-")
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where recordings go, and what opens them."""
+
+    output: Path | None
+    identity: Path | None
+    force: bool
+
+
+async def get(settings: Settings, source: str, what: str, target: Target, *, as_json: bool) -> int:
+    """Get the recordings of a call, or one by its GUID; exit code 1 where there is none."""
+    wanted_sources(settings, source)
+    archive = Archive(settings.archive_url)
+    target = replace(target, identity=target.identity or settings.archive_identity)
+    sidecars = await find_sidecars(settings, archive, source, what)
+    if not sidecars:
+        raise CallfoldError(f"The archive has nothing of {source} {what}.")
+    _check_output(sidecars, target)
+    async with auditing(settings) as audit:
+        got = await _get_each(sidecars, archive, target, audit, as_json=as_json)
+    return 0 if got else 1
+
+
+async def _get_each(sidecars: Sequence[Sidecar], archive: Archive, target: Target, audit: Audit, *, as_json: bool) -> int:
+    """Hand out what is stored; returns how many recordings it was."""
+    got = 0
+    for sidecar in sidecars:
+        if sidecar.state is not RecordingState.STORED:
+            reason = f" ({sidecar.recording['reason']})" if sidecar.recording.get("reason") else ""
+            sys.stderr.write(plain_line(f"{sidecar.leg} leg {sidecar.call_id}: {sidecar.state}{reason}") + "\n")
+            continue
+        for words in sidecar.contents:
+            stored = sidecar.file(words)
+            path = _path(stored, target)
+            async with _opened(archive, stored, words, target) as content:
+                # Before anything is handed out, so that whatever ends this command, nothing was got untold.
+                named = {"source": sidecar.source, "call": sidecar.call, "recording": sidecar.name}
+                await audit.tell(Action.DOWNLOAD, cli_user(), **named)
+                await asyncio.to_thread(_write, content, path)
+            got += 1
+            told = {"file": str(path), "leg": sidecar.leg, "call_id": sidecar.call_id, "sha256": words["sha256"]}
+            if path != _STDOUT:
+                sys.stdout.write((orjson.dumps(told).decode() if as_json else plain_line(f"{path}  {sidecar.leg} leg")) + "\n")
+    return got
+
+
+def _check_output(sidecars: Sequence[Sidecar], target: Target) -> None:
+    """Refuse to put several recordings into one file.
+
+    Raises:
+        CallfoldError: that is what was asked for.
+    """
+    several = [sidecar for sidecar in sidecars if sidecar.state is RecordingState.STORED]
+    count = sum(len(sidecar.contents) for sidecar in several)
+    if count > 1 and target.output is not None and not target.output.is_dir():
+        guids = ", ".join(f"{sidecar.name} ({sidecar.leg})" for sidecar in several)
+        choice = f", or get one by its GUID: {guids}" if len(several) > 1 else ""
+        raise CallfoldError(f"These are {count} recordings, for one file: give --output a directory that is there{choice}.")
+
+
+@asynccontextmanager
+async def _opened(archive: Archive, stored: str, words: Told, target: Target) -> AsyncIterator[BinaryIO]:
+    """Have one recording out of the archive, whole, opened, and what was stored.
+
+    Raises:
+        CallfoldError: it is missing or damaged, its file is there already, or nothing opens it.
+    """
+    path = _path(stored, target)
+    if path != _STDOUT and path.exists() and not target.force:
+        raise CallfoldError(f"{path} is there already: choose another with --output, or write over it with --force.")
+    directory = None if path == _STDOUT else path.parent
+    with tempfile.TemporaryFile(dir=directory) as raw, tempfile.TemporaryFile(dir=directory) as opened:
+        try:
+            async for piece in archive.stream(stored):
+                raw.write(piece)
+        except FileNotFoundError:
+            raise CallfoldError(f"{stored} is missing: `callfold recordings verify` tells what else is.") from None
+        raw.seek(0)
+        content: BinaryIO = raw
+        if words.get("encryption"):
+            if target.identity is None:
+                raise ConfigError(f"{stored} is sealed: name the identity file with --identity or CALLFOLD_ARCHIVE_IDENTITY.")
+            await asyncio.to_thread(unseal, raw, opened, target.identity)
+            content = opened
+        await asyncio.to_thread(_check, content, words["sha256"], stored)
+        yield content
+
+
+def _path(stored: str, target: Target) -> Path:
+    name = stored.rpartition("/")[2].removesuffix(".age")
+    output = target.output or Path()
+    return output / name if output != _STDOUT and output.is_dir() else output
+
+
+def _check(content: BinaryIO, sha256: str | None, stored: str) -> None:
+    """Check what was stored; of one that lost its sidecar while it was sealed no fingerprint is known (its seal is checked)."""
+    content.seek(0)
+    digest = hashlib.sha256()
+    while piece := content.read(_PIECE_BYTES):
+        digest.update(piece)
+    if sha256 is not None and digest.hexdigest() != sha256:
+        raise CallfoldError(f"{stored}: the recording in the archive is damaged, its SHA-256 is not the one it was stored with.")
+
+
+def _write(content: BinaryIO, path: Path) -> None:
+    """Write a recording; a file appears at its name only once it is whole."""
+    content.seek(0)
+    if path == _STDOUT:
+        shutil.copyfileobj(content, sys.stdout.buffer, _PIECE_BYTES)
+        return
+    unfinished = path.with_name(f".{path.name}.part")
+    try:
+        with os.fdopen(os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            shutil.copyfileobj(content, file, _PIECE_BYTES)
+        unfinished.rename(path)
+    finally:
+        unfinished.unlink(missing_ok=True)

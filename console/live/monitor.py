@@ -1,0 +1,169 @@
+"""What is going on right now, taken once a second while somebody watches: open calls, rates, outcomes, queues."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import NoReturn
+
+import orjson
+
+from console.live.feed import Feed, Published
+from console.live.snapshot import OPEN_SHOWN, SECONDS_SHOWN, Snapshot
+from shared.amqp.batch_publish import HeaderValue
+from shared.amqp.connection import BrokerAddress
+from shared.amqp.consumer import Consumer
+from shared.amqp.queue_reader import Depths
+from shared.amqp.topology import (
+    CALLBACKS_DEAD,
+    CALLBACKS_FOLD,
+    CALLBACKS_JOURNAL,
+    RECORDINGS,
+    RECORDINGS_DEAD,
+    retry_queue,
+    topology,
+)
+from shared.clock import utc_now
+from shared.config.settings import Settings
+from shared.domain.call import Call, Policy, derive
+from shared.domain.facts import at_microseconds, milliseconds, rfc3339
+from shared.domain.ids import CallKey
+from shared.errors import BrokerUnavailableError, StoreUnavailableError
+from shared.runtime.process import instance_name
+from shared.state.store import Store
+
+_TICK_S = 1.0
+_OUTCOMES_FOR = timedelta(minutes=15)
+_PREFETCH = 200
+_BATCH_BYTES = 1 << 20
+_COMPLETED = "call.completed."
+_SECOND = len("2026-11-23T07:44:00")
+
+
+class Pulse:
+    """Takes snapshots. While nobody watches it only counts callbacks, from the raw journal."""
+
+    def __init__(self, settings: Settings, store: Store, feed: Feed) -> None:
+        self._store = store
+        self._feed = feed
+        self._policy: Policy = settings.policy
+        self._retry_queues = [retry_queue(delay_s) for delay_s in sorted(set(settings.recording_retry_seconds))]
+        self._callbacks: Counter[str] = Counter()
+        self._grown = asyncio.Condition()
+        self._watchers = 0
+        address = BrokerAddress(settings.amqp_urls, topology(settings.recording_retry_seconds), instance_name("pulse"))
+        self.raw = Consumer(address, CALLBACKS_JOURNAL, prefetch=_PREFETCH, arguments=self._begin)
+        self.depths = Depths(address)
+        self.latest: Snapshot | None = None
+
+    def _begin(self) -> Mapping[str, HeaderValue]:
+        """Count anew on each connection: offsets would mean something else in a stream that was made anew."""
+        self._callbacks.clear()
+        return {"x-stream-offset": datetime.now(UTC) - timedelta(seconds=SECONDS_SHOWN)}
+
+    async def count(self) -> NoReturn:
+        """Count callbacks by the second in which they were received. Run it, `raw.run()` and `depths.run()` as tasks."""
+        while True:
+            deliveries = [await self.raw.get(), *self.raw.get_waiting(_BATCH_BYTES)]
+            for delivery in deliveries:
+                self._callbacks.update(_seconds_of(delivery.body))
+            for delivery in deliveries:
+                await delivery.ack()
+            if len(self._callbacks) > 2 * SECONDS_SHOWN:
+                oldest = _seconds_until(utc_now())[0]
+                self._callbacks = Counter({second: count for second, count in self._callbacks.items() if second >= oldest})
+
+    async def run(self) -> NoReturn:
+        """Take a snapshot every second while there are watchers. Run it as a task."""
+        while True:
+            started = time.monotonic()
+            if self._watchers:
+                await self.take()
+                async with self._grown:
+                    self._grown.notify_all()
+            await asyncio.sleep(max(0.05, _TICK_S - (time.monotonic() - started)))
+
+    async def next(self) -> Snapshot:
+        """Wait for the next snapshot, as one who watches."""
+        self._watchers += 1
+        try:
+            async with self._grown:
+                await self._grown.wait()
+        finally:
+            self._watchers -= 1
+        if self.latest is None:
+            raise RuntimeError("told of a snapshot that was not taken")
+        return self.latest
+
+    async def take(self) -> Snapshot:
+        """Take a snapshot now; what cannot be had is told in its `problems`."""
+        at = utc_now()
+        problems: list[str] = []
+        calls, starts = await self._open_calls(problems)
+        depths = await self._depths(problems)
+        since = rfc3339(datetime.now(UTC) - _OUTCOMES_FOR)
+        completed = [_completion(event) for event in self._feed.recent() if event.routing_key.startswith(_COMPLETED)]
+        seconds = _seconds_until(at)
+        by_second = Counter(ended[:_SECOND] for _, ended in completed)
+        oldest_us = min(starts.values(), default=None)
+        self.latest = Snapshot(
+            at=at,
+            since=since,
+            open_calls=calls,
+            open_count=len(starts),
+            oldest_open_at=None if oldest_us is None else at_microseconds(oldest_us),
+            callbacks=[self._callbacks[second] for second in seconds],
+            per_second_completed=[by_second[second] for second in seconds],
+            completions=Counter(outcome for outcome, ended in completed if ended >= since),
+            depths=depths,
+            problems=problems,
+        )
+        return self.latest
+
+    async def _open_calls(self, problems: list[str]) -> tuple[Sequence[Call], Mapping[CallKey, int]]:
+        """Read the newest open calls, and when each of all began (microseconds since 1970)."""
+        try:
+            starts = await self._store.open_starts()
+            newest = sorted(starts, key=lambda key: (starts[key], str(key)), reverse=True)[:OPEN_SHOWN]
+            facts = await self._store.load(newest)
+        except StoreUnavailableError:
+            problems.append("Redis cannot be reached: open calls are not shown.")
+            return [], {}
+        return [derive(key, facts[key], self._policy) for key in newest if facts[key]], starts
+
+    async def _depths(self, problems: list[str]) -> Mapping[str, int | None]:
+        """Count what waits: to be folded, to be fetched (retries included), and for a person."""
+        names = [CALLBACKS_FOLD, CALLBACKS_DEAD, RECORDINGS, RECORDINGS_DEAD]
+        try:
+            counts = await self.depths.counts([*names, *self._retry_queues])
+        except BrokerUnavailableError:
+            problems.append("RabbitMQ cannot be reached: queues are not counted.")
+            return dict.fromkeys(names)
+        waiting = counts[RECORDINGS] + sum(counts[queue] for queue in self._retry_queues)
+        return {name: counts[name] for name in names} | {RECORDINGS: waiting}
+
+
+def _seconds_until(at: str) -> Sequence[str]:
+    """Name the last seconds before a time, itself left out: it is not over."""
+    last = milliseconds(at) // 1000
+    return [rfc3339(datetime.fromtimestamp(last - back, UTC))[:_SECOND] for back in range(SECONDS_SHOWN, 0, -1)]
+
+
+def _seconds_of(body: bytes) -> Iterable[str]:
+    """Name the seconds in which the callbacks of a raw message were received; what the fold will refuse counts as well."""
+    try:
+        events = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return []
+    if not isinstance(events, list):
+        return []
+    callbacks = (event for event in events if isinstance(event, dict) and event.get("kind") == "callback")
+    return [str(event.get("received_at"))[:_SECOND] for event in callbacks]
+
+
+def _completion(event: Published) -> tuple[str, str]:
+    """Read the outcome of a completed call and when it was."""
+    return event.routing_key.rpartition(".")[2], str(orjson.loads(event.body)["time"])

@@ -1,0 +1,72 @@
+"""Calls that Redis keeps: the open ones, and the complete ones for the retain time."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+
+from console.call_query import CallQuery, CallRow, Position, row_of
+from shared.domain.call import Call, Policy, derive
+from shared.domain.call_event import call_record
+from shared.domain.facts import at_microseconds, microseconds
+from shared.domain.ids import CallKey
+from shared.state.keys import Folded
+from shared.state.store import Store
+
+_PAGE = 200
+
+
+class RecentCalls:
+    """Implements `console.calls.Calls` over Redis."""
+
+    def __init__(self, store: Store, policy: Policy) -> None:
+        self._store = store
+        self._policy = policy
+
+    async def newest(self, query: CallQuery, before: Position | None) -> AsyncIterator[tuple[Position, CallRow | None]]:
+        """Go through the calls, the newest start first; see `Calls`."""
+        until = min(filter(None, (query.until, before.started_at if before else None)), default=None)
+        is_open = query.state not in {None, "complete"}
+        before_us = microseconds(until) if until else None
+        async for page in self._open_pages() if is_open else self._pages(before_us):
+            states = await self._store.read_many([key for key, position in page if before is None or position < before])
+            for key, position in page:
+                if key in states:
+                    if query.since and position.started_at < query.since:
+                        return
+                    row = self.row(key, states[key])
+                    yield position, row if query.matches(row) else None
+
+    async def _open_pages(self) -> AsyncIterator[list[tuple[CallKey, Position]]]:
+        """List the open calls only: there can be very old ones behind all that were completed since."""
+        starts = await self._store.open_starts()
+        found = [(key, Position(at_microseconds(at_us), str(key))) for key, at_us in starts.items()]
+        found.sort(key=lambda row: row[1], reverse=True)
+        for first in range(0, len(found), _PAGE):
+            yield found[first : first + _PAGE]
+
+    async def _pages(self, before_us: int | None) -> AsyncIterator[list[tuple[CallKey, Position]]]:
+        """List calls in pages that never part two of the same microsecond."""
+        size = _PAGE
+        while True:
+            found = await self._store.newest(before_us, size)
+            is_last = len(found) < size
+            if not is_last:
+                earliest_us = found[-1][1]
+                whole = [row for row in found if row[1] > earliest_us]
+                if not whole:  # more than a page in one microsecond
+                    size *= 2
+                    continue
+                found, before_us, size = whole, earliest_us, _PAGE
+            yield [(key, Position(at_microseconds(at_us), str(key))) for key, at_us in found]
+            if is_last:
+                return
+
+    def row(self, key: CallKey, state: Folded) -> CallRow:
+        """Sum up a call."""
+        call = derive(key, state.facts, self._policy)
+        return row_of(call_record(call, state.revision), key.call, call.status)
+
+    async def open_calls(self) -> Mapping[CallKey, Call]:
+        """Read every open call."""
+        facts = await self._store.load(await self._store.open_calls())
+        return {key: derive(key, told, self._policy) for key, told in facts.items() if told}

@@ -1,0 +1,93 @@
+"""Reading the journals: the streams `calls.journal` and `callbacks.journal`, from now on or from some time ago."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, cast
+
+import orjson
+
+from shared.amqp.consumer import Delivery
+from shared.domain.facts import rfc3339
+from shared.domain.raw_event import is_time
+from shared.log import get_logger
+
+log = get_logger(__name__)
+
+Event = Mapping[str, Any]  # JSON
+
+
+def read_event(delivery: Delivery) -> Event | None:
+    """Read a published event; None where it is none of ours, which the log tells: anybody may publish to the exchange."""
+    try:
+        event = orjson.loads(delivery.body)
+    except orjson.JSONDecodeError:
+        event = None
+    match event:
+        case {
+            "id": str(),
+            "subject": str(),
+            "time": str(),
+            "type": str(kind),
+            "data": {"source": str(), "request_id": _} as data,
+        }:
+            is_call = kind.startswith("callfold.call.")
+            if kind.startswith("callfold.recording.") or (is_call and _is_record(data)):
+                return cast("Event", event)
+    log.warning("foreign_message", offset=delivery.offset, routing_key=delivery.routing_key)
+    return None
+
+
+def one_line(delivery: Delivery) -> bytes:
+    """Write a published event's JSON on one line: line ends stand only between its tokens."""
+    return delivery.body.replace(b"\r", b" ").replace(b"\n", b" ")
+
+
+def _is_record(data: Mapping[str, object]) -> bool:
+    match data:
+        case {
+            "revision": int(revision),
+            "started_at": str(started_at),
+            "outcome": str(),
+            "close_reason": str(),
+            "complete": bool(),
+            "talk_seconds": float() | int() | None,
+            "agent": agent,
+            "dialed": dialed,
+            "other_legs": list(others),
+        }:
+            legs = [leg for leg in (agent, dialed, *others) if leg is not None]
+            return revision > 0 and is_time(started_at) and all(map(_is_leg, legs))
+    return False
+
+
+def _is_leg(leg: object) -> bool:
+    match leg:
+        case {
+            "call_id": str(),
+            "guid": str() | None,
+            "state": str(),
+            "recorded": bool(),
+            "picked_up_at": str() | None,
+            "missed_at": str() | None,
+            "hung_up_at": str() | None,
+        }:
+            return True
+    return False
+
+
+def is_since(event: Event, since: datetime) -> bool:
+    """Tell whether an event is not older; a stream starts at a chunk, which can hold older ones."""
+    return str(event.get("time", "")) >= rfc3339(since)
+
+
+def topic_matcher(pattern: str) -> re.Pattern[str]:
+    """Compile a topic pattern (`*` one word, `#` any number of words, as RabbitMQ has it) to match routing keys."""
+    # "#.#" is "#": many in a row would take the matcher ages to give up.
+    given = re.sub(r"(?<![^.])#(\.#)+(?![^.])", "#", pattern).split(".")
+    words = [{"*": r"[^.]+", "#": r".*"}.get(word, re.escape(word)) for word in given]
+    expression = r"\.".join(words)
+    expression = expression.replace(r"\..*", r"(?:\..*)?").replace(r".*\.", r"(?:.*\.)?")
+    return re.compile(expression)

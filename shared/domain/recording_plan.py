@@ -1,0 +1,47 @@
+"""The recording jobs that follow from a revision of a call: one for each leg."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from shared.domain.amendment import filed_at, guids, had_recordings, ids_of, is_wanted, leg_key, recorded
+from shared.domain.call import Call
+from shared.domain.call_event import sides_of
+from shared.domain.file_names import file_names
+from shared.domain.leg import Leg
+from shared.domain.recording import RecordingJob, RecordingState
+
+
+def recording_jobs(
+    call: Call, record: Mapping[str, object], record_legs: Collection[str], before: str = ""
+) -> list[RecordingJob]:
+    """Write a job for every leg; `before` sums up the revision before this one.
+
+    It fetches where the leg was recorded, the source wants that side, and the revision before did not ask for it.
+    """
+    had = had_recordings(call, before, record_legs)
+    names = file_names(ids_of(call), guids(call, before))
+    return [
+        RecordingJob(
+            source=call.key.source,
+            call=call.key.call,
+            request_id=call.request_id,
+            call_id=leg.call_id,
+            guid=leg.guid,
+            name=name,
+            leg=side,
+            fetch=(state := _recording_state(side, leg, record_legs)) == RecordingState.WAITING
+            and (leg_key(leg), recorded(leg)) not in had,
+            state=state,
+            recording_url=leg.recording_url,
+            started_at=filed_at(call, before),
+            record=record,
+        )
+        for (side, leg), name in zip(sides_of(call), names, strict=True)
+    ]
+
+
+def _recording_state(side: str, leg: Leg, record_legs: Collection[str]) -> RecordingState:
+    if not leg.recorded:
+        return RecordingState.NOT_RECORDED
+    return RecordingState.WAITING if is_wanted(side, record_legs) else RecordingState.NOT_WANTED

@@ -1,0 +1,140 @@
+"""Retention: recordings older than so long are deleted, each told as `recording.expired`; what is held stays.
+
+Day by day: most sidecars of old days have no recording left and are not read. A day in work has a mark of its own in the
+archive, so that after a crash the next run looks at all of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from shared.amqp.publisher import Publisher
+from shared.archive.archive import Archive
+from shared.archive.deadlines import ArchiveUnavailableError
+from shared.archive.sidecar import ENCRYPTED_SUFFIX, day_of
+from shared.domain.facts import rfc3339
+from shared.errors import UnavailableError
+from shared.retention.expiry import Expired, Expiry, attempted
+from shared.runtime.audit import Action, Audit
+from shared.state.store import Store
+
+_AUDIO = ".wav"
+_CLOCKS_APART_S = 3600
+# An archive that fails as often in a row is away.
+_GIVE_UP_AFTER = 10
+_YIELD_EVERY = 200
+
+
+class ClockError(UnavailableError):
+    """This machine and Redis do not agree on what time it is: no time to delete what is old."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """Deletes recordings of calls that started before a time.
+
+    Attributes:
+        with_records: delete the sidecars as well; otherwise they stay, and say `expired`.
+        done: what this run did, also where it is cut off.
+    """
+
+    archive: Archive
+    publisher: Publisher
+    store: Store
+    before: datetime
+    with_records: bool = False
+    is_dry_run: bool = False
+    done: Expired = field(default_factory=Expired)
+
+    async def run(self, sources: Iterable[str], progress: Callable[[str], object]) -> Expired:
+        """Go through the days of some sources; `progress` is told each day that is done.
+
+        Raises:
+            ArchiveUnavailableError: the archive cannot be listed, or nothing in it can be done.
+            ClockError: the clocks differ.
+        """
+        await self._compare_clocks()
+        before = rfc3339(self.before)
+        expiry = Expiry(self.archive, self.publisher, self.store, before, self.with_records, self.is_dry_run, self.done)
+        for source in sources:
+            marks = await self._marks(source)
+            for day in await self.archive.days(source):
+                if day.removeprefix(source) <= day_of("", before):
+                    await self._day(source, day, expiry, marks.get(_mark(source, day), []))
+                    progress(day)
+        return self.done
+
+    async def _compare_clocks(self) -> None:
+        theirs, ours = await self.store.now(), datetime.now(UTC)
+        if abs((theirs - ours).total_seconds()) > _CLOCKS_APART_S:
+            told = f"This machine's clock says {ours:%Y-%m-%d %H:%M}, that of Redis {theirs:%Y-%m-%d %H:%M}"
+            raise ClockError(f"{told}: nothing is deleted.")
+
+    async def _marks(self, source: str) -> dict[str, list[str]]:
+        marks: dict[str, list[str]] = {}
+        async for entry in self.archive.entries(f"{source}/retention"):
+            marks.setdefault(entry.path.partition(".")[0], []).append(entry.path)
+        return marks
+
+    async def _day(self, source: str, day: str, expiry: Expiry, marks: list[str]) -> None:
+        paths = await self._candidates(day, is_whole=self.with_records or bool(marks))
+        if not paths:
+            return
+        mark = f"{_mark(source, day)}.{uuid.uuid4().hex}.json"
+        if not self.is_dry_run:
+            await self.archive.put(mark, b"{}")
+        is_done = await self._expire_all(paths, expiry)
+        if not self.is_dry_run:
+            # One of the marks stays where something is to be looked at again.
+            for path in [mark, *marks] if is_done else [mark] if marks else []:
+                await self.archive.delete(path)
+
+    async def _candidates(self, day: str, *, is_whole: bool) -> list[str]:
+        """List the sidecars of a day that are to be looked at: those with a file beside them, or all."""
+        sidecars, stems = [], set()
+        count = 0
+        async for entry in self.archive.entries(day):
+            count += 1
+            if count % _YIELD_EVERY == 0:
+                await asyncio.sleep(0)
+            if entry.path.endswith(".json"):
+                sidecars.append(entry.path)
+                continue
+            stem = entry.path.removesuffix(ENCRYPTED_SUFFIX).removesuffix(_AUDIO)
+            stems |= {stem, stem.rpartition(".")[0]}  # <guid>.wav, and <guid>.<digits>.wav beside it
+        return sorted(path for path in sidecars if is_whole or path.removesuffix(".json") in stems)
+
+    async def _expire_all(self, paths: list[str], expiry: Expiry) -> bool:
+        """Bring recordings to their end; False where one has to be looked at again."""
+        before, failures = len(expiry.done.problems), 0
+        for path in paths:
+            failures = 0 if await attempted(expiry, path) else failures + 1
+            if failures == _GIVE_UP_AFTER:
+                raise ArchiveUnavailableError(expiry.done.problems[-1])
+        return len(expiry.done.problems) == before
+
+
+@asynccontextmanager
+async def told(
+    audit: Audit, who: str, done: Expired, wanted: Mapping[str, object], *, source: str | None = None
+) -> AsyncIterator[None]:
+    """Tell of a run that deletes before it begins, and what it did when it ends, also where it is cut off.
+
+    Raises:
+        BrokerUnavailableError: it cannot be told, so nothing is to be deleted.
+    """
+
+    def deleted() -> Mapping[str, object]:
+        return {"deleted": {"recordings": done.recordings, "records": done.records, "problems": len(done.problems)}}
+
+    async with audit.around(Action.DELETION, who, deleted, source=source, wanted=dict(wanted)):
+        yield
+
+
+def _mark(source: str, day: str) -> str:
+    return f"{source}/retention/" + day.removeprefix(f"{source}/monitor/").replace("/", "-")

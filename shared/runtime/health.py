@@ -1,0 +1,96 @@
+"""The private port of every process: /healthz (alive), /readyz (can do its work), /metrics (Prometheus)."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import orjson
+from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from shared.errors import ConfigError
+from shared.log import get_logger
+from shared.runtime.http_server import Runner
+
+log = get_logger(__name__)
+
+_SHUTDOWN_S = 60  # no answer takes long
+
+Problems = Callable[[], Awaitable[list[str]]]
+"""Asks what keeps the process from its work; an empty list means ready."""
+
+
+@asynccontextmanager
+async def private_port(host: str, port: int, problems: Problems) -> AsyncIterator[int]:
+    """Serve the private port; yields the port it got (port 0 asks for any)."""
+
+    async def healthz(_: web.Request) -> web.Response:
+        return web.Response(text="alive\n")
+
+    async def readyz(_: web.Request) -> web.Response:
+        found = await problems()
+        body = orjson.dumps({"ready": not found, "problems": found})
+        return web.Response(body=body, status=503 if found else 200, content_type="application/json")
+
+    async def metrics(_: web.Request) -> web.Response:
+        return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    async def without_version(_: web.Request, response: web.StreamResponse) -> None:
+        response.headers.pop("Server", None)
+
+    app = web.Application()
+    app.on_response_prepare.append(without_version)
+    app.add_routes([web.get("/healthz", healthz), web.get("/readyz", readyz), web.get("/metrics", metrics)])
+    runner = Runner(app, _refuse, shutdown_timeout_s=_SHUTDOWN_S)
+    await runner.setup()
+    try:
+        got = await listen(runner, (host, port), "CALLFOLD_METRICS_PORT")
+        log.info("private_port", host=host, port=got)
+        yield got
+    finally:
+        await runner.cleanup()
+
+
+def _refuse(status: int, sentence: str) -> web.Response:
+    return web.Response(status=status, text=f"{sentence}\n", headers={"Server": "callfold"})
+
+
+async def listen(runner: web.BaseRunner, address: tuple[str, int], setting: str) -> int:
+    """Open a port for a runner and return its number; `setting` is the one the port is from.
+
+    Raises:
+        ConfigError: the port is taken, or the address is not this machine's.
+    """
+    site = web.TCPSite(runner, *address, backlog=1024)
+    try:
+        await site.start()
+    except OSError as error:
+        raise _not_ours(address, setting, error) from error
+    return int(runner.addresses[-1][1])
+
+
+def check_free(address: tuple[str, int], setting: str) -> None:
+    """Find out beforehand whether `listen` could open a port.
+
+    Raises:
+        ConfigError: as `listen` does.
+    """
+    try:
+        for family, kind, protocol, _, target in socket.getaddrinfo(*address, type=socket.SOCK_STREAM):
+            with socket.socket(family, kind, protocol) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if family == socket.AF_INET6:
+                    probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                probe.bind(target)
+                probe.listen(1)
+    except OSError as error:
+        raise _not_ours(address, setting, error) from error
+
+
+def _not_ours(address: tuple[str, int], setting: str, error: OSError) -> ConfigError:
+    host, port = address
+    why = "the port is taken" if error.errno == errno.EADDRINUSE else error.strerror or str(error)
+    return ConfigError(f"Cannot listen on {host}:{port}: {why}. Set {setting} to another.")

@@ -1,0 +1,106 @@
+"""What workers and ingress report of callbacks that are not folded yet, as Redis keeps it. The rule is in `barrier.py`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+from redis.asyncio import Redis
+
+from shared.domain.barrier import Member, Reports, Round, Spool, complete_round, folded_until_ms, gone, is_forgotten
+from shared.state.keys import guarded, text
+from shared.state.script import Argument, Script
+
+_MEMBERS, _ROUNDS, _SPOOLS = (f"callfold:{{watermark}}:{what}" for what in ("members", "rounds", "spools"))
+_MEMBER = re.compile(r"(\d+) (\d*) (\d+)", re.ASCII)
+_ROUND = re.compile(r"(\d+) (\d*)", re.ASCII)
+_SPOOL = re.compile(r"(\d*) \S* (\d+)", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class SpoolNews:
+    """What an ingress saw of its spool at `seen_ms`: when the oldest callback in it was received (ms since 1970), or none."""
+
+    spool: str
+    oldest_ms: int | None
+    seen_ms: int
+
+
+class Watermarks:
+    """Every method raises StoreUnavailableError while Redis cannot do it; all can be repeated."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+        self._join, self._pass = Script("join"), Script("pass")
+        self._round, self._count = Script("round"), Script("count")
+        self._reports, self._spools = Script("reports"), Script("spool")
+
+    async def join(self, consumer: str) -> None:
+        """Register a consumer of `callbacks.fold`: no round is complete without it from now on."""
+        await guarded(self._join(self._redis, [_MEMBERS], [consumer]))
+
+    async def open_round(self, *, pause_s: float) -> int | None:
+        """Open a round of markers and return its number; None if the last one was opened less than `pause_s` ago."""
+        answer = await guarded(self._round(self._redis, [_ROUNDS], [round(pause_s * 1000)]))
+        (number,) = cast("list[bytes]", answer)
+        return int(number) if number else None
+
+    async def count_consumers(self, number: int, consumers: int) -> bool:
+        """Note how many consumers the queue had after a round was opened; False if it is too late for that."""
+        return bool(await guarded(self._count(self._redis, [_ROUNDS], [number, consumers])))
+
+    async def pass_round(self, consumer: str, number: int) -> bool:
+        """Note that a consumer has passed a round; False if Redis does not know the consumer."""
+        return bool(await guarded(self._pass(self._redis, [_MEMBERS, _ROUNDS], [consumer, number])))
+
+    async def note_spools(self, news: Iterable[SpoolNews]) -> None:
+        """Note what ingress reported of its spools."""
+        args: list[Argument] = []
+        for report in news:
+            args += (report.spool, "" if report.oldest_ms is None else report.oldest_ms, report.seen_ms)
+        await guarded(self._spools(self._redis, [_SPOOLS], args))
+
+    async def reports(self) -> Reports:
+        """Read everything that was reported."""
+        answer = await guarded(self._reports(self._redis, [_MEMBERS, _ROUNDS, _SPOOLS], []))
+        members, rounds, spools, now_ms = cast("tuple[list[bytes], list[bytes], list[bytes], bytes]", answer)
+        return Reports(
+            [Round(int(name), int(at), _number(count)) for name, (at, count) in _rows(rounds, _ROUND)],
+            [Member(name, int(at), _number(since), int(passed)) for name, (at, since, passed) in _rows(members, _MEMBER)],
+            [Spool(name, _number(oldest), int(noted)) for name, (oldest, noted) in _rows(spools, _SPOOL)],
+            int(now_ms),
+        )
+
+    async def folded_until_ms(self, *, opened_from_ms: int = 0) -> int | None:
+        """Return the time (ms since 1970) until which all that was confirmed or spooled is folded; None while unknown.
+
+        `opened_from_ms`: a round that was opened before does not count.
+        """
+        reports = await self.reports()
+        await self._forget(reports)
+        return folded_until_ms(reports, opened_from_ms=opened_from_ms)
+
+    async def _forget(self, reports: Reports) -> None:
+        """Delete what no longer counts: consumers that are gone, rounds before the last complete one, spools long silent."""
+        complete = complete_round(reports.rounds, reports.members)
+        old: dict[str, list[str]] = {
+            _MEMBERS: [] if complete is None else gone(complete, reports.members),
+            _ROUNDS: [] if complete is None else [str(each.number) for each in reports.rounds if each.number < complete.number],
+            _SPOOLS: [spool.name for spool in reports.spools if is_forgotten(spool, reports.now_ms)],
+        }
+        for key, names in old.items():
+            if names:
+                await guarded(self._redis.hdel(key, *names))
+
+
+def _number(digits: str) -> int | None:
+    return int(digits) if digits else None
+
+
+def _rows(flat: Sequence[bytes], pattern: re.Pattern[str]) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Read a hash as it comes from a script; a value of another shape is nothing that we wrote."""
+    for name, value in zip(flat[::2], flat[1::2], strict=True):
+        if found := pattern.fullmatch(text(value)):
+            yield text(name), found.groups()

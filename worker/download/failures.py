@@ -1,0 +1,130 @@
+"""Why a recording was not had, what that ends in, and how often it is worth asking again. A table that can be read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from shared.domain.recording import RecordingState
+from shared.errors import CallfoldError
+
+
+class Reason(StrEnum):
+    """What went wrong with one try."""
+
+    NOT_FOUND = "not_found"
+    EMPTY = "empty"
+    NOT_READY = "not_ready"
+    GROWING = "growing"
+    UNREACHABLE = "unreachable"
+    STALLED = "stalled"
+    INTERRUPTED = "interrupted"
+    UNEXPECTED_STATUS = "unexpected_status"
+    NOT_ALLOWED = "not_allowed"
+    LOGIN_PAGE = "login_page"
+    NOT_A_RECORDING = "not_a_recording"
+    TRUNCATED = "truncated"
+    LENGTH_MISMATCH = "length_mismatch"
+    NO_AUDIO = "no_audio"
+    COMPRESSED = "compressed"
+    TOO_LARGE = "too_large"
+    ORIGIN_NOT_ALLOWED = "origin_not_allowed"
+    ADDRESS_NOT_ALLOWED = "address_not_allowed"
+    TOO_MANY_REDIRECTS = "too_many_redirects"
+    NO_RECORDING_LINK = "no_recording_link"
+    UNKNOWN_SOURCE = "unknown_source"
+    ARCHIVE_UNAVAILABLE = "archive_unavailable"
+    NO_SPACE = "no_space"
+    INTERNAL_ERROR = "internal_error"
+
+
+class Result(StrEnum):
+    """How a recording job can end."""
+
+    STORED = RecordingState.STORED
+    ABSENT = RecordingState.ABSENT
+    FAILED = RecordingState.FAILED
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What follows from a reason: how many tries it is worth (None: the whole schedule, which no rule exceeds), and its end."""
+
+    tries: int | None
+    result: Result = Result.FAILED
+
+
+_WHOLE_SCHEDULE = Rule(None)
+_GONE = Rule(None, Result.ABSENT)
+# A token does not heal by itself, and a PBX may lock out who knocks too often.
+_NOT_ALLOWED = Rule(4)
+# What is still being written is whole within minutes.
+_BROKEN = Rule(5)
+_REFUSED = Rule(1)
+
+RULES: Mapping[Reason, Rule] = {
+    Reason.NOT_FOUND: _GONE,
+    Reason.EMPTY: _GONE,
+    Reason.NOT_READY: _WHOLE_SCHEDULE,
+    Reason.GROWING: _WHOLE_SCHEDULE,
+    Reason.UNREACHABLE: _WHOLE_SCHEDULE,
+    Reason.STALLED: _WHOLE_SCHEDULE,
+    Reason.INTERRUPTED: _WHOLE_SCHEDULE,
+    Reason.UNEXPECTED_STATUS: _WHOLE_SCHEDULE,
+    Reason.NOT_ALLOWED: _NOT_ALLOWED,
+    Reason.LOGIN_PAGE: _NOT_ALLOWED,
+    Reason.NOT_A_RECORDING: _BROKEN,
+    Reason.TRUNCATED: _BROKEN,
+    Reason.LENGTH_MISMATCH: _BROKEN,
+    Reason.NO_AUDIO: _BROKEN,
+    Reason.COMPRESSED: _BROKEN,
+    Reason.TOO_LARGE: _REFUSED,
+    Reason.ORIGIN_NOT_ALLOWED: _REFUSED,
+    Reason.ADDRESS_NOT_ALLOWED: _REFUSED,
+    Reason.TOO_MANY_REDIRECTS: _REFUSED,
+    Reason.NO_RECORDING_LINK: _REFUSED,
+    Reason.UNKNOWN_SOURCE: _REFUSED,
+    Reason.ARCHIVE_UNAVAILABLE: _WHOLE_SCHEDULE,
+    Reason.NO_SPACE: _WHOLE_SCHEDULE,
+    Reason.INTERNAL_ERROR: _WHOLE_SCHEDULE,
+}
+
+BY_STATUS: Mapping[int, Reason] = {
+    202: Reason.NOT_READY,
+    204: Reason.EMPTY,
+    401: Reason.NOT_ALLOWED,
+    403: Reason.NOT_ALLOWED,
+    404: Reason.NOT_FOUND,
+    410: Reason.NOT_FOUND,
+    425: Reason.NOT_READY,
+    429: Reason.NOT_READY,
+    503: Reason.NOT_READY,
+}
+
+
+class FetchError(CallfoldError):
+    """A recording that could not be had this time; `detail` never holds a link's query.
+
+    `size` is how many bytes a whole answer had, for the next try to see whether it still grows.
+    """
+
+    def __init__(self, reason: Reason, detail: str, *, size: int | None = None) -> None:
+        self.reason = reason
+        self.detail = detail
+        self.size = size
+        super().__init__(f"{reason}: {detail}")
+
+
+def next_wait_s(reason: Reason, tries: int, schedule_s: Sequence[float], *, same: int | None = None) -> float | None:
+    """Tell how long to wait after so many tries, `same` of them with this reason, or None where it is not worth another."""
+    worth = RULES[reason].tries
+    if worth is not None and (tries if same is None else same) >= worth:
+        return None
+    return schedule_s[tries - 1] if tries <= len(schedule_s) else None
+
+
+def result_of(reasons: Sequence[str]) -> Result:
+    """Tell what tries with these reasons end in: a recording is absent only where the PBX said so each time it was asked."""
+    results = {RULES[Reason(reason)].result for reason in reasons}
+    return Result.ABSENT if results == {Result.ABSENT} else Result.FAILED

@@ -1,0 +1,66 @@
+"""Where a job's recording is."""
+
+from __future__ import annotations
+
+from urllib.parse import quote, urljoin, urlsplit, urlunsplit
+
+from yarl import URL
+
+from shared.config.sources import Source, origin
+from shared.domain.recording import RecordingJob
+from worker.download.failures import FetchError, Reason
+
+
+def recording_link(source: Source, job: RecordingJob) -> str:
+    """Work out where a job's recording is: RecordingURL with the allowed origin, else the source's template.
+
+    Raises:
+        FetchError: there is neither, or the link would leave the allowed origin.
+    """
+    allowed = source.recording_origin
+    if job.recording_url and allowed:
+        ours = urlsplit(allowed)
+        try:
+            sent = urlsplit(job.recording_url)
+        except ValueError as error:
+            raise FetchError(Reason.NO_RECORDING_LINK, "the RecordingURL that was sent is no URL") from error
+        return urlunsplit((ours.scheme, ours.netloc, sent.path, sent.query, ""))
+    if source.recording_url is None or allowed is None:
+        raise FetchError(Reason.NO_RECORDING_LINK, "set recording_origin or recording_url of the source")
+    values = {"call_id": job.call_id, "guid": job.guid or "", "request_id": "" if job.request_id is None else job.request_id}
+    link = source.recording_url.get_secret_value()
+    for name, value in values.items():
+        link = link.replace("{" + name + "}", quote(str(value), safe=""))
+    return _inside(allowed, link)
+
+
+def redirect_target(allowed: str, link: str, location: str) -> str:
+    """Follow a redirect from a link, inside the allowed origin only.
+
+    Raises:
+        FetchError: it leads elsewhere, or brings a user and password that are not those of the link.
+    """
+    try:
+        target = urljoin(link, location)
+        user_info = urlsplit(target).netloc.rpartition("@")[0]
+    except ValueError as error:
+        raise FetchError(Reason.ORIGIN_NOT_ALLOWED, "a redirect to what is no URL") from error
+    if user_info and user_info != urlsplit(link).netloc.rpartition("@")[0]:
+        raise FetchError(Reason.ORIGIN_NOT_ALLOWED, "a redirect that names a user")
+    return _inside(allowed, target)
+
+
+def is_same_origin(one: URL, other: URL) -> bool:
+    """Compare scheme, host and port; an international host is one with its punycode, a scheme's own port with none."""
+    return (one.scheme, one.raw_host, one.port) == (other.scheme, other.raw_host, other.port)
+
+
+def _inside(allowed: str, link: str) -> str:
+    try:
+        is_same = is_same_origin(URL(origin(link)), URL(allowed))
+    except ValueError:
+        is_same = False
+    if not is_same:
+        raise FetchError(Reason.ORIGIN_NOT_ALLOWED, f"only {allowed} may be asked for recordings")
+    parts = urlsplit(link)
+    return urlunsplit((parts.scheme, parts.netloc, parts.path, parts.query, ""))
