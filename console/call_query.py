@@ -34,7 +34,7 @@ from shared.errors import ConfigError
 
 _AGO = re.compile(r"\d{1,6}[smhd]")
 
-Told = Mapping[str, Any]  # parsed JSON of our own
+JsonObject = Mapping[str, Any]  # parsed JSON of our own
 AnyState = Literal["open", "ringing", "talking", "ending", "complete"]
 
 
@@ -206,7 +206,7 @@ class Calls(Protocol):
         """Go through calls after a position, newest start first; None where one was looked at and does not match."""
 
 
-def row_of(record: Told, call: str, status: Status) -> CallRow:
+def row_of(record: JsonObject, call: str, status: Status) -> CallRow:
     """Sum up a call record (see `shared.records.call_record`) as a row."""
     fields, dial = record["fields"], record.get("dial") or {}
     agents = [dial.get("agent"), fields.get(Placeholder.AGENT_EXTENSION), fields.get(Placeholder.AGENT)]

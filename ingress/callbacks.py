@@ -14,9 +14,9 @@ from multidict import CIMultiDict
 
 from ingress.group_commit import GroupCommit
 from ingress.request_lines import LINE_BYTES, TARGET_BYTES
-from ingress.spool import Spooled
+from ingress.spool import OutgoingMessage
 from shared import metrics
-from shared.amqp.dead_letters import LetterReason, letter_headers
+from shared.amqp.dead_letters import DeadLetterReason, dead_letter_headers
 from shared.amqp.topology import CALLBACKS_DEAD
 from shared.clock import utc_now
 from shared.config.sources import Source, Sources
@@ -37,14 +37,14 @@ _HEADERS = {"Server": "callfold"}  # the library would tell its version
 _ACCEPTED = CIMultiDict(_HEADERS | {"Content-Type": "text/plain"})  # made once: this is the hot path
 _FIRST_NOT_ASCII = 0x80
 
-Send = Callable[[Spooled], Awaitable[None]]
+Send = Callable[[OutgoingMessage], Awaitable[None]]
 
 
 def _digest(secret: str) -> bytes:
     return sha256(secret.encode("utf-8", "surrogatepass")).digest()
 
 
-class Door:
+class CallbackHandler:
     """Answers callbacks of known sources; everything else is refused."""
 
     def __init__(self, sources: Sources, commit: GroupCommit, send: Send) -> None:
@@ -112,13 +112,13 @@ class Door:
     async def _keep_refused(self, event: CallbackEvent, error: InvalidCallbackError) -> web.Response:
         """Refuse what can never be folded as it stands, but keep it: a corrected adapter link can redrive it."""
         detail = f"{error} (value {error.shown_value})" if error.shown_value else str(error)
-        headers = letter_headers(LetterReason.INVALID_CALLBACK, detail, event.received_at)
+        headers = dead_letter_headers(DeadLetterReason.INVALID_CALLBACK, detail, event.received_at)
         try:
-            await self._send(Spooled("", CALLBACKS_DEAD, headers, join([encode(event)])))
+            await self._send(OutgoingMessage("", CALLBACKS_DEAD, headers, join([encode(event)])))
         except SpoolUnavailableError as unavailable:
             return _unavailable(event.source, unavailable)
         metrics.CALLBACKS.labels(event.source, "invalid").inc()
-        metrics.DEAD_LETTERS.labels(CALLBACKS_DEAD, LetterReason.INVALID_CALLBACK).inc()
+        metrics.DEAD_LETTERS.labels(CALLBACKS_DEAD, DeadLetterReason.INVALID_CALLBACK).inc()
         log.warning("callback_refused", source=event.source, parameter=error.parameter, problem=error.problem)
         more = {"parameter": error.parameter, "value": error.shown_value}
         return _problem(400, "Invalid callback", f"The {error}.", more)

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import NoReturn
 
-from ingress.spool import Spool, Spooled
+from ingress.spool import OutgoingMessage, Spool
 from shared import metrics
 from shared.amqp.publisher import Message, Publisher
 from shared.amqp.topology import CALLBACKS, SPOOL, SPOOL_OLDEST, SPOOL_SEEN
@@ -33,7 +33,7 @@ _WATCH_S = 1
 _LOOK_AGAIN_S = 2.0
 
 
-class Outlet:
+class DurableWriter:
     """Makes messages durable: broker first, spool when the broker is away; and empties the spool."""
 
     def __init__(self, publisher: Publisher, spool: Spool) -> None:
@@ -50,9 +50,9 @@ class Outlet:
             SpoolUnavailableError: neither the broker nor the spool could take it.
         """
         metrics.BATCH_EVENTS.observe(len(events))
-        await self.send(Spooled(CALLBACKS, "", {}, join(events)))
+        await self.send(OutgoingMessage(CALLBACKS, "", {}, join(events)))
 
-    async def send(self, message: Spooled) -> None:
+    async def send(self, message: OutgoingMessage) -> None:
         """Make one message durable; raises SpoolUnavailableError as `write` does."""
         if self._publisher.is_up and time.monotonic() >= self._hold_off_until:
             try:
@@ -66,7 +66,7 @@ class Outlet:
         await self._spool.add([message])
         metrics.SPOOLED.inc()
 
-    async def _publish(self, message: Spooled) -> None:
+    async def _publish(self, message: OutgoingMessage) -> None:
         started = time.perf_counter()
         await self._publisher.publish(_fresh(message))
         self._is_refused = False
@@ -136,7 +136,7 @@ class Outlet:
         return {SPOOL: self._spool.name, SPOOL_OLDEST: oldest, SPOOL_SEEN: utc_now()}
 
 
-def _joined(rows: Iterable[tuple[int, Spooled]]) -> Iterator[tuple[list[int], Spooled]]:
+def _joined(rows: Iterable[tuple[int, OutgoingMessage]]) -> Iterator[tuple[list[int], OutgoingMessage]]:
     """Put batches of callbacks that follow each other into one message; with the ids to remove them by, in order."""
     numbers: list[int] = []
     bodies: list[bytes] = []
@@ -157,9 +157,9 @@ def _joined(rows: Iterable[tuple[int, Spooled]]) -> Iterator[tuple[list[int], Sp
         yield numbers, _one(bodies)
 
 
-def _one(bodies: Sequence[bytes]) -> Spooled:
-    return Spooled(CALLBACKS, "", {}, join(body[1:-1] for body in bodies))
+def _one(bodies: Sequence[bytes]) -> OutgoingMessage:
+    return OutgoingMessage(CALLBACKS, "", {}, join(body[1:-1] for body in bodies))
 
 
-def _fresh(message: Spooled) -> Message:
+def _fresh(message: OutgoingMessage) -> Message:
     return Message(message.exchange, message.routing_key, message.body, uuid.uuid4().hex, headers=message.headers)

@@ -13,7 +13,7 @@ from aiohttp.http_exceptions import LineTooLong
 from aiohttp.streams import StreamReader
 from aiohttp.web_protocol import RequestHandler
 
-from ingress.callbacks import Door, refuse, too_long
+from ingress.callbacks import CallbackHandler, refuse, too_long
 from ingress.request_lines import PARSER_BYTES, RequestLines
 from shared.log import NO_ACCESS_LOG, get_logger
 from shared.runtime.health import listen
@@ -94,7 +94,7 @@ class _Server(web.Server):
 
 
 @asynccontextmanager
-async def serving(door: Door, host: str, port: int, *, shutdown_timeout_s: float) -> AsyncIterator[int]:
+async def serving(door: CallbackHandler, host: str, port: int, *, shutdown_timeout_s: float) -> AsyncIterator[int]:
     """Serve callbacks; yields the port. On exit stops accepting, then finishes what is in flight."""
     runner = web.ServerRunner(_Server(door.answer, request_factory=_request), shutdown_timeout=shutdown_timeout_s)
     await runner.setup()

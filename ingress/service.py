@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-from ingress.callbacks import Door
+from ingress.callbacks import CallbackHandler
 from ingress.group_commit import GroupCommit
-from ingress.publish_or_spool import Outlet
+from ingress.publish_or_spool import DurableWriter
 from ingress.server import serving
 from ingress.spool import Spool
 from shared.amqp.publisher import Publisher
@@ -32,9 +32,9 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     # Once it serves, nothing of the broker's may end it: the spool takes what the broker does not.
     publisher = Publisher(address, timeout_s=settings.publish_timeout_seconds, outlasts_conflicts=True)
     async with Spool(settings.spool_dir, max_bytes=settings.spool_max_bytes) as spool:
-        outlet = Outlet(publisher, spool)
+        outlet = DurableWriter(publisher, spool)
         commit = GroupCommit(outlet.write)
-        door = Door(sources, commit, outlet.send)
+        door = CallbackHandler(sources, commit, outlet.send)
 
         async def problems() -> list[str]:
             return ["shutting down"] if stop.is_set() else await outlet.problems()

@@ -41,7 +41,7 @@ _T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
-class Spooled:
+class OutgoingMessage:
     """A message without an id of its own: each publish attempt gets a fresh one."""
 
     exchange: str
@@ -94,7 +94,7 @@ class Spool:
         self.name = str(connection.execute("select name from identity").fetchone()[0])
         self._connection = connection
 
-    async def add(self, messages: Sequence[Spooled]) -> None:
+    async def add(self, messages: Sequence[OutgoingMessage]) -> None:
         """Write messages; on return they are on disk.
 
         Raises:
@@ -124,15 +124,15 @@ class Spool:
     async def count(self) -> int:
         return await self._guarded(lambda db: int(db.execute("select count(*) from messages").fetchone()[0]))
 
-    async def oldest(self, at_most: int, *, max_bytes: int) -> list[tuple[int, Spooled]]:
+    async def oldest(self, at_most: int, *, max_bytes: int) -> list[tuple[int, OutgoingMessage]]:
         """Read the oldest messages in order, with the id to `remove` them by, until the bodies add up to `max_bytes`."""
 
-        def read(db: sqlite3.Connection) -> list[tuple[int, Spooled]]:
+        def read(db: sqlite3.Connection) -> list[tuple[int, OutgoingMessage]]:
             rows = db.execute("select id, exchange, routing_key, headers, body from messages order by id limit ?", (at_most,))
-            found: list[tuple[int, Spooled]] = []
+            found: list[tuple[int, OutgoingMessage]] = []
             size = 0
             for number, exchange, routing_key, headers, body in rows:
-                found.append((number, Spooled(exchange, routing_key, orjson.loads(headers), body)))
+                found.append((number, OutgoingMessage(exchange, routing_key, orjson.loads(headers), body)))
                 size += len(body)
                 if size >= max_bytes:
                     break
@@ -140,13 +140,13 @@ class Spool:
 
         return await self._guarded(read)
 
-    async def first(self, exchange: str, *, after: int) -> Spooled | None:
+    async def first(self, exchange: str, *, after: int) -> OutgoingMessage | None:
         """Read the oldest message for an exchange, of those that come after one that has been read."""
 
-        def read(db: sqlite3.Connection) -> Spooled | None:
+        def read(db: sqlite3.Connection) -> OutgoingMessage | None:
             query = "select exchange, routing_key, body from messages where id > ? and exchange = ? order by id limit 1"
             row = db.execute(query, (after, exchange)).fetchone()
-            return None if row is None else Spooled(row[0], row[1], {}, row[2])
+            return None if row is None else OutgoingMessage(row[0], row[1], {}, row[2])
 
         return await self._guarded(read)
 

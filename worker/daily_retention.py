@@ -21,7 +21,7 @@ from shared.retention.recording_lock import BusyError, locked
 from shared.retention.retention import Retention, told
 from shared.runtime.audit import Audit
 from shared.runtime.process import leaves
-from shared.state.store import Store, patiently
+from shared.state.store import Store, until_redis_answers
 
 log = get_logger(__name__)
 
@@ -82,7 +82,7 @@ class DailyRetention:
         asked = {"older_than": f"{self._days}d", "with_records": self._with_records}
         async with told(Audit(self._publisher), _WHO, retention.done, asked):
             done = await retention.run(self._sources, lambda day: log.debug("retention_day", day=day))
-        await patiently(lambda: self._store.note(day, keep_s=_NOTED_S))
+        await until_redis_answers(lambda: self._store.note(day, keep_s=_NOTED_S))
         for problem in done.problems:
             log.warning("retention_problem", detail=problem)
         counts = {"recordings": done.recordings, "records": done.records, "bytes": done.bytes}

@@ -17,7 +17,7 @@ from shared.runtime.process import background, broker_address
 from shared.state.store import Store
 from worker.daily_retention import DailyRetention
 from worker.download.partial_file import keep_swept, prepare
-from worker.folding.backlog import MarkerReporter
+from worker.folding.backlog import BacklogReporter
 from worker.folding.fold import Fold
 from worker.folding.timers import Timers
 from worker.recordings.archive_gate import taking
@@ -58,7 +58,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             lease_s=settings.timer_lease_seconds,
             hold_off_s=settings.timer_hold_off_seconds,
         )
-        markers = MarkerReporter(store, publisher, raw)
+        markers = BacklogReporter(store, publisher, raw)
         recordings = Recordings(publisher, store, archive, sources, settings)
 
         daily = DailyRetention(archive, publisher, store, sources, settings)

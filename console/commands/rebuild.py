@@ -18,7 +18,7 @@ from console.repair.decisions import conclude
 from console.repair.published_calls import Revisions, read_published
 from console.streams.connections import connected
 from console.streams.journal import journal_until_now
-from shared.amqp.queue_reader import Getter
+from shared.amqp.queue_reader import QueueReader
 from shared.amqp.topology import CALLBACKS_FOLD, CALLBACKS_JOURNAL
 from shared.clock import utc_now
 from shared.config.settings import Settings
@@ -28,7 +28,7 @@ from shared.domain.ids import CallKey
 from shared.domain.raw_event import Undecodable, decode, is_ahead
 from shared.errors import CallfoldError
 from shared.runtime.process import background, broker_address
-from shared.state.store import Look, Seal, Store
+from shared.state.store import RestoredPublication, Store, WakeUp
 
 _BATCH_EVENTS = 1000
 _PROGRESS_EVENTS = 10_000
@@ -107,7 +107,7 @@ async def _refuse_while_workers_run(settings: Settings) -> None:
     Raises:
         CallfoldError: the queue of raw messages has a consumer.
     """
-    getter = Getter(broker_address(settings, "rebuild"), CALLBACKS_FOLD)
+    getter = QueueReader(broker_address(settings, "rebuild"), CALLBACKS_FOLD)
     async with background(getter.run()):
         await connected(getter)
         # RabbitMQ answers 0 as well when the queue does not answer it in time.
@@ -126,7 +126,9 @@ def _print(counts: Mapping[str, int]) -> None:
 async def _replay(settings: Settings, store: Store, sources: Sources, window: Window, tally: _Tally, *, publish: bool) -> None:
     async def bury(revisions: Revisions) -> None:
         # Nobody will replay these: what comes for them late is known by their publication to be late.
-        await store.seal({key: Seal(revision, "", Look(None, "")) for key, revision in revisions.items()})
+        await store.restore_publications(
+            {key: RestoredPublication(revision, "", WakeUp(None, "")) for key, revision in revisions.items()}
+        )
 
     published = await read_published(settings, window.calls, window.source, bury)
     for known in published.values():
@@ -141,13 +143,13 @@ async def _replay(settings: Settings, store: Store, sources: Sources, window: Wi
         folded = await store.merge({key: [] for key in calls[first : first + _BATCH_EVENTS]})
         found = conclude(settings.policy, sources, folded, published, publish=publish or is_queued)
         tally.done += found.counts
-        await store.seal(found.seals)
+        await store.restore_publications(found.restored)
         await store.schedule(found.looks)
 
 
 async def _is_empty(settings: Settings, queue: str) -> bool:
     """Tell whether a queue is empty, by asking for a message: counts can be some seconds old. It goes back."""
-    getter = Getter(broker_address(settings, "rebuild"), queue)
+    getter = QueueReader(broker_address(settings, "rebuild"), queue)
     async with background(getter.run()):
         await connected(getter)
         return await getter.get() is None

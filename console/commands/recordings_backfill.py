@@ -74,7 +74,7 @@ async def backfill(settings: Settings, wanted: Wanted, *, as_json: bool) -> int:
             async for job in candidates:
                 message = await _message(run, job)
                 if message is not None and not wanted.is_dry_run:
-                    await publisher.publish_patiently([message])
+                    await publisher.publish_until_confirmed([message])
                 if run.found.total() % _PROGRESS_EVERY == 0:
                     sys.stderr.write(f"{run.found.total()} recordings looked at, {run.found['asked for']} asked for\n")
     text = ", ".join(f"{count} {what}" for what, count in sorted(run.found.items())) or "no recorded call"

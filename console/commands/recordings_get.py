@@ -21,7 +21,7 @@ from console.commands.common import cli_user, wanted_sources
 from console.lookup.sidecar_search import find_sidecars
 from console.safe_text import plain_line
 from shared.archive.archive import Archive
-from shared.archive.encryption import unseal
+from shared.archive.encryption import decrypt
 from shared.archive.sidecar import Sidecar, Told
 from shared.config.settings import Settings
 from shared.domain.recording import RecordingState
@@ -114,7 +114,7 @@ async def _opened(archive: Archive, stored: str, words: Told, target: Target) ->
         if words.get("encryption"):
             if target.identity is None:
                 raise ConfigError(f"{stored} is sealed: name the identity file with --identity or CALLFOLD_ARCHIVE_IDENTITY.")
-            await asyncio.to_thread(unseal, raw, opened, target.identity)
+            await asyncio.to_thread(decrypt, raw, opened, target.identity)
             content = opened
         await asyncio.to_thread(_check, content, words["sha256"], stored)
         yield content

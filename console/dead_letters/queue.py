@@ -17,7 +17,7 @@ from console.streams.connections import connected
 from shared.amqp.consumer import Delivery
 from shared.amqp.dead_letters import DETAIL, FIRST_SEEN, REASON
 from shared.amqp.publisher import Publisher
-from shared.amqp.queue_reader import Getter
+from shared.amqp.queue_reader import QueueReader
 from shared.amqp.topology import CALLBACKS_DEAD, RECORDINGS_DEAD
 from shared.config.settings import Settings
 from shared.domain.facts import rfc3339
@@ -115,7 +115,7 @@ async def opened(settings: Settings, which: Which) -> AsyncIterator[Opened]:
         CallfoldError: somebody else is at work on them, or RabbitMQ cannot be reached.
     """
     address = broker_address(settings, "dead-letters")
-    getter, publisher = Getter(address, which.queue), Publisher(address, timeout_s=settings.publish_timeout_seconds)
+    getter, publisher = QueueReader(address, which.queue), Publisher(address, timeout_s=settings.publish_timeout_seconds)
 
     async def letters() -> AsyncIterator[Letter]:
         # Until there is none, or the first that died since we began. Counts can be some seconds old, and a letter can
@@ -136,7 +136,7 @@ async def opened(settings: Settings, which: Which) -> AsyncIterator[Opened]:
             await getter.end_turn()
 
 
-async def _take_turn(getter: Getter) -> None:
+async def _take_turn(getter: QueueReader) -> None:
     """Wait until nobody else looks at the letters: who looks holds them, and another would see none.
 
     Raises:

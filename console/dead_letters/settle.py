@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from console.dead_letters.queue import Filter, Letter, Opened, Which, opened
 from shared.amqp.batch_publish import HeaderValue
-from shared.amqp.dead_letters import LetterReason
+from shared.amqp.dead_letters import DeadLetterReason
 from shared.amqp.publisher import Message
 from shared.amqp.topology import CALLBACKS, RECORDINGS
 from shared.archive.archive import Archive
@@ -51,7 +51,7 @@ class Order:
         """Leave out what must not be put back: the id of a call that has left Redis would be used a second time."""
         if self.action is not Action.REDRIVE:
             return True
-        return letter.reason != LetterReason.EXPIRED_CALL and (not letter.first_seen or letter.first_seen >= self.oldest)
+        return letter.reason != DeadLetterReason.EXPIRED_CALL and (not letter.first_seen or letter.first_seen >= self.oldest)
 
 
 class Settled(NamedTuple):

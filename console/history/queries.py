@@ -8,7 +8,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field, Json
 from sqlalchemy import ColumnElement, Connection, Select, select, tuple_
 
-from console.call_query import CallQuery, CallRow, Position, Told, row_of
+from console.call_query import CallQuery, CallRow, JsonObject, Position, row_of
 from console.history.batch import CALL_EVENTS, indexed
 from console.history.tables import AUDIT, CALLS, EVENTS, RECORDINGS
 from shared.domain.call import Status
@@ -61,8 +61,8 @@ class CallHistory(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     row: CallRow
-    record: Told
-    revisions: tuple[Told, ...]
+    record: JsonObject
+    revisions: tuple[JsonObject, ...]
     recordings: tuple[Recording, ...]
 
 

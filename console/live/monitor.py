@@ -16,7 +16,7 @@ from console.live.snapshot import OPEN_SHOWN, SECONDS_SHOWN, Snapshot
 from shared.amqp.batch_publish import HeaderValue
 from shared.amqp.connection import BrokerAddress
 from shared.amqp.consumer import Consumer
-from shared.amqp.queue_reader import Depths
+from shared.amqp.queue_reader import QueueDepths
 from shared.amqp.topology import (
     CALLBACKS_DEAD,
     CALLBACKS_FOLD,
@@ -56,7 +56,7 @@ class Pulse:
         self._watchers = 0
         address = BrokerAddress(settings.amqp_urls, topology(settings.recording_retry_seconds), instance_name("pulse"))
         self.raw = Consumer(address, CALLBACKS_JOURNAL, prefetch=_PREFETCH, arguments=self._begin)
-        self.depths = Depths(address)
+        self.depths = QueueDepths(address)
         self.latest: Snapshot | None = None
 
     def _begin(self) -> Mapping[str, HeaderValue]:

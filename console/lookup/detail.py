@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple, assert_never
 
-from console.call_query import Told
+from console.call_query import JsonObject
 from console.history.queries import CallHistory
 from console.lookup.sidecar_search import sidecars_of
 from console.streams.journal import journal_until_now
@@ -68,14 +68,14 @@ class Detail:
     status: str
     why: str
     revision: int
-    record: Told
-    legs: Sequence[Told] = ()
+    record: JsonObject
+    legs: Sequence[JsonObject] = ()
     facts: Mapping[str, str] = field(default_factory=dict)
     timeline: Sequence[Mapping[str, str]] = ()
     is_timeline_whole: bool = True
     timeline_problem: str | None = None
-    revisions: Sequence[Told] = ()
-    recordings: Sequence[Told] = ()
+    revisions: Sequence[JsonObject] = ()
+    recordings: Sequence[JsonObject] = ()
 
     def told(self) -> dict[str, Any]:
         """Write it as the JSON of `GET /calls/{source}/{call}` and `callfold show --json`."""
@@ -138,7 +138,7 @@ def past_detail(key: CallKey, past: CallHistory) -> Detail:
     )
 
 
-def revisions_of(past: CallHistory) -> list[Told]:
+def revisions_of(past: CallHistory) -> list[JsonObject]:
     """List what was published of a call, the first first."""
     return [
         {"id": told["id"], "time": told["time"], "type": told["type"], "outcome": told["data"]["outcome"]}
@@ -172,7 +172,7 @@ def why(call: Call, state: Folded) -> str:
     waiting += [f"what {_SIDES.get(leg.call_type, 'the')} hangup meant" for leg in call.legs if leg.is_ambiguous]
     if not any(leg.call_type == "API" for leg in call.legs) and call.request_id is not None:
         waiting.append("any callback of the agent's leg")
-    return f"waiting for {' and '.join(waiting) or 'what may still come'}, closes at {call.look_at}"
+    return f"waiting for {' and '.join(waiting) or 'what may still come'}, closes at {call.wake_at}"
 
 
 class _Timeline(NamedTuple):

@@ -6,12 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from console.call_query import CallRow
+from console.call_query import CallRow, JsonObject
 from console.dead_letters.queue import Which
 from shared.domain.adapter_link import Adapter
 from shared.domain.leg import Leg
-
-Told = Mapping[str, Any]  # parsed JSON of our own
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +123,7 @@ class CallPage:
     status: str
     why: str
     published_revision: int | None
-    record: Told
+    record: JsonObject
     legs: Sequence[Leg]
     facts: Mapping[str, str]
     timeline: Sequence[TimelineRow]
@@ -135,7 +133,7 @@ class CallPage:
     timeline_problem: str | None = None
 
     @classmethod
-    def of(cls, told: Told, at: str) -> Self:
+    def of(cls, told: JsonObject, at: str) -> Self:
         """Read what is told of a call as JSON: the answer of `GET /calls/{source}/{request_id}`."""
         source, _, call = str(told["call"]).partition("/")
         return cls(
@@ -156,7 +154,7 @@ class CallPage:
         )
 
 
-def _known(kind: type[TimelineRow | Revision | RecordingRow], row: Told) -> dict[str, Any]:
+def _known(kind: type[TimelineRow | Revision | RecordingRow], row: JsonObject) -> dict[str, Any]:
     return {name: row[name] for name in kind.__slots__ if name in row}
 
 

@@ -12,7 +12,7 @@ from itertools import islice
 import orjson
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from console.call_query import AnyState, CallQuery
+from console.call_query import AnyState, CallQuery, JsonObject
 from console.live.snapshot import Snapshot
 from console.page import links, text, words
 from console.page.assets import asset_url
@@ -26,7 +26,6 @@ from console.page.models import (
     LoginPage,
     RedrivePage,
     TimelineRow,
-    Told,
     Viewer,
 )
 from console.page.sparkline import HEIGHT, WIDTH
@@ -144,7 +143,7 @@ def call_page(viewer: Viewer, page: CallPage) -> str:
     return _render("call.html", viewer, "calls", values)
 
 
-def _pretty(record: Told) -> str:
+def _pretty(record: JsonObject) -> str:
     return orjson.dumps(record, option=orjson.OPT_INDENT_2).decode()
 
 

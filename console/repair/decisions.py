@@ -14,7 +14,7 @@ from shared.domain.call import Call, Policy, derive
 from shared.domain.facts import milliseconds
 from shared.domain.ids import CallKey
 from shared.state.keys import Folded, State
-from shared.state.store import Look, Seal
+from shared.state.store import RestoredPublication, WakeUp
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +22,8 @@ class Conclusions:
     """What to note of calls, and how many there were of which kind."""
 
     counts: Counter[str] = field(default_factory=Counter)
-    seals: dict[CallKey, Seal] = field(default_factory=dict)
-    looks: dict[CallKey, Look] = field(default_factory=dict)
+    restored: dict[CallKey, RestoredPublication] = field(default_factory=dict)
+    looks: dict[CallKey, WakeUp] = field(default_factory=dict)
 
 
 def conclude(
@@ -57,9 +57,9 @@ def _note(
     if known is not None and known.revision > state.revision:
         told = published_summary(known.record, known.filed_at, state.facts, call, owners=known.owners, record_legs=record_legs)
         if told is None:
-            found.seals[key] = Seal(known.revision, "", Look(None, state.version), is_buried=True)
+            found.restored[key] = RestoredPublication(known.revision, "", WakeUp(None, state.version), is_tombstone=True)
             return "noted as published, without facts: they are not all in the journal"
-        found.seals[key] = Seal(known.revision, told, _look(call, state, told))
+        found.restored[key] = RestoredPublication(known.revision, told, _look(call, state, told))
         return "noted as published" if call.closing else "noted as published, and open again"
     if state.state is State.CLAIMED:
         return "known already"  # whoever takes the claim over publishes what it holds
@@ -71,13 +71,13 @@ def _note(
     if call.closing is None or publish:
         found.looks[key] = _look(call, state, "")
         return "open" if call.closing is None else "to be published"
-    found.seals[key] = Seal(1, summary(call, record_legs=record_legs), Look(None, state.version))
+    found.restored[key] = RestoredPublication(1, summary(call, record_legs=record_legs), WakeUp(None, state.version))
     return "noted as published, but never were"
 
 
-def _look(call: Call, state: Folded, published: str) -> Look:
+def _look(call: Call, state: Folded, published: str) -> WakeUp:
     """Say when to look at a call: when its silence would close it; at once, where it is not what was published."""
     if call.closing is None:
-        return Look(None if call.look_at is None else milliseconds(call.look_at), state.version)
+        return WakeUp(None if call.wake_at is None else milliseconds(call.wake_at), state.version)
     is_published = published and not amends(published, summary(call, published))
-    return Look(None if is_published else 0, state.version)
+    return WakeUp(None if is_published else 0, state.version)

@@ -6,7 +6,7 @@ import asyncio
 
 from shared.amqp.consumer import Consumer
 from shared.amqp.publisher import Publisher
-from shared.amqp.queue_reader import Getter
+from shared.amqp.queue_reader import QueueReader
 from shared.errors import CallfoldError
 from shared.log import get_logger
 
@@ -19,7 +19,7 @@ class NotConnectedError(CallfoldError):
     """RabbitMQ cannot be reached, or refuses: a command gives up."""
 
 
-async def connected(*links: Publisher | Consumer | Getter, within_s: float = _CONNECT_S) -> None:
+async def connected(*links: Publisher | Consumer | QueueReader, within_s: float = _CONNECT_S) -> None:
     """Wait until a command's connections are up.
 
     Raises:

@@ -20,7 +20,6 @@ from console.web.access import WHO
 from console.web.models import RecordingQuery
 from console.web.problems import invalid, problem, read_parameters
 from shared.archive.archive import Archive
-from shared.archive.encryption import unseal
 from shared.archive.sidecar import Sidecar
 from shared.config.settings import Settings
 from shared.config.sources import Sources
@@ -138,7 +137,7 @@ class RecordingsApi:
             async for piece in self._archive.stream(path):
                 await asyncio.to_thread(sealed.write, piece)
             sealed.seek(0)
-            await asyncio.to_thread(unseal, sealed, scratch, identity)
+            await asyncio.to_thread(decrypt, sealed, scratch, identity)
         return _Audio(scratch.seek(0, 2), etag, path, scratch)
 
     async def _send(self, request: web.Request, audio: _Audio, wanted: Range) -> web.StreamResponse:

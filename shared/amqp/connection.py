@@ -59,7 +59,7 @@ class BrokerAddress:
     name: str
 
 
-class Link(ABC):
+class BrokerConnection(ABC):
     """One connection with one channel, kept alive by `run`; a subclass says what the channel is for."""
 
     def __init__(self, address: BrokerAddress, role: str, *, outlasts_conflicts: bool = False) -> None:
@@ -285,7 +285,7 @@ class Inspected:
 
 
 async def inspect(address: BrokerAddress) -> Inspected:
-    """Connect once to the first server that answers, as `Link` would, and declare the topology there.
+    """Connect once to the first server that answers, as `BrokerConnection` would, and declare the topology there.
 
     Raises:
         BrokerUnavailableError: none can be reached, or it does not know quorum queues or streams.

@@ -21,7 +21,7 @@ from shared.amqp.connection import (
     CLOSE_TIMEOUT_S,
     LOST,
     BrokerAddress,
-    Link,
+    BrokerConnection,
     requesting,
     write_while_open,
 )
@@ -80,7 +80,7 @@ def marker_of(headers: Mapping[str, object]) -> int | None:
     return int(number) if isinstance(number, str) and number.isascii() and number.isdigit() else None
 
 
-class Consumer(Link):
+class Consumer(BrokerConnection):
     """Consumes one queue. Deliveries of a lost channel are forgotten: the broker has requeued them.
 
     A stream that has been silent for a while is asked anew: after a broker was killed, it can happen that a stream takes what is

@@ -12,7 +12,7 @@ REASON, DETAIL, FIRST_SEEN = "reason", "detail", "first_seen"
 _DETAIL_CHARACTERS = 500
 
 
-class LetterReason(StrEnum):
+class DeadLetterReason(StrEnum):
     """Why a message is a dead letter. Of recording jobs that were tried in vain, `worker/reasons.py` has the reasons."""
 
     INVALID_CALLBACK = "invalid_callback"
@@ -26,6 +26,6 @@ class LetterReason(StrEnum):
     DELIVERY_LIMIT = "delivery_limit"
 
 
-def letter_headers(reason: str, detail: str, first_seen: str) -> dict[str, str]:
+def dead_letter_headers(reason: str, detail: str, first_seen: str) -> dict[str, str]:
     """Write the headers of a letter; `first_seen` is RFC 3339 UTC, or empty where nothing tells it."""
     return {REASON: str(reason), DETAIL: detail[:_DETAIL_CHARACTERS], FIRST_SEEN: first_seen}

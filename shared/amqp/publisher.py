@@ -20,7 +20,7 @@ from shared.amqp.connection import (
     BACKOFF_S,
     LOST,
     BrokerAddress,
-    Link,
+    BrokerConnection,
     is_cancelled,
     is_lost,
     requesting,
@@ -53,7 +53,7 @@ class Message:
         return {**self.headers} or None
 
 
-class Publisher(Link):
+class Publisher(BrokerConnection):
     """Publishes with mandatory routing, publisher confirms and a timeout."""
 
     def __init__(self, address: BrokerAddress, *, timeout_s: float, outlasts_conflicts: bool = False) -> None:
@@ -76,7 +76,7 @@ class Publisher(Link):
         for _, error in await self._publish(messages):
             raise error
 
-    async def publish_patiently(self, messages: Iterable[Message]) -> None:
+    async def publish_until_confirmed(self, messages: Iterable[Message]) -> None:
         """Publish, and try again for as long as it takes: an outage is waited out, never turned into a loss."""
         waiting = list(messages)
         for attempt in itertools.count():

@@ -10,14 +10,14 @@ from aiormq.channel import Channel
 from aiormq.exceptions import ChannelLockedResource
 from pamqp.commands import Basic, Queue
 
-from shared.amqp.connection import BrokerAddress, Link, requesting, write_while_open
+from shared.amqp.connection import BrokerAddress, BrokerConnection, requesting, write_while_open
 from shared.amqp.consumer import Delivery
 from shared.errors import BrokerUnavailableError
 
 _GET_TIMEOUT_S = 5
 
 
-class Getter(Link):
+class QueueReader(BrokerConnection):
     """Gets the messages of one queue, each once: those it holds are not given to anybody else."""
 
     def __init__(self, address: BrokerAddress, queue: str) -> None:
@@ -118,7 +118,7 @@ class Getter(Link):
         return self._channel
 
 
-class Depths(Link):
+class QueueDepths(BrokerConnection):
     """Counts what waits in queues, without touching it. RabbitMQ's own figures: some seconds old on quorum queues."""
 
     def __init__(self, address: BrokerAddress) -> None:

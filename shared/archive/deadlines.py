@@ -27,7 +27,7 @@ class ArchiveUnavailableError(UnavailableError):
 
 
 @asynccontextmanager
-async def guarding(problem: str, stall_s: float) -> AsyncIterator[Moved]:
+async def archive_deadline(problem: str, stall_s: float) -> AsyncIterator[Moved]:
     """Limit how long nothing may move; the limit begins anew with each call of what is yielded.
 
     Raises:
@@ -56,9 +56,9 @@ async def guarding(problem: str, stall_s: float) -> AsyncIterator[Moved]:
         raise ArchiveUnavailableError(f"{problem}: {told or type(error).__name__}") from error
 
 
-async def guarded(work: Awaitable[_T], problem: str, timeout_s: float) -> _T:
-    """Await one call, see `guarding`."""
-    async with guarding(problem, timeout_s):
+async def within_deadline(work: Awaitable[_T], problem: str, timeout_s: float) -> _T:
+    """Await one call, see `archive_deadline`."""
+    async with archive_deadline(problem, timeout_s):
         return await work
 
 

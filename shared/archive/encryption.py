@@ -36,7 +36,7 @@ def check_recipient(recipient: str) -> str:
     return recipient
 
 
-def seal(plain: BinaryIO, sealed: BinaryIO, recipient: str) -> None:
+def encrypt(plain: BinaryIO, sealed: BinaryIO, recipient: str) -> None:
     """Encrypt one file into another, piece by piece. Not for the event loop.
 
     Raises:
@@ -79,7 +79,7 @@ class _Heard:
             raise
 
 
-def unseal(sealed: BinaryIO, plain: BinaryIO, identity: Path) -> None:
+def decrypt(sealed: BinaryIO, plain: BinaryIO, identity: Path) -> None:
     """Decrypt one file into another with an identity file of `age-keygen`. Not for the event loop.
 
     Raises:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:  # exist for type checkers only
     from obstore import AsyncWritableFile
     from obstore.store import ClientConfig, RetryConfig
 
-from shared.archive.deadlines import ArchiveUnavailableError, guarding, uncut
+from shared.archive.deadlines import ArchiveUnavailableError, archive_deadline, uncut
 from shared.archive.local_disk import INCOMPLETE, Last, Moved, TakenError
 from shared.log import get_logger
 
@@ -98,11 +98,11 @@ class Bucket:
         """
         draft, problem = f"{INCOMPLETE}/{uuid.uuid4().hex}", f"{path} could not be stored"
         try:
-            async with guarding(problem, _STALL_S) as moved:
+            async with archive_deadline(problem, _STALL_S) as moved:
                 sent = await self._upload(draft, content, moved)
                 if await self._sha256(draft, moved) != sent:
                     raise ArchiveUnavailableError(f"{problem}: it arrived damaged")
-            async with guarding(problem, _COPY_S):
+            async with archive_deadline(problem, _COPY_S):
                 if last is not None:
                     await last()
                 await uncut(self._name(draft, path, is_new=is_new))
@@ -151,7 +151,7 @@ class Bucket:
         Raises:
             ArchiveUnavailableError: it could not be listed, or removed.
         """
-        async with guarding(f"{INCOMPLETE} could not be swept", _STALL_S) as moved:
+        async with archive_deadline(f"{INCOMPLETE} could not be swept", _STALL_S) as moved:
             now = datetime.now(UTC)
             async for batch in obstore.list(self.store, prefix=INCOMPLETE):
                 for found in batch:

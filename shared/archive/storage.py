@@ -22,7 +22,7 @@ import obstore
 from obstore.exceptions import BaseError
 from obstore.store import LocalStore, ObjectStore
 
-from shared.archive.deadlines import ArchiveUnavailableError, guarded, guarding
+from shared.archive.deadlines import ArchiveUnavailableError, archive_deadline, within_deadline
 from shared.archive.local_disk import DurableDirectory, Last, TakenError
 from shared.archive.object_store import Bucket
 from shared.errors import ConfigError
@@ -120,14 +120,14 @@ class Files:
         try:
             if self._directory is not None:
                 loop = asyncio.get_running_loop()
-                async with guarding(problem, _STALL_S) as moved:
+                async with archive_deadline(problem, _STALL_S) as moved:
                     await self._directory.put(
                         path, content, last=last, is_new=is_new, moved=lambda: loop.call_soon_threadsafe(moved)
                     )
             elif self._bucket is not None and not isinstance(content, bytes):
                 await self._bucket.put(path, content, last, is_new=is_new)
             else:
-                await guarded(obstore.put_async(self._store, path, content), problem, _SMALL_WRITE_TIMEOUT_S)
+                await within_deadline(obstore.put_async(self._store, path, content), problem, _SMALL_WRITE_TIMEOUT_S)
         except FileNotFoundError as error:  # its directory was removed meanwhile, say
             raise ArchiveUnavailableError(f"{problem}: FileNotFoundError") from error
         return self.uri(path)
@@ -147,7 +147,7 @@ class Files:
             return bytes(await found.bytes_async())
 
         with suppress(FileNotFoundError):
-            return await guarded(get(), f"{path} could not be read", _READ_TIMEOUT_S)
+            return await within_deadline(get(), f"{path} could not be read", _READ_TIMEOUT_S)
         return None
 
     async def read_range(self, path: str, start: int, size: int) -> bytes:
@@ -158,7 +158,7 @@ class Files:
             ArchiveUnavailableError: it could not be read.
         """
         part = obstore.get_range_async(self._store, path, start=start, length=size)
-        return bytes(await guarded(part, f"{path} could not be read", _READ_TIMEOUT_S))
+        return bytes(await within_deadline(part, f"{path} could not be read", _READ_TIMEOUT_S))
 
     async def stream(self, path: str) -> AsyncIterator[bytes]:
         """Read a file piece by piece.
@@ -167,11 +167,11 @@ class Files:
             FileNotFoundError: there is none.
             ArchiveUnavailableError: it could not be read.
         """
-        found = await guarded(obstore.get_async(self._store, path), f"{path} could not be read", _READ_TIMEOUT_S)
+        found = await within_deadline(obstore.get_async(self._store, path), f"{path} could not be read", _READ_TIMEOUT_S)
         pieces = found.stream(min_chunk_size=_COPY_BYTES).__aiter__()
         while True:
             try:
-                piece = await guarded(pieces.__anext__(), f"{path} could not be read", _READ_TIMEOUT_S)
+                piece = await within_deadline(pieces.__anext__(), f"{path} could not be read", _READ_TIMEOUT_S)
             except StopAsyncIteration:
                 return
             yield bytes(piece)
@@ -191,21 +191,21 @@ class Files:
     async def size(self, path: str) -> int | None:
         """Tell how many bytes a file has; None where there is none."""
         with suppress(FileNotFoundError):
-            found = await guarded(obstore.head_async(self._store, path), f"{path} could not be read", _READ_TIMEOUT_S)
+            found = await within_deadline(obstore.head_async(self._store, path), f"{path} could not be read", _READ_TIMEOUT_S)
             return int(found["size"])
         return None
 
     async def delete(self, path: str) -> None:
         """Delete a file; one that is not there is no error."""
         with suppress(FileNotFoundError):
-            await guarded(obstore.delete_async(self._store, path), f"{path} could not be deleted", _SMALL_WRITE_TIMEOUT_S)
+            await within_deadline(obstore.delete_async(self._store, path), f"{path} could not be deleted", _SMALL_WRITE_TIMEOUT_S)
 
     async def entries(self, prefix: str) -> AsyncIterator[Entry]:
         """List the files under a directory, in no particular order."""
         batches = obstore.list(self._store, prefix=prefix, chunk_size=500).__aiter__()
         while True:
             try:
-                batch = await guarded(batches.__anext__(), f"{prefix} could not be listed", _READ_TIMEOUT_S)
+                batch = await within_deadline(batches.__anext__(), f"{prefix} could not be listed", _READ_TIMEOUT_S)
             except (StopAsyncIteration, FileNotFoundError):
                 return
             for found in batch:
@@ -215,7 +215,7 @@ class Files:
         """List the directories in a directory, sorted."""
         listing = obstore.list_with_delimiter_async(self._store, prefix=prefix or None)
         try:
-            found = await guarded(listing, f"{prefix or self.url} could not be listed", _READ_TIMEOUT_S)
+            found = await within_deadline(listing, f"{prefix or self.url} could not be listed", _READ_TIMEOUT_S)
         except FileNotFoundError:
             return []
         return sorted(found["common_prefixes"])

@@ -99,7 +99,7 @@ class Call:
 
     Attributes:
         closing: how it is over; None while it is open.
-        look_at: when its silence would close it; None once it is over, and where nothing is known of it but the time.
+        wake_at: when its silence would close it; None once it is over, and where nothing is known of it but the time.
     """
 
     key: CallKey
@@ -112,7 +112,7 @@ class Call:
     answered_at: str | None
     ended_at: str | None
     last_event_at: str
-    look_at: str | None
+    wake_at: str | None
     ring_seconds: float | None
     talk_seconds: float | None
     dial: Mapping[str, str]
@@ -140,7 +140,7 @@ def derive(key: CallKey, facts: Mapping[str, str], policy: Policy) -> Call:
     if closing or not receipts:
         return call
     closing_s = next((wait_s for wait_s in policy.waits_s if _judge(legs, wait_s, policy, is_pair=is_pair)[1]), policy.max_call_s)
-    return replace(call, look_at=rfc3339(datetime.fromisoformat(last_event_at) + timedelta(seconds=closing_s)))
+    return replace(call, wake_at=rfc3339(datetime.fromisoformat(last_event_at) + timedelta(seconds=closing_s)))
 
 
 def _judge(legs: list[Leg], quiet_s: float, policy: Policy, *, is_pair: bool) -> tuple[list[Leg], Closing | None]:
@@ -239,7 +239,7 @@ def _assemble(key: CallKey, legs: list[Leg], closing: Closing | None, facts: Map
         answered_at=answered_at,
         ended_at=ended_at if closing else None,
         last_event_at=last_event_at,
-        look_at=None,
+        wake_at=None,
         ring_seconds=_ring_seconds(answering, agent if answering is dialed else None),
         talk_seconds=_seconds(_known_pickup(answering), _over_at(near, far)),
         dial={name.partition(".")[2]: value for name, value in facts.items() if name.startswith(DIAL + ".")},

@@ -29,7 +29,7 @@ _JOB_TYPES: Mapping[str, type | tuple[type, ...]] = {
     "record": dict,
 }
 # What a recording's event tells of it, beside whose it is.
-RECORDING_TOLD = ("uri", "bytes", "sha256", "seconds", "channels", "sample_rate", "encryption", "attempts", "reason")
+RECORDING_FIELDS = ("uri", "bytes", "sha256", "seconds", "channels", "sample_rate", "encryption", "attempts", "reason")
 
 
 class RecordingState(StrEnum):

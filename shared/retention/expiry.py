@@ -18,7 +18,7 @@ from shared.archive.sidecar import HASH_DIGITS, Sidecar, Told, fingerprint_of, p
 from shared.clock import utc_now
 from shared.domain.call_event import CLOUDEVENT, recording_event
 from shared.domain.ids import CallKey, CallRef, SourceName
-from shared.domain.recording import RECORDING_TOLD, RecordingState
+from shared.domain.recording import RECORDING_FIELDS, RecordingState
 from shared.log import get_logger
 from shared.retention.holds import is_held
 from shared.retention.recording_lock import BusyError, Lock, confirm_unchanged, locked
@@ -186,9 +186,9 @@ class Expiry:
             await self._put(spared, sidecar, lock)
 
     async def _tell(self, sidecar: Sidecar, words: Told, at: str, suffix: str) -> None:
-        data: Mapping[str, object] = {name: words.get(name) for name in RECORDING_TOLD} | {"reason": "retention"}
+        data: Mapping[str, object] = {name: words.get(name) for name in RECORDING_FIELDS} | {"reason": "retention"}
         routing_key, event_id, body = recording_event(sidecar.job, RecordingState.EXPIRED, at, data, suffix=suffix)
-        await self.publisher.publish_patiently([Message(CALLS, routing_key, body, event_id, CLOUDEVENT)])
+        await self.publisher.publish_until_confirmed([Message(CALLS, routing_key, body, event_id, CLOUDEVENT)])
         metrics.RECORDINGS.labels(sidecar.source, RecordingState.EXPIRED).inc()
 
     async def _is_held(self, sidecar: Sidecar) -> bool:

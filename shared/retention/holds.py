@@ -1,4 +1,4 @@
-"""Holds: calls whose recordings nothing deletes until the hold is released. Kept in the archive, beside what they protect."""
+"""Holds: calls whose recordings nothing deletes until the hold is released. They lie in the archive next to the recordings."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from shared.archive.local_disk import Last
 from shared.archive.sidecar import Sidecar
 from shared.errors import CallfoldError, StoreUnavailableError
 from shared.runtime.process import background
-from shared.state.store import Store, patiently
+from shared.state.store import Store, until_redis_answers
 
 LEASE_S = 15.0
 
@@ -40,7 +40,7 @@ class Lock:
         Raises:
             NotBegunError: another has it.
         """
-        if not await patiently(lambda: self._store.lock(self._name, self._holder, lease_s=LEASE_S)):
+        if not await until_redis_answers(lambda: self._store.lock(self._name, self._holder, lease_s=LEASE_S)):
             raise NotBegunError(f"{self._name} is worked on by another")
 
     async def confirm(self) -> None:
@@ -51,7 +51,7 @@ class Lock:
         Raises:
             BusyError: it was lost, since Redis forgot it, or could not be reached, or we stood still, for longer than the lease.
         """
-        if not await patiently(lambda: self._store.lock(self._name, self._holder, lease_s=LEASE_S, only_keep=True)):
+        if not await until_redis_answers(lambda: self._store.lock(self._name, self._holder, lease_s=LEASE_S, only_keep=True)):
             raise BusyError(f"{self._name} was lost, and may have been another's")
 
     async def keep(self) -> NoReturn:

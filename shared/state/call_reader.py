@@ -14,12 +14,12 @@ from shared.state.keys import (
     Folded,
     State,
     facts_key,
-    guarded,
     open_key,
     partition,
     publication_key,
     read_key,
     recent_key,
+    redis_reply,
     text,
 )
 
@@ -41,12 +41,14 @@ class CallReader:
                 pipe.zscore(open_key(number), str(key))
                 return cast("list[object]", await pipe.execute())
 
-        facts, publication, look_at = cast("tuple[dict[bytes, bytes], list[bytes | None], float | None]", await guarded(ask()))
+        facts, publication, wake_at = cast(
+            "tuple[dict[bytes, bytes], list[bytes | None], float | None]", await redis_reply(ask())
+        )
         if not facts:
             return None
         revision, state, summary, version = (text(value or "") for value in publication)
         told = {text(name): text(value) for name, value in facts.items()}
-        return Folded(told, int(revision or 0), State(state), summary, version, None if look_at is None else round(look_at))
+        return Folded(told, int(revision or 0), State(state), summary, version, None if wake_at is None else round(wake_at))
 
     async def read_many(self, keys: Iterable[CallKey]) -> dict[CallKey, Folded]:
         """Read calls as they are; those of which Redis has no facts are left out."""
@@ -62,7 +64,7 @@ class CallReader:
             return {text(k): text(v) for k, v in (await cast("Awaitable[dict[bytes, bytes]]", read)).items()}
 
         wanted = list(keys)
-        return dict(zip(wanted, await guarded(asyncio.gather(*(one(key) for key in wanted))), strict=True))
+        return dict(zip(wanted, await redis_reply(asyncio.gather(*(one(key) for key in wanted))), strict=True))
 
     async def open_calls(self) -> dict[CallKey, int]:
         """List the open calls, with the time at which to look at them again (ms since 1970)."""
@@ -70,7 +72,7 @@ class CallReader:
         async def one(number: int) -> list[tuple[bytes, float]]:
             return cast("list[tuple[bytes, float]]", await self._redis.zrange(open_key(number), 0, -1, withscores=True))
 
-        rows = await guarded(asyncio.gather(*(one(number) for number in range(PARTITIONS))))
+        rows = await redis_reply(asyncio.gather(*(one(number) for number in range(PARTITIONS))))
         return {read_key(text(name)): int(score) for part in rows for name, score in part}
 
     async def open_starts(self) -> dict[CallKey, int]:
@@ -83,7 +85,7 @@ class CallReader:
             starts = await self._redis.zmscore(recent_key(number), [text(name) for name in names])
             return list(zip(names, starts, strict=True))
 
-        rows = await guarded(asyncio.gather(*(one(number) for number in range(PARTITIONS))))
+        rows = await redis_reply(asyncio.gather(*(one(number) for number in range(PARTITIONS))))
         return {read_key(text(name)): int(at_us) for part in rows for name, at_us in part if at_us is not None}
 
     async def newest(self, before_us: int | None, at_most: int) -> list[tuple[CallKey, int]]:
@@ -107,7 +109,7 @@ class CallReader:
             )
             return cast("list[tuple[bytes, float]]", await read)
 
-        rows = await guarded(asyncio.gather(*(one(number) for number in range(PARTITIONS))))
+        rows = await redis_reply(asyncio.gather(*(one(number) for number in range(PARTITIONS))))
         found = [(read_key(text(name)), int(score)) for part in rows for name, score in part]
         return sorted(found, key=lambda row: (row[1], str(row[0])), reverse=True)[:at_most]
 
@@ -122,6 +124,6 @@ class CallReader:
                     pipe.exists(facts_key(partition(key), key))
                 return cast("list[object]", await pipe.execute())
 
-        found = await guarded(ask()) if wanted else []
+        found = await redis_reply(ask()) if wanted else []
         pairs = zip(wanted, found[::2], found[1::2], strict=True)
         return {key for key, start, has_facts in pairs if start is not None and has_facts}

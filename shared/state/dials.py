@@ -13,7 +13,7 @@ from typing import cast
 
 from redis.asyncio import Redis
 
-from shared.state.keys import guarded
+from shared.state.keys import redis_reply
 from shared.state.script import Script
 
 _ANSWER_S = 24 * 3600
@@ -33,38 +33,38 @@ class DialStore:
         """Note that the request with this key is at work; where it is already, returns what is noted instead."""
         # NX and GET together, Redis 7.0 and later: exactly one of all that ask at once gets None.
         answer = self._redis.set(f"callfold:dial:answer:{key}", pending, nx=True, get=True, ex=_ANSWER_S)
-        return cast("bytes | None", await guarded(cast("Awaitable[object]", answer)))
+        return cast("bytes | None", await redis_reply(cast("Awaitable[object]", answer)))
 
     async def answer(self, key: str) -> bytes | None:
         """Read what is noted for a key."""
-        return cast("bytes | None", await guarded(self._redis.get(f"callfold:dial:answer:{key}")))
+        return cast("bytes | None", await redis_reply(self._redis.get(f"callfold:dial:answer:{key}")))
 
     async def finish(self, key: str, answer: bytes) -> None:
         """Note the answer that every repeat gets."""
-        await guarded(self._redis.set(f"callfold:dial:answer:{key}", answer, ex=_ANSWER_S))
+        await redis_reply(self._redis.set(f"callfold:dial:answer:{key}", answer, ex=_ANSWER_S))
 
     async def forget(self, key: str, pending: bytes) -> None:
         """Forget a request that did nothing, so that it can be made again under its key; what another noted is left alone.
 
         That it did nothing is noted first: who waits for its answer can tell it from one that Redis has lost.
         """
-        await guarded(self._redis.set(_refused(pending), b"", ex=_REFUSED_S))
-        await guarded(self._lock(self._redis, [f"callfold:dial:answer:{key}"], [pending, 0]))
+        await redis_reply(self._redis.set(_refused(pending), b"", ex=_REFUSED_S))
+        await redis_reply(self._lock(self._redis, [f"callfold:dial:answer:{key}"], [pending, 0]))
 
     async def is_forgotten(self, pending: bytes) -> bool:
         """Tell whether a request is known to have done nothing."""
-        return bool(await guarded(self._redis.exists(_refused(pending))))
+        return bool(await redis_reply(self._redis.exists(_refused(pending))))
 
     async def keep(self, dial_id: str, event: bytes) -> None:
         """Keep the event of a dial until the journal has it."""
-        await guarded(cast("Awaitable[object]", self._redis.hset(_UNJOURNALED, dial_id, event)))
+        await redis_reply(cast("Awaitable[object]", self._redis.hset(_UNJOURNALED, dial_id, event)))
 
     async def journaled(self, dial_id: str) -> None:
-        await guarded(cast("Awaitable[object]", self._redis.hdel(_UNJOURNALED, dial_id)))
+        await redis_reply(cast("Awaitable[object]", self._redis.hdel(_UNJOURNALED, dial_id)))
 
     async def unjournaled(self) -> dict[str, bytes]:
         """List the events that the journal may not have yet."""
-        found = await guarded(cast("Awaitable[dict[bytes, bytes]]", self._redis.hgetall(_UNJOURNALED)))
+        found = await redis_reply(cast("Awaitable[dict[bytes, bytes]]", self._redis.hgetall(_UNJOURNALED)))
         return {name.decode(): event for name, event in found.items()}
 
     async def count(self, who: str) -> int:
@@ -77,7 +77,7 @@ class DialStore:
                 pipe.expire(name, 2 * MINUTE_S)
                 return int((await pipe.execute())[0])
 
-        return await guarded(ask())
+        return await redis_reply(ask())
 
 
 def _refused(pending: bytes) -> str:

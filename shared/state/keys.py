@@ -40,7 +40,7 @@ class State(StrEnum):
     NONE = ""
     CLAIMED = "claimed"
     PUBLISHED = "published"
-    BURIED = "buried"
+    TOMBSTONED = "tombstone"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class Folded:
         revision: the last one that was claimed or published; 0 where none was.
         summary: of what was published last.
         version: of the facts: who has the highest one has seen them all.
-        look_at_ms: when the call is to be looked at again (ms since 1970), or None.
+        wake_at_ms: when the call is to be looked at again (ms since 1970), or None.
     """
 
     facts: Mapping[str, str]
@@ -60,7 +60,7 @@ class Folded:
     state: State
     summary: str
     version: str
-    look_at_ms: int | None
+    wake_at_ms: int | None
 
 
 def partition(key: CallKey) -> int:
@@ -69,11 +69,11 @@ def partition(key: CallKey) -> int:
 
 
 def folded(row: Sequence[object]) -> Folded:
-    flat, revision, state, summary, version, look_at = row
+    flat, revision, state, summary, version, wake_at = row
     pairs = [text(item) for item in cast("list[bytes]", flat)]
     facts = dict(zip(pairs[::2], pairs[1::2], strict=True))
-    look_at_ms = round(float(text(look_at))) if look_at else None
-    return Folded(facts, int(text(revision)), State(text(state)), text(summary), text(version), look_at_ms)
+    wake_at_ms = round(float(text(wake_at))) if wake_at else None
+    return Folded(facts, int(text(revision)), State(text(state)), text(summary), text(version), wake_at_ms)
 
 
 def text(value: object) -> str:
@@ -105,7 +105,7 @@ def recent_key(number: int) -> str:
     return f"callfold:{{{number}}}:recent"
 
 
-async def guarded(work: Awaitable[_T]) -> _T:
+async def redis_reply(work: Awaitable[_T]) -> _T:
     """Await what asks Redis.
 
     Raises:

@@ -27,19 +27,19 @@ from shared.state.keys import (
     Folded,
     State,
     folded,
-    guarded,
     open_key,
     pairs,
     partition,
     publication_key,
     read_key,
     recent_key,
+    redis_reply,
     text,
 )
 from shared.state.script import Argument, Script
 from shared.state.watermark import Watermarks
 
-__all__ = ["Claim", "Folded", "Look", "Publication", "State", "Store", "partition", "patiently"]
+__all__ = ["Claim", "Folded", "Publication", "State", "Store", "WakeUp", "partition", "until_redis_answers"]
 
 log = get_logger(__name__)
 
@@ -74,7 +74,7 @@ class Publication:
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class WakeUp:
     """When to look at a call again (ms since 1970; None: there is nothing to wait for), by one who saw this version."""
 
     at_ms: int | None
@@ -82,18 +82,18 @@ class Look:
 
 
 @dataclass(frozen=True, slots=True)
-class Seal:
+class RestoredPublication:
     """What is known to have been published of a call: its last revision, summed up, and what is to be done by one who knows.
 
     Attributes:
         look: when to look at it again, and the version of the facts that were seen.
-        is_buried: its facts are not all there, and are forgotten: what could be derived from them would be less than the truth.
+        is_tombstone: its facts are incomplete and are deleted; a call derived from them would be less than the truth.
     """
 
     revision: int
     summary: str
-    look: Look
-    is_buried: bool = False
+    look: WakeUp
+    is_tombstone: bool = False
 
 
 class Store(CallReader):
@@ -123,7 +123,7 @@ class Store(CallReader):
         # Open for as long as a call can be, then kept; a day for clocks that disagree.
         self._listed_ms = self._first_look_ms + (retain_s + _DAY_S) * 1000
         self._merge, self._claim, self._mark = Script("merge"), Script("claim"), Script("mark")
-        self._schedule, self._lease, self._seal = Script("schedule"), Script("lease"), Script("seal")
+        self._schedule, self._lease, self._restore = Script("schedule"), Script("lease"), Script("restore")
         self.watermarks = Watermarks(self._redis)
         self._lock = Script("lock")
         self.dials = DialStore(self._redis)
@@ -167,20 +167,20 @@ class Store(CallReader):
         """Note which revisions the broker has confirmed; these calls expire after the retain time."""
         await self._tell_each(self._mark, {key: (revision,) for key, revision in published.items()})
 
-    async def schedule(self, looks: Mapping[CallKey, Look]) -> None:
+    async def schedule(self, looks: Mapping[CallKey, WakeUp]) -> None:
         """Say when to look at calls again. Who has not seen every fact can only ask for an earlier look."""
         await self._tell_each(
             self._schedule,
             {key: (look.version, "" if look.at_ms is None else look.at_ms) for key, look in looks.items()},
         )
 
-    async def seal(self, published: Mapping[CallKey, Seal]) -> None:
+    async def restore_publications(self, published: Mapping[CallKey, RestoredPublication]) -> None:
         """Note what was published of calls where Redis has forgotten it; what Redis knows as published already stays."""
         told: dict[CallKey, tuple[Argument, ...]] = {}
         for key, seal in published.items():
-            look = "bury" if seal.is_buried else "" if seal.look.at_ms is None else seal.look.at_ms
+            look = "tombstone" if seal.is_tombstone else "" if seal.look.at_ms is None else seal.look.at_ms
             told[key] = (seal.revision, seal.summary, seal.look.version, look)
-        await self._tell_each(self._seal, told)
+        await self._tell_each(self._restore, told)
 
     async def _tell_each(self, script: Script, told: Mapping[CallKey, tuple[Argument, ...]]) -> None:
         """Run a script that takes how long calls are kept, and then of each its name and what is told of it."""
@@ -202,7 +202,7 @@ class Store(CallReader):
             names = cast("list[bytes]", await self._lease(self._redis, [open_key(number)], args))
             return [read_key(text(name)) for name in names]
 
-        parts = await guarded(asyncio.gather(*(one(number) for number in range(PARTITIONS))))
+        parts = await redis_reply(asyncio.gather(*(one(number) for number in range(PARTITIONS))))
         return [leased for part in parts for leased in part]
 
     async def lock(self, name: str, holder: str, *, lease_s: float, only_keep: bool = False) -> bool:
@@ -211,27 +211,27 @@ class Store(CallReader):
         `only_keep`: False as well where it is free, since it was lost.
         """
         arguments: list[Argument] = [holder, round(lease_s * 1000), int(not only_keep)]
-        return bool(await guarded(self._lock(self._redis, [f"callfold:lock:{name}"], arguments)))
+        return bool(await redis_reply(self._lock(self._redis, [f"callfold:lock:{name}"], arguments)))
 
     async def unlock(self, name: str, holder: str) -> None:
         """Give up a lock; another's is left alone."""
-        await guarded(self._lock(self._redis, [f"callfold:lock:{name}"], [holder, 0, 0]))
+        await redis_reply(self._lock(self._redis, [f"callfold:lock:{name}"], [holder, 0, 0]))
 
     async def note(self, name: str, *, keep_s: float) -> None:
         """Note that something is done, for so long."""
-        await guarded(self._redis.set(f"callfold:note:{name}", 1, px=round(keep_s * 1000)))
+        await redis_reply(self._redis.set(f"callfold:note:{name}", 1, px=round(keep_s * 1000)))
 
     async def note_first(self, name: str, text: bytes, *, keep_s: float) -> bytes:
         """Note a text under a name, unless there is one; returns the one that is there."""
         answer = self._redis.set(f"callfold:note:{name}", text, nx=True, get=True, px=round(keep_s * 1000))
-        return cast("bytes | None", await guarded(cast("Awaitable[object]", answer))) or text
+        return cast("bytes | None", await redis_reply(cast("Awaitable[object]", answer))) or text
 
     async def is_noted(self, name: str) -> bool:
-        return bool(await guarded(self._redis.exists(f"callfold:note:{name}")))
+        return bool(await redis_reply(self._redis.exists(f"callfold:note:{name}")))
 
     async def now(self) -> datetime:
         """Tell what time it is where Redis runs."""
-        second, microseconds = cast("tuple[int, int]", await guarded(cast("Awaitable[object]", self._redis.time())))
+        second, microseconds = cast("tuple[int, int]", await redis_reply(cast("Awaitable[object]", self._redis.time())))
         return datetime.fromtimestamp(second + microseconds / 1e6, UTC)
 
     async def check(self) -> dict[str, str]:
@@ -244,10 +244,10 @@ class Store(CallReader):
                 config |= {text(k): text(v) for k, v in (await self._redis.config_get(name)).items()}
             return {"version": str(info.get("redis_version", "unknown"))} | config
 
-        return await guarded(ask())
+        return await redis_reply(ask())
 
     async def ping(self) -> None:
-        await guarded(cast("Awaitable[object]", self._redis.ping()))
+        await redis_reply(cast("Awaitable[object]", self._redis.ping()))
 
     async def _by_partition(
         self,
@@ -258,14 +258,14 @@ class Store(CallReader):
         parts: dict[int, list[CallKey]] = {}
         for key in keys:
             parts.setdefault(partition(key), []).append(key)
-        answers = await guarded(asyncio.gather(*(step(number, part, given) for number, part in parts.items())))
+        answers = await redis_reply(asyncio.gather(*(step(number, part, given) for number, part in parts.items())))
         return {key: value for answer in answers for key, value in answer.items()}
 
 
 _Given = TypeVar("_Given")
 
 
-async def patiently(step: Callable[[], Awaitable[_T]]) -> _T:
+async def until_redis_answers(step: Callable[[], Awaitable[_T]]) -> _T:
     """Run a step of the store again and again until Redis can do it: an outage is waited out, never turned into a loss."""
     attempt = 0
     while True:

@@ -10,7 +10,7 @@ from typing import cast
 from redis.asyncio import Redis
 
 from shared.domain.barrier import Member, Reports, Round, Spool, complete_round, folded_until_ms, gone, is_forgotten
-from shared.state.keys import guarded, text
+from shared.state.keys import redis_reply, text
 from shared.state.script import Argument, Script
 
 _MEMBERS, _ROUNDS, _SPOOLS = (f"callfold:{{watermark}}:{what}" for what in ("members", "rounds", "spools"))
@@ -39,32 +39,32 @@ class Watermarks:
 
     async def join(self, consumer: str) -> None:
         """Register a consumer of `callbacks.fold`: no round is complete without it from now on."""
-        await guarded(self._join(self._redis, [_MEMBERS], [consumer]))
+        await redis_reply(self._join(self._redis, [_MEMBERS], [consumer]))
 
     async def open_round(self, *, pause_s: float) -> int | None:
         """Open a round of markers and return its number; None if the last one was opened less than `pause_s` ago."""
-        answer = await guarded(self._round(self._redis, [_ROUNDS], [round(pause_s * 1000)]))
+        answer = await redis_reply(self._round(self._redis, [_ROUNDS], [round(pause_s * 1000)]))
         (number,) = cast("list[bytes]", answer)
         return int(number) if number else None
 
     async def count_consumers(self, number: int, consumers: int) -> bool:
         """Note how many consumers the queue had after a round was opened; False if it is too late for that."""
-        return bool(await guarded(self._count(self._redis, [_ROUNDS], [number, consumers])))
+        return bool(await redis_reply(self._count(self._redis, [_ROUNDS], [number, consumers])))
 
     async def pass_round(self, consumer: str, number: int) -> bool:
         """Note that a consumer has passed a round; False if Redis does not know the consumer."""
-        return bool(await guarded(self._pass(self._redis, [_MEMBERS, _ROUNDS], [consumer, number])))
+        return bool(await redis_reply(self._pass(self._redis, [_MEMBERS, _ROUNDS], [consumer, number])))
 
     async def note_spools(self, news: Iterable[SpoolNews]) -> None:
         """Note what ingress reported of its spools."""
         args: list[Argument] = []
         for report in news:
             args += (report.spool, "" if report.oldest_ms is None else report.oldest_ms, report.seen_ms)
-        await guarded(self._spools(self._redis, [_SPOOLS], args))
+        await redis_reply(self._spools(self._redis, [_SPOOLS], args))
 
     async def reports(self) -> Reports:
         """Read everything that was reported."""
-        answer = await guarded(self._reports(self._redis, [_MEMBERS, _ROUNDS, _SPOOLS], []))
+        answer = await redis_reply(self._reports(self._redis, [_MEMBERS, _ROUNDS, _SPOOLS], []))
         members, rounds, spools, now_ms = cast("tuple[list[bytes], list[bytes], list[bytes], bytes]", answer)
         return Reports(
             [Round(int(name), int(at), _number(count)) for name, (at, count) in _rows(rounds, _ROUND)],
@@ -92,7 +92,7 @@ class Watermarks:
         }
         for key, names in old.items():
             if names:
-                await guarded(self._redis.hdel(key, *names))
+                await redis_reply(self._redis.hdel(key, *names))
 
 
 def _number(digits: str) -> int | None:

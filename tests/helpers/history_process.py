@@ -35,7 +35,7 @@ async def publishing(servers: Servers) -> AsyncIterator[Publisher]:
 
 
 async def publish(publisher: Publisher, events: Sequence[Event]) -> None:
-    await publisher.publish_patiently(
+    await publisher.publish_until_confirmed(
         Message(CALLS, "call.completed.x.answered", orjson.dumps(event), str(event["id"])) for event in events
     )
 

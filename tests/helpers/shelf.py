@@ -16,7 +16,7 @@ from tests.helpers.recordings import GUID, job
 from worker.download.inspection import Recording, sha256_of
 from worker.download.wav import read_audio
 from worker.recordings.attempt import Attempt
-from worker.recordings.sidecars import Filed, Filing
+from worker.recordings.sidecars import Filed, Sidecars
 
 OTHER = recording("8", 1.5)
 
@@ -38,7 +38,7 @@ class Shelf:
     def use(self, root: Path) -> None:
         self.root = root
         self.archive = Archive(root.as_uri())
-        self.filing = Filing(self.archive, self.directory / "downloads")
+        self.filing = Sidecars(self.archive, self.directory / "downloads")
 
     async def store(self, content: bytes, confirm: Last | None = None, **attempt: Any) -> Filed:  # noqa: ANN401
         async def ours() -> None:

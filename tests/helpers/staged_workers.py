@@ -117,7 +117,7 @@ class _Publisher:
     def __init__(self, worker: Worker, broker: Broker) -> None:
         self._worker, self._broker = worker, broker
 
-    async def publish_patiently(self, messages: Iterable[Message]) -> None:
+    async def publish_until_confirmed(self, messages: Iterable[Message]) -> None:
         await self._worker.pause()
         for message in messages:
             self._broker.take(message)

@@ -179,8 +179,8 @@ def test_a_callback_that_is_repeated_late_is_no_clock(history: tuple[str, ...]) 
                 facts[name] = (max if name.startswith(">") else min)(facts.get(name, value), value)
     call = derive(KEY, facts, POLICY)
     assert call.closing is None
-    assert call.look_at is not None
-    facts[CLOCK] = call.look_at
+    assert call.wake_at is not None
+    facts[CLOCK] = call.wake_at
     assert derive(KEY, facts, POLICY).closing is not None
 
 
@@ -196,10 +196,10 @@ def test_a_callback_that_is_repeated_late_is_no_clock(history: tuple[str, ...]) 
 )
 def test_an_open_call_tells_when_its_silence_will_close_it(history: tuple[str, ...], seconds: float) -> None:
     call = fold(*history)
-    assert call.look_at == at(seconds)
+    assert call.wake_at == at(seconds)
     assert fold(*history, now=seconds - 0.001).closing is None
     assert fold(*history, now=seconds).closing is not None
-    assert fold(*history, now=seconds).look_at is None
+    assert fold(*history, now=seconds).wake_at is None
 
 
 def _answered(*, pickup: float = 3, far_hangup: float = 33, agent_hangup: str = "34 agent hangup") -> str:
@@ -419,7 +419,7 @@ def test_a_leg_that_is_first_heard_of_at_its_end_did_not_end_before() -> None:
 def test_a_call_of_which_only_the_time_is_known_waits_for_nothing() -> None:
     for facts in ({CLOCK: at(400_000)}, {}):
         call = derive(KEY, facts, POLICY)
-        assert (call.closing, call.look_at, call.legs) == (None, None, ())
+        assert (call.closing, call.wake_at, call.legs) == (None, None, ())
 
 
 def test_a_published_record_is_summed_up_as_it_was_when_it_was_published() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from shared.amqp.dead_letters import LetterReason, letter_headers
+from shared.amqp.dead_letters import DeadLetterReason, dead_letter_headers
 from worker.download.failures import Reason
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -16,13 +16,13 @@ TABLE = (ROOT / "docs" / "dead-letters.md").read_text("utf-8")
 
 def test_the_documentation_tells_every_reason_and_no_other() -> None:
     told = re.findall(r"^\| (?:recordings: )?`(\w+)`", TABLE, re.MULTILINE)
-    tried_in_vain = {told_reason for told_reason in told if told_reason in set(Reason)} - {LetterReason.UNKNOWN_SOURCE}
+    tried_in_vain = {told_reason for told_reason in told if told_reason in set(Reason)} - {DeadLetterReason.UNKNOWN_SOURCE}
     assert tried_in_vain == {Reason.NOT_FOUND}, "the row that leads to all others"
-    assert set(told) - tried_in_vain == set(LetterReason)
+    assert set(told) - tried_in_vain == set(DeadLetterReason)
 
 
-@pytest.mark.parametrize("reason", [LetterReason.FOLD_FAILED, Reason.LOGIN_PAGE, "of an older release"])
+@pytest.mark.parametrize("reason", [DeadLetterReason.FOLD_FAILED, Reason.LOGIN_PAGE, "of an older release"])
 def test_a_letter_tells_its_reason_as_plain_text_and_a_detail_that_fits_in_a_frame(reason: str) -> None:
-    headers = letter_headers(reason, "x" * 200_000, "2026-11-23T07:44:00.000000Z")
+    headers = dead_letter_headers(reason, "x" * 200_000, "2026-11-23T07:44:00.000000Z")
     assert headers == {"reason": str(reason), "detail": "x" * 500, "first_seen": "2026-11-23T07:44:00.000000Z"}
     assert {type(value) for value in headers.values()} == {str}

@@ -9,23 +9,23 @@ from pathlib import Path
 import pyrage
 import pytest
 
-from shared.archive.encryption import seal, unseal
+from shared.archive.encryption import decrypt, encrypt
 
 
 def test_a_full_disk_is_told_as_one(tmp_path: Path) -> None:
     identity = pyrage.x25519.Identity.generate()
     with Path("/dev/full").open("wb", buffering=0) as full, pytest.raises(OSError, match="No space") as refused:
-        seal(io.BytesIO(bytes(200_000)), full, str(identity.to_public()))
+        encrypt(io.BytesIO(bytes(200_000)), full, str(identity.to_public()))
     assert refused.value.errno == errno.ENOSPC
     with (tmp_path / "x").open("wb") as unreadable, pytest.raises(OSError, match="read"):
-        seal(unreadable, io.BytesIO(), str(identity.to_public()))
+        encrypt(unreadable, io.BytesIO(), str(identity.to_public()))
 
 
 def test_what_is_sealed_opens_with_its_identity(tmp_path: Path) -> None:
     identity = pyrage.x25519.Identity.generate()
     (tmp_path / "key").write_text(str(identity))
     content, sealed, opened = bytes(range(256)) * 1000, io.BytesIO(), io.BytesIO()
-    seal(io.BytesIO(content), sealed, str(identity.to_public()))
+    encrypt(io.BytesIO(content), sealed, str(identity.to_public()))
     sealed.seek(0)
-    unseal(sealed, opened, tmp_path / "key")
+    decrypt(sealed, opened, tmp_path / "key")
     assert opened.getvalue() == content

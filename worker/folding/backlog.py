@@ -28,7 +28,7 @@ _PAUSE_S = 0.3
 _RETRY_S = 0.5
 
 
-class MarkerReporter:
+class BacklogReporter:
     """Sends markers, and reports which ones this worker has passed. It decides nothing: `shared/barrier.py` does."""
 
     def __init__(self, store: Store, publisher: Publisher, raw: Consumer) -> None:

@@ -14,7 +14,7 @@ from typing import NoReturn
 
 from shared import metrics
 from shared.amqp.consumer import Consumer, Delivery
-from shared.amqp.dead_letters import DETAIL, LetterReason, letter_headers
+from shared.amqp.dead_letters import DETAIL, DeadLetterReason, dead_letter_headers
 from shared.amqp.publisher import Message, Publisher
 from shared.amqp.topology import CALLBACKS_DEAD, SPOOL
 from shared.clock import utc_now
@@ -28,7 +28,7 @@ from shared.domain.raw_event import RawEvent, TimerEvent, Undecodable, decode, e
 from shared.errors import InvalidCallbackError
 from shared.log import get_logger
 from shared.state.keys import Folded, State
-from shared.state.store import Claim, Look, Publication, Store, patiently
+from shared.state.store import Claim, Publication, Store, WakeUp, until_redis_answers
 from worker.folding.backlog import spool_news
 from worker.folding.outbox import read_outbox, write_outbox
 
@@ -76,7 +76,7 @@ class Fold:
         """Note what comes with the messages out of a spool: what is still in it."""
         news = spool_news(delivery.headers for delivery in deliveries if SPOOL in delivery.headers)
         if news:
-            await patiently(lambda: self._store.watermarks.note_spools(news))
+            await until_redis_answers(lambda: self._store.watermarks.note_spools(news))
 
     async def finish(self) -> None:
         """Wait until the batch in hand is acked."""
@@ -86,7 +86,7 @@ class Fold:
     async def fold(self, bodies: Iterable[bytes]) -> None:
         """Do everything that follows from some raw messages; on return it is durable and they may be acked."""
         batch = self._understand(await self._without_ahead([event for body in bodies for event in decode(body)]))
-        await self._publisher.publish_patiently(batch.dead)
+        await self._publisher.publish_until_confirmed(batch.dead)
         facts = batch.facts
         while facts:
             lost = await self._fold(batch, facts)
@@ -100,7 +100,7 @@ class Fold:
         now = utc_now()
         if not any(is_ahead(event, now) for event in events):
             return events
-        now = rfc3339(await patiently(self._store.now))  # the clock that timers go by; ours may be slow
+        now = rfc3339(await until_redis_answers(self._store.now))  # the clock that timers go by; ours may be slow
         ahead = sum(is_ahead(event, now) for event in events)
         if ahead:
             metrics.TIMERS_AHEAD.inc(ahead)
@@ -110,12 +110,12 @@ class Fold:
     async def _fold(self, batch: _Batch, facts: Mapping[CallKey, list[Fact]]) -> list[CallKey]:
         """Merge, and do what follows; returns the calls to fold again, since Redis lost what it had told of them."""
         crash_point("fold.taken")
-        folded = await patiently(lambda: self._store.merge(facts))
+        folded = await until_redis_answers(lambda: self._store.merge(facts))
         crash_point("fold.merged")
         consequences = self._consequences(batch, folded)
-        await self._publisher.publish_patiently(consequences.dead)
+        await self._publisher.publish_until_confirmed(consequences.dead)
         if consequences.looks:
-            await patiently(lambda: self._store.schedule(consequences.looks))
+            await until_redis_answers(lambda: self._store.schedule(consequences.looks))
             crash_point("fold.scheduled")
         return await self._publish(consequences.due)
 
@@ -124,19 +124,19 @@ class Fold:
         batch = _Batch()
         for event in events:
             if isinstance(event, Undecodable):
-                batch.dead.append(_dead_letter(event.body, LetterReason.UNDECODABLE, event.problem, ""))
+                batch.dead.append(_dead_letter(event.body, DeadLetterReason.UNDECODABLE, event.problem, ""))
                 continue
             source = self._sources.get(event.source)
             if source is None:
-                batch.dead.append(_refused(event, LetterReason.UNKNOWN_SOURCE, f"no source {event.source} is configured"))
+                batch.dead.append(_refused(event, DeadLetterReason.UNKNOWN_SOURCE, f"no source {event.source} is configured"))
                 continue
             try:
                 key, told = facts_of(event, source.adapter)
             except InvalidCallbackError as error:
-                batch.dead.append(_refused(event, LetterReason.INVALID_CALLBACK, str(error)))
+                batch.dead.append(_refused(event, DeadLetterReason.INVALID_CALLBACK, str(error)))
                 continue
             except Exception as error:  # noqa: BLE001 - a fault of ours in one event must not hold up the others
-                batch.dead.append(_refused(event, LetterReason.FOLD_FAILED, f"{type(error).__name__}: {error}"))
+                batch.dead.append(_refused(event, DeadLetterReason.FOLD_FAILED, f"{type(error).__name__}: {error}"))
                 continue
             batch.facts.setdefault(key, []).extend(told)
             batch.events.setdefault(key, []).append(event)
@@ -149,13 +149,13 @@ class Fold:
         """Decide for each call whether a revision is to be published, or when to look at it again."""
         found = _Consequences()
         for key, state in folded.items():
-            if state.state is State.BURIED:
+            if state.state is State.TOMBSTONED:
                 told = [event for event in batch.events[key] if not isinstance(event, TimerEvent)]
-                metrics.BURIED_CALLBACKS.labels(key.source).inc(len(told))
+                metrics.CALLBACKS_OF_TOMBSTONES.labels(key.source).inc(len(told))
                 found.dead.extend(
-                    _refused(event, LetterReason.EXPIRED_CALL, f"{key} was published and has left Redis") for event in told
+                    _refused(event, DeadLetterReason.EXPIRED_CALL, f"{key} was published and has left Redis") for event in told
                 )
-                found.looks[key] = Look(None, state.version)
+                found.looks[key] = WakeUp(None, state.version)
             elif state.state is State.CLAIMED:
                 # By someone who may have died; the claim keeps its own outbox.
                 found.due[key] = Publication(key, state.revision, b"", "", state.version)
@@ -165,20 +165,20 @@ class Fold:
                 except Exception as error:  # noqa: BLE001 - a fault of ours in one call must not hold up the others
                     detail = f"{type(error).__name__}: {error}"
                     callbacks = (event for event in batch.events[key] if not isinstance(event, TimerEvent))
-                    found.dead.extend(_refused(event, LetterReason.FOLD_FAILED, detail) for event in callbacks)
-                    found.looks[key] = Look(milliseconds(utc_now()) + _FAILED_LOOK_MS, state.version)
+                    found.dead.extend(_refused(event, DeadLetterReason.FOLD_FAILED, detail) for event in callbacks)
+                    found.looks[key] = WakeUp(milliseconds(utc_now()) + _FAILED_LOOK_MS, state.version)
         return found
 
     def _decide(self, key: CallKey, state: Folded, events: Sequence[RawEvent], found: _Consequences) -> None:
         call = derive(key, state.facts, self._policy)
-        if call.look_at is not None:
-            at_ms = milliseconds(call.look_at) + 1  # a timer that tells a part of this millisecond would come too early
+        if call.wake_at is not None:
+            at_ms = milliseconds(call.wake_at) + 1  # a timer that tells a part of this millisecond would come too early
             looked = any(isinstance(event, TimerEvent) for event in events)
-            if looked or state.look_at_ms is None or at_ms < state.look_at_ms - _SLACK_MS:
-                found.looks[key] = Look(at_ms, state.version)
+            if looked or state.wake_at_ms is None or at_ms < state.wake_at_ms - _SLACK_MS:
+                found.looks[key] = WakeUp(at_ms, state.version)
             return
         if call.closing is None:  # nothing is known of it but the time
-            found.looks[key] = Look(None, state.version)
+            found.looks[key] = WakeUp(None, state.version)
             return
         record_legs = self._sources[key.source].record_legs
         told = summary(call, state.summary, record_legs)
@@ -187,8 +187,8 @@ class Fold:
                 metrics.NONSENSE_TIMESTAMPS.labels(key.source).inc(sum(len(leg.ignored) for leg in call.legs))
             outbox = write_outbox(call, state.revision + 1, record_legs, before=state.summary)
             found.due[key] = Publication(key, state.revision + 1, outbox, told, state.version)
-        elif state.look_at_ms is not None:
-            found.looks[key] = Look(None, state.version)
+        elif state.wake_at_ms is not None:
+            found.looks[key] = WakeUp(None, state.version)
 
     async def _publish(self, due: Mapping[CallKey, Publication]) -> list[CallKey]:
         """Claim, publish, mark. What another worker holds is asked for again until it is published or its lease is over.
@@ -198,14 +198,14 @@ class Fold:
         lost: list[CallKey] = []
         while due:
             wanted = due
-            claims = await patiently(lambda: self._store.claim(wanted, holder=self._holder))  # noqa: B023 - awaited before the loop goes on
+            claims = await until_redis_answers(lambda: self._store.claim(wanted, holder=self._holder))  # noqa: B023 - awaited before the loop goes on
             ours = {key: read_outbox(outbox) for key, (claim, outbox) in claims.items() if claim is Claim.YOURS}
             crash_point("fold.claimed")
-            await self._publisher.publish_patiently(chain.from_iterable(ours.values()))
+            await self._publisher.publish_until_confirmed(chain.from_iterable(ours.values()))
             crash_point("fold.published")
             if ours:
                 published = {key: due[key].revision for key in ours}
-                await patiently(lambda: self._store.mark(published))  # noqa: B023 - as above
+                await until_redis_answers(lambda: self._store.mark(published))  # noqa: B023 - as above
             crash_point("fold.marked")
             _tell(ours)
             lost += [key for key, (claim, _) in claims.items() if claim is Claim.LOST]
@@ -230,17 +230,17 @@ class _Consequences:
     """What follows from a batch."""
 
     due: dict[CallKey, Publication] = field(default_factory=dict)
-    looks: dict[CallKey, Look] = field(default_factory=dict)
+    looks: dict[CallKey, WakeUp] = field(default_factory=dict)
     dead: list[Message] = field(default_factory=list)
 
 
-def _refused(event: RawEvent, reason: LetterReason, detail: str) -> Message:
+def _refused(event: RawEvent, reason: DeadLetterReason, detail: str) -> Message:
     return _dead_letter(join([encode(event)]), reason, detail, event.received_at)
 
 
-def _dead_letter(body: bytes, reason: LetterReason, detail: str, first_seen: str) -> Message:
+def _dead_letter(body: bytes, reason: DeadLetterReason, detail: str, first_seen: str) -> Message:
     metrics.DEAD_LETTERS.labels(CALLBACKS_DEAD, reason).inc()
-    headers = letter_headers(reason, detail, first_seen)
+    headers = dead_letter_headers(reason, detail, first_seen)
     log.warning("dead_letter", queue=CALLBACKS_DEAD, reason=reason, detail=headers[DETAIL])
     return Message("", CALLBACKS_DEAD, body, uuid.uuid4().hex, headers=headers)
 

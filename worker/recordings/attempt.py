@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from shared.amqp.batch_publish import HeaderValue
-from shared.amqp.dead_letters import FIRST_SEEN, letter_headers
+from shared.amqp.dead_letters import FIRST_SEEN, dead_letter_headers
 from shared.amqp.publisher import Message
 from shared.amqp.topology import DELIVERY_LIMIT, RECORDINGS_DEAD, retry_queue
 from shared.clock import utc_now
@@ -125,5 +125,5 @@ def suffix_of(asked: tuple[int, int]) -> str:
 
 def dead_letter(body: bytes, reason: str, detail: str, *, first_seen: str, rounds: int = 1) -> Message:
     """Write a job that ended without a recording, or what is no job, for `recordings.dead`."""
-    headers: dict[str, HeaderValue] = {**letter_headers(reason, detail, first_seen), "round": rounds}
+    headers: dict[str, HeaderValue] = {**dead_letter_headers(reason, detail, first_seen), "round": rounds}
     return Message("", RECORDINGS_DEAD, body, uuid.uuid4().hex, headers=headers)

@@ -9,7 +9,7 @@ from typing import NoReturn
 
 from shared import metrics
 from shared.amqp.consumer import Consumer, Delivery
-from shared.amqp.dead_letters import LetterReason
+from shared.amqp.dead_letters import DeadLetterReason
 from shared.amqp.publisher import Message, Publisher
 from shared.archive.archive import Archive
 from shared.archive.deadlines import ArchiveUnavailableError
@@ -28,9 +28,9 @@ from worker.download.failures import FetchError, Reason, Result, next_wait_s, re
 from worker.download.partial_file import forget, make_room, partial
 from worker.download.targets import recording_link
 from worker.recordings.attempt import Attempt, dead_letter, suffix_of
-from worker.recordings.early_ack import Kept, has_ended
-from worker.recordings.outcomes import Telling
-from worker.recordings.sidecars import Filing
+from worker.recordings.early_ack import HeldDelivery, has_ended
+from worker.recordings.outcomes import OutcomePublisher
+from worker.recordings.sidecars import Sidecars
 
 log = get_logger(__name__)
 
@@ -49,8 +49,8 @@ class Recordings:
         self._schedule_s = settings.recording_retry_seconds
         self._directory: Path = settings.recording_dir
         self._kept_bytes = settings.recording_kept_bytes
-        self._filing = Filing(archive, settings.recording_dir)
-        self._telling = Telling(publisher, store, self._filing)
+        self._filing = Sidecars(archive, settings.recording_dir)
+        self._telling = OutcomePublisher(publisher, store, self._filing)
         self._limits = Limits.of(settings)
         self._ack_s = settings.recording_ack_seconds
         self._clients: dict[SourceName, Client] = {}
@@ -77,13 +77,13 @@ class Recordings:
             await asyncio.wait(self._at_work)
 
     async def _work(self, delivery: Delivery) -> None:
-        kept = Kept(delivery)
+        kept = HeldDelivery(delivery)
         try:
             async with asyncio.TaskGroup() as group:
                 work = group.create_task(self._see_through(kept))
                 await asyncio.wait([work], timeout=self._ack_s)
                 if copy := kept.copy(self._schedule_s[0]):
-                    await self._publisher.publish_patiently([copy])
+                    await self._publisher.publish_until_confirmed([copy])
                     await kept.hand_over()
                     self._free.release()
             if not kept.is_handed_over:
@@ -93,7 +93,7 @@ class Recordings:
             if not kept.is_handed_over:
                 self._free.release()
 
-    async def _see_through(self, kept: Kept) -> None:
+    async def _see_through(self, kept: HeldDelivery) -> None:
         try:
             await self._handle(kept)
         except Exception as error:  # a fault of ours in one job must not hold up the others
@@ -102,7 +102,7 @@ class Recordings:
         finally:
             kept.close()
 
-    async def _rescue(self, kept: Kept, detail: str) -> None:
+    async def _rescue(self, kept: HeldDelivery, detail: str) -> None:
         """See that nothing is lost of a job that failed where no failure was foreseen."""
         try:
             if kept.attempt is not None:
@@ -111,14 +111,14 @@ class Recordings:
                 return
         except Exception:
             log.exception("recording_end_not_told")
-        await self._telling.bury(dead_letter(kept.delivery.body, LetterReason.JOB_FAILED, detail, first_seen=utc_now()))
+        await self._telling.bury(dead_letter(kept.delivery.body, DeadLetterReason.JOB_FAILED, detail, first_seen=utc_now()))
 
-    async def _handle(self, kept: Kept) -> None:
+    async def _handle(self, kept: HeldDelivery) -> None:
         delivery = kept.delivery
         try:
             attempt = kept.attempt = Attempt.of(delivery.body, delivery.headers)
         except ValueError as error:
-            await self._telling.bury(dead_letter(delivery.body, LetterReason.UNDECODABLE, str(error), first_seen=utc_now()))
+            await self._telling.bury(dead_letter(delivery.body, DeadLetterReason.UNDECODABLE, str(error), first_seen=utc_now()))
             return
         try:
             async with locked(self._store, path_of(attempt.job, "json")) as lock:
@@ -131,9 +131,9 @@ class Recordings:
         except* BusyError:
             await self._let_wait(kept, attempt.retry(self._schedule_s[0], tried=False, may_have_stored=True))
 
-    async def _let_wait(self, kept: Kept, retry: Message) -> None:
+    async def _let_wait(self, kept: HeldDelivery, retry: Message) -> None:
         if kept.close():  # otherwise its copy is the job now
-            await self._publisher.publish_patiently([retry])
+            await self._publisher.publish_until_confirmed([retry])
 
     async def _try(self, attempt: Attempt, lock: Lock) -> None:
         try:
@@ -211,7 +211,7 @@ class Recordings:
             retry = attempt.retry(
                 wait_s, tried=True, seen_bytes=error.size, reason=error.reason, may_have_stored=error.reason in _STORING
             )
-            await self._publisher.publish_patiently([retry])
+            await self._publisher.publish_until_confirmed([retry])
             return
         # A recording that is stored stays so, whatever a second look at it brings.
         if attempt.job.fetch and not (sidecar and sidecar.state is RecordingState.STORED):
@@ -238,7 +238,7 @@ class Recordings:
         wait_s = next_wait_s(Reason.INTERNAL_ERROR, attempt.number, self._schedule_s)
         if wait_s is not None:
             retry = attempt.retry(wait_s, tried=True, reason=Reason.INTERNAL_ERROR, may_have_stored=True)
-            await self._publisher.publish_patiently([retry])
+            await self._publisher.publish_until_confirmed([retry])
             return
         if attempt.job.fetch:
             sidecar = await self._seen(attempt)

@@ -14,14 +14,14 @@ from dataclasses import replace
 
 from shared.amqp.consumer import Delivery
 from shared.amqp.publisher import Message
-from shared.state.store import Store, patiently
+from shared.state.store import Store, until_redis_answers
 from worker.recordings.attempt import Attempt
 
 # Longer than any copy waits: they wait in the first retry queue.
 _NOTED_S = 2 * 86400.0
 
 
-class Kept:
+class HeldDelivery:
     """A delivery that is kept, or was handed over."""
 
     def __init__(self, delivery: Delivery) -> None:
@@ -57,10 +57,10 @@ class Kept:
         if not self.close() and self._token:
             await self._acked.wait()
             name = self._token
-            await patiently(lambda: store.note(name, keep_s=_NOTED_S))
+            await until_redis_answers(lambda: store.note(name, keep_s=_NOTED_S))
 
 
 async def has_ended(attempt: Attempt, store: Store) -> bool:
     """Tell whether a job is the copy of one whose work came to its end. The recording must be locked."""
     name = attempt.handed_over
-    return name is not None and await patiently(lambda: store.is_noted(name))
+    return name is not None and await until_redis_answers(lambda: store.is_noted(name))

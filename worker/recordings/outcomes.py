@@ -14,13 +14,13 @@ from shared.archive.deadlines import ArchiveUnavailableError
 from shared.archive.sidecar import Sidecar, Told
 from shared.clock import utc_now
 from shared.domain.call_event import CLOUDEVENT, recording_event
-from shared.domain.recording import RECORDING_TOLD, RecordingJob, RecordingState
+from shared.domain.recording import RECORDING_FIELDS, RecordingJob, RecordingState
 from shared.log import get_logger
 from shared.retention.recording_lock import BusyError, Lock
-from shared.state.store import Store, patiently
+from shared.state.store import Store, until_redis_answers
 from worker.download.failures import Reason, Result
 from worker.recordings.attempt import Attempt, suffix_of
-from worker.recordings.sidecars import Filing
+from worker.recordings.sidecars import Sidecars
 from worker.recordings.store_recording import FOUND, OTHER_CONTENT, event_suffix
 
 log = get_logger(__name__)
@@ -29,24 +29,24 @@ log = get_logger(__name__)
 _END_NOTED_S = 2 * 86400.0
 
 
-class Telling:
+class OutcomePublisher:
     """Tells of recordings, each as often as it takes until the broker has confirmed."""
 
-    def __init__(self, publisher: Publisher, store: Store, filing: Filing) -> None:
+    def __init__(self, publisher: Publisher, store: Store, filing: Sidecars) -> None:
         self._publisher = publisher
         self._store = store
         self._filing = filing
 
     async def tell(self, job: RecordingJob, result: Result, words: Mapping[str, object], suffix: str) -> None:
-        data = {name: words[name] for name in RECORDING_TOLD}
+        data = {name: words[name] for name in RECORDING_FIELDS}
         routing_key, event_id, body = recording_event(job, result, str(words["at"]), data, suffix=suffix)
-        await self._publisher.publish_patiently([Message(CALLS, routing_key, body, event_id, CLOUDEVENT)])
+        await self._publisher.publish_until_confirmed([Message(CALLS, routing_key, body, event_id, CLOUDEVENT)])
         metrics.RECORDINGS.labels(job.source, result).inc()
         log.info("recording", id=event_id, attempts=words["attempts"], reason=words["reason"], bytes=words["bytes"])
 
     async def bury(self, letter: Message) -> None:
         metrics.DEAD_LETTERS.labels(RECORDINGS_DEAD, str(letter.headers["reason"])).inc()
-        await self._publisher.publish_patiently([letter])
+        await self._publisher.publish_until_confirmed([letter])
 
     async def repeat(self, attempt: Attempt, sidecar: Sidecar) -> None:
         """Tell again what became of a recording: who told it first may have died before the broker confirmed."""
@@ -72,9 +72,9 @@ class Telling:
         """Put an end into words: those of who ended it first, who may have died, and may have had no archive to note them in."""
         name = f"{attempt.job.id}{suffix_of(attempt.asked)}"
         told = orjson.dumps(_end_of(attempt, result, reason, utc_now()))
-        words = await patiently(lambda: self._store.note_first(name, told, keep_s=_END_NOTED_S))
+        words = await until_redis_answers(lambda: self._store.note_first(name, told, keep_s=_END_NOTED_S))
         first = orjson.loads(words)
-        return {name: first[name] for name in ("at", *RECORDING_TOLD)} | {"state": RecordingState(first["state"])}
+        return {name: first[name] for name in ("at", *RECORDING_FIELDS)} | {"state": RecordingState(first["state"])}
 
     async def end_by_a_fault(self, attempt: Attempt) -> Told:
         """Put the end of a job into words that only failed at a fault of ours, though `end` itself may be at fault."""
@@ -115,7 +115,7 @@ def _suffix_due(sidecar: Sidecar, words: Told) -> str | None:
     is_other = words is not sidecar.recording
     if is_other and words.get("reason") == FOUND and "suffix" not in words:
         return None
-    is_whole = {"at", *RECORDING_TOLD} <= words.keys() and isinstance(words["sha256"], str)
+    is_whole = {"at", *RECORDING_FIELDS} <= words.keys() and isinstance(words["sha256"], str)
     if not is_whole or (is_other and words["reason"] != OTHER_CONTENT and "suffix" not in words):
         log.warning("sidecar_entry_damaged", path=sidecar.path, uri=words.get("uri"))
         return None
@@ -123,5 +123,5 @@ def _suffix_due(sidecar: Sidecar, words: Told) -> str | None:
 
 
 def _end_of(attempt: Attempt, result: Result, reason: Reason, at: str) -> dict[str, object]:
-    told: dict[str, object] = dict.fromkeys(RECORDING_TOLD)
+    told: dict[str, object] = dict.fromkeys(RECORDING_FIELDS)
     return told | {"attempts": attempt.number, "reason": reason, "at": at, "state": RecordingState(result)}

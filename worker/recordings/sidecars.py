@@ -14,7 +14,7 @@ from shared.domain.recording import RecordingJob, RecordingState
 from shared.retention.recording_lock import BusyError, confirm_unchanged
 from worker.download.inspection import Recording
 from worker.recordings.attempt import Attempt
-from worker.recordings.store_recording import Storing, event_suffix
+from worker.recordings.store_recording import RecordingWriter, event_suffix
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Found:
     sidecar: Sidecar
 
 
-class Filing:
+class Sidecars:
     """Puts recordings and sidecars into the archive. Who calls must have locked the recording."""
 
     def __init__(self, archive: Archive, directory: Path) -> None:
@@ -111,5 +111,5 @@ class Filing:
         sidecar = found.sidecar
         if sidecar.state in {RecordingState.EXPIRING, RecordingState.EXPIRED}:
             raise BusyError(f"{sidecar.path} expired meanwhile")
-        storing = Storing(self._archive, self._directory, attempt, recording, recipient, confirm, found.before)
+        storing = RecordingWriter(self._archive, self._directory, attempt, recording, recipient, confirm, found.before)
         return Filed(await storing.into(sidecar))

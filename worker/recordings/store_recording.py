@@ -21,11 +21,11 @@ import orjson
 
 from shared.archive.archive import Archive
 from shared.archive.deadlines import ArchiveUnavailableError
-from shared.archive.encryption import SCHEME, seal
+from shared.archive.encryption import SCHEME, encrypt
 from shared.archive.local_disk import Last, TakenError
 from shared.archive.sidecar import ENCRYPTED_SUFFIX, HASH_DIGITS, Sidecar, Told, fingerprint_of
 from shared.clock import utc_now
-from shared.domain.recording import RECORDING_TOLD, RecordingState
+from shared.domain.recording import RECORDING_FIELDS, RecordingState
 from shared.retention.recording_lock import confirm_unchanged
 from worker.download.inspection import Recording, sha256_of
 from worker.recordings.attempt import Attempt
@@ -46,7 +46,7 @@ def event_suffix(told: Told) -> str:
 
 
 @dataclass(slots=True)
-class Storing:
+class RecordingWriter:
     """A recording on its way into the archive, under the lock that `confirm` makes sure of.
 
     Attributes:
@@ -122,7 +122,7 @@ class Storing:
 
     async def _stray(self, path: str, size: int) -> Words:
         digest = await self.archive.sha256(path)
-        words: Words = dict.fromkeys(RECORDING_TOLD)
+        words: Words = dict.fromkeys(RECORDING_FIELDS)
         words |= {"at": utc_now(), "uri": self.archive.uri(path), "reason": FOUND, "state": RecordingState.STORED}
         if path.endswith(ENCRYPTED_SUFFIX):
             return words | {"encryption": {"scheme": SCHEME, "recipient": None}, "stored_bytes": size, "stored_sha256": digest}
@@ -210,7 +210,7 @@ class Storing:
             return words, self.recording.file
         self.directory.mkdir(parents=True, exist_ok=True)
         sealed: BinaryIO = closing.enter_context(tempfile.TemporaryFile(dir=self.directory))  # noqa: SIM115 - entered
-        await asyncio.to_thread(seal, self.recording.file, sealed, self.recipient)
+        await asyncio.to_thread(encrypt, self.recording.file, sealed, self.recipient)
         sealed.seek(0)
         words["encryption"] = {"scheme": SCHEME, "recipient": self.recipient}
         words["stored_sha256"] = await asyncio.to_thread(sha256_of, sealed)
@@ -228,9 +228,9 @@ def _told_before(words: Words, same: Told) -> None:
     words |= {name: same[name] for name in ("at", "attempts", "reason")}
     if str(same["uri"]).rpartition("/")[2] == str(words["uri"]).rpartition("/")[2]:
         words["uri"] = same["uri"]
-    if any(words[name] != same[name] for name in RECORDING_TOLD):
+    if any(words[name] != same[name] for name in RECORDING_FIELDS):
         words["at"] = utc_now()
-        told = orjson.dumps([words["at"], *(words[name] for name in RECORDING_TOLD)])
+        told = orjson.dumps([words["at"], *(words[name] for name in RECORDING_FIELDS)])
         words["suffix"] = f"/{sha256(told).hexdigest()[:HASH_DIGITS]}"
     elif "suffix" in same:
         words["suffix"] = same["suffix"]

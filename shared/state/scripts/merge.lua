@@ -12,9 +12,9 @@
 -- ARGV[2]               ms after its start at which a call leaves the second set: its facts have expired by then
 -- ARGV                  then for each call in turn: its name, its start as these facts tell it (microseconds since 1970, or ''),
 --                       the number n of its facts, then n times field, value
--- Returns               for each call: {facts as field, value, ...; revision; state; summary; version; look_at_ms}
---                       revision '0', state and summary '' where nothing was claimed yet; state 'buried' see above;
---                       version counts the merges that changed something; look_at_ms '' where no look is due
+-- Returns               for each call: {facts as field, value, ...; revision; state; summary; version; wake_at_ms}
+--                       revision '0', state and summary '' where nothing was claimed yet; state 'tombstone' see above;
+--                       version counts the merges that changed something; wake_at_ms '' where no look is due
 local open_calls, recent, first_look_ms = KEYS[1], KEYS[2], tonumber(ARGV[1])
 local time = redis.call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -46,7 +46,7 @@ for key = 3, #KEYS, 2 do
     local publication = redis.call('HMGET', publication_key, 'revision', 'state', 'summary', 'version')
     local revision, state, version = publication[1] or '0', publication[2] or '', publication[4] or '0'
     if state == 'published' and #stored == 0 then
-        state = 'buried'
+        state = 'tombstone'
     end
 
     local changed = {}
@@ -68,7 +68,7 @@ for key = 3, #KEYS, 2 do
         end
     end
     local writes = {}
-    if is_call and state ~= 'buried' then
+    if is_call and state ~= 'tombstone' then
         for field, value in pairs(changed) do
             writes[#writes + 1] = field
             writes[#writes + 1] = value
@@ -78,7 +78,7 @@ for key = 3, #KEYS, 2 do
     for first = 1, #writes, 1000 do
         redis.call('HSET', facts_key, unpack(writes, first, math.min(first + 999, #writes)))
     end
-    if started_us ~= '' and state ~= 'buried' then
+    if started_us ~= '' and state ~= 'tombstone' then
         redis.call('ZADD', recent, 'LT', started_us, name)
     end
     if #writes > 0 then
@@ -95,7 +95,7 @@ for key = 3, #KEYS, 2 do
         flat[#flat + 1] = field
         flat[#flat + 1] = facts[field]
     end
-    local look_at = redis.call('ZSCORE', open_calls, name) or ''
-    result[#result + 1] = {flat, revision, state, publication[3] or '', tostring(version), look_at}
+    local wake_at = redis.call('ZSCORE', open_calls, name) or ''
+    result[#result + 1] = {flat, revision, state, publication[3] or '', tostring(version), wake_at}
 end
 return result

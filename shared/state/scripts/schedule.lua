@@ -12,14 +12,14 @@
 local open_calls, retain_s, tombstone_s = KEYS[1], tonumber(ARGV[1]), tonumber(ARGV[2])
 for key = 2, #KEYS, 2 do
     local arg = 3 + (key - 2) / 2 * 3
-    local name, version, look_at_ms = ARGV[arg], ARGV[arg + 1], ARGV[arg + 2]
+    local name, version, wake_at_ms = ARGV[arg], ARGV[arg + 1], ARGV[arg + 2]
     local facts_key, publication_key = KEYS[key], KEYS[key + 1]
     local has_seen_all = (redis.call('HGET', publication_key, 'version') or '0') == version
-    if look_at_ms ~= '' then
+    if wake_at_ms ~= '' then
         if has_seen_all then
-            redis.call('ZADD', open_calls, look_at_ms, name)
+            redis.call('ZADD', open_calls, wake_at_ms, name)
         else
-            redis.call('ZADD', open_calls, 'LT', look_at_ms, name)
+            redis.call('ZADD', open_calls, 'LT', wake_at_ms, name)
         end
         redis.call('PERSIST', facts_key)
         redis.call('PERSIST', publication_key)

@@ -111,7 +111,7 @@ async def test_what_fails_beside_the_try_is_tried_again_then_told(
 async def test_what_fails_beside_the_try_after_the_recording_is_stored_is_told_as_stored(
     servers: Servers, pbx: Pbx, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("worker.recordings.early_ack.Kept.end", _breaks_later)
+    monkeypatch.setattr("worker.recordings.early_ack.HeldDelivery.end", _breaks_later)
     async with servers.subscribed("recording.#") as queue, _worker_here(servers, pbx, monkeypatch):
         await submit(servers, job().encode())
         letter = await dead_letter(servers)

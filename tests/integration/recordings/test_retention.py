@@ -87,7 +87,7 @@ async def _nothing() -> None:
 class Dying(Publisher):
     """Dies before its first event is confirmed."""
 
-    async def publish_patiently(self, messages: Iterable[Message]) -> None:
+    async def publish_until_confirmed(self, messages: Iterable[Message]) -> None:
         raise RuntimeError(f"killed before {next(iter(messages)).message_id}")
 
 
@@ -212,7 +212,7 @@ async def test_a_hold_that_comes_while_the_end_of_a_record_is_told_keeps_the_rec
     await office.shelf.filing.put_sidecar(replace(sidecar_of(JOB, None, SIDECAR), recording={"state": "absent"}))
 
     class Slow(Publisher):
-        async def publish_patiently(self, messages: Iterable[Message]) -> None:
+        async def publish_until_confirmed(self, messages: Iterable[Message]) -> None:
             await place(office.shelf.archive, KEY, f"court, before {next(iter(messages)).message_id}")
 
     slow = Slow(BrokerAddress((servers.stack.amqp_url,), topology(RETRY_S), "test"), timeout_s=LIMIT_S)

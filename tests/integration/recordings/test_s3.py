@@ -11,7 +11,7 @@ import time
 import orjson
 import pytest
 
-from shared.archive import deadlines as guarded
+from shared.archive import deadlines
 from shared.archive import object_store as bucket
 from shared.archive.archive import Archive
 from shared.archive.deadlines import ArchiveUnavailableError
@@ -59,7 +59,7 @@ async def test_clearing_up_after_a_cancellation_ends_before_a_shutdown_gives_up(
     s3: Busy, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
     """The store does not answer any more: not what is under way, and not what would clear up after it."""
-    monkeypatch.setattr(guarded, "_UNCUT_S", 0.5)
+    monkeypatch.setattr(deadlines, "_UNCUT_S", 0.5)
     monkeypatch.setattr(bucket, "_STALL_S", 10 * LIMIT_S)  # what it would wait for otherwise
     is_reached, go_on = asyncio.Event(), asyncio.Event()
 

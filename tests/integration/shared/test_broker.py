@@ -16,7 +16,7 @@ from shared.amqp import consumer as broker
 from shared.amqp.connection import BrokerAddress
 from shared.amqp.consumer import Consumer
 from shared.amqp.publisher import Message, Publisher
-from shared.amqp.queue_reader import Depths, Getter
+from shared.amqp.queue_reader import QueueDepths, QueueReader
 from shared.amqp.topology import CALLBACKS, CALLBACKS_DEAD, CALLBACKS_FOLD, CALLS_JOURNAL, topology
 from shared.errors import BrokerUnavailableError
 from shared.runtime.process import background
@@ -48,7 +48,7 @@ async def _publisher(servers: Servers, *, timeout_s: float = LIMIT_S) -> AsyncIt
 async def test_a_batch_is_confirmed_message_by_message_and_arrives_whole_persistent_and_in_order(servers: Servers) -> None:
     bodies = [b"%d" % number * (1 + number * 300) for number in range(450)]  # some larger than one frame
     async with _publisher(servers) as publisher:
-        await publisher.publish_patiently(_message(body) for body in bodies)
+        await publisher.publish_until_confirmed(_message(body) for body in bodies)
     taken = await servers.take_all(CALLBACKS_DEAD)
     assert list(dict.fromkeys(message.body for message in taken)) == bodies  # one not confirmed in time is sent again
     assert all(message.delivery_mode == 2 and message.headers["reason"] == "test" for message in taken)
@@ -65,7 +65,7 @@ async def test_an_unroutable_message_fails_alone(servers: Servers) -> None:
             await publisher.publish(unroutable)
         with pytest.raises(BrokerUnavailableError):
             await publisher.publish(lost)  # an exchange that is not there closes the channel ...
-        await asyncio.wait_for(publisher.publish_patiently(good[:1]), LIMIT_S)  # ... and there is a new one
+        await asyncio.wait_for(publisher.publish_until_confirmed(good[:1]), LIMIT_S)  # ... and there is a new one
     assert {message.message_id for message in await servers.take_all(CALLBACKS_DEAD)} == {message.message_id for message in good}
 
 
@@ -80,7 +80,7 @@ async def test_a_broker_that_hangs_fails_the_publish_in_time_and_what_was_sent_i
                 await publisher.publish(same)
         finally:
             servers.stack.rabbitmq.resume()
-        await asyncio.wait_for(publisher.publish_patiently([same]), LIMIT_S)
+        await asyncio.wait_for(publisher.publish_until_confirmed([same]), LIMIT_S)
     assert {message.body for message in await servers.take_all(CALLBACKS_DEAD)} == {b"same id"}
 
 
@@ -91,8 +91,8 @@ async def test_a_request_that_is_cut_off_by_the_end_of_its_connection_fails_as_a
 ) -> None:
     """The library then rejects it: with the cancellation of its reader, or with a bare `Exception`."""
     publisher = Publisher(_address(servers), timeout_s=LIMIT_S)
-    getter, depths = Getter(_address(servers), CALLBACKS_DEAD), Depths(_address(servers))
-    requests: dict[str, tuple[Publisher | Getter | Depths, Callable[[], Coroutine[Any, Any, object]]]] = {
+    getter, depths = QueueReader(_address(servers), CALLBACKS_DEAD), QueueDepths(_address(servers))
+    requests: dict[str, tuple[Publisher | QueueReader | QueueDepths, Callable[[], Coroutine[Any, Any, object]]]] = {
         "count consumers": (publisher, lambda: publisher.count_consumers(CALLBACKS_FOLD)),
         "get": (getter, getter.get),
         "count": (getter, getter.count),
@@ -138,7 +138,7 @@ async def test_acks_that_meet_the_end_of_their_connection_wait_for_nothing_and_a
     """More of them than the library's queue of frames holds, when what empties that queue has just ended."""
     bodies = {b"%d" % number for number in range(50)}
     async with _publisher(servers) as publisher:
-        await publisher.publish_patiently(_message(body, exchange=CALLBACKS, routing_key="") for body in bodies)
+        await publisher.publish_until_confirmed(_message(body, exchange=CALLBACKS, routing_key="") for body in bodies)
     consumer = Consumer(_address(servers), CALLBACKS_FOLD, prefetch=50)
     async with background(consumer.run()):
         deliveries = [await asyncio.wait_for(consumer.get(), LIMIT_S) for _ in bodies]
@@ -152,7 +152,7 @@ async def test_acks_that_meet_the_end_of_their_connection_wait_for_nothing_and_a
 
 async def test_what_was_not_acked_comes_again(servers: Servers) -> None:
     async with _publisher(servers) as publisher:
-        await publisher.publish_patiently(_message(b"%d" % n, exchange=CALLBACKS, routing_key="") for n in range(5))
+        await publisher.publish_until_confirmed(_message(b"%d" % n, exchange=CALLBACKS, routing_key="") for n in range(5))
     first = Consumer(_address(servers), CALLBACKS_FOLD, prefetch=10)
     async with background(first.run()):
         deliveries = [await asyncio.wait_for(first.get(), LIMIT_S) for _ in range(5)]
@@ -184,7 +184,7 @@ async def test_a_consumer_resumes_after_the_broker_was_killed_and_an_old_ack_doe
 async def test_stop_intake_gives_back_what_was_not_taken(servers: Servers) -> None:
     consumer = Consumer(_address(servers), CALLBACKS_FOLD, prefetch=10)
     async with _publisher(servers) as publisher:
-        await publisher.publish_patiently(_message(b"%d" % n, exchange=CALLBACKS, routing_key="") for n in range(4))
+        await publisher.publish_until_confirmed(_message(b"%d" % n, exchange=CALLBACKS, routing_key="") for n in range(4))
     async with background(consumer.run()):
         one = await asyncio.wait_for(consumer.get(), LIMIT_S)
         await consumer.stop_intake()
@@ -303,7 +303,7 @@ async def test_a_stream_that_says_nothing_is_asked_anew_from_where_it_was(
     consumer = Consumer(_address(servers), CALLS_JOURNAL, prefetch=1, arguments=where)
     async with _publisher(servers) as publisher, background(consumer.run()):
         await asyncio.wait_for(consumer.wait_up(), LIMIT_S)
-        await publisher.publish_patiently(_message(own + b"%d" % number, routing_key=CALLS_JOURNAL) for number in range(3))
+        await publisher.publish_until_confirmed(_message(own + b"%d" % number, routing_key=CALLS_JOURNAL) for number in range(3))
         for number in range(3):
             delivery = await asyncio.wait_for(consumer.get(), LIMIT_S)
             # A stream begins at a chunk, and has what others left in it.

@@ -22,7 +22,7 @@ from shared.domain.ids import CallKey, CallRef, SourceName
 from shared.errors import StoreUnavailableError
 from shared.retention.recording_lock import BusyError, locked
 from shared.state.keys import State, partition
-from shared.state.store import Claim, Look, Publication, Store
+from shared.state.store import Claim, Publication, Store, WakeUp
 from tests.helpers.pace import LIMIT_S, PACE
 from tests.helpers.servers import Servers, eventually
 
@@ -172,7 +172,7 @@ async def test_a_callback_of_a_call_whose_facts_expired_changes_nothing(servers:
         await store.claim({key: Publication(key, 1, b"o", "told", "1")}, holder="a")
         await store.mark({key: 1})
         await redis.delete(f"callfold:{{{partition(key)}}}:facts:{key}")
-        assert (await store.merge({key: [("x", "0")]}))[key].state is State.BURIED
+        assert (await store.merge({key: [("x", "0")]}))[key].state is State.TOMBSTONED
         assert (await store.load([key]))[key] == {}
         assert await store.open_calls() == {}
     await redis.aclose()
@@ -182,17 +182,17 @@ async def test_a_look_moves_forward_only_unless_all_facts_were_seen(servers: Ser
     key = _key("1")
     async with _store(servers) as store:
         first = (await store.merge({key: [("x", "1")]}))[key].version
-        await store.schedule({key: Look(1000, first)})
+        await store.schedule({key: WakeUp(1000, first)})
         second = (await store.merge({key: [("y", "1")]}))[key].version
-        await store.schedule({key: Look(5000, first)})
+        await store.schedule({key: WakeUp(5000, first)})
         assert await store.open_calls() == {key: 1000}
-        await store.schedule({key: Look(500, first)})
+        await store.schedule({key: WakeUp(500, first)})
         assert await store.open_calls() == {key: 500}
-        await store.schedule({key: Look(None, first)})
+        await store.schedule({key: WakeUp(None, first)})
         assert await store.open_calls() == {key: 500}, "who has not seen all facts cannot say that there is nothing to wait for"
-        await store.schedule({key: Look(5000, second)})
+        await store.schedule({key: WakeUp(5000, second)})
         assert await store.open_calls() == {key: 5000}
-        await store.schedule({key: Look(None, second)})
+        await store.schedule({key: WakeUp(None, second)})
         assert await store.open_calls() == {}
 
 
@@ -211,7 +211,7 @@ async def test_a_lease_is_one_s_alone_until_it_is_over(servers: Servers) -> None
     async with _store(servers) as store:
         version = (await store.merge({key: [("x", "1")]}))[key].version
         assert await store.lease(until_ms=_now_ms(), lease_s=5, at_most=10) == [], "not due"
-        await store.schedule({key: Look(1000, version)})
+        await store.schedule({key: WakeUp(1000, version)})
         answers = await asyncio.gather(*(store.lease(until_ms=_now_ms(), lease_s=2 * PACE, at_most=10) for _ in range(8)))
         assert sorted(map(len, answers)) == [0] * 7 + [1]
 
@@ -243,7 +243,7 @@ async def test_a_clock_alone_makes_no_call(servers: Servers) -> None:
     key = _key("1")
     async with _store(servers) as store:
         folded = (await store.merge({key: [(">clock", "2026")]}))[key]
-        assert (folded.facts, folded.version, folded.look_at_ms) == ({}, "0", None)
+        assert (folded.facts, folded.version, folded.wake_at_ms) == ({}, "0", None)
         assert await store.open_calls() == {}
         assert await store.load([key]) == {key: {}}
         await store.merge({key: [("x", "1")]})

@@ -18,7 +18,7 @@ from redis.asyncio import Redis
 from console.local.processes import Fleet, free_port
 from shared.domain.ids import CallKey, CallRef, SourceName
 from shared.domain.raw_event import CallbackEvent, TimerEvent, encode, join
-from shared.state.store import Look, Publication, Seal, Store
+from shared.state.store import Publication, RestoredPublication, Store, WakeUp
 from tests.helpers.downstream import DOWNSTREAM, downstream
 from tests.helpers.pace import LIMIT_S
 from tests.helpers.servers import VENDOR_LINES, Servers, call_back, eventually, exit_code, lines_of
@@ -296,7 +296,7 @@ async def test_facts_that_redis_loses_between_merge_and_claim_leave_no_call_that
     """What an older release, or a failover at the wrong moment, may have left: published, open, and without facts."""
     key = CallKey(SourceName("default"), CallRef("516"))
     store = Store(servers.stack.redis_url)
-    await store.seal({key: Seal(1, "{}", Look(0, ""))})
+    await store.restore_publications({key: RestoredPublication(1, "{}", WakeUp(0, ""))})
     assert key in await store.open_calls()
     async with servers.fleet(CALLFOLD_TIMER_HOLD_OFF_SECONDS="0") as fleet:
         await fleet.start(fleet.add("worker", "worker", {}))

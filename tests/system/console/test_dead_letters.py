@@ -17,7 +17,7 @@ from shared.config.settings import Settings
 from shared.domain.ids import CallKey, CallRef, SourceName
 from shared.domain.raw_event import CallbackEvent, encode, join
 from shared.runtime.audit import Action
-from shared.state.store import Look, Seal, Store
+from shared.state.store import RestoredPublication, Store, WakeUp
 from tests.helpers.dead_letters import AT, bury, left
 from tests.helpers.pace import LIMIT_S
 from tests.helpers.servers import VENDOR_LINES, Servers, callfold, eventually, lines_of, next_events, taken_from
@@ -123,7 +123,7 @@ async def test_a_redrive_of_many_tells_how_far_it_is_and_misses_none_that_have_j
 async def test_what_comes_for_a_call_that_has_left_redis_is_a_letter_that_is_never_redriven(servers: Servers) -> None:
     key = CallKey(SourceName("default"), CallRef("513"))
     store = Store(servers.stack.redis_url)
-    await store.seal({key: Seal(1, "", Look(None, "0"))})
+    await store.restore_publications({key: RestoredPublication(1, "", WakeUp(None, "0"))})
     await store.aclose()
     async with servers.subscribed("call.#") as events, servers.fleet() as fleet:
         await fleet.start(fleet.add("worker", "worker", {}))

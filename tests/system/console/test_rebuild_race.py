@@ -19,7 +19,7 @@ from shared.domain.facts import milliseconds
 from shared.domain.ids import CallKey, CallRef, SourceName
 from shared.domain.raw_event import CallbackEvent, encode, join
 from shared.state.keys import State
-from shared.state.store import Look, Seal, Store
+from shared.state.store import RestoredPublication, Store, WakeUp
 from tests.helpers.pace import LIMIT_S
 from tests.helpers.servers import Event, Servers, callfold, eventually, lines_of, next_events, settled, waiting_events
 from tests.helpers.settings import settings_here
@@ -244,12 +244,12 @@ async def test_a_seal_of_one_who_has_not_seen_every_fact_leads_to_a_look(servers
     store = Store(servers.stack.redis_url)
     first = (await store.merge({key: [("leg:API:1:missed", utc_now())]}))[key].version
     second = (await store.merge({key: [("leg:Outgoing:2:pickup", utc_now())]}))[key].version
-    await store.seal({key: Seal(1, "{}", Look(None, first))})
+    await store.restore_publications({key: RestoredPublication(1, "{}", WakeUp(None, first))})
     assert await store.lease(until_ms=milliseconds(utc_now()), lease_s=5, at_most=10) == [key]
-    await store.seal({key: Seal(2, "{}", Look(5000, second))})
+    await store.restore_publications({key: RestoredPublication(2, "{}", WakeUp(5000, second))})
     assert await store.open_calls() == {key: 5000}, "a published call can be open again"
     assert (await store.merge({key: []}))[key].state is State.PUBLISHED
-    await store.seal({key: Seal(2, "{}", Look(None, second))})
+    await store.restore_publications({key: RestoredPublication(2, "{}", WakeUp(None, second))})
     assert await store.open_calls() == {key: 5000}, "what Redis knows as published stays"
     await store.aclose()
 

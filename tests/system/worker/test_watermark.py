@@ -18,13 +18,13 @@ import pytest
 from redis.asyncio import Redis
 
 from console.local.processes import Role, free_port
-from ingress.spool import Spool, Spooled
+from ingress.spool import OutgoingMessage, Spool
 from shared.clock import utc_now
 from shared.domain.adapter_link import SAMPLE_LINK, parse_link
 from shared.domain.facts import Fact, facts_of, milliseconds, rfc3339
 from shared.domain.ids import CallKey, SourceName
 from shared.domain.raw_event import CallbackEvent, encode, join
-from shared.state.store import Look, Store
+from shared.state.store import Store, WakeUp
 from tests.helpers.pace import LIMIT_S, PACE, paced
 from tests.helpers.servers import (
     UNMEASURED,
@@ -66,7 +66,7 @@ async def _put(servers: Servers, *bodies: bytes, headers: Mapping[str, str] | No
             await queue.channel.default_exchange.publish(message, queue.name)
 
 
-async def _open_in_redis(servers: Servers, calls: Iterable[int], at: datetime, look_at: datetime) -> None:
+async def _open_in_redis(servers: Servers, calls: Iterable[int], at: datetime, wake_at: datetime) -> None:
     """Calls of which three callbacks were folded some time ago, and which are due."""
     adapter = parse_link(SAMPLE_LINK)
     facts: dict[CallKey, list[Fact]] = {}
@@ -76,7 +76,7 @@ async def _open_in_redis(servers: Servers, calls: Iterable[int], at: datetime, l
             facts.setdefault(key, []).extend(told)
     store = Store(servers.stack.redis_url)
     folded = await store.merge(facts)
-    await store.schedule({key: Look(milliseconds(rfc3339(look_at)), state.version) for key, state in folded.items()})
+    await store.schedule({key: WakeUp(milliseconds(rfc3339(wake_at)), state.version) for key, state in folded.items()})
     await store.aclose()
 
 
@@ -182,10 +182,12 @@ def _spool(servers: Servers) -> Spool:
 async def _fill(spool: Spool, calls: range, at: str) -> None:
     """Messages so large that no two go out together, and last the hangups; all received at one time."""
     rows = [
-        Spooled("callbacks", "", {}, _body([f"CallType=Incoming&Event=pickup&CallID={number}&RequestID=&x={'x' * 700_000}"], at))
+        OutgoingMessage(
+            "callbacks", "", {}, _body([f"CallType=Incoming&Event=pickup&CallID={number}&RequestID=&x={'x' * 700_000}"], at)
+        )
         for number in range(ROWS)
     ]
-    rows.append(Spooled("callbacks", "", {}, _body((lines_of(call)[HANGUP] for call in calls), at)))
+    rows.append(OutgoingMessage("callbacks", "", {}, _body((lines_of(call)[HANGUP] for call in calls), at)))
     await spool.add(rows)
 
 

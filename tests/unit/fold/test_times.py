@@ -68,14 +68,14 @@ def _is_consistent(rng: random.Random) -> None:
     assert shuffled.facts == history.facts
     call = history.call()
     if not events:
-        assert (call.closing, call.look_at) == (None, None)
+        assert (call.closing, call.wake_at) == (None, None)
         return
     if call.closing is None:
-        assert call.look_at is not None
-        assert _at(history, rfc3339(datetime.fromisoformat(call.look_at) - timedelta(milliseconds=1))).closing is None
-        call = _at(history, call.look_at)
+        assert call.wake_at is not None
+        assert _at(history, rfc3339(datetime.fromisoformat(call.wake_at) - timedelta(milliseconds=1))).closing is None
+        call = _at(history, call.wake_at)
     assert call.closing is not None
-    assert (call.status, call.look_at) == (Status.COMPLETE, None)
+    assert (call.status, call.wake_at) == (Status.COMPLETE, None)
     assert call.closing.complete == (call.closing.reason is not CloseReason.TIMEOUT)
     times = [time for time in (call.started_at, call.answered_at, call.ended_at) if time is not None]
     assert times == sorted(times)

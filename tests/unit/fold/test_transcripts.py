@@ -55,8 +55,8 @@ def _query(line: str) -> str:
 
 def _timers_until(history: Published, seconds: float) -> list[str]:
     lines: list[str] = []
-    while history.facts and (look_at := history.call().look_at) is not None and seconds_of(look_at) < seconds:
-        due = seconds_of(look_at)
+    while history.facts and (wake_at := history.call().wake_at) is not None and seconds_of(wake_at) < seconds:
+        due = seconds_of(wake_at)
         lines.append(f"    {due:g} s: a timer")
         lines += _told(history, history.fold([timer(due, history.key.call)]))
     return lines

@@ -1,4 +1,4 @@
-"""Filing on a real archive: nothing is written over, nothing forgotten, whatever was lost, sealed or in between."""
+"""Sidecars on a real archive: nothing is written over, nothing forgotten, whatever was lost, sealed or in between."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any
 import pyrage
 import pytest
 
-from shared.archive.encryption import seal
-from shared.domain.recording import RECORDING_TOLD, RecordingState
+from shared.archive.encryption import encrypt
+from shared.domain.recording import RECORDING_FIELDS, RecordingState
 from shared.retention.recording_lock import BusyError
 from simulator.audio import recording
 from tests.helpers.recordings import GUID, WAV, job
@@ -28,7 +28,7 @@ def shelf(tmp_path: Path) -> Shelf:
 
 
 def _told(filed: Filed) -> list[object]:
-    return [filed.suffix, filed.words["at"], *(filed.words[name] for name in RECORDING_TOLD)]
+    return [filed.suffix, filed.words["at"], *(filed.words[name] for name in RECORDING_FIELDS)]
 
 
 async def test_equal_content_changes_nothing_though_recordings_are_sealed_by_now(shelf: Shelf) -> None:
@@ -186,11 +186,11 @@ async def test_what_another_stored_while_a_recording_was_sealed_is_not_forgotten
     theirs: list[Filed] = []
 
     def slowly(*sealing: Any) -> None:  # noqa: ANN401
-        monkeypatch.setattr("worker.recordings.store_recording.seal", seal)
+        monkeypatch.setattr("worker.recordings.store_recording.encrypt", encrypt)
         theirs.append(asyncio.run(shelf.store(OTHER)))  # in the thread that seals
-        seal(*sealing)
+        encrypt(*sealing)
 
-    monkeypatch.setattr("worker.recordings.store_recording.seal", slowly)
+    monkeypatch.setattr("worker.recordings.store_recording.encrypt", slowly)
     with pytest.raises(BusyError):
         await shelf.store(WAV)
     assert (await shelf.sidecar()).recording == theirs[0].words
