@@ -20,6 +20,7 @@ from console.web.access import WHO
 from console.web.models import RecordingQuery
 from console.web.problems import invalid, problem, read_parameters
 from shared.archive.archive import Archive
+from shared.archive.encryption import decrypt
 from shared.archive.sidecar import Sidecar
 from shared.config.settings import Settings
 from shared.config.sources import Sources
