@@ -304,7 +304,7 @@ async def test_a_private_rabbitmq_that_crashes_as_it_starts_leaves_no_dump_of_it
 
 async def test_kill_9_of_the_owner_takes_the_private_servers_down(tmp_path: Path) -> None:
     code = (
-        "import asyncio, os, signal, sys\nfrom pathlib import Path\nfrom console.stack import LocalStack\n"
+        "import asyncio, os, signal, sys\nfrom pathlib import Path\nfrom console.local.stack import LocalStack\n"
         "async def main():\n    async with LocalStack(Path(sys.argv[1])):\n        os.kill(os.getpid(), signal.SIGKILL)\n"
         "asyncio.run(main())"
     )

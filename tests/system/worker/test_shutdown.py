@@ -23,7 +23,7 @@ _AT = "2026-11-23T07:44:00.123456Z"
 
 _DEAF = """
 import asyncio, sys
-from shared.process import run_process
+from shared.runtime.process import run_process
 async def main(settings, stop):
     print("running", flush=True)
     while True:

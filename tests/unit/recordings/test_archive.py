@@ -191,7 +191,7 @@ async def test_a_full_disk_leaves_neither_the_file_nor_a_part_of_it(tmp_path: Pa
 _KILLED_WRITING = """
 import asyncio, io, os, signal, sys
 from pathlib import Path
-from shared.durable import DurableDirectory
+from shared.archive.local_disk import DurableDirectory
 
 class Deadly(io.BytesIO):
     def read(self, size=-1, /):
