@@ -13,7 +13,7 @@ SIDE_BY_SIDE := $(MAKE) -s -j $(if $(filter output-sync,$(.FEATURES)),--output-s
 # Bytecode is kept, whatever the user's machine has set: hundreds of processes would compile the same files.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo up check test coverage test-volume lint mutants bench screenshots setup lock clean format rules types layers serverless
+.PHONY: help demo up check test coverage test-volume lint mutants bench screenshots setup lock clean format rules types layers english serverless
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,13 +30,13 @@ up: ## Start everything on this machine until Ctrl-C
 	@$(BIN)/callfold up
 
 check: setup ## Check format, rules, types and import layers, and run every test that needs no server
-	@$(SIDE_BY_SIDE) format rules types layers serverless
+	@$(SIDE_BY_SIDE) format rules types layers english serverless
 
 test: setup ## Check everything and run every distinct test on real servers; or one file: make test FILE=tests/unit/test_call.py
 ifdef FILE
 	@$(BIN)/python -m pytest -q $(FILE)
 else
-	@$(SIDE_BY_SIDE) format rules types layers
+	@$(SIDE_BY_SIDE) format rules types layers english
 	@$(BIN)/python -m pytest --durations=20 $(WORKERS)
 endif
 
@@ -53,7 +53,7 @@ test-volume: setup ## Run the large sizes of tests, then try every mutant (over 
 	@$(BIN)/python -m tests.mutants.run
 
 lint: setup ## Check format, rules, types and import layers
-	@$(SIDE_BY_SIDE) format rules types layers
+	@$(SIDE_BY_SIDE) format rules types layers english
 
 mutants: setup ## Break the code on purpose, one patch at a time, and see the tests fail (a minute for each); or one: make mutants NAME=untold-content
 	@$(BIN)/python -m tests.mutants.run $(NAME)
@@ -68,7 +68,11 @@ types:
 	@$(BIN)/mypy
 
 layers:
-	@told=$$($(BIN)/lint-imports) || { echo "$$told"; exit 1; }; echo "$$told" | tail -n 1
+	@report=$$($(BIN)/lint-imports) || { echo "$$report"; exit 1; }; echo "$$report" | tail -n 1
+
+english:
+	@$(BIN)/codespell
+	@$(BIN)/python -m tests.helpers.english
 
 serverless:
 	@$(BIN)/python -m pytest -q $(WORKERS) -m "not (redis or rabbitmq or postgres or s3 or processes)" tests/unit tests/mutants

@@ -47,6 +47,8 @@ _SENTENCE_END = re.compile(r"(?<=[.!?])[\"')]*\s+(?=[\"'(`*\[]*[A-Z0-9`<])")
 _CODE = re.compile(r"``?[^`]+``?|https?://\S+|<[^>\s]+>|\{[^}]*\}")
 _LINK = re.compile(r"!?\[([^\]]*)\]\([^)]*\)")
 _ITEM = re.compile(r"^\s*(?:[-*] |\d+\. |#+ |(?:[\w`*.,\[\]| ]{1,60}): )")
+_KINDS = {".py", ".md", ".lua", ".sh", ".html", ".toml", ".yaml", ".yml", ".cfg", ".conf"}
+_FILES = {"Makefile", "Containerfile"}
 _SKIPPED_COMMENT = re.compile(r"#(!|:)|# ?(noqa|type:|pragma|fmt:|mypy:|ruff:)")
 
 
@@ -84,7 +86,7 @@ def checked_files() -> list[Path]:
     return [
         ROOT / name
         for name in listed
-        if name and not name.startswith("tests/") and Path(name).suffix in {".py", ".md", ".lua", ".sh", ".html", ".toml"}
+        if name and not name.startswith("tests/") and (Path(name).suffix in _KINDS or Path(name).name in _FILES)
     ]
 
 
@@ -129,7 +131,11 @@ def _markdown(text: str) -> Iterator[_Text]:
     for number, line in enumerate(text.splitlines(), 1):
         if line.lstrip().startswith("```"):
             is_code = not is_code
-        if is_code or (line.startswith(("    ", "```", "<")) and not re.match(r"\s+([-*]|\d+\.) ", line)):
+        if (
+            is_code
+            or line.lstrip().startswith("<")
+            or (line.startswith(("    ", "```")) and not re.match(r"\s+([-*]|\d+\.) ", line))
+        ):
             lines.append((number, ""))
         elif line.startswith("|"):
             cells += [_Text(number, cell.strip()) for cell in re.split(r"(?<!\\)\|", line) if cell.strip(" -:")]
