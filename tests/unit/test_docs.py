@@ -85,10 +85,27 @@ def test_the_readme_shows_every_picture_in_both_themes_and_none_is_large() -> No
 
 
 def test_the_map_has_every_room() -> None:
-    section = (_ROOT / "ARCHITECTURE.md").read_text("utf-8").partition("| room | |")[2].partition("\n\n")[0]
+    section = (_ROOT / "ARCHITECTURE.md").read_text("utf-8").partition("| room | ")[2].partition("\n\n")[0]
+    mapped = {room for row in _rows(section) for room in re.findall(r"`([a-z_/]+/)`", row[0])}
     rooms = {
         f"{path.parent.relative_to(_ROOT)}/"
         for folder in ("shared", "worker", "console")
         for path in _ROOT.glob(f"{folder}/*/__init__.py")
     }
-    assert {row[0].strip("`") for row in _rows(section)} == rooms
+    assert mapped == rooms | {"ingress/", "simulator/"}
+
+
+_TOP = ("ingress", "worker", "shared", "console", "simulator", "tests", "deploy", "docs", "bench")
+_PAGES = [*_ROOT.glob("*.md"), *(_ROOT / "docs").rglob("*.md"), _ROOT / "deploy" / "README.md", _ROOT / "bench" / "README.md"]
+
+
+@pytest.mark.parametrize("page", _PAGES, ids=lambda page: str(page.relative_to(_ROOT)))
+def test_every_file_that_a_page_names_exists(page: Path) -> None:
+    text = page.read_text("utf-8")
+    named = {_ROOT / name for name in re.findall(rf"`((?:{'|'.join(_TOP)})/[\w./-]*\w\.\w+)`", text)}
+    linked = {page.parent / link for link in re.findall(r"\]\((?!https?:|#)([^)#]+)", text)}
+    assert sorted(str(path) for path in named | linked if not path.exists()) == []
+
+
+def test_the_architecture_is_read_in_a_quarter_of_an_hour() -> None:
+    assert len((_ROOT / "ARCHITECTURE.md").read_text("utf-8").splitlines()) <= 150
