@@ -7,22 +7,21 @@ import sys
 from contextlib import aclosing
 
 from shared.amqp.consumer import Consumer
-from shared.amqp.publisher import Publisher
 from shared.amqp.topology import CALLBACKS_FOLD
 from shared.config.settings import Settings
-from shared.runtime.process import background, broker_address, run_process
+from shared.runtime.broker import create_publisher
+from shared.runtime.process import background, run_process
 from shared.state.store import Store
 from worker.folding.fold import Fold
 from worker.service import FOLD_PREFETCH, FOLDS_AT_A_TIME
 
 
 async def serve(settings: Settings, stop: asyncio.Event) -> None:
-    address = broker_address(settings, "bench")
-    publisher = Publisher(address, timeout_s=settings.publish_timeout_seconds)
-    raw = Consumer(address, CALLBACKS_FOLD, prefetch=FOLD_PREFETCH)
+    publisher = create_publisher(settings, "bench")
+    raw = Consumer(publisher.address, CALLBACKS_FOLD, prefetch=FOLD_PREFETCH)
     async with aclosing(Store(settings.redis_url.get_secret_value())) as store:
         sources = settings.load_sources()
-        holders = [f"{address.name}/{number}" for number in range(FOLDS_AT_A_TIME)]
+        holders = [f"{publisher.address.name}/{number}" for number in range(FOLDS_AT_A_TIME)]
         folds = [Fold(publisher, store, sources, settings.policy, holder=holder) for holder in holders]
         async with background(publisher.run(), raw.run()), background(*(fold.run(raw) for fold in folds)):
             await stop.wait()

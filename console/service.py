@@ -24,13 +24,13 @@ from console.web.pages import Pages
 from console.web.recordings_api import RecordingsApi
 from console.web.server import serving
 from console.web.sessions import Ended, Sessions
-from shared.amqp.publisher import Publisher
 from shared.archive.archive import Archive
 from shared.config.settings import LOOPBACK, Settings
 from shared.errors import ConfigError, StoreUnavailableError
 from shared.runtime.audit import Audit
+from shared.runtime.broker import create_publisher
 from shared.runtime.health import private_port
-from shared.runtime.process import background, broker_address
+from shared.runtime.process import background
 from shared.state.store import Store
 
 _BEYOND_DIAL_S = 5
@@ -46,7 +46,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     if settings.console_host not in LOOPBACK and settings.console_key is None:
         raise ConfigError("CALLFOLD_CONSOLE_KEY is not set: without a key the console listens on loopback only.")
     sources, archive = settings.load_sources(), Archive(settings.archive_url)
-    publisher = Publisher(broker_address(settings, "console"), timeout_s=settings.publish_timeout_seconds)
+    publisher = create_publisher(settings, "console")
     feed = Feed(settings, publisher)
     async with AsyncExitStack() as closing:
         store = await closing.enter_async_context(aclosing(Store(settings.redis_url.get_secret_value())))

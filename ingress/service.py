@@ -9,13 +9,13 @@ from ingress.group_commit import GroupCommit
 from ingress.publish_or_spool import DurableWriter
 from ingress.server import serving
 from ingress.spool import Spool
-from shared.amqp.publisher import Publisher
 from shared.config.settings import LOOPBACK, Settings
 from shared.config.sources import Sources
 from shared.errors import ConfigError
 from shared.log import get_logger
+from shared.runtime.broker import create_publisher
 from shared.runtime.health import private_port
-from shared.runtime.process import background, broker_address
+from shared.runtime.process import background
 
 log = get_logger(__name__)
 
@@ -28,9 +28,8 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     """
     sources = settings.load_sources()
     _refuse_open_door(settings, sources)
-    address = broker_address(settings, "ingress")
     # Once it serves, nothing of the broker's may end it: the spool takes what the broker does not.
-    publisher = Publisher(address, timeout_s=settings.publish_timeout_seconds, outlasts_conflicts=True)
+    publisher = create_publisher(settings, "ingress", outlasts_conflicts=True)
     async with Spool(settings.spool_dir, max_bytes=settings.spool_max_bytes) as spool:
         outlet = DurableWriter(publisher, spool)
         commit = GroupCommit(outlet.write)

@@ -6,14 +6,14 @@ import asyncio
 from contextlib import aclosing, suppress
 
 from shared.amqp.consumer import Consumer
-from shared.amqp.publisher import Publisher
 from shared.amqp.topology import CALLBACKS_FOLD, RECORDINGS
 from shared.archive.archive import Archive
 from shared.config.settings import Settings
 from shared.errors import StoreUnavailableError
 from shared.log import get_logger
+from shared.runtime.broker import create_publisher
 from shared.runtime.health import private_port
-from shared.runtime.process import background, broker_address
+from shared.runtime.process import background
 from shared.state.store import Store
 from worker.daily_retention import DailyRetention
 from worker.download.partial_file import keep_swept, prepare
@@ -39,8 +39,8 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             archive that is only away is waited for.
     """
     sources = settings.load_sources()
-    address = broker_address(settings, "worker")
-    publisher = Publisher(address, timeout_s=settings.publish_timeout_seconds)
+    publisher = create_publisher(settings, "worker")
+    address = publisher.address
     jobs = Consumer(address, RECORDINGS, prefetch=settings.recording_concurrency)  # none waits here
     archive = Archive(settings.archive_url)
     prepare(settings.recording_dir)

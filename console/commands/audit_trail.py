@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
-from shared.amqp.publisher import Publisher
 from shared.config.settings import Settings
 from shared.runtime.audit import Audit
-from shared.runtime.process import background, broker_address
+from shared.runtime.broker import create_publisher
+from shared.runtime.process import background
 
 _CONNECT_S = 3
 
@@ -17,7 +17,7 @@ _CONNECT_S = 3
 @asynccontextmanager
 async def auditing(settings: Settings) -> AsyncIterator[Audit]:
     """Have somebody to tell; with RabbitMQ away only the log has what is told."""
-    publisher = Publisher(broker_address(settings, "audit"), timeout_s=settings.publish_timeout_seconds)
+    publisher = create_publisher(settings, "audit")
     async with background(publisher.run()):
         with suppress(TimeoutError):
             async with asyncio.timeout(_CONNECT_S):

@@ -11,11 +11,11 @@ from console.commands.common import cli_user, wanted_sources
 from console.dialing.focalscope import Dialer, DialRequest, DialState
 from console.dialing.service import Dials, Limits
 from console.streams.connections import connected
-from shared.amqp.publisher import Publisher
 from shared.config.settings import Settings
 from shared.errors import CallfoldError, mask
 from shared.runtime.audit import Action, Audit
-from shared.runtime.process import EXIT_FAILURE, EXIT_OK, background, broker_address
+from shared.runtime.broker import create_publisher
+from shared.runtime.process import EXIT_FAILURE, EXIT_OK, background
 from shared.state.store import Store
 
 EXIT_UNKNOWN = 3
@@ -25,7 +25,7 @@ _BEYOND_DIAL_S = 5
 async def dial(settings: Settings, wanted: DialRequest, key: str, *, as_json: bool) -> int:
     """Dial once; returns 0 with a RequestID, 1 where no phone rings, 3 where one may be ringing."""
     sources = wanted_sources(settings, wanted.source)
-    publisher = Publisher(broker_address(settings, "dial"), timeout_s=settings.publish_timeout_seconds)
+    publisher = create_publisher(settings, "dial")
     limits = Limits(settings.dials_per_minute, settings.dial_timeout_seconds + _BEYOND_DIAL_S)
     who = cli_user()
     async with (

@@ -20,7 +20,7 @@ from shared.amqp.connection import inspect
 from shared.archive.archive import Archive
 from shared.config.settings import LOOPBACK, Settings
 from shared.errors import CallfoldError, ConfigError
-from shared.runtime.process import broker_address
+from shared.runtime.broker import broker_address
 from shared.state.store import Store
 from worker.download.partial_file import check_directory
 

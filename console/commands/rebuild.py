@@ -27,7 +27,8 @@ from shared.domain.facts import Fact, facts_of, rfc3339
 from shared.domain.ids import CallKey
 from shared.domain.raw_event import Undecodable, decode, is_ahead
 from shared.errors import CallfoldError
-from shared.runtime.process import background, broker_address
+from shared.runtime.broker import broker_address
+from shared.runtime.process import background
 from shared.state.store import RestoredPublication, Store, WakeUp
 
 _BATCH_EVENTS = 1000

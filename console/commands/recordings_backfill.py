@@ -19,7 +19,7 @@ from console.repair.published_summary import ids_of
 from console.streams.connections import connected
 from console.streams.events import read_event
 from console.streams.journal import journal_until_now
-from shared.amqp.publisher import Message, Publisher
+from shared.amqp.publisher import Message
 from shared.amqp.topology import CALLS_JOURNAL, RECORDINGS
 from shared.archive.archive import Archive
 from shared.archive.sidecar import Sidecar, Told, day_of, is_overdue, path_of
@@ -32,7 +32,8 @@ from shared.domain.file_names import file_names
 from shared.domain.ids import CallKey, CallRef, SourceName
 from shared.domain.recording import RecordingJob, RecordingState
 from shared.domain.recording_plan import recording_jobs
-from shared.runtime.process import background, broker_address
+from shared.runtime.broker import create_publisher
+from shared.runtime.process import background
 from shared.state.store import Store
 
 _PROGRESS_EVERY = 100
@@ -65,8 +66,7 @@ async def backfill(settings: Settings, wanted: Wanted, *, as_json: bool) -> int:
     """Look through the published calls and the archive, and put a job for each missing recording into the queue."""
     run = _Run(settings, wanted, Archive(settings.archive_url), wanted_sources(settings, wanted.source))
     since = ago(wanted.since)
-    address = broker_address(settings, "backfill")
-    publisher = Publisher(address, timeout_s=settings.publish_timeout_seconds)
+    publisher = create_publisher(settings, "backfill")
     async with AsyncExitStack() as closing:
         await closing.enter_async_context(background(publisher.run()))
         await connected(publisher)

@@ -13,14 +13,14 @@ from console.commands.output import counted
 from console.durations import ago
 from console.safe_text import plain_line
 from console.streams.connections import connected
-from shared.amqp.publisher import Publisher
 from shared.archive.archive import Archive
 from shared.config.settings import Settings
 from shared.errors import ConfigError
 from shared.retention.expiry import Expired
 from shared.retention.retention import Retention, told
 from shared.runtime.audit import Audit
-from shared.runtime.process import background, broker_address
+from shared.runtime.broker import create_publisher
+from shared.runtime.process import background
 from shared.state.store import Store
 
 
@@ -48,7 +48,7 @@ def age(settings: Settings) -> str:
 async def retain(settings: Settings, wanted: Wanted, *, as_json: bool) -> int:
     """Delete; exit code 1 where something could not be done, and is said why."""
     sources = wanted_sources(settings, wanted.source)
-    publisher = Publisher(broker_address(settings, "retention"), timeout_s=settings.publish_timeout_seconds)
+    publisher = create_publisher(settings, "retention")
     archive, before = Archive(settings.archive_url), ago(wanted.older_than)
     async with aclosing(Store(settings.redis_url.get_secret_value())) as store, background(publisher.run()):
         await connected(publisher)

@@ -23,7 +23,8 @@ from shared.config.settings import Settings
 from shared.domain.facts import rfc3339
 from shared.errors import CallfoldError
 from shared.masking import mask_credentials
-from shared.runtime.process import background, broker_address
+from shared.runtime.broker import create_publisher
+from shared.runtime.process import background
 
 _ID_CHARACTERS = 12
 # What dies while we look is for the next look; clocks differ.
@@ -114,8 +115,8 @@ async def opened(settings: Settings, which: Which) -> AsyncIterator[Opened]:
     Raises:
         CallfoldError: somebody else is at work on them, or RabbitMQ cannot be reached.
     """
-    address = broker_address(settings, "dead-letters")
-    getter, publisher = QueueReader(address, which.queue), Publisher(address, timeout_s=settings.publish_timeout_seconds)
+    publisher = create_publisher(settings, "dead-letters")
+    getter = QueueReader(publisher.address, which.queue)
 
     async def letters() -> AsyncIterator[Letter]:
         # Until there is none, or the first that died since we began. Counts can be some seconds old, and a letter can

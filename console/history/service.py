@@ -8,12 +8,12 @@ from contextlib import aclosing, suppress
 from console.history.engine import DEFAULT_URL
 from console.history.follower import Follower, patiently
 from console.history.store import History
-from shared.amqp.connection import BrokerAddress
-from shared.amqp.topology import AUDIT_JOURNAL, CALLS_JOURNAL, topology
+from shared.amqp.topology import AUDIT_JOURNAL, CALLS_JOURNAL
 from shared.config.settings import Settings
 from shared.log import get_logger
+from shared.runtime.broker import broker_address
 from shared.runtime.health import private_port
-from shared.runtime.process import background, instance_name
+from shared.runtime.process import background
 
 log = get_logger(__name__)
 
@@ -25,7 +25,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         ConfigError: the URL, or what is in the database, cannot work.
     """
     url = settings.history_url.get_secret_value() if settings.history_url else DEFAULT_URL
-    address = BrokerAddress(settings.amqp_urls, topology(settings.recording_retry_seconds), instance_name("history"))
+    address = broker_address(settings, "history")
     async with aclosing(History(url, is_writer=True)) as history:
         followers = [Follower(stream, history, address) for stream in (CALLS_JOURNAL, AUDIT_JOURNAL)]
 

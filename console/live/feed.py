@@ -15,14 +15,13 @@ from console.streams.events import one_line, read_event
 from console.streams.journal import bookmark, bookmark_id, is_bookmark, journal_end, journal_until_now
 from console.streams.position import Place
 from shared.amqp.batch_publish import HeaderValue
-from shared.amqp.connection import BrokerAddress
 from shared.amqp.consumer import Consumer, Delivery
 from shared.amqp.publisher import Publisher
-from shared.amqp.topology import CALLS_JOURNAL, topology
+from shared.amqp.topology import CALLS_JOURNAL
 from shared.config.settings import Settings
 from shared.errors import BrokerUnavailableError, CallfoldError
 from shared.log import get_logger
-from shared.runtime.process import instance_name
+from shared.runtime.broker import broker_address
 
 log = get_logger(__name__)
 
@@ -58,7 +57,7 @@ class Feed:
         self._read_to: int | None = None
         self._streams = 0  # how often the stream was found to be another
         self._marks: dict[str, asyncio.Future[int]] = {}
-        address = BrokerAddress(settings.amqp_urls, topology(settings.recording_retry_seconds), instance_name("feed"))
+        address = broker_address(settings, "feed")
         self.consumer = Consumer(address, CALLS_JOURNAL, prefetch=_PREFETCH, arguments=self._arguments)
 
     def _arguments(self) -> dict[str, HeaderValue]:

@@ -14,7 +14,6 @@ import orjson
 from console.live.feed import Feed, Published
 from console.live.snapshot import OPEN_SHOWN, SECONDS_SHOWN, Snapshot
 from shared.amqp.batch_publish import HeaderValue
-from shared.amqp.connection import BrokerAddress
 from shared.amqp.consumer import Consumer
 from shared.amqp.queue_reader import QueueDepths
 from shared.amqp.topology import (
@@ -24,7 +23,6 @@ from shared.amqp.topology import (
     RECORDINGS,
     RECORDINGS_DEAD,
     retry_queue,
-    topology,
 )
 from shared.clock import utc_now
 from shared.config.settings import Settings
@@ -32,7 +30,7 @@ from shared.domain.call import Call, Policy, derive
 from shared.domain.facts import at_microseconds, milliseconds, rfc3339
 from shared.domain.ids import CallKey
 from shared.errors import BrokerUnavailableError, StoreUnavailableError
-from shared.runtime.process import instance_name
+from shared.runtime.broker import broker_address
 from shared.state.store import Store
 
 _TICK_S = 1.0
@@ -54,7 +52,7 @@ class Pulse:
         self._callbacks: Counter[str] = Counter()
         self._grown = asyncio.Condition()
         self._watchers = 0
-        address = BrokerAddress(settings.amqp_urls, topology(settings.recording_retry_seconds), instance_name("pulse"))
+        address = broker_address(settings, "pulse")
         self.raw = Consumer(address, CALLBACKS_JOURNAL, prefetch=_PREFETCH, arguments=self._begin)
         self.depths = QueueDepths(address)
         self.latest: Snapshot | None = None

@@ -11,12 +11,13 @@ from typing import Literal
 
 from console.streams.connections import _CONNECT_S, connected
 from shared.amqp.consumer import Consumer, Delivery
-from shared.amqp.publisher import Message, Publisher
+from shared.amqp.publisher import Message
 from shared.amqp.topology import CALLS_JOURNAL
 from shared.config.settings import Settings
 from shared.errors import CallfoldError
 from shared.log import get_logger
-from shared.runtime.process import background, broker_address
+from shared.runtime.broker import create_publisher
+from shared.runtime.process import background
 
 log = get_logger(__name__)
 
@@ -29,12 +30,14 @@ _BOOKMARK = "bookmark"
 @asynccontextmanager
 async def journal(settings: Settings, offset: Offset, *, stream: str = CALLS_JOURNAL) -> AsyncIterator[AsyncIterator[Delivery]]:
     """Open a journal; yields an endless iterator of deliveries. After a reconnect it goes on where it was."""
-    address = broker_address(settings, "tail")
+    publisher = create_publisher(settings, "tail")
     last: int | None = None
     consumer = Consumer(
-        address, stream, prefetch=_PREFETCH, arguments=lambda: {"x-stream-offset": offset if last is None else last + 1}
+        publisher.address,
+        stream,
+        prefetch=_PREFETCH,
+        arguments=lambda: {"x-stream-offset": offset if last is None else last + 1},
     )
-    publisher = Publisher(address, timeout_s=settings.publish_timeout_seconds)
 
     async def deliveries() -> AsyncIterator[Delivery]:
         nonlocal last
@@ -80,9 +83,8 @@ async def journal_end(settings: Settings, *, stream: str, connect_s: float = _CO
 async def _up_to_now(settings: Settings, since: Offset, stream: str, connect_s: float) -> AsyncIterator[AsyncIterator[Delivery]]:
     """Read a journal up to this moment. It does not tell where it ends: a bookmark that is put there now is the end."""
     end = bookmark(stream)
-    address = broker_address(settings, "journal")
-    consumer = Consumer(address, stream, prefetch=_PREFETCH, arguments={"x-stream-offset": since})
-    publisher = Publisher(address, timeout_s=settings.publish_timeout_seconds)
+    publisher = create_publisher(settings, "journal")
+    consumer = Consumer(publisher.address, stream, prefetch=_PREFETCH, arguments={"x-stream-offset": since})
 
     async def deliveries() -> AsyncIterator[Delivery]:
         is_end = False

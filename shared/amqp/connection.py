@@ -64,7 +64,7 @@ class BrokerConnection(ABC):
 
     def __init__(self, address: BrokerAddress, role: str, *, outlasts_conflicts: bool = False) -> None:
         """Prepare; `outlasts_conflicts`: once it was up, a queue that exists with other arguments is a broker that is away."""
-        self._address = address
+        self.address = address
         self._outlasts_conflicts = outlasts_conflicts
         self.sessions = 0
         self._name = f"{address.name} {role}"
@@ -93,7 +93,7 @@ class BrokerConnection(ABC):
             ConfigError: a queue or exchange exists with other arguments; at the first connection only, if it outlasts that.
         """
         attempt = 0
-        for url in itertools.cycle(self._address.urls):
+        for url in itertools.cycle(self.address.urls):
             began = time.monotonic()
             try:
                 await self._session(URL(url))
@@ -139,7 +139,7 @@ class BrokerConnection(ABC):
                     # mandatory + on_return_raises: an unroutable publish must fail, the library's default is to confirm it
                     channel = connection.channel(publisher_confirms=True, on_return_raises=True)
                     await channel.initialize()
-                    await declare(channel, self._address.topology)
+                    await declare(channel, self.address.topology)
                     underlay = cast("Channel", await channel.get_underlay_channel())
                     await self._open(underlay)
                 self._up.set()

@@ -7,15 +7,12 @@ import gc
 import os
 import signal
 import sys
-import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
 from typing import NoReturn
 
 import uvloop
 
-from shared.amqp.connection import BrokerAddress
-from shared.amqp.topology import topology
 from shared.config.settings import Settings, load_settings
 from shared.errors import CallfoldError, ConfigError
 from shared.log import configure, get_logger
@@ -118,16 +115,6 @@ async def _endless(work: Coroutine[object, object, object]) -> object:
         if task is not None and task.cancelling():
             raise
     raise BackgroundEndedError(f"a background task ended: {getattr(work, '__qualname__', work)}")
-
-
-def instance_name(role: str) -> str:
-    """Name this process among all that run, for claims and for the broker's list of connections."""
-    return f"{role}-{os.uname().nodename}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
-
-
-def broker_address(settings: Settings, role: str) -> BrokerAddress:
-    """Say where RabbitMQ is, what must exist there, and what this process is called there."""
-    return BrokerAddress(settings.amqp_urls, topology(settings.recording_retry_seconds), instance_name(role))
 
 
 def leaves(group: BaseExceptionGroup[CallfoldError]) -> list[CallfoldError]:

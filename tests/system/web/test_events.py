@@ -20,7 +20,8 @@ import pytest_asyncio
 from console.live.feed import Feed, Published
 from console.streams.journal import journal_until_now
 from shared.amqp.publisher import Publisher
-from shared.runtime.process import background, broker_address
+from shared.runtime.broker import broker_address
+from shared.runtime.process import background
 from tests.helpers.console import AUTHORIZED, KEY, Sent, World, read_events, world
 from tests.helpers.pace import LIMIT_S
 from tests.helpers.servers import CALLFOLD, Servers, callfold, eventually, lines_of

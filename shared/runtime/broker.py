@@ -1,0 +1,23 @@
+"""Connections to RabbitMQ as the settings describe them."""
+
+from __future__ import annotations
+
+import os
+import uuid
+
+from shared.amqp.connection import BrokerAddress
+from shared.amqp.publisher import Publisher
+from shared.amqp.topology import topology
+from shared.config.settings import Settings
+
+
+def broker_address(settings: Settings, role: str) -> BrokerAddress:
+    """Return the address for one process; its name is unique, for claims and for RabbitMQ's list of connections."""
+    name = f"{role}-{os.uname().nodename}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    return BrokerAddress(settings.amqp_urls, topology(settings.recording_retry_seconds), name)
+
+
+def create_publisher(settings: Settings, role: str, *, outlasts_conflicts: bool = False) -> Publisher:
+    """Create the publisher of a process; consumers of the same process take its `address`."""
+    address = broker_address(settings, role)
+    return Publisher(address, timeout_s=settings.publish_timeout_seconds, outlasts_conflicts=outlasts_conflicts)
