@@ -1,4 +1,4 @@
-"""The files of the page: style, scripts, icon. Their addresses carry a fingerprint, so that a browser may keep them for good."""
+"""Static files of the page: style, scripts, icon. Each URL carries a fingerprint, so browsers may cache it for good."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources import files
 
-_TYPES = {"css": "text/css; charset=utf-8", "js": "text/javascript; charset=utf-8", "svg": "image/svg+xml"}
+_CONTENT_TYPES = {"css": "text/css; charset=utf-8", "js": "text/javascript; charset=utf-8", "svg": "image/svg+xml"}
 
 
 @dataclass(frozen=True, slots=True)
 class Asset:
-    """One file; served at `/static/<name>`."""
+    """One file, served at `/static/<name>`."""
 
     name: str
     body: bytes
@@ -27,19 +27,19 @@ class Asset:
         return f"/static/{self.name}?v={self.fingerprint}"
 
 
-def _assets() -> dict[str, Asset]:
-    found = {}
+def _load_assets() -> dict[str, Asset]:
+    assets = {}
     for file in files("console.page").joinpath("static").iterdir():
-        kind = _TYPES.get(file.name.rpartition(".")[2])
-        if kind:
-            found[file.name] = Asset(file.name, file.read_bytes(), kind)
-    return found
+        content_type = _CONTENT_TYPES.get(file.name.rpartition(".")[2])
+        if content_type:
+            assets[file.name] = Asset(file.name, file.read_bytes(), content_type)
+    return assets
 
 
-ASSETS: Mapping[str, Asset] = _assets()
+ASSETS: Mapping[str, Asset] = _load_assets()
 _URLS = {name: asset.url for name, asset in ASSETS.items()}
 
 
 def asset_url(name: str) -> str:
-    """Name the address of a file; used by the templates."""
+    """Return the URL of a static file. Templates call it as `asset`."""
     return _URLS[name]

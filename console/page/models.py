@@ -1,4 +1,4 @@
-"""What each page is made of. Values of calls and letters are as callbacks told them: hostile until a template escapes them."""
+"""The data each page shows. Values from callbacks and dead letters are hostile until a template escapes them."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from shared.domain.leg import Leg
 
 @dataclass(frozen=True, slots=True)
 class Viewer:
-    """Who looks at a page.
+    """The person a page is shown to.
 
     Attributes:
-        who: names the key without telling it.
-        role: `operator` or `viewer` (`console.access.Role`).
+        who: a fingerprint of their key.
+        role: `operator` or `viewer` (`console.web.access.Role`).
         csrf: goes into every form that changes something.
-        can_log_out: there is a log-in to end; none on a console without keys.
+        can_log_out: whether there is a session to end. A console without keys has none.
     """
 
     who: str
@@ -35,35 +35,35 @@ class Viewer:
 
 @dataclass(frozen=True, slots=True)
 class CallsPage:
-    """A search and what it found.
+    """A search and its results.
 
     Attributes:
-        asked: the form's values by parameter name, as they came.
-        rows: the calls found; empty where the search could not be understood.
-        next_cursor: where the next page begins; None on the last one.
-        wrong: what is wrong with which parameter (see `console.page.forms.read_query`).
-        sources: the names to choose from.
-        problem: why these are not all that match, where they are not.
+        form_values: the form's values by parameter name, as received.
+        rows: the matching calls; empty if the search is invalid.
+        next_cursor: the start of the next page; None on the last one.
+        errors: what is wrong with each invalid parameter (`console.page.search_form.read_query`).
+        sources: the source names to choose from.
+        problem: why the results are incomplete, if they are.
     """
 
-    asked: Mapping[str, str]
+    form_values: Mapping[str, str]
     rows: Sequence[CallRow]
     next_cursor: str | None = None
-    wrong: Mapping[str, str] = field(default_factory=dict)
+    errors: Mapping[str, str] = field(default_factory=dict)
     sources: Sequence[str] = ()
     problem: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class TimelineRow:
-    """One raw event of a call, as it was received.
+    """One raw event of a call, as received.
 
     Attributes:
         kind: `callback`, `dial` or `timer`.
         what: the raw text, credentials masked.
-        leg: the CallID of the leg it tells of, where it tells of one.
-        event: `start`, `pickup`, `hangup` or `missed`, where it is a callback that was understood.
-        told_at: the adapter's own time of what it tells, where it sent one.
+        leg: the CallID of its leg, if it belongs to one.
+        event: `start`, `pickup`, `hangup` or `missed`, if it is a valid callback.
+        happened_at: the adapter's own time of the event, if it sent one.
     """
 
     received_at: str
@@ -71,12 +71,17 @@ class TimelineRow:
     what: str
     leg: str | None = None
     event: str | None = None
-    told_at: str | None = None
+    happened_at: str | None = None
+
+    @classmethod
+    def of(cls, row: JsonObject) -> Self:
+        """Read a timeline row of the call API, where the adapter's time is the field `told_at`."""
+        return cls(**_known_fields(cls, row) | {"happened_at": row.get("told_at")})
 
 
 @dataclass(frozen=True, slots=True)
 class Revision:
-    """One publication of a call."""
+    """One published revision of a call."""
 
     id: str
     time: str
@@ -86,7 +91,7 @@ class Revision:
 
 @dataclass(frozen=True, slots=True)
 class RecordingRow:
-    """One leg's recording and what became of it."""
+    """The recording of one leg and its state."""
 
     guid: str | None
     leg: str
@@ -101,7 +106,7 @@ class RecordingRow:
 
     @property
     def file_name(self) -> str:
-        """What its files are called: as its sidecar tells; the history does not: there it is the GUID, else the CallID."""
+        """The name of its files. Only its sidecar has it; the history leaves the GUID, else the CallID."""
         return self.name or self.guid or f"call-{self.call_id}"
 
 
@@ -110,11 +115,11 @@ class CallPage:
     """One call.
 
     Attributes:
-        at: now, RFC 3339 UTC: how far the legs of an open call reach.
-        why: why it is in its state, as `console.show.why` says it.
-        record: the derived record; of an open call, which has no outcome, what is known so far.
-        is_timeline_whole: False where more raw events may be in the journal.
-        timeline_problem: why the raw timeline could not be read, where it could not.
+        at: the current time, RFC 3339 UTC. Legs of an open call extend to it.
+        why: the reason for its state (`console.lookup.detail.why`).
+        record: the derived record. For an open call: what is known so far, without an outcome.
+        is_timeline_whole: False if the journal may hold more raw events.
+        timeline_problem: why the raw timeline could not be read, if it could not.
     """
 
     source: str
@@ -133,34 +138,34 @@ class CallPage:
     timeline_problem: str | None = None
 
     @classmethod
-    def of(cls, told: JsonObject, at: str) -> Self:
-        """Read what is told of a call as JSON: the answer of `GET /calls/{source}/{request_id}`."""
-        source, _, call = str(told["call"]).partition("/")
+    def of(cls, detail: JsonObject, at: str) -> Self:
+        """Read a call from the JSON of `GET /calls/{source}/{request_id}`."""
+        source, _, call = str(detail["call"]).partition("/")
         return cls(
             source=source,
             call=call,
             at=at,
-            status=str(told["status"]),
-            why=str(told["why"]),
-            published_revision=told["published_revision"],
-            record=told["record"],
-            legs=[Leg(**leg) for leg in told["legs"]],
-            facts=told["facts"],
-            timeline=[TimelineRow(**_known(TimelineRow, row)) for row in told["timeline"]],
-            revisions=[Revision(**_known(Revision, row)) for row in told.get("revisions", ())],
-            recordings=[RecordingRow(**_known(RecordingRow, row)) for row in told.get("recordings", ())],
-            is_timeline_whole=told.get("is_timeline_whole", True),
-            timeline_problem=told.get("timeline_problem"),
+            status=str(detail["status"]),
+            why=str(detail["why"]),
+            published_revision=detail["published_revision"],
+            record=detail["record"],
+            legs=[Leg(**leg) for leg in detail["legs"]],
+            facts=detail["facts"],
+            timeline=[TimelineRow.of(row) for row in detail["timeline"]],
+            revisions=[Revision(**_known_fields(Revision, row)) for row in detail.get("revisions", ())],
+            recordings=[RecordingRow(**_known_fields(RecordingRow, row)) for row in detail.get("recordings", ())],
+            is_timeline_whole=detail.get("is_timeline_whole", True),
+            timeline_problem=detail.get("timeline_problem"),
         )
 
 
-def _known(kind: type[TimelineRow | Revision | RecordingRow], row: JsonObject) -> dict[str, Any]:
+def _known_fields(kind: type[TimelineRow | Revision | RecordingRow], row: JsonObject) -> dict[str, Any]:
     return {name: row[name] for name in kind.__slots__ if name in row}
 
 
 @dataclass(frozen=True, slots=True)
-class LetterRow:
-    """One dead letter; made of `Letter.told(with_body=True)`."""
+class DeadLetterRow:
+    """One dead letter, as `console.dead_letters.queue` describes it with its body."""
 
     id: str
     reason: str
@@ -171,21 +176,21 @@ class LetterRow:
 
 
 @dataclass(frozen=True, slots=True)
-class LettersPage:
+class DeadLettersPage:
     """The dead letters of one queue.
 
     Attributes:
-        letters: those that match, at most as many as are shown on a page.
-        found: how many match.
-        depths: how many wait in each queue; None where RabbitMQ did not tell.
+        dead_letters: those that match, up to the limit of one page.
+        match_count: how many match in all.
+        depths: the number of messages in each queue; None if RabbitMQ did not return it.
         reason, source: the filter; None for any.
-        reasons, sources: what can be chosen.
-        notice: what was just done.
+        reasons, sources: the choices of the filter.
+        notice: the result of the last action.
     """
 
     which: Which
-    letters: Sequence[LetterRow]
-    found: int
+    dead_letters: Sequence[DeadLetterRow]
+    match_count: int
     depths: Mapping[Which, int | None]
     reason: str | None = None
     source: str | None = None
@@ -196,10 +201,10 @@ class LettersPage:
 
 @dataclass(frozen=True, slots=True)
 class RedrivePage:
-    """Letters that are to be put back once this is confirmed; `back` is where Cancel leads."""
+    """The dead letters to redrive once the operator confirms. `back` is the target of Cancel."""
 
     which: Which
-    letters: Sequence[LetterRow]
+    dead_letters: Sequence[DeadLetterRow]
     back: str
 
 
@@ -208,12 +213,12 @@ class AdapterPage:
     """The adapter-link helper.
 
     Attributes:
-        source, public_url: what the first form was given.
-        link: the link for them, whole; it is masked for viewers.
-        link_problem: why there is none.
+        source, public_url: the values of the first form.
+        link: the link made from them, unmasked. Viewers see it masked.
+        link_problem: why no link could be made.
         pasted: the link of the second form; shown masked.
-        understood: what it means.
-        pasted_problem: why it cannot be understood.
+        parsed: the parsed link.
+        pasted_problem: why the link is invalid.
     """
 
     sources: Sequence[str]
@@ -222,13 +227,13 @@ class AdapterPage:
     link: str | None = field(default=None, repr=False)
     link_problem: str | None = None
     pasted: str | None = field(default=None, repr=False)
-    understood: Adapter | None = None
+    parsed: Adapter | None = None
     pasted_problem: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class LoginPage:
-    """The log-in form; `next` is where it leads."""
+    """The log-in form. `next` is the page it leads to."""
 
     next: str = "/"
     error: str | None = None
@@ -236,7 +241,7 @@ class LoginPage:
 
 @dataclass(frozen=True, slots=True)
 class ErrorPage:
-    """A request that could not be answered."""
+    """A request that failed."""
 
     status: int
     title: str

@@ -1,7 +1,7 @@
-"""The pages as HTML: one function each, from what it shows to text. No I/O beyond the templates, no clock.
+"""The pages as HTML: one function per page, from its data to text. No I/O except reading templates, no clock.
 
-Everything is escaped by Jinja2's autoescape, which is on for every template; none marks a value as safe. The pages need no more
-than `CONTENT_SECURITY_POLICY` lets them have: no inline script, no inline style, nothing from elsewhere.
+Jinja2's autoescape is on for every template, and none marks a value as safe. The pages work within
+`CONTENT_SECURITY_POLICY`: no inline script, no inline style, nothing from other hosts.
 """
 
 from __future__ import annotations
@@ -14,37 +14,45 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from console.call_query import AnyState, CallQuery, JsonObject
 from console.live.snapshot import Snapshot
-from console.page import links, text, words
+from console.page import labels, text, urls
 from console.page.assets import asset_url
-from console.page.live import live_view
+from console.page.link_explanation import explain_link
+from console.page.live_view import live_view
 from console.page.models import (
     AdapterPage,
     CallPage,
     CallsPage,
+    DeadLettersPage,
     ErrorPage,
-    LettersPage,
     LoginPage,
     RedrivePage,
     TimelineRow,
     Viewer,
 )
 from console.page.sparkline import HEIGHT, WIDTH
-from console.page.timeline import MOST_LANES, leg_names, picture
-from console.page.understanding import understand
+from console.page.timeline import MAX_LANES, leg_names, picture
 from console.safe_text import plain
 from shared.domain.call import Outcome
 from shared.masking import mask_credentials
 
-CONTENT_SECURITY_POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; media-src 'self'; connect-src 'self'; "
-    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
-)
+_POLICY = {
+    "default-src": "'none'",
+    "script-src": "'self'",
+    "style-src": "'self'",
+    "img-src": "'self'",
+    "media-src": "'self'",
+    "connect-src": "'self'",
+    "form-action": "'self'",
+    "base-uri": "'none'",
+    "frame-ancestors": "'none'",
+}
+CONTENT_SECURITY_POLICY = "; ".join(f"{directive} {value}" for directive, value in _POLICY.items())
 CSV_ROWS = 500
-# Shown on the page of a call: usually all there is. The command line and the API have everything of a call that has more.
-_MOST_EVENTS = 100
-_MOST_FACTS = 500
-_MOST_ASKED = 300  # characters of a search's value that are shown again; more than any may have
-_STATES: tuple[str, ...] = AnyState.__args__  # type: ignore[attr-defined]  # a Literal tells its values only so
+# Limits of the page of a call, enough for nearly every call. The command line and the API show the rest.
+_MAX_EVENTS = 100
+_MAX_FACTS = 500
+_MAX_FORM_CHARACTERS = 300  # of a search value that is shown again; valid values are shorter
+_STATES: tuple[str, ...] = AnyState.__args__  # type: ignore[attr-defined]  # the values of a Literal
 
 
 def _environment() -> Environment:
@@ -60,39 +68,39 @@ def _environment() -> Environment:
     environment.filters |= {function.__name__: function for function in filters}
     environment.filters |= {
         "thousands": text.number,
-        "pairs": _pairs,
-        "state_words": _state_words,
-        "outcome_words": _outcome_words,
-        "lateness": _lateness,
+        "name_choices": _name_choices,
+        "state_choices": _state_choices,
+        "outcome_choices": _outcome_choices,
+        "delay_s": _delay_s,
     }
     environment.globals |= {
         "asset": asset_url,
-        "call_url": links.call_url,
-        "recording_url": links.recording_url,
-        "waveform_url": links.waveform_url,
-        "with_query": links.with_query,
-        "words": words,
+        "call_url": urls.call_url,
+        "recording_url": urls.recording_url,
+        "waveform_url": urls.waveform_url,
+        "with_query": urls.with_query,
+        "labels": labels,
         "spark_box": (WIDTH, HEIGHT),
     }
     return environment
 
 
-def _pairs(names: Iterable[str], chosen: str) -> list[tuple[str, str]]:
-    """Make choices of names; one that was asked for stays in the list, whether it is known or not."""
+def _name_choices(names: Iterable[str], chosen: str) -> list[tuple[str, str]]:
+    """Make choices of names. The chosen one stays in the list even if it is unknown."""
     return [(name, name) for name in dict.fromkeys([*names, *filter(None, [chosen])])]
 
 
-def _state_words(states: Iterable[str]) -> list[tuple[str, str]]:
-    return [(state, words.status(state)) for state in states]
+def _state_choices(states: Iterable[str]) -> list[tuple[str, str]]:
+    return [(state, labels.status(state)) for state in states]
 
 
-def _outcome_words(outcomes: Iterable[str]) -> list[tuple[str, str]]:
-    return [(name, words.outcome(name)) for name in outcomes]
+def _outcome_choices(outcomes: Iterable[str]) -> list[tuple[str, str]]:
+    return [(name, labels.outcome(name)) for name in outcomes]
 
 
-def _lateness(row: TimelineRow) -> float | None:
-    """Say how much later a callback came than what it tells of, in seconds."""
-    return text.seconds_between(row.told_at, row.received_at) if row.told_at else None
+def _delay_s(row: TimelineRow) -> float | None:
+    """Return the seconds from an event to the receipt of its callback."""
+    return text.seconds_between(row.happened_at, row.received_at) if row.happened_at else None
 
 
 _ENVIRONMENT = _environment()
@@ -103,7 +111,7 @@ def _render(template: str, viewer: Viewer | None, current: str, values: Mapping[
 
 
 def live_fragment(snapshot: Snapshot) -> str:
-    """Write the moving part of the live page: what `/live` sends once a second as the event `live`."""
+    """Render the part of the live page that `/live` sends once a second as the event `live`."""
     return _ENVIRONMENT.get_template("_live.html").render(view=live_view(snapshot))
 
 
@@ -112,14 +120,14 @@ def live_page(viewer: Viewer, snapshot: Snapshot) -> str:
 
 
 def calls_page(viewer: Viewer, page: CallsPage) -> str:
-    asked = {name: page.asked.get(name, "")[:_MOST_ASKED] for name in CallQuery.model_fields}
+    form_values = {name: page.form_values.get(name, "")[:_MAX_FORM_CHARACTERS] for name in CallQuery.model_fields}
     values = {
         "page": page,
-        "asked": asked,
+        "form_values": form_values,
         "states": _STATES,
         "outcomes": list(Outcome),
-        "next_url": links.with_query("/ui/calls", asked | {"cursor": page.next_cursor}) if page.next_cursor else None,
-        "csv_url": links.with_query("/ui/calls.csv", asked | {"cursor": None, "limit": None}),
+        "next_url": urls.with_query("/ui/calls", form_values | {"cursor": page.next_cursor}) if page.next_cursor else None,
+        "csv_url": urls.with_query("/ui/calls.csv", form_values | {"cursor": None, "limit": None}),
         "csv_rows": CSV_ROWS,
     }
     return _render("calls.html", viewer, "calls", values)
@@ -127,18 +135,18 @@ def calls_page(viewer: Viewer, page: CallsPage) -> str:
 
 def call_page(viewer: Viewer, page: CallPage) -> str:
     record, outcome = page.record, page.record["outcome"]
-    timeline = page.timeline[:_MOST_EVENTS]
+    timeline = page.timeline[:_MAX_EVENTS]
     values = {
         "page": page,
         "picture": picture(page.legs, timeline, page.at, record["started_at"]),
         "record_text": _pretty(record),
         "outcome": outcome,
-        "rule": words.rule(outcome, record["close_reason"], page.legs) if outcome else None,
+        "rule": labels.closing_rule(outcome, record["close_reason"], page.legs) if outcome else None,
         "leg_names": dict(zip((leg.call_id for leg in page.legs), leg_names(page.legs), strict=True)),
-        "legs": page.legs[:MOST_LANES],
+        "legs": page.legs[:MAX_LANES],
         "timeline": timeline,
-        "recordings": page.recordings[:MOST_LANES],
-        "facts": dict(islice(page.facts.items(), _MOST_FACTS)),
+        "recordings": page.recordings[:MAX_LANES],
+        "facts": dict(islice(page.facts.items(), _MAX_FACTS)),
     }
     return _render("call.html", viewer, "calls", values)
 
@@ -147,13 +155,13 @@ def _pretty(record: JsonObject) -> str:
     return orjson.dumps(record, option=orjson.OPT_INDENT_2).decode()
 
 
-def letters_page(viewer: Viewer, page: LettersPage) -> str:
-    return _render("letters.html", viewer, "letters", {"page": page})
+def dead_letters_page(viewer: Viewer, page: DeadLettersPage) -> str:
+    return _render("dead_letters.html", viewer, "dead-letters", {"page": page})
 
 
 def redrive_page(viewer: Viewer, page: RedrivePage) -> str:
-    """Write the question that comes before letters are put back."""
-    return _render("redrive.html", viewer, "letters", {"page": page})
+    """Render the confirmation that precedes a redrive."""
+    return _render("redrive.html", viewer, "dead-letters", {"page": page})
 
 
 def adapter_page(viewer: Viewer, page: AdapterPage) -> str:
@@ -162,7 +170,7 @@ def adapter_page(viewer: Viewer, page: AdapterPage) -> str:
         "page": page,
         "link": link,
         "pasted": mask_credentials(page.pasted) if page.pasted else None,
-        "understood": understand(page.understood) if page.understood else None,
+        "explanation": explain_link(page.parsed) if page.parsed else None,
     }
     return _render("adapter.html", viewer, "adapter", values)
 

@@ -1,4 +1,4 @@
-"""A row of numbers as a small picture: the path of its line and of the area below."""
+"""A series of numbers as a small picture: the path of its line and of the area below it."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ _PADDING = 2
 
 @dataclass(frozen=True, slots=True)
 class Sparkline:
-    """Paths in a box of `WIDTH` by `HEIGHT`, and in words what they show.
+    """Paths in a box of `WIDTH` by `HEIGHT`, and a text that describes them.
 
     Attributes:
         line: the values from left to right, the largest at the top.
-        area: the same, closed along the bottom.
+        area: the same path, closed along the bottom.
     """
 
     line: str
@@ -25,17 +25,17 @@ class Sparkline:
     peak: int
 
 
-def sparkline(values: Sequence[int], what: str) -> Sparkline:
-    """Draw values, the latest last; `what` names them: `callbacks per second`."""
-    shown = list(values) or [0]
-    peak = max(shown)
-    step = WIDTH / max(len(shown) - 1, 1)
-    drawn = shown if len(shown) > 1 else shown * 2
+def sparkline(values: Sequence[int], unit: str) -> Sparkline:
+    """Draw values, the latest last. `unit` names them, e.g. `callbacks per second`."""
+    counts = list(values) or [0]
+    peak = max(counts)
+    step = WIDTH / max(len(counts) - 1, 1)
+    drawn = counts if len(counts) > 1 else counts * 2
     points = [(index * step, _height(value, peak)) for index, value in enumerate(drawn)]
     line = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
     area = f"{line}L{WIDTH} {HEIGHT}L0 {HEIGHT}Z"
-    label = f"{what}, the last {len(values)} seconds: now {shown[-1]}, at most {peak}"
-    return Sparkline(line, area, label, shown[-1], peak)
+    label = f"{unit}, the last {len(values)} seconds: now {counts[-1]}, at most {peak}"
+    return Sparkline(line, area, label, counts[-1], peak)
 
 
 def _height(value: int, peak: int) -> float:

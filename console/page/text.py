@@ -1,6 +1,6 @@
-"""Values as text that a person can read: times, durations, sizes, and the beginning of whatever a callback told.
+"""Values as readable text: times, durations, sizes, and long values cut short.
 
-Escaping is the templates' part (Jinja2, always on); what would not be seen is made visible by `console.plain`.
+The templates escape HTML (Jinja2, always on). `console.safe_text` makes invisible characters visible.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _MINUTE_S, _HOUR_S, _DAY_S = 60, 3600, 86400
 
 
 def clip(value: object, characters: int = CLIP_CHARACTERS) -> str:
-    """Write the beginning of a value, in one line where it is short, and tell how long it is where it was cut."""
+    """Write a value; a long one is cut and its full length added."""
     text = str(value)
     if len(text) <= characters:
         return plain(text)
@@ -25,12 +25,12 @@ def clip(value: object, characters: int = CLIP_CHARACTERS) -> str:
 
 
 def body(value: object) -> str:
-    """Write a body that may be as long as a message."""
+    """Write the body of a message, which may be long."""
     return clip(value, BODY_CHARACTERS)
 
 
 def clock(at: str | None) -> str:
-    """Write the time of day of an RFC 3339 time: `07:44:00`; a dash where there is none."""
+    """Write the time of day of an RFC 3339 time: `07:44:00`; a dash if there is none."""
     return at[11:19] if at else NOT_KNOWN
 
 
@@ -49,7 +49,7 @@ def seconds_between(since: str, until: str) -> float:
 
 
 def duration(seconds: float | None) -> str:
-    """Write a length of time in its two largest units: `0.4 s`, `42 s`, `3 min 05 s`, `15 min`, `2 h 10 min`, `1 d 3 h`."""
+    """Write a duration in its two largest units: `0.4 s`, `42 s`, `3 min 05 s`, `15 min`, `2 h 10 min`, `1 d 3 h`."""
     if seconds is None:
         return NOT_KNOWN
     sign, size = (MINUS if seconds < 0 else ""), abs(seconds)
@@ -64,7 +64,7 @@ def duration(seconds: float | None) -> str:
 
 
 def delay(seconds: float | None) -> str:
-    """Write how much later a callback came than what it tells of: `+0.180 s`, `+12 s`."""
+    """Write the delay from an event to its callback: `+0.180 s`, `+12 s`."""
     if seconds is None:
         return NOT_KNOWN
     sign = MINUS if seconds < 0 else "+"
@@ -84,5 +84,5 @@ def size(count: int | None) -> str:
 
 
 def number(count: int | None) -> str:
-    """Write a count with thousands apart; `?` where it is not known."""
+    """Write a count with a space between thousands; `?` if it is unknown."""
     return "?" if count is None else f"{count:,}".replace(",", " ")

@@ -16,18 +16,18 @@ from console.lookup.csv_export import CSV, write_csv
 from console.lookup.lookup import Lookup, Page
 from console.page import render
 from console.page.assets import ASSETS
-from console.page.forms import read_query
-from console.page.links import call_url, found_url
 from console.page.models import (
     AdapterPage,
     CallPage,
     CallsPage,
+    DeadLetterRow,
+    DeadLettersPage,
     ErrorPage,
-    LetterRow,
-    LettersPage,
     RedrivePage,
     Viewer,
 )
+from console.page.search_form import read_query
+from console.page.urls import call_url, search_url
 from console.web.access import WHO, read_form
 from console.web.letters_api import LettersAction, LettersApi
 from console.web.problems import html
@@ -71,12 +71,12 @@ class Pages:
         rows = await self._lookup.named(CallRef(wanted)) if is_call_ref(wanted) else ()
         if len(rows) > 1:
             return html(render.calls_page(self.viewer(request), CallsPage({}, rows, sources=[*self._sources])))
-        raise web.HTTPSeeOther(call_url(rows[0].source, rows[0].call) if rows else found_url(wanted))
+        raise web.HTTPSeeOther(call_url(rows[0].source, rows[0].call) if rows else search_url(wanted))
 
     async def calls(self, request: web.Request) -> web.Response:
         asked, query = self._asked(request)
         if isinstance(query, dict):
-            page = CallsPage(asked, (), wrong=query, sources=[*self._sources])
+            page = CallsPage(asked, (), errors=query, sources=[*self._sources])
             return html(render.calls_page(self.viewer(request), page), status=400)
         found = await self._look_on(query, 1)
         next_cursor = query.cursor_at(found.next) if found.next else None
@@ -123,11 +123,11 @@ class Pages:
         which = _which(request.query.get("which"))
         reason, source = request.query.get("reason") or None, request.query.get("source") or None
         found, count = await find(self._settings, which, Filter((), reason, source), _SHOWN)
-        rows = [LetterRow(**told) for told in found]  # type: ignore[arg-type]  # as `Letter.told` describes it
-        page = LettersPage(
+        rows = [DeadLetterRow(**told) for told in found]  # type: ignore[arg-type]  # as `Letter.told` describes it
+        page = DeadLettersPage(
             which=which,
-            letters=rows,
-            found=count,
+            dead_letters=rows,
+            match_count=count,
             depths=await self._letter_depths(),
             reason=reason,
             source=source,
@@ -135,7 +135,7 @@ class Pages:
             sources=sorted({name for row in rows for name in row.sources}),
             notice=_notice(request.query),
         )
-        return html(render.letters_page(self.viewer(request), page))
+        return html(render.dead_letters_page(self.viewer(request), page))
 
     async def _letter_depths(self) -> Mapping[Which, int | None]:
         depths = (await self._pulse.take()).depths
@@ -147,7 +147,7 @@ class Pages:
         if not ids:
             raise web.HTTPSeeOther(URL("/ui/dead-letters").with_query(which=which))
         found, _ = await find(self._settings, which, Filter(tuple(ids)), _SHOWN)
-        rows = [LetterRow(**told) for told in found]  # type: ignore[arg-type]  # as `Letter.told` describes it
+        rows = [DeadLetterRow(**told) for told in found]  # type: ignore[arg-type]  # as `Letter.told` describes it
         page = RedrivePage(which, rows, str(URL("/ui/dead-letters").with_query(which=which)))
         return html(render.redrive_page(self.viewer(request), page))
 

@@ -181,7 +181,7 @@ async def _plays(page: Page, system: System, request_id: int) -> None:
 async def test_a_dead_letter_is_redriven_after_a_question(system: System, visits: Visits, answered: int) -> None:
     await system.call_back_badly(CallType="API", Event="pickup", CallID="not-a-number", RequestID="20001")
     page = await visits.open("/ui/dead-letters")
-    letter = page.locator("table.letters tbody tr", has_text="not-a-number")
+    letter = page.locator("table.dead-letters tbody tr", has_text="not-a-number")
 
     async def died() -> int:
         await page.reload()
@@ -258,7 +258,7 @@ async def test_what_a_callback_tells_stays_text_on_every_page(system: System, vi
     await _is_text(page, page.locator("tbody tr"))
     assert await page.input_value("#f-number") == f"*{both}*"
     await page.goto("/ui/dead-letters")
-    letter = page.locator("table.letters tbody tr", has_text="<script>")
+    letter = page.locator("table.dead-letters tbody tr", has_text="<script>")
     await page.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
     await expect(letter.locator(".detail bdi")).to_contain_text("<scr")
     await _is_text(page, letter.locator("pre"))
@@ -288,7 +288,7 @@ async def _nothing_was_made(page: Page) -> None:
 async def test_a_viewer_sees_the_pages_and_changes_nothing(system: System, visits: Visits, answered: int) -> None:
     await system.call_back_badly(CallType="API", Event="pickup", CallID="not-a-number", RequestID="20002")
     page = await visits.open("/ui/dead-letters", key=VIEWER)
-    letter = page.locator("table.letters tbody tr", has_text="not-a-number").first
+    letter = page.locator("table.dead-letters tbody tr", has_text="not-a-number").first
 
     async def died() -> int:
         await page.reload()

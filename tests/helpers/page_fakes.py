@@ -9,7 +9,7 @@ from typing import Any
 from console.call_query import CallRow
 from console.dead_letters.queue import Which
 from console.live.snapshot import Snapshot
-from console.page.models import AdapterPage, CallPage, CallsPage, LetterRow, LettersPage, Viewer
+from console.page.models import AdapterPage, CallPage, CallsPage, DeadLetterRow, DeadLettersPage, Viewer
 from shared.domain.adapter_link import parse_link
 from shared.domain.call import Call, derive
 from shared.domain.call_event import call_record
@@ -134,12 +134,12 @@ def calls_page(evil: str = "") -> CallsPage:
     return CallsPage({"number": evil, "agent": evil, "source": evil}, [row(evil)], "next-cursor", {}, ["acme"])
 
 
-def letters_page(evil: str = "", which: Which = Which.CALLBACKS) -> LettersPage:
-    letter = LetterRow(
+def dead_letters_page(evil: str = "", which: Which = Which.CALLBACKS) -> DeadLettersPage:
+    letter = DeadLetterRow(
         evil or "abc123", evil or "invalid_callback", evil or "parameter e is missing", at(0), [evil or "acme"], evil or "[]"
     )
     depths = {Which.CALLBACKS: 1, Which.RECORDINGS: None}
-    return LettersPage(
+    return DeadLettersPage(
         which, [letter], 1, depths, evil or None, evil or None, [evil or "invalid_callback"], ["acme"], evil or None
     )
 

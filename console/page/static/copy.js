@@ -1,16 +1,16 @@
-// Copy buttons: data-copies names the field. Where the clipboard is not to be had, the text is selected instead.
+// Copy buttons: data-copies names the field. If the clipboard is unavailable, the text is selected instead.
 for (const button of document.querySelectorAll("[data-copies]")) {
   const field = document.getElementById(button.dataset.copies);
-  const said = button.parentElement.querySelector("[role=status]");
+  const status = button.parentElement.querySelector("[role=status]");
   button.hidden = false;
   button.addEventListener("click", async () => {
     try {
       await navigator.clipboard.writeText(field.value);
-      said.textContent = "Copied";
+      status.textContent = "Copied";
     } catch {
       field.focus();
       field.select();
-      said.textContent = "Selected: press Ctrl+C";
+      status.textContent = "Selected: press Ctrl+C";
     }
   });
 }

@@ -1,4 +1,4 @@
-// Keeps #live up to date with the server's fragments. The server escapes them; nothing here builds HTML of data.
+// Keeps #live up to date with fragments from the server. The server escapes them; this script builds no HTML from data.
 const live = document.getElementById("live");
 const state = document.getElementById("live-state");
 const pause = document.getElementById("live-pause");
@@ -11,16 +11,16 @@ let stale = 0;
 
 const lastUpdate = () => live.querySelector(".asof time")?.textContent ?? "never";
 
-function say(kind, text) {
-  if (state.dataset.kind === kind) return; // a screen reader hears changes, not seconds
+function setState(kind, text) {
+  if (state.dataset.kind === kind) return; // a screen reader announces changes, not every second
   state.dataset.kind = kind;
   state.textContent = text;
   live.classList.toggle("stale", kind !== "on");
 }
 
-const lost = () => say("lost", `Connection lost, last update ${lastUpdate()} UTC. Trying again.`);
+const lost = () => setState("lost", `Connection lost, last update ${lastUpdate()} UTC. Reconnecting.`);
 
-// Somebody who marks text to copy it, or holds a link down, keeps what is under the pointer.
+// Do not replace content while the user selects text in it or presses a link.
 const isBusy = () => {
   const selection = getSelection();
   return (!selection.isCollapsed && live.contains(selection.anchorNode)) || live.querySelector(":active") !== null;
@@ -29,7 +29,7 @@ const isBusy = () => {
 function show(html) {
   clearTimeout(stale);
   stale = setTimeout(lost, STALE_MS);
-  say("on", "Up to date");
+  setState("on", "Up to date");
   if (isBusy()) return;
   const focused = live.contains(document.activeElement) ? document.activeElement.id : "";
   const { scrollX, scrollY } = window;
@@ -61,7 +61,7 @@ pause.addEventListener("click", () => {
   paused = !paused;
   pause.setAttribute("aria-pressed", String(paused));
   start();
-  if (paused) say("paused", `Paused at ${lastUpdate()} UTC`);
+  if (paused) setState("paused", `Paused at ${lastUpdate()} UTC`);
 });
 document.addEventListener("visibilitychange", start);
 addEventListener("pagehide", stop);

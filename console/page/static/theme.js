@@ -1,4 +1,4 @@
-// Runs before the page is drawn, so that a chosen theme never flashes. Order of the button: auto, dark, light.
+// Runs before the page is drawn, so that the wrong theme never flashes. Order of the button: auto, dark, light.
 const themes = ["auto", "dark", "light"];
 const root = document.documentElement;
 
@@ -7,7 +7,7 @@ function stored() {
     const theme = localStorage.getItem("callfold-theme");
     return themes.includes(theme) ? theme : "auto";
   } catch {
-    return "auto"; // storage is switched off
+    return "auto"; // storage is disabled
   }
 }
 
@@ -31,7 +31,7 @@ document.addEventListener("DOMContentLoaded", () => {
     try {
       localStorage.setItem("callfold-theme", theme);
     } catch {
-      // it lasts as long as this page
+      // the choice lasts for this page only
     }
   });
 });

@@ -11,19 +11,19 @@ import pytest
 from console.dead_letters.queue import Which
 from console.page import render
 from console.page.assets import ASSETS
-from console.page.forms import read_query
-from console.page.links import call_url, found_url
 from console.page.models import (
     CallPage,
     CallsPage,
+    DeadLettersPage,
     ErrorPage,
-    LettersPage,
     LoginPage,
     RecordingRow,
     RedrivePage,
     TimelineRow,
     Viewer,
 )
+from console.page.search_form import read_query
+from console.page.urls import call_url, search_url
 from shared.domain.call import derive
 from shared.domain.ids import CallKey, CallRef, SourceName
 from shared.domain.leg import Leg
@@ -55,9 +55,9 @@ def _pages(viewer: Viewer) -> dict[str, Callable[[str], str]]:
         ),
         "call": lambda evil: render.call_page(viewer, fakes.call_page(evil)),
         "open call": lambda evil: render.call_page(viewer, fakes.call_page(evil, ended=False)),
-        "letters": lambda evil: render.letters_page(viewer, fakes.letters_page(evil)),
+        "letters": lambda evil: render.dead_letters_page(viewer, fakes.dead_letters_page(evil)),
         "redrive": lambda evil: render.redrive_page(
-            viewer, RedrivePage(Which.CALLBACKS, fakes.letters_page(evil).letters, "/back")
+            viewer, RedrivePage(Which.CALLBACKS, fakes.dead_letters_page(evil).dead_letters, "/back")
         ),
         "adapter": lambda evil: render.adapter_page(viewer, fakes.adapter_page(evil)),
         "login": lambda evil: render.login_page(LoginPage(evil or "/", evil or "No such key.")),
@@ -148,20 +148,20 @@ def test_the_live_page_shows_the_figures_of_the_moment() -> None:
 def test_a_quiet_system_says_so() -> None:
     page = Page(render.live_page(fakes.OPERATOR, fakes.snapshot(empty=True)))
     assert "No call is open right now." in page.text
-    assert "No call has ended in this time." in page.text
+    assert "No call ended in this period." in page.text
     assert not page.all("div", **{"class": "alarm"})
 
 
 def test_a_server_that_is_away_is_named() -> None:
     assert (
-        "Something is away RabbitMQ is away"
+        "Some servers are unavailable RabbitMQ is away"
         in Page(render.live_fragment(replace(fakes.snapshot(), problems=["RabbitMQ is away"]))).text
     )
 
 
 def test_the_form_keeps_what_was_asked_and_paging_keeps_it_too() -> None:
     asked = {"state": "complete", "outcome": "answered", "recorded": "true", "number": "*1234*", "limit": "10", "cursor": "old"}
-    page = Page(render.calls_page(fakes.OPERATOR, replace(fakes.calls_page(), asked=asked)))
+    page = Page(render.calls_page(fakes.OPERATOR, replace(fakes.calls_page(), form_values=asked)))
     assert page.all("input", name="number", value="*1234*")
     assert [option["value"] for option in page.all("option") if "selected" in option] == ["complete", "answered", "true"]
     following = page.all("a", rel="next")[0]["href"]
@@ -216,7 +216,7 @@ def test_a_call_tells_its_state_its_rule_and_its_delays() -> None:
 def test_an_open_call_has_no_record_and_says_why() -> None:
     page = Page(render.call_page(fakes.OPERATOR, replace(fakes.call_page(ended=False), why="waiting for the agent's hangup")))
     assert "waiting for the agent's hangup." in page.text
-    assert "its record is published once it is complete" in page.text
+    assert "Its record is published when it is complete" in page.text
     assert not page.all("audio")
 
 
@@ -229,8 +229,7 @@ def test_a_call_of_which_only_the_dial_is_known_has_a_page() -> None:
 def test_a_call_without_any_raw_event_has_a_page() -> None:
     told = fakes.told(ended=False) | {"legs": [], "timeline": [], "revisions": [], "facts": {}}
     assert (
-        "No raw event of this call is in the journal"
-        in Page(render.call_page(fakes.OPERATOR, CallPage.of(told, fakes.at(3)))).text
+        "The journal has no raw event of this call" in Page(render.call_page(fakes.OPERATOR, CallPage.of(told, fakes.at(3)))).text
     )
 
 
@@ -238,20 +237,20 @@ def test_a_recording_that_is_not_stored_has_no_player_but_a_reason() -> None:
     told = fakes.told()
     told["recordings"] = [{"guid": None, "leg": "dialed", "call_id": "7", "state": "failed", "reason": "login_page"}]
     page = Page(render.call_page(fakes.OPERATOR, CallPage.of(told, fakes.at(90))))
-    assert "Dialed leg: Could not be fetched" in page.text
+    assert "Dialed leg: Could not be archived" in page.text
     assert "login_page" in page.text
     assert not page.all("audio")
 
 
 def test_only_an_operator_can_redrive() -> None:
-    page = Page(render.letters_page(fakes.OPERATOR, fakes.letters_page()))
+    page = Page(render.dead_letters_page(fakes.OPERATOR, fakes.dead_letters_page()))
     assert page.all("a", href="/ui/dead-letters/redrive?which=callbacks&id=abc123")
     assert page.all("form", action="/ui/dead-letters/redrive", method="get")
-    assert "redrive" not in render.letters_page(fakes.READER, fakes.letters_page()).lower()
+    assert "redrive" not in render.dead_letters_page(fakes.READER, fakes.dead_letters_page()).lower()
 
 
 def test_a_redrive_is_asked_for_with_a_token_and_every_id() -> None:
-    letters = [replace(fakes.letters_page().letters[0], id=f"id{index}") for index in range(30)]
+    letters = [replace(fakes.dead_letters_page().dead_letters[0], id=f"id{index}") for index in range(30)]
     page = Page(render.redrive_page(fakes.OPERATOR, RedrivePage(Which.CALLBACKS, letters, "/ui/dead-letters?which=callbacks")))
     assert "Redrive 30 callbacks?" in page.text
     assert page.all("form", action="/ui/dead-letters/redrive", method="post")
@@ -267,8 +266,8 @@ def test_letters_that_are_gone_cannot_be_redriven() -> None:
 
 
 def test_no_dead_letter_is_good_news() -> None:
-    page = LettersPage(Which.RECORDINGS, [], 0, {Which.CALLBACKS: 0, Which.RECORDINGS: 0})
-    assert "No dead letters" in Page(render.letters_page(fakes.OPERATOR, page)).text
+    page = DeadLettersPage(Which.RECORDINGS, [], 0, {Which.CALLBACKS: 0, Which.RECORDINGS: 0})
+    assert "No dead letters" in Page(render.dead_letters_page(fakes.OPERATOR, page)).text
 
 
 def test_the_secret_of_a_link_is_for_operators_only() -> None:
@@ -283,14 +282,14 @@ def test_a_pasted_link_is_explained_and_its_secret_is_not_shown() -> None:
     page = Page(html)
     assert "hunter2" not in html
     assert "CallID {{CallID}} the leg" in page.text
-    assert "New {{Unheard}} not one the vendor documents" in page.text
-    assert "Constant 1 a constant: ignored" in page.text
-    assert "It carries a secret" in page.text
-    assert "{{DialApiRequestID}} : the two legs of a dialed call cannot be tied together" in page.text
+    assert "New {{Unheard}} undocumented placeholder" in page.text
+    assert "Constant 1 constant, ignored" in page.text
+    assert "It has a secret" in page.text
+    assert "{{DialApiRequestID}} : the two legs of a dialed call cannot be matched" in page.text
 
 
 def test_a_link_that_cannot_be_understood_is_told_why() -> None:
-    page = replace(fakes.adapter_page(), understood=None, pasted_problem="The adapter link lacks {{CallID}}")
+    page = replace(fakes.adapter_page(), parsed=None, pasted_problem="The adapter link lacks {{CallID}}")
     assert "The adapter link lacks {{CallID}}" in Page(render.adapter_page(fakes.OPERATOR, page)).text
 
 
@@ -320,7 +319,7 @@ def test_where_there_is_no_log_in_there_is_no_log_out() -> None:
     ],
 )
 def test_the_search_box_leads_to_a_call_or_to_its_number(text: str, url: str) -> None:
-    assert found_url(text) == url
+    assert search_url(text) == url
 
 
 def test_names_stay_inside_their_part_of_an_address() -> None:
@@ -363,7 +362,7 @@ def test_the_page_of_a_call_of_thousands_of_legs_counts_what_it_leaves_out_and_s
         fakes.call_page(),
         legs=call.legs,
         facts=_many_legs(),
-        timeline=[TimelineRow(**row | {"leg": leg.call_id}) for leg in call.legs],
+        timeline=[TimelineRow.of(row | {"leg": leg.call_id}) for leg in call.legs],
         recordings=[RecordingRow(**recording)] * 21,
     )
     html = render.call_page(fakes.OPERATOR, page)

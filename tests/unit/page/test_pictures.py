@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from console.page import text
+from console.page.axis import Axis, ages, axis_over, ticks
 from console.page.models import TimelineRow
 from console.page.sparkline import HEIGHT, WIDTH, sparkline
-from console.page.timeline import Axis, Kind, Stretch, ages, axis_over, lanes, leg_names, picture, stretches, ticks
+from console.page.timeline import Activity, Period, lanes, leg_names, periods, picture
 from console.safe_text import plain, plain_line
 from shared.domain.callback import CallType
 from shared.domain.leg import Leg, LegState
@@ -29,30 +30,30 @@ MISSED = replace(RINGING, state=LegState.MISSED, missed_at=at(30), hung_up_at=at
 @pytest.mark.parametrize(
     ("leg", "expected"),
     [
-        (RINGING, [Stretch(Kind.RINGING, at(10), at(90))]),
-        (TALKING, [Stretch(Kind.RINGING, at(10), at(20)), Stretch(Kind.TALKING, at(20), at(90))]),
-        (ENDED, [Stretch(Kind.RINGING, at(10), at(20)), Stretch(Kind.TALKING, at(20), at(50))]),
-        (MISSED, [Stretch(Kind.RINGING, at(10), at(30))]),
+        (RINGING, [Period(Activity.RINGING, at(10), at(90))]),
+        (TALKING, [Period(Activity.RINGING, at(10), at(20)), Period(Activity.TALKING, at(20), at(90))]),
+        (ENDED, [Period(Activity.RINGING, at(10), at(20)), Period(Activity.TALKING, at(20), at(50))]),
+        (MISSED, [Period(Activity.RINGING, at(10), at(30))]),
     ],
 )
-def test_a_leg_rings_then_talks_until_it_is_over_or_now(leg: Leg, expected: list[Stretch]) -> None:
-    assert stretches(leg, at(90)) == expected
+def test_a_leg_rings_then_talks_until_it_is_over_or_now(leg: Leg, expected: list[Period]) -> None:
+    assert periods(leg, at(90)) == expected
 
 
 def test_a_pickup_without_a_start_rang_since_what_went_before() -> None:
     silent = replace(TALKING, started_at=None, first_seen_at=at(20))
-    assert stretches(silent, at(90))[0] == Stretch(Kind.TALKING, at(20), at(90))
-    assert stretches(silent, at(90), at(15))[0] == Stretch(Kind.RINGING, at(15), at(20), assumed=True)
+    assert periods(silent, at(90))[0] == Period(Activity.TALKING, at(20), at(90))
+    assert periods(silent, at(90), at(15))[0] == Period(Activity.RINGING, at(15), at(20), assumed=True)
 
 
 def test_a_pickup_that_was_inferred_is_drawn_as_assumed() -> None:
     leg = Leg(CallType.API, "1", at(50), LegState.ENDED, inferred=True, hung_up_at=at(60))
-    assert stretches(leg, at(90), at(0)) == [Stretch(Kind.TALKING, at(0), at(60), assumed=True)]
+    assert periods(leg, at(90), at(0)) == [Period(Activity.TALKING, at(0), at(60), assumed=True)]
 
 
 def test_a_pickup_received_after_the_hangup_is_drawn_as_assumed() -> None:
     leg = replace(ENDED, picked_up_at=at(50), is_pickup_late=True)
-    assert stretches(leg, at(90)) == [Stretch(Kind.TALKING, at(10), at(50), assumed=True)]
+    assert periods(leg, at(90)) == [Period(Activity.TALKING, at(10), at(50), assumed=True)]
 
 
 def test_bars_lie_on_the_axis_in_percent() -> None:
@@ -99,7 +100,7 @@ def test_whatever_a_leg_tells_its_bars_stay_in_the_picture(  # noqa: PLR0917 - o
         for bar in placed.bars:
             assert 0 <= bar.x <= bar.x + bar.width <= 100.001
             assert bar.width > 0
-    assert all(stretch.since <= stretch.until for stretch in stretches(leg, at(now)))
+    assert all(period.since <= period.until for period in periods(leg, at(now)))
 
 
 def test_markers_stand_on_their_leg_where_they_arrived_with_their_delay() -> None:
@@ -115,8 +116,8 @@ def test_markers_stand_on_their_leg_where_they_arrived_with_their_delay() -> Non
     assert drawn
     agent, dialed = (placed.markers for placed in drawn.lanes)
     assert [(marker.number, marker.delay_s) for marker in (*agent, *dialed)] == [(2, 1.0), (3, None)]
-    assert agent[0].told_x is not None
-    assert agent[0].told_x < agent[0].x == drawn.axis.percent(at(6))
+    assert agent[0].happened_x is not None
+    assert agent[0].happened_x < agent[0].x == drawn.axis.percent(at(6))
     assert [marker.number for marker in drawn.others] == [1, 4, 5]
     assert drawn.axis.end < datetime.fromisoformat(at(100))  # a late timer does not squeeze the call
 

@@ -1,4 +1,4 @@
-"""What the states of calls, legs and recordings are called on the page, and the rules that close a call as sentences."""
+"""Labels for the states of calls, legs and recordings, and a sentence for each rule that closes a call."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ STATUSES: Mapping[str, str] = {
     "ending": "Ending",
     "complete": "Complete",
 }
-MARKS: Mapping[str, str] = {
+SYMBOLS: Mapping[str, str] = {
     "ringing": "◔",
     "talking": "●",
     "ending": "◑",
@@ -34,48 +34,47 @@ MARKS: Mapping[str, str] = {
     Outcome.AGENT_HUNG_UP: "↩",
     Outcome.UNKNOWN: "?",
 }
-"""A sign beside each state's word, so that colour is never the only one."""
+"""A symbol shown before each label, so that color is never the only signal."""
 
 RECORDINGS: Mapping[str, str] = {
-    "waiting": "Waiting to be fetched",
+    "waiting": "Waiting for download",
     "not_recorded": "Not recorded",
-    "not_wanted": "Not fetched: the source does not ask for this leg",
+    "not_wanted": "Not archived: the source excludes this leg",
     "storing": "Being stored",
     "stored": "Stored",
-    "absent": "FocalScope has none",
-    "failed": "Could not be fetched",
-    "expiring": "Being deleted: its time is over",
-    "expired": "Deleted: its time was over",
+    "absent": "Not available in FocalScope",
+    "failed": "Could not be archived",
+    "expiring": "Being deleted: retention period over",
+    "expired": "Deleted: retention period over",
 }
 
 _RULES: Mapping[tuple[str, str], str] = {
     (Outcome.ANSWERED, CloseReason.HANGUP): "the call was picked up, and every leg has ended",
     (Outcome.DIALED_MISSED, CloseReason.MISSED): "no dialed leg was picked up, and the agent's leg has ended",
     (Outcome.DIALED_MISSED, CloseReason.SETTLED): (
-        "the dialed leg hung up and nothing told of a pickup; after the settle time it counts as missed"
+        "the dialed leg hung up and no callback reported a pickup, so it counts as missed after the settle time"
     ),
     (Outcome.AGENT_MISSED, CloseReason.MISSED): "the agent's leg was missed, and no number was dialed",
     (Outcome.AGENT_MISSED, CloseReason.SETTLED): (
-        "the agent's leg hung up and nothing told of a pickup; after the settle time it counts as missed"
+        "the agent's leg hung up and no callback reported a pickup, so it counts as missed after the settle time"
     ),
     (Outcome.AGENT_HUNG_UP, CloseReason.SETTLED): (
-        "the agent picked up and hung up, and within the settle time no dialed leg appeared"
+        "the agent picked up and hung up, and no dialed leg appeared within the settle time"
     ),
     (Outcome.MISSED, CloseReason.MISSED): "the leg was missed",
-    (
-        Outcome.MISSED,
-        CloseReason.SETTLED,
-    ): "the leg hung up and nothing told of a pickup; after the settle time it counts as missed",
+    (Outcome.MISSED, CloseReason.SETTLED): (
+        "the leg hung up and no callback reported a pickup, so it counts as missed after the settle time"
+    ),
 }
-_TIMEOUT = "no callback came for the leg grace time or the longest call time, so a timer closed the call with what was known"
+_TIMEOUT = "no callback arrived within the leg grace time or the maximum call time, so a timer closed the call"
 
 
-def rule(outcome: str, close_reason: str, legs: Sequence[Leg]) -> str:
-    """Say by which rule a call was closed (the table of `shared.call`)."""
-    told = _TIMEOUT if close_reason == CloseReason.TIMEOUT else _RULES.get((outcome, close_reason), f"closed by {close_reason}")
+def closing_rule(outcome: str, close_reason: str, legs: Sequence[Leg]) -> str:
+    """Explain by which rule a call was closed (the table of `shared.domain.call`)."""
+    rule = _TIMEOUT if close_reason == CloseReason.TIMEOUT else _RULES.get((outcome, close_reason), f"closed by {close_reason}")
     if any(leg.inferred for leg in legs) and close_reason != CloseReason.SETTLED:
-        told += "; a callback is lost, and what it would have told follows from the others"
-    return told
+        rule += "; a callback is missing, and its content was inferred from the others"
+    return rule
 
 
 def outcome(value: str | None) -> str:
@@ -90,5 +89,5 @@ def recording(value: str) -> str:
     return RECORDINGS.get(value, value)
 
 
-def mark(value: str | None) -> str:
-    return MARKS.get(value or "", "·")
+def symbol(value: str | None) -> str:
+    return SYMBOLS.get(value or "", "·")

@@ -1,4 +1,4 @@
-"""The live page's content: counters, sparklines and the open calls on one axis that ends now."""
+"""The content of the live page: counters, sparklines, and the open calls on one axis that ends now."""
 
 from __future__ import annotations
 
@@ -7,36 +7,36 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from console.live.snapshot import Snapshot
-from console.page.links import call_url
+from console.page.axis import Axis, Tick, ages
+from console.page.labels import outcome
 from console.page.sparkline import Sparkline, sparkline
 from console.page.text import duration, number, seconds_between
-from console.page.timeline import MOST_LANES, Axis, Lane, Tick, ages, lanes
-from console.page.words import outcome
+from console.page.timeline import MAX_LANES, Lane, lanes
+from console.page.urls import call_url
 from shared.amqp.topology import CALLBACKS_DEAD, CALLBACKS_FOLD, RECORDINGS, RECORDINGS_DEAD
 from shared.domain.adapter_link import Placeholder
 from shared.domain.call import Call
 from shared.domain.callback import CallType
 from shared.domain.leg import Leg, LegState
 
-_SPANS_S = (30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400)
-_SHOWN_WHOLE = 0.8  # of the open calls, so that one forgotten call does not squeeze all others
+_AXIS_LENGTHS_S = (30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400)
+_SHARE_SHOWN_WHOLE = 0.8  # of the open calls, so that one forgotten call does not squeeze the others
 _FULL_QUEUE = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class Counter:
-    """One figure. `alarm` where it asks for somebody's attention; `href` leads to more of it."""
+    """One figure. `alarm` marks one that needs attention; `href` links to details."""
 
     name: str
     value: str
-    note: str = ""
     alarm: bool = False
     href: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class OpenCall:
-    """One open call as a row. `more_legs`: so many are not drawn."""
+    """One open call. `more_legs` is the number of legs that are not drawn."""
 
     name: str
     href: str
@@ -51,7 +51,7 @@ class OpenCall:
 
 @dataclass(frozen=True, slots=True)
 class LiveView:
-    """What the fragment shows of a snapshot."""
+    """The values that the template `_live.html` shows."""
 
     at: str
     counters: tuple[Counter, ...]
@@ -66,7 +66,7 @@ class LiveView:
 
 
 def live_view(snapshot: Snapshot) -> LiveView:
-    """Work out what the live page shows at this moment."""
+    """Prepare a snapshot for the live page."""
     axis = _axis(snapshot)
     completions = sorted(snapshot.completions.items(), key=lambda item: -item[1])
     return LiveView(
@@ -88,16 +88,16 @@ def live_view(snapshot: Snapshot) -> LiveView:
 
 def _axis(snapshot: Snapshot) -> Axis:
     lengths = sorted(max(seconds_between(call.started_at, snapshot.at), 0) for call in snapshot.open_calls)
-    wanted = lengths[min(int(len(lengths) * _SHOWN_WHOLE), len(lengths) - 1)] if lengths else 0
-    span = next((span for span in _SPANS_S if span >= wanted), _SPANS_S[-1])
+    needed = lengths[min(int(len(lengths) * _SHARE_SHOWN_WHOLE), len(lengths) - 1)] if lengths else 0
+    length = next((length for length in _AXIS_LENGTHS_S if length >= needed), _AXIS_LENGTHS_S[-1])
     end = datetime.fromisoformat(snapshot.at)
-    return Axis(end - timedelta(seconds=span), end)
+    return Axis(end - timedelta(seconds=length), end)
 
 
 def _counters(snapshot: Snapshot) -> tuple[Counter, ...]:
     depths = snapshot.depths
     waiting = [depth for queue, depth in depths.items() if queue.startswith(RECORDINGS) and queue != RECORDINGS_DEAD]
-    failed, unread, fold = depths.get(RECORDINGS_DEAD), depths.get(CALLBACKS_DEAD), depths.get(CALLBACKS_FOLD)
+    dead_jobs, dead_callbacks, fold = depths.get(RECORDINGS_DEAD), depths.get(CALLBACKS_DEAD), depths.get(CALLBACKS_FOLD)
     oldest = seconds_between(snapshot.oldest_open_at, snapshot.at) if snapshot.oldest_open_at else None
     return (
         Counter("Callbacks per second", number(snapshot.callbacks[-1] if snapshot.callbacks else 0)),
@@ -105,8 +105,8 @@ def _counters(snapshot: Snapshot) -> tuple[Counter, ...]:
         Counter("Oldest open call", duration(oldest)),
         Counter("Fold queue", number(fold), alarm=(fold or 0) >= _FULL_QUEUE),
         Counter("Recordings waiting", number(_sum(waiting))),
-        Counter("Recordings failed", number(failed), alarm=bool(failed), href="/ui/dead-letters?which=recordings"),
-        Counter("Dead letters", number(unread), alarm=bool(unread), href="/ui/dead-letters?which=callbacks"),
+        Counter("Recordings failed", number(dead_jobs), alarm=bool(dead_jobs), href="/ui/dead-letters?which=recordings"),
+        Counter("Dead letters", number(dead_callbacks), alarm=bool(dead_callbacks), href="/ui/dead-letters?which=callbacks"),
     )
 
 
@@ -116,24 +116,24 @@ def _sum(depths: Sequence[int | None]) -> int | None:
 
 
 def _open_call(call: Call, axis: Axis, at: str) -> OpenCall:
-    legs = call.legs or _awaited(call)
+    legs = call.legs or _ringing_agent(call)
     return OpenCall(
         name=str(call.key),
         href=call_url(*call.key),
         anchor=f"call-{call.key.source}-{call.key.call}",
         status=call.status,
-        agent=call.dial.get("agent") or _told(call, Placeholder.AGENT_EXTENSION, Placeholder.AGENT),
-        number=call.dial.get("number") or _told(call, Placeholder.CALLER_ID, Placeholder.DID),
+        agent=call.dial.get("agent") or _first_field(call, Placeholder.AGENT_EXTENSION, Placeholder.AGENT),
+        number=call.dial.get("number") or _first_field(call, Placeholder.CALLER_ID, Placeholder.DID),
         age=duration(max(seconds_between(call.started_at, at), 0)),
         lanes=lanes(legs, axis, at, call.started_at),
-        more_legs=max(len(legs) - MOST_LANES, 0),
+        more_legs=max(len(legs) - MAX_LANES, 0),
     )
 
 
-def _awaited(call: Call) -> tuple[Leg, ...]:
-    """Make the leg of which no callback has told yet: a dialed call rings at the agent's since the dial."""
+def _ringing_agent(call: Call) -> tuple[Leg, ...]:
+    """Infer the leg of a dialed call without callbacks: the agent's phone rings since the dial."""
     return (Leg(CallType.API, "", call.started_at, LegState.RINGING, inferred=True),) if call.dial else ()
 
 
-def _told(call: Call, *placeholders: str) -> str | None:
+def _first_field(call: Call, *placeholders: str) -> str | None:
     return next((leg.fields[name] for name in placeholders for leg in call.legs if leg.fields.get(name)), None)

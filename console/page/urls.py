@@ -1,4 +1,4 @@
-"""Where the pages are: addresses built of names that come from outside, each part percent-encoded."""
+"""URLs of the pages. Their parts come from outside, so each one is percent-encoded."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ def waveform_url(source: str, name: str, call: str) -> str:
 
 
 def with_query(path: str, values: Mapping[str, str | None]) -> str:
-    """Add parameters to a path; those that are empty are left out."""
-    given = {name: value for name, value in values.items() if value}
-    return f"{path}?{urlencode(given)}" if given else path
+    """Add the parameters that are not empty to a path."""
+    parameters = {name: value for name, value in values.items() if value}
+    return f"{path}?{urlencode(parameters)}" if parameters else path
 
 
-def found_url(text: str) -> str:
-    """Say where the search box leads: `acme/513` to that call, anything else to the calls with such a number."""
-    wanted = text.strip()
-    named = _CALL.fullmatch(wanted)
-    if named:
-        return call_url(named[1], named[2])
-    return with_query("/ui/calls", {"number": wanted if "*" in wanted or not wanted else f"*{wanted}*"})
+def search_url(text: str) -> str:
+    """Return the target of the search box: `acme/513` opens that call, other text searches for calls by number."""
+    search = text.strip()
+    call = _CALL.fullmatch(search)
+    if call:
+        return call_url(call[1], call[2])
+    return with_query("/ui/calls", {"number": search if "*" in search or not search else f"*{search}*"})
