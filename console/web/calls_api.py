@@ -55,4 +55,4 @@ def _link(request: web.Request, cursor: str | None) -> dict[str, str]:
     """Tell where the next page is (RFC 8288)."""
     if cursor is None:
         return {}
-    return {"BrokerConnection": f'<{request.rel_url.update_query(cursor=cursor)}>; rel="next"'}
+    return {"Link": f'<{request.rel_url.update_query(cursor=cursor)}>; rel="next"'}

@@ -70,7 +70,7 @@ def _calls(api: CallsApi) -> list[Route]:
         "Calls, newest start first.",
         models.CallList,
         ("application/json", CSV),
-        at_times={"BrokerConnection": "The next page (RFC 8288).", "Content-Disposition": "The name of a file, with CSV."},
+        at_times={"Link": "The next page (RFC 8288).", "Content-Disposition": "The name of a file, with CSV."},
     )
     one = Operation(
         "Everything about one call",

@@ -103,8 +103,8 @@ async def _find(here: World, **asked: object) -> list[dict[str, Any]]:
         status, told, headers = await here.get(path, headers=AUTHORIZED)
         assert status == 200, told
         rows += told["calls"]
-        assert (told["next"] is None) == ("BrokerConnection" not in headers)
-        path = headers["BrokerConnection"].partition(">")[0][1:] if "BrokerConnection" in headers else None
+        assert (told["next"] is None) == ("Link" not in headers)
+        path = headers["Link"].partition(">")[0][1:] if "Link" in headers else None
     return rows
 
 
@@ -316,7 +316,7 @@ async def test_calls_as_csv_are_safe_to_open_and_have_a_next_page(here: World) -
     assert (older["number"], older["agent"], older["complete"]) == (f"'{evil}", "'+1-2", "true")
     status, body, headers = await here.get(f"{path}&limit=1", headers=AUTHORIZED | {"Accept": "text/csv"})
     assert [row["call"] for row in csv.DictReader(io.StringIO(body.decode(), newline=""))] == ["6001"]
-    assert 'rel="next"' in headers["BrokerConnection"]
+    assert 'rel="next"' in headers["Link"]
 
 
 @pytest.mark.parametrize(
