@@ -98,7 +98,7 @@ class DurableWriter:
         Callbacks that come meanwhile do not wait behind it: the fold takes them in any order, and timers wait for the spool.
         """
         while True:
-            await self._publisher.wait_up()
+            await self._publisher.wait_until_up()
             async with self._spool.drain_lock() as is_ours:
                 if is_ours:
                     await self._drain_all()

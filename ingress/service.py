@@ -29,7 +29,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     sources = settings.load_sources()
     _refuse_open_door(settings, sources)
     # Once it serves, nothing of the broker's may end it: the spool takes what the broker does not.
-    publisher = create_publisher(settings, "ingress", outlasts_conflicts=True)
+    publisher = create_publisher(settings, "ingress", retries_conflicts=True)
     async with Spool(settings.spool_dir, max_bytes=settings.spool_max_bytes) as spool:
         outlet = DurableWriter(publisher, spool)
         commit = GroupCommit(outlet.write)

@@ -49,7 +49,7 @@ class DailyRetention:
             await self._archive.sweep()
             for _ in range(_LOOKS_A_SWEEP):
                 if self._days:
-                    await self._publisher.wait_up()  # nothing is deleted untold
+                    await self._publisher.wait_until_up()  # nothing is deleted untold
                     try:
                         await self.once(datetime.now(UTC))
                     except UnavailableError as error:

@@ -21,5 +21,5 @@ async def auditing(settings: Settings) -> AsyncIterator[Audit]:
     async with background(publisher.run()):
         with suppress(TimeoutError):
             async with asyncio.timeout(_CONNECT_S):
-                await publisher.wait_up()
+                await publisher.wait_until_up()
         yield Audit(publisher)

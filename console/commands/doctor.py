@@ -16,7 +16,7 @@ from console.commands.output import counted, output
 from console.commands.pbx_checks import DoubtError, dial_links, recording_origins
 from console.history.store import History
 from ingress.spool import Spool
-from shared.amqp.connection import inspect
+from shared.amqp.server_check import check_server
 from shared.archive.archive import Archive
 from shared.config.settings import LOOPBACK, Settings
 from shared.errors import CallfoldError, ConfigError
@@ -73,11 +73,11 @@ def _verdict(finding: Finding) -> str:
 
 
 async def _rabbitmq(settings: Settings) -> str:
-    found = await inspect(broker_address(settings, "doctor"))
+    found = await check_server(broker_address(settings, "doctor"))
     if _numbers(found.version) < _OLDEST_RABBITMQ:
-        raise ConfigError(f"RabbitMQ {found.version} at {found.server} is too old: 3.10 or later is needed.")
+        raise ConfigError(f"RabbitMQ {found.version} at {found.location} is too old: 3.10 or later is needed.")
     return (
-        f"RabbitMQ {found.version} at {found.server}; "
+        f"RabbitMQ {found.version} at {found.location}; "
         "quorum queues, streams and at-least-once dead-lettering declared; no plugin is needed"
     )
 

@@ -132,9 +132,9 @@ async def opened(settings: Settings, which: Which) -> AsyncIterator[Opened]:
         await connected(getter, publisher)
         await _take_turn(getter)
         try:
-            yield Opened(letters(), publisher, getter.confirm)
+            yield Opened(letters(), publisher, getter.confirm_settled)
         finally:
-            await getter.end_turn()
+            await getter.unlock()
 
 
 async def _take_turn(getter: QueueReader) -> None:
@@ -146,7 +146,7 @@ async def _take_turn(getter: QueueReader) -> None:
     try:
         async with asyncio.timeout(_TURN_S):
             while True:
-                if await getter.take_turn():
+                if await getter.try_lock():
                     return
                 await asyncio.sleep(_ASK_AGAIN_S)
     except TimeoutError:

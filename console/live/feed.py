@@ -146,7 +146,7 @@ class Feed:
         self._marks[mark.message_id] = found
         try:
             async with asyncio.timeout(_READ_BACK_S):
-                await self._publisher.wait_up()
+                await self._publisher.wait_until_up()
                 await self._publisher.publish(mark)
                 return await found
         finally:

@@ -136,7 +136,7 @@ class Pulse:
         """Count what waits: to be folded, to be fetched (retries included), and for a person."""
         names = [CALLBACKS_FOLD, CALLBACKS_DEAD, RECORDINGS, RECORDINGS_DEAD]
         try:
-            counts = await self.depths.counts([*names, *self._retry_queues])
+            counts = await self.depths.count([*names, *self._retry_queues])
         except BrokerUnavailableError:
             problems.append("RabbitMQ cannot be reached: queues are not counted.")
             return dict.fromkeys(names)

@@ -28,7 +28,7 @@ async def connected(*links: Publisher | Consumer | QueueReader, within_s: float 
     try:
         async with asyncio.timeout(within_s):
             for link in links:
-                await link.wait_up()
+                await link.wait_until_up()
     except TimeoutError:
         problem = next(link.problem for link in links if not link.is_up)
         raise NotConnectedError(f"RabbitMQ {problem}: see CALLFOLD_AMQP_URL, or run `callfold doctor`.") from None

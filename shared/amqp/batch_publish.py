@@ -1,9 +1,9 @@
-"""Many publishes in one write: the frames of a batch go to the socket together, each with its own confirm to await.
+"""Publishes a batch in one write: all frames go to the socket together, and every message has its own confirmation.
 
-The library writes and drains once for each message, which costs four times the processor time. This does what its
-`basic_publish` does, for a batch, on the attributes of its channel: delivery tags, confirmations, the message ids by which
-it ties returns to publishes. They are not its public interface, so aiormq is pinned, and tests/integration/shared/test_broker.py
-holds what is relied on here: acks, returns and closed channels reach exactly the message they belong to.
+The library writes and drains once for each message, which costs four times the processor time. `send` does the work of its
+`basic_publish` for a batch. It uses attributes of the library's channel: delivery tags, confirmations, and the message ids by
+which the library assigns returned messages to publishes. They are not public, so aiormq is pinned.
+tests/integration/shared/test_broker.py holds the assumption: acks, returns and closed channels reach the right message.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ HeaderValue = str | int | datetime
 
 
 class Publishable(Protocol):
-    """What a message must tell to be written."""
+    """The fields of a message that are written to the wire."""
 
     @property
     def exchange(self) -> str: ...
@@ -43,15 +43,15 @@ class Publishable(Protocol):
 
 
 async def send(channel: Channel, messages: Sequence[Publishable]) -> list[asyncio.Future[object]]:
-    """Write persistent, mandatory publishes and return their confirmations, in order, still to be awaited.
+    """Write persistent, mandatory publishes and return their pending confirmations, in order.
 
-    A caller that gets an exception must give the channel up: its count of delivery tags may be off.
+    After an exception the caller must drop the channel: its count of delivery tags may be wrong.
     """
     async with channel.lock:
         confirmations: list[asyncio.Future[object]] = []
         frames: list[Basic.Publish | ContentHeader | object] = []
         for message in messages:
-            confirmations.append(_expect(channel, message.message_id))
+            confirmations.append(_expect_confirmation(channel, message.message_id))
             properties = Basic.Properties(
                 content_type=message.content_type,
                 delivery_mode=_PERSISTENT,
@@ -70,20 +70,20 @@ async def send(channel: Channel, messages: Sequence[Publishable]) -> list[asynci
     return confirmations
 
 
-def _expect(channel: Channel, message_id: str) -> asyncio.Future[object]:
-    """Take the next delivery tag and have its confirm, or the return of its message, end a future."""
+def _expect_confirmation(channel: Channel, message_id: str) -> asyncio.Future[object]:
+    """Take the next delivery tag; the future ends with the ack, nack or return of the message."""
     channel.delivery_tag += 1
     tag = channel.delivery_tag
     confirmation: asyncio.Future[object] = channel.create_future()
     channel.confirmations[tag] = confirmation
     channel.message_id_delivery_tag[message_id] = tag
-    confirmation.add_done_callback(_forgetter(channel, message_id, tag))
+    confirmation.add_done_callback(_remover(channel, message_id, tag))
     return confirmation
 
 
-def _forgetter(channel: Channel, message_id: str, tag: int) -> Callable[[asyncio.Future[object]], None]:
-    def forget(_: asyncio.Future[object]) -> None:
+def _remover(channel: Channel, message_id: str, tag: int) -> Callable[[asyncio.Future[object]], None]:
+    def remove(_: asyncio.Future[object]) -> None:
         if channel.message_id_delivery_tag.get(message_id) == tag:
             del channel.message_id_delivery_tag[message_id]
 
-    return forget
+    return remove

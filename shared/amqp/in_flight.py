@@ -1,4 +1,4 @@
-"""What is in flight on one channel: delivered to a consumer and not settled yet."""
+"""Deliveries of one channel that are not settled yet."""
 
 from __future__ import annotations
 
@@ -6,26 +6,30 @@ import asyncio
 
 
 class InFlight:
-    """The unsettled deliveries of one channel, and the markers among them. Delivery tags of a channel only grow."""
+    """The unsettled deliveries of one channel and the markers among them; delivery tags of a channel only grow.
+
+    Attributes:
+        consumer: a name of the channel that is never used again.
+        passed_round: the latest round of which a marker was passed: everything delivered before the marker is settled.
+    """
 
     def __init__(self, consumer: str) -> None:
-        """Begin with none; `consumer` names the channel among all that ever were."""
         self.consumer = consumer
         self._tags: dict[int, None] = {}
-        self._markers: dict[int, int] = {}
-        self.passed = 0
+        self._marker_rounds: dict[int, int] = {}
+        self.passed_round = 0
         self.has_passed = asyncio.Event()
 
-    def take(self, tag: int, marker: int | None) -> None:
-        """Add a delivery; `marker` is the number of the round if it is one."""
+    def add(self, tag: int, marker_round: int | None) -> None:
+        """Add a delivery; `marker_round` is the number of the round if it is a marker."""
         self._tags[tag] = None
-        if marker is not None:
-            self._markers[tag] = marker
+        if marker_round is not None:
+            self._marker_rounds[tag] = marker_round
 
     def settle(self, tag: int) -> None:
-        """Remove a delivery. Every marker with nothing unsettled before it is passed."""
+        """Remove a delivery and pass every marker that has no unsettled delivery before it."""
         self._tags.pop(tag, None)
         oldest = next(iter(self._tags), None)
-        for at in [at for at in self._markers if oldest is None or at < oldest]:
-            self.passed = max(self.passed, self._markers.pop(at))
+        for marker in [marker for marker in self._marker_rounds if oldest is None or marker < oldest]:
+            self.passed_round = max(self.passed_round, self._marker_rounds.pop(marker))
             self.has_passed.set()

@@ -1,7 +1,8 @@
-"""Reading AMQP properties without end of the connection: what the library cannot read is None, not an error.
+"""Decodes AMQP properties leniently: an unreadable value becomes None or empty instead of an error.
 
-The library decodes headers while it reads the wire. An error there ends the connection, every message in hand is given out again,
-and after some rounds of that the broker buries good ones beside the bad. Source: RabbitMQ's errata to AMQP 0-9-1 for the types.
+The library decodes headers while it reads the socket, and an error there closes the connection. Every unacked message is then
+redelivered, and after some repetitions the broker dead-letters the good messages together with the bad one.
+Source of the types: RabbitMQ's errata to AMQP 0-9-1.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ _TIMESTAMP_BYTES = 8
 
 
 def timestamp(value: bytes) -> tuple[int, datetime | None]:
-    """Read a timestamp; one beyond the year 9999, as microseconds are taken for, is None."""
+    """Decode a timestamp; one beyond the year 9999 is None (some clients send microseconds)."""
     try:
         return decode.timestamp(value)
     except (ValueError, OverflowError, OSError):
@@ -23,13 +24,13 @@ def timestamp(value: bytes) -> tuple[int, datetime | None]:
 
 
 def short_str(value: bytes) -> tuple[int, str]:
-    """Read a short string; bytes that are not UTF-8 are replaced."""
+    """Decode a short string; bytes that are not UTF-8 are replaced."""
     length = Struct.byte.unpack(value[0:1])[0]
     return length + 1, value[1 : length + 1].decode("utf-8", "replace")
 
 
 def field_table(value: bytes) -> tuple[int, FieldTable]:
-    """Read a table; one with a name or a value that cannot be read is empty, since nothing tells where the next name begins."""
+    """Decode a table; with an unreadable name or value it is empty, since the start of the next name is unknown."""
     try:
         return decode.field_table(value)
     except (ValueError, RecursionError):
@@ -37,6 +38,6 @@ def field_table(value: bytes) -> tuple[int, FieldTable]:
 
 
 def install() -> None:
-    """Have the library read with these. Safe to repeat."""
+    """Replace the decoders of the library. Safe to repeat."""
     decode.METHODS |= {"timestamp": timestamp, "shortstr": short_str, "table": field_table}
     decode.TABLE_MAPPING |= {b"T": timestamp, b"F": field_table}

@@ -1,7 +1,7 @@
-"""The one door to RabbitMQ: confirmed publishes, and deliveries that are acked last.
+"""Publishes with confirms.
 
-Publishing and consuming have a connection each, because a broker under a memory or disk alarm stops reading the
-connections that publish, acks included.
+Publishers and consumers have separate connections. Under a memory or disk alarm RabbitMQ stops reading connections that
+publish, and would not see acks sent on them.
 """
 
 from __future__ import annotations
@@ -16,15 +16,9 @@ from pamqp.commands import Basic
 from pamqp.common import FieldTable
 
 from shared.amqp.batch_publish import HeaderValue, send
-from shared.amqp.connection import (
-    BACKOFF_S,
-    LOST,
-    BrokerAddress,
-    BrokerConnection,
-    is_cancelled,
-    is_lost,
-    requesting,
-)
+from shared.amqp.channel_requests import broker_request
+from shared.amqp.connection import BACKOFF_S, BrokerAddress, BrokerConnection
+from shared.amqp.connection_errors import LOST, is_cancelled, is_lost
 from shared.errors import BrokerUnavailableError
 from shared.log import get_logger
 
@@ -35,9 +29,9 @@ _PUBLISHES_IN_FLIGHT = 200
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A persistent message. In flight on one channel no two may share a `message_id` (see Publisher).
+    """A persistent message. Two messages in flight on one channel must not share a `message_id` (see `Publisher`).
 
-    `expires_ms`: how long it may wait in its queue at most, where that is less than the queue's own limit.
+    `expires_ms` is the longest time in its queue; a shorter limit of the queue applies first.
     """
 
     exchange: str
@@ -56,46 +50,46 @@ class Message:
 class Publisher(BrokerConnection):
     """Publishes with mandatory routing, publisher confirms and a timeout."""
 
-    def __init__(self, address: BrokerAddress, *, timeout_s: float, outlasts_conflicts: bool = False) -> None:
-        super().__init__(address, "publisher", outlasts_conflicts=outlasts_conflicts)
+    def __init__(self, address: BrokerAddress, *, timeout_s: float, retries_conflicts: bool = False) -> None:
+        super().__init__(address, "publisher", retries_conflicts=retries_conflicts)
         self._timeout_s = timeout_s
         self._channel: Channel | None = None
 
-    async def _open(self, channel: Channel) -> None:
+    async def _on_open(self, channel: Channel) -> None:
         self._channel = channel
 
-    def _closed(self) -> None:
+    def _on_close(self) -> None:
         self._channel = None
 
     async def publish(self, *messages: Message) -> None:
-        """Return once the broker has confirmed the messages in every queue they were routed to.
+        """Publish; returns once RabbitMQ has confirmed the messages in every queue they were routed to.
 
         Raises:
-            BrokerUnavailableError: not connected, refused, unroutable, or not confirmed in time; any may have arrived.
+            BrokerUnavailableError: not connected, refused, unroutable, or not confirmed in time. Some messages may have arrived.
         """
         for _, error in await self._publish(messages):
             raise error
 
     async def publish_until_confirmed(self, messages: Iterable[Message]) -> None:
-        """Publish, and try again for as long as it takes: an outage is waited out, never turned into a loss."""
+        """Publish and retry without limit, so that an outage delays messages and never loses them."""
         waiting = list(messages)
         for attempt in itertools.count():
-            failed: list[Message] = []
+            unconfirmed: list[Message] = []
             for first in range(0, len(waiting), _PUBLISHES_IN_FLIGHT):
-                await self.wait_up()
+                await self.wait_until_up()
                 failures = await self._publish(waiting[first : first + _PUBLISHES_IN_FLIGHT])
-                failed += [message for message, _ in failures]
+                unconfirmed += [message for message, _ in failures]
                 for message, error in failures[:1]:
-                    log.warning("publish_retry", messages=len(failures), first=message.message_id, detail=str(error))
-            if not failed:
+                    log.warning("publish_retried", messages=len(failures), first=message.message_id, detail=str(error))
+            if not unconfirmed:
                 return
-            waiting = failed
+            waiting = unconfirmed
             await asyncio.sleep(BACKOFF_S[min(attempt, len(BACKOFF_S) - 1)])
 
     async def count_consumers(self, queue: str) -> int:
-        """Count the consumers of a queue, as its leader knows them; one that was cancelled counts until all it has is settled.
+        """Count the consumers of a queue as its leader knows them.
 
-        It is 0 as well if the leader does not answer in time.
+        A cancelled consumer counts until it has no unsettled message. The count is also 0 if the leader does not answer in time.
 
         Raises:
             BrokerUnavailableError: not connected, or no answer.
@@ -103,15 +97,15 @@ class Publisher(BrokerConnection):
         channel = self._channel
         if channel is None or not self.is_up:
             raise BrokerUnavailableError("RabbitMQ is not connected")
-        with requesting(f"{queue} cannot be counted"):
+        with broker_request(f"Cannot count the consumers of {queue}"):
             declared = await channel.queue_declare(queue, passive=True, timeout=self._timeout_s)
         return declared.consumer_count or 0
 
     async def _publish(self, messages: Sequence[Message]) -> list[tuple[Message, BrokerUnavailableError]]:
-        """Publish some messages in one write; returns those that were not confirmed, with the reason.
+        """Publish messages in one write; returns those that were not confirmed, with the reason.
 
-        When one timed out the channel is given up: the library ties returns to publishes by message id, so the same id
-        must never be in flight twice on one channel.
+        After a timeout the connection is recycled: the library assigns returns to publishes by message id, so the same id must
+        never be in flight twice on one channel.
         """
         channel = self._channel
         if channel is None or not self.is_up:
@@ -121,28 +115,28 @@ class Publisher(BrokerConnection):
             async with asyncio.timeout(self._timeout_s):
                 confirmations = await send(channel, messages)
                 await asyncio.wait(confirmations)
-        except LOST as error:  # a timeout among them
+        except LOST as error:  # includes the timeout
             self.recycle()
-            why = f"RabbitMQ did not confirm within {self._timeout_s:g} s" if isinstance(error, TimeoutError) else str(error)
-            return _unconfirmed(messages, confirmations, BrokerUnavailableError(why))
+            reason = f"RabbitMQ did not confirm within {self._timeout_s:g} s" if isinstance(error, TimeoutError) else str(error)
+            return _unconfirmed(messages, confirmations, BrokerUnavailableError(reason))
         except BaseException as error:
-            self.recycle()  # cut off between counting and writing, the channel's delivery tags may be off
+            self.recycle()  # interrupted between counting and writing, the channel's count of delivery tags may be wrong
             if is_lost(error) or (isinstance(error, asyncio.CancelledError) and not is_cancelled()):
                 return _unconfirmed(messages, confirmations, BrokerUnavailableError("the connection to RabbitMQ was lost"))
             raise
-        failures = zip(messages, map(_refusal, confirmations), strict=True)
-        return [(message, refusal) for message, refusal in failures if refusal]
+        outcomes = zip(messages, map(_failure, confirmations), strict=True)
+        return [(message, failure) for message, failure in outcomes if failure]
 
 
 def _unconfirmed(
     messages: Sequence[Message], confirmations: Sequence[asyncio.Future[object]], error: BrokerUnavailableError
 ) -> list[tuple[Message, BrokerUnavailableError]]:
-    """Leave out what was confirmed before the rest was cut off: a slow broker would else be sent all of it again, without end."""
-    confirmed = [done.done() and _refusal(done) is None for done in confirmations] or [False] * len(messages)
+    """Return only the unconfirmed messages: if all were sent again, a slow broker might never confirm the whole batch."""
+    confirmed = [done.done() and _failure(done) is None for done in confirmations] or [False] * len(messages)
     return [(message, error) for message, is_confirmed in zip(messages, confirmed, strict=True) if not is_confirmed]
 
 
-def _refusal(confirmation: asyncio.Future[object]) -> BrokerUnavailableError | None:
+def _failure(confirmation: asyncio.Future[object]) -> BrokerUnavailableError | None:
     if confirmation.cancelled():
         return BrokerUnavailableError("the connection to RabbitMQ was lost")
     error = confirmation.exception()

@@ -1,6 +1,6 @@
-"""RabbitMQ topology as data. `link.py` declares it; nothing else names an argument of a queue.
+"""RabbitMQ topology as data: the only place with arguments of queues. `declare.py` declares it.
 
-Works unchanged on RabbitMQ 3.10 to 4.x: every option that changed its default between them is written out.
+It works unchanged on RabbitMQ 3.10 to 4.x: every option whose default changed between them is set.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ AUDIT_JOURNAL = "audit.journal"
 RECORDINGS = "recordings"
 RECORDINGS_DEAD = "recordings.dead"
 
-# Headers of raw messages that come out of a spool: its name, when the oldest callback left in it was received ('' where none
-# is), and when that was seen.
+# Headers of messages that were drained from a spool: the name of the spool, when its oldest remaining callback was received
+# ('' if none remains), and when ingress read that.
 SPOOL, SPOOL_OLDEST, SPOOL_SEEN = "spool", "spool_oldest", "spool_seen"
-# A marker of a round (see barrier.py): a message of the queue `callbacks.fold` alone, without events; the header has the number.
+# Marks a round (see shared/domain/barrier.py): a message in `callbacks.fold` without events. The header is the round's number.
 MARKER, MARKER_BODY = "marker", b"[]"
 
-# How often a message is given out again before the broker gives it up.
+# Redeliveries of a message before RabbitMQ dead-letters it.
 DELIVERY_LIMIT = 20
 
 _MIB = 1 << 20
@@ -52,7 +52,7 @@ class Binding:
 
 @dataclass(frozen=True, slots=True)
 class Topology:
-    """Exchanges, queues and bindings; all durable, declared in this order by whoever starts first."""
+    """Exchanges, queues and bindings; all durable. The first process to start declares them, in this order."""
 
     exchanges: tuple[Exchange, ...] = ()
     queues: tuple[Queue, ...] = ()
@@ -61,16 +61,16 @@ class Topology:
 
 _WORK: Mapping[str, str | int] = {
     "x-queue-type": "quorum",  # confirmed means fsynced by a majority
-    "x-delivery-limit": DELIVERY_LIMIT,  # 4.x has a default, 3.x none: the same on both, and a poison message leaves the queue
-    "x-overflow": "reject-publish",  # full means a refused publish, never a dropped message; at-least-once asks for it
-    "x-dead-letter-strategy": "at-least-once",  # at-most-once could lose the message between the two queues
-    "x-dead-letter-exchange": "",  # the default exchange routes by queue name: no binding that could be missing
+    "x-delivery-limit": DELIVERY_LIMIT,  # removes poison messages; set because 4.x has a default and 3.x has none
+    "x-overflow": "reject-publish",  # a full queue rejects publishes and drops nothing; at-least-once requires it
+    "x-dead-letter-strategy": "at-least-once",  # at-most-once can lose a message between the two queues
+    "x-dead-letter-exchange": "",  # the default exchange routes by queue name, so no binding can be missing
 }
 
 _DEAD: Mapping[str, str | int] = {
     "x-queue-type": "quorum",
-    "x-delivery-limit": 1_000_000_000,  # 4.x would drop a letter that was looked at 20 times
-    # Unbounded on purpose: a dead letter is a callback that exists nowhere else. Depth is a metric to alarm on.
+    "x-delivery-limit": 1_000_000_000,  # 4.x would drop a dead letter that was read 20 times
+    # Unbounded on purpose: a dead letter may be the only copy of a callback. Set an alarm on the depth of the queue.
     "x-overflow": "reject-publish",
 }
 
@@ -80,12 +80,12 @@ def _journal(segment_bytes: int, max_bytes: int) -> Mapping[str, str | int]:
         "x-queue-type": "stream",
         "x-max-age": "7D",
         "x-stream-max-segment-size-bytes": segment_bytes,  # retention drops whole segments
-        "x-max-length-bytes": max_bytes,  # a bound on the disk, far above a week of a large contact centre
+        "x-max-length-bytes": max_bytes,  # limits disk use, far above a week of a large contact centre
     }
 
 
 def retry_queue(delay_s: float) -> str:
-    """Name the queue in which a recording job waits for so many seconds."""
+    """Return the name of the queue that delays a recording job by `delay_s`."""
     return f"{RECORDINGS}.retry.{delay_s:g}s"
 
 
@@ -94,7 +94,7 @@ def _retry(delay_s: float) -> Queue:
         retry_queue(delay_s),
         {
             "x-queue-type": "quorum",
-            "x-message-ttl": round(delay_s * 1000),  # the wait is kept by the broker: no process has to live through it
+            "x-message-ttl": round(delay_s * 1000),  # RabbitMQ keeps the delay, so it survives a restart of any process
             "x-overflow": "reject-publish",
             "x-dead-letter-strategy": "at-least-once",
             "x-dead-letter-exchange": "",
@@ -104,10 +104,10 @@ def _retry(delay_s: float) -> Queue:
 
 
 def topology(recording_retry_s: Iterable[float]) -> Topology:
-    """Describe everything Callfold needs in RabbitMQ, with one retry queue for each distinct delay."""
+    """Return the whole topology of Callfold, with one retry queue for each distinct delay."""
     return Topology(
         exchanges=(
-            # Fan-out: the fold queue and the journal get every raw message, and its confirm waits for both.
+            # A fanout: the fold queue and the journal both get every raw message, and its confirm waits for both.
             Exchange(CALLBACKS, "fanout"),
             Exchange(CALLS, "topic"),
             Exchange(RECORDINGS, "direct"),
@@ -120,13 +120,13 @@ def topology(recording_retry_s: Iterable[float]) -> Topology:
                 {
                     **_WORK,
                     "x-dead-letter-routing-key": CALLBACKS_DEAD,
-                    # Well below the memory alarm: a blocked broker could not take the publishes that would drain it.
+                    # Well below the memory alarm. An alarm blocks publishes, and the fold must publish to drain this queue.
                     "x-max-length-bytes": 2 * _GIB,
                 },
             ),
             Queue(CALLBACKS_JOURNAL, _journal(100 * _MIB, 50 * _GIB)),
             Queue(CALLS_JOURNAL, _journal(100 * _MIB, 50 * _GIB)),
-            # No exchange: what people did concerns the history alone. There is little of it, so its segments are small.
+            # No exchange: only the history reads audit records. There are few of them, so the segments are small.
             Queue(AUDIT_JOURNAL, _journal(20 * _MIB, 1 * _GIB)),
             Queue(RECORDINGS, {**_WORK, "x-dead-letter-routing-key": RECORDINGS_DEAD, "x-max-length-bytes": 2 * _GIB}),
             *(_retry(delay_s) for delay_s in sorted(set(recording_retry_s))),

@@ -17,7 +17,7 @@ def broker_address(settings: Settings, role: str) -> BrokerAddress:
     return BrokerAddress(settings.amqp_urls, topology(settings.recording_retry_seconds), name)
 
 
-def create_publisher(settings: Settings, role: str, *, outlasts_conflicts: bool = False) -> Publisher:
+def create_publisher(settings: Settings, role: str, *, retries_conflicts: bool = False) -> Publisher:
     """Create the publisher of a process; consumers of the same process take its `address`."""
     address = broker_address(settings, role)
-    return Publisher(address, timeout_s=settings.publish_timeout_seconds, outlasts_conflicts=outlasts_conflicts)
+    return Publisher(address, timeout_s=settings.publish_timeout_seconds, retries_conflicts=retries_conflicts)

@@ -30,7 +30,7 @@ from tests.helpers.servers import RETRY_S, Servers, eventually
 async def publishing(servers: Servers) -> AsyncIterator[Publisher]:
     publisher = Publisher(BrokerAddress((servers.stack.amqp_url,), topology(RETRY_S), "tests"), timeout_s=LIMIT_S)
     async with background(publisher.run()):
-        await asyncio.wait_for(publisher.wait_up(), LIMIT_S)
+        await asyncio.wait_for(publisher.wait_until_up(), LIMIT_S)
         yield publisher
 
 

@@ -20,7 +20,8 @@ from redis.asyncio import Redis
 
 from console.local.processes import Fleet, Role
 from console.local.stack import LocalStack, Server
-from shared.amqp.connection import BrokerAddress, inspect
+from shared.amqp.connection import BrokerAddress
+from shared.amqp.server_check import check_server
 from shared.amqp.topology import topology
 from shared.domain.call import Policy
 from shared.domain.ids import CallKey
@@ -98,7 +99,7 @@ async def declare(url: str) -> None:
 
     async def is_declared() -> bool:
         with suppress(BrokerUnavailableError):
-            await inspect(BrokerAddress((url,), topology(RETRY_S), "tests"))
+            await check_server(BrokerAddress((url,), topology(RETRY_S), "tests"))
             return True
         return False
 

@@ -64,8 +64,8 @@ class BacklogReporter:
             in_flight = self._raw.in_flight
             in_flight.has_passed.clear()
             try:
-                if in_flight.passed and self._raw.is_up:
-                    await self._report(in_flight.consumer, in_flight.passed)
+                if in_flight.passed_round and self._raw.is_up:
+                    await self._report(in_flight.consumer, in_flight.passed_round)
             except StoreUnavailableError as error:
                 log.warning("round_not_reported", detail=str(error))
                 in_flight.has_passed.set()

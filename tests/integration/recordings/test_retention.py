@@ -131,7 +131,7 @@ async def office(servers: Servers, tmp_path: Path) -> AsyncIterator[Office]:
     async with AsyncExitStack() as closing:
         publisher = Publisher(BrokerAddress((servers.stack.amqp_url,), topology(RETRY_S), "test"), timeout_s=LIMIT_S)
         await closing.enter_async_context(background(publisher.run()))
-        await publisher.wait_up()
+        await publisher.wait_until_up()
         queue = await closing.enter_async_context(servers.subscribed("recording.expired.#"))
         office = Office(Shelf(tmp_path), servers.stack.redis_url, publisher, queue)
         await closing.enter_async_context(aclosing(office.store))

@@ -41,7 +41,7 @@ def _message(body: bytes, *, exchange: str = "", routing_key: str = CALLBACKS_DE
 async def _publisher(servers: Servers, *, timeout_s: float = LIMIT_S) -> AsyncIterator[Publisher]:
     publisher = Publisher(_address(servers), timeout_s=timeout_s)
     async with background(publisher.run()):
-        await asyncio.wait_for(publisher.wait_up(), LIMIT_S)
+        await asyncio.wait_for(publisher.wait_until_up(), LIMIT_S)
         yield publisher
 
 
@@ -85,7 +85,7 @@ async def test_a_broker_that_hangs_fails_the_publish_in_time_and_what_was_sent_i
 
 
 @pytest.mark.parametrize("reason", [asyncio.CancelledError(), None], ids=["cancelled", "bare"])
-@pytest.mark.parametrize("request_name", ["count consumers", "get", "count", "depths", "turn"])
+@pytest.mark.parametrize("request_name", ["count consumers", "get", "count", "depths", "lock"])
 async def test_a_request_that_is_cut_off_by_the_end_of_its_connection_fails_as_an_outage(
     servers: Servers, request_name: str, reason: BaseException | None
 ) -> None:
@@ -96,13 +96,13 @@ async def test_a_request_that_is_cut_off_by_the_end_of_its_connection_fails_as_a
         "count consumers": (publisher, lambda: publisher.count_consumers(CALLBACKS_FOLD)),
         "get": (getter, getter.get),
         "count": (getter, getter.count),
-        "depths": (depths, lambda: depths.counts([CALLBACKS_DEAD])),
-        "turn": (getter, getter.take_turn),
+        "depths": (depths, lambda: depths.count([CALLBACKS_DEAD])),
+        "lock": (getter, getter.try_lock),
     }
-    link, request = requests[request_name]
-    async with background(link.run()):
-        await asyncio.wait_for(link.wait_up(), LIMIT_S)
-        channel = cast("Channel", link._channel)
+    connection, request = requests[request_name]
+    async with background(connection.run()):
+        await asyncio.wait_for(connection.wait_until_up(), LIMIT_S)
+        channel = cast("Channel", connection._channel)
         servers.stack.rabbitmq.pause()
         try:
             pending = asyncio.ensure_future(request())
@@ -131,7 +131,7 @@ async def test_without_a_connection_a_publish_fails_at_once(servers: Servers) ->
 async def test_the_next_address_is_tried_when_one_does_not_answer(servers: Servers) -> None:
     publisher = Publisher(_address(servers, "amqp://127.0.0.1:1/"), timeout_s=LIMIT_S)
     async with background(publisher.run()):
-        await asyncio.wait_for(publisher.wait_up(), LIMIT_S)
+        await asyncio.wait_for(publisher.wait_until_up(), LIMIT_S)
 
 
 async def test_acks_that_meet_the_end_of_their_connection_wait_for_nothing_and_all_comes_again(servers: Servers) -> None:
@@ -200,7 +200,7 @@ async def test_stop_intake_gives_back_what_was_not_taken(servers: Servers) -> No
 
 
 async def test_a_broker_that_closes_while_a_channel_opens_is_tried_again(servers: Servers) -> None:
-    """The library ends this in a bare `Exception`; the link must outlive it and connect once the broker behaves."""
+    """The library ends this in a bare `Exception`; the connection must outlive it and connect once the broker behaves."""
     upstream = int(servers.stack.amqp_url.rsplit(":", 1)[1].strip("/"))
     cut, refused = True, 0
     handled: list[asyncio.Future[tuple[BaseException | None, BaseException | None]]] = []
@@ -240,7 +240,7 @@ async def test_a_broker_that_closes_while_a_channel_opens_is_tried_again(servers
     async with background(publisher.run()):
         await eventually(was_refused)
         cut = False
-        await asyncio.wait_for(publisher.wait_up(), LIMIT_S)
+        await asyncio.wait_for(publisher.wait_until_up(), LIMIT_S)
     server.close()
     await asyncio.wait_for(asyncio.gather(*handled), LIMIT_S)
 
@@ -278,7 +278,7 @@ async def test_what_a_slow_broker_has_confirmed_is_not_sent_again(servers: Serve
     address = BrokerAddress((f"amqp://guest:guest@127.0.0.1:{port}/",), topology(RETRY_S), "tests")
     publisher = Publisher(address, timeout_s=10 * PACE)  # by then, the first has been confirmed
     async with background(publisher.run()):
-        await asyncio.wait_for(publisher.wait_up(), LIMIT_S)
+        await asyncio.wait_for(publisher.wait_until_up(), LIMIT_S)
         is_slow = True
         failed = [message for message, _ in await publisher._publish(messages)]
         server.close()
@@ -302,7 +302,7 @@ async def test_a_stream_that_says_nothing_is_asked_anew_from_where_it_was(
     # Nothing is acked, and credit is for one: the broker falls silent, as it can after it was killed.
     consumer = Consumer(_address(servers), CALLS_JOURNAL, prefetch=1, arguments=where)
     async with _publisher(servers) as publisher, background(consumer.run()):
-        await asyncio.wait_for(consumer.wait_up(), LIMIT_S)
+        await asyncio.wait_for(consumer.wait_until_up(), LIMIT_S)
         await publisher.publish_until_confirmed(_message(own + b"%d" % number, routing_key=CALLS_JOURNAL) for number in range(3))
         for number in range(3):
             delivery = await asyncio.wait_for(consumer.get(), LIMIT_S)
@@ -311,4 +311,4 @@ async def test_a_stream_that_says_nothing_is_asked_anew_from_where_it_was(
                 delivery = await asyncio.wait_for(consumer.get(), LIMIT_S)
             assert delivery.body == own + b"%d" % number
             read.append(delivery.offset)
-            monkeypatch.setattr(broker, "_SILENCE_S", 1)  # not before: without a first offset it would skip these messages
+            monkeypatch.setattr(broker, "_RESUBSCRIBE_AFTER_S", 1)  # not before: without a first offset it would skip these messages

@@ -13,7 +13,7 @@ import pytest
 import uvloop
 from redis.asyncio import Connection
 
-from shared.amqp import connection as link
+from shared.amqp import connection
 from shared.amqp.connection import BrokerAddress
 from shared.amqp.consumer import Consumer
 from shared.amqp.publisher import Message, Publisher
@@ -72,7 +72,7 @@ async def test_redis_cut_off_at_any_byte_is_away(redis_only: Servers) -> None:
 async def test_rabbitmq_cut_off_at_any_byte_is_away_and_both_links_come_back(
     rabbitmq_only: Servers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(link, "BACKOFF_S", (0.01,))
+    monkeypatch.setattr(connection, "BACKOFF_S", (0.01,))
 
     async def use(wire: CutWire) -> None:
         address = BrokerAddress((f"amqp://guest:guest@127.0.0.1:{wire.port}/",), topology(RETRY_S), "tests")
@@ -81,7 +81,7 @@ async def test_rabbitmq_cut_off_at_any_byte_is_away_and_both_links_come_back(
         async def publish() -> None:
             while True:
                 try:
-                    await publisher.wait_up()
+                    await publisher.wait_until_up()
                     await publisher.count_consumers(CALLBACKS_FOLD)
                     await publisher.publish(*(Message(CALLBACKS, "", b"x" * 2000, uuid.uuid4().hex) for _ in range(5)))
                 except BrokerUnavailableError:

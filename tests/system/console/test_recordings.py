@@ -294,7 +294,7 @@ async def test_one_worker_a_day_runs_retention_and_a_run_that_failed_is_run_agai
     publisher = Publisher(BrokerAddress(settings.amqp_urls, topology(RETRY_S), "test"), timeout_s=LIMIT_S)
     archive, now = Archive(settings.archive_url), datetime.now(UTC)
     async with aclosing(Store(settings.redis_url.get_secret_value())) as store, background(publisher.run()):
-        await publisher.wait_up()
+        await publisher.wait_until_up()
         daily = [DailyRetention(archive, publisher, store, settings.load_sources(), settings) for _ in range(2)]
         root = servers.directory / "archive" / "daily"
         aside = root.rename(root.with_name("aside"))
@@ -331,7 +331,7 @@ async def test_a_daily_run_that_was_killed_is_taken_up_by_another_worker(
     loaded, now = settings_here(monkeypatch, settings), datetime.now(UTC)
     publisher = Publisher(BrokerAddress(loaded.amqp_urls, topology(RETRY_S), "test"), timeout_s=LIMIT_S)
     async with aclosing(Store(loaded.redis_url.get_secret_value())) as store, background(publisher.run()):
-        await publisher.wait_up()
+        await publisher.wait_until_up()
         heir = DailyRetention(Archive(loaded.archive_url), publisher, store, loaded.load_sources(), loaded)
         await eventually(lambda: heir.once(now))
         assert site.files() == [f"{GUID}.json"]

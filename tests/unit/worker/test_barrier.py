@@ -314,11 +314,11 @@ def test_a_queue_that_does_not_answer_in_time_has_no_consumers_and_proves_nothin
 def test_markers_pass_in_the_order_of_deliveries_and_only_once_all_before_them_is_settled() -> None:
     in_flight = InFlight("a")
     for tag, marker in ((1, None), (2, 71), (3, None), (4, 72)):
-        in_flight.take(tag, marker)
+        in_flight.add(tag, marker)
     in_flight.settle(2)
-    assert in_flight.passed == 0, "what came before the marker is not settled"
+    assert in_flight.passed_round == 0, "what came before the marker is not settled"
     in_flight.settle(4)
     in_flight.settle(1)
-    assert in_flight.passed == 71
+    assert in_flight.passed_round == 71
     in_flight.settle(3)
-    assert in_flight.passed == 72
+    assert in_flight.passed_round == 72

@@ -1,0 +1,49 @@
+"""Guards for requests on a channel: a lost connection raises one error, and no write waits for ever."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
+
+from aiormq.channel import Channel
+from aiormq.exceptions import ChannelInvalidStateError
+
+from shared.amqp.connection_errors import is_cancelled, is_lost
+from shared.errors import BrokerUnavailableError
+
+
+@contextmanager
+def broker_request(failure: str) -> Iterator[None]:
+    """Guard a request to the broker; `failure` begins the text of the error.
+
+    Raises:
+        BrokerUnavailableError: the connection was lost, or RabbitMQ did not answer in time.
+    """
+    try:
+        yield
+    except (Exception, asyncio.CancelledError) as error:
+        if not is_lost(error) and (is_cancelled() or not isinstance(error, asyncio.CancelledError)):
+            raise
+        reason = "RabbitMQ did not answer in time" if isinstance(error, TimeoutError) else "the connection to RabbitMQ was lost"
+        raise BrokerUnavailableError(f"{failure}: {str(error) or reason}") from error
+
+
+async def write_while_open(channel: Channel, writing: Coroutine[object, object, object]) -> None:
+    """Await a write to a channel for as long as the channel is open.
+
+    The library writes through a queue of ten frames. After the connection is lost the queue is never emptied, and a write to a
+    full queue would wait for ever.
+
+    Raises:
+        ChannelInvalidStateError: the channel closed first.
+    """
+    written, closing = asyncio.ensure_future(writing), channel.closing
+    try:
+        await asyncio.wait((written, closing), return_when=asyncio.FIRST_COMPLETED)
+        if not written.done():
+            raise ChannelInvalidStateError("the channel closed before this was written")
+        written.result()
+    finally:
+        written.cancel()
+        closing.cancel()

@@ -1,0 +1,36 @@
+"""What the AMQP library raises when a connection is refused or lost."""
+
+from __future__ import annotations
+
+import asyncio
+
+from aiormq.exceptions import (
+    AMQPError,
+    AuthenticationError,
+    ChannelInvalidStateError,
+    InvalidFrameError,
+    ProbableAuthenticationError,
+)
+
+# Raised when the connection or the broker is gone; TimeoutError is an OSError.
+LOST = (AMQPError, OSError, ChannelInvalidStateError)
+
+
+def is_lost(error: BaseException) -> bool:
+    """Return whether the connection was lost; a broker that stops while a channel opens raises a bare `Exception`."""
+    return isinstance(error, LOST) or type(error) is Exception
+
+
+def refusal(error: BaseException) -> str | None:
+    """Return what RabbitMQ refused when the connection was opened, or None for any other error."""
+    if isinstance(error, AuthenticationError | ProbableAuthenticationError):
+        return "refused the user or password"
+    if isinstance(error, InvalidFrameError) and "Connection.Close" in str(error):  # how the library reports a refused open
+        return "refused the virtual host: it does not exist, or the user may not use it"
+    return None
+
+
+def is_cancelled() -> bool:
+    """Return whether the current task is being cancelled; the library also raises CancelledError by itself."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

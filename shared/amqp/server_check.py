@@ -1,0 +1,49 @@
+"""Checks once that a RabbitMQ server answers and takes the topology."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from yarl import URL
+
+from shared.amqp.connection import BrokerAddress
+from shared.amqp.connection_errors import is_lost, refusal
+from shared.amqp.declare import declare
+from shared.amqp.plain_connection import CONNECT_TIMEOUT_S, plain_connection
+from shared.amqp.topology import Topology
+from shared.errors import BrokerUnavailableError
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A server that answered; `location` is host and port, without credentials."""
+
+    version: str
+    location: str
+
+
+async def check_server(address: BrokerAddress) -> Server:
+    """Connect once to the first server that answers, as `BrokerConnection` would, and declare the topology there.
+
+    Raises:
+        BrokerUnavailableError: no server is reachable, or it does not support quorum queues or streams.
+        ConfigError: a queue or exchange exists with other arguments.
+    """
+    failures: list[str] = []
+    for url in map(URL, address.urls):
+        location = f"{url.host}:{url.port or (5671 if url.scheme == 'amqps' else 5672)}"
+        try:
+            return Server(await _version(url, address.topology), location)
+        except Exception as error:
+            if not is_lost(error):
+                raise
+            failures.append(f"{location}: {refusal(error) or f'{type(error).__name__}: {error}'}")
+    raise BrokerUnavailableError(f"RabbitMQ: {'; '.join(failures)}")
+
+
+async def _version(url: URL, topology: Topology) -> str:
+    async with asyncio.timeout(CONNECT_TIMEOUT_S * 2), plain_connection(url) as connection:
+        await declare(await connection.channel(), topology)
+        properties = connection.transport.connection.server_properties if connection.transport else {}
+        return str(properties.get("version", "unknown"))
