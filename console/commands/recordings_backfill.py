@@ -17,12 +17,12 @@ from console.durations import ago
 from console.repair.published_calls import Published, Revisions, note, read_published
 from console.repair.published_summary import ids_of
 from console.streams.connections import connected
-from console.streams.events import read_event
+from console.streams.events import Event, read_event
 from console.streams.journal import journal_until_now
 from shared.amqp.publisher import Message
 from shared.amqp.topology import CALLS_JOURNAL, RECORDINGS
 from shared.archive.archive import Archive
-from shared.archive.sidecar import Sidecar, Told, day_of, is_overdue, path_of
+from shared.archive.sidecar import Sidecar, day_of, is_overdue, path_of
 from shared.config.settings import Settings
 from shared.config.sources import Sources
 from shared.domain.call import derive
@@ -156,7 +156,7 @@ async def _from_their_first(run: _Run, calls: dict[CallKey, Published]) -> dict[
     return calls | await read_published(run.settings, late, run.wanted.source, others)
 
 
-def _key_of(event: Told) -> CallKey:
+def _key_of(event: Event) -> CallKey:
     return CallKey(SourceName(event["data"]["source"]), CallRef(event["subject"]))
 
 
@@ -164,7 +164,7 @@ def jobs_of(key: CallKey, known: Published, sources: Sources) -> list[RecordingJ
     """Write the jobs of a call of which only the published record is left: their links come from the source's template."""
     record = known.record
     wanted = {*sources[key.source].record_legs, "other"}
-    told: list[tuple[str, Told]] = [(side, record[side]) for side in SIDES if record[side]]
+    told: list[tuple[str, Event]] = [(side, record[side]) for side in SIDES if record[side]]
     told += [("other", leg) for leg in record["other_legs"]]
     ids = ids_of(record)
     return [

@@ -22,9 +22,10 @@ from console.lookup.sidecar_search import find_sidecars
 from console.safe_text import plain_line
 from shared.archive.archive import Archive
 from shared.archive.encryption import decrypt
-from shared.archive.sidecar import Sidecar, Told
+from shared.archive.sidecar import Sidecar
 from shared.config.settings import Settings
 from shared.domain.recording import RecordingState
+from shared.domain.recording_info import RecordingInfo
 from shared.errors import CallfoldError, ConfigError
 from shared.runtime.audit import Action, Audit
 
@@ -60,19 +61,19 @@ async def _get_each(sidecars: Sequence[Sidecar], archive: Archive, target: Targe
     got = 0
     for sidecar in sidecars:
         if sidecar.state is not RecordingState.STORED:
-            reason = f" ({sidecar.recording['reason']})" if sidecar.recording.get("reason") else ""
+            reason = f" ({sidecar.recording.reason})" if sidecar.recording.reason else ""
             sys.stderr.write(plain_line(f"{sidecar.leg} leg {sidecar.call_id}: {sidecar.state}{reason}") + "\n")
             continue
-        for words in sidecar.contents:
-            stored = sidecar.file(words)
+        for info in sidecar.contents:
+            stored = sidecar.file(info)
             path = _path(stored, target)
-            async with _opened(archive, stored, words, target) as content:
+            async with _opened(archive, stored, info, target) as content:
                 # Before anything is handed out, so that whatever ends this command, nothing was got untold.
                 named = {"source": sidecar.source, "call": sidecar.call, "recording": sidecar.name}
                 await audit.tell(Action.DOWNLOAD, cli_user(), **named)
                 await asyncio.to_thread(_write, content, path)
             got += 1
-            told = {"file": str(path), "leg": sidecar.leg, "call_id": sidecar.call_id, "sha256": words["sha256"]}
+            told = {"file": str(path), "leg": sidecar.leg, "call_id": sidecar.call_id, "sha256": info.sha256}
             if path != _STDOUT:
                 sys.stdout.write((orjson.dumps(told).decode() if as_json else plain_line(f"{path}  {sidecar.leg} leg")) + "\n")
     return got
@@ -93,7 +94,7 @@ def _check_output(sidecars: Sequence[Sidecar], target: Target) -> None:
 
 
 @asynccontextmanager
-async def _opened(archive: Archive, stored: str, words: Told, target: Target) -> AsyncIterator[BinaryIO]:
+async def _opened(archive: Archive, stored: str, info: RecordingInfo, target: Target) -> AsyncIterator[BinaryIO]:
     """Have one recording out of the archive, whole, opened, and what was stored.
 
     Raises:
@@ -111,12 +112,12 @@ async def _opened(archive: Archive, stored: str, words: Told, target: Target) ->
             raise CallfoldError(f"{stored} is missing: `callfold recordings verify` tells what else is.") from None
         raw.seek(0)
         content: BinaryIO = raw
-        if words.get("encryption"):
+        if info.encryption:
             if target.identity is None:
                 raise ConfigError(f"{stored} is sealed: name the identity file with --identity or CALLFOLD_ARCHIVE_IDENTITY.")
             await asyncio.to_thread(decrypt, raw, opened, target.identity)
             content = opened
-        await asyncio.to_thread(_check, content, words["sha256"], stored)
+        await asyncio.to_thread(_check, content, info, stored)
         yield content
 
 
@@ -126,13 +127,13 @@ def _path(stored: str, target: Target) -> Path:
     return output / name if output != _STDOUT and output.is_dir() else output
 
 
-def _check(content: BinaryIO, sha256: str | None, stored: str) -> None:
+def _check(content: BinaryIO, info: RecordingInfo, stored: str) -> None:
     """Check what was stored; of one that lost its sidecar while it was sealed no fingerprint is known (its seal is checked)."""
     content.seek(0)
     digest = hashlib.sha256()
     while piece := content.read(_PIECE_BYTES):
         digest.update(piece)
-    if sha256 is not None and digest.hexdigest() != sha256:
+    if digest.hexdigest() != info.sha256 and not (info.sha256 is None and info.encryption):
         raise CallfoldError(f"{stored}: the recording in the archive is damaged, its SHA-256 is not the one it was stored with.")
 
 

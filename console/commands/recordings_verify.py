@@ -13,10 +13,11 @@ import orjson
 from console.commands.common import wanted_sources
 from console.durations import ago
 from shared.archive.archive import Archive
-from shared.archive.sidecar import Sidecar, Told, day_of, fingerprint_of, is_overdue, size_of
+from shared.archive.sidecar import Sidecar, day_of, is_overdue
 from shared.config.settings import Settings
 from shared.domain.facts import rfc3339
 from shared.domain.recording import RecordingState
+from shared.domain.recording_info import RecordingInfo
 from shared.retention.recording_lock import LEASE_S
 
 _LOOKS = 5
@@ -105,17 +106,17 @@ async def _look(archive: Archive, path: str, schedule_s: Sequence[float], size_a
     differences = []
     is_expiring = sidecar.state is RecordingState.EXPIRING
     stored = [] if is_expiring else sidecar.contents
-    for words in stored:
-        file = sidecar.file(words)
-        problem = await _problem(archive, file, words, await size_at(file))
+    for info in stored:
+        file = sidecar.file(info)
+        problem = await _problem(archive, file, info, await size_at(file))
         if problem:
             differences.append(Difference(file, problem))
     if is_overdue(sidecar, schedule_s):
         problem = f"is {sidecar.state} for longer than its job takes: `callfold recordings backfill` asks anew"
         differences.append(Difference(path, problem))
-    elif is_expiring and str(sidecar.recording.get("expired_at")) < _lease_ago():
+    elif is_expiring and (begun_at := sidecar.recording.expired_at) and begun_at < _lease_ago():
         differences.append(Difference(path, "was cut off while expiring: it is finished when retention runs again"))
-    return _Look(sidecar, [sidecar.file(words) for words in stored], _files(sidecar), differences)
+    return _Look(sidecar, [sidecar.file(info) for info in stored], _files(sidecar), differences)
 
 
 def _lease_ago() -> str:
@@ -142,8 +143,8 @@ async def _says_the_same(archive: Archive, path: str, sidecar: Sidecar | None) -
 
 def _files(sidecar: Sidecar) -> frozenset[str]:
     """Name every file that a sidecar tells of, also where it is about to be stored or deleted."""
-    told = [] if sidecar.state is RecordingState.EXPIRED else [sidecar.recording, *sidecar.others]
-    return frozenset(sidecar.file(words) for words in told if words.get("uri") and words.get("state") not in _WITHOUT_FILE)
+    infos = [] if sidecar.state is RecordingState.EXPIRED else [sidecar.recording, *sidecar.others]
+    return frozenset(sidecar.file(info) for info in infos if info.uri and info.state not in _WITHOUT_FILE)
 
 
 async def _is_explained(archive: Archive, path: str) -> bool:
@@ -160,14 +161,13 @@ async def _is_explained(archive: Archive, path: str) -> bool:
     return False
 
 
-async def _problem(archive: Archive, path: str, words: Told, size: int | None) -> str | None:
-    wanted_bytes, wanted_sha256 = size_of(words), fingerprint_of(words)
+async def _problem(archive: Archive, path: str, info: RecordingInfo, size: int | None) -> str | None:
     if size is None:
         return "is missing"
-    if size != wanted_bytes:
-        return f"has {size} bytes, stored were {wanted_bytes}"
+    if size != info.file_bytes:
+        return f"has {size} bytes, stored were {info.file_bytes}"
     try:
         found = await archive.sha256(path)
     except FileNotFoundError:
         return "is missing"
-    return None if found == wanted_sha256 else f"has SHA-256 {found}, stored was {wanted_sha256}"
+    return None if found == info.file_sha256 else f"has SHA-256 {found}, stored was {info.file_sha256}"

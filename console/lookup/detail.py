@@ -158,7 +158,12 @@ def _masked(fields: Mapping[str, str]) -> dict[str, str]:
 
 def recording_row(sidecar: Sidecar) -> dict[str, Any]:
     """Sum up what became of one leg's recording."""
-    return {"guid": sidecar.guid, "name": sidecar.name, "leg": sidecar.leg, "call_id": sidecar.call_id} | dict(sidecar.recording)
+    return {
+        "guid": sidecar.guid,
+        "name": sidecar.name,
+        "leg": sidecar.leg,
+        "call_id": sidecar.call_id,
+    } | sidecar.recording.to_json()
 
 
 def why(call: Call, state: Folded) -> str:

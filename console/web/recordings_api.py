@@ -122,13 +122,13 @@ class RecordingsApi:
         if sidecar is None:
             return problem(404, "There is no such recording.")
         if sidecar.state != "stored":
-            reason = sidecar.recording.get("reason")
+            reason = sidecar.recording.reason
             return problem(404, f"This recording is {sidecar.state}{f': {reason}' if reason else ''}.", state=sidecar.state)
         return sidecar
 
     async def _audio(self, sidecar: Sidecar, scratch: BinaryIO) -> _Audio | web.Response:
         path, etag = sidecar.file(sidecar.recording), f'"{_fingerprint(sidecar)}"'
-        if not sidecar.recording.get("encryption"):
+        if not sidecar.recording.encryption:
             size = await self._archive.size(path)
             return problem(404, "The archive has lost this recording.") if size is None else _Audio(size, etag, path)
         identity = self._settings.archive_identity
@@ -167,7 +167,7 @@ class RecordingsApi:
 
 def _fingerprint(sidecar: Sidecar) -> str:
     """Name the content; one that lost its sidecar while it was sealed has no SHA-256."""
-    return str(sidecar.recording.get("sha256") or sidecar.recording.get("at"))
+    return str(sidecar.recording.sha256 or sidecar.recording.at)
 
 
 class Range(NamedTuple):

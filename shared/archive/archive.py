@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
-from shared.archive.sidecar import Sidecar, Told, path_of, size_of
+from shared.archive.sidecar import Sidecar, path_of
 from shared.archive.storage import Files
 from shared.domain.recording import RecordingJob
+from shared.domain.recording_info import RecordingInfo
 
 
 class Archive(Files):
@@ -44,7 +45,7 @@ class Archive(Files):
             found = await self.sidecar(path)
         return found, path
 
-    async def has(self, sidecar: Sidecar, told: Told) -> bool:
+    async def has(self, sidecar: Sidecar, info: RecordingInfo) -> bool:
         """Tell whether the file of a recording is there, by its size."""
-        size = await self.size(sidecar.file(told))
-        return size is not None and size == size_of(told)
+        size = await self.size(sidecar.file(info))
+        return size is not None and size == info.file_bytes

@@ -1,8 +1,7 @@
-"""The json beside each recording: FocalScope's ids, what became of the recording, the leg and its call.
+"""The sidecar of a leg: a JSON file with FocalScope's ids, the call record, and a description of each recording.
 
-`recording` has a `state`, see `RecordingState`; with it, what the recording's event told. Several recordings of one leg that
-differ are all kept: `others`. Files are found beside their sidecar, by the last part of the URI that was told: an archive can
-be moved.
+`recording` describes the recording of the leg. `others` describes recordings of the same leg with other content: all are kept.
+A recording's file is found next to its sidecar, by the last part of its URI, so an archive can be moved.
 """
 
 from __future__ import annotations
@@ -15,33 +14,33 @@ from typing import Any
 import orjson
 
 from shared.domain.recording import RecordingJob, RecordingState
+from shared.domain.recording_info import RecordingInfo
 
-Told = Mapping[str, Any]  # parsed JSON of our own
 ENCRYPTED_SUFFIX = ".age"
-# So much of a fingerprint tells the contents of one leg apart, in names of files and ids of events.
-HASH_DIGITS = 8
-# Longer than all but the longest try takes, with the wait for its turn.
-_TRY_S = 3600
+# Longer than an attempt normally takes, including its wait for a free download slot.
+_ATTEMPT_S = 3600
 
 
 def path_of(job: RecordingJob, suffix: str) -> str:
-    """Place a job's file: `acme/monitor/2026-UTC/11/23/<guid>.wav`."""
+    """Return the path of a file of a job: `acme/monitor/2026-UTC/11/23/<guid>.wav`."""
     return f"{day_of(job.source, job.started_at)}/{job.name}.{suffix}"
 
 
 def day_of(source: str, at: str) -> str:
-    """Name the directory of a UTC day, given as RFC 3339."""
+    """Return the directory of a UTC day, given as RFC 3339."""
     year, month, day = at[:10].split("-")
     return f"{source}/monitor/{year}-UTC/{month}/{day}"
 
 
 @dataclass(frozen=True, slots=True)
 class Sidecar:
-    """One json of the archive.
+    """Content of a sidecar.
 
     Attributes:
-        call: the key of the call within its source: `513` or `call-<CallID>`.
-        asked: which asking of the recording its state is the answer to: (revision, round).
+        call: key of the call within its source: `513` or `call-<CallID>`.
+        started_at: time that decides the directory.
+        record: call record of the latest revision.
+        asked: request that `recording.state` answers: (revision of the call, round).
     """
 
     source: str
@@ -52,40 +51,39 @@ class Sidecar:
     name: str
     leg: str
     started_at: str
-    recording: Told
-    record: Told
-    others: tuple[Told, ...] = ()
+    recording: RecordingInfo
+    record: Mapping[str, Any]
+    others: tuple[RecordingInfo, ...] = ()
     asked: tuple[int, int] = (0, 0)
     path: str = field(default="", compare=False)
 
-    def beside(self, suffix: str) -> str:
-        """Name a file of the same leg: `<name>.<suffix>`."""
+    def sibling(self, suffix: str) -> str:
+        """Return the path of a file of the same leg: `<name>.<suffix>`."""
         return self.path.removesuffix("json") + suffix
 
-    def file(self, told: Told) -> str:
-        """Name the file of a recording that this sidecar tells of."""
-        return f"{self.path.rpartition('/')[0]}/{str(told['uri']).rpartition('/')[2]}"
+    def file(self, info: RecordingInfo) -> str:
+        """Return the path of a recording's file."""
+        return f"{self.path.rpartition('/')[0]}/{str(info.uri).rpartition('/')[2]}"
 
     @property
-    def contents(self) -> list[Told]:
-        """List the recordings that are stored, by what it says."""
+    def contents(self) -> list[RecordingInfo]:
+        """List the recordings whose files are in the archive, according to this sidecar."""
         if self.state is RecordingState.EXPIRED:
             return []
-        stored = RecordingState.STORED
-        return [told for told in (self.recording, *self.others) if told.get("state", stored) == stored]
+        return [info for info in (self.recording, *self.others) if info.is_stored]
 
     @property
     def state(self) -> RecordingState:
-        return RecordingState(self.recording["state"])
+        return RecordingState(str(self.recording.state))
 
     @property
     def job(self) -> RecordingJob:
-        """Write the job that would fetch this recording (by the source's template: a RecordingURL is never kept here)."""
-        told = {name: getattr(self, name) for name in RecordingJob.__slots__ if hasattr(self, name)}
-        return RecordingJob(**told | {"fetch": True, "state": RecordingState.WAITING, "recording_url": None})
+        """Return the job that would fetch this recording; without its RecordingURL, a credential that no sidecar has."""
+        fields = {name: getattr(self, name) for name in RecordingJob.__slots__ if hasattr(self, name)}
+        return RecordingJob(**fields | {"fetch": True, "state": RecordingState.WAITING, "recording_url": None})
 
     def encode(self) -> bytes:
-        told = {
+        data = {
             "v": 1,
             "nId": int(self.call_id),
             "usId": self.guid,
@@ -98,85 +96,74 @@ class Sidecar:
             "leg": self.leg,
             "filed_at": self.started_at,
             "asked": self.asked,
-            "recording": dict(self.recording),
-            "others": [dict(other) for other in self.others],
+            "recording": self.recording.to_json(),
+            "others": [other.to_json() for other in self.others],
             "call": dict(self.record),
         }
-        return orjson.dumps(told, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS)
+        return orjson.dumps(data, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS)
 
     @classmethod
     def decode(cls, body: bytes, path: str) -> Sidecar:
         """Read a sidecar.
 
         Raises:
-            ValueError: it is none of version 1.
+            ValueError: the body is no sidecar of version 1.
         """
-        told = orjson.loads(body)
-        if not isinstance(told, dict) or told.get("v") != 1:
+        data = orjson.loads(body)
+        if not isinstance(data, dict) or data.get("v") != 1:
             raise ValueError("not a sidecar of version 1")
         try:
-            _check(told)
+            _check(data)
             return cls(
-                source=told["source"],
-                call=told["call_key"],
-                request_id=told["request_id"],
-                call_id=told["call_id"],
-                guid=told["guid"],
-                name=told["name"],
-                leg=told["leg"],
-                started_at=told["filed_at"],
-                recording=told["recording"],
-                record=told["call"],
-                others=tuple(told["others"]),
-                asked=(told["asked"][0], told["asked"][1]),
+                source=data["source"],
+                call=data["call_key"],
+                request_id=data["request_id"],
+                call_id=data["call_id"],
+                guid=data["guid"],
+                name=data["name"],
+                leg=data["leg"],
+                started_at=data["filed_at"],
+                recording=RecordingInfo.from_json(data["recording"]),
+                record=data["call"],
+                others=tuple(map(RecordingInfo.from_json, data["others"])),
+                asked=(data["asked"][0], data["asked"][1]),
                 path=path,
             )
         except (AttributeError, LookupError, TypeError, ValueError) as error:
             raise ValueError(f"not a sidecar of version 1: {error!r}") from error
 
 
-def _check(told: Mapping[str, Any]) -> None:
-    """See that everything is of its kind: somebody may have written into the file.
+def _check(data: Mapping[str, Any]) -> None:
+    """Check the fields that code relies on: somebody may have edited the file.
 
     Raises:
-        AttributeError, LookupError, TypeError, ValueError: it is not.
+        AttributeError, LookupError, TypeError, ValueError: a field is missing, or has a wrong type or value.
     """
-    texts = [told[name] for name in ("source", "call_key", "call_id", "name", "leg", "filed_at")]
-    if not all(isinstance(text, str) for text in texts) or not isinstance(told["call"], dict):
+    texts = [data[name] for name in ("source", "call_key", "call_id", "name", "leg", "filed_at")]
+    if not all(isinstance(text, str) for text in texts) or not isinstance(data["call"], dict):
         raise TypeError("a field has a wrong type")
-    datetime.fromisoformat(told["filed_at"])
-    for words in (told["recording"], *told["others"]):
-        state = RecordingState(words["state"]) if words is told["recording"] else RecordingState.STORED
-        if words.get("at") is not None:
-            datetime.fromisoformat(words["at"])
-        if state in {RecordingState.STORED, RecordingState.STORING} and not isinstance(words["uri"], str):
-            raise TypeError("the URI is no text")
+    datetime.fromisoformat(data["filed_at"])
+    for entry in (data["recording"], *data["others"]):
+        state = RecordingState(entry["state"]) if entry is data["recording"] else RecordingState.STORED
+        if entry.get("at") is not None:
+            datetime.fromisoformat(entry["at"])
+        if state in {RecordingState.STORED, RecordingState.STORING} and not isinstance(entry["uri"], str):
+            raise TypeError("the URI is not a string")
 
 
 def is_overdue(sidecar: Sidecar, schedule_s: Sequence[float]) -> bool:
-    """Tell whether a recording has been on its way for longer than its job can take, so that the job must be lost."""
+    """Return whether a recording has been on its way for longer than its job can take, so that the job must be lost."""
     if sidecar.state not in {RecordingState.WAITING, RecordingState.STORING}:
         return False
-    noted = sidecar.recording.get("at")
-    since = noted or sidecar.record.get("ended_at") or sidecar.started_at
-    # A note is written at each try; without one, no try has come to its end yet.
-    longest_s = _TRY_S + (max(schedule_s) if noted else sum(schedule_s))
+    attempted_at = sidecar.recording.at
+    since = attempted_at or sidecar.record.get("ended_at") or sidecar.started_at
+    # Each attempt that ends is noted with its time. Without a note, no attempt has ended yet.
+    longest_s = _ATTEMPT_S + (max(schedule_s) if attempted_at else sum(schedule_s))
     return (datetime.now(UTC) - datetime.fromisoformat(str(since))).total_seconds() > longest_s
 
 
-def size_of(told: Told) -> int | None:
-    """Tell how many bytes the file of a recording has, sealed or not."""
-    size = told.get("stored_bytes", told.get("bytes"))
-    return None if size is None else int(size)
-
-
-def fingerprint_of(told: Told) -> str:
-    """Tell the SHA-256 of the file of a recording, sealed or not."""
-    return str(told.get("stored_sha256", told.get("sha256")))
-
-
 def sidecar_of(job: RecordingJob, before: Sidecar | None, path: str) -> Sidecar:
-    """Write the sidecar of a job over the one that is there: the newer revision's record, what is known of the recording."""
+    """Return the sidecar of a job: the record of the newer revision, and what the sidecar `before` says of recordings."""
     fresh = Sidecar(
         source=job.source,
         call=job.call,
@@ -186,14 +173,16 @@ def sidecar_of(job: RecordingJob, before: Sidecar | None, path: str) -> Sidecar:
         name=job.name,
         leg=job.leg,
         started_at=job.started_at,
-        recording={"state": job.state},
+        recording=RecordingInfo(RecordingState(job.state)),
         record=job.record,
         path=path,
     )
     if before is None:
         return fresh
     is_newer = job.revision >= int(before.record.get("revision", 0))
-    kept = replace(fresh if is_newer else before, recording=before.recording, others=before.others, asked=before.asked)
-    if before.state in {RecordingState.NOT_RECORDED, RecordingState.NOT_WANTED}:  # a later revision may know better
-        kept = replace(kept, recording=fresh.recording if is_newer else before.recording)
-    return kept
+    if not is_newer:
+        return before
+    # A leg that was not recorded, or not wanted, can be both in a later revision.
+    is_final = before.state not in {RecordingState.NOT_RECORDED, RecordingState.NOT_WANTED}
+    recording = before.recording if is_final else fresh.recording
+    return replace(fresh, recording=recording, others=before.others, asked=before.asked)

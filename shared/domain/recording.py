@@ -28,8 +28,6 @@ _JOB_TYPES: Mapping[str, type | tuple[type, ...]] = {
     "fetch": bool,
     "record": dict,
 }
-# What a recording's event tells of it, beside whose it is.
-RECORDING_FIELDS = ("uri", "bytes", "sha256", "seconds", "channels", "sample_rate", "encryption", "attempts", "reason")
 
 
 class RecordingState(StrEnum):

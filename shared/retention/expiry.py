@@ -1,7 +1,7 @@
-"""The end of one leg's recording: deleted, told as `recording.expired`, noted in its sidecar; or kept, and why.
+"""Ends the retention of one leg's recording: deletes its files, publishes `recording.expired`, and updates its sidecar.
 
-Nobody else works on it meanwhile (`lock.py`), and it is safe to be cut off anywhere: the sidecar says `expiring` before
-anything is deleted, and `expired` once the event is confirmed. A repeat repeats the event's id and body.
+The recording is locked meanwhile (`recording_lock.py`), and the work may be interrupted anywhere. The sidecar says `expiring`
+before a file is deleted, and `expired` after RabbitMQ has confirmed the event. A repetition publishes the same id and body.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from shared.amqp.publisher import Message, Publisher
 from shared.amqp.topology import CALLS
 from shared.archive.archive import Archive
 from shared.archive.deadlines import ArchiveUnavailableError
-from shared.archive.sidecar import HASH_DIGITS, Sidecar, Told, fingerprint_of, path_of
+from shared.archive.sidecar import Sidecar, path_of
 from shared.clock import utc_now
 from shared.domain.call_event import CLOUDEVENT, recording_event
 from shared.domain.ids import CallKey, CallRef, SourceName
-from shared.domain.recording import RECORDING_FIELDS, RecordingState
+from shared.domain.recording import RecordingState
+from shared.domain.recording_info import HASH_DIGITS, RecordingInfo
 from shared.log import get_logger
 from shared.retention.holds import is_held
 from shared.retention.recording_lock import BusyError, Lock, confirm_unchanged, locked
@@ -28,16 +29,17 @@ from shared.state.store import Store
 log = get_logger(__name__)
 
 Sizes = Mapping[str, int | None]
-"""Files of recordings, None where one is missing."""
+"""Sizes of files by path; None if a file is missing."""
 
 
 @dataclass(slots=True)
 class Expired:
-    """What a run did, or would do.
+    """Counts of a run, or of what a dry run would do.
 
     Attributes:
-        held: legs, not recordings, that a hold keeps; `waiting`: whose recording is on its way, or in work, left to a later run.
-        problems: what could not be done, in sentences.
+        held: legs that a hold keeps.
+        waiting: legs left to a later run, because their recording is on its way or locked.
+        problems: sentences about what could not be done.
     """
 
     recordings: int = 0
@@ -50,10 +52,10 @@ class Expired:
 
 @dataclass(frozen=True, slots=True)
 class Expiry:
-    """Deletes recordings of calls that started before a time (RFC 3339); `done` counts.
+    """Deletes recordings of calls that started before a time (RFC 3339), and counts them in `done`.
 
     Attributes:
-        with_records: delete the sidecars as well; otherwise they stay, and say `expired`.
+        with_records: delete the sidecars too; otherwise they stay and say `expired`.
     """
 
     archive: Archive
@@ -64,19 +66,18 @@ class Expiry:
     is_dry_run: bool
     done: Expired
 
-    async def of(self, path: str) -> None:
-        """Bring the recording of a sidecar to its end, if it is old enough.
+    async def expire(self, path: str) -> None:
+        """Delete the recordings of a sidecar if they are old enough and not held.
 
         Raises:
-            ArchiveUnavailableError: something could not be read, written or deleted; the next run goes on with it.
+            ArchiveUnavailableError: something could not be read, written or deleted. The next run continues.
         """
         sidecar = await self._read(path)
         if sidecar is None:
             return
         try:
             async with locked(self.store, path_of(sidecar.job, "json")) as lock:
-                # As it is now that nobody else writes it.
-                sidecar = await self._read(path)
+                sidecar = await self._read(path)  # again, now that nobody else writes it
                 if sidecar is not None:
                     await self._expire(sidecar, lock)
         except* BusyError:
@@ -98,22 +99,21 @@ class Expiry:
         if sidecar.state in {RecordingState.WAITING, RecordingState.STORING}:
             self.done.waiting += 1
             return
-        is_begun = sidecar.state is RecordingState.EXPIRING and sidecar.recording.get("uri")
-        told = [*([sidecar.recording] if is_begun else []), *sidecar.contents]
-        sizes = {sidecar.file(words): await self.archive.size(sidecar.file(words)) for words in told}
-        there = [words for words in told if sizes[sidecar.file(words)] is not None]
-        if there or sidecar.state is RecordingState.EXPIRING:
-            expired = self._would_delete(sidecar, sizes) if self.is_dry_run else await self._delete(sidecar, told, sizes, lock)
+        is_begun = sidecar.state is RecordingState.EXPIRING
+        infos = [*([sidecar.recording] if is_begun and sidecar.recording.uri else []), *sidecar.contents]
+        sizes = {sidecar.file(info): await self.archive.size(sidecar.file(info)) for info in infos}
+        if is_begun or any(size is not None for size in sizes.values()):
+            expired = self._count_all(sidecar, sizes) if self.is_dry_run else await self._delete(sidecar, infos, sizes, lock)
             if expired is None:
                 return
             sidecar = expired
-        elif told:
-            self.done.problems.append(f"{sidecar.path}: its recording is missing, see `callfold recordings verify`")
+        elif infos:
+            self.done.problems.append(f"{sidecar.path}: its recording is missing; run `callfold recordings verify`")
             return
         if self.with_records:
             await self._delete_record(sidecar, lock)
 
-    def _would_delete(self, sidecar: Sidecar, sizes: Sizes) -> Sidecar:
+    def _count_all(self, sidecar: Sidecar, sizes: Sizes) -> Sidecar:
         for size in sizes.values():
             self._count(size)
         return sidecar
@@ -122,51 +122,56 @@ class Expiry:
         self.done.recordings += size is not None
         self.done.bytes += size or 0
 
-    async def _delete(self, sidecar: Sidecar, told: list[Told], sizes: Sizes, lock: Lock) -> Sidecar | None:
-        """Delete the files of recordings, and tell it; None where a hold was placed meanwhile."""
+    async def _delete(self, sidecar: Sidecar, infos: list[RecordingInfo], sizes: Sizes, lock: Lock) -> Sidecar | None:
+        """Delete the files of recordings and publish that; return None if a hold was placed in between."""
         begun = sidecar
         if sidecar.state is not RecordingState.EXPIRING:
-            note: dict[str, object] = {"state": RecordingState.EXPIRING, "was": sidecar.state, "expired_at": utc_now()}
-            if missing := [path.rpartition("/")[2] for path, size in sizes.items() if size is None]:
-                note["missing"] = missing
-            begun = replace(sidecar, recording={**sidecar.recording, **note})
+            missing = tuple(path.rpartition("/")[2] for path, size in sizes.items() if size is None) or None
+            state, was = RecordingState.EXPIRING, sidecar.state
+            begun_info = replace(sidecar.recording, state=state, was=was, expired_at=utc_now(), missing=missing)
+            begun = replace(sidecar, recording=begun_info)
             await self._put(begun, sidecar, lock)
         for path, size in sizes.items():
-            # A hold placed from now on finds this sidecar expiring, and says so; one placed before is found here.
+            # A hold placed earlier is found here. One placed later finds the sidecar `expiring`, and reports that.
             if await self._is_held_now(begun, lock):
                 await self._spare(begun, lock)
                 self.done.held += 1
                 return None
-            await lock.confirm()  # had another run spared it since we looked, its hold would not have been told of this
+            await lock.confirm()  # without the lock, another run may have spared the recording since the sidecar was read
             await self.archive.delete(path)
             self._count(size)
-        at = str(begun.recording["expired_at"])
-        for words in told:
-            is_first = words["uri"] == begun.recording.get("uri")
-            await self._tell(begun, words, at, "" if is_first else f"/{fingerprint_of(words)[:HASH_DIGITS]}")
-        expired = replace(begun, recording={**begun.recording, "state": RecordingState.EXPIRED})
+        expired_at = begun.recording.expired_at
+        if expired_at is None:
+            raise ValueError(f"{begun.path} is expiring, but has no expired_at")
+        for info in infos:
+            is_first = info.uri == begun.recording.uri
+            suffix = "" if is_first else f"/{info.file_sha256}"[: 1 + HASH_DIGITS]
+            await self._publish(begun, info, expired_at, suffix)
+        expired = replace(begun, recording=replace(begun.recording, state=RecordingState.EXPIRED))
         await self._put(expired, begun, lock)
-        log.info("expired", call=f"{sidecar.source}/{sidecar.call}", leg=sidecar.leg, files=list(sizes))
+        log.info("recording_expired", call=f"{sidecar.source}/{sidecar.call}", leg=sidecar.leg, files=list(sizes))
         return expired
 
     async def _delete_record(self, sidecar: Sidecar, lock: Lock) -> None:
-        """Delete a sidecar, the call record in it included, unless its recording could not be found."""
-        if sidecar.recording.get("missing"):
-            self.done.problems.append(f"{sidecar.path}: kept, since {sidecar.recording['missing']} could not be found")
+        """Delete a sidecar, including its call record, unless its recording could not be found."""
+        if sidecar.recording.missing:
+            self.done.problems.append(f"{sidecar.path}: kept, since {list(sidecar.recording.missing)} could not be found")
             return
         if self.is_dry_run:
             self.done.records += 1
             return
-        if "record_expired_at" not in sidecar.recording:
-            noted = replace(sidecar, recording={**sidecar.recording, "record_expired_at": utc_now()})
+        expired_at = sidecar.recording.record_expired_at
+        if expired_at is None:
+            expired_at = utc_now()
+            noted = replace(sidecar, recording=replace(sidecar.recording, record_expired_at=expired_at))
             await self._put(noted, sidecar, lock)
             sidecar = noted
         if await self._is_held(sidecar):
             self.done.held += 1
             return
-        # The last trace: told before it goes, since nothing would be left to tell it by.
-        await self._tell(sidecar, sidecar.recording, str(sidecar.recording["record_expired_at"]), "/record")
-        if await self._is_held_now(sidecar, lock):  # the broker can have been away for long
+        # The event is published first: after the deletion, nothing would be left to publish it from.
+        await self._publish(sidecar, sidecar.recording, expired_at, "/record")
+        if await self._is_held_now(sidecar, lock):  # RabbitMQ may have been away for long
             self.done.held += 1
             return
         await self.archive.delete(sidecar.path)
@@ -174,19 +179,18 @@ class Expiry:
         log.info("record_expired", call=f"{sidecar.source}/{sidecar.call}", leg=sidecar.leg, file=sidecar.path)
 
     async def _spare(self, sidecar: Sidecar, lock: Lock) -> None:
-        """Let a recording be that was about to be deleted when a hold came, if all of it is still there."""
-        if sidecar.state is not RecordingState.EXPIRING or self.is_dry_run or "was" not in sidecar.recording:
+        """Undo `expiring` for a recording that is held now, if all of its files are still there."""
+        was = sidecar.recording.was
+        if sidecar.state is not RecordingState.EXPIRING or self.is_dry_run or was is None:
             return
-        added = {"was", "expired_at", "missing"}
-        before = {name: value for name, value in sidecar.recording.items() if name not in added}
-        spared = replace(sidecar, recording=before | {"state": sidecar.recording["was"]})
-        missing = sidecar.recording.get("missing", ())  # it was before anything was deleted
-        kept = [words for words in spared.contents if spared.file(words).rpartition("/")[2] not in missing]
-        if all([await self.archive.has(spared, words) for words in kept]):
+        spared = replace(sidecar, recording=replace(sidecar.recording, state=was, was=None, expired_at=None, missing=None))
+        missing = sidecar.recording.missing or ()  # before anything was deleted
+        kept = [info for info in spared.contents if spared.file(info).rpartition("/")[2] not in missing]
+        if all([await self.archive.has(spared, info) for info in kept]):
             await self._put(spared, sidecar, lock)
 
-    async def _tell(self, sidecar: Sidecar, words: Told, at: str, suffix: str) -> None:
-        data: Mapping[str, object] = {name: words.get(name) for name in RECORDING_FIELDS} | {"reason": "retention"}
+    async def _publish(self, sidecar: Sidecar, info: RecordingInfo, at: str, suffix: str) -> None:
+        data = info.event_data() | {"reason": "retention"}
         routing_key, event_id, body = recording_event(sidecar.job, RecordingState.EXPIRED, at, data, suffix=suffix)
         await self.publisher.publish_until_confirmed([Message(CALLS, routing_key, body, event_id, CLOUDEVENT)])
         metrics.RECORDINGS.labels(sidecar.source, RecordingState.EXPIRED).inc()
@@ -195,10 +199,10 @@ class Expiry:
         return await is_held(self.archive, CallKey(SourceName(sidecar.source), CallRef(sidecar.call)))
 
     async def _is_held_now(self, seen: Sidecar, lock: Lock) -> bool:
-        """Look once more before a deletion.
+        """Check for a hold again before a deletion.
 
         Raises:
-            BusyError: another has had the lock, and may have decided otherwise.
+            BusyError: the lock was lost, so another run may have decided otherwise.
         """
         await confirm_unchanged(lock.confirm, self.archive, seen.path, seen)
         return await self._is_held(seen)
@@ -208,15 +212,15 @@ class Expiry:
         await self.archive.put(sidecar.path, sidecar.encode())
 
 
-async def attempted(expiry: Expiry, path: str) -> bool:
-    """Bring the recording of a sidecar to its end; what cannot be done is noted, and does not keep others from theirs."""
+async def try_to_expire(expiry: Expiry, path: str) -> bool:
+    """Expire the recordings of a sidecar. A failure is added to the problems, and does not stop the run."""
     problems = []
     try:
-        await expiry.of(path)
+        await expiry.expire(path)
     except* ArchiveUnavailableError as group:
         problems = [f"{path}: {error}" for error in leaves(group)]
-    except* (LookupError, TypeError, ValueError, AttributeError):  # a sidecar that somebody has damaged
-        log.exception("sidecar_not_understood", path=path)
-        problems = [f"{path}: the sidecar cannot be understood"]
+    except* (LookupError, TypeError, ValueError, AttributeError):  # somebody has damaged the sidecar
+        log.exception("sidecar_damaged", path=path)
+        problems = [f"{path}: the sidecar is damaged; see the log"]
     expiry.done.problems += problems
     return not problems

@@ -19,7 +19,7 @@ from shared.archive.deadlines import ArchiveUnavailableError
 from shared.archive.sidecar import ENCRYPTED_SUFFIX, day_of
 from shared.domain.facts import rfc3339
 from shared.errors import UnavailableError
-from shared.retention.expiry import Expired, Expiry, attempted
+from shared.retention.expiry import Expired, Expiry, try_to_expire
 from shared.runtime.audit import Action, Audit
 from shared.state.store import Store
 
@@ -113,7 +113,7 @@ class Retention:
         """Bring recordings to their end; False where one has to be looked at again."""
         before, failures = len(expiry.done.problems), 0
         for path in paths:
-            failures = 0 if await attempted(expiry, path) else failures + 1
+            failures = 0 if await try_to_expire(expiry, path) else failures + 1
             if failures == _GIVE_UP_AFTER:
                 raise ArchiveUnavailableError(expiry.done.problems[-1])
         return len(expiry.done.problems) == before

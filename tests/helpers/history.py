@@ -15,7 +15,7 @@ from console.history.engine import open_engine
 from console.history.store import History
 from console.history.tables import ALL
 from shared.domain.call import Status
-from shared.domain.recording import RECORDING_FIELDS
+from shared.domain.recording_info import RECORDING_EVENT_FIELDS
 
 AT = "2026-11-23T07:44:00.123456Z"
 Event = dict[str, Any]
@@ -57,7 +57,7 @@ def call_event(request_id: int, *, source: str = "acme", revision: int = 1, reco
 def recording_event(request_id: int, result: str, *, at: str = AT, suffix: str = "", **data: Any) -> Event:  # noqa: ANN401
     name = data.pop("name", "guid-1")
     whose = {"source": "acme", "request_id": request_id, "call_id": "17", "guid": name, "leg": "dialed"}
-    told = dict.fromkeys(RECORDING_FIELDS) | whose | data
+    told = dict.fromkeys(RECORDING_EVENT_FIELDS) | whose | data
     event_id = f"acme/{request_id}/recording/{name}/{result}{suffix}"
     return cloudevent(("acme", str(request_id)), f"recording.{result}", event_id, at, told)
 

@@ -11,12 +11,13 @@ from console.commands.recordings_verify import check_day
 from shared.archive.archive import Archive
 from shared.archive.local_disk import Last
 from shared.archive.sidecar import Sidecar, path_of
+from shared.domain.recording_info import RecordingInfo
 from simulator.audio import recording
 from tests.helpers.recordings import GUID, job
 from worker.download.inspection import Recording, sha256_of
 from worker.download.wav import read_audio
 from worker.recordings.attempt import Attempt
-from worker.recordings.sidecars import Filed, Sidecars
+from worker.recordings.sidecars import Sidecars
 
 OTHER = recording("8", 1.5)
 
@@ -38,16 +39,16 @@ class Shelf:
     def use(self, root: Path) -> None:
         self.root = root
         self.archive = Archive(root.as_uri())
-        self.filing = Sidecars(self.archive, self.directory / "downloads")
+        self.sidecars = Sidecars(self.archive, self.directory / "downloads")
 
-    async def store(self, content: bytes, confirm: Last | None = None, **attempt: Any) -> Filed:  # noqa: ANN401
+    async def store(self, content: bytes, confirm: Last | None = None, **attempt: Any) -> RecordingInfo:  # noqa: ANN401
         async def ours() -> None:
             return
 
         file = io.BytesIO(content)
         whole = Recording(file, len(content), sha256_of(file), read_audio(file, len(content)))
-        told = replace(Attempt(JOB, JOB.encode(), 1, JOB.started_at), **attempt)
-        return await self.filing.store(told, whole, self.recipient, confirm or ours)
+        this = replace(Attempt(JOB, JOB.encode(), 1, JOB.started_at), **attempt)
+        return await self.sidecars.store(this, whole, self.recipient, confirm or ours)
 
     async def sidecar(self) -> Sidecar:
         found = await self.archive.sidecar(path_of(JOB, "json"))

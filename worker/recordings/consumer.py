@@ -20,6 +20,7 @@ from shared.config.sources import Sources
 from shared.crash_points import crash_point
 from shared.domain.ids import SourceName
 from shared.domain.recording import RecordingState
+from shared.domain.recording_info import RecordingInfo
 from shared.log import get_logger
 from shared.retention.recording_lock import BusyError, Lock, NotBegunError, locked
 from shared.state.store import Store
@@ -49,8 +50,8 @@ class Recordings:
         self._schedule_s = settings.recording_retry_seconds
         self._directory: Path = settings.recording_dir
         self._kept_bytes = settings.recording_kept_bytes
-        self._filing = Sidecars(archive, settings.recording_dir)
-        self._telling = OutcomePublisher(publisher, store, self._filing)
+        self._sidecars = Sidecars(archive, settings.recording_dir)
+        self._outcomes = OutcomePublisher(publisher, store, self._sidecars)
         self._limits = Limits.of(settings)
         self._ack_s = settings.recording_ack_seconds
         self._clients: dict[SourceName, Client] = {}
@@ -111,14 +112,18 @@ class Recordings:
                 return
         except Exception:
             log.exception("recording_end_not_told")
-        await self._telling.bury(dead_letter(kept.delivery.body, DeadLetterReason.JOB_FAILED, detail, first_seen=utc_now()))
+        await self._outcomes.dead_letter(
+            dead_letter(kept.delivery.body, DeadLetterReason.JOB_FAILED, detail, first_seen=utc_now())
+        )
 
     async def _handle(self, kept: HeldDelivery) -> None:
         delivery = kept.delivery
         try:
             attempt = kept.attempt = Attempt.of(delivery.body, delivery.headers)
         except ValueError as error:
-            await self._telling.bury(dead_letter(delivery.body, DeadLetterReason.UNDECODABLE, str(error), first_seen=utc_now()))
+            await self._outcomes.dead_letter(
+                dead_letter(delivery.body, DeadLetterReason.UNDECODABLE, str(error), first_seen=utc_now())
+            )
             return
         try:
             async with locked(self._store, path_of(attempt.job, "json")) as lock:
@@ -147,16 +152,16 @@ class Recordings:
     async def _look_and_fetch(self, attempt: Attempt, lock: Lock) -> None:
         sidecar: Sidecar | None = None
         try:
-            found = await self._filing.look(attempt.job)
-            sidecar = found.sidecar
+            found = await self._sidecars.read(attempt.job)
+            sidecar = found.after
             if attempt.job.fetch and not await self._is_over(attempt, sidecar):
                 attempt.check_redelivered()
                 await self._fetch(attempt, lock)
                 return
             if sidecar != found.before:
-                await self._filing.rewrite(sidecar, found.before, lock.confirm)
+                await self._sidecars.rewrite(sidecar, found.before, lock.confirm)
             if attempt.job.fetch:
-                await self._telling.repeat(attempt, sidecar)
+                await self._outcomes.republish(attempt, sidecar)
                 forget(self._directory, attempt.job.id)
         except FetchError as error:
             await self._not_had(attempt, sidecar, lock, error)
@@ -173,7 +178,7 @@ class Recordings:
         if sidecar.state in {RecordingState.EXPIRING, RecordingState.EXPIRED}:
             return True
         if sidecar.state is RecordingState.STORED:
-            return not attempt.is_again and await self._filing.is_there(sidecar, sidecar.recording)
+            return not attempt.is_again and await self._sidecars.has_file(sidecar, sidecar.recording)
         return sidecar.state in {RecordingState.ABSENT, RecordingState.FAILED} and sidecar.asked >= attempt.asked
 
     async def _fetch(self, attempt: Attempt, lock: Lock) -> None:
@@ -187,13 +192,13 @@ class Recordings:
         try:
             with partial(self._directory, job.id, is_kept=source.archive_recipient is None, link=link) as part:
                 async with client.fetch(link, part, seen_bytes=attempt.seen_bytes) as recording:
-                    filed = await self._filing.store(attempt, recording, source.archive_recipient, lock.confirm)
+                    info = await self._sidecars.store(attempt, recording, source.archive_recipient, lock.confirm)
         except OSError as error:
             raise FetchError(Reason.NO_SPACE, f"CALLFOLD_RECORDING_DIR: {error.strerror or type(error).__name__}") from error
         crash_point("recording.archived")
-        await self._telling.tell(job, Result.STORED, filed.words, filed.suffix)
+        await self._outcomes.publish(job, Result.STORED, info, info.event_suffix)
         if attempt.may_have_stored:  # and what it stored then can differ from what came now
-            await self._telling.repeat_stored(job, (await self._filing.look(job)).sidecar, but=filed.suffix)
+            await self._outcomes.republish_stored(job, (await self._sidecars.read(job)).after, but=info.event_suffix)
         forget(self._directory, job.id)
 
     async def _not_had(self, attempt: Attempt, sidecar: Sidecar | None, lock: Lock, error: FetchError) -> None:
@@ -206,8 +211,8 @@ class Recordings:
         if wait_s is not None:
             await asyncio.to_thread(make_room, self._directory, self._kept_bytes)
             if sidecar is not None and sidecar.state is RecordingState.WAITING:
-                told = {"state": RecordingState.WAITING, "reason": error.reason, "attempts": attempt.number, "at": utc_now()}
-                await self._telling.note(attempt, sidecar, lock, told)
+                info = RecordingInfo(RecordingState.WAITING, utc_now(), attempts=attempt.number, reason=error.reason)
+                await self._outcomes.note(attempt, sidecar, lock, info)
             retry = attempt.retry(
                 wait_s, tried=True, seen_bytes=error.size, reason=error.reason, may_have_stored=error.reason in _STORING
             )
@@ -215,18 +220,18 @@ class Recordings:
             return
         # A recording that is stored stays so, whatever a second look at it brings.
         if attempt.job.fetch and not (sidecar and sidecar.state is RecordingState.STORED):
-            ended = await self._telling.end(attempt, result_of(reasons), error.reason)
+            ended = await self._outcomes.end(attempt, result_of(reasons), error.reason)
             if sidecar is not None:
-                await self._telling.note(attempt, sidecar, lock, ended)
-            await self._telling.tell(attempt.job, Result(ended["state"]), ended, suffix_of(attempt.asked))
+                await self._outcomes.note(attempt, sidecar, lock, ended)
+            await self._outcomes.publish(attempt.job, Result(str(ended.state)), ended, suffix_of(attempt.asked))
         elif attempt.may_have_stored or error.reason in _STORING:
             await self._repeat_if_possible(attempt)
-        await self._telling.bury(attempt.dead_letter(error.reason, error.detail))
+        await self._outcomes.dead_letter(attempt.dead_letter(error.reason, error.detail))
         forget(self._directory, attempt.job.id)
 
     async def _repeat_if_possible(self, attempt: Attempt) -> None:
         try:
-            await self._telling.repeat_stored(attempt.job, (await self._filing.look(attempt.job)).sidecar)
+            await self._outcomes.republish_stored(attempt.job, (await self._sidecars.read(attempt.job)).after)
         except Exception:  # the job ends as a dead letter, whatever is at fault
             log.exception("stored_events_not_republished", id=attempt.job.id)
 
@@ -243,18 +248,18 @@ class Recordings:
         if attempt.job.fetch:
             sidecar = await self._seen(attempt)
             if sidecar is not None and sidecar.state in _HAD:
-                await self._telling.repeat(attempt, sidecar)
+                await self._outcomes.republish(attempt, sidecar)
             else:
-                ended = await self._telling.end_by_a_fault(attempt)
+                ended = await self._outcomes.end_after_fault(attempt)
                 if sidecar is not None and lock is not None:
-                    await self._telling.note(attempt, sidecar, lock, ended)
-                await self._telling.tell(attempt.job, Result(ended["state"]), ended, suffix_of(attempt.asked))
-        await self._telling.bury(attempt.dead_letter(Reason.INTERNAL_ERROR, detail))
+                    await self._outcomes.note(attempt, sidecar, lock, ended)
+                await self._outcomes.publish(attempt.job, Result(str(ended.state)), ended, suffix_of(attempt.asked))
+        await self._outcomes.dead_letter(attempt.dead_letter(Reason.INTERNAL_ERROR, detail))
         forget(self._directory, attempt.job.id)
 
     async def _seen(self, attempt: Attempt) -> Sidecar | None:
         try:
-            return (await self._filing.look(attempt.job)).sidecar
+            return (await self._sidecars.read(attempt.job)).after
         except Exception:  # it may be what is at fault
             log.exception("sidecar_not_read", id=attempt.job.id)
             return None

@@ -1,8 +1,7 @@
-"""What became of a recording, told: in its sidecar, in an event, in a dead letter. One event id never has two bodies."""
+"""Publishes what became of a recording: as an event, in its sidecar, and as a dead letter. One event id never has two bodies."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 
 import orjson
@@ -11,117 +10,126 @@ from shared import metrics
 from shared.amqp.publisher import Message, Publisher
 from shared.amqp.topology import CALLS, RECORDINGS_DEAD
 from shared.archive.deadlines import ArchiveUnavailableError
-from shared.archive.sidecar import Sidecar, Told
+from shared.archive.sidecar import Sidecar
 from shared.clock import utc_now
 from shared.domain.call_event import CLOUDEVENT, recording_event
-from shared.domain.recording import RECORDING_FIELDS, RecordingJob, RecordingState
+from shared.domain.recording import RecordingJob, RecordingState
+from shared.domain.recording_info import FOUND, OTHER_CONTENT, RecordingInfo
 from shared.log import get_logger
 from shared.retention.recording_lock import BusyError, Lock
 from shared.state.store import Store, until_redis_answers
 from worker.download.failures import Reason, Result
 from worker.recordings.attempt import Attempt, suffix_of
 from worker.recordings.sidecars import Sidecars
-from worker.recordings.store_recording import FOUND, OTHER_CONTENT, event_suffix
 
 log = get_logger(__name__)
 
-# Longer than a message that was not acked can take to come again.
-_END_NOTED_S = 2 * 86400.0
+# Longer than a message that was not acked can take to be redelivered.
+_END_KEPT_S = 2 * 86400.0
 
 
 class OutcomePublisher:
-    """Tells of recordings, each as often as it takes until the broker has confirmed."""
+    """Publishes outcomes of recordings; each publication lasts until RabbitMQ has confirmed it."""
 
-    def __init__(self, publisher: Publisher, store: Store, filing: Sidecars) -> None:
+    def __init__(self, publisher: Publisher, store: Store, sidecars: Sidecars) -> None:
         self._publisher = publisher
         self._store = store
-        self._filing = filing
+        self._sidecars = sidecars
 
-    async def tell(self, job: RecordingJob, result: Result, words: Mapping[str, object], suffix: str) -> None:
-        data = {name: words[name] for name in RECORDING_FIELDS}
-        routing_key, event_id, body = recording_event(job, result, str(words["at"]), data, suffix=suffix)
-        await self._publisher.publish_until_confirmed([Message(CALLS, routing_key, body, event_id, CLOUDEVENT)])
-        metrics.RECORDINGS.labels(job.source, result).inc()
-        log.info("recording", id=event_id, attempts=words["attempts"], reason=words["reason"], bytes=words["bytes"])
-
-    async def bury(self, letter: Message) -> None:
-        metrics.DEAD_LETTERS.labels(RECORDINGS_DEAD, str(letter.headers["reason"])).inc()
-        await self._publisher.publish_until_confirmed([letter])
-
-    async def repeat(self, attempt: Attempt, sidecar: Sidecar) -> None:
-        """Tell again what became of a recording: who told it first may have died before the broker confirmed."""
-        told = sidecar.recording
-        if sidecar.state is RecordingState.STORED:
-            await self.tell(attempt.job, Result.STORED, told, event_suffix(told))
-            await self.repeat_stored(attempt.job, sidecar, but=event_suffix(told))
-        elif sidecar.state in {RecordingState.ABSENT, RecordingState.FAILED}:
-            await self.tell(attempt.job, Result(sidecar.state), told, suffix_of(sidecar.asked))
-            if sidecar.asked == attempt.asked:
-                await self.bury(attempt.dead_letter(str(told["reason"]), "told again: see the sidecar"))
-
-    async def repeat_stored(self, job: RecordingJob, sidecar: Sidecar, *, but: str | None = None) -> None:
-        """Publish the event of every stored content whose file exists, except the one with the suffix `but`."""
-        published = {but}
-        for words in sidecar.contents:
-            suffix = _suffix_due(sidecar, words)
-            if suffix is not None and suffix not in published and await self._filing.is_there(sidecar, words):
-                published.add(suffix)
-                await self.tell(job, Result.STORED, words, suffix)
-
-    async def end(self, attempt: Attempt, result: Result, reason: Reason) -> Told:
-        """Put an end into words: those of who ended it first, who may have died, and may have had no archive to note them in."""
-        name = f"{attempt.job.id}{suffix_of(attempt.asked)}"
-        told = orjson.dumps(_end_of(attempt, result, reason, utc_now()))
-        words = await until_redis_answers(lambda: self._store.note_first(name, told, keep_s=_END_NOTED_S))
-        first = orjson.loads(words)
-        return {name: first[name] for name in ("at", *RECORDING_FIELDS)} | {"state": RecordingState(first["state"])}
-
-    async def end_by_a_fault(self, attempt: Attempt) -> Told:
-        """Put the end of a job into words that only failed at a fault of ours, though `end` itself may be at fault."""
-        try:
-            return await self.end(attempt, Result.FAILED, Reason.INTERNAL_ERROR)
-        except Exception:  # whatever it is, the end is to be told
-            log.exception("end_not_noted", id=attempt.job.id)
-            # No time of our own: who gets the job again must find the same words.
-            return _end_of(attempt, Result.FAILED, Reason.INTERNAL_ERROR, attempt.first_seen)
-
-    async def note(self, attempt: Attempt, seen: Sidecar, lock: Lock, told: Told) -> None:
-        """Write what became of a try into the sidecar. Where it cannot be written, the job goes on without.
+    async def publish(self, job: RecordingJob, result: Result, info: RecordingInfo, suffix: str) -> None:
+        """Publish the event of a recording.
 
         Raises:
-            BusyError: another, who had our lock meanwhile, has brought the recording to its end.
+            ValueError: the sidecar does not have all fields of the event.
+        """
+        if info.at is None or not info.is_complete:
+            raise ValueError(f"the sidecar of {job.id} lacks fields of its event")
+        routing_key, event_id, body = recording_event(job, result, info.at, info.event_data(), suffix=suffix)
+        await self._publisher.publish_until_confirmed([Message(CALLS, routing_key, body, event_id, CLOUDEVENT)])
+        metrics.RECORDINGS.labels(job.source, result).inc()
+        log.info("recording_published", id=event_id, attempts=info.attempts, reason=info.reason, bytes=info.bytes)
+
+    async def dead_letter(self, message: Message) -> None:
+        metrics.DEAD_LETTERS.labels(RECORDINGS_DEAD, str(message.headers["reason"])).inc()
+        await self._publisher.publish_until_confirmed([message])
+
+    async def republish(self, attempt: Attempt, sidecar: Sidecar) -> None:
+        """Publish again what became of a recording: the worker that did so first may have died before the confirm."""
+        info = sidecar.recording
+        if sidecar.state is RecordingState.STORED:
+            await self.publish(attempt.job, Result.STORED, info, info.event_suffix)
+            await self.republish_stored(attempt.job, sidecar, but=info.event_suffix)
+        elif sidecar.state in {RecordingState.ABSENT, RecordingState.FAILED}:
+            await self.publish(attempt.job, Result(sidecar.state), info, suffix_of(sidecar.asked))
+            if sidecar.asked == attempt.asked:
+                detail = "published again; the sidecar has the details"
+                await self.dead_letter(attempt.dead_letter(str(info.reason), detail))
+
+    async def republish_stored(self, job: RecordingJob, sidecar: Sidecar, *, but: str | None = None) -> None:
+        """Publish the event of every stored content whose file exists, except the one with the suffix `but`."""
+        published = {but}
+        for info in sidecar.contents:
+            suffix = _suffix_due(sidecar, info)
+            if suffix is not None and suffix not in published and await self._sidecars.has_file(sidecar, info):
+                published.add(suffix)
+                await self.publish(job, Result.STORED, info, suffix)
+
+    async def end(self, attempt: Attempt, result: Result, reason: Reason) -> RecordingInfo:
+        """Return how a job ended: as the first worker that ended it decided, which may have died, or had no archive."""
+        name = f"{attempt.job.id}{suffix_of(attempt.asked)}"
+        mine = orjson.dumps(_end_of(attempt, result, reason, utc_now()).to_json())
+        first = await until_redis_answers(lambda: self._store.note_first(name, mine, keep_s=_END_KEPT_S))
+        info = RecordingInfo.from_json(orjson.loads(first))
+        if info.at is None or info.state is None or not info.is_complete:
+            raise ValueError(f"the end of {name} in Redis is damaged")
+        return info
+
+    async def end_after_fault(self, attempt: Attempt) -> RecordingInfo:
+        """Return how a job ended that failed by a fault of ours, although `end` itself may be at fault."""
+        try:
+            return await self.end(attempt, Result.FAILED, Reason.INTERNAL_ERROR)
+        except Exception:  # whatever it is, the end is to be published
+            log.exception("outcome_not_recorded", id=attempt.job.id)
+            # Not the current time: if the job is redelivered, its event must have the same body.
+            return _end_of(attempt, Result.FAILED, Reason.INTERNAL_ERROR, attempt.first_seen)
+
+    async def note(self, attempt: Attempt, seen: Sidecar, lock: Lock, info: RecordingInfo) -> None:
+        """Write how an attempt ended into the sidecar. If that fails, the job goes on without it.
+
+        Raises:
+            BusyError: the lock was lost, and another worker has ended the job.
         """
         await lock.confirm()
         try:
-            await self._write(attempt, seen, lock, told)
+            await self._write(attempt, seen, lock, info)
         except BusyError:
             raise
         except ArchiveUnavailableError as error:
             log.warning("sidecar_not_written", path=seen.path, detail=str(error))
-        except Exception:  # a fault of ours, which must not keep the end from being told
+        except Exception:  # a fault of ours must not keep the end from being published
             log.exception("sidecar_not_written", path=seen.path)
 
-    async def _write(self, attempt: Attempt, seen: Sidecar, lock: Lock, told: Told) -> None:
-        found = await self._filing.look(attempt.job)
-        now = found.sidecar
+    async def _write(self, attempt: Attempt, seen: Sidecar, lock: Lock, info: RecordingInfo) -> None:
+        update = await self._sidecars.read(attempt.job)
+        now = update.after
         if now.state is not RecordingState.WAITING and (now.state, now.asked) != (seen.state, seen.asked):
-            raise BusyError(f"{now.path} was written by another")
-        asked = now.asked if told["state"] is RecordingState.WAITING else attempt.asked
-        await self._filing.rewrite(replace(now, recording=told, asked=asked), found.before, lock.confirm)
+            raise BusyError(f"{now.path} was written by another worker")
+        asked = now.asked if info.state is RecordingState.WAITING else attempt.asked
+        await self._sidecars.rewrite(replace(now, recording=info, asked=asked), update.before, lock.confirm)
 
 
-def _suffix_due(sidecar: Sidecar, words: Told) -> str | None:
+def _suffix_due(sidecar: Sidecar, info: RecordingInfo) -> str | None:
     """Return the suffix of a content's event; None if it has no event, or its entry in the sidecar is damaged."""
-    is_other = words is not sidecar.recording
-    if is_other and words.get("reason") == FOUND and "suffix" not in words:
+    is_other = info is not sidecar.recording
+    if is_other and info.reason == FOUND and info.suffix is None:
         return None
-    is_whole = {"at", *RECORDING_FIELDS} <= words.keys() and isinstance(words["sha256"], str)
-    if not is_whole or (is_other and words["reason"] != OTHER_CONTENT and "suffix" not in words):
-        log.warning("sidecar_entry_damaged", path=sidecar.path, uri=words.get("uri"))
+    is_whole = info.at is not None and info.is_complete and info.sha256 is not None
+    if not is_whole or (is_other and info.reason != OTHER_CONTENT and info.suffix is None):
+        log.warning("sidecar_entry_damaged", path=sidecar.path, uri=info.uri)
         return None
-    return event_suffix(words)
+    return info.event_suffix
 
 
-def _end_of(attempt: Attempt, result: Result, reason: Reason, at: str) -> dict[str, object]:
-    told: dict[str, object] = dict.fromkeys(RECORDING_FIELDS)
-    return told | {"attempts": attempt.number, "reason": reason, "at": at, "state": RecordingState(result)}
+def _end_of(attempt: Attempt, result: Result, reason: Reason, at: str) -> RecordingInfo:
+    state = RecordingState(result)
+    return RecordingInfo(state=state, at=at, attempts=attempt.number, reason=reason, is_complete=True)

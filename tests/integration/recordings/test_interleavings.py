@@ -133,7 +133,7 @@ async def _play(servers: Servers, pbx: Pbx, monkeypatch: pytest.MonkeyPatch, cop
     (stored,) = _archive(servers, call_id).rglob("*.wav")
     assert stored.read_bytes() == WAV
     sidecar = await theatre.sidecar()
-    assert (sidecar.state, sidecar.recording["sha256"]) == (RecordingState.STORED, told[0]["data"]["sha256"])
+    assert (sidecar.state, sidecar.recording.sha256) == (RecordingState.STORED, told[0]["data"]["sha256"])
     return theatre
 
 
@@ -178,6 +178,6 @@ async def test_a_job_without_download_that_lost_its_lock_writes_nothing_over_wha
         await theatre.finish()
         sidecar = await theatre.sidecar()
         (event,) = theatre.broker.told
-    assert (sidecar.state, sidecar.recording["sha256"]) == (RecordingState.STORED, hashlib.sha256(WAV).hexdigest())
+    assert (sidecar.state, sidecar.recording.sha256) == (RecordingState.STORED, hashlib.sha256(WAV).hexdigest())
     assert sidecar.record == {"revision": 2}, "its job came again"
     assert event.message_id == f"{theatre.job.id}/stored"

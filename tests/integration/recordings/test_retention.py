@@ -26,6 +26,7 @@ from shared.archive.sidecar import path_of, sidecar_of
 from shared.archive.storage import Entry
 from shared.domain.ids import CallKey, CallRef, SourceName
 from shared.domain.recording import RecordingState
+from shared.domain.recording_info import RecordingInfo
 from shared.retention.expiry import Expired
 from shared.retention.holds import place, release
 from shared.retention.recording_lock import locked
@@ -154,7 +155,7 @@ async def test_an_amendment_that_comes_meanwhile_is_not_overwritten(office: Offi
 
     async def amend() -> None:
         sidecar = await office.shelf.sidecar()
-        await office.shelf.filing.put_sidecar(replace(sidecar, record={"revision": 2, "outcome": "missed"}))
+        await office.shelf.sidecars.put(replace(sidecar, record={"revision": 2, "outcome": "missed"}))
 
     office.archive.after_read.append(amend)
     await office.retain()
@@ -163,7 +164,7 @@ async def test_an_amendment_that_comes_meanwhile_is_not_overwritten(office: Offi
 
 
 async def test_a_recording_that_is_stored_meanwhile_does_not_lose_its_record(office: Office) -> None:
-    await office.shelf.filing.put_sidecar(replace(sidecar_of(JOB, None, SIDECAR), recording={"state": "absent"}))
+    await office.shelf.sidecars.put(replace(sidecar_of(JOB, None, SIDECAR), recording=RecordingInfo(RecordingState.ABSENT)))
     office.archive.after_read.append(lambda: office.shelf.store(WAV))
     done = await office.retain(with_records=True)
     assert (done.recordings, done.records, office.shelf.files()) == (1, 1, [])
@@ -178,7 +179,7 @@ async def test_a_hold_that_is_placed_at_the_last_moment_keeps_the_recording(offi
     office.archive.before_put.append(lambda: place(office.shelf.archive, KEY, "court"))
     assert (await office.retain(with_records=True)).held == 1
     assert office.shelf.files() == ["json", "wav"]
-    assert (await office.shelf.sidecar()).recording == first.words
+    assert (await office.shelf.sidecar()).recording == first
     assert await office.told(0) == []
 
 
@@ -188,7 +189,7 @@ async def test_a_run_whose_lock_lapsed_after_its_last_look_for_a_hold_deletes_no
     done = await office.retain(with_records=True)
     assert (done.waiting, done.recordings, done.records, done.bytes) == (1, 0, 0, 0)
     assert office.shelf.files() == ["json", "wav"]
-    assert (await office.shelf.sidecar()).recording == first.words
+    assert (await office.shelf.sidecar()).recording == first
     assert await office.told(0) == []
 
 
@@ -205,11 +206,11 @@ async def test_a_run_whose_recording_was_spared_meanwhile_deletes_nothing_though
     done = await office.retain()
     assert (done.waiting, done.recordings) == (1, 0)
     assert office.shelf.files() == ["json", "wav"]
-    assert (await office.shelf.sidecar()).recording == first.words
+    assert (await office.shelf.sidecar()).recording == first
 
 
 async def test_a_hold_that_comes_while_the_end_of_a_record_is_told_keeps_the_record(office: Office, servers: Servers) -> None:
-    await office.shelf.filing.put_sidecar(replace(sidecar_of(JOB, None, SIDECAR), recording={"state": "absent"}))
+    await office.shelf.sidecars.put(replace(sidecar_of(JOB, None, SIDECAR), recording=RecordingInfo(RecordingState.ABSENT)))
 
     class Slow(Publisher):
         async def publish_until_confirmed(self, messages: Iterable[Message]) -> None:
@@ -238,7 +239,7 @@ async def test_a_hold_spares_what_a_run_that_died_was_about_to_delete(office: Of
     await place(office.shelf.archive, KEY, "court")
     office.archive.stuck.clear()
     assert (await office.retain()).held == 1
-    assert (await office.shelf.sidecar()).recording == first.words
+    assert (await office.shelf.sidecar()).recording == first
     assert await office.shelf.differences() == []
 
 
@@ -270,7 +271,7 @@ async def test_a_run_that_dies_between_the_deletion_and_its_event_is_told_of_by_
     assert (sidecar.state, office.shelf.files()) == (RecordingState.EXPIRING, ["json"])
     await office.retain()
     (event,) = await office.told(1)
-    assert event.body["time"] == sidecar.recording["expired_at"]
+    assert event.body["time"] == sidecar.recording.expired_at
     assert (await office.shelf.sidecar()).state is RecordingState.EXPIRED
     await office.retain()
     assert await office.told(0) == []
@@ -278,7 +279,7 @@ async def test_a_run_that_dies_between_the_deletion_and_its_event_is_told_of_by_
 
 async def test_no_record_goes_whose_recording_is_on_its_way_or_cannot_be_found(office: Office) -> None:
     late = job("1", guid=None)
-    await office.shelf.filing.put_sidecar(sidecar_of(late, None, path_of(late, "json")))
+    await office.shelf.sidecars.put(sidecar_of(late, None, path_of(late, "json")))
     await office.shelf.store(WAV)
     office.shelf.file("wav").rename(office.shelf.directory / "elsewhere.wav")
     done = await office.retain(with_records=True)

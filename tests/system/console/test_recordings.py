@@ -195,7 +195,7 @@ async def test_retention_deletes_what_is_old_and_tells_each_but_not_what_is_held
     async with servers.subscribed("recording.#") as queue:
         _, out, err = await site.callfold(*arguments)
         assert out == f"1 recording ({len(WAV)} bytes) deleted; 1 kept by a hold\n"
-        (logged,) = (json.loads(line) for line in err.splitlines() if '"expired"' in line)
+        (logged,) = (json.loads(line) for line in err.splitlines() if '"recording_expired"' in line)
         assert (logged["call"], logged["leg"], [Path(path).name for path in logged["files"]]) == (
             "retained/513",
             "agent",
@@ -231,7 +231,7 @@ async def test_a_run_that_deletes_is_told_before_it_begins_and_how_it_ended_also
     await site.stored(*(site.job(str(number), guid=f"guid-{number}", started_at=OLD) for number in (7, 8)))
     settings_here(monkeypatch, site.settings)
     files: list[list[str]] = []
-    real_tell, real_of = Audit.tell_first, Expiry.of
+    real_tell, real_expire = Audit.tell_first, Expiry.expire
 
     async def tell_first(*given: Any, **told: Any) -> None:  # noqa: ANN401
         await real_tell(*given, **told)
@@ -240,10 +240,10 @@ async def test_a_run_that_deletes_is_told_before_it_begins_and_how_it_ended_also
     async def cut_at_the_second(expiry: Expiry, path: str) -> None:
         if expiry.done.recordings:
             raise KeyboardInterrupt
-        await real_of(expiry, path)
+        await real_expire(expiry, path)
 
     monkeypatch.setattr(Audit, "tell_first", tell_first)
-    monkeypatch.setattr(Expiry, "of", cut_at_the_second)
+    monkeypatch.setattr(Expiry, "expire", cut_at_the_second)
     with pytest.raises(KeyboardInterrupt):
         await retain(load_settings(), Wanted("1d", "cuttold", with_records=False, is_dry_run=False), as_json=False)
     begun, ended = await audited(servers, 2, action="deletion", source="cuttold")

@@ -324,7 +324,7 @@ async def _problems(servers: Servers, events: Sequence[Event], served: Mapping[s
     found += [] if nothing_left(servers) else ["parts of downloads"]
     for number in range(CALLS):
         sidecar = await archive.sidecar(f"{day}/call-{number}.json")
-        stored = Counter(str(words["sha256"]) for words in sidecar.contents) if sidecar else Counter()
+        stored = Counter(str(info.sha256) for info in sidecar.contents) if sidecar else Counter()
         told = {str(event.body["data"]["sha256"]) for event in events if f"/call-{number}/" in str(event.message_id)}
         found += [f"call {number}: {digest} is there {times} times" for digest, times in stored.items() if times > 1]
         found += [f"call {number}: {digest} is stored or told, not both" for digest in told ^ {*stored}]

@@ -12,12 +12,12 @@ import pyrage
 import pytest
 
 from shared.archive.encryption import encrypt
-from shared.domain.recording import RECORDING_FIELDS, RecordingState
+from shared.domain.recording import RecordingState
+from shared.domain.recording_info import RecordingInfo
 from shared.retention.recording_lock import BusyError
 from simulator.audio import recording
 from tests.helpers.recordings import GUID, WAV, job
 from tests.helpers.shelf import JOB, OTHER, Shelf
-from worker.recordings.sidecars import Filed
 
 DIGITS = sha256(OTHER).hexdigest()[:8]
 
@@ -27,8 +27,8 @@ def shelf(tmp_path: Path) -> Shelf:
     return Shelf(tmp_path)
 
 
-def _told(filed: Filed) -> list[object]:
-    return [filed.suffix, filed.words["at"], *(filed.words[name] for name in RECORDING_FIELDS)]
+def _told(info: RecordingInfo) -> list[object]:
+    return [info.event_suffix, info.at, *info.event_data().values()]
 
 
 async def test_equal_content_changes_nothing_though_recordings_are_sealed_by_now(shelf: Shelf) -> None:
@@ -43,7 +43,7 @@ async def test_other_content_is_kept_beside_though_recordings_are_sealed_by_now(
     first = await shelf.store(WAV)
     shelf.recipient = str(pyrage.x25519.Identity.generate().to_public())
     other = await shelf.store(OTHER, round=2)
-    assert (other.suffix, other.words["reason"]) == (f"/{DIGITS}", "other_content")
+    assert (other.event_suffix, other.reason) == (f"/{DIGITS}", "other_content")
     assert _told(await shelf.store(OTHER, round=3)) == _told(other)
     assert _told(await shelf.store(WAV, round=4)) == _told(first)
     assert shelf.files() == [f"{DIGITS}.wav.age", "json", "wav"]
@@ -57,9 +57,9 @@ async def test_a_recording_that_lost_its_sidecar_is_told_of_again_beside_another
     shelf.file("json").unlink()
     other = await shelf.store(OTHER)
     assert shelf.files() == [f"{DIGITS}.{end}", "json", end]
-    assert (other.suffix, other.words["reason"]) == (f"/{DIGITS}", "other_content")
+    assert (other.event_suffix, other.reason) == (f"/{DIGITS}", "other_content")
     sidecar = await shelf.sidecar()
-    assert [str(told["uri"]).rpartition("/")[2] for told in sidecar.contents] == [f"{GUID}.{DIGITS}.{end}", f"{GUID}.{end}"]
+    assert [str(info.uri).rpartition("/")[2] for info in sidecar.contents] == [f"{GUID}.{DIGITS}.{end}", f"{GUID}.{end}"]
     assert await shelf.differences() == []
 
 
@@ -74,10 +74,10 @@ async def test_whatever_is_fetched_after_a_sidecar_was_lost_all_recordings_of_it
     shelf.file("json").unlink()
     again = await shelf.store(content)
     if content == OTHER and end == "wav":
-        assert (again.suffix, again.words["uri"]) == (second.suffix, second.words["uri"])
+        assert (again.event_suffix, again.uri) == (second.event_suffix, second.uri)
     assert await shelf.differences() == []
     files = [name for name in shelf.files() if name != "json"]
-    assert sorted(str(told["uri"]).removesuffix(end).rpartition("/")[2] for told in (await shelf.sidecar()).contents) == sorted(
+    assert sorted(str(info.uri).removesuffix(end).rpartition("/")[2] for info in (await shelf.sidecar()).contents) == sorted(
         f"{GUID}.{name}".removesuffix(end) for name in files
     )
 
@@ -111,8 +111,8 @@ async def test_a_recording_that_lost_its_sidecar_is_not_written_again(shelf: She
     await shelf.store(WAV)
     shelf.file("json").unlink()
     before = shelf.file("wav").stat().st_mtime_ns
-    filed = await shelf.store(WAV)
-    assert (filed.suffix, filed.words["reason"], filed.words["seconds"]) == ("", None, 1.5)
+    info = await shelf.store(WAV)
+    assert (info.event_suffix, info.reason, info.seconds) == ("", None, 1.5)
     assert shelf.file("wav").stat().st_mtime_ns == before
     assert await shelf.differences() == []
 
@@ -121,8 +121,8 @@ async def test_another_content_does_not_take_the_place_of_a_recording_whose_file
     first = await shelf.store(WAV)
     shelf.file("wav").unlink()
     other = await shelf.store(OTHER, is_again=True)
-    assert (other.suffix, other.words["reason"]) == (f"/{DIGITS}", "other_content")
-    assert (await shelf.sidecar()).recording["sha256"] == first.words["sha256"]
+    assert (other.event_suffix, other.reason) == (f"/{DIGITS}", "other_content")
+    assert (await shelf.sidecar()).recording.sha256 == first.sha256
     assert await shelf.differences() == [(f"{GUID}.wav", "is missing")], "which is true"
 
 
@@ -139,7 +139,7 @@ async def test_a_recording_whose_file_was_lost_is_restored_and_its_event_repeate
         damaged = file.read_bytes()[:-100]
         file.write_bytes(damaged)
         again = await shelf.store(WAV, round=2, number=3)
-        assert again.suffix, "it lies elsewhere, so that it has an event of its own"
+        assert again.event_suffix, "it lies elsewhere, so that it has an event of its own"
         assert file.read_bytes() == damaged, "what is left of the first is evidence, too"
     assert await shelf.differences() == []
 
@@ -150,7 +150,7 @@ async def test_a_recording_whose_file_was_lost_is_not_restored_unsealed(shelf: S
     shelf.recipient = str(pyrage.x25519.Identity.generate().to_public())
     again = await shelf.store(WAV, round=2)
     assert shelf.files() == [f"{sha256(WAV).hexdigest()[:8]}.wav.age", "json"]
-    assert again.suffix not in {"", first.suffix}
+    assert again.event_suffix not in {"", first.event_suffix}
     assert _told(await shelf.store(WAV, round=3)) == _told(again)
     assert await shelf.differences() == []
 
@@ -174,7 +174,7 @@ async def test_of_two_that_both_think_they_have_the_lock_neither_forgets_what_th
     except BusyError:
         await shelf.store(WAV)  # the job comes again
     assert await shelf.differences() == []
-    stored = {told["sha256"] for told in (await shelf.sidecar()).contents}
+    stored = {info.sha256 for info in (await shelf.sidecar()).contents}
     assert stored == {sha256(content).hexdigest() for content in (WAV, theirs)}
     assert len(shelf.files()) == 1 + len(stored), "each once"
 
@@ -183,7 +183,7 @@ async def test_what_another_stored_while_a_recording_was_sealed_is_not_forgotten
     shelf: Shelf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shelf.recipient = str(pyrage.x25519.Identity.generate().to_public())
-    theirs: list[Filed] = []
+    theirs: list[RecordingInfo] = []
 
     def slowly(*sealing: Any) -> None:  # noqa: ANN401
         monkeypatch.setattr("worker.recordings.store_recording.encrypt", encrypt)
@@ -193,20 +193,18 @@ async def test_what_another_stored_while_a_recording_was_sealed_is_not_forgotten
     monkeypatch.setattr("worker.recordings.store_recording.encrypt", slowly)
     with pytest.raises(BusyError):
         await shelf.store(WAV)
-    assert (await shelf.sidecar()).recording == theirs[0].words
+    assert (await shelf.sidecar()).recording == theirs[0]
     await shelf.store(WAV)
-    assert {told["sha256"] for told in (await shelf.sidecar()).contents} == {
-        sha256(content).hexdigest() for content in (WAV, OTHER)
-    }
+    assert {info.sha256 for info in (await shelf.sidecar()).contents} == {sha256(content).hexdigest() for content in (WAV, OTHER)}
     assert await shelf.differences() == []
 
 
 async def test_what_was_about_to_be_stored_is_not_believed_to_be_there_because_of_its_size(shelf: Shelf) -> None:
     await shelf.store(WAV)
     sidecar = await shelf.sidecar()
-    begun = {**sidecar.recording, "sha256": sha256(OTHER).hexdigest(), "state": RecordingState.STORING}
-    await shelf.filing.put_sidecar(replace(sidecar, recording=begun))
-    assert (await shelf.filing.look(JOB)).sidecar.state is RecordingState.WAITING
+    begun = replace(sidecar.recording, sha256=sha256(OTHER).hexdigest(), state=RecordingState.STORING)
+    await shelf.sidecars.put(replace(sidecar, recording=begun))
+    assert (await shelf.sidecars.read(JOB)).after.state is RecordingState.WAITING
     await shelf.store(OTHER)
     assert await shelf.differences() == []
     assert len((await shelf.sidecar()).contents) == 2
@@ -218,7 +216,7 @@ async def test_an_archive_that_was_moved_is_read_by_where_it_is(shelf: Shelf) ->
     shelf.use(shelf.directory / "elsewhere")
     assert await shelf.differences() == []
     sidecar = await shelf.sidecar()
-    assert await shelf.filing.is_there(sidecar, sidecar.recording)
+    assert await shelf.sidecars.has_file(sidecar, sidecar.recording)
     assert _told(await shelf.store(WAV, round=2)) == _told(first)
     await shelf.store(OTHER, round=3)
     assert await shelf.differences() == []

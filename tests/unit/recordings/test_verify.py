@@ -16,6 +16,7 @@ from shared.archive.archive import Archive
 from shared.archive.sidecar import path_of
 from shared.archive.storage import Entry
 from shared.domain.facts import rfc3339
+from shared.domain.recording_info import RecordingInfo
 from tests.helpers.recordings import GUID, WAV
 from tests.helpers.shelf import DAY, JOB, OTHER, Shelf
 
@@ -91,9 +92,10 @@ async def _nothing(_: Shelf) -> None:
     """Change nothing."""
 
 
-async def _say(shelf: Shelf, **words: Any) -> None:  # noqa: ANN401
+async def _say(shelf: Shelf, **changed: Any) -> None:  # noqa: ANN401
     sidecar = await shelf.sidecar()
-    await shelf.archive.put(path_of(JOB, "json"), replace(sidecar, recording={**sidecar.recording, **words}).encode())
+    info = RecordingInfo.from_json(sidecar.recording.to_json() | changed)
+    await shelf.archive.put(path_of(JOB, "json"), replace(sidecar, recording=info).encode())
 
 
 async def test_a_store_that_is_overdue_is_told(shelf: Shelf) -> None:

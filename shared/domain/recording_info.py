@@ -1,0 +1,114 @@
+"""One recording as its sidecar describes it: its state, the fields of its event, and the marks of retention."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from shared.domain.recording import RecordingState
+
+RECORDING_EVENT_FIELDS = ("uri", "bytes", "sha256", "seconds", "channels", "sample_rate", "encryption", "attempts", "reason")
+"""Fields of a recording's event, besides those that identify its call and leg."""
+HASH_DIGITS = 8
+"""Length of the SHA-256 prefix that distinguishes the contents of one leg in file names and event ids."""
+OTHER_CONTENT = "other_content"
+"""`reason` of a further recording of a leg, whose content differs from the first."""
+FOUND = "found"
+"""`reason` of a file that was in the archive, but in no sidecar."""
+
+_STATES = frozenset(RecordingState)
+_FIELD_TYPES: Mapping[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("state", "at", "uri", "sha256", "reason", "stored_sha256", "suffix"), str),
+    **dict.fromkeys(("bytes", "channels", "sample_rate", "attempts", "stored_bytes"), int),
+    "seconds": (int, float),
+    "encryption": dict,
+    **dict.fromkeys(("was", "expired_at", "record_expired_at"), str),
+    "missing": list,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class RecordingInfo:
+    """One recording of a leg. Attributes have the names of the JSON fields; a field that is None is not written.
+
+    Attributes:
+        state: None only for a further recording of a leg, which is then stored.
+        at: time of the recording's event, or of the last attempt.
+        bytes, sha256: of the audio; `stored_bytes` and `stored_sha256` of the encrypted file.
+        suffix: end of the event id, if it is not the usual one; see `event_suffix`.
+        was: state before retention set `expiring`.
+        missing: names of files that were not in the archive when retention came to delete them.
+        is_complete: the JSON has all of `RECORDING_EVENT_FIELDS`, null if unknown.
+        other_fields: fields with an unknown name or a wrong type, kept as they are.
+    """
+
+    state: RecordingState | None = None
+    at: str | None = None
+    uri: str | None = None
+    bytes: int | None = None
+    sha256: str | None = None
+    seconds: float | None = None
+    channels: int | None = None
+    sample_rate: int | None = None
+    encryption: Mapping[str, object] | None = None
+    attempts: int | None = None
+    reason: str | None = None
+    stored_bytes: int | None = None
+    stored_sha256: str | None = None
+    suffix: str | None = None
+    was: RecordingState | None = None
+    expired_at: str | None = None
+    record_expired_at: str | None = None
+    missing: tuple[str, ...] | None = None
+    is_complete: bool = False
+    other_fields: Mapping[str, object] = field(default_factory=dict)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> RecordingInfo:
+        """Read an entry of a sidecar, whichever version of Callfold wrote it."""
+        known = {name: value for name, value in data.items() if _is_known(name, value)}
+        is_complete = data.keys() >= set(RECORDING_EVENT_FIELDS)
+        nulls = set(RECORDING_EVENT_FIELDS) if is_complete else set()
+        other_fields = {
+            name: value for name, value in data.items() if name not in known and not (value is None and name in nulls)
+        }
+        for name in {"state", "was"} & known.keys():
+            known[name] = RecordingState(known[name])
+        if "missing" in known:
+            known["missing"] = tuple(known["missing"])
+        return cls(**known, is_complete=is_complete, other_fields=other_fields)
+
+    def to_json(self) -> dict[str, object]:
+        nulls = dict.fromkeys(RECORDING_EVENT_FIELDS) if self.is_complete else {}
+        known = {name: getattr(self, name) for name in _FIELD_TYPES}
+        return {**nulls, **self.other_fields, **{name: value for name, value in known.items() if value is not None}}
+
+    def event_data(self) -> dict[str, object]:
+        return {name: getattr(self, name) for name in RECORDING_EVENT_FIELDS}
+
+    @property
+    def is_stored(self) -> bool:
+        return self.state is RecordingState.STORED or (self.state is None and "state" not in self.other_fields)
+
+    @property
+    def event_suffix(self) -> str:
+        """Return the end of the id of the `stored` event: one id never has two bodies."""
+        if self.suffix is not None:
+            return self.suffix
+        return f"/{self.sha256}"[: 1 + HASH_DIGITS] if self.reason == OTHER_CONTENT else ""
+
+    @property
+    def file_bytes(self) -> int | None:
+        """Return the size of the file, encrypted or not."""
+        return self.bytes if self.stored_bytes is None else self.stored_bytes
+
+    @property
+    def file_sha256(self) -> str | None:
+        """Return the SHA-256 of the file, encrypted or not."""
+        return self.sha256 if self.stored_sha256 is None else self.stored_sha256
+
+
+def _is_known(name: str, value: object) -> bool:
+    kind = _FIELD_TYPES.get(name)
+    return kind is not None and isinstance(value, kind) and (name not in {"state", "was"} or value in _STATES)

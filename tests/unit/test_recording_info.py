@@ -1,0 +1,65 @@
+"""What a sidecar says of a recording survives being read and written, whichever version of Callfold wrote it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+import pytest
+
+from shared.domain.recording import RecordingState
+from shared.domain.recording_info import RECORDING_EVENT_FIELDS, RecordingInfo
+
+AT = "2026-11-23T07:44:00.000000Z"
+STORED: dict[str, Any] = {
+    **dict.fromkeys(RECORDING_EVENT_FIELDS),
+    "at": AT,
+    "uri": "file:///a/b.wav",
+    "bytes": 24044,
+    "sha256": "a" * 64,
+    "seconds": 1.5,
+    "state": "stored",
+}
+SEALED = {"encryption": {"scheme": "age", "recipient": None}, "stored_bytes": 9, "stored_sha256": "b" * 64}
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"state": "not_recorded"},
+        {"state": "waiting", "reason": "not_found", "attempts": 2, "at": AT},
+        STORED,
+        STORED | SEALED | {"suffix": "/12345678"},
+        STORED | {"state": "waiting"},
+        {name: value for name, value in STORED.items() if name != "state"},
+        STORED | {"state": "expiring", "was": "stored", "expired_at": AT, "missing": ["b.wav"]},
+        {"state": "expired", "record_expired_at": AT},
+        STORED | {"newer": {"than": "this"}, "and": None},
+        {"state": "waiting", "uri": None, "at": None},
+        STORED | {"sha256": 5, "state": "newer", "was": ["x"], "bytes": "many"},
+    ],
+)
+def test_an_entry_is_written_as_it_was_read(entry: dict[str, Any]) -> None:
+    info = RecordingInfo.from_json(entry)
+    assert orjson.loads(orjson.dumps(info.to_json())) == entry
+    assert RecordingInfo.from_json(entry) == info
+
+
+def test_a_field_that_cannot_be_understood_counts_as_unknown() -> None:
+    info = RecordingInfo.from_json(STORED | {"sha256": 5, "state": "newer"})
+    assert (info.sha256, info.state, info.is_stored) == (None, None, False)
+    assert RecordingInfo.from_json({"uri": "x"}).is_stored, "as older versions wrote it"
+    assert RecordingInfo.from_json({"state": "stored"}).state is RecordingState.STORED
+
+
+def test_a_file_is_measured_as_it_is_stored() -> None:
+    plain, sealed = RecordingInfo.from_json(STORED), RecordingInfo.from_json(STORED | SEALED)
+    assert (plain.file_bytes, plain.file_sha256) == (24044, "a" * 64)
+    assert (sealed.file_bytes, sealed.file_sha256) == (9, "b" * 64)
+
+
+def test_contents_of_one_leg_have_events_of_their_own() -> None:
+    suffixes = [
+        RecordingInfo.from_json(STORED | more).event_suffix for more in ({}, {"reason": "other_content"}, {"suffix": "/x"})
+    ]
+    assert suffixes == ["", "/aaaaaaaa", "/x"]
