@@ -1,4 +1,4 @@
-"""`python -m console.history` runs the process that writes the history."""
+"""`python -m console.history` runs the history process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From messages of the streams to rows of the history: pure, so that the same messages always give the same rows."""
+"""Stream messages as rows of the history. This is pure: the same messages always give the same rows."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ log = get_logger(__name__)
 Row = dict[str, object]
 
 INDEXED_CHARACTERS = 256
-"""PostgreSQL's indexes take no value of more than about 2700 bytes; what is compared in full is the record."""
+"""PostgreSQL's indexes accept values up to about 2700 bytes. Full values are compared in the record."""
 
 _AUDIT = "callfold.audit."
 CALL_EVENTS = frozenset({"callfold.call.completed.v1", "callfold.call.amended.v1"})
@@ -31,18 +31,18 @@ _TIME = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z$"
 _COLUMNS = tuple(name for name in CallRow.model_fields if name not in {"status", "agents", "numbers"})
 
 
-def _real(at: str) -> str:
+def _existing_time(at: str) -> str:
     datetime.fromisoformat(at)
     return at
 
 
-At = Annotated[str, Field(pattern=_TIME), AfterValidator(_real)]
+At = Annotated[str, Field(pattern=_TIME), AfterValidator(_existing_time)]
 Short = Annotated[str, Field(max_length=INDEXED_CHARACTERS)]
 Int = Annotated[int, Field(ge=0, lt=1 << 31)]
 BigInt = Annotated[int, Field(ge=0, lt=1 << 63)]
 
 
-class Entry(NamedTuple):
+class StreamMessage(NamedTuple):
     """One message of a stream."""
 
     offset: int
@@ -53,8 +53,8 @@ class Entry(NamedTuple):
         return hashlib.sha256(self.body).hexdigest()
 
 
-class Mark(NamedTuple):
-    """The last event of a stream that was written."""
+class Checkpoint(NamedTuple):
+    """The last event of a stream that was written: its offset, and a fingerprint to recognize it."""
 
     offset: int
     fingerprint: str
@@ -66,7 +66,7 @@ class _Event(BaseModel):
     time: At
     source: Annotated[str, Field(pattern=r"^/callfold(/[^/]{1,100})?$")]
     subject: Short = ""
-    data: dict[str, Any]  # of whatever kind of event: read by type below
+    data: dict[str, Any]  # parsed below by event type
 
     @property
     def source_name(self) -> str:
@@ -81,7 +81,7 @@ class _Revision(BaseModel):
 
 def _as_json(value: object) -> object:
     if not isinstance(value, dict):
-        raise ValueError("is no object")  # noqa: TRY004 - pydantic's own way to say so
+        raise ValueError("is not an object")  # noqa: TRY004 - pydantic reports only ValueError
     return orjson.dumps(value, option=orjson.OPT_SORT_KEYS).decode()
 
 
@@ -110,16 +110,18 @@ class _Audit(BaseModel):
 
 @dataclass(slots=True)
 class Batch:
-    """Rows of one transaction.
+    """The rows of one transaction.
 
     Attributes:
-        calls: by (source, call), the highest revision of each.
-        recordings: by id, the latest of each.
-        legs: whose recordings changed.
+        checkpoint: the last event of the batch.
+        calls: by source and call, the highest revision of each.
+        recordings: by id, the latest state of each.
+        legs: the legs whose recordings changed.
+        newest: the time of the newest event.
     """
 
     stream: str
-    mark: Mark
+    checkpoint: Checkpoint
     events: list[Row] = field(default_factory=list)
     calls: dict[tuple[str, str], Row] = field(default_factory=dict)
     recordings: dict[str, Row] = field(default_factory=dict)
@@ -128,22 +130,22 @@ class Batch:
     newest: str = ""
 
     @classmethod
-    def of(cls, stream: str, entries: Sequence[Entry]) -> Self:
-        """Read messages, at least one, in the order of their stream."""
-        batch = cls(stream, Mark(entries[-1].offset, entries[-1].fingerprint))
-        for entry in entries:
+    def of(cls, stream: str, messages: Sequence[StreamMessage]) -> Self:
+        """Read one or more messages in stream order."""
+        batch = cls(stream, Checkpoint(messages[-1].offset, messages[-1].fingerprint))
+        for message in messages:
             try:
-                batch._add(_Event.model_validate(orjson.loads(entry.body)), entry.body)
+                batch._add(_Event.model_validate(orjson.loads(message.body)), message.body)
             except (KeyError, TypeError, AttributeError, ValueError) as error:
-                # Anybody may publish to the exchange. What is not ours, or broken, is kept as it came.
-                batch._keep_unreadable(entry, _told(error))
+                # Any client may publish to the exchange. Unknown and broken messages are kept as received.
+                batch._add_unreadable(message, _describe(error))
         return batch
 
     @classmethod
-    def unreadable(cls, stream: str, entry: Entry, reason: str, *, with_body: bool = True) -> Self:
-        """Take a message that can be read, and whose rows the database does not take, as one that cannot be read."""
-        batch = cls(stream, Mark(entry.offset, entry.fingerprint))
-        batch._keep_unreadable(entry, reason, with_body=with_body)
+    def unreadable(cls, stream: str, message: StreamMessage, reason: str, *, with_body: bool = True) -> Self:
+        """Keep a message as unreadable because the database rejects its rows."""
+        batch = cls(stream, Checkpoint(message.offset, message.fingerprint))
+        batch._add_unreadable(message, reason, with_body=with_body)
         return batch
 
     def _add(self, event: _Event, body: bytes) -> None:
@@ -157,45 +159,45 @@ class Batch:
             self._add_event(event.id, event.type, event.time, (event.source_name, event.subject), body)
         self.newest = max(self.newest, event.time)
 
-    def _keep_unreadable(self, entry: Entry, reason: str, *, with_body: bool = True) -> None:
-        log.warning("history_unreadable_event", stream=self.stream, offset=entry.offset, detail=reason)
-        body = entry.body if with_body else b""
-        self._add_event(f"unreadable/{self.stream}/{entry.fingerprint}", "unreadable", "", ("", ""), body, reason)
+    def _add_unreadable(self, message: StreamMessage, reason: str, *, with_body: bool = True) -> None:
+        log.warning("history_event_unreadable", stream=self.stream, offset=message.offset, detail=reason)
+        body = message.body if with_body else b""
+        self._add_event(f"unreadable/{self.stream}/{message.fingerprint}", "unreadable", "", ("", ""), body, reason)
 
-    def _add_event(  # noqa: PLR0917 - a row
+    def _add_event(  # noqa: PLR0917 - the columns of one row
         self, event_id: str, kind: str, time: str, call: tuple[str, str], body: bytes, reason: str | None = None
     ) -> None:
         row = {"id": event_id, "type": kind, "time": time, "source": call[0], "call": call[1], "reason": reason}
-        self.events.append(clean({**row, "body": body.decode("utf-8", "replace")}))
+        self.events.append(without_nul({**row, "body": body.decode("utf-8", "replace")}))
 
     def _add_call(self, event: _Event) -> None:
-        told = _Revision.model_validate(event.data)
+        revision = _Revision.model_validate(event.data).revision
         row = row_of(event.data, event.subject, Status.COMPLETE)
         if row.source != event.source_name:
             raise ValueError("the source of the event and of its record differ")
         key = (row.source, row.call)
-        if key in self.calls and int(str(self.calls[key]["revision"])) >= told.revision:
+        if key in self.calls and int(str(self.calls[key]["revision"])) >= revision:
             return
-        self.calls[key] = clean(
+        self.calls[key] = without_nul(
             {name: getattr(row, name) for name in _COLUMNS}
             | {
                 "name": f"{row.source}/{row.call}",
-                "reference": indexed(row.reference),
-                "agents": listed(row.agents),
-                "numbers": listed(row.numbers),
+                "reference": truncated(row.reference),
+                "agents": one_per_line(row.agents),
+                "numbers": one_per_line(row.numbers),
                 "record": orjson.dumps(event.data).decode(),
             }
         )
 
     def _add_recording(self, event: _Event, state: str) -> None:
-        found = _RECORDING_ID.fullmatch(event.id)
-        if found is None:
-            raise ValueError("the id of a recording's event is not ours")
-        # The suffix of `stored` tells another recording of the leg; of `failed` and `absent`, which asking it answers.
-        copy = (found["suffix"] or "") if state == "stored" else ""
+        event_id = _RECORDING_ID.fullmatch(event.id)
+        if event_id is None:
+            raise ValueError("the id of the recording event has an unknown format")
+        # The suffix of `stored` identifies a further recording of the leg. That of `failed` and `absent` identifies the job.
+        suffix = (event_id["suffix"] or "") if state == "stored" else ""
         row = _Recording.model_validate(event.data).model_dump() | {
-            "id": found["leg"] + copy,
-            "leg_id": found["leg"],
+            "id": event_id["leg"] + suffix,
+            "leg_id": event_id["leg"],
             "source": event.source_name,
             "call": event.subject,
             "state": state,
@@ -203,33 +205,33 @@ class Batch:
             "event": event.id,
         }
         before = self.recordings.get(str(row["id"]))
-        self.legs.add(str(clean(row)["leg_id"]))
+        self.legs.add(str(without_nul(row)["leg_id"]))
         if before is None or (str(before["at"]), str(before["event"])) < (event.time, event.id):
-            self.recordings[str(row["id"])] = clean(row)
+            self.recordings[str(row["id"])] = without_nul(row)
 
     def _add_audit(self, event: _Event) -> None:
-        told = _Audit.model_validate(event.data)
-        row = told.model_dump(exclude={"detail"}) | {"id": event.id, "at": event.time}
-        self.audit.append(clean({**row, "detail": orjson.dumps(told.detail).decode()}))
+        line = _Audit.model_validate(event.data)
+        row = line.model_dump(exclude={"detail"}) | {"id": event.id, "at": event.time}
+        self.audit.append(without_nul({**row, "detail": orjson.dumps(line.detail).decode()}))
 
 
-def _told(error: Exception) -> str:
-    """Tell what is wrong with an event without quoting what it holds."""
+def _describe(error: Exception) -> str:
+    """Describe why an event is unreadable without quoting its content."""
     if isinstance(error, ValidationError):
-        return ", ".join(sorted({".".join(map(str, told["loc"])) for told in error.errors()}))
+        return ", ".join(sorted({".".join(map(str, problem["loc"])) for problem in error.errors()}))
     return type(error).__name__
 
 
-def clean(row: Mapping[str, object]) -> Row:
-    """Replace NUL, which a callback can carry and PostgreSQL refuses in text; JSON has it escaped, and keeps it."""
+def without_nul(row: Mapping[str, object]) -> Row:
+    """Replace NUL, which callbacks can carry and PostgreSQL rejects in text. JSON columns keep it, escaped."""
     return {name: value.replace("\0", "\ufffd") if isinstance(value, str) else value for name, value in row.items()}
 
 
-def indexed(text: str | None) -> str | None:
-    """Shorten a value to what an index takes."""
+def truncated(text: str | None) -> str | None:
+    """Shorten a value to the maximum length of an indexed one."""
     return text and text[:INDEXED_CHARACTERS]
 
 
-def listed(values: Iterable[str]) -> str:
-    """Write values so that LIKE finds each of them whole."""
+def one_per_line(values: Iterable[str]) -> str:
+    """Write values between line ends, so that LIKE matches each as a whole."""
     return "".join(f"\n{value.casefold()}" for value in values) + "\n"

@@ -1,4 +1,4 @@
-"""The questions in SQL. They narrow down; `CallQuery.matches` decides, so that Redis and the history answer alike."""
+"""SQL queries. They preselect; `CallQuery.matches` decides, so Redis and the history give the same results."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, Json
 from sqlalchemy import ColumnElement, Connection, Select, select, tuple_
 
 from console.call_query import CallQuery, CallRow, JsonObject, Position, row_of
-from console.history.batch import CALL_EVENTS, indexed
-from console.history.tables import AUDIT, CALLS, EVENTS, RECORDINGS
+from console.history.batch import CALL_EVENTS, Checkpoint, truncated
+from console.history.tables import AUDIT, CALLS, EVENTS, OFFSETS, RECORDINGS
 from shared.domain.call import Status
 
 _ESCAPE = "\\"
@@ -18,7 +18,7 @@ _RECORDING_COLUMNS = [column for column in RECORDINGS.columns if column.name not
 
 
 class Recording(BaseModel):
-    """What became of the recording of a leg, as the last event about it told. Times are RFC 3339 UTC, durations seconds."""
+    """The state of a leg's recording according to its last event. Times are RFC 3339 UTC, durations are in seconds."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -42,7 +42,7 @@ class Recording(BaseModel):
 
 
 class AuditLine(BaseModel):
-    """Something somebody did."""
+    """One action of a user or of the daily retention."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -52,11 +52,11 @@ class AuditLine(BaseModel):
     action: str
     source: str | None
     call: str | None
-    detail: dict[str, Any]  # of whatever kind of action
+    detail: dict[str, Any]  # depends on the action
 
 
 class CallHistory(BaseModel):
-    """Everything the history has of one call: its record, the event of each revision, its recordings."""
+    """A call in the history: its record, the event of each revision, and its recordings."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -67,49 +67,48 @@ class CallHistory(BaseModel):
 
 
 def page(connection: Connection, query: CallQuery, before: Position | None, size: int) -> list[CallRow]:
-    """Read calls after a position, newest start first; some may not match."""
+    """Read calls after a position, newest start first. The query may not match all of them."""
     rows = connection.execute(_page(query, before).limit(size))
     return [_row(row.call, row.record) for row in rows]
 
 
 def _page(query: CallQuery, before: Position | None) -> Select[tuple[str, str]]:
-    place = tuple_(CALLS.c.started_at, CALLS.c.name)
-    wanted = list(_narrowed(query))
+    conditions = _conditions(query)
     if before is not None:
-        wanted.append(place < tuple_(before.started_at, before.call))
-    return select(CALLS.c.call, CALLS.c.record).where(*wanted).order_by(CALLS.c.started_at.desc(), CALLS.c.name.desc())
+        conditions.append(tuple_(CALLS.c.started_at, CALLS.c.name) < tuple_(before.started_at, before.call))
+    return select(CALLS.c.call, CALLS.c.record).where(*conditions).order_by(CALLS.c.started_at.desc(), CALLS.c.name.desc())
 
 
-def _narrowed(query: CallQuery) -> list[ColumnElement[bool]]:
-    wanted: list[ColumnElement[bool]] = []
+def _conditions(query: CallQuery) -> list[ColumnElement[bool]]:
+    conditions: list[ColumnElement[bool]] = []
     if query.outcome is not None:
-        wanted.append(CALLS.c.outcome == str(query.outcome))
+        conditions.append(CALLS.c.outcome == str(query.outcome))
     if query.source is not None:
-        wanted.append(CALLS.c.source == _clean(query.source))
+        conditions.append(CALLS.c.source == _without_nul(query.source))
     if query.reference is not None:
-        wanted.append(CALLS.c.reference == _clean(indexed(query.reference) or ""))
+        conditions.append(CALLS.c.reference == _without_nul(truncated(query.reference) or ""))
     if query.recorded is not None:
-        wanted.append(CALLS.c.recorded.is_(query.recorded))
+        conditions.append(CALLS.c.recorded.is_(query.recorded))
     if query.since is not None:
-        wanted.append(CALLS.c.started_at >= query.since)
+        conditions.append(CALLS.c.started_at >= query.since)
     if query.until is not None:
-        wanted.append(CALLS.c.started_at < query.until)
+        conditions.append(CALLS.c.started_at < query.until)
     if query.agent is not None:
-        wanted.append(CALLS.c.agents.like(_like(query.agent), escape=_ESCAPE))
+        conditions.append(CALLS.c.agents.like(_like(query.agent), escape=_ESCAPE))
     if query.number is not None:
-        wanted.append(CALLS.c.numbers.like(_like(query.number), escape=_ESCAPE))
-    return wanted
+        conditions.append(CALLS.c.numbers.like(_like(query.number), escape=_ESCAPE))
+    return conditions
 
 
 def _like(pattern: str) -> str:
-    """Write a pattern with `*` for LIKE, of one of the values between line ends."""
-    escaped = _clean(pattern.casefold())
+    """Translate a pattern with `*` into one for LIKE that matches a value between line ends."""
+    escaped = _without_nul(pattern.casefold())
     for special in (_ESCAPE, "%", "_"):
         escaped = escaped.replace(special, _ESCAPE + special)
     return f"%\n{escaped.replace('*', '%')}\n%"
 
 
-def _clean(text: str) -> str:
+def _without_nul(text: str) -> str:
     return text.replace("\0", "\ufffd")
 
 
@@ -118,37 +117,43 @@ def _row(name: str, record: str) -> CallRow:
 
 
 def call(connection: Connection, source: str, name: str) -> CallHistory | None:
-    """Read all of one call; None where the history has none."""
-    source, name = _clean(source), _clean(name)
-    found = connection.execute(
+    """Read one call; None if the history does not have it."""
+    source, name = _without_nul(source), _without_nul(name)
+    record = connection.execute(
         select(CALLS.c.call, CALLS.c.record).where(CALLS.c.source == source, CALLS.c.call == name)
     ).one_or_none()
-    if found is None:
+    if record is None:
         return None
     bodies = connection.execute(
         select(EVENTS.c.body).where(EVENTS.c.source == source, EVENTS.c.call == name, EVENTS.c.type.in_(CALL_EVENTS))
     ).scalars()
-    revisions = sorted((orjson.loads(body) for body in bodies), key=lambda told: int(told["data"]["revision"]))
+    revisions = sorted((orjson.loads(body) for body in bodies), key=lambda event: int(event["data"]["revision"]))
     return CallHistory(
-        row=_row(found.call, found.record),
-        record=orjson.loads(found.record),
+        row=_row(record.call, record.record),
+        record=orjson.loads(record.record),
         revisions=tuple(revisions),
         recordings=tuple(_recordings(connection, RECORDINGS.c.call == name, RECORDINGS.c.source == source)),
     )
 
 
 def recordings(connection: Connection, source: str, guid: str) -> list[Recording]:
-    """Read what became of the recordings with a GUID; empty where there are none."""
-    return _recordings(connection, RECORDINGS.c.source == _clean(source), RECORDINGS.c.guid == _clean(guid))
+    """Read the recordings with a GUID."""
+    return _recordings(connection, RECORDINGS.c.source == _without_nul(source), RECORDINGS.c.guid == _without_nul(guid))
 
 
-def _recordings(connection: Connection, *wanted: ColumnElement[bool]) -> list[Recording]:
-    rows = connection.execute(select(*_RECORDING_COLUMNS).where(*wanted).order_by(RECORDINGS.c.id))
+def _recordings(connection: Connection, *conditions: ColumnElement[bool]) -> list[Recording]:
+    rows = connection.execute(select(*_RECORDING_COLUMNS).where(*conditions).order_by(RECORDINGS.c.id))
     return [Recording.model_validate(dict(row)) for row in rows.mappings()]
 
 
 def audit(connection: Connection, since: str | None, limit: int) -> list[AuditLine]:
-    """Read what people did, the newest first."""
-    wanted = [] if since is None else [AUDIT.c.at >= since]
-    rows = connection.execute(select(AUDIT).where(*wanted).order_by(AUDIT.c.at.desc(), AUDIT.c.id.desc()).limit(limit))
+    """Read audit lines, newest first."""
+    conditions = [] if since is None else [AUDIT.c.at >= since]
+    rows = connection.execute(select(AUDIT).where(*conditions).order_by(AUDIT.c.at.desc(), AUDIT.c.id.desc()).limit(limit))
     return [AuditLine.model_validate({**row, "detail": orjson.loads(row["detail"])}) for row in rows.mappings()]
+
+
+def read_checkpoint(connection: Connection, stream: str) -> Checkpoint | None:
+    """Read the checkpoint of a stream; None if no event was written yet."""
+    row = connection.execute(select(OFFSETS.c.offset, OFFSETS.c.fingerprint).where(OFFSETS.c.stream == stream)).one_or_none()
+    return None if row is None else Checkpoint(*row)

@@ -1,4 +1,7 @@
-"""The history process: two streams, one database. Nothing waits for it: where it is away, the streams keep what it missed."""
+"""The history process: it writes two streams to one database.
+
+Nothing waits for it. While it is down, the streams keep the events.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import asyncio
 from contextlib import aclosing, suppress
 
 from console.history.engine import DEFAULT_URL
-from console.history.follower import Follower, patiently
+from console.history.follower import Follower, until_available
 from console.history.store import History
 from shared.amqp.topology import AUDIT_JOURNAL, CALLS_JOURNAL
 from shared.config.settings import Settings
@@ -19,10 +22,10 @@ log = get_logger(__name__)
 
 
 async def serve(settings: Settings, stop: asyncio.Event) -> None:
-    """Write until `stop` is set; then finish the batch in hand, close.
+    """Write until `stop` is set, then finish the current batch and close.
 
     Raises:
-        ConfigError: the URL, or what is in the database, cannot work.
+        ConfigError: the URL is invalid, or the database has other tables.
     """
     url = settings.history_url.get_secret_value() if settings.history_url else DEFAULT_URL
     address = broker_address(settings, "history")
@@ -30,14 +33,14 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         followers = [Follower(stream, history, address) for stream in (CALLS_JOURNAL, AUDIT_JOURNAL)]
 
         async def problems() -> list[str]:
-            found = sorted({follower.problem for follower in followers if follower.problem})
+            current = sorted({follower.problem for follower in followers if follower.problem})
             if not all(follower.is_up for follower in followers):
-                found.append("RabbitMQ is not connected")
-            return [*found, "shutting down"] if stop.is_set() else found
+                current.append("RabbitMQ is not connected")
+            return [*current, "shutting down"] if stop.is_set() else current
 
         async def follow() -> None:
-            await patiently(history.prepare)
-            log.info("history_writes", database=history.name)
+            await until_available(history.prepare)
+            log.info("history_started", database=history.name)
             async with asyncio.TaskGroup() as group:
                 for follower in followers:
                     group.create_task(follower.run())

@@ -1,4 +1,4 @@
-"""The one door to the history's database: SQLite or PostgreSQL, the same questions and the same answers."""
+"""Access to the history. SQLite and PostgreSQL give the same results."""
 
 from __future__ import annotations
 
@@ -11,111 +11,121 @@ from typing import TypeVar
 from sqlalchemy import Connection
 
 from console.call_query import CallQuery, CallRow, Position
-from console.history import queries, writing
-from console.history.batch import Batch, Mark
-from console.history.engine import READ_TIMEOUT_S, WRITE_TIMEOUT_S, Lines, explained, limited, open_engine, shown
+from console.history import queries, schema, writes
+from console.history.batch import Batch, Checkpoint
+from console.history.database_errors import translated_errors
+from console.history.engine import (
+    MAX_READERS,
+    READ_TIMEOUT_S,
+    WRITE_TIMEOUT_S,
+    PostgresSockets,
+    display_url,
+    open_engine,
+    sqlite_time_limit,
+)
 from console.history.queries import AuditLine, CallHistory, Recording
 from shared.crash_points import crash_point
 from shared.errors import HistoryUnavailableError
 
-_READERS = 4
-_MARGIN_S = 5  # beyond what the database allows itself: the connection, the way back
-_FIRST_PAGE = 50
-_PAGE = 500
+_TIMEOUT_MARGIN_S = 5  # added to the database's own timeout: connecting, and returning the result
+_FIRST_PAGE_SIZE = 50
+_PAGE_SIZE = 500
 
 _T = TypeVar("_T")
 
 
 class History:
-    """All there ever was: calls, recordings, audit lines. Every method raises HistoryUnavailableError while it cannot do it.
+    """All calls, recordings and audit lines ever written.
 
-    Its work blocks, so it is done in threads of its own; a writer has one, and so one connection.
+    Every method raises HistoryUnavailableError while the database is unavailable. Statements block, so they run in
+    threads. A writer has one thread, and therefore one connection.
     """
 
     def __init__(self, url: str, *, is_writer: bool = False) -> None:
-        """Prepare connections; none is made yet.
+        """Prepare the connection pool without connecting.
 
         Raises:
-            ConfigError: the URL is not understood, or its driver is not installed.
+            ConfigError: the URL is invalid, or its driver is not installed.
         """
         self._engine = open_engine(url, is_writer=is_writer)
-        self._lines = Lines(self._engine)
-        self.name = shown(url)
+        self._sockets = PostgresSockets(self._engine)
+        self.name = display_url(url)
         self._limit_s = WRITE_TIMEOUT_S if is_writer else READ_TIMEOUT_S
-        self._threads = ThreadPoolExecutor(1 if is_writer else _READERS, thread_name_prefix="history")
+        self._threads = ThreadPoolExecutor(1 if is_writer else MAX_READERS, thread_name_prefix="history")
 
     async def prepare(self) -> None:
-        """Create the tables where there are none.
+        """Create the tables if there are none.
 
         Raises:
-            ConfigError: there are tables of another version, or of somebody else.
+            ConfigError: the database has tables of another version or another program, or is not UTF-8.
         """
-        await self._do(writing.prepare)
+        await self._do(schema.create_tables)
 
     async def check(self) -> None:
-        """See whether the history can be read.
+        """Check that the history can be read.
 
         Raises:
-            ConfigError: its tables are of another version.
+            ConfigError: the tables have another version.
         """
-        await self._do(writing.check)
+        await self._do(schema.check_version)
 
-    async def mark(self, stream: str) -> Mark | None:
-        """Tell the last event of a stream that was written; None where none was."""
-        return await self._do(lambda connection: writing.read_mark(connection, stream))
+    async def checkpoint(self, stream: str) -> Checkpoint | None:
+        """Return the last event of a stream that was written; None if there is none."""
+        return await self._do(lambda connection: queries.read_checkpoint(connection, stream))
 
     async def write(self, batch: Batch) -> None:
-        """Write a batch, whole or not at all. Writing one again changes nothing.
+        """Write a batch atomically. Writing it again changes nothing.
 
         Raises:
-            RefusedError: the database does not take one of its rows.
+            ValueRejectedError: the database rejects one of its rows.
         """
 
         def work(connection: Connection) -> None:
-            writing.write(connection, batch)
+            writes.write(connection, batch)
             crash_point("history.before_commit")
 
         await self._do(work)
 
     async def newest(self, query: CallQuery, before: Position | None) -> AsyncIterator[tuple[Position, CallRow | None]]:
-        """Go through calls after a position, newest start first; None where one was looked at and does not match."""
+        """Yield calls after a position, newest start first. A call that does not match yields its position and None."""
         if query.state not in {None, "complete"}:
-            return  # what is open has not been published
-        size = _FIRST_PAGE
+            return  # open calls are not in the history
+        size = _FIRST_PAGE_SIZE
         while True:
-            found = await self._do(partial(queries.page, query=query, before=before, size=size))
-            for row in found:
+            rows = await self._do(partial(queries.page, query=query, before=before, size=size))
+            for row in rows:
                 yield row.position, row if query.matches(row) else None
-            if len(found) < size:
+            if len(rows) < size:
                 return
-            before, size = found[-1].position, _PAGE
+            before, size = rows[-1].position, _PAGE_SIZE
 
     async def call(self, source: str, call: str) -> CallHistory | None:
-        """Read all of one call: its record, the event of each revision, its recordings; None where there is none."""
+        """Read one call: its record, the event of each revision, and its recordings. Return None if it is unknown."""
         return await self._do(lambda connection: queries.call(connection, source, call))
 
     async def recordings(self, source: str, guid: str) -> list[Recording]:
-        """Read what became of the recordings with a GUID; empty where there are none."""
+        """Read the recordings with a GUID."""
         return await self._do(lambda connection: queries.recordings(connection, source, guid))
 
     async def audit(self, since: str | None = None, limit: int = 100) -> list[AuditLine]:
-        """Read what people did since a time (RFC 3339 UTC), the newest first."""
+        """Read audit lines since a time (RFC 3339 UTC), newest first."""
         return await self._do(lambda connection: queries.audit(connection, since, limit))
 
     async def _do(self, work: Callable[[Connection], _T]) -> _T:
-        """Do some work in one transaction, in a thread."""
+        """Run statements in one transaction, in a thread."""
+        timeout_s = self._limit_s + _TIMEOUT_MARGIN_S
         try:
-            async with asyncio.timeout(self._limit_s + _MARGIN_S):
+            async with asyncio.timeout(timeout_s):
                 return await asyncio.get_running_loop().run_in_executor(self._threads, self._transaction, work)
         except TimeoutError:
-            self._lines.cut()
-            raise HistoryUnavailableError(f"The history did not answer within {self._limit_s + _MARGIN_S} s.") from None
+            self._sockets.shut_down()
+            raise HistoryUnavailableError(f"The history did not answer within {timeout_s} s.") from None
 
     def _transaction(self, work: Callable[[Connection], _T]) -> _T:
-        with explained(), self._engine.begin() as connection, limited(connection, self._limit_s):
+        with translated_errors(), self._engine.begin() as connection, sqlite_time_limit(connection, self._limit_s):
             return work(connection)
 
     async def aclose(self) -> None:
-        """Close the connections; a transaction that is under way ends first."""
+        """Finish the current transaction and close the connections."""
         await asyncio.to_thread(self._threads.shutdown, wait=True, cancel_futures=True)
         self._engine.dispose()

@@ -1,6 +1,6 @@
 """The history's tables, the same in SQLite and PostgreSQL.
 
-Text is compared byte by byte on both, whatever the database's own collation, so that both give calls in one order.
+Both compare text byte by byte, whatever the database's collation, so both return calls in the same order.
 """
 
 from __future__ import annotations
@@ -8,37 +8,37 @@ from __future__ import annotations
 from sqlalchemy import BigInteger, Boolean, Column, Double, Index, Integer, MetaData, Table, Text, TextClause, text
 
 VERSION = 2
-"""Of these tables. Who changes them counts it up, and says in the changelog how to get there."""
+"""The version of these tables. A change of the tables increments it and adds the migration to CHANGELOG.md."""
 
-_metadata = MetaData()
+METADATA = MetaData()
 TEXT = Text().with_variant(Text(collation="C"), "postgresql")
 
 VERSIONS = Table(
     "callfold_schema",
-    _metadata,
+    METADATA,
     Column("id", Integer, primary_key=True, autoincrement=False),
     Column("version", Integer, nullable=False),
 )
 
 EVENTS = Table(
     "events",
-    _metadata,
+    METADATA,
     Column("id", TEXT, primary_key=True),
     Column("type", TEXT, nullable=False),
     Column("time", TEXT, nullable=False),
     Column("source", TEXT, nullable=False),
     Column("call", TEXT, nullable=False),
     Column("body", TEXT, nullable=False),  # JSON, as published
-    Column("reason", TEXT),  # of `unreadable`: what was wrong with it
+    Column("reason", TEXT),  # why an `unreadable` event could not be read
     Index("events_call", "source", "call"),
 )
 
 CALLS = Table(
     "calls",
-    _metadata,
+    METADATA,
     Column("source", TEXT, primary_key=True),
     Column("call", TEXT, primary_key=True),
-    Column("name", TEXT, nullable=False),  # source/call: calls that started together are in the order of this
+    Column("name", TEXT, nullable=False),  # source/call: the order of calls that started at the same time
     Column("request_id", BigInteger),
     Column("revision", Integer, nullable=False),
     Column("outcome", TEXT),
@@ -53,10 +53,10 @@ CALLS = Table(
     Column("ended_at", TEXT),
     Column("ring_seconds", Double),
     Column("talk_seconds", Double),
-    # Every agent and number of the call, folded in case, each between line ends: LIKE finds it whole.
+    # Every agent and number of the call, case-folded, each between line ends, so that LIKE matches whole values.
     Column("agents", TEXT, nullable=False),
     Column("numbers", TEXT, nullable=False),
-    Column("record", TEXT, nullable=False),  # JSON: the `data` of its last revision
+    Column("record", TEXT, nullable=False),  # JSON: `data` of the last revision
     Index("calls_started", "started_at", "name"),
     Index("calls_source", "source", "started_at", "name"),
     Index("calls_outcome", "outcome", "started_at", "name"),
@@ -65,9 +65,9 @@ CALLS = Table(
 
 RECORDINGS = Table(
     "recordings",
-    _metadata,
-    Column("id", TEXT, primary_key=True),  # acme/513/recording/<name>; with /<8 digits> for a further one of the same leg
-    Column("leg_id", TEXT, nullable=False),  # the same without the digits
+    METADATA,
+    Column("id", TEXT, primary_key=True),  # acme/513/recording/<name>, plus /<8 digits> for a second recording of the leg
+    Column("leg_id", TEXT, nullable=False),  # the id without the digits
     Column("source", TEXT, nullable=False),
     Column("call", TEXT, nullable=False),
     Column("call_id", TEXT, nullable=False),
@@ -75,7 +75,7 @@ RECORDINGS = Table(
     Column("leg", TEXT, nullable=False),
     Column("state", TEXT, nullable=False),  # stored, absent, failed, expired
     Column("at", TEXT, nullable=False),
-    Column("event", TEXT, nullable=False),  # id of the event that told it
+    Column("event", TEXT, nullable=False),  # id of the event that set the state
     Column("uri", TEXT),
     Column("bytes", BigInteger),
     Column("sha256", TEXT),
@@ -92,7 +92,7 @@ RECORDINGS = Table(
 
 AUDIT = Table(
     "audit",
-    _metadata,
+    METADATA,
     Column("id", TEXT, primary_key=True),
     Column("at", TEXT, nullable=False),
     Column("who", TEXT, nullable=False),
@@ -105,15 +105,13 @@ AUDIT = Table(
 
 OFFSETS = Table(
     "offsets",
-    _metadata,
+    METADATA,
     Column("stream", TEXT, primary_key=True),
-    Column("offset", BigInteger, nullable=False),  # of the last event that was written
-    Column("fingerprint", TEXT, nullable=False),  # of that event: a stream that was made anew has another there
+    Column("offset", BigInteger, nullable=False),  # of the last event written
+    Column("fingerprint", TEXT, nullable=False),  # of that event; a recreated stream has another event at this offset
 )
 
-ALL = _metadata
 
-
-def serializer(dialect: str) -> TextClause | None:
-    """Give the statement that makes processes take turns at creating the tables; in SQLite the transaction does."""
+def creation_lock(dialect: str) -> TextClause | None:
+    """Return the statement that lets one process at a time create the tables. SQLite's transaction does so by itself."""
     return text("SELECT pg_advisory_xact_lock(5130513)") if dialect == "postgresql" else None

@@ -10,10 +10,10 @@ import orjson
 from sqlalchemy import Engine, select, text
 
 from console.call_query import CallQuery, CallRow, row_of
-from console.history.batch import Batch, Entry
+from console.history.batch import Batch, StreamMessage
 from console.history.engine import open_engine
 from console.history.store import History
-from console.history.tables import ALL
+from console.history.tables import METADATA
 from shared.domain.call import Status
 from shared.domain.recording_info import RECORDING_EVENT_FIELDS
 
@@ -77,7 +77,7 @@ def cloudevent(call: tuple[str, str], kind: str, event_id: str, at: str, data: M
 
 def batch_of(events: Iterable[Event | bytes], *, first: int = 0, stream: str = "calls.journal") -> Batch:
     bodies = [event if isinstance(event, bytes) else orjson.dumps(event) for event in events]
-    return Batch.of(stream, [Entry(offset, body) for offset, body in enumerate(bodies, start=first)])
+    return Batch.of(stream, [StreamMessage(offset, body) for offset, body in enumerate(bodies, start=first)])
 
 
 def row(event: Event) -> CallRow:
@@ -124,7 +124,8 @@ def tables_of(engine: Engine) -> dict[str, list[tuple[object, ...]]]:
     """Read every row of every table."""
     with engine.connect() as connection:
         return {
-            table.name: sorted((tuple(row) for row in connection.execute(select(table))), key=repr) for table in ALL.sorted_tables
+            table.name: sorted((tuple(row) for row in connection.execute(select(table))), key=repr)
+            for table in METADATA.sorted_tables
         }
 
 

@@ -85,7 +85,7 @@ async def settled(url: str) -> None:
     async with aclosing(History(url)) as history:
 
         async def are_written() -> bool:
-            marks = {stream: await history.mark(stream) for stream in last}
+            marks = {stream: await history.checkpoint(stream) for stream in last}
             return all(offset is None or ((mark := marks[stream]) and mark[0] == offset) for stream, offset in last.items())
 
         await eventually(are_written)

@@ -16,7 +16,7 @@ import structlog
 from sqlalchemy import text
 
 from console.history import engine
-from console.history.batch import Entry
+from console.history.batch import StreamMessage
 from console.history.engine import open_engine
 from console.history.store import History
 from console.local.processes import free_port
@@ -71,12 +71,14 @@ async def test_an_event_of_which_the_database_does_not_even_take_the_text_is_kep
                 await publish(publisher, calls_of(source, 10, first=31))
                 await has_calls(url, source, 39)
     (event,) = calls_of(source, 1, first=13)
-    fingerprint = Entry(0, orjson.dumps(event)).fingerprint
+    fingerprint = StreamMessage(0, orjson.dumps(event)).fingerprint
     (kept,) = [row for row in (await all_tables(url))["events"] if str(row[0]).endswith(fingerprint)]
     assert (kept[0], kept[1], kept[-2]) == (f"unreadable/{CALLS_JOURNAL}/{fingerprint}", "unreadable", "")
     error = "IntegrityError" if url.startswith("sqlite") else "CheckViolation 23514"
     size = len(orjson.dumps(event))
-    assert re.fullmatch(rf"{error}; its {size} bytes, at offset \d+ of {re.escape(CALLS_JOURNAL)}: {error}", str(kept[-1]))
+    assert re.fullmatch(
+        rf"{error}, and its text \({size} bytes at offset \d+ of {re.escape(CALLS_JOURNAL)}\) was rejected: {error}", str(kept[-1])
+    )
 
 
 async def test_a_database_that_takes_no_event_at_all_is_waited_for(
@@ -91,7 +93,7 @@ async def test_a_database_that_takes_no_event_at_all_is_waited_for(
             with structlog.testing.capture_logs() as lines:
 
                 async def is_told() -> bool:
-                    return any("takes no event at all" in str(line.get("detail")) for line in lines)
+                    return any("rejects every event" in str(line.get("detail")) for line in lines)
 
                 await eventually(is_told)
             assert await count_of(url, source) == 0

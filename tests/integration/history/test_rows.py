@@ -14,7 +14,7 @@ from sqlalchemy import text
 
 from console.call_query import CallQuery, CallRow, Position
 from console.history import store
-from console.history.engine import RefusedError
+from console.history.database_errors import ValueRejectedError
 from console.history.store import History
 from shared.archive.encryption import SCHEME
 from shared.errors import ConfigError, HistoryUnavailableError
@@ -266,10 +266,10 @@ async def test_a_call_whose_name_holds_nul_is_found_with_its_revisions_and_recor
 async def test_a_row_that_the_database_does_not_take_is_an_error_of_its_own_that_quotes_no_value(history: History) -> None:
     batch = batch_of([call_event(1)])
     batch.calls["acme", "1"]["reference"] = "\ud800"
-    with pytest.raises(RefusedError, match=r"^UnicodeEncodeError$"):
+    with pytest.raises(ValueRejectedError, match=r"^UnicodeEncodeError$"):
         await history.write(batch)
     await refuse_call(history, "13")
-    with pytest.raises(RefusedError, match=r"^(IntegrityError|CheckViolation 23514)$"):
+    with pytest.raises(ValueRejectedError, match=r"^(IntegrityError|CheckViolation 23514)$"):
         await history.write(batch_of([call_event(12), call_event(13, reference="hunter2")]))
     assert await found(history, CallQuery()) == []
 
@@ -283,7 +283,7 @@ async def test_tables_of_another_version_or_of_somebody_else_are_refused(history
             await reader.check()
     with history._engine.begin() as connection:
         connection.execute(text("DROP TABLE callfold_schema"))
-    with pytest.raises(ConfigError, match="not ours"):
+    with pytest.raises(ConfigError, match="belongs to another program"):
         await history.prepare()
 
 
@@ -308,7 +308,7 @@ async def test_a_database_that_could_not_hold_every_character_is_refused(postgre
 async def test_a_question_that_takes_too_long_is_given_up(history: History, monkeypatch: pytest.MonkeyPatch) -> None:
     await history.write(batch_of(_many()))
     monkeypatch.setattr(history, "_limit_s", 0)
-    monkeypatch.setattr("console.history.store._MARGIN_S", LIMIT_S)
+    monkeypatch.setattr("console.history.store._TIMEOUT_MARGIN_S", LIMIT_S)
     if history.name.startswith("postgresql"):
         limit, slow = "SET LOCAL statement_timeout = 50", "SELECT pg_sleep(5)"
         with pytest.raises(HistoryUnavailableError, match="statement timeout"):
@@ -322,7 +322,7 @@ async def test_a_question_that_takes_too_long_is_given_up(history: History, monk
 async def test_a_server_that_hangs_is_an_error_in_time_and_holds_no_thread(
     postgres: PostgreSQL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store, "_MARGIN_S", 1)
+    monkeypatch.setattr(store, "_TIMEOUT_MARGIN_S", 1)
     async with aclosing(History(await postgres.new_database(), is_writer=True)) as history:
         await history.prepare()
         pid = await history._do(lambda connection: int(connection.execute(text("SELECT pg_backend_pid()")).scalar_one()))

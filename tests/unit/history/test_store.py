@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from console.history.batch import Batch, Entry
+from console.history.batch import Batch, StreamMessage
 from console.history.engine import open_engine
 from console.history.store import History
 from shared.errors import ConfigError
@@ -27,5 +27,5 @@ def test_without_the_driver_the_error_names_what_installs_it(monkeypatch: pytest
 
 
 def test_the_marks_of_a_batch_are_its_last_events() -> None:
-    batch = Batch.of("calls.journal", [Entry(5, b"x"), Entry(9, b"y")])
-    assert batch.mark == (9, Entry(0, b"y").fingerprint)
+    batch = Batch.of("calls.journal", [StreamMessage(5, b"x"), StreamMessage(9, b"y")])
+    assert batch.checkpoint == (9, StreamMessage(0, b"y").fingerprint)
