@@ -21,7 +21,9 @@ from shared.runtime.process import BackgroundEndedError, background
 from shared.state.keys import Folded, State
 from tests.helpers.pace import LIMIT_S
 from tests.helpers.servers import POLICY
-from worker.folding.fold import Fold, _Consequences, _tell
+from worker.folding.batch import read_batch
+from worker.folding.evaluation import Consequences, Evaluator
+from worker.folding.fold import _report_published
 
 AT = "2026-11-23T07:44:00.123456Z"
 ACME = SourceName("acme")
@@ -87,7 +89,7 @@ def test_an_amendment_is_not_counted_as_a_completed_call() -> None:
 
     def published(kind: str) -> None:
         message = Message("calls", f"call.{kind}.counted.answered", b"", "counted/513/1")
-        _tell({CallKey(SourceName("counted"), CallRef("513")): [message]})
+        _report_published({CallKey(SourceName("counted"), CallRef("513")): [message]})
 
     for kind in ("completed", "amended", "amended"):
         published(kind)
@@ -100,16 +102,16 @@ async def test_timestamps_that_cannot_be_true_are_counted_whichever_callback_tol
     key = CallKey(SourceName("skewed"), CallRef("call-1"))
     adapter = parse_link(SAMPLE_LINK + "&s={{StartTimestampUTC}}&e={{EndTimestampUTC}}")
     source = Source.model_construct(name=key.source, secret=None, adapter=adapter, record_legs=frozenset())
-    fold = Fold(None, None, {key.source: source}, POLICY, holder="a")  # type: ignore[arg-type]
+    sources = {key.source: source}
     lines = ("CallType=Incoming&CallID=1&Event=pickup&s=0", "CallType=Incoming&CallID=1&Event=hangup&e=1795412670000")
     events = [
         CallbackEvent(key.source, f"2026-11-23T07:44:{second}.000000Z", line)
         for second, line in zip(("00", "30"), lines, strict=True)
     ]
-    batch = fold._understand(events)
+    batch = read_batch(events, sources)
     facts = dict(batch.facts[key])
     assert _nonsense("skewed") == 1
-    fold._decide(key, Folded(facts, 0, State.NONE, "", "1", None), events, _Consequences())
+    Evaluator(sources, POLICY)._evaluate_call(key, Folded(facts, 0, State.NONE, "", "1", None), events, Consequences())
     assert _nonsense("skewed") == 2
 
 

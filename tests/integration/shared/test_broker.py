@@ -311,4 +311,6 @@ async def test_a_stream_that_says_nothing_is_asked_anew_from_where_it_was(
                 delivery = await asyncio.wait_for(consumer.get(), LIMIT_S)
             assert delivery.body == own + b"%d" % number
             read.append(delivery.offset)
-            monkeypatch.setattr(broker, "_RESUBSCRIBE_AFTER_S", 1)  # not before: without a first offset it would skip these messages
+            monkeypatch.setattr(
+                broker, "_RESUBSCRIBE_AFTER_S", 1
+            )  # not before: without a first offset it would skip these messages

@@ -275,7 +275,7 @@ def _signal(workers: Iterable[Role], number: signal.Signals) -> None:
 
 async def _misses_redis(worker: Role) -> bool:
     """Whether its timers wait because Redis is away."""
-    return "timers_wait" in worker.log_path.read_text("utf-8")
+    return "timers_paused" in worker.log_path.read_text("utf-8")
 
 
 @pytest.mark.parametrize("crash", ["", "timer.due", "timer.leased"])

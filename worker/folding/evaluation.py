@@ -1,0 +1,88 @@
+"""Evaluates merged calls: which revisions to publish, and when to evaluate each call again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from shared import metrics
+from shared.amqp.dead_letters import DeadLetterReason
+from shared.amqp.publisher import Message
+from shared.clock import utc_now
+from shared.config.sources import Sources
+from shared.domain.amendment import amends, summary
+from shared.domain.call import Policy, derive
+from shared.domain.facts import milliseconds
+from shared.domain.ids import CallKey
+from shared.domain.raw_event import RawEvent, TimerEvent
+from shared.state.keys import Folded, State
+from shared.state.store import Publication, WakeUp
+from worker.folding.batch import dead_letter
+from worker.folding.outbox import write_outbox
+
+# A wake-up that is at most this much too late is not moved, which saves most calls a command.
+_SLACK_MS = 1000
+# A bug is not fixed within seconds, and each evaluation fails and logs again. After an upgrade the call recovers within the hour.
+_FAILED_WAKE_UP_MS = 3_600_000
+
+
+@dataclass(frozen=True, slots=True)
+class Consequences:
+    """What the fold must do after a merge."""
+
+    publications: dict[CallKey, Publication] = field(default_factory=dict)
+    wake_ups: dict[CallKey, WakeUp] = field(default_factory=dict)
+    dead_letters: list[Message] = field(default_factory=list)
+
+
+class Evaluator:
+    """Derives calls from their facts and decides what follows. It does no I/O."""
+
+    def __init__(self, sources: Sources, policy: Policy) -> None:
+        self._sources = sources
+        self._policy = policy
+
+    def evaluate(self, events: Mapping[CallKey, Sequence[RawEvent]], merged: Mapping[CallKey, Folded]) -> Consequences:
+        """Evaluate each merged call; `events` are those that were just merged."""
+        consequences = Consequences()
+        for key, call in merged.items():
+            callbacks = [event for event in events[key] if not isinstance(event, TimerEvent)]
+            if call.state is State.TOMBSTONED:
+                metrics.CALLBACKS_OF_TOMBSTONES.labels(key.source).inc(len(callbacks))
+                detail = f"{key} was published and has left Redis"
+                consequences.dead_letters.extend(dead_letter(event, DeadLetterReason.EXPIRED_CALL, detail) for event in callbacks)
+                consequences.wake_ups[key] = WakeUp(None, call.version)
+            elif call.state is State.CLAIMED:
+                # The worker that claimed it may have died. Taking over the claim publishes the outbox stored with it.
+                consequences.publications[key] = Publication(key, call.revision, b"", "", call.version)
+            else:
+                try:
+                    self._evaluate_call(key, call, events[key], consequences)
+                except Exception as error:  # noqa: BLE001 - a bug that one call triggers must not stop the others
+                    detail = f"{type(error).__name__}: {error}"
+                    consequences.dead_letters.extend(
+                        dead_letter(event, DeadLetterReason.FOLD_FAILED, detail) for event in callbacks
+                    )
+                    consequences.wake_ups[key] = WakeUp(milliseconds(utc_now()) + _FAILED_WAKE_UP_MS, call.version)
+        return consequences
+
+    def _evaluate_call(self, key: CallKey, merged: Folded, events: Sequence[RawEvent], consequences: Consequences) -> None:
+        call = derive(key, merged.facts, self._policy)
+        if call.wake_at is not None:
+            at_ms = milliseconds(call.wake_at) + 1  # `wake_at` has microseconds: rounded down, the timer would come too early
+            has_timer = any(isinstance(event, TimerEvent) for event in events)
+            if has_timer or merged.wake_at_ms is None or at_ms < merged.wake_at_ms - _SLACK_MS:
+                consequences.wake_ups[key] = WakeUp(at_ms, merged.version)
+            return
+        if call.closing is None:  # the facts hold nothing but the clock
+            consequences.wake_ups[key] = WakeUp(None, merged.version)
+            return
+        record_legs = self._sources[key.source].record_legs
+        new_summary = summary(call, merged.summary, record_legs)
+        if not merged.revision or amends(merged.summary, new_summary):
+            if not merged.revision:
+                metrics.NONSENSE_TIMESTAMPS.labels(key.source).inc(sum(len(leg.ignored) for leg in call.legs))
+            outbox = write_outbox(call, merged.revision + 1, record_legs, before=merged.summary)
+            consequences.publications[key] = Publication(key, merged.revision + 1, outbox, new_summary, merged.version)
+        elif merged.wake_at_ms is not None:
+            consequences.wake_ups[key] = WakeUp(None, merged.version)
