@@ -27,7 +27,8 @@ import aio_pika
 import aiohttp
 import orjson
 
-from console.local.processes import free_port, tether
+from console.local.child_process import kill_with_parent
+from console.local.ports import free_port
 from console.local.stack import LocalStack
 from shared.amqp.topology import CALLBACKS_FOLD, CALLS, RECORDINGS
 
@@ -74,7 +75,7 @@ class Bench:
         port, private = free_port(), free_port()
         with (self.directory / "log").open("ab") as log:
             child = await asyncio.create_subprocess_exec(
-                *tether(), sys.executable, *command, env=self.environment(port, private), stdout=log, stderr=log
+                *kill_with_parent(), sys.executable, *command, env=self.environment(port, private), stdout=log, stderr=log
             )
         try:
             yield port, private

@@ -1,4 +1,7 @@
-"""`callfold demo`: the main job to its end on this machine - dialed, called back, folded, published, archived, compared."""
+"""`callfold demo`: the whole system on private servers, with simulated calls.
+
+Every published call and archived recording is compared with what the simulator did.
+"""
 
 from __future__ import annotations
 
@@ -20,11 +23,13 @@ from rich.console import Console
 from rich.json import JSON
 
 from console.commands.output import counted, output
-from console.local.processes import Fleet, free_port
+from console.local.child_process import while_all_run
+from console.local.ports import free_port
+from console.local.processes import Fleet
 from console.local.progress_view import Progress, live
 from console.local.simulate import FAULTS
 from console.local.stack import LocalStack
-from console.local.up import default_directories, describe
+from console.local.up import default_directories
 from console.streams.events import read_event
 from console.streams.journal import journal
 from shared.amqp.consumer import Delivery
@@ -44,12 +49,12 @@ VENDOR_LINES = (
     "CallType=Outgoing&Event=hangup&CallID=1000000087850&RequestID=513&EventCode=1&IsCallRecorded=1&Guid=923041af-adb5-a8ae-f29c-e60ea5e17448",
     "CallType=API&Event=hangup&CallID=1000000087849&RequestID=513&EventCode=1&IsCallRecorded=1&Guid=bfa2dbc8-ab8a-34c8-f243-c2aad8c446ff",
 )
-"""The callbacks of a real call, as the vendor's article shows them."""
+"""The callbacks of a real call, from the vendor's article."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Verdict:
-    """What came of it: `differences` between what happened and what was published, none where all is well; where it lies."""
+class _Result:
+    """The outcome of a run: the differences between simulated and published calls, and where archive and logs are."""
 
     calls: int
     seed: int
@@ -60,18 +65,22 @@ class _Verdict:
 
 
 async def demo(directory: Path, *, calls: int, seed: int, as_json: bool) -> int:
-    """Run it; returns 0 when every call was published as it was, 1 with the differences otherwise.
+    """Run it. Returns 0 if every call was published as it happened, 1 if there are differences.
 
-    With `as_json` only the verdict is on stdout, what happens on the way on stderr.
+    With `as_json`, stdout has only the result. Progress goes to stderr.
+
+    Raises:
+        ConfigError: the directory is in use, a server is not installed, or a process cannot work as configured.
+        ProcessFailedError: a child process exited or was not ready in time; with the end of its log.
     """
     console = output(on_stderr=as_json)
     started = time.monotonic()
-    directory = directory.absolute()  # noqa: ASYNC240 - asks the process for its directory, not the disk
-    await asyncio.to_thread(_forget_last_time, directory)
+    directory = directory.absolute()  # noqa: ASYNC240 - reads the working directory of the process, not the disk
+    await asyncio.to_thread(_delete_last_run, directory)
     secret = secrets.token_urlsafe(24)
     port = free_port()
     link = make_link(f"http://127.0.0.1:{port}", "demo", secret)
-    console.print(f"Callfold demo: {counted(calls, 'call')}, seed {seed}. Starting private RabbitMQ and Redis ...")
+    console.print(f"Callfold demo: {counted(calls, 'call')}, seed {seed}. Starting a private RabbitMQ and Redis ...")
     second_port = free_port()
     urls = tuple(f"http://127.0.0.1:{each}" for each in (port, second_port))
     plan = Plan(adapter=link, ingress_urls=urls, seed=seed, faults=FAULTS)
@@ -86,18 +95,17 @@ async def demo(directory: Path, *, calls: int, seed: int, as_json: bool) -> int:
         }
         os.environ.update(shared)
         async with Fleet(directory / "logs", shared) as fleet:
-            describe(fleet, [port, second_port], workers=2)
-            await fleet.start_all()
+            fleet.add_ingresses_and_workers([port, second_port], workers=2)
+            await while_all_run(fleet.start_all(), stack.servers)
             console.print(f"Two ingress and two worker processes are ready after {time.monotonic() - started:.1f} s.")
-            found = await _run(pbx, calls, urls[0], console)
-    verdict = _Verdict(
-        calls, seed, found, round(time.monotonic() - started, 1), str(directory / "archive"), str(directory / "logs")
-    )
+            mismatches = await while_all_run(_run(pbx, calls, urls[0], console), [*fleet.processes, *stack.servers])
+    seconds = round(time.monotonic() - started, 1)
+    result = _Result(calls, seed, mismatches, seconds, str(directory / "archive"), str(directory / "logs"))
     if as_json:
-        sys.stdout.write(orjson.dumps(verdict).decode() + "\n")
+        sys.stdout.write(orjson.dumps(result).decode() + "\n")
     else:
-        _report(console, verdict)
-    return 1 if found else 0
+        _report(console, result)
+    return 1 if mismatches else 0
 
 
 async def _run(pbx: FocalScope, calls: int, ingress_url: str, console: Console) -> list[str]:
@@ -115,17 +123,17 @@ async def _run(pbx: FocalScope, calls: int, ingress_url: str, console: Console) 
         await _replay_vendor_lines(pbx, ingress_url)
         with suppress(TimeoutError):
             async with asyncio.timeout(_FINISH_TIMEOUT_S):
-                while differences(pbx.truths, _ours(events), pbx.recordings.fingerprint) or not _vendor_event(events):
+                while _differences(pbx, events) or not _vendor_event(events):
                     await progress.changed.wait()
                     progress.changed.clear()
         collecting.cancel()
     vendor = _vendor_event(events)
     if vendor is None:
-        return [f"the vendor's four lines gave no event {_VENDOR_ID}"]
-    console.print("\nThe vendor's four callback lines of RequestID 513 gave this event:")
+        return [f"the vendor's four callbacks produced no event {_VENDOR_ID}"]
+    console.print("\nThe vendor's four callbacks of RequestID 513 produced this event:")
     console.print(JSON.from_data(vendor))
-    console.print("Its durations are those of the replay: the vendor's lines tell no times, so the times of receipt count.")
-    return differences(pbx.truths, _ours(events), pbx.recordings.fingerprint) + [
+    console.print("Its durations come from the replay: the vendor's callbacks carry no times, so the times of receipt count.")
+    return _differences(pbx, events) + [
         f"{counted(count, 'callback')} answered {status}" for status, count in pbx.counters.items() if status != "200"
     ]
 
@@ -143,8 +151,9 @@ async def _collect(deliveries: AsyncIterator[Delivery], events: list[Event], pro
         progress.changed.set()
 
 
-def _ours(events: list[Event]) -> list[Event]:
-    return [event for event in events if event["data"]["source"] == "demo"]
+def _differences(pbx: FocalScope, events: list[Event]) -> list[str]:
+    simulated = [event for event in events if event["data"]["source"] == "demo"]
+    return differences(pbx.truths, simulated, pbx.recordings.fingerprint)
 
 
 def _vendor_event(events: list[Event]) -> Event | None:
@@ -160,7 +169,7 @@ async def _replay_vendor_lines(pbx: FocalScope, ingress_url: str) -> None:
                 await response.read()
 
 
-def _forget_last_time(directory: Path) -> None:
+def _delete_last_run(directory: Path) -> None:
     for part in ("servers", "archive", "spool", "logs"):
         shutil.rmtree(directory / part, ignore_errors=True)
     directory.mkdir(parents=True, exist_ok=True)
@@ -170,7 +179,7 @@ def _write_sources(directory: Path, link: str, secret: str, pbx_url: str) -> Pat
     path = directory / "sources.toml"
     path.touch(mode=0o600)
     path.write_text(
-        f"""# Written by `callfold demo`: the simulator and the vendor's sample.
+        f"""# Written by `callfold demo`: the simulator, and the vendor's sample call.
 [sources.demo]
 secret = "{secret}"
 adapter = "{link}"
@@ -185,14 +194,14 @@ recording_url = "{pbx_url}/_cros_/master/?uid=form_faster_downloadcall&sectok={S
     return path
 
 
-def _report(console: Console, verdict: _Verdict) -> None:
-    for line in verdict.differences[:20]:
+def _report(console: Console, result: _Result) -> None:
+    for line in result.differences[:20]:
         console.print(f"[red]differs:[/] {line}", highlight=False)
-    kinds = Counter(path.suffix for path in Path(verdict.archive).rglob("*.*"))
+    kinds = Counter(path.suffix for path in Path(result.archive).rglob("*.*"))
     files = f"{counted(kinds['.wav'], 'recording')}, {counted(kinds['.json'], 'sidecar')}"
-    console.print(f"archive  {verdict.archive}  ({files})", highlight=False)
-    console.print(f"logs     {verdict.logs}", highlight=False)
-    count = len(verdict.differences)
-    told = f"[red]{counted(count, 'difference')}[/]" if count else "[green]every one was published exactly as it happened[/]"
-    calls = counted(verdict.calls, "simulated call")
-    console.print(f"{calls} and the vendor's: {told}. {verdict.seconds:.0f} s. Nothing is left running.")
+    console.print(f"archive  {result.archive}  ({files})", highlight=False)
+    console.print(f"logs     {result.logs}", highlight=False)
+    count = len(result.differences)
+    summary = f"[red]{counted(count, 'difference')}[/]" if count else "[green]every one was published exactly as it happened[/]"
+    calls = counted(result.calls, "simulated call")
+    console.print(f"{calls} and the vendor's: {summary}. {result.seconds:.0f} s. Nothing is left running.")

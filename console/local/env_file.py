@@ -1,4 +1,4 @@
-"""The file `env` of a running system, a shell script: the settings of that system, and `callfold` on the PATH."""
+"""The `env` file of a running system: a shell script with its settings, which also puts `callfold` on the PATH."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ from shared import crash_points as crash
 from shared.config.settings import PREFIX
 from shared.config.sources import secret_variables
 
-# Of one process each: another that took them would stand in its way.
-_OF_ONE_PROCESS = frozenset({PREFIX + "METRICS_PORT", PREFIX + "METRICS_HOST", crash.VARIABLE})
+# Settings of a single process: with them, a second one would collide with the first or crash on purpose.
+_PER_PROCESS = frozenset({PREFIX + "METRICS_PORT", PREFIX + "METRICS_HOST", crash.VARIABLE})
 _PATHS = frozenset(PREFIX + name for name in ("SOURCES", "SPOOL_DIR", "RECORDING_DIR", "ARCHIVE_IDENTITY"))
-_ONLY_THE_OWNER = 0o600
+_OWNER_ONLY = 0o600
 
 
-def exported(chosen: Mapping[str, str]) -> dict[str, str]:
-    """Collect the settings of a system: those of the environment, the variables its sources name, and what was chosen here."""
-    values = {name: value for name, value in os.environ.items() if name.startswith(PREFIX) and name not in _OF_ONE_PROCESS}
+def _settings_of(system: Mapping[str, str]) -> dict[str, str]:
+    """Collect the settings of the environment, the variables its sources file names, and `system`, which takes precedence."""
+    values = {name: value for name, value in os.environ.items() if name.startswith(PREFIX) and name not in _PER_PROCESS}
     if sources := values.get(PREFIX + "SOURCES"):
         values |= {name: os.environ[name] for name in secret_variables(Path(sources)) if name in os.environ}
-    values |= chosen
+    values |= system
     return {name: str(Path(value).absolute()) if name in _PATHS else value for name, value in sorted(values.items())}
 
 
-def write_exports(path: Path, chosen: Mapping[str, str]) -> None:
-    """Write the script. It holds credentials: only its owner can read it."""
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, _ONLY_THE_OWNER)
+def write_env_file(path: Path, system: Mapping[str, str]) -> None:
+    """Write the script. Only its owner can read it, because it holds credentials."""
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, _OWNER_ONLY)
     with os.fdopen(handle, "w", encoding="utf-8") as file:
-        os.fchmod(handle, _ONLY_THE_OWNER)  # one that was there already may have been open to others
-        file.writelines(f"export {name}={shlex.quote(value)}\n" for name, value in exported(chosen).items())
-        file.write(search_path(Path(sysconfig.get_path("scripts"))))
+        os.fchmod(handle, _OWNER_ONLY)  # an existing file may be readable by others
+        file.writelines(f"export {name}={shlex.quote(value)}\n" for name, value in _settings_of(system).items())
+        file.write(path_command(Path(sysconfig.get_path("scripts"))))
 
 
-def search_path(scripts: Path) -> str:
+def path_command(scripts: Path) -> str:
     """Return the shell command that puts `callfold` on the PATH once, or nothing if it is not installed in `scripts`."""
     if not (scripts / "callfold").exists():
         return ""

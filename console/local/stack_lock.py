@@ -1,4 +1,4 @@
-"""One stack a directory: a locked file in it tells which process runs there. The lock ends with the process, however it ends."""
+"""A lock file that allows one stack per directory and holds its process id. The kernel releases it when the process ends."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _PID_BYTES = 20
 
 
 def take(directory: Path) -> int:
-    """Lock a directory that is there for this process; returns the open file that holds the lock.
+    """Lock an existing directory for this process; returns the file descriptor that holds the lock.
 
     Raises:
-        ConfigError: another process has it.
+        ConfigError: another process holds it.
     """
     handle = os.open(_file(directory), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
@@ -24,7 +24,7 @@ def take(directory: Path) -> int:
         pid = os.read(handle, _PID_BYTES).decode("ascii", "replace").strip()
         os.close(handle)
         raise ConfigError(
-            f"Callfold already runs in {directory} (process {pid or 'not known'}): stop it with Ctrl-C in its terminal"
+            f"Callfold already runs in {directory} (process {pid or 'unknown'}). Stop it with Ctrl-C in its terminal"
             f"{f' or `kill {pid}`' if pid else ''}, or name another --directory."
         ) from None
     os.ftruncate(handle, 0)
@@ -33,10 +33,10 @@ def take(directory: Path) -> int:
 
 
 def check(directory: Path) -> None:
-    """Find out beforehand whether `take` would find a directory taken.
+    """Check that `take` would succeed, without creating the directory.
 
     Raises:
-        ConfigError: another process has it.
+        ConfigError: another process holds it.
     """
     if _file(directory).exists():
         os.close(take(directory))

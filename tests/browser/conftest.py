@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, async_playwright, expect
 
-from console.local.processes import free_port
+from console.local.ports import free_port
 from shared.domain.adapter_link import make_link
 from simulator.focalscope import FocalScope, Plan
 from simulator.scenario import SECTOK

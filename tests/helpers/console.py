@@ -16,7 +16,8 @@ import pytest
 from aiohttp import web
 from redis.asyncio import Redis
 
-from console.local.processes import Fleet, Role, free_port
+from console.local.ports import free_port
+from console.local.processes import Fleet, ServiceProcess
 from console.service import serve
 from shared.config.settings import load_settings
 from tests.helpers.pace import LIMIT_S
@@ -80,13 +81,13 @@ class World:
     dialing: DialEndpoint
     ingress_port: int
     consoles: dict[str, str] = field(default_factory=dict)
-    roles: dict[str, Role] = field(default_factory=dict)
+    roles: dict[str, ServiceProcess] = field(default_factory=dict)
 
     @property
     def console(self) -> str:
         return next(iter(self.consoles.values()))
 
-    def add_console(self, name: str, **more: str) -> Role:
+    def add_console(self, name: str, **more: str) -> ServiceProcess:
         port = free_port()
         self.consoles[name] = f"http://127.0.0.1:{port}"
         self.roles[name] = self.fleet.add(name, "console", {"CALLFOLD_CONSOLE_PORT": str(port), **more})

@@ -63,7 +63,7 @@ class Long:
 @contextmanager
 def growth_bytes(fleet: Any) -> Iterator[list[int]]:  # noqa: ANN401 - as `worker` yields it
     """Tell by how much the peak of a worker's memory has grown in the body."""
-    pid = fleet.roles[0].process.pid
+    pid = fleet.processes[0].pid
     before = _peak_bytes(pid)
     growth: list[int] = []
     yield growth

@@ -15,23 +15,23 @@ from pathlib import Path
 
 import psycopg
 
-from console.local.processes import free_port
+from console.local.ports import free_port
 from console.local.stack import Server
 from tests.helpers.pace import LIMIT_S
 from tests.helpers.servers import eventually
 
 PASSWORD = secrets.token_hex(8)
-_NOBODY_LISTENS = (b"\x00\x00\x00\x08\x04\xd2\x16\x2f", b"N")  # a request for TLS, declined
+_TLS_DECLINED = (b"\x00\x00\x00\x08\x04\xd2\x16\x2f", b"N")  # a request for TLS, declined
 
 
 class PostgreSQL(Server):
     """One server. SIGTERM would wait for its clients; SIGQUIT ends it at once, and it recovers as after a crash."""
 
     async def stop(self) -> None:
-        await self._end(signal.SIGQUIT)
+        await self.end(signal.SIGQUIT, within_s=LIMIT_S)
 
     async def begin(self) -> None:
-        await self.start(_NOBODY_LISTENS)
+        await self.start()
         await eventually(self._takes_connections)
 
     async def _takes_connections(self) -> bool:
@@ -67,7 +67,7 @@ def _somebody() -> tuple[list[str], pwd.struct_passwd | None]:
         return [], None
     user = pwd.getpwnam("postgres")
     identity = (f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups")
-    return ["setpriv", *identity, "--pdeathsig", "KILL", "--"], user  # the kernel forgets a tether when the user changes
+    return ["setpriv", *identity, "--pdeathsig", "KILL", "--"], user  # the kernel drops the death signal when the user changes
 
 
 @asynccontextmanager
@@ -98,7 +98,7 @@ async def postgresql() -> AsyncIterator[PostgreSQL]:
         options |= {"full_page_writes": "off", "max_connections": 40, "shared_buffers": "16MB"}
         command = [*as_somebody, str(_programs() / "postgres"), "-D", str(directory / "data")]
         command += [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
-        server = PostgreSQL("postgresql", command, environment, port=port, log=directory / "log")
+        server = PostgreSQL("postgresql", command, environment, port=port, log=directory / "log", probe=_TLS_DECLINED)
         await server.begin()
         try:
             yield server

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from console.history.store import History
-from console.local.processes import free_port
+from console.local.ports import free_port
 from tests.helpers.recordings import Pbx, job, submit
 from tests.helpers.servers import (
     Servers,
@@ -24,7 +24,7 @@ async def audited(servers: Servers, count: int, *, since: str = "", **wanted: st
     """Have a history process read the audit lines; returns those that agree, the first first, once there are so many."""
     url = f"sqlite:///{servers.directory / 'audit.sqlite'}"
     async with servers.fleet(CALLFOLD_HISTORY_URL=url) as fleet, aclosing(History(url)) as history:
-        await fleet.start(fleet.add("history", "console.history", {}))
+        await fleet.add("history", "console.history", {}).start()
 
         async def found() -> list[Any]:
             lines = await history.audit(since or None, limit=10_000)
@@ -51,7 +51,7 @@ class Site:
         port = free_port()
         async with self.servers.fleet(**self.settings, CALLFOLD_INGRESS_PORT=str(port)) as fleet:
             for role in ("worker", *roles):
-                await fleet.start(fleet.add(role, role, {}))
+                await fleet.add(role, role, {}).start()
             yield port
 
     async def stored(self, *jobs: bytes) -> None:

@@ -83,7 +83,7 @@ def sources_of(servers: Servers, pbx: Pbx, more: str = "") -> str:
 @asynccontextmanager
 async def worker(servers: Servers, pbx: Pbx, more: str = "", **settings: str) -> AsyncIterator[Fleet]:
     async with servers.fleet(CALLFOLD_SOURCES=sources_of(servers, pbx, more), **settings) as fleet:
-        await fleet.start(fleet.add("worker", "worker", {}))
+        await fleet.add("worker", "worker", {}).start()
         yield fleet
 
 

@@ -13,7 +13,8 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
-from console.local.processes import free_port, tether
+from console.local.child_process import kill_with_parent
+from console.local.ports import free_port
 from tests.helpers.servers import eventually
 
 BUCKET = "evidence"
@@ -97,7 +98,7 @@ async def s3_server() -> AsyncIterator[int]:
     """Start the server, with an empty memory; gives its port."""
     port = free_port()
     process = await asyncio.create_subprocess_exec(
-        *tether(), sys.executable, "-W", "ignore", "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port),
+        *kill_with_parent(), sys.executable, "-W", "ignore", "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port),
         stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
     )  # fmt: skip
 

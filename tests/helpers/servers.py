@@ -18,7 +18,7 @@ import aiohttp
 import orjson
 from redis.asyncio import Redis
 
-from console.local.processes import Fleet, Role
+from console.local.processes import Fleet, ServiceProcess
 from console.local.stack import LocalStack, Server
 from shared.amqp.connection import BrokerAddress
 from shared.amqp.server_check import check_server
@@ -204,14 +204,18 @@ def assert_may_start_processes() -> None:
     assert test.startswith(("tests/system/", "tests/browser/")), f"it starts processes, and belongs into tests/system: {test}"
 
 
-class WarmFleet(Fleet):
-    """A fleet whose processes start warm; those whose environment has something for the interpreter start by its command line."""
-
-    async def _spawn(self, role: Role, log: BinaryIO) -> asyncio.subprocess.Process:
-        if warm.must_start_cold(role.environment):
-            return await super()._spawn(role, log)
-        process = await warm.starter().start([role.module], environment=role.environment, output=(log, log), is_session=True)
+class _WarmServiceProcess(ServiceProcess):
+    async def _spawn(self, log: BinaryIO) -> asyncio.subprocess.Process:
+        if warm.must_start_cold(self.environment):
+            return await super()._spawn(log)
+        process = await warm.starter().start([self.module], environment=self.environment, output=(log, log), is_session=True)
         return cast("asyncio.subprocess.Process", process)
+
+
+class WarmFleet(Fleet):
+    """A fleet whose processes start warm. A process whose environment has settings of the interpreter starts by command line."""
+
+    process_type = _WarmServiceProcess
 
 
 @dataclass(frozen=True, slots=True)
@@ -335,25 +339,25 @@ async def settled(servers: Servers, *calls: CallKey) -> None:
         await store.aclose()
 
 
-async def connected(*roles: Role) -> None:
+async def connected(*processes: ServiceProcess) -> None:
     """Wait until processes are connected to RabbitMQ and have no problem: ready after its first seconds, one can be without."""
 
     async def complaining() -> list[str]:
         found: list[str] = []
         async with aiohttp.ClientSession() as session:
-            for role in roles:
-                if b"broker_connected" not in role.log_path.read_bytes()[role.log_start :]:
-                    found.append(role.name)
-                async with session.get(role.metrics_url.replace("metrics", "readyz")) as ready:
-                    found += (await ready.json())["problems"] or ([] if ready.status == 200 else [role.name])
+            for process in processes:
+                if b"broker_connected" not in process.log_path.read_bytes()[process.log_start :]:
+                    found.append(process.name)
+                async with session.get(process.metrics_url.replace("metrics", "readyz")) as ready:
+                    found += (await ready.json())["problems"] or ([] if ready.status == 200 else [process.name])
         return found
 
     await eventually_nothing(complaining)
 
 
-async def metric(role: Role, name: str) -> float:
+async def metric(process: ServiceProcess, name: str) -> float:
     """Read one figure of a process; 0 where it has not told it yet."""
-    async with aiohttp.ClientSession() as session, session.get(role.metrics_url) as response:
+    async with aiohttp.ClientSession() as session, session.get(process.metrics_url) as response:
         lines = (await response.text()).splitlines()
     return next((float(line.split()[-1]) for line in lines if line.startswith(f"{name} ")), 0)
 
@@ -398,11 +402,10 @@ async def callfold(*arguments: str, **settings: str) -> tuple[int | None, str, s
         return code, out.read().decode(), err.read().decode()
 
 
-async def exit_code(role: Role, *, timeout_s: float = LIMIT_S) -> int:
+async def exit_code(process: ServiceProcess, *, timeout_s: float = LIMIT_S) -> int:
     """Wait until a process has ended; minus the number of the signal that ended it."""
-    assert role.process is not None
     async with asyncio.timeout(timeout_s):
-        return await role.process.wait()
+        return await process.wait()
 
 
 def processes_of(directory: Path) -> list[str]:

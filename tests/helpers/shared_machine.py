@@ -12,8 +12,7 @@ import tempfile
 from pathlib import Path
 from typing import cast
 
-from console.local import demo, stack
-from console.local import processes as fleet
+from console.local import demo, ports, processes, stack
 from tests.helpers.pace import LIMIT_S, PACE
 
 # How long Callfold waits for its servers: on a slow machine they take longer to answer.
@@ -44,8 +43,8 @@ class _TakenPorts(set[int]):
 
 
 def keep_to() -> None:
-    fleet._given_out = _TakenPorts()
-    fleet._READY_TIMEOUT_S = fleet._STOP_TIMEOUT_S = demo._FINISH_TIMEOUT_S = round(LIMIT_S)
+    ports._reserved = _TakenPorts()
+    processes._READY_TIMEOUT_S = processes._STOP_TIMEOUT_S = demo._FINISH_TIMEOUT_S = round(LIMIT_S)
     stack._START_TIMEOUT_S = stack._STOP_TIMEOUT_S = round(LIMIT_S)
     for name, constant in _PACED.items():
         if module := sys.modules.get(name):  # a command that starts cold imports few, and late

@@ -19,7 +19,7 @@ from console.history import engine
 from console.history.batch import StreamMessage
 from console.history.engine import open_engine
 from console.history.store import History
-from console.local.processes import free_port
+from console.local.ports import free_port
 from console.streams import position as place
 from shared import metrics
 from shared.amqp.topology import AUDIT_JOURNAL, CALLS_JOURNAL, topology

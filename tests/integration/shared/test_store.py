@@ -16,8 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
-from console.local.processes import free_port
-from console.local.stack import Server
+from console.local.ports import free_port
+from console.local.stack import REDIS_PROBE, Server
 from shared.domain.ids import CallKey, CallRef, SourceName
 from shared.errors import StoreUnavailableError
 from shared.retention.recording_lock import BusyError, locked
@@ -285,7 +285,7 @@ async def test_the_minimum_is_that_of_the_bytes_whatever_the_server_s_locale(red
     environment = {name: value for name, value in os.environ.items() if name != "LC_ALL"}
     environment |= {"LOCPATH": str(tmp_path), "LC_COLLATE": "aA_bB"}
     command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(tmp_path)]
-    server = Server("redis", command, environment, port=port, log=tmp_path / "log")
+    server = Server("redis", command, environment, port=port, log=tmp_path / "log", probe=REDIS_PROBE)
     await server.start()
     try:
         url = f"redis://127.0.0.1:{port}/0"

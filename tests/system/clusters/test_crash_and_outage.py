@@ -15,7 +15,8 @@ import orjson
 import pytest
 from redis.asyncio import Redis
 
-from console.local.processes import Fleet, free_port
+from console.local.ports import free_port
+from console.local.processes import Fleet
 from shared.domain.ids import CallKey, CallRef, SourceName
 from shared.domain.raw_event import CallbackEvent, TimerEvent, encode, join
 from shared.state.store import Publication, RestoredPublication, Store, WakeUp
@@ -38,8 +39,8 @@ async def test_a_worker_killed_at_any_point_leaves_a_call_that_is_published_with
             for line in VENDOR_LINES:
                 group.create_task(call_back(port, [line]))
         assert await exit_code(victim) == -signal.SIGKILL
-        fleet.roles.remove(victim)
-        await fleet.start(fleet.add("heir", "worker", {}))
+        fleet.processes.remove(victim)
+        await fleet.add("heir", "worker", {}).start()
 
         published: list[aio_pika.abc.AbstractIncomingMessage] = []
 
@@ -134,7 +135,7 @@ async def _all_came_through(servers: Servers, fleet: Fleet, answered: set[int]) 
     await eventually(lambda: _all_published(servers, answered, seen))
     assert all(len(bodies) == 1 for bodies in seen.values())
     assert await _nothing_dead(servers)
-    assert all(role.process is not None and role.process.returncode is None for role in fleet.roles)
+    assert all(process.is_running for process in fleet.processes)
 
 
 async def _size_is(some: set[int], size: int) -> bool:
@@ -225,7 +226,7 @@ async def test_a_claim_that_redis_lost_is_made_anew(servers: Servers) -> None:
     await store.merge({key: [("leg:API:1:pickup", "2026-11-23T07:44:00.000000Z")]})
     await store.claim({key: Publication(key, 1, b"[]", "", "1")}, holder="another")
     async with downstream(servers), servers.fleet() as fleet:
-        await fleet.start(fleet.add("worker", "worker", {}))
+        await fleet.add("worker", "worker", {}).start()
         async with servers.queue("callbacks.fold") as queue:
             await queue.channel.default_exchange.publish(aio_pika.Message(join(lines)), queue.name)
 
@@ -249,7 +250,7 @@ async def test_a_call_that_cannot_be_folded_is_a_dead_letter_and_holds_up_no_oth
     lines = [*VENDOR_LINES, lines_of(514)[0].replace("5140000878", "1")]
     body = join(encode(CallbackEvent(key.source, "2026-11-23T07:44:00.000000Z", line)) for line in lines)
     async with downstream(servers), servers.fleet() as fleet:
-        await fleet.start(fleet.add("worker", "worker", {}))
+        await fleet.add("worker", "worker", {}).start()
         async with servers.queue("callbacks.fold") as queue:
             await queue.channel.default_exchange.publish(aio_pika.Message(body), queue.name)
         seen: dict[str, set[bytes]] = {}
@@ -266,7 +267,7 @@ async def test_an_element_that_nothing_can_write_again_is_a_dead_letter_and_its_
     good = [encode(CallbackEvent(SourceName("default"), "2026-11-23T07:44:00.000000Z", line)) for line in VENDOR_LINES]
     bad = good[0].replace(b'"v":1', b'"v":' + b"[" * 900 + b"]" * 900)
     async with downstream(servers), servers.fleet() as fleet:
-        await fleet.start(fleet.add("worker", "worker", {}))
+        await fleet.add("worker", "worker", {}).start()
         async with servers.queue("callbacks.fold") as queue:
             await queue.channel.default_exchange.publish(aio_pika.Message(join([good[0], bad, *good[1:]])), queue.name)
         seen: dict[str, set[bytes]] = {}
@@ -281,7 +282,7 @@ async def test_a_timer_of_a_call_that_nothing_is_known_of_makes_no_call(servers:
     key = CallKey(SourceName("default"), CallRef("515"))
     store = Store(servers.stack.redis_url)
     async with downstream(servers), servers.fleet() as fleet:
-        await fleet.start(fleet.add("worker", "worker", {}))
+        await fleet.add("worker", "worker", {}).start()
         lines = [encode(CallbackEvent(key.source, "2026-11-23T07:44:00.000000Z", line)) for line in VENDOR_LINES]
         async with servers.queue("callbacks.fold") as queue:
             timer = encode(TimerEvent(key.source, "2026-11-23T07:44:00.000000Z", key.call))
@@ -299,7 +300,7 @@ async def test_facts_that_redis_loses_between_merge_and_claim_leave_no_call_that
     await store.restore_publications({key: RestoredPublication(1, "{}", WakeUp(0, ""))})
     assert key in await store.open_calls()
     async with servers.fleet(CALLFOLD_TIMER_HOLD_OFF_SECONDS="0") as fleet:
-        await fleet.start(fleet.add("worker", "worker", {}))
+        await fleet.add("worker", "worker", {}).start()
 
         async def closed() -> bool:
             return await store.open_calls() == {}

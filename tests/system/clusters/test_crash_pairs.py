@@ -19,7 +19,8 @@ import aio_pika
 import orjson
 import pytest
 
-from console.local.processes import Fleet, RoleDiedError
+from console.local.child_process import ProcessFailedError
+from console.local.processes import Fleet
 from shared.clock import utc_now
 from shared.domain.ids import SourceName
 from shared.domain.raw_event import CallbackEvent, encode, join
@@ -134,10 +135,10 @@ async def _die(fleet: Fleet, name: str, points: Iterable[str], deaths: Deaths) -
     """Run a worker that dies at each point in turn, its heir at the next."""
     for number, point in enumerate(points):
         role = fleet.add(f"{name}-{number}", "worker", UNMEASURED | {"CALLFOLD_CRASH_AT": point})
-        with suppress(RoleDiedError):  # it may die before it was seen to be ready
-            await fleet.start(role)
-        assert await exit_code(role, timeout_s=_DEATH_S) == -signal.SIGKILL, f"{point}: {role.tail()}"
-        fleet.roles.remove(role)
+        with suppress(ProcessFailedError):  # it may die before it was seen to be ready
+            await role.start()
+        assert await exit_code(role, timeout_s=_DEATH_S) == -signal.SIGKILL, f"{point}: {role.log_tail()}"
+        fleet.processes.remove(role)
         deaths.add()
 
 
@@ -169,7 +170,7 @@ async def test_deaths_at_every_point_and_ordered_pair_leave_each_call_one_id_and
         load = asyncio.create_task(_load(servers, deaths, calls_at_least))
         await asyncio.gather(*(_die(fleet, name, points, deaths) for name, points in zip("ab", ways, strict=True)))
         calls = await load
-        await fleet.start(fleet.add("last", "worker", UNMEASURED))
+        await fleet.add("last", "worker", UNMEASURED).start()
 
         async def all_there() -> bool:
             return await gathered() == set(calls)

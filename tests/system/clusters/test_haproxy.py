@@ -18,7 +18,9 @@ import aiohttp
 import orjson
 import pytest_asyncio
 
-from console.local.processes import Fleet, Role, free_port, tether
+from console.local.child_process import kill_with_parent
+from console.local.ports import free_port
+from console.local.processes import Fleet, ServiceProcess
 from tests.helpers.pace import LIMIT_S, PACE, paced
 from tests.helpers.servers import Servers, connected, eventually, lines_of
 
@@ -62,13 +64,13 @@ async def site(servers: Servers) -> AsyncIterator[Site]:
             spool = str(servers.directory / f"spool-{number}")
             fleet.add(f"ingress-{number}", "ingress", {"CALLFOLD_INGRESS_PORT": str(port), "CALLFOLD_SPOOL_DIR": spool})
         await fleet.start_all()
-        await connected(*fleet.roles)
-        async with _haproxy(fleet.roles, ports, public, log):
+        await connected(*fleet.processes)
+        async with _haproxy(fleet.processes, ports, public, log):
             yield Site(servers, fleet, ports, public, log)
 
 
 @asynccontextmanager
-async def _haproxy(roles: list[Role], ports: list[int], public: int, log: Path) -> AsyncIterator[None]:
+async def _haproxy(roles: list[ServiceProcess], ports: list[int], public: int, log: Path) -> AsyncIterator[None]:
     settings = {"LB_BIND": f"127.0.0.1:{public}", "LB_REQUEST_TIMEOUT": f"{REQUEST_S}s"}
     for number, (role, port) in enumerate(zip(roles, ports, strict=True), start=1):
         settings[f"LB_INGRESS_{number}"] = f"127.0.0.1:{port}"
@@ -76,7 +78,7 @@ async def _haproxy(roles: list[Role], ports: list[int], public: int, log: Path) 
     path = f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin"
     with log.open("wb") as out:
         process = await asyncio.create_subprocess_exec(
-            *tether(), "haproxy", "-f", str(CONFIG), env=os.environ | settings | {"PATH": path}, stdout=out, stderr=out
+            *kill_with_parent(), "haproxy", "-f", str(CONFIG), env=os.environ | settings | {"PATH": path}, stdout=out, stderr=out
         )
     try:
         url = f"http://127.0.0.1:{public}/callbacks/acme"
@@ -142,12 +144,11 @@ async def test_ingress_processes_are_restarted_one_after_the_other_without_a_fai
         for number in range(SENDERS):
             group.create_task(stream.send(keep_alive=number % 3 != 0))
         await stream.more()
-        for role in site.fleet.roles:
-            await site.fleet.stop(role)
-            assert role.process is not None
-            assert role.process.returncode == 0
+        for role in site.fleet.processes:
+            await role.stop()
+            assert role.returncode == 0
             await stream.more()  # by the other one alone
-            await site.fleet.start(role)
+            await role.start()
             await connected(role)
             await eventually(partial(seen_up, role.name))
         await stream.more()
@@ -158,7 +159,7 @@ async def test_ingress_processes_are_restarted_one_after_the_other_without_a_fai
     assert {event["query"] for event in events} == stream.sent
     # HAProxy took each of them out before its port closed: no callback met a refused connection or a time-out.
     assert [line for line in site.log_lines() if RETRIED.search(line)] == []
-    for role in site.fleet.roles:
+    for role in site.fleet.processes:
         assert any(f"Server ingress/{role.name} is DOWN" in line and "503" in line for line in site.log_lines())
 
 
@@ -181,7 +182,7 @@ async def test_no_log_line_holds_a_query_a_secret_or_the_path_of_a_wrong_link(si
     assert " GET other" in text
     for forbidden in (SECRET, "token", "?", "RequestID", "10.0.0.1", "elsewhere"):
         assert forbidden not in text, forbidden
-    for role in site.fleet.roles:
+    for role in site.fleet.processes:
         assert SECRET not in role.log_path.read_text("utf-8")
 
 
@@ -236,8 +237,10 @@ async def test_callbacks_are_answered_when_the_health_checks_alone_fail(servers:
     sources.write_text(f'[sources.acme]\nsecret = "{SECRET}"\n')
     async with servers.fleet(CALLFOLD_SOURCES=str(sources)) as fleet:
         role = fleet.add("ingress", "ingress", {"CALLFOLD_INGRESS_PORT": str(port)})
-        await fleet.start(role)
-        deaf = [Role(f"ingress-{number}", "", {}, free_port(), log) for number in (1, 2)]  # nothing listens on these
+        await role.start()
+        deaf = [
+            ServiceProcess(f"ingress-{number}", "", {}, metrics_port=free_port(), log=log) for number in (1, 2)
+        ]  # nothing listens on these
         async with _haproxy(deaf, [port, free_port()], public, log):
 
             async def both_down() -> bool:

@@ -13,7 +13,8 @@ import pytest
 import pytest_asyncio
 from redis.asyncio import Redis
 
-from console.local.processes import Role, free_port
+from console.local.ports import free_port
+from console.local.processes import ServiceProcess
 from console.streams.journal import journal_until_now
 from shared.config.settings import Settings, load_settings
 from shared.domain.facts import rfc3339
@@ -35,7 +36,7 @@ from tests.helpers.servers import (
 )
 from tests.helpers.settings import settings_here
 
-Running = tuple[Servers, list[int], list[Role]]
+Running = tuple[Servers, list[int], list[ServiceProcess]]
 
 
 @pytest_asyncio.fixture
@@ -47,8 +48,8 @@ async def running(servers: Servers) -> AsyncIterator[Running]:
             fleet.add(f"ingress-{number}", "ingress", {"CALLFOLD_INGRESS_PORT": str(port)})
             fleet.add(f"worker-{number}", "worker", {})
         await fleet.start_all()
-        await connected(*fleet.roles)
-        yield servers, ports, [role for role in fleet.roles if role.module == "worker"]
+        await connected(*fleet.processes)
+        yield servers, ports, [role for role in fleet.processes if role.module == "worker"]
 
 
 async def test_the_vendors_four_lines_in_every_order_each_sent_twice_are_one_event_and_two_recording_jobs(
@@ -106,7 +107,7 @@ def _are_the_jobs_of(event: Event, jobs: list[Event]) -> None:
         assert job.body["record"] == event.body["data"]
 
 
-async def _settled(servers: Servers, workers: list[Role], *, callbacks: int) -> None:
+async def _settled(servers: Servers, workers: list[ServiceProcess], *, callbacks: int) -> None:
     """Wait until so many callbacks were taken by the workers, and none of them is at work any more."""
 
     async def are_folded() -> bool:
@@ -119,7 +120,7 @@ async def _settled(servers: Servers, workers: list[Role], *, callbacks: int) -> 
     await settled(servers, CallKey(SourceName("default"), CallRef("513")))
 
 
-async def _metrics(role: Role) -> dict[str, float]:
+async def _metrics(role: ServiceProcess) -> dict[str, float]:
     async with aiohttp.ClientSession() as session, session.get(role.metrics_url) as response:
         lines = (await response.text()).splitlines()
     return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines if not line.startswith("#"))}

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import aiohttp
 
-from console.local.processes import free_port
+from console.local.ports import free_port
 from console.local.stack import LocalStack
 from tests.helpers.pace import LIMIT_S
 from tests.helpers.servers import CALLFOLD, VENDOR_LINES, Servers, call_back, callfold, eventually_nothing, metric, processes_of
@@ -89,7 +89,7 @@ async def test_up_runs_everything_tells_other_commands_and_leaves_nothing_behind
         code, out, err = await callfold("up", "--directory", str(env.parent), **told)
         assert (code, out) == (2, "")
         assert err == (
-            f"callfold: Callfold already runs in {env.parent} (process {up.process.pid}): stop it with Ctrl-C in its terminal "
+            f"callfold: Callfold already runs in {env.parent} (process {up.process.pid}). Stop it with Ctrl-C in its terminal "
             f"or `kill {up.process.pid}`, or name another --directory.\n"
         )
         code, out, err = await callfold("doctor", **told)
@@ -110,7 +110,7 @@ async def test_up_ends_in_order_when_a_private_server_dies_and_says_which(server
         await up.until("Everything is ready")
         os.kill(_redis_of(tmp_path / "up"), signal.SIGKILL)
         assert await up.end() == 1
-    assert "callfold: redis ended by itself." in up.said
+    assert "callfold: redis exited unexpectedly." in up.said
     assert "Ready to accept connections" in up.said.rpartition("callfold: redis")[2]
     assert processes_of(tmp_path) == []
 

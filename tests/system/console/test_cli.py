@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from console.local import stack as stack_module
-from console.local.processes import free_port
+from console.local.child_process import ProcessFailedError
+from console.local.ports import free_port
 from console.local.stack import LocalStack
 from shared.domain.adapter_link import Placeholder, parse_link
 from simulator.scenario import SECTOK
@@ -261,7 +262,7 @@ async def test_the_demo_ends_well_and_leaves_its_archive_and_nothing_running(tmp
     assert code == 0, out + err
     assert re.search(r"^30 simulated calls and the vendor's: every one was .* Nothing is left running\.$", out, re.MULTILINE)
     assert re.search(r"^dialed \d+/30 .* completed: none yet$", out, re.MULTILINE)
-    assert "the vendor's lines tell no times" in out
+    assert "the vendor's callbacks carry no times" in out
     assert '"id": "default/513/1"' in out
     assert "every one was published exactly as it happened" in " ".join(out.split())
     assert len(list((tmp_path / "demo" / "archive").rglob("*.wav"))) >= 10
@@ -297,7 +298,7 @@ async def test_a_private_rabbitmq_that_crashes_as_it_starts_leaves_no_dump_of_it
     (tmp_path / "rabbitmq.conf").write_text("no_such_setting = 1\n", "utf-8")
     monkeypatch.setattr(stack_module, "_DEPLOY", tmp_path)
     monkeypatch.chdir(tmp_path)
-    with pytest.RaisesGroup(stack_module.ServerFailedError):
+    with pytest.RaisesGroup(ProcessFailedError):
         await LocalStack(tmp_path / "stack", only=frozenset({"rabbitmq"})).__aenter__()
     assert list(tmp_path.rglob("*.dump")) == []
 

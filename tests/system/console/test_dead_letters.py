@@ -64,7 +64,7 @@ async def test_a_redriven_letter_is_folded_and_gone_and_the_others_stay(servers:
     assert (code, json.loads(out)) == (0, {"redriven": 4, "dry_run": True})
     assert await servers.take_all("callbacks.fold") == []
     async with servers.subscribed("call.#") as events, servers.fleet() as fleet:
-        await fleet.start(fleet.add("worker", "worker", {}))
+        await fleet.add("worker", "worker", {}).start()
         code, out, _ = await _callfold(servers, "redrive", "--source", "default")
         assert (code, out) == (0, "4 redriven\n")
         (event,) = await next_events(events, 1)
@@ -126,7 +126,7 @@ async def test_what_comes_for_a_call_that_has_left_redis_is_a_letter_that_is_nev
     await store.restore_publications({key: RestoredPublication(1, "", WakeUp(None, "0"))})
     await store.aclose()
     async with servers.subscribed("call.#") as events, servers.fleet() as fleet:
-        await fleet.start(fleet.add("worker", "worker", {}))
+        await fleet.add("worker", "worker", {}).start()
         async with servers.queue("callbacks.fold") as queue:
             lines = [*VENDOR_LINES, *lines_of(514)]
             body = join(encode(CallbackEvent(key.source, utc_now(), line)) for line in lines)

@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 from console.commands.show import show
 from console.history.engine import DEFAULT_URL
 from console.history.store import History
-from console.local.processes import free_port
+from console.local.ports import free_port
 from shared.config.settings import load_settings
 from tests.helpers.history import batch_of, call_event
 from tests.helpers.pace import paced
@@ -114,8 +114,8 @@ async def test_what_was_never_published_is_published_when_asked(servers: Servers
     base = 710_000_000
     port = free_port()
     async with servers.fleet() as fleet:
-        await fleet.start(fleet.add("ingress", "ingress", {"CALLFOLD_INGRESS_PORT": str(port)}))
-        await connected(*fleet.roles)
+        await fleet.add("ingress", "ingress", {"CALLFOLD_INGRESS_PORT": str(port)}).start()
+        await connected(*fleet.processes)
         await call_back(port, lines_of(base))
     assert len(await servers.take_all("callbacks.fold")) > 0  # lost with all of Redis, say
     async with servers.subscribed("call.#") as events:
@@ -123,7 +123,7 @@ async def test_what_was_never_published_is_published_when_asked(servers: Servers
         assert code == 0, err
         assert "to be published" in out
         async with servers.fleet(**QUICK) as fleet:
-            await fleet.start(fleet.add("worker", "worker", {}))
+            await fleet.add("worker", "worker", {}).start()
 
             async def there() -> bool:
                 return f"default/{base}/1" in {event.message_id for event in await waiting_events(events)}

@@ -75,7 +75,7 @@ async def test_what_still_waits_to_be_folded_is_published_after_a_rebuild(server
         await _tell(servers, lines_of(call))
         await _rebuild(servers, "10m", **QUICK)
         async with servers.fleet(**QUICK) as fleet:
-            await fleet.start(fleet.add("worker", "worker", {}))
+            await fleet.add("worker", "worker", {}).start()
             (event,) = await _settled(servers, events, call)
     assert event.message_id == f"default/{call}/1"
 
@@ -85,7 +85,7 @@ async def test_an_amendment_that_waits_to_be_folded_is_published_after_a_rebuild
     lines = lines_of(call)
     async with servers.subscribed("call.#") as events:
         async with servers.fleet(**QUICK) as fleet:
-            await fleet.start(fleet.add("worker", "worker", {}))
+            await fleet.add("worker", "worker", {}).start()
             await _tell(servers, lines[:HANGUP])
             (first,) = await next_events(events, 1)
             assert first.body["data"]["complete"] is False
@@ -94,7 +94,7 @@ async def test_an_amendment_that_waits_to_be_folded_is_published_after_a_rebuild
         await servers.take_all("recordings")
         await _rebuild(servers, "10m", "--publish", **QUICK)
         async with servers.fleet(**QUICK, CALLFOLD_RECORDING_RETRY_SECONDS="60") as fleet:
-            await fleet.start(fleet.add("worker", "worker", {}))
+            await fleet.add("worker", "worker", {}).start()
             (second,) = await _settled(servers, events, call)
     assert (second.message_id, second.body["data"]["complete"]) == (f"default/{call}/2", True)
     assert second.body["data"]["agent"]["recorded"] is True
@@ -106,7 +106,7 @@ async def test_an_amendment_that_was_folded_and_not_published_is_published_after
     lines = lines_of(call)
     async with servers.subscribed("call.#") as events:
         async with servers.fleet(**QUICK) as fleet:
-            await fleet.start(fleet.add("worker", "worker", {}))
+            await fleet.add("worker", "worker", {}).start()
             await _tell(servers, lines[:HANGUP])
             await next_events(events, 1)
         await _tell(servers, lines[HANGUP:])
@@ -114,7 +114,7 @@ async def test_an_amendment_that_was_folded_and_not_published_is_published_after
         await _forget(servers)
         await _rebuild(servers, "10m", **QUICK)
         async with servers.fleet(**QUICK) as fleet:
-            await fleet.start(fleet.add("worker", "worker", {}))
+            await fleet.add("worker", "worker", {}).start()
             (second,) = await _settled(servers, events, call)
     assert (second.message_id, second.body["data"]["complete"]) == (f"default/{call}/2", True)
 
@@ -124,7 +124,7 @@ async def test_a_call_that_is_open_again_keeps_its_published_revision(servers: S
     lines = lines_of(call)
     async with servers.subscribed("call.#") as events:
         async with servers.fleet(**PATIENT) as fleet:
-            await fleet.start(fleet.add("worker", "worker", {}))
+            await fleet.add("worker", "worker", {}).start()
             await _tell(servers, [lines[PICKUP], lines[HANGUP]])
             (first,) = await next_events(events, 1)
             assert first.routing_key.endswith("agent_hung_up")
@@ -133,7 +133,7 @@ async def test_a_call_that_is_open_again_keeps_its_published_revision(servers: S
         await _forget(servers)
         await _rebuild(servers, "10m", **PATIENT)
         async with servers.fleet(**PATIENT) as fleet:
-            await fleet.start(fleet.add("worker", "worker", {}))
+            await fleet.add("worker", "worker", {}).start()
             await _tell(servers, [lines[FAR_HANGUP]])
             (second,) = await _settled(servers, events, call)
     assert (second.message_id, second.routing_key) == (f"default/{call}/2", "call.amended.default.answered")
@@ -154,7 +154,7 @@ async def test_a_published_call_that_began_before_the_window_is_replayed_from_it
     lines = lines_of(call)
     async with servers.subscribed("call.#") as events:
         async with servers.fleet(**PATIENT) as fleet:
-            await fleet.start(fleet.add("worker", "worker", {}))
+            await fleet.add("worker", "worker", {}).start()
             await _tell(servers, lines[:FAR_HANGUP])
             await _next_second()
             begin = datetime.now(UTC)
@@ -172,7 +172,7 @@ async def test_a_published_call_that_began_before_the_window_is_replayed_from_it
         await store.aclose()
         assert sum(name.rpartition(":")[2] in {"pickup", "hangup"} for name in facts) == 4
         async with servers.fleet(**QUICK) as fleet:
-            await fleet.start(fleet.add("worker", "worker", {}))
+            await fleet.add("worker", "worker", {}).start()
             assert await _settled(servers, events, call) == []
 
 
@@ -192,14 +192,14 @@ async def test_a_published_call_outside_the_window_is_known_to_be_over(servers: 
     lines = lines_of(call)
     async with servers.subscribed("call.#") as events:
         async with servers.fleet(**QUICK) as fleet:
-            await fleet.start(fleet.add("worker", "worker", {}))
+            await fleet.add("worker", "worker", {}).start()
             await _tell(servers, lines)
             await next_events(events, 1)
         await asyncio.sleep(3)  # the clock's time; a slow machine only makes more of it
         await _forget(servers)
         await _rebuild(servers, "1s", **QUICK)
         async with servers.fleet(**QUICK) as fleet:
-            await fleet.start(fleet.add("worker", "worker", {}))
+            await fleet.add("worker", "worker", {}).start()
             await _tell(servers, [lines[HANGUP]])
             assert await _settled(servers, events, call) == []
 
@@ -209,14 +209,14 @@ async def test_a_rebuild_into_a_redis_that_is_whole_has_workers_amend_what_diffe
     lines = lines_of(call)
     async with servers.subscribed("call.#") as events:
         async with servers.fleet(**QUICK) as fleet:
-            await fleet.start(fleet.add("worker", "worker", {}))
+            await fleet.add("worker", "worker", {}).start()
             await _tell(servers, lines[:HANGUP])
             await next_events(events, 1)
         await _tell(servers, lines[HANGUP:])
         assert await servers.take_all("callbacks.fold")
         await _rebuild(servers, "10m", **QUICK)
         async with servers.fleet(**QUICK) as fleet:
-            await fleet.start(fleet.add("worker", "worker", {}))
+            await fleet.add("worker", "worker", {}).start()
             (second,) = await _settled(servers, events, call)
     assert (second.message_id, second.body["data"]["complete"]) == (f"default/{call}/2", True)
 
@@ -257,7 +257,7 @@ async def test_a_seal_of_one_who_has_not_seen_every_fact_leads_to_a_look(servers
 async def test_a_rebuild_refuses_while_a_worker_runs_unless_forced(servers: Servers) -> None:
     environment = servers.environment(**QUICK)
     async with servers.fleet(**QUICK) as fleet:
-        await fleet.start(fleet.add("worker", "worker", {}))
+        await fleet.add("worker", "worker", {}).start()
         await _tell(servers, lines_of(739_000_000))
         code, out, err = await callfold("rebuild", "--since", "1m", **environment)
         assert (code, out) == (1, "")

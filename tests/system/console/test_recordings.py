@@ -15,7 +15,7 @@ from aiohttp import web
 from structlog.testing import capture_logs
 
 from console.commands.retention import Wanted, retain
-from console.local.processes import RoleDiedError
+from console.local.child_process import ProcessFailedError
 from shared.amqp.connection import BrokerAddress
 from shared.amqp.publisher import Message, Publisher
 from shared.amqp.topology import topology
@@ -324,10 +324,10 @@ async def test_a_daily_run_that_was_killed_is_taken_up_by_another_worker(
     settings = site.settings | {"CALLFOLD_RETENTION_DAYS": "30"}
     async with servers.fleet(**settings) as fleet:
         victim = fleet.add("victim", "worker", {"CALLFOLD_CRASH_AT": "retention.begun"})
-        with suppress(RoleDiedError):  # before or after it was ready
-            await fleet.start(victim)
+        with suppress(ProcessFailedError):  # before or after it was ready
+            await victim.start()
         assert await exit_code(victim) == -signal.SIGKILL
-        fleet.roles.remove(victim)
+        fleet.processes.remove(victim)
     loaded, now = settings_here(monkeypatch, settings), datetime.now(UTC)
     publisher = Publisher(BrokerAddress(loaded.amqp_urls, topology(RETRY_S), "test"), timeout_s=LIMIT_S)
     async with aclosing(Store(loaded.redis_url.get_secret_value())) as store, background(publisher.run()):

@@ -10,7 +10,7 @@ import aio_pika
 import pytest
 from aio_pika.abc import HeadersType
 
-from console.local.processes import free_port
+from console.local.ports import free_port
 from tests.helpers.servers import VENDOR_LINES, Servers, call_back, callfold, eventually
 
 # A title and a cleared screen for the terminal, a line that looks like one of ours, and control sequences in one character (C1).
@@ -30,8 +30,8 @@ async def _bury(servers: Servers, text: str) -> None:
 async def test_no_value_of_a_callback_moves_the_terminal_or_forges_a_line(servers: Servers, text: str) -> None:
     port, settings = free_port(), servers.environment()
     async with servers.fleet() as fleet:
-        await fleet.start(fleet.add("ingress", "ingress", {"CALLFOLD_INGRESS_PORT": str(port)}))
-        await fleet.start(fleet.add("worker", "worker", {}))
+        await fleet.add("ingress", "ingress", {"CALLFOLD_INGRESS_PORT": str(port)}).start()
+        await fleet.add("worker", "worker", {}).start()
         await call_back(port, [f"{line}&CallerID={_EVIL}&Odd{_EVIL}={_EVIL}" for line in VENDOR_LINES])
 
         async def is_folded() -> bool:

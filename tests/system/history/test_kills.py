@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from console.local.processes import RoleDiedError
+from console.local.child_process import ProcessFailedError
 from tests.helpers.history import all_tables, call_event
 from tests.helpers.history_process import calls_of, has_calls, new_source, publish, publishing, serving, settled
 from tests.helpers.servers import Servers, exit_code
@@ -29,10 +29,10 @@ async def test_killed_in_mid_write_it_goes_on_to_the_rows_of_an_undisturbed_run(
     async with servers.fleet(CALLFOLD_HISTORY_URL=url) as fleet:
         for point in ("history.before_commit", "history.before_ack"):
             victim = fleet.add(point, "console.history", {"CALLFOLD_CRASH_AT": point})
-            with suppress(RoleDiedError):  # it may die before it was ready
-                await fleet.start(victim)
+            with suppress(ProcessFailedError):  # it may die before it was ready
+                await victim.start()
             assert await exit_code(victim) == -signal.SIGKILL
-            fleet.roles.remove(victim)
+            fleet.processes.remove(victim)
     for database in (quiet, url):
         async with serving(servers, database, monkeypatch):
             await has_calls(database, source, 700)
@@ -58,15 +58,14 @@ async def test_killed_again_and_again_under_load_it_loses_and_doubles_nothing(se
         task = asyncio.create_task(load())
         for number in range(3):
             victim = fleet.add(f"victim-{number}", "console.history", {})
-            await fleet.start(victim)
+            await victim.start()
             await asyncio.sleep(moments.uniform(0.1, 0.8))
-            assert victim.process is not None
-            victim.process.kill()
+            victim.send_signal(signal.SIGKILL)
             await exit_code(victim)
-            fleet.roles.remove(victim)
+            fleet.processes.remove(victim)
         assert not task.done()
         are_dead.set()
-        await fleet.start(fleet.add("heir", "console.history", {}))
+        await fleet.add("heir", "console.history", {}).start()
         published = await task
         await has_calls(url, source, published)
     events = [str(row[0]) for row in (await all_tables(url))["events"] if row[3] == source]

@@ -12,7 +12,8 @@ import orjson
 import pytest
 import pytest_asyncio
 
-from console.local.processes import Fleet, free_port
+from console.local.ports import free_port
+from console.local.processes import Fleet
 from tests.helpers.pace import LIMIT_S
 from tests.helpers.servers import VENDOR_LINES, Servers, connected, eventually
 
@@ -36,7 +37,7 @@ async def ingress(servers: Servers) -> AsyncIterator[tuple[str, Servers, Fleet]]
     async with servers.fleet(CALLFOLD_SOURCES=str(sources), ROTATING_SECRET="from-env") as fleet:
         fleet.add("ingress", "ingress", {"CALLFOLD_INGRESS_PORT": str(port)})
         await fleet.start_all()
-        await connected(*fleet.roles)  # else it answers out of its spool
+        await connected(*fleet.processes)  # else it answers out of its spool
         yield f"http://127.0.0.1:{port}", servers, fleet
 
 
@@ -172,7 +173,7 @@ async def test_a_form_that_is_too_large_is_refused_with_problem_details(ingress:
 
 async def test_no_answer_tells_the_version_of_a_library(ingress: Ingress) -> None:
     url, _, fleet = ingress
-    private = f"http://127.0.0.1:{fleet.roles[0].metrics_port}"
+    private = f"http://127.0.0.1:{fleet.processes[0].metrics_port}"
     paths = (f"/callbacks/acme?token={SECRET}&{LINE}", "/callbacks/acme", "/callbacks/acme?" + "a" * 20_000)
     for address in (*(url + path for path in paths), f"{private}/healthz", f"{private}/nothing"):
         _, _, response = await _ask(address)
@@ -208,7 +209,7 @@ async def test_the_secret_is_in_no_answer_no_log_and_no_metric_whatever_is_sent(
         b"GET " + target + b" HTTP/1.1\r\n" + b"X: " + b"a" * 40_000 + b"\r\n\r\n",
         target + b"\r\n\r\n",
     ]
-    role = fleet.roles[0]
+    role = fleet.processes[0]
     private = f"http://127.0.0.1:{role.metrics_port}"
     answers = [await _raw(url, request) for request in broken]
     answers += [await _raw(private, request) for request in broken if len(request) < 1000]
@@ -228,7 +229,7 @@ async def test_the_secret_is_in_no_answer_no_log_and_no_metric_whatever_is_sent(
 
 async def test_the_private_port_tells_alive_ready_and_metrics(ingress: Ingress) -> None:
     _, _, fleet = ingress
-    private = f"http://127.0.0.1:{fleet.roles[0].metrics_port}"
+    private = f"http://127.0.0.1:{fleet.processes[0].metrics_port}"
     assert (await _ask(private + "/healthz"))[0] == 200
     assert (await _ask(private + "/readyz"))[0] == 200
     _, told, _ = await _ask(private + "/metrics")
@@ -285,9 +286,8 @@ async def test_sigterm_finishes_what_is_in_flight(ingress: Ingress) -> None:
         for number in range(2000):
             group.create_task(one(session, number))
         await eventually(lambda: _at_least(answered, 200))
-        await fleet.stop(fleet.roles[0])
-    assert fleet.roles[0].process is not None
-    assert fleet.roles[0].process.returncode == 0
+        await fleet.processes[0].stop()
+    assert fleet.processes[0].returncode == 0
     events = [event for message in await servers.take_all("callbacks.fold") for event in orjson.loads(message.body)]
     taken = {int(event["query"].rpartition("=")[2]) for event in events}
     assert set(answered) <= taken

@@ -9,7 +9,8 @@ from functools import partial
 import aiohttp
 import orjson
 
-from console.local.processes import Fleet, Role, free_port
+from console.local.ports import free_port
+from console.local.processes import Fleet, ServiceProcess
 from tests.helpers.pace import LIMIT_S
 from tests.helpers.servers import Servers, call_back, eventually
 
@@ -24,13 +25,13 @@ async def _numbers(servers: Servers) -> list[int]:
 
 
 async def _ready(fleet: Fleet, index: int = 0) -> bool:
-    url = f"http://127.0.0.1:{fleet.roles[index].metrics_port}/readyz"
+    url = f"http://127.0.0.1:{fleet.processes[index].metrics_port}/readyz"
     async with aiohttp.ClientSession() as session, session.get(url) as response:
         return response.status == 200
 
 
 async def _spooled(fleet: Fleet) -> float:
-    url = f"http://127.0.0.1:{fleet.roles[0].metrics_port}/metrics"
+    url = f"http://127.0.0.1:{fleet.processes[0].metrics_port}/metrics"
     async with aiohttp.ClientSession() as session, session.get(url) as response:
         text = await response.text()
     return next(float(line.split()[1]) for line in text.splitlines() if line.startswith("callfold_spooled_messages_total "))
@@ -74,17 +75,17 @@ async def test_what_was_spooled_goes_out_after_a_kill_of_ingress_and_a_restart(s
         role = fleet.add("ingress", "ingress", {"CALLFOLD_INGRESS_PORT": str(port)})
         await servers.stack.rabbitmq.kill()
         try:
-            await fleet.start(role)
+            await role.start()
             assert await call_back(port, [_line(number) for number in range(20)]) == [200] * 20
-            await fleet.stop(role, number=signal.SIGKILL)
+            await role.stop(signal.SIGKILL)
         finally:
             await servers.stack.rabbitmq.start()
-        await fleet.start(role)
+        await role.start()
         await _drained(servers)
         assert list(dict.fromkeys(await _numbers(servers))) == list(range(20))
 
 
-async def _shows(role: Role, line: str) -> bool:
+async def _shows(role: ServiceProcess, line: str) -> bool:
     async with aiohttp.ClientSession() as session, session.get(f"http://127.0.0.1:{role.metrics_port}/metrics") as response:
         return line in (await response.text()).splitlines()
 
@@ -100,7 +101,7 @@ async def test_two_processes_of_one_machine_share_the_spool_and_each_message_goe
             await fleet.start_all()
             for number in range(40):
                 assert await call_back(ports[number % 2], [_line(number)]) == [200]
-            for role in fleet.roles:
+            for role in fleet.processes:
                 await eventually(partial(_shows, role, "callfold_spool_messages 40.0"))
         finally:
             await servers.stack.rabbitmq.start()

@@ -9,7 +9,7 @@ import orjson
 import pytest
 import pytest_asyncio
 
-from console.local.processes import free_port
+from console.local.ports import free_port
 from tests.helpers.pace import LIMIT_S
 from tests.helpers.servers import Servers, connected
 
@@ -30,7 +30,7 @@ async def ingress(servers: Servers) -> AsyncIterator[tuple[int, Servers]]:
     async with servers.fleet() as fleet:
         fleet.add("ingress", "ingress", {"CALLFOLD_INGRESS_PORT": str(port)})
         await fleet.start_all()
-        await connected(*fleet.roles)  # else it answers out of its spool
+        await connected(*fleet.processes)  # else it answers out of its spool
         yield port, servers
 
 

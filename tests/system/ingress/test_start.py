@@ -9,7 +9,7 @@ from contextlib import closing
 import aiohttp
 import orjson
 
-from console.local.processes import free_port
+from console.local.ports import free_port
 from tests.helpers.servers import Servers, call_back, connected, eventually, exit_code, metric
 
 NAME = "recordings.retry.0.3s"
@@ -31,7 +31,7 @@ async def test_callbacks_answered_before_ingress_ends_for_a_queue_with_other_arg
     async with servers.queue("recordings") as queue, servers.fleet(**settings) as fleet:
         other = await queue.channel.declare_queue(NAME, durable=True, arguments={"x-queue-type": "quorum", "x-message-ttl": 999})
         role = fleet.add("ingress", "ingress", {})
-        starting = asyncio.ensure_future(asyncio.gather(fleet.start(role), return_exceptions=True))
+        starting = asyncio.ensure_future(asyncio.gather(role.start(), return_exceptions=True))
         try:
 
             async def ended() -> bool:
@@ -58,7 +58,7 @@ async def test_a_queue_that_was_made_anew_with_other_arguments_costs_a_running_i
     settings = {"CALLFOLD_RECORDING_RETRY_SECONDS": "0.3", "CALLFOLD_INGRESS_PORT": str(port)}
     async with servers.fleet(**settings) as fleet:
         role = fleet.add("ingress", "ingress", {})
-        await fleet.start(role)
+        await role.start()
         await connected(role)
         assert await call_back(port, [_line(1)]) == [200]
         try:
@@ -74,8 +74,7 @@ async def test_a_queue_that_was_made_anew_with_other_arguments_costs_a_running_i
             assert await call_back(port, [_line(number) for number in range(2, 20)]) == [200] * 18
             assert await metric(role, "callfold_spooled_messages_total") >= 1
             await connected(role)  # in its first seconds a process without RabbitMQ is not
-            assert role.process is not None
-            assert role.process.returncode is None
+            assert role.returncode is None
         finally:
             async with servers.queue("recordings") as queue:
                 await queue.channel.queue_delete(NAME)

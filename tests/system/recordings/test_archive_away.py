@@ -8,7 +8,8 @@ from contextlib import asynccontextmanager, suppress
 
 import aio_pika
 
-from console.local.processes import Fleet, free_port
+from console.local.ports import free_port
+from console.local.processes import Fleet
 from shared.archive.local_disk import INCOMPLETE
 from shared.errors import ConfigError
 from tests.helpers.faulty_archives import FULL_DISK
@@ -50,12 +51,12 @@ async def _folding(servers: Servers, pbx: Pbx, **settings: str) -> AsyncIterator
 async def _stored(fleet: Fleet, told: aio_pika.abc.AbstractQueue) -> None:
     (event, *_) = await next_events(told, 1)
     assert event.routing_key == "recording.stored.acme"
-    assert await metric(fleet.roles[0], "callfold_recordings_held") == 0
-    assert "archive_checked" in fleet.roles[0].log_path.read_text()
+    assert await metric(fleet.processes[0], "callfold_recordings_held") == 0
+    assert "archive_checked" in fleet.processes[0].log_path.read_text()
 
 
 async def _complained(fleet: Fleet) -> bool:
-    return '"archive_unavailable"' in fleet.roles[0].log_path.read_text()
+    return '"archive_unavailable"' in fleet.processes[0].log_path.read_text()
 
 
 async def test_a_worker_that_starts_while_the_disk_of_the_archive_is_full_folds_and_stores_once_it_is_not(
@@ -65,7 +66,7 @@ async def test_a_worker_that_starts_while_the_disk_of_the_archive_is_full_folds_
     flag.touch()
     more = {"PYTHONPATH": str(FULL_DISK), "FULL_WHILE_THERE_IS": str(flag)}
     async with _folding(servers, pbx, **more) as (fleet, told):
-        assert "No space left on device" in fleet.roles[0].log_path.read_text()
+        assert "No space left on device" in fleet.processes[0].log_path.read_text()
         code, said, _ = await callfold("doctor", **servers.environment(**more))
         assert code == 1
         assert "No space left on device" in said
@@ -101,14 +102,14 @@ async def test_a_worker_whose_object_store_writes_over_files_does_not_start_and_
     async with servers.fleet(**settings) as fleet:
         worker = fleet.add("worker", "worker", {})
         with suppress(ConfigError):  # it is ready for a moment where the store takes its time
-            await fleet.start(worker)
+            await worker.start()
         assert await exit_code(worker) == 2
-        assert "writes over files" in worker.tail()
+        assert "writes over files" in worker.log_tail()
         s3.always = dict.fromkeys(("GET", "PUT", "POST", "DELETE"), 403)
-        await fleet.start(worker)
+        await worker.start()
         s3.always.clear()
         assert await exit_code(worker) == 2
-        assert "writes over files" in worker.tail()
+        assert "writes over files" in worker.log_tail()
 
 
 async def test_a_worker_whose_archive_cannot_be_written_starts_and_says_so(servers: Servers, pbx: Pbx) -> None:

@@ -65,7 +65,7 @@ async def test_any_interleaving_of_copies_of_a_job_stores_its_recording_once(ser
     bodies: dict[str, set[str]] = {}
     count = 0
     async with servers.subscribed("recording.#") as queue, worker(servers, pbx) as fleet:
-        await fleet.start(fleet.add("second", "worker", {}))
+        await fleet.add("second", "worker", {}).start()
         await submit(servers, *jobs)
 
         async def told() -> int:
@@ -177,7 +177,7 @@ async def test_a_guid_that_two_legs_have_one_of_them_late_gives_each_its_own_fil
     assert [(job.call_id, job.record["revision"]) for job in jobs] == [("8", 1), ("7", 2), ("8", 2)]
     pbx.answers["8"] = [_wav(OTHER)]
     async with servers.subscribed("recording.#") as queue, worker(servers, pbx) as fleet:
-        await fleet.start(fleet.add("second", "worker", {}))
+        await fleet.add("second", "worker", {}).start()
         await submit(servers, *(replace(job, fetch=True).encode() for job in reversed(jobs * 2)))
         bodies = {(event.message_id, str(event.body)) for event in await next_events(queue, len(jobs) * 2)}
     assert len(bodies) == 2, "one id, one body"
@@ -226,12 +226,12 @@ async def test_a_failure_is_told_again_in_the_same_words_though_nothing_could_be
         servers.subscribed("recording.#") as queue,
         worker(servers, pbx, CALLFOLD_CRASH_AT="recording.before_ack") as fleet,
     ):
-        victim = fleet.roles.pop()
+        victim = fleet.processes.pop()
         (servers.directory / "archive" / "acme").write_text("in the way")
         await submit(servers, job().encode(), attempts=20)
         bodies += await next_events(queue, 1)
         assert await exit_code(victim) == -signal.SIGKILL
-        await fleet.start(fleet.add("heir", "worker", {"CALLFOLD_CRASH_AT": "nowhere"}))
+        await fleet.add("heir", "worker", {"CALLFOLD_CRASH_AT": "nowhere"}).start()
         bodies += await next_events(queue, 1)  # the victim's lock ends first
     first, second = bodies
     assert (first.message_id, first.body["data"]["reason"]) == (f"acme/513/recording/{GUID}/failed", "archive_unavailable")
@@ -252,12 +252,12 @@ async def test_a_download_whose_worker_is_killed_in_its_middle_is_resumed_by_ano
 
     pbx.serve["7"] = serve
     async with servers.subscribed("recording.#") as queue, worker(servers, pbx, CALLFOLD_CRASH_AT="recording.chunk") as fleet:
-        victim = fleet.roles.pop()
+        victim = fleet.processes.pop()
         await submit(servers, job().encode())
         assert await exit_code(victim) == -signal.SIGKILL
         assert not file_of(servers, "wav").exists()
         assert not nothing_left(servers), "a part, to be resumed"
-        await fleet.start(fleet.add("heir", "worker", {"CALLFOLD_CRASH_AT": "nowhere"}))
+        await fleet.add("heir", "worker", {"CALLFOLD_CRASH_AT": "nowhere"}).start()
         (event,) = await next_events(queue, 1)  # the victim's lock ends first
     assert asked[0] is None
     assert str(asked[1]).startswith("bytes=")
@@ -274,10 +274,10 @@ async def test_a_content_whose_worker_died_before_it_told_is_told_of_though_the_
         servers.subscribed("recording.#") as queue,
         worker(servers, pbx, CALLFOLD_CRASH_AT="recording.archived") as fleet,
     ):
-        victim = fleet.roles.pop()
+        victim = fleet.processes.pop()
         await submit(servers, job().encode(), again=1)
         assert await exit_code(victim) == -signal.SIGKILL
-        await fleet.start(fleet.add("heir", "worker", {"CALLFOLD_CRASH_AT": "nowhere"}))
+        await fleet.add("heir", "worker", {"CALLFOLD_CRASH_AT": "nowhere"}).start()
         events = await next_new(queue, 2)
     told = {event.message_id: event.body["data"]["sha256"] for event in events}
     first, second = sha256(WAV).hexdigest(), sha256(OTHER).hexdigest()
@@ -361,7 +361,7 @@ async def test_whatever_is_lost_meanwhile_a_content_is_stored_once_and_none_is_f
     async with servers.subscribed("recording.#") as queue:
         async with worker(servers, pbx) as fleet:
             victim = fleet.add("victim", "worker", {})
-            await fleet.start(victim)
+            await victim.start()
             await submit(servers, *jobs, again=1)
             killed_at = chance.randrange(20, 60)
             for moment in range(80):
@@ -370,9 +370,9 @@ async def test_whatever_is_lost_meanwhile_a_content_is_stored_once_and_none_is_f
                     await redis.delete(lock)
                 if moment == killed_at:
                     os.kill(victim.pid, signal.SIGKILL)
-            fleet.roles.remove(victim)
+            fleet.processes.remove(victim)
             await exit_code(victim)
-            await fleet.start(fleet.add("heir", "worker", {}))
+            await fleet.add("heir", "worker", {}).start()
             await eventually_nothing(problems)
         assert await problems() == [], "nor did what was still at work change that"
     await redis.aclose()

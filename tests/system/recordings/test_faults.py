@@ -176,14 +176,14 @@ async def _kill_in_the_middle(storm: _Storm, place: Disk | Bucket) -> None:
     while waiting:
         # No more than so many at once: all of a few may stand half-way together, and there is to be more than one round.
         cut_off = set(sorted(await eventually(half_way, timeout_s=TOLD_S))[:at_once])
-        victims, storm.fleet.roles[:] = list(storm.fleet.roles), []
-        await asyncio.gather(*(storm.fleet.stop(victim, number=signal.SIGKILL) for victim in victims))
+        victims, storm.fleet.processes[:] = list(storm.fleet.processes), []
+        await asyncio.gather(*(victim.stop(signal.SIGKILL) for victim in victims))
         storm.kills += len(victims)
         await place.note_left()
         for call_id in cut_off:
             storm.pbx.recordings.let_go(call_id)
         waiting -= cut_off
-        await asyncio.gather(*(storm.fleet.start(_worker(storm.fleet, storm.kills + number)) for number in range(2)))
+        await asyncio.gather(*(_worker(storm.fleet, storm.kills + number).start() for number in range(2)))
 
 
 def _has_progress(storm: _Storm, call_id: str) -> bool:
@@ -208,7 +208,7 @@ async def _two_workers(servers: Servers, pbx: FocalScope, settings: dict[str, st
     }
     async with servers.fleet(**settings, **UNMEASURED) as fleet:
         for number in range(2):
-            await fleet.start(_worker(fleet, number))
+            await _worker(fleet, number).start()
         yield fleet
 
 

@@ -68,13 +68,13 @@ async def _waits_nowhere(servers: Servers) -> bool:
 
 async def _end_copies(servers: Servers, fleet: Fleet) -> None:
     """Wait until no copy is left, and stop the worker: what it had in hand would be in the broker again."""
-    (role,) = fleet.roles
+    (role,) = fleet.processes
     while True:
         await eventually(lambda: _waits_nowhere(servers))
-        await fleet.stop(role)
+        await role.stop()
         if await _waits_nowhere(servers):
             return
-        await fleet.start(role)
+        await role.start()
 
 
 async def _copies_have_come(servers: Servers, queue: aio_pika.abc.AbstractQueue) -> None:
@@ -127,12 +127,12 @@ async def test_the_copy_of_a_worker_that_died_is_the_job(servers: Servers, pbx: 
     async with servers.subscribed("recording.#") as queue, _worker(servers, pbx) as fleet:
         await submit(servers, job().encode(), job("8", guid=None).encode())
         (other,) = await next_events(queue, 1)  # so the broker has the ack
-        victim = fleet.roles.pop()
+        victim = fleet.processes.pop()
         os.kill(victim.pid, signal.SIGKILL)
         await exit_code(victim)
         del pbx.serve["7"]
         slow.go_on.set()
-        await fleet.start(fleet.add("heir", "worker", {}))
+        await fleet.add("heir", "worker", {}).start()
         (event,) = await next_new(queue, 1, [other])  # its lock outlives the victim
         assert (event.message_id, event.body["data"]["attempts"]) == (f"acme/513/recording/{GUID}/stored", 1)
         await eventually(lambda: exists(file_of(servers, "wav")))

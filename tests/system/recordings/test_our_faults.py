@@ -9,7 +9,7 @@ import aio_pika
 from aiohttp import web
 from redis.asyncio import Redis
 
-from console.local.processes import Role
+from console.local.processes import ServiceProcess
 from tests.helpers.pace import LIMIT_S
 from tests.helpers.recordings import (
     WAV,
@@ -61,14 +61,14 @@ async def test_an_end_that_cannot_be_told_leaves_the_job_with_the_broker(servers
         await is_asked.wait()
         await servers.stack.rabbitmq.stop()
         is_away.set()
-        await eventually(lambda: _has_logged(fleet.roles[0], "end_not_noted"))
+        await eventually(lambda: _has_logged(fleet.processes[0], "end_not_noted"))
         await servers.stack.rabbitmq.start()
         letters = await eventually(lambda: servers.take_all("recordings.dead"))
     assert {letter.headers["reason"] for letter in letters} == {"internal_error"}
     assert sidecar_of(servers, "call-7")["recording"]["reason"] == "internal_error"
 
 
-async def _has_logged(role: Role, event: str) -> bool:
+async def _has_logged(role: ServiceProcess, event: str) -> bool:
     return event in role.log_path.read_text()
 
 

@@ -32,7 +32,7 @@ async def test_a_recording_that_is_not_ready_twice_is_stored_on_the_third_try(se
     async with servers.subscribed("recording.#") as queue, worker(servers, pbx) as fleet:
         await submit(servers, job().encode())
         (event,) = await next_events(queue, 1)
-        logged = fleet.roles[0].log_path.read_text()
+        logged = fleet.processes[0].log_path.read_text()
     assert (event.routing_key, event.message_id) == ("recording.stored.acme", f"acme/513/recording/{GUID}/stored")
     assert event.body["type"] == "callfold.recording.stored.v1"
     data = event.body["data"]
@@ -161,11 +161,11 @@ async def test_a_worker_killed_after_archiving_leaves_one_whole_file_and_one_eve
     servers: Servers, pbx: Pbx, point: str
 ) -> None:
     async with servers.subscribed("recording.#") as queue, worker(servers, pbx, CALLFOLD_CRASH_AT=point) as fleet:
-        victim = fleet.roles.pop()
+        victim = fleet.processes.pop()
         await submit(servers, job().encode())
         assert await exit_code(victim) == -signal.SIGKILL
         pbx.answers["7"] = [web.Response(status=302, headers={"Location": "/login"})]
-        await fleet.start(fleet.add("heir", "worker", {"CALLFOLD_CRASH_AT": "nowhere"}))
+        await fleet.add("heir", "worker", {"CALLFOLD_CRASH_AT": "nowhere"}).start()
         events = await next_events(queue, 1 if point == "recording.archived" else 2)  # its hold outlives the victim
     assert {event.message_id for event in events} == {f"acme/513/recording/{GUID}/stored"}
     assert all(event.body == events[0].body for event in events)

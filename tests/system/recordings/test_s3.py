@@ -46,7 +46,7 @@ async def test_a_long_recording_is_stored_in_parts_each_with_its_checksum_throug
         s3.bad["PUT"] = [500, 503, 503]
         await submit(servers, job().encode())
         (event,) = await next_events(queue, 1)
-        logged = fleet.roles[0].log_path.read_text()
+        logged = fleet.processes[0].log_path.read_text()
     assert event.body["data"]["uri"] == f"{ARCHIVE}/acme/monitor/2026-UTC/11/23/{GUID}.wav"
     assert event.body["data"]["attempts"] == 1
     assert await there(s3.port) == ([f"{DAY}/{GUID}.json", f"{DAY}/{GUID}.wav"], [])
@@ -84,7 +84,7 @@ async def test_of_a_worker_killed_in_the_middle_of_an_upload_nothing_is_at_the_f
 ) -> None:
     pbx.answers["7"] = [web.Response(body=LONG, content_type="audio/wav") for _ in range(2)]
     async with _storing(servers, pbx) as (queue, fleet):
-        victim = fleet.roles.pop()
+        victim = fleet.processes.pop()
 
         async def kill() -> None:
             del s3.met["part 2"]
@@ -95,7 +95,7 @@ async def test_of_a_worker_killed_in_the_middle_of_an_upload_nothing_is_at_the_f
         await submit(servers, job().encode())
         assert await exit_code(victim) == -signal.SIGKILL
         assert (await there(s3.port))[0] == [f"{DAY}/{GUID}.json"]
-        await fleet.start(fleet.add("heir", "worker", {}))
+        await fleet.add("heir", "worker", {}).start()
         (event,) = await next_events(queue, 1)  # the victim's lock ends first
     assert event.routing_key == "recording.stored.acme"
     assert (await there(s3.port))[0] == [f"{DAY}/{GUID}.json", f"{DAY}/{GUID}.wav"]

@@ -36,7 +36,7 @@ async def here(shared_servers: Servers) -> AsyncIterator[World]:
     async with world(shared_servers, _SOURCES, "history", **more) as made:
         made.add_console("console", CALLFOLD_CONSOLE_KEY=KEY)
         made.add_console("open", CALLFOLD_CONSOLE_KEY="", CALLFOLD_CONSOLE_VIEWER_KEYS=" ")
-        await asyncio.gather(*(made.fleet.start(made.roles[name]) for name in ("console", "open")))
+        await asyncio.gather(*(made.roles[name].start() for name in ("console", "open")))
         yield made
 
 
@@ -221,7 +221,7 @@ async def test_a_change_with_a_cookie_needs_the_token_of_a_page(here: World) -> 
 async def test_a_log_out_takes_the_cookie_away_and_ends_every_copy_of_it_at_every_console(here: World) -> None:
     _, cookie, _ = await _log_in(here)
     _, another, _ = await _log_in(here)
-    await here.fleet.start(here.add_console("beside", CALLFOLD_CONSOLE_KEY=KEY))
+    await here.add_console("beside", CALLFOLD_CONSOLE_KEY=KEY).start()
     token = _token((await _page(here, cookie))[1])
     assert (await here.ask("POST", "/logout", headers={"Cookie": cookie}))[0] == 403
     status, _, headers = await here.ask("POST", "/logout", headers={"Cookie": cookie}, data={"csrf": token})
@@ -270,7 +270,7 @@ async def test_a_form_in_an_unknown_character_set_is_refused(here: World) -> Non
 async def test_a_key_that_is_taken_out_of_the_settings_logs_its_holders_out(here: World) -> None:
     _, cookie, _ = await _log_in(here, VIEWER_KEY)
     assert (await _page(here, cookie))[0] == 200
-    await here.fleet.start(here.add_console("later", CALLFOLD_CONSOLE_KEY=KEY, CALLFOLD_CONSOLE_VIEWER_KEYS="another"))
+    await here.add_console("later", CALLFOLD_CONSOLE_KEY=KEY, CALLFOLD_CONSOLE_VIEWER_KEYS="another").start()
     assert (await here.get("/ui/adapter", console="later", headers={"Cookie": cookie}))[0] == 303
     _, cookie, _ = await _log_in(here)
     assert (await here.get("/ui/adapter", console="later", headers={"Cookie": cookie}))[0] == 200
@@ -280,9 +280,8 @@ async def test_a_key_that_is_taken_out_of_the_settings_logs_its_holders_out(here
 async def test_beyond_loopback_the_console_wants_a_key(here: World, key: str) -> None:
     bare = here.add_console("bare", CALLFOLD_CONSOLE_HOST="0.0.0.0", CALLFOLD_CONSOLE_KEY=key)  # noqa: S104 - it must refuse to
     with pytest.raises(ConfigError, match="CALLFOLD_CONSOLE_KEY is not set"):
-        await here.fleet.start(bare)
-    assert bare.process is not None
-    assert bare.process.returncode == 2
+        await bare.start()
+    assert bare.returncode == 2
 
 
 _EVERYWHERE = {
@@ -390,7 +389,7 @@ async def test_a_repeat_of_a_dial_is_told_as_one(here: World) -> None:
 
 
 async def test_after_many_wrong_keys_a_log_in_has_to_wait_and_bearer_keys_have_not(here: World) -> None:
-    await here.fleet.start(here.add_console("tried", CALLFOLD_CONSOLE_KEY=KEY))
+    await here.add_console("tried", CALLFOLD_CONSOLE_KEY=KEY).start()
     address = here.consoles["tried"]
     statuses = [(await here.ask("POST", f"{address}/login", data={"key": str(number)}))[0] for number in range(31)]
     assert statuses == [401] * 30 + [429]
@@ -413,7 +412,7 @@ async def _try(url: str, key: str, *, come_from: str = "127.0.0.1", forwarded: s
 
 async def test_behind_a_proxy_that_is_named_each_of_its_clients_has_tries_of_his_own(here: World) -> None:
     more = {"CALLFOLD_CONSOLE_KEY": KEY, "CALLFOLD_CONSOLE_PROXIES": "127.0.0.1, 10.9.0.0/16"}
-    await here.fleet.start(here.add_console("proxied", **more))
+    await here.add_console("proxied", **more).start()
     url = f"{here.consoles['proxied']}/login"
     for _ in range(30):
         assert (await _try(url, "wrong", forwarded="203.0.113.7"))[0] == 401

@@ -47,7 +47,7 @@ async def here(shared_servers: Servers) -> AsyncIterator[World]:
         few = {"CALLFOLD_CONSOLE_KEY": _OTHER_KEY, "CALLFOLD_DIALS_PER_MINUTE": "3"}
         hasty = made.add_console("hasty", CALLFOLD_DIAL_TIMEOUT_SECONDS=_HASTY_S)
         for role in (made.add_console("other", **few), made.add_console("second"), hasty):
-            await made.fleet.start(role)
+            await role.start()
         yield made
 
 

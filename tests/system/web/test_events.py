@@ -229,9 +229,9 @@ async def test_the_stream_goes_on_over_a_restart_of_the_console(here: World) -> 
         ids = await _calls(here, 3)
         await eventually(lambda: _has(seen, ids))
         console = here.roles["console"]
-        await here.fleet.stop(console)  # the stream does not hold it up
+        await console.stop()  # the stream does not hold it up
         ids += await _calls(here, 3)
-        await here.fleet.start(console)
+        await console.start()
         ids += await _calls(here, 3)
         await eventually(lambda: _has(seen, ids))
     assert sorted(_completed(seen)) == sorted(ids)
@@ -240,7 +240,7 @@ async def test_the_stream_goes_on_over_a_restart_of_the_console(here: World) -> 
 
 async def test_what_is_older_than_memory_comes_out_of_the_journal(here: World, monkeypatch: pytest.MonkeyPatch) -> None:
     ids, seen = await _published(here, 5)
-    await here.fleet.start(here.add_console("young", CALLFOLD_CONSOLE_KEY=KEY))
+    await here.add_console("young", CALLFOLD_CONSOLE_KEY=KEY).start()
     async with _watching(here, "?topic=call.completed.%23", console="young", **{"Last-Event-ID": "0"}) as again:
         everything = await eventually(lambda: _all_of(again, ids))
     ours = [event for event in everything if event.data["id"] in ids]

@@ -245,7 +245,7 @@ async def test_a_console_killed_after_the_answer_has_its_dial_journaled_by_anoth
     async with _running(servers, "worker", "console", CALLFOLD_DIAL_TIMEOUT_SECONDS=paced(3)) as here:
         patient = {"CALLFOLD_DIAL_TIMEOUT_SECONDS": f"{LIMIT_S:g}"}  # this dial is to be answered
         doomed = here.add_console("doomed", CALLFOLD_CRASH_AT="dial.kept", **patient)
-        await here.fleet.start(doomed)
+        await doomed.start()
         with pytest.raises(aiohttp.ClientError):
             await here.ask("POST", "/dial", console="doomed", headers=AUTHORIZED | {"Idempotency-Key": "doomed-1"}, json=_WANTED)
         assert await exit_code(doomed) == -9
@@ -277,7 +277,7 @@ async def test_a_console_that_is_stopped_answers_the_dial_in_hand(servers: Serve
         here.dialing.plays["1001"] = play
         dialing = asyncio.create_task(_dial(here))
         await asyncio.wait_for(asked.wait(), LIMIT_S)
-        stopping = asyncio.create_task(here.fleet.stop(here.roles["console"]))
+        stopping = asyncio.create_task(here.roles["console"].stop())
         await eventually(is_stopping)
         go_on.set()
         await stopping

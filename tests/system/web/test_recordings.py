@@ -35,7 +35,7 @@ async def here(shared_servers: Servers) -> AsyncIterator[World]:
         more = {"CALLFOLD_CONSOLE_KEY": KEY, "CALLFOLD_CONSOLE_VIEWER_KEYS": f"other, {VIEWER_KEY}"}
         async with world(shared_servers, text, "worker", "console", **more) as made:
             reader = made.add_console("reader", CALLFOLD_ARCHIVE_IDENTITY=str(keys))
-            await made.fleet.start(reader)
+            await reader.start()
             jobs = [
                 job(),
                 job(source="sealed", guid=_SEALED),

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import aio_pika
 
-from console.local.processes import free_port
+from console.local.ports import free_port
 from shared.clock import utc_now
 from shared.domain.facts import rfc3339
 from shared.domain.ids import CallRef, SourceName
@@ -65,8 +65,7 @@ async def test_poison_among_good_messages_costs_none_of_them(servers: Servers) -
         await call_back(port, [lines_of(9)[0], lines_of(9)[3]])
         (ended,) = await next_new(events, 1, [*published, ended])
         assert ended.message_id == "default/9/1"
-        assert worker.process is not None
-        assert worker.process.returncode is None
+        assert worker.returncode is None
 
     async def listed() -> bool:
         code, out, err = await callfold("dead-letters", "list", "--json", **servers.environment())
@@ -81,7 +80,7 @@ async def test_a_timer_that_tells_a_time_to_come_ends_no_call(servers: Servers) 
     ahead = [TimerEvent(source, FUTURE, CallRef(call)) for call in ("7", "8", "9")]
     body = join([*map(encode, begun), *map(encode, ahead), _body(8)[1:-1]])
     async with servers.subscribed("call.#") as events, servers.fleet(**QUICK) as fleet:
-        await fleet.start(fleet.add("worker", "worker", {}))
+        await fleet.add("worker", "worker", {}).start()
         async with servers.queue("callbacks.fold") as queue:
             await queue.channel.default_exchange.publish(aio_pika.Message(body), queue.name)
             (other,) = await next_new(events, 1)
@@ -99,7 +98,7 @@ async def test_a_call_too_large_to_publish_holds_up_no_other(servers: Servers) -
     lines.append("CallType=API&Event=missed&CallID=5000&RequestID=9")
     large = join(encode(CallbackEvent(SourceName("default"), utc_now(), line)) for line in lines)
     async with servers.subscribed("call.#") as events, servers.fleet(**QUICK) as fleet:
-        await fleet.start(fleet.add("worker", "worker", {}))
+        await fleet.add("worker", "worker", {}).start()
         async with servers.queue("callbacks.fold") as queue:
             for body in (large, _body(10)):
                 await queue.channel.default_exchange.publish(aio_pika.Message(body), queue.name)

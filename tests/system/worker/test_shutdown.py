@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 import pytest
 from aio_pika import Message
 
-from console.local.processes import free_port
+from console.local.ports import free_port
 from shared.domain.ids import SourceName
 from shared.domain.raw_event import CallbackEvent, encode, join
 from tests.helpers.pace import LIMIT_S
@@ -62,13 +62,13 @@ async def test_a_process_stopped_at_any_moment_ends_in_order(servers: Servers, m
     async with _load(servers):
         for number in range(8):
             port = free_port()
-            # Leaving the fleet stops the role, and raises unless it ended with exit code 0.
+            # Leaving the fleet stops the process, and raises unless its exit code is 0.
             async with servers.fleet(CALLFOLD_INGRESS_PORT=str(port)) as fleet:
-                await fleet.start(fleet.add(f"{module}-{number}", module, {}))
+                await fleet.add(f"{module}-{number}", module, {}).start()
                 if module == "ingress":
                     assert set(await call_back(port, lines_of(number))) == {200}
                 await asyncio.sleep(moments.uniform(0, 0.5))
-            assert [role.process.returncode for role in fleet.roles if role.process] == [0]
+            assert [process.returncode for process in fleet.processes] == [0]
 
 
 async def test_a_process_that_does_not_heed_its_cancellation_ends_itself_and_says_what_still_ran() -> None:

@@ -12,7 +12,9 @@ from datetime import UTC, datetime, timedelta
 import aio_pika
 import pytest
 
-from console.local.processes import Fleet, RoleDiedError, free_port
+from console.local.child_process import ProcessFailedError
+from console.local.ports import free_port
+from console.local.processes import Fleet
 from shared.domain.facts import rfc3339
 from shared.domain.ids import CallKey, CallRef, SourceName
 from shared.domain.raw_event import CallbackEvent, encode, join
@@ -107,7 +109,7 @@ async def test_what_comes_after_a_timeout_amends_the_record_and_fetches_the_reco
         fetched = {("dialed", 1), ("agent", 2)}
         dead: set[tuple[str, int]] = set()
         await eventually(lambda: _are_dead(servers, fetched, dead))
-        await fleet.stop(fleet.roles[1])
+        await fleet.processes[1].stop()
         assert await _are_dead(servers, fetched, dead)
 
 
@@ -123,12 +125,12 @@ async def test_a_worker_that_dies_with_a_timer_delays_the_end_and_no_more(server
     lines = lines_of(513)
     async with servers.subscribed("call.#") as events, _running(servers, workers=0) as (port, fleet):
         victim = fleet.add("victim", "worker", {"CALLFOLD_CRASH_AT": point})
-        with suppress(RoleDiedError):  # it may die before it was seen to be ready
-            await fleet.start(victim)
+        with suppress(ProcessFailedError):  # it may die before it was seen to be ready
+            await victim.start()
         await call_back(port, [lines[PICKUP], lines[HANGUP]])
         assert await exit_code(victim) == -signal.SIGKILL
-        fleet.roles.remove(victim)
-        await fleet.start(fleet.add("heir", "worker", {}))
+        fleet.processes.remove(victim)
+        await fleet.add("heir", "worker", {}).start()
         (event,) = await next_new(events, 1)
         assert (event.message_id, event.routing_key) == ("default/513/1", "call.completed.default.agent_hung_up")
         await _quiet(servers, events, event)

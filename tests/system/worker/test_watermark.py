@@ -17,7 +17,8 @@ import aio_pika
 import pytest
 from redis.asyncio import Redis
 
-from console.local.processes import Role, free_port
+from console.local.ports import free_port
+from console.local.processes import ServiceProcess
 from ingress.spool import OutgoingMessage, Spool
 from shared.clock import utc_now
 from shared.domain.adapter_link import SAMPLE_LINK, parse_link
@@ -128,7 +129,7 @@ async def test_what_a_stopped_worker_has_been_given_closes_no_call_early(servers
             _signal([stopped], signal.SIGCONT)
 
 
-async def _has_timers(worker: Role) -> bool:
+async def _has_timers(worker: ServiceProcess) -> bool:
     """Whether it is past its hold-off and knows what is folded."""
     return await metric(worker, "callfold_fold_lag_seconds") > 0 and await metric(worker, "callfold_timers_held") == 0
 
@@ -162,13 +163,12 @@ async def test_a_spool_that_drains_for_longer_than_the_hold_off_closes_no_call_e
             async with asyncio.timeout(LIMIT_S):
                 while not await _is_draining(spool):  # looked at often: a quick machine has soon drained all of it
                     await asyncio.sleep(0.01)
-            assert ingress.process is not None
-            ingress.process.send_signal(signal.SIGSTOP)
+            ingress.send_signal(signal.SIGSTOP)
             try:
                 assert await spool.count() > 0
                 await eventually(lambda: _lags(worker, age_s + SHORT_GRACE_S))
             finally:
-                ingress.process.send_signal(signal.SIGCONT)
+                ingress.send_signal(signal.SIGCONT)
             assert await _until_all(events, calls) == {(1, "hangup"): len(calls)}
 
 
@@ -191,7 +191,7 @@ async def _fill(spool: Spool, calls: range, at: str) -> None:
     await spool.add(rows)
 
 
-async def _lags(worker: Role, seconds: float) -> bool:
+async def _lags(worker: ServiceProcess, seconds: float) -> bool:
     """Whether a worker has looked for timers, and held that callbacks of so long ago may still wait."""
     lag_s = await metric(worker, "callfold_fold_lag_seconds")
     return lag_s > seconds and await metric(worker, "callfold_timers_held") == 0
@@ -205,7 +205,7 @@ async def test_timers_wait_for_what_lies_in_a_spool_and_go_on_once_it_is_empty(s
     calls = range(9_030_000, 9_030_005)
     async with servers.subscribed("call.#") as events, servers.fleet(**SHORT) as fleet:
         worker = fleet.add("worker", "worker", {})
-        await fleet.start(worker)
+        await worker.start()
         news = {"spool": "a", "spool_oldest": utc_now(), "spool_seen": utc_now()}
         await _put(servers, *(_body(lines_of(call)[:HANGUP]) for call in calls), headers=news)
         await eventually(lambda: _lags(worker, SHORT_GRACE_S))
@@ -268,12 +268,12 @@ async def test_an_hour_without_redis_closes_no_call_early(servers: Servers) -> N
         assert await _until_all(events, calls) == {(1, "hangup"): len(calls)}
 
 
-def _signal(workers: Iterable[Role], number: signal.Signals) -> None:
+def _signal(workers: Iterable[ServiceProcess], number: signal.Signals) -> None:
     for worker in workers:
         os.kill(worker.pid, number)
 
 
-async def _misses_redis(worker: Role) -> bool:
+async def _misses_redis(worker: ServiceProcess) -> bool:
     """Whether its timers wait because Redis is away."""
     return "timers_paused" in worker.log_path.read_text("utf-8")
 
@@ -292,14 +292,13 @@ async def test_a_call_is_closed_late_by_no_more_than_the_lease_and_a_moment(serv
         victim = None
         if crash:
             victim = fleet.add("victim", "worker", {"CALLFOLD_CRASH_AT": crash, "CALLFOLD_TIMER_HOLD_OFF_SECONDS": paced(2)})
-            await fleet.start(victim)
+            await victim.start()
         await call_back(port, [lines_of(513)[PICKUP], lines_of(513)[HANGUP]])
         due = time.time() + settle_s
         if victim is not None:
-            assert victim.process is not None
-            await asyncio.wait_for(victim.process.wait(), LIMIT_S)
-            fleet.roles.remove(victim)
-            await fleet.start(fleet.add("heir", "worker", {}))
+            await asyncio.wait_for(victim.wait(), LIMIT_S)
+            fleet.processes.remove(victim)
+            await fleet.add("heir", "worker", {}).start()
         (event,) = await next_new(events, 1)
         late_s = time.time() - due
     assert event.routing_key.endswith("agent_hung_up")
@@ -309,7 +308,7 @@ async def test_a_call_is_closed_late_by_no_more_than_the_lease_and_a_moment(serv
 async def test_a_worker_that_redis_has_forgotten_registers_again(servers: Servers) -> None:
     async with servers.fleet(**SHORT) as fleet:
         worker = fleet.add("worker", "worker", {})
-        await fleet.start(worker)
+        await worker.start()
         await eventually(lambda: _has_timers(worker))
         async with Redis.from_url(servers.stack.redis_url) as redis:
             await redis.flushall()

@@ -15,7 +15,7 @@ from console.commands import reachability as reach
 from console.commands.output import counted
 from console.commands.show import folded
 from console.dialing.focalscope import DialRequest
-from console.local.processes import free_port
+from console.local.ports import free_port
 from console.validation import first_mistake
 from console.web.letters_api import LettersAction
 from console.web.models import EventsQuery

@@ -29,6 +29,6 @@ def test_what_rabbitmq_is_built_on_is_loaded_where_it_is_about_to_boot(
         subprocess.run(["erlc", "-o", ebin, tmp_path / f"{name}_one.erl"], check=True, timeout=LIMIT_S)
     _, server = _rabbitmq(tmp_path)
     erl = ["erl", "-noshell", "-eval", _ARE_LOADED, *started]
-    environment = dict(server._environment) | {"ERL_LIBS": str(tmp_path)}
+    environment = dict(server.environment) | {"ERL_LIBS": str(tmp_path)}
     output = subprocess.run(erl, env=environment, check=True, capture_output=True, text=True, timeout=LIMIT_S).stdout
     assert output == are_loaded
