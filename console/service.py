@@ -9,7 +9,7 @@ from console.dialing.focalscope import Dialer
 from console.dialing.service import Dials, Limits
 from console.history.store import History
 from console.live.feed import Feed
-from console.live.monitor import Pulse
+from console.live.monitor import Monitor
 from console.lookup.lookup import Lookup
 from console.page.render import live_fragment
 from console.web.access import Keys
@@ -56,7 +56,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             history = await closing.enter_async_context(aclosing(History(settings.history_url.get_secret_value())))
         limits = Limits(settings.dials_per_minute, settings.dial_timeout_seconds + _BEYOND_DIAL_S)
         dials = Dials(dialer, store.dials, publisher, sources, limits)
-        pulse, audit, keys, ended = Pulse(settings, store, feed), Audit(publisher), Keys(settings), Ended(store)
+        monitor, audit, keys, ended = Monitor(settings, store, feed), Audit(publisher), Keys(settings), Ended(store)
         lookup = Lookup(settings, sources, store, archive, history)
         letters = LettersApi(settings)
         apis = Apis(
@@ -64,8 +64,8 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             calls=CallsApi(lookup),
             recordings=RecordingsApi(archive, sources, settings, audit),
             letters=letters,
-            live=LiveApi(feed, pulse, stop, live_fragment),
-            pages=Pages(lookup, pulse, letters, settings, sources),
+            live=LiveApi(feed, monitor, stop, live_fragment),
+            pages=Pages(lookup, monitor, letters, settings, sources),
             sessions=Sessions(keys, ended, audit, Proxies(settings.console_proxies)),
         )
 
@@ -83,8 +83,8 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
 
         async with (
             private_port(settings.metrics_host, settings.metrics_port, problems),
-            background(publisher.run(), feed.consumer.run(), pulse.raw.run(), pulse.depths.run()),
-            background(feed.run(), pulse.count(), pulse.run(), dials.run()),
+            background(publisher.run(), feed.consumer.run(), monitor.callbacks_journal.run(), monitor.depths.run()),
+            background(feed.run(), monitor.count(), monitor.run(), dials.run()),
             serving(make_app(apis, keys, ended), settings),
         ):
             listening.set()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ValidationError
 
-from shared.config.messages import meant
+from shared.config.messages import closest_name
 
 if TYPE_CHECKING:  # exists for type checkers only
     from pydantic_core import ErrorDetails
@@ -73,12 +73,12 @@ def mistake(details: ErrorDetails, model: type[BaseModel]) -> str:
 
 
 def _unknown(name: str, known: Collection[str]) -> str:
-    guess = meant(name, known)
+    guess = closest_name(name, known)
     return "is not known here; " + (f"did you mean {guess}?" if guess else f"known are {', '.join(known)}")
 
 
 def _choice(given: object, known: Collection[str]) -> str:
-    guess = meant(given, known) if isinstance(given, str) else None
+    guess = closest_name(given, known) if isinstance(given, str) else None
     return f"must be one of {', '.join(known)}" + (f"; did you mean {guess}?" if guess else "")
 
 

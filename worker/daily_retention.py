@@ -20,7 +20,7 @@ from shared.log import get_logger
 from shared.retention.recording_lock import BusyError, locked
 from shared.retention.retention import Retention, told
 from shared.runtime.audit import Audit
-from shared.runtime.process import leaves
+from shared.runtime.process import leaf_errors
 from shared.state.store import Store, until_redis_answers
 
 log = get_logger(__name__)
@@ -69,7 +69,7 @@ class DailyRetention:
         except* BusyError:
             is_done = False
         except* UnavailableError as group:
-            failed = leaves(group)[0]
+            failed = leaf_errors(group)[0]
         if failed is not None:
             raise failed
         return is_done

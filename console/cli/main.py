@@ -24,7 +24,7 @@ from shared.domain.adapter_link import make_link, parse_link
 from shared.domain.ids import SourceName
 from shared.errors import CallfoldError, ConfigError
 from shared.log import configure
-from shared.runtime.process import EXIT_CONFIG, EXIT_FAILURE, EXIT_OK, leaves, run_process
+from shared.runtime.process import EXIT_CONFIG, EXIT_FAILURE, EXIT_OK, leaf_errors, run_process
 
 app = typer.Typer(
     name="callfold",
@@ -64,7 +64,7 @@ def main() -> None:
     try:
         app(prog_name="callfold")  # also where it was started as a module
     except* CallfoldError as group:
-        failures = leaves(group)
+        failures = leaf_errors(group)
     if failures:
         sys.stderr.write(f"callfold: {plain(advised(failures[0]))}\n")
         sys.exit(EXIT_CONFIG if isinstance(failures[0], ConfigError) else EXIT_FAILURE)

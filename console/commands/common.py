@@ -8,7 +8,7 @@ import os
 import typer
 
 from shared.config.settings import Settings
-from shared.config.sources import Sources, no_such_source
+from shared.config.sources import Sources, unknown_source_message
 from shared.domain.ids import SourceName
 from shared.errors import ConfigError
 
@@ -31,7 +31,7 @@ def wanted_sources(settings: Settings, source: str | None) -> Sources:
     if source is None:
         return sources
     if source not in sources:
-        raise ConfigError(no_such_source(source, sources))
+        raise ConfigError(unknown_source_message(source, sources))
     return {SourceName(source): sources[SourceName(source)]}
 
 
@@ -39,4 +39,6 @@ def tell_if_unknown(settings: Settings, source: str | None) -> None:
     """Say that a source is not configured, where what is kept can be of one that once was."""
     sources = settings.load_sources()
     if source is not None and source not in sources:
-        typer.echo(f"callfold: {no_such_source(source, sources)} Only what is kept of earlier times can be found.", err=True)
+        typer.echo(
+            f"callfold: {unknown_source_message(source, sources)} Only what is kept of earlier times can be found.", err=True
+        )

@@ -10,7 +10,7 @@ import orjson
 from console.commands.common import cli_user, wanted_sources
 from console.dialing.focalscope import Dialer, DialRequest, DialState
 from console.dialing.service import Dials, Limits
-from console.streams.connections import connected
+from console.streams.connections import wait_until_connected
 from shared.config.settings import Settings
 from shared.errors import CallfoldError, mask
 from shared.runtime.audit import Action, Audit
@@ -33,12 +33,12 @@ async def dial(settings: Settings, wanted: DialRequest, key: str, *, as_json: bo
         Dialer(settings.dial_timeout_seconds) as dialer,
         background(publisher.run()),
     ):
-        await connected(publisher)
+        await wait_until_connected(publisher)
         dials = Dials(dialer, store.dials, publisher, sources, limits)
         answer = await dials.dial(wanted, who, key)
         request_id = answer.body.get("request_id")
         call = None if request_id is None else str(request_id)
-        await Audit(publisher).tell(
+        await Audit(publisher).record(
             Action.DIAL,
             who,
             source=wanted.source,

@@ -50,7 +50,7 @@ async def hold(settings: Settings, wanted: Wanted, *, as_json: bool) -> int:
         if wanted.is_release:
             return await _release(archive, key, audit, as_json=as_json)
         await place(archive, key, wanted.reason)
-        await audit.tell(Action.HOLD, cli_user(), source=key.source, call=key.call, reason=wanted.reason)
+        await audit.record(Action.HOLD, cli_user(), source=key.source, call=key.call, reason=wanted.reason)
     gone = [sidecar for sidecar in sidecars if await _is_gone(archive, sidecar)]
     for sidecar in gone:
         sys.stderr.write(f"deleted before it was held: the {sidecar.leg} leg's recording, {sidecar.path}\n")
@@ -62,7 +62,7 @@ async def _release(archive: Archive, key: CallKey, audit: Audit, *, as_json: boo
     """Release a call, which is told first: from then on it may be deleted."""
     was_held = await is_held(archive, key)
     try:
-        await audit.tell_first(Action.RELEASE, cli_user(), source=key.source, call=key.call, was_held=was_held)
+        await audit.record_or_raise(Action.RELEASE, cli_user(), source=key.source, call=key.call, was_held=was_held)
     except BrokerUnavailableError as error:
         raise CallfoldError(f"Nothing is released, since it cannot be audited: {error}.") from error
     await release(archive, key)

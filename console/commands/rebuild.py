@@ -16,7 +16,7 @@ from console.commands.output import counted
 from console.durations import ago
 from console.repair.decisions import conclude
 from console.repair.published_calls import Revisions, read_published
-from console.streams.connections import connected
+from console.streams.connections import wait_until_connected
 from console.streams.journal import journal_until_now
 from shared.amqp.queue_reader import QueueReader
 from shared.amqp.topology import CALLBACKS_FOLD, CALLBACKS_JOURNAL
@@ -110,7 +110,7 @@ async def _refuse_while_workers_run(settings: Settings) -> None:
     """
     getter = QueueReader(broker_address(settings, "rebuild"), CALLBACKS_FOLD)
     async with background(getter.run()):
-        await connected(getter)
+        await wait_until_connected(getter)
         # RabbitMQ answers 0 as well when the queue does not answer it in time.
         running = max([await getter.count_consumers() for _ in range(3)])
     if running:
@@ -152,7 +152,7 @@ async def _is_empty(settings: Settings, queue: str) -> bool:
     """Tell whether a queue is empty, by asking for a message: counts can be some seconds old. It goes back."""
     getter = QueueReader(broker_address(settings, "rebuild"), queue)
     async with background(getter.run()):
-        await connected(getter)
+        await wait_until_connected(getter)
         return await getter.get() is None
 
 

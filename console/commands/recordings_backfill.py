@@ -16,7 +16,7 @@ from console.commands.common import wanted_sources
 from console.durations import ago
 from console.repair.published_calls import Published, Revisions, note, read_published
 from console.repair.published_summary import ids_of
-from console.streams.connections import connected
+from console.streams.connections import wait_until_connected
 from console.streams.events import Event, read_event
 from console.streams.journal import journal_until_now
 from shared.amqp.publisher import Message
@@ -69,7 +69,7 @@ async def backfill(settings: Settings, wanted: Wanted, *, as_json: bool) -> int:
     publisher = create_publisher(settings, "backfill")
     async with AsyncExitStack() as closing:
         await closing.enter_async_context(background(publisher.run()))
-        await connected(publisher)
+        await wait_until_connected(publisher)
         for candidates in (_published(run, since), _archived(run, since)):
             async for job in candidates:
                 message = await _message(run, job)

@@ -70,7 +70,7 @@ async def _get_each(sidecars: Sequence[Sidecar], archive: Archive, target: Targe
             async with _opened(archive, stored, info, target) as content:
                 # Before anything is handed out, so that whatever ends this command, nothing was got untold.
                 named = {"source": sidecar.source, "call": sidecar.call, "recording": sidecar.name}
-                await audit.tell(Action.DOWNLOAD, cli_user(), **named)
+                await audit.record(Action.DOWNLOAD, cli_user(), **named)
                 await asyncio.to_thread(_write, content, path)
             got += 1
             told = {"file": str(path), "leg": sidecar.leg, "call_id": sidecar.call_id, "sha256": info.sha256}

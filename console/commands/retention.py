@@ -12,7 +12,7 @@ from console.commands.common import cli_user, wanted_sources
 from console.commands.output import counted
 from console.durations import ago
 from console.safe_text import plain_line
-from console.streams.connections import connected
+from console.streams.connections import wait_until_connected
 from shared.archive.archive import Archive
 from shared.config.settings import Settings
 from shared.errors import ConfigError
@@ -51,7 +51,7 @@ async def retain(settings: Settings, wanted: Wanted, *, as_json: bool) -> int:
     publisher = create_publisher(settings, "retention")
     archive, before = Archive(settings.archive_url), ago(wanted.older_than)
     async with aclosing(Store(settings.redis_url.get_secret_value())) as store, background(publisher.run()):
-        await connected(publisher)
+        await wait_until_connected(publisher)
         retention = Retention(archive, publisher, store, before, wanted.with_records, wanted.is_dry_run)
         asked = {"older_than": wanted.older_than, "with_records": wanted.with_records}
         telling = told(Audit(publisher), cli_user(), retention.done, asked, source=wanted.source)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import orjson
 
 from console.durations import ago
-from console.streams.connections import connected
+from console.streams.connections import wait_until_connected
 from shared.amqp.consumer import Delivery
 from shared.amqp.dead_letters import DETAIL, FIRST_SEEN, REASON
 from shared.amqp.publisher import Publisher
@@ -129,7 +129,7 @@ async def opened(settings: Settings, which: Which) -> AsyncIterator[Opened]:
             yield letter
 
     async with background(getter.run(), publisher.run()):
-        await connected(getter, publisher)
+        await wait_until_connected(getter, publisher)
         await _take_turn(getter)
         try:
             yield Opened(letters(), publisher, getter.confirm_settled)

@@ -97,7 +97,7 @@ async def settle(
             return Settled(len(chosen), spared)
         told = {"queue": which, "ids": list(wanted.ids), "reason": wanted.reason, "since": wanted.since}
         audit, found = Audit(queue.publisher), len(chosen)
-        async with audit.around(
+        async with audit.record_run(
             order.action, order.who, lambda: {"letters": settled}, source=wanted.source, found=found, wanted=told
         ):
             try:

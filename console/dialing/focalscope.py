@@ -17,7 +17,7 @@ import aiohttp
 from pydantic import BaseModel, ConfigDict, Field
 from yarl import URL
 
-from shared.config.sources import Source, Sources, no_such_source
+from shared.config.sources import Source, Sources, unknown_source_message
 from shared.domain.ids import SourceName
 from shared.errors import CallfoldError
 
@@ -83,7 +83,7 @@ def check(sources: Sources, request: DialRequest) -> Source:
     """
     source = sources.get(SourceName(request.source))
     if source is None:
-        raise DialError(DialState.REFUSED, 404, no_such_source(request.source, sources), "source")
+        raise DialError(DialState.REFUSED, 404, unknown_source_message(request.source, sources), "source")
     if source.dial_url is None:
         title = (
             f"Source {source.name} has no dial_url: set it under [sources.{source.name}] in the file that CALLFOLD_SOURCES names."

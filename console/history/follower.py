@@ -13,7 +13,7 @@ from console.history.batch import Batch, StreamMessage
 from console.history.database_errors import ValueRejectedError
 from console.history.store import History
 from console.streams.journal import is_bookmark
-from console.streams.position import Place
+from console.streams.position import StreamPosition
 from shared import metrics
 from shared.amqp.batch_publish import HeaderValue
 from shared.amqp.connection import BACKOFF_S, BrokerAddress
@@ -44,7 +44,7 @@ class Follower:
         self._stream = stream
         self._history = history
         self._consumer = Consumer(address, stream, prefetch=_PREFETCH, arguments=self._stream_arguments)
-        self._place = Place()
+        self._position = StreamPosition()
         self._writing = asyncio.Lock()
         self._caught_up_at = time.time()
         self._behind_since: float | None = self._caught_up_at
@@ -59,7 +59,7 @@ class Follower:
         metrics.HISTORY_LAG.labels(self._stream).set_function(self._lag_s)
         checkpoint = await until_available(lambda: self._history.checkpoint(self._stream), self._set_problem)
         if checkpoint:
-            self._place.read(*checkpoint)
+            self._position.advance(*checkpoint)
         self.problem = None
         async with background(self._consumer.run()):
             while True:
@@ -76,7 +76,7 @@ class Follower:
 
     def _stream_arguments(self) -> Mapping[str, HeaderValue]:
         """Return, for each new connection, the offset to consume from."""
-        offset = self._place.ask()
+        offset = self._position.request()
         return {"x-stream-offset": "first" if offset is None else offset}
 
     async def _next_deliveries(self) -> list[Delivery]:
@@ -90,16 +90,16 @@ class Follower:
             if self._behind_since is None:
                 self._behind_since = time.time()
             deliveries = [first, *self._consumer.get_waiting(_MAX_BATCH_BYTES)]
-            if not self._place.is_left and self._is_continued(first):
+            if not self._position.is_stale and self._is_continued(first):
                 return deliveries
 
     def _is_continued(self, first: Delivery) -> bool:
         """Return whether the first delivery of a connection continues the stream; False if the stream was recreated."""
-        requested = self._place.asked
+        requested = self._position.requested_offset
         if requested is not None and first.offset > requested:
             missing = first.offset - requested - 1
             log.error("history_gap", stream=self._stream, events=missing, detail="the stream no longer keeps them")
-        if self._place.is_same(first.offset, _message(first).fingerprint):
+        if self._position.is_same_stream(first.offset, _message(first).fingerprint):
             return True
         self._rewind("the stream has another event at this offset", requested)
         return False
@@ -107,15 +107,15 @@ class Follower:
     def _check_idle(self) -> None:
         if not self._consumer.is_up:
             return
-        if self._place.asked is not None:
-            if self._place.is_overdue():
-                self._rewind("the stream has no event at this offset", self._place.asked)
+        if self._position.requested_offset is not None:
+            if self._position.is_overdue():
+                self._rewind("the stream has no event at this offset", self._position.requested_offset)
             return
         self._caught_up_at, self._behind_since = time.time(), None
 
     def _rewind(self, reason: str, offset: int | None) -> None:
         log.warning("history_stream_rewound", stream=self._stream, offset=offset, detail=reason)
-        self._place.leave()
+        self._position.reset()
         self._consumer.recycle()
 
     async def _write(self, deliveries: list[Delivery]) -> None:
@@ -167,7 +167,7 @@ class Follower:
                 raise
 
         await until_available(write, self._set_problem)
-        self._place.read(*batch.checkpoint)
+        self._position.advance(*batch.checkpoint)
         self.problem = None
 
     def _set_problem(self, error: HistoryUnavailableError) -> None:

@@ -1,4 +1,4 @@
-"""What is going on right now, taken once a second while somebody watches: open calls, rates, outcomes, queues."""
+"""Live monitoring: open calls, rates, outcomes and queues, one snapshot a second while there are watchers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import NoReturn
 
 import orjson
 
-from console.live.feed import Feed, Published
+from console.live.feed import Feed, PublishedEvent
 from console.live.snapshot import OPEN_SHOWN, SECONDS_SHOWN, Snapshot
 from shared.amqp.batch_publish import HeaderValue
 from shared.amqp.consumer import Consumer
@@ -41,8 +41,8 @@ _COMPLETED = "call.completed."
 _SECOND = len("2026-11-23T07:44:00")
 
 
-class Pulse:
-    """Takes snapshots. While nobody watches it only counts callbacks, from the raw journal."""
+class Monitor:
+    """Takes snapshots. Without watchers it only counts callbacks, from the callback journal."""
 
     def __init__(self, settings: Settings, store: Store, feed: Feed) -> None:
         self._store = store
@@ -50,22 +50,22 @@ class Pulse:
         self._policy: Policy = settings.policy
         self._retry_queues = [retry_queue(delay_s) for delay_s in sorted(set(settings.recording_retry_seconds))]
         self._callbacks: Counter[str] = Counter()
-        self._grown = asyncio.Condition()
+        self._taken = asyncio.Condition()
         self._watchers = 0
-        address = broker_address(settings, "pulse")
-        self.raw = Consumer(address, CALLBACKS_JOURNAL, prefetch=_PREFETCH, arguments=self._begin)
+        address = broker_address(settings, "monitor")
+        self.callbacks_journal = Consumer(address, CALLBACKS_JOURNAL, prefetch=_PREFETCH, arguments=self._restart)
         self.depths = QueueDepths(address)
         self.latest: Snapshot | None = None
 
-    def _begin(self) -> Mapping[str, HeaderValue]:
-        """Count anew on each connection: offsets would mean something else in a stream that was made anew."""
+    def _restart(self) -> Mapping[str, HeaderValue]:
+        """Restart the count on each connection, because the offsets of a replaced stream would mean other callbacks."""
         self._callbacks.clear()
         return {"x-stream-offset": datetime.now(UTC) - timedelta(seconds=SECONDS_SHOWN)}
 
     async def count(self) -> NoReturn:
-        """Count callbacks by the second in which they were received. Run it, `raw.run()` and `depths.run()` as tasks."""
+        """Count callbacks by second of receipt. Run it, `callbacks_journal.run()` and `depths.run()` as tasks."""
         while True:
-            deliveries = [await self.raw.get(), *self.raw.get_waiting(_BATCH_BYTES)]
+            deliveries = [await self.callbacks_journal.get(), *self.callbacks_journal.get_waiting(_BATCH_BYTES)]
             for delivery in deliveries:
                 self._callbacks.update(_seconds_of(delivery.body))
             for delivery in deliveries:
@@ -80,24 +80,24 @@ class Pulse:
             started = time.monotonic()
             if self._watchers:
                 await self.take()
-                async with self._grown:
-                    self._grown.notify_all()
+                async with self._taken:
+                    self._taken.notify_all()
             await asyncio.sleep(max(0.05, _TICK_S - (time.monotonic() - started)))
 
     async def next(self) -> Snapshot:
-        """Wait for the next snapshot, as one who watches."""
+        """Wait for the next snapshot, as a watcher."""
         self._watchers += 1
         try:
-            async with self._grown:
-                await self._grown.wait()
+            async with self._taken:
+                await self._taken.wait()
         finally:
             self._watchers -= 1
         if self.latest is None:
-            raise RuntimeError("told of a snapshot that was not taken")
+            raise RuntimeError("woken without a snapshot")
         return self.latest
 
     async def take(self) -> Snapshot:
-        """Take a snapshot now; what cannot be had is told in its `problems`."""
+        """Take a snapshot now; servers that cannot be reached are named in its `problems`."""
         at = utc_now()
         problems: list[str] = []
         calls, starts = await self._open_calls(problems)
@@ -122,7 +122,7 @@ class Pulse:
         return self.latest
 
     async def _open_calls(self, problems: list[str]) -> tuple[Sequence[Call], Mapping[CallKey, int]]:
-        """Read the newest open calls, and when each of all began (microseconds since 1970)."""
+        """Read the newest open calls, and the start of every open call (microseconds since 1970)."""
         try:
             starts = await self._store.open_starts()
             newest = sorted(starts, key=lambda key: (starts[key], str(key)), reverse=True)[:OPEN_SHOWN]
@@ -133,25 +133,25 @@ class Pulse:
         return [derive(key, facts[key], self._policy) for key in newest if facts[key]], starts
 
     async def _depths(self, problems: list[str]) -> Mapping[str, int | None]:
-        """Count what waits: to be folded, to be fetched (retries included), and for a person."""
+        """Count the messages to be folded, the recordings to be fetched (retries included), and the dead letters."""
         names = [CALLBACKS_FOLD, CALLBACKS_DEAD, RECORDINGS, RECORDINGS_DEAD]
         try:
             counts = await self.depths.count([*names, *self._retry_queues])
         except BrokerUnavailableError:
-            problems.append("RabbitMQ cannot be reached: queues are not counted.")
+            problems.append("RabbitMQ cannot be reached: queue depths are not shown.")
             return dict.fromkeys(names)
         waiting = counts[RECORDINGS] + sum(counts[queue] for queue in self._retry_queues)
         return {name: counts[name] for name in names} | {RECORDINGS: waiting}
 
 
 def _seconds_until(at: str) -> Sequence[str]:
-    """Name the last seconds before a time, itself left out: it is not over."""
+    """Name the last full seconds before a time. Its own second is not over."""
     last = milliseconds(at) // 1000
     return [rfc3339(datetime.fromtimestamp(last - back, UTC))[:_SECOND] for back in range(SECONDS_SHOWN, 0, -1)]
 
 
 def _seconds_of(body: bytes) -> Iterable[str]:
-    """Name the seconds in which the callbacks of a raw message were received; what the fold will refuse counts as well."""
+    """Name the second of receipt of each callback of a raw message, including those that the fold will reject."""
     try:
         events = orjson.loads(body)
     except orjson.JSONDecodeError:
@@ -162,6 +162,6 @@ def _seconds_of(body: bytes) -> Iterable[str]:
     return [str(event.get("received_at"))[:_SECOND] for event in callbacks]
 
 
-def _completion(event: Published) -> tuple[str, str]:
-    """Read the outcome of a completed call and when it was."""
+def _completion(event: PublishedEvent) -> tuple[str, str]:
+    """Return outcome and time of a completed call."""
     return event.routing_key.rpartition(".")[2], str(orjson.loads(event.body)["time"])

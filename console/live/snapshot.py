@@ -1,4 +1,4 @@
-"""What is going on right now, once a second, for the live page: open calls, rates, outcomes, queues."""
+"""The data of the live page at one moment."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from shared.domain.call import Call
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """One moment.
+    """Open calls, rates, outcomes and queue depths at one moment.
 
     Attributes:
-        at: when, RFC 3339 UTC.
-        open_calls: the newest first, at most `OPEN_SHOWN`; `open_count` counts all.
-        oldest_open_at: when the oldest open call started.
-        callbacks: callbacks per second, one number for each of the last `SECONDS_SHOWN` seconds, the latest last.
-        completions: calls completed by outcome since `since`.
-        per_second_completed: calls completed, like `callbacks`.
-        depths: messages that wait, by queue; None where RabbitMQ did not tell.
-        problems: sentences about servers that are away.
+        at: time of the snapshot, RFC 3339 UTC.
+        open_calls: newest first, at most `OPEN_SHOWN`; `open_count` counts all.
+        oldest_open_at: start of the oldest open call.
+        callbacks: callbacks in each of the last `SECONDS_SHOWN` seconds, the latest last.
+        completions: completed calls by outcome, since `since`.
+        per_second_completed: completed calls in each of these seconds.
+        depths: waiting messages by queue; None if RabbitMQ did not answer.
+        problems: sentences that name the servers that cannot be reached.
     """
 
     at: str

@@ -19,7 +19,7 @@ from console.local.ports import free_port
 from console.local.processes import Fleet, ServiceProcess
 from console.local.stack import LocalStack
 from shared.config.settings import Settings
-from shared.runtime.health import check_free
+from shared.runtime.health import check_port_free
 
 SERVERS: Mapping[str, str] = {"rabbitmq": "CALLFOLD_AMQP_URL", "redis": "CALLFOLD_REDIS_URL"}
 _NAMES: Mapping[str, str] = {"rabbitmq": "RabbitMQ", "redis": "Redis"}
@@ -38,8 +38,8 @@ async def up(settings: Settings, directory: Path, ingresses: int, workers: int) 
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     stack_lock.check(directory)
-    check_free((settings.ingress_host, settings.ingress_port), "CALLFOLD_INGRESS_PORT")
-    check_free((settings.console_host, settings.console_port), "CALLFOLD_CONSOLE_PORT")
+    check_port_free((settings.ingress_host, settings.ingress_port), "CALLFOLD_INGRESS_PORT")
+    check_port_free((settings.console_host, settings.console_port), "CALLFOLD_CONSOLE_PORT")
     private = frozenset(name for name, variable in SERVERS.items() if not os.environ.get(variable))
     started = time.monotonic()
     console.print(f"Starting {' and '.join(_NAMES[name] for name in sorted(private)) or 'with the configured servers'} ...")

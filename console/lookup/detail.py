@@ -28,7 +28,7 @@ from shared.domain.raw_event import CallbackEvent, DialEvent, RawEvent, TimerEve
 from shared.domain.recording_plan import recording_jobs
 from shared.errors import CallfoldError
 from shared.masking import mask_credentials, mask_value
-from shared.runtime.process import leaves
+from shared.runtime.process import leaf_errors
 from shared.state.keys import Folded
 
 _BEFORE = timedelta(minutes=1)
@@ -197,7 +197,7 @@ async def _timeline(settings: Settings, adapter: Adapter, key: CallKey, call: Ca
     except* TimeoutError:
         timeline = _Timeline(problem="RabbitMQ did not answer in time.")
     except* CallfoldError as group:  # of the tasks that keep the connections
-        timeline = _Timeline(problem=str(leaves(group)[0]))
+        timeline = _Timeline(problem=str(leaf_errors(group)[0]))
     return timeline
 
 

@@ -1,4 +1,4 @@
-"""Reading the journals: the streams `calls.journal` and `callbacks.journal`, from now on or from some time ago."""
+"""Waiting for the RabbitMQ connections of a command."""
 
 from __future__ import annotations
 
@@ -8,27 +8,24 @@ from shared.amqp.consumer import Consumer
 from shared.amqp.publisher import Publisher
 from shared.amqp.queue_reader import QueueReader
 from shared.errors import CallfoldError
-from shared.log import get_logger
-
-log = get_logger(__name__)
 
 _CONNECT_S = 15
 
 
 class NotConnectedError(CallfoldError):
-    """RabbitMQ cannot be reached, or refuses: a command gives up."""
+    """RabbitMQ cannot be reached or refuses the connection, so the command gives up."""
 
 
-async def connected(*links: Publisher | Consumer | QueueReader, within_s: float = _CONNECT_S) -> None:
-    """Wait until a command's connections are up.
+async def wait_until_connected(*connections: Publisher | Consumer | QueueReader, within_s: float = _CONNECT_S) -> None:
+    """Wait until all connections are up.
 
     Raises:
-        NotConnectedError: RabbitMQ cannot be reached, or refuses.
+        NotConnectedError: one of them is not up within the time.
     """
     try:
         async with asyncio.timeout(within_s):
-            for link in links:
-                await link.wait_until_up()
+            for connection in connections:
+                await connection.wait_until_up()
     except TimeoutError:
-        problem = next(link.problem for link in links if not link.is_up)
-        raise NotConnectedError(f"RabbitMQ {problem}: see CALLFOLD_AMQP_URL, or run `callfold doctor`.") from None
+        problem = next(connection.problem for connection in connections if not connection.is_up)
+        raise NotConnectedError(f"RabbitMQ {problem}. Check CALLFOLD_AMQP_URL, or run `callfold doctor`.") from None

@@ -1,4 +1,4 @@
-"""Reading the journals: the streams `calls.journal` and `callbacks.journal`, from now on or from some time ago."""
+"""The published events of a journal: validation, age, and topic patterns."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Event = Mapping[str, Any]  # JSON
 
 
 def read_event(delivery: Delivery) -> Event | None:
-    """Read a published event; None where it is none of ours, which the log tells: anybody may publish to the exchange."""
+    """Read a published event. Log any other message and return None: every client of the broker may publish to the exchange."""
     try:
         event = orjson.loads(delivery.body)
     except orjson.JSONDecodeError:
@@ -36,12 +36,12 @@ def read_event(delivery: Delivery) -> Event | None:
             is_call = kind.startswith("callfold.call.")
             if kind.startswith("callfold.recording.") or (is_call and _is_record(data)):
                 return cast("Event", event)
-    log.warning("foreign_message", offset=delivery.offset, routing_key=delivery.routing_key)
+    log.warning("unexpected_message", offset=delivery.offset, routing_key=delivery.routing_key)
     return None
 
 
 def one_line(delivery: Delivery) -> bytes:
-    """Write a published event's JSON on one line: line ends stand only between its tokens."""
+    """Return the JSON of a published event on one line. Line ends occur only between its tokens."""
     return delivery.body.replace(b"\r", b" ").replace(b"\n", b" ")
 
 
@@ -79,15 +79,15 @@ def _is_leg(leg: object) -> bool:
 
 
 def is_since(event: Event, since: datetime) -> bool:
-    """Tell whether an event is not older; a stream starts at a chunk, which can hold older ones."""
+    """Return whether an event is recent enough. A stream starts at a chunk boundary, so older events can come first."""
     return str(event.get("time", "")) >= rfc3339(since)
 
 
 def topic_matcher(pattern: str) -> re.Pattern[str]:
-    """Compile a topic pattern (`*` one word, `#` any number of words, as RabbitMQ has it) to match routing keys."""
-    # "#.#" is "#": many in a row would take the matcher ages to give up.
-    given = re.sub(r"(?<![^.])#(\.#)+(?![^.])", "#", pattern).split(".")
-    words = [{"*": r"[^.]+", "#": r".*"}.get(word, re.escape(word)) for word in given]
+    """Compile a topic pattern of RabbitMQ (`*` is one word, `#` any number of words) to a matcher of routing keys."""
+    # "#.#" equals "#". A long row of them would make the matcher backtrack without end.
+    parts = re.sub(r"(?<![^.])#(\.#)+(?![^.])", "#", pattern).split(".")
+    words = [{"*": r"[^.]+", "#": r".*"}.get(word, re.escape(word)) for word in parts]
     expression = r"\.".join(words)
     expression = expression.replace(r"\..*", r"(?:\..*)?").replace(r".*\.", r"(?:.*\.)?")
     return re.compile(expression)

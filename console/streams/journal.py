@@ -1,4 +1,4 @@
-"""Reading the journals: the streams `calls.journal` and `callbacks.journal`, from now on or from some time ago."""
+"""Readers of the journals `calls.journal` and `callbacks.journal`, from any time or offset."""
 
 from __future__ import annotations
 
@@ -9,17 +9,14 @@ from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Literal
 
-from console.streams.connections import _CONNECT_S, connected
+from console.streams.connections import _CONNECT_S, wait_until_connected
 from shared.amqp.consumer import Consumer, Delivery
 from shared.amqp.publisher import Message
 from shared.amqp.topology import CALLS_JOURNAL
 from shared.config.settings import Settings
 from shared.errors import CallfoldError
-from shared.log import get_logger
 from shared.runtime.broker import create_publisher
 from shared.runtime.process import background
-
-log = get_logger(__name__)
 
 Offset = datetime | int | Literal["first", "next"]
 _PREFETCH = 200
@@ -29,7 +26,7 @@ _BOOKMARK = "bookmark"
 
 @asynccontextmanager
 async def journal(settings: Settings, offset: Offset, *, stream: str = CALLS_JOURNAL) -> AsyncIterator[AsyncIterator[Delivery]]:
-    """Open a journal; yields an endless iterator of deliveries. After a reconnect it goes on where it was."""
+    """Open a journal; yields an endless iterator of deliveries. After a reconnect it resumes at the next offset."""
     publisher = create_publisher(settings, "tail")
     last: int | None = None
     consumer = Consumer(
@@ -43,16 +40,16 @@ async def journal(settings: Settings, offset: Offset, *, stream: str = CALLS_JOU
         nonlocal last
         while True:
             delivery = await consumer.get()
-            if last is None or delivery.offset > last:  # a stream begins at a chunk, which can hold older ones
+            if last is None or delivery.offset > last:  # a stream starts at a chunk boundary, which can repeat older ones
                 last = delivery.offset
                 if not is_bookmark(delivery):
                     yield delivery
-            await delivery.ack()  # on a stream an ack only grants credit for more
+            await delivery.ack()  # on a stream, an ack only grants credit for more
 
     async with background(consumer.run(), publisher.run()):
-        await connected(consumer, publisher)
+        await wait_until_connected(consumer, publisher)
         if offset == "next":
-            await publisher.publish(bookmark(stream))  # what is read first: from then on it is known where to go on
+            await publisher.publish(bookmark(stream))  # its offset is the resume position if no event comes before a reconnect
         yield deliveries()
 
 
@@ -60,20 +57,20 @@ async def journal(settings: Settings, offset: Offset, *, stream: str = CALLS_JOU
 async def journal_until_now(
     settings: Settings, since: Offset, *, stream: str, connect_s: float = _CONNECT_S
 ) -> AsyncIterator[AsyncIterator[Delivery]]:
-    """Open a journal; yields an iterator of what it holds from some time, some offset, or `first`, up to this moment.
+    """Open a journal; yields an iterator over the deliveries from a time, an offset or `first` up to now.
 
     Raises:
-        CallfoldError: RabbitMQ cannot be reached, or went while it was read.
+        CallfoldError: RabbitMQ cannot be reached, or the connection is lost while reading.
     """
     async with _up_to_now(settings, since, stream, connect_s) as deliveries:
         yield (delivery async for delivery in deliveries if not is_bookmark(delivery))
 
 
 async def journal_end(settings: Settings, *, stream: str, connect_s: float = _CONNECT_S) -> int:
-    """Tell an offset at which a journal ended a moment ago, however long it is.
+    """Return the current end offset of a journal, without reading the journal.
 
     Raises:
-        CallfoldError: RabbitMQ cannot be reached, or went meanwhile.
+        CallfoldError: RabbitMQ cannot be reached, or the connection is lost.
     """
     async with _up_to_now(settings, "next", stream, connect_s) as deliveries:
         return max([delivery.offset async for delivery in deliveries])
@@ -81,7 +78,7 @@ async def journal_end(settings: Settings, *, stream: str, connect_s: float = _CO
 
 @asynccontextmanager
 async def _up_to_now(settings: Settings, since: Offset, stream: str, connect_s: float) -> AsyncIterator[AsyncIterator[Delivery]]:
-    """Read a journal up to this moment. It does not tell where it ends: a bookmark that is put there now is the end."""
+    """Read a journal up to a bookmark published now. RabbitMQ does not report the end offset of a stream."""
     end = bookmark(stream)
     publisher = create_publisher(settings, "journal")
     consumer = Consumer(publisher.address, stream, prefetch=_PREFETCH, arguments={"x-stream-offset": since})
@@ -93,28 +90,28 @@ async def _up_to_now(settings: Settings, since: Offset, stream: str, connect_s: 
                 async with asyncio.timeout(_SILENCE_S):
                     delivery = await consumer.get()
             except TimeoutError:
-                raise CallfoldError(f"{stream} could not be read to its end: nothing came for {_SILENCE_S} s.") from None
+                raise CallfoldError(f"{stream} could not be read to its end: no delivery for {_SILENCE_S} s.") from None
             await delivery.ack()
             is_end = is_bookmark(delivery) and bookmark_id(delivery) == end.message_id
             yield delivery
 
     async with background(consumer.run(), publisher.run()):
-        await connected(publisher, consumer, within_s=connect_s)
+        await wait_until_connected(publisher, consumer, within_s=connect_s)
         await publisher.publish(end)
         yield deliveries()
 
 
 def bookmark(stream: str) -> Message:
-    """Write a message that only this stream gets, and that says nothing but where it stands."""
+    """Return a message for this stream alone that marks an offset and has no content."""
     mark = uuid.uuid4().hex
     return Message("", stream, b"[]", mark, headers={_BOOKMARK: mark})
 
 
 def is_bookmark(delivery: Delivery) -> bool:
-    """Tell a place that somebody marked for himself from what the journal holds."""
+    """Return whether a delivery is a bookmark of any reader."""
     return _BOOKMARK in delivery.headers
 
 
 def bookmark_id(delivery: Delivery) -> str:
-    """Tell the message id of a delivered bookmark."""
+    """Return the message id of a delivered bookmark."""
     return str(delivery.headers[_BOOKMARK])

@@ -1,55 +1,55 @@
-"""Where a reader of a stream stands, across connections; and whether the stream is still the one that was read."""
+"""The position of a stream reader across connections, and the check that the stream was not replaced."""
 
 from __future__ import annotations
 
 import time
 
-# The event asked for comes at once where there is one.
-_ANSWERED_S = 10
+# If the requested event exists, the broker delivers it at once.
+_ANSWER_TIMEOUT_S = 10
 
 
-class Place:
-    """The last event that was read: each connection asks for it again, and what comes first must be that event.
+class StreamPosition:
+    """The last event read. Each connection requests it again, and the first delivery must be that event.
 
-    A stream that was made anew, as its queue or all of the broker's data was, has another event there, or none.
+    If someone deleted the stream or the broker's data, the new stream has another event at that offset, or none.
     """
 
     def __init__(self) -> None:
         self._last: tuple[int, object] | None = None
-        self._asked: tuple[int, object] | None = None  # by the connection there is now, until it was answered
-        self._asked_at = 0.0
-        self._is_left = False
+        self._requested: tuple[int, object] | None = None  # by the current connection, until the first delivery
+        self._requested_at = 0.0
+        self._is_stale = False
 
-    def read(self, offset: int, content: object) -> None:
-        """Note what was read last; `content` is what it is known again by."""
+    def advance(self, offset: int, content: object) -> None:
+        """Record the last event read; `content` identifies it."""
         self._last = offset, content
 
-    def ask(self) -> int | None:
-        """Tell, on each connection, from which offset to read; None where nothing was read yet."""
-        self._is_left = False
-        self._asked, self._asked_at = self._last, time.monotonic()
-        return self._asked[0] if self._asked else None
+    def request(self) -> int | None:
+        """Return the offset to read from on a new connection, or None if nothing was read yet."""
+        self._is_stale = False
+        self._requested, self._requested_at = self._last, time.monotonic()
+        return self.requested_offset
 
     @property
-    def asked(self) -> int | None:
-        """Where the event stands that this connection was asked for, until something came."""
-        return self._asked[0] if self._asked else None
+    def requested_offset(self) -> int | None:
+        """The offset this connection requested; None after its first delivery."""
+        return self._requested[0] if self._requested else None
 
     @property
-    def is_left(self) -> bool:
-        """Tell whether what still comes is of a place that was left: of a connection that is about to be given up."""
-        return self._is_left
+    def is_stale(self) -> bool:
+        """Whether deliveries belong to a connection that is about to be closed after `reset`."""
+        return self._is_stale
 
-    def is_same(self, offset: int, content: object) -> bool:
-        """Tell whether the stream is the one that was read: what comes first on a connection must be what was asked for."""
-        asked, self._asked = self._asked, None
-        return asked is None or offset > asked[0] or content == asked[1]
+    def is_same_stream(self, offset: int, content: object) -> bool:
+        """Return whether the first delivery of a connection is the requested event or a later one."""
+        requested, self._requested = self._requested, None
+        return requested is None or offset > requested[0] or content == requested[1]
 
     def is_overdue(self) -> bool:
-        """Tell whether the event that was asked for should have come: the stream has none there."""
-        return self._asked is not None and time.monotonic() - self._asked_at > _ANSWERED_S
+        """Return whether the requested event should have arrived by now: the stream does not have it."""
+        return self._requested is not None and time.monotonic() - self._requested_at > _ANSWER_TIMEOUT_S
 
-    def leave(self) -> None:
-        """Forget the place; nothing more that comes on this connection is to be read."""
-        self._last = self._asked = None
-        self._is_left = True
+    def reset(self) -> None:
+        """Forget the position. The remaining deliveries of this connection are stale."""
+        self._last = self._requested = None
+        self._is_stale = True

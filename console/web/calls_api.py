@@ -10,7 +10,7 @@ from console.call_query import CallQuery
 from console.lookup.csv_export import CSV, write_csv
 from console.lookup.lookup import Lookup
 from console.web.problems import invalid, problem, read_parameters
-from shared.config.sources import no_such_source
+from shared.config.sources import unknown_source_message
 from shared.domain.ids import CallKey, CallRef, SourceName
 
 
@@ -28,7 +28,7 @@ class CallsApi:
             return invalid(error, CallQuery)
         page = await self._lookup.find(query)
         if query.source is not None and not page.rows and not await self._lookup.knows(query.source):
-            return problem(400, no_such_source(query.source, self._lookup.sources), parameter="source")
+            return problem(400, unknown_source_message(query.source, self._lookup.sources), parameter="source")
         following = query.cursor_at(page.next) if page.next else None
         if wants_csv(request):
             if page.problem:  # a file cannot tell that it is not whole

@@ -44,7 +44,7 @@ class DialApi:
         who = request[WHO].who
         answer = await self._dials.dial(wanted, who, key)
         request_id = answer.body.get("request_id")
-        await self._audit.tell(
+        await self._audit.record(
             Action.DIAL,
             who,
             source=wanted.source,

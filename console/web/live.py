@@ -11,8 +11,8 @@ from contextlib import aclosing
 from aiohttp import web
 from pydantic import ValidationError
 
-from console.live.feed import Feed, Published
-from console.live.monitor import Pulse
+from console.live.feed import Feed, PublishedEvent
+from console.live.monitor import Monitor
 from console.live.snapshot import Snapshot
 from console.streams.events import topic_matcher
 from console.web.access import WHO
@@ -34,10 +34,10 @@ EVENT_ID_PATTERN = "[0-9]{1,18}"
 class LiveApi:
     """Serves everybody who watches, out of one feed; each reads as fast as he can, none holds up another."""
 
-    def __init__(self, feed: Feed, pulse: Pulse, stop: asyncio.Event, render: Callable[[Snapshot], str]) -> None:
+    def __init__(self, feed: Feed, monitor: Monitor, stop: asyncio.Event, render: Callable[[Snapshot], str]) -> None:
         """`render` writes the live part of the page; `stop` ends every stream."""
         self._feed = feed
-        self._pulse = pulse
+        self._monitor = monitor
         self._stop = stop
         self._render = render
         self._watchers: Counter[str] = Counter()
@@ -53,7 +53,7 @@ class LiveApi:
         if last and not re.fullmatch(EVENT_ID_PATTERN, last):
             return problem(400, "Last-Event-ID is not an id that came with an event.", parameter="Last-Event-ID")
         # Known before the answer begins, so that what is published from then on comes.
-        after = await self._feed.place_of(int(last) if last else query.after)
+        after = await self._feed.resume_offset(int(last) if last else query.after)
         return await self._serve(request, self._published(after, topic_matcher(query.topic)))
 
     async def live(self, request: web.Request) -> web.StreamResponse:
@@ -70,7 +70,7 @@ class LiveApi:
 
     async def _snapshots(self) -> AsyncGenerator[bytes, None]:
         while True:
-            yield self._live_event(await self._pulse.next())
+            yield self._live_event(await self._monitor.next())
 
     def _live_event(self, snapshot: Snapshot) -> bytes:
         """Write the event of a snapshot; everybody who watches gets the same bytes, so they are written once."""
@@ -118,6 +118,6 @@ async def _write_all(response: web.StreamResponse, pieces: AsyncGenerator[bytes,
             await response.write(piece)
 
 
-def _write(event: Published) -> bytes:
+def _write(event: PublishedEvent) -> bytes:
     """Write one event; its body is one line."""
     return b"id: %d\nevent: %s\ndata: %s\n\n" % (event.offset, event.routing_key.encode(), event.body)

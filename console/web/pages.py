@@ -11,7 +11,7 @@ from yarl import URL
 from console.call_query import CallQuery
 from console.dead_letters.queue import Filter, Which
 from console.dead_letters.settle import find
-from console.live.monitor import Pulse
+from console.live.monitor import Monitor
 from console.lookup.csv_export import CSV, write_csv
 from console.lookup.lookup import Lookup, Page
 from console.page import render
@@ -34,7 +34,7 @@ from console.web.problems import html
 from shared.amqp.topology import CALLBACKS_DEAD, RECORDINGS_DEAD
 from shared.clock import utc_now
 from shared.config.settings import Settings
-from shared.config.sources import Sources, no_such_source
+from shared.config.sources import Sources, unknown_source_message
 from shared.domain.adapter_link import make_link, parse_link
 from shared.domain.ids import CallKey, CallRef, SourceName, is_call_ref
 from shared.errors import ConfigError
@@ -51,9 +51,9 @@ _DEPTHS = {Which.CALLBACKS: CALLBACKS_DEAD, Which.RECORDINGS: RECORDINGS_DEAD}
 class Pages:
     """Everything a browser is shown."""
 
-    def __init__(self, lookup: Lookup, pulse: Pulse, letters: LettersApi, settings: Settings, sources: Sources) -> None:
+    def __init__(self, lookup: Lookup, monitor: Monitor, letters: LettersApi, settings: Settings, sources: Sources) -> None:
         self._lookup = lookup
-        self._pulse = pulse
+        self._monitor = monitor
         self._letters = letters
         self._settings = settings
         self._sources = sources
@@ -63,7 +63,7 @@ class Pages:
         return Viewer(identity.who, identity.role, identity.csrf, can_log_out=identity.is_session)
 
     async def live(self, request: web.Request) -> web.Response:
-        return html(render.live_page(self.viewer(request), await self._pulse.take()))
+        return html(render.live_page(self.viewer(request), await self._monitor.take()))
 
     async def find(self, request: web.Request) -> web.Response:
         """Lead to the call of that RequestID, or to the calls with such a number; several sources can have the RequestID."""
@@ -138,7 +138,7 @@ class Pages:
         return html(render.dead_letters_page(self.viewer(request), page))
 
     async def _letter_depths(self) -> Mapping[Which, int | None]:
-        depths = (await self._pulse.take()).depths
+        depths = (await self._monitor.take()).depths
         return {which: depths[queue] for which, queue in _DEPTHS.items()}
 
     async def redrive(self, request: web.Request) -> web.Response:
@@ -182,7 +182,7 @@ class Pages:
     def _link(self, name: str, public_url: str) -> tuple[str | None, str | None]:
         source = self._sources.get(SourceName(name))
         if source is None:
-            return None, no_such_source(name, self._sources)
+            return None, unknown_source_message(name, self._sources)
         if not public_url.startswith(("http://", "https://")):
             return None, "The public address is not an http or https address."
         return make_link(public_url, name, source.secret.get_secret_value() if source.secret else None), None

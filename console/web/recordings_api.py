@@ -80,7 +80,7 @@ class RecordingsApi:
         now, what = time.monotonic(), (who, sidecar.path)
         is_new = now - self._told.get(what, -_ONE_DOWNLOAD_S) >= _ONE_DOWNLOAD_S
         if is_beginning or is_new:
-            await self._audit.tell(Action.DOWNLOAD, who, source=sidecar.source, call=sidecar.call, recording=sidecar.name)
+            await self._audit.record(Action.DOWNLOAD, who, source=sidecar.source, call=sidecar.call, recording=sidecar.name)
         self._told[what] = now
         self._told.move_to_end(what)
         while len(self._told) > _TOLD_KEPT:

@@ -93,9 +93,9 @@ class Sessions:
         key = self._keys.by_secret(str(form.get("key", "")))
         if key is None:
             self._attempts.add(client)
-            await self._audit.tell(Action.LOG_IN_REFUSED, client)
+            await self._audit.record(Action.LOG_IN_REFUSED, client)
             return html(render.login_page(LoginPage(following, "This key is not known here.")), status=401)
-        await self._audit.tell(Action.LOG_IN, key.who, role=key.role)
+        await self._audit.record(Action.LOG_IN, key.who, role=key.role)
         answer = web.Response(status=303, headers={"Location": following})
         is_secure = request.secure or request.headers.get("X-Forwarded-Proto") == "https"
         answer.set_cookie(

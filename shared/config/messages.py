@@ -1,4 +1,4 @@
-"""Sentences for people about what was configured: from what pydantic found, and with the name that was probably meant."""
+"""Sentences for people about what was configured: from what pydantic found, and with the name that was probably closest_name."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ _MUST: dict[str, str] = {
 """What a value must be, by the type of pydantic's error."""
 
 
-def meant(name: str, known: Collection[str]) -> str | None:
-    """Find the known name that a misspelt one was probably meant to be."""
+def closest_name(name: str, known: Collection[str]) -> str | None:
+    """Find the known name that a misspelt one was probably closest_name to be."""
     written = {each.lower(): each for each in known}
     return next((written[each] for each in get_close_matches(name.lower(), written, n=1, cutoff=_ALIKE)), None)
 
 
-def sentence(error: ValidationError, known: Collection[str], *, name: Callable[[str], str] = str) -> str:
+def validation_message(error: ValidationError, known: Collection[str], *, name: Callable[[str], str] = str) -> str:
     """Say what is wrong first, without the value: the key and what it must be, or an unknown key and which was probably meant.
 
     `name` writes a field as people know it.
@@ -51,7 +51,7 @@ def sentence(error: ValidationError, known: Collection[str], *, name: Callable[[
     details = error.errors(include_input=False, include_url=False)[0]
     key = name(str(details["loc"][0])) if details["loc"] else ""
     if details["type"] == "extra_forbidden":
-        guess = meant(key, known)
+        guess = closest_name(key, known)
         return f"unknown key `{key}`; " + (f"did you mean `{guess}`?" if guess else f"known are {', '.join(known)}.")
     return f"{key}: {_problem(details)}." if key else f"{_problem(details)}."
 

@@ -10,7 +10,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator, model_v
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from shared import crash_points as crash
-from shared.config.messages import meant, sentence
+from shared.config.messages import closest_name, validation_message
 from shared.config.sources import Sources, load_sources
 from shared.domain.call import Policy
 from shared.errors import ConfigError
@@ -136,7 +136,7 @@ class Settings(BaseSettings):
     @field_validator("console_key", "console_viewer_keys", mode="after")
     @classmethod
     def _no_empty_key(cls, key: SecretStr | None) -> SecretStr | None:
-        # `${KEY:-}` of a compose file: nobody meant that who sends nothing may do everything.
+        # `${KEY:-}` of a compose file: nobody closest_name that who sends nothing may do everything.
         return key if key is not None and key.get_secret_value().strip() else None
 
     @model_validator(mode="after")
@@ -176,13 +176,13 @@ def load_settings() -> Settings:
     known = [_variable(name) for name in Settings.model_fields]
     unknown = sorted(name for name in os.environ if name.startswith(PREFIX) and name not in {*known, crash.VARIABLE})
     if unknown:
-        guess = meant(unknown[0].removeprefix(PREFIX), [name.removeprefix(PREFIX) for name in known])
+        guess = closest_name(unknown[0].removeprefix(PREFIX), [name.removeprefix(PREFIX) for name in known])
         hint = f"did you mean {PREFIX}{guess}?" if guess else "`callfold settings` lists all; other names must not begin so."
         raise ConfigError(f"Unknown setting {unknown[0]}: {hint}")
     try:
         return Settings()
     except ValidationError as error:
-        raise ConfigError(sentence(error, known, name=_variable)) from None
+        raise ConfigError(validation_message(error, known, name=_variable)) from None
 
 
 def _variable(field: str) -> str:

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, IPvAnyNetwork, SecretStr, ValidationError, field_validator
 
 from shared.archive.encryption import check_recipient
-from shared.config.messages import meant, sentence
+from shared.config.messages import closest_name, validation_message
 from shared.domain.adapter_link import Adapter, make_link, parse_link
 from shared.domain.ids import SOURCE_NAME, SourceName
 from shared.errors import ConfigError
@@ -133,7 +133,7 @@ def load_sources(path: Path | None) -> Sources:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"The sources file {path} is not valid TOML: {error}.") from error
     for name in written:
-        if name != "sources" and meant(name, ["sources"]):
+        if name != "sources" and closest_name(name, ["sources"]):
             raise ConfigError(
                 f"The sources file {path} has a table [{name}...]; did you mean [sources...], as in [sources.acme]?"
             )
@@ -143,7 +143,7 @@ def load_sources(path: Path | None) -> Sources:
     return {SourceName(name): _source(SourceName(name), table) for name, table in tables.items()}
 
 
-def no_such_source(name: str, sources: Sources) -> str:
+def unknown_source_message(name: str, sources: Sources) -> str:
     """Say that a source is not configured, and which are."""
     return f"There is no source {name}; configured: {', '.join(sources)}. See CALLFOLD_SOURCES."
 
@@ -167,7 +167,7 @@ def _source(name: SourceName, table: object) -> Source:
             recording_origin = origin(section.recording_url.get_secret_value())
         adapter = parse_link(section.adapter or make_link("http://localhost", "any", None))
     except ValidationError as error:
-        raise ConfigError(f"Source {name}: {sentence(error, _Section.model_fields)}") from None
+        raise ConfigError(f"Source {name}: {validation_message(error, _Section.model_fields)}") from None
     except (ConfigError, ValueError) as error:
         raise ConfigError(f"Source {name}: {error}") from None
     if section.secret and adapter.secret and section.secret.get_secret_value() != adapter.secret:

@@ -23,7 +23,7 @@ from shared.domain.recording_info import HASH_DIGITS, RecordingInfo
 from shared.log import get_logger
 from shared.retention.holds import is_held
 from shared.retention.recording_lock import BusyError, Lock, confirm_unchanged, locked
-from shared.runtime.process import leaves
+from shared.runtime.process import leaf_errors
 from shared.state.store import Store
 
 log = get_logger(__name__)
@@ -218,7 +218,7 @@ async def try_to_expire(expiry: Expiry, path: str) -> bool:
     try:
         await expiry.expire(path)
     except* ArchiveUnavailableError as group:
-        problems = [f"{path}: {error}" for error in leaves(group)]
+        problems = [f"{path}: {error}" for error in leaf_errors(group)]
     except* (LookupError, TypeError, ValueError, AttributeError):  # somebody has damaged the sidecar
         log.exception("sidecar_damaged", path=path)
         problems = [f"{path}: the sidecar is damaged; see the log"]

@@ -132,7 +132,7 @@ async def told(
     def deleted() -> Mapping[str, object]:
         return {"deleted": {"recordings": done.recordings, "records": done.records, "problems": len(done.problems)}}
 
-    async with audit.around(Action.DELETION, who, deleted, source=source, wanted=dict(wanted)):
+    async with audit.record_run(Action.DELETION, who, deleted, source=source, wanted=dict(wanted)):
         yield
 
 

@@ -1,4 +1,4 @@
-"""What people did: a line in the log at once, and an event to the stream `audit.journal`, from where the history keeps it."""
+"""The audit trail: what people did, as a log line and as an event in the stream `audit.journal`, which the history stores."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ log = get_logger(__name__)
 
 
 class Action(StrEnum):
-    """Everything that is worth a line."""
+    """The actions that are audited."""
 
     DIAL = "dial"
     REDRIVE = "redrive"
@@ -35,32 +35,32 @@ class Action(StrEnum):
 
 
 class Audit:
-    """Tells what people did. Nothing fails for want of it."""
+    """Records actions. `detail` holds JSON values; credentials in it are masked."""
 
     def __init__(self, publisher: Publisher) -> None:
         self._publisher = publisher
 
-    async def tell(
+    async def record(
         self, action: Action, who: str, *, source: str | None = None, call: str | None = None, **detail: object
     ) -> None:
-        """Tell what somebody did; `detail` is of JSON's types, credentials in it are masked."""
+        """Record an action that is done. If RabbitMQ is down, only the log has it."""
         try:
-            await self.tell_first(action, who, source=source, call=call, **detail)
+            await self.record_or_raise(action, who, source=source, call=call, **detail)
         except BrokerUnavailableError as error:
-            # All of it: a command line logs errors alone.
-            told = {"who": who, "source": source, "call": call, "detail": _masked(detail)}
-            log.error("audit_not_in_history", action=action, error=str(error), **told)  # noqa: TRY400 - the error's text says it
+            # The whole entry: the command line logs errors only, so the line `action_audited` may be missing.
+            entry = {"who": who, "source": source, "call": call, "detail": _masked(detail)}
+            log.error("audit_not_in_history", action=action, error=str(error), **entry)  # noqa: TRY400 - the error's text says it
 
-    async def tell_first(
+    async def record_or_raise(
         self, action: Action, who: str, *, source: str | None = None, call: str | None = None, **detail: object
     ) -> None:
-        """Tell what somebody is about to do, which is not to be done untold.
+        """Record an action that must not be done unrecorded. Call this first.
 
         Raises:
             BrokerUnavailableError: only the log has it.
         """
         at, event_id, masked = utc_now(), str(uuid.uuid4()), _masked(detail)
-        log.info("audit", action=action, who=who, source=source, call=call, detail=masked, id=event_id)
+        log.info("action_audited", action=action, who=who, source=source, call=call, detail=masked, id=event_id)
         body = {
             "specversion": "1.0",
             "id": event_id,
@@ -75,31 +75,31 @@ class Audit:
         await self._publisher.publish(Message("", AUDIT_JOURNAL, orjson.dumps(body), event_id, CLOUDEVENT))
 
     @asynccontextmanager
-    async def around(
-        self, action: Action, who: str, done: Callable[[], Mapping[str, object]], *, source: str | None, **detail: object
+    async def record_run(
+        self, action: Action, who: str, results: Callable[[], Mapping[str, object]], *, source: str | None, **detail: object
     ) -> AsyncIterator[None]:
-        """Tell of work before it begins, and what was `done` when it ends, also where it is cut off.
+        """Record the begin of the block and, even if the block fails, its end with its results.
 
         Raises:
-            BrokerUnavailableError: it cannot be told, so nothing is to be done.
+            BrokerUnavailableError: the begin cannot be recorded, so the block does not run.
         """
         run = uuid.uuid4().hex
-        await self.tell_first(action, who, source=source, call=None, run=run, stage="begun", **detail)
+        await self.record_or_raise(action, who, source=source, call=None, run=run, stage="begun", **detail)
         try:
             yield
         finally:
-            await self.tell(action, who, source=source, call=None, run=run, stage="ended", **detail, **done())
+            await self.record(action, who, source=source, call=None, run=run, stage="ended", **detail, **results())
 
 
-def _masked(told: object) -> object:
-    match told:
+def _masked(value: object) -> object:
+    match value:
         case str():
-            return mask_credentials(told)
+            return mask_credentials(value)
         case dict():
-            return {str(name): MASK if value and is_credential(str(name)) else _masked(value) for name, value in told.items()}
+            return {str(name): MASK if part and is_credential(str(name)) else _masked(part) for name, part in value.items()}
         case list() | tuple():
-            return [_masked(value) for value in told]
+            return [_masked(part) for part in value]
         case None | bool() | int() | float():
-            return told
+            return value
         case _:
-            return mask_credentials(str(told))
+            return mask_credentials(str(value))

@@ -72,7 +72,7 @@ async def listen(runner: web.BaseRunner, address: tuple[str, int], setting: str)
     return int(runner.addresses[-1][1])
 
 
-def check_free(address: tuple[str, int], setting: str) -> None:
+def check_port_free(address: tuple[str, int], setting: str) -> None:
     """Find out beforehand whether `listen` could open a port.
 
     Raises:

@@ -43,7 +43,7 @@ def run_process(name: str, main: Main) -> int:
         configure(settings.log_format, settings.log_level, process=name)
         uvloop.run(_until_stopped(main, settings))
     except* CallfoldError as group:
-        failures = leaves(group)
+        failures = leaf_errors(group)
     for failure in failures[:1]:
         sys.stderr.write(f"callfold {name}: {failure}\n")
         return EXIT_CONFIG if isinstance(failure, ConfigError) else EXIT_FAILURE
@@ -117,8 +117,8 @@ async def _endless(work: Coroutine[object, object, object]) -> object:
     raise BackgroundEndedError(f"a background task ended: {getattr(work, '__qualname__', work)}")
 
 
-def leaves(group: BaseExceptionGroup[CallfoldError]) -> list[CallfoldError]:
+def leaf_errors(group: BaseExceptionGroup[CallfoldError]) -> list[CallfoldError]:
     found: list[CallfoldError] = []
     for error in group.exceptions:
-        found += leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
+        found += leaf_errors(error) if isinstance(error, BaseExceptionGroup) else [error]
     return found

@@ -14,5 +14,5 @@ from tests.helpers.servers import RETRY_S
 async def test_without_a_broker_an_audit_line_is_still_logged_and_nothing_fails() -> None:
     publisher = Publisher(BrokerAddress(("amqp://127.0.0.1:1/",), topology(RETRY_S), "tests"), timeout_s=1)
     with structlog.testing.capture_logs() as lines:
-        await Audit(publisher).tell(Action.HOLD, "somebody", source="acme", call="513", reason="case")
-    assert [line["event"] for line in lines] == ["audit", "audit_not_in_history"]
+        await Audit(publisher).record(Action.HOLD, "somebody", source="acme", call="513", reason="case")
+    assert [line["event"] for line in lines] == ["action_audited", "audit_not_in_history"]

@@ -77,7 +77,8 @@ async def test_an_event_of_which_the_database_does_not_even_take_the_text_is_kep
     error = "IntegrityError" if url.startswith("sqlite") else "CheckViolation 23514"
     size = len(orjson.dumps(event))
     assert re.fullmatch(
-        rf"{error}, and its text \({size} bytes at offset \d+ of {re.escape(CALLS_JOURNAL)}\) was rejected: {error}", str(kept[-1])
+        rf"{error}, and its text \({size} bytes at offset \d+ of {re.escape(CALLS_JOURNAL)}\) was rejected: {error}",
+        str(kept[-1]),
     )
 
 
@@ -235,10 +236,10 @@ async def test_audit_lines_arrive_with_their_credentials_masked(
     async with serving(servers, url, monkeypatch), publishing(servers) as publisher:
         audit = Audit(publisher)
         with structlog.testing.capture_logs() as lines:
-            await audit.tell(
+            await audit.record(
                 Action.DIAL, who, source="acme", call="513", number="+4512345678", link="https://h/?token=hunter2&a=1"
             )
-            await audit.tell(Action.LOG_IN_REFUSED, who, from_address="127.0.0.1", tries=[{"url": "?sectok=hunter3"}])
+            await audit.record(Action.LOG_IN_REFUSED, who, from_address="127.0.0.1", tries=[{"url": "?sectok=hunter3"}])
         async with aclosing(History(url)) as history:
 
             async def there() -> list[Any]:
@@ -252,7 +253,7 @@ async def test_audit_lines_arrive_with_their_credentials_masked(
     assert (dial.action, dial.source, dial.call) == ("dial", "acme", "513")
     assert dial.detail == {"number": "+4512345678", "link": "https://h/?token=***&a=1"}
     assert (refused.action, refused.source, refused.detail["tries"]) == ("log_in_refused", None, [{"url": "?sectok=***"}])
-    told = [line for line in lines if line["event"] == "audit"]
+    told = [line for line in lines if line["event"] == "action_audited"]
     assert [(line["action"], line["who"], line["id"]) for line in told] == [
         ("dial", who, dial.id),
         ("log_in_refused", who, refused.id),

@@ -7,8 +7,7 @@ from contextlib import AsyncExitStack
 import aiohttp
 import pytest
 
-from console.live import feed
-from console.live import monitor as pulse
+from console.live import feed, monitor
 from console.web import live
 from tests.helpers.console import AS_VIEWER, AUTHORIZED, KEY, VIEWER_KEY, console_here
 from tests.helpers.pace import LIMIT_S
@@ -22,7 +21,7 @@ async def test_one_key_has_its_share_of_the_places_and_leaves_the_others_theirs(
     monkeypatch.setattr(live, "_MAX_WATCHERS", 3)
     # Nothing is written in which it would show that a reader has gone.
     monkeypatch.setattr(feed, "_HEARTBEAT_S", 10 * LIMIT_S)
-    monkeypatch.setattr(pulse, "_TICK_S", 10 * LIMIT_S)
+    monkeypatch.setattr(monitor, "_TICK_S", 10 * LIMIT_S)
     keys = {"CALLFOLD_CONSOLE_KEY": KEY, "CALLFOLD_CONSOLE_VIEWER_KEYS": VIEWER_KEY}
     async with console_here(servers, monkeypatch, **keys) as url, aiohttp.ClientSession(url) as session:
 

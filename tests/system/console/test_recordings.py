@@ -231,10 +231,10 @@ async def test_a_run_that_deletes_is_told_before_it_begins_and_how_it_ended_also
     await site.stored(*(site.job(str(number), guid=f"guid-{number}", started_at=OLD) for number in (7, 8)))
     settings_here(monkeypatch, site.settings)
     files: list[list[str]] = []
-    real_tell, real_expire = Audit.tell_first, Expiry.expire
+    real_record, real_expire = Audit.record_or_raise, Expiry.expire
 
-    async def tell_first(*given: Any, **told: Any) -> None:  # noqa: ANN401
-        await real_tell(*given, **told)
+    async def record_or_raise(*given: Any, **told: Any) -> None:  # noqa: ANN401
+        await real_record(*given, **told)
         files.append(site.files())
 
     async def cut_at_the_second(expiry: Expiry, path: str) -> None:
@@ -242,7 +242,7 @@ async def test_a_run_that_deletes_is_told_before_it_begins_and_how_it_ended_also
             raise KeyboardInterrupt
         await real_expire(expiry, path)
 
-    monkeypatch.setattr(Audit, "tell_first", tell_first)
+    monkeypatch.setattr(Audit, "record_or_raise", record_or_raise)
     monkeypatch.setattr(Expiry, "expire", cut_at_the_second)
     with pytest.raises(KeyboardInterrupt):
         await retain(load_settings(), Wanted("1d", "cuttold", with_records=False, is_dry_run=False), as_json=False)

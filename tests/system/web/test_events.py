@@ -1,4 +1,4 @@
-"""Published events as server-sent events: none lost, none twice, whoever restarts, however slow a reader is."""
+"""PublishedEvent events as server-sent events: none lost, none twice, whoever restarts, however slow a reader is."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import orjson
 import pytest
 import pytest_asyncio
 
-from console.live.feed import Feed, Published
+from console.live.feed import Feed, PublishedEvent
 from console.streams.journal import journal_until_now
 from shared.amqp.publisher import Publisher
 from shared.runtime.broker import broker_address
@@ -171,7 +171,7 @@ async def test_who_leaves_while_the_journal_is_read_is_gone(here: World, monkeyp
         assert reader.cancelled()
 
 
-async def _next(events: AsyncIterator[Published | None]) -> Published:
+async def _next(events: AsyncIterator[PublishedEvent | None]) -> PublishedEvent:
     while (event := await anext(events)) is None:
         pass
     return event

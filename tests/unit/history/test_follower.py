@@ -18,7 +18,7 @@ from tests.helpers.servers import RETRY_S
 def test_events_that_the_stream_no_longer_had_are_told(tmp_path: Path) -> None:
     history = History(f"sqlite:///{tmp_path / 'history.sqlite'}")
     following = follower.Follower(CALLS_JOURNAL, history, BrokerAddress((), topology(RETRY_S), "tests"))
-    following._place.read(5, "of the event that is gone")
+    following._position.advance(5, "of the event that is gone")
     assert following._stream_arguments() == {"x-stream-offset": 5}
     first = Delivery(b"{}", {"x-stream-offset": 9}, "", 1, cast("Any", None))
     with structlog.testing.capture_logs() as lines:
