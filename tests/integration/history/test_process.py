@@ -20,7 +20,7 @@ from console.history.batch import StreamMessage
 from console.history.engine import open_engine
 from console.history.store import History
 from console.local.ports import free_port
-from console.streams import position as place
+from console.streams import position
 from shared import metrics
 from shared.amqp.topology import AUDIT_JOURNAL, CALLS_JOURNAL, topology
 from shared.errors import HistoryUnavailableError
@@ -105,7 +105,7 @@ async def test_a_database_that_takes_no_event_at_all_is_waited_for(
 async def test_offsets_that_were_rolled_back_lost_or_are_of_another_stream_change_nothing(
     servers: Servers, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(place, "_ANSWERED_S", 0.5)
+    monkeypatch.setattr(position, "_ANSWER_TIMEOUT_S", 0.5)
     source = new_source()
     async with publishing(servers) as publisher:
         await publish(publisher, calls_of(source, 30))
