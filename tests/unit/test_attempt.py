@@ -22,26 +22,26 @@ ATTEMPT = Attempt(
 
 
 def test_jobs_that_failed_together_do_not_come_back_together() -> None:
-    waits_ms = [ATTEMPT.retry(600, tried=True).expires_ms or 0 for _ in range(200)]
+    waits_ms = [ATTEMPT.retry(600, counts=True).expires_ms or 0 for _ in range(200)]
     assert all(480_000 <= wait_ms <= 600_000 for wait_ms in waits_ms), "at most a fifth less, never more"
     assert max(waits_ms) - min(waits_ms) > 60_000, "spread over most of that"
-    assert {ATTEMPT.retry(600, tried=True).routing_key} == {"recordings.retry.600s"}
+    assert {ATTEMPT.retry(600, counts=True).routing_key} == {"recordings.retry.600s"}
 
 
 def test_a_try_is_read_back_as_it_was_sent() -> None:
     copy = Attempt(**{name: getattr(ATTEMPT, name) for name in ATTEMPT.__slots__} | {"handed_over": "x"})
-    assert Attempt.of(ATTEMPT.body, copy.retry(5, tried=False).headers) == copy
-    tried = Attempt.of(ATTEMPT.body, copy.retry(5, tried=True, seen_bytes=9).headers)
+    assert Attempt.of(ATTEMPT.body, copy.retry(5, counts=False).headers) == copy
+    tried = Attempt.of(ATTEMPT.body, copy.retry(5, counts=True, seen_bytes=9).headers)
     assert (tried.number, tried.seen_bytes, tried.handed_over) == (3, 9, None)
-    twice = Attempt.of(tried.body, tried.retry(5, tried=True, reason="truncated").headers)
-    assert Attempt.of(twice.body, twice.retry(5, tried=True, reason="not_found").headers).reasons == ("truncated", "not_found")
+    twice = Attempt.of(tried.body, tried.retry(5, counts=True, reason="truncated").headers)
+    assert Attempt.of(twice.body, twice.retry(5, counts=True, reason="not_found").headers).reasons == ("truncated", "not_found")
 
 
 def test_whoever_gets_a_job_knows_whether_something_may_be_stored_that_was_not_told() -> None:
     fresh = Attempt.of(ATTEMPT.body, {"again": 1, "round": 2})
 
     def next_of(attempt: Attempt, *, may_have_stored: bool = False) -> Attempt:
-        return Attempt.of(ATTEMPT.body, attempt.retry(5, tried=False, may_have_stored=may_have_stored).headers)
+        return Attempt.of(ATTEMPT.body, attempt.retry(5, counts=False, may_have_stored=may_have_stored).headers)
 
     assert not next_of(fresh).may_have_stored, "it had no turn"
     assert next_of(fresh, may_have_stored=True).may_have_stored
@@ -51,7 +51,7 @@ def test_whoever_gets_a_job_knows_whether_something_may_be_stored_that_was_not_t
 
 @pytest.mark.parametrize("headers", [{"attempts": "x"}, {"round": -1}, {"seen_bytes": 1 << 70}, {"x-delivery-count": []}])
 def test_a_count_that_is_none_is_a_dead_letter(headers: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match="no count"):
+    with pytest.raises(ValueError, match="not a count"):
         Attempt.of(ATTEMPT.body, headers)
 
 

@@ -1,4 +1,4 @@
-"""One try of a recording job, and how it travels: the job in the body, what is known of earlier tries in the headers."""
+"""One attempt at a recording job, and its message: the job in the body, facts of earlier attempts in the headers."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from shared.clock import utc_now
 from shared.domain.recording import RecordingJob
 from worker.download.failures import FetchError, Reason
 
-# The queue's own limit is the longest wait; jobs that failed together do not come back together.
+# The retry queue has the longest wait. Each message expires a little earlier, so jobs that failed together are spread.
 _JITTER = 0.2
-# What comes in as a header goes out as one: it must fit in a frame.
+# Headers are copied to the next message, and must fit in a frame.
 _MAX_CHARACTERS, _MAX_COUNT = 64, 1 << 40
 _MAX_REDELIVERED = DELIVERY_LIMIT // 2
 
@@ -27,15 +27,15 @@ class Attempt:
     """A job as it was delivered.
 
     Attributes:
-        number: which try it is, from 1.
-        first_seen: when the job was first delivered.
-        round: how often the job was begun anew, after it had failed: from 1.
-        seen_bytes: how large a whole answer was at the last try, where it was not yet believed.
-        is_again: fetch even what is stored already, to compare.
-        handed_over: names the work that this job is the copy of, see `worker/handover.py`.
-        may_have_stored: an earlier try of this job may have stored something and not told of it.
-        reasons: of the tries before, in their order.
-        redelivered: how often this very message was given out before, and came back without an ack.
+        number: number of this attempt, from 1.
+        first_seen: time of the job's first delivery.
+        round: number of times the job was started, from 1: a redrive or backfill of an ended job starts it again.
+        seen_bytes: size of the whole answer of the last attempt, if it was not believed yet.
+        is_again: fetch a recording even if it is stored, to compare.
+        handed_over: id of this copy of a job whose delivery was acked early; see `early_ack.py`.
+        redelivered: how often this message was delivered before and came back without an ack.
+        may_have_stored: an earlier attempt may have stored something without publishing it.
+        reasons: why the earlier attempts failed, in order.
     """
 
     job: RecordingJob
@@ -55,7 +55,7 @@ class Attempt:
         """Read a delivery.
 
         Raises:
-            ValueError: the body is no recording job.
+            ValueError: the body is no recording job, or a header has no valid count.
         """
         seen = headers.get("seen_bytes")
         redelivered = _count(headers, "x-delivery-count", 0)
@@ -75,30 +75,30 @@ class Attempt:
 
     @property
     def asked(self) -> tuple[int, int]:
-        """Order the askings for one recording: by the revision of the call that asked, then by round."""
+        """Return the order of this request for the recording: revision of the call, then round."""
         return self.job.revision, self.round
 
     def check_redelivered(self) -> None:
-        """End a message that comes back without end, before the broker does, which tells nobody.
+        """Fail a message that is redelivered again and again, before RabbitMQ dead-letters it without an event.
 
         Raises:
-            FetchError: its worker died, or was cut off, each time; it waits, and counts as a try.
+            FetchError: its worker died or lost its connection each time. The job waits, and the attempt counts.
         """
         if self.redelivered >= _MAX_REDELIVERED:
-            raise FetchError(Reason.INTERNAL_ERROR, f"given out {self.redelivered} times, and not once seen through")
+            raise FetchError(Reason.INTERNAL_ERROR, f"redelivered {self.redelivered} times without completing")
 
     def retry(
-        self, wait_s: float, *, tried: bool, seen_bytes: int | None = None, reason: str = "", may_have_stored: bool = False
+        self, wait_s: float, *, counts: bool, seen_bytes: int | None = None, reason: str = "", may_have_stored: bool = False
     ) -> Message:
-        """Write the message that waits in the broker for the next try; one that was not `tried` does not count."""
+        """Return the message that waits in a retry queue for the next attempt; `counts`: this attempt counts."""
         headers: dict[str, HeaderValue] = {
-            "attempts": self.number if tried else self.number - 1,
+            "attempts": self.number if counts else self.number - 1,
             FIRST_SEEN: self.first_seen,
             "round": self.round,
             "reasons": " ".join((*self.reasons, reason)).strip(),
             **({"again": 1} if self.is_again else {}),
             **({"may_have_stored": 1} if may_have_stored or self.may_have_stored else {}),
-            **({"handed_over": self.handed_over} if self.handed_over and not tried else {}),
+            **({"handed_over": self.handed_over} if self.handed_over and not counts else {}),
         }
         seen_bytes = self.seen_bytes if seen_bytes is None else seen_bytes
         if seen_bytes is not None:
@@ -111,19 +111,19 @@ class Attempt:
 
 
 def _count(headers: Mapping[str, object], name: str, default: int) -> int:
-    told = headers.get(name, default)
-    if not isinstance(told, int) or not 0 <= told <= _MAX_COUNT:
-        raise ValueError(f"header {name} is no count")
-    return told
+    value = headers.get(name, default)
+    if not isinstance(value, int) or not 0 <= value <= _MAX_COUNT:
+        raise ValueError(f"header {name} is not a count")
+    return value
 
 
 def suffix_of(asked: tuple[int, int]) -> str:
-    """Tell the event of an asking (revision, round) from that of the first."""
+    """Return the end of the event id of a request (revision, round), empty for the first request."""
     revision, round_ = asked
     return "" if asked == (1, 1) else f"/{revision}.{round_}"
 
 
 def dead_letter(body: bytes, reason: str, detail: str, *, first_seen: str, rounds: int = 1) -> Message:
-    """Write a job that ended without a recording, or what is no job, for `recordings.dead`."""
+    """Return the message for `recordings.dead`: a job that ended without a recording, or a body that is no job."""
     headers: dict[str, HeaderValue] = {**dead_letter_headers(reason, detail, first_seen), "round": rounds}
     return Message("", RECORDINGS_DEAD, body, uuid.uuid4().hex, headers=headers)

@@ -76,6 +76,15 @@ class OutcomePublisher:
 
     async def end(self, attempt: Attempt, result: Result, reason: Reason) -> RecordingInfo:
         """Return how a job ended: as the first worker that ended it decided, which may have died, or had no archive."""
+        for this_result, this_reason in ((result, reason), (Result.FAILED, Reason.INTERNAL_ERROR)):
+            try:
+                return await self._first_end(attempt, this_result, this_reason)
+            except Exception:  # whatever is at fault, the end is to be published
+                log.exception("outcome_not_recorded", id=attempt.job.id)
+        # Not the current time: if the job is redelivered, its event must have the same body.
+        return _end_of(attempt, Result.FAILED, Reason.INTERNAL_ERROR, attempt.first_seen)
+
+    async def _first_end(self, attempt: Attempt, result: Result, reason: Reason) -> RecordingInfo:
         name = f"{attempt.job.id}{suffix_of(attempt.asked)}"
         mine = orjson.dumps(_end_of(attempt, result, reason, utc_now()).to_json())
         first = await until_redis_answers(lambda: self._store.note_first(name, mine, keep_s=_END_KEPT_S))
@@ -83,15 +92,6 @@ class OutcomePublisher:
         if info.at is None or info.state is None or not info.is_complete:
             raise ValueError(f"the end of {name} in Redis is damaged")
         return info
-
-    async def end_after_fault(self, attempt: Attempt) -> RecordingInfo:
-        """Return how a job ended that failed by a fault of ours, although `end` itself may be at fault."""
-        try:
-            return await self.end(attempt, Result.FAILED, Reason.INTERNAL_ERROR)
-        except Exception:  # whatever it is, the end is to be published
-            log.exception("outcome_not_recorded", id=attempt.job.id)
-            # Not the current time: if the job is redelivered, its event must have the same body.
-            return _end_of(attempt, Result.FAILED, Reason.INTERNAL_ERROR, attempt.first_seen)
 
     async def note(self, attempt: Attempt, seen: Sidecar, lock: Lock, info: RecordingInfo) -> None:
         """Write how an attempt ended into the sidecar. If that fails, the job goes on without it.

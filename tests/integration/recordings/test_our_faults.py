@@ -101,7 +101,7 @@ async def test_a_fault_that_passes_costs_a_try(servers: Servers, pbx: Pbx, monke
 async def test_what_fails_beside_the_try_is_tried_again_then_told(
     servers: Servers, pbx: Pbx, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("worker.recordings.consumer.has_ended", _breaks_later)
+    monkeypatch.setattr("worker.recordings.consumer.is_noted_done", _breaks_later)
     async with servers.subscribed("recording.#") as queue, _worker_here(servers, pbx, monkeypatch):
         await submit(servers, job(guid=None).encode())
         await ended_by_us(servers, queue, "7", attempts=3)
@@ -111,7 +111,7 @@ async def test_what_fails_beside_the_try_is_tried_again_then_told(
 async def test_what_fails_beside_the_try_after_the_recording_is_stored_is_told_as_stored(
     servers: Servers, pbx: Pbx, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("worker.recordings.early_ack.HeldDelivery.end", _breaks_later)
+    monkeypatch.setattr("worker.recordings.early_ack.HeldDelivery.note_done", _breaks_later)
     async with servers.subscribed("recording.#") as queue, _worker_here(servers, pbx, monkeypatch):
         await submit(servers, job().encode())
         letter = await dead_letter(servers)

@@ -61,7 +61,7 @@ async def test_an_end_that_cannot_be_told_leaves_the_job_with_the_broker(servers
         await is_asked.wait()
         await servers.stack.rabbitmq.stop()
         is_away.set()
-        await eventually(lambda: _has_logged(fleet.processes[0], "end_not_noted"))
+        await eventually(lambda: _has_logged(fleet.processes[0], "outcome_not_recorded"))
         await servers.stack.rabbitmq.start()
         letters = await eventually(lambda: servers.take_all("recordings.dead"))
     assert {letter.headers["reason"] for letter in letters} == {"internal_error"}

@@ -1,0 +1,46 @@
+"""What each failure of an attempt leads to."""
+
+from __future__ import annotations
+
+import pytest
+
+from shared.archive.deadlines import ArchiveUnavailableError
+from shared.retention.recording_lock import BusyError, NotBegunError
+from tests.helpers.recordings import job
+from worker.download.failures import FetchError, Reason, Result
+from worker.recordings.attempt import Attempt
+from worker.recordings.job_outcome import End, JobOutcome, Retry, Wait, outcome_of
+
+SCHEDULE_S = (1.0, 5.0)
+FAULT = RuntimeError("sectok=3511b272f4fb03ecf900b80b1cc5b8fe")
+FAULT_DETAIL = "RuntimeError: see the worker's log"
+
+
+def _outcome(error: Exception, number: int = 1, reasons: tuple[str, ...] = ()) -> JobOutcome:
+    return outcome_of(error, Attempt(job(), job().encode(), number, job().started_at, reasons=reasons), SCHEDULE_S)
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome"),
+    [
+        (NotBegunError("locked"), Wait(may_have_stored=False)),
+        (BusyError("lost"), Wait(may_have_stored=True)),
+        (FetchError(Reason.NOT_FOUND, "404", size=7), Retry(Reason.NOT_FOUND, "404", 1.0, 7, may_have_stored=False)),
+        (ArchiveUnavailableError("full"), Retry(Reason.ARCHIVE_UNAVAILABLE, "full", 1.0, None, may_have_stored=True)),
+        (FetchError(Reason.TOO_LARGE, "large"), End(Reason.TOO_LARGE, "large", Result.FAILED, may_have_stored=False)),
+        (FAULT, Retry(Reason.INTERNAL_ERROR, FAULT_DETAIL, 1.0, None, may_have_stored=True)),
+        (ExceptionGroup("", [BusyError("lost")]), Wait(may_have_stored=True)),
+        (
+            ExceptionGroup("", [BusyError("lost"), ExceptionGroup("", [FAULT])]),
+            Retry(Reason.INTERNAL_ERROR, FAULT_DETAIL, 1.0, None, may_have_stored=True),
+        ),
+    ],
+)
+def test_a_failure_has_one_outcome(error: Exception, outcome: JobOutcome) -> None:
+    assert _outcome(error) == outcome
+
+
+def test_a_recording_is_absent_only_if_the_pbx_said_so_each_time() -> None:
+    gone = FetchError(Reason.NOT_FOUND, "404")
+    assert _outcome(gone, 3, ("not_found",) * 2) == End(Reason.NOT_FOUND, "404", Result.ABSENT, may_have_stored=False)
+    assert _outcome(gone, 3, ("not_found", "stalled")) == End(Reason.NOT_FOUND, "404", Result.FAILED, may_have_stored=False)

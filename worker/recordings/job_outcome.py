@@ -1,0 +1,89 @@
+"""What an attempt at a recording job leads to. It is decided here alone; the consumer acts on it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from shared.archive.deadlines import ArchiveUnavailableError
+from shared.retention.recording_lock import BusyError, NotBegunError
+from worker.download.failures import FetchError, Reason, Result, next_wait_s, result_of
+from worker.recordings.attempt import Attempt
+
+# An attempt that stores something can fail for these reasons.
+_AFTER_STORING = frozenset({Reason.ARCHIVE_UNAVAILABLE, Reason.NO_SPACE, Reason.INTERNAL_ERROR})
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """Nothing is left to do but the ack."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Another worker has the recording, or its host has no free download slot. The job waits; the attempt does not count."""
+
+    may_have_stored: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """The attempt failed, and counts; the next one follows after `wait_s`.
+
+    Attributes:
+        seen_bytes: size of a whole answer that is not believed yet.
+        may_have_stored: the attempt may have stored something without publishing it.
+    """
+
+    reason: Reason
+    detail: str
+    wait_s: float
+    seen_bytes: int | None
+    may_have_stored: bool
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """The attempt failed, and was the last: the result is published, and the job dead-lettered."""
+
+    reason: Reason
+    detail: str
+    result: Result
+    may_have_stored: bool
+
+
+JobOutcome = Done | Wait | Retry | End
+
+
+def outcome_of(error: Exception, attempt: Attempt, schedule_s: Sequence[float]) -> JobOutcome:
+    """Decide what a failure leads to; `schedule_s`: waits between attempts. An exception not foreseen is a fault of ours."""
+    match _decisive(error):
+        case NotBegunError():
+            return Wait(may_have_stored=False)
+        case BusyError():
+            return Wait(may_have_stored=True)
+        case FetchError() as failure:
+            pass
+        case ArchiveUnavailableError() as unavailable:
+            failure = FetchError(Reason.ARCHIVE_UNAVAILABLE, str(unavailable))
+        case fault:
+            failure = FetchError(Reason.INTERNAL_ERROR, detail_of(fault))
+    reason, detail, may_have_stored = failure.reason, failure.detail, failure.reason in _AFTER_STORING
+    reasons = [*attempt.reasons, reason]
+    wait_s = next_wait_s(reason, attempt.number, schedule_s, same=reasons.count(reason))
+    if wait_s is None:
+        return End(reason, detail, result_of(reasons), may_have_stored)
+    return Retry(reason, detail, wait_s, failure.size, may_have_stored)
+
+
+def detail_of(fault: Exception) -> str:
+    """Describe a fault of ours; its message may quote a credential."""
+    return f"{type(fault).__name__}: see the worker's log"
+
+
+def _decisive(error: Exception) -> Exception:
+    """Return the exception of a group that decides: a failure, if there is one besides the lost lock."""
+    while isinstance(error, ExceptionGroup):
+        _, failures = error.split(BusyError)
+        error = (failures or error).exceptions[0]
+    return error
