@@ -1,4 +1,4 @@
-"""The console process, put together: the private HTTP API and the page over the whole system."""
+"""The console process: the private HTTP API and the web pages."""
 
 from __future__ import annotations
 
@@ -37,14 +37,16 @@ _BEYOND_DIAL_S = 5
 
 
 async def serve(settings: Settings, stop: asyncio.Event) -> None:
-    """Serve until `stop` is set; then end the streams, finish what is in flight, close.
+    """Serve until `stop` is set. Then end the event streams, finish requests in flight, and close.
 
     Raises:
-        ConfigError: a port is taken, the broker's topology cannot work as configured, or the console would listen beyond
-            loopback without a key.
+        ConfigError: a port is in use, RabbitMQ has a conflicting topology, or the console would listen beyond loopback
+            without a key.
     """
     if settings.console_host not in LOOPBACK and settings.console_key is None:
-        raise ConfigError("CALLFOLD_CONSOLE_KEY is not set: without a key the console listens on loopback only.")
+        raise ConfigError(
+            "CALLFOLD_CONSOLE_KEY is not set. Set it, or let the console listen on loopback (CALLFOLD_CONSOLE_HOST)."
+        )
     sources, archive = settings.load_sources(), Archive(settings.archive_url)
     publisher = create_publisher(settings, "console")
     feed = Feed(settings, publisher)
@@ -74,7 +76,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         async def problems() -> list[str]:
             if not listening.is_set():
                 return ["starting"]
-            # Not the broker: calls can be found, and dialed, without it.
+            # RabbitMQ is not required: without it the console still finds calls and dials.
             try:
                 await store.ping()
             except StoreUnavailableError as error:

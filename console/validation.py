@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ValidationError
 
-from shared.config.messages import closest_name
+from shared.config.messages import closest_name, requirement
 
 if TYPE_CHECKING:  # exists for type checkers only
     from pydantic_core import ErrorDetails
@@ -27,23 +27,14 @@ _MUST: dict[str, str] = {
     "string_too_short": "must have at least {min_length} characters",
     "string_too_long": "must have at most {max_length} characters",
     "string_pattern_mismatch": "must match {pattern}",
-    "int_type": "must be a whole number",
-    "int_parsing": "must be a whole number",
-    "int_from_float": "must be a whole number",
-    "bool_type": "must be true or false",
-    "bool_parsing": "must be true or false",
-    "greater_than_equal": "must be at least {ge}",
-    "less_than_equal": "must be at most {le}",
-    "less_than": "must be less than {lt}",
     "list_type": "must be a list",
     "dict_type": "must be an object of names and values",
-    "too_short": "must not be empty",
     "too_long": "must have at most {max_length} entries",
     "model_type": "must be a JSON object",
     "model_attributes_type": "must be a JSON object",
     "json_invalid": "is not valid JSON",
 }
-"""What a value must be, by the type of pydantic's error."""
+"""What a value of a request must be, by type of pydantic's error, besides the common requirements."""
 
 
 def first_mistake(error: ValidationError, model: type[BaseModel]) -> tuple[str, str]:
@@ -63,13 +54,9 @@ def mistake(details: ErrorDetails, model: type[BaseModel]) -> str:
         return "must be a single value"
     if details["type"] in _CHOICES:
         return _choice(details["input"], _QUOTED.findall(context["expected"]))
-    cause = context.get("error")
-    if isinstance(cause, Exception):  # ours: pydantic puts "Value error, " before it
-        return str(cause)
     if context.get("min_length") == 1:
         return "must not be empty"
-    must = _MUST.get(details["type"])
-    return must.format_map(context) if must else details["msg"].replace("Input should be", "must be", 1)
+    return requirement(details, _MUST)
 
 
 def _unknown(name: str, known: Collection[str]) -> str:

@@ -1,9 +1,10 @@
-"""Sentences for people about what was configured: from what pydantic found, and with the name that was probably closest_name."""
+"""Error messages from pydantic's validation errors, with a guess at misspelled names."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from difflib import get_close_matches
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
@@ -11,9 +12,9 @@ from pydantic import ValidationError
 if TYPE_CHECKING:  # exists for type checkers only
     from pydantic_core import ErrorDetails
 
-_ALIKE = 0.75
+_SIMILARITY = 0.75
 
-_MUST: dict[str, str] = {
+_REQUIREMENTS: Mapping[str, str] = {
     "string_type": "must be text in quotes",
     "frozen_set_type": "must be a list in square brackets",
     "tuple_type": "must be a list in square brackets",
@@ -34,32 +35,33 @@ _MUST: dict[str, str] = {
     "ip_any_network": 'must be networks like "10.0.0.0/8"',
     "path_type": "must be a path",
 }
-"""What a value must be, by the type of pydantic's error."""
+"""What a value must be, by type of pydantic's error."""
 
 
 def closest_name(name: str, known: Collection[str]) -> str | None:
-    """Find the known name that a misspelt one was probably closest_name to be."""
-    written = {each.lower(): each for each in known}
-    return next((written[each] for each in get_close_matches(name.lower(), written, n=1, cutoff=_ALIKE)), None)
+    """Return the known name most similar to a misspelled one, or None if no name is similar."""
+    lowercase = {each.lower(): each for each in known}
+    return next((lowercase[each] for each in get_close_matches(name.lower(), lowercase, n=1, cutoff=_SIMILARITY)), None)
 
 
-def validation_message(error: ValidationError, known: Collection[str], *, name: Callable[[str], str] = str) -> str:
-    """Say what is wrong first, without the value: the key and what it must be, or an unknown key and which was probably meant.
+def validation_message(error: ValidationError, known: Collection[str], *, label: Callable[[str], str] = str) -> str:
+    """Describe the first problem without quoting the value: a key and its requirement, or an unknown key and a guess.
 
-    `name` writes a field as people know it.
+    `label` turns a field name into the name that people know.
     """
     details = error.errors(include_input=False, include_url=False)[0]
-    key = name(str(details["loc"][0])) if details["loc"] else ""
+    key = label(str(details["loc"][0])) if details["loc"] else ""
     if details["type"] == "extra_forbidden":
         guess = closest_name(key, known)
-        return f"unknown key `{key}`; " + (f"did you mean `{guess}`?" if guess else f"known are {', '.join(known)}.")
-    return f"{key}: {_problem(details)}." if key else f"{_problem(details)}."
+        return f"unknown key `{key}`. " + (f"Did you mean `{guess}`?" if guess else f"Known keys: {', '.join(known)}.")
+    return f"{key}: {requirement(details)}." if key else f"{requirement(details)}."
 
 
-def _problem(details: ErrorDetails) -> str:
+def requirement(details: ErrorDetails, special: Mapping[str, str] = MappingProxyType({})) -> str:
+    """Return what a value must be; `special` takes precedence over the common requirements."""
     context = details.get("ctx", {})
     cause = context.get("error")
-    if isinstance(cause, Exception):  # ours: pydantic puts "Value error, " before it
+    if isinstance(cause, Exception):  # raised by Callfold's own validators; pydantic would put "Value error, " in front
         return str(cause)
-    must = _MUST.get(details["type"])
-    return must.format_map(context) if must else details["msg"].replace("Input should be", "must be", 1)
+    template = special.get(details["type"]) or _REQUIREMENTS.get(details["type"])
+    return template.format_map(context) if template else details["msg"].replace("Input should be", "must be", 1)

@@ -1,4 +1,4 @@
-"""All settings: environment variables `CALLFOLD_*`, read once, checked as a whole, listed in docs/settings.md."""
+"""All settings: environment variables `CALLFOLD_*`, read once and checked together. docs/settings.md lists them."""
 
 from __future__ import annotations
 
@@ -26,104 +26,111 @@ Port = Annotated[int, Field(ge=0, le=65535)]
 
 
 class Settings(BaseSettings):
-    """Every setting with its default. Times are seconds, sizes bytes; a port of 0 means any free one."""
+    """Every setting with its default. Times are in seconds, sizes in bytes. Port 0 means any free port."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, hide_input_in_errors=True)
 
     amqp_url: SecretStr = Field(
         default=SecretStr("amqp://guest:guest@127.0.0.1:5672/"),
-        description="RabbitMQ. Several URLs, separated by commas, are tried in turn.",
+        description="RabbitMQ URL. Several URLs, separated by commas, are tried in turn.",
     )
-    redis_url: SecretStr = Field(default=SecretStr("redis://127.0.0.1:6379/0"), description="Redis or Valkey.")
+    redis_url: SecretStr = Field(default=SecretStr("redis://127.0.0.1:6379/0"), description="Redis or Valkey URL.")
     sources_file: Path | None = Field(
         default=None,
         validation_alias=PREFIX + "SOURCES",
-        description="TOML file of sources; without it there is one source, `default`, without secret.",
+        description="TOML file of the sources. Without it there is one source, `default`, without a secret.",
     )
-    ingress_host: str = Field(default="127.0.0.1", description="Address the ingress listens on.")
-    ingress_port: Port = Field(default=8080, description="Port the ingress listens on.")
-    console_host: str = Field(default="127.0.0.1", description="Address the console listens on.")
-    console_port: Port = Field(default=8081, description="Port the console listens on.")
-    console_key: SecretStr | None = Field(default=None, description="API key of the console.")
+    ingress_host: str = Field(default="127.0.0.1", description="Address on which ingress listens.")
+    ingress_port: Port = Field(default=8080, description="Port on which ingress listens.")
+    console_host: str = Field(default="127.0.0.1", description="Address on which the console listens.")
+    console_port: Port = Field(default=8081, description="Port on which the console listens.")
+    console_key: SecretStr | None = Field(
+        default=None, description="API key of the console. Without it the console listens on loopback only."
+    )
     console_viewer_keys: SecretStr | None = Field(
-        default=None, description="Keys, separated by commas, that may read from the console and change nothing."
+        default=None, description="API keys with read-only access to the console, separated by commas."
     )
     console_proxies: str = Field(
         default="",
-        description="Proxies before the console, whose X-Forwarded-For is believed: addresses or networks, separated by commas.",
+        description="Reverse proxies whose X-Forwarded-For the console trusts: addresses or networks, separated by commas.",
     )
-    dial_timeout_seconds: Seconds = Field(default=10, description="Wait for FocalScope's answer to a dial request.")
-    dials_per_minute: Annotated[int, Field(gt=0)] = Field(default=60, description="Dial requests that one key may make a minute.")
+    dial_timeout_seconds: Seconds = Field(default=10, description="Maximum wait for FocalScope's answer to a dial request.")
+    dials_per_minute: Annotated[int, Field(gt=0)] = Field(default=60, description="Maximum dial requests per API key and minute.")
     metrics_host: str = Field(default="127.0.0.1", description="Address of the private port.")
-    metrics_port: Port = Field(default=0, description="Private port: /healthz, /readyz, /metrics.")
-    spool_dir: Path = Field(default=Path(".callfold/spool"), description="Where callbacks wait while the broker is away.")
-    spool_max_bytes: int = Field(default=1 << 30, ge=1 << 20, description="Largest size of the spool file.")
+    metrics_port: Port = Field(default=0, description="Private port of a process: /healthz, /readyz, /metrics.")
+    spool_dir: Path = Field(
+        default=Path(".callfold/spool"), description="Directory of the callbacks that ingress accepts while RabbitMQ is down."
+    )
+    spool_max_bytes: int = Field(default=1 << 30, ge=1 << 20, description="Maximum size of the spool file.")
     archive_url: str = Field(
         default_factory=lambda: Path(".callfold/archive").absolute().as_uri(),
-        description="Where recordings go: `file:///...` or `s3://bucket/prefix`.",
+        description="Location of the archive: `file:///...` or `s3://bucket/prefix`.",
     )
     archive_identity: Path | None = Field(
         default=None,
-        description="Identity file of age-keygen that opens sealed recordings: where people may listen, not for workers.",
+        description="age identity file that decrypts recordings. Set it where people listen to recordings, not for workers.",
     )
-    settle_seconds: Seconds = Field(default=10, description="Wait before an ambiguous end counts as final.")
-    leg_grace_seconds: Seconds = Field(default=120, description="Wait for the other leg once one has ended.")
-    max_call_seconds: Seconds = Field(default=4 * 3600, description="Silence after which a call is closed.")
+    settle_seconds: Seconds = Field(default=10, description="Wait before an ambiguous end of a call counts as final.")
+    leg_grace_seconds: Seconds = Field(default=120, description="Wait for the other leg after one leg has ended.")
+    max_call_seconds: Seconds = Field(default=4 * 3600, description="Time without an event after which a call is closed.")
     retain_seconds: Annotated[int, Field(gt=0)] = Field(
-        default=7 * 86400, description="How long Redis keeps a call after completion."
+        default=7 * 86400, description="Time that Redis keeps a call after its completion."
     )
     recording_retry_seconds: Annotated[tuple[Seconds, ...], NoDecode, Field(min_length=1)] = Field(
         default=(5, 30, 120, 600, 3600, 21600),
-        description="Waits before each new try of a recording, separated by commas.",
+        description="Delays before the retries of a recording, separated by commas.",
     )
-    recording_max_bytes: int = Field(default=2 << 30, gt=0, description="Largest recording that is stored.")
+    recording_max_bytes: int = Field(default=2 << 30, gt=0, description="Maximum size of a recording.")
     recording_concurrency: Annotated[int, Field(gt=0, le=100)] = Field(
         default=8,
-        description="Recording jobs at a time, per worker; long downloads come on top. Of one source: set there.",
+        description="Concurrent recording jobs per worker, without long downloads. Limit per source: `recordings_at_once`.",
     )
-    recording_stall_seconds: Seconds = Field(default=30, description="Silence after which a download is given up for this try.")
+    recording_stall_seconds: Seconds = Field(
+        default=30, description="Time without a byte after which a download attempt is aborted."
+    )
     recording_min_bytes_per_second: Annotated[float, Field(ge=0)] = Field(
-        default=1024, description="A download slower than this, over the time above, is given up for this try."
+        default=1024, description="Minimum download speed, averaged over the time above. A slower attempt is aborted."
     )
     recording_ack_seconds: Seconds = Field(
         default=600,
-        description="After this time a recording job is acked, and goes on; must be below RabbitMQ's `consumer_timeout`.",
+        description="Time after which a recording job is acked and continues. Must be below RabbitMQ's `consumer_timeout`.",
     )
     recording_dir: Path = Field(
-        default=Path(".callfold/downloads"), description="Where downloads lie, on the worker's machine, until they are whole."
+        default=Path(".callfold/downloads"), description="Directory of unfinished downloads on the worker's machine."
     )
     recording_kept_bytes: Annotated[int, Field(ge=0)] = Field(
         default=10 << 30,
-        description="How much of broken downloads may lie there until their next try; the oldest are dropped, and begun anew.",
+        description="Maximum size of all interrupted downloads there. Beyond it the oldest are deleted and start over.",
     )
     retention_days: Annotated[int, Field(ge=0)] = Field(
-        default=0, description="Recordings older than this many days are deleted, daily; 0: never."
+        default=0, description="Age in days at which the daily retention deletes recordings (0: never)."
     )
     retention_with_records: bool = Field(
-        default=False, description="Whether retention deletes the sidecars, with the call records in them, as well."
+        default=False, description="Whether retention also deletes the sidecars, which hold the call records."
     )
     history_url: SecretStr | None = Field(
         default=None,
-        description="Database of the history: `sqlite:///...` or `postgresql+psycopg://...`. Without it the console has no "
-        "history, and `callfold history` writes `sqlite:///.callfold/history.sqlite`, which `callfold calls` and `show` read.",
+        description="Database URL of the history: `sqlite:///...` or `postgresql+psycopg://...`. "
+        "Without it the console has no history. `callfold history` then writes "
+        "`sqlite:///.callfold/history.sqlite`, which `callfold calls` and `callfold show` read.",
     )
-    publish_timeout_seconds: Seconds = Field(default=3, description="Wait for a publisher confirm.")
+    publish_timeout_seconds: Seconds = Field(default=3, description="Maximum wait for a publisher confirm.")
     timer_hold_off_seconds: Annotated[float, Field(ge=0)] = Field(
         default=15,
-        description="How long timers wait after a reconnect to RabbitMQ: by then every ingress has told what lies in its spool.",
+        description="Pause of the timers after a reconnect to RabbitMQ, for every ingress to report its spool first.",
     )
     timer_lease_seconds: Seconds = Field(
-        default=5, description="How long a due call is leased; if its worker dies, another takes over after this time."
+        default=5, description="Lease of a worker on a due call. If the worker dies, another takes over after this time."
     )
     drain_seconds: Annotated[float, Field(ge=0)] = Field(
         default=2,
-        description="On SIGTERM: time between readiness off and closing the door, for load balancers to notice.",
+        description="Time on SIGTERM between turning unready and closing the port, for load balancers to notice.",
     )
-    shutdown_timeout_seconds: Seconds = Field(default=15, description="Time to finish what is in flight on SIGTERM.")
+    shutdown_timeout_seconds: Seconds = Field(default=15, description="Maximum time on SIGTERM to finish work in flight.")
     log_format: Literal["auto", "json", "console"] = Field(
-        default="auto", description="`json`, `console`, or by whether the output is a terminal."
+        default="auto", description="`json`, `console`, or `auto`: `console` on a terminal, else `json`."
     )
-    log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Lowest level that is logged.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Minimum level of log lines.")
 
     @model_validator(mode="before")
     @classmethod
@@ -136,22 +143,24 @@ class Settings(BaseSettings):
     @field_validator("console_key", "console_viewer_keys", mode="after")
     @classmethod
     def _no_empty_key(cls, key: SecretStr | None) -> SecretStr | None:
-        # `${KEY:-}` of a compose file: nobody closest_name that who sends nothing may do everything.
+        # A compose file sets `${KEY:-}` to an empty key, which would let requests without a key in.
         return key if key is not None and key.get_secret_value().strip() else None
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:
         if not self.amqp_urls or not all(url.startswith(("amqp://", "amqps://")) for url in self.amqp_urls):
-            raise ValueError("CALLFOLD_AMQP_URL is not a list of amqp:// or amqps:// URLs separated by commas")
+            raise ValueError("CALLFOLD_AMQP_URL must be amqp:// or amqps:// URLs, separated by commas")
         if not self.redis_url.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
-            raise ValueError("CALLFOLD_REDIS_URL is not a redis://, rediss:// or unix:// URL")
+            raise ValueError("CALLFOLD_REDIS_URL must be a redis://, rediss:// or unix:// URL")
         if self.history_url and not self.history_url.get_secret_value().startswith(HISTORY_SCHEMES):
-            raise ValueError("CALLFOLD_HISTORY_URL is neither a sqlite:/// nor a postgresql+psycopg:// URL")
+            raise ValueError("CALLFOLD_HISTORY_URL must be a sqlite:/// or postgresql+psycopg:// URL")
         if not self.settle_seconds <= self.leg_grace_seconds <= self.max_call_seconds:
-            raise ValueError("settle, leg grace and maximum call time must not decrease: a shorter one would never be reached")
+            raise ValueError(
+                "CALLFOLD_SETTLE_SECONDS, CALLFOLD_LEG_GRACE_SECONDS and CALLFOLD_MAX_CALL_SECONDS must not decrease"
+            )
         if self.retain_seconds < self.max_call_seconds:
             raise ValueError(
-                "CALLFOLD_RETAIN_SECONDS is below CALLFOLD_MAX_CALL_SECONDS: a late callback would no longer amend the call"
+                "CALLFOLD_RETAIN_SECONDS must be at least CALLFOLD_MAX_CALL_SECONDS, else a late callback cannot amend its call"
             )
         return self
 
@@ -171,18 +180,18 @@ def load_settings() -> Settings:
     """Read the environment.
 
     Raises:
-        ConfigError: a variable is unknown or wrong; the sentence names it.
+        ConfigError: a variable is unknown or invalid; the message names it.
     """
     known = [_variable(name) for name in Settings.model_fields]
     unknown = sorted(name for name in os.environ if name.startswith(PREFIX) and name not in {*known, crash.VARIABLE})
     if unknown:
         guess = closest_name(unknown[0].removeprefix(PREFIX), [name.removeprefix(PREFIX) for name in known])
-        hint = f"did you mean {PREFIX}{guess}?" if guess else "`callfold settings` lists all; other names must not begin so."
-        raise ConfigError(f"Unknown setting {unknown[0]}: {hint}")
+        hint = f"Did you mean {PREFIX}{guess}?" if guess else "Run `callfold settings` for a list."
+        raise ConfigError(f"Unknown setting {unknown[0]}. {hint}")
     try:
         return Settings()
     except ValidationError as error:
-        raise ConfigError(validation_message(error, known, name=_variable)) from None
+        raise ConfigError(validation_message(error, known, label=_variable)) from None
 
 
 def _variable(field: str) -> str:
@@ -192,7 +201,7 @@ def _variable(field: str) -> str:
 
 
 def variables() -> list[tuple[str, str, str]]:
-    """List every setting as (variable, default, description) for help and docs."""
+    """Return every setting as (variable, default, description)."""
     rows = []
     for name, field in Settings.model_fields.items():
         default = field.default.get_secret_value() if isinstance(field.default, SecretStr) else field.default

@@ -1,4 +1,4 @@
-"""The sources file: which FocalScope systems call back, with what secret, adapter and recording links."""
+"""The sources file: the FocalScope systems that send callbacks, with their secrets, adapter links and recording links."""
 
 from __future__ import annotations
 
@@ -24,33 +24,33 @@ _SETTINGS = "CALLFOLD_"
 AGENT_PATTERN = r"[0-9A-Za-z_.@-]{1,64}"
 NUMBER_PATTERN = r"\+?[0-9*#]{1,32}"
 DIAL_FIELDS = ("agent", "number", "queue_prefix", "reference")
-"""What `dial_url` can name in braces."""
+"""The placeholders of `dial_url`."""
 RECORDING_FIELDS = ("call_id", "guid", "request_id")
-"""What `recording_url` can name in braces."""
+"""The placeholders of `recording_url`."""
 _FIELD = re.compile(r"\{([^{}]*)\}")
-_PORTS = {"http": 80, "https": 443}
+_DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 def origin(url: str) -> str:
-    """Reduce a URL to scheme, host and port; the port only where it is not the scheme's own."""
+    """Return scheme, host and port of a URL, without the scheme's default port."""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError(f"{url.partition('?')[0]} is not an http or https URL with a host")
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    is_usual = parts.port in {None, _PORTS[parts.scheme]}
-    return f"{parts.scheme}://{host}{'' if is_usual else f':{parts.port}'}"
+    is_default = parts.port in {None, _DEFAULT_PORTS[parts.scheme]}
+    return f"{parts.scheme}://{host}{'' if is_default else f':{parts.port}'}"
 
 
-def _template(*known: str) -> Callable[[SecretStr], SecretStr]:
-    """Make the check of a link that may name these fields in braces."""
+def _placeholder_check(*known: str) -> Callable[[SecretStr], SecretStr]:
+    """Create a validator of links that may contain these placeholders."""
 
     def check(template: SecretStr) -> SecretStr:
         link = template.get_secret_value()
         origin(link)
         unknown = [field for field in _FIELD.findall(link) if field not in known]
         if unknown:
-            named = ", ".join(f"{{{field}}}" for field in known)
-            raise ValueError(f"unknown placeholder {{{unknown[0]}}}; known are {named}")
+            names = ", ".join(f"{{{field}}}" for field in known)
+            raise ValueError(f"unknown placeholder {{{unknown[0]}}}, known: {names}")
         return template
 
     return check
@@ -60,15 +60,15 @@ def _check_pattern(pattern: str) -> str:
     try:
         re.compile(pattern)
     except re.error as error:
-        raise ValueError(f"not a regular expression: {error}") from error
+        raise ValueError(f"not a regular expression ({error})") from error
     return pattern
 
 
 class _Options(BaseModel):
-    """What a source has as it is written."""
+    """The keys of a source that `Source` has unchanged."""
 
-    dial_url: Annotated[SecretStr, AfterValidator(_template(*DIAL_FIELDS))] | None = None
-    recording_url: Annotated[SecretStr, AfterValidator(_template(*RECORDING_FIELDS))] | None = None
+    dial_url: Annotated[SecretStr, AfterValidator(_placeholder_check(*DIAL_FIELDS))] | None = None
+    recording_url: Annotated[SecretStr, AfterValidator(_placeholder_check(*RECORDING_FIELDS))] | None = None
     recording_origin: Annotated[str, AfterValidator(origin)] | None = None
     record_legs: frozenset[Literal["agent", "dialed"]] = Field(default=frozenset({"agent", "dialed"}))
     recording_networks: tuple[IPvAnyNetwork, ...] = ()
@@ -83,12 +83,12 @@ class _Options(BaseModel):
 
 
 class _Section(_Options):
-    """One `[sources.<name>]` table as written."""
+    """One `[sources.<name>]` table of the file."""
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
     secret: SecretStr | None = None
-    adapter: str | None = None  # every placeholder, under the names of `callfold adapter-link`
+    adapter: str | None = None  # default: the link that `callfold adapter-link` prints, with every placeholder
 
     @field_validator("secret", mode="after")
     @classmethod
@@ -98,14 +98,14 @@ class _Section(_Options):
             return secret if written else None
         name = written.removeprefix(_FROM_ENVIRONMENT)
         if name.startswith(_SETTINGS):
-            raise ValueError(f"{written}: variables that begin with {_SETTINGS} are settings; give the secret's another name")
+            raise ValueError(f"{written} names a setting, choose a variable name that does not begin with {_SETTINGS}")
         if not os.environ.get(name):
             raise ValueError(f"the environment variable {name} is not set")
         return SecretStr(os.environ[name])
 
 
 class Source(_Options):
-    """One FocalScope system. Links that carry credentials never show in a repr."""
+    """One FocalScope system. Its repr hides links that contain credentials."""
 
     model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
 
@@ -118,48 +118,48 @@ Sources = Mapping[SourceName, Source]
 
 
 def load_sources(path: Path | None) -> Sources:
-    """Read the sources file; without one there is the source `default`, without secret, with every placeholder.
+    """Read the sources file. Without one, return the source `default`, which has every placeholder and no secret.
 
     Raises:
-        ConfigError: the file cannot be read, or a source in it cannot work; the sentence names the source and the key.
+        ConfigError: the file cannot be read, or a source is invalid; the message names source and key.
     """
     if path is None:
-        return {DEFAULT_SOURCE: _source(DEFAULT_SOURCE, {})}
+        return {DEFAULT_SOURCE: _parse_source(DEFAULT_SOURCE, {})}
     try:
         text = path.read_text("utf-8")
         written = tomllib.loads(text)
     except OSError as error:
-        raise ConfigError(f"The sources file {path} cannot be read: {error.strerror}.") from error
+        raise ConfigError(f"Cannot read the sources file {path}: {error.strerror}. Check CALLFOLD_SOURCES.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"The sources file {path} is not valid TOML: {error}.") from error
     for name in written:
         if name != "sources" and closest_name(name, ["sources"]):
             raise ConfigError(
-                f"The sources file {path} has a table [{name}...]; did you mean [sources...], as in [sources.acme]?"
+                f"The sources file {path} has a table [{name}...]. Did you mean [sources...], as in [sources.acme]?"
             )
     tables = written.get("sources")
     if not isinstance(tables, dict) or not tables:
-        raise ConfigError(f"The sources file {path} names no source: expected a table like [sources.acme].")
-    return {SourceName(name): _source(SourceName(name), table) for name, table in tables.items()}
+        raise ConfigError(f"The sources file {path} has no source. Add a table like [sources.acme].")
+    return {SourceName(name): _parse_source(SourceName(name), table) for name, table in tables.items()}
 
 
 def unknown_source_message(name: str, sources: Sources) -> str:
-    """Say that a source is not configured, and which are."""
-    return f"There is no source {name}; configured: {', '.join(sources)}. See CALLFOLD_SOURCES."
+    """Return the error message for a source that is not configured."""
+    return f"Unknown source {name}. Configured: {', '.join(sources)}. Check CALLFOLD_SOURCES."
 
 
 def secret_variables(path: Path) -> list[str]:
-    """List the variables from which a sources file, known to be good, takes secrets."""
+    """Return the environment variables from which a valid sources file takes secrets."""
     tables = tomllib.loads(path.read_text("utf-8"))["sources"].values()
     secrets = [str(table.get("secret", "")) for table in tables]
     return [secret.removeprefix(_FROM_ENVIRONMENT) for secret in secrets if secret.startswith(_FROM_ENVIRONMENT)]
 
 
-def _source(name: SourceName, table: object) -> Source:
+def _parse_source(name: SourceName, table: object) -> Source:
     if not SOURCE_NAME.fullmatch(name):
-        raise ConfigError(f"The source name {name!r} must be lower-case letters, digits, - or _ (at most 63).")
+        raise ConfigError(f"Invalid source name {name!r}: use at most 63 of a-z, 0-9, - and _, with a letter or digit first.")
     if not isinstance(table, dict):
-        raise ConfigError(f"Source {name} must be a table: a line [sources.{name}], and its keys below it.")
+        raise ConfigError(f"Source {name} is not a table. Write [sources.{name}], and its keys below it.")
     try:
         section = _Section.model_validate(table)
         recording_origin = section.recording_origin
@@ -167,12 +167,12 @@ def _source(name: SourceName, table: object) -> Source:
             recording_origin = origin(section.recording_url.get_secret_value())
         adapter = parse_link(section.adapter or make_link("http://localhost", "any", None))
     except ValidationError as error:
-        raise ConfigError(f"Source {name}: {validation_message(error, _Section.model_fields)}") from None
+        raise ConfigError(f"Source {name}, {validation_message(error, _Section.model_fields)}") from None
     except (ConfigError, ValueError) as error:
         raise ConfigError(f"Source {name}: {error}") from None
     if section.secret and adapter.secret and section.secret.get_secret_value() != adapter.secret:
         raise ConfigError(
-            f"Source {name}: `secret` and the parameter `token` of `adapter` differ: callbacks would get 401. Leave one out."
+            f"Source {name}: `secret` and the parameter `token` of `adapter` differ, so every callback would get 401. Remove one."
         )
     secret = section.secret or (SecretStr(adapter.secret) if adapter.secret else None)
     options = {option: getattr(section, option) for option in _Options.model_fields} | {"recording_origin": recording_origin}

@@ -1,4 +1,4 @@
-"""The private port of every process: /healthz (alive), /readyz (can do its work), /metrics (Prometheus)."""
+"""The private port of every process: /healthz (alive), /readyz (ready for work), /metrics (Prometheus)."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from shared.runtime.http_server import Runner
 
 log = get_logger(__name__)
 
-_SHUTDOWN_S = 60  # no answer takes long
+_SHUTDOWN_S = 60  # every response takes far less
 
 Problems = Callable[[], Awaitable[list[str]]]
-"""Asks what keeps the process from its work; an empty list means ready."""
+"""Returns what keeps the process from working. An empty list means ready."""
 
 
 @asynccontextmanager
 async def private_port(host: str, port: int, problems: Problems) -> AsyncIterator[int]:
-    """Serve the private port; yields the port it got (port 0 asks for any)."""
+    """Serve the private port; yields its number (`port` 0 means any free port)."""
 
     async def healthz(_: web.Request) -> web.Response:
         return web.Response(text="alive\n")
 
     async def readyz(_: web.Request) -> web.Response:
-        found = await problems()
-        body = orjson.dumps({"ready": not found, "problems": found})
-        return web.Response(body=body, status=503 if found else 200, content_type="application/json")
+        current = await problems()
+        body = orjson.dumps({"ready": not current, "problems": current})
+        return web.Response(body=body, status=503 if current else 200, content_type="application/json")
 
     async def metrics(_: web.Request) -> web.Response:
         return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
@@ -47,9 +47,9 @@ async def private_port(host: str, port: int, problems: Problems) -> AsyncIterato
     runner = Runner(app, _refuse, shutdown_timeout_s=_SHUTDOWN_S)
     await runner.setup()
     try:
-        got = await listen(runner, (host, port), "CALLFOLD_METRICS_PORT")
-        log.info("private_port", host=host, port=got)
-        yield got
+        bound_port = await listen(runner, (host, port), "CALLFOLD_METRICS_PORT")
+        log.info("private_port_opened", host=host, port=bound_port)
+        yield bound_port
     finally:
         await runner.cleanup()
 
@@ -59,21 +59,21 @@ def _refuse(status: int, sentence: str) -> web.Response:
 
 
 async def listen(runner: web.BaseRunner, address: tuple[str, int], setting: str) -> int:
-    """Open a port for a runner and return its number; `setting` is the one the port is from.
+    """Open a port for a runner and return its number; `setting` names the setting that chose it.
 
     Raises:
-        ConfigError: the port is taken, or the address is not this machine's.
+        ConfigError: the port is in use, or the address is not one of this machine.
     """
     site = web.TCPSite(runner, *address, backlog=1024)
     try:
         await site.start()
     except OSError as error:
-        raise _not_ours(address, setting, error) from error
+        raise _listen_error(address, setting, error) from error
     return int(runner.addresses[-1][1])
 
 
 def check_port_free(address: tuple[str, int], setting: str) -> None:
-    """Find out beforehand whether `listen` could open a port.
+    """Check that `listen` could open a port.
 
     Raises:
         ConfigError: as `listen` does.
@@ -87,10 +87,10 @@ def check_port_free(address: tuple[str, int], setting: str) -> None:
                 probe.bind(target)
                 probe.listen(1)
     except OSError as error:
-        raise _not_ours(address, setting, error) from error
+        raise _listen_error(address, setting, error) from error
 
 
-def _not_ours(address: tuple[str, int], setting: str, error: OSError) -> ConfigError:
+def _listen_error(address: tuple[str, int], setting: str, error: OSError) -> ConfigError:
     host, port = address
-    why = "the port is taken" if error.errno == errno.EADDRINUSE else error.strerror or str(error)
-    return ConfigError(f"Cannot listen on {host}:{port}: {why}. Set {setting} to another.")
+    reason = "the port is in use" if error.errno == errno.EADDRINUSE else error.strerror or str(error)
+    return ConfigError(f"Cannot listen on {host}:{port}: {reason}. Set {setting} to another port.")

@@ -1,4 +1,4 @@
-"""The HTTP server of an application, with an answer of ours to what is no HTTP request: the library's quotes it, and logs it."""
+"""An HTTP server with its own response to invalid HTTP. The response of aiohttp quotes the request and logs it."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ log = get_logger(__name__)
 
 _LINE_BYTES = 8190  # the library's own limit
 _NOT_HTTP = "This is not a valid HTTP request."
-_TOO_LONG = f"A request line, and each header, has at most {_LINE_BYTES} bytes."
+_TOO_LONG = f"A request line or header is longer than {_LINE_BYTES} bytes."
 
 Refuse = Callable[[int, str], web.Response]
-"""Makes the answer to what is no HTTP request, of a status and a sentence."""
+"""Creates the response to invalid HTTP from a status and a message."""
 
 
 class _Protocol(RequestHandler):
@@ -26,9 +26,9 @@ class _Protocol(RequestHandler):
     def handle_error(
         self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
     ) -> web.StreamResponse:
-        if status >= 500:  # noqa: PLR2004 - the class of server errors: these quote nothing
+        if status >= 500:  # noqa: PLR2004 - server errors quote nothing
             return super().handle_error(request, status, exc, message)
-        log.info("request_not_http", error=type(exc).__name__)
+        log.info("http_request_rejected", error=type(exc).__name__)
         response = self.refuse(status, _TOO_LONG if isinstance(exc, LineTooLong) else _NOT_HTTP)
         response.force_close()
         return response
@@ -44,7 +44,7 @@ class _Server(web.Server):
 
 
 class Runner(web.AppRunner):
-    """Runs an application; `refuse` answers what is no HTTP request."""
+    """Runs an application; `refuse` creates the response to invalid HTTP."""
 
     def __init__(self, app: web.Application, refuse: Refuse, *, shutdown_timeout_s: float) -> None:
         super().__init__(app, shutdown_timeout=shutdown_timeout_s)

@@ -1,4 +1,4 @@
-"""How a process of Callfold lives: settings, logs, signals, background tasks that stop it when they die, an exit code."""
+"""The life of a process: settings, logs, signals, background tasks whose failure stops it, exit code."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ EXIT_OK = 0
 EXIT_FAILURE = 1
 EXIT_CONFIG = 2
 
-_CANCEL_AGAIN_S = 3  # longer than closing a connection takes
-_ALLOCATIONS = 20_000  # the default of 700 is reached every few requests
-_CLOSING_S = 10  # for connections to close, after what was in flight has had its time
+_CANCEL_AGAIN_S = 3  # longer than it takes to close a connection
+_GC_ALLOCATIONS = 20_000  # a few requests reach the default of 700
+_CLOSING_S = 10  # to close connections, after the time limit for work in flight
 
 
 class BackgroundEndedError(CallfoldError):
-    """A task that runs for as long as the process ended by itself."""
+    """A task that must run as long as the process has ended."""
 
 
 Main = Callable[[Settings, asyncio.Event], Awaitable[None]]
 
 
 def run_process(name: str, main: Main) -> int:
-    """Run a service until SIGTERM or SIGINT; returns the exit code (0 stopped, 1 failed, 2 cannot work as configured)."""
+    """Run a service until SIGTERM or SIGINT. Returns the exit code: 0 stopped, 1 failed, 2 configuration error."""
     failures: list[CallfoldError] = []
     try:
         settings = load_settings()
         configure(settings.log_format, settings.log_level, process=name)
-        uvloop.run(_until_stopped(main, settings))
+        uvloop.run(_run_until_stopped(main, settings))
     except* CallfoldError as group:
         failures = leaf_errors(group)
     for failure in failures[:1]:
@@ -50,7 +50,7 @@ def run_process(name: str, main: Main) -> int:
     return EXIT_OK
 
 
-async def _until_stopped(main: Main, settings: Settings) -> None:
+async def _run_until_stopped(main: Main, settings: Settings) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     limit_s = settings.drain_seconds + settings.shutdown_timeout_seconds + _CLOSING_S
@@ -58,48 +58,48 @@ async def _until_stopped(main: Main, settings: Settings) -> None:
     def on_signal() -> None:
         if not stop.is_set():
             stop.set()
-            loop.call_later(limit_s, _give_up, loop)
+            loop.call_later(limit_s, _exit_now, loop)
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
-    _collect_less_often()
+    _tune_garbage_collection()
     await main(settings, stop)
-    log.info("stopped")
+    log.info("process_stopped")
 
 
-def _collect_less_often() -> None:
-    """Search for cycles less often, and not in what was imported: requests make next to none that last."""
+def _tune_garbage_collection() -> None:
+    """Collect garbage less often, and never among imported objects, because requests leave few reference cycles."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(_ALLOCATIONS, 20, 20)
+    gc.set_threshold(_GC_ALLOCATIONS, 20, 20)
 
 
-def _give_up(loop: asyncio.AbstractEventLoop) -> NoReturn:
-    """End now: something does not heed its cancellation. Safe at any moment, as `kill -9` is: what is not acked comes again."""
+def _exit_now(loop: asyncio.AbstractEventLoop) -> NoReturn:
+    """Exit while tasks ignore their cancellation. This is as safe as `kill -9`: RabbitMQ redelivers whatever is unacked."""
     for task in asyncio.all_tasks(loop):
-        log.error("still_running_after_shutdown", task=task.get_name(), stack=[str(frame) for frame in task.get_stack()])
+        log.error("shutdown_timed_out", task=task.get_name(), stack=[str(frame) for frame in task.get_stack()])
     sys.stdout.flush()
     os._exit(EXIT_FAILURE)
 
 
 @asynccontextmanager
 async def background(*work: Coroutine[object, object, object]) -> AsyncIterator[None]:
-    """Run endless tasks beside the body: one that dies takes the body, and so the process, down with it."""
-    left: GeneratorExit | None = None
+    """Run endless tasks while the body runs. If a task ends, the body is cancelled and the process fails."""
+    closed: GeneratorExit | None = None
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(_endless(item)) for item in work]
         try:
             yield
-        except GeneratorExit as error:  # a body that nobody iterates further has not failed: a group would make it a failure
-            left = error
+        except GeneratorExit as error:  # closing a generator is no failure, but the task group would raise it as one
+            closed = error
         finally:
             await _cancel(tasks)
-    if left is not None:
-        raise left
+    if closed is not None:
+        raise closed
 
 
 async def _cancel(tasks: Iterable[asyncio.Task[object]]) -> None:
-    """Cancel tasks until they have ended: `wait_for`, which the libraries use, can swallow a cancellation on Python 3.11."""
+    """Cancel tasks until they end. On Python 3.11, `wait_for` in a library can swallow a cancellation."""
     while running := [task for task in tasks if not task.done()]:
         for task in running:
             task.cancel()
@@ -107,18 +107,19 @@ async def _cancel(tasks: Iterable[asyncio.Task[object]]) -> None:
 
 
 async def _endless(work: Coroutine[object, object, object]) -> object:
-    """Run a task that must not end: neither return, nor swallow into a cancellation that nobody asked for."""
+    """Run a task that must not end: neither return nor be cancelled from inside."""
     try:
         await work
     except asyncio.CancelledError:
         task = asyncio.current_task()
         if task is not None and task.cancelling():
             raise
-    raise BackgroundEndedError(f"a background task ended: {getattr(work, '__qualname__', work)}")
+    raise BackgroundEndedError(f"A background task ended unexpectedly: {getattr(work, '__qualname__', work)}")
 
 
 def leaf_errors(group: BaseExceptionGroup[CallfoldError]) -> list[CallfoldError]:
-    found: list[CallfoldError] = []
+    """Return the errors of a group and of the groups in it."""
+    errors: list[CallfoldError] = []
     for error in group.exceptions:
-        found += leaf_errors(error) if isinstance(error, BaseExceptionGroup) else [error]
-    return found
+        errors += leaf_errors(error) if isinstance(error, BaseExceptionGroup) else [error]
+    return errors

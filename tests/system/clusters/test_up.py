@@ -130,7 +130,7 @@ async def test_a_taken_port_is_found_before_the_servers_start(tmp_path: Path) ->
             port = taken.getsockname()[1]
             async with _up(tmp_path / "up", **{variable: str(port)}) as up:
                 assert await up.end() == 2
-        assert up.said == f"callfold: Cannot listen on 127.0.0.1:{port}: the port is taken. Set {variable} to another.\n"
+        assert up.said == f"callfold: Cannot listen on 127.0.0.1:{port}: the port is in use. Set {variable} to another port.\n"
         assert not (tmp_path / "up").exists()
 
 

@@ -190,4 +190,4 @@ async def test_an_open_call_tells_what_it_waits_for_and_when_it_closes(servers: 
     code, _, err = await callfold("show", "default", "1", **servers.environment())
     assert (code, "Redis has no call default/1" in err) == (1, True)
     code, _, err = await callfold("show", "nobody", "1", **servers.environment())
-    assert (code, "There is no source nobody" in err) == (2, True)
+    assert (code, "Unknown source nobody" in err) == (2, True)

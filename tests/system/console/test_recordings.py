@@ -62,7 +62,7 @@ async def test_a_recording_is_got_by_its_call_or_its_guid_and_nothing_is_written
         code, _, err = await site.callfold("recordings", "get", "got", wrong)
         assert (code, what in err) == (1, True)
     code, _, err = await site.callfold("recordings", "get", "nobody", "513")
-    assert (code, "There is no source nobody" in err) == (2, True)
+    assert (code, "Unknown source nobody" in err) == (2, True)
     stored = site.file(f"{GUID}.wav")
     stored.write_bytes(WAV[:-1] + b"!")
     code, _, err = await site.callfold("recordings", "get", "got", GUID, "-o", str(target / "damaged.wav"))

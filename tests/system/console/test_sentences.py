@@ -57,7 +57,7 @@ async def test_a_server_that_is_away_is_told_with_its_setting_and_what_a_restart
     assert advised(ConfigError("It cannot work.")) == "It cannot work."
 
 
-UNKNOWN = "callfold: There is no source nobody; configured: acme. See CALLFOLD_SOURCES."
+UNKNOWN = "callfold: Unknown source nobody. Configured: acme. Check CALLFOLD_SOURCES."
 
 
 @pytest.mark.parametrize(

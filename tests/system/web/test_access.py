@@ -123,7 +123,7 @@ async def test_what_is_no_http_request_is_a_problem_and_its_key_is_in_no_log(her
         assert ("8190 bytes" in orjson.loads(body)["title"]) is (len(request) > 9000)
         assert key not in head + body
     log = here.roles["console"].log_path.read_text("utf-8", "replace")
-    assert log.count("request_not_http") == len(requests)
+    assert log.count("http_request_rejected") == len(requests)
     assert KEY not in log
 
 

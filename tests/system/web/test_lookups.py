@@ -269,7 +269,7 @@ async def test_a_source_that_nothing_is_known_of_is_named(here: World, query: st
     for accept in ("application/json", "text/csv"):
         status, told, headers = await here.get(f"/calls?{query.format('nobody')}", headers=AUTHORIZED | {"Accept": accept})
         assert (status, headers["Content-Type"]) == (400, "application/problem+json")
-        assert (told["parameter"], told["title"][:25]) == ("source", "There is no source nobody")
+        assert (told["parameter"], told["title"][:21]) == ("source", "Unknown source nobody")
     status, told, _ = await here.get(f"/calls?{query.format('other')}", headers=AUTHORIZED)
     assert (status, {call["source"] for call in told["calls"]} <= {"other"}) == (200, True), "configured"
 

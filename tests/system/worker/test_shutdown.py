@@ -87,4 +87,4 @@ async def test_a_process_that_does_not_heed_its_cancellation_ends_itself_and_say
     async with asyncio.timeout(LIMIT_S):
         _, errors = await process.communicate()
     assert process.returncode == 1
-    assert b"still_running_after_shutdown" in errors
+    assert b"shutdown_timed_out" in errors
