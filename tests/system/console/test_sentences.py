@@ -39,7 +39,7 @@ async def test_a_wrong_password_is_told_as_one_and_never_shown(servers: Servers)
     assert SECRET not in out + err
     code, out, err = await callfold("tail", "--limit", "1", **environment)
     assert code == 1
-    assert "callfold: RabbitMQ refused the user or password: see CALLFOLD_AMQP_URL" in err
+    assert "callfold: RabbitMQ refused the user or password. Check CALLFOLD_AMQP_URL" in err
     assert SECRET not in out + err
     environment |= {"CALLFOLD_AMQP_URL": servers.stack.amqp_url + "nowhere"}
     code, out, err = await callfold("doctor", "--json", **environment)
