@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from contextlib import aclosing
 
 from shared.amqp.consumer import Consumer
 from shared.amqp.topology import CALLBACKS_FOLD
 from shared.config.settings import Settings
 from shared.runtime.broker import create_publisher
 from shared.runtime.process import background, run_process
-from shared.state.store import Store
+from shared.runtime.store import open_store
 from worker.folding.fold import Fold
 from worker.service import FOLD_PREFETCH, FOLDS_AT_A_TIME
 
@@ -19,7 +18,7 @@ from worker.service import FOLD_PREFETCH, FOLDS_AT_A_TIME
 async def serve(settings: Settings, stop: asyncio.Event) -> None:
     publisher = create_publisher(settings, "bench")
     raw = Consumer(publisher.address, CALLBACKS_FOLD, prefetch=FOLD_PREFETCH)
-    async with aclosing(Store(settings.redis_url.get_secret_value())) as store:
+    async with open_store(settings) as store:
         sources = settings.load_sources()
         holders = [f"{publisher.address.name}/{number}" for number in range(FOLDS_AT_A_TIME)]
         folds = [Fold(publisher, store, sources, settings.policy, holder=holder) for holder in holders]

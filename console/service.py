@@ -31,7 +31,7 @@ from shared.runtime.audit import Audit
 from shared.runtime.broker import create_publisher
 from shared.runtime.health import private_port
 from shared.runtime.process import background
-from shared.state.store import Store
+from shared.runtime.store import open_store
 
 _BEYOND_DIAL_S = 5
 
@@ -51,7 +51,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     publisher = create_publisher(settings, "console")
     feed = Feed(settings, publisher)
     async with AsyncExitStack() as closing:
-        store = await closing.enter_async_context(aclosing(Store(settings.redis_url.get_secret_value())))
+        store = await closing.enter_async_context(open_store(settings))
         dialer = await closing.enter_async_context(Dialer(settings.dial_timeout_seconds))
         history = None
         if settings.history_url is not None:

@@ -21,7 +21,8 @@ from shared.retention.recording_lock import BusyError, locked
 from shared.retention.retention import Retention, told
 from shared.runtime.audit import Audit
 from shared.runtime.process import leaf_errors
-from shared.state.store import Store, until_redis_answers
+from shared.state.replies import until_redis_answers
+from shared.state.store import Store
 
 log = get_logger(__name__)
 
@@ -75,14 +76,14 @@ class DailyRetention:
         return is_done
 
     async def _unless_noted(self, day: str, now: datetime) -> bool:
-        if await self._store.is_noted(day):
+        if await self._store.flags.is_set(day):
             return False
         crash_point("retention.begun")
         retention = Retention(self._archive, self._publisher, self._store, now - timedelta(days=self._days), self._with_records)
         asked = {"older_than": f"{self._days}d", "with_records": self._with_records}
         async with told(Audit(self._publisher), _WHO, retention.done, asked):
             done = await retention.run(self._sources, lambda day: log.debug("retention_day", day=day))
-        await until_redis_answers(lambda: self._store.note(day, keep_s=_NOTED_S))
+        await until_redis_answers(lambda: self._store.flags.set(day, expires_in_s=_NOTED_S))
         for problem in done.problems:
             log.warning("retention_problem", detail=problem)
         counts = {"recordings": done.recordings, "records": done.records, "bytes": done.bytes}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import aclosing, suppress
+from contextlib import suppress
 
 from shared.amqp.consumer import Consumer
 from shared.amqp.topology import CALLBACKS_FOLD, RECORDINGS
@@ -14,7 +14,7 @@ from shared.log import get_logger
 from shared.runtime.broker import create_publisher
 from shared.runtime.health import private_port
 from shared.runtime.process import background
-from shared.state.store import Store
+from shared.runtime.store import open_store
 from worker.daily_retention import DailyRetention
 from worker.download.partial_file import keep_swept, prepare
 from worker.folding.backlog import BacklogReporter
@@ -44,10 +44,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     jobs = Consumer(address, RECORDINGS, prefetch=settings.recording_concurrency)  # none waits here
     archive = Archive(settings.archive_url)
     prepare(settings.recording_dir)
-    opened = Store(
-        settings.redis_url.get_secret_value(), first_look_s=settings.max_call_seconds, retain_s=settings.retain_seconds
-    )
-    async with aclosing(opened) as store:
+    async with open_store(settings) as store:
         raw = Consumer(address, CALLBACKS_FOLD, prefetch=FOLD_PREFETCH, register=store.watermarks.join)
         holders = [f"{address.name}/{number}" for number in range(FOLDS_AT_A_TIME)]
         folds = [Fold(publisher, store, sources, settings.policy, holder=holder) for holder in holders]

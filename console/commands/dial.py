@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from contextlib import aclosing
 
 import orjson
 
@@ -16,7 +15,7 @@ from shared.errors import CallfoldError, mask
 from shared.runtime.audit import Action, Audit
 from shared.runtime.broker import create_publisher
 from shared.runtime.process import EXIT_FAILURE, EXIT_OK, background
-from shared.state.store import Store
+from shared.runtime.store import open_store
 
 EXIT_UNKNOWN = 3
 _BEYOND_DIAL_S = 5
@@ -29,7 +28,7 @@ async def dial(settings: Settings, wanted: DialRequest, key: str, *, as_json: bo
     limits = Limits(settings.dials_per_minute, settings.dial_timeout_seconds + _BEYOND_DIAL_S)
     who = cli_user()
     async with (
-        aclosing(Store(settings.redis_url.get_secret_value())) as store,
+        open_store(settings) as store,
         Dialer(settings.dial_timeout_seconds) as dialer,
         background(publisher.run()),
     ):

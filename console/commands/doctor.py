@@ -21,7 +21,7 @@ from shared.archive.archive import Archive
 from shared.config.settings import LOOPBACK, Settings
 from shared.errors import CallfoldError, ConfigError
 from shared.runtime.broker import broker_address
-from shared.state.store import Store
+from shared.runtime.store import open_store
 from worker.download.partial_file import check_directory
 
 _OLDEST_RABBITMQ = (3, 10)
@@ -83,8 +83,8 @@ async def _rabbitmq(settings: Settings) -> str:
 
 
 async def _redis(settings: Settings) -> str:
-    async with aclosing(Store(settings.redis_url.get_secret_value())) as store:
-        told = await store.check()
+    async with open_store(settings) as store:
+        told = await store.server_settings()
     if _numbers(told["version"]) < _OLDEST_REDIS:
         raise ConfigError(f"Redis {told['version']} is too old: 7.0 or later is needed.")
     if told.get("maxmemory-policy") != "noeviction":

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Collection, Mapping
-from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
@@ -29,7 +28,9 @@ from shared.domain.raw_event import Undecodable, decode, is_ahead
 from shared.errors import CallfoldError
 from shared.runtime.broker import broker_address
 from shared.runtime.process import background
-from shared.state.store import RestoredPublication, Store, WakeUp
+from shared.runtime.store import open_store
+from shared.state.store import Store
+from shared.state.stored_call import RestoredPublication, WakeUp
 
 _BATCH_EVENTS = 1000
 _PROGRESS_EVENTS = 10_000
@@ -84,10 +85,7 @@ async def rebuild(settings: Settings, since: str, source: str | None, mode: Mode
             _print({"events": total.events, "not_understood": total.not_understood, "calls": len(total.calls)})
         return 0
     tally = _Tally()
-    opened = Store(
-        settings.redis_url.get_secret_value(), first_look_s=settings.max_call_seconds, retain_s=settings.retain_seconds
-    )
-    async with aclosing(opened) as store:
+    async with open_store(settings) as store:
         if not mode.is_forced:
             await _refuse_while_workers_run(settings)
         await _replay(
@@ -125,13 +123,13 @@ def _print(counts: Mapping[str, int]) -> None:
 
 
 async def _replay(settings: Settings, store: Store, sources: Sources, window: Window, tally: _Tally, *, publish: bool) -> None:
-    async def bury(revisions: Revisions) -> None:
+    async def restore_others(revisions: Revisions) -> None:
         # Nobody will replay these: what comes for them late is known by their publication to be late.
         await store.restore_publications(
             {key: RestoredPublication(revision, "", WakeUp(None, "")) for key, revision in revisions.items()}
         )
 
-    published = await read_published(settings, window.calls, window.source, bury)
+    published = await read_published(settings, window.calls, window.source, restore_others)
     for known in published.values():
         begun = datetime.fromisoformat(known.record["started_at"]) - _BEFORE
         window = replace(window, begins=min(window.begins, begun))
@@ -145,7 +143,7 @@ async def _replay(settings: Settings, store: Store, sources: Sources, window: Wi
         found = conclude(settings.policy, sources, folded, published, publish=publish or is_queued)
         tally.done += found.counts
         await store.restore_publications(found.restored)
-        await store.schedule(found.looks)
+        await store.schedule(found.wake_ups)
 
 
 async def _is_empty(settings: Settings, queue: str) -> bool:

@@ -6,7 +6,7 @@ import sys
 import uuid
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, aclosing
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
@@ -34,7 +34,7 @@ from shared.domain.recording import RecordingJob, RecordingState
 from shared.domain.recording_plan import recording_jobs
 from shared.runtime.broker import create_publisher
 from shared.runtime.process import background
-from shared.state.store import Store
+from shared.runtime.store import open_store
 
 _PROGRESS_EVERY = 100
 
@@ -128,7 +128,7 @@ async def _published(run: _Run, since: datetime) -> AsyncIterator[RecordingJob]:
             if event is not None and (key := _key_of(event)).source in run.sources:
                 note(found, key, event["data"])
     forgotten: dict[CallKey, Published] = {}
-    async with aclosing(Store(run.settings.redis_url.get_secret_value())) as store:
+    async with open_store(run.settings) as store:
         for key, known in found.items():
             state = await store.read(key)
             call = derive(key, state.facts, run.settings.policy) if state else None

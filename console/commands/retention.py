@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from contextlib import aclosing, nullcontext
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 
 import orjson
@@ -21,7 +21,7 @@ from shared.retention.retention import Retention, told
 from shared.runtime.audit import Audit
 from shared.runtime.broker import create_publisher
 from shared.runtime.process import background
-from shared.state.store import Store
+from shared.runtime.store import open_store
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ async def retain(settings: Settings, wanted: Wanted, *, as_json: bool) -> int:
     sources = wanted_sources(settings, wanted.source)
     publisher = create_publisher(settings, "retention")
     archive, before = Archive(settings.archive_url), ago(wanted.older_than)
-    async with aclosing(Store(settings.redis_url.get_secret_value())) as store, background(publisher.run()):
+    async with open_store(settings) as store, background(publisher.run()):
         await wait_until_connected(publisher)
         retention = Retention(archive, publisher, store, before, wanted.with_records, wanted.is_dry_run)
         asked = {"older_than": wanted.older_than, "with_records": wanted.with_records}

@@ -126,7 +126,7 @@ class Monitor:
         try:
             starts = await self._store.open_starts()
             newest = sorted(starts, key=lambda key: (starts[key], str(key)), reverse=True)[:OPEN_SHOWN]
-            facts = await self._store.load(newest)
+            facts = await self._store.read_facts(newest)
         except StoreUnavailableError:
             problems.append("Redis cannot be reached: open calls are not shown.")
             return [], {}

@@ -13,7 +13,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import aclosing, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,7 +35,7 @@ from console.streams.journal import journal
 from shared.amqp.consumer import Delivery
 from shared.config.settings import load_settings
 from shared.domain.adapter_link import SAMPLE_LINK, make_link
-from shared.state.store import Store
+from shared.runtime.store import open_store
 from simulator.compare import COMPLETED, STORED, Event, differences
 from simulator.focalscope import FocalScope, Plan
 from simulator.scenario import SECTOK
@@ -113,7 +113,7 @@ async def _run(pbx: FocalScope, calls: int, ingress_url: str, console: Console) 
     progress = Progress(total=calls)
     events: list[Event] = []
     async with (
-        aclosing(Store(settings.redis_url.get_secret_value())) as store,
+        open_store(settings) as store,
         journal(settings, "first") as deliveries,
         live(console, progress, store, settings, pbx),
         asyncio.TaskGroup() as group,

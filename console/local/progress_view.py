@@ -61,7 +61,7 @@ class _Sampler:
         self._rate = 0.0
 
     async def sample(self) -> _Snapshot:
-        facts = await self._store.load(await self._store.open_calls())
+        facts = await self._store.read_facts(await self._store.open_calls())
         calls = [derive(key, told, self._policy) for key, told in facts.items() if told]
         callbacks = self._pbx.counters["200"]
         now = time.monotonic()

@@ -29,7 +29,7 @@ from shared.domain.recording_plan import recording_jobs
 from shared.errors import CallfoldError
 from shared.masking import mask_credentials, mask_value
 from shared.runtime.process import leaf_errors
-from shared.state.keys import Folded
+from shared.state.stored_call import StoredCall
 
 _BEFORE = timedelta(minutes=1)
 # The journal is read in the order in which the broker got it: from the call's start for as long as this, or up to now.
@@ -97,7 +97,7 @@ class Detail:
         }
 
 
-async def detail_of(settings: Settings, archive: Archive, source: Source, key: CallKey, state: Folded) -> Detail:
+async def detail_of(settings: Settings, archive: Archive, source: Source, key: CallKey, state: StoredCall) -> Detail:
     """Gather what is known of a call that Redis has; without RabbitMQ all but its raw timeline.
 
     Raises:
@@ -146,7 +146,7 @@ def revisions_of(past: CallHistory) -> list[JsonObject]:
     ]
 
 
-async def _recordings(archive: Archive, source: Source, call: Call, state: Folded) -> list[Sidecar]:
+async def _recordings(archive: Archive, source: Source, call: Call, state: StoredCall) -> list[Sidecar]:
     if not state.summary:  # nothing is filed before a call was published
         return []
     return await sidecars_of(archive, recording_jobs(call, call_record(call, state.revision), source.record_legs, state.summary))
@@ -166,7 +166,7 @@ def recording_row(sidecar: Sidecar) -> dict[str, Any]:
     } | sidecar.recording.to_json()
 
 
-def why(call: Call, state: Folded) -> str:
+def why(call: Call, state: StoredCall) -> str:
     """Say why a call is in its state, and what would change it."""
     if call.closing:
         published = f"published as revision {state.revision}" if state.revision else "about to be published"

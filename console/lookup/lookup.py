@@ -20,7 +20,8 @@ from shared.config.sources import Sources
 from shared.domain.ids import CallKey, CallRef, SourceName
 from shared.errors import HistoryUnavailableError
 from shared.log import get_logger
-from shared.state.keys import read_key
+from shared.runtime.store import open_store
+from shared.state.keys import parse_call_key
 from shared.state.store import Store
 
 log = get_logger(__name__)
@@ -126,7 +127,7 @@ async def looking_up(settings: Settings) -> AsyncIterator[Lookup]:
     """Have calls looked up for a command: with the history that the settings name, or the one `callfold history` writes here."""
     url = settings.history_url.get_secret_value() if settings.history_url else DEFAULT_URL
     async with AsyncExitStack() as closing:
-        store = await closing.enter_async_context(aclosing(Store(settings.redis_url.get_secret_value())))
+        store = await closing.enter_async_context(open_store(settings))
         history = None
         is_there = await asyncio.to_thread(Path(url.removeprefix("sqlite:///")).exists)
         if settings.history_url or is_there:
@@ -155,8 +156,8 @@ class Beyond:
             yield known
 
     async def _without_listed(self, rows: Sequence[_Row]) -> Sequence[_Row]:
-        listed = await self._store.listed([read_key(position.call) for position, row in rows if row is not None])
-        return [(position, None if read_key(position.call) in listed else row) for position, row in rows]
+        listed = await self._store.listed([parse_call_key(position.call) for position, row in rows if row is not None])
+        return [(position, None if parse_call_key(position.call) in listed else row) for position, row in rows]
 
 
 async def find_calls(query: CallQuery, places: Sequence[Calls]) -> Page:

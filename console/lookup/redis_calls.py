@@ -9,8 +9,8 @@ from shared.domain.call import Call, Policy, derive
 from shared.domain.call_event import call_record
 from shared.domain.facts import at_microseconds, microseconds
 from shared.domain.ids import CallKey
-from shared.state.keys import Folded
 from shared.state.store import Store
+from shared.state.stored_call import StoredCall
 
 _PAGE = 200
 
@@ -61,12 +61,12 @@ class RecentCalls:
             if is_last:
                 return
 
-    def row(self, key: CallKey, state: Folded) -> CallRow:
+    def row(self, key: CallKey, state: StoredCall) -> CallRow:
         """Sum up a call."""
         call = derive(key, state.facts, self._policy)
         return row_of(call_record(call, state.revision), key.call, call.status)
 
     async def open_calls(self) -> Mapping[CallKey, Call]:
         """Read every open call."""
-        facts = await self._store.load(await self._store.open_calls())
+        facts = await self._store.read_facts(await self._store.open_calls())
         return {key: derive(key, told, self._policy) for key, told in facts.items() if told}

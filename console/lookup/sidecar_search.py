@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable
-from contextlib import aclosing, suppress
+from contextlib import suppress
 
 from shared.archive.archive import Archive
 from shared.archive.sidecar import Sidecar, day_of, path_of
@@ -14,7 +14,7 @@ from shared.domain.call import derive
 from shared.domain.ids import GUID, CallKey, CallRef, SourceName
 from shared.domain.recording import RecordingJob
 from shared.errors import StoreUnavailableError
-from shared.state.store import Store
+from shared.runtime.store import open_store
 
 
 def is_guid(text: str) -> bool:
@@ -27,7 +27,7 @@ async def is_known(settings: Settings, key: CallKey) -> bool:
     Raises:
         StoreUnavailableError: it cannot say.
     """
-    async with aclosing(Store(settings.redis_url.get_secret_value())) as store:
+    async with open_store(settings) as store:
         return await store.read(key) is not None
 
 
@@ -65,7 +65,7 @@ async def _filed_day(settings: Settings, source: str, call: str) -> str | None:
     """Ask Redis, while it keeps the call, by which day it was filed."""
     key = CallKey(SourceName(source), CallRef(call))
     with suppress(StoreUnavailableError):  # the archive alone can answer, only slower
-        async with aclosing(Store(settings.redis_url.get_secret_value())) as store:
+        async with open_store(settings) as store:
             state = await store.read(key)
         if state is not None:
             return day_of(source, filed_at(derive(key, state.facts, settings.policy), state.summary))

@@ -13,8 +13,7 @@ from shared.domain.amendment import amends, summary
 from shared.domain.call import Call, Policy, derive
 from shared.domain.facts import milliseconds
 from shared.domain.ids import CallKey
-from shared.state.keys import Folded, State
-from shared.state.store import RestoredPublication, WakeUp
+from shared.state.stored_call import PublicationState, RestoredPublication, StoredCall, WakeUp
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,11 +22,16 @@ class Conclusions:
 
     counts: Counter[str] = field(default_factory=Counter)
     restored: dict[CallKey, RestoredPublication] = field(default_factory=dict)
-    looks: dict[CallKey, WakeUp] = field(default_factory=dict)
+    wake_ups: dict[CallKey, WakeUp] = field(default_factory=dict)
 
 
 def conclude(
-    policy: Policy, sources: Sources, folded: Mapping[CallKey, Folded], published: Mapping[CallKey, Published], *, publish: bool
+    policy: Policy,
+    sources: Sources,
+    folded: Mapping[CallKey, StoredCall],
+    published: Mapping[CallKey, Published],
+    *,
+    publish: bool,
 ) -> Conclusions:
     """Decide what to note of each call as published, and when to look at it.
 
@@ -50,7 +54,7 @@ def conclude(
 
 
 def _note(
-    found: Conclusions, state: Folded, known: Published | None, call: Call, record_legs: Collection[str], *, publish: bool
+    found: Conclusions, state: StoredCall, known: Published | None, call: Call, record_legs: Collection[str], *, publish: bool
 ) -> str:
     """Decide about one call; returns what it counts as."""
     key = call.key
@@ -59,23 +63,23 @@ def _note(
         if told is None:
             found.restored[key] = RestoredPublication(known.revision, "", WakeUp(None, state.version), is_tombstone=True)
             return "noted as published, without facts: they are not all in the journal"
-        found.restored[key] = RestoredPublication(known.revision, told, _look(call, state, told))
+        found.restored[key] = RestoredPublication(known.revision, told, _wake_up(call, state, told))
         return "noted as published" if call.closing else "noted as published, and open again"
-    if state.state is State.CLAIMED:
+    if state.state is PublicationState.CLAIMED:
         return "known already"  # whoever takes the claim over publishes what it holds
     if state.revision:
-        look = _look(call, state, state.summary)
-        if look.at_ms is not None:
-            found.looks[key] = look
+        wake_up = _wake_up(call, state, state.summary)
+        if wake_up.at_ms is not None:
+            found.wake_ups[key] = wake_up
         return "known already"
     if call.closing is None or publish:
-        found.looks[key] = _look(call, state, "")
+        found.wake_ups[key] = _wake_up(call, state, "")
         return "open" if call.closing is None else "to be published"
     found.restored[key] = RestoredPublication(1, summary(call, record_legs=record_legs), WakeUp(None, state.version))
     return "noted as published, but never were"
 
 
-def _look(call: Call, state: Folded, published: str) -> WakeUp:
+def _wake_up(call: Call, state: StoredCall, published: str) -> WakeUp:
     """Say when to look at a call: when its silence would close it; at once, where it is not what was published."""
     if call.closing is None:
         return WakeUp(None if call.wake_at is None else milliseconds(call.wake_at), state.version)

@@ -50,7 +50,7 @@ class Ended:
         Raises:
             StoreUnavailableError: it goes on.
         """
-        await self._store.note(_name(cookie), keep_s=SESSION_S)
+        await self._store.flags.set(_name(cookie), expires_in_s=SESSION_S)
 
     async def has(self, cookie: str) -> bool:
         """Tell whether a session was ended.
@@ -58,7 +58,7 @@ class Ended:
         Raises:
             StoreUnavailableError: it cannot be told.
         """
-        return await self._store.is_noted(_name(cookie))
+        return await self._store.flags.is_set(_name(cookie))
 
 
 def _name(cookie: str) -> str:

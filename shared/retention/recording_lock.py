@@ -13,7 +13,8 @@ from shared.archive.local_disk import Last
 from shared.archive.sidecar import Sidecar
 from shared.errors import CallfoldError, StoreUnavailableError
 from shared.runtime.process import background
-from shared.state.store import Store, until_redis_answers
+from shared.state.replies import until_redis_answers
+from shared.state.store import Store
 
 LEASE_S = 15.0
 
@@ -30,7 +31,7 @@ class Lock:
     """A lock that is kept for as long as the work lasts."""
 
     def __init__(self, store: Store, name: str) -> None:
-        self._store = store
+        self._locks = store.locks
         self._name = name
         self._holder = uuid.uuid4().hex
 
@@ -40,7 +41,7 @@ class Lock:
         Raises:
             NotBegunError: another has it.
         """
-        if not await until_redis_answers(lambda: self._store.lock(self._name, self._holder, lease_s=LEASE_S)):
+        if not await until_redis_answers(lambda: self._locks.acquire(self._name, self._holder, lease_s=LEASE_S)):
             raise NotBegunError(f"{self._name} is worked on by another")
 
     async def confirm(self) -> None:
@@ -51,7 +52,7 @@ class Lock:
         Raises:
             BusyError: it was lost, since Redis forgot it, or could not be reached, or we stood still, for longer than the lease.
         """
-        if not await until_redis_answers(lambda: self._store.lock(self._name, self._holder, lease_s=LEASE_S, only_keep=True)):
+        if not await until_redis_answers(lambda: self._locks.renew(self._name, self._holder, lease_s=LEASE_S)):
             raise BusyError(f"{self._name} was lost, and may have been another's")
 
     async def keep(self) -> NoReturn:
@@ -59,11 +60,11 @@ class Lock:
         while True:
             await asyncio.sleep(LEASE_S / 3)
             with suppress(StoreUnavailableError):
-                await self._store.lock(self._name, self._holder, lease_s=LEASE_S, only_keep=True)
+                await self._locks.renew(self._name, self._holder, lease_s=LEASE_S)
 
     async def release(self) -> None:
         with suppress(StoreUnavailableError):  # it ends by itself
-            await self._store.unlock(self._name, self._holder)
+            await self._locks.release(self._name, self._holder)
 
 
 @asynccontextmanager

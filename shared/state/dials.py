@@ -1,7 +1,9 @@
-"""What Redis keeps of dial requests: the answer to each Idempotency-Key, dials that the journal has not yet, how many a minute.
+"""Dial requests in Redis.
 
-Keys: `callfold:dial:answer:<key>` (24 h), `callfold:dial:refused:<SHA-256 of what was noted>` (10 min),
-`callfold:dial:unjournaled` (hash: id to event), `callfold:dial:rate:<who>:<minute>`.
+- `callfold:dial:answer:<key>`: state of the request with this Idempotency-Key, or its answer, for 24 h.
+- `callfold:dial:refused:<SHA-256 of the state>`: a request that did nothing, for 10 min.
+- `callfold:dial:unjournaled`: hash from dial id to an event that the journal may not have yet.
+- `callfold:dial:rate:<user>:<minute>`: number of requests.
 """
 
 from __future__ import annotations
@@ -13,71 +15,71 @@ from typing import cast
 
 from redis.asyncio import Redis
 
-from shared.state.keys import redis_reply
+from shared.state.replies import redis_reply
 from shared.state.script import Script
 
 _ANSWER_S = 24 * 3600
-_REFUSED_S = 600  # longer than any repeat waits for the answer
+_REFUSED_S = 600  # longer than a repeated request waits for the answer
 _UNJOURNALED = "callfold:dial:unjournaled"
 MINUTE_S = 60
 
 
 class DialStore:
-    """Every method raises StoreUnavailableError while Redis cannot do it."""
+    """Every method raises StoreUnavailableError if Redis is not available."""
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
-        self._lock = Script("lock")  # what is noted of a request is its hold on the key
+        self._lock = Script("lock")  # the state of a request is the holder of its key
 
     async def begin(self, key: str, pending: bytes) -> bytes | None:
-        """Note that the request with this key is at work; where it is already, returns what is noted instead."""
-        # NX and GET together, Redis 7.0 and later: exactly one of all that ask at once gets None.
+        """Store `pending` as the state of the request with this key, or return the state or answer that is there already."""
+        # With NX and GET together (Redis 7.0 and later), exactly one of several concurrent requests gets None.
         answer = self._redis.set(f"callfold:dial:answer:{key}", pending, nx=True, get=True, ex=_ANSWER_S)
         return cast("bytes | None", await redis_reply(cast("Awaitable[object]", answer)))
 
     async def answer(self, key: str) -> bytes | None:
-        """Read what is noted for a key."""
+        """Return the state of the request with this key, or its answer."""
         return cast("bytes | None", await redis_reply(self._redis.get(f"callfold:dial:answer:{key}")))
 
     async def finish(self, key: str, answer: bytes) -> None:
-        """Note the answer that every repeat gets."""
+        """Store the answer for every repeat of the request."""
         await redis_reply(self._redis.set(f"callfold:dial:answer:{key}", answer, ex=_ANSWER_S))
 
     async def forget(self, key: str, pending: bytes) -> None:
-        """Forget a request that did nothing, so that it can be made again under its key; what another noted is left alone.
+        """Forget a request that did nothing, so that its key can be used again. The state of another request stays.
 
-        That it did nothing is noted first: who waits for its answer can tell it from one that Redis has lost.
+        The refusal is stored first, so that a client that waits for the answer can distinguish it from one that Redis has lost.
         """
         await redis_reply(self._redis.set(_refused(pending), b"", ex=_REFUSED_S))
         await redis_reply(self._lock(self._redis, [f"callfold:dial:answer:{key}"], [pending, 0]))
 
     async def is_forgotten(self, pending: bytes) -> bool:
-        """Tell whether a request is known to have done nothing."""
+        """Return whether `forget` was called for a request."""
         return bool(await redis_reply(self._redis.exists(_refused(pending))))
 
     async def keep(self, dial_id: str, event: bytes) -> None:
-        """Keep the event of a dial until the journal has it."""
+        """Keep the event of a dial until `journaled` is called."""
         await redis_reply(cast("Awaitable[object]", self._redis.hset(_UNJOURNALED, dial_id, event)))
 
     async def journaled(self, dial_id: str) -> None:
         await redis_reply(cast("Awaitable[object]", self._redis.hdel(_UNJOURNALED, dial_id)))
 
     async def unjournaled(self) -> dict[str, bytes]:
-        """List the events that the journal may not have yet."""
-        found = await redis_reply(cast("Awaitable[dict[bytes, bytes]]", self._redis.hgetall(_UNJOURNALED)))
-        return {name.decode(): event for name, event in found.items()}
+        """Return the events that the journal may not have yet, by dial id."""
+        events = await redis_reply(cast("Awaitable[dict[bytes, bytes]]", self._redis.hgetall(_UNJOURNALED)))
+        return {name.decode(): event for name, event in events.items()}
 
     async def count(self, who: str) -> int:
-        """Count one more request of somebody in this minute, and tell how many there were."""
+        """Count a request of a user, and return how many there were in this minute."""
         name = f"callfold:dial:rate:{who}:{int(time.time()) // MINUTE_S}"
 
-        async def ask() -> int:
+        async def increment() -> int:
             async with self._redis.pipeline(transaction=False) as pipe:
                 pipe.incr(name)
                 pipe.expire(name, 2 * MINUTE_S)
                 return int((await pipe.execute())[0])
 
-        return await redis_reply(ask())
+        return await redis_reply(increment())
 
 
 def _refused(pending: bytes) -> str:

@@ -1,4 +1,4 @@
-"""Lua scripts: files with a header that states KEYS, ARGV and what is returned."""
+"""Lua scripts: files with a header that states KEYS, ARGV and the reply."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Argument = str | bytes | int
 
 
 class Script:
-    """A Lua file, run by its digest; sent whole where the server does not know it (yet, or after a restart)."""
+    """A Lua file. It is run by its digest, or sent in full if the server does not have it, for example after a restart."""
 
     def __init__(self, name: str) -> None:
         """Read `shared/state/scripts/<name>.lua`."""
@@ -22,7 +22,7 @@ class Script:
         self._digest = sha1(self._text.encode(), usedforsecurity=False).hexdigest()
 
     async def __call__(self, redis: Redis, keys: Sequence[str], args: Sequence[Argument]) -> object:
-        """Run it; the answer has the shape that the header of the script states: None where it returns nothing."""
+        """Run the script. The reply has the shape that its header states, or is None if the script returns nothing."""
         try:
             answer = redis.evalsha(self._digest, len(keys), *keys, *args)
             return await cast("Awaitable[object]", answer)

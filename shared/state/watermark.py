@@ -1,4 +1,4 @@
-"""What workers and ingress report of callbacks that are not folded yet, as Redis keeps it. The rule is in `barrier.py`."""
+"""Reports of workers and ingress on callbacks that are not folded yet, in Redis. `barrier.py` evaluates them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import cast
 from redis.asyncio import Redis
 
 from shared.domain.barrier import Member, Reports, Round, Spool, complete_round, folded_until_ms, gone, is_forgotten
-from shared.state.keys import redis_reply, text
+from shared.state.replies import redis_reply, text
 from shared.state.script import Argument, Script
 
 _MEMBERS, _ROUNDS, _SPOOLS = (f"callfold:{{watermark}}:{what}" for what in ("members", "rounds", "spools"))
@@ -20,8 +20,11 @@ _SPOOL = re.compile(r"(\d*) \S* (\d+)", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
-class SpoolNews:
-    """What an ingress saw of its spool at `seen_ms`: when the oldest callback in it was received (ms since 1970), or none."""
+class SpoolReport:
+    """Report of an ingress at `seen_ms` on its spool. `oldest_ms` is when the oldest callback in it was received, or None.
+
+    Times are ms since 1970.
+    """
 
     spool: str
     oldest_ms: int | None
@@ -29,7 +32,7 @@ class SpoolNews:
 
 
 class Watermarks:
-    """Every method raises StoreUnavailableError while Redis cannot do it; all can be repeated."""
+    """Every method raises StoreUnavailableError if Redis is not available; all can be repeated."""
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
@@ -38,7 +41,7 @@ class Watermarks:
         self._reports, self._spools = Script("reports"), Script("spool")
 
     async def join(self, consumer: str) -> None:
-        """Register a consumer of `callbacks.fold`: no round is complete without it from now on."""
+        """Register a consumer of `callbacks.fold`. From now on no round is complete without it."""
         await redis_reply(self._join(self._redis, [_MEMBERS], [consumer]))
 
     async def open_round(self, *, pause_s: float) -> int | None:
@@ -48,22 +51,21 @@ class Watermarks:
         return int(number) if number else None
 
     async def count_consumers(self, number: int, consumers: int) -> bool:
-        """Note how many consumers the queue had after a round was opened; False if it is too late for that."""
+        """Store how many consumers the queue had after a round was opened; False if it is too late for that."""
         return bool(await redis_reply(self._count(self._redis, [_ROUNDS], [number, consumers])))
 
     async def pass_round(self, consumer: str, number: int) -> bool:
-        """Note that a consumer has passed a round; False if Redis does not know the consumer."""
+        """Store that a consumer has passed a round; False if Redis does not know the consumer."""
         return bool(await redis_reply(self._pass(self._redis, [_MEMBERS, _ROUNDS], [consumer, number])))
 
-    async def note_spools(self, news: Iterable[SpoolNews]) -> None:
-        """Note what ingress reported of its spools."""
+    async def store_spool_reports(self, reports: Iterable[SpoolReport]) -> None:
         args: list[Argument] = []
-        for report in news:
+        for report in reports:
             args += (report.spool, "" if report.oldest_ms is None else report.oldest_ms, report.seen_ms)
         await redis_reply(self._spools(self._redis, [_SPOOLS], args))
 
     async def reports(self) -> Reports:
-        """Read everything that was reported."""
+        """Read all reports."""
         answer = await redis_reply(self._reports(self._redis, [_MEMBERS, _ROUNDS, _SPOOLS], []))
         members, rounds, spools, now_ms = cast("tuple[list[bytes], list[bytes], list[bytes], bytes]", answer)
         return Reports(
@@ -74,16 +76,16 @@ class Watermarks:
         )
 
     async def folded_until_ms(self, *, opened_from_ms: int = 0) -> int | None:
-        """Return the time (ms since 1970) until which all that was confirmed or spooled is folded; None while unknown.
+        """Return the time (ms since 1970) until which every confirmed or spooled callback is folded, or None if unknown.
 
-        `opened_from_ms`: a round that was opened before does not count.
+        Rounds that were opened before `opened_from_ms` do not count.
         """
         reports = await self.reports()
         await self._forget(reports)
         return folded_until_ms(reports, opened_from_ms=opened_from_ms)
 
     async def _forget(self, reports: Reports) -> None:
-        """Delete what no longer counts: consumers that are gone, rounds before the last complete one, spools long silent."""
+        """Delete consumers that are gone, rounds before the last complete one, and spools without a report for an hour."""
         complete = complete_round(reports.rounds, reports.members)
         old: dict[str, list[str]] = {
             _MEMBERS: [] if complete is None else gone(complete, reports.members),
@@ -100,7 +102,7 @@ def _number(digits: str) -> int | None:
 
 
 def _rows(flat: Sequence[bytes], pattern: re.Pattern[str]) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Read a hash as it comes from a script; a value of another shape is nothing that we wrote."""
+    """Read a hash from a script's reply, without values that Callfold did not write."""
     for name, value in zip(flat[::2], flat[1::2], strict=True):
-        if found := pattern.fullmatch(text(value)):
-            yield text(name), found.groups()
+        if match := pattern.fullmatch(text(value)):
+            yield text(name), match.groups()

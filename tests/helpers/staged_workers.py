@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
+from redis.asyncio import Redis
+
 from shared.amqp.consumer import Consumer, Delivery
 from shared.amqp.publisher import Message, Publisher
 from shared.amqp.topology import CALLS, RECORDINGS_DEAD
@@ -22,6 +24,7 @@ from shared.archive.local_disk import Last
 from shared.archive.sidecar import Sidecar
 from shared.config.settings import load_settings
 from shared.domain.recording import RecordingJob
+from shared.state.locks import Locks
 from shared.state.store import Store
 from tests.helpers.pace import LIMIT_S
 from worker.recordings.consumer import Recordings
@@ -126,16 +129,26 @@ class _Publisher:
 class _Store(Store):
     def __init__(self, url: str, worker: Worker) -> None:
         super().__init__(url)
+        self.locks = _Locks(self._redis, worker)
+
+
+class _Locks(Locks):
+    def __init__(self, redis: Redis, worker: Worker) -> None:
+        super().__init__(redis)
         self._worker = worker
 
-    async def lock(self, name: str, holder: str, *, lease_s: float, only_keep: bool = False) -> bool:
+    async def acquire(self, name: str, holder: str, *, lease_s: float) -> bool:
         await self._worker.pause()
         self._worker.holders.add(holder)
-        return await super().lock(name, holder, lease_s=lease_s, only_keep=only_keep)
+        return await super().acquire(name, holder, lease_s=lease_s)
 
-    async def unlock(self, name: str, holder: str) -> None:
+    async def renew(self, name: str, holder: str, *, lease_s: float) -> bool:
         await self._worker.pause()
-        await super().unlock(name, holder)
+        return await super().renew(name, holder, lease_s=lease_s)
+
+    async def release(self, name: str, holder: str) -> None:
+        await self._worker.pause()
+        await super().release(name, holder)
 
 
 class _Archive(Archive):

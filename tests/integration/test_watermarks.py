@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 from shared.domain.barrier import Reports
 from shared.domain.facts import milliseconds, rfc3339
 from shared.state.store import Store
-from shared.state.watermark import SpoolNews
+from shared.state.watermark import SpoolReport
 from tests.helpers.barrier_model import FakeRedis
 from tests.helpers.servers import Servers, eventually
 
@@ -22,11 +22,11 @@ async def test_a_spool_holds_the_watermark_and_of_two_reports_the_later_counts(r
         now_ms = milliseconds(rfc3339(await store.now()))
         await _complete_a_round(store, "a")
         assert (await marks.folded_until_ms() or 0) >= now_ms
-        await marks.note_spools([SpoolNews("s", now_ms - 9000, 10)])
+        await marks.store_spool_reports([SpoolReport("s", now_ms - 9000, 10)])
         assert await marks.folded_until_ms() == now_ms - 9000
-        await marks.note_spools([SpoolNews("s", now_ms - 99_000, 9)])
+        await marks.store_spool_reports([SpoolReport("s", now_ms - 99_000, 9)])
         assert await marks.folded_until_ms() == now_ms - 9000, "older news"
-        await marks.note_spools([SpoolNews("s", None, 11)])
+        await marks.store_spool_reports([SpoolReport("s", None, 11)])
         assert (await marks.folded_until_ms() or 0) >= now_ms
     finally:
         await store.aclose()

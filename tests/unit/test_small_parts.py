@@ -18,7 +18,7 @@ from shared.domain.raw_event import CallbackEvent, DialEvent, RawEvent, TimerEve
 from shared.domain.recording import RecordingJob
 from shared.errors import ConfigError, SpoolUnavailableError
 from shared.runtime.process import BackgroundEndedError, background
-from shared.state.keys import Folded, State
+from shared.state.stored_call import PublicationState, StoredCall
 from tests.helpers.pace import LIMIT_S
 from tests.helpers.servers import POLICY
 from worker.folding.batch import read_batch
@@ -111,7 +111,9 @@ async def test_timestamps_that_cannot_be_true_are_counted_whichever_callback_tol
     batch = read_batch(events, sources)
     facts = dict(batch.facts[key])
     assert _nonsense("skewed") == 1
-    Evaluator(sources, POLICY)._evaluate_call(key, Folded(facts, 0, State.NONE, "", "1", None), events, Consequences())
+    Evaluator(sources, POLICY)._evaluate_call(
+        key, StoredCall(facts, 0, PublicationState.NONE, "", "1", None), events, Consequences()
+    )
     assert _nonsense("skewed") == 2
 
 

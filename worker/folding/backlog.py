@@ -20,7 +20,7 @@ from shared.domain.raw_event import is_time
 from shared.errors import BrokerUnavailableError, StoreUnavailableError
 from shared.log import get_logger
 from shared.state.store import Store
-from shared.state.watermark import SpoolNews
+from shared.state.watermark import SpoolReport
 
 log = get_logger(__name__)
 
@@ -83,14 +83,14 @@ def _marker(number: int) -> Message:
     return Message("", CALLBACKS_FOLD, MARKER_BODY, uuid.uuid4().hex, headers={MARKER: str(number)})
 
 
-def spool_news(headers: Iterable[Mapping[str, object]]) -> list[SpoolNews]:
+def spool_news(headers: Iterable[Mapping[str, object]]) -> list[SpoolReport]:
     """Read what ingress reported about its spools; the order does not matter."""
     news = []
     for report in headers:
         oldest, seen = str(report.get(SPOOL_OLDEST, "")), _milliseconds(str(report.get(SPOOL_SEEN)))
         oldest_at = _milliseconds(oldest) if oldest else None
         if seen is not None and (oldest_at is not None) == bool(oldest):
-            news.append(SpoolNews(str(report[SPOOL]), oldest_at, seen))
+            news.append(SpoolReport(str(report[SPOOL]), oldest_at, seen))
     return news
 
 

@@ -15,8 +15,7 @@ from shared.domain.call import Policy, derive
 from shared.domain.facts import milliseconds
 from shared.domain.ids import CallKey
 from shared.domain.raw_event import RawEvent, TimerEvent
-from shared.state.keys import Folded, State
-from shared.state.store import Publication, WakeUp
+from shared.state.stored_call import Publication, PublicationState, StoredCall, WakeUp
 from worker.folding.batch import dead_letter
 from worker.folding.outbox import write_outbox
 
@@ -42,17 +41,17 @@ class Evaluator:
         self._sources = sources
         self._policy = policy
 
-    def evaluate(self, events: Mapping[CallKey, Sequence[RawEvent]], merged: Mapping[CallKey, Folded]) -> Consequences:
+    def evaluate(self, events: Mapping[CallKey, Sequence[RawEvent]], merged: Mapping[CallKey, StoredCall]) -> Consequences:
         """Evaluate each merged call; `events` are those that were just merged."""
         consequences = Consequences()
         for key, call in merged.items():
             callbacks = [event for event in events[key] if not isinstance(event, TimerEvent)]
-            if call.state is State.TOMBSTONED:
+            if call.state is PublicationState.TOMBSTONED:
                 metrics.CALLBACKS_OF_TOMBSTONES.labels(key.source).inc(len(callbacks))
                 detail = f"{key} was published and has left Redis"
                 consequences.dead_letters.extend(dead_letter(event, DeadLetterReason.EXPIRED_CALL, detail) for event in callbacks)
                 consequences.wake_ups[key] = WakeUp(None, call.version)
-            elif call.state is State.CLAIMED:
+            elif call.state is PublicationState.CLAIMED:
                 # The worker that claimed it may have died. Taking over the claim publishes the outbox stored with it.
                 consequences.publications[key] = Publication(key, call.revision, b"", "", call.version)
             else:
@@ -66,7 +65,7 @@ class Evaluator:
                     consequences.wake_ups[key] = WakeUp(milliseconds(utc_now()) + _FAILED_WAKE_UP_MS, call.version)
         return consequences
 
-    def _evaluate_call(self, key: CallKey, merged: Folded, events: Sequence[RawEvent], consequences: Consequences) -> None:
+    def _evaluate_call(self, key: CallKey, merged: StoredCall, events: Sequence[RawEvent], consequences: Consequences) -> None:
         call = derive(key, merged.facts, self._policy)
         if call.wake_at is not None:
             at_ms = milliseconds(call.wake_at) + 1  # `wake_at` has microseconds: rounded down, the timer would come too early

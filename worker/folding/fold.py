@@ -23,7 +23,9 @@ from shared.domain.facts import Fact, rfc3339
 from shared.domain.ids import CallKey
 from shared.domain.raw_event import RawEvent, Undecodable, decode, is_ahead
 from shared.log import get_logger
-from shared.state.store import Claim, Publication, Store, until_redis_answers
+from shared.state.replies import until_redis_answers
+from shared.state.store import Store
+from shared.state.stored_call import Claim, Publication
 from worker.folding.backlog import spool_news
 from worker.folding.batch import Batch, read_batch
 from worker.folding.evaluation import Evaluator
@@ -136,7 +138,7 @@ class Fold:
         """Record in Redis what drained messages say about the rest of their spool."""
         news = spool_news(delivery.headers for delivery in deliveries if SPOOL in delivery.headers)
         if news:
-            await until_redis_answers(lambda: self._store.watermarks.note_spools(news))
+            await until_redis_answers(lambda: self._store.watermarks.store_spool_reports(news))
 
 
 def _report_published(published: Mapping[CallKey, Sequence[Message]]) -> None:

@@ -14,7 +14,8 @@ from dataclasses import replace
 
 from shared.amqp.consumer import Delivery
 from shared.amqp.publisher import Message
-from shared.state.store import Store, until_redis_answers
+from shared.state.replies import until_redis_answers
+from shared.state.store import Store
 from worker.recordings.attempt import Attempt
 
 # Longer than any copy waits in the first retry queue.
@@ -57,10 +58,10 @@ class HeldDelivery:
         if not self.close() and self._copy_id:
             await self._acked.wait()
             name = self._copy_id
-            await until_redis_answers(lambda: store.note(name, keep_s=_NOTE_KEPT_S))
+            await until_redis_answers(lambda: store.flags.set(name, expires_in_s=_NOTE_KEPT_S))
 
 
 async def is_noted_done(attempt: Attempt, store: Store) -> bool:
     """Return whether this is a copy whose work is done. The recording must be locked."""
     name = attempt.handed_over
-    return name is not None and await until_redis_answers(lambda: store.is_noted(name))
+    return name is not None and await until_redis_answers(lambda: store.flags.is_set(name))

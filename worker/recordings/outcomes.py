@@ -17,7 +17,8 @@ from shared.domain.recording import RecordingJob, RecordingState
 from shared.domain.recording_info import FOUND, OTHER_CONTENT, RecordingInfo
 from shared.log import get_logger
 from shared.retention.recording_lock import BusyError, Lock
-from shared.state.store import Store, until_redis_answers
+from shared.state.replies import until_redis_answers
+from shared.state.store import Store
 from worker.download.failures import Reason, Result
 from worker.recordings.attempt import Attempt, suffix_of
 from worker.recordings.sidecars import Sidecars
@@ -87,7 +88,7 @@ class OutcomePublisher:
     async def _first_end(self, attempt: Attempt, result: Result, reason: Reason) -> RecordingInfo:
         name = f"{attempt.job.id}{suffix_of(attempt.asked)}"
         mine = orjson.dumps(_end_of(attempt, result, reason, utc_now()).to_json())
-        first = await until_redis_answers(lambda: self._store.note_first(name, mine, keep_s=_END_KEPT_S))
+        first = await until_redis_answers(lambda: self._store.flags.set_first(name, mine, expires_in_s=_END_KEPT_S))
         info = RecordingInfo.from_json(orjson.loads(first))
         if info.at is None or info.state is None or not info.is_complete:
             raise ValueError(f"the end of {name} in Redis is damaged")

@@ -1,18 +1,20 @@
--- Claim the publication of revisions of calls of one partition, so that workers that see the same end publish it once.
+-- Claim publications of calls of one partition, so that workers that see the same end publish it once.
 --
--- The claim stores what is to be published (the outbox): whoever takes the claim over after a crash publishes the same
--- bytes under the same id. A claim is held until it is marked published or its lease runs out.
+-- A claim stores the outbox: the messages to publish. A worker that takes over the claim after a crash publishes the same bytes
+-- under the same id. A claim is held until the revision is marked as published or the lease expires.
+-- Idempotent: a holder that asks again gets 'yours' and the stored outbox.
 --
--- KEYS[i]   hash of the i-th call's publication: revision, state (claimed | published), holder, until_ms, outbox,
---           summary (of what was published last), version (of the facts), seen (the version that the outbox was made of)
--- ARGV[1]   name of the holder
--- ARGV[2]   lease in ms
--- ARGV      then for each call: revision to publish, outbox ('' to take over a claim that was seen), its summary, version of
---           the facts it was made of
--- Returns   for each call: {code, outbox}: 'yours' publish this outbox (the stored one after a take-over);
---           'held' by another worker, ask again; 'published' there is nothing to do; 'lost' what the caller has seen, a claim or
---           the facts of this version, is not there (any more): fold the facts again (outbox '' in all three)
--- Idempotent: the holder that asks again gets 'yours' and the stored outbox.
+-- KEYS[i]: hash of the publication of call i, see keys.py
+-- ARGV[1]: name of the holder
+-- ARGV[2]: lease in ms
+-- ARGV: then for each call revision, outbox ('' takes over an existing claim), summary, version of the facts behind the outbox
+--
+-- Returns  for each call {code, outbox}; the outbox is '' unless the code is 'yours'
+--
+-- - 'yours': publish this outbox. After a take-over it is the stored one.
+-- - 'held': another worker holds the claim. Ask again.
+-- - 'published': there is nothing to do.
+-- - 'lost': the claim or this version of the facts no longer exists. Fold the facts again.
 local holder, lease_ms = ARGV[1], tonumber(ARGV[2])
 local time = redis.call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -30,7 +32,7 @@ for i, key in ipairs(KEYS) do
     elseif wanted <= revision then
         result[i] = {'published', ''}
     elseif outbox == '' or wanted > revision + 1 or stored[6] ~= seen then
-        -- Redis forgot what it had not written when it failed, or somebody has told more: either way this outbox is not the truth.
+        -- Redis lost unwritten data in a crash, or more facts have arrived. Either way this outbox is out of date.
         result[i] = {'lost', ''}
     else
         redis.call('HSET', key, 'revision', wanted, 'state', 'claimed', 'holder', holder,

@@ -1,10 +1,13 @@
--- Note how many consumers the queue had after a round was opened. Too late once another was opened: its markers may be out already,
--- and a consumer that passed them may have been gone at the count.
+-- Store the number of consumers that the queue had after a round was opened.
 --
--- KEYS[1]  hash of rounds, see round.lua
--- ARGV[1]  number of the round
--- ARGV[2]  how many consumers
--- Returns  1 where it was noted, 0 where it was too late
+-- It is too late once a later round was opened, because its markers may have been published already. A consumer that passed them
+-- may have been closed before the count.
+--
+-- KEYS[1]: hash of rounds, see round.lua
+-- ARGV[1]: number of the round
+-- ARGV[2]: number of consumers
+--
+-- Returns  1, or 0 if it was too late
 local stored = redis.call('HGET', KEYS[1], ARGV[1])
 local opened_ms = stored and string.match(stored, '^(%d+) $')
 if not opened_ms then

@@ -1,7 +1,8 @@
--- Register a consumer of `callbacks.fold` before it consumes, or again: what it reported before is forgotten.
+-- Register a consumer of `callbacks.fold` before it consumes. A second call deletes what it reported before.
 --
--- KEYS[1]  hash of members: name -> "registered_ms at_work_since passed", see barrier.py; at_work_since is '' until the first report
--- ARGV[1]  its name
+-- KEYS[1]: hash of members, name to "registered_ms at_work_since passed"; at_work_since is '' until the first report
+-- ARGV[1]: name of the consumer
+--
 -- Returns  nothing
 local time = redis.call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)

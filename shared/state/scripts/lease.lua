@@ -1,10 +1,12 @@
--- Lease calls of one partition whose time to be looked at has come. They stay in the set, due again when the lease is over,
--- so that a worker that dies with them delays a look by no more than the lease.
+-- Lease calls of one partition that are due.
 --
--- KEYS[1]  sorted set of open calls of the partition, scored by when to look at them again (ms since 1970)
--- ARGV[1]  lease in ms
--- ARGV[2]  how many at most
--- ARGV[3]  the time until which calls are due, and from which the lease runs (ms since 1970): the watermark
+-- They stay in the set, with a wake-up at the end of the lease. A worker that crashes thus delays them by at most the lease.
+--
+-- KEYS[1]: sorted set of the partition's open calls, scored by wake-up time (ms since 1970)
+-- ARGV[1]: lease in ms
+-- ARGV[2]: maximum number of calls
+-- ARGV[3]: the watermark (ms since 1970); calls are due up to it, and the lease starts at it
+--
 -- Returns  {name, name, ...}
 local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', ARGV[3], 'LIMIT', 0, ARGV[2])
 for _, name in ipairs(due) do

@@ -1,10 +1,11 @@
--- Take, keep or give up an exclusive lock. It is free again when the lease is over.
+-- Acquire, renew or release an exclusive lock. It is free again when the lease expires.
 --
--- KEYS[1]  the lock
--- ARGV[1]  holder
--- ARGV[2]  lease in ms; 0 gives up
--- ARGV[3]  1 takes it where it is free; 0 only keeps it: who lost it may not have it again
--- Returns  1 where the holder has it (had it, when giving up), else 0
+-- KEYS[1]: the lock
+-- ARGV[1]: name of the holder
+-- ARGV[2]: lease in ms; 0 releases the lock
+-- ARGV[3]: 1 acquires a free lock; 0 only renews, so that a holder that lost the lock does not get it back
+--
+-- Returns  1 if the holder has the lock (or had it, for a release), else 0
 local has = redis.call('GET', KEYS[1])
 if has ~= ARGV[1] and (has or ARGV[3] == '0') then
     return 0

@@ -1,24 +1,27 @@
--- Merge facts into calls of one partition, and return what each call now is.
+-- Merge facts into calls of one partition, and return each call.
 --
--- A field keeps the minimum, byte by byte, of the values it was given; a field whose name starts with '>' the maximum.
--- Such fields alone are no call: a clock, say, of a call that nothing else is known of. They are not kept.
--- Knows nothing of telephony. Idempotent, commutative, associative: a repeated or reordered command does no harm.
--- A published call whose facts have expired stays buried: what comes so late changes nothing.
+-- A field keeps the minimum of its values, byte by byte; a field whose name starts with '>' keeps the maximum.
+-- Fields with '>' alone, such as the clock of an unknown call, are not a call and are not stored.
+-- The script knows nothing of telephony. It is idempotent, commutative and associative, so repeats and reordering do no harm.
+-- A published call whose facts have expired is a tombstone: later facts do not change it.
 --
--- KEYS[1]               sorted set of open calls of the partition, scored by when to look at them again (ms since 1970)
--- KEYS[2]               sorted set of calls of the partition, scored by their start (microseconds since 1970)
--- KEYS[2i+1], KEYS[2i+2]  the i-th call: hash of facts, hash of its publication
--- ARGV[1]               ms after which a call that is new here is looked at, unless somebody asks for it sooner
--- ARGV[2]               ms after its start at which a call leaves the second set: its facts have expired by then
--- ARGV                  then for each call in turn: its name, its start as these facts tell it (microseconds since 1970, or ''),
---                       the number n of its facts, then n times field, value
--- Returns               for each call: {facts as field, value, ...; revision; state; summary; version; wake_at_ms}
---                       revision '0', state and summary '' where nothing was claimed yet; state 'tombstone' see above;
---                       version counts the merges that changed something; wake_at_ms '' where no look is due
-local open_calls, recent, first_look_ms = KEYS[1], KEYS[2], tonumber(ARGV[1])
+-- KEYS[1]: sorted set of the partition's open calls, scored by wake-up time (ms since 1970)
+-- KEYS[2]: sorted set of the partition's calls, scored by start (microseconds since 1970)
+-- KEYS[3 ..]: of each call the hash of its facts, then the hash of its publication
+-- ARGV[1]: ms from now to the first wake-up of a new call
+-- ARGV[2]: ms from its start until a call leaves the second set; its facts have expired by then
+-- ARGV: then for each call name, start by these facts (microseconds since 1970, or ''), number of facts, field, value, field, ...
+--
+-- Returns  for each call {{field, value, ...}, revision, state, summary, version, wake_at_ms}
+--
+-- - revision: the last one claimed or published. If it is '0', state and summary are ''.
+-- - state: 'claimed', 'published', or 'tombstone' (see above).
+-- - version: the number of merges that changed something.
+-- - wake_at_ms: '' if there is no wake-up.
+local open_calls, recent, first_wake_up_ms = KEYS[1], KEYS[2], tonumber(ARGV[1])
 local time = redis.call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
--- Lua's own `<` compares strings as the server's locale collates them.
+-- The operator `<` of Lua compares strings in the collation order of the server's locale.
 local function is_less(one, other)
     for i = 1, math.min(#one, #other) do
         local a, b = string.byte(one, i), string.byte(other, i)
@@ -74,7 +77,7 @@ for key = 3, #KEYS, 2 do
             writes[#writes + 1] = value
         end
     end
-    -- unpack is bounded by Lua's stack: write in slices
+    -- The stack of Lua limits unpack, so write in slices.
     for first = 1, #writes, 1000 do
         redis.call('HSET', facts_key, unpack(writes, first, math.min(first + 999, #writes)))
     end
@@ -85,7 +88,7 @@ for key = 3, #KEYS, 2 do
         version = redis.call('HINCRBY', publication_key, 'version', 1)
     end
     if is_call and (state == '' or state == 'claimed') then
-        redis.call('ZADD', open_calls, 'NX', now_ms + first_look_ms, name)
+        redis.call('ZADD', open_calls, 'NX', now_ms + first_wake_up_ms, name)
     end
     if not is_call and #stored == 0 then
         order = {}
@@ -95,7 +98,7 @@ for key = 3, #KEYS, 2 do
         flat[#flat + 1] = field
         flat[#flat + 1] = facts[field]
     end
-    local wake_at = redis.call('ZSCORE', open_calls, name) or ''
-    result[#result + 1] = {flat, revision, state, publication[3] or '', tostring(version), wake_at}
+    local wake_at_ms = redis.call('ZSCORE', open_calls, name) or ''
+    result[#result + 1] = {flat, revision, state, publication[3] or '', tostring(version), wake_at_ms}
 end
 return result

@@ -1,11 +1,13 @@
--- Note that a consumer has passed a round: it has settled everything it received before a marker of it.
+-- Store that a consumer has passed a round: it has settled every message that it received before a marker of the round.
 --
--- KEYS[1]  hash of members, see join.lua
--- KEYS[2]  hash of rounds, see round.lua
--- ARGV[1]  name of the consumer
--- ARGV[2]  number of the round
--- Returns  1, or 0 where Redis does not know the consumer; a number that no round has is not noted
--- Idempotent.
+-- A number higher than that of every round is not stored. Idempotent.
+--
+-- KEYS[1]: hash of members, see join.lua
+-- KEYS[2]: hash of rounds, see round.lua
+-- ARGV[1]: name of the consumer
+-- ARGV[2]: number of the round
+--
+-- Returns  1, or 0 if Redis does not know the consumer
 local stored = redis.call('HGET', KEYS[1], ARGV[1])
 local registered_ms, since, passed = string.match(stored or '', '^(%d+) (%d*) (%d+)$')
 if not registered_ms then

@@ -1,9 +1,10 @@
--- Read in one step what workers and ingress reported.
+-- Read the reports of workers and ingress in one step.
 --
--- KEYS[1]  hash of members, see join.lua
--- KEYS[2]  hash of rounds, see round.lua
--- KEYS[3]  hash of spools, see spool.lua
--- ARGV     none
+-- KEYS[1]: hash of members, see join.lua
+-- KEYS[2]: hash of rounds, see round.lua
+-- KEYS[3]: hash of spools, see spool.lua
+-- ARGV: none
+--
 -- Returns  {{name, value, ...}, {number, value, ...}, {spool, value, ...}, now in ms since 1970}
 local time = redis.call('TIME')
 local now_ms = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))

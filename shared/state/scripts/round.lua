@@ -1,9 +1,12 @@
--- Open a round of markers, unless one was opened a moment ago. The moment grows by a tenth with each round that is not complete, to
--- half a minute, so that a long backlog has few rounds in it, and the first rounds after an outage are quick.
+-- Open a round of markers, unless the last one was opened too recently.
 --
--- KEYS[1]  hash of rounds: number -> "opened_ms consumers", see barrier.py; consumers is '' until they are counted
--- ARGV[1]  ms between two rounds, at least
--- Returns  {number, '' where none was opened}
+-- The pause between two rounds grows by a tenth for each round that is not complete, up to 30 s. A long backlog then has few
+-- rounds, and the first rounds after an outage follow each other quickly.
+--
+-- KEYS[1]: hash of rounds, number to "opened_ms consumers", see barrier.py; consumers is '' until they are counted
+-- ARGV[1]: minimum pause between two rounds, in ms
+--
+-- Returns  {number}, or {''} if none was opened
 local time = redis.call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
 local latest, latest_ms = 0, 0
@@ -18,7 +21,7 @@ local pause_ms = math.min(30000, tonumber(ARGV[1]) * 1.1 ^ (#stored / 2))
 if latest_ms <= now_ms and now_ms - latest_ms < pause_ms then
     return {''}
 end
--- Numbers only grow, also after Redis lost some, and when its clock goes back.
+-- Numbers only grow, even after Redis has lost some or its clock has gone back.
 local number = string.format('%.0f', math.max(latest + 1, now_ms))
 redis.call('HSET', KEYS[1], number, string.format('%.0f ', now_ms))
 return {number}

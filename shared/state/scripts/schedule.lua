@@ -1,14 +1,15 @@
--- Say when calls of one partition are to be looked at again.
+-- Set the wake-ups of calls of one partition.
 --
--- A look too early does no harm, one too late does. So a time only moves forward (earlier), except by one who has seen
--- every fact: the version proves it.
+-- A wake-up that is too early does no harm, one that is too late does. A time can therefore only become earlier, unless the
+-- caller has seen every fact. The version proves that. Idempotent.
 --
--- KEYS[1]               sorted set of open calls of the partition, scored by when to look at them again (ms since 1970)
--- KEYS[2i], KEYS[2i+1]  the i-th call: hash of facts, hash of its publication
--- ARGV[1], ARGV[2]      seconds to keep the facts of a published call, and its publication
--- ARGV                  then for each call: its name, the version of the facts seen, when to look in ms, or '' for never again
--- Returns               nothing
--- Idempotent.
+-- KEYS[1]: sorted set of the partition's open calls, scored by wake-up time (ms since 1970)
+-- KEYS[2i ..]: of call i, the hash of its facts, then the hash of its publication
+-- ARGV[1]: seconds to keep the facts of a published call
+-- ARGV[2]: seconds to keep its publication
+-- ARGV: then for each call its name, the version of the facts that the caller saw, and the wake-up in ms since 1970, or '' for none
+--
+-- Returns  nothing
 local open_calls, retain_s, tombstone_s = KEYS[1], tonumber(ARGV[1]), tonumber(ARGV[2])
 for key = 2, #KEYS, 2 do
     local arg = 3 + (key - 2) / 2 * 3

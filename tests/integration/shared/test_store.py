@@ -21,8 +21,9 @@ from console.local.stack import REDIS_PROBE, Server
 from shared.domain.ids import CallKey, CallRef, SourceName
 from shared.errors import StoreUnavailableError
 from shared.retention.recording_lock import BusyError, locked
-from shared.state.keys import State, partition
-from shared.state.store import Claim, Publication, Store, WakeUp
+from shared.state.keys import partition
+from shared.state.store import Store
+from shared.state.stored_call import Claim, Publication, PublicationState, WakeUp
 from tests.helpers.pace import LIMIT_S, PACE
 from tests.helpers.servers import Servers, eventually
 
@@ -69,7 +70,7 @@ async def test_merge_keeps_minima_and_the_clock_s_maximum_in_any_order_and_any_n
                 batch, rest = rest[:size], rest[size:]
                 model = _merged(model, batch)
                 assert (await store.merge({key: batch}))[key].facts == model
-                assert (await store.load([key]))[key] == model
+                assert (await store.read_facts([key]))[key] == model
     assert model == _merged({}, sorted(facts))
 
 
@@ -93,20 +94,20 @@ async def test_calls_of_every_partition_are_merged_in_one_step(servers: Servers)
 
 async def test_a_lock_that_was_lost_is_had_again_by_nobody_who_only_keeps_it(servers: Servers) -> None:
     async with _store(servers) as store, Redis.from_url(servers.stack.redis_url) as redis:
-        assert await store.lock("a", "first", lease_s=0.05)
+        assert await store.locks.acquire("a", "first", lease_s=0.05)
 
         async def is_over() -> bool:
             return not await redis.exists("callfold:lock:a")
 
         await eventually(is_over)
-        assert not await store.lock("a", "first", lease_s=60, only_keep=True)
+        assert not await store.locks.renew("a", "first", lease_s=60)
         assert await is_over(), "nor is it made by that"
-        assert await store.lock("a", "second", lease_s=60)
-        assert await store.lock("a", "second", lease_s=60, only_keep=True)
-        assert not await store.lock("a", "first", lease_s=60, only_keep=True)
-        await store.unlock("a", "first")
+        assert await store.locks.acquire("a", "second", lease_s=60)
+        assert await store.locks.renew("a", "second", lease_s=60)
+        assert not await store.locks.renew("a", "first", lease_s=60)
+        await store.locks.release("a", "first")
         assert not await is_over(), "another's is left alone"
-        await store.unlock("a", "second")
+        await store.locks.release("a", "second")
         assert await is_over()
 
 
@@ -141,7 +142,7 @@ async def test_a_claim_is_held_taken_over_after_its_lease_with_the_stored_outbox
         assert await eventually(taken_over) == (Claim.YOURS, b"first")
         await second.mark({key: 1})
         assert await first.claim({key: Publication(key, 1, b"late", "", "1")}, holder="a") == {key: (Claim.PUBLISHED, b"")}
-        assert (await first.merge({key: [("x", "1")]}))[key].state is State.PUBLISHED
+        assert (await first.merge({key: [("x", "1")]}))[key].state is PublicationState.PUBLISHED
         assert await first.open_calls() == {}
 
 
@@ -172,8 +173,8 @@ async def test_a_callback_of_a_call_whose_facts_expired_changes_nothing(servers:
         await store.claim({key: Publication(key, 1, b"o", "told", "1")}, holder="a")
         await store.mark({key: 1})
         await redis.delete(f"callfold:{{{partition(key)}}}:facts:{key}")
-        assert (await store.merge({key: [("x", "0")]}))[key].state is State.TOMBSTONED
-        assert (await store.load([key]))[key] == {}
+        assert (await store.merge({key: [("x", "0")]}))[key].state is PublicationState.TOMBSTONED
+        assert (await store.read_facts([key]))[key] == {}
         assert await store.open_calls() == {}
     await redis.aclose()
 
@@ -235,7 +236,7 @@ async def test_redis_away_is_an_error_of_ours_within_seconds(servers: Servers) -
     with pytest.raises(StoreUnavailableError):
         await asyncio.wait_for(store.merge({_key("1"): [("x", "1")]}), LIMIT_S)
     with pytest.raises(StoreUnavailableError):
-        await asyncio.wait_for(store.check(), LIMIT_S)
+        await asyncio.wait_for(store.server_settings(), LIMIT_S)
     await store.aclose()
 
 
@@ -245,7 +246,7 @@ async def test_a_clock_alone_makes_no_call(servers: Servers) -> None:
         folded = (await store.merge({key: [(">clock", "2026")]}))[key]
         assert (folded.facts, folded.version, folded.wake_at_ms) == ({}, "0", None)
         assert await store.open_calls() == {}
-        assert await store.load([key]) == {key: {}}
+        assert await store.read_facts([key]) == {key: {}}
         await store.merge({key: [("x", "1")]})
         assert (await store.merge({key: [(">clock", "2026")]}))[key].facts == {"x": "1", ">clock": "2026"}
 

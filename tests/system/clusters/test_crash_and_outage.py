@@ -19,7 +19,8 @@ from console.local.ports import free_port
 from console.local.processes import Fleet
 from shared.domain.ids import CallKey, CallRef, SourceName
 from shared.domain.raw_event import CallbackEvent, TimerEvent, encode, join
-from shared.state.store import Publication, RestoredPublication, Store, WakeUp
+from shared.state.store import Store
+from shared.state.stored_call import Publication, RestoredPublication, WakeUp
 from tests.helpers.downstream import DOWNSTREAM, downstream
 from tests.helpers.pace import LIMIT_S
 from tests.helpers.servers import VENDOR_LINES, Servers, call_back, eventually, exit_code, lines_of
@@ -213,7 +214,7 @@ async def test_a_redelivered_completion_after_publication_publishes_nothing_more
     assert [message.message_id for message in seen].count("default/513/1") == 1
     store = Store(servers.stack.redis_url)
     assert await store.open_calls() == {}
-    facts = await store.load([CallKey(SourceName("default"), CallRef("513"))])
+    facts = await store.read_facts([CallKey(SourceName("default"), CallRef("513"))])
     assert len(facts[CallKey(SourceName("default"), CallRef("513"))]) == 8
     await store.aclose()
 
@@ -231,7 +232,7 @@ async def test_a_claim_that_redis_lost_is_made_anew(servers: Servers) -> None:
             await queue.channel.default_exchange.publish(aio_pika.Message(join(lines)), queue.name)
 
         async def merged() -> bool:
-            return len((await store.load([key]))[key]) > 1
+            return len((await store.read_facts([key]))[key]) > 1
 
         await eventually(merged)
         async with Redis.from_url(servers.stack.redis_url) as redis:
@@ -288,7 +289,7 @@ async def test_a_timer_of_a_call_that_nothing_is_known_of_makes_no_call(servers:
             timer = encode(TimerEvent(key.source, "2026-11-23T07:44:00.000000Z", key.call))
             await queue.channel.default_exchange.publish(aio_pika.Message(join([timer, *lines])), queue.name)
         await eventually(lambda: _all_published(servers, {513}, {}))
-    assert (await store.open_calls(), await store.load([key])) == ({}, {key: {}})
+    assert (await store.open_calls(), await store.read_facts([key])) == ({}, {key: {}})
     assert await _nothing_dead(servers)
     await store.aclose()
 

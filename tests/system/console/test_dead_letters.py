@@ -17,7 +17,8 @@ from shared.config.settings import Settings
 from shared.domain.ids import CallKey, CallRef, SourceName
 from shared.domain.raw_event import CallbackEvent, encode, join
 from shared.runtime.audit import Action
-from shared.state.store import RestoredPublication, Store, WakeUp
+from shared.state.store import Store
+from shared.state.stored_call import RestoredPublication, WakeUp
 from tests.helpers.dead_letters import AT, bury, left
 from tests.helpers.pace import LIMIT_S
 from tests.helpers.servers import VENDOR_LINES, Servers, callfold, eventually, lines_of, next_events, taken_from

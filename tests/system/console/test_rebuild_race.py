@@ -18,8 +18,8 @@ from shared.config.settings import load_settings
 from shared.domain.facts import milliseconds
 from shared.domain.ids import CallKey, CallRef, SourceName
 from shared.domain.raw_event import CallbackEvent, encode, join
-from shared.state.keys import State
-from shared.state.store import RestoredPublication, Store, WakeUp
+from shared.state.store import Store
+from shared.state.stored_call import PublicationState, RestoredPublication, WakeUp
 from tests.helpers.pace import LIMIT_S
 from tests.helpers.servers import Event, Servers, callfold, eventually, lines_of, next_events, settled, waiting_events
 from tests.helpers.settings import settings_here
@@ -168,7 +168,7 @@ async def test_a_published_call_that_began_before_the_window_is_replayed_from_it
         mode = rebuild.Mode(is_dry_run=False, is_publishing=False, is_forced=False, as_json=False)
         assert await rebuild.rebuild(load_settings(), "1h", None, mode) == 0
         store = Store(servers.stack.redis_url)
-        facts = (await store.load([_key(call)]))[_key(call)]
+        facts = (await store.read_facts([_key(call)]))[_key(call)]
         await store.aclose()
         assert sum(name.rpartition(":")[2] in {"pickup", "hangup"} for name in facts) == 4
         async with servers.fleet(**QUICK) as fleet:
@@ -234,7 +234,7 @@ async def test_only_the_source_that_is_asked_for_is_rebuilt(servers: Servers) ->
     await _rebuild(servers, "10m", "--source", "other", CALLFOLD_SOURCES=str(sources))
     keys = [CallKey(SourceName(source), CallRef("737000000")) for source in ("default", "other")]
     store = Store(servers.stack.redis_url)
-    loaded = await store.load(keys)
+    loaded = await store.read_facts(keys)
     await store.aclose()
     assert [bool(loaded[key]) for key in keys] == [False, True]
 
@@ -248,7 +248,7 @@ async def test_a_seal_of_one_who_has_not_seen_every_fact_leads_to_a_look(servers
     assert await store.lease(until_ms=milliseconds(utc_now()), lease_s=5, at_most=10) == [key]
     await store.restore_publications({key: RestoredPublication(2, "{}", WakeUp(5000, second))})
     assert await store.open_calls() == {key: 5000}, "a published call can be open again"
-    assert (await store.merge({key: []}))[key].state is State.PUBLISHED
+    assert (await store.merge({key: []}))[key].state is PublicationState.PUBLISHED
     await store.restore_publications({key: RestoredPublication(2, "{}", WakeUp(None, second))})
     assert await store.open_calls() == {key: 5000}, "what Redis knows as published stays"
     await store.aclose()
@@ -282,5 +282,5 @@ async def test_what_cannot_be_understood_does_not_keep_a_rebuild_from_the_rest(s
         await exchange.publish(aio_pika.Message(join([good[0], bad, *good[1:]]), delivery_mode=2), "")
     await _rebuild(servers, "10m", **QUICK)
     store = Store(servers.stack.redis_url)
-    assert len((await store.load([_key(call)]))[_key(call)]) == 8
+    assert len((await store.read_facts([_key(call)]))[_key(call)]) == 8
     await store.aclose()

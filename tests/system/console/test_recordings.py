@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
-from contextlib import aclosing, suppress
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from shared.errors import BrokerUnavailableError, UnavailableError
 from shared.retention.expiry import Expiry
 from shared.runtime.audit import Audit
 from shared.runtime.process import background
-from shared.state.store import Store
+from shared.runtime.store import open_store
 from tests.helpers.pace import LIMIT_S
 from tests.helpers.recording_site import OLD, Site, audited
 from tests.helpers.recordings import GUID, WAV, Pbx
@@ -293,7 +293,7 @@ async def test_one_worker_a_day_runs_retention_and_a_run_that_failed_is_run_agai
     settings = load_settings()
     publisher = Publisher(BrokerAddress(settings.amqp_urls, topology(RETRY_S), "test"), timeout_s=LIMIT_S)
     archive, now = Archive(settings.archive_url), datetime.now(UTC)
-    async with aclosing(Store(settings.redis_url.get_secret_value())) as store, background(publisher.run()):
+    async with open_store(settings) as store, background(publisher.run()):
         await publisher.wait_until_up()
         daily = [DailyRetention(archive, publisher, store, settings.load_sources(), settings) for _ in range(2)]
         root = servers.directory / "archive" / "daily"
@@ -330,7 +330,7 @@ async def test_a_daily_run_that_was_killed_is_taken_up_by_another_worker(
         fleet.processes.remove(victim)
     loaded, now = settings_here(monkeypatch, settings), datetime.now(UTC)
     publisher = Publisher(BrokerAddress(loaded.amqp_urls, topology(RETRY_S), "test"), timeout_s=LIMIT_S)
-    async with aclosing(Store(loaded.redis_url.get_secret_value())) as store, background(publisher.run()):
+    async with open_store(loaded) as store, background(publisher.run()):
         await publisher.wait_until_up()
         heir = DailyRetention(Archive(loaded.archive_url), publisher, store, loaded.load_sources(), loaded)
         await eventually(lambda: heir.once(now))

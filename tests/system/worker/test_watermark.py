@@ -25,7 +25,8 @@ from shared.domain.adapter_link import SAMPLE_LINK, parse_link
 from shared.domain.facts import Fact, facts_of, milliseconds, rfc3339
 from shared.domain.ids import CallKey, SourceName
 from shared.domain.raw_event import CallbackEvent, encode, join
-from shared.state.store import Store, WakeUp
+from shared.state.store import Store
+from shared.state.stored_call import WakeUp
 from tests.helpers.pace import LIMIT_S, PACE, paced
 from tests.helpers.servers import (
     UNMEASURED,

@@ -1,0 +1,54 @@
+"""Replies of Redis: every failure becomes one error, and callers that must not give up retry until Redis answers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from redis.exceptions import AuthenticationError, RedisError
+
+from shared.errors import StoreUnavailableError
+from shared.log import get_logger
+
+log = get_logger(__name__)
+
+_RETRY_S = (0.05, 0.2, 0.5, 1)
+# The text of uvloop for a write to a connection that an earlier write found reset. redis-py expects an `OSError` there.
+_WRITE_AFTER_RESET = "the handler is closed"
+
+_T = TypeVar("_T")
+
+
+async def redis_reply(command: Awaitable[_T]) -> _T:
+    """Await a command.
+
+    Raises:
+        StoreUnavailableError: Redis did not answer, could not run the command, or the connection was lost.
+    """
+    try:
+        return await command
+    except AuthenticationError as error:
+        raise StoreUnavailableError("Redis refused the user or password") from error
+    except (RedisError, OSError) as error:
+        raise StoreUnavailableError(f"Redis: {type(error).__name__}: {error}") from error
+    except RuntimeError as error:
+        if _WRITE_AFTER_RESET not in str(error):
+            raise
+        raise StoreUnavailableError("Redis: the connection was lost") from error
+
+
+async def until_redis_answers(step: Callable[[], Awaitable[_T]]) -> _T:
+    """Repeat a step of the store until Redis can do it, so that an outage delays work but loses none."""
+    attempt = 0
+    while True:
+        try:
+            return await step()
+        except StoreUnavailableError as error:
+            log.warning("redis_unavailable", attempt=attempt, detail=str(error))
+        await asyncio.sleep(_RETRY_S[min(attempt, len(_RETRY_S) - 1)])
+        attempt += 1
+
+
+def text(value: object) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)

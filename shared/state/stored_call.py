@@ -1,0 +1,79 @@
+"""What Redis keeps of one call, and what the fold and a rebuild write to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from shared.domain.ids import CallKey
+
+
+class PublicationState(StrEnum):
+    """State of a call's last revision."""
+
+    NONE = ""
+    CLAIMED = "claimed"
+    PUBLISHED = "published"
+    TOMBSTONED = "tombstone"
+
+
+@dataclass(frozen=True, slots=True)
+class StoredCall:
+    """A call as it is in Redis.
+
+    Attributes:
+        revision: the last one that was claimed or published; 0 if there is none.
+        summary: of the last revision.
+        version: of the facts. A caller that has the latest version has seen every fact.
+        wake_at_ms: time of the next re-evaluation (ms since 1970), or None.
+    """
+
+    facts: Mapping[str, str]
+    revision: int
+    state: PublicationState
+    summary: str
+    version: str
+    wake_at_ms: int | None
+
+
+class Claim(StrEnum):
+    """Result of claiming a publication; the codes of claim.lua."""
+
+    YOURS = "yours"
+    HELD = "held"
+    PUBLISHED = "published"
+    LOST = "lost"
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """The messages of one revision of a call, opaque to Redis. `version` is that of the facts from which they were made."""
+
+    key: CallKey
+    revision: int
+    outbox: bytes
+    summary: str
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class WakeUp:
+    """Time to re-evaluate a call (ms since 1970), or None for never. `version` is that of the facts the caller saw."""
+
+    at_ms: int | None
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class RestoredPublication:
+    """The last published revision of a call, from a source other than Redis.
+
+    Attributes:
+        is_tombstone: the call's facts are incomplete and are deleted, because a call derived from them would be wrong.
+    """
+
+    revision: int
+    summary: str
+    wake_up: WakeUp
+    is_tombstone: bool = False
