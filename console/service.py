@@ -6,24 +6,25 @@ import asyncio
 from contextlib import AsyncExitStack, aclosing
 
 from console.dialing.focalscope import Dialer
-from console.dialing.service import Dials, Limits
+from console.dialing.service import DialService, Limits
 from console.history.store import History
 from console.live.feed import Feed
 from console.live.monitor import Monitor
 from console.lookup.lookup import Lookup
 from console.page.render import live_fragment
-from console.web.access import Keys
-from console.web.app import make_app
+from console.web.app import PageHandlers, make_app
 from console.web.calls_api import CallsApi
 from console.web.client_address import Proxies
+from console.web.dead_letter_pages import DeadLetterPages
+from console.web.dead_letters_api import DeadLettersApi
 from console.web.dial_api import DialApi
-from console.web.letters_api import LettersApi
-from console.web.live import LiveApi
+from console.web.event_streams import EventStreams
+from console.web.keys import Keys
 from console.web.operations import Apis
 from console.web.pages import Pages
 from console.web.recordings_api import RecordingsApi
 from console.web.server import serving
-from console.web.sessions import Ended, Sessions
+from console.web.sessions import EndedSessions, Sessions
 from shared.archive.archive import Archive
 from shared.config.settings import LOOPBACK, Settings
 from shared.errors import ConfigError, StoreUnavailableError
@@ -57,17 +58,20 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         if settings.history_url is not None:
             history = await closing.enter_async_context(aclosing(History(settings.history_url.get_secret_value())))
         limits = Limits(settings.dials_per_minute, settings.dial_timeout_seconds + _BEYOND_DIAL_S)
-        dials = Dials(dialer, store.dials, publisher, sources, limits)
-        monitor, audit, keys, ended = Monitor(settings, store, feed), Audit(publisher), Keys(settings), Ended(store)
+        dials = DialService(dialer, store.dials, publisher, sources, limits)
+        monitor, audit, keys, ended = Monitor(settings, store, feed), Audit(publisher), Keys(settings), EndedSessions(store)
         lookup = Lookup(settings, sources, store, archive, history)
-        letters = LettersApi(settings)
+        dead_letters = DeadLettersApi(settings)
         apis = Apis(
             dial=DialApi(dials, audit),
             calls=CallsApi(lookup),
             recordings=RecordingsApi(archive, sources, settings, audit),
-            letters=letters,
-            live=LiveApi(feed, monitor, stop, live_fragment),
-            pages=Pages(lookup, monitor, letters, settings, sources),
+            dead_letters=dead_letters,
+            events=EventStreams(feed, monitor, stop, live_fragment),
+        )
+        pages = PageHandlers(
+            main=Pages(lookup, monitor, sources),
+            dead_letters=DeadLetterPages(dead_letters, monitor, settings),
             sessions=Sessions(keys, ended, audit, Proxies(settings.console_proxies)),
         )
 
@@ -87,7 +91,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             private_port(settings.metrics_host, settings.metrics_port, problems),
             background(publisher.run(), feed.consumer.run(), monitor.callbacks_journal.run(), monitor.depths.run()),
             background(feed.run(), monitor.count(), monitor.run(), dials.run()),
-            serving(make_app(apis, keys, ended), settings),
+            serving(make_app(apis, pages, keys, ended), settings),
         ):
             listening.set()
             await stop.wait()

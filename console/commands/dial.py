@@ -8,7 +8,7 @@ import orjson
 
 from console.commands.common import cli_user, wanted_sources
 from console.dialing.focalscope import Dialer, DialRequest, DialState
-from console.dialing.service import Dials, Limits
+from console.dialing.service import DialService, Limits
 from console.streams.connections import wait_until_connected
 from shared.config.settings import Settings
 from shared.errors import CallfoldError, mask
@@ -33,7 +33,7 @@ async def dial(settings: Settings, wanted: DialRequest, key: str, *, as_json: bo
         background(publisher.run()),
     ):
         await wait_until_connected(publisher)
-        dials = Dials(dialer, store.dials, publisher, sources, limits)
+        dials = DialService(dialer, store.dials, publisher, sources, limits)
         answer = await dials.dial(wanted, who, key)
         request_id = answer.body.get("request_id")
         call = None if request_id is None else str(request_id)

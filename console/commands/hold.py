@@ -11,7 +11,7 @@ import orjson
 
 from console.commands.audit_trail import auditing
 from console.commands.common import cli_user, wanted_sources
-from console.lookup.sidecar_search import find_sidecars, is_guid, is_known
+from console.lookup.sidecar_search import find_sidecars, is_guid, is_in_redis
 from shared.archive.archive import Archive
 from shared.archive.sidecar import Sidecar
 from shared.config.settings import Settings
@@ -88,7 +88,7 @@ async def _call(settings: Settings, archive: Archive, wanted: Wanted) -> tuple[C
         what = sidecars[0].call
         sidecars = await find_sidecars(settings, archive, source, what)
     key = CallKey(source, CallRef(what))
-    if not (sidecars or wanted.is_ahead or wanted.is_release or await is_known(settings, key)):
+    if not (sidecars or wanted.is_ahead or wanted.is_release or await is_in_redis(settings, key)):
         raise CallfoldError(f"Neither the archive nor Redis knows {key}: nothing is held. With --ahead it is held all the same.")
     return key, sidecars
 

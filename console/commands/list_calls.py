@@ -12,7 +12,7 @@ from console.call_query import CallQuery, CallRow
 from console.commands.common import tell_if_unknown, wanted_sources
 from console.commands.output import counted
 from console.lookup.csv_export import write_csv
-from console.lookup.lookup import looking_up
+from console.lookup.lookup import open_lookup
 from console.safe_text import plain_line
 from console.validation import first_mistake
 from shared.config.settings import Settings
@@ -42,7 +42,7 @@ async def list_calls(settings: Settings, asked: Mapping[str, object], at_most: i
         raise ConfigError(first_mistake(error, CallQuery)[1]) from None
     rows: list[CallRow] = []
     problem = None
-    async with looking_up(settings) as lookup:
+    async with open_lookup(settings) as lookup:
         while len(rows) < at_most:
             page = await lookup.find(query)
             rows += page.rows

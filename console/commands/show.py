@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from console.commands.common import wanted_sources
-from console.lookup.lookup import looking_up
+from console.lookup.lookup import open_lookup
 from console.safe_text import plain_line
 from shared.config.settings import Settings
 from shared.domain.ids import CallKey, CallRef, SourceName
@@ -27,7 +27,7 @@ async def show(settings: Settings, source: str, call: str, *, as_json: bool) -> 
         CallfoldError: there is no such call, or what could know it is away.
     """
     key = CallKey(SourceName(source), CallRef(call))
-    async with looking_up(settings) as lookup:
+    async with open_lookup(settings) as lookup:
         try:
             detail = await lookup.detail(key)
         except HistoryUnavailableError as error:
@@ -39,7 +39,7 @@ async def show(settings: Settings, source: str, call: str, *, as_json: bool) -> 
         raise CallfoldError(f"Redis has no call {key}: it was never seen, or expired (CALLFOLD_RETAIN_SECONDS).")
     if not detail.facts:
         sys.stderr.write(f"From the history: Redis no longer has {key}.\n")
-    told = detail.told()
+    told = detail.to_json()
     sys.stdout.write(orjson.dumps(told).decode() + "\n" if as_json else _text(told))
     return 0
 

@@ -1,6 +1,6 @@
-"""One request to FocalScope's dial API: the link from the source's template, the answer understood, each failure by its name.
+"""One request to FocalScope's dial API: check it, send it, parse the answer, classify failures.
 
-A phone may be ringing as soon as the request has left us: nothing here is ever tried again. Source: the vendor's article
+A phone may be ringing as soon as the request is sent, so this module never retries. Source: the vendor's article
 "Integration - Call API".
 """
 
@@ -24,48 +24,55 @@ from shared.errors import CallfoldError
 _ANSWER = re.compile(r'\s*\{\s*"?RequestID"?\s*:\s*"?(\d{1,18})"?\s*\}\s*')
 _MAX_ANSWER_BYTES = 64 * 1024
 _OK = 200
-# Answers that only one who has not dialed gives. Any other, redirections and a proxy's time-out among them, may come after.
-_REFUSALS = frozenset({400, 401, 403, 404, 405, 410, 413, 414, 415, 422, 429})
+# Statuses that prove FocalScope did not dial. Any other, such as a redirect or a proxy's time-out, may follow a dial.
+_NOT_DIALED = frozenset({400, 401, 403, 404, 405, 410, 413, 414, 415, 422, 429})
 
 Text = Annotated[str, Field(max_length=256)]
 
 
 class DialRequest(BaseModel):
-    """Who is to be called, by which agent, and what the integration wants to find again in the call's record."""
+    """The agent, the number, and values of the client for the call's record."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    source: str = Field(description="The source's name in the sources file.", examples=["acme"])
-    agent: Text = Field(min_length=1, description="The agent's extension.", examples=["1001"])
-    number: Text = Field(min_length=1, description="The number to dial.", examples=["+4512345678"])
+    source: str = Field(description="Name of the source in the sources file.", examples=["acme"])
+    agent: Text = Field(min_length=1, description="Extension of the agent.", examples=["1001"])
+    number: Text = Field(min_length=1, description="Number to dial.", examples=["+4512345678"])
     queue_prefix: str | None = Field(
-        default=None, pattern=r"^[0-9*#]{1,8}$", description="Prefix that chooses an outbound queue."
+        default=None, pattern=r"^[0-9*#]{1,8}$", description="Prefix that selects an outbound queue."
     )
-    reference: Text | None = Field(default=None, description="Of your own: it is in the call's record.", examples=["crm-42"])
+    reference: Text | None = Field(default=None, description="Your reference, copied to the call's record.", examples=["crm-42"])
     metadata: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")], Text] = Field(
-        default_factory=dict, max_length=20, description="Names and values of your own: they are in the call's record."
+        default_factory=dict, max_length=20, description="Your names and values, copied to the call's record."
     )
 
     def fields(self) -> dict[str, str]:
-        """Write the request as the fields of a dial event."""
-        told = {
+        """Return the request as the fields of a dial event."""
+        fields = {
             "agent": self.agent,
             "number": self.number,
             "queue_prefix": self.queue_prefix or "",
             "reference": self.reference or "",
         }
-        return told | {f"metadata.{name}": value for name, value in self.metadata.items()}
+        return fields | {f"metadata.{name}": value for name, value in self.metadata.items()}
 
 
 class DialState(StrEnum):
-    """What is known of a dial request that has no RequestID."""
+    """The state of a dial request that has no RequestID."""
 
     REFUSED = "refused"  # no phone rings
     UNKNOWN = "unknown"  # a phone may be ringing
 
 
 class DialError(CallfoldError):
-    """A dial request without RequestID: what is known, the HTTP status for the one who asked, a sentence."""
+    """A dial request that got no RequestID.
+
+    Attributes:
+        state: whether a phone may be ringing.
+        status: the HTTP status for the client.
+        title: the error as a sentence.
+        parameter: the invalid parameter, if any.
+    """
 
     def __init__(self, state: DialState, status: int, title: str, parameter: str | None = None) -> None:
         self.state = state
@@ -75,19 +82,17 @@ class DialError(CallfoldError):
         super().__init__(title)
 
 
-def check(sources: Sources, request: DialRequest) -> Source:
-    """Check a request against its source's rules.
+def check_request(sources: Sources, request: DialRequest) -> Source:
+    """Check a request against the rules of its source.
 
     Raises:
-        DialError: it may not be dialed; the parameter is named.
+        DialError: the source does not allow it.
     """
     source = sources.get(SourceName(request.source))
     if source is None:
         raise DialError(DialState.REFUSED, 404, unknown_source_message(request.source, sources), "source")
     if source.dial_url is None:
-        title = (
-            f"Source {source.name} has no dial_url: set it under [sources.{source.name}] in the file that CALLFOLD_SOURCES names."
-        )
+        title = f"Source {source.name} has no dial_url. Set it under [sources.{source.name}] in the CALLFOLD_SOURCES file."
         raise DialError(DialState.REFUSED, 409, title, "source")
     for name, value, pattern in (
         ("agent", request.agent, source.agent_pattern),
@@ -98,46 +103,49 @@ def check(sources: Sources, request: DialRequest) -> Source:
             raise DialError(DialState.REFUSED, 400, title, name)
     is_allowed = not source.allow_numbers or any(fnmatchcase(request.number, rule) for rule in source.allow_numbers)
     if not is_allowed or any(fnmatchcase(request.number, rule) for rule in source.deny_numbers):
-        raise DialError(DialState.REFUSED, 403, f"Source {source.name} may not dial this number.", "number")
-    # A free prefix would make another number of an allowed one.
+        title = f"Source {source.name} may not dial this number. See its allow_numbers and deny_numbers in the sources file."
+        raise DialError(DialState.REFUSED, 403, title, "number")
+    # An unchecked prefix could turn an allowed number into another one.
     is_limited = bool(source.queue_prefixes or source.allow_numbers or source.deny_numbers)
     if request.queue_prefix and is_limited and request.queue_prefix not in source.queue_prefixes:
-        title = f"Source {source.name} may not dial with this queue_prefix: see queue_prefixes in the sources file."
+        title = f"Source {source.name} may not dial with this queue_prefix. See its queue_prefixes in the sources file."
         raise DialError(DialState.REFUSED, 403, title, "queue_prefix")
     return source
 
 
 def dial_link(template: str, request: DialRequest) -> str:
-    """Fill the template `dial_url`; every value is percent-encoded, so that none can add a parameter."""
+    """Fill the template `dial_url`. Every value is percent-encoded, so that none can add a parameter."""
     values = request.fields()
-    return re.sub(r"\{(\w+)\}", lambda found: quote(values[found[1]], safe=""), template)
+    return re.sub(r"\{(\w+)\}", lambda placeholder: quote(values[placeholder[1]], safe=""), template)
 
 
-def read_answer(status: int, body: str) -> int:
-    """Find the RequestID in FocalScope's answer: `{RequestID:513}`, which is no JSON, or `{"RequestID":513}`.
+def parse_answer(status: int, body: str) -> int:
+    """Return the RequestID from FocalScope's answer: `{RequestID:513}`, which is not JSON, or `{"RequestID":513}`.
 
     Raises:
-        DialError: there is none.
+        DialError: the answer has no RequestID.
     """
-    found = _ANSWER.fullmatch(body)
-    if status == _OK and found and int(found[1]):
-        return int(found[1])
+    match = _ANSWER.fullmatch(body)
+    if status == _OK and match and int(match[1]):
+        return int(match[1])
+    if status in _NOT_DIALED:
+        raise DialError(DialState.REFUSED, 502, f"FocalScope refused the request with status {status}. Check dial_url.")
     if status != _OK:
-        state = DialState.REFUSED if status in _REFUSALS else DialState.UNKNOWN
-        raise DialError(state, 502, f"FocalScope answered with status {status}.")
+        raise DialError(DialState.UNKNOWN, 502, f"FocalScope answered with status {status}. Check dial_url.")
     if body.lstrip()[:1] == "<":
-        raise DialError(DialState.UNKNOWN, 502, "FocalScope answered with a page: are the credentials in dial_url right?")
+        title = "FocalScope answered with an HTML page instead of a RequestID. Check the credentials in dial_url."
+        raise DialError(DialState.UNKNOWN, 502, title)
     if not body.strip():
-        raise DialError(DialState.UNKNOWN, 502, "FocalScope's answer was empty.")
-    raise DialError(DialState.UNKNOWN, 502, "FocalScope's answer has no RequestID.")
+        raise DialError(DialState.UNKNOWN, 502, "FocalScope's answer is empty. Check dial_url.")
+    raise DialError(DialState.UNKNOWN, 502, "FocalScope's answer has no RequestID. Check dial_url.")
 
 
 class _NoAnswerError(CallfoldError):
-    """The connection broke, or could not be made: the cause tells which."""
+    """The connection failed or was lost; see the cause."""
 
 
-async def _once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
-    """Keep the library from sending a GET again whose connection broke: a phone may be ringing by then."""
+async def _never_resend(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+    """Prevent aiohttp from resending a GET after a lost connection: a phone may be ringing."""
     try:
         return await handler(request)
     except (aiohttp.ClientError, TimeoutError) as error:
@@ -145,7 +153,7 @@ async def _once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerTy
 
 
 class Dialer:
-    """The HTTP client of dial requests: each on a connection of its own, and none sent twice."""
+    """The HTTP client for dial requests. Each uses a new connection, and none is sent twice."""
 
     def __init__(self, timeout_s: float) -> None:
         self._timeout_s = timeout_s
@@ -157,7 +165,7 @@ class Dialer:
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=self._timeout_s),
             trust_env=False,
-            middlewares=(_once,),
+            middlewares=(_never_resend,),
         )
         return self
 
@@ -166,41 +174,41 @@ class Dialer:
             await self._session.close()
 
     async def dial(self, source: Source, request: DialRequest) -> int:
-        """Ask once; returns the RequestID.
+        """Send a dial request once and return the RequestID.
 
         Raises:
-            DialError: with what is known of the phones.
+            DialError: no RequestID; `state` says whether a phone may be ringing.
         """
         if self._session is None or source.dial_url is None:
-            raise RuntimeError("the dialer is not open, or the source cannot dial")
-        # Encoded by us, once: the library would write some of it otherwise.
+            raise RuntimeError("The dialer is not open, or the source has no dial_url.")
+        # Already encoded: aiohttp would change parts of it.
         link = URL(dial_link(source.dial_url.get_secret_value(), request), encoded=True)
         try:
             async with self._session.get(link, allow_redirects=False) as response:
-                return read_answer(response.status, await _read(response))
+                return parse_answer(response.status, await _read_body(response))
         except _NoAnswerError as error:
-            raise self._what_is_known(error.__cause__) from error
+            raise self._dial_error(error.__cause__) from error
         except (aiohttp.ClientError, TimeoutError) as error:
-            raise self._what_is_known(error) from error
+            raise self._dial_error(error) from error
 
-    def _what_is_known(self, error: BaseException | None) -> DialError:
+    def _dial_error(self, error: BaseException | None) -> DialError:
         if isinstance(error, aiohttp.ClientConnectorError):
-            return DialError(DialState.REFUSED, 502, "FocalScope cannot be reached: nothing was dialed.")
+            return DialError(DialState.REFUSED, 502, "FocalScope cannot be reached, so nothing was dialed. Check dial_url.")
         if isinstance(error, TimeoutError):
             return DialError(DialState.UNKNOWN, 504, f"FocalScope did not answer within {self._timeout_s:g} s.")
-        return DialError(DialState.UNKNOWN, 504, "The connection to FocalScope broke before it answered.")
+        return DialError(DialState.UNKNOWN, 504, "The connection to FocalScope was lost before it answered.")
 
 
-async def _read(response: aiohttp.ClientResponse) -> str:
-    """Read an answer to its end, in however many pieces it comes.
+async def _read_body(response: aiohttp.ClientResponse) -> str:
+    """Read an answer to its end.
 
     Raises:
-        DialError: it has none in sight.
+        DialError: it is longer than any answer to a dial request.
     """
     body = bytearray()
-    async for piece in response.content.iter_any():
-        body += piece
+    async for chunk in response.content.iter_any():
+        body += chunk
         if len(body) > _MAX_ANSWER_BYTES:
-            limit = f"longer than {_MAX_ANSWER_BYTES >> 10} KiB"
-            raise DialError(DialState.UNKNOWN, 502, f"FocalScope's answer is {limit}: it is none to a dial request.")
+            limit = f"{_MAX_ANSWER_BYTES >> 10} KiB"
+            raise DialError(DialState.UNKNOWN, 502, f"FocalScope's answer is longer than {limit}. Check dial_url.")
     return body.decode("utf-8-sig", "replace")

@@ -1,8 +1,7 @@
-"""Dial requests: one phone rings, however often it is asked for, and the call's record tells who asked.
+"""Dial requests: each `Idempotency-Key` dials once, and each accepted dial is recorded in the journal.
 
-A request with an idempotency key is noted in Redis before anything is dialed; every repeat, at the same moment or within a day,
-gets the first one's answer. Where it is certain that no phone rang, the key is released, and a repeat dials. The event of an
-accepted dial lies in Redis until the journal has confirmed it.
+A request with an idempotency key is recorded in Redis before anything is dialed. Every repeat within a day, concurrent ones
+included, gets the first request's answer. If certainly no phone rang, the key is released and a repeat dials.
 """
 
 from __future__ import annotations
@@ -15,28 +14,27 @@ from typing import NoReturn
 
 import orjson
 
-from console.dialing.focalscope import Dialer, DialError, DialRequest, DialState, check
-from shared.amqp.publisher import Message, Publisher
-from shared.amqp.topology import CALLBACKS
+from console.dialing.dial_journal import DialJournal
+from console.dialing.focalscope import Dialer, DialError, DialRequest, DialState, check_request
+from shared.amqp.publisher import Publisher
 from shared.clock import utc_now
 from shared.config.sources import Sources
-from shared.crash_points import crash_point
-from shared.domain.raw_event import DialEvent, encode, join
-from shared.errors import BrokerUnavailableError, StoreUnavailableError
+from shared.domain.raw_event import DialEvent, encode
+from shared.errors import StoreUnavailableError
 from shared.log import get_logger
 from shared.state.dials import DialStore
 
 log = get_logger(__name__)
 
 _POLL_S = 0.05
-_REPUBLISH_S = 5
-_UNRELEASED_KEPT = 10_000
-_REDIS_AWAY = "Redis is away: nothing was dialed."
+_RETRY_S = 5
+_MAX_UNRELEASED = 10_000
+_NO_REDIS = "Redis is unavailable, so nothing was dialed. Try again later."
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What a dial request is answered, now and when it is repeated; `is_repeated`: it was not the first under its key."""
+class DialAnswer:
+    """The answer to a dial request. `is_repeated` is True if an earlier request with the same key produced it."""
 
     status: int
     body: dict[str, object]
@@ -45,172 +43,132 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How many dial requests one key may make a minute; how long a repeat waits for the first one's answer."""
+    """Dial requests allowed per API key and minute, and the seconds a repeat waits for the first request's answer."""
 
     per_minute: int
     wait_s: float
 
 
-class Dials:
-    """Takes dial requests. Every method returns an answer: what is known of the phones is its `dial_state`."""
+class DialService:
+    """Handles dial requests. Errors are answers too; their `dial_state` says whether a phone may be ringing."""
 
     def __init__(self, dialer: Dialer, store: DialStore, publisher: Publisher, sources: Sources, limits: Limits) -> None:
         self._dialer = dialer
         self._store = store
-        self._publisher = publisher
         self._sources = sources
         self._limits = limits
-        self._unkept: dict[str, bytes] = {}  # events that Redis could not keep
-        self._in_flight: set[str] = set()  # dials whose event is on its way
-        self._unreleased: dict[str, set[bytes]] = {}  # of refused requests: what Redis may still have noted
+        self.journal = DialJournal(store, publisher)
+        self._unreleased: dict[str, set[bytes]] = {}  # by key: entries of refused requests that Redis may still have
 
-    async def dial(self, wanted: DialRequest, who: str, key: str = "") -> Answer:
-        """Dial, or find what was answered to the same request before."""
-        return await self._once(wanted, who, key) if key else await self._dial(wanted, who)
+    async def dial(self, request: DialRequest, who: str, key: str = "") -> DialAnswer:
+        """Dial, or return the answer to the first request with this key."""
+        return await self._dial_once(request, who, key) if key else await self._dial(request, who)
 
-    async def _once(self, wanted: DialRequest, who: str, key: str) -> Answer:
-        digest = hashlib.sha256(orjson.dumps(wanted.model_dump(), option=orjson.OPT_SORT_KEYS)).hexdigest()
+    async def _dial_once(self, request: DialRequest, who: str, key: str) -> DialAnswer:
+        digest = hashlib.sha256(orjson.dumps(request.model_dump(), option=orjson.OPT_SORT_KEYS)).hexdigest()
         name = hashlib.sha256(f"{who}/{key}".encode("utf-8", "surrogateescape")).hexdigest()
         pending = orjson.dumps({"digest": digest, "by": uuid.uuid4().hex})
         try:
             await self._release(name)
-            noted = await self._store.begin(name, pending)
+            earlier = await self._store.begin(name, pending)
         except StoreUnavailableError:
-            self._to_be_released(name, pending)  # it may have been noted all the same
-            return _refusal(503, _REDIS_AWAY, None)
-        if noted is not None:
-            return replace(await self._repeat(name, digest, noted), is_repeated=True)
-        answer = await self._dial(wanted, who)
+            self._remember_to_release(name, pending)  # Redis may have stored it despite the error
+            return _refusal(503, _NO_REDIS, None)
+        if earlier is not None:
+            return replace(await self._repeat(name, digest, earlier), is_repeated=True)
+        answer = await self._dial(request, who)
         try:
             if answer.body.get("dial_state") == DialState.REFUSED:
-                self._to_be_released(name, pending)
+                self._remember_to_release(name, pending)
                 await self._release(name)
             else:
-                told = {"digest": digest, "status": answer.status, "body": answer.body}
-                await self._store.finish(name, orjson.dumps(told))
+                result = {"digest": digest, "status": answer.status, "body": answer.body}
+                await self._store.finish(name, orjson.dumps(result))
         except StoreUnavailableError as error:
-            # The caller gets his answer. A repeat is told that what became of a dial is not known; a refusal is released later.
-            log.warning("dial_answer_not_kept", detail=str(error))
+            # The client gets its answer. A repeat gets `unknown`, or dials once the key of a refused request is released.
+            log.warning("dial_answer_not_stored", detail=str(error))
         return answer
 
-    def _to_be_released(self, name: str, pending: bytes) -> None:
-        """Remember that no phone rang for what may be noted; of too many the oldest stay noted, which is the safe side."""
+    def _remember_to_release(self, name: str, pending: bytes) -> None:
+        """Remember that a request dialed nothing. Beyond the limit the oldest keys stay taken, which is the safe side."""
         self._unreleased.setdefault(name, set()).add(pending)
-        while len(self._unreleased) > _UNRELEASED_KEPT:
+        while len(self._unreleased) > _MAX_UNRELEASED:
             del self._unreleased[next(iter(self._unreleased))]
 
     async def _release(self, name: str) -> None:
-        """Forget what is noted of requests under a key that dialed nothing; what another request has noted since stays."""
+        """Delete the entries of requests under a key that dialed nothing, but not the entry of a later request."""
         waiting = self._unreleased.get(name, set())
         for pending in tuple(waiting):
             await self._store.forget(name, pending)
             waiting.discard(pending)
-        if not waiting and self._unreleased.get(name) is waiting:  # another's, of meanwhile, stay
+        if not waiting and self._unreleased.get(name) is waiting:  # a concurrent request may have replaced the set
             del self._unreleased[name]
 
-    async def _repeat(self, name: str, digest: str, noted: bytes) -> Answer:
-        """Wait for the answer of the first of several equal requests."""
+    async def _repeat(self, name: str, digest: str, entry: bytes) -> DialAnswer:
+        """Wait for the answer to the first request with this key."""
         try:
             async with asyncio.timeout(self._limits.wait_s):
                 while True:
-                    told = orjson.loads(noted)
-                    if told["digest"] != digest:
-                        return _refusal(422, "This Idempotency-Key was used for another request.", "Idempotency-Key")
-                    if "status" in told:
-                        return Answer(told["status"], told["body"])
+                    first = orjson.loads(entry)
+                    if first["digest"] != digest:
+                        title = "This Idempotency-Key was used for a request with another body. Send a new key."
+                        return _refusal(422, title, "Idempotency-Key")
+                    if "status" in first:
+                        return DialAnswer(first["status"], first["body"])
                     await asyncio.sleep(_POLL_S)
-                    found = await self._store.answer(name)
-                    if found is None:
-                        return await self._vanished(noted)
-                    noted = found
+                    latest = await self._store.answer(name)
+                    if latest is None:
+                        return await self._without_entry(entry)
+                    entry = latest
         except (TimeoutError, StoreUnavailableError):
             return _unknown()
 
-    async def _vanished(self, noted: bytes) -> Answer:
-        """Answer for a request whose key is gone: released, or expired or evicted while its phone may be ringing."""
-        if not await self._store.is_forgotten(noted):
+    async def _without_entry(self, entry: bytes) -> DialAnswer:
+        """Answer a repeat whose entry is gone. It was released, or it expired while its phone may be ringing."""
+        if not await self._store.is_forgotten(entry):
             return _unknown()
-        title = "The first request with this Idempotency-Key was refused; nothing was dialed."
+        title = "The first request with this Idempotency-Key was refused and nothing was dialed. Send the request again."
         return _refusal(409, title, "Idempotency-Key")
 
-    async def _dial(self, wanted: DialRequest, who: str) -> Answer:
+    async def _dial(self, request: DialRequest, who: str) -> DialAnswer:
         try:
-            source = check(self._sources, wanted)
+            source = check_request(self._sources, request)
             if await self._store.count(who) > self._limits.per_minute:
-                return _refusal(429, f"More than {self._limits.per_minute} dial requests a minute.", None)
-            request_id = await self._dialer.dial(source, wanted)
-        except StoreUnavailableError:  # it was not counted, so it was not sent
-            return _refusal(503, _REDIS_AWAY, None)
+                title = f"More than {self._limits.per_minute} dial requests in this minute. Wait for the next minute."
+                return _refusal(429, title, None)
+            request_id = await self._dialer.dial(source, request)
+        except StoreUnavailableError:  # the request could not be counted, so it was not sent
+            return _refusal(503, _NO_REDIS, None)
         except DialError as error:
-            return Answer(error.status, _problem(error.status, error.title, error.state, error.parameter))
-        event = encode(DialEvent(source.name, utc_now(), request_id, wanted.fields()))
-        await self._journal(f"{source.name}/{request_id}", event)
-        return Answer(201, {"request_id": request_id, "source": source.name, "dial_state": "accepted"})
-
-    async def _journal(self, dial_id: str, event: bytes) -> None:
-        """Have the event of a dial kept, and published now if the broker takes it. The phone rings: nothing here may fail it."""
-        self._in_flight.add(dial_id)
-        try:
-            await self._keep(dial_id, event)
-            crash_point("dial.kept")
-            await self._publish(dial_id, event)
-        finally:
-            self._in_flight.discard(dial_id)
-
-    async def _keep(self, dial_id: str, event: bytes) -> None:
-        try:
-            await self._store.keep(dial_id, event)
-        except StoreUnavailableError as error:
-            log.warning("dial_kept_in_memory", dial=dial_id, detail=str(error))
-            self._unkept[dial_id] = event
-
-    async def _publish(self, dial_id: str, event: bytes) -> None:
-        try:
-            await self._publisher.publish(Message(CALLBACKS, "", join([event]), uuid.uuid4().hex))
-            self._unkept.pop(dial_id, None)
-            await self._store.journaled(dial_id)
-        except (BrokerUnavailableError, StoreUnavailableError) as error:
-            log.warning("dial_not_journaled_yet", dial=dial_id, detail=str(error))
+            return DialAnswer(error.status, _problem(error.status, error.title, error.state, error.parameter))
+        event = encode(DialEvent(source.name, utc_now(), request_id, request.fields()))
+        await self.journal.record(f"{source.name}/{request_id}", event)
+        return DialAnswer(201, {"request_id": request_id, "source": source.name, "dial_state": "accepted"})
 
     async def run(self) -> NoReturn:
-        """Release and publish what had to wait, the latter also of a process that died. Run it as a task."""
+        """Retry delayed releases of keys and delayed publishes. Run it as a task."""
         while True:
-            await asyncio.sleep(_REPUBLISH_S)
-            await self.release_refused()
-            await self.publish_kept()
+            await asyncio.sleep(_RETRY_S)
+            await self._release_delayed()
+            await self.journal.publish_pending()
 
-    async def release_refused(self) -> None:
-        """Release the keys of refused requests that Redis could not release at the time."""
+    async def _release_delayed(self) -> None:
         try:
             for name in tuple(self._unreleased):
                 await self._release(name)
         except StoreUnavailableError as error:
-            log.warning("dial_keys_wait", detail=str(error))
-
-    async def publish_kept(self) -> None:
-        """Publish the events of dials that the journal may not have yet."""
-        if not self._publisher.is_up:
-            return
-        kept, in_flight = dict(self._unkept), set(self._in_flight)
-        try:
-            kept |= await self._store.unjournaled()
-        except StoreUnavailableError as error:
-            log.warning("dials_wait", detail=str(error))
-        in_flight |= self._in_flight  # a second event of one dial would be shown as a second dial
-        for dial_id, event in kept.items():
-            if dial_id not in in_flight:
-                await self._publish(dial_id, event)
+            log.warning("dial_key_release_delayed", detail=str(error))
 
 
-def _refusal(status: int, title: str, parameter: str | None) -> Answer:
-    return Answer(status, _problem(status, title, DialState.REFUSED, parameter))
+def _refusal(status: int, title: str, parameter: str | None) -> DialAnswer:
+    return DialAnswer(status, _problem(status, title, DialState.REFUSED, parameter))
 
 
-def _unknown() -> Answer:
-    title = "What became of the first request with this Idempotency-Key is not known."
-    return Answer(504, _problem(504, title, DialState.UNKNOWN, None))
+def _unknown() -> DialAnswer:
+    title = "The result of the first request with this Idempotency-Key is unknown. Check for a call before you dial again."
+    return DialAnswer(504, _problem(504, title, DialState.UNKNOWN, None))
 
 
 def _problem(status: int, title: str, state: DialState, parameter: str | None) -> dict[str, object]:
-    told: dict[str, object] = {"type": "about:blank", "status": status, "title": title, "dial_state": state}
-    return told | ({"parameter": parameter} if parameter else {})
+    members: dict[str, object] = {"type": "about:blank", "status": status, "title": title, "dial_state": state}
+    return members | ({"parameter": parameter} if parameter else {})

@@ -1,4 +1,4 @@
-"""Calls that Redis keeps: the open ones, and the complete ones for the retain time."""
+"""Calls in Redis: the open ones, and complete ones for CALLFOLD_RETAIN_SECONDS."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from shared.state.stored_call import StoredCall
 _PAGE = 200
 
 
-class RecentCalls:
-    """Implements `console.calls.Calls` over Redis."""
+class RedisCalls:
+    """The calls in Redis (implements `console.call_query.Calls`)."""
 
     def __init__(self, store: Store, policy: Policy) -> None:
         self._store = store
         self._policy = policy
 
     async def newest(self, query: CallQuery, before: Position | None) -> AsyncIterator[tuple[Position, CallRow | None]]:
-        """Go through the calls, the newest start first; see `Calls`."""
+        """Iterate over the calls, newest start first; see `Calls`."""
         until = min(filter(None, (query.until, before.started_at if before else None)), default=None)
         is_open = query.state not in {None, "complete"}
         before_us = microseconds(until) if until else None
@@ -37,36 +37,36 @@ class RecentCalls:
                     yield position, row if query.matches(row) else None
 
     async def _open_pages(self) -> AsyncIterator[list[tuple[CallKey, Position]]]:
-        """List the open calls only: there can be very old ones behind all that were completed since."""
+        """List the open calls in pages. Paging through all calls could pass very many complete ones before an old open one."""
         starts = await self._store.open_starts()
-        found = [(key, Position(at_microseconds(at_us), str(key))) for key, at_us in starts.items()]
-        found.sort(key=lambda row: row[1], reverse=True)
-        for first in range(0, len(found), _PAGE):
-            yield found[first : first + _PAGE]
+        calls = [(key, Position(at_microseconds(at_us), str(key))) for key, at_us in starts.items()]
+        calls.sort(key=lambda call: call[1], reverse=True)
+        for first in range(0, len(calls), _PAGE):
+            yield calls[first : first + _PAGE]
 
     async def _pages(self, before_us: int | None) -> AsyncIterator[list[tuple[CallKey, Position]]]:
-        """List calls in pages that never part two of the same microsecond."""
+        """List calls in pages. Calls with the same start microsecond are always on the same page."""
         size = _PAGE
         while True:
-            found = await self._store.newest(before_us, size)
-            is_last = len(found) < size
+            starts = await self._store.newest(before_us, size)
+            is_last = len(starts) < size
             if not is_last:
-                earliest_us = found[-1][1]
-                whole = [row for row in found if row[1] > earliest_us]
-                if not whole:  # more than a page in one microsecond
+                earliest_us = starts[-1][1]
+                later = [start for start in starts if start[1] > earliest_us]
+                if not later:  # more than a page in one microsecond
                     size *= 2
                     continue
-                found, before_us, size = whole, earliest_us, _PAGE
-            yield [(key, Position(at_microseconds(at_us), str(key))) for key, at_us in found]
+                starts, before_us, size = later, earliest_us, _PAGE
+            yield [(key, Position(at_microseconds(at_us), str(key))) for key, at_us in starts]
             if is_last:
                 return
 
     def row(self, key: CallKey, state: StoredCall) -> CallRow:
-        """Sum up a call."""
+        """Summarize a call."""
         call = derive(key, state.facts, self._policy)
         return row_of(call_record(call, state.revision), key.call, call.status)
 
     async def open_calls(self) -> Mapping[CallKey, Call]:
-        """Read every open call."""
-        facts = await self._store.read_facts(await self._store.open_calls())
-        return {key: derive(key, told, self._policy) for key, told in facts.items() if told}
+        """Read all open calls."""
+        facts_by_call = await self._store.read_facts(await self._store.open_calls())
+        return {key: derive(key, facts, self._policy) for key, facts in facts_by_call.items() if facts}

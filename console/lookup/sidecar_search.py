@@ -1,4 +1,4 @@
-"""Finding sidecars: by the GUID of a recording, or by the call."""
+"""Finding the sidecars of a recording or of a call in the archive."""
 
 from __future__ import annotations
 
@@ -21,48 +21,50 @@ def is_guid(text: str) -> bool:
     return GUID.fullmatch(text.lower()) is not None
 
 
-async def is_known(settings: Settings, key: CallKey) -> bool:
-    """Tell whether Redis has a call.
+async def is_in_redis(settings: Settings, key: CallKey) -> bool:
+    """Return whether Redis has a call.
 
     Raises:
-        StoreUnavailableError: it cannot say.
+        StoreUnavailableError: Redis does not answer.
     """
     async with open_store(settings) as store:
         return await store.read(key) is not None
 
 
-async def find_sidecars(settings: Settings, archive: Archive, source: str, what: str) -> list[Sidecar]:
-    """Find the sidecars of a recording or of a call; empty where there are none. Days are looked through newest first."""
-    day = None if is_guid(what) else await _filed_day(settings, source, what)
-    days = [day] if day else []
-    days += [other for other in reversed(await archive.days(source)) if other != day]
-    for candidate in days:
-        found = [sidecar async for sidecar in _of_day(archive, candidate, what)]
-        if found:
-            return found
+async def find_sidecars(settings: Settings, archive: Archive, source: str, call_or_guid: str) -> list[Sidecar]:
+    """Find the sidecars of a recording or a call; empty if there are none."""
+    call = None if is_guid(call_or_guid) else call_or_guid
+    for day in await _days(settings, archive, source, call):
+        sidecars = [sidecar async for sidecar in _sidecars_of_day(archive, day, call_or_guid)]
+        if sidecars:
+            return sidecars
     return []
 
 
 async def find_recording(settings: Settings, archive: Archive, source: str, name: str, call: str | None) -> Sidecar | None:
-    """Find the sidecar of a recording, of `call` where one is given, by the name of its files: its GUID as a rule."""
-    day = await _filed_day(settings, source, call) if call else None
-    days = [day] if day else []
-    days += [other for other in reversed(await archive.days(source)) if other != day]
-    for candidate in days:
-        found = await _readable(archive, f"{candidate}/{name}.json")
-        if found is not None:
-            return found if call in {None, found.call} else None
+    """Find the sidecar of a recording, of `call` if given, by its file name, which is usually the GUID."""
+    for day in await _days(settings, archive, source, call):
+        sidecar = await _read_valid(archive, f"{day}/{name}.json")
+        if sidecar is not None:
+            return sidecar if call in {None, sidecar.call} else None
     return None
 
 
 async def sidecars_of(archive: Archive, jobs: Iterable[RecordingJob]) -> list[Sidecar]:
-    """Read the sidecars of some legs; those that are not written yet are left out."""
-    found = await asyncio.gather(*(_readable(archive, path_of(job, "json")) for job in jobs))
-    return [sidecar for sidecar in found if sidecar is not None]
+    """Read the sidecars of recording jobs. Those not yet written are left out."""
+    sidecars = await asyncio.gather(*(_read_valid(archive, path_of(job, "json")) for job in jobs))
+    return [sidecar for sidecar in sidecars if sidecar is not None]
 
 
-async def _filed_day(settings: Settings, source: str, call: str) -> str | None:
-    """Ask Redis, while it keeps the call, by which day it was filed."""
+async def _days(settings: Settings, archive: Archive, source: str, call: str | None) -> list[str]:
+    """List the days of the archive: first the day of `call` if Redis knows it, then newest first."""
+    day = await _day_in_redis(settings, source, call) if call else None
+    days = [other for other in reversed(await archive.days(source)) if other != day]
+    return [day, *days] if day else days
+
+
+async def _day_in_redis(settings: Settings, source: str, call: str) -> str | None:
+    """Read the archive day of a call from Redis while Redis retains the call."""
     key = CallKey(SourceName(source), CallRef(call))
     with suppress(StoreUnavailableError):  # the archive alone can answer, only slower
         async with open_store(settings) as store:
@@ -72,20 +74,20 @@ async def _filed_day(settings: Settings, source: str, call: str) -> str | None:
     return None
 
 
-async def _of_day(archive: Archive, day: str, what: str) -> AsyncIterator[Sidecar]:
-    if is_guid(what):
-        sidecar = await _readable(archive, f"{day}/{what}.json")
+async def _sidecars_of_day(archive: Archive, day: str, call_or_guid: str) -> AsyncIterator[Sidecar]:
+    if is_guid(call_or_guid):
+        sidecar = await _read_valid(archive, f"{day}/{call_or_guid}.json")
         if sidecar is not None:
             yield sidecar
         return
     async for entry in archive.entries(day):
         if entry.path.endswith(".json"):
-            sidecar = await _readable(archive, entry.path)
-            if sidecar is not None and sidecar.call == what:
+            sidecar = await _read_valid(archive, entry.path)
+            if sidecar is not None and sidecar.call == call_or_guid:
                 yield sidecar
 
 
-async def _readable(archive: Archive, path: str) -> Sidecar | None:
-    with suppress(ValueError):  # `recordings verify` tells of it
+async def _read_valid(archive: Archive, path: str) -> Sidecar | None:
+    with suppress(ValueError):  # `callfold recordings verify` reports an invalid sidecar
         return await archive.sidecar(path)
     return None

@@ -18,7 +18,7 @@ class Viewer:
 
     Attributes:
         who: a fingerprint of their key.
-        role: `operator` or `viewer` (`console.web.access.Role`).
+        role: `operator` or `viewer` (`console.web.keys.Role`).
         csrf: goes into every form that changes something.
         can_log_out: whether there is a session to end. A console without keys has none.
     """

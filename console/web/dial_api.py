@@ -1,4 +1,4 @@
-"""`POST /dial` over HTTP."""
+"""`POST /dial`."""
 
 from __future__ import annotations
 
@@ -9,52 +9,59 @@ from aiohttp import web
 from pydantic import ValidationError
 
 from console.dialing.focalscope import DialRequest, DialState
-from console.dialing.service import Dials
-from console.web.access import WHO
-from console.web.problems import PROBLEM, invalid, not_json, problem
+from console.dialing.service import DialService
+from console.web.keys import IDENTITY
+from console.web.problems import PROBLEM, invalid, problem, reject_unless_json
 from shared.errors import mask
 from shared.runtime.audit import Action, Audit
 from shared.state.dials import MINUTE_S
 
+_KEY_HEADER = "Idempotency-Key"
 _MAX_KEY_CHARACTERS = 255
+_RETRY_UNAVAILABLE_S = 5
 
 
 class DialApi:
-    """Takes dial requests as JSON."""
+    """Accepts dial requests as JSON."""
 
-    def __init__(self, dials: Dials, audit: Audit) -> None:
+    def __init__(self, dials: DialService, audit: Audit) -> None:
         self._dials = dials
         self._audit = audit
 
     async def post(self, request: web.Request) -> web.Response:
-        """Answer 201 with the RequestID, or a problem that says whether a phone may be ringing (`dial_state`)."""
-        refusal = not_json(request, dial_state=DialState.REFUSED)
+        """Return 201 with the RequestID, or a problem whose `dial_state` says whether a phone may be ringing."""
+        refusal = reject_unless_json(request, dial_state=DialState.REFUSED)
         if refusal is not None:
             return refusal
         try:
-            wanted = DialRequest.model_validate_json(await request.read())
+            dial_request = DialRequest.model_validate_json(await request.read())
         except ValidationError as error:
             return invalid(error, DialRequest, dial_state=DialState.REFUSED)
-        key = request.headers.get("Idempotency-Key", "")
-        if "Idempotency-Key" in request.headers and not key:
-            title = "The Idempotency-Key is empty: a repeat could not be told from another request."
-            return problem(400, title, parameter="Idempotency-Key", dial_state=DialState.REFUSED)
-        if len(key) > _MAX_KEY_CHARACTERS:
-            return problem(400, "The Idempotency-Key is too long.", parameter="Idempotency-Key", dial_state=DialState.REFUSED)
-        who = request[WHO].who
-        answer = await self._dials.dial(wanted, who, key)
+        refusal = _reject_wrong_key(request)
+        if refusal is not None:
+            return refusal
+        who = request[IDENTITY].name
+        answer = await self._dials.dial(dial_request, who, request.headers.get(_KEY_HEADER, ""))
         request_id = answer.body.get("request_id")
         await self._audit.record(
             Action.DIAL,
             who,
-            source=wanted.source,
+            source=dial_request.source,
             call=None if request_id is None else str(request_id),
-            agent=wanted.agent,
-            number=mask(wanted.number),
+            agent=dial_request.agent,
+            number=mask(dial_request.number),
             status=answer.status,
             repeated=answer.is_repeated,
         )
-        kind = PROBLEM if "title" in answer.body else "application/json"
-        waits_s = {429: MINUTE_S - int(time.time()) % MINUTE_S, 503: 5}
-        headers = {"Retry-After": str(waits_s[answer.status])} if answer.status in waits_s else None
-        return web.Response(status=answer.status, body=orjson.dumps(answer.body), content_type=kind, headers=headers)
+        media_type = PROBLEM if "title" in answer.body else "application/json"
+        retry_after_s = {429: MINUTE_S - int(time.time()) % MINUTE_S, 503: _RETRY_UNAVAILABLE_S}.get(answer.status)
+        headers = None if retry_after_s is None else {"Retry-After": str(retry_after_s)}
+        return web.Response(status=answer.status, body=orjson.dumps(answer.body), content_type=media_type, headers=headers)
+
+
+def _reject_wrong_key(request: web.Request) -> web.Response | None:
+    key = request.headers.get(_KEY_HEADER)
+    if key is None or 0 < len(key) <= _MAX_KEY_CHARACTERS:
+        return None
+    title = f"The Idempotency-Key has {len(key)} characters. Send 1 to {_MAX_KEY_CHARACTERS}, or leave the header out."
+    return problem(400, title, parameter=_KEY_HEADER, dial_state=DialState.REFUSED)

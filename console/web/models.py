@@ -1,4 +1,4 @@
-"""What the HTTP API answers, as types: `openapi.json` is made of them."""
+"""Parameters and answers of the HTTP API as types, from which `openapi.json` is generated."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ class CallList(BaseModel):
     """A page of calls."""
 
     calls: list[CallRow]
-    next: str | None = Field(description="The `cursor` of the next page; null where there is none.")
-    problem: str | None = Field(description="What could not be asked, where these are not all; null otherwise.")
+    next: str | None = Field(description="The `cursor` of the next page; null on the last page.")
+    problem: str | None = Field(description="Why calls may be missing; null if the list is complete.")
 
 
 class CallDetail(BaseModel):
-    """Everything that is known of one call; credentials are masked."""
+    """Everything known about one call; credentials are masked."""
 
     call: str
     source: str
     request_id: int | None
     status: str
-    why: str = Field(description="Why the call is in its state, and what would change it.")
+    why: str = Field(description="Why the call has this status, and what would change it.")
     published_revision: int
-    record: dict[str, Any] = Field(description="As published, or what is known so far.")
+    record: dict[str, Any] = Field(description="The record as published, or as known so far.")
     legs: list[dict[str, Any]]
     facts: dict[str, str]
-    timeline: list[dict[str, str]] = Field(description="Raw events in the order of their arrival.")
+    timeline: list[dict[str, str]] = Field(description="Raw events in order of arrival.")
     is_timeline_whole: bool
     timeline_problem: str | None = Field(description="Why the raw events could not be read.")
     revisions: list[dict[str, Any]]
@@ -39,24 +39,24 @@ class CallDetail(BaseModel):
 
 
 class RecordingQuery(BaseModel):
-    """What `GET /recordings/...` can be asked."""
+    """The parameters of `GET /recordings/...`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     call: str | None = Field(
         default=None,
         pattern=f"^{CALL_REF.pattern}$",
-        description="Its call: found sooner, and 404 where it is another's.",
+        description="The call of the recording. Speeds up the search; 404 if the recording belongs to another call.",
     )
 
 
 class EventsQuery(BaseModel):
-    """What `GET /events` can be asked."""
+    """The parameters of `GET /events`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     topic: str = Field(default="#", max_length=255, description="Topic pattern: `*` is one word, `#` any number.")
-    after: int | None = Field(default=None, ge=0, lt=10**18, description="Go on after this event, as Last-Event-ID does.")
+    after: int | None = Field(default=None, ge=0, lt=10**18, description="Start after this event id, like Last-Event-ID.")
 
 
 class Dialed(BaseModel):
@@ -68,7 +68,7 @@ class Dialed(BaseModel):
 
 
 class DialProblem(BaseModel):
-    """Why there is no RequestID. `unknown`: a phone may be ringing, and Callfold does not try again."""
+    """Why there is no RequestID. `unknown`: a phone may be ringing, and Callfold does not retry."""
 
     type: str
     status: int
@@ -78,7 +78,7 @@ class DialProblem(BaseModel):
 
 
 class DeadLetter(BaseModel):
-    """What could not be understood or done."""
+    """A message that could not be processed."""
 
     id: str
     reason: str
@@ -92,14 +92,18 @@ class DeadLetterList(BaseModel):
     """Dead letters of one queue."""
 
     queue: Which
-    found: int = Field(description="How many match; at most `limit` are listed.")
-    letters: list[DeadLetter]
+    match_count: int = Field(
+        serialization_alias="found", description="Number of matching dead letters, of which at most `limit` are listed."
+    )
+    dead_letters: list[DeadLetter] = Field(serialization_alias="letters")
 
 
 class DeadLettersDone(BaseModel):
-    """What was done."""
+    """The result of a redrive or drop."""
 
     action: Literal["redrive", "drop"]
     dry_run: bool
-    letters: int
-    spared: int = Field(description="How many match, but would make a call be published a second time: they stay.")
+    count: int = Field(serialization_alias="letters", description="Number of dead letters redriven or dropped.")
+    spared: int = Field(
+        description="Number of matching dead letters left in the queue because a redrive would publish their call a second time."
+    )

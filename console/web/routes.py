@@ -1,4 +1,4 @@
-"""Every route of the console as data: what it answers to, who may, and what `openapi.json` says of it."""
+"""Routes of the console as data: handler, access, and the operation that `openapi.json` describes."""
 
 from __future__ import annotations
 
@@ -16,18 +16,25 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One kind of answer; `model` types its JSON, `media` names what else it is, `headers` come always, `at_times` do not."""
+    """One kind of response.
+
+    Attributes:
+        model: the type of its JSON.
+        media: its media types.
+        headers: headers that are always present, with their descriptions.
+        optional_headers: headers that are sometimes present.
+    """
 
     description: str
     model: type[BaseModel] | None = None
     media: Sequence[str] = ("application/json",)
     headers: Mapping[str, str] = field(default_factory=dict)
-    at_times: Mapping[str, str] = field(default_factory=dict)
+    optional_headers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """A header of a request, never required."""
+    """An optional header of a request."""
 
     description: str
     pattern: str | None = None
@@ -35,7 +42,7 @@ class Header:
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """What `openapi.json` says of a route; the models, and the patterns of `path`, are those that validate its requests."""
+    """The OpenAPI description of a route. Its models and the patterns of `path` also validate the requests."""
 
     summary: str
     answers: Mapping[int, Answer]
@@ -47,12 +54,13 @@ class Operation:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One method and path. Without `operation` it is a page.
+    """One method and path.
 
     Attributes:
+        operation: None for a page.
         is_public: needs no key.
-        is_harmless: changes nothing, though it is posted.
-        is_endless: its answer has no end: there is no HEAD of it.
+        is_read_only: changes nothing although its method is POST.
+        is_endless: its response never ends, so it has no HEAD.
     """
 
     method: str
@@ -60,17 +68,17 @@ class Route:
     handler: Handler
     operation: Operation | None = None
     is_public: bool = False
-    is_harmless: bool = False
+    is_read_only: bool = False
     is_endless: bool = False
 
-    def checked(self) -> Handler:
-        """Make the handler that lets only those names in the path through that the operation describes."""
+    def validating_handler(self) -> Handler:
+        """Return the handler behind a check of the path against the patterns of the operation."""
         patterns = {name: re.compile(pattern) for name, pattern in self.operation.path.items()} if self.operation else {}
 
-        async def check(request: web.Request) -> web.StreamResponse:
-            wrong = next((name for name, pattern in patterns.items() if not pattern.fullmatch(request.match_info[name])), None)
-            if wrong is not None:
-                return problem(404, f"This is no {wrong}: there is nothing of that name.", None, parameter=wrong)
+        async def validate(request: web.Request) -> web.StreamResponse:
+            invalid = next((name for name, pattern in patterns.items() if not pattern.fullmatch(request.match_info[name])), None)
+            if invalid is not None:
+                return problem(404, f"The {invalid} in the path is malformed, so nothing has this name.", None, parameter=invalid)
             return await self.handler(request)
 
-        return check if patterns else self.handler
+        return validate if patterns else self.handler

@@ -16,7 +16,7 @@ from shared.runtime.http_server import Runner
 
 log = get_logger(__name__)
 
-# The library writes its version into the header where it is missing.
+# Without a Server header aiohttp would add one with its version.
 _HEADERS = {**HEADERS, "Cache-Control": "no-store", "Server": "callfold"}
 
 
@@ -26,7 +26,7 @@ def _refuse(status: int, title: str) -> web.Response:
 
 @asynccontextmanager
 async def serving(app: web.Application, settings: Settings) -> AsyncIterator[None]:
-    """Serve the console. On exit stops accepting, then finishes what is in flight."""
+    """Serve the console. On exit, stop accepting connections and finish the requests in flight."""
     runner = Runner(app, _refuse, shutdown_timeout_s=settings.shutdown_timeout_seconds)
     await runner.setup()
     try:

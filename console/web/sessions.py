@@ -1,4 +1,4 @@
-"""Logging in and out: a cookie for a key, patience asked of who tries many keys, an end to a cookie that every console heeds."""
+"""Log-in and log-out: a cookie in exchange for a key, a limit on failed log-ins, and log-outs that every console respects."""
 
 from __future__ import annotations
 
@@ -10,53 +10,54 @@ from aiohttp import web
 
 from console.page import render
 from console.page.models import LoginPage
-from console.web.access import COOKIE, SESSION_S, Keys, is_local_path, read_form
 from console.web.client_address import Proxies
-from console.web.problems import html
+from console.web.keys import COOKIE, SESSION_S, Keys
+from console.web.page_responses import html
+from console.web.parameters import read_form
 from shared.runtime.audit import Action, Audit
 from shared.state.store import Store
 
-_REFUSALS_A_MINUTE = 30
+_MAX_FAILURES_PER_MINUTE = 30
 _MINUTE_S = 60
-_CLIENTS_KEPT = 10_000
+_MAX_CLIENTS = 10_000
 
 
-class Attempts:
-    """Wrong keys of the last minute, by client: who tries many waits, and nobody else for him."""
+class FailedLogins:
+    """Failed log-ins of the last minute by client, so that only the client that guesses keys is limited."""
 
     def __init__(self) -> None:
-        self._refused: OrderedDict[str, deque[float]] = OrderedDict()
+        self._failures: OrderedDict[str, deque[float]] = OrderedDict()
 
-    def are_too_many(self, client: str) -> bool:
-        refused = self._refused.get(client, deque[float]())
-        return len(refused) == _REFUSALS_A_MINUTE and time.monotonic() - refused[0] < _MINUTE_S
+    def is_limited(self, client: str) -> bool:
+        failures = self._failures.get(client, deque[float]())
+        return len(failures) == _MAX_FAILURES_PER_MINUTE and time.monotonic() - failures[0] < _MINUTE_S
 
     def add(self, client: str) -> None:
-        self._refused.setdefault(client, deque(maxlen=_REFUSALS_A_MINUTE)).append(time.monotonic())
-        self._refused.move_to_end(client)
-        while len(self._refused) > _CLIENTS_KEPT:
-            self._refused.popitem(last=False)
+        self._failures.setdefault(client, deque(maxlen=_MAX_FAILURES_PER_MINUTE)).append(time.monotonic())
+        self._failures.move_to_end(client)
+        while len(self._failures) > _MAX_CLIENTS:
+            self._failures.popitem(last=False)
 
 
-class Ended:
-    """Sessions that were logged out: noted in Redis for as long as their cookies would be good."""
+class EndedSessions:
+    """Logged-out sessions, kept in Redis until their cookies would have expired."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
 
     async def add(self, cookie: str) -> None:
-        """End a session.
+        """End the session of a cookie.
 
         Raises:
-            StoreUnavailableError: it goes on.
+            StoreUnavailableError: the session stays valid.
         """
         await self._store.flags.set(_name(cookie), expires_in_s=SESSION_S)
 
-    async def has(self, cookie: str) -> bool:
-        """Tell whether a session was ended.
+    async def contain(self, cookie: str) -> bool:
+        """Return whether the session of a cookie has ended.
 
         Raises:
-            StoreUnavailableError: it cannot be told.
+            StoreUnavailableError: Redis does not answer.
         """
         return await self._store.flags.is_set(_name(cookie))
 
@@ -66,48 +67,53 @@ def _name(cookie: str) -> str:
 
 
 class Sessions:
-    """The log-in form, what it gives, and what takes it back."""
+    """The log-in form, log-in and log-out."""
 
-    def __init__(self, keys: Keys, ended: Ended, audit: Audit, proxies: Proxies) -> None:
+    def __init__(self, keys: Keys, ended: EndedSessions, audit: Audit, proxies: Proxies) -> None:
         self._keys = keys
         self._ended = ended
         self._audit = audit
         self._proxies = proxies
-        self._attempts = Attempts()
+        self._failures = FailedLogins()
 
-    async def login(self, request: web.Request) -> web.Response:
-        following = request.query.get("next", "/")
-        if not self._keys.are_asked_for:
+    async def form(self, request: web.Request) -> web.Response:
+        if not self._keys.are_required:
             raise web.HTTPSeeOther("/")
-        return html(render.login_page(LoginPage(following if is_local_path(following) else "/")))
+        return html(render.login_page(LoginPage(_local_path(request.query.get("next", "/")))))
 
     async def log_in(self, request: web.Request) -> web.Response:
-        """Give a cookie for a key."""
+        """Set a session cookie if the posted key is valid."""
         form, client = await read_form(request), self._proxies.client(request)
-        following = str(form.get("next", "/"))
-        following = following if is_local_path(following) else "/"
-        if self._attempts.are_too_many(client):
-            answer = html(render.login_page(LoginPage(following, "Too many wrong keys: wait a minute.")), status=429)
-            answer.headers["Retry-After"] = str(_MINUTE_S)
-            return answer
+        target = _local_path(str(form.get("next", "/")))
+        if self._failures.is_limited(client):
+            text = "Too many failed log-ins from this address. Wait a minute and try again."
+            response = html(render.login_page(LoginPage(target, text)), status=429)
+            response.headers["Retry-After"] = str(_MINUTE_S)
+            return response
         key = self._keys.by_secret(str(form.get("key", "")))
         if key is None:
-            self._attempts.add(client)
+            self._failures.add(client)
             await self._audit.record(Action.LOG_IN_REFUSED, client)
-            return html(render.login_page(LoginPage(following, "This key is not known here.")), status=401)
-        await self._audit.record(Action.LOG_IN, key.who, role=key.role)
-        answer = web.Response(status=303, headers={"Location": following})
+            return html(render.login_page(LoginPage(target, "Unknown key. Check it and try again.")), status=401)
+        await self._audit.record(Action.LOG_IN, key.name, role=key.role)
+        response = web.Response(status=303, headers={"Location": target})
         is_secure = request.secure or request.headers.get("X-Forwarded-Proto") == "https"
-        answer.set_cookie(
+        response.set_cookie(
             COOKIE, self._keys.open_session(key), max_age=SESSION_S, httponly=True, samesite="Strict", secure=is_secure, path="/"
         )
-        return answer
+        return response
 
     async def log_out(self, request: web.Request) -> web.Response:
-        """End the session: its cookie, copies of it included, is good for nothing from then on."""
+        """End the session. From then on no console accepts its cookie or any copy of it."""
         cookie = request.cookies.get(COOKIE)
         if cookie:
             await self._ended.add(cookie)
-        answer = web.Response(status=303, headers={"Location": "/login"})
-        answer.del_cookie(COOKIE, path="/")
-        return answer
+        response = web.Response(status=303, headers={"Location": "/login"})
+        response.del_cookie(COOKIE, path="/")
+        return response
+
+
+def _local_path(target: str) -> str:
+    """Return the path to open after log-in; `/` if it could lead to another site."""
+    is_local = target.startswith("/") and not target.startswith(("//", "/\\")) and target.isprintable()
+    return target if is_local else "/"

@@ -90,7 +90,7 @@ async def _redrive(page: Page, text: str) -> None:
         await tab_to(page, page.locator("main").get_by_text(answer, exact=True))
         await page.keyboard.press("Enter")
         await expect(page.get_by_role("heading", level=1)).to_have_text("Dead letters")
-    await expect(page.get_by_role("status")).to_contain_text("1 put back.")
+    await expect(page.get_by_role("status")).to_contain_text("1 redriven.")
 
 
 async def _make_and_explain_a_link(page: Page) -> None:

@@ -85,7 +85,7 @@ async def test_without_a_key_every_page_leads_to_the_log_in_form_which_refuses_a
     await page.keyboard.type("wrong-key")
     visits.expect("401 (Unauthorized)")
     await page.keyboard.press("Enter")
-    await expect(page.get_by_role("alert")).to_have_text("This key is not known here.")
+    await expect(page.get_by_role("alert")).to_have_text("Unknown key. Check it and try again.")
     assert "wrong-key" not in await page.content()
     await expect(field).to_be_focused()
     await page.keyboard.type(OPERATOR)
@@ -199,7 +199,7 @@ async def test_a_dead_letter_is_redriven_after_a_question(system: System, visits
     await expect(letter).to_have_count(1)
     await letter.get_by_role("link", name="Redrive").click()
     await page.get_by_role("button", name="Redrive 1").click()
-    await expect(page.get_by_role("status")).to_contain_text("1 put back.")
+    await expect(page.get_by_role("status")).to_contain_text("1 redriven.")
 
     # It is folded anew, and is as wrong as before: it comes back as another letter.
     async def back_again() -> bool:
@@ -349,7 +349,7 @@ async def _shoot(page: Page, to: Path) -> None:
     assert len(await page.screenshot(path=to)) > 10_000
 
 
-_NO_RABBITMQ = re.compile("RabbitMQ (cannot be reached|did not answer in time)")  # before, and after it was asked
+_NO_RABBITMQ = re.compile("RabbitMQ (cannot be reached|did not answer within)")  # before, and after it was asked
 
 
 async def test_without_rabbitmq_a_calls_page_still_shows_its_record(system: System, visits: Visits, answered: int) -> None:

@@ -56,7 +56,7 @@ def told(evil: str = "", *, ended: bool = True) -> dict[str, Any]:
     return {
         "call": "acme/513",
         "status": str(derived.status),
-        "why": evil or "complete: answered, by hangup; published as revision 1",
+        "why": evil or "complete: answered, by hangup, published as revision 1",
         "published_revision": record["revision"],
         "record": record,
         "legs": [asdict(leg) for leg in derived.legs],

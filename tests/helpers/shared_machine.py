@@ -17,7 +17,7 @@ from tests.helpers.pace import LIMIT_S, PACE
 
 # How long Callfold waits for its servers: on a slow machine they take longer to answer.
 _PACED = {
-    "console.lookup.detail": "_CONNECT_S",
+    "console.lookup.timeline": "_CONNECT_S",
     "console.live.feed": "_CONNECT_S",
     "console.local.simulate": "_TIMEOUT_S",
     "shared.amqp.queue_reader": "_GET_TIMEOUT_S",

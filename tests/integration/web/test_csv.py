@@ -12,9 +12,8 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
-from console.lookup import lookup
+from console.lookup import lookup, merge
 from console.page import render
-from console.web import pages
 from shared.domain.facts import rfc3339
 from shared.domain.ids import CallKey, CallRef, SourceName
 from shared.state.store import Store
@@ -28,7 +27,7 @@ _RARE = [str(number) for number in range(27, -1, -3)]
 @pytest_asyncio.fixture
 async def session(servers: Servers, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[aiohttp.ClientSession]:
     """A console that looks at four calls at a time, with thirty calls."""
-    monkeypatch.setattr(lookup, "_LOOKED_AT", 4)
+    monkeypatch.setattr(merge, "_MAX_SCANNED", 4)
     began = datetime.now(UTC) - timedelta(hours=1)
     async with aclosing(Store(servers.stack.redis_url)) as store:
         for number in range(30):
@@ -62,9 +61,9 @@ async def test_the_file_of_the_page_has_the_newest_of_many(
 async def test_what_cannot_all_be_looked_through_is_no_file(
     session: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pages, "_LOOKS", 2)
+    monkeypatch.setattr(lookup, "_MAX_CONTINUATIONS", 2)
     async with session.get("/ui/calls.csv?reference=rare") as response:
-        assert (response.status, "too many calls to look through" in await response.text()) == (503, True)
+        assert (response.status, "Too many calls to search" in await response.text()) == (503, True)
     async with session.get("/ui/calls?reference=rare") as response:
         assert (response.status, "Next page" in await response.text()) == (200, True)
 

@@ -8,7 +8,7 @@ import aiohttp
 import pytest
 
 from console.live import feed, monitor
-from console.web import live
+from console.web import event_streams
 from tests.helpers.console import AS_VIEWER, AUTHORIZED, KEY, VIEWER_KEY, console_here
 from tests.helpers.pace import LIMIT_S
 from tests.helpers.servers import Servers, eventually
@@ -17,8 +17,8 @@ from tests.helpers.servers import Servers, eventually
 async def test_one_key_has_its_share_of_the_places_and_leaves_the_others_theirs(
     servers: Servers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(live, "_MAX_WATCHERS_OF_ONE", 2)
-    monkeypatch.setattr(live, "_MAX_WATCHERS", 3)
+    monkeypatch.setattr(event_streams, "_MAX_STREAMS_PER_KEY", 2)
+    monkeypatch.setattr(event_streams, "_MAX_STREAMS", 3)
     # Nothing is written in which it would show that a reader has gone.
     monkeypatch.setattr(feed, "_HEARTBEAT_S", 10 * LIMIT_S)
     monkeypatch.setattr(monitor, "_TICK_S", 10 * LIMIT_S)

@@ -101,7 +101,7 @@ async def test_what_is_kept_of_a_source_that_was_is_listed_and_said_to_be_of_it(
 @pytest.mark.parametrize(
     ("lines", "dial", "told"),
     [
-        ((), {}, (1, "set it under [sources.acme] in the file that CALLFOLD_SOURCES names.")),
+        ((), {}, (1, "Set it under [sources.acme] in the CALLFOLD_SOURCES file.")),
         ((DIAL_URL,), {"number": "1 12"}, (1, r"The number does not match number_pattern of [sources.acme]: \+?[0-9*#]{1,32}")),
         (
             (DIAL_URL, "agent_pattern = '[0-9]{4}'"),

@@ -19,7 +19,7 @@ import pytest_asyncio
 
 from console.history.queries import AuditLine
 from console.history.store import History
-from console.web.access import SESSION_S
+from console.web.keys import SESSION_S
 from shared.errors import ConfigError
 from tests.helpers.console import AS_VIEWER, AUTHORIZED, KEY, VIEWER_KEY, World, redis_of, world
 from tests.helpers.dead_letters import bury
@@ -394,7 +394,7 @@ async def test_after_many_wrong_keys_a_log_in_has_to_wait_and_bearer_keys_have_n
     statuses = [(await here.ask("POST", f"{address}/login", data={"key": str(number)}))[0] for number in range(31)]
     assert statuses == [401] * 30 + [429]
     status, page, headers = await here.ask("POST", f"{address}/login", data={"key": KEY})
-    assert (status, b"wait a minute" in page, headers["Retry-After"]) == (429, True, "60")
+    assert (status, b"Wait a minute" in page, headers["Retry-After"]) == (429, True, "60")
     assert (await _try(f"{address}/login", KEY, forwarded="10.0.0.1"))[0] == 429, "anybody can say so"
     assert (await _try(f"{address}/login", KEY, come_from="127.0.0.2"))[0] == 303, "others do not wait for it"
     assert (await here.get("/calls", console="tried", headers=AUTHORIZED))[0] == 200

@@ -152,7 +152,7 @@ _BAD_ANSWERS: dict[str, tuple[Play, int, str, str]] = {
     "request id 0": (answering("{RequestID:0}"), 502, "unknown", "no RequestID"),
     "two of them": (answering("{RequestID:1}{RequestID:2}"), 502, "unknown", "no RequestID"),
     "an error": (answering('{"error":"no such agent"}', content_type="application/json"), 502, "unknown", "no RequestID"),
-    "a page": (answering("\n<!doctype html><title>Log in</title>"), 502, "unknown", "with a page"),
+    "a page": (answering("\n<!doctype html><title>Log in</title>"), 502, "unknown", "with an HTML page"),
     "empty": (answering(""), 502, "unknown", "empty"),
     "blank": (answering(" \r\n"), 502, "unknown", "empty"),
     "not found": (answering("{RequestID:513}", status=404), 502, "refused", "status 404"),
@@ -163,7 +163,7 @@ _BAD_ANSWERS: dict[str, tuple[Play, int, str, str]] = {
     "mark": (answering("\ufeff{}"), 502, "unknown", "no RequestID"),
     "endless": (_endless, 502, "unknown", "longer than"),
     "trickling": (_trickling, 504, "unknown", f"within {_HASTY_S} s"),
-    "broken": (_broken, 504, "unknown", "broke"),
+    "broken": (_broken, 504, "unknown", "was lost"),
     "cut": (_in_pieces(b"{Request"), 502, "unknown", "no RequestID"),
     "silent": (_silent, 504, "unknown", f"within {_HASTY_S} s"),
 }

@@ -326,8 +326,8 @@ async def test_calls_as_csv_are_safe_to_open_and_have_a_next_page(here: World) -
         (7002, [("API", "pickup")], "talking", "waiting for the agent's hangup, closes at "),
         (7003, [("API", "pickup"), ("Outgoing", "start")], "talking", "the agent's hangup and the dialed party's end"),
         (7004, [("Outgoing", "pickup")], "talking", "the dialed party's hangup and any callback of the agent's leg"),
-        (7005, [("API", "hangup")], "ending", "waiting for what the agent's hangup meant"),
-        (7006, [("API", "pickup"), ("API", "hangup")], "ending", "waiting for what may still come, closes at "),
+        (7005, [("API", "hangup")], "ending", "waiting for the meaning of the agent's hangup"),
+        (7006, [("API", "pickup"), ("API", "hangup")], "ending", "waiting for late callbacks, closes at "),
         (7007, [("API", "pickup"), ("Outgoing", "missed")], "ending", "waiting for the agent's hangup"),
     ],
 )
@@ -356,7 +356,7 @@ async def test_everything_about_a_call_with_arrival_times_and_then_out_of_the_hi
     await here.call_back(lines, _SOURCE)
     name = f"{_SOURCE}/{number}"
     told = await here.timeline(name, status="complete", published_revision=1)
-    assert told["why"] == "complete: answered, by hangup; published as revision 1"
+    assert told["why"] == "complete: answered, by hangup, published as revision 1"
     assert (told["record"]["reference"], told["record"]["metadata"]) == ("crm-1", {"k": "v"})
     assert [leg["call_type"] for leg in told["legs"]] == ["API", "Outgoing"]
     timeline = told["timeline"]
@@ -378,7 +378,7 @@ async def test_everything_about_a_call_with_arrival_times_and_then_out_of_the_hi
     assert [row["id"] for row in told["revisions"]] == [f"{name}/1", f"{name}/2"]
     await _forget(here, number)
     past = await here.detail(name, status="complete")
-    assert past["why"].endswith("only the history has it")
+    assert past["why"].endswith("now only in the history")
     assert (past["record"], past["revisions"]) == (told["record"], told["revisions"])
     assert (past["timeline"], past["is_timeline_whole"]) == ([], False)
 

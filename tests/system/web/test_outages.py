@@ -20,6 +20,7 @@ from tests.helpers.servers import Servers, callfold, eventually, exit_code, next
 
 _SOURCES = '[sources.acme]\ndial_url = "http://127.0.0.1:{port}/dial?agent={agent}&number={number}"\n'
 _WANTED = {"source": "acme", "agent": "1001", "number": "+4512345678", "reference": "crm-42"}
+_OLDER_MISSING = "The history is unavailable, so older calls are missing. Try again later."
 
 
 @asynccontextmanager
@@ -58,14 +59,14 @@ async def test_a_history_that_is_away_is_told_of_wherever_calls_are_listed(serve
     away = "postgresql+psycopg://u:hunter2@127.0.0.1:1/history"
     async with _running(servers, "console", CALLFOLD_HISTORY_URL=away) as here:
         status, told, _ = await here.get("/calls", headers=AUTHORIZED)
-        assert (status, told["problem"]) == (200, "The history is away: older calls are not listed.")
+        assert (status, told["problem"]) == (200, _OLDER_MISSING)
         status, told, headers = await here.get("/calls", headers=AUTHORIZED | {"Accept": "text/csv"})
-        assert (status, told["title"], headers["Retry-After"]) == (503, "The history is away: older calls are not listed.", "5")
+        assert (status, told["title"], headers["Retry-After"]) == (503, _OLDER_MISSING, "5")
         for path, expected in (("/ui/calls", 200), ("/ui/calls.csv", 503)):
             status, page, _ = await here.get(path, headers=AUTHORIZED)
-            assert (status, b"The history is away" in page) == (expected, True)
+            assert (status, b"The history is unavailable" in page) == (expected, True)
         code, _, err = await callfold("calls", **here.environment())
-        assert (code, "The history is away" in err, "hunter2" in err) == (1, True, False)
+        assert (code, "The history is unavailable" in err, "hunter2" in err) == (1, True, False)
 
 
 async def test_rabbitmq_away_a_dial_is_answered_and_journaled_when_it_is_back(servers: Servers) -> None:

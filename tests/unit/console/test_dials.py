@@ -1,4 +1,4 @@
-"""The request that dialed publishes the event of the dial. The regular look publishes only what no request has in hand."""
+"""The request that dialed publishes the event of the dial. The regular retry publishes only what no request has in flight."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import cast
 
 from console.dialing.focalscope import Dialer, DialRequest
-from console.dialing.service import Dials, Limits
+from console.dialing.service import DialService, Limits
 from shared.amqp.publisher import Publisher
 from shared.config.sources import load_sources
 from shared.state.dials import DialStore
@@ -55,10 +55,10 @@ class _Dialer:
         return 513
 
 
-def _dials(directory: Path, store: _Store, publisher: _SlowPublisher) -> Dials:
+def _dials(directory: Path, store: _Store, publisher: _SlowPublisher) -> DialService:
     (directory / "sources.toml").write_text(RULES, "utf-8")
     parts = cast("Dialer", _Dialer()), cast("DialStore", store), cast("Publisher", publisher)
-    return Dials(*parts, load_sources(directory / "sources.toml"), Limits(per_minute=60, wait_s=1))
+    return DialService(*parts, load_sources(directory / "sources.toml"), Limits(per_minute=60, wait_s=1))
 
 
 async def test_a_dial_whose_event_is_on_its_way_is_not_published_a_second_time(tmp_path: Path) -> None:
@@ -67,7 +67,7 @@ async def test_a_dial_whose_event_is_on_its_way_is_not_published_a_second_time(t
     dialing = asyncio.ensure_future(dials.dial(DialRequest(source="acme", agent="1001", number="+4512345678"), "somebody"))
     await publisher.begun.wait()
     publisher.begun.clear()
-    looking, second = asyncio.ensure_future(dials.publish_kept()), asyncio.ensure_future(publisher.begun.wait())
+    looking, second = asyncio.ensure_future(dials.journal.publish_pending()), asyncio.ensure_future(publisher.begun.wait())
     await asyncio.wait([looking, second], return_when=asyncio.FIRST_COMPLETED)
     second.cancel()
     publisher.let_go.set()
@@ -75,9 +75,9 @@ async def test_a_dial_whose_event_is_on_its_way_is_not_published_a_second_time(t
     assert (dialing.result().status, publisher.taken, store.kept) == (201, 1, {})
 
 
-async def test_a_dial_that_nobody_has_in_hand_is_published_by_the_regular_look(tmp_path: Path) -> None:
+async def test_a_dial_that_nobody_has_in_hand_is_published_by_the_regular_retry(tmp_path: Path) -> None:
     store, publisher = _Store(), _SlowPublisher()
     store.kept["acme/513"] = b"{}"
     publisher.let_go.set()
-    await _dials(tmp_path, store, publisher).publish_kept()
+    await _dials(tmp_path, store, publisher).journal.publish_pending()
     assert (publisher.taken, store.kept) == (1, {})

@@ -17,7 +17,7 @@ from console.commands.show import folded
 from console.dialing.focalscope import DialRequest
 from console.local.ports import free_port
 from console.validation import first_mistake
-from console.web.letters_api import LettersAction
+from console.web.dead_letters_api import DeadLettersAction
 from console.web.models import EventsQuery
 from shared.config.settings import load_settings
 from tests.helpers.console import acme
@@ -106,9 +106,9 @@ OUTCOMES = "answered, dialed_missed, agent_missed, agent_hung_up, missed, unknow
         (DialRequest, {"source": "a", "agent": "1", "number": 112}, "number: must be text."),
         (DialRequest, {"source": "a", "agent": "1", "number": "1", "metadata": "x"}, "metadata: must be an object of names"),
         (DialRequest, [], "request: must be a JSON object."),
-        (LettersAction, {"action": "drp", "ids": ["abcd"]}, "action: must be one of redrive, drop; did you mean drop?"),
-        (LettersAction, {"action": "drop", "ids": []}, "ids: must not be empty."),
-        (LettersAction, {"action": "drop", "ids": ["abc"]}, "ids.0: must have at least 4 characters."),
+        (DeadLettersAction, {"action": "drp", "ids": ["abcd"]}, "action: must be one of redrive, drop; did you mean drop?"),
+        (DeadLettersAction, {"action": "drop", "ids": []}, "ids: must not be empty."),
+        (DeadLettersAction, {"action": "drop", "ids": ["abc"]}, "ids.0: must have at least 4 characters."),
         (EventsQuery, {"after": -1}, "after: must be at least 0."),
     ],
 )

@@ -9,9 +9,9 @@ import pytest
 from aiohttp.test_utils import make_mocked_request
 from multidict import CIMultiDict
 
-from console.web.access import Keys
 from console.web.client_address import Proxies
-from console.web.sessions import Attempts
+from console.web.keys import Keys
+from console.web.sessions import FailedLogins
 from shared.config.settings import load_settings
 from shared.errors import ConfigError
 from tests.helpers.console import KEY, VIEWER_KEY
@@ -64,7 +64,7 @@ def test_a_proxy_that_is_no_address_is_a_clear_error() -> None:
 
 
 def test_clients_that_are_remembered_for_their_wrong_keys_are_so_many_at_most() -> None:
-    attempts = Attempts()
+    failures = FailedLogins()
     for number in range(20_000):
-        attempts.add(str(number))
-    assert len(attempts._refused) == 10_000
+        failures.add(str(number))
+    assert len(failures._failures) == 10_000

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pydantic import SecretStr
 
-from console.dialing.focalscope import DialError, DialRequest, check
+from console.dialing.focalscope import DialError, DialRequest, check_request
 from shared.config.sources import AGENT_PATTERN, NUMBER_PATTERN, Source
 from shared.domain.adapter_link import SAMPLE_LINK, parse_link
 from shared.domain.ids import SourceName
@@ -26,7 +26,7 @@ def test_a_prefix_does_not_lead_past_the_lists(prefixes: tuple[str, ...], prefix
     )
     request = DialRequest(source="acme", agent="1001", number="+4512345678", queue_prefix=prefix)
     if is_allowed:
-        assert check({source.name: source}, request) is source
+        assert check_request({source.name: source}, request) is source
     else:
         with pytest.raises(DialError, match="queue_prefix"):
-            check({source.name: source}, request)
+            check_request({source.name: source}, request)

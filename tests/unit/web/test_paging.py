@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from console import call_query as calls
 from console.call_query import CallQuery, CallRow, Position
-from console.lookup import lookup
-from console.lookup.lookup import find_calls
+from console.lookup import merge
+from console.lookup.merge import find_calls
 from tests.helpers import page_fakes as fakes
 
 _AT = [f"2026-11-23T07:44:0{second}.000000Z" for second in range(4)]
@@ -67,11 +67,11 @@ async def test_every_call_that_matches_is_on_one_page(
     history = [_row(number, at, outcome="answered") for number, (at, where) in calls.items() if where != "redis"]
     expected = [number for number, (_, where) in calls.items() if where == "history" or number not in missed_since]
     expected.sort(key=lambda number: (calls[number][0], f"acme/{number}"), reverse=True)
-    kept, lookup._LOOKED_AT = lookup._LOOKED_AT, looked_at
+    kept, merge._MAX_SCANNED = merge._MAX_SCANNED, looked_at
     try:
         names = await _all_pages([_Place(redis), _Place(history)], limit, 200)
     finally:
-        lookup._LOOKED_AT = kept
+        merge._MAX_SCANNED = kept
     assert names == [str(number) for number in expected]
 
 

@@ -1,0 +1,93 @@
+"""`GET` and `POST /dead-letters`: list, redrive and drop dead letters."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import orjson
+from aiohttp import web
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from console.dead_letters.queue import Filter, Which
+from console.dead_letters.settle import Order, Settled, find, known_since, settle
+from console.durations import ago
+from console.web.keys import IDENTITY
+from console.web.parameters import read_parameters
+from console.web.problems import invalid, reject_unless_json
+from shared.config.settings import Settings
+from shared.errors import ConfigError
+from shared.runtime.audit import Action
+
+Text = Annotated[str, Field(min_length=1, max_length=256)]
+
+
+def _duration(text: str) -> str:
+    try:
+        ago(text)
+    except (ConfigError, OverflowError) as error:
+        raise ValueError("is not a duration like 90s, 15m, 2h or 7d") from error
+    return text
+
+
+class DeadLettersQuery(BaseModel):
+    """The parameters of `GET /dead-letters`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    queue: Which = Field(default=Which.CALLBACKS, description="The queue of dead letters.")
+    reason: Text | None = Field(default=None, description="Only dead letters with this reason.")
+    source: Text | None = Field(default=None, description="Only dead letters of this source.")
+    since: Annotated[Text, AfterValidator(_duration)] | None = Field(
+        default=None, description="Only dead letters first seen within this duration: 90s, 15m, 2h, 7d."
+    )
+    limit: int = Field(default=100, ge=1, le=500, description="Maximum number of dead letters in the answer.")
+
+    def filter(self) -> Filter:
+        return Filter((), self.reason, self.source, self.since)
+
+
+class DeadLettersAction(BaseModel):
+    """The body of `POST /dead-letters`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    action: Literal["redrive", "drop"] = Field(description="Put back into processing, or delete.")
+    queue: Which = Field(default=Which.CALLBACKS, description="The queue of dead letters.")
+    ids: Annotated[list[Annotated[str, Field(min_length=4, max_length=64)]], Field(min_length=1, max_length=500)] = Field(
+        description="Ids or id prefixes."
+    )
+    dry_run: bool = Field(default=False, description="Only count.")
+
+
+class DeadLettersApi:
+    """Serves the two queues of dead letters."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    async def list(self, request: web.Request) -> web.Response:
+        """Return the matching dead letters, credentials masked, and their number."""
+        try:
+            query = read_parameters(request, DeadLettersQuery)
+        except ValidationError as error:
+            return invalid(error, DeadLettersQuery)
+        dead_letters, count = await find(self._settings, query.queue, query.filter(), query.limit)
+        return web.json_response(body=orjson.dumps({"queue": query.queue, "found": count, "letters": dead_letters}))
+
+    async def act(self, request: web.Request) -> web.Response:
+        """Redrive or drop dead letters. Each is removed only after RabbitMQ has confirmed its copy elsewhere."""
+        refusal = reject_unless_json(request)
+        if refusal is not None:
+            return refusal
+        try:
+            action = DeadLettersAction.model_validate_json(await request.read())
+        except ValidationError as error:
+            return invalid(error, DeadLettersAction)
+        done = await self.settle(action, request[IDENTITY].name)
+        body = {"action": action.action, "dry_run": action.dry_run, "letters": done.letters, "spared": done.spared}
+        return web.json_response(body=orjson.dumps(body))
+
+    async def settle(self, action: DeadLettersAction, who: str) -> Settled:
+        """Carry out an action; the audit trail names `who` requested it."""
+        order = Order(Action(action.action), who, action.dry_run, known_since(self._settings, action.queue))
+        return await settle(self._settings, action.queue, Filter(tuple(action.ids)), order)
