@@ -1,4 +1,4 @@
-"""`GET|POST /callbacks/{source}`: from an HTTP request to a durable raw event, or a clear refusal."""
+"""Handles `GET|POST /callbacks/{source}`: makes a callback durable, or rejects the request."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from aiohttp import web
 from multidict import CIMultiDict
 
 from ingress.group_commit import GroupCommit
+from ingress.outgoing_message import OutgoingMessage
 from ingress.request_lines import LINE_BYTES, TARGET_BYTES
-from ingress.spool import OutgoingMessage
 from shared import metrics
 from shared.amqp.dead_letters import DeadLetterReason, dead_letter_headers
 from shared.amqp.topology import CALLBACKS_DEAD
@@ -31,10 +31,10 @@ log = get_logger(__name__)
 
 PATH = "/callbacks/"
 _RETRY_AFTER_S = "2"
-# RFC 9112, 3.2.2: a server takes this form too, and what it names is answered here whatever the host.
+# RFC 9112, 3.2.2: a server must accept the absolute form. The host in it is ignored.
 _ABSOLUTE_FORM = re.compile(r"https?://[^/?]*", re.IGNORECASE)
-_HEADERS = {"Server": "callfold"}  # the library would tell its version
-_ACCEPTED = CIMultiDict(_HEADERS | {"Content-Type": "text/plain"})  # made once: this is the hot path
+_HEADERS = {"Server": "callfold"}  # the default value shows the version of the library
+_ACCEPTED = CIMultiDict(_HEADERS | {"Content-Type": "text/plain"})  # built once: this is the hot path
 _FIRST_NOT_ASCII = 0x80
 
 Send = Callable[[OutgoingMessage], Awaitable[None]]
@@ -45,16 +45,16 @@ def _digest(secret: str) -> bytes:
 
 
 class CallbackHandler:
-    """Answers callbacks of known sources; everything else is refused."""
+    """Answers callbacks of known sources and rejects every other request."""
 
     def __init__(self, sources: Sources, commit: GroupCommit, send: Send) -> None:
-        """Take the sources, where good callbacks wait to be durable, and how a refused one is kept."""
+        """Take the sources, the commit for valid callbacks, and the function that dead-letters invalid ones."""
         self._sources = sources
         self._commit = commit
         self._send = send
-        # Digests have one length, so the comparison takes one time.
+        # Digests have the same length, so the comparison takes the same time for every secret.
         self._digests = {name: _digest(s.secret.get_secret_value()) for name, s in sources.items() if s.secret}
-        # An adapter link can carry it twice, under another name as well: that one must not be kept either.
+        # An adapter link can contain the secret again under another name, and that copy must not be stored either.
         self._hidden = {name: spellings(s.secret.get_secret_value()) for name, s in sources.items() if s.secret}
         self._accepted = {name: metrics.CALLBACKS.labels(name, "accepted") for name in sources}
 
@@ -68,17 +68,17 @@ class CallbackHandler:
         path, _, query = target.partition("?")
         source = self._source(path)
         if source is None:
-            return refuse(404, "Not Found", "There is no such source; callbacks go to /callbacks/<source>.")
+            return reject(404, "Not Found", "Unknown source. Send callbacks to /callbacks/<source>.")
         if request.method == "POST":
             try:
                 form = await _form(request)
             except web.HTTPRequestEntityTooLarge:
-                return refuse(413, "Content Too Large", "A callback's form has at most 1 MiB.")
+                return reject(413, "Content Too Large", "The form is larger than 1 MiB.")
             if form is None and not query:
-                return refuse(415, "Unsupported Media Type", "The body of a POST is application/x-www-form-urlencoded.")
+                return reject(415, "Unsupported Media Type", "The body of a POST must be application/x-www-form-urlencoded.")
             query = "&".join(part for part in (query, form) if part)
         elif request.method != "GET":
-            response = refuse(405, "Method Not Allowed", "Callbacks are GET or POST requests.")
+            response = reject(405, "Method Not Allowed", "Send callbacks as GET or POST requests.")
             response.headers["Allow"] = "GET, POST"
             return response
         return await self._accept(source, query)
@@ -101,7 +101,7 @@ class CallbackHandler:
         try:
             parse_callback(source.adapter, query)
         except InvalidCallbackError as error:
-            return await self._keep_refused(event, error)
+            return await self._dead_letter(event, error)
         try:
             await self._commit.submit(encode(event))
         except SpoolUnavailableError as error:
@@ -109,8 +109,8 @@ class CallbackHandler:
         self._accepted[source.name].inc()
         return web.Response(body=b"accepted\n", headers=_ACCEPTED)
 
-    async def _keep_refused(self, event: CallbackEvent, error: InvalidCallbackError) -> web.Response:
-        """Refuse what can never be folded as it stands, but keep it: a corrected adapter link can redrive it."""
+    async def _dead_letter(self, event: CallbackEvent, error: InvalidCallbackError) -> web.Response:
+        """Reject an invalid callback and dead-letter it: after a correction of the adapter link it can be redriven."""
         detail = f"{error} (value {error.shown_value})" if error.shown_value else str(error)
         headers = dead_letter_headers(DeadLetterReason.INVALID_CALLBACK, detail, event.received_at)
         try:
@@ -119,41 +119,41 @@ class CallbackHandler:
             return _unavailable(event.source, unavailable)
         metrics.CALLBACKS.labels(event.source, "invalid").inc()
         metrics.DEAD_LETTERS.labels(CALLBACKS_DEAD, DeadLetterReason.INVALID_CALLBACK).inc()
-        log.warning("callback_refused", source=event.source, parameter=error.parameter, problem=error.problem)
-        more = {"parameter": error.parameter, "value": error.shown_value}
-        return _problem(400, "Invalid callback", f"The {error}.", more)
+        log.warning("callback_rejected", source=event.source, parameter=error.parameter, problem=error.problem)
+        members = {"parameter": error.parameter, "value": error.shown_value}
+        return _problem(400, "Invalid callback", f"The {error}.", members)
 
 
 async def _form(request: web.BaseRequest) -> str | None:
-    """Read the parameters of a form body; None where the body is something else, which a callback in the query does not need."""
+    """Read the parameters of a form body; None if the body has another type, which is fine if the query has the callback."""
     if not request.can_read_body:
         return ""
     if request.content_type != "application/x-www-form-urlencoded":
         return None
-    # Nothing is lost of what is not ASCII: it is percent-encoded, as the bytes it is.
+    # Bytes that are not ASCII are kept, percent-encoded.
     return "".join(chr(byte) if byte < _FIRST_NOT_ASCII else f"%{byte:02X}" for byte in (await request.read()).strip())
 
 
-def refuse(status: int, title: str, detail: str) -> web.Response:
-    """Refuse a request for its path, method or form, before it is read as a callback, and count it."""
+def reject(status: int, title: str, detail: str) -> web.Response:
+    """Reject and count a request that is not a callback, because of its path, method or body."""
     metrics.REQUESTS_REFUSED.labels(str(status)).inc()
     return _problem(status, title, detail)
 
 
 def too_long() -> web.Response:
-    """Refuse a request whose line was longer than is taken, as it was received."""
-    return refuse(414, "URI Too Long", f"A request line has at most {LINE_BYTES} bytes.")
+    """Reject a request whose line, as received, is too long."""
+    return reject(414, "URI Too Long", f"The request line is longer than {LINE_BYTES} bytes.")
 
 
 def _unavailable(source: str, error: SpoolUnavailableError) -> web.Response:
     metrics.CALLBACKS.labels(source, "unavailable").inc()
-    log.error("callback_not_taken", source=source, detail=str(error))
-    response = _problem(503, "Service Unavailable", "Neither the broker nor the local spool can take the callback now.")
+    log.error("callback_rejected_503", source=source, detail=str(error))
+    response = _problem(503, "Service Unavailable", "Neither RabbitMQ nor the local spool accepts the callback now. Retry later.")
     response.headers["Retry-After"] = _RETRY_AFTER_S
     return response
 
 
-def _problem(status: int, title: str, detail: str, more: dict[str, str] | None = None) -> web.Response:
+def _problem(status: int, title: str, detail: str, members: dict[str, str] | None = None) -> web.Response:
     """Write an error as problem details (RFC 9457)."""
-    body = orjson.dumps({"type": "about:blank", "title": title, "status": status, "detail": detail} | (more or {}))
+    body = orjson.dumps({"type": "about:blank", "title": title, "status": status, "detail": detail} | (members or {}))
     return web.Response(status=status, body=body, content_type="application/problem+json", headers=_HEADERS)

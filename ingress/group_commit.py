@@ -1,6 +1,6 @@
-"""Group commit: what arrives while the previous batch is being written leaves together in the next one.
+"""Group commit: events that arrive while a batch is written form the next batch.
 
-There is no timer: when idle, an event leaves at once; under load batches grow by themselves.
+No timer is involved. An event is written at once when ingress is idle, and batches grow with the load.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ Write = Callable[[Sequence[bytes]], Awaitable[None]]
 
 
 class GroupCommit:
-    """Collects encoded events and writes them in batches, one batch at a time."""
+    """Collects encoded events and writes one batch at a time."""
 
     def __init__(self, write: Write) -> None:
-        """Take the function that makes a batch durable or raises SpoolUnavailableError."""
+        """Take `write`, which makes a batch durable or raises SpoolUnavailableError."""
         self._write = write
         self._open = _Batch()
         self._full: deque[_Batch] = deque()
         self._arrived = asyncio.Event()
 
     def submit(self, encoded: bytes) -> asyncio.Future[None]:
-        """Queue an event; the future, shared by its batch, is done when it is durable.
+        """Queue an event; the returned future is done once the event is durable.
 
-        Who awaits it must not be cancelled alone: that would cancel it for the whole batch. Handlers are cancelled only
-        when the process gives up on all of them.
+        The batch shares the future, so cancelling one waiter cancels it for the whole batch. Handlers are cancelled only when the
+        process gives up on all of them.
 
         Raises:
-            SpoolUnavailableError: too many events wait already; directly, or through the future when the batch failed.
+            SpoolUnavailableError: too many events are waiting. The future raises it if the batch could not be written.
         """
         if len(self._full) >= _MAX_FULL_BATCHES:
-            raise SpoolUnavailableError("too many callbacks wait to be written")
+            raise SpoolUnavailableError("too many callbacks are waiting to be written")
         batch = self._open
         batch.events.append(encoded)
         batch.size += len(encoded)
@@ -51,7 +51,7 @@ class GroupCommit:
         return batch.done
 
     async def run(self) -> NoReturn:
-        """Write batches for as long as the process lives. Run it as a task; cancel it once nothing is in flight."""
+        """Write batches until cancelled. Run it as a task; cancel it once nothing is in flight."""
         while True:
             await self._arrived.wait()
             batch = self._take()
@@ -77,7 +77,7 @@ class GroupCommit:
 
 
 class _Batch:
-    """Events that leave together."""
+    """Events that are written together."""
 
     __slots__ = ("done", "events", "size")
 

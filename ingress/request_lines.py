@@ -1,56 +1,56 @@
-"""Request lines as they are sent: what an HTTP parser would refuse in one is percent-encoded before the parser sees it.
+"""Percent-encodes bytes of request lines that the HTTP parser would reject.
 
-FocalScope fills its placeholders with whatever an agent is called, blanks and bytes of any encoding included. The parser
-would answer 400 without saying which parameter, and the callback be kept nowhere.
+FocalScope inserts names of agents as they are, including spaces and bytes of any encoding. The parser would answer 400 without
+naming the parameter, and the callback would be lost.
 
-The limit is held here too, since nobody after this can tell how long a line was as it was received.
+The length limit is enforced here too, because later code does not see how long the line was when it was received.
 """
 
 from __future__ import annotations
 
 import re
 
-# The longest line that is taken, as it was received.
+# The longest accepted line, as received.
 LINE_BYTES = 8192
-# Percent-encoded, a byte is three. A target of more bytes than that stands for a line that was too long.
+# A percent-encoded byte takes three. A longer target stands for a line that was too long.
 TARGET_BYTES = 3 * LINE_BYTES
-# What the parser takes: more, so that lines that are too long get our answer and far longer ones the parser's.
+# The limit of the parser. It is larger, so that `callbacks.py` answers lines that are too long; the parser answers longer ones.
 PARSER_BYTES = TARGET_BYTES + 2 * LINE_BYTES
-# What of a line without its end is held back: more than is taken, so that whoever sends too much has sent it when he is refused.
+# How much of an unfinished line is held back. More than a line may have, so that most clients have sent all of it when rejected.
 _HELD_BYTES = 2 * LINE_BYTES
 
 _PLAIN = re.compile(rb"[A-Z]+ [!-~]+ HTTP/1\.[01]\r\n")
-# Greedy: the last ` HTTP/1.1` of a line is the version, what looks like one before it belongs to a value.
+# Greedy: the last ` HTTP/1.1` of a line is the version; an earlier one belongs to a value.
 _LINE = re.compile(rb"([A-Z]+ +)([^\n]+)( HTTP/\d\.\d\r\n)")
 _NOT_IN_A_TARGET = re.compile(rb"[^!-~]")
 _BODY = re.compile(rb"\r\n(?i:content-length|transfer-encoding):[ \t]*([^\r\n]*)")
 _LENGTH = re.compile(rb"\d{1,18}[ \t]*")
 _BEGINNING = re.compile(rb"[\r\n]*[A-Z]*(?: |\Z)")
 _HEAD_END = b"\r\n\r\n"
-# Far more than a callback's headers: what is longer is passed on for the parser to refuse.
+# Far more than the headers of a callback. A longer head is passed on and the parser rejects it.
 _HEAD_BYTES = 1 << 15
 
 
 class RequestLines:
-    """The incoming bytes of one connection. A head that has not come whole is held back, up to a bound."""
+    """The incoming bytes of one connection; an incomplete head is held back, up to a limit."""
 
-    __slots__ = ("_body_left", "_held", "_is_blind")
+    __slots__ = ("_body_left", "_held", "_is_passthrough")
 
     def __init__(self) -> None:
         self._held = b""
         self._body_left = 0
-        # Where the next request begins cannot be told, or this one will be refused: from here on bytes pass as they are.
-        self._is_blind = False
+        # Set when the start of the next request is unknown, or this one will be rejected: all further bytes pass unchanged.
+        self._is_passthrough = False
 
     def feed(self, data: bytes) -> bytes:
-        """Take the next segment; returns what the parser may have, which can be nothing yet."""
+        """Take the next segment and return the bytes for the parser, possibly none yet."""
         if not self._held and not self._body_left and _is_one_plain_request(data):
             return data
         data, self._held = self._held + data, b""
         ready: list[bytes] = []
         at = 0
         while at < len(data):
-            if self._is_blind:
+            if self._is_passthrough:
                 ready.append(data[at:])
                 break
             if self._body_left:
@@ -68,25 +68,25 @@ class RequestLines:
         return b"".join(ready)
 
     def _head(self, head: bytes) -> bytes:
-        """Write a whole head as the parser takes it, and note the body that follows."""
-        for written in _BODY.findall(head):
-            if _LENGTH.fullmatch(written):
-                self._body_left = int(written)
+        """Encode a complete head and read the length of the body that follows."""
+        for length in _BODY.findall(head):
+            if _LENGTH.fullmatch(length):
+                self._body_left = int(length)
             else:  # chunked: ingress closes the connection after such a request
-                self._is_blind = True
+                self._is_passthrough = True
         return _encoded(head)
 
     def _unfinished(self, head: bytes) -> bytes:
-        """Hold back the beginning of a head, unless it is too long to become a good one, or no HTTP."""
+        """Hold back an incomplete head, unless it is too long to be valid or is not HTTP."""
         has_line = b"\n" in head
         is_short = len(head) <= (_HEAD_BYTES if has_line else _HELD_BYTES)
         if is_short and _BEGINNING.match(head) and head.count(b"\n") == head.count(b"\r\n"):
             self._held = head
             return b""
-        self._is_blind = True
+        self._is_passthrough = True
         if has_line or len(head) <= _HELD_BYTES:
             return _encoded(head)
-        # Encoded even without its end, so that it is refused for its length.
+        # Encoded although it is incomplete, so that it is rejected for its length.
         method, space, target = head.partition(b" ")
         return method + space + _percent(target).ljust(PARSER_BYTES + 1, b"-")
 
@@ -102,7 +102,7 @@ def _is_one_plain_request(data: bytes) -> bool:
 
 
 def _encoded(head: bytes) -> bytes:
-    """Write a head as the parser takes it; a target that is too long stays so, whatever became of its bytes."""
+    """Encode a head for the parser; the target of a line that is too long is padded, so that it stays too long."""
     plain = _PLAIN.match(head)
     if plain is not None and plain.end() - 2 <= LINE_BYTES:
         return head
@@ -116,4 +116,4 @@ def _encoded(head: bytes) -> bytes:
 
 
 def _percent(target: bytes) -> bytes:
-    return _NOT_IN_A_TARGET.sub(lambda found: b"%%%02X" % found[0][0], target)
+    return _NOT_IN_A_TARGET.sub(lambda match: b"%%%02X" % match[0][0], target)

@@ -1,4 +1,4 @@
-"""The ingress process, put together. Nested contexts: what is entered last is closed first."""
+"""The ingress process. Contexts are nested: the last one entered is closed first."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from ingress.group_commit import GroupCommit
 from ingress.publish_or_spool import DurableWriter
 from ingress.server import serving
 from ingress.spool import Spool
+from ingress.spool_drain import SpoolDrain
 from shared.config.settings import LOOPBACK, Settings
 from shared.config.sources import Sources
 from shared.errors import ConfigError
@@ -21,39 +22,40 @@ log = get_logger(__name__)
 
 
 async def serve(settings: Settings, stop: asyncio.Event) -> None:
-    """Take callbacks until `stop` is set; then readiness off, a pause for load balancers, finish, close.
+    """Accept callbacks until `stop` is set. Then report not ready, wait for load balancers, finish requests and close.
 
     Raises:
-        ConfigError: a source, port, spool or, at the first connection, the broker's topology cannot work as configured.
+        ConfigError: a source, the port, the spool or (at the first connection) the broker's topology is misconfigured.
     """
     sources = settings.load_sources()
-    _refuse_open_door(settings, sources)
-    # Once it serves, nothing of the broker's may end it: the spool takes what the broker does not.
+    _check_secrets(settings, sources)
+    # Once ingress serves, no error of the broker may end it: the spool accepts what RabbitMQ does not.
     publisher = create_publisher(settings, "ingress", retries_conflicts=True)
     async with Spool(settings.spool_dir, max_bytes=settings.spool_max_bytes) as spool:
-        outlet = DurableWriter(publisher, spool)
-        commit = GroupCommit(outlet.write)
-        door = CallbackHandler(sources, commit, outlet.send)
+        writer = DurableWriter(publisher, spool)
+        drain = SpoolDrain(publisher, spool, writer)
+        commit = GroupCommit(writer.write)
+        handler = CallbackHandler(sources, commit, writer.send)
 
         async def problems() -> list[str]:
-            return ["shutting down"] if stop.is_set() else await outlet.problems()
+            return ["shutting down"] if stop.is_set() else await writer.problems()
 
         async with (
             private_port(settings.metrics_host, settings.metrics_port, problems),
-            background(publisher.run(), outlet.drain(), outlet.watch(), commit.run()),
-            serving(door, settings.ingress_host, settings.ingress_port, shutdown_timeout_s=settings.shutdown_timeout_seconds),
+            background(publisher.run(), drain.run(), drain.watch(), commit.run()),
+            serving(handler, settings.ingress_host, settings.ingress_port, shutdown_timeout_s=settings.shutdown_timeout_seconds),
         ):
             await stop.wait()
-            log.info("draining", seconds=settings.drain_seconds)
+            log.info("shutdown_started", seconds=settings.drain_seconds)
             await asyncio.sleep(settings.drain_seconds)
 
 
-def _refuse_open_door(settings: Settings, sources: Sources) -> None:
+def _check_secrets(settings: Settings, sources: Sources) -> None:
     if settings.ingress_host in LOOPBACK:
         return
     for source in sources.values():
         if source.secret is None:
             raise ConfigError(
-                f"Source {source.name} has no secret: without one ingress listens on loopback only, "
-                f"not on {settings.ingress_host}. Set its secret in the sources file."
+                f"Source {source.name} has no secret, so ingress cannot listen on {settings.ingress_host}. "
+                "Set a secret in the sources file, or listen on loopback."
             )

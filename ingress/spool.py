@@ -1,7 +1,8 @@
-"""The local spool: an sqlite file in which messages wait, fsynced, while the broker is away.
+"""The local spool: an fsynced SQLite file that keeps messages while RabbitMQ is unavailable.
 
-All ingress processes of a machine share one file. Whoever holds the lock file drains it, so that messages go out in order,
-once (again where a process dies after the broker's confirm), and what a stopped process left is drained by the next one.
+All ingress processes of a machine share the file. The process that holds the lock file drains it, so messages are published in
+order. A message is published twice only if the process dies between the broker's confirm and the removal. Messages of a stopped
+process are drained by another.
 """
 
 from __future__ import annotations
@@ -11,15 +12,15 @@ import fcntl
 import os
 import sqlite3
 import uuid
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Self, TypeVar
 
 import orjson
 
+from ingress.outgoing_message import OutgoingMessage
 from shared.errors import ConfigError, SpoolUnavailableError
 
 _PAGE_BYTES = 4096
@@ -33,25 +34,15 @@ create table if not exists messages (
     body blob not null
 ) strict
 """
-# Two spools of one name would take each other's news for their own, so a name is made once, with the file.
+# The name of a spool is created with its file. Under a shared name the reports of two spools would overwrite each other.
 _IDENTITY = "create table if not exists identity (name text not null) strict"
 _NAME_ONCE = "insert into identity (name) select ? where not exists (select 1 from identity)"
 
 _T = TypeVar("_T")
 
 
-@dataclass(frozen=True, slots=True)
-class OutgoingMessage:
-    """A message without an id of its own: each publish attempt gets a fresh one."""
-
-    exchange: str
-    routing_key: str
-    headers: Mapping[str, str | int]
-    body: bytes
-
-
 class Spool:
-    """Messages on disk. sqlite is blocking, so one thread owns the connection."""
+    """Messages on disk. SQLite blocks, so one thread owns the connection."""
 
     def __init__(self, directory: Path, *, max_bytes: int) -> None:
         self._directory = directory
@@ -65,13 +56,13 @@ class Spool:
         """Open the file.
 
         Raises:
-            ConfigError: the directory cannot be made or written.
+            ConfigError: the directory cannot be created or written.
         """
         try:
             await self._run(self._open)
         except (OSError, sqlite3.Error) as error:
             self._thread.shutdown()
-            raise ConfigError(f"The spool directory {self._directory} cannot be used: {error}.") from error
+            raise ConfigError(f"Cannot use the spool directory {self._directory}: {error}. Check CALLFOLD_SPOOL_DIR.") from error
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -95,13 +86,13 @@ class Spool:
         self._connection = connection
 
     async def add(self, messages: Sequence[OutgoingMessage]) -> None:
-        """Write messages; on return they are on disk.
+        """Write messages and fsync them.
 
         Raises:
             SpoolUnavailableError: the spool is full or cannot be written.
         """
         rows = [(m.exchange, m.routing_key, orjson.dumps(dict(m.headers)), m.body) for m in messages]
-        await self._guarded(lambda db: self._insert(db, rows))
+        await self._checked(lambda db: self._insert(db, rows))
         self.added.set()
 
     def _insert(self, db: sqlite3.Connection, rows: Sequence[tuple[str, str, bytes, bytes]]) -> None:
@@ -109,7 +100,7 @@ class Spool:
             db.executemany("insert into messages (exchange, routing_key, headers, body) values (?, ?, ?, ?)", rows)
 
     async def check(self) -> None:
-        """Try a write without keeping it; raises SpoolUnavailableError as `add` would."""
+        """Write and roll back; raises SpoolUnavailableError if `add` would."""
 
         def probe(db: sqlite3.Connection) -> None:
             db.execute("begin immediate")
@@ -119,49 +110,49 @@ class Spool:
                 if db.in_transaction:
                     db.execute("rollback")
 
-        await self._guarded(probe)
+        await self._checked(probe)
 
     async def count(self) -> int:
-        return await self._guarded(lambda db: int(db.execute("select count(*) from messages").fetchone()[0]))
+        return await self._checked(lambda db: int(db.execute("select count(*) from messages").fetchone()[0]))
 
     async def oldest(self, at_most: int, *, max_bytes: int) -> list[tuple[int, OutgoingMessage]]:
-        """Read the oldest messages in order, with the id to `remove` them by, until the bodies add up to `max_bytes`."""
+        """Read the oldest messages and their ids, in order, until the bodies add up to `max_bytes`."""
 
         def read(db: sqlite3.Connection) -> list[tuple[int, OutgoingMessage]]:
             rows = db.execute("select id, exchange, routing_key, headers, body from messages order by id limit ?", (at_most,))
-            found: list[tuple[int, OutgoingMessage]] = []
+            messages: list[tuple[int, OutgoingMessage]] = []
             size = 0
-            for number, exchange, routing_key, headers, body in rows:
-                found.append((number, OutgoingMessage(exchange, routing_key, orjson.loads(headers), body)))
+            for row_id, exchange, routing_key, headers, body in rows:
+                messages.append((row_id, OutgoingMessage(exchange, routing_key, orjson.loads(headers), body)))
                 size += len(body)
                 if size >= max_bytes:
                     break
-            return found
+            return messages
 
-        return await self._guarded(read)
+        return await self._checked(read)
 
     async def first(self, exchange: str, *, after: int) -> OutgoingMessage | None:
-        """Read the oldest message for an exchange, of those that come after one that has been read."""
+        """Read the oldest message for an exchange whose id is greater than `after`; without its headers."""
 
         def read(db: sqlite3.Connection) -> OutgoingMessage | None:
             query = "select exchange, routing_key, body from messages where id > ? and exchange = ? order by id limit 1"
             row = db.execute(query, (after, exchange)).fetchone()
             return None if row is None else OutgoingMessage(row[0], row[1], {}, row[2])
 
-        return await self._guarded(read)
+        return await self._checked(read)
 
     async def remove(self, ids: Sequence[int]) -> None:
-        """Forget messages that the broker has confirmed."""
+        """Delete messages that RabbitMQ has confirmed."""
 
         def delete(db: sqlite3.Connection) -> None:
             with _transaction(db):
-                db.executemany("delete from messages where id = ?", [(number,) for number in ids])
+                db.executemany("delete from messages where id = ?", [(row_id,) for row_id in ids])
 
-        await self._guarded(delete)
+        await self._checked(delete)
 
     @asynccontextmanager
     async def drain_lock(self) -> AsyncIterator[bool]:
-        """Try to become the one process of this machine that drains; the kernel frees the lock of a process that died."""
+        """Try to acquire the drain lock of this machine; the kernel releases it when the process dies."""
         handle = os.open(self._directory / "drain.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             try:
@@ -173,7 +164,7 @@ class Spool:
         finally:
             os.close(handle)
 
-    async def _guarded(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
+    async def _checked(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
         db = self._connection
         if db is None:
             raise SpoolUnavailableError("the spool is not open")
@@ -187,7 +178,7 @@ class Spool:
 
 
 class _transaction:  # noqa: N801 - reads as the statement it is
-    """`begin immediate` ... `commit`, or `rollback`; sqlite has rolled back by itself when the disk was full."""
+    """`begin immediate` and `commit`, or `rollback`; if the disk was full, SQLite has rolled back by itself."""
 
     def __init__(self, db: sqlite3.Connection) -> None:
         self._db = db

@@ -19,7 +19,8 @@ from redis.asyncio import Redis
 
 from console.local.ports import free_port
 from console.local.processes import ServiceProcess
-from ingress.spool import OutgoingMessage, Spool
+from ingress.outgoing_message import OutgoingMessage
+from ingress.spool import Spool
 from shared.clock import utc_now
 from shared.domain.adapter_link import SAMPLE_LINK, parse_link
 from shared.domain.facts import Fact, facts_of, milliseconds, rfc3339

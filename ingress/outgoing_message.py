@@ -1,0 +1,23 @@
+"""The messages that ingress sends, published or spooled."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from shared.amqp.publisher import Message
+
+
+@dataclass(frozen=True, slots=True)
+class OutgoingMessage:
+    """A message that has no id until it is published."""
+
+    exchange: str
+    routing_key: str
+    headers: Mapping[str, str | int]
+    body: bytes
+
+    def with_fresh_id(self) -> Message:
+        """Return the message for one publish attempt: no two attempts may share an id."""
+        return Message(self.exchange, self.routing_key, self.body, uuid.uuid4().hex, headers=self.headers)
