@@ -1,4 +1,4 @@
-"""The limit: an aiohttp handler that does nothing."""
+"""The upper limit: an aiohttp handler that does nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A worker without its recordings half: what is measured is the fold, and nothing downloads while it runs."""
+"""A worker without recordings, so that only the fold is measured and no downloads run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from shared.runtime.broker import create_publisher
 from shared.runtime.process import background, run_process
 from shared.runtime.store import open_store
 from worker.folding.fold import Fold
-from worker.service import FOLD_PREFETCH, FOLDS_AT_A_TIME
+from worker.service import CONCURRENT_FOLDS, FOLD_PREFETCH
 
 
 async def serve(settings: Settings, stop: asyncio.Event) -> None:
@@ -20,7 +20,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     raw = Consumer(publisher.address, CALLBACKS_FOLD, prefetch=FOLD_PREFETCH)
     async with open_store(settings) as store:
         sources = settings.load_sources()
-        holders = [f"{publisher.address.name}/{number}" for number in range(FOLDS_AT_A_TIME)]
+        holders = [f"{publisher.address.name}/{number}" for number in range(CONCURRENT_FOLDS)]
         folds = [Fold(publisher, store, sources, settings.policy, holder=holder) for holder in holders]
         async with background(publisher.run(), raw.run()), background(*(fold.run(raw) for fold in folds)):
             await stop.wait()

@@ -1,7 +1,7 @@
 """The ingress most people would write: one confirmed, persistent publish to a quorum queue per request.
 
-No access log, publisher confirms, a long-lived robust connection; the standard event loop, as in most such programs, or
-uvloop with NAIVE_UVLOOP=1 (`make bench` has --naive-uvloop).
+It has no access log, publisher confirms and a long-lived robust connection. It uses the standard event loop, as most such
+programs do, or uvloop with NAIVE_UVLOOP=1 (`bench/run.py --naive-uvloop`).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The worker most people would write: one message, one Redis script, one ack; a complete call is published with a confirm.
+"""The worker most people would write: one message, one Redis script, one ack. Complete calls are published with a confirm.
 
-The standard event loop, or uvloop with NAIVE_UVLOOP=1. It publishes what Callfold publishes for the vendor's call: one call
+It uses the standard event loop, or uvloop with NAIVE_UVLOOP=1. For each call it publishes as much as Callfold does: one call
 event and two recording jobs.
 """
 

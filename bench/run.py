@@ -1,10 +1,10 @@
-"""`make bench`: Callfold beside the obvious implementation and a bare handler, interleaved in one run, as ratios.
+"""`make bench`: compares Callfold with the obvious implementation and a bare handler, interleaved in one run.
 
-Figures of one machine at one moment are noise; the ratio of two that ran in turn is not. Each round runs every
-contender once; the median of the rounds' ratios counts.
+Absolute figures are noisy, but the ratio of two contenders that ran in turn is not. Each round runs every contender once, and
+the result is the median of the rounds' ratios.
 
-Ingress: callbacks answered 200 per second, by wrk. Whole way: callbacks per second from the queue through the fold to
-published events, for a backlog that ingress has put there.
+Ingress: callbacks answered 200 per second, measured by wrk. End to end: callbacks per second from the queue through the fold to
+published events, for a backlog that ingress has queued.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from console.local.stack import LocalStack
 from shared.amqp.topology import CALLBACKS_FOLD, CALLS, RECORDINGS
 
 HERE = Path(__file__).parent
-GOAL_OF_BARE, GOAL_OF_NAIVE, GOAL_WHOLE_WAY = 0.6, 3.5, 3.0
+GOAL_OF_BARE, GOAL_OF_NAIVE, GOAL_END_TO_END = 0.6, 3.5, 3.0
 LINE = (
     "CallType=Outgoing&Event=hangup&CallID=1000000087850&RequestID=513&EventCode=1&IsCallRecorded=1"
     "&Guid=923041af-adb5-a8ae-f29c-e60ea5e17448"
@@ -47,7 +47,7 @@ CALL = (
 
 
 class Bench:
-    """The private servers and the settings of one run."""
+    """Private servers and settings of one run."""
 
     def __init__(self, stack: LocalStack, directory: Path, options: argparse.Namespace) -> None:
         self.stack, self.directory, self.options = stack, directory, options
@@ -106,7 +106,7 @@ async def answers(port: int) -> None:
 
 
 async def ready(private: int) -> None:
-    """Wait until Callfold's ingress is connected to the broker: before, it would measure the spool."""
+    """Wait until Callfold's ingress is connected to the broker; earlier requests would measure the spool."""
     async with asyncio.timeout(30), aiohttp.ClientSession() as session:
         while True:
             try:
@@ -119,14 +119,14 @@ async def ready(private: int) -> None:
 
 
 async def wrk(port: int, seconds: int, connections: int) -> float:
-    """Callbacks answered 200 per second; anything else than 200 is an error."""
+    """Return callbacks answered 200 per second; any other status is an error."""
     url = f"http://127.0.0.1:{port}/callbacks/default?{LINE}"
     command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", url]
     done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, check=True, timeout=seconds + 30)
     if "Non-2xx" in done.stdout or "Socket errors" in done.stdout:
-        raise SystemExit(f"wrk met errors:\n{done.stdout}")
-    found = re.search(r"Requests/sec:\s+([\d.]+)", done.stdout)
-    return float(found[1]) if found else 0.0
+        raise SystemExit(f"wrk reported errors:\n{done.stdout}")
+    rate = re.search(r"Requests/sec:\s+([\d.]+)", done.stdout)
+    return float(rate[1]) if rate else 0.0
 
 
 async def ingress_rate(bench: Bench, command: tuple[str, ...]) -> float:
@@ -166,7 +166,7 @@ async def send_calls(port: int, first: int, count: int) -> None:
             await asyncio.gather(*(one(url) for url in urls))
 
 
-async def whole_way(bench: Bench, ingress: tuple[str, ...], worker: tuple[str, ...], done: str, first: int) -> float:
+async def end_to_end(bench: Bench, ingress: tuple[str, ...], worker: tuple[str, ...], done: str, first: int) -> float:
     """Fill the queue through ingress, then time the worker until the last event is published."""
     count = bench.options.calls
     async with bench.process(*ingress) as (port, private):
@@ -174,7 +174,7 @@ async def whole_way(bench: Bench, ingress: tuple[str, ...], worker: tuple[str, .
         if ingress is CALLFOLD_INGRESS:
             await ready(private)
         await purge(bench, "naive.callbacks", CALLBACKS_FOLD)
-        # Not timed: ingress has a figure of its own, and this client in Python would hide the difference.
+        # Not timed: ingress is measured separately, and this client in Python would hide the difference.
         await send_calls(port, first, count)
     async with await aio_pika.connect(bench.stack.amqp_url, timeout=10) as connection:
         channel = await connection.channel()
@@ -199,12 +199,12 @@ async def whole_way(bench: Bench, ingress: tuple[str, ...], worker: tuple[str, .
             async with asyncio.timeout(300):
                 await finished.wait()
     await purge(bench, RECORDINGS, "naive.jobs", done)
-    # From the first event to the last: start-up of Python is in neither.
+    # From the first event to the last, so the start of Python is not measured.
     return float(count * 4 / (times[-1] - times[0]))
 
 
 async def rounds(title: str, count: int, contenders: dict[str, Callable[[int], Awaitable[float]]]) -> dict[str, list[float]]:
-    """Run every contender once a round, in turn."""
+    """Run every contender once per round, in turn."""
     rates: dict[str, list[float]] = {name: [] for name in contenders}
     print(f"\n{title}")
     for number in range(count):
@@ -218,9 +218,8 @@ def ratio(ours: list[float], theirs: list[float], of: str, goal: float) -> bool:
     pairs = [a / b for a, b in zip(ours, theirs, strict=True)]
     median = statistics.median(pairs)
     met = median >= goal
-    print(
-        f"  Callfold / {of}: {median:.2f} (min {min(pairs):.2f}, max {max(pairs):.2f}); goal {goal}: {'met' if met else 'MISSED'}"
-    )
+    verdict = "met" if met else "MISSED"
+    print(f"  Callfold / {of}: {median:.2f} (min {min(pairs):.2f}, max {max(pairs):.2f}), goal {goal} {verdict}")
     return met
 
 
@@ -242,16 +241,16 @@ async def main(options: argparse.Namespace) -> int:
             met.append(ratio(rates["Callfold"], rates["bare"], "bare handler", GOAL_OF_BARE))
             met.append(ratio(rates["Callfold"], rates["naive"], "naive", GOAL_OF_NAIVE))
             rates = await rounds(
-                f"Whole way: callbacks folded and published per second, one worker, backlog of {options.calls} calls",
+                f"End to end: callbacks folded and published per second, one worker, backlog of {options.calls} calls",
                 options.rounds,
                 {
-                    "Callfold": lambda n: whole_way(
+                    "Callfold": lambda n: end_to_end(
                         bench, CALLFOLD_INGRESS, CALLFOLD_WORKER, "bench.completed", 1_000_000 * (n + 1)
                     ),
-                    "naive": lambda n: whole_way(bench, NAIVE_INGRESS, NAIVE_WORKER, "naive.completed", 1_000_000 * (n + 1)),
+                    "naive": lambda n: end_to_end(bench, NAIVE_INGRESS, NAIVE_WORKER, "naive.completed", 1_000_000 * (n + 1)),
                 },
             )
-            met.append(ratio(rates["Callfold"], rates["naive"], "naive", GOAL_WHOLE_WAY))
+            met.append(ratio(rates["Callfold"], rates["naive"], "naive", GOAL_END_TO_END))
     finally:
         await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
     return 0 if all(met) else 1
@@ -259,9 +258,9 @@ async def main(options: argparse.Namespace) -> int:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=int, default=4, help="length of one wrk run")
-    parser.add_argument("--connections", type=int, default=64)
-    parser.add_argument("--calls", type=int, default=2000, help="calls of the backlog, four callbacks each")
-    parser.add_argument("--naive-uvloop", action="store_true", help="give the naive contender uvloop as well")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds (default: %(default)s)")
+    parser.add_argument("--seconds", type=int, default=4, help="length of one wrk run, in seconds (default: %(default)s)")
+    parser.add_argument("--connections", type=int, default=64, help="connections of wrk (default: %(default)s)")
+    parser.add_argument("--calls", type=int, default=2000, help="calls in the backlog, 4 callbacks each (default: %(default)s)")
+    parser.add_argument("--naive-uvloop", action="store_true", help="run the naive contender on uvloop too")
     sys.exit(asyncio.run(main(parser.parse_args())))

@@ -1,4 +1,4 @@
-"""The worker process, put together. Nested contexts: what is entered last is closed first."""
+"""The worker process. Contexts are nested: the last one entered is closed first."""
 
 from __future__ import annotations
 
@@ -25,28 +25,28 @@ from worker.recordings.consumer import Recordings
 
 log = get_logger(__name__)
 
-# Enough to fill a batch while the one before it is folded; the broker holds at most so many back for one worker.
+# Enough to fill a batch while the previous one is folded. At most this many messages are unacked at one worker.
 FOLD_PREFETCH = 128
-# While one batch awaits its confirms another is merged.
-FOLDS_AT_A_TIME = 2
+# One batch is merged while another waits for its confirms.
+CONCURRENT_FOLDS = 2
 
 
 async def serve(settings: Settings, stop: asyncio.Event) -> None:
-    """Fold and fetch until `stop` is set; then stop intake, finish what is in hand, close.
+    """Fold callbacks and store recordings until `stop` is set. Then stop intake, finish what is in flight and close.
 
     Raises:
-        ConfigError: a source, the archive, the directory of downloads or the broker's topology cannot work as configured; an
-            archive that is only away is waited for.
+        ConfigError: a source, the archive, the download directory or the broker's topology is misconfigured. If the archive is
+            only unavailable, the worker starts and waits for it.
     """
     sources = settings.load_sources()
     publisher = create_publisher(settings, "worker")
     address = publisher.address
-    jobs = Consumer(address, RECORDINGS, prefetch=settings.recording_concurrency)  # none waits here
+    jobs = Consumer(address, RECORDINGS, prefetch=settings.recording_concurrency)  # every delivered job starts at once
     archive = Archive(settings.archive_url)
     prepare(settings.recording_dir)
     async with open_store(settings) as store:
         raw = Consumer(address, CALLBACKS_FOLD, prefetch=FOLD_PREFETCH, register=store.watermarks.join)
-        holders = [f"{address.name}/{number}" for number in range(FOLDS_AT_A_TIME)]
+        holders = [f"{address.name}/{number}" for number in range(CONCURRENT_FOLDS)]
         folds = [Fold(publisher, store, sources, settings.policy, holder=holder) for holder in holders]
         timers = Timers(
             publisher,
@@ -55,18 +55,17 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             lease_s=settings.timer_lease_seconds,
             hold_off_s=settings.timer_hold_off_seconds,
         )
-        markers = BacklogReporter(store, publisher, raw)
+        backlog = BacklogReporter(store, publisher, raw)
         recordings = Recordings(publisher, store, archive, sources, settings)
-
         daily = DailyRetention(archive, publisher, store, sources, settings)
 
         async def problems() -> list[str]:
-            found = [] if publisher.is_up and raw.is_up else ["RabbitMQ is not connected"]
+            current = [] if publisher.is_up and raw.is_up else ["RabbitMQ is not connected"]
             try:
                 await store.ping()
             except StoreUnavailableError as error:
-                found.append(str(error))
-            return [*found, "shutting down"] if stop.is_set() else found
+                current.append(str(error))
+            return [*current, "shutting down"] if stop.is_set() else current
 
         async with (
             taking(jobs, archive),
@@ -74,8 +73,8 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             background(publisher.run(), raw.run()),
             background(
                 *(fold.run(raw) for fold in folds),
-                markers.send_markers(),
-                markers.report(),
+                backlog.send_markers(),
+                backlog.report(),
                 recordings.run(jobs),
                 timers.run(raw),
                 daily.run(),
@@ -83,7 +82,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             ),
         ):
             await stop.wait()
-            log.info("draining", seconds=settings.shutdown_timeout_seconds)
+            log.info("shutdown_started", seconds=settings.shutdown_timeout_seconds)
             with suppress(TimeoutError):
                 async with asyncio.timeout(settings.shutdown_timeout_seconds):
                     await asyncio.gather(raw.stop_intake(), jobs.stop_intake())

@@ -27,7 +27,7 @@ _FAILED_WAKE_UP_MS = 3_600_000
 
 @dataclass(frozen=True, slots=True)
 class Consequences:
-    """What the fold must do after a merge."""
+    """Actions that a merge requires of the fold."""
 
     publications: dict[CallKey, Publication] = field(default_factory=dict)
     wake_ups: dict[CallKey, WakeUp] = field(default_factory=dict)
