@@ -59,7 +59,7 @@ class CallbackHandler:
         self._accepted = {name: metrics.CALLBACKS.labels(name, "accepted") for name in sources}
 
     async def answer(self, request: web.BaseRequest) -> web.Response:
-        """Answer one request. 200 only once the callback is durable."""
+        """Answer one request; the answer is 200 only if the callback is durable."""
         target = request.raw_path
         if len(target) > TARGET_BYTES:
             return too_long()

@@ -59,7 +59,7 @@ class BacklogReporter:
             await self._publisher.publish(*(_marker(number) for _ in range(consumers)))
 
     async def report(self) -> NoReturn:
-        """Report each round that this worker has passed until cancelled. Run it as a task."""
+        """Report passed rounds until cancelled. Run it as a task."""
         while True:
             in_flight = self._raw.in_flight
             in_flight.has_passed.clear()
