@@ -76,7 +76,7 @@ def _sqlite(database: str | None, *, is_writer: bool) -> Engine:
         if is_writer and not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch(mode=0o600)  # it will hold phone numbers
-        # SQLAlchemy begins the transactions (`begin` below), because the driver begins none for reads.
+        # SQLAlchemy begins the transactions (see `_configure_sqlite`), because the driver begins none for reads.
         return sqlite3.connect(
             f"file:{quote(str(path))}?mode=rw",
             uri=True,
@@ -94,8 +94,12 @@ def _sqlite(database: str | None, *, is_writer: bool) -> Engine:
         pool_timeout=READ_TIMEOUT_S,
         hide_parameters=True,
     )
+    _configure_sqlite(engine, is_writer=is_writer)
+    return engine
 
-    def prepare(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
+
+def _configure_sqlite(engine: Engine, *, is_writer: bool) -> None:
+    def set_pragmas(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
         cursor = connection.cursor()
         cursor.execute(f"PRAGMA busy_timeout={_LOCK_TIMEOUT_S * 1000}")
         cursor.execute("PRAGMA synchronous=FULL")  # a committed offset survives a power failure, and so do its events
@@ -106,9 +110,8 @@ def _sqlite(database: str | None, *, is_writer: bool) -> Engine:
     def begin(connection: Connection) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if is_writer else "BEGIN")
 
-    event.listen(engine, "connect", prepare)
+    event.listen(engine, "connect", set_pragmas)
     event.listen(engine, "begin", begin)
-    return engine
 
 
 def _postgresql(url: str, *, is_writer: bool) -> Engine:

@@ -47,7 +47,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
 
         async with private_port(settings.metrics_host, settings.metrics_port, problems), background(follow()):
             await stop.wait()
-            log.info("draining", seconds=settings.shutdown_timeout_seconds)
+            log.info("shutdown_started", seconds=settings.shutdown_timeout_seconds)
             with suppress(TimeoutError):
                 async with asyncio.timeout(settings.shutdown_timeout_seconds):
                     await asyncio.gather(*(follower.finish() for follower in followers))
