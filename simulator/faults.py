@@ -1,4 +1,4 @@
-"""What can go wrong between FocalScope and us: callbacks reordered, doubled, late, lost, or all at once. Seeded."""
+"""Faults on the way from FocalScope to Callfold: callbacks reordered, duplicated, delayed, lost, or sent in a burst."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from simulator.scenario import Step
 
 @dataclass(frozen=True, slots=True)
 class Faults:
-    """Probabilities (0 to 1) of each fault, per callback; `burst` per call. Delays are seconds."""
+    """Probability (0 to 1) of each fault per callback (`burst`: per call). Delays are in seconds."""
 
     reorder: float = 0.0
     duplicate: float = 0.0
@@ -20,8 +20,8 @@ class Faults:
     max_delay_s: float = 1.0
 
 
-def disturb(steps: list[Step], faults: Faults, rng: random.Random) -> tuple[list[Step], int]:
-    """Turn what happened into what is sent, in order of sending; also returns how many callbacks were lost."""
+def inject_faults(steps: list[Step], faults: Faults, rng: random.Random) -> tuple[list[Step], int]:
+    """Return the callbacks in the order in which they are sent, and the number of lost ones."""
     kept = [step for step in steps if rng.random() >= faults.drop]
     times = [step.at_s for step in kept]
     if rng.random() < faults.burst and times:

@@ -1,4 +1,4 @@
-"""A FocalScope: dials, calls back through the configured adapter link - once, as the real one does - and serves recordings."""
+"""A simulated FocalScope: it dials, sends each callback once through the adapter link, and serves recordings."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from shared.config.sources import origin
 from shared.domain.adapter_link import parse_link
 from shared.errors import CallfoldError
 from shared.log import get_logger
-from simulator.faults import Faults, disturb
+from simulator.faults import Faults, inject_faults
 from simulator.recordings import LOGIN_PAGE, Recordings
 from simulator.scenario import Dialed, Scenario, Step, Truth, play
 
@@ -38,13 +38,13 @@ _MIX: Mapping[Scenario, float] = {
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How this FocalScope behaves.
+    """The behaviour of a simulated FocalScope.
 
     Attributes:
-        adapter: the adapter link, pasted as into the real one.
-        ingress_urls: where callbacks go in turn; the link's own origin when empty.
-        speed: a call that lasts 30 s takes 30 / speed.
-        recording_delay_s: how long after the end of a call its recording is not ready.
+        adapter: the adapter link, as in a real FocalScope.
+        ingress_urls: ingresses that get the callbacks in turn; if empty, the origin of the link.
+        speed: factor by which calls are faster than real time.
+        recording_delay_s: time from the end of a call until its recording is ready.
     """
 
     adapter: str
@@ -61,11 +61,11 @@ class Plan:
 
 
 class _CallbackLostError(CallfoldError):
-    """No answer came to a callback."""
+    """A callback got no response."""
 
 
-async def _once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
-    """Keep the library from sending a GET again whose connection broke: it does so once, the real FocalScope never does."""
+async def _without_retry(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+    """Keep aiohttp from repeating a GET after a broken connection. A real FocalScope never repeats a callback."""
     try:
         return await handler(request)
     except aiohttp.ClientError as error:
@@ -73,7 +73,7 @@ async def _once(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerTy
 
 
 class FocalScope:
-    """`async with FocalScope(plan) as pbx`: its HTTP server runs, and `truths` tells what is true of every call."""
+    """`async with FocalScope(plan) as pbx` runs its HTTP server. `truths` holds the expected record of every call."""
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
@@ -84,7 +84,7 @@ class FocalScope:
         self._calls: set[asyncio.Task[None]] = set()
         self._closing = AsyncExitStack()
         self._session: aiohttp.ClientSession | None = None
-        self._refused: asyncio.Future[int] | None = None
+        self._rejected: asyncio.Future[int] | None = None
         self.recordings = Recordings()
         self.truths: dict[int, Truth] = {}
         self.counters: Counter[str] = Counter()
@@ -98,7 +98,7 @@ class FocalScope:
         async with AsyncExitStack() as closing:
             timeout = aiohttp.ClientTimeout(total=_CALLBACK_TIMEOUT_S)
             connector = aiohttp.TCPConnector(limit=200)
-            session = aiohttp.ClientSession(timeout=timeout, connector=connector, middlewares=(_once,))
+            session = aiohttp.ClientSession(timeout=timeout, connector=connector, middlewares=(_without_retry,))
             self._session = await closing.enter_async_context(session)
             closing.push_async_callback(self._stop_calls)
             app = web.Application()
@@ -120,7 +120,7 @@ class FocalScope:
         await asyncio.gather(*self._calls, return_exceptions=True)
 
     async def run(self, calls: int, *, per_second: float) -> None:
-        """Dial so many calls through the dial endpoint, evenly spread, and return once every callback was sent."""
+        """Dial calls through the dial endpoint at an even rate; returns when every callback was sent."""
         started = time.monotonic()
         for number in range(calls):
             await asyncio.sleep(max(0.0, started + number / per_second - time.monotonic()))
@@ -128,12 +128,12 @@ class FocalScope:
         await self.finished()
 
     async def finished(self) -> None:
-        """Wait until every callback of every call was sent."""
+        """Wait until every callback was sent."""
         while self._calls:
             await asyncio.wait(self._calls)
 
     async def dial(self, agent: str, number: str) -> int:
-        """Ask the dial endpoint over HTTP, as an integration would, and return the RequestID."""
+        """Dial through the HTTP endpoint and return the RequestID."""
         if self._session is None:
             raise RuntimeError("the simulator is not running")
         async with self._session.get(f"{self.url}/dial?{urlencode({'agent': agent, 'number': number})}") as response:
@@ -157,27 +157,27 @@ class FocalScope:
             recorded=self._rng.random() < self._plan.recorded_share,
         )
         truth, steps = play(scenario, dialed, self._rng, speed=self._plan.speed)
-        sent, dropped = disturb(steps, self._plan.faults, self._rng)
+        sent, dropped = inject_faults(steps, self._plan.faults, self._rng)
         self.truths[truth.request_id] = replace(truth, dropped=dropped)
-        self._keep_recordings(truth, over_s=max(step.at_s for step in steps))
-        task = asyncio.get_running_loop().create_task(self._call_back(sent))
+        self._add_recordings(truth, over_s=max(step.at_s for step in steps))
+        task = asyncio.get_running_loop().create_task(self._send_callbacks(sent))
         self._calls.add(task)
         task.add_done_callback(self._calls.discard)
         return truth.request_id
 
-    def _keep_recordings(self, truth: Truth, *, over_s: float) -> None:
+    def _add_recordings(self, truth: Truth, *, over_s: float) -> None:
         for leg in truth.legs:
             if leg.recorded:
                 self.recordings.add(leg.call_id, leg.talk_seconds, ready_in_s=over_s + self._plan.recording_delay_s)
 
-    async def _call_back(self, steps: list[Step]) -> None:
+    async def _send_callbacks(self, steps: list[Step]) -> None:
         started = time.monotonic()
         for step in steps:
             await asyncio.sleep(max(0.0, started + step.at_s - time.monotonic()))
-            await self._send(f"{next(self._ingresses)}{self._target(step.values)}")
+            await self._send_callback(f"{next(self._ingresses)}{self._target(step.values)}")
 
     def _target(self, values: Mapping[str, str]) -> str:
-        """Fill the adapter link with the values of one event."""
+        """Fill the placeholders of the adapter link with the values of one callback."""
         parts = urlsplit(self._plan.adapter)
         meanings = parse_link(self._plan.adapter).meanings
         pairs = [
@@ -187,22 +187,22 @@ class FocalScope:
         return f"{parts.path}?{'&'.join(pairs)}"
 
     @property
-    def refused(self) -> asyncio.Future[int]:
-        """Becomes the status of the first callback that was answered 4xx: refused for what it is."""
-        if self._refused is None:
-            self._refused = asyncio.get_running_loop().create_future()
-        return self._refused
+    def rejected(self) -> asyncio.Future[int]:
+        """The status of the first callback that got a 4xx response, so it can never be accepted."""
+        if self._rejected is None:
+            self._rejected = asyncio.get_running_loop().create_future()
+        return self._rejected
 
-    async def _send(self, url: str) -> None:
+    async def _send_callback(self, url: str) -> None:
         if self._session is None:
             raise RuntimeError("the simulator is not running")
         try:
             async with self._session.get(url) as response:
                 await response.read()
                 self.counters[str(response.status)] += 1
-                if 400 <= response.status < 500 and not self.refused.done():  # noqa: PLR2004 - the class of client errors
-                    self.refused.set_result(response.status)
+                if 400 <= response.status < 500 and not self.rejected.done():  # noqa: PLR2004 - client errors
+                    self.rejected.set_result(response.status)
         except (_CallbackLostError, aiohttp.ClientError, TimeoutError) as error:
-            # The real one does not retry either: the callback is gone, and the counter says so.
+            # A real FocalScope does not retry either, so the callback is lost.
             self.counters["lost"] += 1
             log.warning("callback_lost", error=str(error) or type(error).__name__)

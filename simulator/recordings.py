@@ -1,4 +1,4 @@
-"""Recordings as FocalScope serves them, and everything that goes wrong with such a download, on request."""
+"""The recordings of the simulated FocalScope, with download faults on request."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _ENDLESS_PIECE = bytes(64 * 1024)
 
 
 class Fault(StrEnum):
-    """What goes wrong with a recording. Those that end by themselves do so after `times` requests."""
+    """The faults of a recording. A fault that ends by itself lasts for `times` requests."""
 
     NONE = "none"
     NOT_FOUND = "not_found"
@@ -47,24 +47,24 @@ class Fault(StrEnum):
 
 @dataclass(slots=True)
 class _Served:
-    """A recording: what it is, what it was before (a PBX can write it anew), and what goes wrong with it."""
+    """A recording: its content, its earlier content (a PBX can rewrite a file), and its fault."""
 
     content: bytes
     earlier: bytes
     ready_at: float
     fault: Fault
     times: int
-    asked: int = 0
+    requests: int = 0
     was_resumed: bool = False
     is_over: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def is_faulty(self) -> bool:
-        return self.asked <= self.times and not self.is_over.is_set()
+        return self.requests <= self.times and not self.is_over.is_set()
 
 
 class Recordings:
-    """The download page. `elsewhere` is where its redirects lead."""
+    """The download page. Its redirects lead to `elsewhere`."""
 
     def __init__(self, elsewhere: str = "http://169.254.169.254/latest/meta-data/") -> None:
         self._elsewhere = elsewhere
@@ -72,22 +72,22 @@ class Recordings:
         self.counters: Counter[str] = Counter()
 
     def add(self, call_id: str, seconds: float, *, ready_in_s: float = 0.0, fault: Fault = Fault.NONE, times: int = 1) -> None:
-        """Have a recording for a call, from some moment on; the fault shows for so many requests."""
+        """Add the recording of a call. It has its fault for `times` requests."""
         content = recording(call_id, seconds)
         earlier = recording(str(int(call_id) + 1), seconds) if fault is Fault.CHANGED else b""
         self._served[call_id] = _Served(content, earlier, time.monotonic() + ready_in_s, fault, times)
 
     def fingerprint(self, call_id: str) -> tuple[int, str]:
-        """Tell a recording's size in bytes and SHA-256."""
+        """Return size in bytes and SHA-256 of a recording."""
         content = self._served[call_id].content
         return len(content), hashlib.sha256(content).hexdigest()
 
-    def let_go(self, call_id: str) -> None:
-        """End the fault of a recording; what is held ends there, what is asked for from now on comes whole."""
+    def end_fault(self, call_id: str) -> None:
+        """End the fault of a recording. Held responses are cut off, later requests get the whole recording."""
         self._served[call_id].is_over.set()
 
     def was_resumed(self, call_id: str) -> bool:
-        """Tell whether somebody was sent the rest of a recording, and not all of it again."""
+        """Return whether a request got only the rest of a recording."""
         return self._served[call_id].was_resumed
 
     async def serve(self, request: web.Request) -> web.StreamResponse:
@@ -98,14 +98,14 @@ class Recordings:
         if served is None or time.monotonic() < served.ready_at:
             self.counters["recording_not_ready"] += 1
             return web.Response(status=404, text="no such recording")
-        served.asked += 1
+        served.requests += 1
         self.counters[served.fault] += 1
-        simple = _simple(served, self._elsewhere)
-        return simple or await _stream(request, served)
+        response = _whole_response(served, self._elsewhere)
+        return response or await _stream(request, served)
 
 
-def _simple(served: _Served, elsewhere: str) -> web.Response | None:
-    """Answer what has no body to speak of, or a wrong one at once."""
+def _whole_response(served: _Served, elsewhere: str) -> web.Response | None:
+    """Return the response of a fault that needs no streaming; None for all others."""
     if not served.is_faulty:
         return None
     answers: dict[Fault, Callable[[], web.Response]] = {
@@ -125,13 +125,13 @@ def _simple(served: _Served, elsewhere: str) -> web.Response | None:
 
 
 def _beginning(served: _Served) -> bytes:
-    """Cut a recording that is still being written: each time there is more of it, unless it is cut for good."""
+    """Return the beginning of a recording: longer with each request if it is still being written, else half of it."""
     parts = served.times + 1 if served.fault is Fault.GROWING else 2
-    return served.content[: len(served.content) * min(served.asked, parts - 1) // parts]
+    return served.content[: len(served.content) * min(served.requests, parts - 1) // parts]
 
 
 async def _stream(request: web.Request, served: _Served) -> web.StreamResponse:
-    """Send the recording, or what is missing of it, piece by piece - as far as the fault lets it come."""
+    """Send the recording or the requested rest in pieces, up to where its fault cuts it off."""
     is_old = served.fault is Fault.CHANGED and served.is_faulty
     content = served.earlier if is_old else served.content
     tag = f'"{hashlib.sha256(content).hexdigest()[:16]}"'
@@ -155,24 +155,24 @@ async def _stream(request: web.Request, served: _Served) -> web.StreamResponse:
     if served.fault is Fault.HELD and stop_at < len(content):
         await served.is_over.wait()
     if stop_at < len(content) and request.transport is not None:
-        # What was written leaves first; then the connection ends without the rest.
+        # The transport sends what was written, then closes without the rest.
         request.transport.close()
     return response
 
 
 def _range_start(request: web.Request, tag: str, size: int) -> int:
-    """Read where to go on from (RFC 9110, 14.2 and 13.1.5); 0 where the whole is to be sent."""
-    asked = request.headers.get("Range", "")
-    if not asked.startswith("bytes=") or request.headers.get("If-Range", tag) != tag:
+    """Return the first requested byte (RFC 9110, 14.2 and 13.1.5); 0 if the whole recording is requested."""
+    requested = request.headers.get("Range", "")
+    if not requested.startswith("bytes=") or request.headers.get("If-Range", tag) != tag:
         return 0
-    start = int(asked.removeprefix("bytes=").partition("-")[0] or 0)
+    start = int(requested.removeprefix("bytes=").partition("-")[0] or 0)
     return start if start < size else 0
 
 
 async def _endless(request: web.Request, response: web.StreamResponse, content: bytes) -> web.StreamResponse:
     await response.prepare(request)
     await response.write(content)
-    with suppress(ConnectionError):  # the one who downloads has had enough
+    with suppress(ConnectionError):  # the client has closed the connection
         while True:
             await response.write(_ENDLESS_PIECE)
     return response

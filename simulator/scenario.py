@@ -1,4 +1,4 @@
-"""What happens in a call, and what is therefore true of it. Pure: the same random numbers give the same call."""
+"""The course of a simulated call and its expected record. Pure: the same random numbers produce the same call."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from shared.domain.leg import LegState
 
 
 class Scenario(StrEnum):
-    """How a call goes."""
+    """The kinds of calls."""
 
     ANSWERED = "answered"
     AGENT_MISSED = "agent_missed"
@@ -24,7 +24,7 @@ class Scenario(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class LegTruth:
-    """What is true of one leg."""
+    """The expected record of one leg."""
 
     call_id: str
     guid: str
@@ -35,7 +35,7 @@ class LegTruth:
 
 @dataclass(frozen=True, slots=True)
 class Truth:
-    """What is true of one call, and what Callfold must say of it. `dropped` counts callbacks that never arrived."""
+    """The expected record of one call. `dropped` counts callbacks that were never sent."""
 
     request_id: int
     outcome: Outcome
@@ -50,7 +50,7 @@ class Truth:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One callback: when it is due (seconds after the dial), and its values by placeholder."""
+    """One callback: its time (seconds after the dial) and its values by placeholder."""
 
     at_s: float
     values: Mapping[str, str]
@@ -63,7 +63,7 @@ _AGENTS = (("1001", "Kasper"), ("1002", "Søren Ågård"), ("1003", "Ana María"
 
 @dataclass(frozen=True, slots=True)
 class Dialed:
-    """A dial request as accepted: its id, the CallIDs it will use, who is called, when (ms since 1970)."""
+    """An accepted dial request. `at_ms` is its time (ms since 1970)."""
 
     request_id: int
     first_call_id: int
@@ -74,22 +74,22 @@ class Dialed:
 
 
 def play(scenario: Scenario, dialed: Dialed, rng: random.Random, *, speed: float) -> tuple[Truth, list[Step]]:
-    """Play a call to its end; times are divided by `speed`."""
+    """Return the expected record and the callbacks of a call; times are divided by `speed`."""
     offsets = _offsets(scenario, rng, speed)
     over = max(offsets.values())
     agent_state = LegState.MISSED if scenario is Scenario.AGENT_MISSED else LegState.ENDED
     agent = _leg_truth(CallType.API, agent_state, dialed, offsets, rng)
-    far: LegTruth | None = None
+    callee: LegTruth | None = None
     if scenario is not Scenario.AGENT_MISSED:
-        far_state = LegState.MISSED if scenario is Scenario.DIALED_MISSED else LegState.ENDED
-        far = _leg_truth(CallType.OUTGOING, far_state, dialed, offsets, rng)
-    legs = {CallType.API: agent, CallType.OUTGOING: far}
+        callee_state = LegState.MISSED if scenario is Scenario.DIALED_MISSED else LegState.ENDED
+        callee = _leg_truth(CallType.OUTGOING, callee_state, dialed, offsets, rng)
+    legs = {CallType.API: agent, CallType.OUTGOING: callee}
     steps = [
         Step(at_s, _values(dialed, kind, event, leg, offsets))
         for (kind, event), at_s in sorted(offsets.items(), key=lambda item: item[1])
         if (leg := legs[kind]) is not None and event is not LegEvent.START and at_s <= over
     ]
-    return Truth(dialed.request_id, _OUTCOMES[scenario], agent, far), steps
+    return Truth(dialed.request_id, _OUTCOMES[scenario], agent, callee), steps
 
 
 _OUTCOMES = {
@@ -103,21 +103,21 @@ _Offsets = dict[tuple[CallType, LegEvent], float]
 
 
 def _offsets(scenario: Scenario, rng: random.Random, speed: float) -> _Offsets:
-    """Draw when everything happens, in seconds after the dial. A missed leg reports hangup and then, at once, missed."""
-    agent, far = CallType.API, CallType.OUTGOING
+    """Draw the times of all events, in seconds after the dial. A missed leg reports hangup, then missed at once."""
+    agent, callee = CallType.API, CallType.OUTGOING
     rings_s, talks_s = rng.uniform(2, 8) / speed, rng.uniform(10, 60) / speed
     offsets: _Offsets = {(agent, LegEvent.START): 0.0}
     if scenario is Scenario.AGENT_MISSED:
         return offsets | {(agent, LegEvent.HANGUP): rings_s, (agent, LegEvent.MISSED): rings_s + 0.001}
-    offsets |= {(agent, LegEvent.PICKUP): rings_s, (far, LegEvent.START): rings_s}
+    offsets |= {(agent, LegEvent.PICKUP): rings_s, (callee, LegEvent.START): rings_s}
     answered_s = rings_s + rng.uniform(2, 15) / speed
     if scenario is Scenario.DIALED_MISSED:
-        offsets |= {(far, LegEvent.HANGUP): answered_s, (far, LegEvent.MISSED): answered_s + 0.001}
+        offsets |= {(callee, LegEvent.HANGUP): answered_s, (callee, LegEvent.MISSED): answered_s + 0.001}
         return offsets | {(agent, LegEvent.HANGUP): answered_s + 1 / speed}
-    first, second = (agent, far) if scenario is Scenario.AGENT_HANGS_UP_FIRST else (far, agent)
+    first, second = (agent, callee) if scenario is Scenario.AGENT_HANGS_UP_FIRST else (callee, agent)
     over_s = answered_s + talks_s
     return offsets | {
-        (far, LegEvent.PICKUP): answered_s,
+        (callee, LegEvent.PICKUP): answered_s,
         (first, LegEvent.HANGUP): over_s,
         (second, LegEvent.HANGUP): over_s + 0.5 / speed,
     }
@@ -135,8 +135,8 @@ def _leg_truth(kind: CallType, state: LegState, dialed: Dialed, offsets: _Offset
 def _values(dialed: Dialed, kind: CallType, event: LegEvent, leg: LegTruth, offsets: _Offsets) -> dict[str, str]:
     is_over = event in (LegEvent.HANGUP, LegEvent.MISSED)
 
-    def stamp(what: LegEvent) -> str:
-        at_s = offsets.get((kind, what))
+    def timestamp(of: LegEvent) -> str:
+        at_s = offsets.get((kind, of))
         return "" if at_s is None else str(dialed.at_ms + round(at_s * 1000))
 
     agent_name = dict(_AGENTS).get(dialed.agent, "Administrator")
@@ -149,9 +149,9 @@ def _values(dialed: Dialed, kind: CallType, event: LegEvent, leg: LegTruth, offs
         Placeholder.CALL_ID: leg.call_id,
         Placeholder.REQUEST_ID: str(dialed.request_id),
         Placeholder.GUID: leg.guid,
-        Placeholder.STARTED: stamp(LegEvent.START),
-        Placeholder.PICKED_UP: stamp(LegEvent.PICKUP) if is_over or event is LegEvent.PICKUP else "",
-        Placeholder.ENDED: stamp(LegEvent.HANGUP) if is_over else "",
+        Placeholder.STARTED: timestamp(LegEvent.START),
+        Placeholder.PICKED_UP: timestamp(LegEvent.PICKUP) if is_over or event is LegEvent.PICKUP else "",
+        Placeholder.ENDED: timestamp(LegEvent.HANGUP) if is_over else "",
         Placeholder.IS_ANSWERED: str(int(leg.state is LegState.ENDED)) if is_over else "",
         Placeholder.IS_RECORDED: str(int(leg.recorded)) if is_over else "",
         Placeholder.RECORDING_URL: url if is_over and leg.recorded else "",
@@ -162,4 +162,4 @@ def _values(dialed: Dialed, kind: CallType, event: LegEvent, leg: LegTruth, offs
 
 
 SECTOK = "3511b272f4fb03ecf900b80b1cc5b8fe"
-"""The token of recording links, the vendor's example; a link with another one gets the log-in page."""
+"""The token in recording links, from the vendor's example. Requests with another token get the log-in page."""

@@ -37,8 +37,9 @@ def write_env_file(path: Path, system: Mapping[str, str]) -> None:
 
 
 def path_command(scripts: Path) -> str:
-    """Return the shell command that puts `callfold` on the PATH once, or nothing if it is not installed in `scripts`."""
+    """Return the shell commands that put `callfold` on the PATH once, or nothing if it is not installed in `scripts`."""
     if not (scripts / "callfold").exists():
         return ""
     quoted = shlex.quote(str(scripts))
-    return f'case ":$PATH:" in *:{quoted}:*) ;; *) export PATH={quoted}:"$PATH" ;; esac\n'
+    lines = ('case ":$PATH:" in', f"    *:{quoted}:*) ;;", f'    *) export PATH={quoted}:"$PATH" ;;', "esac")
+    return "".join(f"{line}\n" for line in lines)

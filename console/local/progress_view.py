@@ -25,7 +25,7 @@ _LINE_EVERY_S = 2.0
 
 @dataclass(slots=True)
 class Progress:
-    """What has been published so far."""
+    """Counts of the published events."""
 
     total: int
     outcomes: Counter[str] = field(default_factory=Counter)
@@ -44,7 +44,7 @@ class _Snapshot:
 
 @asynccontextmanager
 async def live(console: Console, progress: Progress, store: Store, settings: Settings, pbx: FocalScope) -> AsyncIterator[None]:
-    """Show progress while the body runs: a live panel on a terminal, a line now and then elsewhere."""
+    """Show progress while the body runs: a live panel on a terminal, else a line every few seconds."""
     watch = _watch_terminal if console.is_terminal else _watch_lines
     task = asyncio.get_running_loop().create_task(watch(console, progress, _Sampler(store, settings, pbx)))
     try:
@@ -62,7 +62,7 @@ class _Sampler:
 
     async def sample(self) -> _Snapshot:
         facts = await self._store.read_facts(await self._store.open_calls())
-        calls = [derive(key, told, self._policy) for key, told in facts.items() if told]
+        calls = [derive(key, known, self._policy) for key, known in facts.items() if known]
         callbacks = self._pbx.counters["200"]
         now = time.monotonic()
         if now - self._last[0] >= 1:

@@ -87,7 +87,6 @@ def topic_matcher(pattern: str) -> re.Pattern[str]:
     """Compile a topic pattern of RabbitMQ (`*` is one word, `#` any number of words) to a matcher of routing keys."""
     # "#.#" equals "#". A long row of them would make the matcher backtrack without end.
     parts = re.sub(r"(?<![^.])#(\.#)+(?![^.])", "#", pattern).split(".")
-    words = [{"*": r"[^.]+", "#": r".*"}.get(word, re.escape(word)) for word in parts]
-    expression = r"\.".join(words)
+    expression = r"\.".join({"*": r"[^.]+", "#": r".*"}.get(part, re.escape(part)) for part in parts)
     expression = expression.replace(r"\..*", r"(?:\..*)?").replace(r".*\.", r"(?:.*\.)?")
     return re.compile(expression)

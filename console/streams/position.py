@@ -37,7 +37,7 @@ class StreamPosition:
 
     @property
     def is_stale(self) -> bool:
-        """Whether deliveries belong to a connection that is about to be closed after `reset`."""
+        """True while deliveries belong to a connection that is about to be closed after `reset`."""
         return self._is_stale
 
     def is_same_stream(self, offset: int, content: object) -> bool:

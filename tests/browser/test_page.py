@@ -43,13 +43,13 @@ async def test_a_call_appears_on_the_live_page_moves_to_talking_ends_and_leaves(
     system: System, visits: Visits, answered: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """FocalScope waits with each step until the page has shown the one before."""
-    pickups, hangups, send = asyncio.Event(), asyncio.Event(), system.pbx._send
+    pickups, hangups, send = asyncio.Event(), asyncio.Event(), system.pbx._send_callback
 
     async def held(url: str) -> None:
         await (hangups if "Event=hangup" in url else pickups).wait()
         await send(url)
 
-    monkeypatch.setattr(system.pbx, "_send", held)
+    monkeypatch.setattr(system.pbx, "_send_callback", held)
     page = await visits.open()
     await expect(page.locator("#live-state")).to_have_text("Up to date")
     request_id = str(await system.dial("1002", "+4530517262", "crm-43"))

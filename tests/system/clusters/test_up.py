@@ -159,4 +159,4 @@ async def test_simulate_ends_with_the_first_callback_that_is_refused(servers: Se
         code, _, err = await callfold("simulate", "--source", "acme", "--calls", "500", **servers.environment(**more))
         assert 1 <= await metric(ingress, 'callfold_requests_refused_total{status="404"}') < 100
     assert code == 1
-    assert f"http://127.0.0.1:{port} refused a callback of source acme with 404: it knows no such source" in err
+    assert f"http://127.0.0.1:{port} rejected a callback of source acme with 404: it has no such source" in err

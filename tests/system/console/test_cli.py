@@ -33,7 +33,7 @@ async def test_the_version_is_told() -> None:
 
 async def test_simulate_says_at_once_that_nobody_listens() -> None:
     code, _, err = await callfold("simulate", "--ingress", f"http://127.0.0.1:{free_port()}")
-    assert (code, "Nothing listens at http://127.0.0.1" in err) == (1, True)
+    assert (code, "No ingress listens at http://127.0.0.1" in err) == (1, True)
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ async def test_the_adapter_link_as_json_names_what_the_source_does_not_know(tmp_
 @pytest.mark.parametrize(
     ("arguments", "settings", "said"),
     [
-        (["adapter-link", "nobody", "--url", "https://h"], {}, "no source nobody"),
+        (["adapter-link", "nobody", "--url", "https://h"], {}, "Unknown source nobody"),
         (["settings"], {}, ""),
         (["doctor"], {"CALLFOLD_NONSENSE": "1"}, "CALLFOLD_NONSENSE"),
         (["ingress"], {"CALLFOLD_SETTLE_SECONDS": "soon"}, "CALLFOLD_SETTLE_SECONDS"),

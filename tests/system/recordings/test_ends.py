@@ -74,7 +74,7 @@ async def test_a_trouble_that_lasts_ends_in_one_event_one_letter_and_a_sidecar_t
             letter = await dead_letter(servers)
             await eventually_clean(servers)
             assert await waiting_events(queue) == []
-        simulated.recordings.let_go("7")  # so that nothing is held any longer
+        simulated.recordings.end_fault("7")  # so that nothing is held any longer
     assert (event.routing_key, event.message_id) == ("recording.failed.acme", f"acme/513/recording/{GUID}/failed")
     assert (event.body["data"]["reason"], event.body["data"]["attempts"]) == (trouble.reason, trouble.tries)
     assert letter.headers["reason"] == trouble.reason

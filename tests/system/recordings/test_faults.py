@@ -181,7 +181,7 @@ async def _kill_in_the_middle(storm: _Storm, place: Disk | Bucket) -> None:
         storm.kills += len(victims)
         await place.note_left()
         for call_id in cut_off:
-            storm.pbx.recordings.let_go(call_id)
+            storm.pbx.recordings.end_fault(call_id)
         waiting -= cut_off
         await asyncio.gather(*(_worker(storm.fleet, storm.kills + number).start() for number in range(2)))
 
