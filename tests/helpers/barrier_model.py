@@ -1,6 +1,6 @@
 """A model of `callbacks.fold`, its consumers and Redis, in which every process can stand still between any two steps.
 
-The rule under test is the real one, `shared/barrier.py`. `FakeRedis` does what the Lua scripts do; a test on a real Redis
+The rule under test is the real one, `shared/domain/barrier.py`. `FakeRedis` does what the Lua scripts do; a test on a real Redis
 holds it to that.
 """
 

@@ -83,15 +83,15 @@ def _marker(number: int) -> Message:
     return Message("", CALLBACKS_FOLD, MARKER_BODY, uuid.uuid4().hex, headers={MARKER: str(number)})
 
 
-def spool_news(headers: Iterable[Mapping[str, object]]) -> list[SpoolReport]:
+def spool_reports(headers: Iterable[Mapping[str, object]]) -> list[SpoolReport]:
     """Read what ingress reported about its spools; the order does not matter."""
-    news = []
-    for report in headers:
-        oldest, seen = str(report.get(SPOOL_OLDEST, "")), _milliseconds(str(report.get(SPOOL_SEEN)))
+    reports = []
+    for drained in headers:
+        oldest, seen = str(drained.get(SPOOL_OLDEST, "")), _milliseconds(str(drained.get(SPOOL_SEEN)))
         oldest_at = _milliseconds(oldest) if oldest else None
         if seen is not None and (oldest_at is not None) == bool(oldest):
-            news.append(SpoolReport(str(report[SPOOL]), oldest_at, seen))
-    return news
+            reports.append(SpoolReport(str(drained[SPOOL]), oldest_at, seen))
+    return reports
 
 
 def _milliseconds(text: str) -> int | None:

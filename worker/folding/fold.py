@@ -26,7 +26,7 @@ from shared.log import get_logger
 from shared.state.replies import until_redis_answers
 from shared.state.store import Store
 from shared.state.stored_call import Claim, Publication
-from worker.folding.backlog import spool_news
+from worker.folding.backlog import spool_reports
 from worker.folding.batch import Batch, read_batch
 from worker.folding.evaluation import Evaluator
 from worker.folding.outbox import read_outbox
@@ -136,9 +136,9 @@ class Fold:
 
     async def _record_spools(self, deliveries: Iterable[Delivery]) -> None:
         """Record in Redis what drained messages say about the rest of their spool."""
-        news = spool_news(delivery.headers for delivery in deliveries if SPOOL in delivery.headers)
-        if news:
-            await until_redis_answers(lambda: self._store.watermarks.store_spool_reports(news))
+        reports = spool_reports(delivery.headers for delivery in deliveries if SPOOL in delivery.headers)
+        if reports:
+            await until_redis_answers(lambda: self._store.watermarks.store_spool_reports(reports))
 
 
 def _report_published(published: Mapping[CallKey, Sequence[Message]]) -> None:

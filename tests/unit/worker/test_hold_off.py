@@ -18,7 +18,7 @@ FOLDED_MS = 1_000_000
 
 
 @dataclass(slots=True)
-class _Link:
+class _Connection:
     is_up: bool = True
     sessions: int = 1
 
@@ -43,35 +43,35 @@ class _Store:
         return FOLDED_MS
 
 
-def _timers(publisher: _Link, store: _Store, *, hold_off_s: float) -> Timers:
+def _timers(publisher: _Connection, store: _Store, *, hold_off_s: float) -> Timers:
     return Timers(cast("Publisher", publisher), cast("Store", store), cast("Sources", {}), lease_s=1, hold_off_s=hold_off_s)
 
 
-async def _look(timers: Timers, raw: _Link) -> Any:  # noqa: ANN401
+async def _watermark(timers: Timers, raw: _Connection) -> Any:  # noqa: ANN401
     return await timers._watermark(cast("Consumer", raw))
 
 
 @pytest.mark.parametrize("reconnected", ["publisher", "consumer"])
-async def test_a_reconnect_between_two_looks_makes_older_rounds_count_no_more(reconnected: str) -> None:
-    """Both links are up at both looks: only the number of sessions shows that one was lost."""
-    publisher, raw, store = _Link(), _Link(), _Store()
+async def test_a_reconnect_between_two_checks_makes_older_rounds_count_no_more(reconnected: str) -> None:
+    """Both connections are up at both checks: only the number of sessions shows that one was lost."""
+    publisher, raw, store = _Connection(), _Connection(), _Store()
     timers = _timers(publisher, store, hold_off_s=0)
-    assert await _look(timers, raw) < FOLDED_MS
-    assert await _look(timers, raw) < FOLDED_MS
+    assert await _watermark(timers, raw) < FOLDED_MS
+    assert await _watermark(timers, raw) < FOLDED_MS
     (publisher if reconnected == "publisher" else raw).sessions += 1
-    assert await _look(timers, raw) < FOLDED_MS
+    assert await _watermark(timers, raw) < FOLDED_MS
     first, second, third = store.opened_from_ms
     assert first == second < third
 
 
 @pytest.mark.parametrize("is_up", [True, False])
-async def test_timers_hold_off_after_a_reconnect_and_while_a_link_is_down(*, is_up: bool) -> None:
-    publisher, raw, store = _Link(), _Link(), _Store()
+async def test_timers_hold_off_after_a_reconnect_and_while_a_connection_is_down(*, is_up: bool) -> None:
+    publisher, raw, store = _Connection(), _Connection(), _Store()
     timers = _timers(publisher, store, hold_off_s=0)
-    assert await _look(timers, raw) is not None
+    assert await _watermark(timers, raw) is not None
     timers._hold_off_s = 3600
     raw.sessions, raw.is_up = raw.sessions + is_up, is_up
-    assert await _look(timers, raw) is None
+    assert await _watermark(timers, raw) is None
     raw.is_up = True
-    assert await _look(timers, raw) is None
+    assert await _watermark(timers, raw) is None
     assert len(store.opened_from_ms) == 1, "nothing is asked while they hold off"
