@@ -15,7 +15,7 @@ from shared.domain.recording_info import RecordingInfo
 from simulator.audio import recording
 from tests.helpers.recordings import GUID, job
 from worker.download.inspection import Recording, sha256_of
-from worker.download.wav import read_audio
+from worker.download.wav_check import read_audio
 from worker.recordings.attempt import Attempt
 from worker.recordings.sidecars import Sidecars
 

@@ -7,8 +7,9 @@ import struct
 
 import pytest
 
+from shared.domain.wav import Flaw, InvalidWavError
 from simulator.audio import recording
-from worker.download.wav import Flaw, InvalidWavError, read_audio
+from worker.download.wav_check import read_audio
 
 WAV = recording("7", 1.5)
 SAMPLES = WAV[44:]

@@ -9,9 +9,10 @@ import zlib
 from dataclasses import dataclass
 from typing import BinaryIO
 
+from shared.domain.wav import Flaw, InvalidWavError
 from worker.download.failures import FetchError, Reason
 from worker.download.partial_file import Partial
-from worker.download.wav import Audio, Flaw, InvalidWavError, read_audio
+from worker.download.wav_check import Audio, read_audio
 
 PAGE = "a page came instead of a recording: wrong or expired token?"
 SNIFF_BYTES = 64

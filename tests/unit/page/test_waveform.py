@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import struct
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from console.page.waveform import BINS, PeakReader, Peaks, peaks, waveform_svg
+from console.page.waveform import BINS, PeakReader, Peaks, waveform_svg
 
 RATE = 8000
 
@@ -37,16 +37,23 @@ def pcm8(*lanes: list[float]) -> bytes:
     return bytes(128 + round(sample * 127) for frame in zip(*lanes, strict=True) for sample in frame)
 
 
+def peaks(pieces: Iterable[bytes]) -> Peaks | None:
+    reader = PeakReader()
+    for piece in pieces:
+        reader.feed(piece)
+    return reader.peaks()
+
+
 def pieces(body: bytes, size: int) -> Iterator[bytes]:
     return (body[start : start + size] for start in range(0, len(body), size))
 
 
 @pytest.mark.parametrize(("encode", "bits"), [(pcm16, 16), (pcm8, 8)])
 def test_a_tone_that_grows_louder_is_drawn_so(encode: type, bits: int) -> None:
-    told = peaks([wav(encode(tone(2, 0.2) + tone(2, 0.8)), bits=bits)])
-    assert told
-    (lane,) = told.channels
-    assert told.seconds == 4
+    drawn = peaks([wav(encode(tone(2, 0.2) + tone(2, 0.8)), bits=bits)])
+    assert drawn
+    (lane,) = drawn.channels
+    assert drawn.seconds == 4
     assert lane[len(lane) // 4] == pytest.approx(0.2, abs=0.02)
     assert lane[3 * len(lane) // 4] == pytest.approx(0.8, abs=0.02)
     assert BINS / 2 <= len(lane) <= BINS
@@ -54,12 +61,12 @@ def test_a_tone_that_grows_louder_is_drawn_so(encode: type, bits: int) -> None:
 
 @pytest.mark.parametrize(("encode", "bits"), [(pcm16, 16), (pcm8, 8)])
 def test_stereo_has_a_lane_for_each_party(encode: type, bits: int) -> None:
-    told = peaks([wav(encode(tone(1, 0.9), tone(1, 0.1)), bits=bits, channels=2)])
-    assert told
-    left, right = told.channels
+    drawn = peaks([wav(encode(tone(1, 0.9), tone(1, 0.1)), bits=bits, channels=2)])
+    assert drawn
+    left, right = drawn.channels
     assert max(left) == pytest.approx(0.9, abs=0.02)
     assert max(right) == pytest.approx(0.1, abs=0.02)
-    assert told.seconds == 1
+    assert drawn.seconds == 1
 
 
 @pytest.mark.parametrize("encoding", [6, 7], ids=["A-law", "mu-law"])
@@ -73,16 +80,16 @@ def test_telephone_encodings_are_drawn(encoding: int) -> None:
 
 
 def test_silence_is_a_thin_line() -> None:
-    told = peaks([wav(pcm16([0.0] * RATE))])
-    assert told
-    assert set(told.channels[0]) == {0.0}
-    assert ET.fromstring(waveform_svg(told))[0].get("d", "").startswith("M0 19.6H1")  # noqa: S314 - our own picture
+    drawn = peaks([wav(pcm16([0.0] * RATE))])
+    assert drawn
+    assert set(drawn.channels[0]) == {0.0}
+    assert ET.fromstring(waveform_svg(drawn))[0].get("d", "").startswith("M0 19.6H1")  # noqa: S314 - our own picture
 
 
 def test_the_loudest_sample_does_not_overflow() -> None:
-    told = peaks([wav(struct.pack("<hh", -32768, 0))])
-    assert told
-    assert told.channels[0] == (1.0,)
+    drawn = peaks([wav(struct.pack("<hh", -32768, 0))])
+    assert drawn
+    assert drawn.channels[0] == (1.0,)
 
 
 @settings(deadline=None)
@@ -94,9 +101,9 @@ def test_the_size_of_the_pieces_does_not_matter(frames: int, size: int) -> None:
 
 def test_a_truncated_recording_is_drawn_as_far_as_it_goes() -> None:
     body = wav(pcm16(tone(2, 0.5)))
-    told = peaks([body[: len(body) // 2 + 1]])
-    assert told
-    assert told.seconds == pytest.approx(1, abs=0.01)
+    drawn = peaks([body[: len(body) // 2 + 1]])
+    assert drawn
+    assert drawn.seconds == pytest.approx(1, abs=0.01)
 
 
 def test_a_header_without_lengths_is_read_to_the_end_and_what_follows_audio_is_not_drawn() -> None:
@@ -139,10 +146,10 @@ def test_a_long_recording_is_read_in_little_memory() -> None:
         for piece in pieces(minute, 65536):
             reader.feed(piece)
             kept = max(kept, len(reader._buffer))
-    told = reader.peaks()
-    assert told
-    assert told.seconds == 1800
-    assert len(told.channels[0]) <= BINS
+    drawn = reader.peaks()
+    assert drawn
+    assert drawn.seconds == 1800
+    assert len(drawn.channels[0]) <= BINS
     assert kept < 65536
 
 

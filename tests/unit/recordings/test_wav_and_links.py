@@ -11,13 +11,14 @@ from hypothesis import strategies as st
 
 from shared.config.sources import load_sources
 from shared.domain.ids import SourceName
+from shared.domain.wav import InvalidWavError
 from tests.helpers.recordings import (
     WAV,
     job,
 )
 from worker.download.failures import FetchError, Reason
 from worker.download.targets import recording_link
-from worker.download.wav import InvalidWavError, read_audio
+from worker.download.wav_check import read_audio
 
 
 def test_the_origin_of_a_recording_url_is_replaced_and_values_of_a_template_cannot_leave_it(tmp_path: Path) -> None:
