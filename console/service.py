@@ -25,7 +25,7 @@ from console.web.pages import Pages
 from console.web.recordings_api import RecordingsApi
 from console.web.server import serving
 from console.web.sessions import EndedSessions, Sessions
-from shared.archive.archive import Archive
+from shared.archive.storage import Archive
 from shared.config.settings import LOOPBACK, Settings
 from shared.errors import ConfigError, StoreUnavailableError
 from shared.runtime.audit import Audit

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import NoReturn
 
 from shared.amqp.publisher import Publisher
-from shared.archive.archive import Archive
+from shared.archive.storage import Archive
 from shared.config.settings import Settings
 from shared.config.sources import Sources
 from shared.crash_points import crash_point

@@ -7,7 +7,7 @@ from contextlib import suppress
 
 from shared.amqp.consumer import Consumer
 from shared.amqp.topology import CALLBACKS_FOLD, RECORDINGS
-from shared.archive.archive import Archive
+from shared.archive.storage import Archive
 from shared.config.settings import Settings
 from shared.errors import StoreUnavailableError
 from shared.log import get_logger

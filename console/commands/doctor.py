@@ -17,7 +17,7 @@ from console.commands.pbx_checks import DoubtError, dial_links, recording_origin
 from console.history.store import History
 from ingress.spool import Spool
 from shared.amqp.server_check import check_server
-from shared.archive.archive import Archive
+from shared.archive.storage import Archive
 from shared.config.settings import LOOPBACK, Settings
 from shared.errors import CallfoldError, ConfigError
 from shared.runtime.broker import broker_address

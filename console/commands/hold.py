@@ -12,8 +12,8 @@ import orjson
 from console.commands.audit_trail import auditing
 from console.commands.common import cli_user, wanted_sources
 from console.lookup.sidecar_search import find_sidecars, is_guid, is_in_redis
-from shared.archive.archive import Archive
 from shared.archive.sidecar import Sidecar
+from shared.archive.storage import Archive
 from shared.config.settings import Settings
 from shared.domain.ids import CallKey, CallRef, SourceName, is_call_ref
 from shared.domain.recording import RecordingState

@@ -21,8 +21,8 @@ from console.streams.events import Event, read_event
 from console.streams.journal import journal_until_now
 from shared.amqp.publisher import Message
 from shared.amqp.topology import CALLS_JOURNAL, RECORDINGS
-from shared.archive.archive import Archive
 from shared.archive.sidecar import Sidecar, day_of, is_overdue, path_of
+from shared.archive.storage import Archive
 from shared.config.settings import Settings
 from shared.config.sources import Sources
 from shared.domain.call import derive
@@ -113,7 +113,7 @@ async def _what_of(run: _Run, sidecar: Sidecar) -> str | None:
             return "on their way" if is_coming else None
         case RecordingState.EXPIRING | RecordingState.EXPIRED:
             return "expired"
-        case RecordingState.STORED if not run.wanted.again and await run.archive.has(sidecar, sidecar.recording):
+        case RecordingState.STORED if not run.wanted.again and await run.archive.has_file(sidecar, sidecar.recording):
             return "stored"
         case _:
             return None

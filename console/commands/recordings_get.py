@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
 import shutil
 import sys
@@ -20,9 +19,10 @@ from console.commands.audit_trail import auditing
 from console.commands.common import cli_user, wanted_sources
 from console.lookup.sidecar_search import find_sidecars
 from console.safe_text import plain_line
-from shared.archive.archive import Archive
+from shared.archive.checksum import sha256_of
 from shared.archive.encryption import decrypt
 from shared.archive.sidecar import Sidecar
+from shared.archive.storage import Archive
 from shared.config.settings import Settings
 from shared.domain.recording import RecordingState
 from shared.domain.recording_info import RecordingInfo
@@ -129,11 +129,7 @@ def _path(stored: str, target: Target) -> Path:
 
 def _check(content: BinaryIO, info: RecordingInfo, stored: str) -> None:
     """Check what was stored; of one that lost its sidecar while it was sealed no fingerprint is known (its seal is checked)."""
-    content.seek(0)
-    digest = hashlib.sha256()
-    while piece := content.read(_PIECE_BYTES):
-        digest.update(piece)
-    if digest.hexdigest() != info.sha256 and not (info.sha256 is None and info.encryption):
+    if sha256_of(content) != info.sha256 and not (info.sha256 is None and info.encryption):
         raise CallfoldError(f"{stored}: the recording in the archive is damaged, its SHA-256 is not the one it was stored with.")
 
 

@@ -12,8 +12,8 @@ import orjson
 
 from console.commands.common import wanted_sources
 from console.durations import ago
-from shared.archive.archive import Archive
 from shared.archive.sidecar import Sidecar, day_of, is_overdue
+from shared.archive.storage import Archive
 from shared.config.settings import Settings
 from shared.domain.facts import rfc3339
 from shared.domain.recording import RecordingState

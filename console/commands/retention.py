@@ -13,7 +13,7 @@ from console.commands.output import counted
 from console.durations import ago
 from console.safe_text import plain_line
 from console.streams.connections import wait_until_connected
-from shared.archive.archive import Archive
+from shared.archive.storage import Archive
 from shared.config.settings import Settings
 from shared.errors import ConfigError
 from shared.retention.expiry import Expired

@@ -13,8 +13,8 @@ from shared.amqp.batch_publish import HeaderValue
 from shared.amqp.dead_letters import DeadLetterReason
 from shared.amqp.publisher import Message
 from shared.amqp.topology import CALLBACKS, RECORDINGS
-from shared.archive.archive import Archive
 from shared.archive.deadlines import ArchiveUnavailableError
+from shared.archive.storage import Archive
 from shared.config.settings import Settings
 from shared.crash_points import crash_point
 from shared.domain.facts import rfc3339

@@ -11,8 +11,8 @@ from console.call_query import JsonObject
 from console.history.queries import CallHistory
 from console.lookup.sidecar_search import sidecars_of
 from console.lookup.timeline import read_timeline
-from shared.archive.archive import Archive
 from shared.archive.sidecar import Sidecar
+from shared.archive.storage import Archive
 from shared.config.settings import Settings
 from shared.config.sources import Source
 from shared.domain.call import Call, Status, derive

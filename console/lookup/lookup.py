@@ -15,7 +15,7 @@ from console.history.store import History
 from console.lookup.detail import Detail, detail_of, past_detail, revisions_of
 from console.lookup.merge import HistoryOnlyCalls, Page, find_calls
 from console.lookup.redis_calls import RedisCalls
-from shared.archive.archive import Archive
+from shared.archive.storage import Archive
 from shared.config.settings import Settings
 from shared.config.sources import Sources
 from shared.domain.ids import CallKey, CallRef, SourceName

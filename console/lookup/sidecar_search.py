@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator, Iterable
 from contextlib import suppress
 
-from shared.archive.archive import Archive
 from shared.archive.sidecar import Sidecar, day_of, path_of
+from shared.archive.storage import Archive
 from shared.config.settings import Settings
 from shared.domain.amendment import filed_at
 from shared.domain.call import derive

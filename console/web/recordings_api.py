@@ -20,9 +20,9 @@ from console.web.models import RecordingQuery
 from console.web.parameters import read_parameters
 from console.web.problems import invalid, problem
 from console.web.range_requests import Range, matches_etag, read_range
-from shared.archive.archive import Archive
 from shared.archive.encryption import decrypt
 from shared.archive.sidecar import Sidecar
+from shared.archive.storage import Archive
 from shared.config.settings import Settings
 from shared.config.sources import Sources
 from shared.domain.ids import SourceName

@@ -1,4 +1,4 @@
-"""Calls into the archive's disk or object store: none without a time limit, and one error for all that can go wrong."""
+"""Calls to the archive's disk or object store: each has a time limit, and every failure is an `ArchiveUnavailableError`."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import TypeVar
 
 from obstore.exceptions import BaseError
 
-from shared.archive.local_disk import Moved
+from shared.archive.local_disk import OnProgress
 from shared.errors import UnavailableError
 from shared.log import get_logger
 
 log = get_logger(__name__)
 
-# How long what must not be cut off half-way goes on after a cancellation. Twice that, an abort and then the removal of what
-# came of it, is less than a shutdown waits.
-_UNCUT_S = 4
+# How long a call may still run after a cancellation. An abort and the removal of its upload take twice that, which is less
+# than a shutdown waits.
+_FINISH_S = 4
 
 _T = TypeVar("_T")
 
@@ -27,11 +27,11 @@ class ArchiveUnavailableError(UnavailableError):
 
 
 @asynccontextmanager
-async def archive_deadline(problem: str, stall_s: float) -> AsyncIterator[Moved]:
-    """Limit how long nothing may move; the limit begins anew with each call of what is yielded.
+async def archive_deadline(problem: str, stall_s: float) -> AsyncIterator[OnProgress]:
+    """Limit the time without progress. Calling the yielded function restarts the limit.
 
     Raises:
-        ArchiveUnavailableError: nothing moved for so long, or disk or store refused; it begins with `problem`.
+        ArchiveUnavailableError: no progress within the limit, or the disk or store failed. The text starts with `problem`.
         FileNotFoundError, StopAsyncIteration: as they were raised.
     """
     loop = asyncio.get_running_loop()
@@ -39,43 +39,43 @@ async def archive_deadline(problem: str, stall_s: float) -> AsyncIterator[Moved]
         async with asyncio.timeout(stall_s) as limit:
             is_over = False
 
-            def moved() -> None:
+            def on_progress() -> None:
                 if not is_over and not limit.expired():
                     limit.reschedule(loop.time() + stall_s)
 
             try:
-                yield moved
+                yield on_progress
             finally:
-                is_over = True  # a thread that goes on can still tell of itself
+                is_over = True  # a thread that is still running can report progress
     except (FileNotFoundError, StopAsyncIteration):
         raise
-    except (BaseError, OSError) as error:  # a timeout among them
-        # The library's own words can quote whole requests, signatures included.
-        log.debug("archive_error", detail=str(error)[:500])
-        told = error.strerror if isinstance(error, OSError) else None
-        raise ArchiveUnavailableError(f"{problem}: {told or type(error).__name__}") from error
+    except (BaseError, OSError) as error:  # includes TimeoutError
+        # The library's text can contain whole requests with their signatures, so it is only logged for debugging.
+        log.debug("archive_call_failed", detail=str(error)[:500])
+        reason = error.strerror if isinstance(error, OSError) else None
+        raise ArchiveUnavailableError(f"{problem}: {reason or type(error).__name__}") from error
 
 
 async def within_deadline(work: Awaitable[_T], problem: str, timeout_s: float) -> _T:
-    """Await one call, see `archive_deadline`."""
+    """Await one call under `archive_deadline`."""
     async with archive_deadline(problem, timeout_s):
         return await work
 
 
-async def uncut(work: Awaitable[_T]) -> _T:
-    """Await what must not be cut off half-way: a cancellation is passed on once it has ended, or has had its time.
+async def finish_if_cancelled(work: Awaitable[_T]) -> _T:
+    """Await a call that must not stop half-way. A cancellation is raised once the call ends, or after a few seconds.
 
     Raises:
-        TimeoutError: it was begun after the cancellation, as what clears up is, and has had its time.
+        TimeoutError: the task was already cancelled, as during a cleanup, and the call did not end in time.
     """
     task = asyncio.ensure_future(work)
     try:
-        done, _ = await asyncio.wait([task], timeout=_UNCUT_S if _is_cancelled() else None)
+        done, _ = await asyncio.wait([task], timeout=_FINISH_S if _is_cancelled() else None)
     except asyncio.CancelledError:
-        await asyncio.wait([task], timeout=_UNCUT_S)
+        await asyncio.wait([task], timeout=_FINISH_S)
         raise
     finally:
-        task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())  # seen, if nobody waits for it
+        task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())  # retrieves the error if no caller does
     if not done:
         raise TimeoutError
     return task.result()

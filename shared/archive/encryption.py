@@ -1,7 +1,7 @@
-"""Encryption at rest: recordings sealed with age (age-encryption.org/v1), streamed.
+"""Encryption at rest: recordings are encrypted with age (age-encryption.org/v1), as a stream.
 
-A worker needs the recipient alone, a public key: whoever takes a worker or the archive cannot listen. The identity that
-opens recordings stays with the people who may.
+A worker has only the recipient, a public key. Access to a worker or to the archive does not suffice to listen. The identity,
+which decrypts, stays with the people who may listen.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from shared.errors import CallfoldError, ConfigError
 SCHEME = "age"
 
 
-class SealedError(CallfoldError):
-    """A recording that this identity does not open."""
+class DecryptionError(CallfoldError):
+    """The identity does not decrypt the recording, or the recording is damaged."""
 
 
 def check_recipient(recipient: str) -> str:
-    """Check a recipient as written in the sources file (`age1...`).
+    """Check a recipient from the sources file (`age1...`).
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is not valid.
     """
     try:
         pyrage.x25519.Recipient.from_str(recipient)
@@ -36,13 +36,13 @@ def check_recipient(recipient: str) -> str:
     return recipient
 
 
-def encrypt(plain: BinaryIO, sealed: BinaryIO, recipient: str) -> None:
-    """Encrypt one file into another, piece by piece. Not for the event loop.
+def encrypt(plain: BinaryIO, encrypted: BinaryIO, recipient: str) -> None:
+    """Encrypt one file into another, as a stream. Not for the event loop.
 
     Raises:
-        OSError: a file could not be read or written, as where the disk is full.
+        OSError: a file could not be read or written, for example because the disk is full.
     """
-    source, target = _Heard(plain), _Heard(sealed)
+    source, target = _ErrorKeepingFile(plain), _ErrorKeepingFile(encrypted)
     try:
         pyrage.encrypt_io(
             cast("BufferedIOBase", source), cast("BufferedIOBase", target), [pyrage.x25519.Recipient.from_str(recipient)]
@@ -51,27 +51,27 @@ def encrypt(plain: BinaryIO, sealed: BinaryIO, recipient: str) -> None:
         raise target.error or source.error or error from None
 
 
-class _Heard:
-    """A file that remembers what went wrong with it: the library tells only that something did."""
+class _ErrorKeepingFile:
+    """A file that keeps its last error, because pyrage does not pass it on."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self.error: OSError | None = None
 
     def read(self, size: int = -1) -> bytes:
-        with self._hearing():
+        with self._keeping_error():
             return self._file.read(size)
 
     def write(self, data: bytes) -> int:
-        with self._hearing():
+        with self._keeping_error():
             return self._file.write(data)
 
     def flush(self) -> None:
-        with self._hearing():
+        with self._keeping_error():
             self._file.flush()
 
     @contextmanager
-    def _hearing(self) -> Iterator[None]:
+    def _keeping_error(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
@@ -79,12 +79,12 @@ class _Heard:
             raise
 
 
-def decrypt(sealed: BinaryIO, plain: BinaryIO, identity: Path) -> None:
+def decrypt(encrypted: BinaryIO, plain: BinaryIO, identity: Path) -> None:
     """Decrypt one file into another with an identity file of `age-keygen`. Not for the event loop.
 
     Raises:
-        ConfigError: the identity file cannot be read, or holds no identity.
-        SealedError: it does not open this file, or the file is damaged.
+        ConfigError: the identity file cannot be read, or contains no identity.
+        DecryptionError: the identity does not decrypt this file, or the file is damaged.
     """
     try:
         lines = identity.read_text("utf-8").splitlines()
@@ -92,8 +92,8 @@ def decrypt(sealed: BinaryIO, plain: BinaryIO, identity: Path) -> None:
     except (OSError, UnicodeDecodeError, pyrage.IdentityError) as error:
         raise ConfigError(f"The identity file {identity} cannot be used: {type(error).__name__}.") from None
     if not keys:
-        raise ConfigError(f"The identity file {identity} holds no line AGE-SECRET-KEY-...")
+        raise ConfigError(f"The identity file {identity} contains no line AGE-SECRET-KEY-... Create one with `age-keygen`.")
     try:
-        pyrage.decrypt_io(cast("BufferedIOBase", sealed), cast("BufferedIOBase", plain), keys)
+        pyrage.decrypt_io(cast("BufferedIOBase", encrypted), cast("BufferedIOBase", plain), keys)
     except pyrage.DecryptError as error:
-        raise SealedError(f"the recording cannot be opened with {identity}: {error}") from None
+        raise DecryptionError(f"The recording cannot be decrypted with {identity}: {error}") from None

@@ -1,8 +1,8 @@
-"""Files on disk: a file is at its name whole, or not at all, whatever dies in between (docs/adr/0005-archive-writes.md).
+"""Files on disk: a file has its name only if it is complete, even after a crash (docs/adr/0005-archive-writes.md).
 
-Every try writes a file of its own in `.incomplete`, so that no two writers, and no thread that outlives its deadline, ever
-have the same one in hand. A file there is locked (flock(2)) for as long as somebody works on it; what a killed process leaves
-is not, and is swept.
+Every attempt writes a temporary file of its own in `.incomplete`, so two writers never share one. This includes a thread that
+outlives its deadline. Its writer locks a temporary file with flock(2). A killed process loses its locks, so a sweep can tell
+that its files are abandoned.
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ from shared.errors import CallfoldError
 INCOMPLETE = ".incomplete"
 _SUFFIX = ".callfold-tmp"
 _COPY_BYTES = 1 << 20
-# What is written is brought to the disk bit by bit, so that a slow disk is seen to move.
+# The file is fsynced in steps of this size, so that a slow disk shows progress.
 _SYNC_BYTES = 64 << 20
-# Far longer than a write may last: what counts where the file system knows no locks.
-_STALE_S = 86400
+# Far longer than a write may take. If the file system has no locks, an older temporary file is abandoned.
+_ABANDONED_S = 86400
 
-Last = Callable[[], Awaitable[None]]
-Moved = Callable[[], object]
+Confirm = Callable[[], Awaitable[None]]
+OnProgress = Callable[[], object]
 
 
 class TakenError(CallfoldError):
-    """There is a file of that name already, and it was not to be written over."""
+    """The file must be new, but its name is taken."""
 
 
 class DurableDirectory:
-    """Writes files below a directory that is one file system."""
+    """Writes files in a directory that is on one file system."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        # Directories whose own entries are known to be on the disk.
+        # Directories that have been fsynced, and their parents too.
         self._durable: set[Path] = set()
 
     async def put(
@@ -49,70 +49,70 @@ class DurableDirectory:
         path: str,
         content: BinaryIO | bytes,
         *,
-        last: Last | None = None,
+        confirm: Confirm | None = None,
         is_new: bool = False,
-        moved: Moved = lambda: None,
+        on_progress: OnProgress = lambda: None,
     ) -> None:
-        """Write a file: temporary file, fsync, `last`, rename, fsync of the directory.
+        """Write a file: temporary file, fsync, `confirm`, rename, fsync of the directory.
 
-        `last` is awaited when nothing is left but the rename; what it raises keeps the file from its name. One that is cut off
-        is not renamed later, though its thread goes on. `moved` is called, in that thread, for each piece that was written.
+        `confirm` is awaited immediately before the rename. If it raises, the file does not get its name. A cancelled write is
+        never renamed, although its thread continues. `on_progress` is called in that thread for each piece.
 
         Raises:
-            OSError: it could not be written.
-            TakenError: `is_new`, and there is one.
+            OSError: the file could not be written.
+            TakenError: `is_new`, and the file exists.
         """
-        draft = _Draft(self._root / INCOMPLETE / f"{uuid.uuid4().hex}{_SUFFIX}")
+        temporary = _TemporaryFile(self._root / INCOMPLETE / f"{uuid.uuid4().hex}{_SUFFIX}")
         try:
-            await asyncio.to_thread(draft.write, content, moved)
-            if last is not None:
-                await last()
-            await asyncio.to_thread(self._publish, draft, path, is_new)
+            await asyncio.to_thread(temporary.write, content, on_progress)
+            if confirm is not None:
+                await confirm()
+            await asyncio.to_thread(self._name, temporary, path, is_new)
         except BaseException:
-            draft.abandon()
+            temporary.abandon()
             raise
 
-    def _publish(self, draft: _Draft, path: str, is_new: bool) -> None:  # noqa: FBT001 - of `to_thread`
+    def _name(self, temporary: _TemporaryFile, path: str, is_new: bool) -> None:  # noqa: FBT001 - of `to_thread`
         final = self._root / path
         if not final.parent.exists():
             self._durable.discard(final.parent)
             final.parent.mkdir(parents=True, exist_ok=True)
-        draft.rename(final, is_new=is_new)
+        temporary.rename(final, is_new=is_new)
         _fsync_directory(final.parent)
         if final.parent not in self._durable:
-            for directory in final.parent.relative_to(self._root).parents:  # a new directory is an entry of the one above
+            for directory in final.parent.relative_to(self._root).parents:  # a new directory is an entry in its parent
                 _fsync_directory(self._root / directory)
             self._durable.add(final.parent)
 
     def sweep(self) -> None:
-        """Remove what killed processes left. Not for the event loop."""
+        """Remove the temporary files of killed processes. Not for the event loop."""
         for path in (self._root / INCOMPLETE).glob(f"*{_SUFFIX}"):
             with suppress(FileNotFoundError), path.open("rb") as file:
-                if _is_left(file):
+                if _is_abandoned(file):
                     path.unlink()
 
 
-def _is_left(file: BinaryIO) -> bool:
-    """Tell whether nobody works on a temporary file; where that is so, nobody else can begin to until it is closed."""
+def _is_abandoned(file: BinaryIO) -> bool:
+    """Return whether no process writes a temporary file. If so, it stays locked until `file` is closed."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
-    except OSError:  # no locks here
-        return time.time() - os.fstat(file.fileno()).st_mtime > _STALE_S
+    except OSError:  # the file system has no locks
+        return time.time() - os.fstat(file.fileno()).st_mtime > _ABANDONED_S
     return True
 
 
-class _Draft:
-    """A temporary file of one try, locked until it has its name or is removed."""
+class _TemporaryFile:
+    """The temporary file of one attempt, locked until it is renamed or removed."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._is_abandoned = threading.Event()
         self._closing = threading.Lock()
-        self._held: int | None = None  # keeps the lock when the file is written and closed
+        self._held: int | None = None  # keeps the lock after the file is closed
 
-    def write(self, content: BinaryIO | bytes, moved: Moved) -> None:
+    def write(self, content: BinaryIO | bytes, on_progress: OnProgress) -> None:
         self._path.parent.mkdir(exist_ok=True)
         try:
             with self._created() as file:
@@ -120,24 +120,24 @@ class _Draft:
                 if isinstance(content, bytes):
                     file.write(content)
                 else:
-                    self._copy(content, file, moved)
+                    self._copy(content, file, on_progress)
                 file.flush()
                 os.fsync(file.fileno())
             self._check()
-        except BaseException:  # a file that its reader closed meanwhile is a ValueError
+        except BaseException:  # includes ValueError: another thread closed the content
             self._remove()
             raise
 
     def _created(self) -> BinaryIO:
         while True:
             file: BinaryIO = self._path.open("xb")
-            with suppress(OSError):  # no locks here
+            with suppress(OSError):  # the file system has no locks
                 fcntl.flock(file, fcntl.LOCK_EX)
             if self._path.exists():
                 return file
-            file.close()  # swept in the moment before it was locked
+            file.close()  # swept before it was locked
 
-    def _copy(self, content: BinaryIO, file: BinaryIO, moved: Moved) -> None:
+    def _copy(self, content: BinaryIO, file: BinaryIO, on_progress: OnProgress) -> None:
         content.seek(0)
         written = 0
         while piece := content.read(_COPY_BYTES):
@@ -147,7 +147,7 @@ class _Draft:
             if written % _SYNC_BYTES < _COPY_BYTES:
                 file.flush()
                 os.fsync(file.fileno())
-            moved()
+            on_progress()
 
     def rename(self, final: Path, *, is_new: bool) -> None:
         self._check()
@@ -158,26 +158,26 @@ class _Draft:
         self._release()
 
     def _link(self, final: Path) -> None:
-        """Give the file its name where there is none of that name, in one step: another may be at it in the same moment."""
+        """Give the file its name if the name is free. This is one step, because another writer may want the name too."""
         try:
             final.hardlink_to(self._path)
         except FileExistsError as error:
-            raise TakenError(f"{final.name} is there already") from error
+            raise TakenError(f"{final.name} already exists") from error
         except OSError:  # a file system without hard links
             if final.exists():
-                raise TakenError(f"{final.name} is there already") from None
+                raise TakenError(f"{final.name} already exists") from None
             self._path.rename(final)
             return
         self._path.unlink()
 
     def abandon(self) -> None:
-        """Give the try up. The thread that may still write sees it, and the file is removed without waiting for that."""
+        """Make a thread that still writes stop at its next piece, and remove the file without waiting for the thread."""
         self._is_abandoned.set()
         asyncio.get_running_loop().run_in_executor(None, self._remove)
 
     def _check(self) -> None:
         if self._is_abandoned.is_set():
-            raise TimeoutError("given up meanwhile")
+            raise TimeoutError("the write was cancelled")
 
     def _remove(self) -> None:
         with suppress(OSError):

@@ -1,14 +1,14 @@
-"""The files of the archive under one URL, on disk or in an object store.
+"""The archive: recordings and their sidecars under one URL, on disk or in an object store, in FocalScope's own layout.
 
-Reading, listing, deleting, and writing to object stores go through obstore. Files on disk are written by `durable.py`:
-obstore does not fsync, and what a killed process leaves of its temporary files stays for ever
-(docs/adr/0005-archive-writes.md).
+`<source>/monitor/YYYY-UTC/MM/DD/<guid>.wav` and `<guid>.json`, by the call's UTC date.
+
+obstore reads, lists and deletes files, and writes to object stores. `local_disk.py` writes files on disk, because obstore does
+not fsync and never removes the temporary files of a killed process (docs/adr/0005-archive-writes.md).
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import io
 import uuid
 from collections.abc import AsyncIterator
@@ -22,39 +22,44 @@ import obstore
 from obstore.exceptions import BaseError
 from obstore.store import LocalStore, ObjectStore
 
+from shared.archive.checksum import sha256_of_stream
 from shared.archive.deadlines import ArchiveUnavailableError, archive_deadline, within_deadline
-from shared.archive.local_disk import DurableDirectory, Last, TakenError
+from shared.archive.local_disk import Confirm, DurableDirectory, TakenError
 from shared.archive.object_store import Bucket
+from shared.archive.sidecar import Sidecar, path_of
+from shared.domain.recording import RecordingJob
+from shared.domain.recording_info import RecordingInfo
 from shared.errors import ConfigError
 
 _READ_TIMEOUT_S = 60
 _SMALL_WRITE_TIMEOUT_S = 60
-# How long a disk may take over a piece of a file.
+# The longest time that a disk may take to write one piece of a file.
 _STALL_S = 120.0
 _COPY_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A file of the archive."""
+    """A file in the archive."""
 
     path: str
     size: int
 
 
-class Files:
-    """Writes whole files: a file is at its final name only when all of it is."""
+class Archive:
+    """The files of the archive, and the sidecars among them. A file has its final name only once it is complete."""
 
     def __init__(self, url: str) -> None:
-        """Take the URL: `file:///...`, `s3://bucket/prefix`, or another that obstore knows.
+        """Open `file:///...`, `s3://bucket/prefix`, or another URL that obstore supports.
 
         Raises:
-            ConfigError: the URL is not understood, or its directory cannot be made.
+            ConfigError: the URL is not supported, or its directory cannot be created.
         """
         parts = urlsplit(url)
         if parts.username or parts.password or parts.query:
             raise ConfigError(
-                "CALLFOLD_ARCHIVE_URL holds a credential: it goes into every event. Use the environment's (AWS_..., say)."
+                "CALLFOLD_ARCHIVE_URL contains a credential, and every recording event contains this URL. "
+                "Set the credential in the environment instead (AWS_... for S3)."
             )
         self.url = url.rstrip("/")
         self._probe = f".probe-{uuid.uuid4().hex}"
@@ -73,22 +78,24 @@ class Files:
             raise ConfigError(f"CALLFOLD_ARCHIVE_URL {self.url} cannot be used: {error}.") from error
 
     async def check(self) -> None:
-        """Write, and delete, a small file; see that it is not written over. It can be repeated.
+        """Write and delete a small file, and check that it cannot be overwritten.
 
         Raises:
             ArchiveUnavailableError: the archive cannot be written now.
-            ConfigError: it does not refuse a second file of one name, which no wait can heal.
+            ConfigError: the archive allows two files with one name. Waiting does not help.
         """
         await self.sweep()
         try:
-            await self.delete(self._probe)  # where the check before this one broke off
+            await self.delete(self._probe)  # the previous check may have been interrupted
             await self.put(self._probe, io.BytesIO(b"probe"), is_new=True)
             is_refused = await self._refuses(self._probe)
             await self.delete(self._probe)
         except ArchiveUnavailableError as error:
             raise ArchiveUnavailableError(f"The archive {self.url} cannot be written: {error}.") from error
         if not is_refused:
-            raise ConfigError(f"The archive {self.url} writes over files that are there, see docs/recordings.md.")
+            raise ConfigError(
+                f"The archive {self.url} overwrites existing files: it ignores conditional copies. See docs/recordings.md."
+            )
 
     async def _refuses(self, path: str) -> bool:
         try:
@@ -98,37 +105,41 @@ class Files:
         return False
 
     async def sweep(self) -> None:
-        """Remove what killed processes left of files they never finished."""
-        with suppress(OSError, ArchiveUnavailableError):  # it shows where something is written
+        """Remove the incomplete files of killed processes."""
+        with suppress(OSError, ArchiveUnavailableError):  # the next write reports it
             if self._directory is not None:
                 await asyncio.to_thread(self._directory.sweep)
             elif self._bucket is not None:
                 await self._bucket.sweep()
 
-    async def put(self, path: str, content: BinaryIO | bytes, *, last: Last | None = None, is_new: bool = False) -> str:
-        """Store a file durably and return its URI; one of the same name is written over, unless `is_new`.
+    async def put(self, path: str, content: BinaryIO | bytes, *, confirm: Confirm | None = None, is_new: bool = False) -> str:
+        """Store a file durably and return its URI. An existing file is replaced, unless `is_new`.
 
-        It may take as long as it needs, while something moves. `last` is awaited when nothing is left but to give the file its
-        name: what it raises prevents that, and is raised.
+        There is no time limit while data moves. `confirm` is awaited immediately before the file gets its final name. If it
+        raises, the file does not get the name, and the error is raised here.
 
         Raises:
-            ArchiveUnavailableError: it could not be stored. What is at that name is whole: what was there before, or, where
-                only the answer was lost, this file.
-            TakenError: `is_new`, and there is one.
+            ArchiveUnavailableError: the file could not be stored. A file with that name is complete: it is the previous one, or
+                this one if only the response was lost.
+            TakenError: `is_new`, and the file exists.
         """
         problem = f"{path} could not be stored"
         try:
             if self._directory is not None:
                 loop = asyncio.get_running_loop()
-                async with archive_deadline(problem, _STALL_S) as moved:
+                async with archive_deadline(problem, _STALL_S) as on_progress:
                     await self._directory.put(
-                        path, content, last=last, is_new=is_new, moved=lambda: loop.call_soon_threadsafe(moved)
+                        path,
+                        content,
+                        confirm=confirm,
+                        is_new=is_new,
+                        on_progress=lambda: loop.call_soon_threadsafe(on_progress),
                     )
             elif self._bucket is not None and not isinstance(content, bytes):
-                await self._bucket.put(path, content, last, is_new=is_new)
+                await self._bucket.put(path, content, confirm, is_new=is_new)
             else:
                 await within_deadline(obstore.put_async(self._store, path, content), problem, _SMALL_WRITE_TIMEOUT_S)
-        except FileNotFoundError as error:  # its directory was removed meanwhile, say
+        except FileNotFoundError as error:  # e.g. another process removed the directory
             raise ArchiveUnavailableError(f"{problem}: FileNotFoundError") from error
         return self.uri(path)
 
@@ -136,15 +147,15 @@ class Files:
         return f"{self.url}/{path}"
 
     async def read(self, path: str) -> bytes | None:
-        """Read a small file; None where there is none.
+        """Read a small file. None: it does not exist.
 
         Raises:
             ArchiveUnavailableError: it could not be read.
         """
 
         async def get() -> bytes:
-            found = await obstore.get_async(self._store, path)
-            return bytes(await found.bytes_async())
+            response = await obstore.get_async(self._store, path)
+            return bytes(await response.bytes_async())
 
         with suppress(FileNotFoundError):
             return await within_deadline(get(), f"{path} could not be read", _READ_TIMEOUT_S)
@@ -154,7 +165,7 @@ class Files:
         """Read a part of a file.
 
         Raises:
-            FileNotFoundError: there is none.
+            FileNotFoundError: the file does not exist.
             ArchiveUnavailableError: it could not be read.
         """
         part = obstore.get_range_async(self._store, path, start=start, length=size)
@@ -164,58 +175,92 @@ class Files:
         """Read a file piece by piece.
 
         Raises:
-            FileNotFoundError: there is none.
+            FileNotFoundError: the file does not exist.
             ArchiveUnavailableError: it could not be read.
         """
-        found = await within_deadline(obstore.get_async(self._store, path), f"{path} could not be read", _READ_TIMEOUT_S)
-        pieces = found.stream(min_chunk_size=_COPY_BYTES).__aiter__()
+        problem = f"{path} could not be read"
+        response = await within_deadline(obstore.get_async(self._store, path), problem, _READ_TIMEOUT_S)
+        pieces = response.stream(min_chunk_size=_COPY_BYTES).__aiter__()
         while True:
             try:
-                piece = await within_deadline(pieces.__anext__(), f"{path} could not be read", _READ_TIMEOUT_S)
+                piece = await within_deadline(pieces.__anext__(), problem, _READ_TIMEOUT_S)
             except StopAsyncIteration:
                 return
             yield bytes(piece)
 
     async def sha256(self, path: str) -> str:
-        """Fingerprint a file.
+        """Return the checksum of a file.
 
         Raises:
-            FileNotFoundError: there is none.
+            FileNotFoundError: the file does not exist.
             ArchiveUnavailableError: it could not be read.
         """
-        digest = hashlib.sha256()
-        async for piece in self.stream(path):
-            digest.update(piece)
-        return digest.hexdigest()
+        return await sha256_of_stream(self.stream(path))
 
     async def size(self, path: str) -> int | None:
-        """Tell how many bytes a file has; None where there is none."""
+        """Return the size of a file in bytes. None: it does not exist."""
         with suppress(FileNotFoundError):
-            found = await within_deadline(obstore.head_async(self._store, path), f"{path} could not be read", _READ_TIMEOUT_S)
-            return int(found["size"])
+            head = await within_deadline(obstore.head_async(self._store, path), f"{path} could not be read", _READ_TIMEOUT_S)
+            return int(head["size"])
         return None
 
     async def delete(self, path: str) -> None:
-        """Delete a file; one that is not there is no error."""
+        """Delete a file, if it exists."""
         with suppress(FileNotFoundError):
             await within_deadline(obstore.delete_async(self._store, path), f"{path} could not be deleted", _SMALL_WRITE_TIMEOUT_S)
 
     async def entries(self, prefix: str) -> AsyncIterator[Entry]:
-        """List the files under a directory, in no particular order."""
+        """List the files in a directory and its subdirectories, in no particular order."""
         batches = obstore.list(self._store, prefix=prefix, chunk_size=500).__aiter__()
         while True:
             try:
                 batch = await within_deadline(batches.__anext__(), f"{prefix} could not be listed", _READ_TIMEOUT_S)
             except (StopAsyncIteration, FileNotFoundError):
                 return
-            for found in batch:
-                yield Entry(found["path"], found["size"])
+            for entry in batch:
+                yield Entry(entry["path"], entry["size"])
 
     async def directories(self, prefix: str) -> list[str]:
-        """List the directories in a directory, sorted."""
+        """List the subdirectories of a directory, sorted."""
         listing = obstore.list_with_delimiter_async(self._store, prefix=prefix or None)
         try:
-            found = await within_deadline(listing, f"{prefix or self.url} could not be listed", _READ_TIMEOUT_S)
+            entries = await within_deadline(listing, f"{prefix or self.url} could not be listed", _READ_TIMEOUT_S)
         except FileNotFoundError:
             return []
-        return sorted(found["common_prefixes"])
+        return sorted(entries["common_prefixes"])
+
+    async def days(self, source: str) -> list[str]:
+        """List the days of a source that have files, sorted: `acme/monitor/2026-UTC/11/23`."""
+        directories = [f"{source}/monitor"]
+        for _ in range(3):  # year, month, day
+            directories = [inner for outer in directories for inner in await self.directories(outer)]
+        return directories
+
+    async def sidecar(self, path: str) -> Sidecar | None:
+        """Read a sidecar. None: it does not exist.
+
+        Raises:
+            ArchiveUnavailableError: it could not be read.
+            ValueError: the file is not a sidecar.
+        """
+        body = await self.read(path)
+        return None if body is None else Sidecar.decode(body, path)
+
+    async def sidecar_of(self, job: RecordingJob) -> tuple[Sidecar | None, str]:
+        """Read the sidecar of a job's leg. Return it with its path.
+
+        Raises:
+            ArchiveUnavailableError: it could not be read.
+            ValueError: the file is not a sidecar.
+        """
+        path = path_of(job, "json")
+        sidecar = await self.sidecar(path)
+        if sidecar is not None and sidecar.call_id != job.call_id:  # two legs claim one GUID: both are kept
+            path = path_of(job, f"{job.call_id}.json")
+            sidecar = await self.sidecar(path)
+        return sidecar, path
+
+    async def has_file(self, sidecar: Sidecar, info: RecordingInfo) -> bool:
+        """Return whether the file of a recording exists and has the right size."""
+        size = await self.size(sidecar.file(info))
+        return size is not None and size == info.file_bytes

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field, replace
 from shared import metrics
 from shared.amqp.publisher import Message, Publisher
 from shared.amqp.topology import CALLS
-from shared.archive.archive import Archive
 from shared.archive.deadlines import ArchiveUnavailableError
 from shared.archive.sidecar import Sidecar, path_of
+from shared.archive.storage import Archive
 from shared.clock import utc_now
 from shared.domain.call_event import CLOUDEVENT, recording_event
 from shared.domain.ids import CallKey, CallRef, SourceName
@@ -186,7 +186,7 @@ class Expiry:
         spared = replace(sidecar, recording=replace(sidecar.recording, state=was, was=None, expired_at=None, missing=None))
         missing = sidecar.recording.missing or ()  # before anything was deleted
         kept = [info for info in spared.contents if spared.file(info).rpartition("/")[2] not in missing]
-        if all([await self.archive.has(spared, info) for info in kept]):
+        if all([await self.archive.has_file(spared, info) for info in kept]):
             await self._put(spared, sidecar, lock)
 
     async def _publish(self, sidecar: Sidecar, info: RecordingInfo, at: str, suffix: str) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import orjson
 
-from shared.archive.archive import Archive
+from shared.archive.storage import Archive
 from shared.clock import utc_now
 from shared.domain.ids import CallKey, CallRef, SourceName
 

@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import NoReturn
 
-from shared.archive.archive import Archive
-from shared.archive.local_disk import Last
+from shared.archive.local_disk import Confirm
 from shared.archive.sidecar import Sidecar
+from shared.archive.storage import Archive
 from shared.errors import CallfoldError, StoreUnavailableError
 from shared.runtime.process import background
 from shared.state.replies import until_redis_answers
@@ -83,7 +83,7 @@ async def locked(store: Store, name: str) -> AsyncIterator[Lock]:
         await lock.release()
 
 
-async def confirm_unchanged(confirm: Last, archive: Archive, path: str, seen: Sidecar | None) -> None:
+async def confirm_unchanged(confirm: Confirm, archive: Archive, path: str, seen: Sidecar | None) -> None:
     """Make sure that a lock is ours, and then that a sidecar still says what was seen of it: the lock is not trusted alone.
 
     Raises:

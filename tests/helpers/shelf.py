@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from console.commands.recordings_verify import check_day
-from shared.archive.archive import Archive
-from shared.archive.local_disk import Last
+from shared.archive.checksum import sha256_of
+from shared.archive.local_disk import Confirm
 from shared.archive.sidecar import Sidecar, path_of
+from shared.archive.storage import Archive
 from shared.domain.recording_info import RecordingInfo
 from simulator.audio import recording
 from tests.helpers.recordings import GUID, job
-from worker.download.inspection import Recording, sha256_of
+from worker.download.inspection import Recording
 from worker.download.wav_check import read_audio
 from worker.recordings.attempt import Attempt
 from worker.recordings.sidecars import Sidecars
@@ -41,7 +42,7 @@ class Shelf:
         self.archive = Archive(root.as_uri())
         self.sidecars = Sidecars(self.archive, self.directory / "downloads")
 
-    async def store(self, content: bytes, confirm: Last | None = None, **attempt: Any) -> RecordingInfo:  # noqa: ANN401
+    async def store(self, content: bytes, confirm: Confirm | None = None, **attempt: Any) -> RecordingInfo:  # noqa: ANN401
         async def ours() -> None:
             return
 

@@ -19,9 +19,9 @@ from redis.asyncio import Redis
 from shared.amqp.consumer import Consumer, Delivery
 from shared.amqp.publisher import Message, Publisher
 from shared.amqp.topology import CALLS, RECORDINGS_DEAD
-from shared.archive.archive import Archive
-from shared.archive.local_disk import Last
+from shared.archive.local_disk import Confirm
 from shared.archive.sidecar import Sidecar
+from shared.archive.storage import Archive
 from shared.config.settings import load_settings
 from shared.domain.recording import RecordingJob
 from shared.state.locks import Locks
@@ -172,13 +172,13 @@ class _Archive(Archive):
         await self._worker.pause()
         return await super().size(path)
 
-    async def put(self, path: str, content: Any, *, last: Last | None = None, is_new: bool = False) -> str:  # noqa: ANN401
+    async def put(self, path: str, content: Any, *, confirm: Confirm | None = None, is_new: bool = False) -> str:  # noqa: ANN401
         async def before_the_rename() -> None:
-            if last is not None:
-                await last()
+            if confirm is not None:
+                await confirm()
             await self._worker.pause()
 
-        return await super().put(path, content, last=before_the_rename, is_new=is_new)
+        return await super().put(path, content, confirm=before_the_rename, is_new=is_new)
 
 
 @asynccontextmanager

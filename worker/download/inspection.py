@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import tempfile
 import zlib
 from dataclasses import dataclass
 from typing import BinaryIO
 
+from shared.archive.checksum import sha256_of
 from shared.domain.wav import Flaw, InvalidWavError
 from worker.download.failures import FetchError, Reason
 from worker.download.partial_file import Partial
@@ -17,7 +17,6 @@ from worker.download.wav_check import Audio, read_audio
 PAGE = "a page came instead of a recording: wrong or expired token?"
 SNIFF_BYTES = 64
 _PIECE_BYTES = 16 << 10  # unpacks to 16 MiB at most
-_HASHED_BYTES = 1 << 20
 # wbits of zlib: gzip or zlib, by the header
 _ANY_HEADER = 47
 _GZIP = frozenset({"gzip", "x-gzip", "deflate"})
@@ -73,16 +72,6 @@ def examine(part: Partial, max_bytes: int, seen_bytes: int | None) -> Recording:
 def is_page(head: bytes) -> bool:
     """Tell whether a file begins as HTML or XML does, byte order marks and white space aside."""
     return head.lstrip(b"\xef\xbb\xbf\xfe\xff\0 \t\r\n\f")[:1] == b"<"
-
-
-def sha256_of(file: BinaryIO) -> str:
-    """Fingerprint a whole file, and leave it at its beginning. Not for the event loop."""
-    digest = hashlib.sha256()
-    file.seek(0)
-    while piece := file.read(_HASHED_BYTES):
-        digest.update(piece)
-    file.seek(0)
-    return digest.hexdigest()
 
 
 def _check_grown(audio: Audio, size: int, seen_bytes: int | None) -> None:

@@ -10,8 +10,8 @@ from typing import NoReturn
 
 from shared import metrics
 from shared.amqp.consumer import Consumer
-from shared.archive.archive import Archive
 from shared.archive.deadlines import ArchiveUnavailableError
+from shared.archive.storage import Archive
 from shared.log import get_logger
 from shared.runtime.process import background
 

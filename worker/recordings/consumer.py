@@ -11,8 +11,8 @@ from shared import metrics
 from shared.amqp.consumer import Consumer, Delivery
 from shared.amqp.dead_letters import DeadLetterReason
 from shared.amqp.publisher import Publisher
-from shared.archive.archive import Archive
 from shared.archive.sidecar import Sidecar, path_of
+from shared.archive.storage import Archive
 from shared.clock import utc_now
 from shared.config.settings import Settings
 from shared.config.sources import Sources

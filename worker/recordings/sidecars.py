@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from shared.archive.archive import Archive
 from shared.archive.deadlines import ArchiveUnavailableError
-from shared.archive.local_disk import Last
+from shared.archive.local_disk import Confirm
 from shared.archive.sidecar import Sidecar, sidecar_of
+from shared.archive.storage import Archive
 from shared.domain.recording import RecordingJob, RecordingState
 from shared.domain.recording_info import RecordingInfo
 from shared.retention.recording_lock import BusyError, confirm_unchanged
@@ -66,9 +66,9 @@ class Sidecars:
             return False
 
     async def has_file(self, sidecar: Sidecar, info: RecordingInfo) -> bool:
-        return await self._archive.has(sidecar, info)
+        return await self._archive.has_file(sidecar, info)
 
-    async def rewrite(self, sidecar: Sidecar, seen: Sidecar | None, confirm: Last) -> None:
+    async def rewrite(self, sidecar: Sidecar, seen: Sidecar | None, confirm: Confirm) -> None:
         """Replace a sidecar, if the archive still has the one that was seen.
 
         Raises:
@@ -84,7 +84,7 @@ class Sidecars:
     async def put(self, sidecar: Sidecar) -> None:
         await self._archive.put(sidecar.path, sidecar.encode())
 
-    async def store(self, attempt: Attempt, recording: Recording, recipient: str | None, confirm: Last) -> RecordingInfo:
+    async def store(self, attempt: Attempt, recording: Recording, recipient: str | None, confirm: Confirm) -> RecordingInfo:
         """Store a recording, and return its description. The same content changes nothing; other content is kept as well.
 
         The sidecar is read again: during the download the lock may have been lost, and another worker may have had it.

@@ -19,16 +19,17 @@ from typing import BinaryIO
 
 import orjson
 
-from shared.archive.archive import Archive
+from shared.archive.checksum import sha256_of
 from shared.archive.deadlines import ArchiveUnavailableError
 from shared.archive.encryption import SCHEME, encrypt
-from shared.archive.local_disk import Last, TakenError
+from shared.archive.local_disk import Confirm, TakenError
 from shared.archive.sidecar import ENCRYPTED_SUFFIX, Sidecar
+from shared.archive.storage import Archive
 from shared.clock import utc_now
 from shared.domain.recording import RecordingState
 from shared.domain.recording_info import FOUND, HASH_DIGITS, OTHER_CONTENT, RecordingInfo
 from shared.retention.recording_lock import confirm_unchanged
-from worker.download.inspection import Recording, sha256_of
+from worker.download.inspection import Recording
 from worker.recordings.attempt import Attempt
 
 _NAMES = 4
@@ -50,7 +51,7 @@ class RecordingWriter:
     attempt: Attempt
     recording: Recording
     recipient: str | None
-    confirm: Last
+    confirm: Confirm
     seen: Sidecar | None
 
     async def write(self, sidecar: Sidecar) -> RecordingInfo:
@@ -61,7 +62,7 @@ class RecordingWriter:
             BusyError: another worker wrote the sidecar since it was read.
         """
         same = next((info for info in (sidecar.recording, *sidecar.others) if info.sha256 == self.recording.sha256), None)
-        if same is not None and same in sidecar.contents and await self.archive.has(sidecar, same):
+        if same is not None and same in sidecar.contents and await self.archive.has_file(sidecar, same):
             await self._put_sidecar(sidecar)
             return same
         suspects = await self._suspects(sidecar)
@@ -158,7 +159,7 @@ class RecordingWriter:
             begun = self._with(sidecar, same, info)
             await self._put_sidecar(begun)
             try:
-                await self.archive.put(path, content, last=self.confirm, is_new=True)
+                await self.archive.put(path, content, confirm=self.confirm, is_new=True)
             except TakenError:
                 # Without this, another worker may have stored and listed the file while this process stood still.
                 await self._confirm(sidecar.path)

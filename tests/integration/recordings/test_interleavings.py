@@ -16,8 +16,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
-from shared.archive.archive import Archive
 from shared.archive.sidecar import Sidecar, path_of
+from shared.archive.storage import Archive
 from shared.domain.recording import RecordingState
 from shared.retention import recording_lock as lock
 from tests.helpers.recordings import WAV, Pbx, job, sources_of

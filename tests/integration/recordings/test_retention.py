@@ -20,10 +20,9 @@ from redis.asyncio import Redis
 from shared.amqp.connection import BrokerAddress
 from shared.amqp.publisher import Message, Publisher
 from shared.amqp.topology import topology
-from shared.archive.archive import Archive
 from shared.archive.deadlines import ArchiveUnavailableError
 from shared.archive.sidecar import path_of, sidecar_of
-from shared.archive.storage import Entry
+from shared.archive.storage import Archive, Entry
 from shared.domain.ids import CallKey, CallRef, SourceName
 from shared.domain.recording import RecordingState
 from shared.domain.recording_info import RecordingInfo

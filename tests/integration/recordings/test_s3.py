@@ -13,9 +13,9 @@ import pytest
 
 from shared.archive import deadlines
 from shared.archive import object_store as bucket
-from shared.archive.archive import Archive
 from shared.archive.deadlines import ArchiveUnavailableError
 from shared.archive.local_disk import TakenError
+from shared.archive.storage import Archive
 from shared.errors import ConfigError
 from simulator.audio import recording
 from tests.helpers.pace import LIMIT_S, PACE
@@ -59,7 +59,7 @@ async def test_clearing_up_after_a_cancellation_ends_before_a_shutdown_gives_up(
     s3: Busy, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
     """The store does not answer any more: not what is under way, and not what would clear up after it."""
-    monkeypatch.setattr(deadlines, "_UNCUT_S", 0.5)
+    monkeypatch.setattr(deadlines, "_FINISH_S", 0.5)
     monkeypatch.setattr(bucket, "_STALL_S", 10 * LIMIT_S)  # what it would wait for otherwise
     is_reached, go_on = asyncio.Event(), asyncio.Event()
 
@@ -105,14 +105,14 @@ async def test_what_is_to_be_new_writes_over_nothing_whenever_another_comes(s3: 
         s3.met["naming"] = another
     last = another if moment == "while it is read back" else None
     with pytest.raises(TakenError):
-        await archive.put("acme/a.wav", io.BytesIO(content), last=last, is_new=True)
+        await archive.put("acme/a.wav", io.BytesIO(content), confirm=last, is_new=True)
     assert await archive.read("acme/a.wav") == b"another's"
     assert await there(s3.port) == (["calls/acme/a.wav"], [])
 
 
 async def test_a_store_that_knows_no_conditions_is_found_out_at_the_start(s3: Busy) -> None:
     s3.is_deaf = True
-    with pytest.raises(ConfigError, match="writes over files"):
+    with pytest.raises(ConfigError, match="overwrites existing files"):
         await Archive(ARCHIVE).check()
     assert await there(s3.port) == ([], [])
 
@@ -123,7 +123,7 @@ async def test_what_a_killed_process_left_is_swept_once_nobody_can_be_at_it(s3: 
     await archive.put("acme/a.wav", b"whole")
     await archive.sweep()
     assert (await there(s3.port))[0] == ["calls/.incomplete/left", "calls/acme/a.wav"]
-    monkeypatch.setattr(bucket, "_LEFT_S", -5)
+    monkeypatch.setattr(bucket, "_ABANDONED_S", -5)
     await archive.sweep()
     assert (await there(s3.port))[0] == ["calls/acme/a.wav"]
 

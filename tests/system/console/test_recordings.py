@@ -19,7 +19,7 @@ from console.local.child_process import ProcessFailedError
 from shared.amqp.connection import BrokerAddress
 from shared.amqp.publisher import Message, Publisher
 from shared.amqp.topology import topology
-from shared.archive.archive import Archive
+from shared.archive.storage import Archive
 from shared.config.settings import load_settings
 from shared.errors import BrokerUnavailableError, UnavailableError
 from shared.retention.expiry import Expiry

@@ -104,12 +104,12 @@ async def test_a_worker_whose_object_store_writes_over_files_does_not_start_and_
         with suppress(ConfigError):  # it is ready for a moment where the store takes its time
             await worker.start()
         assert await exit_code(worker) == 2
-        assert "writes over files" in worker.log_tail()
+        assert "overwrites existing files" in worker.log_tail()
         s3.always = dict.fromkeys(("GET", "PUT", "POST", "DELETE"), 403)
         await worker.start()
         s3.always.clear()
         assert await exit_code(worker) == 2
-        assert "writes over files" in worker.log_tail()
+        assert "overwrites existing files" in worker.log_tail()
 
 
 async def test_a_worker_whose_archive_cannot_be_written_starts_and_says_so(servers: Servers, pbx: Pbx) -> None:

@@ -18,7 +18,7 @@ from aiohttp import web
 from redis.asyncio import Redis
 
 from console.commands.recordings_verify import check_day
-from shared.archive.archive import Archive
+from shared.archive.storage import Archive
 from simulator.audio import recording
 from tests.helpers.faulty_archives import FULL_DISK
 from tests.helpers.recordings import (

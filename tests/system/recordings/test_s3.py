@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from shared.archive.archive import Archive
+from shared.archive.storage import Archive
 from simulator.audio import recording
 from tests.helpers.long_recordings import Long, growth_bytes
 from tests.helpers.pace import LIMIT_S

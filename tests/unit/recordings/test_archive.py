@@ -19,10 +19,10 @@ import pytest
 
 from shared.archive import local_disk as durable
 from shared.archive import storage as files
-from shared.archive.archive import Archive
 from shared.archive.deadlines import ArchiveUnavailableError
 from shared.archive.local_disk import TakenError
 from shared.archive.sidecar import Sidecar, sidecar_of
+from shared.archive.storage import Archive
 from shared.errors import ConfigError
 from tests.helpers.pace import LIMIT_S, PACE
 from tests.helpers.recordings import job
@@ -71,7 +71,7 @@ async def test_a_file_is_on_the_disk_before_it_has_its_name_and_its_name_before_
         done.append(("last", ""))
 
     archive = Archive(tmp_path.as_uri())
-    assert await archive.put(NAME, io.BytesIO(MANY), last=last) == (tmp_path / NAME).as_uri()
+    assert await archive.put(NAME, io.BytesIO(MANY), confirm=last) == (tmp_path / NAME).as_uri()
     parents = ["acme/monitor/2026-UTC/11/23", "acme/monitor/2026-UTC/11", "acme/monitor/2026-UTC", "acme/monitor", "acme", "."]
     assert done == [("fsync", "temporary"), ("last", ""), ("rename", NAME), *(("fsync", parent) for parent in parents)]
     assert _left(tmp_path) == []
@@ -158,13 +158,13 @@ async def test_what_is_to_be_new_writes_over_nothing_and_what_goes_wrong_last_pr
         await archive.put(NAME, b"another's")
 
     with pytest.raises(TakenError):
-        await archive.put(NAME, io.BytesIO(MANY), last=meanwhile, is_new=True)
+        await archive.put(NAME, io.BytesIO(MANY), confirm=meanwhile, is_new=True)
 
     async def lost() -> None:
         raise RuntimeError
 
     with pytest.raises(RuntimeError):
-        await archive.put(NAME, io.BytesIO(MANY), last=lost)
+        await archive.put(NAME, io.BytesIO(MANY), confirm=lost)
     assert (tmp_path / NAME).read_bytes() == b"another's"
 
     async def gone() -> bool:

@@ -12,9 +12,8 @@ from typing import Any
 import pytest
 
 from console.commands.recordings_verify import check_day
-from shared.archive.archive import Archive
 from shared.archive.sidecar import path_of
-from shared.archive.storage import Entry
+from shared.archive.storage import Archive, Entry
 from shared.domain.facts import rfc3339
 from shared.domain.recording_info import RecordingInfo
 from tests.helpers.recordings import GUID, WAV
