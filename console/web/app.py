@@ -102,7 +102,7 @@ async def _answer_errors(request: web.Request, handler: Handler) -> web.StreamRe
         status, title = error.status, f"{error.reason}."
         headers = {name: value for name, value in error.headers.items() if name in {"Allow", "Retry-After"}}
     except UnavailableError as error:
-        log.warning("console_request_unavailable", path=request.path, detail=str(error))
+        log.warning("console_request_rejected_503", path=request.path, detail=str(error))
         status, title, headers = 503, _UNAVAILABLE, {"Retry-After": "5"}
     except CallfoldError as error:
         status, title, headers = 503, str(error), {"Retry-After": "5"}
