@@ -1,7 +1,7 @@
-"""Once a day one of the workers deletes what is older than the retention time.
+"""Runs retention once a day, in one of the workers.
 
-Who runs has a lock that he keeps only while he lives; that a day is done is noted when it is, so that what a killed worker
-began is taken up by another.
+The worker that runs it holds a lock, which expires if the worker dies. A day is noted as done only after its run, so another
+worker repeats what a killed worker has begun.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from shared.crash_points import crash_point
 from shared.errors import UnavailableError
 from shared.log import get_logger
 from shared.retention.recording_lock import BusyError, locked
-from shared.retention.retention import Retention, told
+from shared.retention.retention import Retention, audited
 from shared.runtime.audit import Audit
 from shared.runtime.process import leaf_errors
 from shared.state.replies import until_redis_answers
@@ -27,14 +27,14 @@ from shared.state.store import Store
 log = get_logger(__name__)
 
 _WHO = "worker:retention"
-_LOOK_S = 60
-_LOOKS_A_SWEEP = 10
-# Longer than a day lasts, clocks that disagree included.
-_NOTED_S = 2 * 86400.0
+_CHECK_S = 60
+_CHECKS_PER_SWEEP = 10
+# Longer than a day, even if clocks differ.
+_NOTE_KEPT_S = 2 * 86400.0
 
 
 class DailyRetention:
-    """Runs retention once for each UTC day, whichever worker comes first. A run that failed is left to the next look."""
+    """Runs retention once for each UTC day, in the first worker that gets the lock. The next check repeats a failed run."""
 
     def __init__(self, archive: Archive, publisher: Publisher, store: Store, sources: Sources, settings: Settings) -> None:
         self._archive = archive
@@ -45,28 +45,28 @@ class DailyRetention:
         self._with_records = settings.retention_with_records
 
     async def run(self) -> NoReturn:
-        """Look every minute for as long as the process lives. Run it as a task."""
+        """Check every minute whether a run is due, as long as the process lives. Run it as a task."""
         while True:
             await self._archive.sweep()
-            for _ in range(_LOOKS_A_SWEEP):
+            for _ in range(_CHECKS_PER_SWEEP):
                 if self._days:
-                    await self._publisher.wait_until_up()  # nothing is deleted untold
+                    await self._publisher.wait_until_up()  # no deletion without its event
                     try:
                         await self.once(datetime.now(UTC))
                     except UnavailableError as error:
-                        log.warning("retention_waits", detail=str(error))
-                await asyncio.sleep(_LOOK_S)
+                        log.warning("retention_postponed", detail=str(error))
+                await asyncio.sleep(_CHECK_S)
 
     async def once(self, now: datetime) -> bool:
-        """Run for the day it is now; False where that was done, or is being done.
+        """Run for the current day; return False if another worker does, or has done so.
 
         Raises:
-            UnavailableError: it could not be done; it is left to the next look.
+            UnavailableError: the run failed. The next check repeats it.
         """
         failed, is_done = None, False
         try:
             async with locked(self._store, "retention"):
-                is_done = await self._unless_noted(f"retention/{now:%Y-%m-%d}", now)
+                is_done = await self._run_unless_noted(f"retention/{now:%Y-%m-%d}", now)
         except* BusyError:
             is_done = False
         except* UnavailableError as group:
@@ -75,17 +75,17 @@ class DailyRetention:
             raise failed
         return is_done
 
-    async def _unless_noted(self, day: str, now: datetime) -> bool:
+    async def _run_unless_noted(self, day: str, now: datetime) -> bool:
         if await self._store.flags.is_set(day):
             return False
         crash_point("retention.begun")
         retention = Retention(self._archive, self._publisher, self._store, now - timedelta(days=self._days), self._with_records)
-        asked = {"older_than": f"{self._days}d", "with_records": self._with_records}
-        async with told(Audit(self._publisher), _WHO, retention.done, asked):
-            done = await retention.run(self._sources, lambda day: log.debug("retention_day", day=day))
-        await until_redis_answers(lambda: self._store.flags.set(day, expires_in_s=_NOTED_S))
+        request = {"older_than": f"{self._days}d", "with_records": self._with_records}
+        async with audited(Audit(self._publisher), _WHO, retention.done, request):
+            done = await retention.run(self._sources, lambda day: log.debug("retention_day_finished", day=day))
+        await until_redis_answers(lambda: self._store.flags.set(day, expires_in_s=_NOTE_KEPT_S))
         for problem in done.problems:
-            log.warning("retention_problem", detail=problem)
+            log.warning("retention_problem_found", detail=problem)
         counts = {"recordings": done.recordings, "records": done.records, "bytes": done.bytes}
-        log.info("retention", **counts, held=done.held, waiting=done.waiting, problems=len(done.problems))
+        log.info("retention_finished", **counts, held=done.held, waiting=done.waiting, problems=len(done.problems))
         return True

@@ -20,7 +20,7 @@ from worker.download.partial_file import keep_swept, prepare
 from worker.folding.backlog import BacklogReporter
 from worker.folding.fold import Fold
 from worker.folding.timers import Timers
-from worker.recordings.archive_gate import taking
+from worker.recordings.archive_gate import consuming
 from worker.recordings.consumer import Recordings
 
 log = get_logger(__name__)
@@ -68,7 +68,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             return [*current, "shutting down"] if stop.is_set() else current
 
         async with (
-            taking(jobs, archive),
+            consuming(jobs, archive),
             private_port(settings.metrics_host, settings.metrics_port, problems),
             background(publisher.run(), raw.run()),
             background(

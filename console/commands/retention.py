@@ -17,7 +17,7 @@ from shared.archive.storage import Archive
 from shared.config.settings import Settings
 from shared.errors import ConfigError
 from shared.retention.expiry import Expired
-from shared.retention.retention import Retention, told
+from shared.retention.retention import Retention, audited
 from shared.runtime.audit import Audit
 from shared.runtime.broker import create_publisher
 from shared.runtime.process import background
@@ -54,7 +54,7 @@ async def retain(settings: Settings, wanted: Wanted, *, as_json: bool) -> int:
         await wait_until_connected(publisher)
         retention = Retention(archive, publisher, store, before, wanted.with_records, wanted.is_dry_run)
         asked = {"older_than": wanted.older_than, "with_records": wanted.with_records}
-        telling = told(Audit(publisher), cli_user(), retention.done, asked, source=wanted.source)
+        telling = audited(Audit(publisher), cli_user(), retention.done, asked, source=wanted.source)
         async with nullcontext() if wanted.is_dry_run else telling:
             done = await retention.run(sources, lambda day: sys.stderr.write(f"{day}\n"))
     for problem in done.problems:

@@ -13,7 +13,7 @@ from shared.domain.call import Call
 from shared.domain.call_event import SIDES
 from shared.domain.callback import LegEvent
 from shared.domain.facts import AT, LEG, URL
-from shared.domain.file_names import LegIds, Owners, settled
+from shared.domain.file_names import LegIds, Owners, guid_owners
 from shared.domain.leg import Leg
 
 Record = Mapping[str, Any]
@@ -62,7 +62,7 @@ def published_summary(
             asked.append(leg_key(leg))
     summed_up = {name: record[name] for name in ("outcome", "complete", "talk_seconds")}
     summed_up |= dial_told(record) | {"asked": sorted(asked), "legs": legs}
-    summed_up |= {"filed_at": filed_at, "guids": settled(ids_of(record), owners or {})}
+    summed_up |= {"filed_at": filed_at, "guids": guid_owners(ids_of(record), owners or {})}
     return orjson.dumps(summed_up, option=orjson.OPT_SORT_KEYS).decode()
 
 

@@ -134,7 +134,7 @@ class Sidecar:
 
 
 def _check(data: Mapping[str, Any]) -> None:
-    """Check the fields that code relies on: somebody may have edited the file.
+    """Check the fields that code relies on: the file may have been edited.
 
     Raises:
         AttributeError, LookupError, TypeError, ValueError: a field is missing, or has a wrong type or value.

@@ -9,7 +9,7 @@ import orjson
 from shared.domain.call import Call, is_request_id
 from shared.domain.call_event import dial_of, sides_of
 from shared.domain.callback import CallType
-from shared.domain.file_names import LegIds, settled
+from shared.domain.file_names import LegIds, guid_owners
 from shared.domain.leg import Leg
 
 # Of a record: what a dial request told.
@@ -45,7 +45,7 @@ def filed_at(call: Call, before: str) -> str:
 def guids(call: Call, before: str) -> dict[str, str]:
     """Tell which leg, by its CallID, each GUID names in the archive; later revisions do not change it."""
     told = orjson.loads(before) if before else {"guids": {}}
-    return settled(ids_of(call), told["guids"] if "guids" in told else _guids_before(told["legs"]))
+    return guid_owners(ids_of(call), told["guids"] if "guids" in told else _guids_before(told["legs"]))
 
 
 def _guids_before(legs: Mapping[str, tuple[str, str]]) -> dict[str, str]:

@@ -1,7 +1,7 @@
-"""How the files of a leg are named: by its GUID, by its CallID where it has none, by both where another leg has the GUID.
+"""Names the files of a leg: by its GUID, by its CallID if it has no GUID, or by both if the GUID belongs to another leg.
 
-Two legs of a call can say that they have one GUID, one of them late. The first that was published with a GUID has it to
-itself, so that no later revision moves a file, and no event id comes to stand for another recording.
+Two legs of a call can have one GUID, and one of them can be late. The GUID belongs to the leg that was first published with it.
+So no later revision moves a file, and no event id refers to another recording.
 """
 
 from __future__ import annotations
@@ -10,18 +10,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 Owners = Mapping[str, str]
-"""GUID -> CallID of the leg whose files it names."""
+"""Map from a GUID to the CallID of the leg that it belongs to."""
 
 
 class LegIds(NamedTuple):
-    """What a leg can be named by."""
+    """The ids that can name the files of a leg."""
 
     guid: str | None
     call_id: str
 
 
-def settled(legs: Iterable[LegIds], before: Owners) -> dict[str, str]:
-    """Settle which leg each GUID names: as earlier revisions did, else the first of these."""
+def guid_owners(legs: Iterable[LegIds], before: Owners) -> dict[str, str]:
+    """Decide which leg each GUID belongs to: as in earlier revisions, else to the first of these legs."""
     owners = dict(before)
     for leg in legs:
         if leg.guid is not None:
@@ -30,7 +30,7 @@ def settled(legs: Iterable[LegIds], before: Owners) -> dict[str, str]:
 
 
 def file_names(legs: Sequence[LegIds], owners: Owners) -> list[str]:
-    """Name the files of each leg of a call."""
+    """Return the name of each leg's files."""
     names: list[str] = []
     for leg in legs:
         if leg.guid is None:

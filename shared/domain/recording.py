@@ -1,4 +1,4 @@
-"""A recording on its way: the job that asks for one, and what can become of it."""
+"""Recording jobs, and the states of a recording."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import orjson
 
 from shared.domain.ids import CALL_ID, CALL_REF, RECORDING_NAME, SOURCE_NAME
 
-# What becomes part of a path or an id.
+# Values that become part of a path or an id.
 _JOB_FIELDS = {
     "source": SOURCE_NAME,
     "call": CALL_REF,
@@ -31,7 +31,7 @@ _JOB_TYPES: Mapping[str, type | tuple[type, ...]] = {
 
 
 class RecordingState(StrEnum):
-    """What has become of a recording so far; the first three are what a new sidecar can say."""
+    """States of a recording. A new sidecar has one of the first three."""
 
     WAITING = "waiting"
     NOT_RECORDED = "not_recorded"
@@ -49,16 +49,16 @@ _NEW_STATES = frozenset({RecordingState.WAITING, RecordingState.NOT_RECORDED, Re
 
 @dataclass(frozen=True, slots=True)
 class RecordingJob:
-    """A leg to archive: always its sidecar, and its recording where `fetch` is set.
+    """A job to archive one leg: always its sidecar, and its recording if `fetch` is true.
 
     Attributes:
-        name: names the files of this leg, see `naming.py`: its GUID, or its CallID where no GUID was sent.
+        name: name of the leg's files, see `file_names.py`: its GUID, or its CallID if it has no GUID.
         leg: `agent`, `dialed` or `other`.
-        fetch: whether this job is to fetch; otherwise it only writes the sidecar.
-        state: what a new sidecar tells of the recording: `waiting`, `not_recorded` or `not_wanted`.
-        recording_url: RecordingURL as the adapter sent it, or None to use the source's template. A credential.
-        started_at: when the call started as its first revision told: by its date it is filed.
-        record: the call record that goes into the sidecar.
+        fetch: download the recording; otherwise the job only writes the sidecar.
+        state: state for a new sidecar: `waiting`, `not_recorded` or `not_wanted`.
+        recording_url: RecordingURL from the adapter, or None to use the source's template. A credential.
+        started_at: start of the call in its first revision; its date decides the directory.
+        record: call record for the sidecar.
     """
 
     source: str
@@ -92,14 +92,14 @@ class RecordingJob:
         Raises:
             ValueError: the body is not a job of version 1.
         """
-        told = orjson.loads(body)
-        if not isinstance(told, dict) or told.pop("v", None) != 1 or set(told) != set(cls.__slots__):
+        fields = orjson.loads(body)
+        if not isinstance(fields, dict) or fields.pop("v", None) != 1 or set(fields) != set(cls.__slots__):
             raise ValueError("not a recording job of version 1")
-        wrong = [name for name, pattern in _JOB_FIELDS.items() if not pattern.fullmatch(str(told[name]))]
-        wrong += [name for name, kinds in _JOB_TYPES.items() if not isinstance(told[name], kinds)]
-        if not wrong and (told["state"] not in _NEW_STATES or type(told["record"].get("revision", 1)) is not int):
+        wrong = [name for name, pattern in _JOB_FIELDS.items() if not pattern.fullmatch(str(fields[name]))]
+        wrong += [name for name, kinds in _JOB_TYPES.items() if not isinstance(fields[name], kinds)]
+        if not wrong and (fields["state"] not in _NEW_STATES or type(fields["record"].get("revision", 1)) is not int):
             wrong = ["state or revision"]
         if wrong:
             raise ValueError(f"not a recording job of version 1: {', '.join(wrong)}")
-        datetime.fromisoformat(told["started_at"])
-        return cls(**told)
+        datetime.fromisoformat(fields["started_at"])
+        return cls(**fields)

@@ -14,7 +14,7 @@ HASH_DIGITS = 8
 """Length of the SHA-256 prefix that distinguishes the contents of one leg in file names and event ids."""
 OTHER_CONTENT = "other_content"
 """`reason` of a further recording of a leg, whose content differs from the first."""
-FOUND = "found"
+UNLISTED = "found"
 """`reason` of a file that was in the archive, but in no sidecar."""
 
 _STATES = frozenset(RecordingState)

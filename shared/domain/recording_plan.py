@@ -1,4 +1,4 @@
-"""The recording jobs that follow from a revision of a call: one for each leg."""
+"""Plans the recording jobs of a revision of a call: one for each leg."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from shared.domain.recording import RecordingJob, RecordingState
 def recording_jobs(
     call: Call, record: Mapping[str, object], record_legs: Collection[str], before: str = ""
 ) -> list[RecordingJob]:
-    """Write a job for every leg; `before` sums up the revision before this one.
+    """Return a job for every leg; `before` is the summary of the previous revision.
 
-    It fetches where the leg was recorded, the source wants that side, and the revision before did not ask for it.
+    A job fetches the recording if the leg was recorded, the source wants that side, and the previous revision did not request it.
     """
-    had = had_recordings(call, before, record_legs)
+    requested = had_recordings(call, before, record_legs)
     names = file_names(ids_of(call), guids(call, before))
     return [
         RecordingJob(
@@ -31,7 +31,7 @@ def recording_jobs(
             name=name,
             leg=side,
             fetch=(state := _recording_state(side, leg, record_legs)) == RecordingState.WAITING
-            and (leg_key(leg), recorded(leg)) not in had,
+            and (leg_key(leg), recorded(leg)) not in requested,
             state=state,
             recording_url=leg.recording_url,
             started_at=filed_at(call, before),

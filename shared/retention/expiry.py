@@ -1,6 +1,6 @@
 """Ends the retention of one leg's recording: deletes its files, publishes `recording.expired`, and updates its sidecar.
 
-The recording is locked meanwhile (`recording_lock.py`), and the work may be interrupted anywhere. The sidecar says `expiring`
+The work holds the lock of the recording, and may be interrupted anywhere. The sidecar says `expiring`
 before a file is deleted, and `expired` after RabbitMQ has confirmed the event. A repetition publishes the same id and body.
 """
 
@@ -77,7 +77,7 @@ class Expiry:
             return
         try:
             async with locked(self.store, path_of(sidecar.job, "json")) as lock:
-                sidecar = await self._read(path)  # again, now that nobody else writes it
+                sidecar = await self._read(path)  # again, now that no other process writes it
                 if sidecar is not None:
                     await self._expire(sidecar, lock)
         except* BusyError:
@@ -108,7 +108,7 @@ class Expiry:
                 return
             sidecar = expired
         elif infos:
-            self.done.problems.append(f"{sidecar.path}: its recording is missing; run `callfold recordings verify`")
+            self.done.problems.append(f"{sidecar.path}: its recording is missing, see `callfold recordings verify`")
             return
         if self.with_records:
             await self._delete_record(sidecar, lock)
@@ -219,8 +219,8 @@ async def try_to_expire(expiry: Expiry, path: str) -> bool:
         await expiry.expire(path)
     except* ArchiveUnavailableError as group:
         problems = [f"{path}: {error}" for error in leaf_errors(group)]
-    except* (LookupError, TypeError, ValueError, AttributeError):  # somebody has damaged the sidecar
+    except* (LookupError, TypeError, ValueError, AttributeError):  # the sidecar was edited
         log.exception("sidecar_damaged", path=path)
-        problems = [f"{path}: the sidecar is damaged; see the log"]
+        problems = [f"{path}: the sidecar is damaged, see the log"]
     expiry.done.problems += problems
     return not problems

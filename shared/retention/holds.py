@@ -1,4 +1,4 @@
-"""Holds: calls whose recordings nothing deletes until the hold is released. They lie in the archive next to the recordings."""
+"""Holds: retention deletes no recording of a held call until the hold is released. A hold is a file in the archive."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from shared.domain.ids import CallKey, CallRef, SourceName
 
 @dataclass(frozen=True, slots=True)
 class CallHold:
-    """A call that is held: since when, and why."""
+    """A held call, with the time and the reason of the hold."""
 
     key: CallKey
     at: str
@@ -26,13 +26,13 @@ def _path(key: CallKey) -> str:
 
 
 async def place(archive: Archive, key: CallKey, reason: str) -> None:
-    """Hold a call; one that is held already keeps its first date and reason."""
+    """Hold a call. A call that is held already keeps its first time and reason."""
     if not await is_held(archive, key):
         await archive.put(_path(key), orjson.dumps({"v": 1, "at": utc_now(), "reason": reason}))
 
 
 async def release(archive: Archive, key: CallKey) -> None:
-    """Release a call; one that is not held stays so."""
+    """Release a call, if it is held."""
     await archive.delete(_path(key))
 
 
@@ -41,8 +41,8 @@ async def is_held(archive: Archive, key: CallKey) -> bool:
 
 
 async def holds(archive: Archive, source: str) -> AsyncIterator[CallHold]:
-    """List the calls of a source that are held."""
+    """List the held calls of a source."""
     async for entry in archive.entries(f"{source}/holds"):
-        told = orjson.loads(await archive.read(entry.path) or b"{}")
+        data = orjson.loads(await archive.read(entry.path) or b"{}")
         call = entry.path.rpartition("/")[2].removesuffix(".json")
-        yield CallHold(CallKey(SourceName(source), CallRef(call)), str(told.get("at", "")), str(told.get("reason", "")))
+        yield CallHold(CallKey(SourceName(source), CallRef(call)), str(data.get("at", "")), str(data.get("reason", "")))

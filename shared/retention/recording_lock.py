@@ -1,4 +1,4 @@
-"""One at a time: a recording is worked on by one worker, however many copies of its job there are."""
+"""The lock of a recording: one worker at a time processes it, however many copies of its job there are."""
 
 from __future__ import annotations
 
@@ -20,62 +20,62 @@ LEASE_S = 15.0
 
 
 class BusyError(CallfoldError):
-    """Another has it: to be tried again a little later."""
+    """Another process has the recording, or may have had it: try again a little later."""
 
 
 class NotBegunError(BusyError):
-    """Another has it, and nothing was done."""
+    """Another process has the recording, and nothing was done."""
 
 
 class Lock:
-    """A lock that is kept for as long as the work lasts."""
+    """A lock in Redis that is renewed while the work lasts."""
 
     def __init__(self, store: Store, name: str) -> None:
         self._locks = store.locks
         self._name = name
         self._holder = uuid.uuid4().hex
 
-    async def take(self) -> None:
-        """Make it ours, once, before anything else.
+    async def acquire(self) -> None:
+        """Acquire the lock, once, before anything else is done.
 
         Raises:
-            NotBegunError: another has it.
+            NotBegunError: another process holds it.
         """
         if not await until_redis_answers(lambda: self._locks.acquire(self._name, self._holder, lease_s=LEASE_S)):
-            raise NotBegunError(f"{self._name} is worked on by another")
+            raise NotBegunError(f"{self._name} is locked by another process")
 
     async def confirm(self) -> None:
-        """Make sure that it has been ours ever since it was taken, before what cannot be undone.
+        """Check that the lock was never lost, before a step that cannot be undone.
 
-        One that is free now is not taken again: another may have had it meanwhile.
+        A lock that is free now is not acquired again: another process may have held it in between.
 
         Raises:
-            BusyError: it was lost, since Redis forgot it, or could not be reached, or we stood still, for longer than the lease.
+            BusyError: Redis lost the lock, or the lease expired: Redis could not be reached, or this process stood still.
         """
         if not await until_redis_answers(lambda: self._locks.renew(self._name, self._holder, lease_s=LEASE_S)):
-            raise BusyError(f"{self._name} was lost, and may have been another's")
+            raise BusyError(f"the lock on {self._name} was lost, and another process may have held it")
 
     async def keep(self) -> NoReturn:
-        """Renew for as long as the task lives. What is lost shows at `confirm`."""
+        """Renew the lock as long as the task lives. `confirm` finds out if it was lost."""
         while True:
             await asyncio.sleep(LEASE_S / 3)
             with suppress(StoreUnavailableError):
                 await self._locks.renew(self._name, self._holder, lease_s=LEASE_S)
 
     async def release(self) -> None:
-        with suppress(StoreUnavailableError):  # it ends by itself
+        with suppress(StoreUnavailableError):  # the lease expires
             await self._locks.release(self._name, self._holder)
 
 
 @asynccontextmanager
 async def locked(store: Store, name: str) -> AsyncIterator[Lock]:
-    """Have something alone.
+    """Hold a lock.
 
     Raises:
-        NotBegunError: another has it.
+        NotBegunError: another process holds it.
     """
     lock = Lock(store, name)
-    await lock.take()
+    await lock.acquire()
     try:
         async with background(lock.keep()):
             yield lock
@@ -84,13 +84,13 @@ async def locked(store: Store, name: str) -> AsyncIterator[Lock]:
 
 
 async def confirm_unchanged(confirm: Confirm, archive: Archive, path: str, seen: Sidecar | None) -> None:
-    """Make sure that a lock is ours, and then that a sidecar still says what was seen of it: the lock is not trusted alone.
+    """Check that the lock was never lost, and then that a sidecar is as it was seen: the lock alone is not trusted.
 
     Raises:
         ArchiveUnavailableError: the sidecar could not be read.
-        BusyError: the lock was lost, or another wrote the sidecar.
-        ValueError: what is there is no sidecar.
+        BusyError: the lock was lost, or another process wrote the sidecar.
+        ValueError: the file is no sidecar.
     """
     await confirm()
     if await archive.sidecar(path) != seen:
-        raise BusyError(f"{path} was written by another")
+        raise BusyError(f"{path} was written by another process")

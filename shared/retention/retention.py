@@ -1,7 +1,7 @@
-"""Retention: recordings older than so long are deleted, each told as `recording.expired`; what is held stays.
+"""Retention: deletes recordings older than the retention time unless they are held, and publishes `recording.expired`.
 
-Day by day: most sidecars of old days have no recording left and are not read. A day in work has a mark of its own in the
-archive, so that after a crash the next run looks at all of it.
+A run goes day by day. Most sidecars of old days have no recording left, and are not read. While a day is in progress, a mark in
+the archive says so. After a crash, the next run reads all sidecars of a marked day.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from shared.runtime.audit import Action, Audit
 from shared.state.store import Store
 
 _AUDIO = ".wav"
-_CLOCKS_APART_S = 3600
-# An archive that fails as often in a row is away.
+_MAX_CLOCK_DIFFERENCE_S = 3600
+# After as many failures in a row, the archive counts as unavailable.
 _GIVE_UP_AFTER = 10
 _YIELD_EVERY = 200
 
 
 class ClockError(UnavailableError):
-    """This machine and Redis do not agree on what time it is: no time to delete what is old."""
+    """The clocks of this machine and of Redis differ, so the age of a recording is uncertain."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +39,8 @@ class Retention:
     """Deletes recordings of calls that started before a time.
 
     Attributes:
-        with_records: delete the sidecars as well; otherwise they stay, and say `expired`.
-        done: what this run did, also where it is cut off.
+        with_records: delete the sidecars too; otherwise they stay and say `expired`.
+        done: what this run did, even if it is interrupted.
     """
 
     archive: Archive
@@ -52,10 +52,10 @@ class Retention:
     done: Expired = field(default_factory=Expired)
 
     async def run(self, sources: Iterable[str], progress: Callable[[str], object]) -> Expired:
-        """Go through the days of some sources; `progress` is told each day that is done.
+        """Process each day of the given sources; `progress` is called after each day.
 
         Raises:
-            ArchiveUnavailableError: the archive cannot be listed, or nothing in it can be done.
+            ArchiveUnavailableError: the archive cannot be listed, or many deletions failed in a row.
             ClockError: the clocks differ.
         """
         await self._compare_clocks()
@@ -71,9 +71,9 @@ class Retention:
 
     async def _compare_clocks(self) -> None:
         theirs, ours = await self.store.now(), datetime.now(UTC)
-        if abs((theirs - ours).total_seconds()) > _CLOCKS_APART_S:
-            told = f"This machine's clock says {ours:%Y-%m-%d %H:%M}, that of Redis {theirs:%Y-%m-%d %H:%M}"
-            raise ClockError(f"{told}: nothing is deleted.")
+        if abs((theirs - ours).total_seconds()) > _MAX_CLOCK_DIFFERENCE_S:
+            clocks = f"This machine's clock says {ours:%Y-%m-%d %H:%M}, that of Redis {theirs:%Y-%m-%d %H:%M}"
+            raise ClockError(f"{clocks}: nothing is deleted. Set the clocks.")
 
     async def _marks(self, source: str) -> dict[str, list[str]]:
         marks: dict[str, list[str]] = {}
@@ -90,12 +90,12 @@ class Retention:
             await self.archive.put(mark, b"{}")
         is_done = await self._expire_all(paths, expiry)
         if not self.is_dry_run:
-            # One of the marks stays where something is to be looked at again.
+            # After a failure one mark stays, so that the next run reads the whole day again.
             for path in [mark, *marks] if is_done else [mark] if marks else []:
                 await self.archive.delete(path)
 
     async def _candidates(self, day: str, *, is_whole: bool) -> list[str]:
-        """List the sidecars of a day that are to be looked at: those with a file beside them, or all."""
+        """List the sidecars of a day that must be read: those that still have a recording, or all."""
         sidecars, stems = [], set()
         count = 0
         async for entry in self.archive.entries(day):
@@ -106,11 +106,11 @@ class Retention:
                 sidecars.append(entry.path)
                 continue
             stem = entry.path.removesuffix(ENCRYPTED_SUFFIX).removesuffix(_AUDIO)
-            stems |= {stem, stem.rpartition(".")[0]}  # <guid>.wav, and <guid>.<digits>.wav beside it
+            stems |= {stem, stem.rpartition(".")[0]}  # of <guid>.wav, or of <guid>.<digits>.wav
         return sorted(path for path in sidecars if is_whole or path.removesuffix(".json") in stems)
 
     async def _expire_all(self, paths: list[str], expiry: Expiry) -> bool:
-        """Bring recordings to their end; False where one has to be looked at again."""
+        """Expire recordings; return False if the next run must read their sidecars again."""
         before, failures = len(expiry.done.problems), 0
         for path in paths:
             failures = 0 if await try_to_expire(expiry, path) else failures + 1
@@ -120,19 +120,19 @@ class Retention:
 
 
 @asynccontextmanager
-async def told(
-    audit: Audit, who: str, done: Expired, wanted: Mapping[str, object], *, source: str | None = None
+async def audited(
+    audit: Audit, who: str, done: Expired, request: Mapping[str, object], *, source: str | None = None
 ) -> AsyncIterator[None]:
-    """Tell of a run that deletes before it begins, and what it did when it ends, also where it is cut off.
+    """Audit a run before it begins, and what it did when it ends, even if it is interrupted.
 
     Raises:
-        BrokerUnavailableError: it cannot be told, so nothing is to be deleted.
+        BrokerUnavailableError: the run cannot be audited, so nothing may be deleted.
     """
 
     def deleted() -> Mapping[str, object]:
         return {"deleted": {"recordings": done.recordings, "records": done.records, "problems": len(done.problems)}}
 
-    async with audit.record_run(Action.DELETION, who, deleted, source=source, wanted=dict(wanted)):
+    async with audit.record_run(Action.DELETION, who, deleted, source=source, wanted=dict(request)):
         yield
 
 

@@ -1,4 +1,4 @@
-"""Recording jobs are taken only once the archive was tried: one that is full or away stops no folding, which needs none."""
+"""Starts to consume recording jobs when the archive can be written. Folding does not need the archive, and starts without it."""
 
 from __future__ import annotations
 
@@ -17,46 +17,47 @@ from shared.runtime.process import background
 
 log = get_logger(__name__)
 
-# For the first try, so that an archive that cannot work as configured is told before anything else is begun.
-_FIRST_TRY_S = 5
+# Limit for the first check, so that an archive with a wrong configuration is reported before anything else starts.
+_FIRST_CHECK_S = 5
 _WAITS_S = (1, 2, 5, 10, 30)
 
 
 @asynccontextmanager
-async def taking(jobs: Consumer, archive: Archive) -> AsyncIterator[None]:
-    """Take recording jobs beside the body, from when the archive's check has succeeded. The first try is awaited, for a while.
+async def consuming(jobs: Consumer, archive: Archive) -> AsyncIterator[None]:
+    """Consume recording jobs while the block runs, as soon as a check of the archive has succeeded.
 
-    Until then jobs stay in their queue, for the workers that can store what comes of them.
+    The block starts after the first check, or after a few seconds. Until a check succeeds, jobs stay in their queue, for workers
+    that can store recordings.
 
     Raises:
-        ConfigError: the archive cannot work as configured; in a group, and from the body too, where it is found out late.
+        ConfigError: the archive cannot work as configured. It is in an exception group, and may come while the block runs.
     """
-    tried = asyncio.Event()
+    checked = asyncio.Event()
 
-    async def take() -> NoReturn:
-        await _checked(archive, tried)
+    async def consume() -> NoReturn:
+        await _check_until_writable(archive, checked)
         await jobs.run()
 
-    async with background(take()):
+    async with background(consume()):
         with suppress(TimeoutError):
-            async with asyncio.timeout(_FIRST_TRY_S):
-                await tried.wait()
+            async with asyncio.timeout(_FIRST_CHECK_S):
+                await checked.wait()
         yield
 
 
-async def _checked(archive: Archive, tried: asyncio.Event) -> None:
-    """Check the archive until it can be written; `tried` is set after the first try."""
+async def _check_until_writable(archive: Archive, checked: asyncio.Event) -> None:
+    """Check the archive until it can be written; set `checked` after the first check."""
     metrics.RECORDINGS_HELD.set(1)
-    for number in itertools.count():
+    for number in itertools.count(1):
         try:
             await archive.check()
         except ArchiveUnavailableError as error:
-            wait_s = _WAITS_S[min(number, len(_WAITS_S) - 1)]
+            wait_s = _WAITS_S[min(number, len(_WAITS_S)) - 1]
             log.warning("archive_unavailable", detail=str(error), next_s=wait_s)
-            tried.set()
+            checked.set()
             await asyncio.sleep(wait_s)
         else:
-            break
-    metrics.RECORDINGS_HELD.set(0)
-    log.info("archive_checked", url=archive.url, tries=number + 1)
-    tried.set()
+            metrics.RECORDINGS_HELD.set(0)
+            log.info("archive_checked", url=archive.url, attempts=number)
+            checked.set()
+            return

@@ -90,7 +90,7 @@ class Attempt:
     def retry(
         self, wait_s: float, *, counts: bool, seen_bytes: int | None = None, reason: str = "", may_have_stored: bool = False
     ) -> Message:
-        """Return the message that waits in a retry queue for the next attempt; `counts`: this attempt counts."""
+        """Return the message that waits in a retry queue for the next attempt; without `counts`, this one does not count."""
         headers: dict[str, HeaderValue] = {
             "attempts": self.number if counts else self.number - 1,
             FIRST_SEEN: self.first_seen,

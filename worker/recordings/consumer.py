@@ -99,7 +99,7 @@ class Recordings:
             attempt = await self._read_job(held)
             if attempt is not None:
                 await self._process_job(held, attempt)
-        except Exception as fault:  # a fault of ours in one job must not stop the others
+        except Exception as fault:  # a bug met by one job must not stop the others
             log.exception("recording_job_failed")
             await self._dead_letter_body(held.delivery, DeadLetterReason.JOB_FAILED, detail_of(fault))
         finally:

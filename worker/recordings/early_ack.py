@@ -54,7 +54,7 @@ class HeldDelivery:
         return not self.is_handed_over
 
     async def note_done(self, store: Store) -> None:
-        """Note for the copy, if there is one, that its work is done. The recording must still be locked."""
+        """Write the note for the copy, if there is one: its work is done. The recording must still be locked."""
         if not self.close() and self._copy_id:
             await self._acked.wait()
             name = self._copy_id

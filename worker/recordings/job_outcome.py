@@ -56,7 +56,7 @@ JobOutcome = Done | Wait | Retry | End
 
 
 def outcome_of(error: Exception, attempt: Attempt, schedule_s: Sequence[float]) -> JobOutcome:
-    """Decide what a failure leads to; `schedule_s`: waits between attempts. An exception not foreseen is a fault of ours."""
+    """Decide what a failure leads to; `schedule_s` has the waits between attempts. An unknown exception is an internal error."""
     match _decisive(error):
         case NotBegunError():
             return Wait(may_have_stored=False)
@@ -77,7 +77,7 @@ def outcome_of(error: Exception, attempt: Attempt, schedule_s: Sequence[float]) 
 
 
 def detail_of(fault: Exception) -> str:
-    """Describe a fault of ours; its message may quote a credential."""
+    """Describe an internal error without its message, which may quote a credential."""
     return f"{type(fault).__name__}: see the worker's log"
 
 

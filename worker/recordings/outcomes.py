@@ -14,7 +14,7 @@ from shared.archive.sidecar import Sidecar
 from shared.clock import utc_now
 from shared.domain.call_event import CLOUDEVENT, recording_event
 from shared.domain.recording import RecordingJob, RecordingState
-from shared.domain.recording_info import FOUND, OTHER_CONTENT, RecordingInfo
+from shared.domain.recording_info import OTHER_CONTENT, UNLISTED, RecordingInfo
 from shared.log import get_logger
 from shared.retention.recording_lock import BusyError, Lock
 from shared.state.replies import until_redis_answers
@@ -80,7 +80,7 @@ class OutcomePublisher:
         for this_result, this_reason in ((result, reason), (Result.FAILED, Reason.INTERNAL_ERROR)):
             try:
                 return await self._first_end(attempt, this_result, this_reason)
-            except Exception:  # whatever is at fault, the end is to be published
+            except Exception:  # the outcome is published, whatever is at fault
                 log.exception("outcome_not_recorded", id=attempt.job.id)
         # Not the current time: if the job is redelivered, its event must have the same body.
         return _end_of(attempt, Result.FAILED, Reason.INTERNAL_ERROR, attempt.first_seen)
@@ -107,7 +107,7 @@ class OutcomePublisher:
             raise
         except ArchiveUnavailableError as error:
             log.warning("sidecar_not_written", path=seen.path, detail=str(error))
-        except Exception:  # a fault of ours must not keep the end from being published
+        except Exception:  # a bug must not prevent the publication of the outcome
             log.exception("sidecar_not_written", path=seen.path)
 
     async def _write(self, attempt: Attempt, seen: Sidecar, lock: Lock, info: RecordingInfo) -> None:
@@ -122,7 +122,7 @@ class OutcomePublisher:
 def _suffix_due(sidecar: Sidecar, info: RecordingInfo) -> str | None:
     """Return the suffix of a content's event; None if it has no event, or its entry in the sidecar is damaged."""
     is_other = info is not sidecar.recording
-    if is_other and info.reason == FOUND and info.suffix is None:
+    if is_other and info.reason == UNLISTED and info.suffix is None:
         return None
     is_whole = info.at is not None and info.is_complete and info.sha256 is not None
     if not is_whole or (is_other and info.reason != OTHER_CONTENT and info.suffix is None):

@@ -27,7 +27,7 @@ from shared.archive.sidecar import ENCRYPTED_SUFFIX, Sidecar
 from shared.archive.storage import Archive
 from shared.clock import utc_now
 from shared.domain.recording import RecordingState
-from shared.domain.recording_info import FOUND, HASH_DIGITS, OTHER_CONTENT, RecordingInfo
+from shared.domain.recording_info import HASH_DIGITS, OTHER_CONTENT, UNLISTED, RecordingInfo
 from shared.retention.recording_lock import confirm_unchanged
 from worker.download.inspection import Recording
 from worker.recordings.attempt import Attempt
@@ -116,7 +116,7 @@ class RecordingWriter:
 
     async def _describe(self, path: str, size: int) -> RecordingInfo:
         digest = await self.archive.sha256(path)
-        info = RecordingInfo(RecordingState.STORED, utc_now(), self.archive.uri(path), reason=FOUND, is_complete=True)
+        info = RecordingInfo(RecordingState.STORED, utc_now(), self.archive.uri(path), reason=UNLISTED, is_complete=True)
         if path.endswith(ENCRYPTED_SUFFIX):
             encryption = {"scheme": SCHEME, "recipient": None}
             return replace(info, encryption=encryption, stored_bytes=size, stored_sha256=digest)
@@ -221,7 +221,7 @@ def _first_paths(sidecar: Sidecar) -> list[str]:
 
 
 def _repeating(info: RecordingInfo, same: RecordingInfo) -> RecordingInfo:
-    """Return `info` with the event of `same`, so that a restored recording repeats it; else with an event of its own."""
+    """Return `info` with the event of `same`, so that a restored recording repeats it; otherwise with a new event."""
     uri = same.uri if str(same.uri).rpartition("/")[2] == str(info.uri).rpartition("/")[2] else info.uri
     info = replace(info, at=same.at, attempts=same.attempts, reason=same.reason, uri=uri)
     if info.event_data() == same.event_data():

@@ -305,7 +305,7 @@ async def test_one_worker_a_day_runs_retention_and_a_run_that_failed_is_run_agai
         aside.rename(root)
         with capture_logs() as logged:
             assert [await one.once(now) for one in daily] == [True, False]
-        (run,) = (told for told in logged if told["event"] == "retention")
+        (run,) = (told for told in logged if told["event"] == "retention_finished")
         assert (run["recordings"], run["bytes"], run["records"], run["held"], run["problems"]) == (1, len(WAV), 0, 0, 0)
         assert site.files() == [f"{GUID}.json"]
         assert await daily[1].once(now + timedelta(days=1))
