@@ -1,4 +1,4 @@
-"""Named points at which a test can make the process die, as `kill -9` would, to prove that nothing is lost there."""
+"""Named points at which a test can kill the process, as `kill -9` does, to prove that nothing is lost there."""
 
 from __future__ import annotations
 
@@ -9,6 +9,6 @@ VARIABLE = "CALLFOLD_CRASH_AT"
 
 
 def crash_point(name: str) -> None:
-    """Die here if the environment says so. Costs one dictionary look-up otherwise."""
+    """Kill the process if the environment names this point. Otherwise the cost is one dictionary lookup."""
     if os.environ.get(VARIABLE) == name:
         os.kill(os.getpid(), signal.SIGKILL)

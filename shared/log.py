@@ -1,4 +1,4 @@
-"""Structured logs on standard error: one line an outcome, JSON off a terminal, credentials masked everywhere."""
+"""Structured logs on standard error: JSON unless it is a terminal, with credentials masked in every line."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from shared.masking import mask_credentials, mask_value
 LogFormat = Literal["auto", "json", "console"]
 
 NO_ACCESS_LOG = logging.getLogger("callfold.access")
-"""The access log of an HTTP server, which writes nothing: a request line can hold a secret."""
+"""A disabled access log for HTTP servers, because a request line can contain a secret."""
 NO_ACCESS_LOG.disabled = True
 
 
 def get_logger(name: str) -> structlog.stdlib.BoundLogger:
-    """Get the logger of a module; its lines carry the module's name."""
+    """Return the logger of a module, with the module's name in every line."""
     logger: structlog.stdlib.BoundLogger = structlog.get_logger(name)
     return logger
 
@@ -32,14 +32,14 @@ def _mask(_logger: object, _method: str, event: MutableMapping[str, object]) -> 
 
 
 class _MaskingFormatter(structlog.stdlib.ProcessorFormatter):
-    """Formats the lines of libraries like our own; their tracebacks can quote a request line, so the whole line is masked."""
+    """Formats the lines of Callfold and of libraries. A traceback can quote a request line, so the whole line is masked."""
 
     def format(self, record: logging.LogRecord) -> str:
         return mask_credentials(super().format(record))
 
 
 def configure(log_format: LogFormat, level: str, *, process: str) -> None:
-    """Set up logging of the whole process; `process` names the role in every line."""
+    """Set up logging of the whole process. Every line has `process`, the role."""
     as_json = log_format == "json" or (log_format == "auto" and not sys.stderr.isatty())
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -70,7 +70,7 @@ def configure(log_format: LogFormat, level: str, *, process: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
-    # The AMQP libraries log every reconnect with a traceback; `link.py` says the same in one line.
+    # The AMQP libraries log every reconnect with a traceback. `shared/amqp/connection.py` logs the same in one line.
     for noisy in ("aio_pika", "aiormq"):
         logging.getLogger(noisy).setLevel(logging.CRITICAL)
     structlog.contextvars.bind_contextvars(process=process)

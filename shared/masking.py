@@ -1,7 +1,8 @@
-"""Credentials are masked wherever a person or a log could see them: in links, queries, JSON, headers, cookies, tracebacks.
+"""Mask credentials in text for users and logs: in links, queries, JSON, headers, cookies and tracebacks.
 
-A text is read from its operators: what stands between a name and its value (`=`, `:`, or the comma of a pair; as they are or
-percent-encoded, once or again). Where the name before one is that of a credential, what follows is masked.
+The scan looks for operators between a name and its value: `=`, `:`, or the comma of a pair, plain or percent-encoded any number
+of times. If the name is that of a credential, the value is masked. Parsers of queries and JSON would miss credentials in free text,
+such as JSON within JSON, `repr` output, headers, and links that are encoded twice or cut off.
 """
 
 from __future__ import annotations
@@ -18,15 +19,15 @@ _ENDINGS = (
     "token", "sectok", "password", "passwd", "passphrase", "secret", "signature", "credential", "credentials", "sessionid",
     "sessid", "apikey", "accesskey", "privatekey", "secretkey", "consolekey", "viewerkey",
 )  # fmt: skip
-# In a link these are credentials; in JSON and prose they are most often not.
+# These are credentials in a link, but usually not in JSON or prose.
 _ORDINARY = frozenset({"key", "pass"})
-# What follows these is masked to the end of its line.
+# The values of these are masked to the end of the line.
 _HEADERS = ("authorization", "cookie")
-# No text without one of these, nor an escape that could hide one, has a credential.
+# A text without any of these has no credential. An escape could hide one of the words.
 _SUSPECT = re.compile(r"%|@|tok|pass|pwd|secret|sig|cred|sess|key|auth|sid|cookie|bearer", re.IGNORECASE)
 
 _OPERATOR = re.compile(r"[=:,]|%(?P<depth>(?:25)*)(?:3D|3A)", re.IGNORECASE)
-# Longer than any name, its letters encoded.
+# Longer than any name, even if each of its characters is encoded.
 _BEFORE_CHARACTERS = 200
 _NAME_BACKWARDS = re.compile(r"[\w.~$\[\]-]+")
 _PAIR = re.compile(r"[(\[]\s*b?\\*[\"']$")
@@ -34,7 +35,7 @@ _OPENING = re.compile(r"\s*b?(?P<escapes>\\*)(?P<quote>[\"'])")
 _ENCODED_QUOTED = re.compile(r"(?:%(?:25)*20|\+|\s)*(%(?:25)*22)((?:(?!\1)[^\s&\"'])*)", re.IGNORECASE)
 _EMPTY = re.compile(r"\s*(?:null|true|false|None|True|False)(?=[\s,}\])]|$)")
 _SCHEME = r"(?:(?:bearer|basic|digest|negotiate|token)(?:\s|\+|%(?:25)*20)+)?"
-# To the end of a parameter: a quote that something of the value follows does not close it; nor does `&` encoded deeper.
+# A parameter to its end. A quote does not end it if more of the value follows, nor does an `&` that is encoded more deeply.
 _MORE = r"[\w%+/.~-]"
 _PARAMETER = re.compile(rf"\s*({_SCHEME}(?:[^&\s\\\"']++|\\++(?![\"'](?!{_MORE}))|[\"'](?={_MORE}))*)", re.IGNORECASE)
 _AND = re.compile(r"%(?P<depth>(?:25)*)26", re.IGNORECASE)
@@ -52,7 +53,7 @@ _ENCODED_USER_INFO = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class _Name:
-    """A credential's name before an operator; `closing` is the quote behind it, with its escapes."""
+    """The name of a credential before an operator; `closing` is the quote after the name, with its escapes."""
 
     plain: str
     closing: str
@@ -60,8 +61,8 @@ class _Name:
 
 
 def mask_credentials(text: str) -> str:
-    """Mask what opens a door wherever it stands in a text: `sectok`, passwords, sessions, keys, cookies, the user of a URL."""
-    if not _SUSPECT.search(text):  # as is most of what a callback tells
+    """Mask all credentials in a text: `sectok`, passwords, sessions, keys, cookies, and the user part of URLs."""
+    if not _SUSPECT.search(text):  # true of most values of callbacks
         return text
     masked: list[str] = []
     done = 0
@@ -74,18 +75,18 @@ def mask_credentials(text: str) -> str:
 
 
 def mask_value(name: str, value: str) -> str:
-    """Mask a value that has a name: all of it where that is a credential's, else what it holds itself."""
+    """Mask a named value: all of it if the name is that of a credential, else the credentials in it."""
     return MASK if value and is_credential(name) else mask_credentials(value)
 
 
 def is_credential(name: str) -> bool:
-    """Tell whether a parameter, field or header of this name is a credential."""
+    """Return whether a parameter, field or header of this name is a credential."""
     plain = re.sub(r"[^a-z0-9]", "", _decoded(name).lower())
     return plain in _NAMES or plain.endswith((*_ENDINGS, *_HEADERS))
 
 
 def _values(text: str) -> Iterator[tuple[int, int, str]]:
-    """Find the values of credentials: where they begin and end, and what is to stand there."""
+    """Yield start, end and replacement of each value of a credential."""
     done = 0
     for operator in _OPERATOR.finditer(text):
         name = _name_before(text, operator.start()) if operator.start() >= done else None
@@ -103,15 +104,15 @@ def _values(text: str) -> Iterator[tuple[int, int, str]]:
 def _name_before(text: str, end: int) -> _Name | None:
     before = _decoded(text[max(0, end - _BEFORE_CHARACTERS) : end]).rstrip()
     unquoted = before.rstrip("\\\"'")
-    found = _NAME_BACKWARDS.match(unquoted[::-1])
-    if not found or not is_credential(found[0][::-1]):
+    match = _NAME_BACKWARDS.match(unquoted[::-1])
+    if not match or not is_credential(match[0][::-1]):
         return None
-    name, opening = found[0][::-1], unquoted[: -found.end()]
+    name, opening = match[0][::-1], unquoted[: -match.end()]
     return _Name(name.lower(), before[len(unquoted) :], _PAIR.search(opening) is not None)
 
 
 def _value(text: str, start: int, name: _Name, *, may_be_header: bool) -> tuple[int, int, bool]:
-    """Find the value that begins behind an operator, and tell whether quotes are missing around it."""
+    """Return start and end of the value after an operator, and whether the mask needs quotes."""
     if opening := _OPENING.match(text, start):
         return opening.end(), _closing(text, opening.end(), opening["quote"], len(opening["escapes"])), False
     if encoded := _ENCODED_QUOTED.match(text, start):
@@ -119,15 +120,15 @@ def _value(text: str, start: int, name: _Name, *, may_be_header: bool) -> tuple[
     if name.closing and (listed := _LIST.match(text, start)):
         return listed.end(), _end_of_list(text, listed.end()), True
     if name.closing:
-        found = None if _EMPTY.match(text, start) else _BARE.match(text, start)
+        value = None if _EMPTY.match(text, start) else _BARE.match(text, start)
     else:
-        found = (_LINE if may_be_header and name.plain.endswith(_HEADERS) else _PARAMETER).match(text, start)
-    return (*found.span(1), bool(name.closing)) if found else (start, start, False)
+        value = (_LINE if may_be_header and name.plain.endswith(_HEADERS) else _PARAMETER).match(text, start)
+    return (*value.span(1), bool(name.closing)) if value else (start, start, False)
 
 
 def _end_within(text: str, start: int, end: int, depth: str) -> int:
-    """End a value where the next parameter of an encoded link begins, `&` encoded as often as the link."""
-    return next((found.start() for found in _AND.finditer(text, start, end) if len(found["depth"]) <= len(depth)), end)
+    """Return the end of a value in an encoded link: the next `&` that is encoded no more deeply than the link."""
+    return next((match.start() for match in _AND.finditer(text, start, end) if len(match["depth"]) <= len(depth)), end)
 
 
 def _end_of_list(text: str, at: int) -> int:
@@ -137,10 +138,10 @@ def _end_of_list(text: str, at: int) -> int:
 
 
 def _closing(text: str, start: int, quote: str, escapes: int) -> int:
-    """Find the end of a string within strings: the next quote that is escaped no more often than the one that opens it."""
-    for found in re.compile(rf"(?<!\\)(\\*+){quote}").finditer(text, start):
-        if len(found[1]) <= escapes:
-            return found.start()
+    """Return the end of a nested string: the next quote that is escaped no more often than the opening one."""
+    for match in re.compile(rf"(?<!\\)(\\*+){quote}").finditer(text, start):
+        if len(match[1]) <= escapes:
+            return match.start()
     return len(text)
 
 

@@ -1,44 +1,52 @@
-"""Every metric, by name. Labels never carry anything a caller can choose freely."""
+"""All metrics. No label has a value that a caller can choose freely."""
 
 from __future__ import annotations
 
 from prometheus_client import Counter, Gauge, Histogram
 
 CALLBACKS = Counter("callfold_callbacks_total", "Callbacks answered by ingress.", ("source", "result"))
-REQUESTS_REFUSED = Counter("callfold_requests_refused_total", "Requests refused before they were read as callbacks.", ("status",))
+REQUESTS_REFUSED = Counter(
+    "callfold_requests_refused_total", "Requests rejected before they were parsed as callbacks.", ("status",)
+)
 BATCH_EVENTS = Histogram(
     "callfold_batch_events",
-    "Callbacks that left ingress together in one message.",
+    "Callbacks published together in one message.",
     buckets=(1, 2, 5, 10, 20, 50, 100, 200, 500),
 )
 PUBLISH_SECONDS = Histogram(
     "callfold_publish_seconds",
-    "Time from publish to confirm.",
+    "Seconds from publish to confirm.",
     buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1, 3),
 )
-SPOOLED = Counter("callfold_spooled_messages_total", "Messages written to the local spool because the broker was away.")
+SPOOLED = Counter("callfold_spooled_messages_total", "Messages written to the local spool while RabbitMQ was unavailable.")
 SPOOL_MESSAGES = Gauge("callfold_spool_messages", "Messages in the local spool of this machine.")
 EVENTS_FOLDED = Counter("callfold_events_folded_total", "Raw events merged into calls.", ("kind",))
 CALLS_COMPLETED = Counter("callfold_calls_completed_total", "Calls published as completed.", ("source", "outcome"))
-CALLS_AMENDED = Counter("callfold_calls_amended_total", "Further revisions of calls that were published.", ("source", "outcome"))
-DEAD_LETTERS = Counter("callfold_dead_letters_total", "Events put into a dead-letter queue.", ("queue", "reason"))
-NONSENSE_TIMESTAMPS = Counter("callfold_nonsense_timestamps_total", "Adapter timestamps that cannot be true.", ("source",))
-CALLBACKS_OF_TOMBSTONES = Counter("callfold_buried_events_total", "Events of calls whose facts had expired already.", ("source",))
+CALLS_AMENDED = Counter("callfold_calls_amended_total", "Amended revisions of published calls.", ("source", "outcome"))
+DEAD_LETTERS = Counter("callfold_dead_letters_total", "Events moved to a dead-letter queue.", ("queue", "reason"))
+NONSENSE_TIMESTAMPS = Counter(
+    "callfold_nonsense_timestamps_total", "Implausible adapter timestamps, which were ignored.", ("source",)
+)
+CALLBACKS_OF_TOMBSTONES = Counter("callfold_buried_events_total", "Events of calls whose facts had already expired.", ("source",))
 TIMERS = Counter("callfold_timers_total", "Timer events published.")
-TIMERS_AHEAD = Counter("callfold_timers_ahead_total", "Timer events left out: they told a time that had not come.")
+TIMERS_AHEAD = Counter("callfold_timers_ahead_total", "Timer events dropped because their time was in the future.")
 TIMERS_HELD = Gauge("callfold_timers_held", "1 while timers are paused because the fold backlog is unknown.")
 FOLD_LAG_SECONDS = Gauge(
-    "callfold_fold_lag_seconds", "How far back callbacks may still wait to be folded: timers are late by it."
+    "callfold_fold_lag_seconds", "Maximum age in seconds of callbacks that are not folded yet; timers are late by it."
 )
 FOLD_SECONDS = Histogram(
     "callfold_fold_seconds",
-    "Time to fold a batch: merge, claim, publish, mark.",
+    "Seconds to fold a batch: merge, claim, publish, mark.",
     buckets=(0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1, 5),
 )
-RECORDINGS = Counter("callfold_recordings_total", "Recording jobs by what came of them.", ("source", "result"))
-RECORDING_TRIES = Counter("callfold_recording_tries_failed_total", "Tries of recordings that failed.", ("source", "reason"))
-RECORDINGS_HELD = Gauge("callfold_recordings_held", "1 while this worker takes no recording jobs: the archive cannot be written.")
-HISTORY_EVENTS = Counter("callfold_history_events_total", "Events written into the history.", ("stream",))
+RECORDINGS = Counter("callfold_recordings_total", "Recording jobs by result.", ("source", "result"))
+RECORDING_ATTEMPTS_FAILED = Counter(
+    "callfold_recording_tries_failed_total", "Failed attempts to fetch a recording.", ("source", "reason")
+)
+RECORDINGS_HELD = Gauge(
+    "callfold_recordings_held", "1 while this worker consumes no recording jobs because the archive cannot be written."
+)
+HISTORY_EVENTS = Counter("callfold_history_events_total", "Events written to the history.", ("stream",))
 HISTORY_LAG = Gauge(
-    "callfold_history_lag_seconds", "How far the history is behind; 0 once all there is was written.", ("stream",)
+    "callfold_history_lag_seconds", "Seconds by which the history is behind its stream; 0 if it is up to date.", ("stream",)
 )

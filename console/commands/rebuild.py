@@ -24,7 +24,7 @@ from shared.config.settings import Settings
 from shared.config.sources import Sources
 from shared.domain.facts import Fact, facts_of, rfc3339
 from shared.domain.ids import CallKey
-from shared.domain.raw_event import Undecodable, decode, is_ahead
+from shared.domain.raw_event import Undecodable, decode, is_future_timer
 from shared.errors import CallfoldError
 from shared.runtime.broker import broker_address
 from shared.runtime.process import background
@@ -164,7 +164,7 @@ async def _batches(
         async for delivery in deliveries:
             for event in decode(delivery.body):
                 # What is dead cannot be understood now either, unless the sources file was corrected.
-                if isinstance(event, Undecodable) or event.source not in sources or is_ahead(event, now):
+                if isinstance(event, Undecodable) or event.source not in sources or is_future_timer(event, now):
                     tally.not_understood += 1
                     continue
                 if window.source not in (None, event.source):

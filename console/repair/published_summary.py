@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from shared.domain.amendment import dial_told, is_wanted, leg_key, recorded
+from shared.domain.amendment import dial_summary, is_wanted, leg_key, recorded
 from shared.domain.call import Call
 from shared.domain.call_event import SIDES
 from shared.domain.callback import LegEvent
@@ -61,7 +61,7 @@ def published_summary(
         if then.recorded and is_wanted(side, record_legs):
             asked.append(leg_key(leg))
     summed_up = {name: record[name] for name in ("outcome", "complete", "talk_seconds")}
-    summed_up |= dial_told(record) | {"asked": sorted(asked), "legs": legs}
+    summed_up |= dial_summary(record) | {"asked": sorted(asked), "legs": legs}
     summed_up |= {"filed_at": filed_at, "guids": guid_owners(ids_of(record), owners or {})}
     return orjson.dumps(summed_up, option=orjson.OPT_SORT_KEYS).decode()
 

@@ -1,7 +1,7 @@
-"""Adapter links: from the link pasted into FocalScope to the meaning of each query parameter.
+"""Adapter links: the link pasted into FocalScope gives the meaning of each query parameter of a callback.
 
-A FocalScope URL adapter is a link whose parameter values are placeholders, `{{CallID}}`. Names are free; the placeholder
-behind a name gives its meaning (vendor articles "Integration - Call API" and "Integration - Call Events").
+A FocalScope URL adapter is a link whose parameter values are placeholders, such as `{{CallID}}`. A parameter can have any
+name; its placeholder gives the meaning (vendor articles "Integration - Call API" and "Integration - Call Events").
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _ESCAPE = re.compile("%[0-9A-F]{2}")
 
 
 class Placeholder(StrEnum):
-    """Every placeholder the vendor documents, in the order of a link made by `callfold adapter-link`."""
+    """Every placeholder in the vendor's documentation, in the order of a link made by `callfold adapter-link`."""
 
     CALL_TYPE_NAME = "CallTypeName"
     CALL_TYPE_CODE = "CallTypeCode"
@@ -53,24 +53,24 @@ PARAMETER_NAMES: Mapping[Placeholder, str] = {
     Placeholder.REQUEST_ID: "RequestID",
     Placeholder.GUID: "Guid",
 }
-"""Names the vendor's sample uses where they differ from the placeholder's own."""
+"""Parameter names of the vendor's sample that differ from the name of the placeholder."""
 
 SAMPLE_LINK = (
     "https://test/identity.asp?CallType={{CallTypeName}}&Event={{DialApiEventName}}&CallID={{CallID}}"
     "&RequestID={{DialApiRequestID}}&EventCode={{DialApiEventCode}}&IsCallRecorded={{IsCallRecorded}}&Guid={{CallUUID}}"
 )
-"""The vendor's sample adapter. A source without an `adapter` takes more: every placeholder, see `make_link`."""
+"""The vendor's sample adapter. A source without an `adapter` accepts every placeholder, see `make_link`."""
 
 _PLACEHOLDER = re.compile(r"\{\{\s*([A-Za-z][A-Za-z0-9_]*)\s*\}\}")
 
 
 @dataclass(frozen=True, slots=True)
 class Adapter:
-    """What each query parameter of a link means.
+    """Meaning of each query parameter of a link.
 
     Attributes:
-        meanings: parameter name to placeholder name; placeholders we do not know are kept by their name.
-        constants: parameters with a fixed value, the secret left out.
+        meanings: parameter name to placeholder name, unknown placeholders included.
+        constants: parameters with a fixed value, without the secret.
         secret: the constant parameter `token`, if the link has one.
     """
 
@@ -79,22 +79,22 @@ class Adapter:
     secret: str | None = field(default=None, repr=False)
 
     def parameter(self, placeholder: str) -> str | None:
-        """Name the parameter that carries a placeholder, for people who read an error."""
+        """Return the name of the parameter that carries a placeholder, for error messages."""
         return next((name for name, meaning in self.meanings.items() if meaning == placeholder), None)
 
 
 def parse_link(link: str) -> Adapter:
-    """Read an adapter link.
+    """Parse an adapter link.
 
     Raises:
-        ConfigError: the link has no query, a parameter twice or mixed with text, or lacks what every callback must tell.
+        ConfigError: the link has no query, has a parameter twice or mixed with text, or lacks a mandatory placeholder.
     """
     try:
         pairs = parse_qsl(urlsplit(link.strip()).query, keep_blank_values=True)
     except ValueError as error:
-        raise ConfigError(f"The adapter link is no URL: {error}.") from error
+        raise ConfigError(f"The adapter link is not a URL: {error}.") from error
     if not pairs:
-        raise ConfigError("The adapter link has no parameters: expected a link like " + SAMPLE_LINK)
+        raise ConfigError("The adapter link has no parameters. Example: " + SAMPLE_LINK)
     meanings: dict[str, str] = {}
     constants: dict[str, str] = {}
     for name, value in pairs:
@@ -104,7 +104,7 @@ def parse_link(link: str) -> Adapter:
         if placeholder:
             meanings[name] = placeholder[1]
         elif _PLACEHOLDER.search(value):
-            raise ConfigError(f"The adapter link's parameter {name} mixes text and placeholder; give each its own parameter.")
+            raise ConfigError(f"The adapter link's parameter {name} mixes text and placeholder. Use one parameter for each.")
         else:
             constants[name] = value
     _require(meanings)
@@ -120,21 +120,21 @@ def _require(meanings: Mapping[str, str]) -> None:
     )
     missing = [" or ".join(f"{{{{{p}}}}}" for p in choice) for choice in needed if not present.intersection(choice)]
     if missing:
-        raise ConfigError(f"The adapter link lacks {', '.join(missing)}: without it a callback cannot be tied to a call.")
+        raise ConfigError(f"The adapter link lacks {', '.join(missing)}. Without it, a callback cannot be assigned to a call.")
     doubled = sorted({p for p in present if p in set(Placeholder) and list(meanings.values()).count(p) > 1})
     if doubled:
         raise ConfigError(f"The adapter link has the placeholder {doubled[0]} in more than one parameter.")
 
 
 def make_link(base_url: str, source: str, secret: str | None) -> str:
-    """Write the link to paste into FocalScope: every documented placeholder, and the secret where there is one."""
+    """Return the link to paste into FocalScope, with every documented placeholder and the secret, if there is one."""
     parts = [f"{SECRET_PARAMETER}={quote(secret, safe='')}"] if secret else []
     parts += [f"{PARAMETER_NAMES.get(p, str(p))}={{{{{p}}}}}" for p in Placeholder]
     return f"{base_url.rstrip('/')}/callbacks/{quote(source)}?{'&'.join(parts)}"
 
 
 def take_secret(query: str) -> tuple[str | None, str]:
-    """Split a raw query string into the secret (first `token`, decoded) and the rest, byte for byte."""
+    """Split a raw query string into the secret (the first `token`, decoded) and the rest, which is not changed."""
     if SECRET_PARAMETER not in query and "%" not in query:
         return None, query
     secret: str | None = None
@@ -149,7 +149,7 @@ def take_secret(query: str) -> tuple[str | None, str]:
 
 
 def spellings(secret: str) -> frozenset[str]:
-    """List how a secret can stand in a query string; empty for one that is too short to be told from an honest value."""
+    """Return the forms a secret can have in a query string; none if it is too short to be distinguished from other values."""
     if len(secret) < _SHORTEST_HIDDEN:
         return frozenset()
     encoded = {quote(secret, safe=""), quote_plus(secret)}
@@ -157,7 +157,7 @@ def spellings(secret: str) -> frozenset[str]:
 
 
 def hide_values(query: str, hidden: frozenset[str]) -> str:
-    """Mask the parameters of a raw query string whose whole value is one of these, as written."""
+    """Mask the parameters of a raw query string whose whole value is in `hidden`."""
     if not any(value in query for value in hidden):
         return query
     parts = (part.partition("=") for part in query.split("&"))
@@ -165,10 +165,10 @@ def hide_values(query: str, hidden: frozenset[str]) -> str:
 
 
 def read_query(adapter: Adapter, query: str) -> dict[str, str]:
-    """Read a raw query string into placeholder name -> decoded value; what is empty or not in the adapter is left out.
+    """Return the decoded values of a raw query string by placeholder name, without empty and unknown parameters.
 
     Raises:
-        InvalidCallbackError: a parameter of the adapter came twice with different values, or is not UTF-8.
+        InvalidCallbackError: a parameter of the adapter was sent twice with different values, or is not UTF-8.
     """
     values: dict[str, str] = {}
     meanings = adapter.meanings
@@ -182,7 +182,7 @@ def read_query(adapter: Adapter, query: str) -> dict[str, str]:
         if "%" in value or "+" in value:
             value = _decode(name, value)
         if values.setdefault(meaning, value) != value:
-            raise InvalidCallbackError(name, value, "came twice with different values")
+            raise InvalidCallbackError(name, value, "was sent twice with different values")
     return values
 
 

@@ -1,4 +1,4 @@
-"""What a revision is summed up by: whether facts amend it, and what it settled for all later ones."""
+"""The summary of a revision: it decides whether new facts amend the record, and fixes file names for later revisions."""
 
 from __future__ import annotations
 
@@ -12,44 +12,49 @@ from shared.domain.callback import CallType
 from shared.domain.file_names import LegIds, guid_owners
 from shared.domain.leg import Leg
 
-# Of a record: what a dial request told.
-_DIAL_TOLD = ("reference", "metadata", "dial")
+_DIAL_FIELDS = ("reference", "metadata", "dial")
 _WITH_URL = " with URL"
 
 
 def summary(call: Call, before: str = "", record_legs: Collection[str] = ()) -> str:
-    """Sum up what a change of amends a record: outcome, completeness, the legs' states and recordings, talk time, the dial.
+    """Return the values of which a change amends the record: outcome, completeness, legs, recordings, talk time, dial request.
 
-    It also keeps what the revisions so far, summed up in `before`, settled for all later ones: the time by which recordings are
-    filed, and the names of their files; and, by the sides that the source has recorded, whose recordings it asks for.
+    The summary also keeps the legs whose recordings are requested, by the sides that the source has recorded. From `before`, the
+    last summary, it takes over what stays fixed: the date by which recordings are filed, and their file names.
     """
     if call.closing is None:
         raise ValueError(f"{call.key} is still open")
     legs = {leg_key(leg): [leg.state, recorded(leg)] for leg in call.legs}
-    told = {"outcome": call.closing.outcome, "complete": call.closing.complete, "talk_seconds": call.talk_seconds, "legs": legs}
-    asked = [leg_key(leg) for side, leg in sides_of(call) if leg.recorded and is_wanted(side, record_legs)]
-    told |= dial_told(dial_of(call)) | {"asked": sorted(asked), "filed_at": filed_at(call, before), "guids": guids(call, before)}
-    return orjson.dumps(told, option=orjson.OPT_SORT_KEYS).decode()
+    content = {
+        "outcome": call.closing.outcome,
+        "complete": call.closing.complete,
+        "talk_seconds": call.talk_seconds,
+        "legs": legs,
+    }
+    requested = [leg_key(leg) for side, leg in sides_of(call) if leg.recorded and is_wanted(side, record_legs)]
+    content |= dial_summary(dial_of(call))
+    content |= {"asked": sorted(requested), "filed_at": filed_at(call, before), "guids": guids(call, before)}
+    return orjson.dumps(content, option=orjson.OPT_SORT_KEYS).decode()
 
 
-def dial_told(record: Mapping[str, object]) -> dict[str, object]:
-    """Tell what a record says of its dial request, for a summary; of a call that was not dialed there is nothing."""
-    return {name: record[name] for name in _DIAL_TOLD if record.get(name)}
+def dial_summary(record: Mapping[str, object]) -> dict[str, object]:
+    """Return the part of a summary about the dial request; empty if the call was not dialed."""
+    return {name: record[name] for name in _DIAL_FIELDS if record.get(name)}
 
 
 def filed_at(call: Call, before: str) -> str:
-    """Tell the start time by whose date a call's recordings are filed; later revisions do not move them."""
+    """Return the start time by whose date a call's recordings are filed; later revisions do not move them."""
     return str(orjson.loads(before)["filed_at"]) if before else call.started_at
 
 
 def guids(call: Call, before: str) -> dict[str, str]:
-    """Tell which leg, by its CallID, each GUID names in the archive; later revisions do not change it."""
-    told = orjson.loads(before) if before else {"guids": {}}
-    return guid_owners(ids_of(call), told["guids"] if "guids" in told else _guids_before(told["legs"]))
+    """Return the CallID of the leg that each GUID names in the archive; later revisions do not change it."""
+    content = orjson.loads(before) if before else {"guids": {}}
+    return guid_owners(ids_of(call), content["guids"] if "guids" in content else _guids_of_old_summary(content["legs"]))
 
 
-def _guids_before(legs: Mapping[str, tuple[str, str]]) -> dict[str, str]:
-    """Tell what a summary settled that was written before an upgrade: the GUIDs of its recordings name the legs they are of."""
+def _guids_of_old_summary(legs: Mapping[str, tuple[str, str]]) -> dict[str, str]:
+    """Return the same for a summary that an earlier version wrote, from the GUIDs of its recordings."""
     owners: dict[str, str] = {}
     for key, (_, name) in legs.items():
         call_id, guid = key.rpartition("/")[2], name.removesuffix(_WITH_URL)
@@ -59,55 +64,55 @@ def _guids_before(legs: Mapping[str, tuple[str, str]]) -> dict[str, str]:
 
 
 def ids_of(call: Call) -> list[LegIds]:
-    """List what the legs of a call can be named by, in the order in which names are settled."""
+    """Return the ids that can name the legs of a call, in the order in which names are assigned."""
     return [LegIds(leg.guid, leg.call_id) for _, leg in sides_of(call)]
 
 
 def amends(before: str, after: str) -> bool:
-    """Tell whether what a summary tells has changed. Talk times that differ by less than a second have not.
+    """Return whether a summary has changed. A difference in talk time of less than a second is not a change.
 
-    They are times of receipt, and the earliest of a callback that came twice may be folded last.
+    Talk times come from times of receipt, and of a repeated callback the earliest may be folded last.
     """
-    if not before:  # sealed by a rebuild that knew no more than the revision
+    if not before:  # a rebuild restored the revision without a summary
         return True
     if before == after:
         return False
     old, new = orjson.loads(before), orjson.loads(after)
-    for told in (old, new):
-        del told["filed_at"]
-        for name in ("guids", "asked"):  # written before an upgrade, it has none
-            told.pop(name, None)
-    talked = [told.pop("talk_seconds") for told in (old, new)]
-    if None in talked:
-        return bool(old != new or talked[0] != talked[1])
-    return bool(old != new or abs(talked[0] - talked[1]) >= 1)
+    for content in (old, new):
+        del content["filed_at"]
+        for name in ("guids", "asked"):  # absent in summaries of earlier versions
+            content.pop(name, None)
+    talk_seconds = [content.pop("talk_seconds") for content in (old, new)]
+    if None in talk_seconds:
+        return bool(old != new or talk_seconds[0] != talk_seconds[1])
+    return bool(old != new or abs(talk_seconds[0] - talk_seconds[1]) >= 1)
 
 
 def recorded(leg: Leg) -> str:
-    """Name the recording of a leg, or nothing: its GUID tells where it goes, a RecordingURL that it can be had."""
+    """Return the recording of a leg for a summary, or "": its GUID or CallID, and whether there is a RecordingURL."""
     return f"{leg.guid or leg.call_id}{_WITH_URL if leg.recording_url else ''}" if leg.recorded else ""
 
 
 def is_wanted(side: str, record_legs: Collection[str]) -> bool:
-    """Tell whether a source wants the recordings of a side; `other` legs are nobody's choice, and always wanted."""
+    """Return whether a source wants the recordings of a side; those of `other` legs are always wanted."""
     return side in record_legs or side == "other"
 
 
-def had_recordings(call: Call, summed_up: str, record_legs: Collection[str]) -> set[tuple[str, str]]:
-    """List the legs, each with the name of its recording, which the jobs published with a summary asked for.
+def requested_recordings(call: Call, before: str, record_legs: Collection[str]) -> set[tuple[str, str]]:
+    """Return the legs and recordings that the jobs published with the last summary requested.
 
-    Two legs may say that they have one GUID, so the name alone does not tell whose recording was fetched.
+    Two legs may have the same GUID, so the recording alone does not identify the leg.
     """
-    told = orjson.loads(summed_up) if summed_up else {"legs": {}}
-    legs: Mapping[str, tuple[str, str]] = told["legs"]
-    asked = told["asked"] if "asked" in told else _asked_before(call, list(legs), record_legs)
-    return {(key, name) for key, (_, name) in legs.items() if name and key in asked}
+    content = orjson.loads(before) if before else {"legs": {}}
+    legs: Mapping[str, tuple[str, str]] = content["legs"]
+    requested = content["asked"] if "asked" in content else _requested_by_old_summary(call, list(legs), record_legs)
+    return {(key, name) for key, (_, name) in legs.items() if name and key in requested}
 
 
-def _asked_before(call: Call, legs: Sequence[str], record_legs: Collection[str]) -> set[str]:
-    """Tell for which legs a summary asked that was written before an upgrade: for those of sides that are wanted now.
+def _requested_by_old_summary(call: Call, legs: Sequence[str], record_legs: Collection[str]) -> set[str]:
+    """Return the legs that a summary of an earlier version requested: those of the sides that are wanted now.
 
-    Of several legs of one type one was the side's, and nobody knows which: they count as asked for.
+    If a type has several legs, it is unknown which of them was the side, so all of them count as requested.
     """
     sides = (
         {CallType.API: "agent", CallType.OUTGOING: "dialed"} if is_request_id(call.key.call) else dict.fromkeys(CallType, "agent")
@@ -121,5 +126,5 @@ def _asked_before(call: Call, legs: Sequence[str], record_legs: Collection[str])
 
 
 def leg_key(leg: Leg) -> str:
-    """Name a leg in a summary."""
+    """Return the name of a leg in a summary."""
     return f"{leg.call_type}/{leg.call_id}"

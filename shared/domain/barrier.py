@@ -1,4 +1,4 @@
-"""The barrier: until when is everything that RabbitMQ has confirmed folded? A pure function of what workers reported.
+"""The barrier: the time until which every callback that RabbitMQ has confirmed is folded. A pure function of workers' reports.
 
 Rounds of markers pass through `callbacks.fold`. A worker opens a round, counts the consumers of the queue, and then publishes
 markers, about one for each consumer. Each consumer reports the latest round whose marker it received, once it has settled
@@ -11,8 +11,8 @@ A round is complete when two things hold:
   of the queue, ahead of the markers.
 - Every consumer that came later has passed it too: it may have received messages that waited ahead of the markers.
 
-What was confirmed before a complete round was opened is folded. No step rests on how quickly a process runs: a worker that
-stands still holds the round until it goes on, or until RabbitMQ closes its connection. The argument is in ADR 7.
+A callback that was confirmed before a complete round was opened is folded. No step depends on how quickly a process runs. A
+suspended worker delays the round until it resumes, or until RabbitMQ closes its connection. ADR 7 has the proof.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-# RabbitMQ closes a connection that is silent for 18 s; this is well above that. A consumer that registered so long before a
-# round was opened, and was not counted in it, lost its connection before it could consume.
+# A consumer that registered at least this long before a round, and was not counted, lost its connection before it could consume.
+# RabbitMQ closes a connection that is silent for 18 s, which is far less.
 NEVER_CONSUMED_MS = 60_000
-# An ingress that says nothing of its spool for so long has lost it: every call must end.
+# If an ingress does not report its spool for this time, the spool counts as lost, so that every call ends.
 SPOOL_FORGOTTEN_MS = 3_600_000
 
 
@@ -61,7 +61,7 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Spool:
-    """What an ingress said of its spool: when its oldest callback was received, or None; when that was noted (ms since 1970)."""
+    """Report of an ingress on its spool: when its oldest callback was received, or None. Times are ms since 1970."""
 
     name: str
     oldest_ms: int | None
@@ -70,7 +70,7 @@ class Spool:
 
 @dataclass(frozen=True, slots=True)
 class Reports:
-    """Everything that workers and ingress reported, read in one step. `now_ms` is the clock of Redis at that step."""
+    """All reports of workers and ingress, read in one step. `now_ms` is the clock of Redis at that step."""
 
     rounds: Sequence[Round]
     members: Sequence[Member]
@@ -80,30 +80,30 @@ class Reports:
 
 def complete_round(rounds: Iterable[Round], members: Sequence[Member]) -> Round | None:
     """Return the latest complete round, or None."""
-    complete = (wanted for wanted in rounds if _is_complete(wanted, members))
-    return max(complete, key=lambda wanted: wanted.number, default=None)
+    complete = (each for each in rounds if _is_complete(each, members))
+    return max(complete, key=lambda each: each.number, default=None)
 
 
-def _is_complete(wanted: Round, members: Sequence[Member]) -> bool:
-    # RabbitMQ answers 0 as well when the queue does not answer it in time.
-    if not wanted.consumers:
+def _is_complete(marked: Round, members: Sequence[Member]) -> bool:
+    # RabbitMQ also reports 0 consumers if the queue does not answer in time.
+    if not marked.consumers:
         return False
-    present = [member for member in members if _was_at_work(member, wanted)]
-    later = [member for member in members if not _was_at_work(member, wanted) and not _never_consumed(member, wanted)]
-    passed = sum(member.passed >= wanted.number for member in present)
-    return passed == wanted.consumers and all(member.passed >= wanted.number for member in later)
+    present = [member for member in members if _was_at_work(member, marked)]
+    later = [member for member in members if not _was_at_work(member, marked) and not _never_consumed(member, marked)]
+    passed = sum(member.passed >= marked.number for member in present)
+    return passed == marked.consumers and all(member.passed >= marked.number for member in later)
 
 
-def _was_at_work(member: Member, wanted: Round) -> bool:
-    return member.at_work_since is not None and member.at_work_since < wanted.number
+def _was_at_work(member: Member, marked: Round) -> bool:
+    return member.at_work_since is not None and member.at_work_since < marked.number
 
 
-def _never_consumed(member: Member, wanted: Round) -> bool:
-    return member.at_work_since is None and wanted.opened_ms - member.registered_ms > NEVER_CONSUMED_MS
+def _never_consumed(member: Member, marked: Round) -> bool:
+    return member.at_work_since is None and marked.opened_ms - member.registered_ms > NEVER_CONSUMED_MS
 
 
 def gone(complete: Round, members: Iterable[Member]) -> list[str]:
-    """Return the names of members that, by a complete round, are no consumers of the queue any more."""
+    """Return the names of members that a complete round proves to be no longer consumers of the queue."""
     return [
         member.name
         for member in members
@@ -112,9 +112,9 @@ def gone(complete: Round, members: Iterable[Member]) -> list[str]:
 
 
 def folded_until_ms(reports: Reports, *, opened_from_ms: int = 0) -> int | None:
-    """Return the time (ms since 1970) until which all that was confirmed or spooled is folded; None while unknown.
+    """Return the time (ms since 1970) until which every confirmed or spooled callback is folded, or None if unknown.
 
-    `opened_from_ms`: a round that was opened before does not count.
+    Rounds that were opened before `opened_from_ms` do not count.
     """
     complete = complete_round(reports.rounds, reports.members)
     if complete is None or complete.opened_ms < opened_from_ms:
@@ -126,5 +126,5 @@ def folded_until_ms(reports: Reports, *, opened_from_ms: int = 0) -> int | None:
 
 
 def is_forgotten(spool: Spool, now_ms: int) -> bool:
-    """Return whether nothing has been heard of a spool for an hour."""
+    """Return whether a spool has had no report for an hour."""
     return now_ms - spool.noted_ms > SPOOL_FORGOTTEN_MS

@@ -1,23 +1,24 @@
-"""The call, as a pure function of its facts: legs, status, outcome and why it counts as complete.
+"""The call as a pure function of its facts: legs, status, outcome, and the rule by which it is over.
 
-All telephony lives here. No I/O and no clock: "now" is the fact `>clock`. When a call is complete:
+This module holds all rules of telephony. It does no I/O and reads no clock; "now" is the fact `>clock`. When a call is over:
 
-| facts | rule |
-|---|---|
-| agent leg missed, no dialed leg | complete at once: agent_missed |
-| dialed leg missed, agent leg ended | complete: dialed_missed |
-| dialed leg picked up and ended, agent leg ended | complete: answered |
-| agent picked up and hung up, no dialed leg | after the settle time: agent_hung_up |
-| a leg with hangup, but neither pickup nor missed | after the settle time it counts as missed, inferred - |
-|  | or as picked up, where IsCallAnswered or PickupTimestampUTC of the hangup say so |
-| a dialed leg exists, the agent's leg is over without a pickup | it counts as picked up, inferred; closes after the settle time |
-| one leg ended, another silent or never heard of | after the leg grace time: not complete, timeout |
-| no event for the maximum call time | not complete, timeout |
-| no RequestID: every leg over | complete: answered, or missed where nobody picked up |
-| closed by timeout | the outcome the facts bear out, else unknown |
+- Agent leg missed, no dialed leg: agent_missed, at once.
+- Dialed leg missed, agent leg ended: dialed_missed, at once.
+- Dialed leg picked up and ended, agent leg ended: answered, at once.
+- Agent leg picked up and hung up, no dialed leg: agent_hung_up, after the settle time.
+- No RequestID, every leg over: answered, or missed if no leg was picked up, at once.
+- One leg ended, another silent or unknown: closed by timeout after the leg grace time.
+- No event for the maximum call time: closed by timeout.
 
-A call that was published can be open again: an event that comes after a timeout tells that it goes on. It closes again like any
-other, and what has changed by then amends its record.
+What is inferred if an event is lost:
+
+- A leg with a hangup, but neither pickup nor missed, counts as missed after the settle time. It counts as picked up if
+  IsCallAnswered or PickupTimestampUTC of the hangup say so.
+- An agent leg that is over without a pickup counts as picked up if there is a dialed leg. The call waits for the settle time.
+- Closed by timeout: the call is not complete, and has the outcome that its facts prove, else unknown.
+
+A published call can open again, because an event after a timeout shows that it goes on. It then closes by the same rules, and
+changes amend its record.
 """
 
 from __future__ import annotations
@@ -34,12 +35,12 @@ from shared.domain.leg import Leg, LegState, read_legs
 
 
 def is_request_id(call: str) -> bool:
-    """Tell a call of the dial API, named by its RequestID, from one that is named by its CallID."""
+    """Return whether a call is named by a RequestID of the dial API, and not by a CallID."""
     return call.isascii() and call.isdigit()
 
 
 class Status(StrEnum):
-    """Where a call stands; only a complete call has an outcome and is published."""
+    """State of a call; only a complete call has an outcome and is published."""
 
     RINGING = "ringing"
     TALKING = "talking"
@@ -48,7 +49,7 @@ class Status(StrEnum):
 
 
 class Outcome(StrEnum):
-    """How a call ended."""
+    """End of a call."""
 
     ANSWERED = "answered"
     DIALED_MISSED = "dialed_missed"
@@ -59,7 +60,7 @@ class Outcome(StrEnum):
 
 
 class CloseReason(StrEnum):
-    """What made a call count as complete."""
+    """Rule by which a call was closed."""
 
     HANGUP = "hangup"
     MISSED = "missed"
@@ -69,7 +70,7 @@ class CloseReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """How long to wait for callbacks that may never come, in seconds."""
+    """Seconds to wait for callbacks that may never arrive."""
 
     settle_s: float
     leg_grace_s: float
@@ -77,13 +78,13 @@ class Policy:
 
     @property
     def waits_s(self) -> tuple[float, ...]:
-        """The silences after which something changes, the shortest first."""
+        """Return the silences that can close a call, the shortest first."""
         return tuple(sorted((self.settle_s, self.leg_grace_s, self.max_call_s)))
 
 
 @dataclass(frozen=True, slots=True)
 class Closing:
-    """How and why a call is over. `complete` is false where a timer decided it for want of events."""
+    """End of a call and its reason. `complete` is false if events are missing and a timer closed the call."""
 
     outcome: Outcome
     reason: CloseReason
@@ -95,11 +96,11 @@ class Closing:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A call as its facts tell it; times are RFC 3339 UTC, durations are seconds or None.
+    """A call derived from its facts. Times are RFC 3339 UTC, durations are seconds or None.
 
     Attributes:
-        closing: how it is over; None while it is open.
-        wake_at: when its silence would close it; None once it is over, and where nothing is known of it but the time.
+        closing: None while the call is open.
+        wake_at: when further silence closes the call; None if it is closed or has no events.
     """
 
     key: CallKey
@@ -127,24 +128,24 @@ class Call:
 
 
 def derive(key: CallKey, facts: Mapping[str, str], policy: Policy) -> Call:
-    """Fold the facts of one call into the call."""
+    """Derive one call from its facts."""
     legs = read_legs(facts)
     clock = facts.get(CLOCK, "")
     receipts = _receipts(facts)
     last_event_at = max(receipts, default=clock)
-    # Only a timer tells silence: there is none where the last event came after it.
+    # Only a timer proves silence. There is none if the last event was received after the timer.
     quiet_s = (_seconds(last_event_at, clock) or 0.0) if receipts else 0.0
     is_pair = is_request_id(key.call)
-    judged, closing = _judge(legs, quiet_s, policy, is_pair=is_pair)
-    call = _assemble(key, judged, closing, facts, last_event_at)
+    inferred, closing = _close(legs, quiet_s, policy, is_pair=is_pair)
+    call = _assemble(key, inferred, closing, facts, last_event_at)
     if closing or not receipts:
         return call
-    closing_s = next((wait_s for wait_s in policy.waits_s if _judge(legs, wait_s, policy, is_pair=is_pair)[1]), policy.max_call_s)
+    closing_s = next((wait_s for wait_s in policy.waits_s if _close(legs, wait_s, policy, is_pair=is_pair)[1]), policy.max_call_s)
     return replace(call, wake_at=rfc3339(datetime.fromisoformat(last_event_at) + timedelta(seconds=closing_s)))
 
 
-def _judge(legs: list[Leg], quiet_s: float, policy: Policy, *, is_pair: bool) -> tuple[list[Leg], Closing | None]:
-    """Judge the legs after so many seconds without an event."""
+def _close(legs: list[Leg], quiet_s: float, policy: Policy, *, is_pair: bool) -> tuple[list[Leg], Closing | None]:
+    """Apply the rules after `quiet_s` seconds without an event; returns the legs with what was inferred."""
     dialed_out = is_pair and any(leg.call_type is CallType.OUTGOING for leg in legs)
     inferred = [_infer(leg, settled=quiet_s >= policy.settle_s, dialed_out=dialed_out) for leg in legs]
     return inferred, _closing(inferred, quiet_s, policy, is_pair=is_pair)
@@ -156,9 +157,9 @@ def _receipts(facts: Mapping[str, str]) -> list[str]:
 
 
 def _infer(leg: Leg, *, settled: bool, dialed_out: bool) -> Leg:
-    """Fill in what a lost event would have told."""
+    """Replace the state of a leg whose event was lost."""
     if leg.call_type is CallType.API and leg.state is LegState.RINGING and dialed_out:
-        # FocalScope dials out only after the agent picked up.
+        # FocalScope dials out only after the agent has picked up.
         return replace(leg, state=LegState.ENDED if leg.is_over else LegState.TALKING, inferred=True)
     if leg.is_ambiguous and settled:
         return replace(leg, state=LegState.ENDED if leg.seems_answered else LegState.MISSED, inferred=True)
@@ -166,7 +167,7 @@ def _infer(leg: Leg, *, settled: bool, dialed_out: bool) -> Leg:
 
 
 def _closing(legs: list[Leg], quiet_s: float, policy: Policy, *, is_pair: bool) -> Closing | None:
-    """Decide whether the call is over, by its events or by its silence."""
+    """Return how the call is closed by its events or its silence, or None."""
     by_events = _pair_closing(legs, settled=quiet_s >= policy.settle_s) if is_pair else _single_closing(legs)
     if by_events is not None:
         return by_events
@@ -182,15 +183,15 @@ def _pair_closing(legs: list[Leg], *, settled: bool) -> Closing | None:
     if not agents or not all(leg.is_over and not leg.is_ambiguous for leg in legs):
         return None
     if any(leg.inferred for leg in legs) and not settled:
-        return None  # the event that would make the inference needless may only be late
-    inferred = any(leg.state is LegState.MISSED and leg.inferred for leg in legs)
+        return None  # the missing event may only be late
+    has_inferred_miss = any(leg.state is LegState.MISSED and leg.inferred for leg in legs)
     if dialed:
         if any(leg.was_answered for leg in dialed):
             return Closing(Outcome.ANSWERED, CloseReason.HANGUP)
-        return Closing(Outcome.DIALED_MISSED, CloseReason.SETTLED if inferred else CloseReason.MISSED)
+        return Closing(Outcome.DIALED_MISSED, CloseReason.SETTLED if has_inferred_miss else CloseReason.MISSED)
     if any(leg.was_answered for leg in agents):
         return Closing(Outcome.AGENT_HUNG_UP, CloseReason.SETTLED) if settled else None
-    return Closing(Outcome.AGENT_MISSED, CloseReason.SETTLED if inferred else CloseReason.MISSED)
+    return Closing(Outcome.AGENT_MISSED, CloseReason.SETTLED if has_inferred_miss else CloseReason.MISSED)
 
 
 def _single_closing(legs: list[Leg]) -> Closing | None:
@@ -202,21 +203,21 @@ def _single_closing(legs: list[Leg]) -> Closing | None:
 
 
 def _likely_outcome(legs: list[Leg], *, is_pair: bool) -> Outcome:
-    """Say what the facts allow when a timer closes the call."""
+    """Return the outcome that the facts prove when a timer closes the call."""
     agents = [leg for leg in legs if leg.call_type is CallType.API]
-    far = [leg for leg in legs if leg.call_type is CallType.OUTGOING] if is_pair else legs
-    if any(leg.was_answered for leg in far):
+    dialed = [leg for leg in legs if leg.call_type is CallType.OUTGOING] if is_pair else legs
+    if any(leg.was_answered for leg in dialed):
         return Outcome.ANSWERED
-    if far and all(leg.state is LegState.MISSED for leg in far):
+    if dialed and all(leg.state is LegState.MISSED for leg in dialed):
         return Outcome.DIALED_MISSED if is_pair else Outcome.MISSED
-    if not far and agents and all(leg.state is LegState.MISSED for leg in agents):
+    if not dialed and agents and all(leg.state is LegState.MISSED for leg in agents):
         return Outcome.AGENT_MISSED
     return Outcome.UNKNOWN
 
 
 def _assemble(key: CallKey, legs: list[Leg], closing: Closing | None, facts: Mapping[str, str], last_event_at: str) -> Call:
     is_pair = is_request_id(key.call)
-    # The first leg of a side is the side; a later CallID there (a transfer) is kept beside it.
+    # The first leg of a side represents it. A later CallID of that side (a transfer) is one of the other legs.
     agent = next((leg for leg in legs if leg.call_type is CallType.API or not is_pair), None)
     dialed = next((leg for leg in legs if leg.call_type is CallType.OUTGOING and is_pair), None)
     far = [leg for leg in legs if leg.call_type is CallType.OUTGOING or not is_pair]
@@ -226,7 +227,7 @@ def _assemble(key: CallKey, legs: list[Leg], closing: Closing | None, facts: Map
     ends = [at for leg in legs for at in (leg.hung_up_at, leg.missed_at) if at]
     starts = [at for leg in legs for at in (leg.started_at, leg.picked_up_at, leg.first_seen_at) if at]
     started_at = min([*starts, facts[DIAL]] if DIAL in facts else starts, default=last_event_at)
-    # Clocks of others may disagree with ours: what was first heard of at its end did not end before.
+    # The PBX clock may differ from this one. A call cannot end before it started or was answered.
     ended_at = max(*ends, started_at, answered_at or "") if ends else None
     return Call(
         key=key,
@@ -247,20 +248,20 @@ def _assemble(key: CallKey, legs: list[Leg], closing: Closing | None, facts: Map
 
 
 def _ring_seconds(answering: Leg | None, before: Leg | None) -> float | None:
-    """Tell how long it rang: as the PBX says where nothing else does; a dialed phone since the pickup of the leg `before` it."""
+    """Return how long the phone rang, by the PBX if unknown. A dialed phone rings from the pickup of the leg `before` it."""
     if answering is None:
         return None
-    told = _seconds(answering.started_at or _known_pickup(before), _known_pickup(answering))
-    return answering.wait_seconds if told is None else told
+    seconds = _seconds(answering.started_at or _known_pickup(before), _known_pickup(answering))
+    return answering.wait_seconds if seconds is None else seconds
 
 
 def _known_pickup(leg: Leg | None) -> str | None:
-    """Tell when a leg was picked up, where it is known well enough to count seconds from it."""
+    """Return when a leg was picked up, if the time is exact enough for durations."""
     return None if leg is None or leg.is_pickup_late else leg.picked_up_at
 
 
 def _over_at(*sides: list[Leg]) -> str | None:
-    """Tell until when they talked: until the last leg of either side is over."""
+    """Return the end of the conversation: when the last leg of one side ended."""
     ended = (max((leg.hung_up_at for leg in side if leg.was_answered and leg.hung_up_at), default=None) for side in sides)
     return min((at for at in ended if at), default=None)
 
@@ -276,7 +277,7 @@ def _status(legs: list[Leg], closing: Closing | None) -> Status:
 
 
 def _seconds(since: str | None, until: str | None) -> float | None:
-    """Seconds between two times; None where one is unknown or they contradict each other."""
+    """Return the seconds between two times; None if one is unknown or they contradict each other."""
     if since is None or until is None or until < since:
         return None
     return (datetime.fromisoformat(until) - datetime.fromisoformat(since)).total_seconds()

@@ -1,7 +1,7 @@
-"""The record of a call, and the events that tell of calls and recordings, with ids that a repeat would repeat.
+"""The record of a call, and the events of calls and recordings.
 
-Events are CloudEvents 1.0 in structured JSON (CloudEvents specification 1.0.2, JSON format). Bodies are a pure function of
-the call and its revision, so that whoever publishes them publishes the same bytes.
+Events are CloudEvents 1.0 in structured JSON (CloudEvents specification 1.0.2, JSON format). Ids and bodies are a pure function
+of the call and its revision, so every worker that publishes an event publishes the same bytes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _DIAL_FIELDS = ("agent", "number", "queue_prefix")
 
 
 def call_record(call: Call, revision: int) -> dict[str, object]:
-    """Write the call as the `data` of its event; of an open call, what is known so far."""
+    """Return the call as the `data` of its event; for an open call, what is known so far."""
     return {
         "source": call.key.source,
         "request_id": call.request_id,
@@ -46,7 +46,7 @@ def call_record(call: Call, revision: int) -> dict[str, object]:
 
 
 def dial_of(call: Call) -> dict[str, object]:
-    """Write what a record tells of the dial request."""
+    """Return the part of a record about the dial request."""
     return {
         "reference": call.dial.get("reference"),
         "metadata": {name.removeprefix(_METADATA): value for name, value in call.dial.items() if name.startswith(_METADATA)},
@@ -55,7 +55,7 @@ def dial_of(call: Call) -> dict[str, object]:
 
 
 def call_event(call: Call, record: Mapping[str, object]) -> tuple[str, str, bytes]:
-    """Write the event of a completed or, from the second revision on, amended call: (routing key, id, body)."""
+    """Return routing key, id and body of the event of a completed call, or of an amended one from the second revision on."""
     if call.closing is None:
         raise ValueError(f"{call.key} is still open")
     event_id = f"{call.key}/{record['revision']}"
@@ -65,7 +65,7 @@ def call_event(call: Call, record: Mapping[str, object]) -> tuple[str, str, byte
 
 
 def sides_of(call: Call) -> list[tuple[str, Leg]]:
-    """List the legs as a record does, each with its side: `agent`, `dialed` or `other`."""
+    """Return the legs in the order of a record, each with its side: `agent`, `dialed` or `other`."""
     sides = [(name, leg) for name, leg in zip(SIDES, (call.agent, call.dialed), strict=True) if leg]
     return sides + [("other", leg) for leg in call.other_legs]
 
@@ -73,20 +73,20 @@ def sides_of(call: Call) -> list[tuple[str, Leg]]:
 def recording_event(
     job: RecordingJob, result: str, at: str, data: Mapping[str, object], *, suffix: str = ""
 ) -> tuple[str, str, bytes]:
-    """Write the event of what became of a recording (`stored`, `absent`, `failed`, `expired`): (routing key, id, body).
+    """Return routing key, id and body of an event of a recording; `result` is `stored`, `absent`, `failed` or `expired`.
 
-    `suffix` tells a further event of the same kind from the first.
+    `suffix` gives a further event of the same kind an id that differs from the first.
     """
     key = CallKey(job.source, job.call)  # type: ignore[arg-type]
     event_id = f"{job.id}/{result}{suffix}"
-    told = {
+    identity = {
         "source": job.source,
         "request_id": job.request_id,
         "call_id": job.call_id,
         "guid": job.guid,
         "leg": job.leg,
     }
-    body = _cloudevent(key, f"callfold.recording.{result}.v1", event_id, at, told | dict(data))
+    body = _cloudevent(key, f"callfold.recording.{result}.v1", event_id, at, identity | dict(data))
     return f"recording.{result}.{job.source}", event_id, body
 
 
@@ -121,10 +121,10 @@ def _leg(leg: Leg | None) -> dict[str, object] | None:
 
 
 def _fields(call: Call) -> dict[str, str]:
-    """Gather the legs' other adapter values; where legs differ the dialed one counts, since it is the call asked for."""
+    """Return the legs' other adapter values. If legs differ, the dialed leg counts, since it is the requested call."""
     fields: dict[str, str] = {}
     for leg in (call.dialed, call.agent, *call.other_legs):
         for name, value in (leg.fields if leg else {}).items():
-            # An adapter may carry a credential under a name we do not know.
+            # An adapter may carry a credential under any name.
             fields.setdefault(name, mask_value(name, value))
     return fields

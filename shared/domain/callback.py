@@ -1,4 +1,4 @@
-"""One callback, understood: call type, event, ids and what else the adapter told, checked value by value."""
+"""One parsed callback: call type, event, ids and all other values of the adapter, each of them checked."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from shared.errors import InvalidCallbackError
 
 
 class CallType(StrEnum):
-    """What kind of call a leg is (`CallTypeName`)."""
+    """Type of a leg (`CallTypeName`)."""
 
     INCOMING = "Incoming"
     OUTGOING = "Outgoing"
@@ -23,7 +23,7 @@ class CallType(StrEnum):
 
 
 class LegEvent(StrEnum):
-    """What happened to a leg (`DialApiEventName`)."""
+    """Event of a leg (`DialApiEventName`)."""
 
     START = "start"
     HANGUP = "hangup"
@@ -39,7 +39,7 @@ _BITS: Mapping[str, bool] = {"1": True, "0": False}
 
 _MAX_DIGITS = 18  # fits a signed 64-bit integer
 
-# Plain strings: hashing a member of an enum is a call of Python code, and this is the hot path of ingress.
+# Plain strings, because hashing an enum member runs Python code and this is the hot path of ingress.
 _CALL_ID = Placeholder.CALL_ID.value
 _REQUEST_ID = Placeholder.REQUEST_ID.value
 _GUID_NAME = Placeholder.GUID.value
@@ -48,7 +48,7 @@ _CALL_TYPE = ((Placeholder.CALL_TYPE_NAME.value, _CALL_TYPE_NAMES), (Placeholder
 _EVENT = ((Placeholder.EVENT_NAME.value, _EVENT_NAMES), (Placeholder.EVENT_CODE.value, EVENT_CODES))
 
 UNDERSTOOD = frozenset({_CALL_ID, _REQUEST_ID, _GUID_NAME, _IS_RECORDED, *dict(_CALL_TYPE), *dict(_EVENT)})
-"""Placeholders with an attribute of their own in `Callback`; all others are its `extras`."""
+"""Placeholders that have an attribute in `Callback`; all others are its `extras`."""
 
 _Known = TypeVar("_Known")
 
@@ -66,10 +66,10 @@ class Callback(NamedTuple):
 
 
 def parse_callback(adapter: Adapter, query: str) -> Callback:
-    """Read and check the query string of a callback (secret already taken out).
+    """Parse and check the query string of a callback, without the secret.
 
     Raises:
-        InvalidCallbackError: names the parameter that cannot be folded as it stands.
+        InvalidCallbackError: names the parameter that cannot be folded.
     """
     values = read_query(adapter, query)
     call_id = values.get(_CALL_ID)
@@ -81,7 +81,7 @@ def parse_callback(adapter: Adapter, query: str) -> Callback:
         call_type=_named(adapter, values, _CALL_TYPE),
         event=_named(adapter, values, _EVENT),
         call_id=str(_integer(adapter, _CALL_ID, call_id)),
-        # 0 is no RequestID: taken for one, it would make one call of all that the dial API did not start.
+        # 0 is not a RequestID. As one, it would merge all calls that the dial API did not start into one call.
         request_id=None if request_id is None else _integer(adapter, _REQUEST_ID, request_id) or None,
         guid=None if guid is None else _guid(adapter, guid),
         recorded=_bit(adapter, _IS_RECORDED, values),
@@ -90,16 +90,16 @@ def parse_callback(adapter: Adapter, query: str) -> Callback:
 
 
 def _named(adapter: Adapter, values: Mapping[str, str], choices: tuple[tuple[str, Mapping[str, _Known]], ...]) -> _Known:
-    """Look a value up by its name, else by its code; where both are sent the name counts."""
+    """Return the value of a name, or else of a code; if both are sent, the name counts."""
     for placeholder, known in choices:
         text = values.get(placeholder)
         if text is None:
             continue
-        found = known.get(text)
-        if found is None:
-            problem = f"is none of {', '.join(dict.fromkeys(str(value) for value in known.values()))}"
+        value = known.get(text)
+        if value is None:
+            problem = f"is not one of {', '.join(dict.fromkeys(map(str, known.values())))}"
             raise InvalidCallbackError(_name(adapter, placeholder), text, problem, is_name=True)
-        return found
+        return value
     raise _missing(adapter, next(placeholder for placeholder, _ in choices if adapter.parameter(placeholder)))
 
 

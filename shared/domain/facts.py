@@ -1,18 +1,17 @@
-"""From a raw event to facts: (field, value) pairs that can be merged in any order, any number of times.
+"""Turn a raw event into facts: (field, value) pairs that can be merged in any order, any number of times.
 
-A field keeps the lexicographic minimum of its values; a field that starts with `>` the maximum. So values are ordered
-strings: RFC 3339 UTC times with microseconds, ids, plain text. What is not true yet is absent, never false.
+A field keeps the lexicographic minimum of its values; a field that starts with `>` keeps the maximum. Values are therefore
+ordered strings: RFC 3339 UTC times with microseconds, ids, plain text. A fact that is not true yet is absent, never false.
 
-| field | value |
-|---|---|
-| `>clock` | the latest time a timer told: what the call knows of "now"; a repeated callback is no clock |
-| `dial`, `dial.<name>` | time of the dial request; who asked, with what reference |
-| `leg:<CallType>:<CallID>:<event>` | time of receipt of start, pickup, missed or hangup |
-| `leg:...:at.start`, `.at.pickup`, `.at.end` | the adapter's own timestamps |
-| `leg:...:guid`, `leg:...:recorded` | the recording's GUID; `1` once it is known to be recorded |
-| `leg:...:url.<event>` | RecordingURL as that event told it (a credential: never shown) |
-| `leg:...:f.<event>.<Placeholder>` | any other adapter value, as that event told it |
-| `leg:...:nonsense.<Placeholder>` | a timestamp that cannot be true: ignored, kept to be seen and counted |
+- `>clock`: the latest time of a timer event, which is "now" for the call. A repeated callback does not change it.
+- `dial`, `dial.<name>`: time of the dial request, with its user, reference and metadata.
+- `leg:<CallType>:<CallID>:<event>`: time of receipt of start, pickup, missed or hangup.
+- `leg:...:at.start`, `.at.pickup`, `.at.end`: timestamps of the adapter.
+- `leg:...:guid`: GUID of the recording.
+- `leg:...:recorded`: `1` once the leg is known to be recorded.
+- `leg:...:url.<event>`: RecordingURL of that event, a credential that is never shown.
+- `leg:...:f.<event>.<Placeholder>`: any other adapter value of that event.
+- `leg:...:nonsense.<Placeholder>`: an implausible timestamp, which is ignored, shown and counted.
 """
 
 from __future__ import annotations
@@ -45,17 +44,17 @@ _TIMESTAMPS = {
 }
 _BEGINNINGS = frozenset({*LegEvent, AT + "start", AT + "pickup"})
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-# What is told of a time that far from its receipt is nonsense, and nonsense must not date a call: a PBX clock may be ahead a
-# little; a call begun before it was hung up, by no more than the longest call and a day.
+# A timestamp further from its receipt is nonsense and must not date a call. A PBX clock may be a little ahead. A start may be
+# older than its hangup by the longest call and a day.
 _MAX_AHEAD = timedelta(minutes=5)
 _MAX_BEHIND = timedelta(days=2)
 
 
 def facts_of(event: RawEvent, adapter: Adapter) -> tuple[CallKey, list[Fact]]:
-    """Name the call an event belongs to, and what it tells about it.
+    """Return the call of an event, and its facts.
 
     Raises:
-        InvalidCallbackError: the event is a callback that cannot be understood.
+        InvalidCallbackError: the event is a callback that cannot be parsed.
     """
     match event:
         case CallbackEvent():
@@ -72,7 +71,7 @@ def facts_of(event: RawEvent, adapter: Adapter) -> tuple[CallKey, list[Fact]]:
 
 
 def call_key(source: SourceName, callback: Callback) -> CallKey:
-    """Name the call of a callback: its RequestID, or its CallID where the dial API did not start it."""
+    """Return the call of a callback, named by its RequestID, or by its CallID if the dial API did not start the call."""
     if callback.request_id is None:
         return CallKey(source, CallRef(f"call-{callback.call_id}"))
     return CallKey(source, CallRef(str(callback.request_id)))
@@ -95,7 +94,7 @@ def _callback_facts(callback: Callback, received_at: str) -> list[Fact]:
 
 
 def _timestamps(leg: str, callback: Callback, received_at: str) -> list[Fact]:
-    """Read the adapter's own timestamps; what cannot be true is kept apart: zero, far from now, an end before its start."""
+    """Return the adapter's timestamps as facts; those that are zero, far from now or out of order become `nonsense`."""
     facts: list[Fact] = []
     earlier = ""
     for name, what in _TIMESTAMPS.items():
@@ -112,7 +111,7 @@ def _timestamps(leg: str, callback: Callback, received_at: str) -> list[Fact]:
 
 
 def java_time(text: str, received_at: str) -> str | None:
-    """Turn a Java timestamp (milliseconds since 1970 UTC) into RFC 3339, or None where it is nonsense."""
+    """Convert a Java timestamp (milliseconds since 1970 UTC) to RFC 3339, or None if it is nonsense."""
     if not (text.isascii() and text.isdigit()) or len(text) > len("9999999999999"):
         return None
     at = _EPOCH + timedelta(milliseconds=int(text))
@@ -121,26 +120,26 @@ def java_time(text: str, received_at: str) -> str | None:
 
 
 def started_us(facts: Iterable[Fact]) -> int | None:
-    """Tell when what some facts speak of began (microseconds since 1970); None where they tell of no event."""
+    """Return the start of a call by some of its facts (microseconds since 1970); None if no event is among them."""
     times = [value for name, value in facts if name == DIAL or (name.startswith(LEG) and name.rpartition(":")[2] in _BEGINNINGS)]
     return microseconds(min(times)) if times else None
 
 
 def microseconds(at: str) -> int:
-    """Turn a time of ours into microseconds since 1970."""
+    """Convert an RFC 3339 time to microseconds since 1970."""
     return (datetime.fromisoformat(at) - _EPOCH) // timedelta(microseconds=1)
 
 
 def at_microseconds(since_1970: int) -> str:
-    """Turn microseconds since 1970 into a time of ours."""
+    """Convert microseconds since 1970 to an RFC 3339 time."""
     return rfc3339(_EPOCH + timedelta(microseconds=since_1970))
 
 
 def milliseconds(at: str) -> int:
-    """Turn a time of ours into milliseconds since 1970."""
+    """Convert an RFC 3339 time to milliseconds since 1970."""
     return (datetime.fromisoformat(at) - _EPOCH) // timedelta(milliseconds=1)
 
 
 def rfc3339(at: datetime) -> str:
-    """Write a time in UTC with microseconds and `Z`: fixed width, so that text order is time order."""
+    """Write a time in UTC with microseconds and `Z`. The width is fixed, so text order is time order."""
     return at.isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"

@@ -1,4 +1,4 @@
-"""One leg of a call, read from what was told of it alone; what other legs imply is judged in `call.py`."""
+"""One leg of a call, read from its own facts alone. `call.py` infers what other legs imply."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from shared.domain.facts import AT, FIELD, GUID, LEG, RECORDED, URL
 
 
 class LegState(StrEnum):
-    """Where a leg stands."""
+    """State of a leg."""
 
     RINGING = "ringing"
     TALKING = "talking"
@@ -22,15 +22,15 @@ class LegState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Leg:
-    """One phone that rang. Times are RFC 3339 UTC with microseconds, or None where nothing told them.
+    """One phone that rang. Times are RFC 3339 UTC with microseconds, or None if unknown.
 
     Attributes:
-        inferred: the state follows from other facts, since the event that would tell it did not come.
+        inferred: the event for this state is missing, and the state follows from other facts.
         recording_url: RecordingURL as sent; a credential.
         fields: every other adapter value by its placeholder name.
         ignored: timestamps of the adapter (`start`, `pickup`, `end`) that contradict the leg's other times.
-        is_pickup_late: the pickup was received after the end, and no timestamp tells when it was: `picked_up_at` is the end,
-            the latest it can have been.
+        is_pickup_late: the pickup was received after the end, and has no timestamp. `picked_up_at` is then the end, the latest
+            possible time.
     """
 
     call_type: CallType
@@ -55,7 +55,7 @@ class Leg:
 
     @property
     def is_ambiguous(self) -> bool:
-        """Hung up, and nothing tells whether anybody had picked up."""
+        """Return whether the leg was hung up and neither picked up nor missed."""
         return self.hung_up_at is not None and self.state is LegState.RINGING
 
     @property
@@ -64,14 +64,14 @@ class Leg:
 
     @property
     def seems_answered(self) -> bool:
-        """What the adapter's own values say where no event tells whether anybody picked up."""
+        """Return whether the adapter's own values show a pickup. Used if there is no event for it."""
         return self.fields.get(Placeholder.IS_ANSWERED) == "1" or self.picked_up_at is not None
 
     @property
     def wait_seconds(self) -> float | None:
-        """How long it rang, by TotalWaitTimeMs."""
-        told = self.fields.get(Placeholder.TOTAL_WAIT_MS, "")
-        return int(told) / 1000 if told.isascii() and told.isdigit() and len(told) <= _MAX_WAIT_DIGITS else None
+        """Return how long the phone rang according to TotalWaitTimeMs."""
+        text = self.fields.get(Placeholder.TOTAL_WAIT_MS, "")
+        return int(text) / 1000 if text.isascii() and text.isdigit() and len(text) <= _MAX_WAIT_DIGITS else None
 
 
 def read_legs(facts: Mapping[str, str]) -> list[Leg]:
@@ -89,49 +89,50 @@ def _leg_facts(facts: Mapping[str, str]) -> dict[tuple[str, str], dict[str, str]
     return legs
 
 
-def _leg(identity: tuple[str, str], told: Mapping[str, str]) -> Leg:
-    """Read one leg from what was told of it alone."""
+def _leg(identity: tuple[str, str], facts: Mapping[str, str]) -> Leg:
+    """Read one leg from its facts, whose names are relative to the leg."""
     call_type, call_id = identity
-    receipts = [told[event] for event in LegEvent if event in told]
-    started_at, picked_up_at, end, ignored = _times(told)
-    missed_at = end or told[LegEvent.MISSED] if LegEvent.MISSED in told else None
-    hung_up_at = end or told[LegEvent.HANGUP] if LegEvent.HANGUP in told else None
+    receipts = [facts[event] for event in LegEvent if event in facts]
+    started_at, picked_up_at, end, ignored = _times(facts)
+    missed_at = end or facts[LegEvent.MISSED] if LegEvent.MISSED in facts else None
+    hung_up_at = end or facts[LegEvent.HANGUP] if LegEvent.HANGUP in facts else None
     is_over = missed_at is not None or hung_up_at is not None
     state = LegState.RINGING
-    if LegEvent.PICKUP in told:
+    if LegEvent.PICKUP in facts:
         state = LegState.ENDED if is_over else LegState.TALKING
     elif missed_at is not None:
         state, picked_up_at = LegState.MISSED, None
-    is_pickup_late = LegEvent.PICKUP in told and picked_up_at is None
+    is_pickup_late = LegEvent.PICKUP in facts and picked_up_at is None
     return Leg(
         call_type=CallType(call_type),
         call_id=call_id,
         first_seen_at=min(receipts),
         state=state,
-        guid=told.get(GUID),
+        guid=facts.get(GUID),
         started_at=started_at,
         picked_up_at=hung_up_at or missed_at if is_pickup_late else picked_up_at,
         missed_at=missed_at,
         hung_up_at=hung_up_at,
-        recorded=RECORDED in told,
-        recording_url=next((told[URL + event] for event in _LATEST_FIRST if URL + event in told), None),
-        fields=_fields(told),
+        recorded=RECORDED in facts,
+        recording_url=next((facts[URL + event] for event in _LATEST_FIRST if URL + event in facts), None),
+        fields=_fields(facts),
         ignored=ignored,
         is_pickup_late=is_pickup_late,
     )
 
 
-def _times(told: Mapping[str, str]) -> tuple[str | None, str | None, str | None, tuple[str, ...]]:
-    """Tell when a leg started, was picked up, and ended by the adapter (not by receipt); and which timestamps were ignored.
+def _times(facts: Mapping[str, str]) -> tuple[str | None, str | None, str | None, tuple[str, ...]]:
+    """Return when a leg started, was picked up and ended (by the adapter, not by receipt), and the ignored timestamps.
 
-    The adapter's own timestamps win over times of receipt, unless they contradict each other or, where only some are sent,
-    the receipts of what came before, or of the end. A pickup that is received after the end was before it, and its receipt tells
-    no more than that: it is no time of pickup, and contradicts none.
+    The adapter's timestamps take precedence over times of receipt. They are ignored if they contradict each other. If only some
+    are sent, they are also ignored if they contradict the receipt of an earlier event or of the end.
+    A pickup that is received after the end took place before it. Its time of receipt is then neither a time of pickup nor a
+    contradiction.
     """
-    at = {what: told[AT + what] for what in ("start", "pickup", "end") if AT + what in told}
-    receipts = {"start": told.get(LegEvent.START), "pickup": told.get(LegEvent.PICKUP)}
-    over = told.get(LegEvent.HANGUP) or told.get(LegEvent.MISSED)
-    if over is not None and over < told.get(LegEvent.PICKUP, over):
+    at = {what: facts[AT + what] for what in ("start", "pickup", "end") if AT + what in facts}
+    receipts = {"start": facts.get(LegEvent.START), "pickup": facts.get(LegEvent.PICKUP)}
+    over = facts.get(LegEvent.HANGUP) or facts.get(LegEvent.MISSED)
+    if over is not None and over < facts.get(LegEvent.PICKUP, over):
         receipts["pickup"] = None
     ignored: list[str] = []
     if "start" in at and at.get("pickup", at["start"]) < at["start"]:
@@ -146,7 +147,7 @@ def _times(told: Mapping[str, str]) -> tuple[str | None, str | None, str | None,
     if end is not None and end < max(started_at or end, picked_up_at or end):
         ignored.append("end")
         end = None
-    over_at = end or min((told[event] for event in (LegEvent.HANGUP, LegEvent.MISSED) if event in told), default=None)
+    over_at = end or min((facts[event] for event in (LegEvent.HANGUP, LegEvent.MISSED) if event in facts), default=None)
     if over_at is not None and at.get("pickup", over_at) > over_at:
         ignored.append("pickup")
         picked_up_at = receipts["pickup"]
@@ -157,15 +158,15 @@ def _times(told: Mapping[str, str]) -> tuple[str | None, str | None, str | None,
 
 
 _MAX_WAIT_DIGITS = 9
-# Where events of one leg tell different values, the later event in a leg's life knows better.
+# If events of one leg have different values, the value of the event later in the leg's life is used.
 _LATEST_FIRST = (LegEvent.MISSED, LegEvent.HANGUP, LegEvent.PICKUP, LegEvent.START)
 
 
-def _fields(told: Mapping[str, str]) -> dict[str, str]:
+def _fields(facts: Mapping[str, str]) -> dict[str, str]:
     fields: dict[str, str] = {}
     for event in _LATEST_FIRST:
         prefix = f"{FIELD}{event}."
-        for name in sorted(told):
+        for name in sorted(facts):
             if name.startswith(prefix):
-                fields.setdefault(name.removeprefix(prefix), told[name])
+                fields.setdefault(name.removeprefix(prefix), facts[name])
     return fields

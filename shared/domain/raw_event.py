@@ -1,6 +1,6 @@
-"""Raw events: what entered Callfold, as it lies in the messages of the exchange `callbacks`.
+"""Raw events: the content of the messages of the exchange `callbacks`.
 
-One AMQP message is a JSON array of 1 to 500 events of three kinds: a callback, a dial, a timer.
+One AMQP message is a JSON array of 1 to 500 events of three kinds: callbacks, dials and timers.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from shared.domain.ids import CallRef, SourceName
 
 VERSION = 1
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", re.ASCII)
-# What lies outside is no time of receipt, and could not be counted with.
+# A year outside this range is not a time of receipt, and arithmetic with it could overflow.
 _YEARS = range(2000, 9000)
 MAX_EVENTS_PER_MESSAGE = 500
-# Once in each event: within a string its quotes would be escaped.
+# It occurs once in each event, because inside a string its quotes would be escaped.
 _RECEIVED_AT = re.compile(rb'"received_at": ?"([0-9T:.Z-]{27})"')
-# Strings are tokens, so that what is in them is none.
+# A string is one token, so that brackets and commas inside it are ignored.
 _TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{},]', re.DOTALL)
-# A body beyond these is none of ours: it is one dead letter, not taken apart.
+# Callfold writes no larger message. A larger one becomes one dead letter as a whole.
 _MAX_BYTES, _MAX_ELEMENTS = 16 << 20, 50_000
 
 
@@ -40,7 +40,7 @@ class CallbackEvent:
 
 @dataclass(frozen=True, slots=True)
 class DialEvent:
-    """One accepted dial request: who asked for the call and with what reference."""
+    """One accepted dial request. `fields` are its user, reference and metadata."""
 
     kind: ClassVar[str] = "dial"
     source: SourceName
@@ -51,7 +51,7 @@ class DialEvent:
 
 @dataclass(frozen=True, slots=True)
 class TimerEvent:
-    """It is now `received_at`, says a timer of this call."""
+    """A timer of a call; it makes `received_at` the current time of that call."""
 
     kind: ClassVar[str] = "timer"
     source: SourceName
@@ -61,7 +61,7 @@ class TimerEvent:
 
 @dataclass(frozen=True, slots=True)
 class Undecodable:
-    """One element of a message that is no event of a kind and version we know."""
+    """One element of a message that is not an event of a known kind and version."""
 
     body: bytes
     problem: str
@@ -71,7 +71,7 @@ RawEvent = CallbackEvent | DialEvent | TimerEvent
 
 
 def encode(event: RawEvent) -> bytes:
-    """Write one event as a JSON object."""
+    """Return one event as a JSON object."""
     common = {"v": VERSION, "source": event.source, "received_at": event.received_at, "kind": event.kind}
     match event:
         case CallbackEvent():
@@ -85,17 +85,17 @@ def encode(event: RawEvent) -> bytes:
 
 
 def join(encoded: Iterable[bytes]) -> bytes:
-    """Put encoded events into one message body."""
+    """Return one message body with encoded events."""
     return b"[" + b",".join(encoded) + b"]"
 
 
-def receipts(body: bytes) -> list[str]:
-    """Find when the events of a message body were received, without decoding it; what anybody else wrote may tell no time."""
+def receipt_times(body: bytes) -> list[str]:
+    """Return the times of receipt in a message body without decoding it; none if another program wrote the body."""
     return [at.decode() for at in _RECEIVED_AT.findall(body)]
 
 
 def decode(body: bytes) -> list[RawEvent | Undecodable]:
-    """Read a message body. Total: whatever cannot be read comes back as `Undecodable`, beside the events that can."""
+    """Parse a message body. It never raises: an element that is not an event is returned as `Undecodable`."""
     try:
         elements = orjson.loads(body)
     except orjson.JSONDecodeError as error:
@@ -103,29 +103,29 @@ def decode(body: bytes) -> list[RawEvent | Undecodable]:
     if not isinstance(elements, list) or not elements:
         return [Undecodable(body, "not a JSON array of events")]
     if len(body) > _MAX_BYTES or len(elements) > _MAX_ELEMENTS:
-        return [Undecodable(body, f"{len(elements)} events in {len(body)} bytes are more than a message has")]
-    found = [_decode_one(element) for element in elements]
-    if not any(isinstance(event, str) for event in found):
-        return [event for event in found if not isinstance(event, str)]
-    slices = zip(found, _slices(body), strict=True)
+        return [Undecodable(body, f"{len(elements)} events in {len(body)} bytes are more than a message can have")]
+    events = [_decode_one(element) for element in elements]
+    if not any(isinstance(event, str) for event in events):
+        return [event for event in events if not isinstance(event, str)]
+    slices = zip(events, _slices(body), strict=True)
     return [Undecodable(join([text]), event) if isinstance(event, str) else event for event, text in slices]
 
 
-def is_ahead(event: RawEvent | Undecodable, now: str) -> bool:
-    """Tell whether an event is a timer's that tells a time after `now`."""
+def is_future_timer(event: RawEvent | Undecodable, now: str) -> bool:
+    """Return whether an event is a timer with a time after `now`."""
     return isinstance(event, TimerEvent) and event.received_at > now
 
 
 def _decode_one(element: object) -> RawEvent | str:
-    """Read one element; returns what is wrong with it where it is no event."""
+    """Parse one element; returns the problem if it is not an event."""
     try:
         return _event(element)
-    except Exception as error:  # noqa: BLE001 - whatever an element does to us, its neighbours are good
+    except Exception as error:  # noqa: BLE001 - any failure of one element must not affect the others
         return f"{type(error).__name__}: {error}"
 
 
 def _slices(body: bytes) -> Iterator[bytes]:
-    """Cut a JSON array into the texts of its elements, as they are: they may be nested deeper than can be written again."""
+    """Return the unchanged texts of the elements of a JSON array; they may be nested too deeply to be encoded again."""
     depth, start = 0, 0
     for token in _TOKEN.finditer(body):
         text = token[0]
@@ -143,7 +143,7 @@ def _event(element: object) -> RawEvent:
     if not isinstance(element, dict):
         raise TypeError("an event is a JSON object")
     if element["v"] != VERSION:
-        raise ValueError(f"version {element['v']!r} is not known")
+        raise ValueError(f"unknown version {element['v']!r}")
     source, received_at = SourceName(_text(element, "source")), _time(element, "received_at")
     match element["kind"]:
         case CallbackEvent.kind:
@@ -153,11 +153,11 @@ def _event(element: object) -> RawEvent:
         case TimerEvent.kind:
             return TimerEvent(source, received_at, CallRef(_text(element, "call")))
         case kind:
-            raise ValueError(f"kind {kind!r} is not known")
+            raise ValueError(f"unknown kind {kind!r}")
 
 
 def _time(element: dict[str, object], name: str) -> str:
-    """Read a time. Facts compare times as text, so only the one fixed-width form may come in."""
+    """Return a time. Facts compare times as text, so only one fixed-width form is allowed."""
     text = _text(element, name)
     if not is_time(text):
         raise ValueError(f"{name} is not RFC 3339 UTC with microseconds")
@@ -165,11 +165,11 @@ def _time(element: dict[str, object], name: str) -> str:
 
 
 def is_time(text: str) -> bool:
-    """Tell whether a text is a time as we write it, of a year that can be."""
+    """Return whether a text is a time in Callfold's form with a plausible year."""
     if not _TIME.fullmatch(text):
         return False
     try:
-        return datetime.fromisoformat(text).year in _YEARS  # a month 13 has the form, and is no time
+        return datetime.fromisoformat(text).year in _YEARS  # month 13 has the form but is not a time
     except ValueError:
         return False
 
@@ -182,14 +182,14 @@ def _request_id(element: dict[str, object]) -> int:
 
 
 def _fields(value: object) -> dict[str, str]:
-    """Read who asked and with what reference; what is null was not told."""
+    """Return user, reference and metadata of a dial, without nulls."""
     if not isinstance(value, dict):
         raise TypeError("fields is not an object")
-    told = {str(name): text for name, text in value.items() if text is not None}
-    for name, text in told.items():
+    fields = {str(name): text for name, text in value.items() if text is not None}
+    for name, text in fields.items():
         if not isinstance(text, (str, int, float)) or isinstance(text, bool):
             raise TypeError(f"fields.{name} is neither text nor a number")
-    return {name: str(text) for name, text in told.items()}
+    return {name: str(text) for name, text in fields.items()}
 
 
 def _text(element: dict[str, object], name: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from shared.domain.amendment import filed_at, guids, had_recordings, ids_of, is_wanted, leg_key, recorded
+from shared.domain.amendment import filed_at, guids, requested_recordings, ids_of, is_wanted, leg_key, recorded
 from shared.domain.call import Call
 from shared.domain.call_event import sides_of
 from shared.domain.file_names import file_names
@@ -19,7 +19,7 @@ def recording_jobs(
 
     A job fetches the recording if the leg was recorded, the source wants that side, and the previous revision did not request it.
     """
-    requested = had_recordings(call, before, record_legs)
+    requested = requested_recordings(call, before, record_legs)
     names = file_names(ids_of(call), guids(call, before))
     return [
         RecordingJob(

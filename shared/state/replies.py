@@ -31,11 +31,11 @@ async def redis_reply(command: Awaitable[_T]) -> _T:
     except AuthenticationError as error:
         raise StoreUnavailableError("Redis refused the user or password") from error
     except (RedisError, OSError) as error:
-        raise StoreUnavailableError(f"Redis: {type(error).__name__}: {error}") from error
+        raise StoreUnavailableError(f"Redis failed ({type(error).__name__}): {error}") from error
     except RuntimeError as error:
         if _WRITE_AFTER_RESET not in str(error):
             raise
-        raise StoreUnavailableError("Redis: the connection was lost") from error
+        raise StoreUnavailableError("The connection to Redis was lost") from error
 
 
 async def until_redis_answers(step: Callable[[], Awaitable[_T]]) -> _T:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.domain.ids import SourceName
-from shared.domain.raw_event import CallbackEvent, DialEvent, Undecodable, decode, encode, join, receipts
+from shared.domain.raw_event import CallbackEvent, DialEvent, Undecodable, decode, encode, join, receipt_times
 
 AT = "2026-11-23T07:44:00.123456Z"
 GOOD = b'{"v":1,"kind":"callback","source":"acme","received_at":"' + AT.encode() + b'","query":"a=[1,{\\"b\\": 2}]"}'
@@ -44,9 +44,9 @@ def test_each_event_has_one_time_of_receipt_whatever_its_text_says() -> None:
     lines = ["a=1", f'b="received_at":"{AT}"', f'"received_at": "{AT}"']
     times = [AT.replace("07:44", f"07:4{minute}") for minute in range(3)]
     body = join(encode(CallbackEvent(SourceName("acme"), at, line)) for at, line in zip(times, lines, strict=True))
-    assert receipts(body) == times
-    assert receipts(GOOD.replace(b'received_at":', b'received_at": ')) == [AT]
-    assert receipts(b'[{"received_at":"yesterday"}, 1]') == []
+    assert receipt_times(body) == times
+    assert receipt_times(GOOD.replace(b'received_at":', b'received_at": ')) == [AT]
+    assert receipt_times(b'[{"received_at":"yesterday"}, 1]') == []
 
 
 @pytest.mark.parametrize("request_id", [True, False, 0, -5, 1.5, "5", None])

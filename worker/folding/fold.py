@@ -21,7 +21,7 @@ from shared.crash_points import crash_point
 from shared.domain.call import Policy
 from shared.domain.facts import Fact, rfc3339
 from shared.domain.ids import CallKey
-from shared.domain.raw_event import RawEvent, Undecodable, decode, is_ahead
+from shared.domain.raw_event import RawEvent, Undecodable, decode, is_future_timer
 from shared.log import get_logger
 from shared.state.replies import until_redis_answers
 from shared.state.store import Store
@@ -88,14 +88,14 @@ class Fold:
         Nothing is lost: a call that is due stays due until a timer has been folded.
         """
         now = utc_now()
-        if not any(is_ahead(event, now) for event in events):
+        if not any(is_future_timer(event, now) for event in events):
             return events
         now = rfc3339(await until_redis_answers(self._store.now))  # timers use this clock, and the local one may be slow
-        dropped = sum(is_ahead(event, now) for event in events)
+        dropped = sum(is_future_timer(event, now) for event in events)
         if dropped:
             metrics.TIMERS_AHEAD.inc(dropped)
             log.warning("future_timer_dropped", timers=dropped, now=now)
-        return [event for event in events if not is_ahead(event, now)]
+        return [event for event in events if not is_future_timer(event, now)]
 
     async def _merge_and_publish(self, batch: Batch, facts: Mapping[CallKey, list[Fact]]) -> list[CallKey]:
         """Merge facts and publish what follows; returns the calls to merge again, because Redis lost their facts."""

@@ -151,7 +151,7 @@ class Recordings:
         """Decide what a failure leads to, and log it."""
         outcome = outcome_of(error, attempt, self._schedule_s)
         if isinstance(outcome, Retry | End):
-            metrics.RECORDING_TRIES.labels(attempt.job.source, outcome.reason).inc()
+            metrics.RECORDING_ATTEMPTS_FAILED.labels(attempt.job.source, outcome.reason).inc()
             facts = {"id": attempt.job.id, "attempt": attempt.number, "reason": outcome.reason, "detail": outcome.detail}
             next_s = outcome.wait_s if isinstance(outcome, Retry) else None
             exc_info = error if outcome.reason is Reason.INTERNAL_ERROR else None

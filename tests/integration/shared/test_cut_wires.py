@@ -41,7 +41,7 @@ async def test_redis_whose_connection_closed_under_a_write_is_away(redis_only: S
         try:
             with monkeypatch.context() as patched:
                 patched.setattr(Connection, "_send_packed_command", cut_first)
-                with pytest.raises(StoreUnavailableError, match=r"^Redis: the connection was lost$"):
+                with pytest.raises(StoreUnavailableError, match=r"^The connection to Redis was lost$"):
                     await store.ping()
             await store.ping()
         finally:

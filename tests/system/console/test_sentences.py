@@ -49,7 +49,7 @@ async def test_a_wrong_password_is_told_as_one_and_never_shown(servers: Servers)
 async def test_a_server_that_is_away_is_told_with_its_setting_and_what_a_restart_changes() -> None:
     code, _, err = await callfold("calls", CALLFOLD_REDIS_URL="redis://127.0.0.1:1/0")
     assert code == 1
-    assert err.startswith("callfold: Redis: ConnectionError: ")
+    assert err.startswith("callfold: Redis failed (ConnectionError): ")
     assert f"See CALLFOLD_REDIS_URL, or run `callfold doctor`. {RESTARTED}" in err
     assert advised(StoreUnavailableError("Redis is away"), in_doctor=True).startswith(
         "Redis is away. See CALLFOLD_REDIS_URL. Was"
