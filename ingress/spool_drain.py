@@ -15,7 +15,7 @@ from shared import metrics
 from shared.amqp.publisher import Publisher
 from shared.amqp.topology import CALLBACKS, SPOOL, SPOOL_OLDEST, SPOOL_SEEN
 from shared.clock import utc_now
-from shared.domain.raw_event import MAX_EVENTS_PER_MESSAGE, join, receipts
+from shared.domain.raw_event import MAX_EVENTS_PER_MESSAGE, join, receipt_times
 from shared.errors import BrokerUnavailableError, SpoolUnavailableError
 from shared.log import get_logger
 
@@ -84,7 +84,7 @@ class SpoolDrain:
     async def _report(self, last_id: int) -> Mapping[str, str | int]:
         """Build the headers that report the oldest callback after `last_id`: the workers' timers wait for it."""
         first = await self._spool.first(CALLBACKS, after=last_id)
-        oldest = next(iter(receipts(first.body)), "") if first else ""
+        oldest = next(iter(receipt_times(first.body)), "") if first else ""
         return {SPOOL: self._spool.name, SPOOL_OLDEST: oldest, SPOOL_SEEN: utc_now()}
 
 
@@ -94,7 +94,7 @@ def _joined(rows: Iterable[tuple[int, OutgoingMessage]]) -> Iterator[tuple[list[
     bodies: list[bytes] = []
     events = size = 0
     for row_id, message in rows:
-        count = len(receipts(message.body))
+        count = len(receipt_times(message.body))
         fits = events + count <= MAX_EVENTS_PER_MESSAGE and size + len(message.body) <= _MAX_JOINED_BYTES
         if ids and (not fits or message.exchange != CALLBACKS):
             yield ids, _join_bodies(bodies)

@@ -1,7 +1,7 @@
 """Mask credentials in text for users and logs: in links, queries, JSON, headers, cookies and tracebacks.
 
 The scan looks for operators between a name and its value: `=`, `:`, or the comma of a pair, plain or percent-encoded any number
-of times. If the name is that of a credential, the value is masked. Parsers of queries and JSON would miss credentials in free text,
+of times. If the name is that of a credential, the value is masked. Parsers of queries and JSON would miss those in free text,
 such as JSON within JSON, `repr` output, headers, and links that are encoded twice or cut off.
 """
 
