@@ -88,7 +88,7 @@ class RequestLines:
             return _encoded(head)
         # Encoded although it is incomplete, so that it is rejected for its length.
         method, space, target = head.partition(b" ")
-        return method + space + _percent(target).ljust(PARSER_BYTES + 1, b"-")
+        return method + space + _percent_encoded(target).ljust(PARSER_BYTES + 1, b"-")
 
 
 def _is_one_plain_request(data: bytes) -> bool:
@@ -109,11 +109,11 @@ def _encoded(head: bytes) -> bytes:
     line = _LINE.match(head.lstrip(b"\r\n"))
     if line is None:
         return head
-    target = _percent(line[2])
+    target = _percent_encoded(line[2])
     if line.end() - 2 > LINE_BYTES:
         target = target.ljust(TARGET_BYTES + 1, b"-")
     return line[1] + target + line[3] + line.string[line.end() :]
 
 
-def _percent(target: bytes) -> bytes:
+def _percent_encoded(target: bytes) -> bytes:
     return _NOT_IN_A_TARGET.sub(lambda match: b"%%%02X" % match[0][0], target)

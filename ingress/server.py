@@ -37,7 +37,7 @@ class _Protocol(RequestHandler):
         self._first_request_timer = asyncio.get_running_loop().call_later(_FIRST_REQUEST_S, self.force_close)
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        self.request_received()
+        self.stop_first_request_timer()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -45,8 +45,8 @@ class _Protocol(RequestHandler):
         if ready or not data:  # the library passes no data to continue with its buffer
             super().data_received(ready)
 
-    def request_received(self) -> None:
-        """Stop the timer for the first request."""
+    def stop_first_request_timer(self) -> None:
+        """Stop the timer: the first request has arrived, or the connection is lost."""
         if self._first_request_timer is not None:
             self._first_request_timer.cancel()
             self._first_request_timer = None
@@ -74,7 +74,7 @@ def _request(
     task: asyncio.Task[None],
 ) -> web.BaseRequest:
     if isinstance(protocol, _Protocol):
-        protocol.request_received()
+        protocol.stop_first_request_timer()
     if message.chunked:  # after a chunked body only the parser knows where the next request line begins
         message = message._replace(should_close=True)
     return web.BaseRequest(message, payload, protocol, writer, task, asyncio.get_running_loop())
