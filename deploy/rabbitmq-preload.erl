@@ -1,9 +1,9 @@
-%% Load the modules of RabbitMQ and of what it is built on, each from the place that its application names. Evaluated before
-%% RabbitMQ boots (`erl -run file eval`).
+%% Load the modules of RabbitMQ and of its dependencies, each from the directory of its application. Evaluated before RabbitMQ
+%% boots (`erl -run file eval`).
 %%
-%% RabbitMQ asks every one of these modules for its attributes as it boots. Left to the code server, each is searched for in
-%% up to a hundred directories: some 50,000 failed opens, and twice the processor time for the whole start. The helper that
-%% RabbitMQ starts to look for epmd reads this file too, and has no use for them: it alone is given a name (`-sname`).
+%% At boot RabbitMQ reads the attributes of every module. The code server would search up to a hundred directories for each:
+%% some 50,000 failed opens, and twice the CPU time of the whole start. The helper that RabbitMQ starts to find epmd reads this
+%% file too, but does not need the modules. It is the only one with a name (`-sname`).
 Visit = fun Visit([], _) -> ok;
             Visit([App | Rest], Seen) ->
                 case lists:member(App, Seen) orelse code:where_is_file(atom_to_list(App) ++ ".app") of

@@ -7,7 +7,7 @@
 # Quick and silent if nothing is missing. On failure: exit code 1 and one sentence.
 #
 # Python: the newest supported one on the PATH, or the one that the variable PYTHON names. `.venv` is recreated if its set-up
-# did not finish, if another Python made it, if its Python no longer runs, or if it was copied from another directory.
+# did not finish, if its Python is another one or no longer runs, or if it was copied.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -66,7 +66,7 @@ find_python() {
     identity=""
 }
 
-# Summarise where the candidates are. While that stays the same, only the chosen one is started: pyenv's shims are slow.
+# Print a checksum of the candidates' paths. While it stays the same, only the chosen Python is started: pyenv's shims are slow.
 summarise_candidates() {
     {
         echo "${PYTHON:-} ${PYENV_VERSION:-}"
@@ -76,7 +76,7 @@ summarise_candidates() {
     } | cksum
 }
 
-# `.venv/.ready` is removed before anything changes in `.venv` and written when all is done. `stale` says why it does not hold.
+# `.venv/.ready` is removed before anything changes in `.venv` and written when all is done. `stale` says why it is invalid.
 check_environment() {
     stale=""
     has_runtime=""
@@ -110,7 +110,7 @@ is_ready() {
 }
 
 # RUNLEVEL=1 keeps the packages from starting services: Callfold starts its own, private ones.
-# File 9 is the lock: a daemon that a package starts must not keep it.
+# File descriptor 9 is the lock. A daemon that a package starts must not inherit it.
 run_apt_get() { # [sudo]
     echo "setup: installing$missing" >&2
     "$@" env RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive \
@@ -129,7 +129,7 @@ install_packages() {
     fi
 }
 
-# Debian keeps what makes virtual environments in packages of their own.
+# On Debian, the modules that create virtual environments are in separate packages.
 find_missing_python() {
     find_python
     if [ -z "$python" ]; then
@@ -147,19 +147,19 @@ explain() {
     reason=$(sed -n 's/^ERROR: //p' "$log" | tail -n 1)
     [ -n "$reason" ] || reason=$(tail -n 1 "$log")
     ! grep -q 'Retrying (' "$log" || reason="$reason (is the package index reachable?)"
-    echo "$reason. All of its output is in $log."
+    echo "$reason. See $log for all output."
 }
 
 create_environment() {
     if [ -z "$python" ]; then
-        [ -z "${PYTHON:-}" ] || fail "PYTHON=$PYTHON is none of the supported versions ($supported), or does not run."
-        fail "Python is missing, in one of these versions: $supported. Install one, or name it: PYTHON=/path/to/python3."
+        [ -z "${PYTHON:-}" ] || fail "PYTHON=$PYTHON is not a supported version ($supported) or does not run. Set PYTHON to another."
+        fail "no supported Python found ($supported). Install one, or set PYTHON=/path/to/python3."
     fi
     [ ! -e .venv ] || echo "setup: recreating .venv: $stale" >&2
     rm -f .venv/.ready
     rm -rf .venv
     mkdir .venv
-    "$python" -I -m venv .venv >"$log" 2>&1 || fail "$python cannot make a virtual environment: $(explain)"
+    "$python" -I -m venv .venv >"$log" 2>&1 || fail "$python cannot create a virtual environment: $(explain)"
 }
 
 pip_install() {
@@ -181,7 +181,7 @@ install_environment() {
     mv .venv/.ready.new .venv/.ready
 }
 
-# A function is read as a whole before it runs: a checkout may replace this file meanwhile.
+# The shell reads a function as a whole before it runs, so a checkout may replace this file during the run.
 main() {
     found=$(summarise_candidates)
     runtime=$(cat deploy/requirements.txt pyproject.toml | cksum)
@@ -189,7 +189,7 @@ main() {
 
     is_ready "$@" && exit 0
 
-    # One set-up at a time. What a killed one left running has the lock as well: nothing writes to `.venv` while it is removed.
+    # One set-up at a time. Programs that a killed set-up left running still hold the lock, so none of them writes to `.venv`.
     if command -v flock >/dev/null 2>&1; then
         exec 9<.
         flock -n 9 || {

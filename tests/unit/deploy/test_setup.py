@@ -154,7 +154,7 @@ def test_after_a_failure_the_reason_is_one_sentence_and_the_next_set_up_starts_o
     )
     code, said = machine.setup()
     reason = "No matching distribution found for x==1 (is the package index reachable?)"
-    sentence = f"setup: pip cannot install the Python packages: {reason}. All of its output is in .venv/setup.log.\n"
+    sentence = f"setup: pip cannot install the Python packages: {reason}. See .venv/setup.log for all output.\n"
     assert (code, said) == (1, INSTALLING + sentence)
     (machine.checkout / ".venv" / "half-made").touch()
     failing.unlink()
@@ -266,7 +266,7 @@ def test_the_variable_python_names_another(machine: Machine) -> None:
     code, said = machine.setup()
     assert (code, said) == (
         1,
-        "setup: PYTHON=python2 is none of the supported versions (3.14 3.13 3.12 3.11), or does not run.\n",
+        "setup: PYTHON=python2 is not a supported version (3.14 3.13 3.12 3.11) or does not run. Set PYTHON to another.\n",
     )
     assert (machine.checkout / ".venv" / ".ready").exists()
 
