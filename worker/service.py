@@ -16,7 +16,7 @@ from shared.runtime.health import private_port
 from shared.runtime.process import background
 from shared.runtime.store import open_store
 from worker.daily_retention import DailyRetention
-from worker.download.partial_file import keep_swept, prepare
+from worker.download.download_directory import keep_swept, prepare
 from worker.folding.backlog import BacklogReporter
 from worker.folding.fold import Fold
 from worker.folding.timers import Timers

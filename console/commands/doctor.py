@@ -22,7 +22,7 @@ from shared.config.settings import LOOPBACK, Settings
 from shared.errors import CallfoldError, ConfigError
 from shared.runtime.broker import broker_address
 from shared.runtime.store import open_store
-from worker.download.partial_file import check_directory
+from worker.download.download_directory import check_directory
 
 _OLDEST_RABBITMQ = (3, 10)
 _OLDEST_REDIS = (7, 0)

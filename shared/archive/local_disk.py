@@ -1,8 +1,7 @@
 """Files on disk: a file has its name only if it is complete, even after a crash (docs/adr/0005-archive-writes.md).
 
-Every attempt writes a temporary file of its own in `.incomplete`, so two writers never share one. This includes a thread that
-outlives its deadline. Its writer locks a temporary file with flock(2). A killed process loses its locks, so a sweep can tell
-that its files are abandoned.
+Every attempt writes its own temporary file in `.incomplete`. So two writers never share one, even if a thread outlives its
+deadline. The writer locks the file with flock(2). A killed process loses its locks, so `sweep` can recognize its files.
 """
 
 from __future__ import annotations

@@ -103,7 +103,7 @@ def test_json_stays_json(told: object) -> None:
         "mailto:joe@example.com, see https://pbx/a@b",
         "sid and token are names; 7 = 8",
         '{"key": "acme/513", "pass": 1, "tokens": 3, "secret": null}',
-        "a page came instead of a recording: wrong or expired token?",
+        "a web page instead of a recording. The token may be wrong or expired",
         "the keys, sessions and cookies of 10:30",
         "x" * 100_000 + "%41" * 10_000 + "?" * 10_000,
         "=monkey" * 10 + "=",

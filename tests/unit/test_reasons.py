@@ -35,9 +35,9 @@ def test_a_shorter_schedule_than_a_rule_allows_is_used_up() -> None:
 
 def test_tries_for_another_reason_do_not_use_up_those_of_this_one() -> None:
     """Not found for minutes, then seen while it is written: it is looked at again."""
-    assert next_wait_s(Reason.TRUNCATED, 5, SCHEDULE, same=1) == SCHEDULE[4]
-    assert next_wait_s(Reason.TRUNCATED, 5, SCHEDULE, same=5) is None
-    assert next_wait_s(Reason.NOT_ALLOWED, 7, SCHEDULE, same=1) is None, "the schedule is the limit of all"
+    assert next_wait_s(Reason.TRUNCATED, 5, SCHEDULE, same_reason=1) == SCHEDULE[4]
+    assert next_wait_s(Reason.TRUNCATED, 5, SCHEDULE, same_reason=5) is None
+    assert next_wait_s(Reason.NOT_ALLOWED, 7, SCHEDULE, same_reason=1) is None, "the schedule is the limit of all"
 
 
 def test_a_recording_is_absent_only_where_it_was_said_so_each_time() -> None:

@@ -1,7 +1,7 @@
-"""Where a download may connect to: the configured origin and nothing else, checked at the socket.
+"""Limits the addresses that a download may connect to. It checks them when a socket is created (OWASP, SSRF prevention).
 
-A check of names, or of what a resolver says, is passed by literal addresses, by IPv4 written as IPv6, and by a name that
-tells another address a moment later. So the address is checked where the socket to it is made (OWASP, SSRF prevention).
+Earlier checks can be bypassed. A check of names misses literal addresses and IPv4 written as IPv6. A check of the resolver's
+reply misses a name whose address changes afterwards.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ REFUSED = "address not allowed"
 
 
 class AddressRefusedError(OSError):
-    """A connection to an address that is not the configured origin's."""
+    """The address is not one of the configured origin."""
 
 
-# Addresses that stand for another, or are services of the machine's host: no name of a PBX leads there (RFC 3056, 4380, 6052,
-# 8215; the metadata services of cloud providers outside the link-local networks).
+# No PBX is at these addresses. They embed another address (RFC 3056, 4380, 6052, 8215), or belong to the metadata service of
+# a cloud provider outside the link-local networks.
 _NEVER: tuple[Network, ...] = tuple(
     ip_network(network)
     for network in (
@@ -34,20 +34,20 @@ _NEVER: tuple[Network, ...] = tuple(
 
 
 def allowed(host: str, networks: Sequence[Network]) -> Callable[[str], bool]:
-    """Make the test of an address for connections to `host` alone; `networks`, where given, are the only ones it may be in.
+    """Return a function that checks the addresses of `host`. If `networks` are given, it allows no others.
 
-    A host that is a literal address may be private or loopback, as a PBX usually is; it is that address alone. A name is
-    whatever a name server says at the moment, so it may lead to public addresses, to private ones in `networks` alone, and
-    never to this machine, its link, or what stands for another address.
+    If `host` is a literal address, only that address is allowed. It may be private or loopback, as a PBX usually is. A name
+    resolves to whatever its name server returns, so it may have public addresses, and private ones only in `networks`. It
+    never may have loopback or link-local addresses, or those that embed another address.
     """
     literal = _literal(host)
-    local = host.rstrip(".").lower() == "localhost"
+    is_localhost = host.rstrip(".").lower() == "localhost"
 
     def is_allowed(text: str) -> bool:
         address = _plain(ip_address(text.partition("%")[0]))
         if networks and not any(address in network for network in networks):
             return False
-        if literal or local:
+        if literal or is_localhost:
             return address == literal if literal else address.is_loopback
         return not _is_special(address) and (bool(networks) or address.is_global)
 
@@ -55,7 +55,7 @@ def allowed(host: str, networks: Sequence[Network]) -> Callable[[str], bool]:
 
 
 def socket_factory(host: str, networks: Sequence[Network]) -> Callable[[AddrInfoType], socket.socket]:
-    """Make sockets for connections to `host` at addresses that are allowed."""
+    """Return a function that creates sockets to the allowed addresses of `host`."""
     is_allowed = allowed(host, networks)
 
     def make(info: AddrInfoType) -> socket.socket:
@@ -75,7 +75,7 @@ def _literal(host: str) -> Address | None:
 
 
 def _plain(address: Address) -> Address:
-    """Read IPv4 written as IPv6 (`::ffff:127.0.0.1`) as what it is."""
+    """Convert IPv4 written as IPv6 (`::ffff:127.0.0.1`) to IPv4."""
     mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
     return mapped or address
 

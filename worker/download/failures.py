@@ -1,4 +1,4 @@
-"""Why a recording was not had, what that ends in, and how often it is worth asking again. A table that can be read."""
+"""Why an attempt failed, how often each reason is retried, and how the job ends then."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from shared.errors import CallfoldError
 
 
 class Reason(StrEnum):
-    """What went wrong with one try."""
+    """The reason why one attempt failed."""
 
     NOT_FOUND = "not_found"
     EMPTY = "empty"
@@ -40,7 +40,7 @@ class Reason(StrEnum):
 
 
 class Result(StrEnum):
-    """How a recording job can end."""
+    """The end of a recording job."""
 
     STORED = RecordingState.STORED
     ABSENT = RecordingState.ABSENT
@@ -49,17 +49,17 @@ class Result(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What follows from a reason: how many tries it is worth (None: the whole schedule, which no rule exceeds), and its end."""
+    """The consequence of a reason: the number of attempts (None: the whole schedule, which no rule exceeds), and the result."""
 
-    tries: int | None
+    attempts: int | None
     result: Result = Result.FAILED
 
 
 _WHOLE_SCHEDULE = Rule(None)
 _GONE = Rule(None, Result.ABSENT)
-# A token does not heal by itself, and a PBX may lock out who knocks too often.
+# A wrong token stays wrong, and a PBX may block a client after too many attempts.
 _NOT_ALLOWED = Rule(4)
-# What is still being written is whole within minutes.
+# A file that is still being written is complete within minutes.
 _BROKEN = Rule(5)
 _REFUSED = Rule(1)
 
@@ -104,9 +104,9 @@ BY_STATUS: Mapping[int, Reason] = {
 
 
 class FetchError(CallfoldError):
-    """A recording that could not be had this time; `detail` never holds a link's query.
+    """An attempt that failed. `detail` never contains the query of a URL.
 
-    `size` is how many bytes a whole answer had, for the next try to see whether it still grows.
+    `size` is the size of a complete response. The next attempt compares it, to see whether the recording still grows.
     """
 
     def __init__(self, reason: Reason, detail: str, *, size: int | None = None) -> None:
@@ -116,15 +116,15 @@ class FetchError(CallfoldError):
         super().__init__(f"{reason}: {detail}")
 
 
-def next_wait_s(reason: Reason, tries: int, schedule_s: Sequence[float], *, same: int | None = None) -> float | None:
-    """Tell how long to wait after so many tries, `same` of them with this reason, or None where it is not worth another."""
-    worth = RULES[reason].tries
-    if worth is not None and (tries if same is None else same) >= worth:
+def next_wait_s(reason: Reason, attempts: int, schedule_s: Sequence[float], *, same_reason: int | None = None) -> float | None:
+    """Return the wait after `attempts`, of which `same_reason` failed for this reason. None: no more attempts."""
+    allowed = RULES[reason].attempts
+    if allowed is not None and (attempts if same_reason is None else same_reason) >= allowed:
         return None
-    return schedule_s[tries - 1] if tries <= len(schedule_s) else None
+    return schedule_s[attempts - 1] if attempts <= len(schedule_s) else None
 
 
 def result_of(reasons: Sequence[str]) -> Result:
-    """Tell what tries with these reasons end in: a recording is absent only where the PBX said so each time it was asked."""
+    """Return the result of a job from the reasons of its attempts. It is `absent` only if the PBX said so each time."""
     results = {RULES[Reason(reason)].result for reason in reasons}
     return Result.ABSENT if results == {Result.ABSENT} else Result.FAILED

@@ -1,4 +1,4 @@
-"""Is what comes now the rest of what is there? HTTP ranges and validators (RFC 9110, 8.8, 13.1.5, 14.4 and 15.3.7)."""
+"""Checks that a response continues a partial download: HTTP ranges and validators (RFC 9110, 8.8, 13.1.5, 14.4, 15.3.7)."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from aiohttp import hdrs
 
 from worker.download.partial_file import Partial
 
-# No length of a file has more digits; Python refuses to read thousands of them.
+# No file size has more digits. Python refuses to parse thousands of them.
 _CONTENT_RANGE = re.compile(r"bytes (?:(\d{1,18})-(\d{1,18})|\*)/(\d{1,18}|\*)", re.ASCII)
 _STRONG_TAG = re.compile(r'"[!#-~]*"')
-# A file can be written twice within the second that a date tells, and a server's clock is not its file system's.
+# A date has a resolution of one second, in which a file can change twice. The clocks of a server and its file system can differ.
 _SETTLED = timedelta(seconds=60)
 
 
 def validator_of(headers: Mapping[str, str]) -> str | None:
-    """Find what If-Range can be asked with: a strong entity tag, or, where there is no tag at all, a date long past."""
+    """Return the value for If-Range: a strong entity tag, or a date long past if there is no tag."""
     if headers.get(hdrs.ACCEPT_RANGES, "").lower() == "none":
         return None
     tag = headers.get(hdrs.ETAG)
@@ -29,28 +29,28 @@ def validator_of(headers: Mapping[str, str]) -> str | None:
     return headers[hdrs.LAST_MODIFIED] if modified and now and now - modified >= _SETTLED else None
 
 
-def continues(headers: Mapping[str, str], part: Partial) -> bool:
-    """Tell whether an answer 206 is exactly what is missing of the part; one that does not repeat the validator is not."""
-    found = _CONTENT_RANGE.fullmatch(headers.get(hdrs.CONTENT_RANGE, ""))
-    if not part.size or not found or found[1] is None or int(found[1]) != part.size:
+def is_continuation(headers: Mapping[str, str], part: Partial) -> bool:
+    """Return whether a 206 response is exactly the rest of the partial download. It must repeat the validator."""
+    content_range = _CONTENT_RANGE.fullmatch(headers.get(hdrs.CONTENT_RANGE, ""))
+    if not part.size or not content_range or content_range[1] is None or int(content_range[1]) != part.size:
         return False
     if not _repeats(headers, part.validator) or encoding_of(headers) != part.encoding:
         return False
-    if found[3] == "*":
+    if content_range[3] == "*":
         return part.total is None
     if part.total is None:
-        part.total = int(found[3])
-    return int(found[3]) == part.total and int(found[2]) < part.total
+        part.total = int(content_range[3])
+    return int(content_range[3]) == part.total and int(content_range[2]) < part.total
 
 
 def total_of(headers: Mapping[str, str]) -> int | None:
-    """Read the whole length out of `Content-Range: bytes */123`."""
-    found = _CONTENT_RANGE.fullmatch(headers.get(hdrs.CONTENT_RANGE, ""))
-    return int(found[3]) if found and found[3] != "*" else None
+    """Return the total length from `Content-Range: bytes */123`."""
+    content_range = _CONTENT_RANGE.fullmatch(headers.get(hdrs.CONTENT_RANGE, ""))
+    return int(content_range[3]) if content_range and content_range[3] != "*" else None
 
 
 def encoding_of(headers: Mapping[str, str]) -> str:
-    """Read Content-Encoding in lower case; bytes that are no ASCII are written out, so that it can be kept and told."""
+    """Return Content-Encoding in lower case. Other bytes than ASCII are escaped, so that it can be stored and logged."""
     return headers.get(hdrs.CONTENT_ENCODING, "").lower().encode("ascii", "backslashreplace").decode("ascii")
 
 
@@ -59,9 +59,9 @@ def _repeats(headers: Mapping[str, str], validator: str | None) -> bool:
     return validator is not None and validator == (headers.get(hdrs.LAST_MODIFIED) if tag is None else tag)
 
 
-def _date(told: str | None) -> datetime | None:
+def _date(text: str | None) -> datetime | None:
     try:
-        read = parsedate_to_datetime(told) if told and told.isascii() else None
+        date = parsedate_to_datetime(text) if text and text.isascii() else None
     except (ValueError, OverflowError):
         return None
-    return read if read and read.tzinfo else None
+    return date if date and date.tzinfo else None

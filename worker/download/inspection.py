@@ -1,4 +1,4 @@
-"""A download that is whole: unpacked where the server compressed it, checked as audio, and given its fingerprint."""
+"""Checks a complete download: decompresses it if the server compressed it, checks its audio, and computes its checksum."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from worker.download.failures import FetchError, Reason
 from worker.download.partial_file import Partial
 from worker.download.wav_check import Audio, read_audio
 
-PAGE = "a page came instead of a recording: wrong or expired token?"
+PAGE = "a web page instead of a recording. The token may be wrong or expired"
 SNIFF_BYTES = 64
-_PIECE_BYTES = 16 << 10  # unpacks to 16 MiB at most
-# wbits of zlib: gzip or zlib, by the header
+_PIECE_BYTES = 16 << 10  # decompresses to 16 MiB at most
+# wbits of zlib: detect gzip or zlib by the header
 _ANY_HEADER = 47
 _GZIP = frozenset({"gzip", "x-gzip", "deflate"})
 
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """A whole recording in a file that the reader closes."""
+    """A complete recording. The caller closes its file."""
 
     file: BinaryIO
     bytes: int
@@ -33,18 +33,18 @@ class Recording:
 
 
 def examine(part: Partial, max_bytes: int, seen_bytes: int | None) -> Recording:
-    """Look at a whole download. Reads the file: not for the event loop.
+    """Check a complete download. Not for the event loop.
 
-    `seen_bytes`: how large it was at the last try. A header that does not tell the length is believed once two tries saw the
-    same; a file that has become larger is still being written.
+    `seen_bytes` is the size at the previous attempt. A file that has grown is still being written. A header without a length is
+    accepted once two attempts returned the same size.
 
     Raises:
-        FetchError: it is no recording, or not yet.
+        FetchError: it is not a recording, or not yet complete.
     """
     if part.size == 0:
-        raise FetchError(Reason.EMPTY, "an empty body")
+        raise FetchError(Reason.EMPTY, "the body is empty")
     part.file.flush()
-    file = _unpacked(part, max_bytes)
+    file = _decompressed(part, max_bytes)
     try:
         size = file.seek(0, os.SEEK_END)
         try:
@@ -58,7 +58,7 @@ def examine(part: Partial, max_bytes: int, seen_bytes: int | None) -> Recording:
             ):
                 reason = Reason.GROWING
             file.seek(0)
-            if is_page(file.read(SNIFF_BYTES)):  # one that came packed
+            if is_page(file.read(SNIFF_BYTES)):  # a compressed page
                 raise FetchError(Reason.LOGIN_PAGE, PAGE) from error
             raise FetchError(reason, str(error), size=size) from error
         _check_grown(audio, size, seen_bytes)
@@ -70,46 +70,46 @@ def examine(part: Partial, max_bytes: int, seen_bytes: int | None) -> Recording:
 
 
 def is_page(head: bytes) -> bool:
-    """Tell whether a file begins as HTML or XML does, byte order marks and white space aside."""
+    """Return whether a file starts like HTML or XML, after any byte order mark and white space."""
     return head.lstrip(b"\xef\xbb\xbf\xfe\xff\0 \t\r\n\f")[:1] == b"<"
 
 
 def _check_grown(audio: Audio, size: int, seen_bytes: int | None) -> None:
     if audio.is_open_ended and seen_bytes != size:
-        raise FetchError(Reason.GROWING, f"{size} bytes, and the header does not tell how many it will be", size=size)
+        raise FetchError(Reason.GROWING, f"{size} bytes so far. The header does not contain the length", size=size)
 
 
-def _unpacked(part: Partial, max_bytes: int) -> BinaryIO:
-    """Undo a compression that was not asked for; the part itself stays as it came."""
+def _decompressed(part: Partial, max_bytes: int) -> BinaryIO:
+    """Return the content, decompressed if the server compressed it unasked. The partial file is not changed."""
     if part.encoding in {"", "identity"}:
         return os.fdopen(os.dup(part.file.fileno()), "rb")
     if part.encoding not in _GZIP:
-        raise FetchError(Reason.COMPRESSED, f"Content-Encoding {part.encoding!r:.20} is not understood")
-    unpacked: BinaryIO = tempfile.TemporaryFile(dir=part.directory)  # noqa: SIM115 - handed on
+        raise FetchError(Reason.COMPRESSED, f"Content-Encoding {part.encoding!r:.20} is not supported")
+    plain: BinaryIO = tempfile.TemporaryFile(dir=part.directory)  # noqa: SIM115 - returned
     try:
-        _unpack(part.file, unpacked, max_bytes)
+        _decompress(part.file, plain, max_bytes)
     except BaseException:
-        unpacked.close()
+        plain.close()
         raise
-    return unpacked
+    return plain
 
 
-def _unpack(packed: BinaryIO, unpacked: BinaryIO, max_bytes: int) -> None:
-    """Unpack every member of a body: gzip allows several, one after another, and zeros behind them (RFC 1952, 2.2)."""
-    packed.seek(0)
-    unpacker = zlib.decompressobj(_ANY_HEADER)
+def _decompress(compressed: BinaryIO, plain: BinaryIO, max_bytes: int) -> None:
+    """Decompress every member of a body. gzip allows several, and zeros after them (RFC 1952, 2.2)."""
+    compressed.seek(0)
+    decompressor = zlib.decompressobj(_ANY_HEADER)
     try:
-        while piece := packed.read(_PIECE_BYTES):
+        while piece := compressed.read(_PIECE_BYTES):
             while piece:
-                if unpacker.eof and not (piece := piece.lstrip(b"\0")):
+                if decompressor.eof and not (piece := piece.lstrip(b"\0")):
                     break
-                if unpacker.eof:
-                    unpacker = zlib.decompressobj(_ANY_HEADER)
-                unpacked.write(unpacker.decompress(piece))
-                if unpacked.tell() > max_bytes:
+                if decompressor.eof:
+                    decompressor = zlib.decompressobj(_ANY_HEADER)
+                plain.write(decompressor.decompress(piece))
+                if plain.tell() > max_bytes:
                     raise FetchError(Reason.TOO_LARGE, f"more than {max_bytes} bytes")
-                piece = unpacker.unused_data
+                piece = decompressor.unused_data
     except zlib.error as error:
-        raise FetchError(Reason.COMPRESSED, "the body cannot be unpacked") from error
-    if not unpacker.eof:
-        raise FetchError(Reason.TRUNCATED, "the compressed body ends too soon")
+        raise FetchError(Reason.COMPRESSED, "the body cannot be decompressed") from error
+    if not decompressor.eof:
+        raise FetchError(Reason.TRUNCATED, "the compressed body is incomplete")

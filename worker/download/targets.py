@@ -1,4 +1,4 @@
-"""Where a job's recording is."""
+"""The URL of a job's recording, which must be at the allowed origin."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from worker.download.failures import FetchError, Reason
 
 
 def recording_link(source: Source, job: RecordingJob) -> str:
-    """Work out where a job's recording is: RecordingURL with the allowed origin, else the source's template.
+    """Return the URL of a job's recording: RecordingURL with the allowed origin, else the source's template.
 
     Raises:
-        FetchError: there is neither, or the link would leave the allowed origin.
+        FetchError: there is neither, or the URL would leave the allowed origin.
     """
     allowed = source.recording_origin
     if job.recording_url and allowed:
-        ours = urlsplit(allowed)
+        allowed_parts = urlsplit(allowed)
         try:
             sent = urlsplit(job.recording_url)
         except ValueError as error:
-            raise FetchError(Reason.NO_RECORDING_LINK, "the RecordingURL that was sent is no URL") from error
-        return urlunsplit((ours.scheme, ours.netloc, sent.path, sent.query, ""))
+            raise FetchError(Reason.NO_RECORDING_LINK, "the RecordingURL in the callback is not a URL") from error
+        return urlunsplit((allowed_parts.scheme, allowed_parts.netloc, sent.path, sent.query, ""))
     if source.recording_url is None or allowed is None:
-        raise FetchError(Reason.NO_RECORDING_LINK, "set recording_origin or recording_url of the source")
+        raise FetchError(Reason.NO_RECORDING_LINK, "the source has neither recording_origin nor recording_url. Set one")
     values = {"call_id": job.call_id, "guid": job.guid or "", "request_id": "" if job.request_id is None else job.request_id}
     link = source.recording_url.get_secret_value()
     for name, value in values.items():
@@ -35,23 +35,23 @@ def recording_link(source: Source, job: RecordingJob) -> str:
 
 
 def redirect_target(allowed: str, link: str, location: str) -> str:
-    """Follow a redirect from a link, inside the allowed origin only.
+    """Return the target of a redirect, if it is in the allowed origin.
 
     Raises:
-        FetchError: it leads elsewhere, or brings a user and password that are not those of the link.
+        FetchError: it leaves the origin, or contains a user and password that `link` does not.
     """
     try:
         target = urljoin(link, location)
         user_info = urlsplit(target).netloc.rpartition("@")[0]
     except ValueError as error:
-        raise FetchError(Reason.ORIGIN_NOT_ALLOWED, "a redirect to what is no URL") from error
+        raise FetchError(Reason.ORIGIN_NOT_ALLOWED, "the redirect target is not a URL") from error
     if user_info and user_info != urlsplit(link).netloc.rpartition("@")[0]:
-        raise FetchError(Reason.ORIGIN_NOT_ALLOWED, "a redirect that names a user")
+        raise FetchError(Reason.ORIGIN_NOT_ALLOWED, "the redirect target contains a user name")
     return _inside(allowed, target)
 
 
 def is_same_origin(one: URL, other: URL) -> bool:
-    """Compare scheme, host and port; an international host is one with its punycode, a scheme's own port with none."""
+    """Compare scheme, host and port. An international host equals its punycode, and a default port equals none."""
     return (one.scheme, one.raw_host, one.port) == (other.scheme, other.raw_host, other.port)
 
 
@@ -61,6 +61,6 @@ def _inside(allowed: str, link: str) -> str:
     except ValueError:
         is_same = False
     if not is_same:
-        raise FetchError(Reason.ORIGIN_NOT_ALLOWED, f"only {allowed} may be asked for recordings")
+        raise FetchError(Reason.ORIGIN_NOT_ALLOWED, f"recordings may only come from {allowed}")
     parts = urlsplit(link)
     return urlunsplit((parts.scheme, parts.netloc, parts.path, parts.query, ""))

@@ -23,9 +23,11 @@ from shared.domain.recording_info import RecordingInfo
 from shared.log import get_logger
 from shared.retention.recording_lock import BusyError, Lock, locked
 from shared.state.store import Store
-from worker.download.client import Client, Limits, turns_of
+from worker.download.client import Client
+from worker.download.download_directory import make_room
 from worker.download.failures import FetchError, Reason, Result
-from worker.download.partial_file import forget, make_room, partial
+from worker.download.limits import Limits, slots_by_source
+from worker.download.partial_file import forget, partial
 from worker.download.targets import recording_link
 from worker.recordings.attempt import Attempt, dead_letter, suffix_of
 from worker.recordings.early_ack import HeldDelivery, is_noted_done
@@ -59,10 +61,10 @@ class Recordings:
     async def run(self, consumer: Consumer) -> NoReturn:
         """Process jobs as long as the process lives. Run it as a task."""
         async with AsyncExitStack() as closing, asyncio.TaskGroup() as group:
-            turns = turns_of(self._sources.values())
+            slots = slots_by_source(self._sources.values())
             for name, source in self._sources.items():
                 if source.recording_origin:
-                    self._clients[name] = await closing.enter_async_context(Client(source, self._limits, turns[name]))
+                    self._clients[name] = await closing.enter_async_context(Client(source, self._limits, slots[name]))
             while True:
                 await self._free.acquire()
                 delivery = await consumer.get()

@@ -70,7 +70,7 @@ def outcome_of(error: Exception, attempt: Attempt, schedule_s: Sequence[float]) 
             failure = FetchError(Reason.INTERNAL_ERROR, detail_of(fault))
     reason, detail, may_have_stored = failure.reason, failure.detail, failure.reason in _AFTER_STORING
     reasons = [*attempt.reasons, reason]
-    wait_s = next_wait_s(reason, attempt.number, schedule_s, same=reasons.count(reason))
+    wait_s = next_wait_s(reason, attempt.number, schedule_s, same_reason=reasons.count(reason))
     if wait_s is None:
         return End(reason, detail, result_of(reasons), may_have_stored)
     return Retry(reason, detail, wait_s, failure.size, may_have_stored)

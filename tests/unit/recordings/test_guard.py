@@ -22,8 +22,9 @@ from tests.helpers.pace import LIMIT_S
 from tests.helpers.recordings import WAV
 from tests.helpers.scripted_http import Scripted, head, scripted, whole
 from worker.download.address_guard import REFUSED, AddressRefusedError, socket_factory
-from worker.download.client import Client, Limits, _are_all_refused
+from worker.download.client import Client, _are_all_refused
 from worker.download.failures import FetchError, Reason
+from worker.download.limits import Limits
 from worker.download.partial_file import partial
 from worker.download.targets import is_same_origin, redirect_target
 

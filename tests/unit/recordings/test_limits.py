@@ -17,7 +17,8 @@ from shared.retention.recording_lock import BusyError
 from tests.helpers.pace import LIMIT_S
 from tests.helpers.recordings import WAV
 from tests.helpers.scripted_http import RESET, Scripted, head, rest, whole
-from worker.download.client import Client, Limits, turns_of
+from worker.download.client import Client
+from worker.download.limits import Limits, slots_by_source
 from worker.download.partial_file import partial
 
 LIMITS = Limits(max_bytes=1_000_000, stall_s=LIMIT_S, min_bytes_per_second=1)
@@ -29,8 +30,8 @@ async def _clients(tmp_path: Path, **tables: str) -> AsyncIterator[dict[str, Cli
     path = tmp_path / "sources.toml"
     path.write_text("".join(f'[sources.{name}]\nsecret = "x"\n{keys}\n' for name, keys in tables.items()))
     sources = load_sources(path)
-    turns = turns_of(sources.values())
-    clients = {name: Client(source, LIMITS, turns[name]) for name, source in sources.items()}
+    slots = slots_by_source(sources.values())
+    clients = {name: Client(source, LIMITS, slots[name]) for name, source in sources.items()}
     for client in clients.values():
         await client.__aenter__()
     yield {str(name): client for name, client in clients.items()}
@@ -102,9 +103,9 @@ def test_sources_on_other_hosts_have_their_own(tmp_path: Path) -> None:
         '[sources.b]\nsecret = "x"\nrecording_origin = "http://pbx.example.com:8080"\n'
         '[sources.c]\nsecret = "x"\nrecording_origin = "https://other.example.com"\n[sources.d]\nsecret = "x"\n'
     )
-    turns = {str(name): turn for name, turn in turns_of(load_sources(tmp_path / "s").values()).items()}
-    assert turns["a"] is turns["b"]
-    assert turns["c"] is not turns["a"]
+    slots = {str(name): slot for name, slot in slots_by_source(load_sources(tmp_path / "s").values()).items()}
+    assert slots["a"] is slots["b"]
+    assert slots["c"] is not slots["a"]
 
 
 async def test_continuations_and_redirects_keep_the_pace(tmp_path: Path, server: Scripted) -> None:
@@ -125,7 +126,7 @@ async def test_continuations_and_redirects_keep_the_pace(tmp_path: Path, server:
 async def test_who_would_wait_too_long_for_its_turn_comes_again_later(
     tmp_path: Path, server: Scripted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("worker.download.client._TURN_S", 0.1)
+    monkeypatch.setattr("worker.download.client._RATE_LIMIT_WAIT_S", 0.1)
     server.answers = [whole(WAV)]
     async with _clients(tmp_path, acme=f'recording_origin = "{server.origin}"\nrecordings_per_second = 0.01') as clients:
         await _fetch(clients["acme"], tmp_path, server.origin)

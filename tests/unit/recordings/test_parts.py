@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from worker.download.partial_file import make_room, partial
+from worker.download.download_directory import make_room
+from worker.download.partial_file import partial
 
 
 def _leave(directory: Path, name: str, size: int, *, age_s: int) -> None:
@@ -65,4 +66,4 @@ def test_a_part_that_cannot_be_removed_is_logged_and_fails_no_job(tmp_path: Path
     (tmp_path / "a.part").mkdir()
     with capture_logs() as logs:
         make_room(tmp_path, 0)
-    assert [entry["event"] for entry in logs] == ["recording_parts_not_removed"]
+    assert [entry["event"] for entry in logs] == ["partial_downloads_not_removed"]

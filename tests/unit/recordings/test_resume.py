@@ -26,9 +26,11 @@ from simulator.audio import recording
 from tests.helpers.pace import LIMIT_S
 from tests.helpers.scripted_http import RESET, STALL, Scripted, head, rest, scripted, whole
 from tests.helpers.servers import eventually
-from worker.download.client import Client, Limits
+from worker.download.client import Client
+from worker.download.download_directory import check_directory, keep_swept, prepare, sweep
 from worker.download.failures import FetchError, Reason
-from worker.download.partial_file import Partial, check_directory, forget, keep_swept, partial, prepare, sweep
+from worker.download.limits import Limits
+from worker.download.partial_file import Partial, forget, partial
 
 WAV, OTHER = recording("7", 1.5), recording("8", 1.5)
 HALF = len(WAV) // 2
@@ -356,7 +358,7 @@ def test_parts_nobody_has_touched_for_days_are_swept(tmp_path: Path) -> None:
 
 
 async def test_parts_are_swept_while_a_worker_lives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("worker.download.partial_file._SWEEP_S", 0.01)
+    monkeypatch.setattr("worker.download.download_directory._SWEEP_S", 0.01)
     (tmp_path / "old.part").touch()
     os.utime(tmp_path / "old.part", (time.time() - 3 * 86400,) * 2)
 
@@ -380,7 +382,7 @@ def test_a_directory_of_downloads_that_cannot_be_written_is_refused_unless_it_is
         def open_(**_: object) -> None:
             raise OSError(number, os.strerror(number))
 
-        monkeypatch.setattr("worker.download.partial_file.tempfile.TemporaryFile", open_)
+        monkeypatch.setattr("worker.download.download_directory.tempfile.TemporaryFile", open_)
 
     fails(errno.EROFS)
     with pytest.raises(ConfigError, match="Read-only"):

@@ -1,0 +1,69 @@
+"""Reads the body of a response into the partial download, within the limits of size and speed. Stops early at a web page."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import aiohttp
+
+from shared.crash_points import crash_point
+from worker.download.failures import FetchError, Reason
+from worker.download.inspection import PAGE, SNIFF_BYTES, is_page
+from worker.download.limits import Limits
+from worker.download.partial_file import Partial
+
+_CHUNK_BYTES = 64 * 1024
+_AUDIO_OR_GZIP = (b"RIFF", b"\x1f\x8b")
+
+
+async def read_body(response: aiohttp.ClientResponse, part: Partial, limits: Limits) -> None:
+    """Append the body of a response to the partial download.
+
+    Raises:
+        FetchError: the body is too large, too slow, or a web page.
+        TimeoutError: no data arrived for `stall_s`.
+    """
+    sniffer = _Sniffer(response.content_type) if part.size == 0 else None
+    measured_from, measured_bytes = time.monotonic(), part.size
+    pieces = response.content.iter_chunked(_CHUNK_BYTES)
+    while True:
+        async with asyncio.timeout(limits.stall_s):
+            piece = await anext(pieces, b"")
+        if not piece:
+            break
+        if sniffer:
+            sniffer.feed(piece)
+        if part.size + len(piece) > limits.max_bytes:
+            part.restart()
+            raise FetchError(Reason.TOO_LARGE, f"more than {limits.max_bytes} bytes (CALLFOLD_RECORDING_MAX_BYTES)")
+        part.append(piece)
+        crash_point("recording.chunk")
+        passed_s = time.monotonic() - measured_from
+        if passed_s >= limits.stall_s:
+            if part.size - measured_bytes < passed_s * limits.min_bytes_per_second:
+                raise FetchError(Reason.STALLED, f"only {part.size - measured_bytes} bytes in {passed_s:.0f} s")
+            measured_from, measured_bytes = time.monotonic(), part.size
+    if sniffer:
+        sniffer.end()
+
+
+class _Sniffer:
+    """Detects a web page by its first bytes. The content type only counts if these are not those of a recording."""
+
+    def __init__(self, content_type: str) -> None:
+        self._is_typed_page = content_type in {"text/html", "application/xhtml+xml"}
+        self._head = b""
+
+    def feed(self, piece: bytes) -> None:
+        if len(self._head) < SNIFF_BYTES:
+            self._head += piece[: SNIFF_BYTES - len(self._head)]
+            if is_page(self._head) or (len(self._head) == SNIFF_BYTES and not self._may_be_audio()):
+                raise FetchError(Reason.LOGIN_PAGE, PAGE)
+
+    def end(self) -> None:
+        if not self._may_be_audio():
+            raise FetchError(Reason.LOGIN_PAGE, PAGE)
+
+    def _may_be_audio(self) -> bool:
+        return not self._is_typed_page or self._head.startswith(_AUDIO_OR_GZIP)
