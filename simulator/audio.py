@@ -1,4 +1,4 @@
-"""Recordings as FocalScope serves them: real WAV files, generated tones, the same bytes for the same call every time."""
+"""Recordings as FocalScope serves them: WAV files with a tone. The same call always has the same bytes."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import wave
 
 SAMPLE_RATE = 8000
 _AMPLITUDE = 8000
-_PERIODS_PER_S = 10  # every tone repeats exactly ten times a second, so one tenth can be repeated
+_PERIODS_PER_S = 10  # all pitches are multiples of it, so a tenth of a second can be repeated
 
 
 def recording(call_id: str, seconds: float) -> bytes:
-    """Make a mono 16-bit WAV of a tone whose pitch follows the call's id."""
+    """Return a mono 16-bit WAV file of a tone. The id of the call determines its pitch."""
     pitch_hz = _PERIODS_PER_S * (30 + int(call_id) % 40)
     period = array.array(
         "h",

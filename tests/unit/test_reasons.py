@@ -1,4 +1,4 @@
-"""Why a recording was not had: each reason has a rule, the schedule keeps to it, and the documentation says the same."""
+"""Why an attempt failed: each reason has a rule, the schedule keeps to it, and the documentation says the same."""
 
 from __future__ import annotations
 
