@@ -11,8 +11,7 @@ import time
 import orjson
 import pytest
 
-from shared.archive import deadlines
-from shared.archive import object_store as bucket
+from shared.archive import deadlines, object_store
 from shared.archive.deadlines import ArchiveUnavailableError
 from shared.archive.local_disk import TakenError
 from shared.archive.storage import Archive
@@ -39,7 +38,7 @@ async def test_an_upload_that_is_given_up_or_cut_off_is_aborted(s3: Busy, monkey
 
     s3.met["part 2"] = hang
     if end == "timeout":
-        monkeypatch.setattr(bucket, "_STALL_S", 6 * PACE)
+        monkeypatch.setattr(object_store, "_STALL_S", 6 * PACE)
     writing = asyncio.create_task(Archive(ARCHIVE).put("acme/a.wav", io.BytesIO(LONG)))
     await asyncio.wait_for(arrived.wait(), LIMIT_S)
     if end == "cancelled":
@@ -60,7 +59,7 @@ async def test_clearing_up_after_a_cancellation_ends_before_a_shutdown_gives_up(
 ) -> None:
     """The store does not answer any more: not what is under way, and not what would clear up after it."""
     monkeypatch.setattr(deadlines, "_FINISH_S", 0.5)
-    monkeypatch.setattr(bucket, "_STALL_S", 10 * LIMIT_S)  # what it would wait for otherwise
+    monkeypatch.setattr(object_store, "_STALL_S", 10 * LIMIT_S)  # what it would wait for otherwise
     is_reached, go_on = asyncio.Event(), asyncio.Event()
 
     async def hang() -> None:
@@ -81,7 +80,7 @@ async def test_clearing_up_after_a_cancellation_ends_before_a_shutdown_gives_up(
 
 async def test_an_upload_may_take_as_long_as_it_needs_while_something_moves(s3: Busy, monkeypatch: pytest.MonkeyPatch) -> None:
     stall_s = 8 * PACE
-    monkeypatch.setattr(bucket, "_STALL_S", stall_s)
+    monkeypatch.setattr(object_store, "_STALL_S", stall_s)
     for part in (1, 2, 3):
         s3.met[f"part {part}"] = lambda: asyncio.sleep(3 * PACE)
     begun = time.monotonic()
@@ -123,7 +122,7 @@ async def test_what_a_killed_process_left_is_swept_once_nobody_can_be_at_it(s3: 
     await archive.put("acme/a.wav", b"whole")
     await archive.sweep()
     assert (await there(s3.port))[0] == ["calls/.incomplete/left", "calls/acme/a.wav"]
-    monkeypatch.setattr(bucket, "_ABANDONED_S", -5)
+    monkeypatch.setattr(object_store, "_ABANDONED_S", -5)
     await archive.sweep()
     assert (await there(s3.port))[0] == ["calls/acme/a.wav"]
 

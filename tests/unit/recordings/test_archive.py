@@ -17,8 +17,7 @@ from typing import Any
 import orjson
 import pytest
 
-from shared.archive import local_disk as durable
-from shared.archive import storage as files
+from shared.archive import local_disk, storage
 from shared.archive.deadlines import ArchiveUnavailableError
 from shared.archive.local_disk import TakenError
 from shared.archive.sidecar import Sidecar, sidecar_of
@@ -43,7 +42,7 @@ class Slow(io.BytesIO):
 
 
 def _left(root: Path) -> list[str]:
-    return [path.name for path in (root / durable.INCOMPLETE).iterdir()]
+    return [path.name for path in (root / local_disk.INCOMPLETE).iterdir()]
 
 
 async def test_a_file_is_on_the_disk_before_it_has_its_name_and_its_name_before_it_counts(
@@ -54,7 +53,7 @@ async def test_a_file_is_on_the_disk_before_it_has_its_name_and_its_name_before_
 
     def noted_fsync(handle: int) -> None:
         path = Path(f"/proc/self/fd/{handle}").readlink()
-        done.append(("fsync", "temporary" if path.parent.name == durable.INCOMPLETE else str(path.relative_to(tmp_path))))
+        done.append(("fsync", "temporary" if path.parent.name == local_disk.INCOMPLETE else str(path.relative_to(tmp_path))))
         if path.is_file():
             assert path.read_bytes() == MANY, "all of it"
         fsync(handle)
@@ -90,11 +89,11 @@ async def test_a_write_that_was_given_up_gives_no_name_later_though_its_thread_g
         fsync(handle)
 
     monkeypatch.setattr(os, "fsync", slow_once)
-    monkeypatch.setattr(files, "_STALL_S", 0.3)
+    monkeypatch.setattr(storage, "_STALL_S", 0.3)
     archive = Archive(tmp_path.as_uri())
     with pytest.raises(ArchiveUnavailableError):
         await archive.put(NAME, io.BytesIO(MANY))
-    monkeypatch.setattr(files, "_STALL_S", LIMIT_S)
+    monkeypatch.setattr(storage, "_STALL_S", LIMIT_S)
     second = asyncio.create_task(archive.put(NAME, Slow(b"B" * 5_000_000)))
     while not second.done():
         go_on.set()
@@ -113,7 +112,7 @@ async def test_a_write_may_take_as_long_as_it_needs_while_something_moves(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stall_s = 5 * PACE
-    monkeypatch.setattr(files, "_STALL_S", stall_s)
+    monkeypatch.setattr(storage, "_STALL_S", stall_s)
     file, size = Slow(b"B" * 12_000_000), 12_000_000
     file.pause_s = 0.5 * PACE
     begun = time.monotonic()
@@ -127,7 +126,7 @@ async def test_a_write_that_was_cut_off_and_whose_file_was_closed_leaves_nothing
     writing = asyncio.create_task(Archive(tmp_path.as_uri()).put(NAME, file))
 
     async def begun() -> bool:
-        return (tmp_path / durable.INCOMPLETE).exists() and _left(tmp_path) != []
+        return (tmp_path / local_disk.INCOMPLETE).exists() and _left(tmp_path) != []
 
     await eventually(begun)
     writing.cancel()
@@ -227,7 +226,7 @@ async def test_a_file_that_was_swept_before_it_was_locked_is_made_again(tmp_path
         nonlocal is_first
         if is_first:
             is_first = False
-            durable.DurableDirectory(tmp_path).sweep()
+            local_disk.DurableDirectory(tmp_path).sweep()
         flock(file, operation)
 
     monkeypatch.setattr(fcntl, "flock", late)
@@ -240,7 +239,7 @@ async def test_where_there_are_no_locks_only_what_is_a_day_old_is_swept(tmp_path
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(fcntl, "flock", none)
-    old, young = (tmp_path / durable.INCOMPLETE / f"{name}.callfold-tmp" for name in ("old", "young"))
+    old, young = (tmp_path / local_disk.INCOMPLETE / f"{name}.callfold-tmp" for name in ("old", "young"))
     old.parent.mkdir()
     for path in (old, young):
         path.write_bytes(b"part")
@@ -254,11 +253,11 @@ async def test_where_there_are_no_locks_only_what_is_a_day_old_is_swept(tmp_path
 
 
 async def test_an_archive_that_cannot_be_written_is_told_by_its_check_which_can_be_repeated(tmp_path: Path) -> None:
-    (tmp_path / durable.INCOMPLETE).write_text("in the way")
+    (tmp_path / local_disk.INCOMPLETE).write_text("in the way")
     archive = Archive(tmp_path.as_uri())
     with pytest.raises(ArchiveUnavailableError, match="cannot be written"):
         await archive.check()
-    (tmp_path / durable.INCOMPLETE).unlink()
+    (tmp_path / local_disk.INCOMPLETE).unlink()
     await archive.check()
 
 
