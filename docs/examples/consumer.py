@@ -1,9 +1,9 @@
-"""A complete consumer of completed and amended calls: its own durable queue, deduplication by id, ack last, clean stop.
+"""A complete consumer of completed and amended calls: durable queue, deduplication by id, ack last, clean stop.
 
     AMQP_URL=amqp://guest:guest@127.0.0.1:5672/ python docs/examples/consumer.py [--limit N]
 
-It keeps what it has seen in consumer.sqlite (or $CONSUMER_DB), in the same transaction as its work, so that an event
-that is delivered twice, by a redelivery or a replay, is handled once.
+It stores the ids of handled events in consumer.sqlite (or $CONSUMER_DB), in the same transaction as its work. An event that is
+delivered twice, by a redelivery or a replay, is therefore handled once.
 """
 
 from __future__ import annotations
@@ -28,32 +28,32 @@ create table if not exists calls (source text, call text, request_id integer, re
 
 
 def handle(database: sqlite3.Connection, event: dict[str, Any]) -> bool:
-    """Do the work of one event; false if it was done before."""
-    with database:  # one transaction: the work and the note that it was done
+    """Do the work of one event; return False if it was done before."""
+    with database:  # one transaction for the work and the id
         if database.execute("insert or ignore into seen values (?)", (event["id"],)).rowcount == 0:
             return False
         data = event["data"]
-        told = {name: data[name] for name in ("source", "request_id", "revision", "outcome", "talk_seconds")}
-        # The subject names the call; request_id is null where the dial API did not start it.
-        # Keep the highest revision: an older one that comes late must not overwrite it.
+        row = {name: data[name] for name in ("source", "request_id", "revision", "outcome", "talk_seconds")}
+        # The subject identifies the call. request_id is null if the dial API did not start it.
+        # A lower revision that arrives late must not overwrite a higher one.
         database.execute(
             "insert into calls values (:source, :call, :request_id, :revision, :outcome, :talk_seconds) "
             "on conflict do update set revision = excluded.revision, outcome = excluded.outcome, "
             "talk_seconds = excluded.talk_seconds where excluded.revision > calls.revision",
-            told | {"call": event["subject"]},
+            row | {"call": event["subject"]},
         )
         return True
 
 
 async def connect(url: str) -> aio_pika.abc.AbstractRobustConnection:
-    """Connect, once: where that cannot be done at the start, a person should look."""
-    logging.getLogger("aiormq.connection").setLevel(logging.CRITICAL)  # what it logs is raised as well
+    """Connect, without retries at the start, because a failure then is usually a wrong URL."""
+    logging.getLogger("aiormq.connection").setLevel(logging.CRITICAL)  # it also raises what it logs
     try:
         return await aio_pika.connect_robust(url, timeout=5)
     except (aio_pika.exceptions.ProbableAuthenticationError, aio_pika.exceptions.AuthenticationError):
         sys.exit("RabbitMQ refused the user or password of AMQP_URL.")
-    except OSError as error:  # the library's own among them, and a time-out
-        sys.exit(f"RabbitMQ cannot be reached: see AMQP_URL ({type(error).__name__}).")
+    except OSError as error:  # includes timeouts and connection errors of the library
+        sys.exit(f"RabbitMQ cannot be reached ({type(error).__name__}). Check AMQP_URL.")
 
 
 async def consume(limit: int | None) -> None:
@@ -70,7 +70,7 @@ async def consume(limit: int | None) -> None:
         if handle(database, event):
             print(event["id"], event["data"]["outcome"], event["data"]["talk_seconds"], flush=True)
             handled += 1
-        await message.ack()  # last: only now may the broker forget it
+        await message.ack()  # last, because the broker deletes an acked message
         if limit is not None and handled >= limit:
             stop.set()
 
@@ -81,7 +81,7 @@ async def consume(limit: int | None) -> None:
         try:
             exchange = await channel.get_exchange("calls")
         except aio_pika.exceptions.ChannelNotFoundEntity:
-            sys.exit("RabbitMQ has no exchange `calls`: no worker of Callfold was started on it yet.")
+            sys.exit("RabbitMQ has no exchange `calls`. Start a Callfold worker first.")
         queue = await channel.declare_queue("example.calls", durable=True, arguments={"x-queue-type": "quorum"})
         await queue.bind(exchange, "call.#")  # completed and amended
         await queue.consume(on_message)
@@ -92,5 +92,5 @@ async def consume(limit: int | None) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--limit", type=int, help="stop after so many calls")
+    parser.add_argument("--limit", type=int, help="number of calls after which to stop (default: no limit)")
     asyncio.run(consume(parser.parse_args().limit))

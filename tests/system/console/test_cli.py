@@ -225,9 +225,9 @@ async def test_the_example_consumer_handles_each_call_once(servers: Servers) -> 
 async def test_the_example_consumer_says_in_a_sentence_why_it_cannot_start(tmp_path: Path) -> None:
     async with LocalStack(tmp_path / "stack", only=frozenset({"rabbitmq"})) as stack:
         for url, said in (
-            ("amqp://guest:hunter2@127.0.0.1:1/", "RabbitMQ cannot be reached: see AMQP_URL (AMQPConnectionError)."),
+            ("amqp://guest:hunter2@127.0.0.1:1/", "RabbitMQ cannot be reached (AMQPConnectionError). Check AMQP_URL."),
             (stack.amqp_url.replace("guest:guest", "guest:hunter2"), "RabbitMQ refused the user or password of AMQP_URL."),
-            (stack.amqp_url, "RabbitMQ has no exchange `calls`: no worker of Callfold was started on it yet."),
+            (stack.amqp_url, "RabbitMQ has no exchange `calls`. Start a Callfold worker first."),
         ):
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, str(ROOT / "docs" / "examples" / "consumer.py")),
