@@ -145,7 +145,7 @@ def derive(key: CallKey, facts: Mapping[str, str], policy: Policy) -> Call:
 
 
 def _close(legs: list[Leg], quiet_s: float, policy: Policy, *, is_pair: bool) -> tuple[list[Leg], Closing | None]:
-    """Apply the rules after `quiet_s` seconds without an event; returns the legs with what was inferred."""
+    """Apply the rules after `quiet_s` seconds without an event; returns the legs with inferred states."""
     dialed_out = is_pair and any(leg.call_type is CallType.OUTGOING for leg in legs)
     inferred = [_infer(leg, settled=quiet_s >= policy.settle_s, dialed_out=dialed_out) for leg in legs]
     return inferred, _closing(inferred, quiet_s, policy, is_pair=is_pair)

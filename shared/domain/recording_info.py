@@ -38,7 +38,7 @@ class RecordingInfo:
         bytes, sha256: of the audio; `stored_bytes` and `stored_sha256` of the encrypted file.
         suffix: end of the event id, if it is not the usual one; see `event_suffix`.
         was: state before retention set `expiring`.
-        missing: names of files that were not in the archive when retention came to delete them.
+        missing: names of files that retention did not find in the archive.
         is_complete: the JSON has all of `RECORDING_EVENT_FIELDS`, null if unknown.
         other_fields: fields with an unknown name or a wrong type, kept as they are.
     """

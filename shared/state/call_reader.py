@@ -21,7 +21,7 @@ class CallReader:
         self._redis = redis
 
     async def read(self, key: CallKey) -> StoredCall | None:
-        """Read a call; None if Redis has no facts of it."""
+        """Read a call; None if it has no facts in Redis."""
         number = partition(key)
 
         async def read_keys() -> list[object]:
@@ -42,7 +42,7 @@ class CallReader:
         return StoredCall(facts, int(revision or 0), PublicationState(state), summary, version, wake_at_ms)
 
     async def read_many(self, keys: Iterable[CallKey]) -> dict[CallKey, StoredCall]:
-        """Read calls, without those of which Redis has no facts."""
+        """Read calls, without those that have no facts in Redis."""
         names = list(keys)
         calls = await asyncio.gather(*(self.read(key) for key in names))
         return {key: call for key, call in zip(names, calls, strict=True) if call is not None}

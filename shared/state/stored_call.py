@@ -1,4 +1,4 @@
-"""What Redis keeps of one call, and what the fold and a rebuild write to it."""
+"""Values of one call in Redis: the stored call, and the publications and wake-ups written to it."""
 
 from __future__ import annotations
 
