@@ -1,8 +1,9 @@
-"""What every command needs: running a coroutine, reading the settings, options that many commands have."""
+"""Parts that all commands share: help panels, running a coroutine, reading the settings, common options."""
 
 from __future__ import annotations
 
 from collections.abc import Coroutine
+from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -12,11 +13,24 @@ from shared.config.settings import Settings, load_settings
 from shared.errors import CallfoldError
 from shared.log import configure
 
-EXIT_INTERRUPTED = 130  # what shells tell of SIGINT
+EXIT_INTERRUPTED = 130  # what shells return for SIGINT
+
+
+class Panel(StrEnum):
+    """The groups of commands in `callfold --help`, in this order."""
+
+    RUN = "Run"
+    CALLS = "Calls"
+    RECORDINGS = "Recordings"
+    RECOVERY = "Dead letters and recovery"
+    CHECK = "Check and try"
 
 
 def run(work: Coroutine[object, object, int | None], *, interrupted: int = EXIT_INTERRUPTED, cut_off: str = "") -> None:
-    """Run a command's coroutine. Ctrl-C is the ordinary way to end one that watches; any other was cut off in its work."""
+    """Run a command's coroutine and exit with its code.
+
+    After Ctrl-C the exit code is `interrupted`, and `cut_off` is printed if given.
+    """
     try:
         code = uvloop.run(work)
     except KeyboardInterrupt:
@@ -33,14 +47,20 @@ def read_settings(*, quiet: bool = True) -> Settings:
 
 
 def source_names() -> list[str]:
+    """List the configured sources for shell completion."""
     try:
         return [str(name) for name in load_settings().load_sources()]
     except CallfoldError:
-        return []  # completion has no way to tell an error; the command itself will
+        return []  # completion cannot show an error; the command itself will
 
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Only tell how many it would be.")]
-Source = Annotated[str | None, typer.Option(help="Only those of this source.", autocompletion=source_names)]
-SourceArgument = Annotated[str, typer.Argument(help="The source's name.", autocompletion=source_names)]
-CallArgument = Annotated[str, typer.Argument(help="RequestID, or call-<CallID> where there is none.")]
+def example(command: str) -> str:
+    """Return the epilog that shows an example of a command."""
+    return f"Example: `{command}`"
+
+
+AsJson = Annotated[bool, typer.Option("--json", help="JSON output, one object per line.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Count only; change nothing.")]
+Source = Annotated[str | None, typer.Option(help="Source name (default: all sources).", autocompletion=source_names)]
+SourceArgument = Annotated[str, typer.Argument(help="Source name.", autocompletion=source_names)]
+CallArgument = Annotated[str, typer.Argument(help="RequestID, or call-<CallID> if the call has no RequestID.")]

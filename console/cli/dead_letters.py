@@ -1,4 +1,4 @@
-"""`callfold dead-letters list|show|redrive|drop`."""
+"""`callfold dead-letters list|show|redrive|drop`, and `callfold rebuild`."""
 
 from __future__ import annotations
 
@@ -7,96 +7,131 @@ from typing import Annotated
 
 import typer
 
-from console.cli.common import AsJson, DryRun, Source, read_settings, run
-from console.commands import dead_letters as letters
-from console.commands.common import tell_if_unknown
-from console.commands.list_dead_letters import show
-from console.dead_letters.queue import Filter, Which
+from console.cli.common import AsJson, DryRun, Panel, Source, example, read_settings, run
+from console.commands import dead_letters as commands
+from console.commands.common import warn_if_unknown
+from console.dead_letters.queue import DeadLetterQueue, Filter
 from shared.config.settings import Settings
 from shared.errors import CallfoldError
 
-dead_letters = typer.Typer(help="What could not be understood or done: see it, put it back, or drop it.", no_args_is_help=True)
+dead_letters = typer.Typer(help="List, show, redrive or drop dead letters.", no_args_is_help=True)
 
-Queue = Annotated[Which, typer.Option("--queue", help="Whose dead letters.")]
-Ids = Annotated[list[str] | None, typer.Argument(help="Ids, or how they begin; none: all that the options leave.")]
-Reason = Annotated[str | None, typer.Option(help="Only those with this reason.")]
-Since = Annotated[str | None, typer.Option(help="Only those first seen so long ago or later: 90s, 15m, 2h, 7d.")]
+Queue = Annotated[DeadLetterQueue, typer.Option("--queue", help="Queue of dead letters.")]
+Ids = Annotated[
+    list[str] | None, typer.Argument(help="Message ids or id prefixes (default: every message that matches the options).")
+]
+Reason = Annotated[str | None, typer.Option(help="Reason of the dead letter, e.g. invalid_callback (default: all).")]
+Since = Annotated[str | None, typer.Option(help="Maximum age, e.g. 90s, 15m, 2h, 7d (default: no limit).")]
 
 
-def settings_for(source: str | None) -> Settings:
-    """Read the settings; a source that is not configured can have dead letters all the same."""
+def add_to(app: typer.Typer) -> None:
+    """Add these commands to the command line."""
+    app.add_typer(dead_letters, name="dead-letters", rich_help_panel=Panel.RECOVERY)
+    app.command(rich_help_panel=Panel.RECOVERY, epilog=example("callfold rebuild --since 2h --dry-run"))(rebuild)
+
+
+def read_settings_for(source: str | None) -> Settings:
+    """Read the settings, and warn if the source is not configured: its dead letters can still exist."""
     settings = read_settings()
-    tell_if_unknown(settings, source)
+    warn_if_unknown(settings, source)
     return settings
 
 
-async def found(work: Awaitable[int], wanted: Filter, queue: Which) -> int:
-    """Do what is wanted of letters.
+async def require_match(work: Awaitable[int], query: Filter, queue: DeadLetterQueue) -> int:
+    """Await a command and return its exit code.
 
     Raises:
-        CallfoldError: ids were given, and no letter has one of them.
+        CallfoldError: ids were given and no dead letter has one of them.
     """
     code = await work
-    if code and wanted.ids:
+    if code and query.ids:
         raise CallfoldError(
-            f"No dead letter in {queue.queue} has an id that begins with {' or '.join(wanted.ids)}: "
+            f"No dead letter in {queue.queue_name} has an id that begins with {' or '.join(query.ids)}. "
             f"`callfold dead-letters list --queue {queue}` lists them."
         )
     return code
 
 
-@dead_letters.command("list")
+@dead_letters.command("list", epilog=example("callfold dead-letters list --reason invalid_callback --since 2h"))
 def dead_letters_list(
-    queue: Queue = Which.CALLBACKS, reason: Reason = None, source: Source = None, since: Since = None, *, as_json: AsJson = False
-) -> None:
-    """List dead letters: `callfold dead-letters list --reason invalid_callback --since 2h`."""
-    run(show(settings_for(source), queue, Filter((), reason, source, since), as_json=as_json, with_body=False))
-
-
-@dead_letters.command("show")
-def dead_letters_show(
-    ids: Annotated[list[str], typer.Argument(help="Ids, or how they begin, as `list` prints them.")],
-    queue: Queue = Which.CALLBACKS,
+    queue: Queue = DeadLetterQueue.CALLBACKS,
+    reason: Reason = None,
+    source: Source = None,
+    since: Since = None,
     *,
     as_json: AsJson = False,
 ) -> None:
-    """Print dead letters with what they hold: `callfold dead-letters show 3f9a`."""
-    wanted = Filter(tuple(ids))
-    run(found(show(read_settings(), queue, wanted, as_json=as_json, with_body=True), wanted, queue))
+    """List dead letters."""
+    query = Filter((), reason, source, since)
+    run(commands.show(read_settings_for(source), queue, query, as_json=as_json, with_body=False))
 
 
-@dead_letters.command("redrive")
+@dead_letters.command("show", epilog=example("callfold dead-letters show 3f9a"))
+def dead_letters_show(
+    ids: Annotated[list[str], typer.Argument(help="Message ids or id prefixes, as printed by `list`.")],
+    queue: Queue = DeadLetterQueue.CALLBACKS,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Print dead letters with their bodies."""
+    query = Filter(tuple(ids))
+    run(require_match(commands.show(read_settings(), queue, query, as_json=as_json, with_body=True), query, queue))
+
+
+@dead_letters.command("redrive", epilog=example("callfold dead-letters redrive --source acme --dry-run"))
 def dead_letters_redrive(
     ids: Ids = None,
-    queue: Queue = Which.CALLBACKS,
+    queue: Queue = DeadLetterQueue.CALLBACKS,
     reason: Reason = None,
     source: Source = None,
     since: Since = None,
     *,
     dry_run: DryRun = False,
-    force: Annotated[bool, typer.Option("--force", help="Also those so old that Redis may have forgotten their calls.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Include messages whose calls Redis may have forgotten.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Put dead letters back after a corrected adapter link: `callfold dead-letters redrive --source acme --dry-run`."""
-    wanted = Filter(tuple(ids or ()), reason, source, since)
-    work = letters.redrive(settings_for(source), queue, wanted, dry_run=dry_run, as_json=as_json, force=force)
-    run(found(work, wanted, queue))
+    """Redrive dead letters: publish them again, and remove them once confirmed."""
+    query = Filter(tuple(ids or ()), reason, source, since)
+    work = commands.redrive(read_settings_for(source), queue, query, dry_run=dry_run, as_json=as_json, force=force)
+    run(require_match(work, query, queue))
 
 
-@dead_letters.command("drop")
+@dead_letters.command("drop", epilog=example("callfold dead-letters drop 3f9a --yes"))
 def dead_letters_drop(
     ids: Ids = None,
-    queue: Queue = Which.CALLBACKS,
+    queue: Queue = DeadLetterQueue.CALLBACKS,
     reason: Reason = None,
     source: Source = None,
     since: Since = None,
     *,
     dry_run: DryRun = False,
     as_json: AsJson = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="No confirmation prompt.")] = False,
 ) -> None:
-    """Remove dead letters for good: `callfold dead-letters drop 3f9a --yes`."""
+    """Delete dead letters permanently."""
     if not dry_run and not yes:
-        typer.confirm("They exist nowhere else. Drop them?", abort=True, err=True)
-    wanted = Filter(tuple(ids or ()), reason, source, since)
-    run(found(letters.drop(settings_for(source), queue, wanted, dry_run=dry_run, as_json=as_json), wanted, queue))
+        typer.confirm("Delete these messages permanently? They exist nowhere else.", abort=True, err=True)
+    query = Filter(tuple(ids or ()), reason, source, since)
+    work = commands.drop(read_settings_for(source), queue, query, dry_run=dry_run, as_json=as_json)
+    run(require_match(work, query, queue))
+
+
+def rebuild(
+    since: Annotated[str, typer.Option(help="Age from which to replay, e.g. 90s, 15m, 2h, 7d.")],
+    source: Source = None,
+    *,
+    dry_run: DryRun = False,
+    publish: Annotated[
+        bool, typer.Option("--publish", help="Publish complete calls that were never published (by the workers, later).")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Start even if workers are running.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Rebuild Redis from the callback journal after data loss.
+
+    Stop all workers first.
+    """
+    from console.commands.rebuild import Mode  # noqa: PLC0415 - each command loads only what it needs
+    from console.commands.rebuild import rebuild as run_rebuild  # noqa: PLC0415
+
+    run(run_rebuild(read_settings(), since, source, Mode(dry_run, publish, force, as_json)))

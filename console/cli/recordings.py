@@ -1,4 +1,4 @@
-"""`callfold recordings get|redrive|backfill|verify`."""
+"""`callfold recordings get|redrive|backfill|verify`, `callfold retention` and `callfold hold`."""
 
 from __future__ import annotations
 
@@ -7,37 +7,46 @@ from typing import Annotated
 
 import typer
 
-from console.cli.common import AsJson, DryRun, Source, SourceArgument, read_settings, run
-from console.cli.dead_letters import Ids, Reason, Since, found, settings_for
-from console.commands import dead_letters as letters
-from console.dead_letters.queue import Filter, Which
+from console.cli.common import AsJson, DryRun, Panel, Source, SourceArgument, example, read_settings, run
+from console.cli.dead_letters import Ids, Reason, Since, read_settings_for, require_match
+from console.commands import dead_letters as commands
+from console.dead_letters.queue import DeadLetterQueue, Filter
 
-recordings = typer.Typer(help="The archive: get a recording, fetch what is missing, check what is there.", no_args_is_help=True)
+recordings = typer.Typer(help="Get, redrive, backfill or verify recordings.", no_args_is_help=True)
 
 
-@recordings.command("get")
+def add_to(app: typer.Typer) -> None:
+    """Add these commands to the command line."""
+    app.add_typer(recordings, name="recordings", rich_help_panel=Panel.RECORDINGS)
+    retention_example = example("callfold retention --older-than 365d --source acme --dry-run")
+    app.command(rich_help_panel=Panel.RECORDINGS, epilog=retention_example)(retention)
+    app.command(rich_help_panel=Panel.RECORDINGS, epilog=example('callfold hold acme 513 --reason "case 2026-17"'))(hold)
+
+
+@recordings.command("get", epilog=example("callfold recordings get acme 513"))
 def get(
     source: SourceArgument,
     what: Annotated[str, typer.Argument(help="RequestID, call-<CallID>, or the GUID of a recording.")],
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="File, or directory; - is standard output. Default: here, by its name.")
+        Path | None,
+        typer.Option("--output", "-o", help="Output file or directory; - for stdout (default: the current directory)."),
     ] = None,
     identity: Annotated[
         Path | None,
-        typer.Option(help="Identity file of age-keygen that opens sealed recordings; default: CALLFOLD_ARCHIVE_IDENTITY."),
+        typer.Option(help="age identity file that decrypts recordings (default: CALLFOLD_ARCHIVE_IDENTITY)."),
     ] = None,
     *,
-    force: Annotated[bool, typer.Option("--force", help="Write over files that are there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite existing files.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Get recordings out of the archive, opened and checked: `callfold recordings get acme 513`."""
-    from console.commands.recordings_get import Target  # noqa: PLC0415
+    """Get recordings from the archive, decrypted and verified."""
+    from console.commands.recordings_get import Target  # noqa: PLC0415 - each command loads only what it needs
     from console.commands.recordings_get import get as run_get  # noqa: PLC0415
 
     run(run_get(read_settings(), source, what, Target(output, identity, force), as_json=as_json))
 
 
-@recordings.command("redrive")
+@recordings.command("redrive", epilog=example("callfold recordings redrive --reason not_allowed"))
 def redrive(
     ids: Ids = None,
     reason: Reason = None,
@@ -47,36 +56,85 @@ def redrive(
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Try failed recordings again, with a whole new schedule: `callfold recordings redrive --reason not_allowed`."""
-    wanted = Filter(tuple(ids or ()), reason, source, since)
-    work = letters.redrive(settings_for(source), Which.RECORDINGS, wanted, dry_run=dry_run, as_json=as_json)
-    run(found(work, wanted, Which.RECORDINGS))
+    """Retry failed recordings, starting from the first attempt."""
+    query = Filter(tuple(ids or ()), reason, source, since)
+    work = commands.redrive(read_settings_for(source), DeadLetterQueue.RECORDINGS, query, dry_run=dry_run, as_json=as_json)
+    run(require_match(work, query, DeadLetterQueue.RECORDINGS))
 
 
-@recordings.command("backfill")
+@recordings.command("backfill", epilog=example("callfold recordings backfill --since 7d --dry-run"))
 def backfill(
-    since: Annotated[str, typer.Option(help="Calls that were published so long ago or later: 2h, 30d.")],
+    since: Annotated[str, typer.Option(help="Maximum age of the calls, by publication, e.g. 2h, 30d.")],
     source: Source = None,
     *,
-    again: Annotated[bool, typer.Option("--again", help="Fetch what is stored too: what differs is kept beside it.")] = False,
+    again: Annotated[
+        bool, typer.Option("--again", help="Include stored recordings; a different file is kept next to the first.")
+    ] = False,
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Fetch what the call records list and the archive lacks: `callfold recordings backfill --since 7d --dry-run`."""
-    from console.commands.recordings_backfill import Wanted  # noqa: PLC0415
+    """Fetch recordings that the archive lacks.
+
+    Call records and sidecars list what was recorded.
+    """
+    from console.commands.recordings_backfill import BackfillRequest  # noqa: PLC0415
     from console.commands.recordings_backfill import backfill as run_backfill  # noqa: PLC0415
 
-    run(run_backfill(read_settings(), Wanted(since, source, again, dry_run), as_json=as_json))
+    run(run_backfill(read_settings(), BackfillRequest(since, source, again, dry_run), as_json=as_json))
 
 
-@recordings.command("verify")
+@recordings.command("verify", epilog=example("callfold recordings verify --since 30d"))
 def verify(
     source: Source = None,
-    since: Annotated[str | None, typer.Option(help="Only days of calls so long ago or later: 30d.")] = None,
+    since: Annotated[str | None, typer.Option(help="Maximum age of the calls, by day, e.g. 30d (default: no limit).")] = None,
     *,
     as_json: AsJson = False,
 ) -> None:
-    """Read the archive again and hold it against its sidecars: `callfold recordings verify`; exit code 1 if something differs."""
+    """Compare the files in the archive with their sidecars.
+
+    Exit code 1 if a file differs.
+    """
     from console.commands.recordings_verify import verify as run_verify  # noqa: PLC0415
 
     run(run_verify(read_settings(), source, since, as_json=as_json))
+
+
+def retention(
+    older_than: Annotated[str | None, typer.Option(help="Minimum age, e.g. 365d (default: CALLFOLD_RETENTION_DAYS).")] = None,
+    source: Source = None,
+    *,
+    with_records: Annotated[bool, typer.Option("--with-records", help="Delete the call records in the sidecars too.")] = False,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """Delete old recordings, except those on hold."""
+    from console.commands.retention import RetentionRequest, default_age, retain  # noqa: PLC0415
+
+    settings = read_settings(quiet=False)
+    request = RetentionRequest(older_than or default_age(settings), source, with_records, dry_run)
+    run(retain(settings, request, as_json=as_json))
+
+
+def hold(
+    source: SourceArgument,
+    call: Annotated[
+        str | None,
+        typer.Argument(help="RequestID, call-<CallID>, or the GUID of a recording (default: list all holds)."),
+    ] = None,
+    reason: Annotated[str, typer.Option(help="Reason for the hold (recorded in the audit log).")] = "",
+    *,
+    release: Annotated[bool, typer.Option("--release", help="Release the hold.")] = False,
+    ahead: Annotated[bool, typer.Option("--ahead", help="Hold a call that is not known yet.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Hold a call's recordings, or list holds.
+
+    Retention does not delete recordings on hold.
+    """
+    from console.commands.hold import HoldRequest, list_holds  # noqa: PLC0415
+    from console.commands.hold import hold as run_hold  # noqa: PLC0415
+
+    if call is None:
+        run(list_holds(read_settings(), source, as_json=as_json))
+    else:
+        run(run_hold(read_settings(), HoldRequest(source, call, reason, release, ahead), as_json=as_json))

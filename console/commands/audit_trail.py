@@ -1,4 +1,4 @@
-"""Audit lines of the command line, for commands that otherwise need no broker."""
+"""Audit lines for commands that need RabbitMQ for nothing else."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ _CONNECT_S = 3
 
 
 @asynccontextmanager
-async def auditing(settings: Settings) -> AsyncIterator[Audit]:
-    """Have somebody to tell; with RabbitMQ away only the log has what is told."""
+async def open_audit(settings: Settings) -> AsyncIterator[Audit]:
+    """Open an audit publisher. While RabbitMQ is unavailable, audit lines go only to the log."""
     publisher = create_publisher(settings, "audit")
     async with background(publisher.run()):
         with suppress(TimeoutError):

@@ -1,4 +1,4 @@
-"""What every command needs: running a coroutine, reading the settings, options that many commands have."""
+"""What several commands need: the user for audit lines, and the sources a command is about."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from shared.errors import ConfigError
 
 
 def cli_user() -> str:
-    """Name who types, for audit lines; a container's user has a number alone."""
+    """Return the user for audit lines; in a container, a user may have only a number."""
     try:
         return f"cli:{getpass.getuser()}"
     except (KeyError, OSError):
         return f"cli:{os.getuid()}"
 
 
-def wanted_sources(settings: Settings, source: str | None) -> Sources:
-    """Load the sources that are meant: the one that is named, or all.
+def select_sources(settings: Settings, source: str | None) -> Sources:
+    """Load the named source, or all sources.
 
     Raises:
-        ConfigError: there is none of that name.
+        ConfigError: the source is not configured.
     """
     sources = settings.load_sources()
     if source is None:
@@ -35,10 +35,8 @@ def wanted_sources(settings: Settings, source: str | None) -> Sources:
     return {SourceName(source): sources[SourceName(source)]}
 
 
-def tell_if_unknown(settings: Settings, source: str | None) -> None:
-    """Say that a source is not configured, where what is kept can be of one that once was."""
+def warn_if_unknown(settings: Settings, source: str | None) -> None:
+    """Warn if the source is not configured (any more), for commands that also find its old data."""
     sources = settings.load_sources()
     if source is not None and source not in sources:
-        typer.echo(
-            f"callfold: {unknown_source_message(source, sources)} Only what is kept of earlier times can be found.", err=True
-        )
+        typer.echo(f"callfold: {unknown_source_message(source, sources)} Only data stored earlier can be found.", err=True)

@@ -1,56 +1,78 @@
-"""`callfold dead-letters`: what could not be understood or done - see it, put it back, or drop it."""
+"""`callfold dead-letters`: list, show, redrive and drop."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import orjson
 
 from console.commands.common import cli_user
 from console.commands.output import counted
-from console.dead_letters.queue import Filter, Which
-from console.dead_letters.settle import Order, Settled, known_since, settle
+from console.dead_letters.queue import DeadLetterQueue, Filter, locked_queue
+from console.dead_letters.settle import Settled, SettleRequest, oldest_redrivable, settle
+from console.safe_text import plain_line
 from shared.config.settings import Settings
 from shared.errors import CallfoldError
 from shared.runtime.audit import Action
 
 _PROGRESS_EVERY = 500
-_WHY_SPARED = (
-    "their calls have left Redis, or may have, and would be published a second time. "
-    "`--force` puts back those that are only old, never an `expired_call`."
+_WHY_SKIPPED = (
+    "Redis may no longer have their calls, which would then be published a second time. "
+    "`--force` redrives those that are only old, but never an `expired_call`."
 )
 
 
-async def redrive(settings: Settings, which: Which, wanted: Filter, *, dry_run: bool, as_json: bool, force: bool = False) -> int:
-    """Put letters back where they came from, with progress and a count; returns the exit code. `force`: however old they are."""
-    order = Order(Action.REDRIVE, cli_user(), dry_run, "" if force else known_since(settings, which))
-    settled = await settle(settings, which, wanted, order, progress=_progress("redriven"))
-    if settled.spared:
-        spared = f"{counted(settled.spared, 'letter')} among those asked for stay: {_WHY_SPARED}"
-        if wanted.ids and not settled.letters:
-            raise CallfoldError(spared)
-        sys.stderr.write(f"{spared}\n")
-    return _tell(wanted, settled, "redriven", dry_run=dry_run, as_json=as_json)
+async def show(settings: Settings, queue: DeadLetterQueue, query: Filter, *, as_json: bool, with_body: bool) -> int:
+    """Print the dead letters that match; returns 1 if ids were given and none matched."""
+    matches, count = query.matcher(), 0
+    async with locked_queue(settings, queue) as locked:
+        async for dead_letter in locked.dead_letters:
+            if matches(dead_letter):
+                count += 1
+                fields = dead_letter.describe(with_body=with_body)
+                sys.stdout.write(orjson.dumps(fields).decode() + "\n" if as_json else _text(fields))
+    if not as_json:
+        sys.stderr.write(f"{counted(count, 'dead letter')} in {queue.queue_name}\n")
+    return 1 if query.ids and not count else 0
 
 
-async def drop(settings: Settings, which: Which, wanted: Filter, *, dry_run: bool, as_json: bool) -> int:
-    """Remove letters for good, with progress and a count; returns the exit code."""
-    order = Order(Action.DROP, cli_user(), dry_run)
-    settled = await settle(settings, which, wanted, order, progress=_progress("dropped"))
-    return _tell(wanted, settled, "dropped", dry_run=dry_run, as_json=as_json)
+async def redrive(
+    settings: Settings, queue: DeadLetterQueue, query: Filter, *, dry_run: bool, as_json: bool, force: bool = False
+) -> int:
+    """Redrive dead letters and print how many; returns the exit code. `force` includes those older than Redis can know."""
+    request = SettleRequest(Action.REDRIVE, cli_user(), dry_run, "" if force else oldest_redrivable(settings, queue))
+    settled = await settle(settings, queue, query, request, progress=_progress("redriven"))
+    if settled.skipped:
+        skipped = f"{counted(settled.skipped, 'matching dead letter')} not redriven: {_WHY_SKIPPED}"
+        if query.ids and not settled.done:
+            raise CallfoldError(skipped)
+        sys.stderr.write(f"{skipped}\n")
+    return _print_count(query, settled, "redriven", dry_run=dry_run, as_json=as_json)
+
+
+async def drop(settings: Settings, queue: DeadLetterQueue, query: Filter, *, dry_run: bool, as_json: bool) -> int:
+    """Drop dead letters and print how many; returns the exit code."""
+    request = SettleRequest(Action.DROP, cli_user(), dry_run)
+    settled = await settle(settings, queue, query, request, progress=_progress("dropped"))
+    return _print_count(query, settled, "dropped", dry_run=dry_run, as_json=as_json)
+
+
+def _text(fields: Mapping[str, object]) -> str:
+    line = plain_line(f"{fields['id']}  {fields['first_seen']:<27}  {fields['reason']:<20}  {fields['detail']}") + "\n"
+    return line + f"    {plain_line(fields['body'])}\n" if "body" in fields else line
 
 
 def _progress(done: str) -> Callable[[int], None]:
-    def tell(settled: int) -> None:
+    def write(settled: int) -> None:
         if settled % _PROGRESS_EVERY == 0:
             sys.stderr.write(f"{settled} {done}\n")
 
-    return tell
+    return write
 
 
-def _tell(wanted: Filter, settled: Settled, done: str, *, dry_run: bool, as_json: bool) -> int:
-    """Print how many it was; returns the exit code: 1 where ids were given and none was found."""
-    text = f"{settled.letters} {'would be ' if dry_run else ''}{done}"
-    sys.stdout.write((orjson.dumps({done: settled.letters, "dry_run": dry_run}).decode() if as_json else text) + "\n")
-    return 1 if wanted.ids and not settled.letters else 0
+def _print_count(query: Filter, settled: Settled, done: str, *, dry_run: bool, as_json: bool) -> int:
+    """Print the count; returns 1 if ids were given and none matched."""
+    text = f"{settled.done} {'would be ' if dry_run else ''}{done}"
+    sys.stdout.write((orjson.dumps({done: settled.done, "dry_run": dry_run}).decode() if as_json else text) + "\n")
+    return 1 if query.ids and not settled.done else 0

@@ -1,4 +1,4 @@
-"""`callfold dial`: a dial request from the command line, journaled and audited like one over HTTP."""
+"""`callfold dial`: send a dial request, journaled and audited like one over HTTP."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 
 import orjson
 
-from console.commands.common import cli_user, wanted_sources
+from console.commands.common import cli_user, select_sources
 from console.dialing.focalscope import Dialer, DialRequest, DialState
 from console.dialing.service import DialService, Limits
 from console.streams.connections import wait_until_connected
@@ -21,9 +21,9 @@ EXIT_UNKNOWN = 3
 _BEYOND_DIAL_S = 5
 
 
-async def dial(settings: Settings, wanted: DialRequest, key: str, *, as_json: bool) -> int:
-    """Dial once; returns 0 with a RequestID, 1 where no phone rings, 3 where one may be ringing."""
-    sources = wanted_sources(settings, wanted.source)
+async def dial(settings: Settings, request: DialRequest, key: str, *, as_json: bool) -> int:
+    """Dial once; returns 0 with a RequestID, 1 if no phone rings, 3 if the result is unknown."""
+    sources = select_sources(settings, request.source)
     publisher = create_publisher(settings, "dial")
     limits = Limits(settings.dials_per_minute, settings.dial_timeout_seconds + _BEYOND_DIAL_S)
     who = cli_user()
@@ -34,16 +34,16 @@ async def dial(settings: Settings, wanted: DialRequest, key: str, *, as_json: bo
     ):
         await wait_until_connected(publisher)
         dials = DialService(dialer, store.dials, publisher, sources, limits)
-        answer = await dials.dial(wanted, who, key)
+        answer = await dials.dial(request, who, key)
         request_id = answer.body.get("request_id")
         call = None if request_id is None else str(request_id)
         await Audit(publisher).record(
             Action.DIAL,
             who,
-            source=wanted.source,
+            source=request.source,
             call=call,
-            agent=wanted.agent,
-            number=mask(wanted.number),
+            agent=request.agent,
+            number=mask(request.number),
             status=answer.status,
             repeated=answer.is_repeated,
         )
@@ -54,7 +54,7 @@ async def dial(settings: Settings, wanted: DialRequest, key: str, *, as_json: bo
     if request_id is not None:
         return EXIT_OK
     if answer.body["dial_state"] == DialState.UNKNOWN:
-        sys.stderr.write(f"callfold: {answer.body['title']} A phone may be ringing: look before you dial again.\n")
+        sys.stderr.write(f"callfold: {answer.body['title']} A phone may be ringing: check before you dial again.\n")
         return EXIT_UNKNOWN
     if as_json:
         return EXIT_FAILURE

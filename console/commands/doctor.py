@@ -1,4 +1,4 @@
-"""`callfold doctor`: can this configuration work? Each check says what it found, and what to do where it cannot."""
+"""`callfold doctor`: checks of the configuration; each reports what it found and, if it failed, what to do."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import orjson
 from rich.markup import escape
 from rich.table import Table
 
-from console.commands.hints import advised
+from console.commands.hints import with_hint
 from console.commands.output import counted, output
 from console.commands.pbx_checks import DoubtError, dial_links, recording_origins
 from console.history.store import History
@@ -30,7 +30,7 @@ _OLDEST_REDIS = (7, 0)
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What one check found: `ok` with a `warning` where it may work, and does not look so from here."""
+    """The result of one check. `ok` with a `warning`: it may work, although it does not from this machine."""
 
     check: str
     ok: bool
@@ -44,7 +44,7 @@ Check = Callable[[Settings], Awaitable[str]]
 async def doctor(settings: Settings, *, as_json: bool) -> int:
     """Run every check and print the findings; returns 1 if one failed."""
     checks = CHECKS | ({"history": _history} if settings.history_url else {})
-    findings = [await find(name, check, settings) for name, check in checks.items()]
+    findings = [await run_check(name, check, settings) for name, check in checks.items()]
     if as_json:
         for finding in findings:
             sys.stdout.write(orjson.dumps(finding).decode() + "\n")
@@ -56,14 +56,13 @@ async def doctor(settings: Settings, *, as_json: bool) -> int:
     return 0 if all(finding.ok for finding in findings) else 1
 
 
-async def find(name: str, check: Check, settings: Settings) -> Finding:
-    """Run one check."""
+async def run_check(name: str, check: Check, settings: Settings) -> Finding:
     try:
         return Finding(name, ok=True, detail=await check(settings))
     except DoubtError as doubt:
         return Finding(name, ok=True, detail=str(doubt), warning=True)
     except CallfoldError as error:
-        return Finding(name, ok=False, detail=advised(error, in_doctor=True))
+        return Finding(name, ok=False, detail=with_hint(error, in_doctor=True))
 
 
 def _verdict(finding: Finding) -> str:
@@ -73,55 +72,58 @@ def _verdict(finding: Finding) -> str:
 
 
 async def _rabbitmq(settings: Settings) -> str:
-    found = await check_server(broker_address(settings, "doctor"))
-    if _numbers(found.version) < _OLDEST_RABBITMQ:
-        raise ConfigError(f"RabbitMQ {found.version} at {found.location} is too old: 3.10 or later is needed.")
+    server = await check_server(broker_address(settings, "doctor"))
+    if _numbers(server.version) < _OLDEST_RABBITMQ:
+        raise ConfigError(f"RabbitMQ {server.version} at {server.location} is too old. Upgrade to 3.10 or later.")
     return (
-        f"RabbitMQ {found.version} at {found.location}; "
-        "quorum queues, streams and at-least-once dead-lettering declared; no plugin is needed"
+        f"RabbitMQ {server.version} at {server.location}; "
+        "quorum queues, streams and at-least-once dead-lettering work; no plugin is needed"
     )
 
 
 async def _redis(settings: Settings) -> str:
     async with open_store(settings) as store:
-        told = await store.server_settings()
-    if _numbers(told["version"]) < _OLDEST_REDIS:
-        raise ConfigError(f"Redis {told['version']} is too old: 7.0 or later is needed.")
-    if told.get("maxmemory-policy") != "noeviction":
-        policy = told.get("maxmemory-policy")
-        raise ConfigError(f"Redis may evict calls: set maxmemory-policy to noeviction (it is {policy}).")
-    if told.get("appendonly") != "yes":
-        raise ConfigError("Redis keeps nothing over a restart: set appendonly to yes.")
-    if told.get("appendfsync") != "always":
-        raise ConfigError(f"Redis can lose the last second: set appendfsync to always (it is {told.get('appendfsync')}).")
-    return f"Redis {told['version']}; AOF with fsync always, noeviction"
+        info = await store.server_settings()
+    if _numbers(info["version"]) < _OLDEST_REDIS:
+        raise ConfigError(f"Redis {info['version']} is too old. Upgrade to 7.0 or later.")
+    if info.get("maxmemory-policy") != "noeviction":
+        policy = info.get("maxmemory-policy")
+        raise ConfigError(f"Redis may evict calls: its maxmemory-policy is {policy}. Set it to noeviction.")
+    if info.get("appendonly") != "yes":
+        raise ConfigError("Redis loses its data at a restart: appendonly is off. Set it to yes.")
+    if info.get("appendfsync") != "always":
+        raise ConfigError(f"Redis can lose the last second: its appendfsync is {info.get('appendfsync')}. Set it to always.")
+    return f"Redis {info['version']}; AOF with fsync always, noeviction"
 
 
 async def _archive(settings: Settings) -> str:
     await Archive(settings.archive_url).check()
-    return f"{settings.archive_url} can be written"
+    return f"{settings.archive_url} is writable"
 
 
 async def _spool(settings: Settings) -> str:
     async with Spool(settings.spool_dir, max_bytes=settings.spool_max_bytes) as spool:
         await spool.check()
         waiting = await spool.count()
-    return f"{settings.spool_dir} can be written; {counted(waiting, 'message')} in it"
+    return f"{settings.spool_dir} is writable; {counted(waiting, 'message')} spooled"
 
 
 async def _downloads(settings: Settings) -> str:
     check_directory(settings.recording_dir)
-    return f"{settings.recording_dir} can be written"
+    return f"{settings.recording_dir} is writable"
 
 
 async def _sources(settings: Settings) -> str:
     sources = settings.load_sources()
     for source in sources.values():
         if source.secret is None and settings.ingress_host not in LOOPBACK:
-            raise ConfigError(f"Source {source.name} has no secret, and ingress listens on {settings.ingress_host}.")
-    unfetched = [name for name, source in sources.items() if source.recording_origin is None]
-    more = f"; without recording links: {', '.join(unfetched)}" if unfetched else ""
-    return f"{', '.join(sources)}{more}"
+            raise ConfigError(
+                f"Source {source.name} has no secret, but ingress listens on {settings.ingress_host}. "
+                "Set a secret, or CALLFOLD_INGRESS_HOST=127.0.0.1."
+            )
+    without_links = [name for name, source in sources.items() if source.recording_origin is None]
+    suffix = f"; no recording links: {', '.join(without_links)}" if without_links else ""
+    return f"{', '.join(sources)}{suffix}"
 
 
 async def _history(settings: Settings) -> str:
@@ -129,7 +131,7 @@ async def _history(settings: Settings) -> str:
         return "none"
     async with aclosing(History(settings.history_url.get_secret_value())) as history:
         await history.check()
-        return f"{history.name} can be read"
+        return f"{history.name} is readable"
 
 
 CHECKS: dict[str, Check] = {

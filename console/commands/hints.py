@@ -1,4 +1,4 @@
-"""What a person can do about an error that a command ends with."""
+"""Hints that are added to the error a command ends with."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ _SETTINGS: dict[type[CallfoldError], str] = {
     StoreUnavailableError: "CALLFOLD_REDIS_URL",
     HistoryUnavailableError: "CALLFOLD_HISTORY_URL",
 }
-_RESTARTED = "Was `callfold up` started again? Its servers have new ports: source the `env` file it names once more."
+_AFTER_RESTART = "If `callfold up` was restarted, its servers have new ports: source the `env` file it names again."
 
 
-def advised(error: CallfoldError, *, in_doctor: bool = False) -> str:
-    """Write the sentence of an error, and which setting says where the server is that is away."""
-    if isinstance(error, NotConnectedError):  # its sentence names the setting: it is shown elsewhere too
-        return f"{error} {_RESTARTED}"
+def with_hint(error: CallfoldError, *, in_doctor: bool = False) -> str:
+    """Return the error's sentence. If a server is unavailable, add the setting that names the server."""
+    if isinstance(error, NotConnectedError):  # its sentence names the setting already
+        return f"{error} {_AFTER_RESTART}"
     setting = _SETTINGS.get(type(error))
     if setting is None:
         return str(error)
-    said = str(error).rstrip(".")
+    sentence = str(error).rstrip(".")
     if in_doctor:
-        return f"{said}. See {setting}. {_RESTARTED}"
-    return f"{said}. See {setting}, or run `callfold doctor`. {_RESTARTED}"
+        return f"{sentence}. Check {setting}. {_AFTER_RESTART}"
+    return f"{sentence}. Check {setting}, or run `callfold doctor`. {_AFTER_RESTART}"

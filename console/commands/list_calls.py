@@ -1,4 +1,4 @@
-"""`callfold calls`: find calls, in Redis and in the history, newest start first."""
+"""`callfold calls`: list calls from Redis and the history, newest start first."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from enum import StrEnum
 from pydantic import ValidationError
 
 from console.call_query import CallQuery, CallRow
-from console.commands.common import tell_if_unknown, wanted_sources
+from console.commands.common import select_sources, warn_if_unknown
 from console.commands.output import counted
 from console.lookup.csv_export import write_csv
 from console.lookup.lookup import open_lookup
@@ -22,21 +22,22 @@ _PAGE = 500
 
 
 class Form(StrEnum):
-    """How calls are printed."""
+    """Output format."""
 
     TEXT = "text"
     JSON = "json"
     CSV = "csv"
 
 
-async def list_calls(settings: Settings, asked: Mapping[str, object], at_most: int, form: Form) -> int:
-    """Print the calls that match, as many as are asked for.
+async def list_calls(settings: Settings, filters: Mapping[str, object], at_most: int, form: Form) -> int:
+    """Print the calls that match, up to `at_most`.
 
     Raises:
-        ConfigError: a filter is wrong, or nothing is known of its source.
+        ConfigError: a filter is invalid, or its source is unknown.
+        CallfoldError: the history is unavailable, so the list is incomplete.
     """
     try:
-        given = {name: value for name, value in asked.items() if value is not None}
+        given = {name: value for name, value in filters.items() if value is not None}
         query = CallQuery.model_validate(given | {"limit": min(at_most, _PAGE)})
     except ValidationError as error:
         raise ConfigError(first_mistake(error, CallQuery)[1]) from None
@@ -51,8 +52,8 @@ async def list_calls(settings: Settings, asked: Mapping[str, object], at_most: i
                 break
             query = query.model_copy(update={"cursor": query.cursor_at(page.next)})
     if not rows and settings.history_url is None:
-        wanted_sources(settings, query.source)
-    tell_if_unknown(settings, query.source)
+        select_sources(settings, query.source)
+    warn_if_unknown(settings, query.source)
     _print(rows[:at_most], form)
     if problem:
         raise CallfoldError(problem)

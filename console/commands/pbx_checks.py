@@ -1,71 +1,113 @@
-"""What `callfold doctor` finds of the PBXs' hosts: where their names lead, and whether somebody answers there."""
+"""The checks of `callfold doctor` on the hosts of the PBXs: does the name resolve, may Callfold connect, does the port answer?"""
 
 from __future__ import annotations
 
+import asyncio
+import socket
 from collections.abc import Sequence
 
 from yarl import URL
 
-from console.commands import reachability as reach
 from shared.config.settings import Settings
 from shared.config.sources import Source, origin
 from shared.errors import CallfoldError, ConfigError
 from worker.download.address_guard import allowed
 
+_RESOLVE_S = 5
+_CONNECT_S = 3
+
 
 class DoubtError(CallfoldError):
-    """Something does not answer: it may come back, and other machines than this one may have to reach it."""
+    """A host does not answer. That is only a warning: it can come back, and other machines may be the ones that need it."""
 
 
 async def recording_origins(settings: Settings) -> str:
-    """See where recordings are fetched: a private address of a name is refused unless `recording_networks` has it.
+    """Check the hosts recordings are downloaded from. A private address is refused unless `recording_networks` has it.
 
     Raises:
-        ConfigError: downloads may not go there.
-        DoubtError: a name does not resolve, or nobody answers.
+        ConfigError: downloads from an address are not allowed.
+        DoubtError: a name does not resolve, or a host does not answer.
     """
     sources = settings.load_sources().values()
-    return await _seen([(source, source.recording_origin) for source in sources if source.recording_origin], is_guarded=True)
+    return await _check([(source, source.recording_origin) for source in sources if source.recording_origin], is_guarded=True)
 
 
 async def dial_links(settings: Settings) -> str:
-    """See where dial requests go.
+    """Check the hosts dial requests are sent to.
 
     Raises:
-        DoubtError: a name does not resolve, or nobody answers.
+        DoubtError: a name does not resolve, or a host does not answer.
     """
     sources = settings.load_sources().values()
     links = [(source, origin(source.dial_url.get_secret_value())) for source in sources if source.dial_url]
-    return await _seen(links, is_guarded=False)
+    return await _check(links, is_guarded=False)
 
 
-async def _seen(links: Sequence[tuple[Source, str]], *, is_guarded: bool) -> str:
-    found: list[str] = []
+async def _check(links: Sequence[tuple[Source, str]], *, is_guarded: bool) -> str:
+    reached: list[str] = []
     doubts: list[str] = []
     for source, link in links:
         url = URL(link)
         host, port = url.host or "", url.port or 0
         try:
-            addresses = await reach.look_up(host)
+            addresses = await resolve(host)
         except OSError as error:
-            doubts.append(f"source {source.name}: {host} does not resolve: {reach.reason(error)}")
+            doubts.append(f"source {source.name}: {host} does not resolve: {_reason(error)}")
             continue
         if is_guarded:
             _refuse_private(source, host, addresses)
         try:
-            await reach.connect(addresses, port)
+            await connect(addresses, port)
         except OSError as error:
-            doubts.append(f"source {source.name}: {host}:{port} does not answer: {reach.reason(error)}")
-        found.append(f"{host} at {', '.join(addresses)}")
+            doubts.append(f"source {source.name}: {host}:{port} does not answer: {_reason(error)}")
+        reached.append(f"{host} at {', '.join(addresses)}")
     if doubts:
         raise DoubtError("; ".join(doubts))
-    return "; ".join(found) or "none"
+    return "; ".join(reached) or "none"
 
 
 def _refuse_private(source: Source, host: str, addresses: Sequence[str]) -> None:
     refused = [address for address in addresses if not allowed(host, source.recording_networks)(address)]
     if refused:
         raise ConfigError(
-            f"Source {source.name}: {host} is at {refused[0]}, where downloads may not go; if that is the PBX, add "
-            f'recording_networks = ["{refused[0]}"] to [sources.{source.name}].'
+            f"Source {source.name}: {host} resolves to {refused[0]}, an address that downloads may not use. If that is the PBX, "
+            f'add recording_networks = ["{refused[0]}"] to [sources.{source.name}].'
         )
+
+
+async def resolve(host: str) -> list[str]:
+    """List the addresses of a host.
+
+    Raises:
+        OSError: the name does not resolve, or (TimeoutError) not in time.
+    """
+    async with asyncio.timeout(_RESOLVE_S):
+        answers = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    return sorted({str(answer[4][0]) for answer in answers})
+
+
+async def connect(addresses: Sequence[str], port: int) -> None:
+    """Connect to the first of these addresses that answers, then disconnect.
+
+    Raises:
+        OSError: no address answers; this is the error of the last one.
+    """
+    failure = OSError("it has no address")
+    for address in addresses:
+        try:
+            async with asyncio.timeout(_CONNECT_S):
+                _, writer = await asyncio.open_connection(address, port)
+        except OSError as error:
+            failure = error
+        else:
+            writer.transport.abort()
+            return
+    raise failure
+
+
+def _reason(error: OSError) -> str:
+    if isinstance(error, TimeoutError):
+        return "timed out"
+    if isinstance(error, ConnectionRefusedError):
+        return "connection refused"
+    return error.strerror or str(error)

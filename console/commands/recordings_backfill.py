@@ -1,4 +1,4 @@
-"""`callfold recordings backfill`: what the call records say was recorded, and the archive does not have, is asked for anew."""
+"""`callfold recordings backfill`: queue a job for each recording that call records list but the archive lacks."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from enum import StrEnum
 
 import orjson
 
-from console.commands.common import wanted_sources
+from console.commands.common import select_sources
 from console.durations import ago
-from console.repair.published_calls import Published, Revisions, note, read_published
+from console.repair.published_calls import PublishedCall, Revisions, add_revision, read_published
 from console.repair.published_summary import ids_of
 from console.streams.connections import wait_until_connected
 from console.streams.events import Event, read_event
@@ -40,32 +41,54 @@ _PROGRESS_EVERY = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """What is to be looked for."""
-
+class BackfillRequest:
     since: str
     source: str | None
     again: bool
     is_dry_run: bool
 
 
+class _Result(StrEnum):
+    """What became of a recording. The values are names in the JSON output."""
+
+    REQUESTED = "asked_for"
+    IN_PROGRESS = "on_their_way"
+    EXPIRED = "expired"
+    STORED = "stored"
+    UNREADABLE = "with_a_sidecar_that_cannot_be_read"
+
+
+_TEXTS = {
+    _Result.REQUESTED: "requested",
+    _Result.IN_PROGRESS: "in progress",
+    _Result.EXPIRED: "expired",
+    _Result.STORED: "stored",
+    _Result.UNREADABLE: "with an unreadable sidecar",
+}
+
+
 @dataclass(slots=True)
 class _Run:
-    """What a run goes by, and what it has found."""
+    """The inputs of a run, and its results so far.
+
+    Attributes:
+        jobs: ids of the jobs that were checked.
+        seen: paths of the sidecars that were checked.
+    """
 
     settings: Settings
-    wanted: Wanted
+    request: BackfillRequest
     archive: Archive
     sources: Sources
     jobs: set[str] = field(default_factory=set)
     seen: set[str] = field(default_factory=set)
-    found: Counter[str] = field(default_factory=Counter)
+    results: Counter[_Result] = field(default_factory=Counter)
 
 
-async def backfill(settings: Settings, wanted: Wanted, *, as_json: bool) -> int:
-    """Look through the published calls and the archive, and put a job for each missing recording into the queue."""
-    run = _Run(settings, wanted, Archive(settings.archive_url), wanted_sources(settings, wanted.source))
-    since = ago(wanted.since)
+async def backfill(settings: Settings, request: BackfillRequest, *, as_json: bool) -> int:
+    """Queue a job for each missing recording of the published calls and of the archive's sidecars; returns the exit code."""
+    run = _Run(settings, request, Archive(settings.archive_url), select_sources(settings, request.source))
+    since = ago(request.since)
     publisher = create_publisher(settings, "backfill")
     async with AsyncExitStack() as closing:
         await closing.enter_async_context(background(publisher.run()))
@@ -73,18 +96,22 @@ async def backfill(settings: Settings, wanted: Wanted, *, as_json: bool) -> int:
         for candidates in (_published(run, since), _archived(run, since)):
             async for job in candidates:
                 message = await _message(run, job)
-                if message is not None and not wanted.is_dry_run:
+                if message is not None and not request.is_dry_run:
                     await publisher.publish_until_confirmed([message])
-                if run.found.total() % _PROGRESS_EVERY == 0:
-                    sys.stderr.write(f"{run.found.total()} recordings looked at, {run.found['asked for']} asked for\n")
-    text = ", ".join(f"{count} {what}" for what, count in sorted(run.found.items())) or "no recorded call"
-    told = orjson.dumps({what.replace(" ", "_"): count for what, count in run.found.items()}).decode()
-    sys.stdout.write((told if as_json else text + (" (dry run: nothing was done)" if wanted.is_dry_run else "")) + "\n")
+                if run.results.total() % _PROGRESS_EVERY == 0:
+                    requested = run.results[_Result.REQUESTED]
+                    sys.stderr.write(f"{run.results.total()} recordings checked, {requested} requested\n")
+    sys.stdout.write((orjson.dumps(dict(run.results)).decode() if as_json else _text(run)) + "\n")
     return 0
 
 
+def _text(run: _Run) -> str:
+    text = ", ".join(f"{count} {_TEXTS[result]}" for result, count in sorted(run.results.items())) or "no recorded call"
+    return f"{text} (dry run: no job was queued)" if run.request.is_dry_run else text
+
+
 async def _message(run: _Run, job: RecordingJob) -> Message | None:
-    """Write the message that asks for a recording, unless the archive has it or it is on its way."""
+    """Build the message that requests a recording, or return None if the archive has it or its job is in progress."""
     if job.id in run.jobs:
         return None
     run.jobs.add(job.id)
@@ -92,80 +119,80 @@ async def _message(run: _Run, job: RecordingJob) -> Message | None:
         sidecar, path = await run.archive.sidecar_of(job)
     except ValueError:
         run.seen.add(path_of(job, "json"))
-        run.found["with a sidecar that cannot be read"] += 1
+        run.results[_Result.UNREADABLE] += 1
         return None
     run.seen.add(path)
-    has_it = await _what_of(run, sidecar) if sidecar else None
-    if has_it is not None:
-        run.found[has_it] += 1
+    existing = await _existing(run, sidecar) if sidecar else None
+    if existing is not None:
+        run.results[existing] += 1
         return None
-    run.found["asked for"] += 1
-    asked = sidecar.asked if sidecar else (0, 0)
-    headers = {"round": asked[1] + 1 if asked[0] >= job.revision else 1, "again": int(run.wanted.again)}
+    run.results[_Result.REQUESTED] += 1
+    revision, last_round = sidecar.asked if sidecar else (0, 0)
+    headers = {"round": last_round + 1 if revision >= job.revision else 1, "again": int(run.request.again)}
     return Message(RECORDINGS, RECORDINGS, job.encode(), uuid.uuid4().hex, headers=headers)
 
 
-async def _what_of(run: _Run, sidecar: Sidecar) -> str | None:
-    """Say why a recording need not be asked for, or None: it is missing, or its job was lost, or it is to be compared."""
+async def _existing(run: _Run, sidecar: Sidecar) -> _Result | None:
+    """Return why a recording needs no job, or None if it is missing, its job was lost, or `--again` was given."""
     match sidecar.state:
         case RecordingState.WAITING | RecordingState.STORING:
-            is_coming = not run.wanted.again and not is_overdue(sidecar, run.settings.recording_retry_seconds)
-            return "on their way" if is_coming else None
+            is_in_progress = not run.request.again and not is_overdue(sidecar, run.settings.recording_retry_seconds)
+            return _Result.IN_PROGRESS if is_in_progress else None
         case RecordingState.EXPIRING | RecordingState.EXPIRED:
-            return "expired"
-        case RecordingState.STORED if not run.wanted.again and await run.archive.has_file(sidecar, sidecar.recording):
-            return "stored"
+            return _Result.EXPIRED
+        case RecordingState.STORED if not run.request.again and await run.archive.has_file(sidecar, sidecar.recording):
+            return _Result.STORED
         case _:
             return None
 
 
 async def _published(run: _Run, since: datetime) -> AsyncIterator[RecordingJob]:
-    """Find what the published calls say was recorded. While Redis keeps a call, its RecordingURL is known as well."""
-    found: dict[CallKey, Published] = {}
+    """Yield the jobs of the published calls. While Redis keeps a call, its RecordingURL is known as well."""
+    published: dict[CallKey, PublishedCall] = {}
     async with journal_until_now(run.settings, since, stream=CALLS_JOURNAL) as deliveries:
         async for delivery in deliveries:
             event = read_event(delivery) if delivery.routing_key.startswith("call.") else None
             if event is not None and (key := _key_of(event)).source in run.sources:
-                note(found, key, event["data"])
-    forgotten: dict[CallKey, Published] = {}
+                add_revision(published, key, event["data"])
+    expired: dict[CallKey, PublishedCall] = {}
     async with open_store(run.settings) as store:
-        for key, known in found.items():
+        for key, known in published.items():
             state = await store.read(key)
             call = derive(key, state.facts, run.settings.policy) if state else None
             if state and call and call.closing:
-                told = call_record(call, state.revision or 1)
-                for job in recording_jobs(call, told, run.sources[key.source].record_legs, state.summary):
+                record = call_record(call, state.revision or 1)
+                for job in recording_jobs(call, record, run.sources[key.source].record_legs, state.summary):
                     if job.state == RecordingState.WAITING:
                         yield replace(job, fetch=True)
             else:
-                forgotten[key] = known
-    for key, known in (await _from_their_first(run, forgotten)).items():
+                expired[key] = known
+    for key, known in (await _with_first_revisions(run, expired)).items():
         for job in jobs_of(key, known, run.sources):
             yield job
 
 
-async def _from_their_first(run: _Run, calls: dict[CallKey, Published]) -> dict[CallKey, Published]:
-    """Read calls whose first revision is older than what was read again: it settled how their files are named."""
-    late = {key for key, known in calls.items() if known.filed_by > 1}
+async def _with_first_revisions(run: _Run, calls: dict[CallKey, PublishedCall]) -> dict[CallKey, PublishedCall]:
+    """Read calls again from the start of the journal if their first revision, which settled the file names, was not read."""
+    late = {key for key, known in calls.items() if known.first_revision > 1}
     if not late:
         return calls
 
     async def others(_: Revisions) -> None:
         return
 
-    return calls | await read_published(run.settings, late, run.wanted.source, others)
+    return calls | await read_published(run.settings, late, run.request.source, others)
 
 
 def _key_of(event: Event) -> CallKey:
     return CallKey(SourceName(event["data"]["source"]), CallRef(event["subject"]))
 
 
-def jobs_of(key: CallKey, known: Published, sources: Sources) -> list[RecordingJob]:
-    """Write the jobs of a call of which only the published record is left: their links come from the source's template."""
+def jobs_of(key: CallKey, known: PublishedCall, sources: Sources) -> list[RecordingJob]:
+    """Build the jobs of a call from its published record alone: the download links come from the source's template."""
     record = known.record
-    wanted = {*sources[key.source].record_legs, "other"}
-    told: list[tuple[str, Event]] = [(side, record[side]) for side in SIDES if record[side]]
-    told += [("other", leg) for leg in record["other_legs"]]
+    sides = {*sources[key.source].record_legs, "other"}
+    legs: list[tuple[str, Event]] = [(side, record[side]) for side in SIDES if record[side]]
+    legs += [("other", leg) for leg in record["other_legs"]]
     ids = ids_of(record)
     return [
         RecordingJob(
@@ -182,13 +209,13 @@ def jobs_of(key: CallKey, known: Published, sources: Sources) -> list[RecordingJ
             started_at=known.filed_at,
             record=record,
         )
-        for (side, leg), leg_ids, name in zip(told, ids, file_names(ids, known.owners), strict=True)
-        if leg["recorded"] and side in wanted
+        for (side, leg), leg_ids, name in zip(legs, ids, file_names(ids, known.owners), strict=True)
+        if leg["recorded"] and side in sides
     ]
 
 
 async def _archived(run: _Run, since: datetime) -> AsyncIterator[RecordingJob]:
-    """Find what the archive itself knows it does not have: older than the journal, or lost from it."""
+    """Yield the jobs of the archive's sidecars, for calls that are no longer in the journal."""
     first = day_of("", rfc3339(since))
     for source in run.sources:
         for day in await run.archive.days(source):
@@ -205,5 +232,5 @@ async def _readable(run: _Run, path: str) -> Sidecar | None:
     try:
         return await run.archive.sidecar(path)
     except ValueError:
-        run.found["with a sidecar that cannot be read"] += 1
+        run.results[_Result.UNREADABLE] += 1
         return None

@@ -1,4 +1,4 @@
-"""`callfold recordings get`: out of the archive, opened where it is sealed, and checked against its fingerprint."""
+"""`callfold recordings get`: download recordings from the archive, decrypt them and verify their checksums."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from typing import BinaryIO
 
 import orjson
 
-from console.commands.audit_trail import auditing
-from console.commands.common import cli_user, wanted_sources
+from console.commands.audit_trail import open_audit
+from console.commands.common import cli_user, select_sources
 from console.lookup.sidecar_search import find_sidecars
 from console.safe_text import plain_line
 from shared.archive.checksum import sha256_of
@@ -35,7 +35,7 @@ _STDOUT = Path("-")
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where recordings go, and what opens them."""
+    """The output file or directory, and the age identity that decrypts recordings."""
 
     output: Path | None
     identity: Path | None
@@ -43,22 +43,24 @@ class Target:
 
 
 async def get(settings: Settings, source: str, what: str, target: Target, *, as_json: bool) -> int:
-    """Get the recordings of a call, or one by its GUID; exit code 1 where there is none."""
-    wanted_sources(settings, source)
+    """Get the recordings of a call, or one by its GUID; returns 1 if none is stored."""
+    select_sources(settings, source)
     archive = Archive(settings.archive_url)
     target = replace(target, identity=target.identity or settings.archive_identity)
     sidecars = await find_sidecars(settings, archive, source, what)
     if not sidecars:
-        raise CallfoldError(f"The archive has nothing of {source} {what}.")
+        raise CallfoldError(
+            f"No recording of {source} {what} in the archive. Check the id with `callfold calls --source {source}`."
+        )
     _check_output(sidecars, target)
-    async with auditing(settings) as audit:
-        got = await _get_each(sidecars, archive, target, audit, as_json=as_json)
-    return 0 if got else 1
+    async with open_audit(settings) as audit:
+        count = await _get_each(sidecars, archive, target, audit, as_json=as_json)
+    return 0 if count else 1
 
 
 async def _get_each(sidecars: Sequence[Sidecar], archive: Archive, target: Target, audit: Audit, *, as_json: bool) -> int:
-    """Hand out what is stored; returns how many recordings it was."""
-    got = 0
+    """Write the stored recordings and return how many they are."""
+    count = 0
     for sidecar in sidecars:
         if sidecar.state is not RecordingState.STORED:
             reason = f" ({sidecar.recording.reason})" if sidecar.recording.reason else ""
@@ -67,56 +69,60 @@ async def _get_each(sidecars: Sequence[Sidecar], archive: Archive, target: Targe
         for info in sidecar.contents:
             stored = sidecar.file(info)
             path = _path(stored, target)
-            async with _opened(archive, stored, info, target) as content:
-                # Before anything is handed out, so that whatever ends this command, nothing was got untold.
-                named = {"source": sidecar.source, "call": sidecar.call, "recording": sidecar.name}
-                await audit.record(Action.DOWNLOAD, cli_user(), **named)
+            async with _open_recording(archive, stored, info, target) as content:
+                # The audit line comes first, so that no recording is written without one, even if this command is killed.
+                fields = {"source": sidecar.source, "call": sidecar.call, "recording": sidecar.name}
+                await audit.record(Action.DOWNLOAD, cli_user(), **fields)
                 await asyncio.to_thread(_write, content, path)
-            got += 1
-            told = {"file": str(path), "leg": sidecar.leg, "call_id": sidecar.call_id, "sha256": info.sha256}
+            count += 1
+            result = {"file": str(path), "leg": sidecar.leg, "call_id": sidecar.call_id, "sha256": info.sha256}
             if path != _STDOUT:
-                sys.stdout.write((orjson.dumps(told).decode() if as_json else plain_line(f"{path}  {sidecar.leg} leg")) + "\n")
-    return got
+                sys.stdout.write((orjson.dumps(result).decode() if as_json else plain_line(f"{path}  {sidecar.leg} leg")) + "\n")
+    return count
 
 
 def _check_output(sidecars: Sequence[Sidecar], target: Target) -> None:
-    """Refuse to put several recordings into one file.
+    """Check that the output can hold the recordings.
 
     Raises:
-        CallfoldError: that is what was asked for.
+        CallfoldError: there are several recordings, but the output is one file.
     """
     several = [sidecar for sidecar in sidecars if sidecar.state is RecordingState.STORED]
     count = sum(len(sidecar.contents) for sidecar in several)
     if count > 1 and target.output is not None and not target.output.is_dir():
         guids = ", ".join(f"{sidecar.name} ({sidecar.leg})" for sidecar in several)
         choice = f", or get one by its GUID: {guids}" if len(several) > 1 else ""
-        raise CallfoldError(f"These are {count} recordings, for one file: give --output a directory that is there{choice}.")
+        raise CallfoldError(f"Cannot write {count} recordings to one file. Give an existing directory to --output{choice}.")
 
 
 @asynccontextmanager
-async def _opened(archive: Archive, stored: str, info: RecordingInfo, target: Target) -> AsyncIterator[BinaryIO]:
-    """Have one recording out of the archive, whole, opened, and what was stored.
+async def _open_recording(archive: Archive, stored: str, info: RecordingInfo, target: Target) -> AsyncIterator[BinaryIO]:
+    """Open one recording, downloaded, decrypted and verified.
 
     Raises:
-        CallfoldError: it is missing or damaged, its file is there already, or nothing opens it.
+        CallfoldError: it is missing or damaged, the output file exists, or it cannot be decrypted.
     """
     path = _path(stored, target)
     if path != _STDOUT and path.exists() and not target.force:
-        raise CallfoldError(f"{path} is there already: choose another with --output, or write over it with --force.")
+        raise CallfoldError(f"{path} exists. Choose another with --output, or overwrite it with --force.")
     directory = None if path == _STDOUT else path.parent
-    with tempfile.TemporaryFile(dir=directory) as raw, tempfile.TemporaryFile(dir=directory) as opened:
+    with tempfile.TemporaryFile(dir=directory) as raw, tempfile.TemporaryFile(dir=directory) as decrypted:
         try:
             async for piece in archive.stream(stored):
                 raw.write(piece)
         except FileNotFoundError:
-            raise CallfoldError(f"{stored} is missing: `callfold recordings verify` tells what else is.") from None
+            raise CallfoldError(
+                f"{stored} is missing from the archive. `callfold recordings verify` lists everything that is missing."
+            ) from None
         raw.seek(0)
         content: BinaryIO = raw
         if info.encryption:
             if target.identity is None:
-                raise ConfigError(f"{stored} is sealed: name the identity file with --identity or CALLFOLD_ARCHIVE_IDENTITY.")
-            await asyncio.to_thread(decrypt, raw, opened, target.identity)
-            content = opened
+                raise ConfigError(
+                    f"{stored} is encrypted. Give the age identity file with --identity or CALLFOLD_ARCHIVE_IDENTITY."
+                )
+            await asyncio.to_thread(decrypt, raw, decrypted, target.identity)
+            content = decrypted
         await asyncio.to_thread(_check, content, info, stored)
         yield content
 
@@ -128,13 +134,13 @@ def _path(stored: str, target: Target) -> Path:
 
 
 def _check(content: BinaryIO, info: RecordingInfo, stored: str) -> None:
-    """Check what was stored; of one that lost its sidecar while it was sealed no fingerprint is known (its seal is checked)."""
+    """Verify the SHA-256 of a recording. An encrypted one whose sidecar was lost has none, but decryption has verified it."""
     if sha256_of(content) != info.sha256 and not (info.sha256 is None and info.encryption):
-        raise CallfoldError(f"{stored}: the recording in the archive is damaged, its SHA-256 is not the one it was stored with.")
+        raise CallfoldError(f"{stored} is damaged: its SHA-256 differs from the one in its sidecar.")
 
 
 def _write(content: BinaryIO, path: Path) -> None:
-    """Write a recording; a file appears at its name only once it is whole."""
+    """Write a recording; the output file appears only once it is complete."""
     content.seek(0)
     if path == _STDOUT:
         shutil.copyfileobj(content, sys.stdout.buffer, _PIECE_BYTES)

@@ -1,4 +1,4 @@
-"""`callfold recordings verify`: every byte of the archive held against what the sidecars say of it."""
+"""`callfold recordings verify`: compare every file in the archive with its sidecar, by size and checksum."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 
 import orjson
 
-from console.commands.common import wanted_sources
+from console.commands.common import select_sources
 from console.durations import ago
 from shared.archive.sidecar import Sidecar, day_of, is_overdue
 from shared.archive.storage import Archive
@@ -20,14 +20,14 @@ from shared.domain.recording import RecordingState
 from shared.domain.recording_info import RecordingInfo
 from shared.retention.recording_lock import LEASE_S
 
-_LOOKS = 5
+_ATTEMPTS = 5
 _WITHOUT_FILE = set(RecordingState) - {RecordingState.STORING, RecordingState.STORED, RecordingState.EXPIRING}
 _SizeAt = Callable[[str], Awaitable[int | None]]
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One file that is not as it should be."""
+    """A file that differs from its sidecar, is missing, or has no sidecar."""
 
     path: str
     problem: str
@@ -41,16 +41,16 @@ class _Tally:
 
 
 async def verify(settings: Settings, source: str | None, since: str | None, *, as_json: bool) -> int:
-    """Print every difference; exit code 1 where there is one."""
+    """Print every difference; returns 1 if there is one."""
     archive, tally = Archive(settings.archive_url), _Tally()
     first = day_of("", rfc3339(ago(since))) if since else ""
-    for name in wanted_sources(settings, source):
+    for name in select_sources(settings, source):
         for day in await archive.days(name):
             if day.removeprefix(name) < first:
                 continue
-            async for found in check_day(archive, day, settings.recording_retry_seconds, tally):
+            async for difference in check_day(archive, day, settings.recording_retry_seconds, tally):
                 tally.differences += 1
-                text = orjson.dumps(asdict(found)).decode() if as_json else f"{found.path}: {found.problem}"
+                text = orjson.dumps(asdict(difference)).decode() if as_json else f"{difference.path}: {difference.problem}"
                 sys.stdout.write(text + "\n")
             sys.stderr.write(f"{day}: {tally.files} files, {tally.bytes} bytes read, {tally.differences} differences\n")
     return 1 if tally.differences else 0
@@ -59,9 +59,9 @@ async def verify(settings: Settings, source: str | None, since: str | None, *, a
 async def check_day(
     archive: Archive, day: str, schedule_s: Sequence[float], tally: _Tally | None = None
 ) -> AsyncIterator[Difference]:
-    """Check the files of one day; `schedule_s` are the waits between the tries of a recording.
+    """Check the files of one day; `schedule_s` are the backoff times between the attempts of a recording.
 
-    Recordings are stored and deleted meanwhile, so nothing that was read once is told before it was read again.
+    Recordings may be stored and deleted during the check, so a difference is reported only after a second read.
     """
     tally = tally or _Tally()
     sizes = {entry.path: entry.size async for entry in archive.entries(day)}
@@ -71,23 +71,23 @@ async def check_day(
         return sizes.get(path)
 
     for path in sorted(path for path in sizes if path.endswith(".json")):
-        look = await _look(archive, path, schedule_s, listed)
-        tally.files += len(look.stored)
-        tally.bytes += sum(sizes.get(file, 0) for file in look.stored)
-        explained |= {path, *look.files}
-        if look.differences:
-            look = await _look_again(archive, path, schedule_s)
-            explained |= look.files
-        for found in look.differences:
-            yield found
+        check = await _check_sidecar(archive, path, schedule_s, listed)
+        tally.files += len(check.stored)
+        tally.bytes += sum(sizes.get(file, 0) for file in check.stored)
+        explained |= {path, *check.files}
+        if check.differences:
+            check = await _check_again(archive, path, schedule_s)
+            explained |= check.files
+        for difference in check.differences:
+            yield difference
     for path in sorted(set(sizes) - explained):
         if not await _is_explained(archive, path):
-            yield Difference(path, "no sidecar tells of this file")
+            yield Difference(path, "has no sidecar")
 
 
 @dataclass(frozen=True, slots=True)
-class _Look:
-    """What a sidecar says, and what is not so. `files`: also those that are about to be stored, or deleted."""
+class _Check:
+    """The result of checking one sidecar; `files` includes those about to be stored or deleted."""
 
     sidecar: Sidecar | None = None
     stored: Sequence[str] = ()
@@ -95,14 +95,14 @@ class _Look:
     differences: Sequence[Difference] = ()
 
 
-async def _look(archive: Archive, path: str, schedule_s: Sequence[float], size_at: _SizeAt) -> _Look:
-    """Hold the files of a sidecar against it; those of a recording on its way are not there yet, or no longer."""
+async def _check_sidecar(archive: Archive, path: str, schedule_s: Sequence[float], size_at: _SizeAt) -> _Check:
+    """Compare the files of a sidecar with it. Files of a recording in progress may be absent."""
     try:
         sidecar = await archive.sidecar(path)
     except ValueError as error:
-        return _Look(differences=[Difference(path, str(error))])
+        return _Check(differences=[Difference(path, str(error))])
     if sidecar is None:
-        return _Look()
+        return _Check()
     differences = []
     is_expiring = sidecar.state is RecordingState.EXPIRING
     stored = [] if is_expiring else sidecar.contents
@@ -112,29 +112,29 @@ async def _look(archive: Archive, path: str, schedule_s: Sequence[float], size_a
         if problem:
             differences.append(Difference(file, problem))
     if is_overdue(sidecar, schedule_s):
-        problem = f"is {sidecar.state} for longer than its job takes: `callfold recordings backfill` asks anew"
+        problem = f"is {sidecar.state} for longer than its job takes; `callfold recordings backfill` requests it again"
         differences.append(Difference(path, problem))
     elif is_expiring and (begun_at := sidecar.recording.expired_at) and begun_at < _lease_ago():
-        differences.append(Difference(path, "was cut off while expiring: it is finished when retention runs again"))
-    return _Look(sidecar, [sidecar.file(info) for info in stored], _files(sidecar), differences)
+        differences.append(Difference(path, "was interrupted while expiring; the next run of retention completes it"))
+    return _Check(sidecar, [sidecar.file(info) for info in stored], _files(sidecar), differences)
 
 
 def _lease_ago() -> str:
-    """Tell since when who works on a recording must have renewed the lock on it."""
+    """Return the time since which a worker in progress must have renewed its lock."""
     return rfc3339(datetime.now(UTC) - timedelta(seconds=LEASE_S))
 
 
-async def _look_again(archive: Archive, path: str, schedule_s: Sequence[float]) -> _Look:
-    """Look at files as they are now; and once more where their sidecar was written while they were read."""
-    look = _Look()
-    for _ in range(_LOOKS):
-        look = await _look(archive, path, schedule_s, archive.size)
-        if not look.differences or await _says_the_same(archive, path, look.sidecar):
+async def _check_again(archive: Archive, path: str, schedule_s: Sequence[float]) -> _Check:
+    """Check the files as they are now; repeat if their sidecar changed while they were read."""
+    check = _Check()
+    for _ in range(_ATTEMPTS):
+        check = await _check_sidecar(archive, path, schedule_s, archive.size)
+        if not check.differences or await _is_unchanged(archive, path, check.sidecar):
             break
-    return look
+    return check
 
 
-async def _says_the_same(archive: Archive, path: str, sidecar: Sidecar | None) -> bool:
+async def _is_unchanged(archive: Archive, path: str, sidecar: Sidecar | None) -> bool:
     try:
         return await archive.sidecar(path) == sidecar
     except ValueError:
@@ -142,13 +142,13 @@ async def _says_the_same(archive: Archive, path: str, sidecar: Sidecar | None) -
 
 
 def _files(sidecar: Sidecar) -> frozenset[str]:
-    """Name every file that a sidecar tells of, also where it is about to be stored or deleted."""
+    """Return every file that a sidecar names, including those about to be stored or deleted."""
     infos = [] if sidecar.state is RecordingState.EXPIRED else [sidecar.recording, *sidecar.others]
     return frozenset(sidecar.file(info) for info in infos if info.uri and info.state not in _WITHOUT_FILE)
 
 
 async def _is_explained(archive: Archive, path: str) -> bool:
-    """Tell whether a file that no sidecar told of is gone by now, or told of: stored after its sidecar was read."""
+    """Return whether a file without sidecar is gone by now, or has one that was written after the first read."""
     if await archive.size(path) is None:
         return True
     directory, _, name = path.rpartition("/")
@@ -165,9 +165,9 @@ async def _problem(archive: Archive, path: str, info: RecordingInfo, size: int |
     if size is None:
         return "is missing"
     if size != info.file_bytes:
-        return f"has {size} bytes, stored were {info.file_bytes}"
+        return f"has {size} bytes instead of {info.file_bytes}"
     try:
-        found = await archive.sha256(path)
+        sha256 = await archive.sha256(path)
     except FileNotFoundError:
         return "is missing"
-    return None if found == info.file_sha256 else f"has SHA-256 {found}, stored was {info.file_sha256}"
+    return None if sha256 == info.file_sha256 else f"has SHA-256 {sha256} instead of {info.file_sha256}"

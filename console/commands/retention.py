@@ -1,4 +1,4 @@
-"""`callfold retention`: what is older is deleted, what is held stays."""
+"""`callfold retention`: delete old recordings, except those on hold."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 
 import orjson
 
-from console.commands.common import cli_user, wanted_sources
+from console.commands.common import cli_user, select_sources
 from console.commands.output import counted
 from console.durations import ago
 from console.safe_text import plain_line
@@ -25,48 +25,46 @@ from shared.runtime.store import open_store
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """What is to be deleted."""
-
+class RetentionRequest:
     older_than: str
     source: str | None
     with_records: bool
     is_dry_run: bool
 
 
-def age(settings: Settings) -> str:
-    """Take the age from which recordings are deleted from the settings.
+def default_age(settings: Settings) -> str:
+    """Return the minimum age that the settings give.
 
     Raises:
-        ConfigError: they tell none.
+        ConfigError: the settings have none.
     """
     if not settings.retention_days:
-        raise ConfigError("How old? Give --older-than, like 365d, or set CALLFOLD_RETENTION_DAYS.")
+        raise ConfigError("No minimum age given. Use --older-than, e.g. 365d, or set CALLFOLD_RETENTION_DAYS.")
     return f"{settings.retention_days}d"
 
 
-async def retain(settings: Settings, wanted: Wanted, *, as_json: bool) -> int:
-    """Delete; exit code 1 where something could not be done, and is said why."""
-    sources = wanted_sources(settings, wanted.source)
+async def retain(settings: Settings, request: RetentionRequest, *, as_json: bool) -> int:
+    """Delete recordings; returns 1 if some could not be deleted, and prints why."""
+    sources = select_sources(settings, request.source)
     publisher = create_publisher(settings, "retention")
-    archive, before = Archive(settings.archive_url), ago(wanted.older_than)
+    archive, before = Archive(settings.archive_url), ago(request.older_than)
     async with open_store(settings) as store, background(publisher.run()):
         await wait_until_connected(publisher)
-        retention = Retention(archive, publisher, store, before, wanted.with_records, wanted.is_dry_run)
-        asked = {"older_than": wanted.older_than, "with_records": wanted.with_records}
-        telling = audited(Audit(publisher), cli_user(), retention.done, asked, source=wanted.source)
-        async with nullcontext() if wanted.is_dry_run else telling:
+        retention = Retention(archive, publisher, store, before, request.with_records, request.is_dry_run)
+        query = {"older_than": request.older_than, "with_records": request.with_records}
+        audit_lines = audited(Audit(publisher), cli_user(), retention.done, query, source=request.source)
+        async with nullcontext() if request.is_dry_run else audit_lines:
             done = await retention.run(sources, lambda day: sys.stderr.write(f"{day}\n"))
     for problem in done.problems:
         sys.stderr.write(f"{plain_line(problem)}\n")
-    printed = asdict(done) | {"problems": len(done.problems)}
-    sys.stdout.write((orjson.dumps(printed).decode() if as_json else _text(done, wanted)) + "\n")
+    counts = asdict(done) | {"problems": len(done.problems)}
+    sys.stdout.write((orjson.dumps(counts).decode() if as_json else _text(done, request)) + "\n")
     return 1 if done.problems else 0
 
 
-def _text(done: Expired, wanted: Wanted) -> str:
+def _text(done: Expired, request: RetentionRequest) -> str:
     deleted = f"{counted(done.recordings, 'recording')} ({counted(done.bytes, 'byte')})"
-    records = f" and {counted(done.records, 'record')}" if wanted.with_records else ""
-    would = "would be " if wanted.is_dry_run else ""
-    waiting = f"; {done.waiting} on their way, left to a later run" if done.waiting else ""
-    return f"{deleted}{records} {would}deleted; {done.held} kept by a hold{waiting}"
+    records = f" and {counted(done.records, 'record')}" if request.with_records else ""
+    would = "would be " if request.is_dry_run else ""
+    waiting = f"; {done.waiting} in progress, left for a later run" if done.waiting else ""
+    return f"{deleted}{records} {would}deleted; {done.held} kept on hold{waiting}"

@@ -1,4 +1,4 @@
-"""`callfold show`: one call - its record, its raw timeline, and why it is in its state; out of Redis, or of the history."""
+"""`callfold show`: one call, from Redis or the history. Prints its record, its timeline and the reason for its state."""
 
 from __future__ import annotations
 
@@ -9,65 +9,67 @@ from typing import Any
 
 import orjson
 
-from console.commands.common import wanted_sources
+from console.commands.common import select_sources
 from console.lookup.lookup import open_lookup
 from console.safe_text import plain_line
 from shared.config.settings import Settings
 from shared.domain.ids import CallKey, CallRef, SourceName
 from shared.errors import CallfoldError, HistoryUnavailableError
 
-_QUERY_CHARACTERS = 100
+_MAX_LINE_CHARACTERS = 100
 
 
 async def show(settings: Settings, source: str, call: str, *, as_json: bool) -> int:
     """Print a call.
 
     Raises:
-        ConfigError: there is neither such a call nor such a source.
-        CallfoldError: there is no such call, or what could know it is away.
+        ConfigError: neither the call nor its source is known.
+        CallfoldError: the call is unknown, or the history that could have it is unavailable.
     """
     key = CallKey(SourceName(source), CallRef(call))
     async with open_lookup(settings) as lookup:
         try:
             detail = await lookup.detail(key)
         except HistoryUnavailableError as error:
-            raise CallfoldError(f"Redis has no call {key}, and older ones cannot be asked for. {error}") from error
+            raise CallfoldError(f"Call {key} is not in Redis, and the history cannot be read. {error}") from error
     if detail is None:
-        wanted_sources(settings, source)
+        select_sources(settings, source)
         if lookup.has_history:
-            raise CallfoldError(f"There is no call {key}, neither in Redis nor in the history: it was never seen.")
-        raise CallfoldError(f"Redis has no call {key}: it was never seen, or expired (CALLFOLD_RETAIN_SECONDS).")
+            raise CallfoldError(f"Unknown call {key}: not in Redis or in the history.")
+        raise CallfoldError(
+            f"Unknown call {key}: not in Redis, which keeps calls for CALLFOLD_RETAIN_SECONDS. No history is configured."
+        )
     if not detail.facts:
-        sys.stderr.write(f"From the history: Redis no longer has {key}.\n")
-    told = detail.to_json()
-    sys.stdout.write(orjson.dumps(told).decode() + "\n" if as_json else _text(told))
+        sys.stderr.write(f"{key} has expired from Redis; this is its record in the history.\n")
+    fields = detail.to_json()
+    sys.stdout.write(orjson.dumps(fields).decode() + "\n" if as_json else _text(fields))
     return 0
 
 
-def _text(told: Mapping[str, Any]) -> str:
-    """Write a call as lines, none of which a value of a callback can end or turn into something else."""
-    record = orjson.dumps(told["record"], option=orjson.OPT_INDENT_2).decode().split("\n")
-    lines = [f"{told['call']}  {told['status']}", f"{told['why']}", "", *record, ""]
-    lines += ["recordings", *(f"  {row['leg']:<8}{row['guid'] or row['name']}  {row['state']}" for row in told["recordings"])]
+def _text(fields: Mapping[str, Any]) -> str:
+    """Return a call as lines. Control characters in callback values are escaped, so they cannot break a line."""
+    record = orjson.dumps(fields["record"], option=orjson.OPT_INDENT_2).decode().split("\n")
+    lines = [f"{fields['call']}  {fields['status']}", f"{fields['why']}", "", *record, ""]
+    lines += ["recordings", *(f"  {row['leg']:<8}{row['guid'] or row['name']}  {row['state']}" for row in fields["recordings"])]
     lines += ["timeline (as received)"]
-    for row in told["timeline"]:
+    for row in fields["timeline"]:
         leg = f"  leg {row['leg']}" if "leg" in row else ""
         lines.append(f"  {row['received_at']}  {row['kind']:<8}  {row.get('event', '')}{leg}".rstrip())
-        lines += [f"      {part}" for part in folded(row["what"])]
-    if told["timeline_problem"]:
-        lines.append(f"  {told['timeline_problem']}")
-    elif told["facts"] and not told["is_timeline_whole"]:
-        lines.append("  ... the journal is long: what came much later is not shown")
-    width = max(map(len, told["facts"]), default=0)
-    lines += ["facts", *(f"  {name:<{width}}  {value}" for name, value in told["facts"].items())]
+        lines += [f"      {part}" for part in wrapped(row["what"])]
+    if fields["timeline_problem"]:
+        lines.append(f"  {fields['timeline_problem']}")
+    elif fields["facts"] and not fields["is_timeline_whole"]:
+        lines.append("  ... the journal is long: callbacks received much later are not shown")
+    width = max(map(len, fields["facts"]), default=0)
+    lines += ["facts", *(f"  {name:<{width}}  {value}" for name, value in fields["facts"].items())]
     return "".join(f"{plain_line(line)}\n" for line in lines)
 
 
-def folded(query: str) -> list[str]:
-    """Fold a query between its parameters; put together, the lines are the query."""
+def wrapped(query: str) -> list[str]:
+    """Wrap a query string between its parameters; the joined lines are the query."""
     lines = [""]
     for part in re.findall(r"[^&]*&|[^&]+", query):
-        if lines[-1] and len(lines[-1]) + len(part) > _QUERY_CHARACTERS:
+        if lines[-1] and len(lines[-1]) + len(part) > _MAX_LINE_CHARACTERS:
             lines.append("")
         lines[-1] += part
     return lines

@@ -1,4 +1,4 @@
-"""`callfold tail`: published events as they come, or since some time."""
+"""`callfold tail`: follow the published events, from now on or from an earlier time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from shared.config.settings import Settings
 
 
 async def tail(settings: Settings, pattern: str, since: str | None, limit: int | None, *, as_json: bool) -> None:
-    """Print events whose routing key matches the pattern until stopped, or until `limit` were printed."""
+    """Print events whose routing key matches the pattern, until Ctrl-C or until `limit` events were printed."""
     start = ago(since) if since else None
     matcher = topic_matcher(pattern)
     printed = 0
@@ -38,5 +38,5 @@ def _is_recent(event: Event, start: datetime | None) -> bool:
 
 def _line(routing_key: str, event: Mapping[str, object]) -> str:
     data = cast("Mapping[str, object]", event["data"])
-    told = [f"{name}={data[name]}" for name in ("close_reason", "talk_seconds", "uri", "reason") if data.get(name) is not None]
-    return plain_line(f"{event['time']}  {event['id']:<28}  {routing_key:<40}  {' '.join(told)}")
+    details = [f"{name}={data[name]}" for name in ("close_reason", "talk_seconds", "uri", "reason") if data.get(name) is not None]
+    return plain_line(f"{event['time']}  {event['id']:<28}  {routing_key:<40}  {' '.join(details)}")

@@ -1,4 +1,4 @@
-"""Dead letters as they lie in their queues: which are meant, what each tells, and looking at them one visitor at a time."""
+"""Reading the two queues of dead letters under an exclusive lock."""
 
 from __future__ import annotations
 
@@ -27,49 +27,49 @@ from shared.runtime.broker import create_publisher
 from shared.runtime.process import background
 
 _ID_CHARACTERS = 12
-# What dies while we look is for the next look; clocks differ.
-_AHEAD = timedelta(minutes=1)
-_TURN_S = 20  # longer than the broker takes to notice that somebody who looked has gone
-_ASK_AGAIN_S = 0.1
+# Messages dead-lettered after the read began are left for the next read. The margin covers clock differences.
+_CLOCK_MARGIN = timedelta(minutes=1)
+_LOCK_TIMEOUT_S = 20  # longer than RabbitMQ needs to notice that the holder of the lock has disconnected
+_LOCK_RETRY_S = 0.1
 
 
-class Which(StrEnum):
+class DeadLetterQueue(StrEnum):
     """The two queues of dead letters."""
 
     CALLBACKS = "callbacks"
     RECORDINGS = "recordings"
 
     @property
-    def queue(self) -> str:
-        return CALLBACKS_DEAD if self is Which.CALLBACKS else RECORDINGS_DEAD
+    def queue_name(self) -> str:
+        return CALLBACKS_DEAD if self is DeadLetterQueue.CALLBACKS else RECORDINGS_DEAD
 
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which letters are meant: all that agree with everything that is given."""
+    """Selects the dead letters that match every given field."""
 
     ids: tuple[str, ...] = ()
     reason: str | None = None
     source: str | None = None
     since: str | None = None
 
-    def matcher(self) -> Callable[[Letter], bool]:
+    def matcher(self) -> Callable[[QueuedDeadLetter], bool]:
         earliest = rfc3339(ago(self.since)) if self.since else None
 
-        def matches(letter: Letter) -> bool:
+        def matches(dead_letter: QueuedDeadLetter) -> bool:
             return (
-                (not self.ids or any(letter.id.startswith(given) for given in self.ids))
-                and self.reason in (None, letter.reason)
-                and (self.source is None or self.source in letter.sources)
-                and (earliest is None or letter.first_seen >= earliest)
+                (not self.ids or any(dead_letter.id.startswith(prefix) for prefix in self.ids))
+                and self.reason in (None, dead_letter.reason)
+                and (self.source is None or self.source in dead_letter.sources)
+                and (earliest is None or dead_letter.first_seen >= earliest)
             )
 
         return matches
 
 
 @dataclass(frozen=True, slots=True)
-class Letter:
-    """One dead letter: the original body and why it is here."""
+class QueuedDeadLetter:
+    """One dead letter: the original message and why it was dead-lettered."""
 
     id: str
     reason: str
@@ -79,7 +79,7 @@ class Letter:
 
     @property
     def sources(self) -> set[str]:
-        """Name the sources of what is in it."""
+        """The sources that the message body names."""
         try:
             body = orjson.loads(self.delivery.body)
         except orjson.JSONDecodeError:
@@ -88,82 +88,94 @@ class Letter:
         named = (element.get("source") for element in elements if isinstance(element, dict))
         return {source for source in named if isinstance(source, str)}
 
-    def told(self, *, with_body: bool = False) -> dict[str, object]:
-        """Describe it for a person or a program; credentials are masked."""
-        told: dict[str, object] = {
+    def describe(self, *, with_body: bool = False) -> dict[str, object]:
+        """Return the fields that commands print and the HTTP API returns, with credentials masked."""
+        fields: dict[str, object] = {
             "id": self.id,
             "reason": self.reason,
             "detail": mask_credentials(self.detail),
             "first_seen": self.first_seen,
             "sources": sorted(self.sources),
         }
-        return told | {"body": mask_credentials(self.delivery.body.decode("utf-8", "replace"))} if with_body else told
+        return fields | {"body": mask_credentials(self.delivery.body.decode("utf-8", "replace"))} if with_body else fields
 
 
-class Opened(NamedTuple):
-    """A queue of dead letters: what is in it, a publisher beside it, and a way to make sure that what was settled is gone."""
+class LockedQueue(NamedTuple):
+    """A queue of dead letters under lock, with a publisher; `confirm` waits until RabbitMQ has processed all acks."""
 
-    letters: AsyncIterator[Letter]
+    dead_letters: AsyncIterator[QueuedDeadLetter]
     publisher: Publisher
     confirm: Callable[[], Awaitable[None]]
 
 
 @asynccontextmanager
-async def opened(settings: Settings, which: Which) -> AsyncIterator[Opened]:
-    """Have a queue of dead letters alone. What is not settled goes back.
+async def locked_queue(settings: Settings, queue: DeadLetterQueue) -> AsyncIterator[LockedQueue]:
+    """Hold the lock on a queue of dead letters. Messages that were not acked are requeued at the end.
 
     Raises:
-        CallfoldError: somebody else is at work on them, or RabbitMQ cannot be reached.
+        CallfoldError: another client holds the lock, or RabbitMQ cannot be reached.
     """
     publisher = create_publisher(settings, "dead-letters")
-    getter = QueueReader(publisher.address, which.queue)
+    reader = QueueReader(publisher.address, queue.queue_name)
 
-    async def letters() -> AsyncIterator[Letter]:
-        # Until there is none, or the first that died since we began. Counts can be some seconds old, and a letter can
-        # tell a time that is still to come: it takes both to be at the end.
-        end, counted, taken = rfc3339(datetime.now(UTC) + _AHEAD), await getter.count(), 0
-        while (delivery := await getter.get()) is not None:
-            letter, taken = _letter(delivery), taken + 1
-            if taken > counted and letter.first_seen >= end:
+    async def dead_letters() -> AsyncIterator[QueuedDeadLetter]:
+        # The read ends when the queue is empty, or at the first message dead-lettered after the read began. A count can be
+        # some seconds old and `first_seen` can be in the future, so the end takes both.
+        end, count, read = rfc3339(datetime.now(UTC) + _CLOCK_MARGIN), await reader.count(), 0
+        while (delivery := await reader.get()) is not None:
+            dead_letter, read = _decode(delivery), read + 1
+            if read > count and dead_letter.first_seen >= end:
                 return
-            yield letter
+            yield dead_letter
 
-    async with background(getter.run(), publisher.run()):
-        await wait_until_connected(getter, publisher)
-        await _take_turn(getter)
+    async with background(reader.run(), publisher.run()):
+        await wait_until_connected(reader, publisher)
+        await _lock(reader)
         try:
-            yield Opened(letters(), publisher, getter.confirm_settled)
+            yield LockedQueue(dead_letters(), publisher, reader.confirm_settled)
         finally:
-            await getter.unlock()
+            await reader.unlock()
 
 
-async def _take_turn(getter: QueueReader) -> None:
-    """Wait until nobody else looks at the letters: who looks holds them, and another would see none.
+async def find(settings: Settings, queue: DeadLetterQueue, query: Filter, at_most: int) -> tuple[list[dict[str, object]], int]:
+    """Describe the first dead letters that match, with their bodies, and count all that match."""
+    matches, count, described = query.matcher(), 0, []
+    async with locked_queue(settings, queue) as locked:
+        async for dead_letter in locked.dead_letters:
+            if matches(dead_letter):
+                count += 1
+                if count <= at_most:
+                    described.append(dead_letter.describe(with_body=True))
+    return described, count
+
+
+async def _lock(reader: QueueReader) -> None:
+    """Acquire the lock. Messages read by one client are invisible to others, so only one may read at a time.
 
     Raises:
-        CallfoldError: somebody looks for longer than that.
+        CallfoldError: another client held the lock during the whole timeout.
     """
     try:
-        async with asyncio.timeout(_TURN_S):
+        async with asyncio.timeout(_LOCK_TIMEOUT_S):
             while True:
-                if await getter.try_lock():
+                if await reader.try_lock():
                     return
-                await asyncio.sleep(_ASK_AGAIN_S)
+                await asyncio.sleep(_LOCK_RETRY_S)
     except TimeoutError:
-        raise CallfoldError("Somebody else is at work on these dead letters: try again soon.") from None
+        raise CallfoldError("Another command or request is reading these dead letters. Try again in a minute.") from None
 
 
-def _letter(delivery: Delivery) -> Letter:
-    """Read a letter of ours, or one that the broker itself gave up after too many deliveries."""
+def _decode(delivery: Delivery) -> QueuedDeadLetter:
+    """Read a message that Callfold dead-lettered, or one that RabbitMQ dead-lettered at its delivery limit."""
     headers = delivery.headers
     deaths = headers.get("x-death")
     first = deaths[0] if isinstance(deaths, list) and deaths else None
     died: Mapping[str, object] = first if isinstance(first, dict) else {}
     at = died.get("time")
-    return Letter(
+    return QueuedDeadLetter(
         id=str(headers["message_id"])[:_ID_CHARACTERS] or "?",
         reason=str(headers.get(REASON) or died.get("reason") or "unknown"),
-        detail=str(headers.get(DETAIL) or f"given up by the broker: {died.get('reason', 'no reason told')}"),
+        detail=str(headers.get(DETAIL) or f"dead-lettered by RabbitMQ: {died.get('reason', 'no reason given')}"),
         first_seen=str(headers.get(FIRST_SEEN) or (rfc3339(at.astimezone(UTC)) if isinstance(at, datetime) else "")),
         delivery=delivery,
     )

@@ -1,4 +1,4 @@
-"""`callfold dead-letters`: what could not be understood or done - see it, put it back, or drop it."""
+"""Redriving and dropping dead letters."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
-from console.dead_letters.queue import Filter, Letter, Opened, Which, opened
+from console.dead_letters.queue import DeadLetterQueue, Filter, LockedQueue, QueuedDeadLetter, locked_queue
 from shared.amqp.batch_publish import HeaderValue
 from shared.amqp.dead_letters import DeadLetterReason
 from shared.amqp.publisher import Message
@@ -23,113 +23,116 @@ from shared.errors import BrokerUnavailableError, CallfoldError
 from shared.runtime.audit import Action, Audit
 from shared.state.store import TOMBSTONE_BEYOND_FACTS_S
 
-_DROPPED_AT_ONCE = 100
-
-
-async def find(settings: Settings, which: Which, wanted: Filter, at_most: int) -> tuple[list[dict[str, object]], int]:
-    """Describe the first letters that match, with what they hold; and count all that match."""
-    matches, found, told = wanted.matcher(), 0, []
-    async with opened(settings, which) as queue:
-        async for letter in queue.letters:
-            if matches(letter):
-                found += 1
-                if found <= at_most:
-                    told.append(letter.told(with_body=True))
-    return told, found
+_DROP_BATCH = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
-    """What is to be done with letters, and who wants it: REDRIVE puts back, DROP keeps nothing; dry, they are only counted."""
+class SettleRequest:
+    """The action on dead letters (REDRIVE or DROP) and who requested it; a dry run only counts.
+
+    A redrive skips dead letters first seen before `oldest`.
+    """
 
     action: Action
     who: str
-    is_dry: bool = False
+    is_dry_run: bool = False
     oldest: str = ""
 
-    def concerns(self, letter: Letter) -> bool:
-        """Leave out what must not be put back: the id of a call that has left Redis would be used a second time."""
+    def allows(self, dead_letter: QueuedDeadLetter) -> bool:
+        """Return whether the action is safe: redriving a call that has left Redis would use its id a second time."""
         if self.action is not Action.REDRIVE:
             return True
-        return letter.reason != DeadLetterReason.EXPIRED_CALL and (not letter.first_seen or letter.first_seen >= self.oldest)
+        is_recent = not dead_letter.first_seen or dead_letter.first_seen >= self.oldest
+        return is_recent and dead_letter.reason != DeadLetterReason.EXPIRED_CALL
 
 
 class Settled(NamedTuple):
-    """How many letters were settled, or would be; and how many match, but must not be put back."""
+    """Counts of the dead letters that were settled (in a dry run: would be) and that matched but were skipped."""
 
-    letters: int
-    spared: int
+    done: int
+    skipped: int
 
 
-def known_since(settings: Settings, which: Which) -> str:
-    """Tell since when Redis knows which calls were published; of recordings the archive knows, however old they are."""
-    if which is Which.RECORDINGS:
+def oldest_redrivable(settings: Settings, queue: DeadLetterQueue) -> str:
+    """Return since when Redis knows which calls were published. Recording jobs have no limit: the archive knows them all."""
+    if queue is DeadLetterQueue.RECORDINGS:
         return ""
     return rfc3339(datetime.now(UTC) - timedelta(seconds=settings.retain_seconds + TOMBSTONE_BEYOND_FACTS_S))
 
 
-async def _round(archive: Archive, letter: Letter) -> int:
-    """Tell which round of a recording came to an end last: a letter can be older than that."""
-    try:
-        job = RecordingJob.decode(letter.delivery.body)
-        sidecar, _ = await archive.sidecar_of(job)
-    except (ValueError, ArchiveUnavailableError):  # the worker will tell
-        return 0
-    return sidecar.asked[1] if sidecar and sidecar.asked[0] >= job.revision else 0
-
-
 async def settle(
-    settings: Settings, which: Which, wanted: Filter, order: Order, *, progress: Callable[[int], None] = lambda _: None
+    settings: Settings,
+    queue: DeadLetterQueue,
+    query: Filter,
+    request: SettleRequest,
+    *,
+    progress: Callable[[int], None] = lambda _: None,
 ) -> Settled:
-    """Settle the letters that match and that the order concerns, each removed after it is done.
+    """Settle the dead letters that match and that the request allows; each is acked only after its action is done.
 
     Raises:
-        BrokerUnavailableError: it could not be told what is to be done, so nothing was.
-        CallfoldError: the broker was lost on the way.
+        BrokerUnavailableError: the audit line could not be published, so no dead letter was settled.
+        CallfoldError: the connection to RabbitMQ was lost before the end.
     """
-    matches, settled = wanted.matcher(), 0
-    async with opened(settings, which) as queue:
-        # All first: what is put back may come back as a new letter at once.
-        matching = [letter async for letter in queue.letters if matches(letter)]
-        chosen = [letter for letter in matching if order.concerns(letter)]
-        spared = len(matching) - len(chosen)
-        if order.is_dry or not chosen:
-            return Settled(len(chosen), spared)
-        told = {"queue": which, "ids": list(wanted.ids), "reason": wanted.reason, "since": wanted.since}
-        audit, found = Audit(queue.publisher), len(chosen)
+    matches, settled = query.matcher(), 0
+    async with locked_queue(settings, queue) as locked:
+        # Read all of them first: a redriven message can be dead-lettered again at once.
+        matching = [dead_letter async for dead_letter in locked.dead_letters if matches(dead_letter)]
+        allowed = [dead_letter for dead_letter in matching if request.allows(dead_letter)]
+        skipped = len(matching) - len(allowed)
+        if request.is_dry_run or not allowed:
+            return Settled(len(allowed), skipped)
+        filters = {"queue": queue, "ids": list(query.ids), "reason": query.reason, "since": query.since}
+        audit, total = Audit(locked.publisher), len(allowed)
         async with audit.record_run(
-            order.action, order.who, lambda: {"letters": settled}, source=wanted.source, found=found, wanted=told
+            request.action, request.who, lambda: {"letters": settled}, source=query.source, found=total, wanted=filters
         ):
             try:
-                async for count in _settled(queue, which, chosen, order, Archive(settings.archive_url)):
+                async for count in _settle_batches(locked, queue, allowed, request, Archive(settings.archive_url)):
                     settled += count
                     progress(settled)
             except BrokerUnavailableError as error:
-                done = "redriven" if order.action is Action.REDRIVE else "dropped"
-                raise CallfoldError(f"{settled} of {found} are {done} for certain, then: {error}") from error
-    return Settled(settled, spared)
+                done = "redriven" if request.action is Action.REDRIVE else "dropped"
+                raise CallfoldError(f"RabbitMQ confirmed {settled} of {total} as {done}, then: {error}") from error
+    return Settled(settled, skipped)
 
 
-async def _settled(queue: Opened, which: Which, letters: Sequence[Letter], order: Order, archive: Archive) -> AsyncIterator[int]:
-    """Settle letters; tells how many more the broker has heard of. An ack alone is not answered: it may have been lost."""
-    is_redrive = order.action is Action.REDRIVE
-    at_once = 1 if is_redrive else _DROPPED_AT_ONCE
-    for first in range(0, len(letters), at_once):
-        some = letters[first : first + at_once]
-        for letter in some:
+async def _settle_batches(
+    locked: LockedQueue,
+    queue: DeadLetterQueue,
+    dead_letters: Sequence[QueuedDeadLetter],
+    request: SettleRequest,
+    archive: Archive,
+) -> AsyncIterator[int]:
+    """Settle dead letters; yields the size of each batch once RabbitMQ has processed its acks, which it does not answer."""
+    is_redrive = request.action is Action.REDRIVE
+    batch_size = 1 if is_redrive else _DROP_BATCH
+    for first in range(0, len(dead_letters), batch_size):
+        batch = dead_letters[first : first + batch_size]
+        for dead_letter in batch:
             if is_redrive:
-                await queue.publisher.publish(await _put_back(which, letter, archive))
+                await locked.publisher.publish(await _original_message(queue, dead_letter, archive))
             crash_point("letters.before_ack")
-            await letter.delivery.ack()
-        await queue.confirm()
-        yield len(some)
+            await dead_letter.delivery.ack()
+        await locked.confirm()
+        yield len(batch)
 
 
-async def _put_back(which: Which, letter: Letter, archive: Archive) -> Message:
-    """Write the message that puts a letter back where it came from."""
-    exchange, routing_key = (CALLBACKS, "") if which is Which.CALLBACKS else (RECORDINGS, RECORDINGS)
+async def _original_message(queue: DeadLetterQueue, dead_letter: QueuedDeadLetter, archive: Archive) -> Message:
+    """Build the message that a redrive publishes to the original exchange or queue."""
+    exchange, routing_key = (CALLBACKS, "") if queue is DeadLetterQueue.CALLBACKS else (RECORDINGS, RECORDINGS)
     headers: dict[str, HeaderValue] = {}
-    if which is Which.RECORDINGS:  # a new round: its end is told anew
-        told = letter.delivery.headers.get("round")
-        headers["round"] = max(told if isinstance(told, int) else 1, await _round(archive, letter)) + 1
-    return Message(exchange, routing_key, letter.delivery.body, uuid.uuid4().hex, headers=headers)
+    if queue is DeadLetterQueue.RECORDINGS:  # a new round, so that the worker publishes a new outcome
+        last_round = dead_letter.delivery.headers.get("round")
+        headers["round"] = max(last_round if isinstance(last_round, int) else 1, await _completed_round(archive, dead_letter)) + 1
+    return Message(exchange, routing_key, dead_letter.delivery.body, uuid.uuid4().hex, headers=headers)
+
+
+async def _completed_round(archive: Archive, dead_letter: QueuedDeadLetter) -> int:
+    """Return the last completed round of a recording, which can be later than that of the dead letter."""
+    try:
+        job = RecordingJob.decode(dead_letter.delivery.body)
+        sidecar, _ = await archive.sidecar_of(job)
+    except (ValueError, ArchiveUnavailableError):  # the worker will report it
+        return 0
+    return sidecar.asked[1] if sidecar and sidecar.asked[0] >= job.revision else 0

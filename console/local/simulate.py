@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import orjson
 
-from console.commands.common import wanted_sources
+from console.commands.common import select_sources
 from console.commands.output import counted
 from console.streams.events import read_event
 from console.streams.journal import journal
@@ -67,7 +67,7 @@ async def simulate(settings: Settings, load: Load, *, as_json: bool) -> int:
     Raises:
         CallfoldError: no ingress listens there, or it rejected a callback, as it would every other.
     """
-    source = wanted_sources(settings, load.source)[load.source]
+    source = select_sources(settings, load.source)[load.source]
     secret = source.secret.get_secret_value() if source.secret else None
     has_recordings = source.recording_origin is not None
     plan = Plan(

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 from console.call_query import CallRow, JsonObject
-from console.dead_letters.queue import Which
+from console.dead_letters.queue import DeadLetterQueue
 from shared.domain.adapter_link import Adapter
 from shared.domain.leg import Leg
 
@@ -188,10 +188,10 @@ class DeadLettersPage:
         notice: the result of the last action.
     """
 
-    which: Which
+    which: DeadLetterQueue
     dead_letters: Sequence[DeadLetterRow]
     match_count: int
-    depths: Mapping[Which, int | None]
+    depths: Mapping[DeadLetterQueue, int | None]
     reason: str | None = None
     source: str | None = None
     reasons: Sequence[str] = ()
@@ -203,7 +203,7 @@ class DeadLettersPage:
 class RedrivePage:
     """The dead letters to redrive once the operator confirms. `back` is the target of Cancel."""
 
-    which: Which
+    which: DeadLetterQueue
     dead_letters: Sequence[DeadLetterRow]
     back: str
 

@@ -1,12 +1,13 @@
-"""What a rebuild concludes of calls: what to note of them as published, and when to look at them."""
+"""What a rebuild does with each replayed call: restore its publication, schedule a wake-up, or leave it alone."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 
-from console.repair.published_calls import Published
+from console.repair.published_calls import PublishedCall
 from console.repair.published_summary import published_summary
 from shared.config.sources import Sources
 from shared.domain.amendment import amends, summary
@@ -16,71 +17,108 @@ from shared.domain.ids import CallKey
 from shared.state.stored_call import PublicationState, RestoredPublication, StoredCall, WakeUp
 
 
-@dataclass(frozen=True, slots=True)
-class Conclusions:
-    """What to note of calls, and how many there were of which kind."""
+class Decision(StrEnum):
+    """What was decided about a call. The values are names in the JSON output of `callfold rebuild`."""
 
-    counts: Counter[str] = field(default_factory=Counter)
-    restored: dict[CallKey, RestoredPublication] = field(default_factory=dict)
+    INVALID = "not_understood"
+    KNOWN = "known_already"
+    RESTORED = "noted_as_published"
+    REOPENED = "noted_as_published_and_open_again"
+    TOMBSTONED = "noted_as_published_without_facts:_they_are_not_all_in_the_journal"
+    OPEN = "open"
+    TO_PUBLISH = "to_be_published"
+    MARKED = "noted_as_published_but_never_were"
+
+    @property
+    def text(self) -> str:
+        return _TEXTS[self]
+
+
+_TEXTS = {
+    Decision.INVALID: "cannot be folded",
+    Decision.KNOWN: "already known",
+    Decision.RESTORED: "restored as published",
+    Decision.REOPENED: "restored as published and open again",
+    Decision.TOMBSTONED: "restored as published without facts (the journal no longer has them all)",
+    Decision.OPEN: "open",
+    Decision.TO_PUBLISH: "to be published",
+    Decision.MARKED: "marked as published although they never were",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Decisions:
+    """The publications to restore, the wake-ups to schedule, and how often each decision was made."""
+
+    counts: Counter[Decision] = field(default_factory=Counter)
+    publications: dict[CallKey, RestoredPublication] = field(default_factory=dict)
     wake_ups: dict[CallKey, WakeUp] = field(default_factory=dict)
 
 
-def conclude(
+def decide(
     policy: Policy,
     sources: Sources,
     folded: Mapping[CallKey, StoredCall],
-    published: Mapping[CallKey, Published],
+    published: Mapping[CallKey, PublishedCall],
     *,
     publish: bool,
-) -> Conclusions:
-    """Decide what to note of each call as published, and when to look at it.
+) -> Decisions:
+    """Decide for each call whether to restore its publication, and when to re-evaluate it.
 
-    `sources` tell whose recordings were asked for. `publish`: workers are to publish what is complete and never was; it is noted
-    as published otherwise.
+    `sources` give the sides whose recordings were requested. With `publish`, workers publish complete calls that were never
+    published. Without it these calls are marked as published.
     """
-    found = Conclusions()
+    decisions = Decisions()
     for key, state in folded.items():
         if state.facts:
             try:
                 call = derive(key, state.facts, policy)
-            except Exception:  # noqa: BLE001 - a fault of ours in one call must not hold up the others; the fold makes it a dead letter
-                found.counts["not understood"] += 1
+            except Exception:  # noqa: BLE001 - a bug hit by one call must not stop the others; the fold dead-letters that call
+                decisions.counts[Decision.INVALID] += 1
                 continue
             record_legs = sources[key.source].record_legs
-            found.counts[_note(found, state, published.get(key), call, record_legs, publish=publish)] += 1
+            decisions.counts[_decide(decisions, state, published.get(key), call, record_legs, publish=publish)] += 1
         else:
-            found.counts["known already"] += 1  # buried
-    return found
+            decisions.counts[Decision.KNOWN] += 1  # a tombstone
+    return decisions
 
 
-def _note(
-    found: Conclusions, state: StoredCall, known: Published | None, call: Call, record_legs: Collection[str], *, publish: bool
-) -> str:
-    """Decide about one call; returns what it counts as."""
+def _decide(
+    decisions: Decisions,
+    state: StoredCall,
+    known: PublishedCall | None,
+    call: Call,
+    record_legs: Collection[str],
+    *,
+    publish: bool,
+) -> Decision:
     key = call.key
     if known is not None and known.revision > state.revision:
-        told = published_summary(known.record, known.filed_at, state.facts, call, owners=known.owners, record_legs=record_legs)
-        if told is None:
-            found.restored[key] = RestoredPublication(known.revision, "", WakeUp(None, state.version), is_tombstone=True)
-            return "noted as published, without facts: they are not all in the journal"
-        found.restored[key] = RestoredPublication(known.revision, told, _wake_up(call, state, told))
-        return "noted as published" if call.closing else "noted as published, and open again"
+        restored = published_summary(
+            known.record, known.filed_at, state.facts, call, owners=known.owners, record_legs=record_legs
+        )
+        if restored is None:
+            tombstone = RestoredPublication(known.revision, "", WakeUp(None, state.version), is_tombstone=True)
+            decisions.publications[key] = tombstone
+            return Decision.TOMBSTONED
+        decisions.publications[key] = RestoredPublication(known.revision, restored, _wake_up(call, state, restored))
+        return Decision.RESTORED if call.closing else Decision.REOPENED
     if state.state is PublicationState.CLAIMED:
-        return "known already"  # whoever takes the claim over publishes what it holds
+        return Decision.KNOWN  # the worker that takes over the claim publishes what it holds
     if state.revision:
         wake_up = _wake_up(call, state, state.summary)
         if wake_up.at_ms is not None:
-            found.wake_ups[key] = wake_up
-        return "known already"
+            decisions.wake_ups[key] = wake_up
+        return Decision.KNOWN
     if call.closing is None or publish:
-        found.wake_ups[key] = _wake_up(call, state, "")
-        return "open" if call.closing is None else "to be published"
-    found.restored[key] = RestoredPublication(1, summary(call, record_legs=record_legs), WakeUp(None, state.version))
-    return "noted as published, but never were"
+        decisions.wake_ups[key] = _wake_up(call, state, "")
+        return Decision.OPEN if call.closing is None else Decision.TO_PUBLISH
+    decisions.publications[key] = RestoredPublication(1, summary(call, record_legs=record_legs), WakeUp(None, state.version))
+    return Decision.MARKED
 
 
 def _wake_up(call: Call, state: StoredCall, published: str) -> WakeUp:
-    """Say when to look at a call: when its silence would close it; at once, where it is not what was published."""
+    """Return when to re-evaluate a call: at its timeout if open, at once if it differs from what was published, else never."""
     if call.closing is None:
         return WakeUp(None if call.wake_at is None else milliseconds(call.wake_at), state.version)
     is_published = published and not amends(published, summary(call, published))

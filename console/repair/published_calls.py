@@ -1,4 +1,4 @@
-"""What the journal of call events says was published of each call."""
+"""Reading back from the call journal what was published of each call."""
 
 from __future__ import annotations
 
@@ -18,35 +18,35 @@ Revisions = Mapping[CallKey, int]
 
 
 @dataclass(slots=True)
-class Published:
-    """What was published of a call, in whatever order it is read.
+class PublishedCall:
+    """The published revisions of a call, which may be read in any order.
 
     Attributes:
         revision, record: the last revision.
-        filed_by, filed_at: the first revision, and the start by which it filed the recordings.
-        first_told: by which revision, and which of its legs in order, each GUID was first told: (revision, place, CallID).
+        first_revision, filed_at: the first revision read, and its start time, which decides the folder of the recordings.
+        guid_origins: where each GUID was first published, as (revision, position of the leg, CallID).
     """
 
     revision: int
     record: Record
     filed_at: str
-    filed_by: int
-    first_told: dict[str, tuple[int, int, str]] = field(default_factory=dict)
+    first_revision: int
+    guid_origins: dict[str, tuple[int, int, str]] = field(default_factory=dict)
 
     @property
     def owners(self) -> dict[str, str]:
-        """Tell which leg each GUID names in the archive."""
-        return {guid: call_id for guid, (_, _, call_id) in self.first_told.items()}
+        """The CallID of the leg whose files each GUID names in the archive."""
+        return {guid: call_id for guid, (_, _, call_id) in self.guid_origins.items()}
 
 
 async def read_published(
-    settings: Settings, wanted: Collection[CallKey], source: str | None, on_others: Callable[[Revisions], Awaitable[None]]
-) -> dict[CallKey, Published]:
-    """Read the whole journal; the revisions of calls that are not wanted are handed on, some at a time.
+    settings: Settings, calls: Collection[CallKey], source: str | None, on_others: Callable[[Revisions], Awaitable[None]]
+) -> dict[CallKey, PublishedCall]:
+    """Read the whole call journal; `on_others` gets the revisions of all other calls of the source, in batches.
 
-    From its beginning: an id that was used must not come out again, however long ago that was.
+    It reads from the beginning, because a call id that was ever used must not be published again.
     """
-    found: dict[CallKey, Published] = {}
+    published: dict[CallKey, PublishedCall] = {}
     others: dict[CallKey, int] = {}
     async with journal_until_now(settings, "first", stream=CALLS_JOURNAL) as deliveries:
         async for delivery in deliveries:
@@ -55,26 +55,25 @@ async def read_published(
                 continue
             record: Record = event["data"]
             key = CallKey(SourceName(record["source"]), CallRef(event["subject"]))
-            if key in wanted:
-                note(found, key, record)
+            if key in calls:
+                add_revision(published, key, record)
             elif source in (None, key.source):
                 others[key] = max(others.get(key, 0), record["revision"])
             if len(others) >= _BATCH_CALLS:
                 await on_others(others)
                 others = {}
     await on_others(others)
-    return found
+    return published
 
 
-def note(found: dict[CallKey, Published], key: CallKey, record: Record) -> None:
-    """Note one revision of a call."""
+def add_revision(published: dict[CallKey, PublishedCall], key: CallKey, record: Record) -> None:
     revision = int(record["revision"])
-    known = found.setdefault(key, Published(revision, record, record["started_at"], revision))
+    known = published.setdefault(key, PublishedCall(revision, record, record["started_at"], revision))
     if revision > known.revision:
         known.revision, known.record = revision, record
-    if revision < known.filed_by:
-        known.filed_at, known.filed_by = record["started_at"], revision
-    for place, leg in enumerate(ids_of(record)):
+    if revision < known.first_revision:
+        known.filed_at, known.first_revision = record["started_at"], revision
+    for position, leg in enumerate(ids_of(record)):
         if leg.guid is not None:
-            told = (revision, place, leg.call_id)
-            known.first_told[leg.guid] = min(known.first_told.get(leg.guid, told), told)
+            origin = (revision, position, leg.call_id)
+            known.guid_origins[leg.guid] = min(known.guid_origins.get(leg.guid, origin), origin)

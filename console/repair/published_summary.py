@@ -1,4 +1,4 @@
-"""What was published of a call, read back from its event: what a rebuild takes for the truth about revisions."""
+"""Recovery of the summary of a published revision from its event, for a rebuild of Redis."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from shared.domain.leg import Leg
 Record = Mapping[str, Any]
 """The `data` of a call event."""
 
-# What in a record's leg tells that an event was known when it was published; start is told by nothing.
-_TOLD_BY = {LegEvent.PICKUP: "picked_up_at", LegEvent.MISSED: "missed_at", LegEvent.HANGUP: "hung_up_at"}
+# The field of a leg in a record that proves that an event was known at publication. Nothing proves `start`.
+_TIME_FIELDS = {LegEvent.PICKUP: "picked_up_at", LegEvent.MISSED: "missed_at", LegEvent.HANGUP: "hung_up_at"}
 
 
 def ids_of(record: Record) -> list[LegIds]:
-    """List what the legs of a record can be named by, in the order in which names are settled."""
+    """List the ids of a record's legs, in the order in which file names are settled."""
     legs = (record["agent"], record["dialed"], *record["other_legs"])
     return [LegIds(leg["guid"] or None, str(leg["call_id"])) for leg in legs if leg]
 
@@ -38,42 +38,44 @@ def published_summary(
     owners: Owners | None = None,
     record_legs: Collection[str] = (),
 ) -> str | None:
-    """Sum up a published record as `summary.py` did then; None where the facts do not bear it out.
+    """Return the summary of a published record, as `shared/domain/amendment.py` wrote it at publication.
 
-    `filed_at` and `owners` are what earlier revisions settled: see `naming.py`. `record_legs` are the sides that were wanted: no
-    event tells them, so they are taken to be those that are wanted now.
+    Returns None if the facts lack a leg or an event that the record has: then they begin in the middle of the call. They may
+    have more than the record. Values of a leg that no record contains come from the `call` derived from the facts.
 
-    By now the facts may tell more than the record, but not less: a leg, or an event of it, that only the record knows says that
-    these facts begin in the middle of the call. What a record does not tell of a leg is taken from the `call` they make.
+    `filed_at` and `owners` are what earlier revisions settled (see `shared/domain/file_names.py`). `record_legs` are the sides
+    to be recorded. No event contains them, so the current setting is taken.
     """
     legs: dict[str, list[str]] = {}
-    asked: list[str] = []
+    requested: list[str] = []
     sides = [*((side, record[side]) for side in SIDES), *(("other", leg) for leg in record["other_legs"])]
-    for side, told in sides:
-        if told is None:
+    for side, published in sides:
+        if published is None:
             continue
-        leg = next((leg for leg in call.legs if leg.call_id == told["call_id"] and _is_known(leg, told, facts)), None)
+        leg = next((leg for leg in call.legs if leg.call_id == published["call_id"] and _is_known(leg, published, facts)), None)
         if leg is None:
             return None
-        had_url = any(told[at] and _place(leg) + URL + event in facts for event, at in _TOLD_BY.items())
-        then = replace(leg, guid=told["guid"], recorded=told["recorded"], recording_url=leg.recording_url if had_url else None)
-        legs[leg_key(leg)] = [told["state"], recorded(then)]
+        had_url = any(published[at] and _prefix(leg) + URL + event in facts for event, at in _TIME_FIELDS.items())
+        then = replace(
+            leg, guid=published["guid"], recorded=published["recorded"], recording_url=leg.recording_url if had_url else None
+        )
+        legs[leg_key(leg)] = [published["state"], recorded(then)]
         if then.recorded and is_wanted(side, record_legs):
-            asked.append(leg_key(leg))
-    summed_up = {name: record[name] for name in ("outcome", "complete", "talk_seconds")}
-    summed_up |= dial_summary(record) | {"asked": sorted(asked), "legs": legs}
-    summed_up |= {"filed_at": filed_at, "guids": guid_owners(ids_of(record), owners or {})}
-    return orjson.dumps(summed_up, option=orjson.OPT_SORT_KEYS).decode()
+            requested.append(leg_key(leg))
+    fields = {name: record[name] for name in ("outcome", "complete", "talk_seconds")}
+    fields |= dial_summary(record) | {"asked": sorted(requested), "legs": legs}
+    fields |= {"filed_at": filed_at, "guids": guid_owners(ids_of(record), owners or {})}
+    return orjson.dumps(fields, option=orjson.OPT_SORT_KEYS).decode()
 
 
-def _is_known(leg: Leg, told: Record, facts: Mapping[str, str]) -> bool:
-    """Tell whether the facts of a leg have every event that its record was made of."""
-    place = _place(leg)
+def _is_known(leg: Leg, published: Record, facts: Mapping[str, str]) -> bool:
+    """Return whether the facts have every event that this leg's record was made of."""
+    prefix = _prefix(leg)
     return all(
-        not told[at] or place + event in facts or (event is LegEvent.PICKUP and place + AT + "pickup" in facts)
-        for event, at in _TOLD_BY.items()
+        not published[at] or prefix + event in facts or (event is LegEvent.PICKUP and prefix + AT + "pickup" in facts)
+        for event, at in _TIME_FIELDS.items()
     )
 
 
-def _place(leg: Leg) -> str:
+def _prefix(leg: Leg) -> str:
     return f"{LEG}{leg.call_type}:{leg.call_id}:"

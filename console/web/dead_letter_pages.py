@@ -8,8 +8,7 @@ from aiohttp import web
 from pydantic import ValidationError
 from yarl import URL
 
-from console.dead_letters.queue import Filter, Which
-from console.dead_letters.settle import find
+from console.dead_letters.queue import DeadLetterQueue, Filter, find
 from console.live.monitor import Monitor
 from console.page import render
 from console.page.models import DeadLetterRow, DeadLettersPage, RedrivePage
@@ -22,7 +21,7 @@ from shared.config.settings import Settings
 
 _MAX_ROWS = 100
 _MAX_COUNT_DIGITS = 6
-_QUEUES = {Which.CALLBACKS: CALLBACKS_DEAD, Which.RECORDINGS: RECORDINGS_DEAD}
+_QUEUES = {DeadLetterQueue.CALLBACKS: CALLBACKS_DEAD, DeadLetterQueue.RECORDINGS: RECORDINGS_DEAD}
 
 
 class DeadLetterPages:
@@ -69,21 +68,21 @@ class DeadLetterPages:
                 action = DeadLettersAction(action="redrive", queue=which, ids=ids)
             except ValidationError:
                 return error_page(request, 400, "Request failed", "The ids are invalid. Select dead letters in the list.")
-            count = (await self._api.settle(action, request[IDENTITY].name)).letters
+            count = (await self._api.settle(action, request[IDENTITY].name)).done
         raise web.HTTPSeeOther(URL("/ui/dead-letters").with_query(which=which, redriven=count))
 
-    async def _find(self, which: Which, matching: Filter) -> tuple[list[DeadLetterRow], int]:
+    async def _find(self, which: DeadLetterQueue, matching: Filter) -> tuple[list[DeadLetterRow], int]:
         descriptions, count = await find(self._settings, which, matching, _MAX_ROWS)
         rows = [DeadLetterRow(**row) for row in descriptions]  # type: ignore[arg-type]  # as `Letter.told` describes it
         return rows, count
 
-    async def _depths(self) -> Mapping[Which, int | None]:
+    async def _depths(self) -> Mapping[DeadLetterQueue, int | None]:
         depths = (await self._monitor.take()).depths
         return {which: depths[queue] for which, queue in _QUEUES.items()}
 
 
-def _which(text: str | None) -> Which:
-    return Which.RECORDINGS if text == Which.RECORDINGS else Which.CALLBACKS
+def _which(text: str | None) -> DeadLetterQueue:
+    return DeadLetterQueue.RECORDINGS if text == DeadLetterQueue.RECORDINGS else DeadLetterQueue.CALLBACKS
 
 
 def _notice(query: Mapping[str, str]) -> str | None:

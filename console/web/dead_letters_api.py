@@ -8,8 +8,8 @@ import orjson
 from aiohttp import web
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from console.dead_letters.queue import Filter, Which
-from console.dead_letters.settle import Order, Settled, find, known_since, settle
+from console.dead_letters.queue import DeadLetterQueue, Filter, find
+from console.dead_letters.settle import Settled, SettleRequest, oldest_redrivable, settle
 from console.durations import ago
 from console.web.keys import IDENTITY
 from console.web.parameters import read_parameters
@@ -34,7 +34,7 @@ class DeadLettersQuery(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    queue: Which = Field(default=Which.CALLBACKS, description="The queue of dead letters.")
+    queue: DeadLetterQueue = Field(default=DeadLetterQueue.CALLBACKS, description="The queue of dead letters.")
     reason: Text | None = Field(default=None, description="Only dead letters with this reason.")
     source: Text | None = Field(default=None, description="Only dead letters of this source.")
     since: Annotated[Text, AfterValidator(_duration)] | None = Field(
@@ -52,7 +52,7 @@ class DeadLettersAction(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     action: Literal["redrive", "drop"] = Field(description="Put back into processing, or delete.")
-    queue: Which = Field(default=Which.CALLBACKS, description="The queue of dead letters.")
+    queue: DeadLetterQueue = Field(default=DeadLetterQueue.CALLBACKS, description="The queue of dead letters.")
     ids: Annotated[list[Annotated[str, Field(min_length=4, max_length=64)]], Field(min_length=1, max_length=500)] = Field(
         description="Ids or id prefixes."
     )
@@ -84,10 +84,10 @@ class DeadLettersApi:
         except ValidationError as error:
             return invalid(error, DeadLettersAction)
         done = await self.settle(action, request[IDENTITY].name)
-        body = {"action": action.action, "dry_run": action.dry_run, "letters": done.letters, "spared": done.spared}
+        body = {"action": action.action, "dry_run": action.dry_run, "letters": done.done, "spared": done.skipped}
         return web.json_response(body=orjson.dumps(body))
 
     async def settle(self, action: DeadLettersAction, who: str) -> Settled:
         """Carry out an action; the audit trail names `who` requested it."""
-        order = Order(Action(action.action), who, action.dry_run, known_since(self._settings, action.queue))
-        return await settle(self._settings, action.queue, Filter(tuple(action.ids)), order)
+        request = SettleRequest(Action(action.action), who, action.dry_run, oldest_redrivable(self._settings, action.queue))
+        return await settle(self._settings, action.queue, Filter(tuple(action.ids)), request)

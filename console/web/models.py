@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from console.call_query import CallRow
-from console.dead_letters.queue import Which
+from console.dead_letters.queue import DeadLetterQueue
 from shared.domain.ids import CALL_REF
 
 
@@ -91,7 +91,7 @@ class DeadLetter(BaseModel):
 class DeadLetterList(BaseModel):
     """Dead letters of one queue."""
 
-    queue: Which
+    queue: DeadLetterQueue
     match_count: int = Field(
         serialization_alias="found", description="Number of matching dead letters, of which at most `limit` are listed."
     )

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from console.call_query import CallRow
-from console.dead_letters.queue import Which
+from console.dead_letters.queue import DeadLetterQueue
 from console.live.snapshot import Snapshot
 from console.page.models import AdapterPage, CallPage, CallsPage, DeadLetterRow, DeadLettersPage, Viewer
 from shared.domain.adapter_link import parse_link
@@ -134,11 +134,11 @@ def calls_page(evil: str = "") -> CallsPage:
     return CallsPage({"number": evil, "agent": evil, "source": evil}, [row(evil)], "next-cursor", {}, ["acme"])
 
 
-def dead_letters_page(evil: str = "", which: Which = Which.CALLBACKS) -> DeadLettersPage:
+def dead_letters_page(evil: str = "", which: DeadLetterQueue = DeadLetterQueue.CALLBACKS) -> DeadLettersPage:
     letter = DeadLetterRow(
         evil or "abc123", evil or "invalid_callback", evil or "parameter e is missing", at(0), [evil or "acme"], evil or "[]"
     )
-    depths = {Which.CALLBACKS: 1, Which.RECORDINGS: None}
+    depths = {DeadLetterQueue.CALLBACKS: 1, DeadLetterQueue.RECORDINGS: None}
     return DeadLettersPage(
         which, [letter], 1, depths, evil or None, evil or None, [evil or "invalid_callback"], ["acme"], evil or None
     )

@@ -7,8 +7,7 @@ from collections.abc import Collection
 
 import orjson
 
-from console.repair.published_calls import Published as Known
-from console.repair.published_calls import note
+from console.repair.published_calls import PublishedCall, add_revision
 from shared.domain.call_event import call_record
 from shared.domain.ids import CallKey
 from shared.domain.raw_event import CallbackEvent
@@ -34,10 +33,10 @@ class Revisions:
             self.records.append(orjson.loads(orjson.dumps(call_record(call, self.fold.revision))))
             self.jobs += recording_jobs(call, self.records[-1], self.fold.record_legs, before)
 
-    def read_back(self, rng: random.Random) -> Known:
-        found: dict[CallKey, Known] = {}
+    def read_back(self, rng: random.Random) -> PublishedCall:
+        found: dict[CallKey, PublishedCall] = {}
         for record in rng.sample(self.records, len(self.records)):
-            note(found, self.fold.key, record)
+            add_revision(found, self.fold.key, record)
         return found[self.fold.key]
 
 

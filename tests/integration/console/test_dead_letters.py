@@ -9,8 +9,8 @@ import pytest
 
 from console.commands.dead_letters import drop, redrive
 from console.dead_letters import queue as letters
-from console.dead_letters.queue import Filter, Which
-from console.dead_letters.settle import Order, find, settle
+from console.dead_letters.queue import DeadLetterQueue, Filter, find
+from console.dead_letters.settle import SettleRequest, settle
 from shared.amqp.consumer import Delivery
 from shared.amqp.publisher import Message, Publisher
 from shared.config.settings import Settings
@@ -43,7 +43,7 @@ async def test_a_letter_stays_where_the_broker_does_not_confirm_that_it_is_put_b
     with monkeypatch.context() as broken:
         broken.setattr(Publisher, "publish", refuse)
         with pytest.raises(ExceptionGroup):  # it ends the tasks that keep the connections
-            await work(settings, Which.CALLBACKS, Filter(), dry_run=False, as_json=False)
+            await work(settings, DeadLetterQueue.CALLBACKS, Filter(), dry_run=False, as_json=False)
 
     async def back() -> bool:
         return await left(servers) == 1
@@ -88,21 +88,23 @@ async def test_a_letter_whose_ack_was_lost_is_not_said_to_be_dropped(
         _cut_at(broken, number, _close if how == "closed" else kill)
         try:
             with pytest.raises(ExceptionGroup) as failed:
-                await settle(settings, Which.CALLBACKS, Filter(), Order(Action.DROP, "tests"), progress=told.append)
+                await settle(
+                    settings, DeadLetterQueue.CALLBACKS, Filter(), SettleRequest(Action.DROP, "tests"), progress=told.append
+                )
         finally:
             if how == "killed":
                 await servers.stack.rabbitmq.start()
-    assert "0 of 3 are dropped for certain" in str(failed.value.exceptions)
+    assert "RabbitMQ confirmed 0 of 3 as dropped" in str(failed.value.exceptions)
     assert told == []
 
     async def back() -> int:
         # RabbitMQ counts the letters of a queue whose leader is back a moment before it gives them out.
-        found = (await find(settings, Which.CALLBACKS, Filter(), 10))[1]
+        found = (await find(settings, DeadLetterQueue.CALLBACKS, Filter(), 10))[1]
         return found if found >= 4 - number else 0
 
     count = await eventually(back)
-    assert await settle(settings, Which.CALLBACKS, Filter(), Order(Action.DROP, "tests")) == (count, 0)
-    assert (await find(settings, Which.CALLBACKS, Filter(), 10))[1] == 0
+    assert await settle(settings, DeadLetterQueue.CALLBACKS, Filter(), SettleRequest(Action.DROP, "tests")) == (count, 0)
+    assert (await find(settings, DeadLetterQueue.CALLBACKS, Filter(), 10))[1] == 0
 
 
 async def test_a_letter_that_was_put_back_and_whose_ack_was_lost_is_redriven_twice_and_counted_once(
@@ -110,20 +112,20 @@ async def test_a_letter_that_was_put_back_and_whose_ack_was_lost_is_redriven_twi
 ) -> None:
     for letter in range(3):
         await bury(servers, "acme", f"a={letter}", "unknown_source")
-    order = Order(Action.REDRIVE, "tests")
+    order = SettleRequest(Action.REDRIVE, "tests")
     told: list[int] = []
     with monkeypatch.context() as broken:
         _cut_at(broken, 2, _close)
         with pytest.raises(ExceptionGroup) as failed:
-            await settle(settings, Which.CALLBACKS, Filter(), order, progress=told.append)
-    assert "1 of 3 are redriven for certain" in str(failed.value.exceptions)
+            await settle(settings, DeadLetterQueue.CALLBACKS, Filter(), order, progress=told.append)
+    assert "RabbitMQ confirmed 1 of 3 as redriven" in str(failed.value.exceptions)
     assert told == [1]
 
     async def both_back() -> bool:
         return await left(servers) == 2
 
     await eventually(both_back)
-    assert await settle(settings, Which.CALLBACKS, Filter(), order) == (2, 0)
+    assert await settle(settings, DeadLetterQueue.CALLBACKS, Filter(), order) == (2, 0)
     bodies = [message.body for message in await servers.take_all("callbacks.fold")]
     assert (len(bodies), len(set(bodies))) == (4, 3)
 
@@ -137,7 +139,7 @@ async def test_one_who_looks_for_long_is_waited_for_and_then_told_of(
         with monkeypatch.context() as hasty:
             hasty.setattr(letters, "_TURN_S", 0.5)
             with pytest.raises(ExceptionGroup) as told:  # it ends the tasks of the connections
-                await find(settings, Which.CALLBACKS, Filter(), 10)
+                await find(settings, DeadLetterQueue.CALLBACKS, Filter(), 10)
         assert "Somebody else is at work" in str(told.value.exceptions)
-        waiting = asyncio.create_task(find(settings, Which.CALLBACKS, Filter(), 10))
+        waiting = asyncio.create_task(find(settings, DeadLetterQueue.CALLBACKS, Filter(), 10))
     assert (await waiting)[1] == 1

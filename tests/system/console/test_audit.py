@@ -83,7 +83,7 @@ async def test_nothing_is_released_untold_and_a_hold_is_placed_all_the_same(serv
     try:
         assert (await site.callfold("hold", "holdaway", "513", "--ahead", "--reason", "court"))[0] == 0
         code, _, err = await site.callfold("hold", "holdaway", "513", "--release")
-        assert (code, "Nothing is released" in err) == (1, True)
+        assert (code, "No hold was released" in err) == (1, True)
         _, out, _ = await site.callfold("hold", "holdaway")
         assert "holdaway/513" in out
     finally:

@@ -10,8 +10,8 @@ import pytest
 from aio_pika.abc import HeadersType
 
 from console.dead_letters import queue as letters
-from console.dead_letters.queue import Filter, Which
-from console.dead_letters.settle import Order, find, settle
+from console.dead_letters.queue import DeadLetterQueue, Filter, find
+from console.dead_letters.settle import SettleRequest, settle
 from shared.clock import utc_now
 from shared.config.settings import Settings
 from shared.domain.ids import CallKey, CallRef, SourceName
@@ -144,10 +144,10 @@ async def test_what_comes_for_a_call_that_has_left_redis_is_a_letter_that_is_nev
     (letter, *_) = map(json.loads, out.splitlines())
     code, out, err = await _callfold(servers, "redrive")
     assert (code, out) == (0, "0 redriven\n")
-    assert "4 letters among those asked for stay: their calls have left Redis" in err
+    assert "4 matching dead letters not redriven: Redis may no longer have their calls" in err
     code, _, err = await _callfold(servers, "redrive", letter["id"], "--force")
     assert code == 1
-    assert "1 letter among those asked for stay" in err
+    assert "1 matching dead letter not redriven" in err
     code, out, _ = await _callfold(servers, "drop", "--reason", "expired_call", "--yes")
     assert (code, out) == (0, "4 dropped\n")
 
@@ -160,14 +160,14 @@ async def test_whoever_looks_sees_every_letter_while_others_look_and_redrive(
     await asyncio.gather(*(bury(servers, "acme", f"a={number}", "unknown_source") for number in range(wanted)))
     for number in range(3):
         await bury(servers, "other", f"a={number}", "unknown_source")
-    dry, real = (Order(Action.REDRIVE, "tests", is_dry) for is_dry in (True, False))
+    dry, real = (SettleRequest(Action.REDRIVE, "tests", is_dry) for is_dry in (True, False))
     acme, other = Filter(source="acme"), Filter(source="other")
-    looks = [find(settings, Which.CALLBACKS, Filter(), 10) for _ in range(4)]
-    counts = [settle(settings, Which.CALLBACKS, acme, dry) for _ in range(2)]
+    looks = [find(settings, DeadLetterQueue.CALLBACKS, Filter(), 10) for _ in range(4)]
+    counts = [settle(settings, DeadLetterQueue.CALLBACKS, acme, dry) for _ in range(2)]
     assert [found for _, found in await asyncio.gather(*looks)] == [wanted + 3] * 4
     assert await asyncio.gather(*counts) == [(wanted, 0)] * 2
-    looking = asyncio.gather(*(find(settings, Which.CALLBACKS, other, 10) for _ in range(4)))
-    redriving = asyncio.gather(*(settle(settings, Which.CALLBACKS, acme, real) for _ in range(2)))
+    looking = asyncio.gather(*(find(settings, DeadLetterQueue.CALLBACKS, other, 10) for _ in range(4)))
+    redriving = asyncio.gather(*(settle(settings, DeadLetterQueue.CALLBACKS, acme, real) for _ in range(2)))
     listed = await _callfold(servers, "list", "--json", "--source", "other")
     while listed[0]:  # its turn did not come in time
         assert "at work" in listed[2]

@@ -69,7 +69,7 @@ async def test_an_empty_redis_is_rebuilt_byte_by_byte_and_nothing_is_published_a
         assert await _facts(servers) == {}
         code, out, err = await callfold("rebuild", "--since", "1h", **environment)
         assert code == 0, err
-        assert "noted as published" in out
+        assert "restored as published" in out
         after = await _facts(servers)
         assert {name: after[name] for name in before} == before
         code, out, _ = await callfold("rebuild", "--since", "1h", "--json", **environment)
@@ -138,17 +138,17 @@ async def test_a_call_that_only_the_history_has_is_shown_and_said_to_be_from_the
     code, out, err = await callfold("show", "default", "513", "--json", **environment)
     told = json.loads(out)
     assert (code, told["status"], told["published_revision"], len(told["revisions"])) == (0, "complete", 2, 2)
-    assert err == "From the history: Redis no longer has default/513.\n"
+    assert err == "default/513 has expired from Redis; this is its record in the history.\n"
     code, out, _ = await callfold("show", "default", "513", **environment)
     assert (code, out.splitlines()[0]) == (0, "default/513  complete")
     for call, settings, sentence in (
-        ("514", {}, "There is no call default/514, neither in Redis nor in the history"),
+        ("514", {}, "Unknown call default/514: not in Redis or in the history"),
         (
             "513",
             {"CALLFOLD_HISTORY_URL": f"sqlite:///{servers.directory}/none.sqlite"},
-            "older ones cannot be asked for. The history",
+            "the history cannot be read. The history",
         ),
-        ("513", {"CALLFOLD_HISTORY_URL": ""}, "Redis has no call default/513: it was never seen"),
+        ("513", {"CALLFOLD_HISTORY_URL": ""}, "Unknown call default/513: not in Redis, which keeps"),
     ):
         code, out, err = await callfold("show", "default", call, **environment | settings)
         assert (code, out, sentence in err) == (1, "", True), err
@@ -188,6 +188,6 @@ async def test_an_open_call_tells_what_it_waits_for_and_when_it_closes(servers: 
         assert "waiting for the agent's hangup, closes at 20" in out
         assert "hunter2" not in out
     code, _, err = await callfold("show", "default", "1", **servers.environment())
-    assert (code, "Redis has no call default/1" in err) == (1, True)
+    assert (code, "Unknown call default/1: not in Redis" in err) == (1, True)
     code, _, err = await callfold("show", "nobody", "1", **servers.environment())
     assert (code, "Unknown source nobody" in err) == (2, True)

@@ -14,7 +14,7 @@ import pytest
 from aiohttp import web
 from structlog.testing import capture_logs
 
-from console.commands.retention import Wanted, retain
+from console.commands.retention import RetentionRequest, retain
 from console.local.child_process import ProcessFailedError
 from shared.amqp.connection import BrokerAddress
 from shared.amqp.publisher import Message, Publisher
@@ -55,10 +55,10 @@ async def test_a_recording_is_got_by_its_call_or_its_guid_and_nothing_is_written
     assert (code, json.loads(out)["file"], json.loads(out)["leg"]) == (0, str(target / f"{GUID}.wav"), "agent")
     assert (target / f"{GUID}.wav").read_bytes() == WAV
     code, _, err = await site.callfold("recordings", "get", "got", GUID, "-o", str(target))
-    assert (code, "is there already" in err) == (1, True)
+    assert (code, "wav exists. Choose" in err) == (1, True)
     code, _, _ = await site.callfold("recordings", "get", "got", GUID, "-o", str(target), "--force")
     assert code == 0
-    for wrong, what in (("514", "has nothing of got 514"), ("00000000-0000-0000-0000-000000000000", "has nothing")):
+    for wrong, what in (("514", "No recording of got 514"), ("00000000-0000-0000-0000-000000000000", "No recording of got")):
         code, _, err = await site.callfold("recordings", "get", "got", wrong)
         assert (code, what in err) == (1, True)
     code, _, err = await site.callfold("recordings", "get", "nobody", "513")
@@ -129,7 +129,7 @@ async def test_verify_tells_every_difference_between_the_archive_and_its_sidecar
     assert "SHA-256" in found[f"{names[1]}.wav"]
     assert f"has {len(WAV) - 2} bytes" in found[f"{names[2]}.wav"]
     assert "not a sidecar" in found[f"{names[3]}.json"]
-    assert found[f"{names[3]}.wav"] == found["stray.txt"] == "no sidecar tells of this file"
+    assert found[f"{names[3]}.wav"] == found["stray.txt"] == "has no sidecar"
     assert len(found) == 6
     code, out, _ = await site.callfold("recordings", "verify", "--since", "1d")
     assert (code, out) == (0, ""), "these calls are older"
@@ -162,14 +162,14 @@ async def test_what_is_recorded_and_not_in_the_archive_is_backfilled(servers: Se
         site.file(f"{DIALED_GUID}.wav").unlink()
         arguments = ("recordings", "backfill", "--since", "1h", "--source", "backfilled")
         code, out, _ = await site.callfold(*arguments, "--dry-run")
-        assert (code, out) == (0, "2 asked for (dry run: nothing was done)\n")
+        assert (code, out) == (0, "2 requested (dry run: no job was queued)\n")
         assert (await site.callfold(*arguments, "--json"))[1] == '{"asked_for":2}\n'
         events = await next_events(queue, 2)
         assert {event.message_id for event in events} == {
             f"backfilled/513/recording/{guid}/stored" for guid in (AGENT_GUID, DIALED_GUID)
         }
         assert (await site.callfold(*arguments))[1] == "2 stored\n"
-        assert (await site.callfold(*arguments, "--again"))[1] == "2 asked for\n"
+        assert (await site.callfold(*arguments, "--again"))[1] == "2 requested\n"
         await next_events(queue, 2)
     assert site.files() == sorted(f"{guid}.{kind}" for guid in (AGENT_GUID, DIALED_GUID) for kind in ("json", "wav"))
     assert (await site.callfold("recordings", "verify"))[0] == 0
@@ -190,11 +190,11 @@ async def test_retention_deletes_what_is_old_and_tells_each_but_not_what_is_held
     arguments = ("retention", "--older-than", "365d", "--source", "retained")
     before = site.files()
     code, out, _ = await site.callfold(*arguments, "--dry-run")
-    assert (code, out) == (0, f"1 recording ({len(WAV)} bytes) would be deleted; 1 kept by a hold\n")
+    assert (code, out) == (0, f"1 recording ({len(WAV)} bytes) would be deleted; 1 kept on hold\n")
     assert site.files() == before
     async with servers.subscribed("recording.#") as queue:
         _, out, err = await site.callfold(*arguments)
-        assert out == f"1 recording ({len(WAV)} bytes) deleted; 1 kept by a hold\n"
+        assert out == f"1 recording ({len(WAV)} bytes) deleted; 1 kept on hold\n"
         (logged,) = (json.loads(line) for line in err.splitlines() if '"recording_expired"' in line)
         assert (logged["call"], logged["leg"], [Path(path).name for path in logged["files"]]) == (
             "retained/513",
@@ -245,7 +245,7 @@ async def test_a_run_that_deletes_is_told_before_it_begins_and_how_it_ended_also
     monkeypatch.setattr(Audit, "record_or_raise", record_or_raise)
     monkeypatch.setattr(Expiry, "expire", cut_at_the_second)
     with pytest.raises(KeyboardInterrupt):
-        await retain(load_settings(), Wanted("1d", "cuttold", with_records=False, is_dry_run=False), as_json=False)
+        await retain(load_settings(), RetentionRequest("1d", "cuttold", with_records=False, is_dry_run=False), as_json=False)
     begun, ended = await audited(servers, 2, action="deletion", source="cuttold")
     assert (begun.detail["stage"], ended.detail["stage"]) == ("begun", "ended")
     assert begun.detail["run"] == ended.detail["run"]
@@ -265,7 +265,7 @@ async def test_a_run_that_cannot_be_told_deletes_nothing(servers: Servers, pbx: 
     before = site.files()
     monkeypatch.setattr(Publisher, "publish", refuse)
     with pytest.raises(ExceptionGroup, match="TaskGroup"):
-        await retain(load_settings(), Wanted("1d", "untold", with_records=False, is_dry_run=False), as_json=False)
+        await retain(load_settings(), RetentionRequest("1d", "untold", with_records=False, is_dry_run=False), as_json=False)
     assert site.files() == before
 
 

@@ -13,7 +13,7 @@ import pytest
 from aiohttp import web
 from redis.asyncio import Redis
 
-from console.commands.recordings_backfill import Wanted, backfill
+from console.commands.recordings_backfill import BackfillRequest, backfill
 from shared.config.settings import load_settings
 from simulator.audio import recording
 from tests.helpers.recording_site import OLD, Site
@@ -43,7 +43,7 @@ async def test_a_recording_whose_file_was_lost_is_fetched_again_and_not_told_to_
         await submit(servers, site.job())
         assert (await dead_letter(servers)).headers["reason"] == "not_found"
         assert await waiting_events(queue) == [], "a further copy of its job does not tell what is not there"
-        assert (await site.callfold(*arguments))[1] == "1 asked for\n"
+        assert (await site.callfold(*arguments))[1] == "1 requested\n"
         assert await next_events(queue, 1) == [first]
         assert (await site.callfold(*arguments))[1] == "1 stored\n"
     assert site.file(f"{GUID}.wav").read_bytes() == WAV
@@ -59,12 +59,12 @@ async def test_a_recording_whose_job_was_lost_is_found_out_and_asked_for_again(s
     site.file(f"{GUID}.wav").unlink()
     arguments = ("recordings", "backfill", "--since", "1000d", "--source", site.name)
     _rewrite(sidecar, told | {"state": state})
-    assert (await site.callfold(*arguments))[1] == "1 on their way\n", "it may be in work now"
-    assert (await site.callfold(*arguments, "--again", "--dry-run"))[1] == "1 asked for (dry run: nothing was done)\n"
+    assert (await site.callfold(*arguments))[1] == "1 in progress\n", "it may be in work now"
+    assert (await site.callfold(*arguments, "--again", "--dry-run"))[1] == "1 requested (dry run: no job was queued)\n"
     _rewrite(sidecar, told | {"state": state, "at": OLD})
     code, out, _ = await site.callfold("recordings", "verify", "--source", site.name)
     assert (code, "longer than its job takes" in out) == (1, True)
-    assert (await site.callfold(*arguments))[1] == "1 asked for\n"
+    assert (await site.callfold(*arguments))[1] == "1 requested\n"
     async with servers.subscribed("recording.#") as queue, site.working():
         await next_events(queue, 1)
     assert (await site.callfold("recordings", "verify", "--source", site.name))[0] == 0
@@ -97,8 +97,10 @@ async def test_legs_that_came_to_share_a_guid_are_backfilled_under_the_names_the
         shutil.rmtree(servers.directory / "archive" / site.name)
         settings_here(monkeypatch, site.settings)
         monkeypatch.setattr("console.commands.recordings_backfill.ago", lambda _: since)
-        assert await backfill(load_settings(), Wanted("1s", site.name, again=False, is_dry_run=False), as_json=False) == 0
-        assert capsys.readouterr().out.splitlines()[-1] == "2 asked for"
+        assert (
+            await backfill(load_settings(), BackfillRequest("1s", site.name, again=False, is_dry_run=False), as_json=False) == 0
+        )
+        assert capsys.readouterr().out.splitlines()[-1] == "2 requested"
         again = await next_events(queue, 2)
     assert {(event.message_id, event.body["data"]["sha256"]) for event in again} == {
         (event.message_id, event.body["data"]["sha256"]) for event in first
@@ -127,20 +129,20 @@ async def test_a_call_is_held_by_what_a_person_has_at_hand_and_nothing_else_is(s
     await site.stored(site.job(started_at=OLD))
     for nonsense in ("51З3", "../../x", "513/../514", "call-", ""):  # noqa: RUF001 - a Cyrillic letter that looks like a 3
         code, out, err = await site.callfold("hold", "court", nonsense)
-        assert (code, out, "is no call: expected a RequestID" in err, "Traceback" in err) == (2, "", True, False)
+        assert (code, out, "Expected a RequestID" in err, "Traceback" in err) == (2, "", True, False)
     code, out, err = await site.callfold("hold", "court", "514")
-    assert (code, out, "Neither the archive nor Redis knows court/514" in err) == (1, "", True)
+    assert (code, out, "Unknown call court/514: not in Redis or in the archive." in err) == (1, "", True)
     code, _, err = await site.callfold("hold", "court", "00000000-0000-0000-0000-000000000000")
     assert (code, "has no recording" in err) == (1, True)
     assert (await site.callfold("hold", "court", "514", "--ahead"))[:2] == (0, "court/514 is held\n")
     assert (await site.callfold("hold", "court", GUID, "--reason", "case 7"))[:2] == (0, "court/513 is held\n")
     retain = ("retention", "--older-than", "1d", "--source", "court")
-    assert (await site.callfold(*retain))[1] == "0 recordings (0 bytes) deleted; 1 kept by a hold\n"
+    assert (await site.callfold(*retain))[1] == "0 recordings (0 bytes) deleted; 1 kept on hold\n"
     assert site.files() == [f"{GUID}.json", f"{GUID}.wav"]
     assert (await site.callfold("hold", "court", GUID, "--release"))[:2] == (0, "court/513 is no longer held\n")
     await site.callfold(*retain)
     code, out, err = await site.callfold("hold", "court", "513", "--json")
-    assert (code, json.loads(out)["deleted"], "deleted before it was held" in err) == (1, 1, True)
+    assert (code, json.loads(out)["deleted"], "deleted before the hold" in err) == (1, 1, True)
 
 
 async def test_several_recordings_are_not_put_into_one_file(servers: Servers, pbx: Pbx) -> None:
@@ -151,7 +153,7 @@ async def test_several_recordings_are_not_put_into_one_file(servers: Servers, pb
     target.write_bytes(b"mine")
     for output in (str(target), "-", str(servers.directory / "none" / "x.wav")):
         code, out, err = await site.callfold("recordings", "get", "several", "513", "-o", output, "--force")
-        assert (code, out, "2 recordings, for one file" in err, GUID in err) == (1, "", True, True)
+        assert (code, out, "Cannot write 2 recordings to one file" in err, GUID in err) == (1, "", True, True)
     assert target.read_bytes() == b"mine"
     assert (await site.callfold("recordings", "get", "several", GUID, "-o", str(target), "--force"))[0] == 0
     assert target.read_bytes() == WAV

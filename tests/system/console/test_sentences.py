@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from console.commands.hints import advised
+from console.commands.hints import with_hint
 from console.history.store import History
 from shared.domain.adapter_link import SAMPLE_LINK, make_link, parse_link
 from shared.domain.facts import facts_of
@@ -25,7 +25,7 @@ SECRET = "hunter2"
 DIAL_URL = 'dial_url = "http://127.0.0.1:1/?agent={agent}&number={number}"'
 
 
-RESTARTED = "Was `callfold up` started again? Its servers have new ports"
+RESTARTED = "If `callfold up` was restarted, its servers have new ports"
 
 
 async def test_a_wrong_password_is_told_as_one_and_never_shown(servers: Servers) -> None:
@@ -35,7 +35,7 @@ async def test_a_wrong_password_is_told_as_one_and_never_shown(servers: Servers)
     findings = {finding["check"]: finding["detail"] for finding in map(json.loads, out.splitlines())}
     assert code == 1
     assert findings["rabbitmq"].startswith(f"RabbitMQ: 127.0.0.1:{servers.stack.rabbitmq.port}: refused the user or password.")
-    assert findings["redis"].startswith("Redis refused the user or password. See CALLFOLD_REDIS_URL.")
+    assert findings["redis"].startswith("Redis refused the user or password. Check CALLFOLD_REDIS_URL.")
     assert SECRET not in out + err
     code, out, err = await callfold("tail", "--limit", "1", **environment)
     assert code == 1
@@ -50,11 +50,11 @@ async def test_a_server_that_is_away_is_told_with_its_setting_and_what_a_restart
     code, _, err = await callfold("calls", CALLFOLD_REDIS_URL="redis://127.0.0.1:1/0")
     assert code == 1
     assert err.startswith("callfold: Redis failed (ConnectionError): ")
-    assert f"See CALLFOLD_REDIS_URL, or run `callfold doctor`. {RESTARTED}" in err
-    assert advised(StoreUnavailableError("Redis is away"), in_doctor=True).startswith(
-        "Redis is away. See CALLFOLD_REDIS_URL. Was"
+    assert f"Check CALLFOLD_REDIS_URL, or run `callfold doctor`. {RESTARTED}" in err
+    assert with_hint(StoreUnavailableError("Redis is away"), in_doctor=True).startswith(
+        "Redis is away. Check CALLFOLD_REDIS_URL. If"
     )
-    assert advised(ConfigError("It cannot work.")) == "It cannot work."
+    assert with_hint(ConfigError("It cannot work.")) == "It cannot work."
 
 
 UNKNOWN = "callfold: Unknown source nobody. Configured: acme. Check CALLFOLD_SOURCES."
@@ -127,20 +127,20 @@ async def test_an_id_that_no_dead_letter_has_is_told_with_where_to_look(servers:
         code, _, err = await callfold("dead-letters", *arguments, **servers.environment())
         assert code == 1
         assert err.splitlines()[-1] == (
-            f"callfold: No dead letter in {queue}.dead has an id that begins with zzz: "
+            f"callfold: No dead letter in {queue}.dead has an id that begins with zzz. "
             f"`callfold dead-letters list --queue {queue}` lists them."
         )
     code, out, _ = await callfold("dead-letters", "show", "--help")
-    assert (code, "none: all" in out) == (0, False)
+    assert (code, "every message that matches" in out) == (0, False)
     assert (await callfold("dead-letters", "show", **servers.environment()))[0] == 2
 
 
 async def test_retention_takes_its_age_from_the_settings_or_asks_for_it(servers: Servers) -> None:
     code, _, err = await callfold("retention", "--dry-run", **servers.environment())
-    assert (code, err) == (2, "callfold: How old? Give --older-than, like 365d, or set CALLFOLD_RETENTION_DAYS.\n")
+    assert (code, err) == (2, "callfold: No minimum age given. Use --older-than, e.g. 365d, or set CALLFOLD_RETENTION_DAYS.\n")
     environment = servers.environment(CALLFOLD_RETENTION_DAYS="30")
     code, out, err = await callfold("retention", "--dry-run", **environment)
-    assert (code, out) == (0, "0 recordings (0 bytes) would be deleted; 0 kept by a hold\n"), err
+    assert (code, out) == (0, "0 recordings (0 bytes) would be deleted; 0 kept on hold\n"), err
     code, _, err = await callfold("retention", "--dry-run", "--older-than", "soon", **environment)
     assert (code, "'soon' is not a duration" in err) == (2, True)
 
@@ -149,8 +149,8 @@ async def test_nothing_is_folded_in_a_pipe(servers: Servers) -> None:
     code, out, err = await callfold("doctor", **servers.environment(), COLUMNS="40")
     assert code == 0, out + err
     found = {line.split("  ")[0].strip(): line.rstrip() for line in out.splitlines()}
-    assert found["rabbitmq"].endswith("at-least-once dead-lettering declared; no plugin is needed")
-    assert found["spool"].endswith("can be written; 0 messages in it")
+    assert found["rabbitmq"].endswith("at-least-once dead-lettering work; no plugin is needed")
+    assert found["spool"].endswith("is writable; 0 messages spooled")
 
 
 async def test_show_stands_in_columns_however_long_its_names_are(servers: Servers) -> None:

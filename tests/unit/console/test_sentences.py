@@ -10,10 +10,9 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from console.call_query import CallQuery
-from console.commands import doctor
-from console.commands import reachability as reach
+from console.commands import doctor, pbx_checks
 from console.commands.output import counted
-from console.commands.show import folded
+from console.commands.show import wrapped
 from console.dialing.focalscope import DialRequest
 from console.local.ports import free_port
 from console.validation import first_mistake
@@ -25,7 +24,7 @@ from tests.helpers.console import acme
 
 async def _found(monkeypatch: pytest.MonkeyPatch, sources: str, check: str) -> doctor.Finding:
     monkeypatch.setenv("CALLFOLD_SOURCES", sources)
-    return await doctor.find(check, doctor.CHECKS[check], load_settings())
+    return await doctor.run_check(check, doctor.CHECKS[check], load_settings())
 
 
 @pytest.mark.parametrize(
@@ -41,7 +40,7 @@ async def test_doctor_warns_of_a_pbx_that_does_not_answer(
     nobody = f"127.0.0.1:{free_port()}"
     finding = await _found(monkeypatch, acme(tmp_path, line.format(host=nobody)), check)
     assert (finding.ok, finding.warning) == (True, True)
-    assert finding.detail == f"source acme: {nobody} does not answer: the connection is refused"
+    assert finding.detail == f"source acme: {nobody} does not answer: connection refused"
 
     finding = await _found(monkeypatch, acme(tmp_path, line.format(host="pbx.invalid")), check)
     assert (finding.ok, finding.warning) == (True, True)
@@ -55,7 +54,7 @@ async def test_doctor_warns_of_a_pbx_that_does_not_answer(
 async def test_doctor_says_which_network_a_pbx_with_a_private_address_needs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def look_up(_host: str) -> list[str]:
+    async def resolve(_host: str) -> list[str]:
         return ["10.1.2.3"]
 
     connected: list[object] = []
@@ -63,8 +62,8 @@ async def test_doctor_says_which_network_a_pbx_with_a_private_address_needs(
     async def connect(addresses: list[str], port: int) -> None:
         connected.append((addresses, port))
 
-    monkeypatch.setattr(reach, "look_up", look_up)
-    monkeypatch.setattr(reach, "connect", connect)
+    monkeypatch.setattr(pbx_checks, "resolve", resolve)
+    monkeypatch.setattr(pbx_checks, "connect", connect)
     line = 'recording_origin = "https://pbx.example.com"'
     finding = await _found(monkeypatch, acme(tmp_path, line), "recording origins")
     assert not finding.ok
@@ -134,8 +133,8 @@ def test_things_are_counted_as_people_say_it() -> None:
 
 def test_a_long_query_is_folded_between_its_parameters_and_nothing_of_it_is_lost() -> None:
     query = "&".join(f"Parameter{number}={'x' * number}" for number in range(40)) + "&Long=" + "y" * 300
-    lines = folded(query)
+    lines = wrapped(query)
     assert "".join(lines) == query
     assert all(len(line) <= 100 for line in lines[:-1])
-    assert folded("") == [""]
-    assert folded("CallID=1") == ["CallID=1"]
+    assert wrapped("") == [""]
+    assert wrapped("CallID=1") == ["CallID=1"]

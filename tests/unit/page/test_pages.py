@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from console.dead_letters.queue import Which
+from console.dead_letters.queue import DeadLetterQueue
 from console.page import render
 from console.page.assets import ASSETS
 from console.page.models import (
@@ -57,7 +57,7 @@ def _pages(viewer: Viewer) -> dict[str, Callable[[str], str]]:
         "open call": lambda evil: render.call_page(viewer, fakes.call_page(evil, ended=False)),
         "letters": lambda evil: render.dead_letters_page(viewer, fakes.dead_letters_page(evil)),
         "redrive": lambda evil: render.redrive_page(
-            viewer, RedrivePage(Which.CALLBACKS, fakes.dead_letters_page(evil).dead_letters, "/back")
+            viewer, RedrivePage(DeadLetterQueue.CALLBACKS, fakes.dead_letters_page(evil).dead_letters, "/back")
         ),
         "adapter": lambda evil: render.adapter_page(viewer, fakes.adapter_page(evil)),
         "login": lambda evil: render.login_page(LoginPage(evil or "/", evil or "No such key.")),
@@ -251,7 +251,9 @@ def test_only_an_operator_can_redrive() -> None:
 
 def test_a_redrive_is_asked_for_with_a_token_and_every_id() -> None:
     letters = [replace(fakes.dead_letters_page().dead_letters[0], id=f"id{index}") for index in range(30)]
-    page = Page(render.redrive_page(fakes.OPERATOR, RedrivePage(Which.CALLBACKS, letters, "/ui/dead-letters?which=callbacks")))
+    page = Page(
+        render.redrive_page(fakes.OPERATOR, RedrivePage(DeadLetterQueue.CALLBACKS, letters, "/ui/dead-letters?which=callbacks"))
+    )
     assert "Redrive 30 callbacks?" in page.text
     assert page.all("form", action="/ui/dead-letters/redrive", method="post")
     assert page.all("input", name="csrf", value="csrf-1", type="hidden")
@@ -260,13 +262,13 @@ def test_a_redrive_is_asked_for_with_a_token_and_every_id() -> None:
 
 
 def test_letters_that_are_gone_cannot_be_redriven() -> None:
-    page = Page(render.redrive_page(fakes.OPERATOR, RedrivePage(Which.CALLBACKS, [], "/back")))
+    page = Page(render.redrive_page(fakes.OPERATOR, RedrivePage(DeadLetterQueue.CALLBACKS, [], "/back")))
     assert "Nothing to redrive" in page.text
     assert not page.all("form", action="/ui/dead-letters/redrive")
 
 
 def test_no_dead_letter_is_good_news() -> None:
-    page = DeadLettersPage(Which.RECORDINGS, [], 0, {Which.CALLBACKS: 0, Which.RECORDINGS: 0})
+    page = DeadLettersPage(DeadLetterQueue.RECORDINGS, [], 0, {DeadLetterQueue.CALLBACKS: 0, DeadLetterQueue.RECORDINGS: 0})
     assert "No dead letters" in Page(render.dead_letters_page(fakes.OPERATOR, page)).text
 
 

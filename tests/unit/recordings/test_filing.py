@@ -104,7 +104,7 @@ async def test_a_file_of_another_leg_is_not_taken_up_though_its_call_id_looks_li
     shelf.file("12345678.json").unlink()
     await shelf.store(recording("9", 1.5))
     assert len((await shelf.sidecar()).contents) == 2
-    assert await shelf.differences() == [(f"{GUID}.12345678.wav", "no sidecar tells of this file")], "until it is asked for"
+    assert await shelf.differences() == [(f"{GUID}.12345678.wav", "has no sidecar")], "until it is asked for"
 
 
 async def test_a_recording_that_lost_its_sidecar_is_not_written_again(shelf: Shelf) -> None:

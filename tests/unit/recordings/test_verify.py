@@ -114,11 +114,11 @@ async def test_a_deletion_is_told_once_nobody_can_be_at_it_any_more(shelf: Shelf
     assert await _differences(shelf, _nothing) == []
     await _say(shelf, expired_at=rfc3339(datetime.now(UTC) - timedelta(minutes=5)))
     ((name, problem),) = await _differences(shelf, _nothing)
-    assert (name, "was cut off while expiring" in problem) == (f"{GUID}.json", True)
+    assert (name, "was interrupted while expiring" in problem) == (f"{GUID}.json", True)
 
 
 async def test_a_file_of_what_has_expired_is_told(shelf: Shelf) -> None:
     await shelf.store(WAV)
     await _say(shelf, state="expired")
     assert json.loads(shelf.file("json").read_text())["recording"]["uri"]
-    assert await _differences(shelf, _nothing) == [(f"{GUID}.wav", "no sidecar tells of this file")]
+    assert await _differences(shelf, _nothing) == [(f"{GUID}.wav", "has no sidecar")]
