@@ -137,7 +137,7 @@ async def test_one_who_looks_for_long_is_waited_for_and_then_told_of(
     async with servers.queue("callbacks.dead") as queue:
         await queue.channel.declare_queue("callbacks.dead.turn", exclusive=True)
         with monkeypatch.context() as hasty:
-            hasty.setattr(letters, "_TURN_S", 0.5)
+            hasty.setattr(letters, "_LOCK_TIMEOUT_S", 0.5)
             with pytest.raises(ExceptionGroup) as told:  # it ends the tasks of the connections
                 await find(settings, DeadLetterQueue.CALLBACKS, Filter(), 10)
         assert "Somebody else is at work" in str(told.value.exceptions)
