@@ -73,7 +73,7 @@ class DeadLetterPages:
 
     async def _find(self, which: DeadLetterQueue, matching: Filter) -> tuple[list[DeadLetterRow], int]:
         descriptions, count = await find(self._settings, which, matching, _MAX_ROWS)
-        rows = [DeadLetterRow(**row) for row in descriptions]  # type: ignore[arg-type]  # as `Letter.told` describes it
+        rows = [DeadLetterRow(**row) for row in descriptions]  # type: ignore[arg-type]  # as `QueuedDeadLetter.describe` returns it
         return rows, count
 
     async def _depths(self) -> Mapping[DeadLetterQueue, int | None]:

@@ -140,6 +140,6 @@ async def test_one_who_looks_for_long_is_waited_for_and_then_told_of(
             hasty.setattr(letters, "_LOCK_TIMEOUT_S", 0.5)
             with pytest.raises(ExceptionGroup) as told:  # it ends the tasks of the connections
                 await find(settings, DeadLetterQueue.CALLBACKS, Filter(), 10)
-        assert "Somebody else is at work" in str(told.value.exceptions)
+        assert "Another command or request is reading these dead letters" in str(told.value.exceptions)
         waiting = asyncio.create_task(find(settings, DeadLetterQueue.CALLBACKS, Filter(), 10))
     assert (await waiting)[1] == 1
