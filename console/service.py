@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import AsyncExitStack, aclosing
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 
 from console.dialing.focalscope import Dialer
 from console.dialing.service import DialService, Limits
@@ -33,6 +34,7 @@ from shared.runtime.broker import create_publisher
 from shared.runtime.health import private_port
 from shared.runtime.process import background
 from shared.runtime.store import open_store
+from shared.state.store import Store
 
 _BEYOND_DIAL_S = 5
 
@@ -54,9 +56,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     async with AsyncExitStack() as closing:
         store = await closing.enter_async_context(open_store(settings))
         dialer = await closing.enter_async_context(Dialer(settings.dial_timeout_seconds))
-        history = None
-        if settings.history_url is not None:
-            history = await closing.enter_async_context(aclosing(History(settings.history_url.get_secret_value())))
+        history = await closing.enter_async_context(_open_history(settings))
         limits = Limits(settings.dials_per_minute, settings.dial_timeout_seconds + _BEYOND_DIAL_S)
         dials = DialService(dialer, store.dials, publisher, sources, limits)
         monitor, audit, keys, ended = Monitor(settings, store, feed), Audit(publisher), Keys(settings), EndedSessions(store)
@@ -76,22 +76,31 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         )
 
         listening = asyncio.Event()
-
-        async def problems() -> list[str]:
-            if not listening.is_set():
-                return ["starting"]
-            # RabbitMQ is not required: without it the console still finds calls and dials.
-            try:
-                await store.ping()
-            except StoreUnavailableError as error:
-                return [str(error)]
-            return ["shutting down"] if stop.is_set() else []
-
         async with (
-            private_port(settings.metrics_host, settings.metrics_port, problems),
+            private_port(settings.metrics_host, settings.metrics_port, lambda: _problems(store, listening, stop)),
             background(publisher.run(), feed.consumer.run(), monitor.callbacks_journal.run(), monitor.depths.run()),
             background(feed.run(), monitor.count(), monitor.run(), dials.run()),
             serving(make_app(apis, pages, keys, ended), settings),
         ):
             listening.set()
             await stop.wait()
+
+
+@asynccontextmanager
+async def _open_history(settings: Settings) -> AsyncIterator[History | None]:
+    if settings.history_url is None:
+        yield None
+        return
+    async with aclosing(History(settings.history_url.get_secret_value())) as history:
+        yield history
+
+
+async def _problems(store: Store, listening: asyncio.Event, stop: asyncio.Event) -> list[str]:
+    """Return what keeps the console from its work. RabbitMQ is not required: without it the console finds calls and dials."""
+    if not listening.is_set():
+        return ["starting"]
+    try:
+        await store.ping()
+    except StoreUnavailableError as error:
+        return [str(error)]
+    return ["shutting down"] if stop.is_set() else []

@@ -26,7 +26,7 @@ _STOP_TIMEOUT_S = 20
 _ANSWER_TIMEOUT_S = 1
 _ALL = frozenset({"rabbitmq", "redis"})
 # On Debian, `rabbitmq-server` on the PATH switches to another user. The script it wraps does not.
-_SERVER_PLACES = ("/usr/lib/rabbitmq/bin", "/opt/homebrew/sbin", "/usr/local/sbin", "/usr/sbin")
+_SERVER_DIRECTORIES = ("/usr/lib/rabbitmq/bin", "/opt/homebrew/sbin", "/usr/local/sbin", "/usr/sbin")
 
 Probe = tuple[bytes, bytes]
 """What to send to a port, and the first bytes of the answer of a ready server. Both empty: it only has to accept a connection."""
@@ -172,7 +172,7 @@ def _rabbitmq(directory: Path) -> list[Server]:
         "ERL_AFLAGS": f'-run file eval "{_DEPLOY / "rabbitmq-preload.erl"}"',  # halves the start time
         "ERL_CRASH_DUMP_SECONDS": "0",  # else a crash dumps its memory to the working directory
         "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+sbwt none -kernel inet_dist_use_interface {127,0,0,1}",
-        "RUNNING_UNDER_SYSTEMD": "true",  # the script execs the server, so signals reach it
+        "RUNNING_UNDER_SYSTEMD": "true",  # makes the script exec the server, so that signals reach it
     }
     epmd = ["epmd", "-port", str(mapper), "-address", "127.0.0.1"]
     rabbitmq = [_find("rabbitmq-server") or ""]
@@ -187,11 +187,11 @@ def _require(servers: frozenset[str]) -> None:
     missing = [program for server in sorted(servers) for program in programs[server] if _find(program) is None]
     if missing:
         raise ConfigError(
-            f"Missing: {', '.join(missing)}. Install with `sudo apt-get install rabbitmq-server redis-server` (Debian), "
+            f"Not installed: {', '.join(missing)}. Run `sudo apt-get install rabbitmq-server redis-server` (Debian), "
             "`sudo dnf install rabbitmq-server redis` (Fedora) or `brew install rabbitmq redis` (macOS)."
         )
 
 
 def _find(program: str) -> str | None:
-    places = os.pathsep.join(_SERVER_PLACES) if program == "rabbitmq-server" else None
-    return (shutil.which(program, path=places) if places else None) or shutil.which(program)
+    preferred = os.pathsep.join(_SERVER_DIRECTORIES) if program == "rabbitmq-server" else ""
+    return (shutil.which(program, path=preferred) if preferred else None) or shutil.which(program)

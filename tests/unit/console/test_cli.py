@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 async def test_missing_servers_are_named_with_what_to_type(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("console.local.stack._SERVER_PLACES", ())
+    monkeypatch.setattr("console.local.stack._SERVER_DIRECTORIES", ())
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(Exception, match=r"redis-server.*apt-get install.*dnf install.*brew install"):
         await LocalStack(tmp_path / "stack").__aenter__()
