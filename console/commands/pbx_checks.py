@@ -11,7 +11,7 @@ from yarl import URL
 from shared.config.settings import Settings
 from shared.config.sources import Source, origin
 from shared.errors import CallfoldError, ConfigError
-from worker.download.address_guard import allowed
+from worker.download.address_guard import address_check
 
 _RESOLVE_S = 5
 _CONNECT_S = 3
@@ -67,7 +67,7 @@ async def _check(links: Sequence[tuple[Source, str]], *, is_guarded: bool) -> st
 
 
 def _refuse_private(source: Source, host: str, addresses: Sequence[str]) -> None:
-    refused = [address for address in addresses if not allowed(host, source.recording_networks)(address)]
+    refused = [address for address in addresses if not address_check(host, source.recording_networks)(address)]
     if refused:
         raise ConfigError(
             f"Source {source.name}: {host} resolves to {refused[0]}, an address that downloads may not use. If that is the PBX, "

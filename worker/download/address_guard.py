@@ -33,7 +33,7 @@ _NEVER: tuple[Network, ...] = tuple(
 )  # fmt: skip
 
 
-def allowed(host: str, networks: Sequence[Network]) -> Callable[[str], bool]:
+def address_check(host: str, networks: Sequence[Network]) -> Callable[[str], bool]:
     """Return a function that checks the addresses of `host`. If `networks` are given, it allows no others.
 
     If `host` is a literal address, only that address is allowed. It may be private or loopback, as a PBX usually is. A name
@@ -56,7 +56,7 @@ def allowed(host: str, networks: Sequence[Network]) -> Callable[[str], bool]:
 
 def socket_factory(host: str, networks: Sequence[Network]) -> Callable[[AddrInfoType], socket.socket]:
     """Return a function that creates sockets to the allowed addresses of `host`."""
-    is_allowed = allowed(host, networks)
+    is_allowed = address_check(host, networks)
 
     def make(info: AddrInfoType) -> socket.socket:
         family, kind, protocol, _, target = info

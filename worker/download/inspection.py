@@ -19,7 +19,8 @@ SNIFF_BYTES = 64
 _PIECE_BYTES = 16 << 10  # decompresses to 16 MiB at most
 # wbits of zlib: detect gzip or zlib by the header
 _ANY_HEADER = 47
-_GZIP = frozenset({"gzip", "x-gzip", "deflate"})
+_COMPRESSIONS = frozenset({"gzip", "x-gzip", "deflate"})
+_INCOMPLETE = frozenset({Flaw.TRUNCATED, Flaw.NO_AUDIO, Flaw.LENGTH_MISMATCH})
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,16 +51,11 @@ def examine(part: Partial, max_bytes: int, seen_bytes: int | None) -> Recording:
         try:
             audio = read_audio(file, size)
         except InvalidWavError as error:
-            reason = Reason(error.flaw)
-            if (
-                seen_bytes is not None
-                and size > seen_bytes
-                and error.flaw in {Flaw.TRUNCATED, Flaw.NO_AUDIO, Flaw.LENGTH_MISMATCH}
-            ):
-                reason = Reason.GROWING
             file.seek(0)
             if is_page(file.read(SNIFF_BYTES)):  # a compressed page
                 raise FetchError(Reason.LOGIN_PAGE, PAGE) from error
+            has_grown = seen_bytes is not None and size > seen_bytes
+            reason = Reason.GROWING if has_grown and error.flaw in _INCOMPLETE else Reason(error.flaw)
             raise FetchError(reason, str(error), size=size) from error
         _check_grown(audio, size, seen_bytes)
         digest = sha256_of(file)
@@ -83,7 +79,7 @@ def _decompressed(part: Partial, max_bytes: int) -> BinaryIO:
     """Return the content, decompressed if the server compressed it unasked. The partial file is not changed."""
     if part.encoding in {"", "identity"}:
         return os.fdopen(os.dup(part.file.fileno()), "rb")
-    if part.encoding not in _GZIP:
+    if part.encoding not in _COMPRESSIONS:
         raise FetchError(Reason.COMPRESSED, f"Content-Encoding {part.encoding!r:.20} is not supported")
     plain: BinaryIO = tempfile.TemporaryFile(dir=part.directory)  # noqa: SIM115 - returned
     try:
@@ -107,7 +103,7 @@ def _decompress(compressed: BinaryIO, plain: BinaryIO, max_bytes: int) -> None:
                     decompressor = zlib.decompressobj(_ANY_HEADER)
                 plain.write(decompressor.decompress(piece))
                 if plain.tell() > max_bytes:
-                    raise FetchError(Reason.TOO_LARGE, f"more than {max_bytes} bytes")
+                    raise FetchError(Reason.TOO_LARGE, f"more than {max_bytes} bytes (CALLFOLD_RECORDING_MAX_BYTES)")
                 piece = decompressor.unused_data
     except zlib.error as error:
         raise FetchError(Reason.COMPRESSED, "the body cannot be decompressed") from error

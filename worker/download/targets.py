@@ -26,7 +26,9 @@ def recording_link(source: Source, job: RecordingJob) -> str:
             raise FetchError(Reason.NO_RECORDING_LINK, "the RecordingURL in the callback is not a URL") from error
         return urlunsplit((allowed_parts.scheme, allowed_parts.netloc, sent.path, sent.query, ""))
     if source.recording_url is None or allowed is None:
-        raise FetchError(Reason.NO_RECORDING_LINK, "the source has neither recording_origin nor recording_url. Set one")
+        raise FetchError(
+            Reason.NO_RECORDING_LINK, "no URL for this recording. Set recording_origin or recording_url of the source"
+        )
     values = {"call_id": job.call_id, "guid": job.guid or "", "request_id": "" if job.request_id is None else job.request_id}
     link = source.recording_url.get_secret_value()
     for name, value in values.items():
