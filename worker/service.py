@@ -21,7 +21,7 @@ from worker.folding.backlog import BacklogReporter
 from worker.folding.fold import Fold
 from worker.folding.timers import Timers
 from worker.recordings.archive_gate import consuming
-from worker.recordings.consumer import Recordings
+from worker.recordings.consumer import RecordingConsumer
 
 log = get_logger(__name__)
 
@@ -56,7 +56,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             hold_off_s=settings.timer_hold_off_seconds,
         )
         backlog = BacklogReporter(store, publisher, raw)
-        recordings = Recordings(publisher, store, archive, sources, settings)
+        recordings = RecordingConsumer(publisher, store, archive, sources, settings)
         daily = DailyRetention(archive, publisher, store, sources, settings)
 
         async def problems() -> list[str]:

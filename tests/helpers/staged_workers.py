@@ -27,7 +27,7 @@ from shared.domain.recording import RecordingJob
 from shared.state.locks import Locks
 from shared.state.store import Store
 from tests.helpers.pace import LIMIT_S
-from worker.recordings.consumer import Recordings
+from worker.recordings.consumer import RecordingConsumer
 
 
 @dataclass(slots=True)
@@ -190,7 +190,7 @@ async def staged(broker: Broker, count: int, redis_url: str, archive: Path) -> A
     for worker in workers:
         stores.append(_Store(redis_url, worker))
         publisher, jobs = cast("Publisher", _Publisher(worker, broker)), cast("Consumer", _Jobs(worker, broker))
-        recordings = Recordings(publisher, stores[-1], _Archive(archive.as_uri(), worker), sources, settings)
+        recordings = RecordingConsumer(publisher, stores[-1], _Archive(archive.as_uri(), worker), sources, settings)
         tasks.append(asyncio.create_task(_run(recordings, jobs)))
         await worker.arrive()
     try:
@@ -205,5 +205,5 @@ async def staged(broker: Broker, count: int, redis_url: str, archive: Path) -> A
             await store.aclose()
 
 
-async def _run(recordings: Recordings, jobs: Consumer) -> NoReturn:
+async def _run(recordings: RecordingConsumer, jobs: Consumer) -> NoReturn:
     await recordings.run(jobs)

@@ -40,7 +40,7 @@ log = get_logger(__name__)
 _WAS_STORED = frozenset({RecordingState.STORED, RecordingState.EXPIRING, RecordingState.EXPIRED})
 
 
-class Recordings:
+class RecordingConsumer:
     """Processes jobs of the queue `recordings`, several at a time. Each recording is processed by one worker at a time."""
 
     def __init__(self, publisher: Publisher, store: Store, archive: Archive, sources: Sources, settings: Settings) -> None:
@@ -118,7 +118,7 @@ class Recordings:
         await self._outcomes.dead_letter(dead_letter(delivery.body, reason, detail, first_seen=utc_now()))
 
     async def _process_job(self, held: HeldDelivery, attempt: Attempt) -> None:
-        """Make an attempt under the lock of the recording, and act on its outcome."""
+        """Make an attempt under the lock of the recording, and act on its outcome; also if the lock was busy, or code failed."""
         outcome: JobOutcome = Done()
         try:
             async with locked(self._store, path_of(attempt.job, "json")) as lock:
@@ -156,8 +156,10 @@ class Recordings:
             metrics.RECORDING_ATTEMPTS_FAILED.labels(attempt.job.source, outcome.reason).inc()
             facts = {"id": attempt.job.id, "attempt": attempt.number, "reason": outcome.reason, "detail": outcome.detail}
             next_s = outcome.wait_s if isinstance(outcome, Retry) else None
-            exc_info = error if outcome.reason is Reason.INTERNAL_ERROR else None
-            log.warning("recording_attempt_failed", **facts, next_s=next_s, exc_info=exc_info)
+            if outcome.reason is Reason.INTERNAL_ERROR:
+                log.error("recording_attempt_failed", **facts, next_s=next_s, exc_info=error)
+            else:
+                log.warning("recording_attempt_failed", **facts, next_s=next_s)
         return outcome
 
     async def _archive(self, attempt: Attempt, update: SidecarUpdate, lock: Lock) -> None:
