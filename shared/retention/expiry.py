@@ -155,7 +155,8 @@ class Expiry:
     async def _delete_record(self, sidecar: Sidecar, lock: Lock) -> None:
         """Delete a sidecar, including its call record, unless its recording could not be found."""
         if sidecar.recording.missing:
-            self.done.problems.append(f"{sidecar.path}: kept, since {list(sidecar.recording.missing)} could not be found")
+            missing = ", ".join(sidecar.recording.missing)
+            self.done.problems.append(f"{sidecar.path}: kept, because files of its recording are missing: {missing}")
             return
         if self.is_dry_run:
             self.done.records += 1

@@ -208,7 +208,7 @@ async def test_recordings_are_found_by_guid_and_by_call(history: History) -> Non
         "channels": 2,
         "sample_rate": 8000,
     }
-    sealed = {"scheme": SCHEME, "recipient": "age1abc"}  # as worker/storing.py tells it
+    sealed = {"scheme": SCHEME, "recipient": "age1abc"}  # as in a sidecar
     await history.write(batch_of([call_event(1), recording_event(1, "stored", attempts=2, encryption=sealed, **stored)]))
     (one,) = await history.recordings("acme", "guid-1")
     assert one.model_dump(include=set(stored)) == stored
