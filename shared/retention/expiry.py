@@ -156,7 +156,7 @@ class Expiry:
         """Delete a sidecar, including its call record, unless its recording could not be found."""
         if sidecar.recording.missing:
             missing = ", ".join(sidecar.recording.missing)
-            self.done.problems.append(f"{sidecar.path}: kept, because files of its recording are missing: {missing}")
+            self.done.problems.append(f"{sidecar.path}: kept, because its recording lacks the files {missing}")
             return
         if self.is_dry_run:
             self.done.records += 1
