@@ -1,6 +1,6 @@
-"""Calls as they are looked up: what can be asked, what one call looks like in a list, and in which order.
+"""Searching calls: the query, the row of one call, and the order of rows.
 
-Redis and the history answer the same questions: both give `CallRow`s, newest start first; `CallQuery.matches` decides for both.
+Redis and the history both answer a `CallQuery` with `CallRow`s, newest start first. `CallQuery.matches` decides for both.
 """
 
 from __future__ import annotations
@@ -34,25 +34,25 @@ from shared.errors import ConfigError
 
 _AGO = re.compile(r"\d{1,6}[smhd]")
 
-JsonObject = Mapping[str, Any]  # parsed JSON of our own
+JsonObject = Mapping[str, Any]  # parsed JSON that Callfold wrote
 AnyState = Literal["open", "ringing", "talking", "ending", "complete"]
 
 
 class Position(NamedTuple):
-    """Where a call (`acme/513`) stands in the list: by the start, then by the name, both descending."""
+    """The sort key of a call (`acme/513`): its start, then its name, both descending."""
 
     started_at: str
     call: str
 
 
 class Cursor(NamedTuple):
-    """Where to go on, and when the first page was asked for: `2h` ago is the same moment on every page."""
+    """The position where the next page begins, and the time of the first page, from which ages like `2h` count."""
 
     position: Position
-    asked_at: str
+    first_page_at: str
 
     def encode(self) -> str:
-        text = f"{self.position.started_at} {self.position.call} {self.asked_at}"
+        text = f"{self.position.started_at} {self.position.call} {self.first_page_at}"
         return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
     @classmethod
@@ -60,22 +60,22 @@ class Cursor(NamedTuple):
         """Read a cursor.
 
         Raises:
-            ValueError: it is none of ours.
+            ValueError: it is not a valid cursor.
         """
         try:
             padded = text + "=" * (-len(text) % 4)
-            started_at, call, asked_at = base64.b64decode(padded, altchars=b"-_", validate=True).decode("ascii").split(" ")
-            return cls(Position(_time(started_at), call), _time(asked_at))
+            started_at, call, first_page_at = base64.b64decode(padded, altchars=b"-_", validate=True).decode("ascii").split(" ")
+            return cls(Position(_time(started_at), call), _time(first_page_at))
         except (binascii.Error, ValueError) as error:
-            raise ValueError("is no cursor of ours: take it from `next` of an answer") from error
+            raise ValueError("is not a valid cursor. Use the value of `next` in an answer") from error
 
 
 def _time(text: str, now: datetime | None = None) -> str:
-    """Read a time, or how long ago: `2026-11-23T07:44:00Z`, `90s`, `15m`, `2h`, `7d`."""
+    """Parse a time like `2026-11-23T07:44:00Z`, or an age like `90s`, `15m`, `2h`, `7d`; returns RFC 3339 UTC."""
     try:
         return rfc3339(ago(text, now) if _AGO.fullmatch(text) else _aware(datetime.fromisoformat(text)))
     except (ValueError, OverflowError, ConfigError) as error:
-        raise ValueError("is no time: expected RFC 3339 like 2026-11-23T07:44:00Z, or how long ago like 2h") from error
+        raise ValueError("is not a time. Expected RFC 3339 like 2026-11-23T07:44:00Z, or an age like 2h") from error
 
 
 def _aware(at: datetime) -> datetime:
@@ -84,15 +84,15 @@ def _aware(at: datetime) -> datetime:
     return at.astimezone(UTC)
 
 
-def _readable_cursor(text: str) -> str:
+def _valid_cursor(text: str) -> str:
     Cursor.decode(text)
     return text
 
 
-def _asked_at(cursor: object) -> datetime:
-    """Tell when the first page was asked for: now, where there is no cursor that tells."""
+def _first_page_at(cursor: object) -> datetime:
+    """Return the time of the first page from the cursor, or now if there is no valid cursor."""
     with suppress(ValueError):
-        return datetime.fromisoformat(Cursor.decode(str(cursor)).asked_at)
+        return datetime.fromisoformat(Cursor.decode(str(cursor)).first_page_at)
     return datetime.now(UTC)
 
 
@@ -101,53 +101,51 @@ Moment = Annotated[str, Field(max_length=64), AfterValidator(_time)]
 
 
 class CallQuery(BaseModel):
-    """What `GET /calls` can be asked. Everything that is given must agree; `*` stands for any characters."""
+    """The parameters of `GET /calls`. A call must match all that are given; `*` matches any characters."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    state: AnyState | None = Field(default=None, description="`open` is everything that is not complete.")
-    outcome: Outcome | None = Field(default=None, description="How the call ended.")
-    source: Text | None = Field(
-        default=None, description="The source's name: one that is configured, or of which calls are kept; any other is wrong."
-    )
-    agent: Text | None = Field(default=None, description="The agent's extension or name; `*` for any characters.")
-    number: Text | None = Field(default=None, description="The dialed number, CallerID or DID; `*` for any characters.")
-    reference: Text | None = Field(default=None, description="The reference of the dial request.")
+    state: AnyState | None = Field(default=None, description="State of the call; `open` is every state but `complete`.")
+    outcome: Outcome | None = Field(default=None, description="Outcome of the call.")
+    source: Text | None = Field(default=None, description="Source name. It must be configured, or have stored calls.")
+    agent: Text | None = Field(default=None, description="Agent's extension or name; `*` matches any characters.")
+    number: Text | None = Field(default=None, description="Dialed number, CallerID or DID; `*` matches any characters.")
+    reference: Text | None = Field(default=None, description="Reference of the dial request.")
     recorded: bool | None = Field(default=None, description="Whether a leg was recorded.")
-    since: Moment | None = Field(default=None, description="Started then or later: RFC 3339, or how long ago like `2h`.")
-    until: Moment | None = Field(default=None, description="Started before: RFC 3339, or how long ago like `2h`.")
-    limit: int = Field(default=50, ge=1, le=500, description="Calls in one answer at most.")
-    cursor: Annotated[str, Field(max_length=200), AfterValidator(_readable_cursor)] | None = Field(
-        default=None, description="`next` of the answer before."
+    since: Moment | None = Field(default=None, description="Earliest start: RFC 3339, or an age like `2h`.")
+    until: Moment | None = Field(default=None, description="Latest start (exclusive): RFC 3339, or an age like `2h`.")
+    limit: int = Field(default=50, ge=1, le=500, description="Maximum number of calls in the answer.")
+    cursor: Annotated[str, Field(max_length=200), AfterValidator(_valid_cursor)] | None = Field(
+        default=None, description="The value of `next` in the previous answer."
     )
 
-    _asked_at: str = PrivateAttr(default="")
+    _first_page_at: str = PrivateAttr(default="")
 
     @model_validator(mode="wrap")
     @classmethod
-    def _frozen(cls, given: object, read: ModelWrapValidatorHandler[Self]) -> Self:
-        """Count how long ago something was from when the first page was asked for, so that the pages are of one search."""
+    def _resolve_ages(cls, given: object, validate: ModelWrapValidatorHandler[Self]) -> Self:
+        """Resolve ages from the time of the first page, so that all pages belong to the same search."""
         if not isinstance(given, Mapping):
-            return read(given)
-        now = _asked_at(given.get("cursor"))
+            return validate(given)
+        now = _first_page_at(given.get("cursor"))
         moments = {name: given[name] for name in ("since", "until") if _AGO.fullmatch(str(given.get(name)))}
-        with suppress(ValueError):  # told of where the field is read
+        with suppress(ValueError):  # the validator of the field reports it
             moments = {name: _time(str(text), now) for name, text in moments.items()}
-        query = read({**given, **moments})
-        query._asked_at = rfc3339(now)  # noqa: SLF001 - its own
+        query = validate({**given, **moments})
+        query._first_page_at = rfc3339(now)  # noqa: SLF001 - its own
         return query
 
     @property
     def before(self) -> Position | None:
-        """Where to go on."""
+        """The position after which this page begins."""
         return Cursor.decode(self.cursor).position if self.cursor else None
 
     def cursor_at(self, position: Position) -> str:
-        """Write where this search goes on."""
-        return Cursor(position, self._asked_at).encode()
+        """Return the cursor of the next page, which begins after a position."""
+        return Cursor(position, self._first_page_at).encode()
 
     def matches(self, row: CallRow) -> bool:
-        """Tell whether a call is what was asked for."""
+        """Return whether a call matches every parameter."""
         is_open = row.status is not Status.COMPLETE
         return (
             (self.state is None or self.state == row.status or (self.state == "open" and is_open))
@@ -165,23 +163,23 @@ class CallQuery(BaseModel):
     @classmethod
     def _ordered(cls, until: str | None, given: ValidationInfo) -> str | None:
         if until is not None and until < (given.data.get("since") or ""):
-            raise ValueError("is earlier than since: nothing can match")
+            raise ValueError("is earlier than since, so no call can match")
         return until
 
 
 class CallRow(BaseModel):
-    """One call in a list. Times are RFC 3339 UTC with microseconds, durations seconds; null where not known (yet)."""
+    """One call in a list. Times are RFC 3339 UTC with microseconds, durations are seconds, unknown values are null."""
 
     model_config = ConfigDict(frozen=True)
 
     source: str
-    call: str = Field(description="RequestID, or `call-<CallID>` where the dial API did not start it.")
+    call: str = Field(description="RequestID, or `call-<CallID>` if the dial API did not start the call.")
     request_id: int | None
     status: Status
     outcome: Outcome | None
     complete: bool | None
     close_reason: CloseReason | None
-    revision: int = Field(description="The last published revision; 0 where none was.")
+    revision: int = Field(description="The last published revision; 0 if none was published.")
     reference: str | None
     agent: str | None
     number: str | None
@@ -200,14 +198,14 @@ class CallRow(BaseModel):
 
 
 class Calls(Protocol):
-    """Somewhere that knows calls: Redis, the history."""
+    """A store of calls: Redis or the history."""
 
     def newest(self, query: CallQuery, before: Position | None) -> AsyncIterator[tuple[Position, CallRow | None]]:
-        """Go through calls after a position, newest start first; None where one was looked at and does not match."""
+        """Yield calls after a position, newest start first, with None for each call that was read but does not match."""
 
 
 def row_of(record: JsonObject, call: str, status: Status) -> CallRow:
-    """Sum up a call record (see `shared.records.call_record`) as a row."""
+    """Return the row of a call record, which `shared.domain.call_event.call_record` builds."""
     fields, dial = record["fields"], record.get("dial") or {}
     agents = [dial.get("agent"), fields.get(Placeholder.AGENT_EXTENSION), fields.get(Placeholder.AGENT)]
     numbers = [dial.get("number"), fields.get(Placeholder.CALLER_ID), fields.get(Placeholder.DID)]

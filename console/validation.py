@@ -1,6 +1,6 @@
-"""What is wrong with a request, in sentences for the one who made it: over HTTP, on the command line, in the search form.
+"""Error sentences for invalid requests over HTTP, on the command line and in the search form.
 
-A sentence never quotes a value: what is wrong can be a number or a key that was put in the wrong place.
+A sentence never quotes a value, which can be a phone number or a key given to the wrong parameter.
 """
 
 from __future__ import annotations
@@ -38,19 +38,22 @@ _MUST: dict[str, str] = {
 
 
 def first_mistake(error: ValidationError, model: type[BaseModel]) -> tuple[str, str]:
-    """Name a wrong parameter, with a sentence that says what it must be; an unknown one first: it may be misspelt."""
-    found = error.errors(include_url=False)
-    details = next((each for each in found if each["type"] == _UNKNOWN), found[0])
+    """Return an invalid parameter and a sentence that says what it must be.
+
+    An unknown parameter comes first, because it can be a misspelt one.
+    """
+    errors = error.errors(include_url=False)
+    details = next((each for each in errors if each["type"] == _UNKNOWN), errors[0])
     name = ".".join(str(part) for part in details["loc"]) or _WHOLE
     return name, f"{name}: {_ended(mistake(details, model))}"
 
 
 def mistake(details: ErrorDetails, model: type[BaseModel]) -> str:
-    """Say what is wrong with a parameter of a model; goes on from its name."""
+    """Return the predicate that says what is wrong with a parameter, e.g. `must not be empty`."""
     context = details.get("ctx", {})
     if details["type"] == _UNKNOWN:
         return _unknown(str(details["loc"][-1]), model.model_fields)
-    if isinstance(details["input"], list) and details["type"] in _OF_ONE:  # a parameter of a query that comes twice
+    if isinstance(details["input"], list) and details["type"] in _OF_ONE:  # a query parameter given twice
         return "must be a single value"
     if details["type"] in _CHOICES:
         return _choice(details["input"], _QUOTED.findall(context["expected"]))
@@ -61,12 +64,12 @@ def mistake(details: ErrorDetails, model: type[BaseModel]) -> str:
 
 def _unknown(name: str, known: Collection[str]) -> str:
     guess = closest_name(name, known)
-    return "is not known here; " + (f"did you mean {guess}?" if guess else f"known are {', '.join(known)}")
+    return "is unknown. " + (f"Did you mean {guess}?" if guess else f"Expected one of {', '.join(known)}")
 
 
 def _choice(given: object, known: Collection[str]) -> str:
     guess = closest_name(given, known) if isinstance(given, str) else None
-    return f"must be one of {', '.join(known)}" + (f"; did you mean {guess}?" if guess else "")
+    return f"must be one of {', '.join(known)}" + (f". Did you mean {guess}?" if guess else "")
 
 
 def _ended(text: str) -> str:

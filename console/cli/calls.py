@@ -139,5 +139,5 @@ def dial(  # noqa: PLR0917 - as above
     run(
         run_dial(read_settings(), request, idempotency_key or "", as_json=as_json),
         interrupted=EXIT_UNKNOWN,
-        cut_off="interrupted before FocalScope answered. A phone may be ringing: check before you dial again.",
+        cut_off="interrupted before FocalScope answered. A phone may be ringing, so check before you dial again.",
     )

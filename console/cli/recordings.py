@@ -29,7 +29,7 @@ def get(
     what: Annotated[str, typer.Argument(help="RequestID, call-<CallID>, or the GUID of a recording.")],
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Output file or directory; - for stdout (default: the current directory)."),
+        typer.Option("--output", "-o", help="Output file or directory, or - for stdout (default: the current directory)."),
     ] = None,
     identity: Annotated[
         Path | None,

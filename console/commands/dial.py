@@ -54,7 +54,7 @@ async def dial(settings: Settings, request: DialRequest, key: str, *, as_json: b
     if request_id is not None:
         return EXIT_OK
     if answer.body["dial_state"] == DialState.UNKNOWN:
-        sys.stderr.write(f"callfold: {answer.body['title']} A phone may be ringing: check before you dial again.\n")
+        sys.stderr.write(f"callfold: {answer.body['title']} A phone may be ringing, so check before you dial again.\n")
         return EXIT_UNKNOWN
     if as_json:
         return EXIT_FAILURE

@@ -75,10 +75,8 @@ async def _rabbitmq(settings: Settings) -> str:
     server = await check_server(broker_address(settings, "doctor"))
     if _numbers(server.version) < _OLDEST_RABBITMQ:
         raise ConfigError(f"RabbitMQ {server.version} at {server.location} is too old. Upgrade to 3.10 or later.")
-    return (
-        f"RabbitMQ {server.version} at {server.location}; "
-        "quorum queues, streams and at-least-once dead-lettering work; no plugin is needed"
-    )
+    working = "quorum queues, streams and at-least-once dead-lettering (no plugin needed)"
+    return f"RabbitMQ {server.version} at {server.location}, with working {working}"
 
 
 async def _redis(settings: Settings) -> str:
@@ -122,7 +120,7 @@ async def _sources(settings: Settings) -> str:
                 "Set a secret, or CALLFOLD_INGRESS_HOST=127.0.0.1."
             )
     without_links = [name for name, source in sources.items() if source.recording_origin is None]
-    suffix = f"; no recording links: {', '.join(without_links)}" if without_links else ""
+    suffix = f" (without recording links: {', '.join(without_links)})" if without_links else ""
     return f"{', '.join(sources)}{suffix}"
 
 

@@ -52,14 +52,14 @@ async def _check(links: Sequence[tuple[Source, str]], *, is_guarded: bool) -> st
         try:
             addresses = await resolve(host)
         except OSError as error:
-            doubts.append(f"source {source.name}: {host} does not resolve: {_reason(error)}")
+            doubts.append(f"{host} of source {source.name} does not resolve: {_reason(error)}")
             continue
         if is_guarded:
             _refuse_private(source, host, addresses)
         try:
             await connect(addresses, port)
         except OSError as error:
-            doubts.append(f"source {source.name}: {host}:{port} does not answer: {_reason(error)}")
+            doubts.append(f"{host}:{port} of source {source.name} does not answer: {_reason(error)}")
         reached.append(f"{host} at {', '.join(addresses)}")
     if doubts:
         raise DoubtError("; ".join(doubts))

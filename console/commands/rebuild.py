@@ -104,7 +104,7 @@ async def rebuild(settings: Settings, since: str, source: str | None, mode: Mode
         _print({"events": tally.events, "not_understood": tally.invalid, "calls": len(tally.calls)} | done)
         return 0
     calls = ", ".join(f"{count} {decision.text}" for decision, count in sorted(tally.done.items())) or "none"
-    sys.stdout.write(f"{counted(tally.events, 'event')} replayed, {tally.invalid} invalid; calls: {calls}\n")
+    sys.stdout.write(f"{counted(tally.events, 'event')} replayed, {tally.invalid} invalid. Calls: {calls}\n")
     return 0
 
 

@@ -49,7 +49,7 @@ class BackfillRequest:
 
 
 class _Result(StrEnum):
-    """What became of a recording. The values are names in the JSON output."""
+    """The result for one recording. The values are names in the JSON output."""
 
     REQUESTED = "asked_for"
     IN_PROGRESS = "on_their_way"

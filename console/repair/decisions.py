@@ -1,4 +1,4 @@
-"""What a rebuild does with each replayed call: restore its publication, schedule a wake-up, or leave it alone."""
+"""The decision of a rebuild about each replayed call: restore its publication, schedule a wake-up, or leave it alone."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from shared.state.stored_call import PublicationState, RestoredPublication, Stor
 
 
 class Decision(StrEnum):
-    """What was decided about a call. The values are names in the JSON output of `callfold rebuild`."""
+    """The decision about one call. The values are names in the JSON output of `callfold rebuild`."""
 
     INVALID = "not_understood"
     KNOWN = "known_already"

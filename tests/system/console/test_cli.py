@@ -153,7 +153,7 @@ async def test_doctor_tries_every_broker_in_turn_and_says_which_answered(servers
     away = "amqp://guest:hunter2@127.0.0.1:1/,amqp://guest:hunter2@127.0.0.1:2/"
     code, out, _ = await callfold("doctor", "--json", **servers.environment(CALLFOLD_AMQP_URL=f"{away},{there}"))
     assert code == 0
-    assert f"at 127.0.0.1:{servers.stack.rabbitmq.port};" in out
+    assert f"at 127.0.0.1:{servers.stack.rabbitmq.port}, with" in out
     code, out, _ = await callfold("doctor", "--json", **servers.environment(CALLFOLD_AMQP_URL=away))
     assert code == 1
     assert "127.0.0.1:1: " in out

@@ -40,11 +40,11 @@ async def test_doctor_warns_of_a_pbx_that_does_not_answer(
     nobody = f"127.0.0.1:{free_port()}"
     finding = await _found(monkeypatch, acme(tmp_path, line.format(host=nobody)), check)
     assert (finding.ok, finding.warning) == (True, True)
-    assert finding.detail == f"source acme: {nobody} does not answer: connection refused"
+    assert finding.detail == f"{nobody} of source acme does not answer: connection refused"
 
     finding = await _found(monkeypatch, acme(tmp_path, line.format(host="pbx.invalid")), check)
     assert (finding.ok, finding.warning) == (True, True)
-    assert finding.detail.startswith("source acme: pbx.invalid does not resolve: ")
+    assert finding.detail.startswith("pbx.invalid of source acme does not resolve: ")
 
     with socket.create_server(("127.0.0.1", 0)) as pbx:
         finding = await _found(monkeypatch, acme(tmp_path, line.format(host=f"127.0.0.1:{pbx.getsockname()[1]}")), check)
@@ -81,11 +81,11 @@ OUTCOMES = "answered, dialed_missed, agent_missed, agent_hung_up, missed, unknow
 @pytest.mark.parametrize(
     ("model", "given", "said"),
     [
-        (CallQuery, {"outcome": "answerd"}, f"outcome: must be one of {OUTCOMES}; did you mean answered?"),
+        (CallQuery, {"outcome": "answerd"}, f"outcome: must be one of {OUTCOMES}. Did you mean answered?"),
         (CallQuery, {"outcome": "x"}, f"outcome: must be one of {OUTCOMES}."),
-        (CallQuery, {"outcom": "answered"}, "outcom: is not known here; did you mean outcome?"),
-        (CallQuery, {"colour": "red"}, "colour: is not known here; known are state, outcome, source, agent, number, "),
-        (CallQuery, {"state": "tlking"}, "state: must be one of open, ringing, talking, ending, complete; did you mean talking?"),
+        (CallQuery, {"outcom": "answered"}, "outcom: is unknown. Did you mean outcome?"),
+        (CallQuery, {"colour": "red"}, "colour: is unknown. Expected one of state, outcome, source, agent, number, "),
+        (CallQuery, {"state": "tlking"}, "state: must be one of open, ringing, talking, ending, complete. Did you mean talking?"),
         (CallQuery, {"limit": "ten"}, "limit: must be a whole number."),
         (CallQuery, {"limit": 0}, "limit: must be at least 1."),
         (CallQuery, {"limit": 501}, "limit: must be at most 500."),
@@ -94,18 +94,18 @@ OUTCOMES = "answered, dialed_missed, agent_missed, agent_hung_up, missed, unknow
         (CallQuery, {"source": ["a", "b"]}, "source: must be a single value."),
         (CallQuery, {"outcome": ["missed", "answered"]}, "outcome: must be a single value."),
         (CallQuery, {"agent": "1" * 257}, "agent: must have at most 256 characters."),
-        (CallQuery, {"since": "soon"}, "since: is no time: expected RFC 3339"),
-        (DialRequest, {"source": "a", "agent": "1", "numbr": "1"}, "numbr: is not known here; did you mean number?"),
+        (CallQuery, {"since": "soon"}, "since: is not a time. Expected RFC 3339"),
+        (DialRequest, {"source": "a", "agent": "1", "numbr": "1"}, "numbr: is unknown. Did you mean number?"),
         (DialRequest, {"source": "a", "agent": "1"}, "number: is missing."),
         (
             DialRequest,
             {"source": "a", "agent": "1", "number": "1", "numbr": "1"},
-            "numbr: is not known here; did you mean number?",
+            "numbr: is unknown. Did you mean number?",
         ),
         (DialRequest, {"source": "a", "agent": "1", "number": 112}, "number: must be text."),
         (DialRequest, {"source": "a", "agent": "1", "number": "1", "metadata": "x"}, "metadata: must be an object of names"),
         (DialRequest, [], "request: must be a JSON object."),
-        (DeadLettersAction, {"action": "drp", "ids": ["abcd"]}, "action: must be one of redrive, drop; did you mean drop?"),
+        (DeadLettersAction, {"action": "drp", "ids": ["abcd"]}, "action: must be one of redrive, drop. Did you mean drop?"),
         (DeadLettersAction, {"action": "drop", "ids": []}, "ids: must not be empty."),
         (DeadLettersAction, {"action": "drop", "ids": ["abc"]}, "ids.0: must have at least 4 characters."),
         (EventsQuery, {"after": -1}, "after: must be at least 0."),

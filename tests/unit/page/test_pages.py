@@ -183,7 +183,7 @@ def test_a_wrong_parameter_is_named_where_it_stands() -> None:
     page = Page(render.calls_page(fakes.OPERATOR, CallsPage(asked, [], None, wrong)))
     assert set(wrong) == {"since", "limit"}
     assert page.all("input", name="since", **{"aria-invalid": "true", "aria-describedby": "wrong-since"})
-    assert "since is no time: expected RFC 3339" in page.text
+    assert "since is not a time. Expected RFC 3339" in page.text
 
 
 @pytest.mark.parametrize("asked", [{"colour": "blue"}, {"cursor": "x"}, {"since": "1h", "until": "2h"}])
