@@ -101,7 +101,9 @@ async def backfill(settings: Settings, request: BackfillRequest, *, as_json: boo
                 if run.results.total() % _PROGRESS_EVERY == 0:
                     requested = run.results[_Result.REQUESTED]
                     sys.stderr.write(f"{run.results.total()} recordings checked, {requested} requested\n")
-    sys.stdout.write((orjson.dumps(dict(run.results)).decode() if as_json else _text(run)) + "\n")
+    sys.stdout.write(
+        (orjson.dumps({str(result): count for result, count in run.results.items()}).decode() if as_json else _text(run)) + "\n"
+    )
     return 0
 
 

@@ -155,7 +155,7 @@ async def test_what_comes_for_a_call_that_has_left_redis_is_a_letter_that_is_nev
 async def test_whoever_looks_sees_every_letter_while_others_look_and_redrive(
     servers: Servers, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(letters, "_TURN_S", LIMIT_S)
+    monkeypatch.setattr(letters, "_LOCK_TIMEOUT_S", LIMIT_S)
     wanted = 150
     await asyncio.gather(*(bury(servers, "acme", f"a={number}", "unknown_source") for number in range(wanted)))
     for number in range(3):

@@ -133,7 +133,7 @@ async def test_a_call_is_held_by_what_a_person_has_at_hand_and_nothing_else_is(s
     code, out, err = await site.callfold("hold", "court", "514")
     assert (code, out, "Unknown call court/514: not in Redis or in the archive." in err) == (1, "", True)
     code, _, err = await site.callfold("hold", "court", "00000000-0000-0000-0000-000000000000")
-    assert (code, "has no recording" in err) == (1, True)
+    assert (code, "Unknown recording" in err) == (1, True)
     assert (await site.callfold("hold", "court", "514", "--ahead"))[:2] == (0, "court/514 is held\n")
     assert (await site.callfold("hold", "court", GUID, "--reason", "case 7"))[:2] == (0, "court/513 is held\n")
     retain = ("retention", "--older-than", "1d", "--source", "court")
