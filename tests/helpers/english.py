@@ -46,7 +46,11 @@ _FIRST_WORDS = re.compile(r"(Tell|Say|What|Have|Where|How|Who|Whose|Whether|Note
 _SENTENCE_END = re.compile(r"(?<=[.!?])[\"')]*\s+(?=[\"'(`*\[]*[A-Z0-9`<])")
 _CODE = re.compile(r"``?[^`]+``?|https?://\S+|<[^>\s]+>|\{[^}]*\}")
 _LINK = re.compile(r"!?\[([^\]]*)\]\([^)]*\)")
-_ITEM = re.compile(r"^\s*(?:[-*] |\d+\. |#+ |(?:[\w`*.,\[\]| ]{1,60}): )")
+_ITEM = re.compile(r"^\s*(?:[-*] |\d+\. |#+ )")
+_SECTION = re.compile(r"^(Args|Attributes|Raises|Returns|Yields):$")
+_ARGUMENT = re.compile(r"^(?:KEYS|ARGV|Returns)[^:]{0,60}: ")
+# In a docstring: an attribute, an exception.
+_NAMED_ITEM = re.compile(r"^(?:\s*(?:[-*] |\d+\. )|\s+[\w`*.,\[\]| ]{1,60}: )")
 _KINDS = {".py", ".md", ".lua", ".sh", ".html", ".toml", ".yaml", ".yml", ".cfg", ".conf"}
 _FILES = {"Makefile", "Containerfile"}
 _SKIPPED_COMMENT = re.compile(r"#(!|:)|# ?(noqa|type:|pragma|fmt:|mypy:|ruff:)")
@@ -103,7 +107,8 @@ def _paragraphs(suffix: str, text: str) -> Iterator[_Text]:
             if line.strip():
                 yield _Text(number, line.strip())
     else:
-        yield from _joined((number, line) for number, line in _marked(text, "--" if suffix == ".lua" else "#"))
+        marked = _marked(text, "--" if suffix == ".lua" else "#")
+        yield from _joined(marked, _ARGUMENT if suffix == ".lua" else _ITEM)
 
 
 def _marked(text: str, mark: str) -> Iterator[tuple[int, str]]:
@@ -112,16 +117,16 @@ def _marked(text: str, mark: str) -> Iterator[tuple[int, str]]:
         yield number, stripped.removeprefix(mark).strip() if stripped.startswith(mark) and not stripped.startswith("#!") else ""
 
 
-def _joined(lines: Iterable[tuple[int, str]]) -> Iterator[_Text]:
+def _joined(lines: Iterable[tuple[int, str]], item: re.Pattern[str] = _ITEM) -> Iterator[_Text]:
     """Join the lines of a paragraph; an empty line or an item ends it."""
     first, parts = 0, list[str]()
     for number, line in lines:
-        if parts and (not line.strip() or _ITEM.match(line)):
+        if parts and (not line.strip() or item.match(line)):
             yield _Text(first, " ".join(parts))
             parts = []
         if line.strip():
             first = first if parts else number
-            parts.append(_ITEM.sub("", line).strip() if not parts else line.strip())
+            parts.append(item.sub("", line).strip() if not parts else line.strip())
     if parts:
         yield _Text(first, " ".join(parts))
 
@@ -151,10 +156,8 @@ def _docstrings(text: str) -> Iterator[_Text]:
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(node):
             first = node.body[0]
             lines = (ast.get_docstring(node) or "").splitlines()
-            yield from _joined(
-                (first.lineno + number, re.sub(r"^(Args|Attributes|Raises|Returns|Yields):$", "", line))
-                for number, line in enumerate(lines)
-            )
+            numbered = ((first.lineno + number, _SECTION.sub("", line)) for number, line in enumerate(lines))
+            yield from _joined(numbered, _NAMED_ITEM)
 
 
 def _comments(text: str) -> Iterator[_Text]:
