@@ -1,7 +1,8 @@
 """Mask credentials in text for users and logs: in links, queries, JSON, headers, cookies and tracebacks.
 
-The scan looks for operators between a name and its value: `=`, `:`, or the comma of a pair, plain or percent-encoded any number
-of times. If the name is that of a credential, the value is masked. Parsers of queries and JSON would miss those in free text.
+The scan looks for the operator between a name and its value: `=`, `:`, or the comma of a pair. The operator may be
+percent-encoded any number of times. If the name is that of a credential, the value is masked. Parsers of queries and JSON would
+miss those in free text.
 Examples are JSON within JSON, `repr` output, headers, and links that are encoded twice or cut off.
 """
 

@@ -30,7 +30,7 @@ def body(value: object) -> str:
 
 
 def clock(at: str | None) -> str:
-    """Write the time of day of an RFC 3339 time: `07:44:00`; a dash if there is none."""
+    """Write the time of day of an RFC 3339 time (`07:44:00`), or a dash if there is none."""
     return at[11:19] if at else NOT_KNOWN
 
 

@@ -104,7 +104,7 @@ class Publisher(BrokerConnection):
     async def _publish(self, messages: Sequence[Message]) -> list[tuple[Message, BrokerUnavailableError]]:
         """Publish messages in one write; returns those that were not confirmed, with the reason.
 
-        After a timeout the connection is recycled: the library assigns returns to publishes by message id, so the same id must
+        After a timeout the connection is recycled. The library assigns returns to publishes by message id, so the same id must
         never be in flight twice on one channel.
         """
         channel = self._channel

@@ -18,8 +18,8 @@ AUDIT_JOURNAL = "audit.journal"
 RECORDINGS = "recordings"
 RECORDINGS_DEAD = "recordings.dead"
 
-# Headers of messages that were drained from a spool: the name of the spool, when its oldest remaining callback was received
-# ('' if none remains), and when ingress read that.
+# Headers of drained messages: the spool's name, the receipt time of its oldest remaining callback ('' if none remains),
+# and the time at which ingress read that.
 SPOOL, SPOOL_OLDEST, SPOOL_SEEN = "spool", "spool_oldest", "spool_seen"
 # Marks a round (see shared/domain/barrier.py): a message in `callbacks.fold` without events. The header is the round's number.
 MARKER, MARKER_BODY = "marker", b"[]"

@@ -1,4 +1,4 @@
-"""Names the files of a leg: by its GUID, by its CallID if it has no GUID, or by both if the GUID belongs to another leg.
+"""Names of a leg's files: its GUID, its CallID if it has no GUID, or both if the GUID belongs to another leg.
 
 Two legs of a call can have one GUID, and one of them can be late. The GUID belongs to the leg that was first published with it.
 So no later revision moves a file, and no event id refers to another recording.

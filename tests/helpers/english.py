@@ -48,7 +48,7 @@ _CODE = re.compile(r"``?[^`]+``?|https?://\S+|<[^>\s]+>|\{[^}]*\}")
 _LINK = re.compile(r"!?\[([^\]]*)\]\([^)]*\)")
 _ITEM = re.compile(r"^\s*(?:[-*] |\d+\. |#+ )")
 _SECTION = re.compile(r"^(Args|Attributes|Raises|Returns|Yields):$")
-_ARGUMENT = re.compile(r"^(?:KEYS|ARGV|Returns)[^:]{0,60}: ")
+_ARGUMENT = re.compile(r"^(?:(?:KEYS|ARGV|Returns)[^:]{0,60}: |- )")
 # In a docstring: an attribute, an exception.
 _NAMED_ITEM = re.compile(r"^(?:\s*(?:[-*] |\d+\. )|\s+[\w`*.,\[\]| ]{1,60}: )")
 _KINDS = {".py", ".md", ".lua", ".sh", ".html", ".toml", ".yaml", ".yml", ".cfg", ".conf"}

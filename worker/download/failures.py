@@ -49,7 +49,7 @@ class Result(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """The consequence of a reason: the number of attempts (None: the whole schedule, which no rule exceeds), and the result."""
+    """The consequence of a reason: attempts (None is the whole schedule, which no rule exceeds) and result."""
 
     attempts: int | None
     result: Result = Result.FAILED

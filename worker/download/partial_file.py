@@ -1,8 +1,8 @@
 """A partial download: what has arrived of a recording. The next attempt resumes it, even after the worker died.
 
 It has two files: `.part` with the content, and `.note` with what the next attempt needs to know. A download is only resumed if
-its content is certainly the beginning of the current file: the server sent a validator (RFC 9110, 8.8), and the machine has
-not restarted since. After a restart, bytes that were not fsynced can be missing in the middle.
+its content is certainly the beginning of the current file. For this the server must have sent a validator (RFC 9110, 8.8), and
+the machine must not have restarted since. After a restart, bytes that were not fsynced can be missing in the middle.
 """
 
 from __future__ import annotations
