@@ -1,4 +1,4 @@
-"""`callfold doctor`: checks of the configuration; each reports what it found and, if it failed, what to do."""
+"""Checks of `callfold doctor`. Each reports what it found and, if it failed, what to do."""
 
 from __future__ import annotations
 

@@ -18,8 +18,8 @@ AUDIT_JOURNAL = "audit.journal"
 RECORDINGS = "recordings"
 RECORDINGS_DEAD = "recordings.dead"
 
-# Headers of drained messages: the spool's name, the receipt time of its oldest remaining callback ('' if none remains),
-# and the time at which ingress read that.
+# Headers of drained messages: the spool's name, the receipt time of its oldest remaining callback, and when ingress read that.
+# The receipt time is '' if no callback remains.
 SPOOL, SPOOL_OLDEST, SPOOL_SEEN = "spool", "spool_oldest", "spool_seen"
 # Marks a round (see shared/domain/barrier.py): a message in `callbacks.fold` without events. The header is the round's number.
 MARKER, MARKER_BODY = "marker", b"[]"

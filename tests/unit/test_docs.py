@@ -95,6 +95,17 @@ def test_the_map_has_every_room() -> None:
     assert mapped == rooms | {"ingress/", "simulator/"}
 
 
+def test_every_room_has_a_contract_that_orders_its_inside() -> None:
+    contracts = tomllib.loads((_ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["importlinter"]["contracts"]
+    ordered = {container for contract in contracts if contract.get("exhaustive") for container in contract["containers"]}
+    packages = {
+        path.parent
+        for folder in ("shared", "worker", "console", "ingress", "simulator")
+        for path in _ROOT.glob(f"{folder}/**/__init__.py")
+    }
+    assert ordered == {str(package.relative_to(_ROOT)).replace("/", ".") for package in packages}
+
+
 _TOP = ("ingress", "worker", "shared", "console", "simulator", "tests", "deploy", "docs", "bench")
 _PAGES = [*_ROOT.glob("*.md"), *(_ROOT / "docs").rglob("*.md"), _ROOT / "deploy" / "README.md", _ROOT / "bench" / "README.md"]
 
