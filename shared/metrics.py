@@ -23,7 +23,7 @@ SPOOL_MESSAGES = Gauge("callfold_spool_messages", "Messages in the local spool o
 EVENTS_FOLDED = Counter("callfold_events_folded_total", "Raw events merged into calls.", ("kind",))
 CALLS_COMPLETED = Counter("callfold_calls_completed_total", "Calls published as completed.", ("source", "outcome"))
 CALLS_AMENDED = Counter("callfold_calls_amended_total", "Amended revisions of published calls.", ("source", "outcome"))
-DEAD_LETTERS = Counter("callfold_dead_letters_total", "Events moved to a dead-letter queue.", ("queue", "reason"))
+DEAD_LETTERS = Counter("callfold_dead_letters_total", "Messages moved to a dead-letter queue.", ("queue", "reason"))
 NONSENSE_TIMESTAMPS = Counter(
     "callfold_nonsense_timestamps_total", "Implausible adapter timestamps, which were ignored.", ("source",)
 )
@@ -32,7 +32,7 @@ TIMERS = Counter("callfold_timers_total", "Timer events published.")
 TIMERS_AHEAD = Counter("callfold_timers_ahead_total", "Timer events dropped because their time was in the future.")
 TIMERS_HELD = Gauge("callfold_timers_held", "1 while timers are paused because the fold backlog is unknown.")
 FOLD_LAG_SECONDS = Gauge(
-    "callfold_fold_lag_seconds", "Maximum age in seconds of callbacks that are not folded yet; timers are late by it."
+    "callfold_fold_lag_seconds", "Maximum age in seconds of callbacks that are not folded yet; timers are late by this much."
 )
 FOLD_SECONDS = Histogram(
     "callfold_fold_seconds",
@@ -41,7 +41,7 @@ FOLD_SECONDS = Histogram(
 )
 RECORDINGS = Counter("callfold_recordings_total", "Recording jobs by result.", ("source", "result"))
 RECORDING_ATTEMPTS_FAILED = Counter(
-    "callfold_recording_tries_failed_total", "Failed attempts to fetch a recording.", ("source", "reason")
+    "callfold_recording_tries_failed_total", "Failed attempts of recording jobs.", ("source", "reason")
 )
 RECORDINGS_HELD = Gauge(
     "callfold_recordings_held", "1 while this worker consumes no recording jobs because the archive cannot be written."

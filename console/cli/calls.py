@@ -22,7 +22,7 @@ from shared.domain.call import Outcome
 from shared.errors import ConfigError
 from shared.runtime.process import EXIT_OK
 
-_DIAL_EXIT_CODES = "Exit codes: 0 dialed, 1 no phone rings, 2 wrong usage, 3 result unknown (a phone may be ringing)."
+_DIAL_EXIT_CODES = "Exit codes: 0 dialed, 1 failed (no phone rings), 2 wrong usage, 3 result unknown (a phone may be ringing)."
 _STATES = ("open", "ringing", "talking", "ending", "complete")
 
 
@@ -106,7 +106,7 @@ def dial(  # noqa: PLR0917 - as above
     number: Annotated[str, typer.Option(help="Number to dial.")],
     queue_prefix: Annotated[str | None, typer.Option(help="Prefix that selects an outbound queue.")] = None,
     reference: Annotated[str | None, typer.Option(help="Your own reference, stored in the call record.")] = None,
-    metadata: Annotated[list[str] | None, typer.Option(help="Your own NAME=VALUE; repeatable.")] = None,
+    metadata: Annotated[list[str] | None, typer.Option(help="Your own metadata, NAME=VALUE; repeatable.")] = None,
     idempotency_key: Annotated[
         str | None,
         typer.Option(help="Key of this request; a repeat within 24 h returns the first result without dialing."),

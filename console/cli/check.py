@@ -89,14 +89,14 @@ def simulate(  # noqa: PLR0917 - each is an option of the command line, given by
         str | None, typer.Option("--ingress", help="Ingress URL (default: the configured ingress on this machine).")
     ] = None,
     source: Annotated[
-        str, typer.Option(help="Source name, whose adapter link is used.", autocompletion=source_names)
+        str, typer.Option(help="Name of the source whose adapter link is used.", autocompletion=source_names)
     ] = "default",
     calls: Annotated[int, typer.Option(min=1, help="Number of calls to simulate.")] = 20,
     rate: Annotated[float, typer.Option(min=0.1, help="Calls started per second.")] = 5,
     port: Annotated[int, typer.Option(help="Port that serves dial requests and recordings (0: any free port).")] = 0,
     seed: Annotated[int, typer.Option(help="Random seed of scenarios and faults.")] = 1,
     *,
-    faults: Annotated[bool, typer.Option("--faults/--no-faults", help="Reordered, duplicated and delayed callbacks.")] = True,
+    faults: Annotated[bool, typer.Option("--faults/--no-faults", help="Reorder, duplicate and delay callbacks.")] = True,
     as_json: AsJson = False,
 ) -> None:
     """Simulate a FocalScope that calls back a running ingress.

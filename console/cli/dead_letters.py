@@ -87,7 +87,7 @@ def dead_letters_redrive(
     since: Since = None,
     *,
     dry_run: DryRun = False,
-    force: Annotated[bool, typer.Option("--force", help="Include messages whose calls Redis may have forgotten.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Include old messages, whose calls Redis may no longer have.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Redrive dead letters: publish them again, and remove them once confirmed."""
@@ -122,7 +122,7 @@ def rebuild(
     *,
     dry_run: DryRun = False,
     publish: Annotated[
-        bool, typer.Option("--publish", help="Publish complete calls that were never published (by the workers, later).")
+        bool, typer.Option("--publish", help="Also have the workers publish complete calls that were never published.")
     ] = False,
     force: Annotated[bool, typer.Option("--force", help="Start even if workers are running.")] = False,
     as_json: AsJson = False,

@@ -73,9 +73,9 @@ def backfill(
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Fetch recordings that the archive lacks.
+    """Download recordings that the archive lacks.
 
-    Call records and sidecars list what was recorded.
+    Call records and sidecars show what was recorded. Workers do the downloads.
     """
     from console.commands.recordings_backfill import BackfillRequest  # noqa: PLC0415
     from console.commands.recordings_backfill import backfill as run_backfill  # noqa: PLC0415

@@ -112,7 +112,7 @@ async def _check_sidecar(archive: Archive, path: str, schedule_s: Sequence[float
         if problem:
             differences.append(Difference(file, problem))
     if is_overdue(sidecar, schedule_s):
-        problem = f"is {sidecar.state} for longer than its job takes; `callfold recordings backfill` requests it again"
+        problem = f"has been {sidecar.state} for longer than its job takes; `callfold recordings backfill` requests it again"
         differences.append(Difference(path, problem))
     elif is_expiring and (begun_at := sidecar.recording.expired_at) and begun_at < _lease_ago():
         differences.append(Difference(path, "was interrupted while expiring; the next run of retention completes it"))

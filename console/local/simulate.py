@@ -30,8 +30,8 @@ _CONNECT_S = 5
 # The address by which to reach a server that listens on all addresses.
 _LOOPBACK_OF = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104 - nothing is bound
 _REASONS = {
-    400: "its `adapter` of this source differs",
-    401: "its secret of this source, or the one in the `adapter`, differs",
+    400: "its `adapter` for this source differs",
+    401: "its secret for this source, or the one in the `adapter`, differs",
     404: "it has no such source",
 }
 
@@ -131,7 +131,7 @@ async def _fail_when_rejected(pbx: FocalScope, load: Load) -> None:
     reason = _REASONS.get(status, "")
     raise CallfoldError(
         f"The ingress at {load.ingress_url} rejected a callback of source {load.source} with {status}{reason and ': '}{reason}. "
-        "Start it with the same CALLFOLD_SOURCES as this command."
+        "Start that ingress with the same CALLFOLD_SOURCES as this command."
     )
 
 

@@ -70,7 +70,9 @@ def explain_link(adapter: Adapter) -> LinkExplanation:
     present = set(placeholders.values())
     return LinkExplanation(
         parameters=tuple(
-            ParameterMeaning(parameter, placeholder, _MEANINGS.get(placeholder, "kept under this name"), placeholder in _MEANINGS)
+            ParameterMeaning(
+                parameter, placeholder, _MEANINGS.get(placeholder, "kept in the record's fields"), placeholder in _MEANINGS
+            )
             for parameter, placeholder in placeholders.items()
         ),
         constants=tuple((name, mask_value(name, value)) for name, value in adapter.constants.items()),

@@ -148,7 +148,7 @@ class Bucket:
         Raises:
             ArchiveUnavailableError: they could not be listed or removed.
         """
-        async with archive_deadline(f"{INCOMPLETE} could not be swept", _STALL_S) as on_progress:
+        async with archive_deadline(f"{INCOMPLETE} could not be cleaned up", _STALL_S) as on_progress:
             now = datetime.now(UTC)
             async for batch in obstore.list(self.store, prefix=INCOMPLETE):
                 for entry in batch:

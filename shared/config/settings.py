@@ -56,10 +56,11 @@ class Settings(BaseSettings):
     )
     dial_timeout_seconds: Seconds = Field(default=10, description="Maximum wait for FocalScope's answer to a dial request.")
     dials_per_minute: Annotated[int, Field(gt=0)] = Field(default=60, description="Maximum dial requests per API key and minute.")
-    metrics_host: str = Field(default="127.0.0.1", description="Address of the private port.")
-    metrics_port: Port = Field(default=0, description="Private port of a process: /healthz, /readyz, /metrics.")
+    metrics_host: str = Field(default="127.0.0.1", description="Address of the private port of every process.")
+    metrics_port: Port = Field(default=0, description="Private port of every process: /healthz, /readyz, /metrics.")
     spool_dir: Path = Field(
-        default=Path(".callfold/spool"), description="Directory of the callbacks that ingress accepts while RabbitMQ is down."
+        default=Path(".callfold/spool"),
+        description="Directory of the callbacks that ingress accepts while RabbitMQ is unavailable.",
     )
     spool_max_bytes: int = Field(default=1 << 30, ge=1 << 20, description="Maximum size of the spool file.")
     archive_url: str = Field(
@@ -71,7 +72,9 @@ class Settings(BaseSettings):
         description="age identity file that decrypts recordings. Set it where people listen to recordings, not for workers.",
     )
     settle_seconds: Seconds = Field(default=10, description="Wait before an ambiguous end of a call counts as final.")
-    leg_grace_seconds: Seconds = Field(default=120, description="Wait for the other leg after one leg has ended.")
+    leg_grace_seconds: Seconds = Field(
+        default=120, description="Maximum wait for the other legs of a call after one leg has ended."
+    )
     max_call_seconds: Seconds = Field(default=4 * 3600, description="Time without an event after which a call is closed.")
     retain_seconds: Annotated[int, Field(gt=0)] = Field(
         default=7 * 86400, description="Time that Redis keeps a call after its completion."
@@ -83,24 +86,27 @@ class Settings(BaseSettings):
     recording_max_bytes: int = Field(default=2 << 30, gt=0, description="Maximum size of a recording.")
     recording_concurrency: Annotated[int, Field(gt=0, le=100)] = Field(
         default=8,
-        description="Concurrent recording jobs per worker, without long downloads. Limit per source: `recordings_at_once`.",
+        description="Concurrent recording jobs per worker, not counting long downloads. Limit per source: `recordings_at_once`.",
     )
     recording_stall_seconds: Seconds = Field(
         default=30, description="Time without a byte after which a download attempt is aborted."
     )
     recording_min_bytes_per_second: Annotated[float, Field(ge=0)] = Field(
-        default=1024, description="Minimum download speed, averaged over the time above. A slower attempt is aborted."
+        default=1024,
+        description="Minimum average download speed over `CALLFOLD_RECORDING_STALL_SECONDS`. A slower attempt is aborted.",
     )
     recording_ack_seconds: Seconds = Field(
         default=600,
-        description="Time after which a recording job is acked and continues. Must be below RabbitMQ's `consumer_timeout`.",
+        description="Time after which a recording job is acked while its download continues. "
+        "Must be below RabbitMQ's `consumer_timeout`.",
     )
     recording_dir: Path = Field(
         default=Path(".callfold/downloads"), description="Directory of unfinished downloads on the worker's machine."
     )
     recording_kept_bytes: Annotated[int, Field(ge=0)] = Field(
         default=10 << 30,
-        description="Maximum size of all interrupted downloads there. Beyond it the oldest are deleted and start over.",
+        description="Maximum total size of interrupted downloads in `CALLFOLD_RECORDING_DIR`. "
+        "Above it, the oldest are deleted and start over.",
     )
     retention_days: Annotated[int, Field(ge=0)] = Field(
         default=0, description="Age in days at which the daily retention deletes recordings (0: never)."
@@ -117,16 +123,16 @@ class Settings(BaseSettings):
     publish_timeout_seconds: Seconds = Field(default=3, description="Maximum wait for a publisher confirm.")
     timer_hold_off_seconds: Annotated[float, Field(ge=0)] = Field(
         default=15,
-        description="Pause of the timers after a reconnect to RabbitMQ, for every ingress to report its spool first.",
+        description="Pause of the timers after a reconnect to RabbitMQ, so that every ingress reports its spool first.",
     )
     timer_lease_seconds: Seconds = Field(
         default=5, description="Lease of a worker on a due call. If the worker dies, another takes over after this time."
     )
     drain_seconds: Annotated[float, Field(ge=0)] = Field(
         default=2,
-        description="Time on SIGTERM between turning unready and closing the port, for load balancers to notice.",
+        description="Time on SIGTERM between turning unready and closing the port, so that load balancers notice.",
     )
-    shutdown_timeout_seconds: Seconds = Field(default=15, description="Maximum time on SIGTERM to finish work in flight.")
+    shutdown_timeout_seconds: Seconds = Field(default=15, description="Maximum time to finish work in flight after SIGTERM.")
     log_format: Literal["auto", "json", "console"] = Field(
         default="auto", description="`json`, `console`, or `auto`: `console` on a terminal, else `json`."
     )

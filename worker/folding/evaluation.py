@@ -48,7 +48,7 @@ class Evaluator:
             callbacks = [event for event in events[key] if not isinstance(event, TimerEvent)]
             if call.state is PublicationState.TOMBSTONED:
                 metrics.CALLBACKS_OF_TOMBSTONES.labels(key.source).inc(len(callbacks))
-                detail = f"{key} was published and has left Redis"
+                detail = f"{key} was published and has expired from Redis"
                 consequences.dead_letters.extend(dead_letter(event, DeadLetterReason.EXPIRED_CALL, detail) for event in callbacks)
                 consequences.wake_ups[key] = WakeUp(None, call.version)
             elif call.state is PublicationState.CLAIMED:

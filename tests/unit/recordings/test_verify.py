@@ -103,7 +103,7 @@ async def test_a_store_that_is_overdue_is_told(shelf: Shelf) -> None:
     assert await _differences(shelf, _nothing) == []
     await _say(shelf, at=rfc3339(datetime.now(UTC) - timedelta(days=1)))
     ((name, problem),) = await _differences(shelf, _nothing)
-    assert (name, "is storing for longer than its job takes" in problem) == (f"{GUID}.json", True)
+    assert (name, "has been storing for longer than its job takes" in problem) == (f"{GUID}.json", True)
 
 
 async def test_a_deletion_is_told_once_nobody_can_be_at_it_any_more(shelf: Shelf) -> None:
