@@ -88,9 +88,11 @@ async def _redis(settings: Settings) -> str:
         policy = info.get("maxmemory-policy")
         raise ConfigError(f"Redis may evict calls: its maxmemory-policy is {policy}. Set it to noeviction.")
     if info.get("appendonly") != "yes":
-        raise ConfigError("Redis loses its data at a restart: appendonly is off. Set it to yes.")
+        raise ConfigError("Redis loses its data on a restart: appendonly is off. Set it to yes.")
     if info.get("appendfsync") != "always":
-        raise ConfigError(f"Redis can lose the last second: its appendfsync is {info.get('appendfsync')}. Set it to always.")
+        raise ConfigError(
+            f"Redis can lose the last second of data: its appendfsync is {info.get('appendfsync')}. Set it to always."
+        )
     return f"Redis {info['version']}; AOF with fsync always, noeviction"
 
 

@@ -10,7 +10,7 @@ _SETTINGS: dict[type[CallfoldError], str] = {
     StoreUnavailableError: "CALLFOLD_REDIS_URL",
     HistoryUnavailableError: "CALLFOLD_HISTORY_URL",
 }
-_AFTER_RESTART = "If `callfold up` was restarted, its servers have new ports: source the `env` file it names again."
+_AFTER_RESTART = "If `callfold up` was restarted, its servers have new ports: source its `env` file again."
 
 
 def with_hint(error: CallfoldError, *, in_doctor: bool = False) -> str:

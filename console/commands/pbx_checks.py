@@ -92,7 +92,7 @@ async def connect(addresses: Sequence[str], port: int) -> None:
     Raises:
         OSError: no address answers; this is the error of the last one.
     """
-    failure = OSError("it has no address")
+    failure = OSError("the name has no address")
     for address in addresses:
         try:
             async with asyncio.timeout(_CONNECT_S):

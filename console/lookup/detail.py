@@ -151,7 +151,7 @@ def _reason(call: Call, state: StoredCall) -> str:
     missing = [
         f"{_SIDES.get(leg.call_type, 'the')} {'hangup' if leg.was_answered else 'end'}" for leg in call.legs if not leg.is_over
     ]
-    missing += [f"the meaning of {_SIDES.get(leg.call_type, 'the')} hangup" for leg in call.legs if leg.is_ambiguous]
+    missing += [f"a pickup or missed event of {_SIDES.get(leg.call_type, 'the')} leg" for leg in call.legs if leg.is_ambiguous]
     if not any(leg.call_type == "API" for leg in call.legs) and call.request_id is not None:
         missing.append("any callback of the agent's leg")
     return f"waiting for {' and '.join(missing) or 'late callbacks'}, closes at {call.wake_at}"

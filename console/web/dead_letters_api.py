@@ -51,12 +51,12 @@ class DeadLettersAction(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
-    action: Literal["redrive", "drop"] = Field(description="Put back into processing, or delete.")
+    action: Literal["redrive", "drop"] = Field(description="`redrive` publishes the dead letters again, `drop` deletes them.")
     queue: DeadLetterQueue = Field(default=DeadLetterQueue.CALLBACKS, description="The queue of dead letters.")
     ids: Annotated[list[Annotated[str, Field(min_length=4, max_length=64)]], Field(min_length=1, max_length=500)] = Field(
         description="Ids or id prefixes."
     )
-    dry_run: bool = Field(default=False, description="Only count.")
+    dry_run: bool = Field(default=False, description="Count only; change nothing.")
 
 
 class DeadLettersApi:

@@ -50,7 +50,7 @@ def _dial(api: DialApi) -> Route:
         409: "The source has no dial_url, or the first request with this Idempotency-Key was refused.",
         415: _NOT_JSON,
         422: "The Idempotency-Key was used for a request with another body.",
-        429: "This key has used up its dial requests of the minute.",
+        429: "This key has reached its limit of dial requests per minute.",
         502: "FocalScope is unreachable, refused the request, or sent an answer without a RequestID.",
         504: "FocalScope did not answer in time. `dial_state` is `unknown`: a phone may be ringing.",
     }
@@ -87,7 +87,7 @@ def _calls(api: CallsApi) -> list[Route]:
 
 
 def _recordings(api: RecordingsApi) -> list[Route]:
-    missing = Answer("Unknown recording, or it is not stored.", Problem, (PROBLEM,))
+    missing = Answer("The recording is unknown or not stored.", Problem, (PROBLEM,))
     encrypted = Answer("The recording is encrypted and the console has no identity to decrypt it.", Problem, (PROBLEM,))
     path = {"source": SOURCE_NAME.pattern, "guid": RECORDING_NAME.pattern}
     etag = {"ETag": "Identifies the content.", "Cache-Control": "Who may cache the response, and for how long."}

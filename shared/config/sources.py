@@ -98,7 +98,7 @@ class _Section(_Options):
             return secret if written else None
         name = written.removeprefix(_FROM_ENVIRONMENT)
         if name.startswith(_SETTINGS):
-            raise ValueError(f"{written} names a setting, choose a variable name that does not begin with {_SETTINGS}")
+            raise ValueError(f"{written} names a setting. Choose a variable name that does not begin with {_SETTINGS}")
         if not os.environ.get(name):
             raise ValueError(f"the environment variable {name} is not set")
         return SecretStr(os.environ[name])

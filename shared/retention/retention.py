@@ -73,7 +73,7 @@ class Retention:
         theirs, ours = await self.store.now(), datetime.now(UTC)
         if abs((theirs - ours).total_seconds()) > _MAX_CLOCK_DIFFERENCE_S:
             clocks = f"This machine's clock says {ours:%Y-%m-%d %H:%M}, that of Redis {theirs:%Y-%m-%d %H:%M}"
-            raise ClockError(f"{clocks}: nothing is deleted. Set the clocks.")
+            raise ClockError(f"{clocks}: nothing is deleted. Synchronize the clocks.")
 
     async def _marks(self, source: str) -> dict[str, list[str]]:
         marks: dict[str, list[str]] = {}

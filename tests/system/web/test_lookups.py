@@ -326,7 +326,7 @@ async def test_calls_as_csv_are_safe_to_open_and_have_a_next_page(here: World) -
         (7002, [("API", "pickup")], "talking", "waiting for the agent's hangup, closes at "),
         (7003, [("API", "pickup"), ("Outgoing", "start")], "talking", "the agent's hangup and the dialed party's end"),
         (7004, [("Outgoing", "pickup")], "talking", "the dialed party's hangup and any callback of the agent's leg"),
-        (7005, [("API", "hangup")], "ending", "waiting for the meaning of the agent's hangup"),
+        (7005, [("API", "hangup")], "ending", "waiting for a pickup or missed event of the agent's leg"),
         (7006, [("API", "pickup"), ("API", "hangup")], "ending", "waiting for late callbacks, closes at "),
         (7007, [("API", "pickup"), ("Outgoing", "missed")], "ending", "waiting for the agent's hangup"),
     ],
