@@ -29,7 +29,7 @@ from pydantic import (
 from console.durations import ago
 from shared.domain.adapter_link import Placeholder
 from shared.domain.call import CloseReason, Outcome, Status
-from shared.domain.facts import rfc3339
+from shared.domain.times import rfc3339
 from shared.errors import ConfigError
 
 _AGO = re.compile(r"\d{1,6}[smhd]")

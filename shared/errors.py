@@ -32,6 +32,14 @@ class UnavailableError(CallfoldError):
     """A server is not available; the same work can be retried."""
 
 
+class BusyError(CallfoldError):
+    """Another process has the recording, or may have had it. The work is done later."""
+
+
+class NotBegunError(BusyError):
+    """Nothing was done: another process has the recording, or a limit of downloads is reached."""
+
+
 class BrokerUnavailableError(UnavailableError):
     """RabbitMQ did not confirm: not connected, refused, returned, or too slow. The message may have arrived nevertheless."""
 

@@ -17,7 +17,7 @@ from shared.runtime.process import background
 from shared.runtime.store import open_store
 from worker.daily_retention import DailyRetention
 from worker.download.download_directory import keep_swept, prepare
-from worker.folding.backlog import BacklogReporter
+from worker.folding.barrier_rounds import BarrierRounds
 from worker.folding.fold import Fold
 from worker.folding.timers import Timers
 from worker.recordings.archive_gate import consuming
@@ -45,7 +45,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     archive = Archive(settings.archive_url)
     prepare(settings.recording_dir)
     async with open_store(settings) as store:
-        raw = Consumer(address, CALLBACKS_FOLD, prefetch=FOLD_PREFETCH, register=store.watermarks.join)
+        raw = Consumer(address, CALLBACKS_FOLD, prefetch=FOLD_PREFETCH, register=store.watermarks.register)
         holders = [f"{address.name}/{number}" for number in range(CONCURRENT_FOLDS)]
         folds = [Fold(publisher, store, sources, settings.policy, holder=holder) for holder in holders]
         timers = Timers(
@@ -55,7 +55,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             lease_s=settings.timer_lease_seconds,
             hold_off_s=settings.timer_hold_off_seconds,
         )
-        backlog = BacklogReporter(store, publisher, raw)
+        rounds = BarrierRounds(store, publisher, raw)
         recordings = RecordingConsumer(publisher, store, archive, sources, settings)
         daily = DailyRetention(archive, publisher, store, sources, settings)
 
@@ -73,8 +73,8 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             background(publisher.run(), raw.run()),
             background(
                 *(fold.run(raw) for fold in folds),
-                backlog.send_markers(),
-                backlog.report(),
+                rounds.send_markers(),
+                rounds.report(),
                 recordings.run(jobs),
                 timers.run(raw),
                 daily.run(),

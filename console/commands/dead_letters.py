@@ -10,7 +10,7 @@ import orjson
 from console.commands.common import cli_user
 from console.commands.output import counted
 from console.dead_letters.queue import DeadLetterQueue, Filter, locked_queue
-from console.dead_letters.settle import Settled, SettleRequest, oldest_redrivable, settle
+from console.dead_letters.redrive_or_drop import Settled, SettleRequest, oldest_redrivable, settle
 from console.safe_text import plain_line
 from shared.config.settings import Settings
 from shared.errors import CallfoldError

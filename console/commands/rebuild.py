@@ -22,9 +22,10 @@ from shared.amqp.topology import CALLBACKS_FOLD, CALLBACKS_JOURNAL
 from shared.clock import utc_now
 from shared.config.settings import Settings
 from shared.config.sources import Sources
-from shared.domain.facts import Fact, facts_of, rfc3339
+from shared.domain.facts import Fact, facts_of
 from shared.domain.ids import CallKey
 from shared.domain.raw_event import Undecodable, decode, is_future_timer
+from shared.domain.times import rfc3339
 from shared.errors import CallfoldError
 from shared.runtime.broker import broker_address
 from shared.runtime.process import background

@@ -28,11 +28,11 @@ from shared.config.settings import Settings
 from shared.config.sources import Sources
 from shared.domain.call import derive
 from shared.domain.call_event import SIDES, call_record
-from shared.domain.facts import rfc3339
 from shared.domain.file_names import file_names
 from shared.domain.ids import CallKey, CallRef, SourceName
 from shared.domain.recording import RecordingJob, RecordingState
 from shared.domain.recording_plan import recording_jobs
+from shared.domain.times import rfc3339
 from shared.runtime.broker import create_publisher
 from shared.runtime.process import background
 from shared.runtime.store import open_store

@@ -15,9 +15,9 @@ from console.durations import ago
 from shared.archive.sidecar import Sidecar, day_of, is_overdue
 from shared.archive.storage import Archive
 from shared.config.settings import Settings
-from shared.domain.facts import rfc3339
 from shared.domain.recording import RecordingState
 from shared.domain.recording_info import RecordingInfo
+from shared.domain.times import rfc3339
 from shared.retention.recording_lock import LEASE_S
 
 _ATTEMPTS = 5

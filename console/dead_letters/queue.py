@@ -20,7 +20,7 @@ from shared.amqp.publisher import Publisher
 from shared.amqp.queue_reader import QueueReader
 from shared.amqp.topology import CALLBACKS_DEAD, RECORDINGS_DEAD
 from shared.config.settings import Settings
-from shared.domain.facts import rfc3339
+from shared.domain.times import rfc3339
 from shared.errors import CallfoldError
 from shared.masking import mask_credentials
 from shared.runtime.broker import create_publisher

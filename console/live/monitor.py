@@ -27,8 +27,8 @@ from shared.amqp.topology import (
 from shared.clock import utc_now
 from shared.config.settings import Settings
 from shared.domain.call import Call, Policy, derive
-from shared.domain.facts import at_microseconds, milliseconds, rfc3339
 from shared.domain.ids import CallKey
+from shared.domain.times import at_microseconds, milliseconds, rfc3339
 from shared.errors import BrokerUnavailableError, StoreUnavailableError
 from shared.runtime.broker import broker_address
 from shared.state.store import Store

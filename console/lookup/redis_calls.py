@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator, Mapping
 from console.call_query import CallQuery, CallRow, Position, row_of
 from shared.domain.call import Call, Policy, derive
 from shared.domain.call_event import call_record
-from shared.domain.facts import at_microseconds, microseconds
 from shared.domain.ids import CallKey
+from shared.domain.times import at_microseconds, microseconds
 from shared.state.store import Store
 from shared.state.stored_call import StoredCall
 

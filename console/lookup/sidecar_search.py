@@ -9,10 +9,10 @@ from contextlib import suppress
 from shared.archive.sidecar import Sidecar, day_of, path_of
 from shared.archive.storage import Archive
 from shared.config.settings import Settings
-from shared.domain.amendment import filed_at
 from shared.domain.call import derive
 from shared.domain.ids import GUID, CallKey, CallRef, SourceName
 from shared.domain.recording import RecordingJob
+from shared.domain.revision_summary import filed_at
 from shared.errors import StoreUnavailableError
 from shared.runtime.store import open_store
 

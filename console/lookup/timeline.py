@@ -14,9 +14,10 @@ from shared.config.settings import Settings
 from shared.domain.adapter_link import Adapter, Placeholder
 from shared.domain.call import Call
 from shared.domain.callback import LegEvent, parse_callback
-from shared.domain.facts import facts_of, java_time
+from shared.domain.facts import facts_of
 from shared.domain.ids import CallKey
 from shared.domain.raw_event import CallbackEvent, DialEvent, RawEvent, TimerEvent, Undecodable, decode, encode
+from shared.domain.times import java_time
 from shared.errors import CallfoldError
 from shared.masking import mask_credentials
 from shared.runtime.process import leaf_errors

@@ -10,10 +10,10 @@ from enum import StrEnum
 from console.repair.published_calls import PublishedCall
 from console.repair.published_summary import published_summary
 from shared.config.sources import Sources
-from shared.domain.amendment import amends, summary
 from shared.domain.call import Call, Policy, derive
-from shared.domain.facts import milliseconds
 from shared.domain.ids import CallKey
+from shared.domain.revision_summary import amends, summary
+from shared.domain.times import milliseconds
 from shared.state.stored_call import PublicationState, RestoredPublication, StoredCall, WakeUp
 
 

@@ -8,13 +8,13 @@ from typing import Any
 
 import orjson
 
-from shared.domain.amendment import dial_summary, is_wanted, leg_key, recorded
 from shared.domain.call import Call
 from shared.domain.call_event import SIDES
 from shared.domain.callback import LegEvent
 from shared.domain.facts import AT, LEG, URL
 from shared.domain.file_names import LegIds, Owners, guid_owners
 from shared.domain.leg import Leg
+from shared.domain.revision_summary import dial_summary, is_wanted, leg_key, recorded
 
 Record = Mapping[str, Any]
 """The `data` of a call event."""
@@ -38,7 +38,7 @@ def published_summary(
     owners: Owners | None = None,
     record_legs: Collection[str] = (),
 ) -> str | None:
-    """Return the summary of a published record, as `shared/domain/amendment.py` wrote it at publication.
+    """Return the summary of a published record, as `shared/domain/revision_summary.py` wrote it at publication.
 
     Returns None if the facts lack a leg or an event that the record has: then they begin in the middle of the call. They may
     have more than the record. Values of a leg that no record contains come from the `call` derived from the facts.

@@ -10,8 +10,8 @@ from typing import Any, cast
 import orjson
 
 from shared.amqp.consumer import Delivery
-from shared.domain.facts import rfc3339
 from shared.domain.raw_event import is_time
+from shared.domain.times import rfc3339
 from shared.log import get_logger
 
 log = get_logger(__name__)

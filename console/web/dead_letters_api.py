@@ -9,7 +9,7 @@ from aiohttp import web
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from console.dead_letters.queue import DeadLetterQueue, Filter, find
-from console.dead_letters.settle import Settled, SettleRequest, oldest_redrivable, settle
+from console.dead_letters.redrive_or_drop import Settled, SettleRequest, oldest_redrivable, settle
 from console.durations import ago
 from console.web.keys import IDENTITY
 from console.web.parameters import read_parameters

@@ -162,7 +162,7 @@ def is_overdue(sidecar: Sidecar, schedule_s: Sequence[float]) -> bool:
     return (datetime.now(UTC) - datetime.fromisoformat(str(since))).total_seconds() > longest_s
 
 
-def sidecar_of(job: RecordingJob, before: Sidecar | None, path: str) -> Sidecar:
+def updated_sidecar(job: RecordingJob, before: Sidecar | None, path: str) -> Sidecar:
     """Return the sidecar of a job: the record of the newer revision, and what the sidecar `before` says of recordings."""
     fresh = Sidecar(
         source=job.source,

@@ -29,9 +29,10 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from shared.domain.callback import CallType, LegEvent
-from shared.domain.facts import CLOCK, DIAL, LEG, rfc3339
+from shared.domain.facts import CLOCK, DIAL, LEG
 from shared.domain.ids import CallKey
 from shared.domain.leg import Leg, LegState, read_legs
+from shared.domain.times import rfc3339
 
 
 def is_request_id(call: str) -> bool:

@@ -17,13 +17,13 @@ ordered strings: RFC 3339 UTC times with microseconds, ids, plain text. A fact t
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import UTC, datetime, timedelta
 from typing import assert_never
 
 from shared.domain.adapter_link import Adapter, Placeholder
 from shared.domain.callback import Callback, LegEvent, parse_callback
 from shared.domain.ids import CallKey, CallRef, SourceName
 from shared.domain.raw_event import CallbackEvent, DialEvent, RawEvent, TimerEvent
+from shared.domain.times import java_time, microseconds
 
 CLOCK = ">clock"
 DIAL = "dial"
@@ -42,12 +42,7 @@ _TIMESTAMPS = {
     Placeholder.PICKED_UP.value: AT + "pickup",
     Placeholder.ENDED.value: AT + "end",
 }
-_BEGINNINGS = frozenset({*LegEvent, AT + "start", AT + "pickup"})
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-# A timestamp further from its receipt is nonsense and must not date a call. A PBX clock may be a little ahead. A start may be
-# older than its hangup by the longest call and a day.
-_MAX_AHEAD = timedelta(minutes=5)
-_MAX_BEHIND = timedelta(days=2)
+_DATING_FIELDS = frozenset({*LegEvent, AT + "start", AT + "pickup"})
 
 
 def facts_of(event: RawEvent, adapter: Adapter) -> tuple[CallKey, list[Fact]]:
@@ -110,36 +105,9 @@ def _timestamps(leg: str, callback: Callback, received_at: str) -> list[Fact]:
     return facts
 
 
-def java_time(text: str, received_at: str) -> str | None:
-    """Convert a Java timestamp (milliseconds since 1970 UTC) to RFC 3339, or None if it is nonsense."""
-    if not (text.isascii() and text.isdigit()) or len(text) > len("9999999999999"):
-        return None
-    at = _EPOCH + timedelta(milliseconds=int(text))
-    received = datetime.fromisoformat(received_at)
-    return rfc3339(at) if received - _MAX_BEHIND <= at <= received + _MAX_AHEAD else None
-
-
 def started_us(facts: Iterable[Fact]) -> int | None:
     """Return the start of a call by some of its facts (microseconds since 1970); None if no event is among them."""
-    times = [value for name, value in facts if name == DIAL or (name.startswith(LEG) and name.rpartition(":")[2] in _BEGINNINGS)]
+    times = [
+        value for name, value in facts if name == DIAL or (name.startswith(LEG) and name.rpartition(":")[2] in _DATING_FIELDS)
+    ]
     return microseconds(min(times)) if times else None
-
-
-def microseconds(at: str) -> int:
-    """Convert an RFC 3339 time to microseconds since 1970."""
-    return (datetime.fromisoformat(at) - _EPOCH) // timedelta(microseconds=1)
-
-
-def at_microseconds(since_1970: int) -> str:
-    """Convert microseconds since 1970 to an RFC 3339 time."""
-    return rfc3339(_EPOCH + timedelta(microseconds=since_1970))
-
-
-def milliseconds(at: str) -> int:
-    """Convert an RFC 3339 time to milliseconds since 1970."""
-    return (datetime.fromisoformat(at) - _EPOCH) // timedelta(milliseconds=1)
-
-
-def rfc3339(at: datetime) -> str:
-    """Write a time in UTC with microseconds and `Z`. The width is fixed, so text order is time order."""
-    return at.isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"

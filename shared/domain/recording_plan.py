@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
-from shared.domain.amendment import filed_at, guids, ids_of, is_wanted, leg_key, recorded, requested_recordings
 from shared.domain.call import Call
 from shared.domain.call_event import sides_of
 from shared.domain.file_names import file_names
 from shared.domain.leg import Leg
 from shared.domain.recording import RecordingJob, RecordingState
+from shared.domain.revision_summary import filed_at, guids, ids_of, is_wanted, leg_key, recorded, requested_recordings
 
 
 def recording_jobs(

@@ -11,20 +11,12 @@ from typing import NoReturn
 from shared.archive.local_disk import Confirm
 from shared.archive.sidecar import Sidecar
 from shared.archive.storage import Archive
-from shared.errors import CallfoldError, StoreUnavailableError
+from shared.errors import BusyError, NotBegunError, StoreUnavailableError
 from shared.runtime.process import background
 from shared.state.replies import until_redis_answers
 from shared.state.store import Store
 
 LEASE_S = 15.0
-
-
-class BusyError(CallfoldError):
-    """Another process has the recording, or may have had it: try again a little later."""
-
-
-class NotBegunError(BusyError):
-    """Another process has the recording, and nothing was done."""
 
 
 class Lock:

@@ -17,7 +17,7 @@ from shared.amqp.publisher import Publisher
 from shared.archive.deadlines import ArchiveUnavailableError
 from shared.archive.sidecar import ENCRYPTED_SUFFIX, day_of
 from shared.archive.storage import Archive
-from shared.domain.facts import rfc3339
+from shared.domain.times import rfc3339
 from shared.errors import UnavailableError
 from shared.retention.expiry import Expired, Expiry, try_to_expire
 from shared.runtime.audit import Action, Audit

@@ -36,13 +36,13 @@ class Watermarks:
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
-        self._join, self._pass = Script("join"), Script("pass")
+        self._register, self._pass = Script("register"), Script("pass")
         self._round, self._count = Script("round"), Script("count")
         self._reports, self._spools = Script("reports"), Script("spool")
 
-    async def join(self, consumer: str) -> None:
+    async def register(self, consumer: str) -> None:
         """Register a consumer of `callbacks.fold`. From now on no round is complete without it."""
-        await redis_reply(self._join(self._redis, [_MEMBERS], [consumer]))
+        await redis_reply(self._register(self._redis, [_MEMBERS], [consumer]))
 
     async def open_round(self, *, pause_s: float) -> int | None:
         """Open a round of markers and return its number; None if the last one was opened less than `pause_s` ago."""
@@ -50,7 +50,7 @@ class Watermarks:
         (number,) = cast("list[bytes]", answer)
         return int(number) if number else None
 
-    async def count_consumers(self, number: int, consumers: int) -> bool:
+    async def store_consumer_count(self, number: int, consumers: int) -> bool:
         """Store how many consumers the queue had after a round was opened; False if it is too late for that."""
         return bool(await redis_reply(self._count(self._redis, [_ROUNDS], [number, consumers])))
 

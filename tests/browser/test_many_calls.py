@@ -10,9 +10,10 @@ from playwright.async_api import Page, expect
 
 from console.page.text import number
 from shared.domain.adapter_link import make_link, parse_link
-from shared.domain.facts import facts_of, rfc3339
+from shared.domain.facts import facts_of
 from shared.domain.ids import SourceName
 from shared.domain.raw_event import CallbackEvent
+from shared.domain.times import rfc3339
 from shared.state.store import Store
 from tests.helpers.browser import SOURCE, System, Visits
 from tests.helpers.servers import empty

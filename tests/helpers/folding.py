@@ -8,11 +8,12 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 
 from shared.domain.adapter_link import Adapter
-from shared.domain.amendment import amends, summary
 from shared.domain.call import Call, Policy, derive
-from shared.domain.facts import Fact, facts_of, rfc3339
+from shared.domain.facts import Fact, facts_of
 from shared.domain.ids import CallKey, CallRef, SourceName
 from shared.domain.raw_event import CallbackEvent, TimerEvent
+from shared.domain.revision_summary import amends, summary
+from shared.domain.times import rfc3339
 from tests.helpers.servers import POLICY
 
 SOURCE = SourceName("acme")

@@ -13,8 +13,8 @@ from console.page.models import AdapterPage, CallPage, CallsPage, DeadLetterRow,
 from shared.domain.adapter_link import parse_link
 from shared.domain.call import Call, derive
 from shared.domain.call_event import call_record
-from shared.domain.facts import rfc3339
 from shared.domain.ids import CallKey, CallRef, SourceName
+from shared.domain.times import rfc3339
 from tests.helpers.servers import POLICY
 
 BEGAN = datetime(2026, 11, 23, 7, 44, tzinfo=UTC)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from redis.asyncio import Redis
 
 from shared.domain.barrier import Reports
-from shared.domain.facts import milliseconds, rfc3339
+from shared.domain.times import milliseconds, rfc3339
 from shared.state.store import Store
 from shared.state.watermark import SpoolReport
 from tests.helpers.barrier_model import FakeRedis
@@ -36,12 +36,12 @@ async def _complete_a_round(store: Store, *consumers: str) -> int:
     """Let consumers pass a first round, by which they are at work, and a second, which is complete."""
     number = 0
     for consumer in consumers:
-        await store.watermarks.join(consumer)
+        await store.watermarks.register(consumer)
     for _ in range(2):
         opened: int = await eventually(lambda: store.watermarks.open_round(pause_s=0))
         assert opened > number
         number = opened
-        assert await store.watermarks.count_consumers(number, len(consumers))
+        assert await store.watermarks.store_consumer_count(number, len(consumers))
         for consumer in consumers:
             assert await store.watermarks.pass_round(consumer, number)
     return number
@@ -70,14 +70,14 @@ async def test_redis_keeps_of_rounds_and_members_what_the_model_says(redis_only:
             name, number = f"c{chance.randrange(4)}", chance.choice([*numbers][-4:])
             match chance.choice(("join", "open", "count", "count", "pass", "pass", "pass", "conclude")):
                 case "join":
-                    await marks.join(name)
+                    await marks.register(name)
                     fake.join(name)
                 case "open":
                     fake.now_ms += 1
                     numbers[fake.open_round()] = await eventually(lambda: marks.open_round(pause_s=0))
                 case "count":
                     consumers = chance.randrange(4)
-                    noted = await marks.count_consumers(numbers[number], consumers)
+                    noted = await marks.store_consumer_count(numbers[number], consumers)
                     assert noted == fake.count_consumers(number, consumers)
                 case "pass":
                     known = await marks.pass_round(name, numbers[number])

@@ -11,14 +11,15 @@ import pytest
 
 from console.repair.published_summary import published_summary
 from shared.domain.adapter_link import SAMPLE_LINK, parse_link
-from shared.domain.amendment import amends, summary
 from shared.domain.call import Call, CloseReason, Outcome, Status, derive
 from shared.domain.call_event import call_record
-from shared.domain.facts import CLOCK, NONSENSE, facts_of, java_time, rfc3339
+from shared.domain.facts import CLOCK, NONSENSE, facts_of
 from shared.domain.ids import CallKey, CallRef, SourceName
 from shared.domain.leg import LegState
 from shared.domain.raw_event import CallbackEvent, DialEvent
 from shared.domain.recording_plan import recording_jobs
+from shared.domain.revision_summary import amends, summary
+from shared.domain.times import java_time, rfc3339
 from tests.helpers.servers import POLICY
 
 KEY = CallKey(SourceName("acme"), CallRef("513"))

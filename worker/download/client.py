@@ -17,7 +17,7 @@ from aiohttp import hdrs
 from yarl import URL
 
 from shared.config.sources import Source
-from shared.retention.recording_lock import NotBegunError
+from shared.errors import NotBegunError
 from worker.download.address_guard import REFUSED, socket_factory
 from worker.download.body import read_body
 from worker.download.failures import BY_STATUS, FetchError, Reason

@@ -10,11 +10,11 @@ from shared.amqp.dead_letters import DeadLetterReason
 from shared.amqp.publisher import Message
 from shared.clock import utc_now
 from shared.config.sources import Sources
-from shared.domain.amendment import amends, summary
 from shared.domain.call import Policy, derive
-from shared.domain.facts import milliseconds
 from shared.domain.ids import CallKey
 from shared.domain.raw_event import RawEvent, TimerEvent
+from shared.domain.revision_summary import amends, summary
+from shared.domain.times import milliseconds
 from shared.state.stored_call import Publication, PublicationState, StoredCall, WakeUp
 from worker.folding.batch import dead_letter
 from worker.folding.outbox import write_outbox

@@ -19,14 +19,15 @@ from shared.clock import utc_now
 from shared.config.sources import Sources
 from shared.crash_points import crash_point
 from shared.domain.call import Policy
-from shared.domain.facts import Fact, rfc3339
+from shared.domain.facts import Fact
 from shared.domain.ids import CallKey
 from shared.domain.raw_event import RawEvent, Undecodable, decode, is_future_timer
+from shared.domain.times import rfc3339
 from shared.log import get_logger
 from shared.state.replies import until_redis_answers
 from shared.state.store import Store
 from shared.state.stored_call import Claim, Publication
-from worker.folding.backlog import spool_reports
+from worker.folding.barrier_rounds import spool_reports
 from worker.folding.batch import Batch, read_batch
 from worker.folding.evaluation import Evaluator
 from worker.folding.outbox import read_outbox

@@ -20,9 +20,9 @@ from shared.amqp.publisher import Message, Publisher
 from shared.amqp.topology import CALLBACKS
 from shared.config.sources import Sources
 from shared.crash_points import crash_point
-from shared.domain.facts import rfc3339
 from shared.domain.ids import CallKey
 from shared.domain.raw_event import MAX_EVENTS_PER_MESSAGE, TimerEvent, encode, join
+from shared.domain.times import rfc3339
 from shared.errors import BrokerUnavailableError, StoreUnavailableError
 from shared.log import get_logger
 from shared.state.store import Store

@@ -20,8 +20,9 @@ from shared.crash_points import crash_point
 from shared.domain.ids import SourceName
 from shared.domain.recording import RecordingState
 from shared.domain.recording_info import RecordingInfo
+from shared.errors import BusyError
 from shared.log import get_logger
-from shared.retention.recording_lock import BusyError, Lock, locked
+from shared.retention.recording_lock import Lock, locked
 from shared.state.store import Store
 from worker.download.client import Client
 from worker.download.download_directory import make_room

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from shared.archive.deadlines import ArchiveUnavailableError
-from shared.retention.recording_lock import BusyError, NotBegunError
+from shared.errors import BusyError, NotBegunError
 from worker.download.failures import FetchError, Reason, Result, next_wait_s, result_of
 from worker.recordings.attempt import Attempt
 

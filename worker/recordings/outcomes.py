@@ -15,8 +15,9 @@ from shared.clock import utc_now
 from shared.domain.call_event import CLOUDEVENT, recording_event
 from shared.domain.recording import RecordingJob, RecordingState
 from shared.domain.recording_info import OTHER_CONTENT, UNLISTED, RecordingInfo
+from shared.errors import BusyError
 from shared.log import get_logger
-from shared.retention.recording_lock import BusyError, Lock
+from shared.retention.recording_lock import Lock
 from shared.state.replies import until_redis_answers
 from shared.state.store import Store
 from worker.download.failures import Reason, Result

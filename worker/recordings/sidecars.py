@@ -7,11 +7,12 @@ from pathlib import Path
 
 from shared.archive.deadlines import ArchiveUnavailableError
 from shared.archive.local_disk import Confirm
-from shared.archive.sidecar import Sidecar, sidecar_of
+from shared.archive.sidecar import Sidecar, updated_sidecar
 from shared.archive.storage import Archive
 from shared.domain.recording import RecordingJob, RecordingState
 from shared.domain.recording_info import RecordingInfo
-from shared.retention.recording_lock import BusyError, confirm_unchanged
+from shared.errors import BusyError
+from shared.retention.recording_lock import confirm_unchanged
 from worker.download.inspection import Recording
 from worker.recordings.attempt import Attempt
 from worker.recordings.store_recording import RecordingWriter
@@ -43,7 +44,7 @@ class Sidecars:
             before, path = await self._archive.sidecar_of(job)
         except ValueError as error:
             raise ArchiveUnavailableError(f"the sidecar of {job.id} is {error}") from error
-        return SidecarUpdate(before, await self._recovered(sidecar_of(job, before, path)))
+        return SidecarUpdate(before, await self._recovered(updated_sidecar(job, before, path)))
 
     async def _recovered(self, sidecar: Sidecar) -> Sidecar:
         recording = sidecar.recording

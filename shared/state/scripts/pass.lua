@@ -2,7 +2,7 @@
 --
 -- A number higher than that of every round is not stored. Idempotent.
 --
--- KEYS[1]: hash of members, see join.lua
+-- KEYS[1]: hash of members, see register.lua
 -- KEYS[2]: hash of rounds, see round.lua
 -- ARGV[1]: name of the consumer
 -- ARGV[2]: number of the round

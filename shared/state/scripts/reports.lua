@@ -1,6 +1,6 @@
 -- Read the reports of workers and ingress in one step.
 --
--- KEYS[1]: hash of members, see join.lua
+-- KEYS[1]: hash of members, see register.lua
 -- KEYS[2]: hash of rounds, see round.lua
 -- KEYS[3]: hash of spools, see spool.lua
 -- ARGV: none

@@ -10,7 +10,7 @@ import pytest
 from console.commands.dead_letters import drop, redrive
 from console.dead_letters import queue as letters
 from console.dead_letters.queue import DeadLetterQueue, Filter, find
-from console.dead_letters.settle import SettleRequest, settle
+from console.dead_letters.redrive_or_drop import SettleRequest, settle
 from shared.amqp.consumer import Delivery
 from shared.amqp.publisher import Message, Publisher
 from shared.config.settings import Settings

@@ -21,7 +21,7 @@ from shared.amqp.connection import BrokerAddress
 from shared.amqp.publisher import Message, Publisher
 from shared.amqp.topology import topology
 from shared.archive.deadlines import ArchiveUnavailableError
-from shared.archive.sidecar import path_of, sidecar_of
+from shared.archive.sidecar import path_of, updated_sidecar
 from shared.archive.storage import Archive, Entry
 from shared.domain.ids import CallKey, CallRef, SourceName
 from shared.domain.recording import RecordingState
@@ -163,7 +163,7 @@ async def test_an_amendment_that_comes_meanwhile_is_not_overwritten(office: Offi
 
 
 async def test_a_recording_that_is_stored_meanwhile_does_not_lose_its_record(office: Office) -> None:
-    await office.shelf.sidecars.put(replace(sidecar_of(JOB, None, SIDECAR), recording=RecordingInfo(RecordingState.ABSENT)))
+    await office.shelf.sidecars.put(replace(updated_sidecar(JOB, None, SIDECAR), recording=RecordingInfo(RecordingState.ABSENT)))
     office.archive.after_read.append(lambda: office.shelf.store(WAV))
     done = await office.retain(with_records=True)
     assert (done.recordings, done.records, office.shelf.files()) == (1, 1, [])
@@ -209,7 +209,7 @@ async def test_a_run_whose_recording_was_spared_meanwhile_deletes_nothing_though
 
 
 async def test_a_hold_that_comes_while_the_end_of_a_record_is_told_keeps_the_record(office: Office, servers: Servers) -> None:
-    await office.shelf.sidecars.put(replace(sidecar_of(JOB, None, SIDECAR), recording=RecordingInfo(RecordingState.ABSENT)))
+    await office.shelf.sidecars.put(replace(updated_sidecar(JOB, None, SIDECAR), recording=RecordingInfo(RecordingState.ABSENT)))
 
     class Slow(Publisher):
         async def publish_until_confirmed(self, messages: Iterable[Message]) -> None:
@@ -278,7 +278,7 @@ async def test_a_run_that_dies_between_the_deletion_and_its_event_is_told_of_by_
 
 async def test_no_record_goes_whose_recording_is_on_its_way_or_cannot_be_found(office: Office) -> None:
     late = job("1", guid=None)
-    await office.shelf.sidecars.put(sidecar_of(late, None, path_of(late, "json")))
+    await office.shelf.sidecars.put(updated_sidecar(late, None, path_of(late, "json")))
     await office.shelf.store(WAV)
     office.shelf.file("wav").rename(office.shelf.directory / "elsewhere.wav")
     done = await office.retain(with_records=True)

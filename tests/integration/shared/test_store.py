@@ -19,8 +19,8 @@ from redis.asyncio import Redis
 from console.local.ports import free_port
 from console.local.stack import REDIS_PROBE, Server
 from shared.domain.ids import CallKey, CallRef, SourceName
-from shared.errors import StoreUnavailableError
-from shared.retention.recording_lock import BusyError, locked
+from shared.errors import BusyError, StoreUnavailableError
+from shared.retention.recording_lock import locked
 from shared.state.keys import partition
 from shared.state.store import Store
 from shared.state.stored_call import Claim, Publication, PublicationState, WakeUp

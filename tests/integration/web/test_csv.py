@@ -14,8 +14,8 @@ import pytest_asyncio
 
 from console.lookup import lookup, merge
 from console.page import render
-from shared.domain.facts import rfc3339
 from shared.domain.ids import CallKey, CallRef, SourceName
+from shared.domain.times import rfc3339
 from shared.state.store import Store
 from tests.helpers.console import AUTHORIZED, KEY, console_here
 from tests.helpers.servers import Servers

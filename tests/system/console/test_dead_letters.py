@@ -11,7 +11,7 @@ from aio_pika.abc import HeadersType
 
 from console.dead_letters import queue as letters
 from console.dead_letters.queue import DeadLetterQueue, Filter, find
-from console.dead_letters.settle import SettleRequest, settle
+from console.dead_letters.redrive_or_drop import SettleRequest, settle
 from shared.clock import utc_now
 from shared.config.settings import Settings
 from shared.domain.ids import CallKey, CallRef, SourceName

@@ -15,9 +15,9 @@ from redis.asyncio import Redis
 from console.commands import rebuild
 from shared.clock import utc_now
 from shared.config.settings import load_settings
-from shared.domain.facts import milliseconds
 from shared.domain.ids import CallKey, CallRef, SourceName
 from shared.domain.raw_event import CallbackEvent, encode, join
+from shared.domain.times import milliseconds
 from shared.state.store import Store
 from shared.state.stored_call import PublicationState, RestoredPublication, WakeUp
 from tests.helpers.pace import LIMIT_S

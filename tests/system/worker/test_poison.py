@@ -8,9 +8,9 @@ import aio_pika
 
 from console.local.ports import free_port
 from shared.clock import utc_now
-from shared.domain.facts import rfc3339
 from shared.domain.ids import CallRef, SourceName
 from shared.domain.raw_event import CallbackEvent, TimerEvent, encode, join
+from shared.domain.times import rfc3339
 from tests.helpers.pace import LIMIT_S
 from tests.helpers.servers import Servers, call_back, callfold, eventually, lines_of, next_new
 

@@ -15,10 +15,10 @@ import pytest
 from console.local.child_process import ProcessFailedError
 from console.local.ports import free_port
 from console.local.processes import Fleet
-from shared.domain.facts import rfc3339
 from shared.domain.ids import CallKey, CallRef, SourceName
 from shared.domain.raw_event import CallbackEvent, encode, join
 from shared.domain.recording import RecordingJob
+from shared.domain.times import rfc3339
 from tests.helpers.pace import PACE, paced
 from tests.helpers.servers import (
     UNMEASURED,

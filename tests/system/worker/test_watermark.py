@@ -23,9 +23,10 @@ from ingress.outgoing_message import OutgoingMessage
 from ingress.spool import Spool
 from shared.clock import utc_now
 from shared.domain.adapter_link import SAMPLE_LINK, parse_link
-from shared.domain.facts import Fact, facts_of, milliseconds, rfc3339
+from shared.domain.facts import Fact, facts_of
 from shared.domain.ids import CallKey, SourceName
 from shared.domain.raw_event import CallbackEvent, encode, join
+from shared.domain.times import milliseconds, rfc3339
 from shared.state.store import Store
 from shared.state.stored_call import WakeUp
 from tests.helpers.pace import LIMIT_S, PACE, paced

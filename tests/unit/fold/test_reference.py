@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared.domain.amendment import amends, summary
 from shared.domain.call import Call
 from shared.domain.call_event import call_record
 from shared.domain.raw_event import CallbackEvent, TimerEvent
+from shared.domain.revision_summary import amends, summary
 from tests.helpers.folding import Published, callback, seconds_of, timer
 from tests.helpers.reference_fold import Happening, Times, Verdict, times, verdict
 from tests.helpers.volume import sizes

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from shared.domain.call import Call, CloseReason, Outcome, Status
 from shared.domain.callback import CallType, LegEvent
-from shared.domain.facts import CLOCK, rfc3339
+from shared.domain.facts import CLOCK
 from shared.domain.raw_event import CallbackEvent
+from shared.domain.times import rfc3339
 from tests.helpers.folding import T0, Published, callback
 from tests.helpers.volume import sizes
 

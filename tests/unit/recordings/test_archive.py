@@ -20,7 +20,7 @@ import pytest
 from shared.archive import local_disk, storage
 from shared.archive.deadlines import ArchiveUnavailableError
 from shared.archive.local_disk import TakenError
-from shared.archive.sidecar import Sidecar, sidecar_of
+from shared.archive.sidecar import Sidecar, updated_sidecar
 from shared.archive.storage import Archive
 from shared.errors import ConfigError
 from tests.helpers.pace import LIMIT_S, PACE
@@ -292,7 +292,7 @@ async def test_of_two_new_files_of_one_name_the_second_writes_over_nothing(
     [{"recording": {"state": "stored"}}, {"filed_at": 5}, {"others": [None]}, {"recording": {"state": "waiting", "at": "soon"}}],
 )
 def test_a_damaged_sidecar_is_none(damage: dict[str, Any]) -> None:
-    whole = orjson.loads(sidecar_of(job(), None, "x.json").encode())
+    whole = orjson.loads(updated_sidecar(job(), None, "x.json").encode())
     assert Sidecar.decode(orjson.dumps(whole), "x.json").call_id == "7"
     with pytest.raises(ValueError, match="not a sidecar"):
         Sidecar.decode(orjson.dumps(whole | damage), "x.json")

@@ -14,7 +14,7 @@ import pytest
 from shared.archive.encryption import encrypt
 from shared.domain.recording import RecordingState
 from shared.domain.recording_info import RecordingInfo
-from shared.retention.recording_lock import BusyError
+from shared.errors import BusyError
 from simulator.audio import recording
 from tests.helpers.recordings import GUID, WAV, job
 from tests.helpers.shelf import JOB, OTHER, Shelf

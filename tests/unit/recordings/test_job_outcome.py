@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from shared.archive.deadlines import ArchiveUnavailableError
-from shared.retention.recording_lock import BusyError, NotBegunError
+from shared.errors import BusyError, NotBegunError
 from tests.helpers.recordings import job
 from worker.download.failures import FetchError, Reason, Result
 from worker.recordings.attempt import Attempt

@@ -12,8 +12,7 @@ import pytest
 import pytest_asyncio
 
 from shared.config.sources import load_sources
-from shared.errors import ConfigError
-from shared.retention.recording_lock import BusyError
+from shared.errors import BusyError, ConfigError
 from tests.helpers.pace import LIMIT_S
 from tests.helpers.recordings import WAV
 from tests.helpers.scripted_http import RESET, Scripted, head, rest, whole

@@ -14,8 +14,8 @@ import pytest
 from console.commands.recordings_verify import check_day
 from shared.archive.sidecar import path_of
 from shared.archive.storage import Archive, Entry
-from shared.domain.facts import rfc3339
 from shared.domain.recording_info import RecordingInfo
+from shared.domain.times import rfc3339
 from tests.helpers.recordings import GUID, WAV
 from tests.helpers.shelf import DAY, JOB, OTHER, Shelf
 

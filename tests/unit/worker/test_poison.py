@@ -7,9 +7,9 @@ import pytest
 
 from shared.amqp import lenient_decoding as decoding
 from shared.clock import utc_now
-from shared.domain.amendment import amends
 from shared.domain.ids import SourceName
 from shared.domain.raw_event import CallbackEvent, Undecodable, decode, encode, join
+from shared.domain.revision_summary import amends
 from tests.helpers.servers import lines_of
 
 

@@ -17,8 +17,8 @@ from shared.archive.deadlines import ArchiveUnavailableError
 from shared.archive.storage import Archive
 from shared.config.settings import Settings
 from shared.crash_points import crash_point
-from shared.domain.facts import rfc3339
 from shared.domain.recording import RecordingJob
+from shared.domain.times import rfc3339
 from shared.errors import BrokerUnavailableError, CallfoldError
 from shared.runtime.audit import Action, Audit
 from shared.state.store import TOMBSTONE_BEYOND_FACTS_S

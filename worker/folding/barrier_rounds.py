@@ -15,8 +15,8 @@ from typing import NoReturn
 from shared.amqp.consumer import Consumer
 from shared.amqp.publisher import Message, Publisher
 from shared.amqp.topology import CALLBACKS_FOLD, MARKER, MARKER_BODY, SPOOL, SPOOL_OLDEST, SPOOL_SEEN
-from shared.domain.facts import milliseconds
 from shared.domain.raw_event import is_time
+from shared.domain.times import milliseconds
 from shared.errors import BrokerUnavailableError, StoreUnavailableError
 from shared.log import get_logger
 from shared.state.store import Store
@@ -28,11 +28,11 @@ _ROUND_PAUSE_S = 0.3
 _RETRY_S = 0.5
 
 
-class BacklogReporter:
+class BarrierRounds:
     """Publishes markers and reports which ones this worker has passed; `shared/domain/barrier.py` draws the conclusions."""
 
     def __init__(self, store: Store, publisher: Publisher, raw: Consumer) -> None:
-        """Take the consumer of `callbacks.fold`, which must register with `Watermarks.join`."""
+        """Take the consumer of `callbacks.fold`, which must register with `Watermarks.register`."""
         self._store = store
         self._publisher = publisher
         self._raw = raw
@@ -55,7 +55,7 @@ class BacklogReporter:
         consumers = await self._publisher.count_consumers(CALLBACKS_FOLD)
         # The order matters: open, count, record the count, and only then publish. See `shared/domain/barrier.py`.
         # RabbitMQ also returns 0 if the queue does not answer in time. This worker is a consumer, so 0 is wrong: skip the round.
-        if consumers and await self._store.watermarks.count_consumers(number, consumers):
+        if consumers and await self._store.watermarks.store_consumer_count(number, consumers):
             await self._publisher.publish(*(_marker(number) for _ in range(consumers)))
 
     async def report(self) -> NoReturn:
@@ -67,7 +67,7 @@ class BacklogReporter:
                 if in_flight.passed_round and self._raw.is_up:
                     await self._report(in_flight.consumer, in_flight.passed_round)
             except StoreUnavailableError as error:
-                log.warning("backlog_report_failed", detail=str(error))
+                log.warning("round_report_failed", detail=str(error))
                 in_flight.has_passed.set()
                 await asyncio.sleep(_RETRY_S)
             with suppress(TimeoutError):  # the consumer may have reconnected: read its current channel again
@@ -76,7 +76,7 @@ class BacklogReporter:
 
     async def _report(self, consumer: str, number: int) -> None:
         if not await self._store.watermarks.pass_round(consumer, number):
-            await self._store.watermarks.join(consumer)  # Redis has lost the registration
+            await self._store.watermarks.register(consumer)  # Redis has lost the registration
 
 
 def _marker(number: int) -> Message:
