@@ -419,4 +419,4 @@ async def test_the_command_line_finds_and_shows_the_same(filled: World) -> None:
 
     await eventually(is_shown)
     code, _, err = await callfold("show", _SOURCE, "999999", **settings)
-    assert (code, "no call" in err) == (1, True)
+    assert (code, "Unknown call" in err) == (1, True)
