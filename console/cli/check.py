@@ -99,7 +99,7 @@ def simulate(  # noqa: PLR0917 - each is an option of the command line, given by
     faults: Annotated[bool, typer.Option("--faults/--no-faults", help="Reorder, duplicate and delay callbacks.")] = True,
     as_json: AsJson = False,
 ) -> None:
-    """Simulate a FocalScope that calls back a running ingress.
+    """Simulate a FocalScope that sends callbacks to a running ingress.
 
     Ends when every simulated call has been published.
 

@@ -20,7 +20,7 @@ Queue = Annotated[DeadLetterQueue, typer.Option("--queue", help="Queue of dead l
 Ids = Annotated[
     list[str] | None, typer.Argument(help="Message ids or id prefixes (default: every message that matches the options).")
 ]
-Reason = Annotated[str | None, typer.Option(help="Reason of the dead letter, e.g. invalid_callback (default: all).")]
+Reason = Annotated[str | None, typer.Option(help="Reason of the dead letter, e.g. invalid_callback or not_found (default: all).")]
 Since = Annotated[str | None, typer.Option(help="Maximum age, e.g. 90s, 15m, 2h, 7d (default: no limit).")]
 
 

@@ -68,7 +68,7 @@ def backfill(
     source: Source = None,
     *,
     again: Annotated[
-        bool, typer.Option("--again", help="Include stored recordings; a different file is kept next to the first.")
+        bool, typer.Option("--again", help="Include stored recordings; different content is kept next to the first.")
     ] = False,
     dry_run: DryRun = False,
     as_json: AsJson = False,
@@ -103,7 +103,9 @@ def retention(
     older_than: Annotated[str | None, typer.Option(help="Minimum age, e.g. 365d (default: CALLFOLD_RETENTION_DAYS).")] = None,
     source: Source = None,
     *,
-    with_records: Annotated[bool, typer.Option("--with-records", help="Delete the call records in the sidecars too.")] = False,
+    with_records: Annotated[
+        bool, typer.Option("--with-records", help="Also delete the sidecars, which hold the call records.")
+    ] = False,
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
@@ -121,7 +123,7 @@ def hold(
         str | None,
         typer.Argument(help="RequestID, call-<CallID>, or the GUID of a recording (default: list all holds)."),
     ] = None,
-    reason: Annotated[str, typer.Option(help="Reason for the hold (recorded in the audit log).")] = "",
+    reason: Annotated[str, typer.Option(help="Reason for the hold, recorded in the audit log.")] = "",
     *,
     release: Annotated[bool, typer.Option("--release", help="Release the hold.")] = False,
     ahead: Annotated[bool, typer.Option("--ahead", help="Hold a call that is not known yet.")] = False,
