@@ -6,6 +6,7 @@ import asyncio
 from contextlib import suppress
 
 from shared.amqp.consumer import Consumer
+from shared.amqp.publisher import Publisher
 from shared.amqp.topology import CALLBACKS_FOLD, RECORDINGS
 from shared.archive.storage import Archive
 from shared.config.settings import Settings
@@ -15,6 +16,7 @@ from shared.runtime.broker import create_publisher
 from shared.runtime.health import private_port
 from shared.runtime.process import background
 from shared.runtime.store import open_store
+from shared.state.store import Store
 from worker.daily_retention import DailyRetention
 from worker.download.download_directory import keep_swept, prepare
 from worker.folding.barrier_rounds import BarrierRounds
@@ -59,17 +61,9 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         recordings = RecordingConsumer(publisher, store, archive, sources, settings)
         daily = DailyRetention(archive, publisher, store, sources, settings)
 
-        async def problems() -> list[str]:
-            current = [] if publisher.is_up and raw.is_up else ["RabbitMQ is not connected"]
-            try:
-                await store.ping()
-            except StoreUnavailableError as error:
-                current.append(str(error))
-            return [*current, "shutting down"] if stop.is_set() else current
-
         async with (
             consuming(jobs, archive),
-            private_port(settings.metrics_host, settings.metrics_port, problems),
+            private_port(settings.metrics_host, settings.metrics_port, lambda: _problems(publisher, raw, store, stop)),
             background(publisher.run(), raw.run()),
             background(
                 *(fold.run(raw) for fold in folds),
@@ -87,3 +81,13 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
                 async with asyncio.timeout(settings.shutdown_timeout_seconds):
                     await asyncio.gather(raw.stop_intake(), jobs.stop_intake())
                     await asyncio.gather(*(fold.finish() for fold in folds), recordings.finish())
+
+
+async def _problems(publisher: Publisher, raw: Consumer, store: Store, stop: asyncio.Event) -> list[str]:
+    """List why this worker is not ready."""
+    problems = [] if publisher.is_up and raw.is_up else ["RabbitMQ is not connected"]
+    try:
+        await store.ping()
+    except StoreUnavailableError as error:
+        problems.append(str(error))
+    return [*problems, "shutting down"] if stop.is_set() else problems
