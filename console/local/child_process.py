@@ -47,7 +47,8 @@ class ChildProcess:
 
     @property
     def pid(self) -> int:
-        return self._running().pid
+        """The process id of the latest start; another process may have it once this one has exited."""
+        return self._started().pid
 
     async def start_until(self, is_ready: Callable[[], Awaitable[bool]], *, within_s: float) -> None:
         """Start it and wait until it is ready.
@@ -101,11 +102,12 @@ class ChildProcess:
 
     def pause(self) -> None:
         """Freeze it: connections stay open and nothing answers. Its last thread has stopped when this returns."""
-        os.kill(self.pid, signal.SIGSTOP)
-        os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WNOWAIT)
+        pid = self._running().pid
+        os.kill(pid, signal.SIGSTOP)
+        os.waitid(os.P_PID, pid, os.WSTOPPED | os.WNOWAIT)
 
     def resume(self) -> None:
-        os.kill(self.pid, signal.SIGCONT)
+        os.kill(self._running().pid, signal.SIGCONT)
 
     def log_tail(self) -> str:
         """Return the end of what the process has logged since its latest start."""
@@ -135,7 +137,7 @@ async def while_all_run(work: Coroutine[object, object, Result], children: Itera
 
 
 async def first_of(*work: Coroutine[object, object, Result]) -> Result:
-    """Wait until the first one ends, cancel the others, and return its result or raise its error."""
+    """Wait until the first one ends, cancel the others, and return its result. An error of one that has ended is raised."""
     tasks = [asyncio.ensure_future(each) for each in work]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -143,7 +145,8 @@ async def first_of(*work: Coroutine[object, object, Result]) -> Result:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-    return next(task for task in tasks if task in done).result()
+    ended = [task for task in tasks if task in done]
+    return next((task for task in ended if task.exception()), ended[0]).result()
 
 
 async def _first_exit(children: Iterable[ChildProcess]) -> NoReturn:

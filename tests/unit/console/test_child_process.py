@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from console.local.child_process import ChildProcess, ProcessFailedError, while_all_run
+from console.local.child_process import ChildProcess, ProcessFailedError, first_of, while_all_run
 from tests.helpers.pace import LIMIT_S
 
 
@@ -54,6 +54,23 @@ async def test_a_process_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
     assert child.returncode == -signal.SIGKILL
     with pytest.raises(ProcessFailedError, match="child is not running"):
         child.pause()
+
+
+async def test_a_process_that_has_exited_still_has_a_process_id(tmp_path: Path) -> None:
+    child = await _started(tmp_path, "READY; exit 3")
+    assert await child.wait() == 3
+    assert child.pid > 0
+
+
+async def test_of_two_that_end_at_once_the_error_counts() -> None:
+    async def succeeds() -> int:
+        return 0
+
+    async def fails() -> int:
+        raise ProcessFailedError("child exited")
+
+    with pytest.raises(ProcessFailedError, match="child exited"):
+        await first_of(succeeds(), fails())
 
 
 async def test_work_ends_with_the_first_child_that_exits(tmp_path: Path) -> None:
