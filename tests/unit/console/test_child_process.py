@@ -57,9 +57,9 @@ async def test_a_process_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
 
 
 async def test_a_process_that_has_exited_still_has_a_process_id(tmp_path: Path) -> None:
-    child = await _started(tmp_path, "READY; exit 3")
-    assert await child.wait() == 3
-    assert child.pid > 0
+    child = await _started(tmp_path, "READY; exec sleep 600")
+    await child.end(signal.SIGTERM, within_s=LIMIT_S)
+    assert (child.returncode, child.pid > 0) == (-signal.SIGTERM, True)
 
 
 async def test_of_two_that_end_at_once_the_error_counts() -> None:
