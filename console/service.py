@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 
+from console.dialing.dial_service import DialService, Limits
 from console.dialing.focalscope import Dialer
-from console.dialing.service import DialService, Limits
 from console.history.store import History
 from console.live.feed import Feed
 from console.live.monitor import Monitor

@@ -7,8 +7,8 @@ import sys
 import orjson
 
 from console.commands.common import cli_user, select_sources
+from console.dialing.dial_service import DialService, Limits
 from console.dialing.focalscope import Dialer, DialRequest, DialState
-from console.dialing.service import DialService, Limits
 from console.streams.connections import wait_until_connected
 from shared.config.settings import Settings
 from shared.errors import CallfoldError, mask

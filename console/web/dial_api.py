@@ -8,8 +8,8 @@ import orjson
 from aiohttp import web
 from pydantic import ValidationError
 
+from console.dialing.dial_service import DialService
 from console.dialing.focalscope import DialRequest, DialState
-from console.dialing.service import DialService
 from console.web.keys import IDENTITY
 from console.web.problems import PROBLEM, invalid, problem, reject_unless_json
 from shared.errors import mask

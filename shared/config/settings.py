@@ -73,7 +73,7 @@ class Settings(BaseSettings):
     )
     settle_seconds: Seconds = Field(default=10, description="Wait before an ambiguous end of a call counts as final.")
     leg_grace_seconds: Seconds = Field(
-        default=120, description="Maximum wait for the other legs of a call after one leg has ended."
+        default=120, description="Wait for the other legs after one leg has ended, counted from the last event."
     )
     max_call_seconds: Seconds = Field(default=4 * 3600, description="Time without an event after which a call is closed.")
     retain_seconds: Annotated[int, Field(gt=0)] = Field(

@@ -21,7 +21,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 # A consumer that registered at least this long before a round, and was not counted, lost its connection before it could consume.
-# RabbitMQ closes a connection that is silent for 18 s, which is far less.
+# A silent connection is closed within 18 s, which is far less.
 NEVER_CONSUMED_MS = 60_000
 # If an ingress does not report its spool for this time, the spool counts as lost, so that every call ends.
 SPOOL_FORGOTTEN_MS = 3_600_000

@@ -6,8 +6,8 @@ import asyncio
 from pathlib import Path
 from typing import cast
 
+from console.dialing.dial_service import DialService, Limits
 from console.dialing.focalscope import Dialer, DialRequest
-from console.dialing.service import DialService, Limits
 from shared.amqp.publisher import Publisher
 from shared.config.sources import load_sources
 from shared.state.dials import DialStore
