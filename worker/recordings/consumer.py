@@ -148,7 +148,14 @@ class RecordingConsumer:
             raise
         except Exception as error:  # noqa: BLE001 - logged
             outcome = self._failed(error, attempt)
-        await self._act(outcome, attempt, sidecar, lock)
+        try:
+            await self._act(outcome, attempt, sidecar, lock)
+        except BusyError:
+            raise
+        except Exception as error:  # noqa: BLE001 - logged; the lock is still held, so the sidecar can say how it ends
+            outcome = self._failed(error, attempt)
+            sidecar = await self._read_if_possible(attempt) if isinstance(outcome, End) else None
+            await self._act(outcome, attempt, sidecar, lock)
 
     def _failed(self, error: Exception, attempt: Attempt) -> JobOutcome:
         """Decide what a failure leads to, and log it."""

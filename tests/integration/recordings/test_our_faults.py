@@ -10,7 +10,9 @@ from typing import Any, NoReturn
 import pytest
 from aiohttp import web
 
+from shared.archive.sidecar import Sidecar
 from shared.config.settings import load_settings
+from shared.retention.recording_lock import Lock
 from tests.helpers.recordings import (
     GUID,
     WAV,
@@ -27,6 +29,9 @@ from tests.helpers.servers import Servers, next_events, waiting_events
 from tests.helpers.settings import settings_here
 from worker.download.inspection import Recording, examine
 from worker.download.partial_file import Partial
+from worker.recordings.attempt import Attempt
+from worker.recordings.consumer import RecordingConsumer
+from worker.recordings.job_outcome import Retry
 from worker.service import serve
 
 Failing = Callable[..., Any]
@@ -96,6 +101,34 @@ async def test_a_fault_that_passes_costs_a_try(servers: Servers, pbx: Pbx, monke
         (event,) = await next_events(queue, 1)
         assert (event.routing_key, event.body["data"]["attempts"]) == ("recording.stored.acme", 2)
     assert await servers.take_all("recordings.dead") == []
+
+
+async def test_what_fails_as_an_outcome_is_acted_on_is_handled_under_the_lock(
+    servers: Servers, pbx: Pbx, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pending: list[Failing] = [_breaks]
+    has_lock: list[bool] = []
+    retry = RecordingConsumer._retry
+
+    def once(part: Partial, max_bytes: int, seen_bytes: int | None) -> Recording:
+        if pending:
+            pending.pop()()
+        return examine(part, max_bytes, seen_bytes)
+
+    async def fails_first(
+        self: RecordingConsumer, outcome: Retry, attempt: Attempt, sidecar: Sidecar | None, lock: Lock | None
+    ) -> None:
+        has_lock.append(lock is not None)
+        if len(has_lock) == 1:
+            _breaks()
+        await retry(self, outcome, attempt, sidecar, lock)
+
+    monkeypatch.setattr("worker.download.client.examine", once)
+    monkeypatch.setattr(RecordingConsumer, "_retry", fails_first)
+    async with servers.subscribed("recording.#") as queue, _worker_here(servers, pbx, monkeypatch):
+        await submit(servers, job().encode())
+        (event,) = await next_events(queue, 1)
+    assert (event.routing_key, event.body["data"]["attempts"], has_lock) == ("recording.stored.acme", 2, [True, True])
 
 
 async def test_what_fails_beside_the_try_is_tried_again_then_told(
