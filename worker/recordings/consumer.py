@@ -254,7 +254,9 @@ class RecordingConsumer:
             reason = str(ended.reason)
         elif attempt.may_have_stored or outcome.may_have_stored:
             await self._republish_if_possible(attempt)
-        await self._outcomes.dead_letter(attempt.dead_letter(reason, outcome.detail))
+        # An earlier delivery may have ended the job with another reason; the detail is of this attempt.
+        detail = outcome.detail if reason == outcome.reason else f"this attempt: {outcome.reason}, {outcome.detail}"
+        await self._outcomes.dead_letter(attempt.dead_letter(reason, detail))
         forget(self._directory, attempt.job.id)
 
     async def _republish_if_possible(self, attempt: Attempt) -> None:

@@ -77,12 +77,16 @@ class OutcomePublisher:
                 await self.publish(job, Result.STORED, info, suffix)
 
     async def end(self, attempt: Attempt, result: Result, reason: Reason) -> RecordingInfo:
-        """Return how a job ended: as the first worker that ended it decided, which may have died, or had no archive."""
-        for this_result, this_reason in ((result, reason), (Result.FAILED, Reason.INTERNAL_ERROR)):
-            try:
-                return await self._first_end(attempt, this_result, this_reason)
-            except Exception:  # the outcome is published, whatever is at fault
-                log.exception("outcome_not_recorded", id=attempt.job.id)
+        """Return how a job ended: as the first worker that ended it decided, which may have died, or had no archive.
+
+        An internal error is the last resort: it ends the job even if Redis cannot record that. Other reasons raise what failed.
+        """
+        try:
+            return await self._first_end(attempt, result, reason)
+        except Exception:
+            if reason is not Reason.INTERNAL_ERROR:
+                raise
+            log.exception("outcome_not_recorded", id=attempt.job.id)
         # Not the current time: if the job is redelivered, its event must have the same body.
         return _end_of(attempt, Result.FAILED, Reason.INTERNAL_ERROR, attempt.first_seen)
 
