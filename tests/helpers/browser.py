@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 from unittest.mock import ANY
@@ -79,7 +80,12 @@ class System:
         """Wait until a call is complete, in the history, and its two recordings are stored; returns all that is known of it."""
 
         async def found() -> dict[str, Any] | None:
-            detail: dict[str, Any] = await self.ask(f"/calls/{SOURCE}/{request_id}")
+            try:
+                detail: dict[str, Any] = await self.ask(f"/calls/{SOURCE}/{request_id}")
+            except aiohttp.ClientResponseError as error:
+                if error.status == HTTPStatus.NOT_FOUND:  # its dial is answered before it is folded
+                    return None
+                raise
             states = [recording["state"] for recording in detail["recordings"]]
             is_known = detail["revisions"] and detail["is_timeline_whole"]
             return detail if is_known and states == ["stored", "stored"] else None
