@@ -47,7 +47,6 @@ async def system(fresh_stack: Stack, tmp_path_factory: pytest.TempPathFactory) -
         CALLFOLD_CONSOLE_PORT=str(console),
         CALLFOLD_INGRESS_PORT=str(ingress),
         CALLFOLD_DIALS_PER_MINUTE="600",
-        CALLFOLD_PUBLISH_TIMEOUT_SECONDS="3",  # well below the time that FocalScope waits
         CALLFOLD_HISTORY_URL=f"sqlite:///{directory / 'history.sqlite'}",
     )
     async with FocalScope(plan) as pbx, WarmFleet(directory / "logs", shared) as fleet:

@@ -52,15 +52,23 @@ class System:
     async def dial(self, agent: str, number: str, reference: str) -> int:
         """Dial through the console, as an integration would; returns the RequestID."""
         body = {"source": SOURCE, "agent": agent, "number": number, "reference": reference}
-        return int((await self.ask("/dial", json=body))["request_id"])
+        async with self._session() as session, session.post("/dial", json=body, raise_for_status=True) as response:
+            return int((await response.json())["request_id"])
 
-    async def ask(self, path: str, **post: Any) -> Any:  # noqa: ANN401 - JSON
-        headers = {"Authorization": f"Bearer {OPERATOR}"}
-        async with (
-            aiohttp.ClientSession(self.console, headers=headers, raise_for_status=True) as session,
-            session.request("POST" if post else "GET", path, **post) as response,
-        ):
-            return await response.json()
+    async def ask(self, path: str) -> Any:  # noqa: ANN401 - JSON
+        """Look something up, again while Redis or RabbitMQ takes too long to answer; None for what is not known."""
+
+        async def answered() -> tuple[int, Any] | None:
+            async with self._session() as session, session.get(path) as response:
+                is_unavailable = response.status == HTTPStatus.SERVICE_UNAVAILABLE
+                return None if is_unavailable else (response.status, await response.json())
+
+        status, body = await eventually(answered)
+        assert status in {HTTPStatus.OK, HTTPStatus.NOT_FOUND}, body
+        return body if status == HTTPStatus.OK else None
+
+    def _session(self) -> aiohttp.ClientSession:
+        return aiohttp.ClientSession(self.console, headers={"Authorization": f"Bearer {OPERATOR}"})
 
     async def call_back(self, source: str = SOURCE, **values: str) -> None:
         """Send one callback by the names of a link that `callfold adapter-link` makes."""
@@ -80,12 +88,9 @@ class System:
         """Wait until a call is complete, in the history, and its two recordings are stored; returns all that is known of it."""
 
         async def found() -> dict[str, Any] | None:
-            try:
-                detail: dict[str, Any] = await self.ask(f"/calls/{SOURCE}/{request_id}")
-            except aiohttp.ClientResponseError as error:
-                if error.status == HTTPStatus.NOT_FOUND:  # its dial is answered before it is folded
-                    return None
-                raise
+            detail: dict[str, Any] | None = await self.ask(f"/calls/{SOURCE}/{request_id}")
+            if detail is None:  # its dial is answered before it is folded
+                return None
             states = [recording["state"] for recording in detail["recordings"]]
             is_known = detail["revisions"] and detail["is_timeline_whole"]
             return detail if is_known and states == ["stored", "stored"] else None

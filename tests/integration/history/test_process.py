@@ -183,7 +183,7 @@ async def test_postgresql_away_for_a_while_is_waited_out(
             await postgres.begin()
             await has_calls(url, source, 20)
     finally:
-        if postgres._process is None:
+        if not postgres.is_running:
             await postgres.begin()
 
 

@@ -13,6 +13,7 @@ from aiohttp import web
 from shared.archive.sidecar import Sidecar
 from shared.config.settings import load_settings
 from shared.retention.recording_lock import Lock
+from tests.helpers.pace import LIMIT_S
 from tests.helpers.recordings import (
     GUID,
     WAV,
@@ -40,7 +41,9 @@ Failing = Callable[..., Any]
 @asynccontextmanager
 async def _worker_here(servers: Servers, pbx: Pbx, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
     """Run a worker in this process, where a test can break it."""
-    settings_here(monkeypatch, servers.environment(CALLFOLD_SOURCES=sources_of(servers, pbx)))
+    # An event whose confirm is late would be published twice.
+    limits = {"CALLFOLD_PUBLISH_TIMEOUT_SECONDS": f"{LIMIT_S:g}"}
+    settings_here(monkeypatch, servers.environment(CALLFOLD_SOURCES=sources_of(servers, pbx), **limits))
     stop = asyncio.Event()
     async with asyncio.TaskGroup() as group:
         group.create_task(serve(load_settings(), stop))

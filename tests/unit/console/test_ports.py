@@ -10,8 +10,8 @@ from console.local import ports
 from shared.errors import ConfigError
 from tests.helpers.servers import ROOT
 
-# Two processes choose 20 ports each out of 60, so without reservations they would choose some port twice.
-RANGE = (29_000, 29_060)
+# Two processes choose 20 ports each out of 60, so without reservations they would choose some port twice. No other test chooses these.
+RANGE = (19_000, 19_060)
 CHOOSE = (
     f"from console.local import ports; ports.PORTS = {RANGE}; print(*(ports.free_port() for _ in range(20)), flush=True); input()"
 )

@@ -111,10 +111,10 @@ async def test_a_write_that_was_given_up_gives_no_name_later_though_its_thread_g
 async def test_a_write_may_take_as_long_as_it_needs_while_something_moves(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stall_s = 5 * PACE
+    stall_s = 7 * PACE
     monkeypatch.setattr(storage, "_STALL_S", stall_s)
     file, size = Slow(b"B" * 12_000_000), 12_000_000
-    file.pause_s = 0.5 * PACE
+    file.pause_s = stall_s / 11
     begun = time.monotonic()
     await Archive(tmp_path.as_uri()).put(NAME, file)
     assert time.monotonic() - begun > stall_s
@@ -206,7 +206,14 @@ async def test_what_a_killed_process_left_is_swept_at_once_and_what_another_stil
     assert await dying.wait() == -signal.SIGKILL
     (left,) = _left(tmp_path)
     archive = Archive(tmp_path.as_uri())
-    writing = asyncio.create_task(archive.put(NAME, Slow(MANY)))
+    go_on = threading.Event()
+
+    class Held(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            assert go_on.wait(LIMIT_S)
+            return super().read(size)
+
+    writing = asyncio.create_task(archive.put(NAME, Held(MANY)))
 
     async def begun() -> bool:
         return len(_left(tmp_path)) == 2
@@ -214,6 +221,7 @@ async def test_what_a_killed_process_left_is_swept_at_once_and_what_another_stil
     await eventually(begun)
     await Archive(tmp_path.as_uri()).check()
     assert left not in _left(tmp_path)
+    go_on.set()
     await writing
     assert (tmp_path / NAME).read_bytes() == MANY
     assert _left(tmp_path) == []

@@ -16,6 +16,7 @@ from shared.errors import BusyError, ConfigError
 from tests.helpers.pace import LIMIT_S
 from tests.helpers.recordings import WAV
 from tests.helpers.scripted_http import RESET, Scripted, head, rest, whole
+from worker.download import client as client_module
 from worker.download.client import Client
 from worker.download.limits import Limits, slots_by_source
 from worker.download.partial_file import partial
@@ -78,7 +79,10 @@ async def counting() -> AsyncIterator[Counting]:
         yield counted
 
 
-async def test_a_source_is_asked_no_more_at_once_and_no_faster_than_it_may_be(tmp_path: Path, counting: Counting) -> None:
+async def test_a_source_is_asked_no_more_at_once_and_no_faster_than_it_may_be(
+    tmp_path: Path, counting: Counting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_module, "_SLOT_WAIT_S", LIMIT_S)
     keys = f'recording_origin = "{counting.origin}"\nrecordings_at_once = 2\nrecordings_per_second = 20'
     async with _clients(tmp_path, acme=keys) as clients:
         began = time.monotonic()
@@ -87,7 +91,10 @@ async def test_a_source_is_asked_no_more_at_once_and_no_faster_than_it_may_be(tm
     assert all(at - began > number / 20 - 0.01 for number, at in enumerate(counting.begun)), "a twentieth of a second apart"
 
 
-async def test_sources_on_one_host_share_its_turns_and_the_smallest_number_counts(tmp_path: Path, counting: Counting) -> None:
+async def test_sources_on_one_host_share_its_turns_and_the_smallest_number_counts(
+    tmp_path: Path, counting: Counting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_module, "_SLOT_WAIT_S", LIMIT_S)
     keys = f'recording_origin = "{counting.origin}"\nrecordings_per_second = 1000\nrecordings_at_once'
     async with _clients(tmp_path, a=f"{keys} = 2", b=f"{keys} = 4") as clients:
         await asyncio.gather(
