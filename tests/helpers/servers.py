@@ -339,6 +339,16 @@ async def settled(servers: Servers, *calls: CallKey) -> None:
         await store.aclose()
 
 
+async def no_consumer(servers: Servers) -> None:
+    """Wait until RabbitMQ has noticed that every worker has ended: it counts a consumer a moment longer than it runs."""
+
+    async def left() -> bool:
+        async with servers.queue("callbacks.fold") as queue:
+            return (await queue.channel.declare_queue(queue.name, passive=True)).declaration_result.consumer_count == 0
+
+    await eventually(left)
+
+
 async def connected(*processes: ServiceProcess) -> None:
     """Wait until processes are connected to RabbitMQ and have no problem: ready after its first seconds, one can be without."""
 

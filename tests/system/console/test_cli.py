@@ -165,6 +165,7 @@ async def test_doctor_tries_every_broker_in_turn_and_says_which_answered(servers
 async def test_a_queue_with_other_arguments_is_a_clear_error_at_start(servers: Servers, role: str) -> None:
     name = "recordings.retry.0.3s"
     async with servers.queue("recordings") as queue:
+        await queue.channel.queue_delete(name)  # another test may have left it
         other = await queue.channel.declare_queue(name, durable=True, arguments={"x-queue-type": "quorum", "x-message-ttl": 999})
         try:
             ports = {"CALLFOLD_INGRESS_PORT": "0", "CALLFOLD_CONSOLE_PORT": "0"}

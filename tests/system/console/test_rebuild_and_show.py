@@ -24,6 +24,7 @@ from tests.helpers.servers import (
     eventually,
     lines_of,
     next_events,
+    no_consumer,
     settled,
     waiting_events,
 )
@@ -61,6 +62,7 @@ async def test_an_empty_redis_is_rebuilt_byte_by_byte_and_nothing_is_published_a
         async with Redis.from_url(servers.stack.redis_url) as redis:
             await redis.flushall()
         environment = servers.environment(**QUICK)
+        await no_consumer(servers)
         code, out, err = await callfold("rebuild", "--since", "1h", "--dry-run", **environment)
         assert (code, out) == (0, ""), err
         assert "calls since" in err

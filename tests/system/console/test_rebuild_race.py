@@ -21,7 +21,17 @@ from shared.domain.times import milliseconds
 from shared.state.store import Store
 from shared.state.stored_call import PublicationState, RestoredPublication, WakeUp
 from tests.helpers.pace import LIMIT_S
-from tests.helpers.servers import Event, Servers, callfold, eventually, lines_of, next_events, settled, waiting_events
+from tests.helpers.servers import (
+    Event,
+    Servers,
+    callfold,
+    eventually,
+    lines_of,
+    next_events,
+    no_consumer,
+    settled,
+    waiting_events,
+)
 from tests.helpers.settings import settings_here
 
 pytestmark = pytest.mark.usefixtures("fresh_stack")
@@ -53,6 +63,7 @@ async def _forget(servers: Servers) -> None:
 
 
 async def _rebuild(servers: Servers, since: str, *more: str, **settings: str) -> str:
+    await no_consumer(servers)
     code, out, err = await callfold("rebuild", "--since", since, *more, **servers.environment(**settings))
     assert code == 0, err
     return out
@@ -264,6 +275,7 @@ async def test_a_rebuild_refuses_while_a_worker_runs_unless_forced(servers: Serv
         assert "1 worker is running and would publish calls that are only half replayed. Stop all workers first" in err
         code, out, err = await callfold("rebuild", "--since", "1m", "--force", **environment)
         assert (code, "replayed" in out) == (0, True), err
+    await no_consumer(servers)
     code, _, err = await callfold("rebuild", "--since", "1m", **environment)
     assert code == 0, err
 

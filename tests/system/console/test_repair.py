@@ -33,7 +33,7 @@ def _rewrite(sidecar: Path, told: dict[str, Any]) -> None:
 
 async def test_a_recording_whose_file_was_lost_is_fetched_again_and_not_told_to_be_there(servers: Servers, pbx: Pbx) -> None:
     site = Site(servers, pbx, "lost")
-    arguments = ("recordings", "backfill", "--since", "1000d", "--source", "lost")
+    arguments = ("recordings", "backfill", "--since", "100000d", "--source", "lost")
     async with servers.subscribed("recording.#") as queue, site.working():
         await submit(servers, site.job())
         (first,) = await next_events(queue, 1)
@@ -57,7 +57,7 @@ async def test_a_recording_whose_job_was_lost_is_found_out_and_asked_for_again(s
     sidecar = site.file(f"{GUID}.json")
     told = json.loads(sidecar.read_bytes())["recording"]
     site.file(f"{GUID}.wav").unlink()
-    arguments = ("recordings", "backfill", "--since", "1000d", "--source", site.name)
+    arguments = ("recordings", "backfill", "--since", "100000d", "--source", site.name)
     _rewrite(sidecar, told | {"state": state})
     assert (await site.callfold(*arguments))[1] == "1 in progress\n", "it may be in work now"
     assert (await site.callfold(*arguments, "--again", "--dry-run"))[1] == "1 requested (dry run: no job was queued)\n"
@@ -113,7 +113,7 @@ async def test_an_older_letter_of_a_recording_is_redriven_into_a_round_of_its_ow
     await site.stored(site.job())
     older = await dead_letter(servers)
     async with servers.subscribed("recording.#") as queue, site.working():
-        await site.callfold("recordings", "backfill", "--since", "1000d", "--source", "older")
+        await site.callfold("recordings", "backfill", "--since", "100000d", "--source", "older")
         await next_events(queue, 1)
         await dead_letter(servers)
         async with servers.queue("recordings.dead") as letters:

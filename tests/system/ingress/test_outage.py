@@ -12,7 +12,7 @@ import orjson
 from console.local.ports import free_port
 from console.local.processes import Fleet, ServiceProcess
 from tests.helpers.pace import LIMIT_S
-from tests.helpers.servers import Servers, call_back, eventually
+from tests.helpers.servers import Servers, call_back, connected, eventually
 
 
 def _line(number: int) -> str:
@@ -164,14 +164,18 @@ async def test_a_broker_that_is_there_and_refuses_makes_ingress_not_ready_once_t
     async with servers.fleet(CALLFOLD_SPOOL_MAX_BYTES=str(1 << 20)) as fleet, servers.queue("callbacks.fold") as fold:
         fleet.add("ingress", "ingress", {"CALLFOLD_INGRESS_PORT": str(port)})
         await fleet.start_all()
+        await connected(*fleet.processes)  # it declares the topology then, and would bind again what is unbound here
         assert await call_back(port, [line]) == [200]
         async with servers.queue("callbacks.journal") as journal:
             queues = (fold, journal)
             for queue in queues:
                 await queue.unbind("callbacks", "")  # nowhere to go: the broker gives back what is published
             try:
-                while 503 not in await call_back(port, [line] * 20):
-                    pass
+
+                async def is_refused() -> bool:
+                    return 503 in await call_back(port, [line] * 20)
+
+                await eventually(is_refused)
                 assert not await _ready(fleet)
             finally:
                 for queue in queues:

@@ -29,6 +29,7 @@ async def test_callbacks_answered_before_ingress_ends_for_a_queue_with_other_arg
     }
     answered: list[int] = []
     async with servers.queue("recordings") as queue, servers.fleet(**settings) as fleet:
+        await queue.channel.queue_delete(NAME)  # another test may have left it
         other = await queue.channel.declare_queue(NAME, durable=True, arguments={"x-queue-type": "quorum", "x-message-ttl": 999})
         role = fleet.add("ingress", "ingress", {})
         starting = asyncio.ensure_future(asyncio.gather(role.start(), return_exceptions=True))
