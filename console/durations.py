@@ -8,11 +8,14 @@ from datetime import UTC, datetime, timedelta
 from shared.errors import ConfigError
 
 _DURATION = re.compile(r"(\d+)([smhd])")
+_EARLIEST = datetime(1970, 1, 1, tzinfo=UTC)
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
 def ago(text: str, now: datetime | None = None) -> datetime:
-    """Return the time that an age refers to, counted from now or from the given time.
+    """Return the time that an age refers to, counted from now or from the given time; 1970 at the earliest.
+
+    RabbitMQ finds nothing from an earlier time on, instead of everything.
 
     Raises:
         ConfigError: the text is not an age.
@@ -20,4 +23,7 @@ def ago(text: str, now: datetime | None = None) -> datetime:
     match = _DURATION.fullmatch(text.strip())
     if not match:
         raise ConfigError(f"{text!r} is not a duration. Expected a number with s, m, h or d, e.g. 90s or 2h.")
-    return (now or datetime.now(UTC)) - timedelta(**{_UNITS[match[2]]: int(match[1])})
+    try:
+        return max(_EARLIEST, (now or datetime.now(UTC)) - timedelta(**{_UNITS[match[2]]: int(match[1])}))
+    except (OverflowError, ValueError):  # as of a number of thousands of digits
+        return _EARLIEST

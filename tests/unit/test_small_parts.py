@@ -80,6 +80,7 @@ def test_topic_patterns_mean_what_they_mean_to_rabbitmq(pattern: str, key: str, 
 
 def test_durations_have_a_unit() -> None:
     assert ago("1h") > ago("2h")
+    assert [ago(age).year for age in ("100000d", "1000000d", f"{10**30}s", "9" * 5000 + "d")] == [1970] * 4
     with pytest.raises(ConfigError):
         ago("soon")
 

@@ -245,7 +245,6 @@ async def test_open_calls_are_found_by_their_state_and_their_dial(here: World) -
         ("recorded=maybe", "recorded"),
         ("since=yesterday", "since"),
         ("since=2026-11-23T07:44:00", "since"),
-        ("since=9999999d", "since"),
         ("since=0001-01-01T00:00:00%2B14:00", "since"),
         ("until=2026-13-01T00:00:00Z", "until"),
         ("since=1h&until=2h", "until"),
