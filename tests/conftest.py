@@ -37,7 +37,7 @@ _HYPOTHESIS = hypothesis.settings(deadline=None, suppress_health_check=[hypothes
 hypothesis.settings.register_profile("tests", _HYPOTHESIS, derandomize=True)
 hypothesis.settings.register_profile("volume", _HYPOTHESIS)
 
-shared_machine.keep_to()
+shared_machine.keep_to(imports_all=True)
 
 
 # A fixture that a test needs, itself or through others, gives it a marker.

@@ -131,6 +131,15 @@ class World:
 
         return await eventually(agrees)
 
+    async def knows_reference(self, call: str) -> None:
+        """Wait until the dial of a call is folded: it is answered before that."""
+
+        async def is_folded() -> bool:
+            status, told, _ = await self.get(f"/calls/{call}", headers=AUTHORIZED)
+            return status == 200 and told["record"]["reference"] is not None
+
+        await eventually(is_folded)
+
 
 def sources(directory: Path, text: str) -> str:
     """Write a sources file; returns its path."""

@@ -11,6 +11,7 @@ from aiohttp import web
 from shared.archive.local_disk import INCOMPLETE
 from tests.helpers.recording_faults import ERROR_ONCE, ERRORS, SLOW_DOWN_ONCE, SLOW_DOWNS, Place, Trouble
 from tests.helpers.s3 import BUCKET, Busy, contents, there
+from tests.helpers.servers import eventually_nothing
 
 FULL_DISK = Path(__file__).with_name("full_disk")
 _PREFIX = "calls/"
@@ -43,7 +44,12 @@ class Disk:
         self._blocked.unlink()
 
     async def files(self) -> dict[str, bytes]:
-        """Read all that is there, temporary files included."""
+        """Read all that is there once nothing is being written; what killed workers left is included."""
+
+        async def drafts() -> list[Path]:
+            return [*self._root.rglob("*.callfold-tmp")]
+
+        await eventually_nothing(drafts)
         found = [path for path in self._root.rglob("*") if path.is_file() and path != self._blocked]
         return {str(path.relative_to(self._root)): path.read_bytes() for path in found}
 

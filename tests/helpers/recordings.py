@@ -12,12 +12,12 @@ import aio_pika
 import orjson
 from aiohttp import web
 
-from console.local.processes import Fleet
+from console.local.processes import Fleet, ServiceProcess
 from shared.domain.ids import CallRef, SourceName
 from shared.domain.recording import RecordingJob
 from simulator.audio import recording
 from tests.helpers.pace import LIMIT_S
-from tests.helpers.servers import Servers, eventually, next_events, waiting_events
+from tests.helpers.servers import Servers, eventually, metric, next_events, waiting_events
 
 WAV = recording("7", 1.5)
 GUID = "bfa2dbc8-ab8a-34c8-f243-c2aad8c446ff"
@@ -83,8 +83,19 @@ def sources_of(servers: Servers, pbx: Pbx, more: str = "") -> str:
 @asynccontextmanager
 async def worker(servers: Servers, pbx: Pbx, more: str = "", **settings: str) -> AsyncIterator[Fleet]:
     async with servers.fleet(CALLFOLD_SOURCES=sources_of(servers, pbx, more), **settings) as fleet:
-        await fleet.add("worker", "worker", {}).start()
+        process = fleet.add("worker", "worker", {})
+        await process.start()
+        await takes_jobs(process)
         yield fleet
+
+
+async def takes_jobs(process: ServiceProcess) -> None:
+    """Wait until a worker has checked the archive: it is ready a while after its start, whether or not the archive has answered."""
+
+    async def has_checked() -> bool:
+        return await metric(process, "callfold_recordings_held") == 0
+
+    await eventually(has_checked)
 
 
 async def submit(servers: Servers, *bodies: bytes, **headers: int) -> None:

@@ -6,6 +6,7 @@ Processes that start warm have it; a command that starts cold is given it by its
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 
 from console.local import demo, processes, stack
 from simulator import focalscope
@@ -26,11 +27,12 @@ _WAITS = {
 }
 
 
-def keep_to() -> None:
+def keep_to(*, imports_all: bool = False) -> None:
+    """Widen the limits in this process; without `imports_all` those of the modules it has imported, so that a command stays quick."""
     processes._READY_TIMEOUT_S = processes._STOP_TIMEOUT_S = demo._FINISH_TIMEOUT_S = round(LIMIT_S)
     stack._START_TIMEOUT_S = stack._STOP_TIMEOUT_S = round(LIMIT_S)
     focalscope._CALLBACK_TIMEOUT_S = round(LIMIT_S)
     for name, constants in _WAITS.items():
-        if module := sys.modules.get(name):  # a command that starts cold imports few, and late
-            for constant in constants:
-                setattr(module, constant, max(_LEAST_S, getattr(module, constant) * PACE))
+        module = import_module(name) if imports_all else sys.modules.get(name)
+        for constant in constants if module else ():
+            setattr(module, constant, max(_LEAST_S, getattr(module, constant) * PACE))

@@ -140,7 +140,7 @@ def close() -> None:
 
 def _serve(requests: socket.socket) -> None:
     _import_all()
-    importlib.import_module("tests.helpers.shared_machine").keep_to()
+    importlib.import_module("tests.helpers.shared_machine").keep_to(imports_all=True)
     gc.collect()
     gc.freeze()  # so that the pages stay shared
     assert threading.active_count() == 1, "a process that has threads must not fork"

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from unittest.mock import Mock
+
 import pytest
 
+from shared.amqp.consumer import Delivery
 from shared.amqp.topology import DELIVERY_LIMIT
 from tests.helpers.recordings import job
 from worker.download.failures import FetchError, Reason
 from worker.recordings.attempt import Attempt
+from worker.recordings.early_ack import HeldDelivery
 
 ATTEMPT = Attempt(
     job(),
@@ -35,6 +39,19 @@ def test_a_try_is_read_back_as_it_was_sent() -> None:
     assert (tried.number, tried.seen_bytes, tried.handed_over) == (3, 9, None)
     twice = Attempt.of(tried.body, tried.retry(5, counts=True, reason="truncated").headers)
     assert Attempt.of(twice.body, twice.retry(5, counts=True, reason="not_found").headers).reasons == ("truncated", "not_found")
+
+
+def test_a_copy_that_is_handed_over_again_has_the_same_id_so_that_one_note_ends_both() -> None:
+    """A copy can be slow too, while Redis does not tell it that the recording is locked."""
+    first = HeldDelivery(Mock(spec=Delivery))
+    first.attempt = ATTEMPT
+    copy = first.hand_over(5)
+    assert copy is not None
+    second = HeldDelivery(Mock(spec=Delivery))
+    second.attempt = Attempt.of(copy.body, copy.headers)
+    copy_of_copy = second.hand_over(5)
+    assert copy_of_copy is not None
+    assert copy.headers["handed_over"] == copy_of_copy.headers["handed_over"]
 
 
 def test_whoever_gets_a_job_knows_whether_something_may_be_stored_that_was_not_told() -> None:

@@ -40,7 +40,8 @@ class HeldDelivery:
         """Return the copy to publish; None if the work is over, or its job not read yet."""
         if self._is_closed or self.attempt is None:
             return None
-        self._copy_id = uuid.uuid4().hex
+        # A copy of a copy has its id: one note says of both that the work is done.
+        self._copy_id = self.attempt.handed_over or uuid.uuid4().hex
         return replace(self.attempt, handed_over=self._copy_id).retry(wait_s, counts=False, may_have_stored=True)
 
     async def ack_early(self) -> None:

@@ -25,7 +25,7 @@ from simulator.scenario import SECTOK
 from tests.helpers.faulty_archives import Bucket, Disk
 from tests.helpers.pace import LIMIT_S
 from tests.helpers.recording_faults import ALWAYS, FULL, KILLED, UNWRITABLE, Trouble, dealt, not_of, of
-from tests.helpers.recordings import job, nothing_left
+from tests.helpers.recordings import job, nothing_left, takes_jobs
 from tests.helpers.s3 import Busy
 from tests.helpers.servers import UNMEASURED, Servers, callfold, eventually, waiting_events
 from tests.helpers.volume import sizes
@@ -208,7 +208,9 @@ async def _two_workers(servers: Servers, pbx: FocalScope, settings: dict[str, st
     }
     async with servers.fleet(**settings, **UNMEASURED) as fleet:
         for number in range(2):
-            await _worker(fleet, number).start()
+            process = _worker(fleet, number)
+            await process.start()
+            await takes_jobs(process)
         yield fleet
 
 

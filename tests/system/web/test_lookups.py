@@ -352,8 +352,9 @@ async def test_everything_about_a_call_with_arrival_times_and_then_out_of_the_hi
     number = told["request_id"]
     lines = lines_of(number)
     lines[3] += "&RecordingURL=" + quote("https://pbx/?sectok=3511b272f4fb03ec&nId=1")
-    await here.call_back(lines, _SOURCE)
     name = f"{_SOURCE}/{number}"
+    await here.knows_reference(name)
+    await here.call_back(lines, _SOURCE)
     told = await here.timeline(name, status="complete", published_revision=1)
     assert told["why"] == "complete: answered, by hangup, published as revision 1"
     assert (told["record"]["reference"], told["record"]["metadata"]) == ("crm-1", {"k": "v"})

@@ -9,6 +9,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,7 @@ import aio_pika
 import pytest
 from redis.asyncio import Redis
 
+from console.local.child_process import ProcessFailedError
 from console.local.ports import free_port
 from console.local.processes import ServiceProcess
 from ingress.outgoing_message import OutgoingMessage
@@ -162,20 +164,22 @@ async def test_a_spool_that_drains_for_longer_than_the_hold_off_closes_no_call_e
                 await _fill(spool, calls, rfc3339(then))
         finally:
             await servers.stack.rabbitmq.start()
-        async with servers.subscribed("call.#") as events, _spool(servers) as spool:
+        async with _spool(servers) as spool:
             async with asyncio.timeout(LIMIT_S):
                 while not await _is_draining(spool):  # looked at often: a quick machine has soon drained all of it
                     await asyncio.sleep(0.01)
             ingress.send_signal(signal.SIGSTOP)
             try:
                 assert await spool.count() > 0
-                await eventually(lambda: _lags(worker, age_s + SHORT_GRACE_S))
+                async with servers.subscribed("call.#") as events:  # the hangups are the last row, so no call was published yet
+                    await eventually(lambda: _lags(worker, age_s + SHORT_GRACE_S))
+                    ingress.send_signal(signal.SIGCONT)
+                    assert await _until_all(events, calls) == {(1, "hangup"): len(calls)}
             finally:
                 ingress.send_signal(signal.SIGCONT)
-            assert await _until_all(events, calls) == {(1, "hangup"): len(calls)}
 
 
-ROWS = 90
+ROWS = 120
 
 
 def _spool(servers: Servers) -> Spool:
@@ -295,7 +299,8 @@ async def test_a_call_is_closed_late_by_no_more_than_the_lease_and_a_moment(serv
         victim = None
         if crash:
             victim = fleet.add("victim", "worker", {"CALLFOLD_CRASH_AT": crash, "CALLFOLD_TIMER_HOLD_OFF_SECONDS": paced(2)})
-            await victim.start()
+            with suppress(ProcessFailedError):  # on a slow machine it may die before it is seen to be ready
+                await victim.start()
         await call_back(port, [lines_of(513)[PICKUP], lines_of(513)[HANGUP]])
         due = time.time() + settle_s
         if victim is not None:
