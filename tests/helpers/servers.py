@@ -339,6 +339,19 @@ async def settled(servers: Servers, *calls: CallKey) -> None:
         await store.aclose()
 
 
+async def worker_at_work(servers: Servers) -> None:
+    """Wait until a worker has passed a round: for one that is lost before that, timers wait a minute (`NEVER_CONSUMED_MS`)."""
+    store = Store(servers.stack.redis_url)
+
+    async def has_passed() -> bool:
+        return any(member.at_work_since is not None for member in (await store.watermarks.reports()).members)
+
+    try:
+        await eventually(has_passed)
+    finally:
+        await store.aclose()
+
+
 async def no_consumer(servers: Servers) -> None:
     """Wait until RabbitMQ has noticed that every worker has ended: it counts a consumer a moment longer than it runs."""
 

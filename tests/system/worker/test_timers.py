@@ -32,6 +32,7 @@ from tests.helpers.servers import (
     next_new,
     settled,
     waiting_events,
+    worker_at_work,
 )
 from tests.helpers.volume import sizes
 
@@ -127,6 +128,8 @@ async def test_a_worker_that_dies_with_a_timer_delays_the_end_and_no_more(server
         victim = fleet.add("victim", "worker", {"CALLFOLD_CRASH_AT": point})
         with suppress(ProcessFailedError):  # it may die before it was seen to be ready
             await victim.start()
+        if point == "fold.scheduled":
+            await worker_at_work(servers)
         await call_back(port, [lines[PICKUP], lines[HANGUP]])
         assert await exit_code(victim) == -signal.SIGKILL
         fleet.processes.remove(victim)

@@ -42,6 +42,7 @@ from tests.helpers.servers import (
     metric,
     next_new,
     waiting_events,
+    worker_at_work,
 )
 
 SOURCE = SourceName("default")
@@ -156,6 +157,7 @@ async def test_a_spool_that_drains_for_longer_than_the_hold_off_closes_no_call_e
         ingress = fleet.add("ingress", "ingress", {"CALLFOLD_INGRESS_PORT": str(free_port())})
         worker = fleet.add("worker", "worker", {})
         await fleet.start_all()
+        await worker_at_work(servers)
         await servers.stack.rabbitmq.stop()
         then = datetime.now(UTC) - timedelta(seconds=age_s)
         try:
