@@ -17,16 +17,29 @@ from shared.errors import BrokerUnavailableError
 def broker_request(failure: str) -> Iterator[None]:
     """Guard a request to the broker; `failure` begins the text of the error.
 
+    On Python 3.11 the library swallows a cancellation that comes with the answer. A loop of requests under a time limit would
+    then never end, so the cancellation is raised here.
+
     Raises:
         BrokerUnavailableError: the connection was lost, or RabbitMQ did not answer in time.
     """
+    cancellations = _cancellations()
     try:
         yield
     except (Exception, asyncio.CancelledError) as error:
+        if is_lost(error) and _cancellations() > cancellations:
+            raise asyncio.CancelledError from error
         if not is_lost(error) and (is_cancelled() or not isinstance(error, asyncio.CancelledError)):
             raise
         reason = "RabbitMQ did not answer in time" if isinstance(error, TimeoutError) else "the connection to RabbitMQ was lost"
         raise BrokerUnavailableError(f"{failure}: {str(error) or reason}") from error
+    if _cancellations() > cancellations:
+        raise asyncio.CancelledError
+
+
+def _cancellations() -> int:
+    task = asyncio.current_task()
+    return task.cancelling() if task else 0
 
 
 async def write_while_open(channel: Channel, writing: Coroutine[object, object, object]) -> None:
