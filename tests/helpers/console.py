@@ -135,8 +135,8 @@ class World:
         """Wait until the dial of a call is folded: it is answered before that."""
 
         async def is_folded() -> bool:
-            status, told, _ = await self.get(f"/calls/{call}", headers=AUTHORIZED)
-            return status == 200 and told["record"]["reference"] is not None
+            status, detail, _ = await self.get(f"/calls/{call}", headers=AUTHORIZED)
+            return status == 200 and detail["record"]["reference"] is not None
 
         await eventually(is_folded)
 

@@ -42,7 +42,7 @@ def test_a_try_is_read_back_as_it_was_sent() -> None:
 
 
 def test_a_copy_that_is_handed_over_again_has_the_same_id_so_that_one_note_ends_both() -> None:
-    """A copy can be slow too, while Redis does not tell it that the recording is locked."""
+    """A copy can be slow too, while Redis does not answer whether the recording is locked."""
     first = HeldDelivery(Mock(spec=Delivery))
     first.attempt = ATTEMPT
     copy = first.hand_over(5)
