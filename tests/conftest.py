@@ -51,8 +51,8 @@ MARKERS = {
 # The heaviest first, so that no test process is left alone with one at the end.
 ORDER = ("browser", "processes", "rabbitmq", "postgres", "s3", "redis")
 PROCESSES = ("tests/system/", "tests/browser/")
-# Whole clusters: a load balancer, deaths and outages under load, everything that `up` starts. They run one at a time.
-CLUSTERS = "tests/system/clusters/"
+# Whole clusters and attacks on them: a load balancer, deaths and outages under load, everything that `up` starts. One at a time.
+CLUSTERS = ("tests/system/clusters/", "tests/system/attacks/")
 # Begun early, they cost least: the history reads all that other tests have published, and those of the worker wait for leases.
 EARLY = ("tests/integration/history/", "tests/system/worker/")
 

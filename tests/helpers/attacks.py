@@ -1,0 +1,81 @@
+"""Attacks on a running stack, and what they do to good requests: timed before the attack, and during it.
+
+`make attack` runs each attack for `ATTACK_SECONDS` and holds the limits of docs/security.md, which are for a quiet machine. In
+`make test` an attack is short, and compared with the same measure without the attack, so that a slow machine does not fail it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from tests.helpers.pace import LIMIT_S
+
+IS_LONG = "ATTACK_SECONDS" in os.environ
+ATTACK_S = float(os.environ.get("ATTACK_SECONDS", "3"))
+"""How long one attack lasts."""
+
+# Of the short form: a fault that an attack is about costs seconds or minutes, not a multiple of a few milliseconds.
+_TIMES_SLOWER = 20
+_TIMES_LIMIT = 10
+
+
+@dataclass(slots=True)
+class Timings:
+    """How long good requests of one kind took, and what came of those that failed."""
+
+    seconds: list[float] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+
+    @property
+    def p99(self) -> float:
+        assert self.seconds, "nothing was measured"
+        return sorted(self.seconds)[int(len(self.seconds) * 0.99)]
+
+    def __str__(self) -> str:
+        return f"{len(self.seconds)} answered, p99 {self.p99 * 1000:.0f} ms, {len(self.failures)} failed {self.failures[:3]}"
+
+
+async def measure(good: Callable[[], Awaitable[object]], timings: Timings, *, pause_s: float = 0.02) -> None:
+    """Repeat a good request until cancelled; one that raises is a failure."""
+    while True:
+        began = time.monotonic()
+        try:
+            async with asyncio.timeout(LIMIT_S):
+                await good()
+        except Exception as error:  # noqa: BLE001 - what became of it shows in the failure of the test
+            timings.failures.append(f"{type(error).__name__}: {error}")
+        else:
+            timings.seconds.append(time.monotonic() - began)
+        await asyncio.sleep(pause_s)
+
+
+@asynccontextmanager
+async def measuring(good: Callable[[], Awaitable[object]], *, clients: int = 1) -> AsyncIterator[Timings]:
+    """Repeat a good request while the body runs; `clients` do so side by side."""
+    timings = Timings()
+    running = [asyncio.create_task(measure(good, timings)) for _ in range(clients)]
+    try:
+        yield timings
+    finally:
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+
+async def undisturbed(good: Callable[[], Awaitable[object]], *, seconds: float = 1.5) -> Timings:
+    """Measure a good request without any attack."""
+    async with measuring(good) as timings:
+        await asyncio.sleep(seconds)
+    return timings
+
+
+def assert_unharmed(during: Timings, before: Timings, *, limit_s: float) -> None:
+    """No good request failed, and their p99 kept the limit, or on a machine that is not quiet the multiple of what it was."""
+    allowed_s = limit_s if IS_LONG else max(_TIMES_SLOWER * before.p99, _TIMES_LIMIT * limit_s)
+    assert not during.failures, f"before: {before}; during the attack: {during}"
+    assert during.p99 <= allowed_s, f"more than {allowed_s:.3f} s. Before: {before}; during the attack: {during}"
