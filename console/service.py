@@ -27,6 +27,7 @@ from console.web.recordings_api import RecordingsApi
 from console.web.server import serving
 from console.web.sessions import EndedSessions, Sessions
 from shared.archive.storage import Archive
+from shared.config.secret_strength import weakness
 from shared.config.settings import LOOPBACK, Settings
 from shared.errors import ConfigError, StoreUnavailableError
 from shared.runtime.audit import Audit
@@ -43,13 +44,10 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     """Serve until `stop` is set. Then end the event streams, finish requests in flight, and close.
 
     Raises:
-        ConfigError: a port is in use, RabbitMQ has a conflicting topology, or the console would listen beyond loopback
-            without a key.
+        ConfigError: a port is in use, RabbitMQ has a conflicting topology, or the console would listen publicly
+            without a key, or with one that is easy to guess.
     """
-    if settings.console_host not in LOOPBACK and settings.console_key is None:
-        raise ConfigError(
-            "CALLFOLD_CONSOLE_KEY is not set. Set it, or let the console listen on loopback (CALLFOLD_CONSOLE_HOST)."
-        )
+    _check_keys(settings)
     sources, archive = settings.load_sources(), Archive(settings.archive_url)
     publisher = create_publisher(settings, "console")
     feed = Feed(settings, publisher)
@@ -84,6 +82,20 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         ):
             listening.set()
             await stop.wait()
+
+
+def _check_keys(settings: Settings) -> None:
+    if settings.console_host in LOOPBACK:
+        return
+    if settings.console_key is None:
+        raise ConfigError(
+            "CALLFOLD_CONSOLE_KEY is not set. Set it, or let the console listen on loopback (CALLFOLD_CONSOLE_HOST)."
+        )
+    if problem := weakness(settings.console_key.get_secret_value()):
+        raise ConfigError(f"CALLFOLD_CONSOLE_KEY {problem}")
+    for key in settings.viewer_keys:
+        if problem := weakness(key):
+            raise ConfigError(f"A key in CALLFOLD_CONSOLE_VIEWER_KEYS {problem}")
 
 
 @asynccontextmanager

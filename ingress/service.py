@@ -10,6 +10,7 @@ from ingress.publish_or_spool import DurableWriter
 from ingress.server import serving
 from ingress.spool import Spool
 from ingress.spool_drain import SpoolDrain
+from shared.config.secret_strength import weakness
 from shared.config.settings import LOOPBACK, Settings
 from shared.config.sources import Sources
 from shared.errors import ConfigError
@@ -59,3 +60,5 @@ def _check_secrets(settings: Settings, sources: Sources) -> None:
                 f"Source {source.name} has no secret, so ingress cannot listen on {settings.ingress_host}. "
                 "Set a secret in the sources file, or listen on loopback."
             )
+        if problem := weakness(source.secret.get_secret_value()):
+            raise ConfigError(f"The secret of source {source.name} {problem}")

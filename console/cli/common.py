@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Coroutine
 from enum import StrEnum
 from typing import Annotated
@@ -29,8 +30,10 @@ class Panel(StrEnum):
 def run(work: Coroutine[object, object, int | None], *, interrupted: int = EXIT_INTERRUPTED, cut_off: str = "") -> None:
     """Run a command's coroutine and exit with its code.
 
-    After Ctrl-C the exit code is `interrupted`, and `cut_off` is printed if given.
+    After Ctrl-C, or when its terminal closes, the exit code is `interrupted`, and `cut_off` is printed if given.
     """
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # not under nohup
+        signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         code = uvloop.run(work)
     except KeyboardInterrupt:

@@ -9,18 +9,25 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from shared import crash_points as crash
-from shared.config.settings import PREFIX
+from shared.config.environment import service_variables
+from shared.config.settings import CREDENTIALS, PREFIX
 from shared.config.sources import secret_variables
 
 # Settings of a single process: with them, a second one would collide with the first or crash on purpose.
 _PER_PROCESS = frozenset({PREFIX + "METRICS_PORT", PREFIX + "METRICS_HOST", crash.VARIABLE})
-_PATHS = frozenset(PREFIX + name for name in ("SOURCES", "SPOOL_DIR", "RECORDING_DIR", "ARCHIVE_IDENTITY"))
+_PATHS = frozenset(
+    [
+        *(PREFIX + name for name in ("SOURCES", "SPOOL_DIR", "RECORDING_DIR", "ARCHIVE_IDENTITY", "SECRETS_DIR")),
+        *(f"{name}_FILE" for name in CREDENTIALS),
+    ]
+)
 _OWNER_ONLY = 0o600
 
 
 def _settings_of(system: Mapping[str, str]) -> dict[str, str]:
     """Collect the settings of the environment, the variables its sources file names, and `system`, which takes precedence."""
-    values = {name: value for name, value in os.environ.items() if name.startswith(PREFIX) and name not in _PER_PROCESS}
+    left_out = {*_PER_PROCESS, *service_variables(os.environ)}
+    values = {name: value for name, value in os.environ.items() if name.startswith(PREFIX) and name not in left_out}
     if sources := values.get(PREFIX + "SOURCES"):
         values |= {name: os.environ[name] for name in secret_variables(Path(sources)) if name in os.environ}
     values |= system

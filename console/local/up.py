@@ -18,6 +18,7 @@ from console.local.env_file import write_env_file
 from console.local.ports import free_port
 from console.local.processes import Fleet, ServiceProcess
 from console.local.stack import LocalStack
+from shared.config.environment import is_set
 from shared.config.settings import Settings
 from shared.runtime.health import check_port_free
 
@@ -40,7 +41,7 @@ async def up(settings: Settings, directory: Path, ingresses: int, workers: int) 
     stack_lock.check(directory)
     check_port_free((settings.ingress_host, settings.ingress_port), "CALLFOLD_INGRESS_PORT")
     check_port_free((settings.console_host, settings.console_port), "CALLFOLD_CONSOLE_PORT")
-    private = frozenset(name for name, variable in SERVERS.items() if not os.environ.get(variable))
+    private = frozenset(name for name, variable in SERVERS.items() if not is_set(variable))
     started = time.monotonic()
     console.print(f"Starting {' and '.join(_NAMES[name] for name in sorted(private)) or 'with the configured servers'} ...")
     async with LocalStack(directory, only=private) as stack:
@@ -99,7 +100,7 @@ def default_directories(directory: Path) -> dict[str, str]:
 def _history(directory: Path) -> dict[str, str]:
     """Return the setting that keeps the history in `directory`, or nothing if the environment sets it."""
     url = f"sqlite:///{directory / 'history.sqlite'}"
-    return {} if os.environ.get("CALLFOLD_HISTORY_URL") else {"CALLFOLD_HISTORY_URL": url}
+    return {} if is_set("CALLFOLD_HISTORY_URL") else {"CALLFOLD_HISTORY_URL": url}
 
 
 def _print_addresses(

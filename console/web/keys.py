@@ -69,8 +69,7 @@ class Keys:
         self._keys: list[Key] = []
         if settings.console_key is not None:
             self._keys.append(_key(Role.OPERATOR, settings.console_key.get_secret_value()))
-        viewers = settings.console_viewer_keys.get_secret_value() if settings.console_viewer_keys else ""
-        self._keys += [_key(Role.VIEWER, text.strip()) for text in viewers.split(",") if text.strip()]
+        self._keys += [_key(Role.VIEWER, key) for key in settings.viewer_keys]
 
     @property
     def are_required(self) -> bool:

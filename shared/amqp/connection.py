@@ -64,7 +64,6 @@ class BrokerConnection(ABC):
         self.problem = _UNREACHABLE
         self._name = f"{address.name} {role}"
         self._lost = asyncio.Event()
-        self._is_closed_on_purpose = False
         self._up = asyncio.Event()
 
     @property
@@ -128,7 +127,6 @@ class BrokerConnection(ABC):
         if "heartbeat" not in url.query:
             url = url.update_query(heartbeat=str(_HEARTBEAT_S))
         self._lost.clear()
-        self._is_closed_on_purpose = False
         async with plain_connection(url, {"connection_name": self._name}) as connection:
             try:
                 async with asyncio.timeout(CONNECT_TIMEOUT_S * 2):
@@ -145,12 +143,11 @@ class BrokerConnection(ABC):
             finally:
                 self._up.clear()
                 self._on_close()
-        if not self._is_closed_on_purpose:
-            log.warning("broker_connection_lost", connection=self._name)
+        log.warning("broker_connection_lost", connection=self._name)
 
     async def _watch(self, channel: Channel) -> None:
         """Return once the channel is closed, stops working, or is to be recycled."""
-        while not self._lost.is_set() and not channel.is_closed and self._is_working(channel):
+        while not self._lost.is_set() and not channel.is_closed and await self._is_working(channel):
             with suppress(TimeoutError):
                 # On Python 3.11 `wait_for` can swallow a cancellation, and this loop would never end.
                 async with asyncio.timeout(_WATCH_INTERVAL_S):
@@ -170,5 +167,5 @@ class BrokerConnection(ABC):
     @abstractmethod
     def _on_close(self) -> None: ...
 
-    def _is_working(self, channel: Channel) -> bool:
+    async def _is_working(self, channel: Channel) -> bool:
         return not channel.is_closed

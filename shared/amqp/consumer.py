@@ -30,6 +30,7 @@ log = get_logger(__name__)
 
 _OFFSET = "x-stream-offset"
 _RESUBSCRIBE_AFTER_S = 15
+_ANSWER_TIMEOUT_S = 10
 Arguments = Mapping[str, HeaderValue]
 
 
@@ -119,7 +120,12 @@ class Consumer(BrokerConnection):
         await channel.basic_qos(prefetch_count=self._prefetch)
         if self._register is not None:
             await self._register(self.in_flight.consumer)
-        consumed = await channel.basic_consume(self._queue, self._deliver, arguments=dict(self._arguments()) or None)
+        await self._consume(channel)
+
+    async def _consume(self, channel: Channel) -> None:
+        consumed = await channel.basic_consume(
+            self._queue, self._deliver, arguments=dict(self._arguments()) or None, timeout=_ANSWER_TIMEOUT_S
+        )
         self._tag = consumed.consumer_tag
         self._last_delivery_at = time.monotonic()
 
@@ -127,15 +133,27 @@ class Consumer(BrokerConnection):
         self._channel = None
         self._discard_waiting()
 
-    def _is_working(self, channel: Channel) -> bool:
+    async def _is_working(self, channel: Channel) -> bool:
         if self._is_stopping:
             return not channel.is_closed
-        if self._can_resubscribe and time.monotonic() - self._last_delivery_at > _RESUBSCRIBE_AFTER_S:
-            log.debug("stream_resubscribed", connection=self._name)
-            self._is_closed_on_purpose = True
-            return False
+        is_silent = time.monotonic() - self._last_delivery_at > _RESUBSCRIBE_AFTER_S
+        # While deliveries are in flight, the stream may only be waiting for credit.
+        if self._can_resubscribe and is_silent and self.in_flight.is_empty and self._tag is not None:
+            return await self._resubscribe(channel, self._tag)
         # RabbitMQ cancels the consumer of a queue that was deleted or moved, while the channel stays open.
         return not channel.is_closed and self._tag in channel.consumers
+
+    async def _resubscribe(self, channel: Channel, tag: str) -> bool:
+        """Consume again on the same channel; False if RabbitMQ does not answer, so that the connection must be replaced."""
+        try:
+            with broker_request(f"Cannot consume {self._queue}"):
+                await channel.basic_cancel(tag, timeout=_ANSWER_TIMEOUT_S)
+                await self._consume(channel)
+        except BrokerUnavailableError as error:
+            log.warning("stream_not_resubscribed", connection=self._name, detail=str(error))
+            return False
+        log.debug("stream_resubscribed", connection=self._name)
+        return True
 
     async def _deliver(self, message: DeliveredMessage) -> None:
         tag = message.delivery_tag

@@ -20,6 +20,10 @@ class InFlight:
         self.passed_round = 0
         self.has_passed = asyncio.Event()
 
+    @property
+    def is_empty(self) -> bool:
+        return not self._tags
+
     def add(self, tag: int, marker_round: int | None) -> None:
         """Add a delivery; `marker_round` is the number of the round if it is a marker."""
         self._tags[tag] = None

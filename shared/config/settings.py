@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from shared import crash_points as crash
+from shared.config.environment import with_credentials
 from shared.config.messages import closest_name, validation_message
 from shared.config.sources import Sources, load_sources
 from shared.domain.call import Policy
@@ -35,6 +36,10 @@ class Settings(BaseSettings):
         description="RabbitMQ URL. Several URLs, separated by commas, are tried in turn.",
     )
     redis_url: SecretStr = Field(default=SecretStr("redis://127.0.0.1:6379/0"), description="Redis or Valkey URL.")
+    secrets_dir: Path | None = Field(
+        default=None,
+        description="Directory of credentials. Each file has the name of its variable, such as `CALLFOLD_CONSOLE_KEY`.",
+    )
     sources_file: Path | None = Field(
         default=None,
         validation_alias=PREFIX + "SOURCES",
@@ -138,6 +143,15 @@ class Settings(BaseSettings):
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Minimum level of log lines.")
 
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        *_: PydanticBaseSettingsSource,
+        **__: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (_Environment(settings_cls),)
+
     @model_validator(mode="before")
     @classmethod
     def _split_schedule(cls, data: dict[str, object]) -> dict[str, object]:
@@ -175,6 +189,11 @@ class Settings(BaseSettings):
         return tuple(url.strip() for url in self.amqp_url.get_secret_value().split(",") if url.strip())
 
     @property
+    def viewer_keys(self) -> tuple[str, ...]:
+        keys = self.console_viewer_keys.get_secret_value() if self.console_viewer_keys else ""
+        return tuple(key.strip() for key in keys.split(",") if key.strip())
+
+    @property
     def policy(self) -> Policy:
         return Policy(self.settle_seconds, self.leg_grace_seconds, self.max_call_seconds)
 
@@ -182,14 +201,23 @@ class Settings(BaseSettings):
         return load_sources(self.sources_file)
 
 
+class _Environment(EnvSettingsSource):
+    """The environment variables, with credentials from files and without variables of services."""
+
+    def __init__(self, settings_class: type[BaseSettings]) -> None:
+        super().__init__(settings_class)
+        self.env_vars = {name.lower(): value for name, value in with_credentials(os.environ, CREDENTIALS).items()}
+
+
 def load_settings() -> Settings:
     """Read the environment.
 
     Raises:
-        ConfigError: a variable is unknown or invalid; the message names it.
+        ConfigError: a variable is unknown or invalid, or a credential's file cannot be read; the message names it.
     """
     known = [_variable(name) for name in Settings.model_fields]
-    unknown = sorted(name for name in os.environ if name.startswith(PREFIX) and name not in {*known, crash.VARIABLE})
+    environment = with_credentials(os.environ, CREDENTIALS)
+    unknown = sorted(name for name in environment if name.startswith(PREFIX) and name not in {*known, crash.VARIABLE})
     if unknown:
         guess = closest_name(unknown[0].removeprefix(PREFIX), [name.removeprefix(PREFIX) for name in known])
         hint = f"Did you mean {PREFIX}{guess}?" if guess else "Run `callfold settings` for a list."
@@ -204,6 +232,12 @@ def _variable(field: str) -> str:
     if field == "sources_file" or field.startswith(PREFIX):
         return PREFIX + "SOURCES"
     return PREFIX + field.upper()
+
+
+CREDENTIALS = tuple(
+    _variable(name) for name, field in Settings.model_fields.items() if field.annotation in {SecretStr, SecretStr | None}
+)
+"""The settings that can also come from files."""
 
 
 def variables() -> list[tuple[str, str, str]]:

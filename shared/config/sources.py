@@ -13,13 +13,14 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, IPvAnyNetwork, SecretStr, ValidationError, field_validator
 
 from shared.archive.encryption import check_recipient
+from shared.config.environment import read_credential
 from shared.config.messages import closest_name, validation_message
 from shared.domain.adapter_link import Adapter, make_link, parse_link
 from shared.domain.ids import SOURCE_NAME, SourceName
 from shared.errors import ConfigError
 
 DEFAULT_SOURCE = SourceName("default")
-_FROM_ENVIRONMENT = "env:"
+_FROM_ENVIRONMENT, _FROM_FILE = "env:", "file:"
 _SETTINGS = "CALLFOLD_"
 AGENT_PATTERN = r"[0-9A-Za-z_.@-]{1,64}"
 NUMBER_PATTERN = r"\+?[0-9*#]{1,32}"
@@ -90,18 +91,31 @@ class _Section(_Options):
     secret: SecretStr | None = None
     adapter: str | None = None  # default: the link that `callfold adapter-link` prints, with every placeholder
 
-    @field_validator("secret", mode="after")
+    @field_validator("secret", "adapter", "dial_url", "recording_url", mode="before")
     @classmethod
-    def _resolve(cls, secret: SecretStr | None) -> SecretStr | None:
-        written = secret.get_secret_value() if secret else ""
-        if not written.startswith(_FROM_ENVIRONMENT):
-            return secret if written else None
-        name = written.removeprefix(_FROM_ENVIRONMENT)
-        if name.startswith(_SETTINGS):
-            raise ValueError(f"{written} names a setting. Choose a variable name that does not begin with {_SETTINGS}")
-        if not os.environ.get(name):
-            raise ValueError(f"the environment variable {name} is not set")
-        return SecretStr(os.environ[name])
+    def _resolve(cls, written: object) -> object:
+        """Read a credential from where `env:NAME` or `file:PATH` says it is."""
+        if not isinstance(written, str):
+            return written
+        if written.startswith(_FROM_FILE):
+            return _from_file(written)
+        return _from_environment(written) if written.startswith(_FROM_ENVIRONMENT) else written or None
+
+
+def _from_file(written: str) -> str:
+    try:
+        return read_credential(Path(written.removeprefix(_FROM_FILE)), written)
+    except ConfigError as error:
+        raise ValueError(str(error).removesuffix(".")) from error
+
+
+def _from_environment(written: str) -> str:
+    name = written.removeprefix(_FROM_ENVIRONMENT)
+    if name.startswith(_SETTINGS):
+        raise ValueError(f"{written} names a setting. Choose a variable name that does not begin with {_SETTINGS}")
+    if not os.environ.get(name):
+        raise ValueError(f"the environment variable {name} is not set")
+    return os.environ[name]
 
 
 class Source(_Options):
@@ -149,10 +163,10 @@ def unknown_source_message(name: str, sources: Sources) -> str:
 
 
 def secret_variables(path: Path) -> list[str]:
-    """Return the environment variables from which a valid sources file takes secrets."""
+    """Return the environment variables from which a valid sources file takes secrets and links."""
     tables = tomllib.loads(path.read_text("utf-8"))["sources"].values()
-    secrets = [str(table.get("secret", "")) for table in tables]
-    return [secret.removeprefix(_FROM_ENVIRONMENT) for secret in secrets if secret.startswith(_FROM_ENVIRONMENT)]
+    values = [value for table in tables for value in table.values() if isinstance(value, str)]
+    return [value.removeprefix(_FROM_ENVIRONMENT) for value in values if value.startswith(_FROM_ENVIRONMENT)]
 
 
 def _parse_source(name: SourceName, table: object) -> Source:

@@ -13,6 +13,7 @@ from typing import NoReturn
 
 import uvloop
 
+from shared.config.environment import service_variables
 from shared.config.settings import Settings, load_settings
 from shared.errors import CallfoldError, ConfigError
 from shared.log import configure, get_logger
@@ -38,9 +39,12 @@ Main = Callable[[Settings, asyncio.Event], Awaitable[None]]
 def run_process(name: str, main: Main) -> int:
     """Run a service until SIGTERM or SIGINT. Returns the exit code: 0 stopped, 1 failed, 2 configuration error."""
     failures: list[CallfoldError] = []
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the loop runs, which logs it
     try:
         settings = load_settings()
         configure(settings.log_format, settings.log_level, process=name)
+        if ignored := service_variables(os.environ):
+            log.info("service_variables_ignored", variables=ignored)
         uvloop.run(_run_until_stopped(main, settings))
     except* CallfoldError as group:
         failures = leaf_errors(group)
@@ -62,6 +66,8 @@ async def _run_until_stopped(main: Main, settings: Settings) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
+    # The end of a terminal or a rotation of logs must not end a service.
+    loop.add_signal_handler(signal.SIGHUP, lambda: log.info("signal_ignored", signal="SIGHUP"))
     _tune_garbage_collection()
     await main(settings, stop)
     log.info("process_stopped")

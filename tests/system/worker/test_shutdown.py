@@ -17,7 +17,7 @@ from console.local.ports import free_port
 from shared.domain.ids import SourceName
 from shared.domain.raw_event import CallbackEvent, encode, join
 from tests.helpers.pace import LIMIT_S
-from tests.helpers.servers import Servers, call_back, lines_of
+from tests.helpers.servers import Servers, call_back, eventually, lines_of
 
 _AT = "2026-11-23T07:44:00.123456Z"
 
@@ -88,3 +88,16 @@ async def test_a_process_that_does_not_heed_its_cancellation_ends_itself_and_say
         _, errors = await process.communicate()
     assert process.returncode == 1
     assert b"shutdown_timed_out" in errors
+
+
+async def test_sighup_ends_no_process(servers: Servers) -> None:
+    async with servers.fleet() as fleet:
+        role = fleet.add("worker", "worker", {})
+        await role.start()
+        role.send_signal(signal.SIGHUP)
+
+        async def is_logged() -> bool:
+            return b"signal_ignored" in role.log_path.read_bytes()
+
+        await eventually(is_logged)
+        assert role.returncode is None
