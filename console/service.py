@@ -44,8 +44,8 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     """Serve until `stop` is set. Then end the event streams, finish requests in flight, and close.
 
     Raises:
-        ConfigError: a port is in use, RabbitMQ has a conflicting topology, or the console would listen publicly
-            without a key, or with one that is easy to guess.
+        ConfigError: a port is in use, or RabbitMQ has a conflicting topology. Beyond loopback also if a key is missing or easy
+            to guess.
     """
     _check_keys(settings)
     sources, archive = settings.load_sources(), Archive(settings.archive_url)
