@@ -36,8 +36,8 @@ def _is_of_service(name: str, value: str) -> bool:
 def with_credentials(environment: Mapping[str, str], credentials: Collection[str]) -> dict[str, str]:
     """Return the environment without service variables, and with each of the credentials that is in a file.
 
-    A credential comes from its variable, from the file that `<variable>_FILE` names, or from a file of its name in the directory
-    `CALLFOLD_SECRETS_DIR`, in this order.
+    A credential comes from its variable or from the file that `<variable>_FILE` names. If neither is set, it comes from the
+    file of its name in the directory `CALLFOLD_SECRETS_DIR`.
 
     Raises:
         ConfigError: a file cannot be read or is empty, or both a variable and its `_FILE` are set.
@@ -73,7 +73,7 @@ def read_credential(path: Path, setting: str) -> str:
             content = file.read(_MAX_BYTES + 1)
         text = content.decode("utf-8").strip()
     except OSError as error:
-        raise ConfigError(f"{setting}: cannot read {path}: {error.strerror}.") from error
+        raise ConfigError(f"{setting}: cannot read {path} ({error.strerror}).") from error
     except UnicodeDecodeError:
         raise ConfigError(f"{setting}: {path} is not UTF-8 text.") from None
     if not text or len(content) > _MAX_BYTES or "\n" in text:
@@ -87,4 +87,4 @@ def _files_in(directory: Path) -> dict[str, Path]:
     try:
         return {path.name.upper(): path for path in sorted(directory.iterdir()) if path.is_file()}
     except OSError as error:
-        raise ConfigError(f"{SECRETS_DIR}: cannot read {directory}: {error.strerror}.") from error
+        raise ConfigError(f"{SECRETS_DIR}: cannot read {directory} ({error.strerror}).") from error

@@ -86,7 +86,7 @@ def test_a_file_without_one_credential_is_named(
 
 
 def test_a_secrets_directory_that_is_away_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"^CALLFOLD_SECRETS_DIR: cannot read .*/away: No such"):
+    with pytest.raises(ConfigError, match=r"^CALLFOLD_SECRETS_DIR: cannot read .*/away .No such"):
         settings_here(monkeypatch, {"CALLFOLD_SECRETS_DIR": str(tmp_path / "away")})
 
 
@@ -101,7 +101,7 @@ def test_a_source_reads_secret_and_links_from_files_and_variables(monkeypatch: p
     assert source.dial_url
     assert source.dial_url.get_secret_value() == "https://pbx/dial?pw=hunter3&n={number}"
     sources.write_text("[sources.acme]\nsecret = 'file:/nowhere/secret'")
-    with pytest.raises(ConfigError, match="acme, secret: file:/nowhere/secret: cannot read /nowhere/secret: No such file"):
+    with pytest.raises(ConfigError, match="acme, secret: file:/nowhere/secret: cannot read /nowhere/secret .No such file"):
         load_sources(sources)
 
 
