@@ -101,7 +101,7 @@ def test_a_source_reads_secret_and_links_from_files_and_variables(monkeypatch: p
     assert source.dial_url
     assert source.dial_url.get_secret_value() == "https://pbx/dial?pw=hunter3&n={number}"
     sources.write_text("[sources.acme]\nsecret = 'file:/nowhere/secret'")
-    with pytest.raises(ConfigError, match="acme, secret: file:/nowhere/secret: cannot read /nowhere/secret .No such file"):
+    with pytest.raises(ConfigError, match=r"acme, secret: file:/nowhere/secret: cannot read /nowhere/secret .No such file"):
         load_sources(sources)
 
 
