@@ -13,7 +13,7 @@ IN_PARALLEL := $(MAKE) -s -j $(if $(filter output-sync,$(.FEATURES)),--output-sy
 # Keep bytecode even if the user's environment disables it. Otherwise hundreds of processes would compile the same files.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo up check test coverage test-volume attack lint mutants bench screenshots setup lock clean format rules types layers english serverless
+.PHONY: help demo up check test coverage test-volume attack lint mutants bench screenshots setup lock audit clean format rules types layers english serverless
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,7 +53,7 @@ test-volume: setup ## Run the large sizes of tests, then all mutants (over an ho
 	@$(BIN)/python -m tests.mutants.run
 
 attack: setup ## Attack a running stack on loopback for 10 minutes and hold the limits of docs/security.md
-	@ATTACK_SECONDS=$(or $(SECONDS),20) $(BIN)/python -m pytest -q --durations=0 tests/system/attacks
+	@ATTACK_SECONDS=$(or $(ATTACK_SECONDS),20) $(BIN)/python -m pytest -q --durations=0 tests/system/attacks
 
 lint: setup ## Check format, rules, types, import layers and English
 	@$(IN_PARALLEL) format rules types layers english
@@ -93,6 +93,12 @@ lock: ## Pin the dependencies of pyproject.toml with hashes for every supported 
 	@$(COMPILE) $(UPGRADE) -o deploy/requirements.txt pyproject.toml
 	@$(COMPILE) $(UPGRADE) --extra test -c deploy/requirements.txt -o tests/requirements.txt pyproject.toml
 	@rm -rf build/lock
+
+audit: ## Check the pinned packages against known vulnerabilities (asks the package index)
+	@$(or $(PYTHON),python3) -m venv --clear build/audit
+	@build/audit/bin/pip install -q --disable-pip-version-check pip-audit==2.10.1
+	@build/audit/bin/pip-audit --strict --disable-pip --require-hashes -r deploy/requirements.txt
+	@rm -rf build/audit
 
 clean: ## Remove the virtual environment and all local data
 	rm -rf .venv .callfold build *.egg-info .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -120,3 +120,14 @@ def test_every_file_that_a_page_names_exists(page: Path) -> None:
 
 def test_the_architecture_is_read_in_a_quarter_of_an_hour() -> None:
     assert len((_ROOT / "ARCHITECTURE.md").read_text("utf-8").splitlines()) <= 150
+
+
+def test_every_claim_of_the_threat_model_names_a_test_that_exists() -> None:
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", (_ROOT / "docs" / "security.md").read_text("utf-8"))
+    assert len(named) > 10
+    missing = [f"{path}::{name}" for path, name in named if not re.search(rf"def {name}\(", _text(_ROOT / path))]
+    assert not missing
+
+
+def _text(path: Path) -> str:
+    return path.read_text("utf-8") if path.exists() else ""

@@ -97,7 +97,7 @@ def test_ci_runs_the_commands_of_the_readme_with_least_rights_and_within_a_limit
     assert workflow["concurrency"]["cancel-in-progress"]
     steps = [step for job in workflow["jobs"].values() for step in job["steps"]]
     commands = [step["run"] for step in steps if "run" in step]
-    assert [command for command in commands if not command.startswith("git config")] == ["make check", ".ci/run"]
+    assert [command for command in commands if not command.startswith("git config")] == ["make check", ".ci/run", "make audit"]
     assert all(0 < job["timeout-minutes"] <= 60 for job in workflow["jobs"].values())
     assert all(re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40}", step["uses"]) for step in steps if "uses" in step)
     assert os.access(_ROOT / ".ci" / "run", os.X_OK)
