@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 from aiohttp import web
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http import RawRequestMessage
 from aiohttp.http_exceptions import LineTooLong
+from aiohttp.streams import StreamReader
 from aiohttp.web_protocol import RequestHandler
+from multidict import CIMultiDictProxy
 
 from shared.log import NO_ACCESS_LOG, get_logger
 
@@ -16,6 +21,11 @@ _LINE_BYTES = 8190  # the library's own limit
 _NOT_HTTP = "This is not a valid HTTP request."
 _TOO_LONG = f"A request line or header is longer than {_LINE_BYTES} bytes."
 
+_CONTINUE = "100-continue"
+
+RequestFactory = Callable[
+    [RawRequestMessage, StreamReader, RequestHandler, AbstractStreamWriter, "asyncio.Task[None]"], web.BaseRequest
+]
 Refuse = Callable[[int, str], web.Response]
 """Creates the response to invalid HTTP from a status and a message."""
 
@@ -52,6 +62,25 @@ class Runner(web.AppRunner):
 
     async def _make_server(self) -> web.Server:
         made = await super()._make_server()
-        server = _Server(made.request_handler, request_factory=made.request_factory)
+        server = _Server(made.request_handler, request_factory=_without_unknown_expectations(made.request_factory))
         server.refuse = self._refuse
         return server
+
+
+def _without_unknown_expectations(create: RequestFactory) -> RequestFactory:
+    """Ignore expectations other than `100-continue` (RFC 9110, 10.1.1). The library's answer quotes them, and fails for some."""
+
+    def create_request(
+        message: RawRequestMessage,
+        payload: StreamReader,
+        protocol: RequestHandler,
+        writer: AbstractStreamWriter,
+        task: asyncio.Task[None],
+    ) -> web.BaseRequest:
+        if message.headers.get("Expect", _CONTINUE).lower() != _CONTINUE:
+            headers = message.headers.copy()
+            headers.popall("Expect")
+            message = message._replace(headers=CIMultiDictProxy(headers))
+        return create(message, payload, protocol, writer, task)
+
+    return create_request
