@@ -20,8 +20,9 @@ PARSER_BYTES = TARGET_BYTES + 2 * LINE_BYTES
 _HELD_BYTES = 2 * LINE_BYTES
 
 _PLAIN = re.compile(rb"[A-Z]+ [!-~]+ HTTP/1\.[01]\r\n")
-# Greedy: the last ` HTTP/1.1` of a line is the version. An earlier one belongs to a value.
-_LINE = re.compile(rb"([A-Z]+ +)([^\n]+)( HTTP/\d\.\d\r\n)")
+# Greedy: the last ` HTTP/1.1` of a line is the version. An earlier one belongs to a value. Each part begins at one place only, or
+# a line of spaces would be tried at every one.
+_LINE = re.compile(rb"([A-Z]++ ++)([^\n]+)( HTTP/\d\.\d\r\n)")
 _NOT_IN_A_TARGET = re.compile(rb"[^!-~]")
 _BODY = re.compile(rb"\r\n(?i:content-length|transfer-encoding):[ \t]*([^\r\n]*)")
 _LENGTH = re.compile(rb"\d{1,18}[ \t]*")

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from urllib.parse import parse_qsl, quote, quote_plus, unquote_plus, urlsplit
 
-from shared.errors import ConfigError, InvalidCallbackError
+from shared.errors import ConfigError
 from shared.masking import MASK
 
 SECRET_PARAMETER = "token"  # noqa: S105 - the parameter's name, not a secret
@@ -162,32 +162,3 @@ def hide_values(query: str, hidden: frozenset[str]) -> str:
         return query
     parts = (part.partition("=") for part in query.split("&"))
     return "&".join(f"{name}{equals}{MASK if value in hidden else value}" for name, equals, value in parts)
-
-
-def read_query(adapter: Adapter, query: str) -> dict[str, str]:
-    """Return the decoded values of a raw query string by placeholder name, without empty and unknown parameters.
-
-    Raises:
-        InvalidCallbackError: a parameter of the adapter was sent twice with different values, or is not UTF-8.
-    """
-    values: dict[str, str] = {}
-    meanings = adapter.meanings
-    for part in query.split("&"):
-        name, _, value = part.partition("=")
-        if "%" in name or "+" in name:
-            name = unquote_plus(name)
-        meaning = meanings.get(name)
-        if meaning is None or not value:
-            continue
-        if "%" in value or "+" in value:
-            value = _decode(name, value)
-        if values.setdefault(meaning, value) != value:
-            raise InvalidCallbackError(name, value, "was sent twice with different values")
-    return values
-
-
-def _decode(name: str, value: str) -> str:
-    try:
-        return unquote_plus(value, errors="strict")
-    except UnicodeDecodeError:
-        raise InvalidCallbackError(name, value, "is not percent-encoded UTF-8") from None

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import NamedTuple, TypeVar
 
-from shared.domain.adapter_link import Adapter, Placeholder, read_query
+from shared.domain.adapter_link import Adapter, Placeholder
+from shared.domain.callback_query import read_query
 from shared.domain.ids import GUID
 from shared.errors import InvalidCallbackError
 

@@ -13,7 +13,8 @@ from typing import ClassVar, assert_never
 
 import orjson
 
-from shared.domain.ids import CallRef, SourceName
+from shared.domain.ids import CallRef, SourceName, is_call_ref
+from shared.errors import shorten_name
 
 VERSION = 1
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", re.ASCII)
@@ -26,6 +27,9 @@ _RECEIVED_AT = re.compile(rb'"received_at": ?"([0-9T:.Z-]{27})"')
 _TOKEN = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{},]', re.DOTALL)
 # Callfold writes no larger message. A larger one becomes one dead letter as a whole.
 _MAX_BYTES, _MAX_ELEMENTS = 16 << 20, 50_000
+# Of a dial. The console accepts fewer and shorter fields.
+MAX_FIELDS, _MAX_FIELD_NAME_CHARACTERS, _MAX_FIELD_BYTES = 64, 128, 4 * 1024
+_MAX_SOURCE_CHARACTERS = 63
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,17 +147,36 @@ def _event(element: object) -> RawEvent:
     if not isinstance(element, dict):
         raise TypeError("an event is a JSON object")
     if element["v"] != VERSION:
-        raise ValueError(f"unknown version {element['v']!r}")
-    source, received_at = SourceName(_text(element, "source")), _time(element, "received_at")
+        raise ValueError(f"unknown version {_shown(element['v'])}")
+    source, received_at = _source(element), _time(element, "received_at")
     match element["kind"]:
         case CallbackEvent.kind:
             return CallbackEvent(source, received_at, _text(element, "query"))
         case DialEvent.kind:
             return DialEvent(source, received_at, _request_id(element), _fields(element["fields"]))
         case TimerEvent.kind:
-            return TimerEvent(source, received_at, CallRef(_text(element, "call")))
+            return TimerEvent(source, received_at, _call(element))
         case kind:
-            raise ValueError(f"unknown kind {kind!r}")
+            raise ValueError(f"unknown kind {_shown(kind)}")
+
+
+def _shown(value: object) -> str:
+    """Return a wrong value for an error, shortened; only the type of a list or an object."""
+    return repr(shorten_name(str(value))) if isinstance(value, (str, int, float)) or value is None else type(value).__name__
+
+
+def _source(element: dict[str, object]) -> SourceName:
+    source = _text(element, "source")
+    if len(source) > _MAX_SOURCE_CHARACTERS:
+        raise ValueError(f"source is longer than {_MAX_SOURCE_CHARACTERS} characters")
+    return SourceName(source)
+
+
+def _call(element: dict[str, object]) -> CallRef:
+    call = _text(element, "call")
+    if not is_call_ref(call):
+        raise ValueError(f"call {_shown(call)} is neither a RequestID nor `call-<CallID>`")
+    return CallRef(call)
 
 
 def _time(element: dict[str, object], name: str) -> str:
@@ -185,11 +208,19 @@ def _fields(value: object) -> dict[str, str]:
     """Return user, reference and metadata of a dial, without nulls."""
     if not isinstance(value, dict):
         raise TypeError("fields is not an object")
-    fields = {str(name): text for name, text in value.items() if text is not None}
-    for name, text in fields.items():
-        if not isinstance(text, (str, int, float)) or isinstance(text, bool):
-            raise TypeError(f"fields.{name} is neither text nor a number")
-    return {name: str(text) for name, text in fields.items()}
+    if len(value) > MAX_FIELDS:
+        raise ValueError(f"fields has more than {MAX_FIELDS} fields")
+    return {name: _field(name, text) for name, text in value.items() if text is not None}
+
+
+def _field(name: str, value: object) -> str:
+    if not isinstance(value, (str, int, float)) or isinstance(value, bool):
+        raise TypeError(f"fields.{shorten_name(name)} is neither text nor a number")
+    text = str(value)
+    if len(name) > _MAX_FIELD_NAME_CHARACTERS or len(text.encode("utf-8", "surrogatepass")) > _MAX_FIELD_BYTES:
+        limits = f"{_MAX_FIELD_NAME_CHARACTERS} characters of its name or {_MAX_FIELD_BYTES} bytes of its value"
+        raise ValueError(f"fields.{shorten_name(name)} exceeds {limits}")
+    return text
 
 
 def _text(element: dict[str, object], name: str) -> str:

@@ -8,10 +8,10 @@ from shared.domain.adapter_link import (
     hide_values,
     make_link,
     parse_link,
-    read_query,
     spellings,
     take_secret,
 )
+from shared.domain.callback_query import read_query
 from shared.errors import ConfigError, InvalidCallbackError
 
 SAMPLE = parse_link(SAMPLE_LINK)

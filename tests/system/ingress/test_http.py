@@ -129,6 +129,22 @@ async def test_other_methods_are_refused_with_what_is_allowed(ingress: Ingress) 
         assert (method, status, response.headers["Allow"]) == (method, 405, "GET, POST")
 
 
+async def test_a_value_beyond_the_limits_is_refused_by_name_and_kept(ingress: Ingress) -> None:
+    url, servers, _ = ingress
+    form = {"Content-Type": "application/x-www-form-urlencoded"}
+    values = (f"id={'7' * 50_000}", f"t=%{'25' * 20_000}", "&".join(["x=1"] * 200))
+    for value in values:
+        body = f"token={SECRET}&{value}&{LINE}"
+        status, problem, response = await _ask(f"{url}/callbacks/acme", "POST", data=body, headers=form)
+        assert (status, response.content_type) == (400, "application/problem+json")
+        assert problem["parameter"] == value[: value.index("=")]
+        assert len(str(problem)) < 500
+    letters = await servers.take_all("callbacks.dead")
+    assert [orjson.loads(letter.body)[0]["query"] for letter in letters] == [f"{value}&{LINE}" for value in values]
+    assert {letter.headers["reason"] for letter in letters} == {"invalid_callback"}
+    assert all(len(str(letter.headers["detail"])) < 300 for letter in letters)
+
+
 async def test_invalid_input_names_the_parameter_masks_its_value_and_is_kept_with_the_reason(ingress: Ingress) -> None:
     url, servers, _ = ingress
     status, problem, response = await _ask(f"{url}/callbacks/acme?token={SECRET}&t=API&e=pickup&id=twelve-and-more&r=513")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ingress.request_lines import RequestLines
+from tests.helpers.linear import assert_linear
 
 TARGET = b"/callbacks/default?CallType=API&Event=pickup&CallID=%d&RequestID=7&ResponderAgent="
 
@@ -55,3 +57,19 @@ def test_what_is_held_back_is_bounded(endless: bytes) -> None:
     for at in range(0, len(endless), 1000):
         passed += len(lines.feed(endless[at : at + 1000]))
         assert at + 1000 - passed <= 40_000  # of a line that is refused, more is passed on than came
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda size: b"GET" + b" " * size + b"x\r\n\r\n",
+        lambda size: b"G" * size + b"\r\n\r\n",
+        lambda size: b"GET /" + b" HTTP/1.1" * (size // 9) + b"x\r\n\r\n",
+        lambda size: b"GET / HTTP/1.1\r\nContent-Length:" + b"\t" * size + b"x\r\n\r\n",
+        lambda size: b"\r\n\r\n" * (size // 4),
+        lambda size: b"GET / HTTP/1.1\r\nA: b\r\n\r\n" * (size // 24),
+        lambda size: b"\xff" * size,
+    ],
+)
+def test_a_segment_takes_time_by_its_length(make: Callable[[int], bytes]) -> None:
+    assert_linear(lambda data: RequestLines().feed(data), make)
