@@ -29,12 +29,13 @@ from console.web.sessions import EndedSessions, Sessions
 from shared.archive.storage import Archive
 from shared.config.secret_strength import weakness
 from shared.config.settings import LOOPBACK, Settings
-from shared.errors import ConfigError, StoreUnavailableError
+from shared.errors import ConfigError, StoreReadOnlyError, StoreUnavailableError
 from shared.runtime.audit import Audit
 from shared.runtime.broker import create_publisher
-from shared.runtime.health import private_port
+from shared.runtime.health import Handicap, private_port
 from shared.runtime.process import background
 from shared.runtime.store import open_store
+from shared.runtime.store_watch import watch_store
 from shared.state.store import Store
 
 _BEYOND_DIAL_S = 5
@@ -77,7 +78,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         async with (
             private_port(settings.metrics_host, settings.metrics_port, lambda: _problems(store, listening, stop)),
             background(publisher.run(), feed.consumer.run(), monitor.callbacks_journal.run(), monitor.depths.run()),
-            background(feed.run(), monitor.count(), monitor.run(), dials.run()),
+            background(feed.run(), monitor.count(), monitor.run(), dials.run(), watch_store(store)),
             serving(make_app(apis, pages, keys, ended), settings),
         ):
             listening.set()
@@ -111,8 +112,12 @@ async def _problems(store: Store, listening: asyncio.Event, stop: asyncio.Event)
     """Return what keeps the console from its work. RabbitMQ is not required: without it the console finds calls and dials."""
     if not listening.is_set():
         return ["starting"]
+    problems: list[str] = []
     try:
-        await store.ping()
+        await store.check()
+    except StoreReadOnlyError as error:
+        # All consoles share this server. Look-ups work, and a load balancer must not take the last console away from readers.
+        problems = [Handicap(error)]
     except StoreUnavailableError as error:
-        return [str(error)]
-    return ["shutting down"] if stop.is_set() else []
+        problems = [str(error)]
+    return [*problems, "shutting down"] if stop.is_set() else problems

@@ -14,8 +14,10 @@ from shared.crash_points import crash_point
 from shared.domain.raw_event import join
 from shared.errors import BrokerUnavailableError, SpoolUnavailableError
 from shared.log import get_logger
+from shared.outage import Outage
 
 log = get_logger(__name__)
+_CONFIRMS = Outage(log, "publish_failed", "publish_confirmed")
 
 # Pause after a failed publish: a blocked broker would cost each batch the whole publish timeout.
 _HOLD_OFF_S = 1.0
@@ -50,8 +52,9 @@ class DurableWriter:
             except BrokerUnavailableError as error:
                 self._hold_off_until = time.monotonic() + _HOLD_OFF_S
                 self._is_refused = True
-                log.warning("publish_failed", detail=str(error))
+                _CONFIRMS.failed(str(error))
             else:
+                _CONFIRMS.succeeded()
                 return
         await self._spool.add([message])
         metrics.SPOOLED.inc()

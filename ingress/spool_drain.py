@@ -18,8 +18,12 @@ from shared.clock import utc_now
 from shared.domain.raw_event import MAX_EVENTS_PER_MESSAGE, join, receipt_times
 from shared.errors import BrokerUnavailableError, SpoolUnavailableError
 from shared.log import get_logger
+from shared.outage import Outage
 
 log = get_logger(__name__)
+# `spool_drained` logs the end of each of these.
+_INTERRUPTIONS = Outage(log, "spool_drain_interrupted")
+_UNREADABLE = Outage(log, "spool_unreadable")
 
 _DRAIN_ROWS = 500
 _DRAIN_BYTES = 4 << 20
@@ -63,7 +67,7 @@ class SpoolDrain:
     async def _drain_all(self) -> None:
         try:
             total = await self._spool.count()
-            if total:
+            if total and not (_INTERRUPTIONS.is_ongoing or _UNREADABLE.is_ongoing):
                 log.info("spool_drain_started", messages=total)
             while rows := await self._spool.oldest(_DRAIN_ROWS, max_bytes=_DRAIN_BYTES):
                 for ids, message in _joined(rows):
@@ -74,11 +78,13 @@ class SpoolDrain:
             if total:
                 self._writer.drain_finished()
                 log.info("spool_drained", messages=total)
+            _INTERRUPTIONS.succeeded()
+            _UNREADABLE.succeeded()
         except BrokerUnavailableError as error:
-            log.warning("spool_drain_interrupted", detail=str(error))
+            _INTERRUPTIONS.failed(str(error))
             await asyncio.sleep(_RETRY_S)
         except SpoolUnavailableError as error:
-            log.warning("spool_unreadable", detail=str(error))
+            _UNREADABLE.failed(str(error))
             await asyncio.sleep(_RETRY_S)
 
     async def _report(self, last_id: int) -> Mapping[str, str | int]:

@@ -48,6 +48,10 @@ class StoreUnavailableError(UnavailableError):
     """Redis did not answer, or cannot write now. The command may have run nevertheless."""
 
 
+class StoreReadOnlyError(StoreUnavailableError):
+    """Redis refuses writes for now and can be read: too little memory, too few replicas, or a disk that cannot be written."""
+
+
 class HistoryUnavailableError(UnavailableError):
     """The history's database did not answer, or cannot write now. The transaction may have been committed nevertheless."""
 

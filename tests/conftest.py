@@ -47,6 +47,7 @@ MARKERS = {
     "postgres": "postgres",
     "s3_port": "s3",
     "redis_server": "redis",
+    "redis_pair": "redis",
 }
 # The heaviest first, so that no test process is left alone with one at the end.
 ORDER = ("browser", "processes", "rabbitmq", "postgres", "s3", "redis")

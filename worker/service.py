@@ -87,7 +87,7 @@ async def _problems(publisher: Publisher, raw: Consumer, store: Store, stop: asy
     """List why this worker is not ready."""
     problems = [] if publisher.is_up and raw.is_up else ["RabbitMQ is not connected"]
     try:
-        await store.ping()
+        await store.check()
     except StoreUnavailableError as error:
         problems.append(str(error))
     return [*problems, "shutting down"] if stop.is_set() else problems

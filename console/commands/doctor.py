@@ -81,6 +81,7 @@ async def _rabbitmq(settings: Settings) -> str:
 
 async def _redis(settings: Settings) -> str:
     async with open_store(settings) as store:
+        await store.check()
         info = await store.server_settings()
     if _numbers(info["version"]) < _OLDEST_REDIS:
         raise ConfigError(f"Redis {info['version']} is too old. Upgrade to 7.0 or later.")

@@ -10,9 +10,12 @@ from shared.crash_points import crash_point
 from shared.domain.raw_event import join
 from shared.errors import BrokerUnavailableError, StoreUnavailableError
 from shared.log import get_logger
+from shared.outage import Outage
 from shared.state.dials import DialStore
 
 log = get_logger(__name__)
+_PENDING = Outage(log, "pending_dials_unreadable", "pending_dials_readable")
+_DELAYS = Outage(log, "dial_publish_delayed", "delayed_dials_published")
 
 
 class DialJournal:
@@ -41,12 +44,13 @@ class DialJournal:
         pending, in_flight = dict(self._in_memory), set(self._in_flight)
         try:
             pending |= await self._store.unjournaled()
+            _PENDING.succeeded()
         except StoreUnavailableError as error:
-            log.warning("pending_dials_unreadable", detail=str(error))
+            _PENDING.failed(str(error))
         in_flight |= self._in_flight  # a second event of one dial would appear as a second dial
-        for dial_id, event in pending.items():
-            if dial_id not in in_flight:
-                await self._publish(dial_id, event)
+        published = [await self._publish(dial_id, event) for dial_id, event in pending.items() if dial_id not in in_flight]
+        if all(published):
+            _DELAYS.succeeded()
 
     async def _keep(self, dial_id: str, event: bytes) -> None:
         try:
@@ -55,10 +59,12 @@ class DialJournal:
             log.warning("dial_kept_in_memory", dial=dial_id, detail=str(error))
             self._in_memory[dial_id] = event
 
-    async def _publish(self, dial_id: str, event: bytes) -> None:
+    async def _publish(self, dial_id: str, event: bytes) -> bool:
         try:
             await self._publisher.publish(Message(CALLBACKS, "", join([event]), uuid.uuid4().hex))
             self._in_memory.pop(dial_id, None)
             await self._store.journaled(dial_id)
         except (BrokerUnavailableError, StoreUnavailableError) as error:
-            log.warning("dial_publish_delayed", dial=dial_id, detail=str(error))
+            _DELAYS.failed(str(error), dial=dial_id)
+            return False
+        return True

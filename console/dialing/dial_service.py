@@ -22,9 +22,11 @@ from shared.config.sources import Sources
 from shared.domain.raw_event import DialEvent, encode
 from shared.errors import StoreUnavailableError
 from shared.log import get_logger
+from shared.outage import Outage
 from shared.state.dials import DialStore
 
 log = get_logger(__name__)
+_RELEASES = Outage(log, "dial_key_release_delayed", "dial_keys_released")
 
 _POLL_S = 0.05
 _RETRY_S = 5
@@ -157,7 +159,9 @@ class DialService:
             for name in tuple(self._unreleased):
                 await self._release(name)
         except StoreUnavailableError as error:
-            log.warning("dial_key_release_delayed", detail=str(error))
+            _RELEASES.failed(str(error))
+        else:
+            _RELEASES.succeeded()
 
 
 def _refusal(status: int, title: str, parameter: str | None) -> DialAnswer:

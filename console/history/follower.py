@@ -21,9 +21,11 @@ from shared.amqp.consumer import Consumer, Delivery
 from shared.crash_points import crash_point
 from shared.errors import HistoryUnavailableError
 from shared.log import get_logger
+from shared.outage import Outage
 from shared.runtime.process import background
 
 log = get_logger(__name__)
+_DATABASE = Outage(log, "history_unreachable", "history_reachable")
 
 _PREFETCH = 500
 _MAX_BATCH_BYTES = 4 << 20
@@ -179,13 +181,20 @@ class Follower:
 
 async def until_available(do: Callable[[], Awaitable[_T]], on_outage: Callable[[HistoryUnavailableError], object] = str) -> _T:
     """Retry database work with backoff until the history is available. No outage makes it give up."""
-    for attempt in itertools.count():
-        try:
-            return await do()
-        except HistoryUnavailableError as error:
-            log.warning("history_unreachable", detail=str(error))
-            on_outage(error)
-        await asyncio.sleep(BACKOFF_S[min(attempt, len(BACKOFF_S) - 1)])
+    task = object()
+    try:
+        for attempt in itertools.count():
+            try:
+                done = await do()
+            except HistoryUnavailableError as error:
+                _DATABASE.failed(str(error), task=task)
+                on_outage(error)
+            else:
+                _DATABASE.succeeded(task=task)
+                return done
+            await asyncio.sleep(BACKOFF_S[min(attempt, len(BACKOFF_S) - 1)])
+    finally:
+        _DATABASE.gave_up(task=task)
     raise AssertionError("count() does not end")
 
 

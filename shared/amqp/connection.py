@@ -24,6 +24,7 @@ from shared.amqp.plain_connection import CONNECT_TIMEOUT_S, plain_connection
 from shared.amqp.topology import Topology
 from shared.errors import ConfigError, StoreUnavailableError
 from shared.log import get_logger
+from shared.outage import Outage
 
 log = get_logger(__name__)
 
@@ -65,6 +66,9 @@ class BrokerConnection(ABC):
         self._name = f"{address.name} {role}"
         self._lost = asyncio.Event()
         self._up = asyncio.Event()
+        # `broker_connected` logs the end of each of these.
+        self._unreachable = Outage(log, "broker_unreachable")
+        self._unregistered = Outage(log, "consumer_not_registered")
 
     @property
     def is_up(self) -> bool:
@@ -112,7 +116,7 @@ class BrokerConnection(ABC):
             log.error("broker_conflict", connection=self._name, detail=detail)
             return True
         if isinstance(error, StoreUnavailableError):
-            log.warning("consumer_not_registered", connection=self._name, detail=str(error))
+            self._unregistered.failed(str(error), connection=self._name)
             return True
         if not is_lost(error):
             return False
@@ -121,7 +125,7 @@ class BrokerConnection(ABC):
         return True
 
     def _log_unreachable(self, error: str, detail: str) -> None:
-        log.warning("broker_unreachable", connection=self._name, error=error, detail=detail[:_SHOWN_CHARACTERS])
+        self._unreachable.failed(detail[:_SHOWN_CHARACTERS], connection=self._name, error=error)
 
     async def _session(self, url: URL) -> None:
         if "heartbeat" not in url.query:
@@ -139,6 +143,8 @@ class BrokerConnection(ABC):
                 self._up.set()
                 self.sessions += 1
                 log.info("broker_connected", connection=self._name)
+                self._unreachable.succeeded()
+                self._unregistered.succeeded()
                 await self._watch(underlay)
             finally:
                 self._up.clear()

@@ -21,8 +21,10 @@ from shared.amqp.connection import BACKOFF_S, BrokerAddress, BrokerConnection
 from shared.amqp.connection_errors import LOST, is_cancelled, is_lost
 from shared.errors import BrokerUnavailableError
 from shared.log import get_logger
+from shared.outage import Outage
 
 log = get_logger(__name__)
+_CONFIRMS = Outage(log, "publish_retried", "publish_confirmed")
 
 _PUBLISHES_IN_FLIGHT = 200
 
@@ -72,19 +74,23 @@ class Publisher(BrokerConnection):
 
     async def publish_until_confirmed(self, messages: Iterable[Message]) -> None:
         """Publish and retry without limit, so that an outage delays messages and never loses them."""
-        waiting = list(messages)
-        for attempt in itertools.count():
-            unconfirmed: list[Message] = []
-            for first in range(0, len(waiting), _PUBLISHES_IN_FLIGHT):
-                await self.wait_until_up()
-                failures = await self._publish(waiting[first : first + _PUBLISHES_IN_FLIGHT])
-                unconfirmed += [message for message, _ in failures]
-                for message, error in failures[:1]:
-                    log.warning("publish_retried", messages=len(failures), first=message.message_id, detail=str(error))
-            if not unconfirmed:
-                return
-            waiting = unconfirmed
-            await asyncio.sleep(BACKOFF_S[min(attempt, len(BACKOFF_S) - 1)])
+        waiting, task = list(messages), object()
+        try:
+            for attempt in itertools.count():
+                unconfirmed: list[Message] = []
+                for first in range(0, len(waiting), _PUBLISHES_IN_FLIGHT):
+                    await self.wait_until_up()
+                    failures = await self._publish(waiting[first : first + _PUBLISHES_IN_FLIGHT])
+                    unconfirmed += [message for message, _ in failures]
+                    for message, error in failures[:1]:
+                        _CONFIRMS.failed(str(error), task=task, messages=len(failures), first=message.message_id)
+                if not unconfirmed:
+                    _CONFIRMS.succeeded(task=task)
+                    return
+                waiting = unconfirmed
+                await asyncio.sleep(BACKOFF_S[min(attempt, len(BACKOFF_S) - 1)])
+        finally:
+            _CONFIRMS.gave_up(task=task)
 
     async def count_consumers(self, queue: str) -> int:
         """Count the consumers of a queue as its leader knows them.

@@ -20,7 +20,13 @@ log = get_logger(__name__)
 _SHUTDOWN_S = 60  # every response takes far less
 
 Problems = Callable[[], Awaitable[list[str]]]
-"""Returns what keeps the process from working. An empty list means ready."""
+"""Returns what keeps the process from working. It is ready if there is nothing, or nothing but handicaps."""
+
+
+class Handicap(str):
+    """A problem with which the process is ready nevertheless, because its most important work goes on."""
+
+    __slots__ = ()
 
 
 @asynccontextmanager
@@ -32,8 +38,9 @@ async def private_port(host: str, port: int, problems: Problems) -> AsyncIterato
 
     async def readyz(_: web.Request) -> web.Response:
         current = await problems()
-        body = orjson.dumps({"ready": not current, "problems": current})
-        return web.Response(body=body, status=503 if current else 200, content_type="application/json")
+        is_ready = all(isinstance(problem, Handicap) for problem in current)
+        body = orjson.dumps({"ready": is_ready, "problems": [str(problem) for problem in current]})
+        return web.Response(body=body, status=200 if is_ready else 503, content_type="application/json")
 
     async def metrics(_: web.Request) -> web.Response:
         return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})

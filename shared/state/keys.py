@@ -11,6 +11,7 @@
 - `callfold:note:<name>`: a flag or a short text that expires, see `flags.py`.
 - `callfold:{watermark}:members`, `:rounds`, `:spools`: reports on callbacks that are not folded yet, see `barrier.py`.
 - `callfold:dial:...`: dial requests, see `dials.py`.
+- `callfold:probe`: written to find out whether Redis can be written.
 
 The facts of a published call expire after the retention time, its publication some time later. Open calls never expire.
 """
@@ -23,6 +24,7 @@ from collections.abc import Iterable
 from shared.domain.ids import CallKey, CallRef, SourceName
 
 PARTITIONS = 16
+PROBE_KEY = "callfold:probe"
 
 
 def partition(key: CallKey) -> int:

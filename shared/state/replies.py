@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from redis.exceptions import AuthenticationError, RedisError
 
-from shared.errors import StoreUnavailableError
+from shared.errors import StoreReadOnlyError, StoreUnavailableError
 from shared.log import get_logger
+from shared.outage import Outage
+from shared.state.connections import RefusedError
 
 log = get_logger(__name__)
+
+REDIS_OUTAGE = Outage(log, "redis_unavailable", "redis_available")
+"""The outage as this process experiences it."""
 
 _RETRY_S = (0.05, 0.2, 0.5, 1)
 # The text of uvloop for a write to a connection that an earlier write found reset. redis-py expects an `OSError` there.
@@ -24,10 +30,13 @@ async def redis_reply(command: Awaitable[_T]) -> _T:
     """Await a command.
 
     Raises:
+        StoreReadOnlyError: Redis refuses writes for now.
         StoreUnavailableError: Redis did not answer, could not run the command, or the connection was lost.
     """
     try:
         return await command
+    except RefusedError as error:
+        raise (StoreReadOnlyError if error.is_readable else StoreUnavailableError)(str(error)) from error
     except AuthenticationError as error:
         raise StoreUnavailableError("Redis refused the user or password") from error
     except (RedisError, OSError) as error:
@@ -40,14 +49,20 @@ async def redis_reply(command: Awaitable[_T]) -> _T:
 
 async def until_redis_answers(step: Callable[[], Awaitable[_T]]) -> _T:
     """Repeat a step of the store until Redis can do it, so that an outage delays work but loses none."""
-    attempt = 0
-    while True:
-        try:
-            return await step()
-        except StoreUnavailableError as error:
-            log.warning("redis_unavailable", attempt=attempt, detail=str(error))
-        await asyncio.sleep(_RETRY_S[min(attempt, len(_RETRY_S) - 1)])
-        attempt += 1
+    task = object()
+    try:
+        for attempt in itertools.count():
+            try:
+                done = await step()
+            except StoreUnavailableError as error:
+                REDIS_OUTAGE.failed(str(error), task=task)
+            else:
+                REDIS_OUTAGE.succeeded(task=task)
+                return done
+            await asyncio.sleep(_RETRY_S[min(attempt, len(_RETRY_S) - 1)])
+    finally:
+        REDIS_OUTAGE.gave_up(task=task)
+    raise AssertionError("count() does not end")
 
 
 def text(value: object) -> str:

@@ -7,17 +7,19 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TypeVar, cast
 
-from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from shared.domain.facts import Fact, started_us
 from shared.domain.ids import CallKey
 from shared.state.call_reader import CallReader
+from shared.state.connections import WritablePool
 from shared.state.dials import DialStore
 from shared.state.flags import Flags
 from shared.state.keys import (
     PARTITIONS,
+    PROBE_KEY,
     facts_and_publication_keys,
     open_key,
     parse_call_key,
@@ -32,6 +34,7 @@ from shared.state.stored_call import Claim, Publication, PublicationState, Resto
 from shared.state.watermark import Watermarks
 
 _SOCKET_TIMEOUT_S = 2
+_PROBE_KEPT_MS = 10_000
 _CONNECTIONS = 32
 # A publication outlives its facts by longer than the journal, so that a replay recognizes calls that are over.
 TOMBSTONE_BEYOND_FACTS_S = 8 * 24 * 3600
@@ -51,7 +54,7 @@ class Store(CallReader):
         `first_wake_up_s`: time from the first fact of a call to its first re-evaluation, unless an earlier one is requested.
         `retain_s`: how long the facts of a published call are kept.
         """
-        pool = BlockingConnectionPool.from_url(
+        pool = WritablePool.from_url(
             url,
             max_connections=_CONNECTIONS,
             timeout=_SOCKET_TIMEOUT_S,
@@ -164,8 +167,14 @@ class Store(CallReader):
 
         return await redis_reply(read_settings())
 
-    async def ping(self) -> None:
-        await redis_reply(cast("Awaitable[object]", self._redis.ping()))
+    async def check(self) -> None:
+        """Check that Redis can be written.
+
+        Raises:
+            StoreReadOnlyError: Redis refuses writes for now and can be read.
+            StoreUnavailableError: Redis does not answer, or cannot be written.
+        """
+        await redis_reply(self._redis.set(PROBE_KEY, b"", px=_PROBE_KEPT_MS))
 
 
 async def _by_partition(

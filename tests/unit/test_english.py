@@ -78,6 +78,8 @@ def _log_events() -> Iterator[str]:
                 event = node.args[0]
                 assert isinstance(event, ast.Constant), f"{path}:{node.lineno}: a log event is a literal"
                 yield str(event.value)
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "Outage":
+                yield from (str(ast.literal_eval(event)) for event in node.args[1:])
 
 
 def test_every_log_event_is_documented_and_says_what_happened_to_what() -> None:

@@ -19,10 +19,13 @@ from shared.domain.raw_event import is_time
 from shared.domain.times import milliseconds
 from shared.errors import BrokerUnavailableError, StoreUnavailableError
 from shared.log import get_logger
+from shared.outage import Outage
 from shared.state.store import Store
 from shared.state.watermark import SpoolReport
 
 log = get_logger(__name__)
+_MARKERS = Outage(log, "markers_not_sent", "markers_sent")
+_REPORTS = Outage(log, "round_report_failed", "round_reported")
 
 _ROUND_PAUSE_S = 0.3
 _RETRY_S = 0.5
@@ -44,7 +47,7 @@ class BarrierRounds:
             try:
                 await self._send_round()
             except (BrokerUnavailableError, StoreUnavailableError) as error:
-                log.warning("markers_not_sent", detail=str(error))
+                _MARKERS.failed(str(error))
 
     async def _send_round(self) -> None:
         if not (self._publisher.is_up and self._raw.is_up):
@@ -57,6 +60,7 @@ class BarrierRounds:
         # RabbitMQ also returns 0 if the queue does not answer in time. This worker is a consumer, so 0 is wrong: skip the round.
         if consumers and await self._store.watermarks.store_consumer_count(number, consumers):
             await self._publisher.publish(*(_marker(number) for _ in range(consumers)))
+            _MARKERS.succeeded()
 
     async def report(self) -> NoReturn:
         """Report passed rounds until cancelled. Run it as a task."""
@@ -66,8 +70,9 @@ class BarrierRounds:
             try:
                 if in_flight.passed_round and self._raw.is_up:
                     await self._report(in_flight.consumer, in_flight.passed_round)
+                    _REPORTS.succeeded()
             except StoreUnavailableError as error:
-                log.warning("round_report_failed", detail=str(error))
+                _REPORTS.failed(str(error))
                 in_flight.has_passed.set()
                 await asyncio.sleep(_RETRY_S)
             with suppress(TimeoutError):  # the consumer may have reconnected: read its current channel again

@@ -25,9 +25,11 @@ from shared.domain.raw_event import MAX_EVENTS_PER_MESSAGE, TimerEvent, encode, 
 from shared.domain.times import rfc3339
 from shared.errors import BrokerUnavailableError, StoreUnavailableError
 from shared.log import get_logger
+from shared.outage import Outage
 from shared.state.store import Store
 
 log = get_logger(__name__)
+_PAUSE = Outage(log, "timers_paused", "timers_resumed")
 
 _TICK_S = 0.4
 _CALLS_PER_TICK = 500
@@ -59,9 +61,10 @@ class Timers:
                 if watermark_ms is not None:
                     metrics.FOLD_LAG_SECONDS.set(time.time() - watermark_ms / 1000)
                     await self.fire(watermark_ms)
+                    _PAUSE.succeeded()
             except (BrokerUnavailableError, StoreUnavailableError) as error:
                 self._hold_off()
-                log.warning("timers_paused", detail=str(error))
+                _PAUSE.failed(str(error))
 
     async def _watermark(self, raw: Consumer) -> int | None:
         """Return the time until which every received callback is folded, or None while it is unknown."""

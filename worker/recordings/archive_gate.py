@@ -13,9 +13,11 @@ from shared.amqp.consumer import Consumer
 from shared.archive.deadlines import ArchiveUnavailableError
 from shared.archive.storage import Archive
 from shared.log import get_logger
+from shared.outage import Outage
 from shared.runtime.process import background
 
 log = get_logger(__name__)
+_OUTAGE = Outage(log, "archive_unavailable")  # `archive_checked` logs its end
 
 # Limit for the first check, so that an archive with a wrong configuration is reported before anything else starts.
 _FIRST_CHECK_S = 5
@@ -53,11 +55,12 @@ async def _check_until_writable(archive: Archive, checked: asyncio.Event) -> Non
             await archive.check()
         except ArchiveUnavailableError as error:
             wait_s = _WAITS_S[min(number, len(_WAITS_S)) - 1]
-            log.warning("archive_unavailable", detail=str(error), next_s=wait_s)
+            _OUTAGE.failed(str(error), next_s=wait_s)
             checked.set()
             await asyncio.sleep(wait_s)
         else:
             metrics.RECORDINGS_HELD.set(0)
+            _OUTAGE.succeeded()
             log.info("archive_checked", url=archive.url, attempts=number)
             checked.set()
             return

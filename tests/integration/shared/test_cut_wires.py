@@ -42,8 +42,8 @@ async def test_redis_whose_connection_closed_under_a_write_is_away(redis_only: S
             with monkeypatch.context() as patched:
                 patched.setattr(Connection, "_send_packed_command", cut_first)
                 with pytest.raises(StoreUnavailableError, match=r"^The connection to Redis was lost$"):
-                    await store.ping()
-            await store.ping()
+                    await store.check()
+            await store.check()
         finally:
             await store.aclose()
 
@@ -56,7 +56,7 @@ async def test_redis_cut_off_at_any_byte_is_away(redis_only: Servers) -> None:
         try:
             for _ in range(400):
                 try:
-                    await store.ping()
+                    await store.check()
                     await store.now()
                     await store.watermarks.open_round(pause_s=0)
                 except StoreUnavailableError:

@@ -1,0 +1,70 @@
+"""Logs of outages: one line when something begins to fail, one a minute while it lasts, and one when it works again.
+
+A loop that retries several times a second would otherwise log each attempt.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Final
+
+from structlog.stdlib import BoundLogger
+
+REMIND_S: Final = 60.0
+# A reason can contain something that changes with each attempt.
+_MAX_REASONS: Final = 5
+
+
+class Outage:
+    """The outage of one thing, as several tasks experience it.
+
+    It begins with the first failure, and ends when each task that failed has succeeded or given up. A reason that is not the one
+    logged last is a change and is logged too, but at most five reasons a minute are.
+    """
+
+    def __init__(self, log: BoundLogger, event: str, ended_event: str | None = None) -> None:
+        """Take the names of the log events: of the warning, and of the line at the end unless something else logs that."""
+        self._log = log
+        self._event, self._ended_event = event, ended_event
+        self._failing: dict[object, None] = {}
+        self._logged_at: dict[str, float] = {}
+        self._since: float | None = None
+        self._failures = 0
+        self._is_announced = False
+
+    @property
+    def is_ongoing(self) -> bool:
+        return bool(self._failing)
+
+    def failed(self, reason: str, *, task: object = None, **facts: object) -> None:
+        """Record a failure of a task."""
+        now = time.monotonic()
+        if self._since is None:
+            self._since, self._failures = now, 0
+        self._failing[task] = None
+        self._failures += 1
+        self._logged_at = {known: at for known, at in self._logged_at.items() if now - at < REMIND_S}
+        if reason not in self._logged_at and len(self._logged_at) < _MAX_REASONS:
+            self._logged_at[reason] = now
+            self._is_announced = True
+            self._log.warning(self._event, detail=reason, failures=self._failures, **facts)
+
+    def succeeded(self, *, task: object = None) -> None:
+        """Record that a task succeeded. It costs nothing unless the task had failed."""
+        if task in self._failing:
+            self._forget(task, is_success=True)
+
+    def gave_up(self, *, task: object = None) -> None:
+        """Record that a task no longer tries."""
+        if task in self._failing:
+            self._forget(task, is_success=False)
+
+    def _forget(self, task: object, *, is_success: bool) -> None:
+        del self._failing[task]
+        if self._failing or self._since is None:
+            return
+        if is_success and self._is_announced and self._ended_event is not None:
+            seconds = round(time.monotonic() - self._since, 1)
+            self._log.info(self._ended_event, seconds=seconds, failures=self._failures)
+        self._since = None
+        self._is_announced = False
