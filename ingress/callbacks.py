@@ -12,6 +12,7 @@ import orjson
 from aiohttp import web
 from multidict import CIMultiDict
 
+from ingress.forms import NoFormError, UnreadableFormError, end_unread, percent_encoded, read_form
 from ingress.group_commit import GroupCommit
 from ingress.outgoing_message import OutgoingMessage
 from ingress.request_lines import LINE_BYTES, TARGET_BYTES
@@ -20,7 +21,7 @@ from shared.amqp.dead_letters import DeadLetterReason, dead_letter_headers
 from shared.amqp.topology import CALLBACKS_DEAD
 from shared.clock import utc_now
 from shared.config.sources import Source, Sources
-from shared.domain.adapter_link import hide_values, spellings, take_secret
+from shared.domain.adapter_link import find_secret, hide_values, spellings, take_secret
 from shared.domain.callback import parse_callback
 from shared.domain.ids import SourceName
 from shared.domain.raw_event import CallbackEvent, encode, join
@@ -35,9 +36,13 @@ _RETRY_AFTER_S = "2"
 _ABSOLUTE_FORM = re.compile(r"https?://[^/?]*", re.IGNORECASE)
 _HEADERS = {"Server": "callfold"}  # the default value shows the version of the library
 _ACCEPTED = CIMultiDict(_HEADERS | {"Content-Type": "text/plain"})  # built once: this is the hot path
-_FIRST_NOT_ASCII = 0x80
+_LONG_QUERY = 1024
 
 Send = Callable[[OutgoingMessage], Awaitable[None]]
+
+
+def _as_bytes(query: str) -> bytes:
+    return query.encode("utf-8", "surrogateescape")
 
 
 def _digest(secret: str) -> bytes:
@@ -70,18 +75,27 @@ class CallbackHandler:
         if source is None:
             return reject(404, "Not Found", "Unknown source. Send callbacks to /callbacks/<source>.")
         if request.method == "POST":
-            try:
-                form = await _form(request)
-            except web.HTTPRequestEntityTooLarge:
-                return reject(413, "Content Too Large", "The form is larger than 1 MiB.")
-            if form is None and not query:
-                return reject(415, "Unsupported Media Type", "The body of a POST must be application/x-www-form-urlencoded.")
-            query = "&".join(part for part in (query, form) if part)
-        elif request.method != "GET":
+            return await end_unread(request, await self._answer_post(request, source, query))
+        if request.method != "GET":
             response = reject(405, "Method Not Allowed", "Send callbacks as GET or POST requests.")
             response.headers["Allow"] = "GET, POST"
             return response
         return await self._accept(source, query)
+
+    async def _answer_post(self, request: web.BaseRequest, source: Source, query: str) -> web.Response:
+        """Judge the secret as soon as it is known: before the body is read, if the query has one, else before it is decoded."""
+        secret = find_secret(_as_bytes(query))
+        if secret is not None and self._is_wrong(source, secret):
+            return _wrong_secret(source)
+        try:
+            form = await read_form(request)
+        except UnreadableFormError as error:
+            if not query or not isinstance(error, NoFormError):
+                return reject(error.status, error.title, error.detail)
+            form = b""
+        if secret is None and self._is_wrong(source, find_secret(form)):
+            return _wrong_secret(source)
+        return await self._accept(source, "&".join(part for part in (query, percent_encoded(form)) if part))
 
     def _source(self, path: str) -> Source | None:
         if not path.startswith(PATH):
@@ -89,12 +103,18 @@ class CallbackHandler:
         name = path[len(PATH) :]
         return self._sources.get(SourceName(unquote(name) if "%" in name else name))
 
+    def _is_wrong(self, source: Source, secret: str | None) -> bool:
+        expected = self._digests.get(source.name)
+        return expected is not None and not hmac.compare_digest(_digest(secret or ""), expected)
+
     async def _accept(self, source: Source, query: str) -> web.Response:
+        # For a long query it is cheaper to judge the secret before all parameters are split.
+        if len(query) > _LONG_QUERY and self._is_wrong(source, find_secret(_as_bytes(query))):
+            return _wrong_secret(source)
         secret, query = take_secret(query)
         expected = self._digests.get(source.name)
         if expected is not None and not hmac.compare_digest(_digest(secret or ""), expected):
-            metrics.CALLBACKS.labels(source.name, "wrong_secret").inc()
-            return _problem(401, "Unauthorized", "The parameter token is missing or wrong.")
+            return _wrong_secret(source)
         if expected is not None:
             query = hide_values(query, self._hidden[source.name])
         event = CallbackEvent(source.name, utc_now(), query)
@@ -124,16 +144,6 @@ class CallbackHandler:
         return _problem(400, "Invalid callback", f"The {error}.", members)
 
 
-async def _form(request: web.BaseRequest) -> str | None:
-    """Read the parameters of a form body; None if the body has another type, which is fine if the query has the callback."""
-    if not request.can_read_body:
-        return ""
-    if request.content_type != "application/x-www-form-urlencoded":
-        return None
-    # Bytes that are not ASCII are kept, percent-encoded.
-    return "".join(chr(byte) if byte < _FIRST_NOT_ASCII else f"%{byte:02X}" for byte in (await request.read()).strip())
-
-
 def reject(status: int, title: str, detail: str) -> web.Response:
     """Reject and count a request that is not a callback, because of its path, method or body."""
     metrics.REQUESTS_REFUSED.labels(str(status)).inc()
@@ -143,6 +153,11 @@ def reject(status: int, title: str, detail: str) -> web.Response:
 def too_long() -> web.Response:
     """Reject a request whose line, as received, is too long."""
     return reject(414, "URI Too Long", f"The request line is longer than {LINE_BYTES} bytes.")
+
+
+def _wrong_secret(source: Source) -> web.Response:
+    metrics.CALLBACKS.labels(source.name, "wrong_secret").inc()
+    return _problem(401, "Unauthorized", "The parameter token is missing or wrong.")
 
 
 def _unavailable(source: str, error: SpoolUnavailableError) -> web.Response:

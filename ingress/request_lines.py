@@ -25,6 +25,9 @@ _PLAIN = re.compile(rb"[A-Z]+ [!-~]+ HTTP/1\.[01]\r\n")
 _LINE = re.compile(rb"([A-Z]++ ++)([^\n]+)( HTTP/\d\.\d\r\n)")
 _NOT_IN_A_TARGET = re.compile(rb"[^!-~]")
 _BODY = re.compile(rb"\r\n(?i:content-length|transfer-encoding):[ \t]*([^\r\n]*)")
+_BODY_OR_UPGRADE = re.compile(rb"\r\n(?i:content-length|transfer-encoding|upgrade)[ \t]*:")
+# The parser drops what follows a request with this header in the same segment. Ingress supports no other protocol.
+_UPGRADE = re.compile(rb"\r\n(?i:upgrade)(?=[ \t]*:)")
 _LENGTH = re.compile(rb"\d{1,18}[ \t]*")
 _BEGINNING = re.compile(rb"[\r\n]*[A-Z]*(?: |\Z)")
 _HEAD_END = b"\r\n\r\n"
@@ -75,7 +78,7 @@ class RequestLines:
                 self._body_left = int(length)
             else:  # chunked: ingress closes the connection after such a request
                 self._is_passthrough = True
-        return _encoded(head)
+        return _UPGRADE.sub(b"\r\nX-Upgrade", _encoded(head))
 
     def _unfinished(self, head: bytes) -> bytes:
         """Hold back an incomplete head, unless it is too long to be valid or is not HTTP."""
@@ -99,7 +102,7 @@ def _is_one_plain_request(data: bytes) -> bool:
     headers = line.end() - 2
     if headers > LINE_BYTES:
         return False
-    return data.find(_HEAD_END, headers) == len(data) - len(_HEAD_END) and _BODY.search(data, headers) is None
+    return data.find(_HEAD_END, headers) == len(data) - len(_HEAD_END) and _BODY_OR_UPGRADE.search(data, headers) is None
 
 
 def _encoded(head: bytes) -> bytes:

@@ -15,41 +15,30 @@ from aiohttp.web_protocol import RequestHandler
 
 from ingress.callbacks import CallbackHandler, reject, too_long
 from ingress.request_lines import PARSER_BYTES, RequestLines
-from shared.log import NO_ACCESS_LOG, get_logger
+from shared.log import get_logger
+from shared.runtime.connections import Connections, HttpLimits
 from shared.runtime.health import listen
+from shared.runtime.http_protocol import MAX_BODY_BYTES, VERSIONS, LimitedProtocol, answer_as_http_1
 
 log = get_logger(__name__)
 
-# Longer than the idle timeout of a load balancer in front (commonly 60 s), so that the load balancer closes first.
-_KEEPALIVE_S = 75
-# Limit for the first request of a connection, for which the library has none. The keep-alive time limits later ones.
-_FIRST_REQUEST_S = 5
+# The idle time is longer than that of a load balancer in front (commonly 60 s), so that the load balancer closes first.
+LIMITS = HttpLimits(idle_s=75)
 
 
-class _Protocol(RequestHandler):
+class _Protocol(LimitedProtocol):
     """Answers requests that the HTTP parser rejects: the library's error page and log line quote them, secret included."""
 
-    _first_request_timer: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+    def __init__(self, server: web.Server, connections: Connections) -> None:
+        super().__init__(server, connections, max_line_bytes=PARSER_BYTES)
         self._lines = RequestLines()
-        super().connection_made(transport)
-        self._first_request_timer = asyncio.get_running_loop().call_later(_FIRST_REQUEST_S, self.force_close)
-
-    def connection_lost(self, exc: BaseException | None) -> None:
-        self.stop_first_request_timer()
-        super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         ready = self._lines.feed(data)
         if ready or not data:  # the library passes no data to continue with its buffer
             super().data_received(ready)
-
-    def stop_first_request_timer(self) -> None:
-        """Stop the timer: the first request has arrived, or the connection is lost."""
-        if self._first_request_timer is not None:
-            self._first_request_timer.cancel()
-            self._first_request_timer = None
+        else:
+            self.head_began()
 
     def handle_error(
         self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
@@ -73,33 +62,44 @@ def _request(
     writer: AbstractStreamWriter,
     task: asyncio.Task[None],
 ) -> web.BaseRequest:
-    if isinstance(protocol, _Protocol):
-        protocol.stop_first_request_timer()
-    if message.chunked:  # after a chunked body only the parser knows where the next request line begins
+    if isinstance(protocol, LimitedProtocol):
+        protocol.request_began(payload)
+    # After a chunked body only the parser knows where the next request line begins. What follows an upgrade may be lost.
+    if message.chunked or message.upgrade:
         message = message._replace(should_close=True)
-    return web.BaseRequest(message, payload, protocol, writer, task, asyncio.get_running_loop())
+    if message.version not in VERSIONS:
+        message = answer_as_http_1(message)
+    loop = asyncio.get_running_loop()
+    return web.BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=MAX_BODY_BYTES)
 
 
 class _Server(web.Server):
+    def __init__(self, handler: CallbackHandler, connections: Connections) -> None:
+        super().__init__(handler.answer, request_factory=_request)
+        self._limited_to = connections
+
     def __call__(self) -> _Protocol:
-        return _Protocol(
-            self,
-            loop=self._loop,
-            access_log=NO_ACCESS_LOG,
-            keepalive_timeout=_KEEPALIVE_S,
-            max_line_size=PARSER_BYTES,
-            auto_decompress=False,
-        )
+        return _Protocol(self, self._limited_to)
 
 
 @asynccontextmanager
-async def serving(handler: CallbackHandler, host: str, port: int, *, shutdown_timeout_s: float) -> AsyncIterator[int]:
+async def serving(
+    handler: CallbackHandler,
+    host: str,
+    port: int,
+    *,
+    shutdown_timeout_s: float,
+    max_connections: int,
+    limits: HttpLimits = LIMITS,
+) -> AsyncIterator[int]:
     """Serve callbacks; yields the port. On exit it stops accepting, then finishes requests in flight."""
-    runner = web.ServerRunner(_Server(handler.answer, request_factory=_request), shutdown_timeout=shutdown_timeout_s)
+    connections = Connections("public", max_connections, limits)
+    runner = web.ServerRunner(_Server(handler, connections), shutdown_timeout=shutdown_timeout_s)
     await runner.setup()
     try:
         actual_port = await listen(runner, (host, port), "CALLFOLD_INGRESS_PORT")
-        log.info("ingress_listening", host=host, port=actual_port)
+        log.info("ingress_listening", host=host, port=actual_port, max_connections=max_connections)
         yield actual_port
     finally:
         await runner.cleanup()
+        connections.stop()

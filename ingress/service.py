@@ -16,6 +16,7 @@ from shared.config.sources import Sources
 from shared.errors import ConfigError
 from shared.log import get_logger
 from shared.runtime.broker import create_publisher
+from shared.runtime.descriptors import connection_limit, descriptor_limit
 from shared.runtime.health import private_port
 from shared.runtime.process import background
 
@@ -44,7 +45,13 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         async with (
             private_port(settings.metrics_host, settings.metrics_port, problems),
             background(publisher.run(), drain.run(), drain.watch(), commit.run()),
-            serving(handler, settings.ingress_host, settings.ingress_port, shutdown_timeout_s=settings.shutdown_timeout_seconds),
+            serving(
+                handler,
+                settings.ingress_host,
+                settings.ingress_port,
+                shutdown_timeout_s=settings.shutdown_timeout_seconds,
+                max_connections=connection_limit(settings.max_connections, descriptor_limit()),
+            ),
         ):
             await stop.wait()
             log.info("shutdown_started", seconds=settings.drain_seconds)

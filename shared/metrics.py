@@ -8,6 +8,12 @@ CALLBACKS = Counter("callfold_callbacks_total", "Callbacks answered by ingress."
 REQUESTS_REFUSED = Counter(
     "callfold_requests_refused_total", "Requests rejected before they were parsed as callbacks.", ("status",)
 )
+CONNECTIONS = Gauge("callfold_http_connections", "Open HTTP connections.", ("port",))
+CONNECTIONS_CLOSED = Counter(
+    "callfold_http_connections_closed_total",
+    "HTTP connections that a limit closed: time (head, body, response) or number (replaced, refused).",
+    ("port", "reason"),
+)
 BATCH_EVENTS = Histogram(
     "callfold_batch_events",
     "Callbacks published together in one message.",

@@ -23,12 +23,18 @@ from console.web.routes import Answer, Operation, Route
 from console.web.sessions import EndedSessions, Sessions
 from shared.errors import CallfoldError, UnavailableError
 from shared.log import get_logger
+from shared.runtime.http_protocol import MAX_BODY_BYTES
 
 log = get_logger(__name__)
 
 _HAS_BEGUN = web.RequestKey("has_begun", bool)
 _UNAVAILABLE = "Redis, RabbitMQ, the archive or the history is unavailable. Try again soon."
-_MAX_BODY_BYTES = 64 * 1024
+_INVALID_BODY = "The body of the request is not valid HTTP, or ended too soon."
+_TITLES = {
+    408: "The body of the request took too long. Send it again.",
+    415: "A body with a Content-Encoding is not supported. Send it without one.",
+}
+_UNENCODED = frozenset({"", "identity"})
 HEADERS = {
     "Content-Security-Policy": CONTENT_SECURITY_POLICY,
     "X-Content-Type-Options": "nosniff",
@@ -57,7 +63,7 @@ def make_app(apis: Apis, pages: PageHandlers, keys: Keys, ended: EndedSessions) 
         read_only=_patterns(routes, lambda route: route.is_read_only),
     )
     middlewares = [_answer_errors, access_middleware(keys, rules, ended.contain)]
-    app = web.Application(middlewares=middlewares, client_max_size=_MAX_BODY_BYTES)
+    app = web.Application(middlewares=middlewares, client_max_size=MAX_BODY_BYTES)
     app.on_response_prepare.append(_add_headers)
     for route in routes:
         resource = app.router.add_resource(route.path)
@@ -98,8 +104,10 @@ async def _answer_errors(request: web.Request, handler: Handler) -> web.StreamRe
         return await _ungrouped(handler, request)
     except (web.HTTPRedirection, ConnectionError):  # the latter: the client has disconnected
         raise
+    except web.RequestPayloadError:
+        status, title, headers = 400, _INVALID_BODY, {}
     except web.HTTPException as error:
-        status, title = error.status, f"{error.reason}."
+        status, title = error.status, _TITLES.get(error.status, f"{error.reason}.")
         headers = {name: value for name, value in error.headers.items() if name in {"Allow", "Retry-After"}}
     except UnavailableError as error:
         log.warning("console_request_rejected_503", path=request.path, detail=str(error))
@@ -115,12 +123,21 @@ async def _answer_errors(request: web.Request, handler: Handler) -> web.StreamRe
             request.transport.abort()
         raise ConnectionResetError(title)
     if "text/html" in request.headers.get("Accept", ""):
-        return error_page(request, status, "Request failed", title)
-    return problem(status, title, headers)
+        return _closing(request, error_page(request, status, "Request failed", title))
+    return _closing(request, problem(status, title, headers))
+
+
+def _closing(request: web.Request, response: web.Response) -> web.Response:
+    """Announce that the connection closes if the rest of the body is not read."""
+    if not request.content.is_eof():
+        response.force_close()
+    return response
 
 
 async def _ungrouped(handler: Handler, request: web.Request) -> web.StreamResponse:
     """Answer a request. An error from a task group, as connections use them, is raised without its group."""
+    if request.body_exists and request.headers.get("Content-Encoding", "").lower() not in _UNENCODED:
+        raise web.HTTPUnsupportedMediaType
     try:
         return await handler(request)
     except ExceptionGroup as group:

@@ -59,6 +59,10 @@ class Settings(BaseSettings):
         default="",
         description="Reverse proxies whose X-Forwarded-For the console trusts: addresses or networks, separated by commas.",
     )
+    max_connections: Annotated[int, Field(ge=16)] = Field(
+        default=4096,
+        description="Maximum open connections to the port of ingress or console; fewer if the limit of descriptors is low.",
+    )
     dial_timeout_seconds: Seconds = Field(default=10, description="Maximum wait for FocalScope's answer to a dial request.")
     dials_per_minute: Annotated[int, Field(gt=0)] = Field(default=60, description="Maximum dial requests per API key and minute.")
     metrics_host: str = Field(default="127.0.0.1", description="Address of the private port of every process.")

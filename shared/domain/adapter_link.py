@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from urllib.parse import parse_qsl, quote, quote_plus, unquote_plus, urlsplit
+from urllib.parse import parse_qsl, quote, quote_plus, unquote_plus, unquote_to_bytes, urlsplit
 
 from shared.errors import ConfigError
 from shared.masking import MASK
@@ -18,6 +18,8 @@ from shared.masking import MASK
 SECRET_PARAMETER = "token"  # noqa: S105 - the parameter's name, not a secret
 _SHORTEST_HIDDEN = 8
 _ESCAPE = re.compile("%[0-9A-F]{2}")
+# The parameter `token` in every spelling that `unquote` reads as that name.
+_SECRET_PART = re.compile(rb"(?:\A|&)(?:t|%74)(?:o|%6[Ff])(?:k|%6[Bb])(?:e|%65)(?:n|%6[Ee])(?:=([^&]*))?(?=&|\Z)")
 
 
 class Placeholder(StrEnum):
@@ -146,6 +148,12 @@ def take_secret(query: str) -> tuple[str | None, str]:
         else:
             kept.append(part)
     return secret, "&".join(kept)
+
+
+def find_secret(query: bytes) -> str | None:
+    """Find what `take_secret` would take. This takes far less time if the query is long."""
+    part = _SECRET_PART.search(query)
+    return None if part is None else unquote_to_bytes((part[1] or b"").replace(b"+", b" ")).decode("utf-8", "replace")
 
 
 def spellings(secret: str) -> frozenset[str]:

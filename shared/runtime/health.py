@@ -13,11 +13,15 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from shared.errors import ConfigError
 from shared.log import get_logger
+from shared.runtime.connections import Connections, HttpLimits
+from shared.runtime.descriptors import backlog, descriptor_limit
 from shared.runtime.http_server import Runner
 
 log = get_logger(__name__)
 
 _SHUTDOWN_S = 60  # every response takes far less
+# Prometheus, a load balancer and a few people; the others are refused.
+_MAX_CONNECTIONS = 32
 
 Problems = Callable[[], Awaitable[list[str]]]
 """Returns what keeps the process from working. It is ready if there is nothing, or nothing but handicaps."""
@@ -51,7 +55,8 @@ async def private_port(host: str, port: int, problems: Problems) -> AsyncIterato
     app = web.Application()
     app.on_response_prepare.append(without_version)
     app.add_routes([web.get("/healthz", healthz), web.get("/readyz", readyz), web.get("/metrics", metrics)])
-    runner = Runner(app, _refuse, shutdown_timeout_s=_SHUTDOWN_S)
+    connections = Connections("private", _MAX_CONNECTIONS, HttpLimits())
+    runner = Runner(app, _refuse, connections, shutdown_timeout_s=_SHUTDOWN_S)
     await runner.setup()
     try:
         bound_port = await listen(runner, (host, port), "CALLFOLD_METRICS_PORT")
@@ -71,7 +76,7 @@ async def listen(runner: web.BaseRunner, address: tuple[str, int], setting: str)
     Raises:
         ConfigError: the port is in use, or the address is not one of this machine.
     """
-    site = web.TCPSite(runner, *address, backlog=1024)
+    site = web.TCPSite(runner, *address, backlog=backlog(descriptor_limit()))
     try:
         await site.start()
     except OSError as error:

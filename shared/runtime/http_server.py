@@ -3,35 +3,56 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable
 
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http import RawRequestMessage
 from aiohttp.http_exceptions import LineTooLong
-from aiohttp.streams import StreamReader
+from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import RequestHandler
 from multidict import CIMultiDictProxy
 
-from shared.log import NO_ACCESS_LOG, get_logger
+from shared.log import get_logger
+from shared.runtime.connections import Connections
+from shared.runtime.http_protocol import VERSIONS, LimitedProtocol, answer_as_http_1
 
 log = get_logger(__name__)
 
 _LINE_BYTES = 8190  # the library's own limit
 _NOT_HTTP = "This is not a valid HTTP request."
 _TOO_LONG = f"A request line or header is longer than {_LINE_BYTES} bytes."
+_HEAD_END = b"\r\n\r\n"
+_UPGRADE = re.compile(rb"\bupgrade\b", re.IGNORECASE)
+_MAX_PARTS = 64
 
 _CONTINUE = "100-continue"
 
-RequestFactory = Callable[
-    [RawRequestMessage, StreamReader, RequestHandler, AbstractStreamWriter, "asyncio.Task[None]"], web.BaseRequest
-]
 Refuse = Callable[[int, str], web.Response]
 """Creates the response to invalid HTTP from a status and a message."""
 
 
-class _Protocol(RequestHandler):
-    refuse: Refuse
+class _Protocol(LimitedProtocol):
+    def __init__(self, server: web.Server, connections: Connections, refuse: Refuse) -> None:
+        super().__init__(server, connections, max_line_bytes=_LINE_BYTES)
+        self._refuse = refuse
+
+    def data_received(self, data: bytes) -> None:
+        """Parse the segment.
+
+        The parser drops what follows a request with the header `Upgrade` in the same segment, so that is cut after each head.
+        """
+        if self._head_since is not None or _UPGRADE.search(data):
+            at = 0
+            for _ in range(_MAX_PARTS):
+                end = data.find(_HEAD_END, at) + len(_HEAD_END)
+                if end < len(_HEAD_END) or end == len(data):
+                    break
+                super().data_received(data[at:end])
+                at = end
+            data = data[at:]
+        super().data_received(data)
 
     def handle_error(
         self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
@@ -39,48 +60,55 @@ class _Protocol(RequestHandler):
         if status >= 500:  # noqa: PLR2004 - server errors quote nothing
             return super().handle_error(request, status, exc, message)
         log.info("http_request_rejected", error=type(exc).__name__)
-        response = self.refuse(status, _TOO_LONG if isinstance(exc, LineTooLong) else _NOT_HTTP)
+        response = self._refuse(status, _TOO_LONG if isinstance(exc, LineTooLong) else _NOT_HTTP)
         response.force_close()
         return response
 
 
 class _Server(web.Server):
-    refuse: Refuse
-
-    def __call__(self) -> RequestHandler:
-        made = _Protocol(self, loop=self._loop, access_log=NO_ACCESS_LOG, max_line_size=_LINE_BYTES, max_field_size=_LINE_BYTES)
-        made.refuse = self.refuse
-        return made
-
-
-class Runner(web.AppRunner):
-    """Runs an application; `refuse` creates the response to invalid HTTP."""
-
-    def __init__(self, app: web.Application, refuse: Refuse, *, shutdown_timeout_s: float) -> None:
-        super().__init__(app, shutdown_timeout=shutdown_timeout_s)
+    def __init__(self, server: web.Server, connections: Connections, refuse: Refuse) -> None:
+        super().__init__(server.request_handler, request_factory=self._create_request)
+        self._application_request = server.request_factory
+        self._limited_to = connections
         self._refuse = refuse
 
-    async def _make_server(self) -> web.Server:
-        made = await super()._make_server()
-        server = _Server(made.request_handler, request_factory=_without_unknown_expectations(made.request_factory))
-        server.refuse = self._refuse
-        return server
+    def __call__(self) -> RequestHandler:
+        return _Protocol(self, self._limited_to, self._refuse)
 
-
-def _without_unknown_expectations(create: RequestFactory) -> RequestFactory:
-    """Ignore expectations other than `100-continue` (RFC 9110, 10.1.1). The library's answer quotes them, and fails for some."""
-
-    def create_request(
+    def _create_request(
+        self,
         message: RawRequestMessage,
         payload: StreamReader,
         protocol: RequestHandler,
         writer: AbstractStreamWriter,
         task: asyncio.Task[None],
     ) -> web.BaseRequest:
+        if isinstance(protocol, LimitedProtocol):
+            protocol.request_began(payload)
+        if message.upgrade and payload is not EMPTY_PAYLOAD:  # what follows such a body may be lost
+            message = message._replace(should_close=True)
+        if message.version not in VERSIONS:
+            message = answer_as_http_1(message)
+        # Unknown expectations are ignored (RFC 9110, 10.1.1). The library's answer quotes them, and fails for some.
         if message.headers.get("Expect", _CONTINUE).lower() != _CONTINUE:
             headers = message.headers.copy()
             headers.popall("Expect")
             message = message._replace(headers=CIMultiDictProxy(headers))
-        return create(message, payload, protocol, writer, task)
+        return self._application_request(message, payload, protocol, writer, task)
 
-    return create_request
+
+class Runner(web.AppRunner):
+    """Runs an application; `refuse` creates the response to invalid HTTP."""
+
+    def __init__(self, app: web.Application, refuse: Refuse, connections: Connections, *, shutdown_timeout_s: float) -> None:
+        super().__init__(app, shutdown_timeout=shutdown_timeout_s)
+        self._refuse = refuse
+        self._connections = connections
+
+    async def _make_server(self) -> web.Server:
+        return _Server(await super()._make_server(), self._connections, self._refuse)
+
+    async def cleanup(self) -> None:
+        """Stop the server, and the sweep of its connections."""
+        await super().cleanup()
+        self._connections.stop()

@@ -17,6 +17,7 @@ from shared.config.environment import service_variables
 from shared.config.settings import Settings, load_settings
 from shared.errors import CallfoldError, ConfigError
 from shared.log import configure, get_logger
+from shared.runtime.descriptors import raise_descriptor_limit
 
 log = get_logger(__name__)
 
@@ -45,6 +46,7 @@ def run_process(name: str, main: Main) -> int:
         configure(settings.log_format, settings.log_level, process=name)
         if ignored := service_variables(os.environ):
             log.info("service_variables_ignored", variables=ignored)
+        raise_descriptor_limit()
         uvloop.run(_run_until_stopped(main, settings))
     except* CallfoldError as group:
         failures = leaf_errors(group)

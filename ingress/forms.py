@@ -1,0 +1,86 @@
+"""Reads the form of a POST, which is small, arrives in time, and costs little before its secret is known."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+
+from aiohttp import web
+from aiohttp.hdrs import CONTENT_ENCODING
+from aiohttp.streams import StreamReader
+
+from shared.runtime.http_protocol import MAX_BODY_BYTES
+
+FORM_TYPE = "application/x-www-form-urlencoded"
+# How long a client that still sends a body may take to read the answer, before its connection is closed.
+_LINGER_S = 1.0
+_PERCENT_ENCODED = {byte: f"%{byte:02X}" for byte in range(0x80, 0x100)}
+
+
+class UnreadableFormError(Exception):
+    """A body that is no form, too large, too slow or invalid."""
+
+    def __init__(self, status: int, title: str, detail: str) -> None:
+        super().__init__(detail)
+        self.status, self.title, self.detail = status, title, detail
+
+
+class NoFormError(UnreadableFormError):
+    """A body of another type. It does no harm if the query has the callback."""
+
+
+async def read_form(request: web.BaseRequest) -> bytes:
+    """Read a form body; a request without a body has an empty one.
+
+    Raises:
+        UnreadableFormError: the body cannot be read. Its rest is unread.
+    """
+    if not request.can_read_body:
+        return b""
+    if request.headers.get(CONTENT_ENCODING, "identity").lower() != "identity":
+        raise UnreadableFormError(415, "Unsupported Media Type", "Send the form without a Content-Encoding.")
+    if request.content_type != FORM_TYPE:
+        raise NoFormError(415, "Unsupported Media Type", f"The body of a POST must be {FORM_TYPE}.")
+    if (request.content_length or 0) > MAX_BODY_BYTES:
+        raise _too_large()
+    try:
+        return (await request.read()).strip()
+    except web.HTTPRequestEntityTooLarge as error:
+        raise _too_large() from error
+    except web.HTTPRequestTimeout as error:
+        raise UnreadableFormError(408, "Request Timeout", "The form did not arrive in time. Send it again.") from error
+    except web.RequestPayloadError as error:
+        raise UnreadableFormError(400, "Bad Request", "The body is not valid HTTP.") from error
+
+
+def _too_large() -> UnreadableFormError:
+    return UnreadableFormError(413, "Content Too Large", f"The form is larger than {MAX_BODY_BYTES // 1024} KiB.")
+
+
+def percent_encoded(form: bytes) -> str:
+    """Return the form as text. Bytes that are not ASCII are kept, percent-encoded."""
+    return form.decode("latin-1").translate(_PERCENT_ENCODED)
+
+
+async def end_unread(request: web.BaseRequest, response: web.Response) -> web.Response:
+    """Send the response now if the body is not read to its end, and read no more of it than a form may have.
+
+    An immediate end of the connection could destroy the response before the client has read it.
+    """
+    body = request.content
+    if body.is_eof():
+        return response
+    response.force_close()
+    await response.prepare(request)
+    await response.write_eof()
+    with suppress(TimeoutError, web.RequestPayloadError, web.HTTPRequestTimeout):
+        async with asyncio.timeout(_LINGER_S):
+            await _discard(body)
+    return response
+
+
+async def _discard(body: StreamReader) -> None:
+    left = MAX_BODY_BYTES
+    while left > 0 and not body.is_eof():
+        left -= len(await body.readany())
+    await body.wait_eof()  # nothing more is read: the library pauses the connection
