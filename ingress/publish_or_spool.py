@@ -15,6 +15,7 @@ from shared.domain.raw_event import join
 from shared.errors import BrokerUnavailableError, SpoolUnavailableError
 from shared.log import get_logger
 from shared.outage import Outage
+from shared.runtime.health import Handicap
 
 log = get_logger(__name__)
 _CONFIRMS = Outage(log, "publish_failed", "publish_confirmed")
@@ -75,9 +76,9 @@ class DurableWriter:
         self._hold_off_until = 0.0
 
     async def problems(self) -> list[str]:
-        """Return why ingress cannot accept callbacks; empty if either RabbitMQ or the spool can."""
+        """Return why ingress cannot accept callbacks; only handicaps if either RabbitMQ or the spool can."""
         if self._publisher.is_up and not self._is_refused:
-            return []
+            return [Handicap(self._spool.problem)] if self._spool.problem else []
         if not self._publisher.is_up and time.monotonic() < self._first_connect_until:
             return ["connecting to RabbitMQ"]
         try:

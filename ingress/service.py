@@ -27,7 +27,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     """Accept callbacks until `stop` is set. Then report not ready, wait for load balancers, finish requests and close.
 
     Raises:
-        ConfigError: a source, the port, the spool or (at the first connection) the broker's topology is misconfigured.
+        ConfigError: a source, the port or (at the first connection) the broker's topology is misconfigured.
     """
     sources = settings.load_sources()
     _check_secrets(settings, sources)

@@ -3,6 +3,8 @@
 All ingress processes of a machine share the file. The process that holds the lock file drains it, so messages are published in
 order. A message is published twice only if the process dies between the broker's confirm and the removal. Messages of a stopped
 process are drained by another.
+
+The spool is a fallback: no fault of its disk or its file ends the process. `problem` says what is wrong while something is.
 """
 
 from __future__ import annotations
@@ -11,79 +13,69 @@ import asyncio
 import fcntl
 import os
 import sqlite3
-import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Self, TypeVar
 
 import orjson
 
 from ingress.outgoing_message import OutgoingMessage
-from shared.errors import ConfigError, SpoolUnavailableError
+from ingress.spool_file import ReplacedError, SpoolFile, primary_code, transaction
+from ingress.spool_rows import DamagedRow, read_row
+from shared import metrics
+from shared.errors import SpoolUnavailableError
+from shared.log import get_logger
 
-_PAGE_BYTES = 4096
-_BUSY_TIMEOUT_S = 5
-_SCHEMA = """
-create table if not exists messages (
-    id integer primary key autoincrement,
-    exchange text not null,
-    routing_key text not null,
-    headers blob not null,
-    body blob not null
-) strict
-"""
-# The name of a spool is created with its file. Under a shared name the reports of two spools would overwrite each other.
-_IDENTITY = "create table if not exists identity (name text not null) strict"
-_NAME_ONCE = "insert into identity (name) select ? where not exists (select 1 from identity)"
+log = get_logger(__name__)
+
+SPOOL_FILE = "spool.sqlite"
+_DRAIN_LOCK = "drain.lock"
+# A text that is not UTF-8 would otherwise fail the whole query.
+_ROW = "id, cast(exchange as blob), cast(routing_key as blob), headers, body"
 
 _T = TypeVar("_T")
 
 
 class Spool:
-    """Messages on disk. SQLite blocks, so one thread owns the connection."""
+    """Messages on disk. SQLite blocks, so one thread owns the connection.
 
-    def __init__(self, directory: Path, *, max_bytes: int) -> None:
-        self._directory = directory
-        self._max_pages = max_bytes // _PAGE_BYTES
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="spool")
-        self._connection: sqlite3.Connection | None = None
+    Attributes:
+        added: set when this process has written messages.
+        has_undeleted: whether messages are removed that could not be deleted in the file.
+    """
+
+    def __init__(self, directory: Path, *, max_bytes: int, file_name: str = SPOOL_FILE) -> None:
+        """Prepare; spools with different file names are independent and may share a directory."""
+        self._file = SpoolFile(directory / file_name, max_bytes=max_bytes)
+        self._drain_lock = directory / (_DRAIN_LOCK if file_name == SPOOL_FILE else f"{file_name}.{_DRAIN_LOCK}")
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=self._file.path.stem)
+        self._usable = metrics.SPOOL_USABLE.labels(self._file.path.stem)
         self.added = asyncio.Event()
-        self.name = ""
+        self.has_undeleted = False
+        self._problems: dict[str, str] = {}
+        self._read = (0, 0)  # the generation of the file that `oldest` read, and the last id that is removed
+
+    @property
+    def name(self) -> str:
+        """The identity of the spool in reports to the workers; '' until the file was open."""
+        return self._file.name
+
+    @property
+    def problem(self) -> str:
+        """Why the spool cannot be used, or ''."""
+        return next(iter(self._problems.values()), "")
 
     async def __aenter__(self) -> Self:
-        """Open the file.
-
-        Raises:
-            ConfigError: the directory cannot be created or written.
-        """
-        try:
-            await self._run(self._open)
-        except (OSError, sqlite3.Error) as error:
-            self._thread.shutdown()
-            raise ConfigError(f"Cannot use the spool directory {self._directory}: {error}. Check CALLFOLD_SPOOL_DIR.") from error
+        """Open the file if possible; if not, every later use attempts it again."""
+        with suppress(SpoolUnavailableError):
+            await self.check()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._connection is not None:
-            await self._run(self._connection.close)
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._file.close)
         self._thread.shutdown()
-
-    def _open(self) -> None:
-        self._directory.mkdir(parents=True, exist_ok=True)
-        connection = sqlite3.connect(
-            self._directory / "spool.sqlite", timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
-        )
-        connection.execute(f"pragma page_size = {_PAGE_BYTES}")
-        connection.execute("pragma journal_mode = wal")
-        connection.execute("pragma synchronous = full")  # in WAL mode only `full` fsyncs every commit
-        connection.execute(f"pragma max_page_count = {self._max_pages}")
-        connection.execute(_SCHEMA)
-        connection.execute(_IDENTITY)
-        connection.execute(_NAME_ONCE, (uuid.uuid4().hex,))
-        self.name = str(connection.execute("select name from identity").fetchone()[0])
-        self._connection = connection
 
     async def add(self, messages: Sequence[OutgoingMessage]) -> None:
         """Write messages and fsync them.
@@ -92,102 +84,157 @@ class Spool:
             SpoolUnavailableError: the spool is full or cannot be written.
         """
         rows = [(m.exchange, m.routing_key, orjson.dumps(dict(m.headers)), m.body) for m in messages]
-        await self._checked(lambda db: self._insert(db, rows))
+
+        def insert(db: sqlite3.Connection) -> None:
+            with transaction(db):
+                db.executemany("insert into messages (exchange, routing_key, headers, body) values (?, ?, ?, ?)", rows)
+
+        await self._write(insert)
         self.added.set()
 
-    def _insert(self, db: sqlite3.Connection, rows: Sequence[tuple[str, str, bytes, bytes]]) -> None:
-        with _transaction(db):
-            db.executemany("insert into messages (exchange, routing_key, headers, body) values (?, ?, ?, ?)", rows)
-
     async def check(self) -> None:
-        """Write and roll back; raises SpoolUnavailableError if `add` would."""
+        """Write as `add` would, without a message.
+
+        Raises:
+            SpoolUnavailableError: as `add` does.
+        """
 
         def probe(db: sqlite3.Connection) -> None:
+            db.execute("pragma shrink_memory")  # without its cache SQLite reads the file, and notices damage
             db.execute("begin immediate")
             try:
                 db.execute("insert into messages (exchange, routing_key, headers, body) values ('', '', x'', zeroblob(65536))")
             finally:
                 if db.in_transaction:
                     db.execute("rollback")
+            with transaction(db):
+                db.execute("update identity set name = name")
 
-        await self._checked(probe)
+        await self._write(probe)
 
     async def count(self) -> int:
-        return await self._checked(lambda db: int(db.execute("select count(*) from messages").fetchone()[0]))
+        """Count the messages that are not published yet."""
 
-    async def oldest(self, at_most: int, *, max_bytes: int) -> list[tuple[int, OutgoingMessage]]:
+        def count(db: sqlite3.Connection) -> int:
+            return int(db.execute("select count(*) from messages where id > ?", (self._skipped(),)).fetchone()[0])
+
+        return await self._attempt(lambda: self._file.run(count))
+
+    async def oldest(self, at_most: int, *, max_bytes: int) -> list[tuple[int, OutgoingMessage | DamagedRow]]:
         """Read the oldest messages and their ids, in order, until the bodies add up to `max_bytes`."""
 
-        def read(db: sqlite3.Connection) -> list[tuple[int, OutgoingMessage]]:
-            rows = db.execute("select id, exchange, routing_key, headers, body from messages order by id limit ?", (at_most,))
-            messages: list[tuple[int, OutgoingMessage]] = []
+        def read(db: sqlite3.Connection) -> list[tuple[int, OutgoingMessage | DamagedRow]]:
+            self._read = (self._file.generation, self._skipped())
+            rows = db.execute(f"select {_ROW} from messages where id > ? order by id limit ?", (self._read[1], at_most))  # noqa: S608
+            messages: list[tuple[int, OutgoingMessage | DamagedRow]] = []
             size = 0
-            for row_id, exchange, routing_key, headers, body in rows:
-                messages.append((row_id, OutgoingMessage(exchange, routing_key, orjson.loads(headers), body)))
-                size += len(body)
+            for row_id, *columns in rows:
+                row = read_row(*columns)
+                messages.append((row_id, row))
+                size += len(row.body)
                 if size >= max_bytes:
                     break
             return messages
 
-        return await self._checked(read)
+        return await self._attempt(lambda: self._file.run(read))
 
     async def first(self, exchange: str, *, after: int) -> OutgoingMessage | None:
         """Read the oldest message for an exchange whose id is greater than `after`; without its headers."""
 
         def read(db: sqlite3.Connection) -> OutgoingMessage | None:
-            query = "select exchange, routing_key, body from messages where id > ? and exchange = ? order by id limit 1"
+            query = "select body from messages where id > ? and exchange = ? order by id limit 1"
             row = db.execute(query, (after, exchange)).fetchone()
-            return None if row is None else OutgoingMessage(row[0], row[1], {}, row[2])
+            return None if row is None else OutgoingMessage(exchange, "", {}, row[0])
 
-        return await self._checked(read)
+        return await self._attempt(lambda: self._file.run(read, generation=self._read[0]))
 
     async def remove(self, ids: Sequence[int]) -> None:
-        """Delete messages that RabbitMQ has confirmed."""
+        """Remove messages that RabbitMQ has confirmed: the oldest ones, as `oldest` returned them.
+
+        If they cannot be deleted, as on a full disk, `oldest` skips them and `has_undeleted` is true. Call it again later then,
+        with or without ids. Another process would publish them again, so keep the drain lock as long as that.
+        """
+        generation, skipped = self._read
+        until = max([skipped, *ids])
+        self._read = (generation, until)
 
         def delete(db: sqlite3.Connection) -> None:
-            with _transaction(db):
-                db.executemany("delete from messages where id = ?", [(row_id,) for row_id in ids])
+            with transaction(db):
+                db.execute("delete from messages where id <= ?", (until,))
 
-        await self._checked(delete)
+        def is_done(db: sqlite3.Connection) -> bool:
+            return db.execute("select 1 from messages where id > ? limit 1", (until,)).fetchone() is None
+
+        def work() -> None:
+            try:
+                self._file.run(delete, generation=generation)
+            except ReplacedError:
+                return  # so these rows are not in the spool any more
+            except sqlite3.Error as error:
+                if primary_code(error) != sqlite3.SQLITE_FULL or not self._file.replace_if(is_done):
+                    raise
+
+        try:
+            await self._attempt(work)
+        except SpoolUnavailableError as error:
+            self._note("remove", str(error))
+            self.has_undeleted = True
+        else:
+            self._note("remove", "")
+            self.has_undeleted = False
 
     @asynccontextmanager
     async def drain_lock(self) -> AsyncIterator[bool]:
         """Try to acquire the drain lock of this machine; the kernel releases it when the process dies."""
-        handle = os.open(self._directory / "drain.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            handle = os.open(self._drain_lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            self._note("lock", self._sentence(error))
+            yield False
+            return
+        self._note("lock", "")
         try:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+            except OSError:  # another process drains, or the file system has no locks
                 yield False
             else:
                 yield True
         finally:
             os.close(handle)
 
-    async def _checked(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
-        db = self._connection
-        if db is None:
-            raise SpoolUnavailableError("the spool is not open")
+    def _skipped(self) -> int:
+        """Return the last id that is removed, deleted or not; 0 in another file."""
+        generation, until = self._read
+        return until if generation == self._file.generation else 0
+
+    async def _write(self, work: Callable[[sqlite3.Connection], None]) -> None:
         try:
-            return await self._run(lambda: work(db))
+            await self._attempt(lambda: self._file.run(work))
+        except SpoolUnavailableError as error:
+            self._note("write", str(error))
+            raise
+        self._note("write", "")
+
+    async def _attempt(self, work: Callable[[], _T]) -> _T:
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, work)
         except (sqlite3.Error, OSError) as error:
-            raise SpoolUnavailableError(f"the spool cannot be written: {error}") from error
+            raise SpoolUnavailableError(self._sentence(error)) from error
 
-    async def _run(self, work: Callable[[], _T]) -> _T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+    def _sentence(self, error: Exception) -> str:
+        return f"the spool {self._file.path} cannot be used: {error}. Check the disk and CALLFOLD_SPOOL_DIR"
 
-
-class _transaction:  # noqa: N801 - reads as the statement it is
-    """`begin immediate` and `commit`, or `rollback`; if the disk was full, SQLite has rolled back by itself."""
-
-    def __init__(self, db: sqlite3.Connection) -> None:
-        self._db = db
-
-    def __enter__(self) -> None:
-        self._db.execute("begin immediate")
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
-            self._db.execute("commit")
-        elif self._db.in_transaction:
-            self._db.execute("rollback")
+    def _note(self, what: str, problem: str) -> None:
+        """Keep what is wrong with one use of the spool; logs and counts a change between usable and not."""
+        before = self.problem
+        if problem:
+            self._problems[what] = problem
+        else:
+            self._problems.pop(what, None)
+        self._usable.set(not self._problems)
+        if bool(before) != bool(self._problems):
+            if problem:
+                log.error("spool_unusable", file=str(self._file.path), detail=problem)
+            else:
+                log.info("spool_usable", file=str(self._file.path))

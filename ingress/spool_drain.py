@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -11,9 +12,11 @@ from typing import NoReturn
 from ingress.outgoing_message import OutgoingMessage
 from ingress.publish_or_spool import DurableWriter
 from ingress.spool import Spool
+from ingress.spool_rows import DamagedRow
 from shared import metrics
+from shared.amqp.dead_letters import DeadLetterReason
 from shared.amqp.publisher import Publisher
-from shared.amqp.topology import CALLBACKS, SPOOL, SPOOL_OLDEST, SPOOL_SEEN
+from shared.amqp.topology import CALLBACKS, CALLBACKS_DEAD, SPOOL, SPOOL_OLDEST, SPOOL_SEEN
 from shared.clock import utc_now
 from shared.domain.raw_event import MAX_EVENTS_PER_MESSAGE, join, receipt_times
 from shared.errors import BrokerUnavailableError, SpoolUnavailableError
@@ -30,7 +33,9 @@ _DRAIN_BYTES = 4 << 20
 _MAX_JOINED_BYTES = 1 << 20
 _COUNT_INTERVAL_S = 1
 _CHECK_INTERVAL_S = 2.0
+_PROBE_INTERVAL_S = 10
 _RETRY_S = 1.0
+_DELETE_PAUSE_S = 60.0
 
 
 class SpoolDrain:
@@ -50,19 +55,36 @@ class SpoolDrain:
             await self._publisher.wait_until_up()
             async with self._spool.drain_lock() as is_ours:
                 if is_ours:
-                    await self._drain_all()
+                    await self._drain_until_deleted()
             self._spool.added.clear()
             # Check it after a while in any case: another process may have written to it, or left messages when it died.
-            with suppress(TimeoutError):
-                async with asyncio.timeout(_CHECK_INTERVAL_S):
-                    await self._spool.added.wait()
+            await self._wait_for_messages(_CHECK_INTERVAL_S)
 
     async def watch(self) -> NoReturn:
         """Keep the metric of spooled messages up to date, whichever process wrote them. Run it as a task."""
-        while True:
+        for second in itertools.count():
             with suppress(SpoolUnavailableError):
+                if self._spool.problem or second % _PROBE_INTERVAL_S == 0:
+                    await self._spool.check()
                 metrics.SPOOL_MESSAGES.set(await self._spool.count())
             await asyncio.sleep(_COUNT_INTERVAL_S)
+        raise AssertionError("count() does not end")
+
+    async def _wait_for_messages(self, at_most_s: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(at_most_s):
+                await self._spool.added.wait()
+
+    async def _drain_until_deleted(self) -> None:
+        """Drain, and keep the lock until published messages are deleted: another process would publish them again."""
+        await self._drain_all()
+        pause_s = _RETRY_S
+        while self._spool.has_undeleted:
+            self._spool.added.clear()
+            await self._wait_for_messages(pause_s)
+            pause_s = min(2 * pause_s, _DELETE_PAUSE_S)
+            await self._spool.remove([])
+            await self._drain_all()
 
     async def _drain_all(self) -> None:
         try:
@@ -70,11 +92,7 @@ class SpoolDrain:
             if total and not (_INTERRUPTIONS.is_ongoing or _UNREADABLE.is_ongoing):
                 log.info("spool_drain_started", messages=total)
             while rows := await self._spool.oldest(_DRAIN_ROWS, max_bytes=_DRAIN_BYTES):
-                for ids, message in _joined(rows):
-                    report = await self._report(ids[-1]) if message.exchange == CALLBACKS else {}
-                    await self._publisher.publish(replace(message, headers={**message.headers, **report}).with_fresh_id())
-                    self._writer.drain_confirmed()
-                    await self._spool.remove(ids)
+                await self._drain_rows(rows)
             if total:
                 self._writer.drain_finished()
                 log.info("spool_drained", messages=total)
@@ -87,6 +105,16 @@ class SpoolDrain:
             _UNREADABLE.failed(str(error))
             await asyncio.sleep(_RETRY_S)
 
+    async def _drain_rows(self, rows: Sequence[tuple[int, OutgoingMessage | DamagedRow]]) -> None:
+        for ids, message in _joined(rows):
+            report = await self._report(ids[-1]) if message.exchange == CALLBACKS else {}
+            await self._publisher.publish(replace(message, headers={**message.headers, **report}).with_fresh_id())
+            self._writer.drain_confirmed()
+            await self._spool.remove(ids)
+        if damaged := [row for _, row in rows if isinstance(row, DamagedRow)]:
+            metrics.DEAD_LETTERS.labels(CALLBACKS_DEAD, DeadLetterReason.DAMAGED_IN_SPOOL).inc(len(damaged))
+            log.error("spool_rows_dead_lettered", messages=len(damaged), detail=damaged[0].problem)
+
     async def _report(self, last_id: int) -> Mapping[str, str | int]:
         """Build the headers that report the oldest callback after `last_id`: the workers' timers wait for it."""
         first = await self._spool.first(CALLBACKS, after=last_id)
@@ -94,12 +122,13 @@ class SpoolDrain:
         return {SPOOL: self._spool.name, SPOOL_OLDEST: oldest, SPOOL_SEEN: utc_now()}
 
 
-def _joined(rows: Iterable[tuple[int, OutgoingMessage]]) -> Iterator[tuple[list[int], OutgoingMessage]]:
+def _joined(rows: Iterable[tuple[int, OutgoingMessage | DamagedRow]]) -> Iterator[tuple[list[int], OutgoingMessage]]:
     """Join consecutive batches of callbacks into larger messages; yields each with the ids of its rows, in order."""
     ids: list[int] = []
     bodies: list[bytes] = []
     events = size = 0
-    for row_id, message in rows:
+    for row_id, row in rows:
+        message = row.dead_letter() if isinstance(row, DamagedRow) else row
         count = len(receipt_times(message.body))
         fits = events + count <= MAX_EVENTS_PER_MESSAGE and size + len(message.body) <= _MAX_JOINED_BYTES
         if ids and (not fits or message.exchange != CALLBACKS):

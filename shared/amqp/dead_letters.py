@@ -18,6 +18,7 @@ class DeadLetterReason(StrEnum):
     INVALID_CALLBACK = "invalid_callback"
     UNKNOWN_SOURCE = "unknown_source"
     UNDECODABLE = "undecodable"
+    DAMAGED_IN_SPOOL = "damaged_in_spool"
     FOLD_FAILED = "fold_failed"
     # If it is redriven after Redis has also dropped the publication, it creates a new call under a used id.
     EXPIRED_CALL = "expired_call"

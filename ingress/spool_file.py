@@ -1,0 +1,280 @@
+"""The SQLite file of a spool: opened under a lock, repaired when it is damaged, made again when it vanishes. It blocks.
+
+A file that another process replaced still accepts commits, and nobody would ever read them. So every use compares the open file
+with the one in the directory, before and after, and is repeated in the new file. A message may then be written twice, never lost.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TypeVar
+
+from shared import metrics
+from shared.log import get_logger
+
+log = get_logger(__name__)
+
+_PAGE_BYTES = 4096
+_BUSY_TIMEOUT_S = 5
+_LOCK_TIMEOUT_S, _LOCK_POLL_S = 5.0, 0.02
+_REOPEN_S = 1.0
+_ATTEMPTS = 3
+_SCHEMA = """
+create table if not exists messages (
+    id integer primary key autoincrement,
+    exchange text not null,
+    routing_key text not null,
+    headers blob not null,
+    body blob not null
+) strict
+"""
+# The name of a spool is created with its file. Under a shared name the reports of two spools would overwrite each other.
+_IDENTITY = "create table if not exists identity (name text not null) strict"
+_NAME_ONCE = "insert into identity (name) select ? where not exists (select 1 from identity)"
+_COPIED = "exchange, routing_key, headers, body"
+_PARTS = ("", "-wal", "-shm")
+# What a file reports that is no spool, or not any more: ERROR is a table or column that is missing.
+_DAMAGED = frozenset(
+    {
+        sqlite3.SQLITE_ERROR,
+        sqlite3.SQLITE_CORRUPT,
+        sqlite3.SQLITE_NOTADB,
+        sqlite3.SQLITE_FORMAT,
+        sqlite3.SQLITE_MISMATCH,
+        sqlite3.SQLITE_CONSTRAINT,
+    }
+)
+# Errors that leave the connection as good as it was.
+_PASSING = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_NOMEM})
+
+_T = TypeVar("_T")
+_Identity = tuple[int, int, int]
+"""Device and number of the file, and number of its log."""
+
+
+class ReplacedError(OSError):
+    """The file in which rows were read is not the file of the spool any more."""
+
+
+class SpoolFile:
+    """The file and its connection, used by one thread.
+
+    Attributes:
+        name: the identity of the spool in reports; '' until the file was open.
+        generation: the number of files so far. Row ids of different files are unrelated.
+    """
+
+    def __init__(self, path: Path, *, max_bytes: int) -> None:
+        self.path = path
+        self.name = ""
+        self.generation = 0
+        self._max_pages = max_bytes // _PAGE_BYTES
+        self._connection: sqlite3.Connection | None = None
+        self._identity: _Identity | None = None
+        self._retry_at = 0.0
+        self._failure: Exception | None = None
+
+    def run(self, work: Callable[[sqlite3.Connection], _T], *, generation: int | None = None) -> _T:
+        """Run `work` on the open file; it may run again in another file, unless it is about rows of one `generation`.
+
+        Raises:
+            OSError: the file cannot be opened or has no space, ReplacedError: it is not that of `generation`.
+            sqlite3.Error: SQLite failed.
+        """
+        for _ in range(_ATTEMPTS):
+            db = self._open()
+            if generation not in {None, self.generation}:
+                raise ReplacedError(f"{self.path} was replaced")
+            try:
+                result = work(db)
+            except sqlite3.Error as error:
+                if not self._repair(error):
+                    raise
+                continue
+            if self._is_in_place():
+                return result
+        raise OSError(f"{self.path} is replaced again and again")
+
+    def close(self) -> None:
+        """Close the connection. What is written is complete in any case."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with suppress(sqlite3.Error):
+                connection.close()
+
+    def replace_if(self, is_done: Callable[[sqlite3.Connection], bool]) -> bool:
+        """Delete the file and begin a new one if nothing in it is needed; on a full disk rows cannot be deleted singly."""
+        db = self._open()
+        with self._locked():
+            if not self._is_in_place():
+                return False
+            with transaction(db):
+                if not is_done(db):
+                    return False
+                for part in reversed(_PARTS):  # the file last: without it, the others would be taken for those of the next
+                    self._part(part).unlink(missing_ok=True)
+            self.close()
+            self._identity = None  # the new file may get the number of the old one
+            self._connect()
+        return True
+
+    def _repair(self, error: sqlite3.Error) -> bool:
+        """Set a damaged file aside, or close it after another error; returns whether another attempt makes sense."""
+        code = primary_code(error)
+        if code in _PASSING:
+            return False
+        if not self._is_in_place():
+            return True
+        if code not in _DAMAGED:
+            self.close()
+            return False
+        with self._locked():
+            if self._is_in_place():  # else another process was first
+                self._set_aside(error)
+        return True
+
+    def _open(self) -> sqlite3.Connection:
+        """Return the connection to the file that is in the directory; opens, creates or restores the file if necessary."""
+        if self._connection is not None and self._is_in_place():
+            return self._connection
+        if self._failure is not None and time.monotonic() < self._retry_at:
+            raise OSError(str(self._failure)) from self._failure
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self._locked():
+                self._open_or_restore()
+        except (OSError, sqlite3.Error) as error:
+            self._failure, self._retry_at = error, time.monotonic() + _REOPEN_S
+            raise
+        self._failure = None
+        if self._connection is None:
+            raise AssertionError("a file that was opened has a connection")
+        return self._connection
+
+    def _open_or_restore(self) -> None:
+        """Open the file in the directory, with the rows of the file that was open before if that one was deleted."""
+        vanished = None if self.path.exists() else self._connection
+        if vanished is None:
+            self.close()
+        self._connection = None
+        try:
+            self._connect()
+        except sqlite3.DatabaseError as error:
+            if primary_code(error) not in _DAMAGED:
+                self.close()
+                raise
+            self._set_aside(error)
+            self._connect()
+        if vanished is not None:
+            self._copy_from(vanished)
+
+    def _connect(self) -> None:
+        """Open the file in the directory. The lock must be held."""
+        if not self.path.exists() and any(self._part(part).exists() for part in _PARTS[1:]):
+            self._set_aside(OSError("the file itself is missing"))
+        connection = sqlite3.connect(self.path, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
+        self._connection = connection
+        connection.execute(f"pragma page_size = {_PAGE_BYTES}")
+        connection.execute("pragma journal_mode = wal")
+        connection.execute("pragma synchronous = full")  # in WAL mode only `full` fsyncs every commit
+        connection.execute(f"pragma max_page_count = {self._max_pages}")
+        connection.execute(_SCHEMA)
+        connection.execute(_IDENTITY)
+        # The successor of a file keeps its name, so that its reports replace those that nobody would ever correct.
+        connection.execute(_NAME_ONCE, (self.name or uuid.uuid4().hex,))
+        self.name = str(connection.execute("select name from identity").fetchone()[0])
+        connection.execute(f"select id, {_COPIED} from messages limit 1").fetchone()  # noqa: S608 - a constant
+        identity = self._in_directory()
+        self.generation += self._identity is None or identity[:2] != self._identity[:2]
+        self._identity = identity
+
+    def _copy_from(self, vanished: sqlite3.Connection) -> None:
+        """Copy the rows of a file that was deleted while it was open; the kernel keeps it until it is closed."""
+        db = self._connection
+        try:
+            with closing(vanished):
+                rows = vanished.execute(f"select {_COPIED} from messages order by id")  # noqa: S608 - a constant
+                if db is not None:
+                    with transaction(db):
+                        copied = db.executemany(f"insert into messages ({_COPIED}) values (?, ?, ?, ?)", rows).rowcount  # noqa: S608
+                    log.error("spool_restored", file=str(self.path), messages=max(copied, 0))
+        except sqlite3.Error as error:
+            log.exception("spool_not_restored", file=str(self.path), detail=str(error))
+
+    def _set_aside(self, reason: Exception) -> None:
+        """Rename the file and its parts, whole, so that nothing in them is lost. The lock must be held."""
+        at = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
+        target = self.path.with_name(f"{self.path.name}.damaged-{at}")
+        for part in _PARTS:
+            with suppress(FileNotFoundError):
+                self._part(part).rename(target.with_name(target.name + part))
+        self.close()  # now that it is renamed: SQLite would otherwise write its log into it first
+        self._identity = None
+        metrics.SPOOL_SET_ASIDE.labels(self.path.stem).inc()
+        log.error("spool_set_aside", file=str(target), detail=str(reason))
+
+    def _is_in_place(self) -> bool:
+        """Return whether the open file and its log are those in the directory."""
+        try:
+            return self._identity == self._in_directory()
+        except OSError:
+            return False
+
+    def _in_directory(self) -> _Identity:
+        status = self.path.stat()
+        return status.st_dev, status.st_ino, self._part("-wal").stat().st_ino
+
+    def _part(self, part: str) -> Path:
+        return self.path.with_name(self.path.name + part)
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Hold the lock under which the processes of a machine open, set aside and replace the file."""
+        handle = os.open(self.path.with_name(f"{self.path.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            until = time.monotonic() + _LOCK_TIMEOUT_S
+            while not _try_lock(handle):
+                if time.monotonic() > until:
+                    raise OSError(f"another process holds the lock of {self.path}")
+                time.sleep(_LOCK_POLL_S)
+            yield
+        finally:
+            os.close(handle)
+
+
+def _try_lock(handle: int) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def primary_code(error: sqlite3.Error) -> int | None:
+    """Return SQLite's primary error code; None for an error of the Python module."""
+    code: int | None = getattr(error, "sqlite_errorcode", None)
+    return None if code is None else code & 0xFF
+
+
+class transaction:  # noqa: N801 - reads as the statement it is
+    """`begin immediate` and `commit`, or `rollback`; if the disk was full, SQLite has rolled back by itself."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+
+    def __enter__(self) -> None:
+        self._db.execute("begin immediate")
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self._db.execute("commit")
+        elif self._db.in_transaction:
+            self._db.execute("rollback")
