@@ -1,6 +1,6 @@
 """The SQLite file of a spool: opened under a lock, repaired when it is damaged, made again when it vanishes. It blocks.
 
-A file that another process replaced still accepts commits, and nobody would ever read them. So every use compares the open file
+A file that another process replaced still accepts commits, which no drain would ever find. So every use compares the open file
 with the one in the directory, before and after, and is repeated in the new file. A message may then be written twice, never lost.
 """
 
@@ -188,7 +188,7 @@ class SpoolFile:
         connection.execute(f"pragma max_page_count = {self._max_pages}")
         connection.execute(_SCHEMA)
         connection.execute(_IDENTITY)
-        # The successor of a file keeps its name, so that its reports replace those that nobody would ever correct.
+        # The successor of a file keeps its name, so that its reports replace those of the old file.
         connection.execute(_NAME_ONCE, (self.name or uuid.uuid4().hex,))
         self.name = str(connection.execute("select name from identity").fetchone()[0])
         connection.execute(f"select id, {_COPIED} from messages limit 1").fetchone()  # noqa: S608 - a constant
