@@ -4,14 +4,20 @@ The scan looks for the operator between a name and its value: `=`, `:`, or the c
 percent-encoded any number of times. If the name is that of a credential, the value is masked. Parsers of queries and JSON would
 miss those in free text.
 Examples are JSON within JSON, `repr` output, headers, and links that are encoded twice or cut off.
+
+A text can be chosen by an attacker, so the time must be proportional to its length. No search goes past the end of the value that
+it finds, and no pattern can match a text in more than one way.
 """
 
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Iterator
-from dataclasses import dataclass
-from urllib.parse import unquote
+from functools import cached_property, lru_cache
+from typing import NamedTuple
+
+from shared.percent_encoding import decode_repeatedly
 
 MASK = "***"
 
@@ -47,18 +53,44 @@ _END = r"\s*(?:$|[}\])>]|,\s*[\\\"'(\[b])"
 _LINE = re.compile(rf"\s*((?:[^\r\n\\\"'%]++|\\++(?![rn]|[\"']{_END})|[\"'](?!{_END})|%(?!(?:25)*0[AD]))*)", re.IGNORECASE)
 _BEARER = re.compile(r"\b(bearer(?:\s|\+|%(?:25)*20)+)[^\s\"'\\,;&)<>\]}*]+", re.IGNORECASE)
 _USER_INFO = re.compile(r"((?:\\{0,9}+/){2})[^/?#\s\"'\\]*@")
-_ENCODED_USER_INFO = re.compile(
-    r"(%(?P<depth>(?:25)*)2F%(?P=depth)2F)(?:(?!%(?P=depth)(?:2F|3F|23|26))[^/?#&\s\"'\\])*(@|%(?P=depth)40)", re.IGNORECASE
-)
+_CLOSING = {quote: re.compile(rf"(?<!\\)(\\*+){quote}") for quote in "\"'"}
+# A link that is encoded more often is masked to its end.
+_DEEPEST = 2 * 16
+_ENCODED_SLASHES = re.compile(r"%(?:25)*2F%(?:25)*2F", re.IGNORECASE)
+_LINK_PART = re.compile(r"%(?P<depth>(?:25)*)(?P<code>2F|3F|23|26|40)|[@/?#&\s\"'\\]", re.IGNORECASE)
 
 
-@dataclass(frozen=True, slots=True)
-class _Name:
+class _Name(NamedTuple):
     """The name of a credential before an operator; `closing` is the quote after the name, with its escapes."""
 
     plain: str
     closing: str
-    is_in_pair: bool
+    before: str
+
+    @property
+    def is_in_pair(self) -> bool:
+        return _PAIR.search(self.before) is not None
+
+
+class _Separators:
+    """The encoded `&` of a text, found when first needed."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._by_depth: dict[int, list[int]] = {}
+
+    @cached_property
+    def _all(self) -> list[tuple[int, int]]:
+        return [(match.start(), len(match["depth"])) for match in _AND.finditer(self._text)]
+
+    def next(self, at: int, depth: int) -> int:
+        """Return the next `&` that is encoded no more deeply, or the end of the text."""
+        depth = min(depth, _DEEPEST)
+        if depth not in self._by_depth:
+            self._by_depth[depth] = [start for start, found in self._all if found <= depth]
+        found = self._by_depth[depth]
+        index = bisect_left(found, at)
+        return found[index] if index < len(found) else len(self._text)
 
 
 def mask_credentials(text: str) -> str:
@@ -71,8 +103,7 @@ def mask_credentials(text: str) -> str:
         masked += (text[done:start], mask)
         done = end
     text = "".join((*masked, text[done:]))
-    text = _USER_INFO.sub(rf"\1{MASK}@", _BEARER.sub(rf"\1{MASK}", text))
-    return _ENCODED_USER_INFO.sub(rf"\1{MASK}\3", text)
+    return _mask_encoded_user_info(_USER_INFO.sub(rf"\1{MASK}@", _BEARER.sub(rf"\1{MASK}", text)))
 
 
 def mask_value(name: str, value: str) -> str:
@@ -82,71 +113,109 @@ def mask_value(name: str, value: str) -> str:
 
 def is_credential(name: str) -> bool:
     """Return whether a parameter, field or header of this name is a credential."""
-    plain = re.sub(r"[^a-z0-9]", "", _decoded(name).lower())
+    return _is_credential(name) if len(name) <= _BEFORE_CHARACTERS else _is_credential.__wrapped__(name)
+
+
+@lru_cache(maxsize=1024)
+def _is_credential(name: str) -> bool:
+    plain = re.sub(r"[^a-z0-9]", "", decode_repeatedly(name).lower())
     return plain in _NAMES or plain.endswith((*_ENDINGS, *_HEADERS))
 
 
 def _values(text: str) -> Iterator[tuple[int, int, str]]:
     """Yield start, end and replacement of each value of a credential."""
-    done = 0
+    done, separators = 0, _Separators(text)
     for operator in _OPERATOR.finditer(text):
         name = _name_before(text, operator.start()) if operator.start() >= done else None
         is_equals = operator[0] not in {":", ","}
         if name is None or (not is_equals and name.plain in _ORDINARY) or (operator[0] == "," and not name.is_in_pair):
             continue
-        start, end, is_bare = _value(text, operator.end(), name, may_be_header=not is_equals)
-        if operator["depth"] is not None:
-            end = _end_within(text, start, end, operator["depth"])
+        # The value of an encoded link ends at the next `&` that is encoded no more deeply than the link.
+        limit = len(text) if operator["depth"] is None else separators.next(operator.end(), len(operator["depth"]))
+        start, end, is_bare = _value(text, (operator.end(), limit + 1), name, may_be_header=not is_equals)
+        end = min(end, limit)
         if start < end:
             done = end
             yield start, end, f"{name.closing}{MASK}{name.closing}" if is_bare else MASK
 
 
 def _name_before(text: str, end: int) -> _Name | None:
-    before = _decoded(text[max(0, end - _BEFORE_CHARACTERS) : end]).rstrip()
+    before = decode_repeatedly(text[max(0, end - _BEFORE_CHARACTERS) : end]).rstrip()
     unquoted = before.rstrip("\\\"'")
     match = _NAME_BACKWARDS.match(unquoted[::-1])
     if not match or not is_credential(match[0][::-1]):
         return None
-    name, opening = match[0][::-1], unquoted[: -match.end()]
-    return _Name(name.lower(), before[len(unquoted) :], _PAIR.search(opening) is not None)
+    return _Name(match[0][::-1].lower(), before[len(unquoted) :], unquoted[: -match.end()])
 
 
-def _value(text: str, start: int, name: _Name, *, may_be_header: bool) -> tuple[int, int, bool]:
+def _value(text: str, within: tuple[int, int], name: _Name, *, may_be_header: bool) -> tuple[int, int, bool]:
     """Return start and end of the value after an operator, and whether the mask needs quotes."""
-    if opening := _OPENING.match(text, start):
-        return opening.end(), _closing(text, opening.end(), opening["quote"], len(opening["escapes"])), False
-    if encoded := _ENCODED_QUOTED.match(text, start):
+    start, limit = within
+    if opening := _OPENING.match(text, start, limit):
+        return opening.end(), _closing(text, opening, limit), False
+    if encoded := _ENCODED_QUOTED.match(text, start, limit):
         return *encoded.span(2), False
-    if name.closing and (listed := _LIST.match(text, start)):
-        return listed.end(), _end_of_list(text, listed.end()), True
+    if name.closing and (listed := _LIST.match(text, start, limit)):
+        return listed.end(), _end_of_list(text, listed.end(), limit), True
     if name.closing:
-        value = None if _EMPTY.match(text, start) else _BARE.match(text, start)
+        value = None if _EMPTY.match(text, start) else _BARE.match(text, start, limit)
     else:
-        value = (_LINE if may_be_header and name.plain.endswith(_HEADERS) else _PARAMETER).match(text, start)
+        value = (_LINE if may_be_header and name.plain.endswith(_HEADERS) else _PARAMETER).match(text, start, limit)
     return (*value.span(1), bool(name.closing)) if value else (start, start, False)
 
 
-def _end_within(text: str, start: int, end: int, depth: str) -> int:
-    """Return the end of a value in an encoded link: the next `&` that is encoded no more deeply than the link."""
-    return next((match.start() for match in _AND.finditer(text, start, end) if len(match["depth"]) <= len(depth)), end)
+def _end_of_list(text: str, at: int, limit: int) -> int:
+    while (between := _BETWEEN.match(text, at, limit)) and (opening := _OPENING.match(text, between.end(), limit)):
+        at = _closing(text, opening, limit) + len(opening["escapes"]) + 1
+    return between.end() if between else limit
 
 
-def _end_of_list(text: str, at: int) -> int:
-    while (between := _BETWEEN.match(text, at)) and (opening := _OPENING.match(text, between.end())):
-        at = _closing(text, opening.end(), opening["quote"], len(opening["escapes"])) + len(opening["escapes"]) + 1
-    return between.end() if between else len(text)
-
-
-def _closing(text: str, start: int, quote: str, escapes: int) -> int:
+def _closing(text: str, opening: re.Match[str], limit: int) -> int:
     """Return the end of a nested string: the next quote that is escaped no more often than the opening one."""
-    for match in re.compile(rf"(?<!\\)(\\*+){quote}").finditer(text, start):
+    escapes = len(opening["escapes"])
+    for match in _CLOSING[opening["quote"]].finditer(text, opening.end(), limit):
         if len(match[1]) <= escapes:
             return match.start()
-    return len(text)
+    return min(limit, len(text))
 
 
-def _decoded(text: str) -> str:
-    while (plain := unquote(text)) != text:
-        text = plain
-    return text
+def _mask_encoded_user_info(text: str) -> str:
+    """Mask the user part of encoded URLs: what stands between `//` and the last `@`, both encoded equally often."""
+    if not _ENCODED_SLASHES.search(text):
+        return text
+    masked: list[str] = []
+    done = 0
+    for start, end in sorted(_encoded_user_infos(text)):
+        if start > done:  # not within the user part of another link
+            masked += (text[done:start], MASK)
+            done = end
+    return "".join((*masked, text[done:]))
+
+
+def _encoded_user_infos(text: str) -> Iterator[tuple[int, int]]:
+    """Yield start and end of each possible user part, in one pass for all depths."""
+    starts: dict[int, int] = {}  # of the host, by the depth of the link
+    last_at: dict[int | None, int] = {}
+    slash = (0, -1)  # end and depth of the last encoded slash
+
+    def ended(depth: int) -> Iterator[tuple[int, int]]:
+        start = starts.pop(depth, None)
+        at = max(last_at.get(depth, -1), last_at.get(None, -1))
+        if start is not None and at >= start:
+            yield start, at
+
+    for part in _LINK_PART.finditer(text):
+        depth = None if part["depth"] is None else len(part["depth"])
+        if part[0] == "@" or part["code"] == "40":
+            last_at[depth] = part.start()
+        elif depth is None:
+            for open_depth in tuple(starts):
+                yield from ended(open_depth)
+        else:
+            yield from ended(depth)
+            if part["code"].upper() == "2F":
+                if slash == (part.start(), depth):
+                    starts[depth] = part.end()
+                slash = part.end(), depth
+    for open_depth in tuple(starts):
+        yield from ended(open_depth)

@@ -20,7 +20,7 @@ from shared.domain.call_event import call_record
 from shared.domain.facts import URL
 from shared.domain.ids import CallKey
 from shared.domain.recording_plan import recording_jobs
-from shared.masking import mask_credentials, mask_value
+from shared.masking import MASK, mask_value
 from shared.state.stored_call import StoredCall
 
 _SIDES = {"API": "the agent's", "Outgoing": "the dialed party's"}
@@ -93,7 +93,7 @@ async def detail_of(settings: Settings, archive: Archive, source: Source, key: C
         revision=state.revision,
         record=call_record(call, state.revision),
         legs=[asdict(leg) | {"recording_url": None, "fields": _masked(leg.fields)} for leg in call.legs],
-        facts={name: "***" if f":{URL}" in name else mask_credentials(value) for name, value in sorted(state.facts.items())},
+        facts={name: _masked_fact(name, value) for name, value in sorted(state.facts.items())},
         timeline=timeline.rows,
         is_timeline_whole=timeline.is_whole,
         timeline_problem=timeline.problem,
@@ -128,6 +128,11 @@ async def _sidecars(archive: Archive, source: Source, call: Call, state: StoredC
     if not state.summary:  # recordings are requested only after a call is published
         return []
     return await sidecars_of(archive, recording_jobs(call, call_record(call, state.revision), source.record_legs, state.summary))
+
+
+def _masked_fact(name: str, value: str) -> str:
+    """Mask a fact by its name first, `leg:API:77:f.hangup.sectok`, then the credentials in its value."""
+    return MASK if f":{URL}" in name else mask_value(name.rpartition(".")[2], value)
 
 
 def _masked(fields: Mapping[str, str]) -> dict[str, str]:

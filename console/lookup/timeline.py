@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple, assert_never
+from urllib.parse import unquote_plus
 
 from console.streams.journal import journal_until_now
 from shared.amqp.topology import CALLBACKS_JOURNAL
@@ -19,7 +20,7 @@ from shared.domain.ids import CallKey
 from shared.domain.raw_event import CallbackEvent, DialEvent, RawEvent, TimerEvent, Undecodable, decode, encode
 from shared.domain.times import java_time
 from shared.errors import CallfoldError
-from shared.masking import mask_credentials
+from shared.masking import MASK, is_credential, mask_credentials
 from shared.runtime.process import leaf_errors
 
 _BEFORE = timedelta(minutes=1)
@@ -91,7 +92,12 @@ def _row(event: RawEvent, adapter: Adapter) -> dict[str, str]:
     match event:
         case CallbackEvent():
             callback = parse_callback(adapter, event.query)
-            row = {"kind": "callback", "what": event.query, "leg": callback.call_id, "event": str(callback.event)}
+            row = {
+                "kind": "callback",
+                "what": _without_credentials(adapter, event.query),
+                "leg": callback.call_id,
+                "event": str(callback.event),
+            }
             event_time = java_time(callback.extras.get(_EVENT_TIME[callback.event], ""), event.received_at)
             row |= {"told_at": event_time} if event_time else {}
         case DialEvent():
@@ -101,3 +107,14 @@ def _row(event: RawEvent, adapter: Adapter) -> dict[str, str]:
         case _:
             assert_never(event)
     return row | {"received_at": event.received_at, "what": mask_credentials(row["what"])}
+
+
+def _without_credentials(adapter: Adapter, query: str) -> str:
+    """Mask the values that are credentials by their meaning, whatever their parameters are called."""
+    parts = []
+    for part in query.split("&"):
+        name, equals, value = part.partition("=")
+        meaning = adapter.meanings.get(unquote_plus(name), "")
+        is_secret = meaning == Placeholder.RECORDING_URL or is_credential(meaning)
+        parts.append(f"{name}{equals}{MASK}" if value and is_secret else part)
+    return "&".join(parts)

@@ -1,0 +1,28 @@
+"""A value that is a credential by its meaning is masked, whatever its parameter is called and whatever it looks like."""
+
+from __future__ import annotations
+
+from console.lookup.detail import _masked_fact
+from console.lookup.timeline import _row
+from shared.domain.adapter_link import parse_link
+from shared.domain.facts import facts_of
+from shared.domain.ids import SourceName
+from shared.domain.raw_event import CallbackEvent
+
+ADAPTER = parse_link(
+    "https://h/?t={{CallTypeName}}&e={{DialApiEventName}}&c={{CallID}}&r={{RecordingURL}}&x={{SecTok}}&q={{LastQueueName}}"
+)
+QUERY = "t=API&e=hangup&c=7&%72=https%3A%2F%2Fpbx%2Fhunter2&x=hunter2&q=sectok%3Dhunter2&r=&other=1"
+EVENT = CallbackEvent(SourceName("acme"), "2026-11-23T07:44:00.123456Z", QUERY)
+
+
+def test_in_the_timeline() -> None:
+    assert _row(EVENT, ADAPTER)["what"] == "t=API&e=hangup&c=7&%72=***&x=***&q=sectok%3D***&r=&other=1"
+
+
+def test_among_the_facts() -> None:
+    masked = {name: _masked_fact(name, value) for name, value in facts_of(EVENT, ADAPTER)[1]}
+    assert masked["leg:API:7:url.hangup"] == "***"
+    assert masked["leg:API:7:f.hangup.SecTok"] == "***"
+    assert masked["leg:API:7:f.hangup.LastQueueName"] == "sectok=***"
+    assert masked["leg:API:7:hangup"] == EVENT.received_at
