@@ -10,10 +10,12 @@ import typer
 from console.cli.common import AsJson, DryRun, Panel, Source, example, read_settings, run
 from console.commands import dead_letters as commands
 from console.commands.common import warn_if_unknown
+from console.dead_letters.listing import LookRequest
 from console.dead_letters.queue import DeadLetterQueue, Filter
 from shared.config.settings import Settings
 from shared.errors import CallfoldError
 
+_LIMIT = 1000
 dead_letters = typer.Typer(help="List, show, redrive or drop dead letters.", no_args_is_help=True)
 
 Queue = Annotated[DeadLetterQueue, typer.Option("--queue", help="Queue of dead letters.")]
@@ -21,6 +23,8 @@ Ids = Annotated[
     list[str] | None, typer.Argument(help="Message ids or id prefixes (default: every message that matches the options).")
 ]
 Reason = Annotated[str | None, typer.Option(help="Reason of the dead letter, e.g. invalid_callback or not_found (default: all).")]
+Limit = Annotated[int, typer.Option(min=1, help="Maximum number of dead letters to print.")]
+All = Annotated[bool, typer.Option("--all", help="Search the whole queue, however long (default: about the first 20,000).")]
 Since = Annotated[str | None, typer.Option(help="Maximum age, e.g. 90s, 15m, 2h, 7d (default: no limit).")]
 
 
@@ -58,24 +62,28 @@ def dead_letters_list(
     reason: Reason = None,
     source: Source = None,
     since: Since = None,
+    limit: Limit = _LIMIT,
     *,
+    reads_all: All = False,
     as_json: AsJson = False,
 ) -> None:
-    """List dead letters."""
-    query = Filter((), reason, source, since)
-    run(commands.show(read_settings_for(source), queue, query, as_json=as_json, with_body=False))
+    """List dead letters, those first that are first in the queue."""
+    request = LookRequest(Filter((), reason, source, since), limit, with_body=False, reads_all=reads_all)
+    run(commands.show(read_settings_for(source), queue, request, as_json=as_json))
 
 
 @dead_letters.command("show", epilog=example("callfold dead-letters show 3f9a"))
 def dead_letters_show(
     ids: Annotated[list[str], typer.Argument(help="Message ids or id prefixes, as printed by `list`.")],
     queue: Queue = DeadLetterQueue.CALLBACKS,
+    limit: Limit = _LIMIT,
     *,
+    reads_all: All = False,
     as_json: AsJson = False,
 ) -> None:
     """Print dead letters with their bodies."""
-    query = Filter(tuple(ids))
-    run(require_match(commands.show(read_settings(), queue, query, as_json=as_json, with_body=True), query, queue))
+    request = LookRequest(Filter(tuple(ids)), limit, reads_all=reads_all)
+    run(require_match(commands.show(read_settings(), queue, request, as_json=as_json), request.query, queue))
 
 
 @dead_letters.command("redrive", epilog=example("callfold dead-letters redrive --source acme --dry-run"))

@@ -9,7 +9,8 @@ import orjson
 
 from console.commands.common import cli_user
 from console.commands.output import counted
-from console.dead_letters.queue import DeadLetterQueue, Filter, locked_queue
+from console.dead_letters.listing import LookRequest, find
+from console.dead_letters.queue import DeadLetterQueue, Filter
 from console.dead_letters.redrive_or_drop import Settled, SettleRequest, oldest_redrivable, settle
 from console.safe_text import plain_line
 from shared.config.settings import Settings
@@ -23,18 +24,22 @@ _WHY_SKIPPED = (
 )
 
 
-async def show(settings: Settings, queue: DeadLetterQueue, query: Filter, *, as_json: bool, with_body: bool) -> int:
+async def show(settings: Settings, queue: DeadLetterQueue, request: LookRequest, *, as_json: bool) -> int:
     """Print the dead letters that match; returns 1 if ids were given and none matched."""
-    matches, count = query.matcher(), 0
-    async with locked_queue(settings, queue) as locked:
-        async for dead_letter in locked.dead_letters:
-            if matches(dead_letter):
-                count += 1
-                fields = dead_letter.describe(with_body=with_body)
-                sys.stdout.write(orjson.dumps(fields).decode() + "\n" if as_json else _text(fields))
-    if not as_json:
-        sys.stderr.write(f"{counted(count, 'dead letter')} in {queue.queue_name}\n")
-    return 1 if query.ids and not count else 0
+    listing = await find(settings, queue, request)
+    for fields in listing.dead_letters:
+        sys.stdout.write(orjson.dumps(fields).decode() + "\n" if as_json else _text(fields))
+    shown, count = len(listing.dead_letters), counted(listing.count, "dead letter")
+    if not listing.is_complete:
+        sys.stderr.write(
+            f"At least {count} in {queue.queue_name}: the first {listing.scanned} of {listing.total} were read. "
+            "`--all` reads all of them, and others wait for that long.\n"
+        )
+    elif not as_json or shown < listing.count:
+        sys.stderr.write(f"{count} in {queue.queue_name}\n")
+    if shown < listing.count:
+        sys.stderr.write(f"The first {shown} are listed. `--limit` lists more.\n")
+    return 1 if request.query.ids and not listing.count else 0
 
 
 async def redrive(
@@ -73,6 +78,8 @@ def _progress(done: str) -> Callable[[int], None]:
 
 def _print_count(query: Filter, settled: Settled, done: str, *, dry_run: bool, as_json: bool) -> int:
     """Print the count; returns 1 if ids were given and none matched."""
-    text = f"{settled.done} {'would be ' if dry_run else ''}{done}"
-    sys.stdout.write((orjson.dumps({done: settled.done, "dry_run": dry_run}).decode() if as_json else text) + "\n")
+    least = "" if settled.is_complete else "at least "
+    text = f"{least}{settled.done} {'would be ' if dry_run else ''}{done}"
+    fields = {done: settled.done, "dry_run": dry_run} | ({"at_least": True} if least else {})
+    sys.stdout.write((orjson.dumps(fields).decode() if as_json else text) + "\n")
     return 1 if query.ids and not settled.done else 0

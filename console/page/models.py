@@ -181,7 +181,7 @@ class DeadLettersPage:
 
     Attributes:
         dead_letters: those that match, up to the limit of one page.
-        match_count: how many match in all.
+        match_count: how many match in all, or at least so many if not `is_complete`.
         depths: the number of messages in each queue; None if RabbitMQ did not return it.
         reason, source: the filter; None for any.
         reasons, sources: the choices of the filter.
@@ -197,6 +197,7 @@ class DeadLettersPage:
     reasons: Sequence[str] = ()
     sources: Sequence[str] = ()
     notice: str | None = None
+    is_complete: bool = True
 
 
 @dataclass(frozen=True, slots=True)

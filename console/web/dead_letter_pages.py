@@ -8,7 +8,8 @@ from aiohttp import web
 from pydantic import ValidationError
 from yarl import URL
 
-from console.dead_letters.queue import DeadLetterQueue, Filter, find
+from console.dead_letters.listing import Listing, LookRequest, find
+from console.dead_letters.queue import DeadLetterQueue, Filter
 from console.live.monitor import Monitor
 from console.page import render
 from console.page.models import DeadLetterRow, DeadLettersPage, RedrivePage
@@ -35,11 +36,12 @@ class DeadLetterPages:
     async def show(self, request: web.Request) -> web.Response:
         which = _which(request.query.get("which"))
         reason, source = request.query.get("reason") or None, request.query.get("source") or None
-        rows, count = await self._find(which, Filter((), reason, source))
+        rows, listing = await self._find(which, Filter((), reason, source))
         page = DeadLettersPage(
             which=which,
             dead_letters=rows,
-            match_count=count,
+            match_count=listing.count,
+            is_complete=listing.is_complete,
             depths=await self._depths(),
             reason=reason,
             source=source,
@@ -71,10 +73,10 @@ class DeadLetterPages:
             count = (await self._api.settle(action, request[IDENTITY].name)).done
         raise web.HTTPSeeOther(URL("/ui/dead-letters").with_query(which=which, redriven=count))
 
-    async def _find(self, which: DeadLetterQueue, matching: Filter) -> tuple[list[DeadLetterRow], int]:
-        descriptions, count = await find(self._settings, which, matching, _MAX_ROWS)
-        rows = [DeadLetterRow(**row) for row in descriptions]  # type: ignore[arg-type]  # as `QueuedDeadLetter.describe` returns it
-        return rows, count
+    async def _find(self, which: DeadLetterQueue, matching: Filter) -> tuple[list[DeadLetterRow], Listing]:
+        listing = await find(self._settings, which, LookRequest(matching, _MAX_ROWS))
+        rows = [DeadLetterRow(**row) for row in listing.dead_letters]  # type: ignore[arg-type]  # as `QueuedDeadLetter.describe` returns it
+        return rows, listing
 
     async def _depths(self) -> Mapping[DeadLetterQueue, int | None]:
         depths = (await self._monitor.take()).depths

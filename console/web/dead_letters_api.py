@@ -8,7 +8,8 @@ import orjson
 from aiohttp import web
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from console.dead_letters.queue import DeadLetterQueue, Filter, find
+from console.dead_letters.listing import LookRequest, find
+from console.dead_letters.queue import DeadLetterQueue, Filter
 from console.dead_letters.redrive_or_drop import Settled, SettleRequest, oldest_redrivable, settle
 from console.durations import ago
 from console.web.keys import IDENTITY
@@ -71,8 +72,15 @@ class DeadLettersApi:
             query = read_parameters(request, DeadLettersQuery)
         except ValidationError as error:
             return invalid(error, DeadLettersQuery)
-        dead_letters, count = await find(self._settings, query.queue, query.filter(), query.limit)
-        return web.json_response(body=orjson.dumps({"queue": query.queue, "found": count, "letters": dead_letters}))
+        listing = await find(self._settings, query.queue, LookRequest(query.filter(), query.limit))
+        body = {
+            "queue": query.queue,
+            "found": listing.count,
+            "more": not listing.is_complete,
+            "scanned": listing.scanned,
+            "letters": listing.dead_letters,
+        }
+        return web.json_response(body=orjson.dumps(body))
 
     async def act(self, request: web.Request) -> web.Response:
         """Redrive or drop dead letters. Each is removed only after RabbitMQ has confirmed its copy elsewhere."""
@@ -85,6 +93,8 @@ class DeadLettersApi:
             return invalid(error, DeadLettersAction)
         done = await self.settle(action, request[IDENTITY].name)
         body = {"action": action.action, "dry_run": action.dry_run, "letters": done.done, "spared": done.skipped}
+        if not done.is_complete:
+            body["at_least"] = True
         return web.json_response(body=orjson.dumps(body))
 
     async def settle(self, action: DeadLettersAction, who: str) -> Settled:

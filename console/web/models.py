@@ -95,6 +95,8 @@ class DeadLetterList(BaseModel):
     match_count: int = Field(
         serialization_alias="found", description="Number of matching dead letters, of which at most `limit` are listed."
     )
+    more: bool = Field(description="True if there can be more than `found`: a filter reads about the first 20,000 messages.")
+    scanned: int = Field(description="Number of messages read, from the front of the queue.")
     dead_letters: list[DeadLetter] = Field(serialization_alias="letters")
 
 
@@ -106,4 +108,7 @@ class DeadLettersDone(BaseModel):
     count: int = Field(serialization_alias="letters", description="Number of dead letters redriven or dropped.")
     spared: int = Field(
         description="Number of matching dead letters left in the queue because a redrive would publish their call a second time."
+    )
+    at_least: Literal[True] | None = Field(
+        default=None, description="Only in a dry run of a long queue: the numbers are of about its first 20,000 messages."
     )

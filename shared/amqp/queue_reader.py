@@ -1,7 +1,8 @@
-"""Reads queues without consuming them: message by message with basic.get, or only their counts."""
+"""Reads queues without consuming them: one message, many at once, or only their counts."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 from contextlib import suppress
 
@@ -16,28 +17,35 @@ from shared.amqp.consumer import Delivery
 from shared.errors import BrokerUnavailableError
 
 _GET_TIMEOUT_S = 5
+_SILENCE_S = 2
+MAX_TAKEN = 2000  # RabbitMQ caps the prefetch of a quorum queue at this
 
 
 class QueueReader(BrokerConnection):
-    """Gets each message of one queue once; unsettled messages are hidden from other readers until they are requeued."""
+    """Reads each message of one queue once; unsettled messages are hidden from other readers until they are requeued."""
 
     def __init__(self, address: BrokerAddress, queue: str) -> None:
         super().__init__(address, f"reader of {queue}")
         self._queue = queue
         self._channel: Channel | None = None
-        self._had_lock = False
+        self._locks: set[str] = set()
+        self._has_lost_locks = False
+        self._steps = 0
+        self.ready = 0
 
     async def _on_open(self, channel: Channel) -> None:
-        # The lock ended with the previous connection, and another reader may hold it now.
-        self._channel = None if self._had_lock else channel
+        # The locks ended with the previous connection, and another reader may hold them now.
+        self._has_lost_locks = self._has_lost_locks or bool(self._locks)
+        self._locks.clear()
+        self._channel = channel
 
     def _on_close(self) -> None:
         self._channel = None
 
-    async def try_lock(self) -> bool:
-        """Acquire the lock on the queue; returns False if another reader holds it.
+    async def try_lock(self, name: str) -> bool:
+        """Acquire a lock on the queue; returns False if another reader holds it.
 
-        The lock is an exclusive queue of this connection. When the connection ends, RabbitMQ deletes that queue and requeues
+        A lock is an exclusive queue of this connection. When the connection ends, RabbitMQ deletes that queue and requeues
         what is unsettled.
 
         Raises:
@@ -49,26 +57,39 @@ class QueueReader(BrokerConnection):
         with broker_request(f"Cannot lock {self._queue}"):
             try:
                 trial = await channel.connection.channel(timeout=_GET_TIMEOUT_S)  # RabbitMQ closes it with the refusal
-                await trial.queue_declare(self._lock, exclusive=True, timeout=_GET_TIMEOUT_S)
+                await trial.queue_declare(f"{self._queue}.{name}", exclusive=True, timeout=_GET_TIMEOUT_S)
+                await trial.close()
             except ChannelLockedResource:
                 return False
-        self._had_lock = True
+        self._locks.add(name)
         return True
 
-    async def unlock(self) -> None:
-        """Requeue unsettled messages, then release the lock."""
-        if self._channel is None:
+    async def unlock(self, name: str) -> None:
+        """Requeue unsettled messages, then release the lock. If this fails, the end of the connection does the same."""
+        channel = self._channel
+        if channel is None or name not in self._locks:
             return
-        # If this fails, the end of the connection does the same.
         with suppress(BrokerUnavailableError), broker_request(f"Cannot unlock {self._queue}"):
-            await write_while_open(self._channel, self._channel.basic_nack(0, multiple=True, requeue=True, wait=True))
-            await self._channel.queue_declare(self._queue, passive=True, timeout=_GET_TIMEOUT_S)  # answered after the nack
-            await self._channel.queue_delete(self._lock, timeout=_GET_TIMEOUT_S)
-        self._channel = None
+            await write_while_open(channel, channel.basic_nack(0, multiple=True, requeue=True, wait=True))
+            await channel.queue_declare(self._queue, passive=True, timeout=_GET_TIMEOUT_S)  # answered after the nack
+            await self.release(name)
+            return
+        self.recycle()
 
-    @property
-    def _lock(self) -> str:
-        return f"{self._queue}.turn"
+    async def release(self, name: str) -> None:
+        """Release a lock and nothing else.
+
+        Raises:
+            BrokerUnavailableError: not connected, or no answer.
+        """
+        channel = self._connected_channel()
+        with broker_request(f"Cannot unlock {self._queue}"):
+            await channel.queue_delete(f"{self._queue}.{name}", timeout=_GET_TIMEOUT_S)
+        self._locks.discard(name)
+
+    def forget_lost_locks(self) -> None:
+        """Start over after a lost connection. Until then every request fails, so that nothing is done without its lock."""
+        self._has_lost_locks = False
 
     async def count(self) -> int:
         """Count the ready messages.
@@ -100,7 +121,7 @@ class QueueReader(BrokerConnection):
         await self.count()
 
     async def get(self) -> Delivery | None:
-        """Get the next message, or None if no message is ready.
+        """Get the next message, or None if no message is ready. `ready` is then the exact number of those behind it.
 
         Raises:
             BrokerUnavailableError: the connection was lost, and unsettled messages were requeued.
@@ -108,16 +129,59 @@ class QueueReader(BrokerConnection):
         channel = self._connected_channel()
         with broker_request(f"Cannot read {self._queue}"):
             message: DeliveredMessage = await channel.basic_get(self._queue, timeout=_GET_TIMEOUT_S)
-        if isinstance(message.delivery, Basic.GetEmpty) or message.delivery_tag is None:
+        if not isinstance(message.delivery, Basic.GetOk):
+            self.ready = 0
             return None
-        properties = message.header.properties
-        headers = {**(properties.headers or {}), "message_id": properties.message_id or ""}
-        return Delivery(message.body, headers, message.routing_key or "", message.delivery_tag, channel)
+        self.ready = message.delivery.message_count or 0
+        return _delivery(message, channel)
+
+    async def take(self, count: int) -> list[Delivery]:
+        """Take the next messages, up to `MAX_TAKEN`. There are fewer if RabbitMQ delivers no more for some seconds.
+
+        Raises:
+            BrokerUnavailableError: the connection was lost, and unsettled messages were requeued.
+        """
+        channel, taken, full = self._connected_channel(), list[Delivery](), asyncio.Event()
+
+        async def deliver(message: DeliveredMessage) -> None:
+            taken.append(_delivery(message, channel))
+            if len(taken) == count:
+                full.set()
+
+        # RabbitMQ requeues consumer by consumer in the order of their tags, so the messages keep their order.
+        self._steps += 1
+        tag = f"{self._steps:012}"
+        with broker_request(f"Cannot read {self._queue}"):
+            await channel.basic_qos(prefetch_count=count, timeout=_GET_TIMEOUT_S)
+            await channel.basic_consume(self._queue, deliver, consumer_tag=tag, timeout=_GET_TIMEOUT_S)
+            before = -1
+            while len(taken) < count and len(taken) > before:
+                before = len(taken)
+                await _wait_while_open(channel, full)
+            await channel.basic_cancel(tag, timeout=_GET_TIMEOUT_S)
+            channel.consumers.pop(tag, None)
+        return taken
 
     def _connected_channel(self) -> Channel:
-        if self._channel is None:
+        if self._channel is None or self._has_lost_locks:
             raise BrokerUnavailableError("the connection to RabbitMQ was lost")
         return self._channel
+
+
+async def _wait_while_open(channel: Channel, full: asyncio.Event) -> None:
+    """Wait until all has been delivered, for some seconds at most, and only while the channel is open."""
+    waiting, closing = asyncio.ensure_future(full.wait()), channel.closing
+    try:
+        await asyncio.wait((waiting, closing), timeout=_SILENCE_S, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        waiting.cancel()
+        closing.cancel()  # cancels this observer only; the channel would keep every one
+
+
+def _delivery(message: DeliveredMessage, channel: Channel) -> Delivery:
+    properties = message.header.properties
+    headers = {**(properties.headers or {}), "message_id": properties.message_id or ""}
+    return Delivery(message.body, headers, message.routing_key or "", message.delivery_tag or 0, channel)
 
 
 class QueueDepths(BrokerConnection):

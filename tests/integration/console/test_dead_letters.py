@@ -9,9 +9,10 @@ from contextlib import suppress
 import pytest
 
 from console.commands.dead_letters import drop, redrive
-from console.dead_letters import queue as letters
-from console.dead_letters.queue import DeadLetterQueue, Filter, find
-from console.dead_letters.redrive_or_drop import SettleRequest, settle
+from console.dead_letters import turns
+from console.dead_letters.listing import LookRequest, find
+from console.dead_letters.queue import DeadLetterQueue, Filter
+from console.dead_letters.redrive_or_drop import Settled, SettleRequest, settle
 from shared.amqp.consumer import Delivery
 from shared.amqp.publisher import Message, Publisher
 from shared.config.settings import Settings
@@ -97,23 +98,24 @@ async def test_a_letter_whose_ack_was_lost_is_not_said_to_be_dropped(
                 await servers.stack.rabbitmq.start()
     assert "RabbitMQ confirmed 0 of 3 as dropped" in str(failed.value.exceptions)
     assert told == []
+    await find(settings, DeadLetterQueue.CALLBACKS, LookRequest(Filter(), 10))  # it waits for a broker that has just come up
 
     async def back() -> int:
         # RabbitMQ counts the letters of a queue whose leader is back a moment before it gives them out.
         with suppress(ExceptionGroup):
-            found = (await find(settings, DeadLetterQueue.CALLBACKS, Filter(), 10))[1]
+            found = (await find(settings, DeadLetterQueue.CALLBACKS, LookRequest(Filter(), 10))).count
             return found if found >= 4 - number else 0
         return 0
 
-    async def dropped() -> tuple[int, int] | None:
+    async def dropped() -> Settled | None:
         # The stream of the audit comes back at a time of its own, and without its line nothing is dropped.
         with suppress(ExceptionGroup):
             return await settle(settings, DeadLetterQueue.CALLBACKS, Filter(), SettleRequest(Action.DROP, "tests"))
         return None
 
     count = await eventually(back)
-    assert await eventually(dropped) == (count, 0)
-    assert (await find(settings, DeadLetterQueue.CALLBACKS, Filter(), 10))[1] == 0
+    assert await eventually(dropped) == (count, 0, True)
+    assert (await find(settings, DeadLetterQueue.CALLBACKS, LookRequest(Filter(), 10))).count == 0
 
 
 async def test_a_letter_that_was_put_back_and_whose_ack_was_lost_is_redriven_twice_and_counted_once(
@@ -134,7 +136,7 @@ async def test_a_letter_that_was_put_back_and_whose_ack_was_lost_is_redriven_twi
         return await left(servers) == 2
 
     await eventually(both_back)
-    assert await settle(settings, DeadLetterQueue.CALLBACKS, Filter(), order) == (2, 0)
+    assert await settle(settings, DeadLetterQueue.CALLBACKS, Filter(), order) == (2, 0, True)
     bodies = [message.body for message in await servers.take_all("callbacks.fold")]
     assert (len(bodies), len(set(bodies))) == (4, 3)
 
@@ -146,9 +148,9 @@ async def test_one_who_looks_for_long_is_waited_for_and_then_told_of(
     async with servers.queue("callbacks.dead") as queue:
         await queue.channel.declare_queue("callbacks.dead.turn", exclusive=True)
         with monkeypatch.context() as hasty:
-            hasty.setattr(letters, "_LOCK_TIMEOUT_S", 0.5)
+            hasty.setattr(turns, "_LOCK_TIMEOUT_S", 0.5)
             with pytest.raises(ExceptionGroup) as told:  # it ends the tasks of the connections
-                await find(settings, DeadLetterQueue.CALLBACKS, Filter(), 10)
-        assert "Another command or request is reading these dead letters" in str(told.value.exceptions)
-        waiting = asyncio.create_task(find(settings, DeadLetterQueue.CALLBACKS, Filter(), 10))
-    assert (await waiting)[1] == 1
+                await find(settings, DeadLetterQueue.CALLBACKS, LookRequest(Filter(), 10))
+        assert "Others are reading these dead letters" in str(told.value.exceptions)
+        waiting = asyncio.create_task(find(settings, DeadLetterQueue.CALLBACKS, LookRequest(Filter(), 10)))
+    assert (await waiting).count == 1

@@ -97,7 +97,7 @@ async def test_a_request_that_is_cut_off_by_the_end_of_its_connection_fails_as_a
         "get": (getter, getter.get),
         "count": (getter, getter.count),
         "depths": (depths, lambda: depths.count([CALLBACKS_DEAD])),
-        "lock": (getter, getter.try_lock),
+        "lock": (getter, lambda: getter.try_lock("turn")),
     }
     connection, request = requests[request_name]
     async with background(connection.run()):

@@ -9,8 +9,9 @@ import aio_pika
 import pytest
 from aio_pika.abc import HeadersType
 
-from console.dead_letters import queue as letters
-from console.dead_letters.queue import DeadLetterQueue, Filter, find
+from console.dead_letters import turns
+from console.dead_letters.listing import LookRequest, find
+from console.dead_letters.queue import DeadLetterQueue, Filter
 from console.dead_letters.redrive_or_drop import SettleRequest, settle
 from shared.clock import utc_now
 from shared.config.settings import Settings
@@ -155,26 +156,26 @@ async def test_what_comes_for_a_call_that_has_left_redis_is_a_letter_that_is_nev
 async def test_whoever_looks_sees_every_letter_while_others_look_and_redrive(
     servers: Servers, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(letters, "_LOCK_TIMEOUT_S", LIMIT_S)
+    monkeypatch.setattr(turns, "_LOCK_TIMEOUT_S", LIMIT_S)
     wanted = 150
     await asyncio.gather(*(bury(servers, "acme", f"a={number}", "unknown_source") for number in range(wanted)))
     for number in range(3):
         await bury(servers, "other", f"a={number}", "unknown_source")
     dry, real = (SettleRequest(Action.REDRIVE, "tests", is_dry) for is_dry in (True, False))
     acme, other = Filter(source="acme"), Filter(source="other")
-    looks = [find(settings, DeadLetterQueue.CALLBACKS, Filter(), 10) for _ in range(4)]
+    looks = [find(settings, DeadLetterQueue.CALLBACKS, LookRequest(Filter(), 10)) for _ in range(4)]
     counts = [settle(settings, DeadLetterQueue.CALLBACKS, acme, dry) for _ in range(2)]
-    assert [found for _, found in await asyncio.gather(*looks)] == [wanted + 3] * 4
-    assert await asyncio.gather(*counts) == [(wanted, 0)] * 2
-    looking = asyncio.gather(*(find(settings, DeadLetterQueue.CALLBACKS, other, 10) for _ in range(4)))
+    assert [listing.count for listing in await asyncio.gather(*looks)] == [wanted + 3] * 4
+    assert await asyncio.gather(*counts) == [(wanted, 0, True)] * 2
+    looking = asyncio.gather(*(find(settings, DeadLetterQueue.CALLBACKS, LookRequest(other, 10)) for _ in range(4)))
     redriving = asyncio.gather(*(settle(settings, DeadLetterQueue.CALLBACKS, acme, real) for _ in range(2)))
     listed = await _callfold(servers, "list", "--json", "--source", "other")
     while listed[0]:  # its turn did not come in time
-        assert "is reading these dead letters" in listed[2]
+        assert "reading these dead letters" in listed[2]
         listed = await _callfold(servers, "list", "--json", "--source", "other")
-    assert [found for _, found in await looking] == [3] * 4
+    assert [listing.count for listing in await looking] == [3] * 4
     assert len(listed[1].splitlines()) == 3
-    assert sorted(await redriving) == [(0, 0), (wanted, 0)]
+    assert sorted(await redriving) == [(0, 0, True), (wanted, 0, True)]
     assert len(await servers.take_all("callbacks.fold")) == wanted
 
 

@@ -267,6 +267,13 @@ def test_letters_that_are_gone_cannot_be_redriven() -> None:
     assert not page.all("form", action="/ui/dead-letters/redrive")
 
 
+def test_a_long_queue_of_dead_letters_is_shown_in_part_and_says_so() -> None:
+    page = replace(fakes.dead_letters_page(), match_count=33, is_complete=False)
+    assert "of at least 33 shown" in Page(render.dead_letters_page(fakes.OPERATOR, page)).text
+    nothing = replace(page, dead_letters=[], match_count=0, reason="fold_failed")
+    assert "None of the first dead letters matches" in Page(render.dead_letters_page(fakes.OPERATOR, nothing)).text
+
+
 def test_no_dead_letter_is_good_news() -> None:
     page = DeadLettersPage(DeadLetterQueue.RECORDINGS, [], 0, {DeadLetterQueue.CALLBACKS: 0, DeadLetterQueue.RECORDINGS: 0})
     assert "No dead letters" in Page(render.dead_letters_page(fakes.OPERATOR, page)).text
