@@ -9,7 +9,7 @@ from aiohttp import web
 from aiohttp.hdrs import CONTENT_ENCODING
 from aiohttp.streams import StreamReader
 
-from shared.runtime.http_protocol import MAX_BODY_BYTES
+from shared.runtime.http_protocol import MAX_BODY_BYTES, LimitedProtocol
 
 FORM_TYPE = "application/x-www-form-urlencoded"
 # How long a client that still sends a body may take to read the answer, before its connection is closed.
@@ -76,6 +76,8 @@ async def end_unread(request: web.BaseRequest, response: web.Response) -> web.Re
     with suppress(TimeoutError, web.RequestPayloadError, web.HTTPRequestTimeout):
         async with asyncio.timeout(_LINGER_S):
             await _discard(body)
+    if isinstance(request.protocol, LimitedProtocol):
+        request.protocol.end_lingering()
     return response
 
 

@@ -93,6 +93,10 @@ class LimitedProtocol(RequestHandler):
         if not payload.is_eof():
             self._body, self._body_since = payload, self._loop.time()
 
+    def end_lingering(self) -> None:
+        """Read no more of the body once the response is sent."""
+        self._lingering_time = 0
+
     @property
     def is_idle(self) -> bool:
         """Return whether it waits for a request."""
@@ -151,5 +155,5 @@ class LimitedProtocol(RequestHandler):
 
     def _end_body(self, body: StreamReader, error: Exception) -> None:
         """Let the request fail that reads a body. The connection closes after its response."""
-        self._lingering_time = 0
+        self.end_lingering()
         body.set_exception(error)

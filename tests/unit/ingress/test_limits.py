@@ -1,0 +1,225 @@
+"""The HTTP server of ingress takes no endless time, no endless body and no endless number of connections."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ingress.callbacks import CallbackHandler
+from ingress.forms import percent_encoded
+from ingress.group_commit import GroupCommit
+from ingress.outgoing_message import OutgoingMessage
+from ingress.server import serving
+from shared.config.sources import load_sources
+from shared.domain.adapter_link import find_secret, take_secret
+from shared.runtime.connections import HttpLimits
+from tests.helpers.pace import LIMIT_S
+from tests.helpers.raw_http import Connection, connected_to, get, post
+
+SECRET = "hunter2-hunter2"
+LINE = "CallType=API&Event=pickup&CallID=77&RequestID=513"
+GOOD = f"/callbacks/acme?token={SECRET}&{LINE}"
+WRONG = f"/callbacks/acme?token=wrong&{LINE}"
+FORM = f"token={SECRET}&{LINE}".encode()
+KIB_64 = 64 * 1024
+CHUNKED = "Transfer-Encoding: chunked"
+AT_ONCE_S = 0.2
+MANY = 16
+# Nothing ends within this time in a test that passes.
+PATIENT = HttpLimits(head_s=600, body_s=600, idle_s=600, send_s=600)
+
+
+@dataclass(slots=True)
+class Site:
+    """An ingress without RabbitMQ: every callback is durable at once."""
+
+    port: int
+    accepted: list[bytes] = field(default_factory=list)
+
+
+Start = Callable[[HttpLimits], AbstractAsyncContextManager[Site]]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Start:
+    (tmp_path / "sources.toml").write_text(f'[sources.acme]\nsecret = "{SECRET}"\n')
+
+    @asynccontextmanager
+    async def serve(limits: HttpLimits) -> AsyncIterator[Site]:
+        site = Site(0)
+
+        async def write(events: Sequence[bytes]) -> None:
+            site.accepted.extend(events)
+
+        async def send(_: OutgoingMessage) -> None:
+            raise AssertionError
+
+        commit = GroupCommit(write)
+        handler = CallbackHandler(load_sources(tmp_path / "sources.toml"), commit, send)
+        running = asyncio.create_task(commit.run())
+        serves = serving(handler, "127.0.0.1", 0, shutdown_timeout_s=10, max_connections=MANY, limits=limits)
+        async with serves as site.port:
+            yield site
+        running.cancel()
+
+    return serve
+
+
+async def test_a_wrong_token_in_the_query_is_refused_before_the_body_arrives(start: Start) -> None:
+    async with start(PATIENT) as site, connected_to(site.port) as connection:
+        await connection.send(post(WRONG, length=KIB_64))
+        assert await connection.status() == 401
+        assert await connection.is_closed()
+
+
+async def test_a_form_with_a_wrong_token_that_is_sent_whole_costs_no_connection(start: Start) -> None:
+    async with start(PATIENT) as site, connected_to(site.port) as connection:
+        await connection.send(post(WRONG, body=b"a=b") + get(GOOD))
+        assert [await connection.status(), await connection.status()] == [401, 200]
+
+
+async def test_a_token_in_the_body_alone_is_enough(start: Start) -> None:
+    async with start(PATIENT) as site, connected_to(site.port) as connection:
+        for body in (FORM, b"\r\n" + FORM, FORM.replace(b"token", b"%74oke%6E")):
+            await connection.send(post("/callbacks/acme", body=body))
+            assert await connection.status() == 200
+        for body in (FORM.replace(b"token", b"Token"), b"token&" + FORM, LINE.encode(), b"a"):
+            await connection.send(post("/callbacks/acme", body=body))
+            assert await connection.status() == 401
+        assert len(site.accepted) == 3
+
+
+async def test_a_form_of_64_kib_is_taken_and_a_larger_one_refused_before_it_arrives(start: Start) -> None:
+    largest = FORM.ljust(KIB_64)
+    async with start(PATIENT) as site:
+        async with connected_to(site.port) as connection:
+            await connection.send(post("/callbacks/acme", body=largest))
+            assert await connection.status() == 200
+        async with connected_to(site.port) as connection:
+            await connection.send(post("/callbacks/acme", length=KIB_64 + 1))
+            assert await connection.status() == 413
+            assert await connection.is_closed()
+        async with connected_to(site.port) as connection:
+            await connection.send(post("/callbacks/acme", CHUNKED, body=b"10001\r\n" + b"a" * (KIB_64 + 1)))
+            assert await connection.status() == 413
+
+
+async def test_a_form_that_does_not_arrive_in_time_is_refused(start: Start) -> None:
+    async with start(HttpLimits(body_s=AT_ONCE_S)) as site, connected_to(site.port) as connection:
+        await connection.send(post("/callbacks/acme", body=FORM[:-1], length=len(FORM)))
+        status, body = await connection.response()
+        assert status == 408
+        assert b'"title":"Request Timeout"' in body
+        assert await connection.is_closed()
+
+
+@pytest.mark.parametrize("before", [b"", get(GOOD)])
+@pytest.mark.parametrize("begun", [b"GET /callbacks/acme?tok", b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"a" * 40_000])
+async def test_a_head_that_is_not_complete_in_time_ends_its_connection(start: Start, before: bytes, begun: bytes) -> None:
+    async with start(HttpLimits(head_s=AT_ONCE_S, idle_s=600)) as site, connected_to(site.port) as connection:
+        if before:
+            await connection.send(before)
+            assert await connection.status() == 200
+        await connection.send(begun)
+        assert await connection.is_closed()
+
+
+async def test_connections_without_a_request_end(start: Start) -> None:
+    async with start(HttpLimits(head_s=AT_ONCE_S, idle_s=AT_ONCE_S)) as site, connected_to(site.port) as silent:
+        assert await silent.is_closed()
+        async with connected_to(site.port) as idle:
+            await idle.send(get(GOOD))
+            assert await idle.status() == 200
+            assert await idle.is_closed()
+
+
+async def test_a_client_that_reads_no_response_is_dropped(start: Start) -> None:
+    async with start(HttpLimits(send_s=AT_ONCE_S)) as site, connected_to(site.port, buffer_bytes=4096) as connection:
+        with pytest.raises(ConnectionError):
+            await _send_for_ever(connection)
+
+
+async def _send_for_ever(connection: Connection) -> None:
+    async with asyncio.timeout(LIMIT_S):
+        while True:
+            connection.writer.write(get(WRONG) * 100)
+            await connection.writer.drain()
+
+
+async def test_at_the_maximum_the_oldest_idle_connection_makes_room(start: Start) -> None:
+    async with start(PATIENT) as site, AsyncExitStack() as opened:
+        connections = [await opened.enter_async_context(connected_to(site.port)) for _ in range(MANY)]
+        for connection in connections:
+            assert await connection.is_open(get(GOOD))
+        assert await connections[0].is_open(get(GOOD))  # so that the second is the oldest
+        newest = await opened.enter_async_context(connected_to(site.port))
+        assert await newest.is_open(get(GOOD))
+        assert await connections[1].is_closed()
+        assert all([await connection.is_open(get(GOOD)) for connection in (connections[0], *connections[2:])])
+
+
+async def test_at_the_maximum_busy_connections_are_kept_and_a_new_one_is_refused(start: Start) -> None:
+    async with start(PATIENT) as site, AsyncExitStack() as opened:
+        connections = [await opened.enter_async_context(connected_to(site.port)) for _ in range(MANY)]
+        for connection in connections:
+            # The form begins in the step in which the first response is sent.
+            await connection.send(get(GOOD) + post(GOOD, length=len(FORM)))
+            assert await connection.status() == 200
+        refused = await opened.enter_async_context(connected_to(site.port))
+        assert await refused.is_closed()
+        for connection in connections:
+            await connection.send(b"&" * len(FORM))
+            assert await connection.status() == 200
+        late = await opened.enter_async_context(connected_to(site.port))
+        assert await late.is_open(get(GOOD))
+
+
+async def test_a_body_with_an_encoding_is_refused_and_never_decompressed(start: Start) -> None:
+    async with start(PATIENT) as site:
+        for body in (b"junk", gzip.compress(b"a=" + b"a" * (64 << 20))):
+            async with connected_to(site.port) as connection:
+                await connection.send(post("/callbacks/acme", "Content-Encoding: gzip", body=body))
+                assert await connection.status() == 415
+
+
+async def test_a_chunked_body_that_is_refused_later_gets_an_answer(start: Start) -> None:
+    async with start(PATIENT) as site:
+        for bad in (b"zz\r\n", b"5\r\naaaaaXX"):
+            async with connected_to(site.port) as connection:
+                await connection.send(post("/callbacks/acme", CHUNKED, body=b"3\r\na=b\r\n"), bad)
+                assert await connection.status() == 400
+                assert await connection.is_closed()
+
+
+UPGRADES = [("Upgrade: h2c", "Connection: upgrade"), ("connection: Upgrade", "UPGRADE:websocket"), ("Upgrade: h2c",)]
+
+
+@pytest.mark.parametrize("headers", UPGRADES)
+@pytest.mark.parametrize("cut", [None, 10, 75])
+async def test_requests_behind_an_upgrade_are_answered(start: Start, headers: tuple[str, ...], cut: int | None) -> None:
+    requests = [post(GOOD, *headers, body=b"a=b"), get(GOOD, *headers), get(GOOD), get(GOOD, *headers), get(GOOD)]
+    stream = b"".join(requests)
+    async with start(PATIENT) as site, connected_to(site.port) as connection:
+        await connection.send(*((stream,) if cut is None else (stream[:cut], stream[cut:])))
+        assert [await connection.status() for _ in requests] == [200] * len(requests)
+
+
+@given(st.binary(max_size=40))
+def test_a_form_is_encoded_byte_by_byte(form: bytes) -> None:
+    assert percent_encoded(form) == "".join(chr(byte) if byte < 0x80 else f"%{byte:02X}" for byte in form)
+
+
+PARTS = ["token", "=", "&", "%74oken", "tok%65n", "to%6ben", "%6", "x", "+", "%2B", "%C3%B8", "token=", "&token=a b", "%26"]
+
+
+@given(st.lists(st.sampled_from(PARTS), max_size=12).map("".join))
+def test_the_secret_is_found_where_it_would_be_taken(query: str) -> None:
+    assert find_secret(query.encode()) == take_secret(query)[0]
