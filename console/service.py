@@ -13,6 +13,7 @@ from console.live.feed import Feed
 from console.live.monitor import Monitor
 from console.lookup.lookup import Lookup
 from console.page.render import live_fragment
+from console.web.access import Guard
 from console.web.app import PageHandlers, make_app
 from console.web.calls_api import CallsApi
 from console.web.client_address import Proxies
@@ -26,6 +27,8 @@ from console.web.pages import Pages
 from console.web.recordings_api import RecordingsApi
 from console.web.server import serving
 from console.web.sessions import EndedSessions, Sessions
+from console.web.slots import Slots
+from console.web.wrong_keys import WrongKeys
 from shared.archive.storage import Archive
 from shared.config.secret_strength import weakness
 from shared.config.settings import LOOPBACK, Settings
@@ -39,6 +42,9 @@ from shared.runtime.store_watch import watch_store
 from shared.state.store import Store
 
 _BEYOND_DIAL_S = 5
+# Of the requests of one key that wait for a slot, and how long each waits.
+_WAITING = 100
+_WAIT_S = 10
 
 
 async def serve(settings: Settings, stop: asyncio.Event) -> None:
@@ -54,32 +60,45 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     feed = Feed(settings, publisher)
     async with AsyncExitStack() as closing:
         store = await closing.enter_async_context(open_store(settings))
+        # Look-ups use other connections, so that they never keep a dial or a session waiting.
+        calls = await closing.enter_async_context(open_store(settings))
         dialer = await closing.enter_async_context(Dialer(settings.dial_timeout_seconds))
         history = await closing.enter_async_context(_open_history(settings))
         limits = Limits(settings.dials_per_minute, settings.dial_timeout_seconds + _BEYOND_DIAL_S)
         dials = DialService(dialer, store.dials, publisher, sources, limits)
-        monitor, audit, keys, ended = Monitor(settings, store, feed), Audit(publisher), Keys(settings), EndedSessions(store)
-        lookup = Lookup(settings, sources, store, archive, history)
+        monitor, audit, keys, ended = Monitor(settings, calls, feed), Audit(publisher), Keys(settings), EndedSessions(store)
+        lookup = Lookup(settings, sources, calls, archive, history)
+        failed_log_ins, wrong_keys, proxies = WrongKeys(audit), WrongKeys(audit), Proxies(settings.console_proxies)
         dead_letters = DeadLettersApi(settings)
+        # A look-up is mostly CPU time of this process, a detail mostly a wait for the journal and the archive.
+        lookups = Slots("look-ups", at_once=4, waiting=_WAITING, wait_s=_WAIT_S)
+        details = Slots("details", at_once=8, waiting=_WAITING, wait_s=_WAIT_S)
         apis = Apis(
             dial=DialApi(dials, audit),
             calls=CallsApi(lookup),
             recordings=RecordingsApi(archive, sources, settings, audit),
             dead_letters=dead_letters,
             events=EventStreams(feed, monitor, stop, live_fragment),
+            lookups=lookups,
+            details=details,
         )
         pages = PageHandlers(
             main=Pages(lookup, monitor, sources),
             dead_letters=DeadLetterPages(dead_letters, monitor, settings),
-            sessions=Sessions(keys, ended, audit, Proxies(settings.console_proxies)),
+            sessions=Sessions(keys, ended, audit, failed_log_ins, proxies),
+            lookups=lookups,
+            details=details,
         )
+        app = make_app(apis, pages, Guard(keys, ended.contain, wrong_keys, proxies))
 
         listening = asyncio.Event()
         async with (
             private_port(settings.metrics_host, settings.metrics_port, lambda: _problems(store, listening, stop)),
             background(publisher.run(), feed.consumer.run(), monitor.callbacks_journal.run(), monitor.depths.run()),
-            background(feed.run(), monitor.count(), monitor.run(), dials.run(), watch_store(store)),
-            serving(make_app(apis, pages, keys, ended), settings),
+            background(feed.run(), monitor.count(), monitor.run(), dials.run()),
+            background(watch_store(store), watch_store(calls)),
+            background(failed_log_ins.run(), wrong_keys.run()),
+            serving(app, settings),
         ):
             listening.set()
             await stop.wait()

@@ -45,7 +45,8 @@ def first_mistake(error: ValidationError, model: type[BaseModel]) -> tuple[str, 
     errors = error.errors(include_url=False)
     details = next((each for each in errors if each["type"] == _UNKNOWN), errors[0])
     name = ".".join(str(part) for part in details["loc"]) or _WHOLE
-    return name, f"{name}: {_ended(mistake(details, model))}"
+    subject = "The request" if name == _WHOLE else name
+    return name, f"{subject} {_ended(mistake(details, model))}"
 
 
 def mistake(details: ErrorDetails, model: type[BaseModel]) -> str:

@@ -58,3 +58,4 @@ HISTORY_EVENTS = Counter("callfold_history_events_total", "Events written to the
 HISTORY_LAG = Gauge(
     "callfold_history_lag_seconds", "Seconds by which the history is behind its stream; 0 if it is up to date.", ("stream",)
 )
+CONSOLE_REFUSED = Counter("callfold_console_refused_total", "Requests that a busy console refused, by kind.", ("kind",))

@@ -42,6 +42,7 @@ class PublishedEvent:
 
     offset: int
     routing_key: str
+    at: str
     body: bytes
 
 
@@ -207,4 +208,5 @@ class Feed:
 
 def _published(delivery: Delivery) -> list[PublishedEvent]:
     """Return the event of a delivery, or nothing if it is not an event of Callfold."""
-    return [PublishedEvent(delivery.offset, delivery.routing_key, one_line(delivery))] if read_event(delivery) else []
+    event = read_event(delivery)
+    return [PublishedEvent(delivery.offset, delivery.routing_key, event["time"], one_line(delivery))] if event else []

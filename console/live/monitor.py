@@ -27,13 +27,15 @@ from shared.amqp.topology import (
 from shared.clock import utc_now
 from shared.config.settings import Settings
 from shared.domain.call import Call, Policy, derive
-from shared.domain.ids import CallKey
 from shared.domain.times import at_microseconds, milliseconds, rfc3339
 from shared.errors import BrokerUnavailableError, StoreUnavailableError
 from shared.runtime.broker import broker_address
+from shared.state.keys import parse_call_key
 from shared.state.store import Store
 
 _TICK_S = 1.0
+_FRESH_S = 0.9
+_TIMES_TAKEN, _OLDEST_S = 5, 10
 _OUTCOMES_FOR = timedelta(minutes=15)
 _PREFETCH = 200
 _BATCH_BYTES = 1 << 20
@@ -51,6 +53,8 @@ class Monitor:
         self._retry_queues = [retry_queue(delay_s) for delay_s in sorted(set(settings.recording_retry_seconds))]
         self._callbacks: Counter[str] = Counter()
         self._taken = asyncio.Condition()
+        self._taking = asyncio.Lock()
+        self._fresh_until = 0.0
         self._watchers = 0
         address = broker_address(settings, "monitor")
         self.callbacks_journal = Consumer(address, CALLBACKS_JOURNAL, prefetch=_PREFETCH, arguments=self._restart)
@@ -79,7 +83,7 @@ class Monitor:
         while True:
             started = time.monotonic()
             if self._watchers:
-                await self.take()
+                await self.current()
                 async with self._taken:
                     self._taken.notify_all()
             await asyncio.sleep(max(0.05, _TICK_S - (time.monotonic() - started)))
@@ -96,41 +100,54 @@ class Monitor:
             raise RuntimeError("woken without a snapshot")
         return self.latest
 
+    async def current(self) -> Snapshot:
+        """Return a snapshot that is about a second old at most; all who ask at once share it.
+
+        With very many open calls it can be older, so that snapshots take only a part of the CPU time.
+        """
+        async with self._taking:
+            began = time.monotonic()
+            if self.latest is not None and began < self._fresh_until:
+                return self.latest
+            snapshot = await self.take()
+            lasts_s = _TIMES_TAKEN * (time.monotonic() - began)
+            self._fresh_until = began + (_FRESH_S if snapshot.problems else min(_OLDEST_S, max(_FRESH_S, lasts_s)))
+            return snapshot
+
     async def take(self) -> Snapshot:
         """Take a snapshot now; servers that cannot be reached are named in its `problems`."""
         at = utc_now()
         problems: list[str] = []
-        calls, starts = await self._open_calls(problems)
+        calls, starts_us = await self._open_calls(problems)
         depths = await self._depths(problems)
         since = rfc3339(datetime.now(UTC) - _OUTCOMES_FOR)
         completed = [_completion(event) for event in self._feed.recent() if event.routing_key.startswith(_COMPLETED)]
         seconds = _seconds_until(at)
         by_second = Counter(ended[:_SECOND] for _, ended in completed)
-        oldest_us = min(starts.values(), default=None)
-        self.latest = Snapshot(
+        self.latest = snapshot = Snapshot(
             at=at,
             since=since,
             open_calls=calls,
-            open_count=len(starts),
-            oldest_open_at=None if oldest_us is None else at_microseconds(oldest_us),
+            open_count=len(starts_us),
+            oldest_open_at=at_microseconds(starts_us[-1]) if starts_us else None,
             callbacks=[self._callbacks[second] for second in seconds],
             per_second_completed=[by_second[second] for second in seconds],
             completions=Counter(outcome for outcome, ended in completed if ended >= since),
             depths=depths,
             problems=problems,
         )
-        return self.latest
+        return snapshot
 
-    async def _open_calls(self, problems: list[str]) -> tuple[Sequence[Call], Mapping[CallKey, int]]:
-        """Read the newest open calls, and the start of every open call (microseconds since 1970)."""
+    async def _open_calls(self, problems: list[str]) -> tuple[Sequence[Call], Sequence[int]]:
+        """Read the newest open calls, and the start of every open call (microseconds since 1970), newest first."""
         try:
             starts = await self._store.open_starts()
-            newest = sorted(starts, key=lambda key: (starts[key], str(key)), reverse=True)[:OPEN_SHOWN]
+            newest = [parse_call_key(name) for _, name in starts[:OPEN_SHOWN]]
             facts = await self._store.read_facts(newest)
         except StoreUnavailableError:
             problems.append("Redis cannot be reached: open calls are not shown.")
-            return [], {}
-        return [derive(key, facts[key], self._policy) for key in newest if facts[key]], starts
+            return [], []
+        return [derive(key, facts[key], self._policy) for key in newest if facts[key]], [at_us for at_us, _ in starts]
 
     async def _depths(self, problems: list[str]) -> Mapping[str, int | None]:
         """Count the messages to be folded, the recordings to be fetched (retries included), and the dead letters."""
@@ -164,4 +181,4 @@ def _seconds_of(body: bytes) -> Iterable[str]:
 
 def _completion(event: PublishedEvent) -> tuple[str, str]:
     """Return outcome and time of a completed call."""
-    return event.routing_key.rpartition(".")[2], str(orjson.loads(event.body)["time"])
+    return event.routing_key.rpartition(".")[2], event.at

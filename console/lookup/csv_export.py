@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from console.call_query import CallRow
 
@@ -18,16 +19,33 @@ _FORMULA = re.compile(rf"[\t\r\n]|[\s'\"]*{_SIGNS}")
 _INNER_FORMULA = re.compile(rf"([;\t\r\n])(?=(?:[^\S\t\r\n]|['\"])*{_SIGNS})")
 _SIGNED_NUMBER = re.compile(r"[+-][0-9]+(\.[0-9]+)?")
 
+_ROWS_A_STEP = 50
+
 
 def write_csv(rows: Sequence[CallRow]) -> str:
     """Write calls as CSV (RFC 4180) in which no cell is a formula."""
-    text = io.StringIO()
-    writer = csv.writer(text, quoting=csv.QUOTE_ALL)
-    writer.writerow(_COLUMNS)
-    for row in rows:
-        values = row.model_dump(mode="json")
-        writer.writerow([_cell(values[name]) for name in _COLUMNS])
-    return text.getvalue()
+    return "".join(_parts(rows))
+
+
+async def write_csv_in_steps(rows: Sequence[CallRow]) -> str:
+    """Write calls as CSV in short steps, between which others have their turn."""
+    parts: list[str] = []
+    for part in _parts(rows):
+        parts.append(part)
+        await asyncio.sleep(0)
+    return "".join(parts)
+
+
+def _parts(rows: Sequence[CallRow]) -> Iterator[str]:
+    for first in range(0, max(1, len(rows)), _ROWS_A_STEP):
+        text = io.StringIO()
+        writer = csv.writer(text, quoting=csv.QUOTE_ALL)
+        if first == 0:
+            writer.writerow(_COLUMNS)
+        for row in rows[first : first + _ROWS_A_STEP]:
+            values = row.model_dump(mode="json")
+            writer.writerow([_cell(values[name]) for name in _COLUMNS])
+        yield text.getvalue()
 
 
 def _cell(value: object) -> str:

@@ -10,12 +10,11 @@ from typing import Any
 from console.call_query import JsonObject
 from console.history.queries import CallHistory
 from console.lookup.sidecar_search import sidecars_of
-from console.lookup.timeline import read_timeline
+from console.lookup.timeline_reader import Timelines
 from shared.archive.sidecar import Sidecar
 from shared.archive.storage import Archive
-from shared.config.settings import Settings
 from shared.config.sources import Source
-from shared.domain.call import Call, Status, derive
+from shared.domain.call import Call, Status
 from shared.domain.call_event import call_record
 from shared.domain.facts import URL
 from shared.domain.ids import CallKey
@@ -75,19 +74,18 @@ class Detail:
         }
 
 
-async def detail_of(settings: Settings, archive: Archive, source: Source, key: CallKey, state: StoredCall) -> Detail:
+async def detail_of(timelines: Timelines, archive: Archive, source: Source, call: Call, state: StoredCall) -> Detail:
     """Gather everything known about a call in Redis. Without RabbitMQ only its raw timeline is missing.
 
     Raises:
         CallfoldError: the archive cannot be read.
     """
-    call = derive(key, state.facts, settings.policy)
     timeline, sidecars = await asyncio.gather(
-        read_timeline(settings, source.adapter, key, call),
+        timelines.read(source.adapter, call),
         _sidecars(archive, source, call, state),
     )
     return Detail(
-        key=key,
+        key=call.key,
         status=call.status,
         why=_reason(call, state),
         revision=state.revision,

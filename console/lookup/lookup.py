@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import replace
@@ -15,9 +16,11 @@ from console.history.store import History
 from console.lookup.detail import Detail, detail_of, past_detail, revisions_of
 from console.lookup.merge import HistoryOnlyCalls, Page, find_calls
 from console.lookup.redis_calls import RedisCalls
+from console.lookup.timeline_reader import Timelines
 from shared.archive.storage import Archive
 from shared.config.settings import Settings
 from shared.config.sources import Sources
+from shared.domain.call import derive
 from shared.domain.ids import CallKey, CallRef, SourceName
 from shared.errors import HistoryUnavailableError
 from shared.log import get_logger
@@ -27,13 +30,15 @@ from shared.state.store import Store
 log = get_logger(__name__)
 
 _MAX_CONTINUATIONS = 20
+_SEARCH_FOR_S = 5
 
 
 class Lookup:
     """Finds calls in Redis, which has open and recently completed calls, and in the history if there is one."""
 
     def __init__(self, settings: Settings, sources: Sources, store: Store, archive: Archive, history: History | None) -> None:
-        self._settings = settings
+        self._policy = settings.policy
+        self._timelines = Timelines(settings)
         self.sources = sources
         self._store = store
         self._archive = archive
@@ -57,15 +62,16 @@ class Lookup:
             return replace(await find_calls(query, [self.redis]), problem=problem)
 
     async def find_at_least(self, query: CallQuery, count: int) -> Page:
-        """Find calls until there are `count`, no more calls, or the search is too large: one `find` scans a limited number.
+        """Find calls until there are `count`, no more calls, or the search takes too long. One `find` scans a limited number.
 
         Raises:
             UnavailableError: Redis does not answer.
         """
+        until = time.monotonic() + _SEARCH_FOR_S
         page = await self.find(query)
         rows, problem = [*page.rows], page.problem
         for _ in range(_MAX_CONTINUATIONS):
-            if len(rows) >= count or page.next is None:
+            if len(rows) >= count or page.next is None or time.monotonic() > until:
                 break
             rest = {"cursor": query.cursor_at(page.next), "limit": query.limit - len(rows)}
             page = await self.find(query.model_copy(update=rest))
@@ -107,7 +113,8 @@ class Lookup:
         state = await self._store.read(key)
         past = await self._past(key, is_needed=state is None)
         if state is not None and source is not None:
-            detail = await detail_of(self._settings, self._archive, source, key, state)
+            call = derive(key, state.facts, self._policy)
+            detail = await detail_of(self._timelines, self._archive, source, call, state)
             return detail if past is None else replace(detail, revisions=revisions_of(past))
         return None if past is None else past_detail(key, past)
 

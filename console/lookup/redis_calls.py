@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 
 from console.call_query import CallQuery, CallRow, Position, row_of
@@ -9,10 +10,13 @@ from shared.domain.call import Call, Policy, derive
 from shared.domain.call_event import call_record
 from shared.domain.ids import CallKey
 from shared.domain.times import at_microseconds, microseconds
+from shared.state.keys import parse_call_key
 from shared.state.store import Store
 from shared.state.stored_call import StoredCall
 
 _PAGE = 200
+# Dials and streams get their turn after this many rows: some milliseconds.
+_ROWS_A_STEP = 10
 
 
 class RedisCalls:
@@ -29,7 +33,9 @@ class RedisCalls:
         before_us = microseconds(until) if until else None
         async for page in self._open_pages() if is_open else self._pages(before_us):
             states = await self._store.read_many([key for key, position in page if before is None or position < before])
-            for key, position in page:
+            for number, (key, position) in enumerate(page):
+                if number % _ROWS_A_STEP == 0:
+                    await asyncio.sleep(0)
                 if key in states:
                     if query.since and position.started_at < query.since:
                         return
@@ -39,17 +45,15 @@ class RedisCalls:
     async def _open_pages(self) -> AsyncIterator[list[tuple[CallKey, Position]]]:
         """List the open calls in pages. Paging through all calls could pass very many complete ones before an old open one."""
         starts = await self._store.open_starts()
-        calls = [(key, Position(at_microseconds(at_us), str(key))) for key, at_us in starts.items()]
-        calls.sort(key=lambda call: call[1], reverse=True)
-        for first in range(0, len(calls), _PAGE):
-            yield calls[first : first + _PAGE]
+        for first in range(0, len(starts), _PAGE):
+            page = starts[first : first + _PAGE]
+            yield [(parse_call_key(name), Position(at_microseconds(at_us), name)) for at_us, name in page]
 
     async def _pages(self, before_us: int | None) -> AsyncIterator[list[tuple[CallKey, Position]]]:
         """List calls in pages. Calls with the same start microsecond are always on the same page."""
         size = _PAGE
         while True:
-            starts = await self._store.newest(before_us, size)
-            is_last = len(starts) < size
+            starts, is_last = await self._store.newest(before_us, size)
             if not is_last:
                 earliest_us = starts[-1][1]
                 later = [start for start in starts if start[1] > earliest_us]

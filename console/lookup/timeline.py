@@ -1,36 +1,28 @@
-"""The raw events of one call, read from the journal of callbacks."""
+"""The raw events of one call, as the journal of callbacks has them."""
 
 from __future__ import annotations
 
-import asyncio
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import NamedTuple, assert_never
 from urllib.parse import unquote_plus
 
-from console.streams.journal import journal_until_now
-from shared.amqp.topology import CALLBACKS_JOURNAL
-from shared.config.settings import Settings
 from shared.domain.adapter_link import Adapter, Placeholder
 from shared.domain.call import Call
 from shared.domain.callback import LegEvent, parse_callback
 from shared.domain.facts import facts_of
 from shared.domain.ids import CallKey
-from shared.domain.raw_event import CallbackEvent, DialEvent, RawEvent, TimerEvent, Undecodable, decode, encode
+from shared.domain.raw_event import CallbackEvent, DialEvent, RawEvent, TimerEvent, Undecodable, decode, encode, receipt_times
 from shared.domain.times import java_time
-from shared.errors import CallfoldError
 from shared.masking import MASK, is_credential, mask_credentials
-from shared.runtime.process import leaf_errors
 
 _BEFORE = timedelta(minutes=1)
-# The journal is in RabbitMQ's order of arrival. It is read from the call's start for this long, or up to now.
-_READ_FOR_S = 5.0
-# Limits on connecting, and on the whole read if RabbitMQ or the journal stops answering.
-_CONNECT_S = 3.0
-_WAIT_FOR_S = 10.0
 # Events received this long after the call's last one belong to other calls, unless a spool delayed them even longer.
 _AFTER = timedelta(hours=1)
+# Of one call. No page shows so many, and they are kept in memory.
+_MAX_ROWS = 5000
+_MAX_CHARACTERS = 4 << 20
 _EVENT_TIME = {
     LegEvent.START: Placeholder.STARTED,
     LegEvent.PICKUP: Placeholder.PICKED_UP,
@@ -39,44 +31,82 @@ _EVENT_TIME = {
 }
 
 
+Row = Mapping[str, str]
+
+
 class Timeline(NamedTuple):
     """Raw events in RabbitMQ's order of arrival, whether these are all, and why the journal could not be read."""
 
-    rows: Sequence[Mapping[str, str]] = ()
+    rows: Sequence[Row] = ()
     is_whole: bool = False
     problem: str | None = None
 
 
-async def read_timeline(settings: Settings, adapter: Adapter, key: CallKey, call: Call) -> Timeline:
-    """Read the raw events of a call. A failure is reported in the result."""
-    timeline = Timeline()
-    try:
-        async with asyncio.timeout(_WAIT_FOR_S):
-            timeline = await _read_journal(settings, adapter, key, call)
-    except* TimeoutError:
-        timeline = Timeline(problem=f"RabbitMQ did not answer within {_WAIT_FOR_S:g} s. Try again later.")
-    except* CallfoldError as group:  # raised in the connection's task group
-        timeline = Timeline(problem=str(leaf_errors(group)[0]))
-    return timeline
+@dataclass(slots=True)
+class Search:
+    """The search for the raw events of one call in the journal.
+
+    Attributes:
+        since, until: times of receipt between which the call's events are, unless a spool delayed them.
+        last: the last message that was read earlier (offset, hash); `rows` then begins with what was found up to there.
+        is_same_journal: whether the journal still has this message at its offset.
+        result: None until the search is over.
+    """
+
+    key: CallKey
+    adapter: Adapter
+    since: datetime
+    until: datetime
+    last: tuple[int, int] | None = None
+    is_same_journal: bool = True
+    rows: list[Row] = field(default_factory=list)
+    size: int = 0
+    is_cut: bool = False
+    result: Timeline | None = None
+
+    @classmethod
+    def of(cls, call: Call, adapter: Adapter) -> Search:
+        first_at = min(call.started_at, *(leg.first_seen_at for leg in call.legs), call.last_event_at)
+        since, until = datetime.fromisoformat(first_at) - _BEFORE, datetime.fromisoformat(call.last_event_at) + _AFTER
+        return cls(call.key, adapter, since, until)
+
+    def may_be_in(self, body: bytes) -> bool:
+        """Return whether a message can have an event of the call, without decoding the message."""
+        return self._digits.encode() in body or b"%3" in body or b"\\u" in body
+
+    def add_from(self, events: Iterable[RawEvent]) -> None:
+        """Add the events of the call, up to a limit."""
+        for event in events:
+            if self._may_be(event) and _belongs_to(event, self.key, self.adapter):
+                row = _row(event, self.adapter)
+                self.size += sum(map(len, row.values()))
+                self.is_cut = self.is_cut or len(self.rows) >= _MAX_ROWS or self.size > _MAX_CHARACTERS
+                if not self.is_cut:
+                    self.rows.append(row)
+
+    def timeline(self, *, is_whole: bool) -> Timeline:
+        """Return the events found so far."""
+        return Timeline(tuple(self.rows), is_whole and not self.is_cut)
+
+    @property
+    def _digits(self) -> str:
+        return self.key.call.removeprefix("call-")
+
+    def _may_be(self, event: RawEvent) -> bool:
+        """Return whether an event can belong to the call. To parse every callback would take very long."""
+        if event.source != self.key.source:
+            return False
+        # A digit of a callback can be percent-encoded: %30 to %39.
+        return not isinstance(event, CallbackEvent) or self._digits in event.query or "%3" in event.query
 
 
-async def _read_journal(settings: Settings, adapter: Adapter, key: CallKey, call: Call) -> Timeline:
-    rows: list[dict[str, str]] = []
-    first_at = min(call.started_at, *(leg.first_seen_at for leg in call.legs), call.last_event_at)
-    since, until = datetime.fromisoformat(first_at) - _BEFORE, datetime.fromisoformat(call.last_event_at) + _AFTER
-    deadline = time.monotonic() + _READ_FOR_S
-    async with journal_until_now(settings, since, stream=CALLBACKS_JOURNAL, connect_s=_CONNECT_S) as deliveries:
-        async for delivery in deliveries:
-            events = (event for event in decode(delivery.body) if not isinstance(event, Undecodable))
-            rows += [_row(event, adapter) for event in events if _belongs_to(event, key, adapter)]
-            if time.monotonic() > deadline:
-                return Timeline(rows, _received_at(delivery.body) > until)
-    return Timeline(rows, is_whole=True)
+def received_at(body: bytes) -> datetime:
+    """Return the earliest time of receipt in a message; 1970 if it has none."""
+    return datetime.fromisoformat(min(receipt_times(body), default="1970-01-01T00:00:00Z"))
 
 
-def _received_at(body: bytes) -> datetime:
-    times = [event.received_at for event in decode(body) if not isinstance(event, Undecodable)]
-    return datetime.fromisoformat(min(times, default="1970-01-01T00:00:00Z"))
+def events_of(body: bytes) -> list[RawEvent]:
+    return [event for event in decode(body) if not isinstance(event, Undecodable)]
 
 
 def _belongs_to(event: RawEvent, key: CallKey, adapter: Adapter) -> bool:

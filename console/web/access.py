@@ -11,9 +11,11 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 from yarl import URL
 
+from console.web.client_address import Proxies
 from console.web.keys import COOKIE, IDENTITY, Identity, Keys, to_bytes
 from console.web.parameters import read_form
 from console.web.problems import problem
+from console.web.wrong_keys import MAX_PER_MINUTE, MINUTE_S, WrongKeys
 from shared.config.settings import LOOPBACK
 
 _CSRF_FIELD = "csrf"
@@ -36,17 +38,52 @@ class AccessRules:
     read_only: frozenset[str]
 
 
-def access_middleware(keys: Keys, rules: AccessRules, is_session_ended: Callable[[str], Awaitable[bool]]) -> Middleware:
-    """Create the middleware. `is_session_ended` returns whether the session of a cookie was logged out."""
+class Guard:
+    """Identifies the client of a request, and limits a client that guesses keys or forges cookies."""
+
+    def __init__(
+        self, keys: Keys, is_session_ended: Callable[[str], Awaitable[bool]], wrong_keys: WrongKeys, proxies: Proxies
+    ) -> None:
+        """`is_session_ended` returns whether the session of a cookie was logged out."""
+        self._keys = keys
+        self._is_session_ended = is_session_ended
+        self._wrong_keys = wrong_keys
+        self._proxies = proxies
+        self.is_open = not keys.are_required
+
+    async def identify(self, request: web.Request, *, is_public: bool) -> Identity | None:
+        """Return the identity behind a request; None if it has no valid key or cookie.
+
+        Raises:
+            HTTPTooManyRequests: its key or cookie is wrong, and so were too many of this client. A valid key is always accepted.
+        """
+        identity = self._keys.identify(request)
+        if is_public:
+            return identity
+        if identity is None:
+            if self._keys.is_guess(request):
+                await self._refuse_guess(self._proxies.client(request))
+        elif identity.is_session and await self._is_session_ended(request.cookies[COOKIE]):
+            return None
+        return identity
+
+    async def _refuse_guess(self, client: str) -> None:
+        is_limited = self._wrong_keys.is_limited(client)
+        await self._wrong_keys.add(client)
+        if is_limited:
+            reason = f"More than {MAX_PER_MINUTE} wrong keys in a minute came from this address. Wait and send a valid key"
+            raise web.HTTPTooManyRequests(reason=reason, headers={"Retry-After": str(MINUTE_S)})
+
+
+def access_middleware(guard: Guard, rules: AccessRules) -> Middleware:
+    """Create the middleware."""
 
     @web.middleware
     async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
         resource = request.match_info.route.resource
         pattern = resource.canonical if resource else ""
-        identity = keys.identify(request)
-        if identity is not None and identity.is_session and pattern not in rules.public:
-            identity = None if await is_session_ended(request.cookies[COOKIE]) else identity
-        refusal = _refuse_foreign(request, is_open=not keys.are_required)
+        identity = await guard.identify(request, is_public=pattern in rules.public)
+        refusal = _refuse_foreign(request, is_open=guard.is_open)
         if refusal is None and identity is None and pattern not in rules.public and resource is not None:
             if pattern in rules.pages:
                 raise web.HTTPSeeOther(URL("/login").with_query(next=request.rel_url.path_qs))

@@ -10,17 +10,17 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from console.page.render import CONTENT_SECURITY_POLICY
-from console.web.access import AccessRules, access_middleware
+from console.web.access import AccessRules, Guard, access_middleware
 from console.web.dead_letter_pages import DeadLetterPages
 from console.web.event_streams import EventStreams
-from console.web.keys import Keys
 from console.web.openapi import document
 from console.web.operations import Apis, operations
 from console.web.page_responses import error_page, static_file
 from console.web.pages import Pages
 from console.web.problems import problem
 from console.web.routes import Answer, Operation, Route
-from console.web.sessions import EndedSessions, Sessions
+from console.web.sessions import Sessions
+from console.web.slots import Slots
 from shared.errors import CallfoldError, UnavailableError
 from shared.log import get_logger
 from shared.runtime.http_protocol import MAX_BODY_BYTES
@@ -52,9 +52,11 @@ class PageHandlers:
     main: Pages
     dead_letters: DeadLetterPages
     sessions: Sessions
+    lookups: Slots
+    details: Slots
 
 
-def make_app(apis: Apis, pages: PageHandlers, keys: Keys, ended: EndedSessions) -> web.Application:
+def make_app(apis: Apis, pages: PageHandlers, guard: Guard) -> web.Application:
     """Create the application."""
     routes = [*_with_description(operations(apis)), *_pages(pages, apis.events)]
     rules = AccessRules(
@@ -62,14 +64,14 @@ def make_app(apis: Apis, pages: PageHandlers, keys: Keys, ended: EndedSessions) 
         pages=_patterns(routes, lambda route: route.operation is None and route.method == "GET" and not route.is_public),
         read_only=_patterns(routes, lambda route: route.is_read_only),
     )
-    middlewares = [_answer_errors, access_middleware(keys, rules, ended.contain)]
+    middlewares = [_answer_errors, access_middleware(guard, rules)]
     app = web.Application(middlewares=middlewares, client_max_size=MAX_BODY_BYTES)
     app.on_response_prepare.append(_add_headers)
     for route in routes:
         resource = app.router.add_resource(route.path)
-        resource.add_route(route.method, route.validating_handler())
+        resource.add_route(route.method, route.bounded_handler())
         if route.method == "GET" and not route.is_endless:
-            resource.add_route("HEAD", route.validating_handler())
+            resource.add_route("HEAD", route.bounded_handler())
     return app
 
 
@@ -150,12 +152,12 @@ async def _ungrouped(handler: Handler, request: web.Request) -> web.StreamRespon
 def _pages(pages: PageHandlers, streams: EventStreams) -> list[Route]:
     main, dead_letters, sessions = pages.main, pages.dead_letters, pages.sessions
     return [
-        Route("GET", "/", main.live),
+        Route("GET", "/", main.live, slots=pages.lookups),
         Route("GET", "/live", streams.live, is_endless=True),
-        Route("GET", "/ui/find", main.find),
-        Route("GET", "/ui/calls", main.calls),
-        Route("GET", "/ui/calls.csv", main.calls_csv),
-        Route("GET", "/ui/calls/{source}/{call}", main.call),
+        Route("GET", "/ui/find", main.find, slots=pages.lookups),
+        Route("GET", "/ui/calls", main.calls, slots=pages.lookups),
+        Route("GET", "/ui/calls.csv", main.calls_csv, slots=pages.lookups),
+        Route("GET", "/ui/calls/{source}/{call}", main.call, slots=pages.details),
         Route("GET", "/ui/dead-letters", dead_letters.show),
         Route("GET", "/ui/dead-letters/redrive", dead_letters.confirm_redrive),
         Route("POST", "/ui/dead-letters/redrive", dead_letters.redrive),

@@ -7,7 +7,7 @@ from aiohttp import web
 from pydantic import ValidationError
 
 from console.call_query import CallQuery
-from console.lookup.csv_export import CSV, write_csv
+from console.lookup.csv_export import CSV, write_csv_in_steps
 from console.lookup.lookup import Lookup
 from console.web.parameters import read_parameters
 from console.web.problems import invalid, problem
@@ -35,7 +35,7 @@ class CallsApi:
             if page.problem:  # CSV has no field that could say that calls are missing
                 return problem(503, page.problem, {"Retry-After": "5"})
             headers = {"Content-Disposition": 'attachment; filename="calls.csv"'} | _next_page_header(request, cursor)
-            return web.Response(text=write_csv(page.rows), content_type=CSV, charset="utf-8", headers=headers)
+            return web.Response(text=await write_csv_in_steps(page.rows), content_type=CSV, charset="utf-8", headers=headers)
         body = {"calls": [row.model_dump(mode="json") for row in page.rows], "next": cursor, "problem": page.problem}
         return web.json_response(body=orjson.dumps(body), headers=_next_page_header(request, cursor))
 

@@ -89,11 +89,10 @@ class Keys:
     def by_session(self, cookie: str) -> Key | None:
         """Find the key of a cookie; None if its signature is wrong or it has expired."""
         session, _, signature = cookie.rpartition(".")
-        name, _, rest = session.partition(".")
-        key = next((key for key in self._keys if key.name == name), None)
-        if key is None or not hmac.compare_digest(_sign(key, "session", session).encode(), to_bytes(signature)):
+        key = self._named(session)
+        if key is None or not _is_signed(key, session, signature):
             return None
-        return key if int(rest.partition(".")[0]) > time.time() else None
+        return key if int(session.split(".")[1]) > time.time() else None
 
     def identify(self, request: web.Request) -> Identity | None:
         """Identify the client of a request; None if it has no valid key or cookie."""
@@ -107,6 +106,22 @@ class Keys:
         key = self.by_session(cookie)
         return Identity(key.name, key.role, _sign(key, "csrf", cookie), is_session=True) if key else None
 
+    def is_guess(self, request: web.Request) -> bool:
+        """Return whether a request without identity carries a wrong key, or a wrong signature in the name of a key.
+
+        An expired cookie, or one of a key that was removed, is not a guess: browsers keep sending it.
+        """
+        if request.headers.get("Authorization", "").partition(" ")[2]:
+            return True
+        session, _, signature = request.cookies.get(COOKIE, "").rpartition(".")
+        key = self._named(session)
+        return key is not None and not _is_signed(key, session, signature)
+
+    def _named(self, session: str) -> Key | None:
+        """Find the key that a session names."""
+        name = session.partition(".")[0]
+        return next((key for key in self._keys if key.name == name), None)
+
 
 def _key(role: Role, text: str) -> Key:
     return Key(hashlib.sha256(text.encode()).hexdigest()[:_NAME_CHARACTERS], role, text.encode())
@@ -114,6 +129,10 @@ def _key(role: Role, text: str) -> Key:
 
 def _sign(key: Key, purpose: str, text: str) -> str:
     return hmac.new(key.secret, to_bytes(f"{purpose} {text}"), "sha256").hexdigest()
+
+
+def _is_signed(key: Key, session: str, signature: str) -> bool:
+    return hmac.compare_digest(_sign(key, "session", session).encode(), to_bytes(signature))
 
 
 def to_bytes(header: str) -> bytes:

@@ -34,6 +34,7 @@ RETRY_AFTER = {"Retry-After": "Seconds after which to retry."}
 _COMMON: Mapping[int, Answer] = {
     401: Answer("A key is required.", Problem, (PROBLEM,), headers={"WWW-Authenticate": "`Bearer`."}),
     403: Answer("The key does not allow this, or the request comes from another site.", Problem, (PROBLEM,)),
+    429: Answer("Too many wrong keys came from this address.", Problem, (PROBLEM,), headers=RETRY_AFTER),
     503: Answer("Redis, RabbitMQ, the archive or the history is unavailable.", Problem, (PROBLEM,), headers=RETRY_AFTER),
 }
 
@@ -91,10 +92,10 @@ def _operation(route: Route, operation: Operation, schemas: Mapping[str, Json]) 
     if operation.query is not None:
         parameters += _query(schemas[operation.query.__name__])
     answers = {
+        **({} if route.is_public else _COMMON),
         **operation.answers,
         **({400: _INVALID} if operation.query or operation.body else {}),
         **({413: _TOO_LARGE} if operation.body else {}),
-        **({} if route.is_public else _COMMON),
     }
     described: Json = {
         "summary": operation.summary,

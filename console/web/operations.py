@@ -16,6 +16,7 @@ from console.web.openapi import RETRY_AFTER, Problem
 from console.web.problems import PROBLEM
 from console.web.recordings_api import RecordingsApi
 from console.web.routes import Answer, Header, Operation, Route
+from console.web.slots import Slots
 from shared.domain.ids import CALL_REF, RECORDING_NAME, SOURCE_NAME
 
 _TOO_MANY_REQUESTS = 429
@@ -31,13 +32,15 @@ class Apis:
     recordings: RecordingsApi
     dead_letters: DeadLettersApi
     events: EventStreams
+    lookups: Slots
+    details: Slots
 
 
 def operations(apis: Apis) -> list[Route]:
     """List the routes for programs."""
     return [
         _dial(apis.dial),
-        *_calls(apis.calls),
+        *_calls(apis),
         *_recordings(apis.recordings),
         *_dead_letters(apis.dead_letters),
         _events(apis.events),
@@ -68,7 +71,7 @@ def _dial(api: DialApi) -> Route:
     return Route("POST", "/dial", api.post, operation)
 
 
-def _calls(api: CallsApi) -> list[Route]:
+def _calls(apis: Apis) -> list[Route]:
     page = Answer(
         "Calls, newest start first.",
         models.CallList,
@@ -81,8 +84,8 @@ def _calls(api: CallsApi) -> list[Route]:
         path={"source": SOURCE_NAME.pattern, "call": CALL_REF.pattern},
     )
     return [
-        Route("GET", "/calls", api.list, Operation("Find calls", {200: page}, query=CallQuery)),
-        Route("GET", "/calls/{source}/{call}", api.get, one),
+        Route("GET", "/calls", apis.calls.list, Operation("Find calls", {200: page}, query=CallQuery), slots=apis.lookups),
+        Route("GET", "/calls/{source}/{call}", apis.calls.get, one, slots=apis.details),
     ]
 
 

@@ -6,7 +6,7 @@ from aiohttp import web
 from yarl import URL
 
 from console.live.monitor import Monitor
-from console.lookup.csv_export import CSV, write_csv
+from console.lookup.csv_export import CSV, write_csv_in_steps
 from console.lookup.lookup import Lookup
 from console.page import render
 from console.page.models import AdapterPage, CallPage, CallsPage
@@ -22,6 +22,8 @@ from shared.errors import ConfigError
 
 _SEARCH_TOO_LARGE = "Too many calls to search for one file. Choose a source or a shorter period, or use `callfold calls --csv`."
 
+_MAX_ROWS = 200  # a page is rendered in one step
+
 
 class Pages:
     """Serves live calls, searches, single calls, and help with adapter links."""
@@ -32,7 +34,7 @@ class Pages:
         self._sources = sources
 
     async def live(self, request: web.Request) -> web.Response:
-        return html(render.live_page(viewer_of(request), await self._monitor.take()))
+        return html(render.live_page(viewer_of(request), await self._monitor.current()))
 
     async def find(self, request: web.Request) -> web.Response:
         """Redirect to the call with this RequestID, or to the calls with this number. Several sources may use a RequestID."""
@@ -48,6 +50,7 @@ class Pages:
         if isinstance(query, dict):
             page = CallsPage(parameters, (), errors=query, sources=[*self._sources])
             return html(render.calls_page(viewer_of(request), page), status=400)
+        query = query.model_copy(update={"limit": min(query.limit, _MAX_ROWS)})
         result = await self._lookup.find_at_least(query, 1)
         cursor = query.cursor_at(result.next) if result.next else None
         page = CallsPage(parameters, result.rows, cursor, sources=[*self._sources], problem=result.problem)
@@ -65,7 +68,7 @@ class Pages:
         if problem:  # CSV has no field that could say that calls are missing
             return error_page(request, 503, "Request failed", problem)
         headers = {"Content-Disposition": 'attachment; filename="calls.csv"'}
-        return web.Response(text=write_csv(page.rows), content_type=CSV, charset="utf-8", headers=headers)
+        return web.Response(text=await write_csv_in_steps(page.rows), content_type=CSV, charset="utf-8", headers=headers)
 
     async def call(self, request: web.Request) -> web.Response:
         key = CallKey(SourceName(request.match_info["source"]), CallRef(request.match_info["call"]))

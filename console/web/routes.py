@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from aiohttp import web
 from pydantic import BaseModel
 
+from console.web.keys import IDENTITY
 from console.web.problems import problem
+from console.web.slots import Slots
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -61,6 +63,7 @@ class Route:
         is_public: needs no key.
         is_read_only: changes nothing although its method is POST.
         is_endless: its response never ends, so it has no HEAD.
+        slots: bound how many of its requests run at once.
     """
 
     method: str
@@ -70,15 +73,19 @@ class Route:
     is_public: bool = False
     is_read_only: bool = False
     is_endless: bool = False
+    slots: Slots | None = None
 
-    def validating_handler(self) -> Handler:
-        """Return the handler behind a check of the path against the patterns of the operation."""
+    def bounded_handler(self) -> Handler:
+        """Return the handler behind a check of the path against the patterns of the operation, and behind its slots."""
         patterns = {name: re.compile(pattern) for name, pattern in self.operation.path.items()} if self.operation else {}
 
         async def validate(request: web.Request) -> web.StreamResponse:
             invalid = next((name for name, pattern in patterns.items() if not pattern.fullmatch(request.match_info[name])), None)
             if invalid is not None:
                 return problem(404, f"The {invalid} in the path is malformed, so nothing has this name.", None, parameter=invalid)
-            return await self.handler(request)
+            if self.slots is None:
+                return await self.handler(request)
+            async with self.slots.one(request[IDENTITY].name):
+                return await self.handler(request)
 
-        return validate if patterns else self.handler
+        return validate if patterns or self.slots else self.handler

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import time
-from collections import OrderedDict, deque
 
 from aiohttp import web
 
@@ -14,29 +12,9 @@ from console.web.client_address import Proxies
 from console.web.keys import COOKIE, SESSION_S, Keys
 from console.web.page_responses import html
 from console.web.parameters import read_form
+from console.web.wrong_keys import MINUTE_S, WrongKeys
 from shared.runtime.audit import Action, Audit
 from shared.state.store import Store
-
-_MAX_FAILURES_PER_MINUTE = 30
-_MINUTE_S = 60
-_MAX_CLIENTS = 10_000
-
-
-class FailedLogins:
-    """Failed log-ins of the last minute by client, so that only the client that guesses keys is limited."""
-
-    def __init__(self) -> None:
-        self._failures: OrderedDict[str, deque[float]] = OrderedDict()
-
-    def is_limited(self, client: str) -> bool:
-        failures = self._failures.get(client, deque[float]())
-        return len(failures) == _MAX_FAILURES_PER_MINUTE and time.monotonic() - failures[0] < _MINUTE_S
-
-    def add(self, client: str) -> None:
-        self._failures.setdefault(client, deque(maxlen=_MAX_FAILURES_PER_MINUTE)).append(time.monotonic())
-        self._failures.move_to_end(client)
-        while len(self._failures) > _MAX_CLIENTS:
-            self._failures.popitem(last=False)
 
 
 class EndedSessions:
@@ -69,12 +47,12 @@ def _name(cookie: str) -> str:
 class Sessions:
     """The log-in form, log-in and log-out."""
 
-    def __init__(self, keys: Keys, ended: EndedSessions, audit: Audit, proxies: Proxies) -> None:
+    def __init__(self, keys: Keys, ended: EndedSessions, audit: Audit, failures: WrongKeys, proxies: Proxies) -> None:
         self._keys = keys
         self._ended = ended
         self._audit = audit
+        self._failures = failures
         self._proxies = proxies
-        self._failures = FailedLogins()
 
     async def form(self, request: web.Request) -> web.Response:
         if not self._keys.are_required:
@@ -86,14 +64,14 @@ class Sessions:
         form, client = await read_form(request), self._proxies.client(request)
         target = _local_path(str(form.get("next", "/")))
         if self._failures.is_limited(client):
+            await self._failures.add(client)
             text = "Too many failed log-ins from this address. Wait a minute and try again."
             response = html(render.login_page(LoginPage(target, text)), status=429)
-            response.headers["Retry-After"] = str(_MINUTE_S)
+            response.headers["Retry-After"] = str(MINUTE_S)
             return response
         key = self._keys.by_secret(str(form.get("key", "")))
         if key is None:
-            self._failures.add(client)
-            await self._audit.record(Action.LOG_IN_REFUSED, client)
+            await self._failures.add(client)
             return html(render.login_page(LoginPage(target, "Unknown key. Check it and try again.")), status=401)
         await self._audit.record(Action.LOG_IN, key.name, role=key.role)
         response = web.Response(status=303, headers={"Location": target})

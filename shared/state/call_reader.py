@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Iterable
-from typing import cast
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import TypeVar, cast
 
 from redis.asyncio import Redis
 
@@ -12,6 +12,13 @@ from shared.domain.ids import CallKey
 from shared.state.keys import PARTITIONS, facts_key, open_key, parse_call_key, partition, publication_key, recent_key
 from shared.state.replies import redis_reply, text
 from shared.state.stored_call import PublicationState, StoredCall
+
+# Replies that arrive together are parsed in one step, in which nothing else runs.
+_PART = 50
+_PARTS_AT_ONCE = 4
+_NAMES_A_STEP = 500
+
+_T = TypeVar("_T")
 
 
 class CallReader:
@@ -22,40 +29,33 @@ class CallReader:
 
     async def read(self, key: CallKey) -> StoredCall | None:
         """Read a call; None if it has no facts in Redis."""
-        number = partition(key)
-
-        async def read_keys() -> list[object]:
-            async with self._redis.pipeline(transaction=False) as pipe:
-                pipe.hgetall(facts_key(number, key))
-                pipe.hmget(publication_key(number, key), "revision", "state", "summary", "version")
-                pipe.zscore(open_key(number), str(key))
-                return cast("list[object]", await pipe.execute())
-
-        fields, publication, wake_at = cast(
-            "tuple[dict[bytes, bytes], list[bytes | None], float | None]", await redis_reply(read_keys())
-        )
-        if not fields:
-            return None
-        facts = {text(name): text(value) for name, value in fields.items()}
-        revision, state, summary, version = (text(value or "") for value in publication)
-        wake_at_ms = None if wake_at is None else round(wake_at)
-        return StoredCall(facts, int(revision or 0), PublicationState(state), summary, version, wake_at_ms)
+        return (await self.read_many([key])).get(key)
 
     async def read_many(self, keys: Iterable[CallKey]) -> dict[CallKey, StoredCall]:
         """Read calls, without those that have no facts in Redis."""
-        names = list(keys)
-        calls = await asyncio.gather(*(self.read(key) for key in names))
-        return {key: call for key, call in zip(names, calls, strict=True) if call is not None}
+
+        async def read_part(number: int, part: Sequence[CallKey]) -> dict[CallKey, StoredCall | None]:
+            async with self._redis.pipeline(transaction=False) as pipe:
+                for key in part:
+                    pipe.hgetall(facts_key(number, key))
+                    pipe.hmget(publication_key(number, key), "revision", "state", "summary", "version")
+                pipe.zmscore(open_key(number), [str(key) for key in part])
+                *replies, wake_ups = await pipe.execute()
+            return {key: _stored_call(*row) for key, *row in zip(part, replies[::2], replies[1::2], wake_ups, strict=True)}
+
+        calls = await _in_parts(keys, read_part)
+        return {key: call for key, call in calls.items() if call is not None}
 
     async def read_facts(self, keys: Iterable[CallKey]) -> dict[CallKey, dict[str, str]]:
         """Read the facts of calls; an unknown call has none."""
 
-        async def read_one(key: CallKey) -> dict[str, str]:
-            read = self._redis.hgetall(facts_key(partition(key), key))
-            return {text(k): text(v) for k, v in (await cast("Awaitable[dict[bytes, bytes]]", read)).items()}
+        async def read_part(number: int, part: Sequence[CallKey]) -> dict[CallKey, dict[str, str]]:
+            async with self._redis.pipeline(transaction=False) as pipe:
+                for key in part:
+                    pipe.hgetall(facts_key(number, key))
+                return {key: _facts(fields) for key, fields in zip(part, await pipe.execute(), strict=True)}
 
-        names = list(keys)
-        return dict(zip(names, await redis_reply(asyncio.gather(*(read_one(key) for key in names))), strict=True))
+        return await _in_parts(keys, read_part)
 
     async def open_calls(self) -> dict[CallKey, int]:
         """List the open calls with their wake-up times (ms since 1970)."""
@@ -66,47 +66,79 @@ class CallReader:
         rows = await redis_reply(asyncio.gather(*(read_partition(number) for number in range(PARTITIONS))))
         return {parse_call_key(text(name)): int(score) for part in rows for name, score in part}
 
-    async def open_starts(self) -> dict[CallKey, int]:
-        """List the open calls with their starts (microseconds since 1970), without those that have no start yet."""
+    async def open_starts(self) -> list[tuple[int, str]]:
+        """List the open calls that have a start, newest first: start (microseconds since 1970) and name."""
+        starts: list[tuple[int, str]] = []
+        for number in range(PARTITIONS):
+            names = await redis_reply(cast("Awaitable[list[bytes]]", self._redis.zrange(open_key(number), 0, -1)))
+            for at in range(0, len(names), _NAMES_A_STEP):
+                part = [text(name) for name in names[at : at + _NAMES_A_STEP]]
+                scores = await redis_reply(self._redis.zmscore(recent_key(number), part))
+                starts += [(int(at_us), name) for name, at_us in zip(part, scores, strict=True) if at_us is not None]
+        starts.sort(reverse=True)
+        return starts
 
-        async def read_partition(number: int) -> list[tuple[bytes, float | None]]:
-            names = await cast("Awaitable[list[bytes]]", self._redis.zrange(open_key(number), 0, -1))
-            if not names:
-                return []
-            starts = await self._redis.zmscore(recent_key(number), [text(name) for name in names])
-            return list(zip(names, starts, strict=True))
-
-        rows = await redis_reply(asyncio.gather(*(read_partition(number) for number in range(PARTITIONS))))
-        return {parse_call_key(text(name)): int(at_us) for part in rows for name, at_us in part if at_us is not None}
-
-    async def newest(self, before_us: int | None, at_most: int) -> list[tuple[CallKey, int]]:
+    async def newest(self, before_us: int | None, at_most: int) -> tuple[list[tuple[CallKey, int]], bool]:
         """List calls, open or not, that started at `before_us` or earlier, with their starts, the newest first.
 
-        Times are microseconds since 1970. There can be more calls with the same start as the last one of the list.
-        The facts of a listed call can have expired.
+        Times are microseconds since 1970. Returns also whether these are all calls. If not, there can be more with the same
+        start as the last one of the list. The facts of a listed call can have expired.
         """
         latest = "+inf" if before_us is None else before_us
+        # A partition has about a sixteenth of the calls. If it has more of the newest ones, the list ends early.
+        share = at_most * 2 // PARTITIONS + 1
 
         async def read_partition(number: int) -> list[tuple[bytes, float]]:
             name = recent_key(number)
-            read = self._redis.zrange(name, latest, "-inf", desc=True, byscore=True, offset=0, num=at_most, withscores=True)
+            read = self._redis.zrange(name, latest, "-inf", desc=True, byscore=True, offset=0, num=share, withscores=True)
             return cast("list[tuple[bytes, float]]", await read)
 
-        rows = await redis_reply(asyncio.gather(*(read_partition(number) for number in range(PARTITIONS))))
-        starts = [(parse_call_key(text(name)), int(score)) for part in rows for name, score in part]
-        return sorted(starts, key=lambda row: (row[1], str(row[0])), reverse=True)[:at_most]
+        parts = await redis_reply(asyncio.gather(*(read_partition(number) for number in range(PARTITIONS))))
+        # A partition that has more calls than were read is known only down to the last start.
+        known_down_to = max((part[-1][1] for part in parts if len(part) == share), default=0)
+        starts = [(text(name), int(at_us)) for part in parts for name, at_us in part if at_us >= known_down_to]
+        starts.sort(key=lambda row: (row[1], row[0]), reverse=True)
+        is_all = known_down_to == 0 and len(starts) <= at_most
+        return [(parse_call_key(name), at_us) for name, at_us in starts[:at_most]], is_all
 
     async def listed(self, keys: Iterable[CallKey]) -> set[CallKey]:
         """Return those of the calls that `newest` lists and that still have facts."""
-        names = list(keys)
 
-        async def read_keys() -> list[object]:
+        async def read_part(number: int, part: Sequence[CallKey]) -> dict[CallKey, bool]:
             async with self._redis.pipeline(transaction=False) as pipe:
-                for key in names:
-                    pipe.zscore(recent_key(partition(key)), str(key))
-                    pipe.exists(facts_key(partition(key), key))
-                return cast("list[object]", await pipe.execute())
+                for key in part:
+                    pipe.exists(facts_key(number, key))
+                pipe.zmscore(recent_key(number), [str(key) for key in part])
+                *have_facts, starts = await pipe.execute()
+            rows = zip(part, have_facts, starts, strict=True)
+            return {key: bool(has_facts) and start is not None for key, has_facts, start in rows}
 
-        replies = await redis_reply(read_keys()) if names else []
-        rows = zip(names, replies[::2], replies[1::2], strict=True)
-        return {key for key, start, has_facts in rows if start is not None and has_facts}
+        return {key for key, is_listed in (await _in_parts(keys, read_part)).items() if is_listed}
+
+
+async def _in_parts(
+    keys: Iterable[CallKey], read: Callable[[int, Sequence[CallKey]], Awaitable[dict[CallKey, _T]]]
+) -> dict[CallKey, _T]:
+    """Read calls in one round trip for each partition, or several if a partition has very many of them."""
+    names = list(keys)
+    by_partition: dict[int, list[CallKey]] = {}
+    for key in names:
+        by_partition.setdefault(partition(key), []).append(key)
+    parts = [(number, part[at : at + _PART]) for number, part in by_partition.items() for at in range(0, len(part), _PART)]
+    values: dict[CallKey, _T] = {}
+    for at in range(0, len(parts), _PARTS_AT_ONCE):
+        for part in await redis_reply(asyncio.gather(*(read(*part) for part in parts[at : at + _PARTS_AT_ONCE]))):
+            values |= part
+    return {key: values[key] for key in names}
+
+
+def _stored_call(fields: dict[bytes, bytes], publication: list[bytes | None], wake_at: float | None) -> StoredCall | None:
+    if not fields:
+        return None
+    revision, state, summary, version = (text(value or "") for value in publication)
+    wake_at_ms = None if wake_at is None else round(wake_at)
+    return StoredCall(_facts(fields), int(revision or 0), PublicationState(state), summary, version, wake_at_ms)
+
+
+def _facts(fields: dict[bytes, bytes]) -> dict[str, str]:
+    return {text(name): text(value) for name, value in fields.items()}

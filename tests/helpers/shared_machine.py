@@ -18,7 +18,7 @@ _WAITS = {
     "console.commands.audit_trail": ("_CONNECT_S",),
     "console.live.feed": ("_CONNECT_S",),
     "console.local.simulate": ("_TIMEOUT_S",),
-    "console.lookup.timeline": ("_CONNECT_S", "_READ_FOR_S", "_WAIT_FOR_S"),
+    "console.lookup.timeline_reader": ("_CONNECT_S", "_READ_FOR_S", "_WAIT_FOR_S"),
     "shared.amqp.connection": ("CONNECT_TIMEOUT_S",),
     "shared.amqp.plain_connection": ("CONNECT_TIMEOUT_S",),
     "shared.amqp.queue_reader": ("_GET_TIMEOUT_S",),

@@ -108,8 +108,8 @@ async def test_what_is_kept_of_a_source_that_was_is_listed_and_said_to_be_of_it(
             {"agent": "10 01"},
             (1, "The agent does not match agent_pattern of [sources.acme]: [0-9]{4}"),
         ),
-        ((), {"number": ""}, (2, "callfold: number: must not be empty.")),
-        ((), {"queue-prefix": "9x"}, (2, "callfold: queue_prefix: must match ^[0-9*#]{1,8}$.")),
+        ((), {"number": ""}, (2, "callfold: number must not be empty.")),
+        ((), {"queue-prefix": "9x"}, (2, "callfold: queue_prefix must match ^[0-9*#]{1,8}$.")),
     ],
 )
 async def test_what_cannot_be_dialed_is_told_with_the_key_to_change(

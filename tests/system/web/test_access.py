@@ -90,8 +90,22 @@ _SECRETS = ("x", KEY[:-1], KEY + "x", KEY.upper(), VIEWER_KEY[:-1], "adapter-sec
 @pytest.mark.parametrize("secret", _SECRETS)
 @pytest.mark.parametrize("scheme", ["Bearer", "Basic", "bearer "])
 async def test_a_wrong_key_is_refused(here: World, secret: str, scheme: str) -> None:
-    status, told, headers = await here.get("/calls", headers={"Authorization": f"{scheme} {secret}"})
+    status, told, headers = await _knock(here, Authorization=f"{scheme} {secret}", come_from="127.0.0.9")
     assert (status, told["status"], headers["WWW-Authenticate"]) == (401, 401, "Bearer")
+
+
+async def _knock(
+    here: World, path: str = "/calls", *, console: str = "console", come_from: str = "127.0.0.1", **headers: str
+) -> tuple[int, Any, Mapping[str, str]]:
+    """Ask from an address."""
+    connector = aiohttp.TCPConnector(local_addr=(come_from, 0))
+    url = here.consoles[console] + path
+    async with (
+        aiohttp.ClientSession(connector=connector, headers=headers) as session,
+        session.get(url, allow_redirects=False) as response,
+    ):
+        body = await response.read()
+        return response.status, orjson.loads(body) if "json" in response.content_type else body, response.headers
 
 
 async def _raw(here: World, request: bytes) -> bytes:
@@ -398,6 +412,40 @@ async def test_after_many_wrong_keys_a_log_in_has_to_wait_and_bearer_keys_have_n
     assert (await _try(f"{address}/login", KEY, forwarded="10.0.0.1"))[0] == 429, "anybody can say so"
     assert (await _try(f"{address}/login", KEY, come_from="127.0.0.2"))[0] == 303, "others do not wait for it"
     assert (await here.get("/calls", console="tried", headers=AUTHORIZED))[0] == 200
+
+
+async def test_after_many_wrong_keys_an_address_is_refused_and_a_right_key_from_it_is_not(here: World) -> None:
+    await here.add_console("guessed", CALLFOLD_CONSOLE_KEY=KEY).start()
+    ask = partial(_knock, here, console="guessed", come_from="127.0.0.4")
+    statuses = [(await ask(Authorization=f"Bearer {number}"))[0] for number in range(31)]
+    assert statuses == [401] * 30 + [429]
+    status, problem, headers = await ask(Authorization="Bearer 31")
+    assert (status, problem["status"], headers["Retry-After"]) == (429, 429, "60")
+    assert (await ask(**AUTHORIZED))[0] == 200, "a colleague behind the same proxy"
+    assert (await ask())[0] == 401, "without a key nothing is guessed"
+    assert (await ask("/login"))[0] == 200
+    assert (await _try(f"{here.consoles['guessed']}/login", KEY, come_from="127.0.0.4"))[0] == 303
+    assert (await ask(console="guessed", come_from="127.0.0.5", Authorization="Bearer x"))[0] == 401, (
+        "others have their own limit"
+    )
+
+    async def lines() -> Any:  # noqa: ANN401
+        return [line for line in await _audit(here, "log_in_refused") if line.who == "127.0.0.4"]
+
+    assert len(await eventually(lines)) <= 30
+
+
+async def test_forged_cookies_are_wrong_keys_and_those_of_a_removed_key_are_not(here: World) -> None:
+    await here.add_console("forged", CALLFOLD_CONSOLE_KEY=KEY, CALLFOLD_CONSOLE_VIEWER_KEYS="another").start()
+    ask = partial(_knock, here, console="forged", come_from="127.0.0.6")
+    _, cookie, _ = await _log_in(here)
+    _, removed, _ = await _log_in(here, VIEWER_KEY)
+    session = cookie.rpartition(".")[0]
+    for _ in range(31):
+        assert (await ask("/ui/adapter", Cookie=removed))[0] == 303
+    statuses = [(await ask("/ui/adapter", Cookie=f"{session}.{number:064}"))[0] for number in range(32)]
+    assert statuses == [303] * 30 + [429] * 2
+    assert (await ask("/ui/adapter", Cookie=cookie))[0] == 200
 
 
 async def _try(url: str, key: str, *, come_from: str = "127.0.0.1", forwarded: str | None = None) -> tuple[int, bytes]:

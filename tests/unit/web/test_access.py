@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+from dataclasses import dataclass, field
 from typing import cast
 
 import pytest
@@ -11,9 +12,10 @@ from multidict import CIMultiDict
 
 from console.web.client_address import Proxies
 from console.web.keys import Keys
-from console.web.sessions import FailedLogins
+from console.web.wrong_keys import WrongKeys
 from shared.config.settings import load_settings
 from shared.errors import ConfigError
+from shared.runtime.audit import Action, Audit
 from tests.helpers.console import KEY, VIEWER_KEY
 
 
@@ -63,8 +65,41 @@ def test_a_proxy_that_is_no_address_is_a_clear_error() -> None:
         Proxies("10.0.0.1, proxy.example")
 
 
-def test_clients_that_are_remembered_for_their_wrong_keys_are_so_many_at_most() -> None:
-    failures = FailedLogins()
-    for number in range(20_000):
-        failures.add(str(number))
-    assert len(failures._failures) == 10_000
+@dataclass(slots=True)
+class _Audit:
+    """Keeps what is audited."""
+
+    lines: list[tuple[str, object]] = field(default_factory=list)
+
+    async def record(self, action: Action, who: str, *, count: int | None = None) -> None:
+        assert action is Action.LOG_IN_REFUSED
+        self.lines.append((who, count))
+
+
+def _wrong_keys() -> tuple[WrongKeys, list[tuple[str, object]]]:
+    audit = _Audit()
+    return WrongKeys(cast("Audit", audit)), audit.lines
+
+
+async def test_of_a_client_that_guesses_the_first_wrong_keys_are_audited_and_then_their_count() -> None:
+    wrong_keys, lines = _wrong_keys()
+    for number in range(600):
+        assert wrong_keys.is_limited("192.0.2.1") is (number >= 30)
+        await wrong_keys.add("192.0.2.1")
+    assert not wrong_keys.is_limited("192.0.2.2")
+    assert lines == [("192.0.2.1", None)] * 30
+    for _ in range(2):
+        await wrong_keys.audit_counts()
+    assert lines[30:] == [("192.0.2.1", 570)]
+
+
+async def test_many_clients_that_guess_are_remembered_and_audited_to_a_limit() -> None:
+    wrong_keys, lines = _wrong_keys()
+    for number in range(30_000):
+        await wrong_keys.add(str(number))
+    assert (len(wrong_keys._latest), len(wrong_keys._only_counted)) == (10_000, 10_001)
+    assert len(lines) == 300
+    await wrong_keys.audit_counts()
+    counts = [count for _, count in lines[300:]]
+    assert len(counts) <= 21
+    assert sum(cast("list[int]", counts)) == 30_000 - 300

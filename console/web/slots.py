@@ -1,0 +1,81 @@
+"""A bound on how many requests of one kind run at once. A few more wait for their turn; the rest are refused."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict, deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from shared import metrics
+from shared.errors import CallfoldError
+
+
+class TooBusyError(CallfoldError):
+    """The console serves as many requests of a kind as it may. The request was refused before any work."""
+
+
+class Slots:
+    """Slots for requests of one kind. The keys that wait take turns, so one key with many requests cannot delay another much."""
+
+    def __init__(self, kind: str, *, at_once: int, waiting: int, wait_s: float) -> None:
+        """`kind` is a plural for the answer and the metric; `waiting` is the most requests of one key that wait."""
+        self._kind = kind
+        self._free = at_once
+        self._waiting = waiting
+        self._wait_s = wait_s
+        self._lines: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
+
+    @asynccontextmanager
+    async def one(self, key: str) -> AsyncIterator[None]:
+        """Hold one slot.
+
+        Raises:
+            TooBusyError: too many requests of this key wait, or the wait took too long.
+        """
+        if self._free:
+            self._free -= 1
+        else:
+            await self._wait(key)
+        try:
+            yield
+        finally:
+            self._pass_on()
+
+    async def _wait(self, key: str) -> None:
+        line = self._lines.setdefault(key, deque())
+        if len(line) >= self._waiting:
+            raise self._too_busy(f"{self._waiting} {self._kind} of this key wait already")
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        line.append(turn)
+        try:
+            async with asyncio.timeout(self._wait_s):
+                await asyncio.shield(turn)
+        except BaseException as error:
+            self._leave(key, turn)
+            if isinstance(error, TimeoutError):
+                raise self._too_busy(f"no slot for {self._kind} became free within {self._wait_s:g} s") from None
+            raise
+
+    def _leave(self, key: str, turn: asyncio.Future[None]) -> None:
+        if turn.done():  # the slot was passed on at the same moment
+            self._pass_on()
+            return
+        line = self._lines[key]
+        line.remove(turn)
+        if not line:
+            del self._lines[key]
+
+    def _pass_on(self) -> None:
+        """Give the slot to the key whose turn is next, or free it."""
+        if not self._lines:
+            self._free += 1
+            return
+        key, line = self._lines.popitem(last=False)
+        line.popleft().set_result(None)
+        if line:
+            self._lines[key] = line
+
+    def _too_busy(self, why: str) -> TooBusyError:
+        metrics.CONSOLE_REFUSED.labels(self._kind).inc()
+        return TooBusyError(f"The console is busy: {why}. Send fewer requests at once, or use another console.")
