@@ -51,6 +51,8 @@ async def read_form(request: web.BaseRequest) -> bytes:
         raise UnreadableFormError(408, "Request Timeout", "The form did not arrive in time. Send it again.") from error
     except web.RequestPayloadError as error:
         raise UnreadableFormError(400, "Bad Request", "The body is not valid HTTP.") from error
+    except ConnectionError as error:  # no client reads the answer; the metric counts it
+        raise UnreadableFormError(400, "Bad Request", "The connection ended before the form was complete.") from error
 
 
 def _too_large() -> UnreadableFormError:
@@ -71,9 +73,9 @@ async def end_unread(request: web.BaseRequest, response: web.Response) -> web.Re
     if body.is_eof():
         return response
     response.force_close()
-    await response.prepare(request)
-    await response.write_eof()
-    with suppress(TimeoutError, web.RequestPayloadError, web.HTTPRequestTimeout):
+    with suppress(ConnectionError, TimeoutError, web.RequestPayloadError, web.HTTPRequestTimeout):
+        await response.prepare(request)
+        await response.write_eof()
         async with asyncio.timeout(_LINGER_S):
             await _discard(body)
     if isinstance(request.protocol, LimitedProtocol):

@@ -199,6 +199,19 @@ async def test_a_chunked_body_that_is_refused_later_gets_an_answer(start: Start)
                 assert await connection.is_closed()
 
 
+async def test_a_client_that_leaves_within_its_form_is_no_error_of_ingress(
+    start: Start, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with start(PATIENT) as site:
+        for target in ("/callbacks/acme", WRONG):
+            async with connected_to(site.port) as connection:
+                await connection.send(get(GOOD) + post(target, body=b"a", length=9))
+                assert await connection.status() == 200
+        async with connected_to(site.port) as connection:
+            assert await connection.is_open(get(GOOD))
+    assert "request_failed" not in capsys.readouterr().out
+
+
 UPGRADES = [("Upgrade: h2c", "Connection: upgrade"), ("connection: Upgrade", "UPGRADE:websocket"), ("Upgrade: h2c",)]
 
 
