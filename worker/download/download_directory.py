@@ -61,7 +61,17 @@ async def keep_swept(directory: Path) -> NoReturn:
 
 
 def sweep(directory: Path) -> None:
-    """Remove partial downloads that have not changed for two days. Another worker has finished their jobs."""
+    """Remove partial downloads that have not changed for two days. Another worker has finished their jobs.
+
+    Errors of the operating system are logged: they must not end a worker that can still fold calls.
+    """
+    try:
+        _remove_abandoned(directory)
+    except OSError as error:
+        _log_not_removed(error)
+
+
+def _remove_abandoned(directory: Path) -> None:
     stems = {path.with_suffix("") for path in directory.glob("*") if path.suffix in {PART, NOTE}}
     for stem in stems:
         paths = [stem.with_suffix(suffix) for suffix in (PART, NOTE)]
@@ -80,7 +90,11 @@ def make_room(directory: Path, max_bytes: int) -> None:
     try:
         _remove_oldest(directory, max_bytes)
     except OSError as error:
-        log.warning("partial_downloads_not_removed", detail=f"{type(error).__name__}: {error.strerror}")
+        _log_not_removed(error)
+
+
+def _log_not_removed(error: OSError) -> None:
+    log.warning("partial_downloads_not_removed", detail=f"{type(error).__name__}: {error.strerror}")
 
 
 def _remove_oldest(directory: Path, max_bytes: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import hashlib
 import hmac
 import re
@@ -24,6 +25,7 @@ from shared.errors import ConfigError
 from tests.helpers.console import AS_VIEWER, AUTHORIZED, KEY, VIEWER_KEY, World, redis_of, world
 from tests.helpers.dead_letters import bury
 from tests.helpers.pace import LIMIT_S
+from tests.helpers.raw_http import connected_to, post
 from tests.helpers.servers import Servers, eventually
 
 _SOURCES = '[sources.acme]\nsecret = "adapter-secret"\ndial_url = "http://127.0.0.1:{port}/dial?agent={agent}&number={number}"\n'
@@ -38,6 +40,28 @@ async def here(shared_servers: Servers) -> AsyncIterator[World]:
         made.add_console("open", CALLFOLD_CONSOLE_KEY="", CALLFOLD_CONSOLE_VIEWER_KEYS=" ")
         await asyncio.gather(*(made.roles[name].start() for name in ("console", "open")))
         yield made
+
+
+async def test_a_body_that_cannot_be_read_is_refused_in_plain_words(here: World) -> None:
+    port = int(here.console.rpartition(":")[2])
+    gzipped, chunked = "Content-Encoding: gzip", "Transfer-Encoding: chunked"
+    bomb = gzip.compress(b"key=" + b"a" * (64 << 20))
+    dial = post("/dial", chunked, f"Authorization: Bearer {KEY}", body=b"1\r\n{\r\n").replace(b"x-www-form-urlencoded", b"json")
+    bodies = {
+        "junk": (post("/login", gzipped, body=b"junk"), b"", 415),
+        "bomb": (post("/login", gzipped, body=bomb[:60_000], length=len(bomb)), b"", 415),
+        "chunks": (post("/login", chunked, body=b"3\r\nkey\r\n"), b"zz\r\n", 400),
+        "chunks of a dial": (dial, b"zz\r\n", 400),
+        "large": (post("/login", body=b"a" * (64 * 1024 + 1)), b"", 413),
+    }
+    statuses = {}
+    for name, (first, second, _) in bodies.items():
+        async with connected_to(port) as connection:
+            await connection.send(first, second)
+            statuses[name], body = await connection.response()
+            assert orjson.loads(body)["title"]
+    assert statuses == {name: status for name, (*_, status) in bodies.items()}
+    assert b"Traceback" not in here.roles["console"].log_path.read_bytes()
 
 
 _DIAL = {"source": "acme", "agent": "1001", "number": "112"}

@@ -9,7 +9,7 @@ import gzip
 import os
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -361,6 +361,27 @@ async def test_parts_are_swept_while_a_worker_lives(tmp_path: Path, monkeypatch:
     monkeypatch.setattr("worker.download.download_directory._SWEEP_S", 0.01)
     (tmp_path / "old.part").touch()
     os.utime(tmp_path / "old.part", (time.time() - 3 * 86400,) * 2)
+
+    async def is_gone() -> bool:
+        return not (tmp_path / "old.part").exists()
+
+    async with background(keep_swept(tmp_path)):
+        await eventually(is_gone)
+
+
+async def test_a_sweep_without_descriptors_ends_no_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("worker.download.download_directory._SWEEP_S", 0.01)
+    (tmp_path / "old.part").touch()
+    os.utime(tmp_path / "old.part", (time.time() - 3 * 86400,) * 2)
+    failures = iter([OSError(errno.EMFILE, os.strerror(errno.EMFILE))])
+    glob = Path.glob
+
+    def fails_once(path: Path, pattern: str) -> Iterator[Path]:
+        for failure in failures:
+            raise failure
+        return glob(path, pattern)
+
+    monkeypatch.setattr(Path, "glob", fails_once)
 
     async def is_gone() -> bool:
         return not (tmp_path / "old.part").exists()
