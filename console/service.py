@@ -12,6 +12,7 @@ from console.history.store import History
 from console.live.feed import Feed
 from console.live.monitor import Monitor
 from console.lookup.lookup import Lookup
+from console.lookup.sidecar_search import RecordingSearch
 from console.page.render import live_fragment
 from console.web.access import Guard
 from console.web.app import PageHandlers, make_app
@@ -76,7 +77,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         apis = Apis(
             dial=DialApi(dials, audit),
             calls=CallsApi(lookup),
-            recordings=RecordingsApi(archive, sources, settings, audit),
+            recordings=RecordingsApi(archive, RecordingSearch(archive, calls, settings.policy), sources, settings, audit),
             dead_letters=dead_letters,
             events=EventStreams(feed, monitor, stop, live_fragment),
             lookups=lookups,

@@ -9,12 +9,13 @@ from contextlib import suppress
 from shared.archive.sidecar import Sidecar, day_of, path_of
 from shared.archive.storage import Archive
 from shared.config.settings import Settings
-from shared.domain.call import derive
+from shared.domain.call import Policy, derive
 from shared.domain.ids import GUID, CallKey, CallRef, SourceName
 from shared.domain.recording import RecordingJob
 from shared.domain.revision_summary import filed_at
 from shared.errors import StoreUnavailableError
 from shared.runtime.store import open_store
+from shared.state.call_reader import CallReader
 
 
 def is_guid(text: str) -> bool:
@@ -33,21 +34,33 @@ async def is_in_redis(settings: Settings, key: CallKey) -> bool:
 
 async def find_sidecars(settings: Settings, archive: Archive, source: str, call_or_guid: str) -> list[Sidecar]:
     """Find the sidecars of a recording or a call; empty if there are none."""
-    call = None if is_guid(call_or_guid) else call_or_guid
-    for day in await _days(settings, archive, source, call):
-        sidecars = [sidecar async for sidecar in _sidecars_of_day(archive, day, call_or_guid)]
+    day = None
+    if not is_guid(call_or_guid):
+        async with open_store(settings) as store:
+            day = await _day_in_redis(store, settings.policy, source, call_or_guid)
+    for each in await _days(archive, source, day):
+        sidecars = [sidecar async for sidecar in _sidecars_of_day(archive, each, call_or_guid)]
         if sidecars:
             return sidecars
     return []
 
 
-async def find_recording(settings: Settings, archive: Archive, source: str, name: str, call: str | None) -> Sidecar | None:
-    """Find the sidecar of a recording, of `call` if given, by its file name, which is usually the GUID."""
-    for day in await _days(settings, archive, source, call):
-        sidecar = await _read_valid(archive, f"{day}/{name}.json")
-        if sidecar is not None:
-            return sidecar if call in {None, sidecar.call} else None
-    return None
+class RecordingSearch:
+    """Finds recordings by their file names, which are usually their GUIDs."""
+
+    def __init__(self, archive: Archive, calls: CallReader, policy: Policy) -> None:
+        self._archive = archive
+        self._calls = calls
+        self._policy = policy
+
+    async def find(self, source: str, name: str, call: str | None) -> Sidecar | None:
+        """Find the sidecar of a recording, of `call` if given."""
+        day = await _day_in_redis(self._calls, self._policy, source, call) if call else None
+        for each in await _days(self._archive, source, day):
+            sidecar = await _read_valid(self._archive, f"{each}/{name}.json")
+            if sidecar is not None:
+                return sidecar if call in {None, sidecar.call} else None
+        return None
 
 
 async def sidecars_of(archive: Archive, jobs: Iterable[RecordingJob]) -> list[Sidecar]:
@@ -56,21 +69,19 @@ async def sidecars_of(archive: Archive, jobs: Iterable[RecordingJob]) -> list[Si
     return [sidecar for sidecar in sidecars if sidecar is not None]
 
 
-async def _days(settings: Settings, archive: Archive, source: str, call: str | None) -> list[str]:
-    """List the days of the archive: first the day of `call` if Redis knows it, then newest first."""
-    day = await _day_in_redis(settings, source, call) if call else None
-    days = [other for other in reversed(await archive.days(source)) if other != day]
-    return [day, *days] if day else days
+async def _days(archive: Archive, source: str, first: str | None) -> list[str]:
+    """List the days of the archive: one first if given, then newest first."""
+    days = [other for other in reversed(await archive.days(source)) if other != first]
+    return [first, *days] if first else days
 
 
-async def _day_in_redis(settings: Settings, source: str, call: str) -> str | None:
+async def _day_in_redis(calls: CallReader, policy: Policy, source: str, call: str) -> str | None:
     """Read the archive day of a call from Redis while Redis retains the call."""
     key = CallKey(SourceName(source), CallRef(call))
     with suppress(StoreUnavailableError):  # the archive alone can answer, only slower
-        async with open_store(settings) as store:
-            state = await store.read(key)
+        state = await calls.read(key)
         if state is not None:
-            return day_of(source, filed_at(derive(key, state.facts, settings.policy), state.summary))
+            return day_of(source, filed_at(derive(key, state.facts, policy), state.summary))
     return None
 
 

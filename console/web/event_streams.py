@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections import Counter
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 
@@ -17,6 +16,7 @@ from console.live.snapshot import Snapshot
 from console.streams.events import topic_matcher
 from console.web.keys import IDENTITY
 from console.web.models import EventsQuery
+from console.web.open_responses import OpenResponses
 from console.web.parameters import read_parameters
 from console.web.problems import invalid, problem
 from shared.log import get_logger
@@ -40,7 +40,7 @@ class EventStreams:
         self._monitor = monitor
         self._stop = stop
         self._render = render
-        self._open: Counter[str] = Counter()
+        self._open = OpenResponses("streams", per_key=_MAX_STREAMS_PER_KEY, total=_MAX_STREAMS)
         self._latest: tuple[Snapshot, bytes] | None = None
 
     async def events(self, request: web.Request) -> web.StreamResponse:
@@ -82,15 +82,11 @@ class EventStreams:
 
     async def _serve(self, request: web.Request, chunks: AsyncGenerator[bytes, None]) -> web.StreamResponse:
         key_name = request[IDENTITY].name
-        if self._open[key_name] >= _MAX_STREAMS_PER_KEY:
-            title = f"This key has {_MAX_STREAMS_PER_KEY} open streams, the maximum. Close one and try again."
-            return problem(429, title, {"Retry-After": "10"})
-        if self._open.total() >= _MAX_STREAMS:
-            title = f"This console has {_MAX_STREAMS} open streams, the maximum. Try again later or use another console."
-            return problem(503, title, {"Retry-After": "10"})
+        refusal = self._open.refuse_beyond(key_name)
+        if refusal is not None:
+            return refusal
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "X-Accel-Buffering": "no"})
-        self._open[key_name] += 1
-        try:
+        with self._open.one(key_name):
             await response.prepare(request)
             await response.write(b"retry: %d\n\n" % _RETRY_MS)
             ends = (_write_all(response, chunks), self._stop.wait(), _until_disconnected(request))
@@ -104,8 +100,6 @@ class EventStreams:
             # A reader that disconnects is no error.
             if isinstance(result, Exception) and not isinstance(result, ConnectionError):
                 log.warning("event_stream_failed", path=request.path, detail=f"{type(result).__name__}: {result}")
-        finally:
-            self._open[key_name] -= 1
         return response
 
 

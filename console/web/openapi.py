@@ -35,7 +35,12 @@ _COMMON: Mapping[int, Answer] = {
     401: Answer("A key is required.", Problem, (PROBLEM,), headers={"WWW-Authenticate": "`Bearer`."}),
     403: Answer("The key does not allow this, or the request comes from another site.", Problem, (PROBLEM,)),
     429: Answer("Too many wrong keys came from this address.", Problem, (PROBLEM,), headers=RETRY_AFTER),
-    503: Answer("Redis, RabbitMQ, the archive or the history is unavailable.", Problem, (PROBLEM,), headers=RETRY_AFTER),
+    503: Answer(
+        "Redis, RabbitMQ, the archive or the history is unavailable, or the console is busy.",
+        Problem,
+        (PROBLEM,),
+        headers=RETRY_AFTER,
+    ),
 }
 
 

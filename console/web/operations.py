@@ -53,7 +53,7 @@ def _dial(api: DialApi) -> Route:
         409: "The source has no dial_url, or the first request with this Idempotency-Key was refused.",
         415: _NOT_JSON,
         422: "The Idempotency-Key was used for a request with another body.",
-        429: "This key has reached its limit of dial requests per minute.",
+        429: "This key has reached its limit of dial requests per minute, or too many wrong keys came from this address.",
         502: "FocalScope is unreachable, refused the request, or sent an answer without a RequestID.",
         504: "FocalScope did not answer in time. `dial_state` is `unknown`: a phone may be ringing.",
     }
@@ -104,6 +104,7 @@ def _recordings(api: RecordingsApi) -> list[Route]:
             304: Answer("Not modified.", media=(), headers=etag),
             404: missing,
             409: encrypted,
+            429: _many("downloads"),
             416: Answer("The range is outside the recording.", Problem, (PROBLEM,), headers=part),
         },
         query=models.RecordingQuery,
@@ -140,9 +141,14 @@ def _events(api: EventStreams) -> Route:
         "Follow published events (server-sent events)",
         {
             200: Answer("Events: the routing key, and the CloudEvent as published.", media=("text/event-stream",)),
-            429: Answer("This key has too many open streams.", Problem, (PROBLEM,), headers=RETRY_AFTER),
+            429: _many("streams"),
         },
         query=models.EventsQuery,
         headers={"Last-Event-ID": Header("Continue after this event, from the journal.", f"^({EVENT_ID_PATTERN})?$")},
     )
     return Route("GET", "/events", api.events, operation, is_endless=True)
+
+
+def _many(kind: str) -> Answer:
+    text = f"This key has too many open {kind}, or too many wrong keys came from this address."
+    return Answer(text, Problem, (PROBLEM,), headers=RETRY_AFTER)

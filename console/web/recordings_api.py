@@ -13,13 +13,15 @@ from typing import BinaryIO
 from aiohttp import web
 from pydantic import ValidationError
 
-from console.lookup.sidecar_search import find_recording
+from console.lookup.sidecar_search import RecordingSearch
 from console.page.waveform import PeakReader, waveform_svg
 from console.web.keys import IDENTITY
 from console.web.models import RecordingQuery
+from console.web.open_responses import OpenResponses
 from console.web.parameters import read_parameters
 from console.web.problems import invalid, problem
 from console.web.range_requests import Range, matches_etag, read_range
+from console.web.slots import Slots
 from shared.archive.encryption import decrypt
 from shared.archive.sidecar import Sidecar
 from shared.archive.storage import Archive
@@ -33,6 +35,9 @@ _SAME_DOWNLOAD_S = 600
 _MAX_DOWNLOADS = 1000
 _CHUNK_BYTES = 1 << 20
 _MAX_WAVEFORMS = 200
+# A download holds a chunk in memory and, of an encrypted recording, a temporary file, for as long as its reader is slow.
+_MAX_OPEN = 100
+_MAX_OPEN_PER_KEY = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,23 +53,31 @@ class _Audio:
 class RecordingsApi:
     """Sends recordings from the archive, and decrypts them if the console has the identity."""
 
-    def __init__(self, archive: Archive, sources: Sources, settings: Settings, audit: Audit) -> None:
+    def __init__(self, archive: Archive, search: RecordingSearch, sources: Sources, settings: Settings, audit: Audit) -> None:
         self._archive = archive
+        self._search = search
         self._sources = sources
         self._settings = settings
         self._audit = audit
         self._waveforms: OrderedDict[str, str] = OrderedDict()
         self._downloads: OrderedDict[tuple[str, str], float] = OrderedDict()
+        # To find a recording can take a read for each day of the archive. To decrypt or draw it takes reading all of it.
+        self._preparing = Slots("recordings", at_once=4, waiting=100, wait_s=10)
+        self._drawing = Slots("waveforms", at_once=2, waiting=100, wait_s=10)
+        self._open = OpenResponses("downloads", per_key=_MAX_OPEN_PER_KEY, total=_MAX_OPEN)
 
     async def get(self, request: web.Request) -> web.StreamResponse:
         """Send a recording or the requested range of it."""
-        sidecar = await self._find(request)
-        if isinstance(sidecar, web.Response):
-            return sidecar
-        with tempfile.TemporaryFile() as scratch:
-            audio = await self._audio(sidecar, scratch)
-            if isinstance(audio, web.Response):
-                return audio
+        who = request[IDENTITY].name
+        refusal = self._open.refuse_beyond(who)
+        if refusal is not None:
+            return refusal
+        with self._open.one(who), tempfile.TemporaryFile() as scratch:
+            async with self._preparing.one(who):
+                prepared = await self._prepare(request, scratch)
+            if isinstance(prepared, web.Response):
+                return prepared
+            sidecar, audio = prepared
             if matches_etag(request.headers.get("If-None-Match", ""), audio.etag):
                 return web.Response(status=304, headers={"ETag": audio.etag, "Cache-Control": _CACHE})
             is_same = request.headers.get("If-Range", audio.etag) == audio.etag
@@ -73,8 +86,15 @@ class RecordingsApi:
                 title = f"The range is outside the recording, which has {audio.size} bytes. Request a range within it."
                 return problem(416, title, {"Content-Range": f"bytes */{audio.size}"})
             if request.method == "GET":
-                await self._audit_download(request[IDENTITY].name, sidecar, is_beginning=bytes_range.first == 0)
+                await self._audit_download(who, sidecar, is_beginning=bytes_range.first == 0)
             return await self._send(request, audio, bytes_range)
+
+    async def _prepare(self, request: web.Request, scratch: BinaryIO) -> tuple[Sidecar, _Audio] | web.Response:
+        sidecar = await self._find(request)
+        if isinstance(sidecar, web.Response):
+            return sidecar
+        audio = await self._audio(sidecar, scratch)
+        return audio if isinstance(audio, web.Response) else (sidecar, audio)
 
     async def _audit_download(self, who: str, sidecar: Sidecar, *, is_beginning: bool) -> None:
         """Audit a download once, even if a player fetches it in many ranges and starts in the middle."""
@@ -89,6 +109,10 @@ class RecordingsApi:
 
     async def waveform(self, request: web.Request) -> web.Response:
         """Draw the recording as SVG."""
+        async with self._drawing.one(request[IDENTITY].name):
+            return await self._draw(request)
+
+    async def _draw(self, request: web.Request) -> web.Response:
         sidecar = await self._find(request)
         if isinstance(sidecar, web.Response):
             return sidecar
@@ -119,7 +143,7 @@ class RecordingsApi:
             return invalid(error, RecordingQuery)
         sidecar = None
         if SourceName(source) in self._sources:
-            sidecar = await find_recording(self._settings, self._archive, source, name, query.call)
+            sidecar = await self._search.find(source, name, query.call)
         if sidecar is None:
             return problem(404, f"Source {source} has no recording {name}. Find it with GET /calls/{{source}}/{{call}}.")
         if sidecar.state != "stored":
