@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
+from ingress.fold_depth import FoldDepth
 from ingress.outgoing_message import OutgoingMessage
 from ingress.spool import Spool
 from shared import metrics
@@ -20,7 +21,7 @@ from shared.runtime.health import Handicap
 log = get_logger(__name__)
 _CONFIRMS = Outage(log, "publish_failed", "publish_confirmed")
 
-# Pause after a failed publish: a blocked broker would cost each batch the whole publish timeout.
+# Pause after a failed publish: a broker that hangs would cost each batch the whole publish timeout.
 _HOLD_OFF_S = 1.0
 # A new process is not ready for this time, unless it connects sooner: the spool is for outages.
 _FIRST_CONNECT_S = 5.0
@@ -29,8 +30,9 @@ _FIRST_CONNECT_S = 5.0
 class DurableWriter:
     """Publishes each message, or spools it if RabbitMQ is unavailable."""
 
-    def __init__(self, publisher: Publisher, spool: Spool) -> None:
+    def __init__(self, publisher: Publisher, spool: Spool, depth: FoldDepth) -> None:
         self._publisher = publisher
+        self._depth = depth
         self._spool = spool
         self._hold_off_until = 0.0
         self._is_refused = False  # the last publish failed although RabbitMQ was connected: full, blocked or silent
@@ -47,7 +49,8 @@ class DurableWriter:
 
     async def send(self, message: OutgoingMessage) -> None:
         """Make one message durable; raises SpoolUnavailableError as `write` does."""
-        if self._publisher.is_up and time.monotonic() >= self._hold_off_until:
+        publisher = self._publisher
+        if publisher.is_up and not publisher.is_blocked and time.monotonic() >= self._hold_off_until:
             try:
                 await self._publish(message)
             except BrokerUnavailableError as error:
@@ -64,12 +67,16 @@ class DurableWriter:
         started = time.perf_counter()
         await self._publisher.publish(message.with_fresh_id())
         self._is_refused = False
+        if message.exchange == CALLBACKS:
+            self._depth.published(len(message.body))
         metrics.PUBLISH_SECONDS.observe(time.perf_counter() - started)
         crash_point("ingress.confirmed")
 
-    def drain_confirmed(self) -> None:
+    def drain_confirmed(self, message: OutgoingMessage) -> None:
         """Record that RabbitMQ confirmed a drained message, so it accepts messages again."""
         self._is_refused = False
+        if message.exchange == CALLBACKS:
+            self._depth.published(len(message.body), is_drained=True)
 
     def drain_finished(self) -> None:
         """End the pause after a failed publish."""
@@ -77,12 +84,14 @@ class DurableWriter:
 
     async def problems(self) -> list[str]:
         """Return why ingress cannot accept callbacks; only handicaps if either RabbitMQ or the spool can."""
-        if self._publisher.is_up and not self._is_refused:
+        is_up = self._publisher.is_up
+        obstacles = self._publisher.obstacles() if is_up else []
+        if is_up and not self._is_refused and not obstacles:
             return [Handicap(self._spool.problem)] if self._spool.problem else []
-        if not self._publisher.is_up and time.monotonic() < self._first_connect_until:
+        if not is_up and time.monotonic() < self._first_connect_until:
             return ["connecting to RabbitMQ"]
         try:
             await self._spool.check()
         except SpoolUnavailableError as error:
-            return ["RabbitMQ accepts no messages" if self._publisher.is_up else "RabbitMQ is not connected", str(error)]
-        return []
+            return ["RabbitMQ accepts no messages" if is_up else "RabbitMQ is not connected", *obstacles, str(error)]
+        return [Handicap(obstacle) for obstacle in obstacles]

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 
 from ingress.callbacks import CallbackHandler
+from ingress.fold_depth import FoldDepth
 from ingress.group_commit import GroupCommit
 from ingress.publish_or_spool import DurableWriter
 from ingress.server import serving
 from ingress.spool import Spool
 from ingress.spool_drain import SpoolDrain
+from shared.amqp.topology import CALLBACKS_FOLD_BYTES
 from shared.config.secret_strength import weakness
 from shared.config.settings import LOOPBACK, Settings
 from shared.config.sources import Sources
@@ -34,7 +36,8 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     # Once ingress serves, no error of the broker may end it: the spool accepts what RabbitMQ does not.
     publisher = create_publisher(settings, "ingress", retries_conflicts=True)
     async with Spool(settings.spool_dir, max_bytes=settings.spool_max_bytes) as spool:
-        writer = DurableWriter(publisher, spool)
+        depth = FoldDepth(publisher, CALLBACKS_FOLD_BYTES)
+        writer = DurableWriter(publisher, spool, depth)
         drain = SpoolDrain(publisher, spool, writer)
         commit = GroupCommit(writer.write)
         handler = CallbackHandler(sources, commit, writer.send)
@@ -44,7 +47,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
 
         async with (
             private_port(settings.metrics_host, settings.metrics_port, problems),
-            background(publisher.run(), drain.run(), drain.watch(), commit.run()),
+            background(publisher.run(), depth.run(), drain.run(), drain.watch(), commit.run()),
             serving(
                 handler,
                 settings.ingress_host,

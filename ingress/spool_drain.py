@@ -53,6 +53,7 @@ class SpoolDrain:
         """Drain the spool whenever RabbitMQ is connected. Run it as a task."""
         while True:
             await self._publisher.wait_until_up()
+            await self._publisher.wait_until_unblocked()
             async with self._spool.drain_lock() as is_ours:
                 if is_ours:
                     await self._drain_until_deleted()
@@ -91,6 +92,8 @@ class SpoolDrain:
             total = await self._spool.count()
             if total and not (_INTERRUPTIONS.is_ongoing or _UNREADABLE.is_ongoing):
                 log.info("spool_drain_started", messages=total)
+            if total and not await self._publisher.reopen_gate():
+                raise BrokerUnavailableError(self._publisher.gate.problem)  # noqa: TRY301 - as any publish would now
             while rows := await self._spool.oldest(_DRAIN_ROWS, max_bytes=_DRAIN_BYTES):
                 await self._drain_rows(rows)
             if total:
@@ -109,7 +112,7 @@ class SpoolDrain:
         for ids, message in _joined(rows):
             report = await self._report(ids[-1]) if message.exchange == CALLBACKS else {}
             await self._publisher.publish(replace(message, headers={**message.headers, **report}).with_fresh_id())
-            self._writer.drain_confirmed()
+            self._writer.drain_confirmed(message)
             await self._spool.remove(ids)
         if damaged := [row for _, row in rows if isinstance(row, DamagedRow)]:
             metrics.DEAD_LETTERS.labels(CALLBACKS_DEAD, DeadLetterReason.DAMAGED_IN_SPOOL).inc(len(damaged))

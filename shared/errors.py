@@ -44,6 +44,10 @@ class BrokerUnavailableError(UnavailableError):
     """RabbitMQ did not confirm: not connected, refused, returned, or too slow. The message may have arrived nevertheless."""
 
 
+class BrokerRejectedError(BrokerUnavailableError):
+    """RabbitMQ answered that a queue did not take the message; other queues of its exchange may have taken it."""
+
+
 class StoreUnavailableError(UnavailableError):
     """Redis did not answer, or cannot write now. The command may have run nevertheless."""
 

@@ -28,6 +28,10 @@ SPOOLED = Counter("callfold_spooled_messages_total", "Messages written to the lo
 SPOOL_MESSAGES = Gauge("callfold_spool_messages", "Messages in the local spool of this machine.")
 SPOOL_USABLE = Gauge("callfold_spool_usable", "0 while a spool file cannot be written. Callbacks need RabbitMQ then.", ("file",))
 SPOOL_SET_ASIDE = Counter("callfold_spool_set_aside_total", "Damaged spool files that were set aside.", ("file",))
+QUEUE_FULL = Gauge(
+    "callfold_queue_full", "1 while this process publishes nothing to a queue because it is full, or nearly.", ("queue",)
+)
+BROKER_BLOCKED = Gauge("callfold_broker_blocked", "1 while an alarm of RabbitMQ (memory or disk) blocks the publisher.")
 EVENTS_FOLDED = Counter("callfold_events_folded_total", "Raw events merged into calls.", ("kind",))
 CALLS_COMPLETED = Counter("callfold_calls_completed_total", "Calls published as completed.", ("source", "outcome"))
 CALLS_AMENDED = Counter("callfold_calls_amended_total", "Amended revisions of published calls.", ("source", "outcome"))

@@ -13,7 +13,7 @@ from shared.config.settings import Settings
 from shared.errors import StoreUnavailableError
 from shared.log import get_logger
 from shared.runtime.broker import create_publisher
-from shared.runtime.health import private_port
+from shared.runtime.health import Handicap, private_port
 from shared.runtime.process import background
 from shared.runtime.store import open_store
 from shared.state.store import Store
@@ -85,7 +85,8 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
 
 async def _problems(publisher: Publisher, raw: Consumer, store: Store, stop: asyncio.Event) -> list[str]:
     """List why this worker is not ready."""
-    problems = [] if publisher.is_up and raw.is_up else ["RabbitMQ is not connected"]
+    problems: list[str] = [] if publisher.is_up and raw.is_up else ["RabbitMQ is not connected"]
+    problems += map(Handicap, publisher.obstacles())  # it waits, and a restart would not help
     try:
         await store.check()
     except StoreUnavailableError as error:

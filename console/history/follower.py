@@ -118,7 +118,7 @@ class Follower:
     def _rewind(self, reason: str, offset: int | None) -> None:
         log.warning("history_stream_rewound", stream=self._stream, offset=offset, detail=reason)
         self._position.reset()
-        self._consumer.recycle()
+        self._consumer.recycle("the history reads its streams again")
 
     async def _write(self, deliveries: list[Delivery]) -> None:
         messages = [_message(delivery) for delivery in deliveries if not is_bookmark(delivery)]

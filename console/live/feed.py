@@ -101,7 +101,7 @@ class Feed:
             self._last_offset = None
             self._generation += 1
             self._changed.notify_all()
-        self.consumer.recycle()
+        self.consumer.recycle("the journal was replaced")
 
     def _add(self, delivery: Delivery) -> None:
         self._last_offset = delivery.offset

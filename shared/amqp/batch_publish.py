@@ -2,7 +2,8 @@
 
 The library writes and drains once for each message, which costs four times the processor time. `send` does the work of its
 `basic_publish` for a batch. It uses attributes of the library's channel: delivery tags, confirmations, and the message ids by
-which the library assigns returned messages to publishes. They are not public, so aiormq is pinned.
+which the library assigns returned messages to publishes. `is_blocked` reads an event of its connection. They are not public, so
+aiormq is pinned.
 tests/integration/shared/test_broker.py holds the assumption: acks, returns and closed channels reach the right message.
 """
 
@@ -68,6 +69,12 @@ async def send(channel: Channel, messages: Sequence[Publishable]) -> list[asynci
         )
         await written
     return confirmations
+
+
+def is_blocked(channel: Channel) -> bool:
+    """Return whether RabbitMQ has said that an alarm blocks this connection. It says so after the first publish."""
+    unblocked: asyncio.Event = getattr(channel.connection, "_Connection__connection_unblocked")  # noqa: B009 - mangled otherwise
+    return not unblocked.is_set()
 
 
 def _expect_confirmation(channel: Channel, message_id: str) -> asyncio.Future[object]:

@@ -18,7 +18,7 @@ from typing import NoReturn, cast
 from aiormq.channel import Channel
 from yarl import URL
 
-from shared.amqp.connection_errors import is_cancelled, is_lost, refusal
+from shared.amqp.connection_errors import is_cancelled, is_lost, loss, refusal
 from shared.amqp.declare import declare
 from shared.amqp.plain_connection import CONNECT_TIMEOUT_S, plain_connection
 from shared.amqp.topology import Topology
@@ -65,6 +65,7 @@ class BrokerConnection(ABC):
         self.problem = _UNREACHABLE
         self._name = f"{address.name} {role}"
         self._lost = asyncio.Event()
+        self._recycled_for = ""
         self._up = asyncio.Event()
         # `broker_connected` logs the end of each of these.
         self._unreachable = Outage(log, "broker_unreachable")
@@ -78,9 +79,10 @@ class BrokerConnection(ABC):
         """Wait without limit for a working channel; callers set the time limit."""
         await self._up.wait()
 
-    def recycle(self) -> None:
-        """Drop the connection and open a new one."""
+    def recycle(self, reason: str) -> None:
+        """Drop the connection and open a new one; `reason` is logged."""
         self._up.clear()
+        self._recycled_for = self._recycled_for or reason
         self._lost.set()
 
     async def run(self) -> NoReturn:
@@ -131,6 +133,7 @@ class BrokerConnection(ABC):
         if "heartbeat" not in url.query:
             url = url.update_query(heartbeat=str(_HEARTBEAT_S))
         self._lost.clear()
+        self._recycled_for = ""
         async with plain_connection(url, {"connection_name": self._name}) as connection:
             try:
                 async with asyncio.timeout(CONNECT_TIMEOUT_S * 2):
@@ -146,10 +149,11 @@ class BrokerConnection(ABC):
                 self._unreachable.succeeded()
                 self._unregistered.succeeded()
                 await self._watch(underlay)
+                reason = self._recycled_for or loss(underlay) or "it did not work"
             finally:
                 self._up.clear()
                 self._on_close()
-        log.warning("broker_connection_lost", connection=self._name)
+        log.warning("broker_connection_lost", connection=self._name, detail=reason[:_SHOWN_CHARACTERS])
 
     async def _watch(self, channel: Channel) -> None:
         """Return once the channel is closed, stops working, or is to be recycled."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from aiormq.channel import Channel
 from aiormq.exceptions import (
     AMQPError,
     AuthenticationError,
@@ -34,3 +35,11 @@ def is_cancelled() -> bool:
     """Return whether the current task is being cancelled; the library also raises CancelledError by itself."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
+
+
+def loss(channel: Channel) -> str:
+    """Return why a channel was closed, in the words of the broker or of the system; '' if it is open."""
+    if not channel.is_closed:
+        return ""
+    error = None if channel.closing.cancelled() else channel.closing.exception()
+    return str(error) or type(error).__name__ if error else "no reason is known"

@@ -8,18 +8,23 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from aiormq.channel import Channel
+from aiormq.exceptions import DeliveryError, PublishError
 from pamqp.commands import Basic
 from pamqp.common import FieldTable
 
-from shared.amqp.batch_publish import HeaderValue, send
+from shared import metrics
+from shared.amqp.batch_publish import HeaderValue, is_blocked, send
 from shared.amqp.channel_requests import broker_request
 from shared.amqp.connection import BACKOFF_S, BrokerAddress, BrokerConnection
 from shared.amqp.connection_errors import LOST, is_cancelled, is_lost
-from shared.errors import BrokerUnavailableError
+from shared.amqp.queue_gate import QueueGate
+from shared.amqp.topology import CALLBACKS, CALLBACKS_FOLD, MARKER, MARKER_BODY
+from shared.errors import BrokerRejectedError, BrokerUnavailableError
 from shared.log import get_logger
 from shared.outage import Outage
 
@@ -27,6 +32,9 @@ log = get_logger(__name__)
 _CONFIRMS = Outage(log, "publish_retried", "publish_confirmed")
 
 _PUBLISHES_IN_FLIGHT = 200
+# How often a publish that waits looks whether an alarm blocks it.
+_LOOK_S = 0.1
+_BLOCKED = "an alarm of RabbitMQ (memory or disk) blocks publishers"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +58,44 @@ class Message:
 
 
 class Publisher(BrokerConnection):
-    """Publishes with mandatory routing, publisher confirms and a timeout."""
+    """Publishes with mandatory routing, publisher confirms and a timeout.
+
+    Attributes:
+        gate: keeps messages away from the exchange `callbacks` while `callbacks.fold` is full.
+    """
 
     def __init__(self, address: BrokerAddress, *, timeout_s: float, retries_conflicts: bool = False) -> None:
         super().__init__(address, "publisher", retries_conflicts=retries_conflicts)
         self._timeout_s = timeout_s
         self._channel: Channel | None = None
+        self.gate = QueueGate(CALLBACKS, CALLBACKS_FOLD)
+        self._was_blocked = False
+
+    @property
+    def is_blocked(self) -> bool:
+        """True once RabbitMQ has said that an alarm blocks publishes on this connection."""
+        return self._channel is not None and is_blocked(self._channel)
+
+    async def wait_until_unblocked(self) -> None:
+        """Wait while an alarm blocks this connection; returns if the connection is lost."""
+        while self.is_blocked:  # noqa: ASYNC110 - the library reports only the end of an alarm
+            await asyncio.sleep(_LOOK_S)
+
+    def obstacles(self) -> list[str]:
+        """Return why RabbitMQ takes no callbacks now although it is connected."""
+        return [problem for problem in (_BLOCKED if self.is_blocked else "", self.gate.problem) if problem]
+
+    async def _is_working(self, channel: Channel) -> bool:
+        self._note_blocked(is_now=is_blocked(channel))
+        return await super()._is_working(channel)
+
+    def _note_blocked(self, *, is_now: bool) -> None:
+        metrics.BROKER_BLOCKED.set(is_now)
+        if is_now and not self._was_blocked:
+            log.error("broker_blocked", connection=self._name, detail=_BLOCKED)
+        elif self._was_blocked and not is_now:
+            log.info("broker_unblocked", connection=self._name)
+        self._was_blocked = is_now
 
     async def _on_open(self, channel: Channel) -> None:
         self._channel = channel
@@ -80,7 +120,9 @@ class Publisher(BrokerConnection):
                 unconfirmed: list[Message] = []
                 for first in range(0, len(waiting), _PUBLISHES_IN_FLIGHT):
                     await self.wait_until_up()
-                    failures = await self._publish(waiting[first : first + _PUBLISHES_IN_FLIGHT])
+                    await self.wait_until_unblocked()
+                    batch = waiting[first : first + _PUBLISHES_IN_FLIGHT]
+                    failures = await self._publish(batch, outlasts_alarm=True)
                     unconfirmed += [message for message, _ in failures]
                     for message, error in failures[:1]:
                         _CONFIRMS.failed(str(error), task=task, messages=len(failures), first=message.message_id)
@@ -107,31 +149,92 @@ class Publisher(BrokerConnection):
             declared = await channel.queue_declare(queue, passive=True, timeout=self._timeout_s)
         return declared.consumer_count or 0
 
-    async def _publish(self, messages: Sequence[Message]) -> list[tuple[Message, BrokerUnavailableError]]:
+    async def count_messages(self, queue: str) -> int:
+        """Count the ready messages of a queue, on a separate channel: RabbitMQ may answer late. The count is some seconds old.
+
+        Raises:
+            BrokerUnavailableError: not connected, no such queue, or no answer.
+        """
+        if self._channel is None or not self.is_up:
+            raise BrokerUnavailableError("RabbitMQ is not connected")
+        with broker_request(f"Cannot count the messages of {queue}"):
+            async with asyncio.timeout(self._timeout_s):
+                channel = await self._channel.connection.channel(publisher_confirms=False)
+                try:
+                    declared = await channel.queue_declare(queue, passive=True)
+                finally:
+                    await channel.close()
+        return declared.message_count or 0
+
+    async def _publish(
+        self, messages: Sequence[Message], *, outlasts_alarm: bool = False
+    ) -> list[tuple[Message, BrokerUnavailableError]]:
+        """Publish messages unless the gate is closed for one; returns those that were not confirmed, with the reason."""
+        gate = self.gate
+        if gate.is_closed and any(message.exchange == gate.exchange for message in messages) and not await self.reopen_gate():
+            return [(message, BrokerUnavailableError(gate.problem)) for message in messages]
+        failures = await self._send(messages, outlasts_alarm=outlasts_alarm)
+        if any(isinstance(error, BrokerRejectedError) and message.exchange == gate.exchange for message, error in failures):
+            gate.reject()
+        return failures
+
+    async def reopen_gate(self) -> bool:
+        """Return whether the gate is open; if it is time for that, probe the queue with an empty message to it alone."""
+        if not self.gate.is_closed:
+            return True
+        if self.is_blocked or not self.gate.take_probe():
+            return False
+        # A marker of round 0, which workers pass without effect.
+        probe = Message("", self.gate.queue, MARKER_BODY, uuid.uuid4().hex, headers={MARKER: "0"})
+        if await self._send([probe]):
+            self.gate.reject()
+            return False
+        self.gate.accept()
+        return True
+
+    async def _send(
+        self, messages: Sequence[Message], *, outlasts_alarm: bool = False
+    ) -> list[tuple[Message, BrokerUnavailableError]]:
         """Publish messages in one write; returns those that were not confirmed, with the reason.
 
         After a timeout the connection is recycled. The library assigns returns to publishes by message id, so the same id must
-        never be in flight twice on one channel.
+        never be in flight twice on one channel. Under an alarm the connection is kept, since a new one would not know of it.
+        The messages may still arrive then, so with `outlasts_alarm` their confirms are awaited however long the alarm lasts.
         """
         channel = self._channel
         if channel is None or not self.is_up:
             return [(message, BrokerUnavailableError("RabbitMQ is not connected")) for message in messages]
+        if is_blocked(channel) and not outlasts_alarm:
+            return [(message, BrokerUnavailableError(_BLOCKED)) for message in messages]
         confirmations: Sequence[asyncio.Future[object]] = ()
         try:
-            async with asyncio.timeout(self._timeout_s):
+            async with asyncio.timeout(self._timeout_s) as limit:
                 confirmations = await send(channel, messages)
-                await asyncio.wait(confirmations)
+                await self._wait(channel, confirmations, limit if outlasts_alarm else None)
         except LOST as error:  # includes the timeout
-            self.recycle()
             reason = f"RabbitMQ did not confirm within {self._timeout_s:g} s" if isinstance(error, TimeoutError) else str(error)
+            self.recycle(reason)
             return _unconfirmed(messages, confirmations, BrokerUnavailableError(reason))
         except BaseException as error:
-            self.recycle()  # interrupted between counting and writing, the channel's count of delivery tags may be wrong
+            # Interrupted between counting and writing, the channel's count of delivery tags may be wrong.
+            self.recycle("a publish was interrupted")
             if is_lost(error) or (isinstance(error, asyncio.CancelledError) and not is_cancelled()):
                 return _unconfirmed(messages, confirmations, BrokerUnavailableError("the connection to RabbitMQ was lost"))
             raise
         outcomes = zip(messages, map(_failure, confirmations), strict=True)
         return [(message, failure) for message, failure in outcomes if failure]
+
+    async def _wait(
+        self, channel: Channel, confirmations: Sequence[asyncio.Future[object]], limit: asyncio.Timeout | None
+    ) -> None:
+        """Wait for confirmations. Under an alarm return at once, or if there is a limit, move it while the alarm lasts."""
+        while (await asyncio.wait(confirmations, timeout=_LOOK_S))[1]:
+            if not is_blocked(channel):
+                continue
+            self._note_blocked(is_now=True)
+            if limit is None:
+                return
+            limit.reschedule(asyncio.get_running_loop().time() + self._timeout_s)
 
 
 def _unconfirmed(
@@ -143,9 +246,13 @@ def _unconfirmed(
 
 
 def _failure(confirmation: asyncio.Future[object]) -> BrokerUnavailableError | None:
+    if not confirmation.done():
+        return BrokerUnavailableError(_BLOCKED)
     if confirmation.cancelled():
         return BrokerUnavailableError("the connection to RabbitMQ was lost")
     error = confirmation.exception()
+    if isinstance(error, DeliveryError) and not isinstance(error, PublishError):  # a nack, and no return
+        return BrokerRejectedError("RabbitMQ rejected a message: a queue is full, or has no leader")
     if error is not None:
         return BrokerUnavailableError(f"RabbitMQ refused a message: {type(error).__name__}")
     if not isinstance(confirmation.result(), Basic.Ack):

@@ -29,6 +29,8 @@ DELIVERY_LIMIT = 20
 
 _MIB = 1 << 20
 _GIB = 1 << 30
+# Well below the memory alarm. An alarm blocks publishes, and the fold must publish to drain this queue.
+CALLBACKS_FOLD_BYTES = 2 * _GIB
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,8 +122,7 @@ def topology(recording_retry_s: Iterable[float]) -> Topology:
                 {
                     **_WORK,
                     "x-dead-letter-routing-key": CALLBACKS_DEAD,
-                    # Well below the memory alarm. An alarm blocks publishes, and the fold must publish to drain this queue.
-                    "x-max-length-bytes": 2 * _GIB,
+                    "x-max-length-bytes": CALLBACKS_FOLD_BYTES,
                 },
             ),
             Queue(CALLBACKS_JOURNAL, _journal(100 * _MIB, 50 * _GIB)),

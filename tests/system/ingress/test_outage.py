@@ -137,7 +137,7 @@ async def test_a_full_spool_answers_503_with_retry_after_and_readiness_says_why(
         await fleet.start_all()
         await servers.stack.rabbitmq.kill()
         try:
-            line = _line(1) + "&CallerID=" + "9" * 7000
+            line = _line(1) + "&Note=" + "9" * 7000
             statuses: list[int] = []
 
             async def refused() -> bool:
@@ -160,7 +160,7 @@ async def test_a_full_spool_answers_503_with_retry_after_and_readiness_says_why(
 
 async def test_a_broker_that_is_there_and_refuses_makes_ingress_not_ready_once_the_spool_is_full(servers: Servers) -> None:
     port = free_port()
-    line = _line(1) + "&CallerID=" + "9" * 7000
+    line = _line(1) + "&Note=" + "9" * 7000
     async with servers.fleet(CALLFOLD_SPOOL_MAX_BYTES=str(1 << 20)) as fleet, servers.queue("callbacks.fold") as fold:
         fleet.add("ingress", "ingress", {"CALLFOLD_INGRESS_PORT": str(port)})
         await fleet.start_all()
