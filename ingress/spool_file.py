@@ -25,7 +25,7 @@ log = get_logger(__name__)
 _PAGE_BYTES = 4096
 _BUSY_TIMEOUT_S = 5
 _LOCK_TIMEOUT_S, _LOCK_POLL_S = 5.0, 0.02
-_REOPEN_S = 1.0
+_QUICK_S, _REOPEN_S = 0.1, 2.0
 _ATTEMPTS = 3
 _SCHEMA = """
 create table if not exists messages (
@@ -147,12 +147,15 @@ class SpoolFile:
             return self._connection
         if self._failure is not None and time.monotonic() < self._retry_at:
             raise OSError(str(self._failure)) from self._failure
+        began = time.monotonic()
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with self._locked():
                 self._open_or_restore()
         except (OSError, sqlite3.Error) as error:
-            self._failure, self._retry_at = error, time.monotonic() + _REOPEN_S
+            now = time.monotonic()
+            # A failure that took long, as with a lock that is held, must not cost each message as long.
+            self._failure, self._retry_at = error, now + (_REOPEN_S if now - began > _QUICK_S else 0)
             raise
         self._failure = None
         if self._connection is None:
