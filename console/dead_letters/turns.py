@@ -188,7 +188,7 @@ class DeadLetterReader:
             except BrokerUnavailableError:
                 if time.monotonic() > end:
                     raise
-            self._reader.recycle()
+            self._reader.recycle("a request failed")
             await asyncio.sleep(_RECONNECT_RETRY_S)
             await self._reconnect(end)
             self._reader.forget_lost_locks()

@@ -74,7 +74,7 @@ class QueueReader(BrokerConnection):
             await channel.queue_declare(self._queue, passive=True, timeout=_GET_TIMEOUT_S)  # answered after the nack
             await self.release(name)
             return
-        self.recycle()
+        self.recycle("its lock could not be released")
 
     async def release(self, name: str) -> None:
         """Release a lock and nothing else.
