@@ -22,6 +22,7 @@ from console.local.child_process import kill_with_parent
 from console.local.ports import free_port
 from console.local.processes import Fleet, ServiceProcess
 from tests.helpers.pace import LIMIT_S, PACE, paced
+from tests.helpers.raw_http import connected_to, post
 from tests.helpers.servers import Servers, connected, eventually, lines_of
 
 CONFIG = Path(__file__).resolve().parents[3] / "deploy" / "haproxy.cfg"
@@ -215,6 +216,29 @@ async def test_only_callbacks_are_let_through_and_no_header_tells_what_stands_be
         async with session.post(f"{site.url}/callbacks/acme", data=query, headers=form) as response:
             assert response.status == 200
             assert [name for name in response.headers if name.lower().startswith("x-") or name in {"Server", "Via"}] == []
+
+
+async def test_forms_of_more_than_64_kib_are_refused_and_a_wrong_token_gets_its_answer_whatever_the_size(site: Site) -> None:
+    wrong, large = "/callbacks/acme?token=wrong", b"a" * (1 << 20)
+    requests = {
+        "at the limit": (post(wrong, body=large[: 64 * 1024]), 401),
+        "larger than the buffer": (post(wrong, body=large[: 40 * 1024]), 401),
+        "too large": (post(wrong, body=large[: 64 * 1024 + 1]), 413),
+        "far too large": (post(f"/callbacks/acme?token={SECRET}&{lines_of(2)[0]}", body=large), 413),
+        "too large for 32 bits": (post(wrong, body=large, length=(1 << 32) + 1), 413),
+        "chunks": (post("/callbacks/acme", "Transfer-Encoding: chunked", body=b"100000\r\n" + large + b"\r\n0\r\n\r\n"), 413),
+    }
+    statuses = {}
+    for name, (request, _) in requests.items():
+        async with connected_to(site.public) as connection:
+            connection.writer.write(request)  # whether or not all of it is read
+            statuses[name] = await connection.status()
+    assert statuses == {name: status for name, (_, status) in requests.items()}
+
+    async def are_logged() -> bool:
+        return sum(" 413 " in line and "/<NOSRV> " in line for line in site.log_lines()) >= 3
+
+    await eventually(are_logged)  # ingress received none with an announced size
 
 
 async def test_a_client_that_sends_its_request_slowly_is_cut_by_haproxy(site: Site) -> None:
