@@ -74,7 +74,8 @@ def start(tmp_path: Path) -> Start:
 
 
 async def test_a_wrong_token_in_the_query_is_refused_before_the_body_arrives(start: Start) -> None:
-    async with start(PATIENT) as site, connected_to(site.port) as connection:
+    # An ingress that waits for the body answers 408.
+    async with start(HttpLimits(body_s=AT_ONCE_S)) as site, connected_to(site.port) as connection:
         await connection.send(post(WRONG, length=KIB_64))
         assert await connection.status() == 401
         assert await connection.is_closed()
