@@ -87,10 +87,10 @@ class _Separators:
         """Return the next `&` that is encoded no more deeply, or the end of the text."""
         depth = min(depth, _DEEPEST)
         if depth not in self._by_depth:
-            self._by_depth[depth] = [start for start, found in self._all if found <= depth]
-        found = self._by_depth[depth]
-        index = bisect_left(found, at)
-        return found[index] if index < len(found) else len(self._text)
+            self._by_depth[depth] = [start for start, start_depth in self._all if start_depth <= depth]
+        starts = self._by_depth[depth]
+        index = bisect_left(starts, at)
+        return starts[index] if index < len(starts) else len(self._text)
 
 
 def mask_credentials(text: str) -> str:
@@ -140,7 +140,11 @@ def _values(text: str) -> Iterator[tuple[int, int, str]]:
 
 
 def _name_before(text: str, end: int) -> _Name | None:
-    before = decode_repeatedly(text[max(0, end - _BEFORE_CHARACTERS) : end]).rstrip()
+    begin = max(0, end - _BEFORE_CHARACTERS)
+    for separator in ("%26", "%3D"):  # no name reaches back over one, and there can be one every few characters
+        separator_at = text.rfind(separator, begin, end)
+        begin = begin if separator_at < 0 else separator_at + len(separator)
+    before = decode_repeatedly(text[begin:end]).rstrip()
     unquoted = before.rstrip("\\\"'")
     match = _NAME_BACKWARDS.match(unquoted[::-1])
     if not match or not is_credential(match[0][::-1]):

@@ -63,3 +63,11 @@ HISTORY_LAG = Gauge(
     "callfold_history_lag_seconds", "Seconds by which the history is behind its stream; 0 if it is up to date.", ("stream",)
 )
 CONSOLE_REFUSED = Counter("callfold_console_refused_total", "Requests that a busy console refused, by kind.", ("kind",))
+LOOP_STEP = Histogram(
+    "callfold_loop_step_cpu_seconds",
+    "CPU seconds of steps of the event loop, sampled 10 to 40 times a second. A long step delays everything else in the process.",
+    buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5),
+)
+LOOP_STEP_MAX = Gauge(
+    "callfold_loop_step_cpu_seconds_max", "Maximum CPU seconds of one step of the event loop in the last minute."
+)

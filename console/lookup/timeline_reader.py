@@ -35,6 +35,7 @@ _RECENT = timedelta(minutes=5)
 # Searches that begin within this time of each other share a pass.
 _TOGETHER = timedelta(minutes=10)
 _STEP_S = 0.002
+_SHORT_BYTES = 16 << 10
 _KEPT_FOR_S = 120
 _MAX_KEPT = 500
 _MAX_KEPT_CHARACTERS = 16 << 20
@@ -139,7 +140,7 @@ class Timelines:
                 if last is not None and delivery.offset <= last.offset:  # a new connection begins where this one did
                     continue
                 last = delivery
-                _search_in(delivery, searches)
+                await _search_in(delivery, searches)
                 now = time.monotonic()
                 if now > deadline:
                     self._finish(searches, None, received_at(delivery.body))
@@ -166,7 +167,7 @@ class Timelines:
             self._kept.popitem(last=False)
 
 
-def _search_in(delivery: Delivery, searches: Sequence[Search]) -> None:
+async def _search_in(delivery: Delivery, searches: Sequence[Search]) -> None:
     offset = delivery.offset
     for search in searches:
         if search.last is not None and search.last[0] == offset:
@@ -174,7 +175,12 @@ def _search_in(delivery: Delivery, searches: Sequence[Search]) -> None:
     searching = [search for search in searches if offset > _offset(search) and search.may_be_in(delivery.body)]
     events = events_of(delivery.body) if searching else []
     for search in searching:
-        search.add_from(events)
+        if len(delivery.body) <= _SHORT_BYTES:
+            search.add_from(events)
+            continue
+        for event in events:
+            search.add_from((event,))
+            await asyncio.sleep(0)  # a long value takes milliseconds, and a message can hold many
 
 
 def _offset(search: Search) -> int:

@@ -22,7 +22,7 @@ MAX_ENCODINGS = 5
 
 _URL = Placeholder.RECORDING_URL.value
 # No character has more bytes, and no byte is encoded with more characters.
-_BYTES_PER_CHARACTER = 4
+_BYTES_PER_CHARACTER, _CHARACTERS_PER_BYTE = 4, 3
 
 
 def read_query(adapter: Adapter, query: str) -> dict[str, str]:
@@ -47,13 +47,22 @@ def read_query(adapter: Adapter, query: str) -> dict[str, str]:
             continue
         if not value:
             continue
-        if "%" in value or "+" in value:
-            value = _decode(name, value)
         if len(value) > MAX_VALUE_BYTES // _BYTES_PER_CHARACTER:
-            _check_size(name, value, MAX_URL_BYTES if meaning == _URL else MAX_VALUE_BYTES)
+            value = _read_long(name, value, MAX_URL_BYTES if meaning == _URL else MAX_VALUE_BYTES)
+        elif "%" in value or "+" in value:
+            value = _decode(name, value)
         if values.setdefault(meaning, value) != value:
             raise InvalidCallbackError(name, value, "was sent twice with different values")
     return values
+
+
+def _read_long(name: str, value: str, limit_bytes: int) -> str:
+    """Decode a value that may be too long. What is too long in any case is not decoded."""
+    if len(value) <= _CHARACTERS_PER_BYTE * limit_bytes:
+        value = _decode(name, value)
+        if len(value.encode("utf-8", "surrogatepass")) <= limit_bytes:
+            return value
+    raise _too_long(name, value, limit_bytes)
 
 
 def _decode(name: str, value: str) -> str:
@@ -76,17 +85,18 @@ def _check_encodings(name: str, decoded: str) -> None:
     raise InvalidCallbackError(name, decoded, f"is percent-encoded more than {MAX_ENCODINGS} times")
 
 
-def _check_size(name: str, value: str, limit_bytes: int) -> None:
-    if len(value) > limit_bytes or len(value.encode("utf-8", "surrogatepass")) > limit_bytes:
-        raise InvalidCallbackError(name, value, f"is longer than {limit_bytes} bytes")
+def _too_long(name: str, value: str, limit_bytes: int) -> InvalidCallbackError:
+    return InvalidCallbackError(name, value, f"is longer than {limit_bytes} bytes")
 
 
 def _check_unknown(name: str, value: str) -> None:
     """Check a parameter that the adapter does not have."""
     if len(name.encode("utf-8", "surrogatepass")) > MAX_NAME_BYTES:
-        raise InvalidCallbackError(shorten_name(name), "", f"has a name longer than {MAX_NAME_BYTES} bytes")
-    if len(value) > MAX_URL_BYTES and len(unquote_to_bytes(value)) > MAX_URL_BYTES:
-        raise InvalidCallbackError(shorten_name(name), value, f"is longer than {MAX_URL_BYTES} bytes")
+        raise InvalidCallbackError(shorten_name(name[:MAX_NAME_BYTES]), "", f"has a name longer than {MAX_NAME_BYTES} bytes")
+    if len(value) > MAX_URL_BYTES:
+        is_too_long = len(value) > _CHARACTERS_PER_BYTE * MAX_URL_BYTES or len(unquote_to_bytes(value)) > MAX_URL_BYTES
+        if is_too_long:
+            raise _too_long(shorten_name(name), value, MAX_URL_BYTES)
 
 
 def _too_much(query: str) -> InvalidCallbackError:
@@ -96,4 +106,5 @@ def _too_much(query: str) -> InvalidCallbackError:
         part, problem = parts[-1], f"is one too many: a callback has at most {MAX_PARAMETERS} parameters"
     else:
         part, problem = max(parts, key=len), f"is in a query longer than {MAX_QUERY_CHARACTERS} characters"
-    return InvalidCallbackError(shorten_name(part.partition("&")[0].partition("=")[0]), "", problem)
+    name = part.partition("&")[0].partition("=")[0]
+    return InvalidCallbackError(shorten_name(name[:MAX_NAME_BYTES]), "", problem)

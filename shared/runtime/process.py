@@ -18,6 +18,7 @@ from shared.config.settings import Settings, load_settings
 from shared.errors import CallfoldError, ConfigError
 from shared.log import configure, get_logger
 from shared.runtime.descriptors import raise_descriptor_limit
+from shared.runtime.loop_watch import watching_loop
 
 log = get_logger(__name__)
 
@@ -71,7 +72,8 @@ async def _run_until_stopped(main: Main, settings: Settings) -> None:
     # The end of a terminal or a rotation of logs must not end a service.
     loop.add_signal_handler(signal.SIGHUP, lambda: log.info("signal_ignored", signal="SIGHUP"))
     _tune_garbage_collection()
-    await main(settings, stop)
+    with watching_loop():
+        await main(settings, stop)
     log.info("process_stopped")
 
 

@@ -13,11 +13,17 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+import aiohttp
+
+from console.local.processes import ServiceProcess
 from tests.helpers.pace import LIMIT_S
 
 IS_LONG = "ATTACK_SECONDS" in os.environ
 ATTACK_S = float(os.environ.get("ATTACK_SECONDS", "3"))
 """How long one attack lasts."""
+
+STEP_LIMIT_S = 0.05
+"""The CPU time that one step of an event loop may take."""
 
 # Of the short form: a fault that an attack is about costs seconds or minutes, not a multiple of a few milliseconds.
 _TIMES_SLOWER = 20
@@ -79,3 +85,32 @@ def assert_unharmed(during: Timings, before: Timings, *, limit_s: float) -> None
     allowed_s = limit_s if IS_LONG else max(_TIMES_SLOWER * before.p99, _TIMES_LIMIT * limit_s)
     assert not during.failures, f"before: {before}; during the attack: {during}"
     assert during.p99 <= allowed_s, f"more than {allowed_s:.3f} s. Before: {before}; during the attack: {during}"
+
+
+async def longest_step_cpu_s(process: ServiceProcess) -> float:
+    """Read how much CPU time the longest step of a process took in the last minute."""
+    return (await _figures(process))["callfold_loop_step_cpu_seconds_max"]
+
+
+@asynccontextmanager
+async def without_long_steps(*processes: ServiceProcess) -> AsyncIterator[None]:
+    """Fail if a process spends too much CPU time on one step of its event loop while the body runs."""
+    limit_s = STEP_LIMIT_S if IS_LONG else _TIMES_LIMIT * STEP_LIMIT_S
+    before = [await _steps_beyond(process, limit_s) for process in processes]
+    yield
+    for process, number in zip(processes, before, strict=True):
+        found = await _steps_beyond(process, limit_s) - number
+        longest_s = await longest_step_cpu_s(process)
+        assert not found, f"{process.name}: {found:.0f} steps took more than {limit_s} s of CPU, the longest {longest_s:.3f} s"
+
+
+async def _steps_beyond(process: ServiceProcess, limit_s: float) -> float:
+    figures, name = await _figures(process), "callfold_loop_step_cpu_seconds"
+    return figures[f"{name}_count"] - figures[f'{name}_bucket{{le="{limit_s}"}}']
+
+
+async def _figures(process: ServiceProcess) -> dict[str, float]:
+    """Read all metrics of a process at one moment."""
+    async with aiohttp.ClientSession() as session, session.get(process.metrics_url) as response:
+        lines = (await response.text()).splitlines()
+    return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines if not line.startswith("#"))}

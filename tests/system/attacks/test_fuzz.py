@@ -9,7 +9,7 @@ import asyncio
 import os
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -22,6 +22,7 @@ import pytest
 from console.local.processes import ServiceProcess
 from console.streams.journal import journal_until_now
 from tests.helpers import fuzz, fuzz_client
+from tests.helpers.attacks import without_long_steps
 from tests.helpers.console import KEY, VIEWER_KEY, World, world
 from tests.helpers.servers import VENDOR_LINES, Servers, connected, eventually
 from tests.helpers.settings import settings_here
@@ -31,6 +32,7 @@ REQUESTS = int(os.environ.get("FUZZ_REQUESTS", "0"))
 SECONDS = float("inf") if REQUESTS else 4.0
 CONNECTIONS = 32
 GROWTH_BYTES = 100 << 20
+Attack = tuple[int, Callable[[int], fuzz.FuzzRequest], Iterable[int], float, int]
 
 
 def _numbers(attackers: int) -> list[range]:
@@ -44,13 +46,9 @@ async def _attacked(world: World, role: str, make: partial[fuzz.FuzzRequest], po
     process = world.roles[role]
     before = _resident(process)
     attackers = 2 if REQUESTS else 1
-    arguments = [(port, make, numbers, SECONDS, CONNECTIONS // attackers) for numbers in _numbers(attackers)]
-    if REQUESTS:
-        with ProcessPoolExecutor(attackers, get_context("spawn")) as pool:
-            loop = asyncio.get_running_loop()
-            outcomes = await asyncio.gather(*(loop.run_in_executor(pool, fuzz_client.attack_here, *each) for each in arguments))
-    else:
-        outcomes = [await fuzz_client.attack(*each) for each in arguments]
+    arguments: list[Attack] = [(port, make, numbers, SECONDS, CONNECTIONS // attackers) for numbers in _numbers(attackers)]
+    async with without_long_steps(*world.roles.values()):
+        outcomes = await _outcomes(arguments)
     statuses = {number: found for outcome in outcomes for number, found in outcome.statuses.items()}
     grown = _resident(process) - before
     counts = Counter(status for found in statuses.values() for status in found or ["nothing"])
@@ -63,6 +61,15 @@ async def _attacked(world: World, role: str, make: partial[fuzz.FuzzRequest], po
     assert len(statuses) >= (REQUESTS or 50), "the attack did almost nothing"
     assert grown < GROWTH_BYTES
     return statuses
+
+
+async def _outcomes(arguments: list[Attack]) -> list[fuzz_client.Outcome]:
+    """Attack from this process, or with very many requests from others."""
+    if not REQUESTS:
+        return [await fuzz_client.attack(*each) for each in arguments]
+    with ProcessPoolExecutor(len(arguments), get_context("spawn")) as pool:
+        loop = asyncio.get_running_loop()
+        return await asyncio.gather(*(loop.run_in_executor(pool, fuzz_client.attack_here, *each) for each in arguments))
 
 
 def _described(make: partial[fuzz.FuzzRequest], found: Mapping[int, object]) -> str:
