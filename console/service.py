@@ -13,7 +13,7 @@ from console.live.feed import Feed
 from console.live.monitor import Monitor
 from console.lookup.lookup import Lookup
 from console.lookup.sidecar_search import RecordingSearch
-from console.page.render import live_fragment
+from console.page.render import compile_templates, live_fragment
 from console.web.access import Guard
 from console.web.app import PageHandlers, make_app
 from console.web.calls_api import CallsApi
@@ -56,6 +56,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             to guess.
     """
     _check_keys(settings)
+    compile_templates()
     sources, archive = settings.load_sources(), Archive(settings.archive_url)
     publisher = create_publisher(settings, "console")
     feed = Feed(settings, publisher)

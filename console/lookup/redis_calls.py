@@ -15,8 +15,8 @@ from shared.state.store import Store
 from shared.state.stored_call import StoredCall
 
 _PAGE = 200
-# Dials and streams get their turn after this many rows: some milliseconds.
-_ROWS_A_STEP = 10
+# About a millisecond of work.
+_ROWS_A_STEP = 4
 
 
 class RedisCalls:
@@ -25,6 +25,12 @@ class RedisCalls:
     def __init__(self, store: Store, policy: Policy) -> None:
         self._store = store
         self._policy = policy
+        self._turn = asyncio.Lock()
+
+    async def _breathe(self) -> None:
+        """Let dials and streams have their turn. Of several look-ups, one goes on after each turn."""
+        async with self._turn:
+            await asyncio.sleep(0)
 
     async def newest(self, query: CallQuery, before: Position | None) -> AsyncIterator[tuple[Position, CallRow | None]]:
         """Iterate over the calls, newest start first; see `Calls`."""
@@ -35,7 +41,7 @@ class RedisCalls:
             states = await self._store.read_many([key for key, position in page if before is None or position < before])
             for number, (key, position) in enumerate(page):
                 if number % _ROWS_A_STEP == 0:
-                    await asyncio.sleep(0)
+                    await self._breathe()
                 if key in states:
                     if query.since and position.started_at < query.since:
                         return

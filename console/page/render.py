@@ -106,6 +106,12 @@ def _delay_s(row: TimelineRow) -> float | None:
 _ENVIRONMENT = _environment()
 
 
+def compile_templates() -> None:
+    """Compile all templates, which takes long: the first request of a page must not delay others."""
+    for name in _ENVIRONMENT.list_templates(extensions=["html"]):
+        _ENVIRONMENT.get_template(name)
+
+
 def _render(template: str, viewer: Viewer | None, current: str, values: Mapping[str, object]) -> str:
     return _ENVIRONMENT.get_template(template).render(viewer=viewer, current=current, **values)
 

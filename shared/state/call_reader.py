@@ -15,7 +15,7 @@ from shared.state.stored_call import PublicationState, StoredCall
 
 # Replies that arrive together are parsed in one step, in which nothing else runs.
 _PART = 50
-_PARTS_AT_ONCE = 4
+_PARTS_AT_ONCE = 2
 _NAMES_A_STEP = 500
 
 _T = TypeVar("_T")
