@@ -54,7 +54,8 @@ async def _attacked(world: World, role: str, make: partial[fuzz.FuzzRequest], po
     counts = Counter(status for found in statuses.values() for status in found or ["nothing"])
     rate = len(statuses) / max(outcome.seconds for outcome in outcomes)
     sys.stderr.write(f"{role}: {len(statuses)} requests, {rate:.0f}/s, resident memory {grown >> 20:+} MiB; {dict(counts)}\n")
-    failed = [number for number, found in statuses.items() if any(status.startswith("5") for status in found)]
+    allowed = {"503"} if role == "console" else frozenset()  # a busy console refuses to read more dead letters
+    failed = [number for number, found in statuses.items() if any(s.startswith("5") and s not in allowed for s in found)]
     hung = [number for outcome in outcomes for number in outcome.hangs]
     assert not failed, _described(make, {number: statuses[number] for number in failed})
     assert not hung, _described(make, dict.fromkeys(hung, "no answer, and the connection did not end"))
