@@ -48,7 +48,7 @@ class Search:
 
     Attributes:
         since, until: times of receipt between which the call's events are, unless a spool delayed them.
-        last: the last message that was read earlier (offset, hash); `rows` then begins with what was found up to there.
+        known: the rows that an earlier pass found, up to the message `last` (offset, hash).
         is_same_journal: whether the journal still has this message at its offset.
         result: None until the search is over.
     """
@@ -57,6 +57,7 @@ class Search:
     adapter: Adapter
     since: datetime
     until: datetime
+    known: Sequence[Row] = ()
     last: tuple[int, int] | None = None
     is_same_journal: bool = True
     rows: list[Row] = field(default_factory=list)
@@ -70,6 +71,11 @@ class Search:
         since, until = datetime.fromisoformat(first_at) - _BEFORE, datetime.fromisoformat(call.last_event_at) + _AFTER
         return cls(call.key, adapter, since, until)
 
+    def begin(self) -> None:
+        """Begin a pass over the journal. An earlier pass can have been cancelled half-way."""
+        self.rows, self.size, self.is_cut = [*self.known], sum(map(_size, self.known)), False
+        self.is_same_journal = self.last is None
+
     def may_be_in(self, body: bytes) -> bool:
         """Return whether a message can have an event of the call, without decoding the message."""
         return self._digits.encode() in body or b"%3" in body or b"\\u" in body
@@ -79,7 +85,7 @@ class Search:
         for event in events:
             if self._may_be(event) and _belongs_to(event, self.key, self.adapter):
                 row = _row(event, self.adapter)
-                self.size += sum(map(len, row.values()))
+                self.size += _size(row)
                 self.is_cut = self.is_cut or len(self.rows) >= _MAX_ROWS or self.size > _MAX_CHARACTERS
                 if not self.is_cut:
                     self.rows.append(row)
@@ -98,6 +104,10 @@ class Search:
             return False
         # A digit of a callback can be percent-encoded: %30 to %39.
         return not isinstance(event, CallbackEvent) or self._digits in event.query or "%3" in event.query
+
+
+def _size(row: Row) -> int:
+    return sum(map(len, row.values()))
 
 
 def received_at(body: bytes) -> datetime:

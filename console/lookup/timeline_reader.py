@@ -86,8 +86,7 @@ class Timelines:
             return Timeline(kept.rows, is_whole=True)
         if kept.last is None:
             return await self._wait(search, _Lane.OLD)
-        search.since, search.last, search.is_same_journal = kept.since, kept.last, False
-        search.rows, search.size = [*kept.rows], kept.size
+        search.since, search.last, search.known = kept.since, kept.last, kept.rows
         timeline = await self._wait(search, _Lane.CONTINUED)
         if search.is_same_journal or timeline.problem:
             return timeline
@@ -135,6 +134,8 @@ class Timelines:
     async def _read_journal(self, searches: Sequence[Search], since: Offset) -> None:
         deadline, step_until = time.monotonic() + _READ_FOR_S, 0.0
         last: Delivery | None = None
+        for search in searches:
+            search.begin()
         async with journal_until_now(self._settings, since, stream=CALLBACKS_JOURNAL, connect_s=_CONNECT_S) as deliveries:
             async for delivery in deliveries:
                 if last is not None and delivery.offset <= last.offset:  # a new connection begins where this one did

@@ -51,17 +51,22 @@ class _Journal:
     events: list[CallbackEvent] = field(default_factory=list)
     passes: list[object] = field(default_factory=list)
     problem: str | None = None
+    stops_after: int | None = None
+    has_stopped: asyncio.Event = field(default_factory=asyncio.Event)
 
     @asynccontextmanager
     async def until_now(self, _: Settings, since: object, **__: object) -> AsyncIterator[AsyncIterator[_Delivery]]:
-        self.passes.append(since)
         await asyncio.sleep(0)
+        self.passes.append(since)
         if self.problem:
             raise ExceptionGroup("a task group's", [CallfoldError(self.problem)])
         yield self._deliveries(since if isinstance(since, int) else 0)
 
     async def _deliveries(self, first: int) -> AsyncIterator[_Delivery]:
         for offset in range(first, len(self.events)):
+            if self.stops_after == offset:
+                self.has_stopped.set()
+                await asyncio.Event().wait()
             yield _Delivery(offset, join([encode(self.events[offset])]))
 
 
@@ -132,6 +137,25 @@ async def test_a_failure_is_reported_to_all_and_nothing_is_kept_of_it(journal: _
     assert len(journal.passes) == 2
     journal.problem = None
     assert _names(await timelines.read(ADAPTER, _call(pickup))) == ["pickup"]
+
+
+async def test_a_look_up_that_is_cancelled_leaves_the_others_a_pass_from_the_begin(
+    journal: _Journal, timelines: Timelines
+) -> None:
+    pickups = [_event(call, "pickup") for call in (1, 2, 3)]
+    journal.events = [*pickups]
+    journal.stops_after = 2
+    async with timelines._locks[timeline_reader._Lane.RECENT]:
+        tasks = [asyncio.create_task(timelines.read(ADAPTER, _call(pickup))) for pickup in (*pickups, pickups[1])]
+        while len(timelines._waiting[timeline_reader._Lane.RECENT]) < len(tasks):
+            await asyncio.sleep(0)
+    first, *others = tasks
+    await journal.has_stopped.wait()
+    first.cancel()
+    journal.stops_after = None
+    found = await asyncio.gather(*others)
+    assert [_names(timeline) for timeline in found] == [["pickup"]] * 3
+    assert len(journal.passes) == 2
 
 
 async def test_an_event_is_found_however_its_request_id_is_written(journal: _Journal, timelines: Timelines) -> None:
