@@ -32,6 +32,7 @@ QUEUE_FULL = Gauge(
     "callfold_queue_full", "1 while this process publishes nothing to a queue because it is full, or nearly.", ("queue",)
 )
 BROKER_BLOCKED = Gauge("callfold_broker_blocked", "1 while an alarm of RabbitMQ (memory or disk) blocks the publisher.")
+HARMFUL_POLICIES = Gauge("callfold_harmful_policies", "Policies of RabbitMQ that can lose messages of Callfold's queues.")
 EVENTS_FOLDED = Counter("callfold_events_folded_total", "Raw events merged into calls.", ("kind",))
 CALLS_COMPLETED = Counter("callfold_calls_completed_total", "Calls published as completed.", ("source", "outcome"))
 CALLS_AMENDED = Counter("callfold_calls_amended_total", "Amended revisions of published calls.", ("source", "outcome"))

@@ -22,6 +22,7 @@ from worker.download.download_directory import keep_swept, prepare
 from worker.folding.barrier_rounds import BarrierRounds
 from worker.folding.fold import Fold
 from worker.folding.timers import Timers
+from worker.policy_watch import watch_policies
 from worker.recordings.archive_gate import consuming
 from worker.recordings.consumer import RecordingConsumer
 
@@ -72,6 +73,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
                 recordings.run(jobs),
                 timers.run(raw),
                 daily.run(),
+                watch_policies(settings),
                 keep_swept(settings.recording_dir),
             ),
         ):

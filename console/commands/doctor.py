@@ -11,20 +11,18 @@ import orjson
 from rich.markup import escape
 from rich.table import Table
 
+from console.commands.broker_checks import numbers, policies, rabbitmq
 from console.commands.hints import with_hint
 from console.commands.output import counted, output
 from console.commands.pbx_checks import DoubtError, dial_links, recording_origins
 from console.history.store import History
 from ingress.spool import Spool
-from shared.amqp.server_check import check_server
 from shared.archive.storage import Archive
 from shared.config.settings import LOOPBACK, Settings
 from shared.errors import CallfoldError, ConfigError
-from shared.runtime.broker import broker_address
 from shared.runtime.store import open_store
 from worker.download.download_directory import check_directory
 
-_OLDEST_RABBITMQ = (3, 10)
 _OLDEST_REDIS = (7, 0)
 
 
@@ -44,6 +42,7 @@ Check = Callable[[Settings], Awaitable[str]]
 async def doctor(settings: Settings, *, as_json: bool) -> int:
     """Run every check and print the findings; returns 1 if one failed."""
     checks = CHECKS | ({"history": _history} if settings.history_url else {})
+    checks |= {"policies": policies} if settings.management_url else {}
     findings = [await run_check(name, check, settings) for name, check in checks.items()]
     if as_json:
         for finding in findings:
@@ -71,19 +70,11 @@ def _verdict(finding: Finding) -> str:
     return "[yellow]warning[/]" if finding.warning else "[green]ok[/]"
 
 
-async def _rabbitmq(settings: Settings) -> str:
-    server = await check_server(broker_address(settings, "doctor"))
-    if _numbers(server.version) < _OLDEST_RABBITMQ:
-        raise ConfigError(f"RabbitMQ {server.version} at {server.location} is too old. Upgrade to 3.10 or later.")
-    working = "quorum queues, streams and at-least-once dead-lettering (no plugin needed)"
-    return f"RabbitMQ {server.version} at {server.location}, with working {working}"
-
-
 async def _redis(settings: Settings) -> str:
     async with open_store(settings) as store:
         await store.check()
         info = await store.server_settings()
-    if _numbers(info["version"]) < _OLDEST_REDIS:
+    if numbers(info["version"]) < _OLDEST_REDIS:
         raise ConfigError(f"Redis {info['version']} is too old. Upgrade to 7.0 or later.")
     if info.get("maxmemory-policy") != "noeviction":
         policy = info.get("maxmemory-policy")
@@ -139,13 +130,9 @@ CHECKS: dict[str, Check] = {
     "sources": _sources,
     "recording origins": recording_origins,
     "dial links": dial_links,
-    "rabbitmq": _rabbitmq,
+    "rabbitmq": rabbitmq,
     "redis": _redis,
     "archive": _archive,
     "spool": _spool,
     "downloads": _downloads,
 }
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in version.split(".")[:2] if part.isdigit())

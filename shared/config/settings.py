@@ -35,6 +35,11 @@ class Settings(BaseSettings):
         default=SecretStr("amqp://guest:guest@127.0.0.1:5672/"),
         description="RabbitMQ URL. Several URLs, separated by commas, are tried in turn.",
     )
+    management_url: SecretStr | None = Field(
+        default=None,
+        description="URL of RabbitMQ's management API, with a user that has the tag `policymaker`. "
+        "`callfold doctor` and workers then report policies that can lose messages.",
+    )
     redis_url: SecretStr = Field(default=SecretStr("redis://127.0.0.1:6379/0"), description="Redis or Valkey URL.")
     secrets_dir: Path | None = Field(
         default=None,
@@ -164,7 +169,7 @@ class Settings(BaseSettings):
             data["recording_retry_seconds"] = tuple(part.strip() for part in schedule.split(",") if part.strip())
         return data
 
-    @field_validator("console_key", "console_viewer_keys", mode="after")
+    @field_validator("console_key", "console_viewer_keys", "management_url", mode="after")
     @classmethod
     def _no_empty_key(cls, key: SecretStr | None) -> SecretStr | None:
         # A compose file sets `${KEY:-}` to an empty key, which would let requests without a key in.
@@ -176,6 +181,8 @@ class Settings(BaseSettings):
             raise ValueError("CALLFOLD_AMQP_URL must be amqp:// or amqps:// URLs, separated by commas")
         if not self.redis_url.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
             raise ValueError("CALLFOLD_REDIS_URL must be a redis://, rediss:// or unix:// URL")
+        if self.management_url and not self.management_url.get_secret_value().startswith(("http://", "https://")):
+            raise ValueError("CALLFOLD_MANAGEMENT_URL must be an http:// or https:// URL")
         if self.history_url and not self.history_url.get_secret_value().startswith(HISTORY_SCHEMES):
             raise ValueError("CALLFOLD_HISTORY_URL must be a sqlite:/// or postgresql+psycopg:// URL")
         if not self.settle_seconds <= self.leg_grace_seconds <= self.max_call_seconds:

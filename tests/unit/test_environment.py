@@ -50,7 +50,12 @@ def test_a_misspelled_setting_is_not_taken_for_a_service(monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize("name", CREDENTIALS)
 def test_each_credential_can_be_in_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str) -> None:
-    values = {"CALLFOLD_AMQP_URL": "amqp://u:p@h/", "CALLFOLD_REDIS_URL": "redis://:p@h/0", "CALLFOLD_HISTORY_URL": "sqlite:///h"}
+    values = {
+        "CALLFOLD_AMQP_URL": "amqp://u:p@h/",
+        "CALLFOLD_MANAGEMENT_URL": "http://u:p@h/",
+        "CALLFOLD_REDIS_URL": "redis://:p@h/0",
+        "CALLFOLD_HISTORY_URL": "sqlite:///h",
+    }
     value = values.get(name, "a key")
     field = name.removeprefix("CALLFOLD_").lower()
     (tmp_path / "one").write_text(f"{value}\n")
