@@ -57,11 +57,11 @@ async def policies(settings: Settings) -> str:
     """
     if settings.management_url is None:
         return "not checked"
-    found = await read_policies(settings.management_url.get_secret_value(), settings.amqp_urls[0])
+    all_policies = await read_policies(settings.management_url.get_secret_value(), settings.amqp_urls[0])
     queues = [queue.name for queue in topology(settings.recording_retry_seconds).queues]
-    if harmful := harmful_policies(found, queues):
+    if harmful := harmful_policies(all_policies, queues):
         raise ConfigError(f"{'. '.join(harmful)}. Narrow the pattern of the policy, or delete it.")
-    return f"none of {len(found)} can lose messages"
+    return f"none of {len(all_policies)} can lose messages"
 
 
 def numbers(version: str) -> tuple[int, ...]:
