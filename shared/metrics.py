@@ -41,6 +41,9 @@ NONSENSE_TIMESTAMPS = Counter(
     "callfold_nonsense_timestamps_total", "Implausible adapter timestamps, which were ignored.", ("source",)
 )
 CALLBACKS_OF_TOMBSTONES = Counter("callfold_buried_events_total", "Events of calls whose facts had already expired.", ("source",))
+CALLBACKS_BEYOND_BOUNDS = Counter(
+    "callfold_callbacks_beyond_bounds_total", "Events dead-lettered because their call has too many legs or bytes.", ("source",)
+)
 TIMERS = Counter("callfold_timers_total", "Timer events published.")
 TIMERS_AHEAD = Counter("callfold_timers_ahead_total", "Timer events dropped because their time was in the future.")
 TIMERS_HELD = Gauge("callfold_timers_held", "1 while timers are paused because the fold backlog is unknown.")

@@ -19,6 +19,7 @@ from console.history.store import History
 from ingress.spool import Spool
 from shared.archive.storage import Archive
 from shared.config.settings import LOOPBACK, Settings
+from shared.domain.adapter_link import Placeholder
 from shared.errors import CallfoldError, ConfigError
 from shared.runtime.store import open_store
 from worker.download.download_directory import check_directory
@@ -118,6 +119,20 @@ async def _sources(settings: Settings) -> str:
     return f"{', '.join(sources)}{suffix}"
 
 
+async def _request_ids(settings: Settings) -> str:
+    sources = settings.load_sources()
+    async with open_store(settings) as store:
+        refused = await store.refused_legs.of(sources)
+    for note in refused:
+        parameter = sources[note.call.source].adapter.parameter(Placeholder.REQUEST_ID) or Placeholder.REQUEST_ID
+        raise ConfigError(
+            f"Source {note.call.source} sends one RequestID for many calls: {note.call} has too many legs. "
+            f"The last one was refused at {note.at}. In FocalScope, set the parameter {parameter} of the adapter link to "
+            f"{{{{{Placeholder.REQUEST_ID}}}}}. The refused callbacks are dead letters (too_many_legs)."
+        )
+    return "no call had too many legs in the last day"
+
+
 async def _history(settings: Settings) -> str:
     if settings.history_url is None:
         return "none"
@@ -132,6 +147,7 @@ CHECKS: dict[str, Check] = {
     "dial links": dial_links,
     "rabbitmq": rabbitmq,
     "redis": _redis,
+    "request ids": _request_ids,
     "archive": _archive,
     "spool": _spool,
     "downloads": _downloads,

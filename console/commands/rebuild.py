@@ -149,7 +149,7 @@ async def _replay(settings: Settings, store: Store, sources: Sources, window: Wi
     calls = sorted(tally.calls)
     for first in range(0, len(calls), _BATCH_EVENTS):
         folded = await store.merge({key: [] for key in calls[first : first + _BATCH_EVENTS]})
-        decisions = decide(settings.policy, sources, folded, published, publish=publish or has_backlog)
+        decisions = decide(settings.policy, sources, folded.calls, published, publish=publish or has_backlog)
         tally.done += decisions.counts
         await store.restore_publications(decisions.publications)
         await store.schedule(decisions.wake_ups)
@@ -165,9 +165,9 @@ async def _is_empty(settings: Settings, queue: str) -> bool:
 
 async def _batches(
     settings: Settings, window: Window, sources: Sources, tally: _Tally
-) -> AsyncIterator[dict[CallKey, list[Fact]]]:
-    """Read the callback journal as batches of facts."""
-    facts: dict[CallKey, list[Fact]] = {}
+) -> AsyncIterator[dict[CallKey, list[list[Fact]]]]:
+    """Read the callback journal as batches of facts by call and event."""
+    facts: dict[CallKey, list[list[Fact]]] = {}
     size, now = 0, utc_now()
     async with journal_until_now(settings, window.begins, stream=CALLBACKS_JOURNAL) as deliveries:
         async for delivery in deliveries:
@@ -185,7 +185,7 @@ async def _batches(
                     continue
                 if not window.has(key, event.received_at):
                     continue
-                facts.setdefault(key, []).extend(event_facts)
+                facts.setdefault(key, []).append(event_facts)
                 tally.calls.add(key)
                 tally.events += 1
                 size += 1

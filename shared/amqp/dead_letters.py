@@ -22,6 +22,8 @@ class DeadLetterReason(StrEnum):
     FOLD_FAILED = "fold_failed"
     # If it is redriven after Redis has also dropped the publication, it creates a new call under a used id.
     EXPIRED_CALL = "expired_call"
+    # Refused again if it is redriven: the call keeps its legs.
+    TOO_MANY_LEGS = "too_many_legs"
     JOB_FAILED = "job_failed"
     # Set by RabbitMQ itself, in the header `x-death`.
     DELIVERY_LIMIT = "delivery_limit"

@@ -16,7 +16,7 @@ ordered strings: RFC 3339 UTC times with microseconds, ids, plain text. A fact t
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import assert_never
 
 from shared.domain.adapter_link import Adapter, Placeholder
@@ -103,6 +103,12 @@ def _timestamps(leg: str, callback: Callback, received_at: str) -> list[Fact]:
             earlier = at
             facts.append((leg + what, at))
     return facts
+
+
+def leg_of(facts: Sequence[Fact]) -> str:
+    """Return the prefix of the names of a callback's facts, which identifies its leg; "" for a dial or a timer."""
+    name = facts[0][0] if facts else ""
+    return name[: name.rindex(":") + 1] if name.startswith(LEG) else ""
 
 
 def started_us(facts: Iterable[Fact]) -> int | None:

@@ -3,12 +3,13 @@
 `{p}` is one of 16 partitions. It is a hash tag, so the keys of one script share a slot of Redis Cluster.
 
 - `callfold:{p}:facts:<source>/<call>`: hash of facts, see `facts.py`.
-- `callfold:{p}:publication:<source>/<call>`: hash with version (of the facts), revision, state and summary. While the revision is
-  claimed, it also has holder, until_ms, outbox, and seen (the version from which the outbox was made).
+- `callfold:{p}:publication:<source>/<call>`: hash with version and legs (of the facts), revision, state and summary.
+  While the revision is claimed, it also has holder, until_ms, outbox, and seen (the version from which the outbox was made).
 - `callfold:{p}:open`: sorted set of open calls, scored by wake-up time (ms since 1970).
 - `callfold:{p}:recent`: sorted set of calls, open or not, scored by start (microseconds since 1970), for queries.
 - `callfold:lock:<name>`: holder of an exclusive lock, see `locks.py`.
 - `callfold:note:<name>`: a flag or a short text that expires, see `flags.py`.
+- `callfold:refused_legs:<source>`: the last call of a source that has too many legs, see `refused_legs.py`.
 - `callfold:{watermark}:members`, `:rounds`, `:spools`: reports on callbacks that are not folded yet, see `barrier.py`.
 - `callfold:dial:...`: dial requests, see `dials.py`.
 - `callfold:probe`: written to find out whether Redis can be written.

@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import chain
 from typing import TypeVar, cast
 
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from shared.domain.facts import Fact, started_us
+from shared.domain.callback import LegEvent
+from shared.domain.facts import Fact, leg_of, started_us
 from shared.domain.ids import CallKey
+from shared.state.bounds import BOUNDS
 from shared.state.call_reader import CallReader
 from shared.state.connections import WritablePool
 from shared.state.dials import DialStore
@@ -28,9 +31,10 @@ from shared.state.keys import (
     recent_key,
 )
 from shared.state.locks import Locks
+from shared.state.refused_legs import RefusedLegs
 from shared.state.replies import redis_reply, text
 from shared.state.script import Argument, Script
-from shared.state.stored_call import Claim, Publication, PublicationState, RestoredPublication, StoredCall, WakeUp
+from shared.state.stored_call import Claim, Merged, Publication, PublicationState, RestoredPublication, StoredCall, WakeUp
 from shared.state.watermark import Watermarks
 
 _SOCKET_TIMEOUT_S = 2
@@ -39,6 +43,7 @@ _CONNECTIONS = 32
 # A publication outlives its facts by longer than the journal, so that a replay recognizes calls that are over.
 TOMBSTONE_BEYOND_FACTS_S = 8 * 24 * 3600
 _DAY_S = 24 * 3600
+_RECEIPTS = tuple(event.value for event in LegEvent)
 
 _T = TypeVar("_T")
 
@@ -75,24 +80,25 @@ class Store(CallReader):
         self.locks = Locks(self._redis)
         self.flags = Flags(self._redis)
         self.dials = DialStore(self._redis)
+        self.refused_legs = RefusedLegs(self._redis)
 
     async def aclose(self) -> None:
         await self._redis.aclose()
 
-    async def merge(self, facts: Mapping[CallKey, Sequence[Fact]]) -> dict[CallKey, StoredCall]:
-        """Merge facts into their calls, durably, and return these calls."""
+    async def merge(self, events: Mapping[CallKey, Sequence[Sequence[Fact]]]) -> Merged:
+        """Merge the facts of events into their calls, durably, and return these calls."""
 
-        async def merge_partition(number: int, keys: Sequence[CallKey]) -> dict[CallKey, StoredCall]:
-            args: list[Argument] = [self._first_wake_up_ms, self._listed_ms]
+        async def merge_partition(number: int, keys: Sequence[CallKey]) -> dict[CallKey, Sequence[object]]:
+            args: list[Argument] = [self._first_wake_up_ms, self._listed_ms, *BOUNDS, len(_RECEIPTS), *_RECEIPTS]
             for key in keys:
-                args += (str(key), started_us(facts[key]) or "", len(facts[key]))
-                for fact in facts[key]:
-                    args.extend(fact)
+                args += (str(key), len(events[key]))
+                for facts in events[key]:
+                    args += (leg_of(facts), started_us(facts) or "", len(facts), *chain.from_iterable(facts))
             names = [open_key(number), recent_key(number), *facts_and_publication_keys(number, keys)]
             rows = cast("list[list[object]]", await self._merge(self._redis, names, args))
-            return {key: _stored_call(row) for key, row in zip(keys, rows, strict=True)}
+            return dict(zip(keys, rows, strict=True))
 
-        return await _by_partition(facts, merge_partition)
+        return _merged(await _by_partition(events, merge_partition))
 
     async def claim(self, publications: Mapping[CallKey, Publication], *, holder: str) -> dict[CallKey, tuple[Claim, bytes]]:
         """Claim publications. A claim that is YOURS comes with the outbox to publish, which after a take-over is the stored one.
@@ -185,6 +191,11 @@ async def _by_partition(
         parts.setdefault(partition(key), []).append(key)
     answers = await redis_reply(asyncio.gather(*(step(number, part) for number, part in parts.items())))
     return {key: value for answer in answers for key, value in answer.items()}
+
+
+def _merged(rows: Mapping[CallKey, Sequence[object]]) -> Merged:
+    refused = {key: cast("list[int]", row[0]) for key, row in rows.items() if row[0]}
+    return Merged({key: _stored_call(row[1:]) for key, row in rows.items() if len(row) > 1}, refused)
 
 
 def _stored_call(row: Sequence[object]) -> StoredCall:

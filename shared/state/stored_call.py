@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from shared.domain.ids import CallKey
@@ -35,6 +35,19 @@ class StoredCall:
     summary: str
     version: str
     wake_at_ms: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """Result of a merge.
+
+    Attributes:
+        calls: each call with all its facts, without those of which every event was refused.
+        refused: of each call the positions of the events that were not merged, because they are beyond its bounds.
+    """
+
+    calls: dict[CallKey, StoredCall] = field(default_factory=dict)
+    refused: dict[CallKey, list[int]] = field(default_factory=dict)
 
 
 class Claim(StrEnum):

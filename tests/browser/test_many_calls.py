@@ -38,7 +38,7 @@ async def many(system: System, request: pytest.FixtureRequest) -> set[str]:
     for call in range(FIRST, FIRST + calls):
         query = f"CallType=API&Event=pickup&CallID={call}&RequestID={call}&CallerID=%2B45{call:08}"
         key, facts = facts_of(CallbackEvent(SourceName(SOURCE), rfc3339(began + timedelta(seconds=call // 40)), query), adapter)
-        told[key] = facts
+        told[key] = [facts]
     keys = list(told)
     for first in range(0, calls, PAGE):
         await store.merge({key: told[key] for key in keys[first : first + PAGE]})

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from itertools import chain
 
 import pytest
 from prometheus_client import REGISTRY
@@ -110,7 +111,7 @@ async def test_timestamps_that_cannot_be_true_are_counted_whichever_callback_tol
         for second, line in zip(("00", "30"), lines, strict=True)
     ]
     batch = read_batch(events, sources)
-    facts = dict(batch.facts[key])
+    facts = dict(chain.from_iterable(batch.facts[key]))
     assert _nonsense("skewed") == 1
     Evaluator(sources, POLICY)._evaluate_call(
         key, StoredCall(facts, 0, PublicationState.NONE, "", "1", None), events, Consequences()

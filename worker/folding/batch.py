@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from shared import metrics
@@ -13,27 +13,51 @@ from shared.amqp.topology import CALLBACKS_DEAD
 from shared.config.sources import Sources
 from shared.domain.facts import NONSENSE, Fact, facts_of
 from shared.domain.ids import CallKey
-from shared.domain.raw_event import RawEvent, Undecodable, encode, join
+from shared.domain.raw_event import MAX_EVENTS_PER_MESSAGE, RawEvent, TimerEvent, Undecodable, encode, join
 from shared.errors import InvalidCallbackError
 from shared.log import get_logger
+from shared.state.bounds import MAX_LEGS
 
 log = get_logger(__name__)
+
+_MESSAGE_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Raw events as facts and events by call, and the dead letters among them."""
+    """Raw events by call, each with its facts at the same position of another list, and the dead letters among them."""
 
-    facts: dict[CallKey, list[Fact]] = field(default_factory=dict)
+    facts: dict[CallKey, list[list[Fact]]] = field(default_factory=dict)
     events: dict[CallKey, list[RawEvent]] = field(default_factory=dict)
     dead_letters: list[Message] = field(default_factory=list)
 
     def add(self, event: RawEvent, key: CallKey, facts: list[Fact]) -> None:
-        self.facts.setdefault(key, []).extend(facts)
+        self.facts.setdefault(key, []).append(facts)
         self.events.setdefault(key, []).append(event)
         metrics.EVENTS_FOLDED.labels(event.kind).inc()
         if nonsense := sum(NONSENSE in name for name, _ in facts):
             metrics.NONSENSE_TIMESTAMPS.labels(key.source).inc(nonsense)
+
+    def pieces(self, at_most: int) -> list[list[CallKey]]:
+        """Split the calls into pieces of about `at_most` events, so that no step sends Redis too much at once."""
+        pieces: list[list[CallKey]] = [[]]
+        events = 0
+        for key, of_call in self.events.items():
+            if events and events + len(of_call) > at_most:
+                pieces.append([])
+                events = 0
+            pieces[-1].append(key)
+            events += len(of_call)
+        return pieces
+
+    def refuse(self, key: CallKey, positions: Collection[int]) -> list[RawEvent]:
+        """Remove events that are beyond the bounds of their call; returns them without timers, which are due again."""
+        events, facts = self.events.pop(key), self.facts.pop(key)
+        kept = [number for number in range(len(events)) if number not in positions]
+        if kept:
+            self.events[key] = [events[number] for number in kept]
+            self.facts[key] = [facts[number] for number in kept]
+        return [event for number in positions if not isinstance(event := events[number], TimerEvent)]
 
 
 def read_batch(events: Iterable[RawEvent | Undecodable], sources: Sources) -> Batch:
@@ -62,6 +86,21 @@ def read_batch(events: Iterable[RawEvent | Undecodable], sources: Sources) -> Ba
 def dead_letter(event: RawEvent, reason: DeadLetterReason, detail: str) -> Message:
     """Build the dead letter of one event; counts and logs it."""
     return _dead_letter(join([encode(event)]), reason, detail, event.received_at)
+
+
+def dead_letters_of_refused(key: CallKey, refused: Sequence[RawEvent]) -> list[Message]:
+    """Build the dead letters of events beyond the bounds of a call. There can be very many, so a message holds up to 500."""
+    detail = (
+        f"{key} has all the legs that a call can have ({MAX_LEGS}, or fewer with long values). "
+        "Does the adapter link send one RequestID for many calls?"
+    )
+    parts: list[list[bytes]] = [[]]
+    for event in map(encode, refused):
+        if len(parts[-1]) == MAX_EVENTS_PER_MESSAGE or sum(map(len, parts[-1])) + len(event) > _MESSAGE_BYTES:
+            parts.append([])
+        parts[-1].append(event)
+    first_seen = min((event.received_at for event in refused), default="")
+    return [_dead_letter(join(part), DeadLetterReason.TOO_MANY_LEGS, detail, first_seen) for part in parts if part]
 
 
 def _dead_letter(body: bytes, reason: DeadLetterReason, detail: str, first_seen: str) -> Message:

@@ -28,14 +28,17 @@ from shared.state.replies import until_redis_answers
 from shared.state.store import Store
 from shared.state.stored_call import Claim, Publication
 from worker.folding.barrier_rounds import spool_reports
-from worker.folding.batch import Batch, read_batch
+from worker.folding.batch import Batch, dead_letters_of_refused, read_batch
 from worker.folding.evaluation import Evaluator
+from worker.folding.merging import Merging
 from worker.folding.outbox import read_outbox
 
 log = get_logger(__name__)
 
 # About a thousand callbacks: large enough to share each round trip, small enough to publish within the lease of a claim.
 _BATCH_BYTES = 256 * 1024
+# More than a batch of Callfold's own messages has. Another program can publish 50,000 events in one message.
+_PIECE_EVENTS = 5000
 _HELD_POLL_S = 0.05
 
 
@@ -78,10 +81,10 @@ class Fold:
         events = await self._without_future_timers([event for body in bodies for event in decode(body)])
         batch = read_batch(events, self._sources)
         await self._publisher.publish_until_confirmed(batch.dead_letters)
-        facts = batch.facts
-        while facts:
-            lost = await self._merge_and_publish(batch, facts)
-            facts = {key: batch.facts[key] for key in lost}
+        for piece in batch.pieces(_PIECE_EVENTS):
+            keys: Iterable[CallKey] = piece
+            while facts := {key: batch.facts[key] for key in keys if key in batch.facts}:
+                keys = await self._merge_and_publish(batch, facts)
 
     async def _without_future_timers(self, events: Sequence[RawEvent | Undecodable]) -> Sequence[RawEvent | Undecodable]:
         """Drop timers with a future time: the clock of a call never goes back, so they would close it early.
@@ -98,17 +101,29 @@ class Fold:
             log.warning("future_timer_dropped", timers=dropped, now=now)
         return [event for event in events if not is_future_timer(event, now)]
 
-    async def _merge_and_publish(self, batch: Batch, facts: Mapping[CallKey, list[Fact]]) -> list[CallKey]:
+    async def _merge_and_publish(self, batch: Batch, facts: Mapping[CallKey, list[list[Fact]]]) -> list[CallKey]:
         """Merge facts and publish what follows; returns the calls to merge again, because Redis lost their facts."""
         crash_point("fold.taken")
-        merged = await until_redis_answers(lambda: self._store.merge(facts))
+        merged = await until_redis_answers(Merging(self._store, facts).step)
         crash_point("fold.merged")
-        consequences = self._evaluator.evaluate(batch.events, merged)
+        if merged.refused:
+            await self._dead_letter_refused(batch, merged.refused)
+        consequences = self._evaluator.evaluate(batch.events, merged.calls)
         await self._publisher.publish_until_confirmed(consequences.dead_letters)
         if consequences.wake_ups:
             await until_redis_answers(lambda: self._store.schedule(consequences.wake_ups))
             crash_point("fold.scheduled")
         return await self._publish(consequences.publications)
+
+    async def _dead_letter_refused(self, batch: Batch, refused: Mapping[CallKey, Sequence[int]]) -> None:
+        """Take events that are beyond the bounds of their calls out of the batch. What is merged again is thus without them."""
+        for key, positions in refused.items():
+            events = batch.refuse(key, positions)
+            if events:
+                metrics.CALLBACKS_BEYOND_BOUNDS.labels(key.source).inc(len(events))
+                await self._publisher.publish_until_confirmed(dead_letters_of_refused(key, events))
+                latest = max(event.received_at for event in events)
+                await until_redis_answers(lambda: self._store.refused_legs.record(key, latest))  # noqa: B023 - awaited before the loop goes on
 
     async def _publish(self, due: Mapping[CallKey, Publication]) -> list[CallKey]:
         """Claim, publish and mark revisions; returns the calls whose claims were lost.

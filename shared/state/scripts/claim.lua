@@ -1,3 +1,4 @@
+#!lua
 -- Claim publications of calls of one partition, so that workers that see the same end publish it once.
 --
 -- A claim stores the outbox: the messages to publish. A worker that takes over the claim after a crash publishes the same bytes

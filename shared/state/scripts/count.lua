@@ -1,3 +1,4 @@
+#!lua
 -- Store the number of consumers that the queue had after a round was opened.
 --
 -- It is too late once a later round was opened, because its markers may have been published already. A consumer that passed them

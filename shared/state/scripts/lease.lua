@@ -1,3 +1,4 @@
+#!lua
 -- Lease calls of one partition that are due.
 --
 -- They stay in the set, with a wake-up at the end of the lease. A worker that crashes thus delays them by at most the lease.

@@ -1,4 +1,6 @@
+#!lua flags=allow-oom
 -- Acquire, renew or release an exclusive lock. It is free again when the lease expires.
+-- It also runs while memory is full: there are few locks, all expire, and one that is not renewed loses its work.
 --
 -- KEYS[1]: the lock
 -- ARGV[1]: name of the holder

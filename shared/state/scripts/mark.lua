@@ -1,7 +1,9 @@
+#!lua flags=allow-oom
 -- Mark claimed revisions of calls of one partition as published, and delete their outboxes.
 --
 -- Facts that arrived since the outbox was made may amend the call, so the call then gets a wake-up that is due at once.
 -- Idempotent. A revision other than the claimed one changes nothing.
+-- It frees memory, and so it may run while memory is full.
 --
 -- KEYS[1]: sorted set of the partition's open calls, scored by wake-up time (ms since 1970)
 -- KEYS[2i ..]: of call i, the hash of its facts, then the hash of its publication

@@ -1,3 +1,4 @@
+#!lua
 -- Store that a consumer has passed a round: it has settled every message that it received before a marker of the round.
 --
 -- A number higher than that of every round is not stored. Idempotent.

@@ -1,3 +1,4 @@
+#!lua
 -- Register a consumer of `callbacks.fold` before it consumes. A second call deletes what it reported before.
 --
 -- KEYS[1]: hash of members, name to "registered_ms at_work_since passed"; at_work_since is '' until the first report

@@ -1,3 +1,4 @@
+#!lua flags=no-writes
 -- Read the reports of workers and ingress in one step.
 --
 -- KEYS[1]: hash of members, see register.lua

@@ -1,3 +1,4 @@
+#!lua
 -- Restore publications of calls of one partition that Redis has lost or never had, from another source.
 --
 -- A call stays as it is if Redis has this revision as published, or a higher one as claimed or published.

@@ -1,3 +1,4 @@
+#!lua
 -- Open a round of markers, unless the last one was opened too recently.
 --
 -- The pause between two rounds grows by a tenth for each round that is not complete, up to 30 s. A long backlog then has few

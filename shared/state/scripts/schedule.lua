@@ -1,7 +1,9 @@
+#!lua flags=allow-oom
 -- Set the wake-ups of calls of one partition.
 --
 -- A wake-up that is too early does no harm, one that is too late does. A time can therefore only become earlier, unless the
 -- caller has seen every fact. The version proves that. Idempotent.
+-- It also runs while memory is full: it adds no call, and the facts of published calls expire by it.
 --
 -- KEYS[1]: sorted set of the partition's open calls, scored by wake-up time (ms since 1970)
 -- KEYS[2i ..]: of call i, the hash of its facts, then the hash of its publication

@@ -1,3 +1,4 @@
+#!lua
 -- Store what ingress reported of its spools. Of two reports of one spool the later one counts, in any order of arrival.
 --
 -- Idempotent.

@@ -47,8 +47,8 @@ async def _fail_over(name: MovingName, old: Server, new: Server, *, cut: bool) -
 
 
 async def _merge(store: Store, fact: tuple[str, str]) -> dict[str, str]:
-    merged = await asyncio.wait_for(until_redis_answers(lambda: store.merge({KEY: [fact]})), LIMIT_S)
-    return dict(merged[KEY].facts)
+    merged = await asyncio.wait_for(until_redis_answers(lambda: store.merge({KEY: [[fact]]})), LIMIT_S)
+    return dict(merged.calls[KEY].facts)
 
 
 @pytest.mark.parametrize("cut", [False, True], ids=["name", "virtual-address"])
@@ -132,7 +132,7 @@ async def test_a_master_that_refuses_writes_can_be_read_and_says_why(
     tmp_path: Path, break_it: Callable[[Server, Path], Awaitable[None]], code: str
 ) -> None:
     async with redis_server(tmp_path / "one") as one, _store(f"redis://127.0.0.1:{one.port}/0") as store:
-        await store.merge({KEY: [("a", "1")]})
+        await store.merge({KEY: [[("a", "1")]]})
         await break_it(one, tmp_path / "one")
         for write in (store.check, lambda: store.flags.set("x", expires_in_s=9), lambda: store.dials.count("someone")):
             with pytest.raises(StoreReadOnlyError, match=rf"^Redis at 127\.0\.0\.1:{one.port} refuses writes .* \({code}\)$"):
@@ -151,7 +151,7 @@ async def test_a_master_that_refuses_writes_can_be_read_and_says_why(
 )
 async def test_a_server_that_does_not_serve_is_away_and_says_why(reply: bytes, code: str) -> None:
     async with scripted_redis(reply) as fake, _store(fake.url) as store:
-        for command in (store.check, lambda: store.merge({KEY: [("b", "2")]}), lambda: store.read(KEY)):
+        for command in (store.check, lambda: store.merge({KEY: [[("b", "2")]]}), lambda: store.read(KEY)):
             made = fake.connections
             with pytest.raises(StoreUnavailableError, match=rf"^Redis at 127\.0\.0\.1:{fake.port} .* \({code}\)$") as raised:
                 await command()

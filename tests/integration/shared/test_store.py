@@ -69,7 +69,7 @@ async def test_merge_keeps_minima_and_the_clock_s_maximum_in_any_order_and_any_n
             for size in map(len, batches):
                 batch, rest = rest[:size], rest[size:]
                 model = _merged(model, batch)
-                assert (await store.merge({key: batch}))[key].facts == model
+                assert (await store.merge({key: [batch]})).calls[key].facts == model
                 assert (await store.read_facts([key]))[key] == model
     assert model == _merged({}, sorted(facts))
 
@@ -87,7 +87,7 @@ async def test_calls_of_every_partition_are_merged_in_one_step(servers: Servers)
     keys = [_key(str(number)) for number in range(100)]
     assert {partition(key) for key in keys} == set(range(16))
     async with _store(servers) as store:
-        folded = await store.merge({key: [("x", str(key))] for key in keys})
+        folded = (await store.merge({key: [[("x", str(key))]] for key in keys})).calls
         assert {key: state.facts["x"] for key, state in folded.items()} == {key: str(key) for key in keys}
         assert set(await store.open_calls()) == set(keys)
 
@@ -129,7 +129,7 @@ async def test_a_lock_that_redis_forgot_is_not_confirmed(servers: Servers) -> No
 async def test_a_claim_is_held_taken_over_after_its_lease_with_the_stored_outbox_and_over_once_marked(servers: Servers) -> None:
     key = _key("513")
     async with _store(servers, lease_s=2 * PACE) as first, _store(servers) as second:
-        await first.merge({key: [("x", "1")]})
+        await first.merge({key: [[("x", "1")]]})
         assert await first.claim({key: Publication(key, 1, b"first", "", "1")}, holder="a") == {key: (Claim.YOURS, b"first")}
         assert await first.claim({key: Publication(key, 1, b"changed", "", "1")}, holder="a") == {key: (Claim.YOURS, b"first")}
         other = Publication(key, 1, b"second", "", "1")
@@ -142,14 +142,14 @@ async def test_a_claim_is_held_taken_over_after_its_lease_with_the_stored_outbox
         assert await eventually(taken_over) == (Claim.YOURS, b"first")
         await second.mark({key: 1})
         assert await first.claim({key: Publication(key, 1, b"late", "", "1")}, holder="a") == {key: (Claim.PUBLISHED, b"")}
-        assert (await first.merge({key: [("x", "1")]}))[key].state is PublicationState.PUBLISHED
+        assert (await first.merge({key: [[("x", "1")]]})).calls[key].state is PublicationState.PUBLISHED
         assert await first.open_calls() == {}
 
 
 async def test_a_published_call_expires_after_the_retain_time_and_an_open_one_never(servers: Servers) -> None:
     done, still_open = _key("1"), _key("2")
     async with _store(servers) as store:
-        await store.merge({done: [("x", "1")], still_open: [("x", "1")]})
+        await store.merge({done: [[("x", "1")]], still_open: [[("x", "1")]]})
         await store.claim({done: Publication(done, 1, b"o", "", "1")}, holder="a")
         await store.mark({done: 1})
     redis = Redis.from_url(servers.stack.redis_url, decode_responses=True)
@@ -169,11 +169,11 @@ async def test_a_callback_of_a_call_whose_facts_expired_changes_nothing(servers:
     key = _key("1")
     redis = Redis.from_url(servers.stack.redis_url)
     async with _store(servers) as store:
-        await store.merge({key: [("x", "1")]})
+        await store.merge({key: [[("x", "1")]]})
         await store.claim({key: Publication(key, 1, b"o", "told", "1")}, holder="a")
         await store.mark({key: 1})
         await redis.delete(f"callfold:{{{partition(key)}}}:facts:{key}")
-        assert (await store.merge({key: [("x", "0")]}))[key].state is PublicationState.TOMBSTONED
+        assert (await store.merge({key: [[("x", "0")]]})).calls[key].state is PublicationState.TOMBSTONED
         assert (await store.read_facts([key]))[key] == {}
         assert await store.open_calls() == {}
     await redis.aclose()
@@ -182,9 +182,9 @@ async def test_a_callback_of_a_call_whose_facts_expired_changes_nothing(servers:
 async def test_a_look_moves_forward_only_unless_all_facts_were_seen(servers: Servers) -> None:
     key = _key("1")
     async with _store(servers) as store:
-        first = (await store.merge({key: [("x", "1")]}))[key].version
+        first = (await store.merge({key: [[("x", "1")]]})).calls[key].version
         await store.schedule({key: WakeUp(1000, first)})
-        second = (await store.merge({key: [("y", "1")]}))[key].version
+        second = (await store.merge({key: [[("y", "1")]]})).calls[key].version
         await store.schedule({key: WakeUp(5000, first)})
         assert await store.open_calls() == {key: 1000}
         await store.schedule({key: WakeUp(500, first)})
@@ -200,9 +200,9 @@ async def test_a_look_moves_forward_only_unless_all_facts_were_seen(servers: Ser
 async def test_a_call_marked_while_facts_came_is_looked_at_at_once(servers: Servers) -> None:
     key = _key("1")
     async with _store(servers) as store:
-        seen = (await store.merge({key: [("x", "1")]}))[key].version
+        seen = (await store.merge({key: [[("x", "1")]]})).calls[key].version
         await store.claim({key: Publication(key, 1, b"o", "", seen)}, holder="a")
-        await store.merge({key: [("y", "1")]})
+        await store.merge({key: [[("y", "1")]]})
         await store.mark({key: 1})
         assert await store.lease(until_ms=_now_ms(), lease_s=5, at_most=10) == [key]
 
@@ -210,7 +210,7 @@ async def test_a_call_marked_while_facts_came_is_looked_at_at_once(servers: Serv
 async def test_a_lease_is_one_s_alone_until_it_is_over(servers: Servers) -> None:
     key = _key("1")
     async with _store(servers) as store:
-        version = (await store.merge({key: [("x", "1")]}))[key].version
+        version = (await store.merge({key: [[("x", "1")]]})).calls[key].version
         assert await store.lease(until_ms=_now_ms(), lease_s=5, at_most=10) == [], "not due"
         await store.schedule({key: WakeUp(1000, version)})
         answers = await asyncio.gather(*(store.lease(until_ms=_now_ms(), lease_s=2 * PACE, at_most=10) for _ in range(8)))
@@ -225,16 +225,16 @@ async def test_a_lease_is_one_s_alone_until_it_is_over(servers: Servers) -> None
 async def test_scripts_are_sent_again_to_a_server_that_forgot_them(servers: Servers) -> None:
     redis = Redis.from_url(servers.stack.redis_url)
     async with _store(servers) as store:
-        await store.merge({_key("1"): [("x", "2")]})
+        await store.merge({_key("1"): [[("x", "2")]]})
         await redis.script_flush()
-        assert (await store.merge({_key("1"): [("x", "1")]}))[_key("1")].facts == {"x": "1"}
+        assert (await store.merge({_key("1"): [[("x", "1")]]})).calls[_key("1")].facts == {"x": "1"}
     await redis.aclose()
 
 
 async def test_redis_away_is_an_error_of_ours_within_seconds(servers: Servers) -> None:
     store = Store("redis://127.0.0.1:1/0")
     with pytest.raises(StoreUnavailableError):
-        await asyncio.wait_for(store.merge({_key("1"): [("x", "1")]}), LIMIT_S)
+        await asyncio.wait_for(store.merge({_key("1"): [[("x", "1")]]}), LIMIT_S)
     with pytest.raises(StoreUnavailableError):
         await asyncio.wait_for(store.server_settings(), LIMIT_S)
     await store.aclose()
@@ -243,24 +243,24 @@ async def test_redis_away_is_an_error_of_ours_within_seconds(servers: Servers) -
 async def test_a_clock_alone_makes_no_call(servers: Servers) -> None:
     key = _key("1")
     async with _store(servers) as store:
-        folded = (await store.merge({key: [(">clock", "2026")]}))[key]
+        folded = (await store.merge({key: [[(">clock", "2026")]]})).calls[key]
         assert (folded.facts, folded.version, folded.wake_at_ms) == ({}, "0", None)
         assert await store.open_calls() == {}
         assert await store.read_facts([key]) == {key: {}}
-        await store.merge({key: [("x", "1")]})
-        assert (await store.merge({key: [(">clock", "2026")]}))[key].facts == {"x": "1", ">clock": "2026"}
+        await store.merge({key: [[("x", "1")]]})
+        assert (await store.merge({key: [[(">clock", "2026")]]})).calls[key].facts == {"x": "1", ">clock": "2026"}
 
 
 async def test_a_claim_on_facts_that_redis_has_lost_or_that_are_not_all_is_lost_and_stores_nothing(servers: Servers) -> None:
     key = _key("1")
     async with _store(servers) as store, Redis.from_url(servers.stack.redis_url) as redis:
-        seen = (await store.merge({key: [("x", "1")]}))[key].version
+        seen = (await store.merge({key: [[("x", "1")]]})).calls[key].version
         await redis.flushall()
         claim = Publication(key, 1, b"o", "", seen)
         assert await store.claim({key: claim}, holder="a") == {key: (Claim.LOST, b"")}
         assert await redis.keys("*") == []
-        seen = (await store.merge({key: [("x", "1")]}))[key].version
-        await store.merge({key: [("y", "1")]})
+        seen = (await store.merge({key: [[("x", "1")]]})).calls[key].version
+        await store.merge({key: [[("y", "1")]]})
         assert await store.claim({key: Publication(key, 1, b"o", "", seen)}, holder="a") == {key: (Claim.LOST, b"")}
         assert await store.claim({key: Publication(key, 3, b"o", "", "2")}, holder="a") == {key: (Claim.LOST, b"")}
         assert await store.claim({key: Publication(key, 1, b"o", "", "2")}, holder="a") == {key: (Claim.YOURS, b"o")}
@@ -270,9 +270,9 @@ async def test_a_publication_whose_facts_were_lost_before_its_mark_expires(serve
     key = _key("1")
     place = f"callfold:{{{partition(key)}}}"
     async with _store(servers) as store, Redis.from_url(servers.stack.redis_url) as redis:
-        await store.merge({key: [("x", "1")]})
+        await store.merge({key: [[("x", "1")]]})
         await store.claim({key: Publication(key, 1, b"o", "", "1")}, holder="a")
-        await store.merge({key: [("y", "1")]})
+        await store.merge({key: [[("y", "1")]]})
         await redis.delete(f"{place}:facts:{key}")
         await store.mark({key: 1})
         assert await store.open_calls() == {}
@@ -294,8 +294,8 @@ async def test_the_minimum_is_that_of_the_bytes_whatever_the_server_s_locale(red
             assert await redis.eval("return ('a' < 'B') and 1 or 0", 0) == 1, "the locale is in effect"
         store, key = Store(url), _key("1")
         for value in ("a", "B", "b", "é", "Z", "B ", ""):
-            await store.merge({key: [("m", value or "B"), (">m", value)]})
-        assert (await store.merge({key: []}))[key].facts == {"m": "B", ">m": "é"}
+            await store.merge({key: [[("m", value or "B"), (">m", value)]]})
+        assert (await store.merge({key: []})).calls[key].facts == {"m": "B", ">m": "é"}
         await store.aclose()
     finally:
         await server.kill()

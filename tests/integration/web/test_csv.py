@@ -33,7 +33,7 @@ async def session(servers: Servers, monkeypatch: pytest.MonkeyPatch) -> AsyncIte
         for number in range(30):
             reference = "rare" if str(number) in _RARE else "common"
             key = CallKey(SourceName("default"), CallRef(str(number)))
-            await store.merge({key: [("dial", rfc3339(began + timedelta(seconds=number))), ("dial.reference", reference)]})
+            await store.merge({key: [[("dial", rfc3339(began + timedelta(seconds=number))), ("dial.reference", reference)]]})
     async with (
         console_here(servers, monkeypatch, CALLFOLD_CONSOLE_KEY=KEY) as url,
         aiohttp.ClientSession(url, headers=AUTHORIZED) as session,

@@ -74,7 +74,7 @@ async def _fill(servers: Servers) -> None:
         calls = dict(_facts(number) for number in range(_CALLS))
         keys = list(calls)
         for first in range(0, _CALLS, 500):
-            await store.merge({key: calls[key] for key in keys[first : first + 500]})
+            await store.merge({key: [calls[key]] for key in keys[first : first + 500]})
     finally:
         await store.aclose()
 

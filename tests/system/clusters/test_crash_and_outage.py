@@ -224,7 +224,7 @@ async def test_a_claim_that_redis_lost_is_made_anew(servers: Servers) -> None:
     key = CallKey(SourceName("default"), CallRef("513"))
     lines = (encode(CallbackEvent(key.source, "2026-11-23T07:44:00.000000Z", line)) for line in VENDOR_LINES)
     store = Store(servers.stack.redis_url, claim_lease_s=10 * LIMIT_S)
-    await store.merge({key: [("leg:API:1:pickup", "2026-11-23T07:44:00.000000Z")]})
+    await store.merge({key: [[("leg:API:1:pickup", "2026-11-23T07:44:00.000000Z")]]})
     await store.claim({key: Publication(key, 1, b"[]", "", "1")}, holder="another")
     async with downstream(servers), servers.fleet() as fleet:
         await fleet.add("worker", "worker", {}).start()
@@ -247,7 +247,7 @@ async def test_a_call_that_cannot_be_folded_is_a_dead_letter_and_holds_up_no_oth
     """Facts that a later release wrote, say: what an older one cannot read must not stop it."""
     key = CallKey(SourceName("default"), CallRef("514"))
     store = Store(servers.stack.redis_url)
-    await store.merge({key: [("leg:Fax:1:pickup", "2026-11-23T07:44:00.000000Z")]})
+    await store.merge({key: [[("leg:Fax:1:pickup", "2026-11-23T07:44:00.000000Z")]]})
     lines = [*VENDOR_LINES, lines_of(514)[0].replace("5140000878", "1")]
     body = join(encode(CallbackEvent(key.source, "2026-11-23T07:44:00.000000Z", line)) for line in lines)
     async with downstream(servers), servers.fleet() as fleet:

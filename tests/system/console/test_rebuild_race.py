@@ -253,13 +253,13 @@ async def test_only_the_source_that_is_asked_for_is_rebuilt(servers: Servers) ->
 async def test_a_seal_of_one_who_has_not_seen_every_fact_leads_to_a_look(servers: Servers) -> None:
     key = _key(738_000_000)
     store = Store(servers.stack.redis_url)
-    first = (await store.merge({key: [("leg:API:1:missed", utc_now())]}))[key].version
-    second = (await store.merge({key: [("leg:Outgoing:2:pickup", utc_now())]}))[key].version
+    first = (await store.merge({key: [[("leg:API:1:missed", utc_now())]]})).calls[key].version
+    second = (await store.merge({key: [[("leg:Outgoing:2:pickup", utc_now())]]})).calls[key].version
     await store.restore_publications({key: RestoredPublication(1, "{}", WakeUp(None, first))})
     assert await store.lease(until_ms=milliseconds(utc_now()), lease_s=5, at_most=10) == [key]
     await store.restore_publications({key: RestoredPublication(2, "{}", WakeUp(5000, second))})
     assert await store.open_calls() == {key: 5000}, "a published call can be open again"
-    assert (await store.merge({key: []}))[key].state is PublicationState.PUBLISHED
+    assert (await store.merge({key: []})).calls[key].state is PublicationState.PUBLISHED
     await store.restore_publications({key: RestoredPublication(2, "{}", WakeUp(None, second))})
     assert await store.open_calls() == {key: 5000}, "what Redis knows as published stays"
     await store.aclose()

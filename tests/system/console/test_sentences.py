@@ -93,7 +93,7 @@ async def test_what_is_kept_of_a_source_that_was_is_listed_and_said_to_be_of_it(
     async with aclosing(Store(environment["CALLFOLD_REDIS_URL"])) as store:
         key = CallKey(SourceName("nobody"), CallRef("513"))
         event = CallbackEvent(key.source, "2026-11-23T07:44:00.000000Z", VENDOR_LINES[0])
-        await store.merge({key: facts_of(event, parse_link(SAMPLE_LINK))[1]})
+        await store.merge({key: [facts_of(event, parse_link(SAMPLE_LINK))[1]]})
     code, out, err = await callfold("calls", "--source", "nobody", **environment)
     assert (code, "nobody/513" in out, err.startswith(UNKNOWN)) == (0, True, True)
 
@@ -157,7 +157,8 @@ async def test_show_stands_in_columns_however_long_its_names_are(servers: Server
     query = "CallType=Outgoing&Event=pickup&CallID=100000000000087850&RequestID=513&ResponderAgentExt=1001"
     event = CallbackEvent(SourceName("default"), "2026-11-23T07:44:00.000000Z", query)
     async with aclosing(Store(servers.environment()["CALLFOLD_REDIS_URL"])) as store:
-        await store.merge(dict([facts_of(event, parse_link(make_link("http://h", "default", None)))]))
+        key, merged = facts_of(event, parse_link(make_link("http://h", "default", None)))
+        await store.merge({key: [merged]})
     code, out, err = await callfold("show", "default", "513", **servers.environment())
     assert code == 0, err
     facts = [line.split() for line in out.partition("\nfacts\n")[2].splitlines()]

@@ -76,13 +76,13 @@ async def _put(servers: Servers, *bodies: bytes, headers: Mapping[str, str] | No
 async def _open_in_redis(servers: Servers, calls: Iterable[int], at: datetime, wake_at: datetime) -> None:
     """Calls of which three callbacks were folded some time ago, and which are due."""
     adapter = parse_link(SAMPLE_LINK)
-    facts: dict[CallKey, list[Fact]] = {}
+    facts: dict[CallKey, list[list[Fact]]] = {}
     for call in calls:
         for line in lines_of(call)[:HANGUP]:
             key, told = facts_of(CallbackEvent(SOURCE, rfc3339(at), line), adapter)
-            facts.setdefault(key, []).extend(told)
+            facts.setdefault(key, []).append(told)
     store = Store(servers.stack.redis_url)
-    folded = await store.merge(facts)
+    folded = (await store.merge(facts)).calls
     await store.schedule({key: WakeUp(milliseconds(rfc3339(wake_at)), state.version) for key, state in folded.items()})
     await store.aclose()
 

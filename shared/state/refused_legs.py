@@ -1,0 +1,49 @@
+"""Notes on calls that have too many legs, for a day each: an operator must correct the adapter link of their source."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Iterable
+from dataclasses import dataclass
+from typing import cast
+
+from redis.asyncio import Redis
+
+from shared.domain.ids import CallKey, CallRef, SourceName
+from shared.state.replies import redis_reply, text
+
+_DAY_S = 24 * 3600
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedLeg:
+    """The latest refusal of a source: the call that has too many legs, and when the callback was received (RFC 3339 UTC)."""
+
+    call: CallKey
+    at: str
+
+
+class RefusedLegs:
+    """Every method raises StoreUnavailableError if Redis is not available; all can be repeated."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+
+    async def record(self, call: CallKey, at: str) -> None:
+        """Store that a callback received at `at` was refused."""
+        await redis_reply(self._redis.set(_key(call.source), f"{call.call} {at}", ex=_DAY_S))
+
+    async def of(self, sources: Iterable[SourceName]) -> list[RefusedLeg]:
+        """Return the latest refusal of each source that had one in the last day."""
+        names = sorted(sources)
+
+        async def read(source: SourceName) -> bytes | None:
+            return await cast("Awaitable[bytes | None]", self._redis.get(_key(source)))
+
+        notes = zip(names, await redis_reply(asyncio.gather(*map(read, names))), strict=True)
+        rows = [(name, *text(note).partition(" ")) for name, note in notes if note]
+        return [RefusedLeg(CallKey(name, CallRef(call)), at) for name, call, _, at in rows]
+
+
+def _key(source: SourceName) -> str:
+    return f"callfold:refused_legs:{source}"
