@@ -66,7 +66,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         calls = await closing.enter_async_context(open_store(settings))
         dialer = await closing.enter_async_context(Dialer(settings.dial_timeout_seconds))
         history = await closing.enter_async_context(_open_history(settings))
-        limits = Limits(settings.dials_per_minute, settings.dial_timeout_seconds + _BEYOND_DIAL_S)
+        limits = Limits(settings.dials_per_minute, settings.dials_per_day, settings.dial_timeout_seconds + _BEYOND_DIAL_S)
         dials = DialService(dialer, store.dials, publisher, sources, limits)
         monitor, audit, keys, ended = Monitor(settings, calls, feed), Audit(publisher), Keys(settings), EndedSessions(store)
         lookup = Lookup(settings, sources, calls, archive, history)

@@ -25,7 +25,7 @@ async def dial(settings: Settings, request: DialRequest, key: str, *, as_json: b
     """Dial once; returns 0 with a RequestID, 1 if no phone rings, 3 if the result is unknown."""
     sources = select_sources(settings, request.source)
     publisher = create_publisher(settings, "dial")
-    limits = Limits(settings.dials_per_minute, settings.dial_timeout_seconds + _BEYOND_DIAL_S)
+    limits = Limits(settings.dials_per_minute, settings.dials_per_day, settings.dial_timeout_seconds + _BEYOND_DIAL_S)
     who = cli_user()
     async with (
         open_store(settings) as store,

@@ -18,12 +18,12 @@ from console.dialing.dial_journal import DialJournal
 from console.dialing.focalscope import Dialer, DialError, DialRequest, DialState, check_request
 from shared.amqp.publisher import Publisher
 from shared.clock import utc_now
-from shared.config.sources import Sources
+from shared.config.sources import Source, Sources
 from shared.domain.raw_event import DialEvent, encode
 from shared.errors import StoreUnavailableError
 from shared.log import get_logger
 from shared.outage import Outage
-from shared.state.dials import DialStore
+from shared.state.dials import DAY_S, MINUTE_S, DialStore, until_next
 
 log = get_logger(__name__)
 _RELEASES = Outage(log, "dial_key_release_delayed", "dial_keys_released")
@@ -41,13 +41,15 @@ class DialAnswer:
     status: int
     body: dict[str, object]
     is_repeated: bool = False
+    retry_after_s: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Dial requests allowed per API key and minute, and the seconds a repeat waits for the first request's answer."""
+    """Dial requests allowed per API key, and the seconds a repeat waits for the first request's answer."""
 
     per_minute: int
+    per_day: int
     wait_s: float
 
 
@@ -135,9 +137,9 @@ class DialService:
     async def _dial(self, request: DialRequest, who: str) -> DialAnswer:
         try:
             source = check_request(self._sources, request)
-            if await self._store.count(who) > self._limits.per_minute:
-                title = f"More than {self._limits.per_minute} dial requests in this minute. Wait for the next minute."
-                return _refusal(429, title, None)
+            excess = await self._excess(source, who)
+            if excess is not None:
+                return excess
             request_id = await self._dialer.dial(source, request)
         except StoreUnavailableError:  # the request could not be counted, so it was not sent
             return _refusal(503, _NO_REDIS, None)
@@ -146,6 +148,18 @@ class DialService:
         event = encode(DialEvent(source.name, utc_now(), request_id, request.fields()))
         await self.journal.record(f"{source.name}/{request_id}", event)
         return DialAnswer(201, {"request_id": request_id, "source": source.name, "dial_state": "accepted"})
+
+    async def _excess(self, source: Source, who: str) -> DialAnswer | None:
+        """Count a request; returns the answer if it exceeds a limit. What one limit refuses does not count for the next one."""
+        limits = (
+            (f"{who}", MINUTE_S, self._limits.per_minute, "in this minute. Wait for the next minute"),
+            (f"{who}", DAY_S, self._limits.per_day, "of this API key today (UTC). See CALLFOLD_DIALS_PER_DAY"),
+            (f"source/{source.name}", DAY_S, source.dials_per_day, "of this source today (UTC). See its dials_per_day"),
+        )
+        for counted, period_s, most, text in limits:
+            if most is not None and await self._store.count(counted, period_s) > most:
+                return replace(_refusal(429, f"More than {most} dial requests {text}.", None), retry_after_s=until_next(period_s))
+        return None
 
     async def run(self) -> NoReturn:
         """Retry delayed releases of keys and delayed publishes. Run it as a task."""

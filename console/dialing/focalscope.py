@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from enum import StrEnum
-from fnmatch import fnmatchcase
 from types import TracebackType
 from typing import Annotated, Self
 from urllib.parse import quote
@@ -17,6 +16,7 @@ import aiohttp
 from pydantic import BaseModel, ConfigDict, Field
 from yarl import URL
 
+from console.dialing.number_rules import has_feature_code, is_number_allowed
 from shared.config.sources import Source, Sources, unknown_source_message
 from shared.domain.ids import SourceName
 from shared.errors import CallfoldError
@@ -101,8 +101,9 @@ def check_request(sources: Sources, request: DialRequest) -> Source:
         if not re.fullmatch(pattern, value):
             title = f"The {name} does not match {name}_pattern of [sources.{source.name}]: {pattern}"
             raise DialError(DialState.REFUSED, 400, title, name)
-    is_allowed = not source.allow_numbers or any(fnmatchcase(request.number, rule) for rule in source.allow_numbers)
-    if not is_allowed or any(fnmatchcase(request.number, rule) for rule in source.deny_numbers):
+    if not source.allow_feature_codes:
+        _refuse_feature_codes(source, request)
+    if not is_number_allowed(source, request.number, request.queue_prefix or ""):
         title = f"Source {source.name} may not dial this number. See its allow_numbers and deny_numbers in the sources file."
         raise DialError(DialState.REFUSED, 403, title, "number")
     # An unchecked prefix could turn an allowed number into another one.
@@ -111,6 +112,15 @@ def check_request(sources: Sources, request: DialRequest) -> Source:
         title = f"Source {source.name} may not dial with this queue_prefix. See its queue_prefixes in the sources file."
         raise DialError(DialState.REFUSED, 403, title, "queue_prefix")
     return source
+
+
+def _refuse_feature_codes(source: Source, request: DialRequest) -> None:
+    """Refuse `*` and `#`, except in a prefix that the source lists."""
+    prefix = "" if request.queue_prefix in source.queue_prefixes else request.queue_prefix or ""
+    for name, value in (("number", request.number), ("queue_prefix", prefix)):
+        if has_feature_code(value):
+            title = f"The {name} contains * or #, which can forward calls. Set allow_feature_codes of [sources.{source.name}]."
+            raise DialError(DialState.REFUSED, 403, title, name)
 
 
 def dial_link(template: str, request: DialRequest) -> str:

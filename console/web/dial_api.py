@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import orjson
 from aiohttp import web
 from pydantic import ValidationError
@@ -14,11 +12,10 @@ from console.web.keys import IDENTITY
 from console.web.problems import PROBLEM, invalid, problem, reject_unless_json
 from shared.errors import mask
 from shared.runtime.audit import Action, Audit
-from shared.state.dials import MINUTE_S
 
 _KEY_HEADER = "Idempotency-Key"
 _MAX_KEY_CHARACTERS = 255
-_RETRY_UNAVAILABLE_S = 5
+_UNAVAILABLE, _RETRY_UNAVAILABLE_S = 503, 5
 
 
 class DialApi:
@@ -54,7 +51,7 @@ class DialApi:
             repeated=answer.is_repeated,
         )
         media_type = PROBLEM if "title" in answer.body else "application/json"
-        retry_after_s = {429: MINUTE_S - int(time.time()) % MINUTE_S, 503: _RETRY_UNAVAILABLE_S}.get(answer.status)
+        retry_after_s = _RETRY_UNAVAILABLE_S if answer.status == _UNAVAILABLE else answer.retry_after_s
         headers = None if retry_after_s is None else {"Retry-After": str(retry_after_s)}
         return web.Response(status=answer.status, body=orjson.dumps(answer.body), content_type=media_type, headers=headers)
 

@@ -69,6 +69,9 @@ class Settings(BaseSettings):
         description="Maximum open connections to the port of ingress or console; fewer if the limit of descriptors is low.",
     )
     dial_timeout_seconds: Seconds = Field(default=10, description="Maximum wait for FocalScope's answer to a dial request.")
+    dials_per_day: Annotated[int, Field(gt=0)] = Field(
+        default=5000, description="Maximum dial requests per API key and day (UTC)."
+    )
     dials_per_minute: Annotated[int, Field(gt=0)] = Field(default=60, description="Maximum dial requests per API key and minute.")
     metrics_host: str = Field(default="127.0.0.1", description="Address of the private port of every process.")
     metrics_port: Port = Field(default=0, description="Private port of every process: /healthz, /readyz, /metrics.")

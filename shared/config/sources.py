@@ -65,12 +65,21 @@ def _check_pattern(pattern: str) -> str:
     return pattern
 
 
+def _check_path(pattern: str) -> str:
+    if not pattern.startswith("/"):
+        raise ValueError(f'{pattern} does not begin with "/". Write a path such as "/recordings/*"')
+    if any(character in pattern for character in "?#%") or ".." in pattern.split("/"):
+        raise ValueError(f'{pattern} is not a plain path. Write it without query, "%" and "..", such as "/recordings/*"')
+    return pattern
+
+
 class _Options(BaseModel):
     """The keys of a source that `Source` has unchanged."""
 
     dial_url: Annotated[SecretStr, AfterValidator(_placeholder_check(*DIAL_FIELDS))] | None = None
     recording_url: Annotated[SecretStr, AfterValidator(_placeholder_check(*RECORDING_FIELDS))] | None = None
     recording_origin: Annotated[str, AfterValidator(origin)] | None = None
+    recording_paths: tuple[Annotated[str, AfterValidator(_check_path)], ...] = ()
     record_legs: frozenset[Literal["agent", "dialed"]] = Field(default=frozenset({"agent", "dialed"}))
     recording_networks: tuple[IPvAnyNetwork, ...] = ()
     recordings_at_once: Annotated[int, Field(gt=0, le=100)] = 4
@@ -81,6 +90,9 @@ class _Options(BaseModel):
     allow_numbers: tuple[str, ...] = ()
     deny_numbers: tuple[str, ...] = ()
     queue_prefixes: tuple[str, ...] = ()
+    outside_prefixes: tuple[Annotated[str, Field(pattern=r"^[0-9]{1,8}$")], ...] = ()
+    allow_feature_codes: bool = False
+    dials_per_day: Annotated[int, Field(gt=0)] | None = None
 
 
 class _Section(_Options):

@@ -4,6 +4,7 @@
 - `callfold:dial:refused:<SHA-256 of the state>`: a request that did nothing, for 10 min.
 - `callfold:dial:unjournaled`: hash from dial id to an event that the journal may not have yet.
 - `callfold:dial:rate:<user>:<minute>`: number of requests.
+- `callfold:dial:day:<user>:<day>`, `callfold:dial:day:source/<source>:<day>`: the same for a day (UTC).
 """
 
 from __future__ import annotations
@@ -21,7 +22,13 @@ from shared.state.script import Script
 _ANSWER_S = 24 * 3600
 _REFUSED_S = 600  # longer than a repeated request waits for the answer
 _UNJOURNALED = "callfold:dial:unjournaled"
-MINUTE_S = 60
+MINUTE_S, DAY_S = 60, 24 * 3600
+_COUNTERS = {MINUTE_S: "rate", DAY_S: "day"}
+
+
+def until_next(period_s: int) -> int:
+    """Return the seconds until the next minute or day begins."""
+    return period_s - int(time.time()) % period_s
 
 
 class DialStore:
@@ -69,14 +76,14 @@ class DialStore:
         events = await redis_reply(cast("Awaitable[dict[bytes, bytes]]", self._redis.hgetall(_UNJOURNALED)))
         return {name.decode(): event for name, event in events.items()}
 
-    async def count(self, who: str) -> int:
-        """Count a request of a user, and return how many there were in this minute."""
-        name = f"callfold:dial:rate:{who}:{int(time.time()) // MINUTE_S}"
+    async def count(self, who: str, period_s: int = MINUTE_S) -> int:
+        """Count a request of a user or source, and return how many there were in this minute or day."""
+        name = f"callfold:dial:{_COUNTERS[period_s]}:{who}:{int(time.time()) // period_s}"
 
         async def increment() -> int:
             async with self._redis.pipeline(transaction=False) as pipe:
                 pipe.incr(name)
-                pipe.expire(name, 2 * MINUTE_S)
+                pipe.expire(name, 2 * period_s)
                 return int((await pipe.execute())[0])
 
         return await redis_reply(increment())

@@ -19,6 +19,7 @@ from yarl import URL
 from shared.config.sources import Source
 from shared.errors import NotBegunError
 from worker.download.address_guard import REFUSED, socket_factory
+from worker.download.allowed_paths import check_path
 from worker.download.body import read_body
 from worker.download.failures import BY_STATUS, FetchError, Reason
 from worker.download.http_ranges import encoding_of, is_continuation, total_of, validator_of
@@ -49,6 +50,7 @@ class Client:
 
     def __init__(self, source: Source, limits: Limits, slots: asyncio.Semaphore) -> None:
         """Prepare a client. `source` must have an origin for recordings. `slots`: see `slots_by_source`."""
+        self._source = source
         self._origin = URL(source.recording_origin or "")
         self._limits = limits
         self._slots = slots
@@ -140,6 +142,7 @@ class Client:
                     location = response.headers.get(hdrs.LOCATION)
                     if location and 300 <= response.status < 400:  # noqa: PLR2004 - the class of redirects
                         url = redirect_target(str(self._origin), url, location)
+                        check_path(self._source, url, is_redirect=True)
                         continue
                     return await self._receive(response, part)
         raise FetchError(Reason.TOO_MANY_REDIRECTS, f"more than {_REDIRECTS} redirects")

@@ -30,6 +30,7 @@ class Reason(StrEnum):
     COMPRESSED = "compressed"
     TOO_LARGE = "too_large"
     ORIGIN_NOT_ALLOWED = "origin_not_allowed"
+    PATH_NOT_ALLOWED = "path_not_allowed"
     ADDRESS_NOT_ALLOWED = "address_not_allowed"
     TOO_MANY_REDIRECTS = "too_many_redirects"
     NO_RECORDING_LINK = "no_recording_link"
@@ -81,6 +82,7 @@ RULES: Mapping[Reason, Rule] = {
     Reason.COMPRESSED: _BROKEN,
     Reason.TOO_LARGE: _REFUSED,
     Reason.ORIGIN_NOT_ALLOWED: _REFUSED,
+    Reason.PATH_NOT_ALLOWED: _REFUSED,
     Reason.ADDRESS_NOT_ALLOWED: _REFUSED,
     Reason.TOO_MANY_REDIRECTS: _REFUSED,
     Reason.NO_RECORDING_LINK: _REFUSED,

@@ -8,6 +8,7 @@ from yarl import URL
 
 from shared.config.sources import Source, origin
 from shared.domain.recording import RecordingJob
+from worker.download.allowed_paths import check_path
 from worker.download.failures import FetchError, Reason
 
 
@@ -15,7 +16,7 @@ def recording_link(source: Source, job: RecordingJob) -> str:
     """Return the URL of a job's recording: RecordingURL with the allowed origin, else the source's template.
 
     Raises:
-        FetchError: there is neither, or the URL would leave the allowed origin.
+        FetchError: there is neither, or the URL would leave the allowed origin or its allowed paths.
     """
     allowed = source.recording_origin
     if job.recording_url and allowed:
@@ -24,7 +25,9 @@ def recording_link(source: Source, job: RecordingJob) -> str:
             sent = urlsplit(job.recording_url)
         except ValueError as error:
             raise FetchError(Reason.NO_RECORDING_LINK, "the RecordingURL in the callback is not a URL") from error
-        return urlunsplit((allowed_parts.scheme, allowed_parts.netloc, sent.path, sent.query, ""))
+        link = urlunsplit((allowed_parts.scheme, allowed_parts.netloc, sent.path, sent.query, ""))
+        check_path(source, link)
+        return link
     if source.recording_url is None or allowed is None:
         raise FetchError(
             Reason.NO_RECORDING_LINK, "no URL for this recording. Set recording_origin or recording_url of the source"

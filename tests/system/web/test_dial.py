@@ -29,11 +29,15 @@ dial_url = "http://127.0.0.1:{port}/dial?agent={agent}&number={queue_prefix}{num
 dial_url = "http://127.0.0.1:{port}/dial?agent={agent}&number={queue_prefix}{number}&ref={reference}"
 agent_pattern = "(?s).+"
 number_pattern = "(?s).+"
+allow_feature_codes = true
 [sources.strict]
 dial_url = "http://127.0.0.1:{port}/dial?agent={agent}&number={number}"
 agent_pattern = "1[0-9]{3}"
 allow_numbers = ["+45*", "112"]
 deny_numbers = ["+4590*"]
+[sources.scarce]
+dial_url = "http://127.0.0.1:{port}/dial?agent={agent}&number={number}"
+dials_per_day = 2
 [sources.away]
 dial_url = "http://127.0.0.1:1/dial?agent={agent}&number={number}"
 [sources.mute]
@@ -271,6 +275,9 @@ async def test_what_was_refused_can_be_tried_again_under_its_key(here: World) ->
         ({"source": "strict", "agent": "2001"}, 400, "agent"),
         ({"source": "strict", "agent": "1001", "number": "+4612345678"}, 403, "number"),
         ({"source": "strict", "agent": "1001", "number": "+4590123456"}, 403, "number"),
+        ({"source": "strict", "agent": "1001", "number": "004590123456"}, 403, "number"),
+        ({"agent": "1001", "number": "*21*004590123456#"}, 403, "number"),
+        ({"agent": "1001", "queue_prefix": "*21*"}, 403, "queue_prefix"),
         ({"agent": "1001", "queue_prefix": "9&x"}, 400, "queue_prefix"),
         ({"agent": "1001", "reference": "r" * 257}, 400, "reference"),
         ({"agent": "1001", "metadata": {"a b": "c"}}, 400, "metadata"),
@@ -347,6 +354,21 @@ async def test_more_than_so_many_a_minute_are_refused_and_can_be_tried_later(her
     assert (statuses, body["dial_state"]) == (expected, "refused")
     assert 1 <= int(retry_after_s) <= 60
     assert (await _dial(here, source="strict", agent="9", console="other"))[0] == 400  # what is wrong is not counted
+
+
+async def test_more_than_so_many_a_day_are_refused_until_the_next_day(here: World) -> None:
+    async def one_day() -> list[int]:
+        return [(await _dial(here, source="scarce", agent="1001"))[0] for _ in range(3)]
+
+    found = await one_day()
+    if found != [201, 201, 429]:  # midnight came in the middle
+        found = await one_day()
+    assert found == [201, 201, 429]
+    headers = AUTHORIZED | {"Content-Type": "application/json"}
+    body = {"source": "scarce", "agent": "1001", "number": "112"}
+    status, told, answered = await here.ask("POST", "/dial", headers=headers, json=body)
+    assert (status, told["dial_state"], "dials_per_day" in told["title"]) == (429, "refused", True)
+    assert 0 < int(answered["Retry-After"]) <= 86_400
 
 
 async def _completed(queue: Any, request_id: int) -> Event:  # noqa: ANN401

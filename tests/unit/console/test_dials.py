@@ -21,7 +21,7 @@ class _Store:
     def __init__(self) -> None:
         self.kept: dict[str, bytes] = {}
 
-    async def count(self, _who: str) -> int:
+    async def count(self, _who: str, _period_s: int) -> int:
         return 1
 
     async def keep(self, dial_id: str, event: bytes) -> None:
@@ -58,7 +58,7 @@ class _Dialer:
 def _dials(directory: Path, store: _Store, publisher: _SlowPublisher) -> DialService:
     (directory / "sources.toml").write_text(RULES, "utf-8")
     parts = cast("Dialer", _Dialer()), cast("DialStore", store), cast("Publisher", publisher)
-    return DialService(*parts, load_sources(directory / "sources.toml"), Limits(per_minute=60, wait_s=1))
+    return DialService(*parts, load_sources(directory / "sources.toml"), Limits(per_minute=60, per_day=5000, wait_s=1))
 
 
 async def test_a_dial_whose_event_is_on_its_way_is_not_published_a_second_time(tmp_path: Path) -> None:
