@@ -70,7 +70,7 @@ def test_each_credential_can_be_in_a_file(monkeypatch: pytest.MonkeyPatch, tmp_p
         settings = settings_here(patch, {"CALLFOLD_SECRETS_DIR": str(tmp_path / "secrets")})
         assert getattr(settings, field).get_secret_value() == value
         assert value not in repr(settings)
-        other = value.replace("h", "other") if name in values else "another key"
+        other = value + "2" if name in values else "another key"
         patch.setenv(name, other)
         assert getattr(load_settings(), field).get_secret_value() == other
 
