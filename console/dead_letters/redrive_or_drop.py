@@ -249,7 +249,15 @@ async def _original_message(queue: DeadLetterQueue, dead_letter: QueuedDeadLette
     if queue is DeadLetterQueue.RECORDINGS:  # a new round, so that the worker publishes a new outcome
         last_round = dead_letter.delivery.headers.get("round")
         headers["round"] = max(last_round if isinstance(last_round, int) else 1, await _completed_round(archive, dead_letter)) + 1
+        if _may_have_stored(dead_letter):  # then the worker publishes what it finds stored
+            headers["may_have_stored"] = 1
     return Message(exchange, routing_key, dead_letter.delivery.body, uuid.uuid4().hex, headers=headers)
+
+
+def _may_have_stored(dead_letter: QueuedDeadLetter) -> bool:
+    """Return whether a worker may have stored a recording without publishing it, as when it died at each delivery."""
+    headers = dead_letter.delivery.headers
+    return bool(headers.get("may_have_stored") or headers.get("x-death")) or dead_letter.reason == DeadLetterReason.JOB_FAILED
 
 
 async def _completed_round(archive: Archive, dead_letter: QueuedDeadLetter) -> int:

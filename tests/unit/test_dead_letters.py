@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
+from console.dead_letters.queue import DeadLetterQueue, decode
+from console.dead_letters.redrive_or_drop import _original_message
+from shared.amqp.consumer import Delivery
 from shared.amqp.dead_letters import DeadLetterReason, dead_letter_headers
+from shared.archive.storage import Archive
 from worker.download.failures import Reason
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -26,3 +31,22 @@ def test_a_letter_tells_its_reason_as_plain_text_and_a_detail_that_fits_in_a_fra
     headers = dead_letter_headers(reason, "x" * 200_000, "2026-11-23T07:44:00.000000Z")
     assert headers == {"reason": str(reason), "detail": "x" * 500, "first_seen": "2026-11-23T07:44:00.000000Z"}
     assert {type(value) for value in headers.values()} == {str}
+
+
+@pytest.mark.parametrize(
+    ("headers", "is_carried"),
+    [
+        ({"reason": "not_found"}, False),
+        ({"reason": "job_failed"}, True),
+        ({"may_have_stored": 1, "reason": "not_found"}, True),
+        ({"x-death": [{"reason": "delivery_limit"}]}, True),
+    ],
+)
+async def test_a_redriven_recording_that_may_be_stored_already_says_so(
+    tmp_path: Path,
+    headers: dict[str, object],
+    is_carried: bool,  # noqa: FBT001
+) -> None:
+    delivery = Delivery(b"no job", {"message_id": "x", "round": 3, **headers}, "", 1, cast("Any", None))
+    message = await _original_message(DeadLetterQueue.RECORDINGS, decode(delivery), Archive(f"file://{tmp_path}"))
+    assert message.headers == {"round": 4} | ({"may_have_stored": 1} if is_carried else {})
