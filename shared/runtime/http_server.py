@@ -57,7 +57,8 @@ class _Protocol(LimitedProtocol):
     def handle_error(
         self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
     ) -> web.StreamResponse:
-        if status >= 500:  # noqa: PLR2004 - server errors quote nothing
+        # A client that has left gets no response. Its traceback would only fill the log.
+        if status >= 500 and not isinstance(exc, ConnectionError):  # noqa: PLR2004 - server errors quote nothing
             return super().handle_error(request, status, exc, message)
         log.info("http_request_rejected", error=type(exc).__name__)
         response = self._refuse(status, _TOO_LONG if isinstance(exc, LineTooLong) else _NOT_HTTP)

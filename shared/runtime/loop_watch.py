@@ -73,7 +73,7 @@ class _LoopWatch:
         self._arm(_BUSY_EVERY_S if used_s > _BUSY_CPU_S else _IDLE_EVERY_S)
 
     def sample_stacks(self) -> None:
-        """Note where the loop's thread is, each time it has been in one step for long. Runs in a thread of its own."""
+        """Record where the loop is, each time it has been in one step for long. This runs in another thread."""
         while not self._stopped.wait(_LOOK_S):
             if not self._stack and time.monotonic() > self._due_at + _LOGGED_BEYOND_S:
                 frame = sys._current_frames().get(self._thread)  # noqa: SLF001 - documented, and made for this
