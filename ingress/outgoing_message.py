@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from shared.amqp.publisher import Message
+from shared.amqp.topology import CALLBACKS, SENT_AT, SENT_BY
+from shared.clock import utc_now
+
+_MACHINE = os.uname().nodename
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,5 +24,6 @@ class OutgoingMessage:
     body: bytes
 
     def with_fresh_id(self) -> Message:
-        """Return the message for one publish attempt: no two attempts may share an id."""
-        return Message(self.exchange, self.routing_key, self.body, uuid.uuid4().hex, headers=self.headers)
+        """Return the message for one publish attempt: no two attempts may share an id. Callbacks say when it is sent."""
+        sent = {SENT_AT: utc_now(), SENT_BY: _MACHINE} if self.exchange == CALLBACKS else {}
+        return Message(self.exchange, self.routing_key, self.body, uuid.uuid4().hex, headers={**self.headers, **sent})

@@ -55,6 +55,12 @@ FOLD_SECONDS = Histogram(
     "Seconds to fold a batch: merge, claim, publish, mark.",
     buckets=(0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1, 5),
 )
+CLOCK_OFFSET = Gauge("callfold_clock_offset_seconds", "Seconds by which the clock of this process is ahead of that of Redis.")
+INGRESS_CLOCK_OFFSET = Gauge(
+    "callfold_ingress_clock_offset_seconds",
+    "Seconds by which the clock of a machine that sends callbacks is ahead of that of Redis.",
+    ("machine",),
+)
 RECORDINGS = Counter("callfold_recordings_total", "Recording jobs by result.", ("source", "result"))
 RECORDING_ATTEMPTS_FAILED = Counter(
     "callfold_recording_tries_failed_total", "Failed attempts of recording jobs.", ("source", "reason")

@@ -16,11 +16,13 @@ from shared.runtime.broker import create_publisher
 from shared.runtime.health import Handicap, private_port
 from shared.runtime.process import background
 from shared.runtime.store import open_store
+from shared.runtime.store_watch import watch_store
 from shared.state.store import Store
 from worker.daily_retention import DailyRetention
 from worker.download.download_directory import keep_swept, prepare
 from worker.folding.barrier_rounds import BarrierRounds
 from worker.folding.fold import Fold
+from worker.folding.ingress_clocks import IngressClocks
 from worker.folding.timers import Timers
 from worker.policy_watch import watch_policies
 from worker.recordings.archive_gate import consuming
@@ -50,7 +52,8 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     async with open_store(settings) as store:
         raw = Consumer(address, CALLBACKS_FOLD, prefetch=FOLD_PREFETCH, register=store.watermarks.register)
         holders = [f"{address.name}/{number}" for number in range(CONCURRENT_FOLDS)]
-        folds = [Fold(publisher, store, sources, settings.policy, holder=holder) for holder in holders]
+        clocks = IngressClocks(store.clock)
+        folds = [Fold(publisher, store, sources, settings.policy, holder=holder, clocks=clocks) for holder in holders]
         timers = Timers(
             publisher,
             store,
@@ -75,6 +78,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
                 daily.run(),
                 watch_policies(settings),
                 keep_swept(settings.recording_dir),
+                watch_store(store),
             ),
         ):
             await stop.wait()

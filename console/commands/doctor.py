@@ -22,6 +22,7 @@ from shared.config.settings import LOOPBACK, Settings
 from shared.domain.adapter_link import Placeholder
 from shared.errors import CallfoldError, ConfigError
 from shared.runtime.store import open_store
+from shared.runtime.store_watch import clock_problem
 from worker.download.download_directory import check_directory
 
 _OLDEST_REDIS = (7, 0)
@@ -89,6 +90,17 @@ async def _redis(settings: Settings) -> str:
     return f"Redis {info['version']}; AOF with fsync always, noeviction"
 
 
+async def _clock(settings: Settings) -> str:
+    async with open_store(settings) as store:
+        await store.now()
+        offset_s = store.clock.offset_s
+    if offset_s is None:
+        raise DoubtError("Redis answers too slowly to compare the clocks")
+    if problem := clock_problem(offset_s):
+        raise DoubtError(f"{problem} They differ by {abs(offset_s):.1f} s.")
+    return "agrees with that of Redis"
+
+
 async def _archive(settings: Settings) -> str:
     await Archive(settings.archive_url).check()
     return f"{settings.archive_url} is writable"
@@ -148,6 +160,7 @@ CHECKS: dict[str, Check] = {
     "rabbitmq": rabbitmq,
     "redis": _redis,
     "request ids": _request_ids,
+    "clock": _clock,
     "archive": _archive,
     "spool": _spool,
     "downloads": _downloads,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import orjson
 
@@ -19,12 +19,11 @@ from console.streams.connections import wait_until_connected
 from console.streams.journal import journal_until_now
 from shared.amqp.queue_reader import QueueReader
 from shared.amqp.topology import CALLBACKS_FOLD, CALLBACKS_JOURNAL
-from shared.clock import utc_now
 from shared.config.settings import Settings
 from shared.config.sources import Sources
 from shared.domain.facts import Fact, facts_of
 from shared.domain.ids import CallKey
-from shared.domain.raw_event import Undecodable, decode, is_future_timer
+from shared.domain.raw_event import RawEvent, Undecodable, decode, is_future_timer, latest_time, moved_back
 from shared.domain.times import rfc3339
 from shared.errors import CallfoldError
 from shared.runtime.broker import broker_address
@@ -163,17 +162,24 @@ async def _is_empty(settings: Settings, queue: str) -> bool:
         return await reader.get() is None
 
 
+def _received(body: bytes, now: datetime) -> Sequence[RawEvent | Undecodable]:
+    """Decode a message as the fold does: an ingress whose clock is ahead receives nothing in the future."""
+    events = decode(body)
+    latest = latest_time(events, "")
+    return events if latest <= rfc3339(now) else moved_back(events, latest, now)
+
+
 async def _batches(
     settings: Settings, window: Window, sources: Sources, tally: _Tally
 ) -> AsyncIterator[dict[CallKey, list[list[Fact]]]]:
     """Read the callback journal as batches of facts by call and event."""
     facts: dict[CallKey, list[list[Fact]]] = {}
-    size, now = 0, utc_now()
+    size, now = 0, datetime.now(UTC)
     async with journal_until_now(settings, window.begins, stream=CALLBACKS_JOURNAL) as deliveries:
         async for delivery in deliveries:
-            for event in decode(delivery.body):
+            for event in _received(delivery.body, now):
                 # Events that were dead-lettered are invalid now too, unless the sources file was corrected.
-                if isinstance(event, Undecodable) or event.source not in sources or is_future_timer(event, now):
+                if isinstance(event, Undecodable) or event.source not in sources or is_future_timer(event, rfc3339(now)):
                     tally.invalid += 1
                     continue
                 if window.source not in (None, event.source):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import uuid
 
 from shared.amqp.publisher import Message, Publisher
-from shared.amqp.topology import CALLBACKS
+from shared.amqp.topology import CALLBACKS, SENT_AT, SENT_BY
+from shared.clock import utc_now
 from shared.crash_points import crash_point
 from shared.domain.raw_event import join
 from shared.errors import BrokerUnavailableError, StoreUnavailableError
@@ -61,7 +63,8 @@ class DialJournal:
 
     async def _publish(self, dial_id: str, event: bytes) -> bool:
         try:
-            await self._publisher.publish(Message(CALLBACKS, "", join([event]), uuid.uuid4().hex))
+            sent = {SENT_AT: utc_now(), SENT_BY: os.uname().nodename}
+            await self._publisher.publish(Message(CALLBACKS, "", join([event]), uuid.uuid4().hex, headers=sent))
             self._in_memory.pop(dial_id, None)
             await self._store.journaled(dial_id)
         except (BrokerUnavailableError, StoreUnavailableError) as error:

@@ -21,6 +21,8 @@ RECORDINGS_DEAD = "recordings.dead"
 # Headers of drained messages: the spool's name, the receipt time of its oldest remaining callback, and when ingress read that.
 # The receipt time is '' if no callback remains.
 SPOOL, SPOOL_OLDEST, SPOOL_SEEN = "spool", "spool_oldest", "spool_seen"
+# Headers of messages in `callbacks`: when their sender published them, and its machine, so that workers can compare the clocks.
+SENT_AT, SENT_BY = "sent_at", "sent_by"
 # Marks a round (see shared/domain/barrier.py): a message in `callbacks.fold` without events. The header is the round's number.
 MARKER, MARKER_BODY = "marker", b"[]"
 

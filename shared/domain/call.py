@@ -32,7 +32,7 @@ from shared.domain.callback import CallType, LegEvent
 from shared.domain.facts import CLOCK, DIAL, LEG
 from shared.domain.ids import CallKey
 from shared.domain.leg import Leg, LegState, read_legs
-from shared.domain.times import rfc3339
+from shared.domain.times import at_microseconds, rfc3339
 
 
 def is_request_id(call: str) -> bool:
@@ -128,21 +128,26 @@ class Call:
         return int(self.key.call) if is_request_id(self.key.call) else None
 
 
-def derive(key: CallKey, facts: Mapping[str, str], policy: Policy) -> Call:
-    """Derive one call from its facts."""
+def derive(key: CallKey, facts: Mapping[str, str], policy: Policy, *, merged_at_ms: int | None = None) -> Call:
+    """Derive one call from its facts.
+
+    `merged_at_ms` is when the last of these facts was learned, by the clock of the timers (ms since 1970). Silence is counted
+    from then, so that the clock of an ingress closes no call early. Without it, silence is counted from the last receipt.
+    """
     legs = read_legs(facts)
     clock = facts.get(CLOCK, "")
     receipts = _receipts(facts)
     last_event_at = max(receipts, default=clock)
     # Only a timer proves silence. There is none if the last event was received after the timer.
-    quiet_s = (_seconds(last_event_at, clock) or 0.0) if receipts else 0.0
+    quiet_from = last_event_at if merged_at_ms is None else max(last_event_at, at_microseconds(merged_at_ms * 1000))
+    quiet_s = (_seconds(quiet_from, clock) or 0.0) if receipts else 0.0
     is_pair = is_request_id(key.call)
     inferred, closing = _close(legs, quiet_s, policy, is_pair=is_pair)
     call = _assemble(key, inferred, closing, facts, last_event_at)
     if closing or not receipts:
         return call
     closing_s = next((wait_s for wait_s in policy.waits_s if _close(legs, wait_s, policy, is_pair=is_pair)[1]), policy.max_call_s)
-    return replace(call, wake_at=rfc3339(datetime.fromisoformat(last_event_at) + timedelta(seconds=closing_s)))
+    return replace(call, wake_at=rfc3339(datetime.fromisoformat(quiet_from) + timedelta(seconds=closing_s)))
 
 
 def _close(legs: list[Leg], quiet_s: float, policy: Policy, *, is_pair: bool) -> tuple[list[Leg], Closing | None]:

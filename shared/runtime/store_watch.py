@@ -1,24 +1,58 @@
-"""Watches Redis from a process that rarely writes, so that its readers leave a server that cannot be written."""
+"""Watches Redis: whether it can be written, and whether the clock of this process agrees with it."""
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 from typing import Final, NoReturn
 
+from shared import metrics
+from shared.domain.raw_event import EQUAL_CLOCKS
 from shared.errors import StoreUnavailableError
+from shared.log import get_logger
+from shared.outage import Outage
 from shared.state.replies import REDIS_OUTAGE
 from shared.state.store import Store
 
+log = get_logger(__name__)
+_CLOCKS = Outage(log, "clock_differs", "clock_agrees")
+
 _INTERVAL_S: Final = 5.0
+_CHECKS_PER_CLOCK: Final = 12  # once a minute
 
 
 async def watch_store(store: Store) -> NoReturn:
-    """Write to Redis every few seconds. A refused write drops all connections. Run it as a task."""
-    while True:
+    """Write to Redis every few seconds, and compare the clocks once a minute. Run it as a task.
+
+    A refused write drops all connections, so that readers leave a server that cannot be written too.
+    """
+    for number in itertools.count():
         try:
             await store.check()
+            if number % _CHECKS_PER_CLOCK == 0 or store.clock.offset_s is None:
+                await store.now()
+                report_clock(store.clock.offset_s)
         except StoreUnavailableError as error:
-            REDIS_OUTAGE.failed(str(error))
+            REDIS_OUTAGE.failed(str(error), task=store)
         else:
-            REDIS_OUTAGE.succeeded()
+            REDIS_OUTAGE.succeeded(task=store)
         await asyncio.sleep(_INTERVAL_S)
+    raise AssertionError("count() does not end")
+
+
+def report_clock(offset_s: float | None) -> None:
+    """Log and count how far the clock of this process is ahead of Redis; None if it could not be measured."""
+    if offset_s is None:
+        return
+    metrics.CLOCK_OFFSET.set(offset_s)
+    if problem := clock_problem(offset_s):
+        _CLOCKS.failed(problem, offset_s=round(offset_s, 1))
+    else:
+        _CLOCKS.succeeded()
+
+
+def clock_problem(offset_s: float) -> str:
+    """Return what is wrong with a clock that is `offset_s` ahead of Redis, or ''."""
+    if abs(offset_s) <= EQUAL_CLOCKS.total_seconds():
+        return ""
+    return f"The clock of this machine is {'ahead of' if offset_s > 0 else 'behind'} that of Redis. Synchronize both with NTP."

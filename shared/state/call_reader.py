@@ -38,7 +38,7 @@ class CallReader:
             async with self._redis.pipeline(transaction=False) as pipe:
                 for key in part:
                     pipe.hgetall(facts_key(number, key))
-                    pipe.hmget(publication_key(number, key), "revision", "state", "summary", "version")
+                    pipe.hmget(publication_key(number, key), "revision", "state", "summary", "version", "merged_ms")
                 pipe.zmscore(open_key(number), [str(key) for key in part])
                 *replies, wake_ups = await pipe.execute()
             return {key: _stored_call(*row) for key, *row in zip(part, replies[::2], replies[1::2], wake_ups, strict=True)}
@@ -135,9 +135,10 @@ async def _in_parts(
 def _stored_call(fields: dict[bytes, bytes], publication: list[bytes | None], wake_at: float | None) -> StoredCall | None:
     if not fields:
         return None
-    revision, state, summary, version = (text(value or "") for value in publication)
+    revision, state, summary, version, merged = (text(value or "") for value in publication)
     wake_at_ms = None if wake_at is None else round(wake_at)
-    return StoredCall(_facts(fields), int(revision or 0), PublicationState(state), summary, version, wake_at_ms)
+    merged_at_ms = int(merged) if merged else None
+    return StoredCall(_facts(fields), int(revision or 0), PublicationState(state), summary, version, wake_at_ms, merged_at_ms)
 
 
 def _facts(fields: dict[bytes, bytes]) -> dict[str, str]:

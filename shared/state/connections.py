@@ -51,7 +51,7 @@ else:
 
 
 class _Watched(_Base):
-    """What each kind of connection does in addition: it checks the role of the server, and recognizes refused writes."""
+    """A connection that checks the role of its server and recognizes refused writes."""
 
     pool: WritablePool | None = None
 

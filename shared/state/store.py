@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import chain
@@ -31,6 +32,7 @@ from shared.state.keys import (
     recent_key,
 )
 from shared.state.locks import Locks
+from shared.state.redis_clock import RedisClock
 from shared.state.refused_legs import RefusedLegs
 from shared.state.replies import redis_reply, text
 from shared.state.script import Argument, Script
@@ -76,6 +78,7 @@ class Store(CallReader):
         self._listed_ms = self._first_wake_up_ms + (retain_s + _DAY_S) * 1000
         self._merge, self._claim, self._mark = Script("merge"), Script("claim"), Script("mark")
         self._schedule, self._lease, self._restore = Script("schedule"), Script("lease"), Script("restore")
+        self.clock = RedisClock()
         self.watermarks = Watermarks(self._redis)
         self.locks = Locks(self._redis)
         self.flags = Flags(self._redis)
@@ -157,9 +160,12 @@ class Store(CallReader):
         return [leased for part in parts for leased in part]
 
     async def now(self) -> datetime:
-        """Return the time by the clock of Redis."""
+        """Return the time by the clock of Redis. `clock` knows it from then on."""
+        began = time.monotonic()
         second, microseconds = cast("tuple[int, int]", await redis_reply(cast("Awaitable[object]", self._redis.time())))
-        return datetime.fromtimestamp(second + microseconds / 1e6, UTC)
+        at_s = second + microseconds / 1e6
+        self.clock.measured(at_s, began=began, ended=time.monotonic())
+        return datetime.fromtimestamp(at_s, UTC)
 
     async def server_settings(self) -> dict[str, str]:
         """Return the version of the server and its settings of persistence and eviction."""
@@ -199,11 +205,12 @@ def _merged(rows: Mapping[CallKey, Sequence[object]]) -> Merged:
 
 
 def _stored_call(row: Sequence[object]) -> StoredCall:
-    flat, revision, state, summary, version, wake_at = row
+    flat, revision, state, summary, version, wake_at, merged = row
     pairs = [text(item) for item in cast("list[bytes]", flat)]
     facts = dict(zip(pairs[::2], pairs[1::2], strict=True))
     wake_at_ms = round(float(text(wake_at))) if wake_at else None
-    return StoredCall(facts, int(text(revision)), PublicationState(text(state)), text(summary), text(version), wake_at_ms)
+    publication = int(text(revision)), PublicationState(text(state)), text(summary), text(version)
+    return StoredCall(facts, *publication, wake_at_ms, int(text(merged)) if merged else None)
 
 
 def _at(wake_up: WakeUp) -> Argument:

@@ -27,6 +27,7 @@ class StoredCall:
         summary: of the last revision.
         version: of the facts. A caller that has the latest version has seen every fact.
         wake_at_ms: time of the next re-evaluation (ms since 1970), or None.
+        merged_at_ms: when Redis last learned a fact that is not the clock (ms since 1970); None if an old release merged it.
     """
 
     facts: Mapping[str, str]
@@ -35,6 +36,7 @@ class StoredCall:
     summary: str
     version: str
     wake_at_ms: int | None
+    merged_at_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,22 @@ async def test_a_spool_holds_the_watermark_and_of_two_reports_the_later_counts(r
         await store.aclose()
 
 
+async def test_a_spool_of_a_clock_that_is_ahead_holds_the_watermark_at_the_true_time(redis_only: Servers) -> None:
+    """Else a timer would overtake the callbacks in it. Once the clock is set right, its reports count again."""
+    store = Store(redis_only.stack.redis_url)
+    marks = store.watermarks
+    try:
+        await _complete_a_round(store, "a")
+        now_ms, ahead_ms = milliseconds(rfc3339(await store.now())), 600_000
+        await marks.store_spool_reports([SpoolReport("s", now_ms + ahead_ms - 60_000, now_ms + ahead_ms)])
+        stored_ms = milliseconds(rfc3339(await store.now()))
+        assert now_ms - 60_000 <= (await marks.folded_until_ms() or 0) <= stored_ms - 60_000
+        await marks.store_spool_reports([SpoolReport("s", None, milliseconds(rfc3339(await store.now())))])
+        assert (await marks.reports()).spools[0].oldest_ms is None
+    finally:
+        await store.aclose()
+
+
 async def _complete_a_round(store: Store, *consumers: str) -> int:
     """Let consumers pass a first round, by which they are at work, and a second, which is complete."""
     number = 0

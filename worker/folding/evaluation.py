@@ -11,6 +11,7 @@ from shared.amqp.publisher import Message
 from shared.clock import utc_now
 from shared.config.sources import Sources
 from shared.domain.call import Policy, derive
+from shared.domain.facts import CLOCK
 from shared.domain.ids import CallKey
 from shared.domain.raw_event import RawEvent, TimerEvent
 from shared.domain.revision_summary import amends, summary
@@ -32,6 +33,12 @@ class Consequences:
     publications: dict[CallKey, Publication] = field(default_factory=dict)
     wake_ups: dict[CallKey, WakeUp] = field(default_factory=dict)
     dead_letters: list[Message] = field(default_factory=list)
+
+
+def _latest_ms(call: StoredCall) -> int:
+    """Return the latest time of Redis that the call knows (ms since 1970); the clock of this process may be wrong."""
+    clock = call.facts.get(CLOCK)
+    return max(call.merged_at_ms or milliseconds(utc_now()), milliseconds(clock) if clock else 0)
 
 
 class Evaluator:
@@ -62,11 +69,11 @@ class Evaluator:
                     consequences.dead_letters.extend(
                         dead_letter(event, DeadLetterReason.FOLD_FAILED, detail) for event in callbacks
                     )
-                    consequences.wake_ups[key] = WakeUp(milliseconds(utc_now()) + _FAILED_WAKE_UP_MS, call.version)
+                    consequences.wake_ups[key] = WakeUp(_latest_ms(call) + _FAILED_WAKE_UP_MS, call.version)
         return consequences
 
     def _evaluate_call(self, key: CallKey, merged: StoredCall, events: Sequence[RawEvent], consequences: Consequences) -> None:
-        call = derive(key, merged.facts, self._policy)
+        call = derive(key, merged.facts, self._policy, merged_at_ms=merged.merged_at_ms)
         if call.wake_at is not None:
             at_ms = milliseconds(call.wake_at) + 1  # `wake_at` has microseconds: rounded down, the timer would come too early
             has_timer = any(isinstance(event, TimerEvent) for event in events)

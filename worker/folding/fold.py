@@ -8,20 +8,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from itertools import chain
+from itertools import chain, zip_longest
 from typing import NoReturn
 
 from shared import metrics
 from shared.amqp.consumer import Consumer, Delivery
 from shared.amqp.publisher import Message, Publisher
 from shared.amqp.topology import SPOOL
-from shared.clock import utc_now
 from shared.config.sources import Sources
 from shared.crash_points import crash_point
 from shared.domain.call import Policy
 from shared.domain.facts import Fact
 from shared.domain.ids import CallKey
-from shared.domain.raw_event import RawEvent, Undecodable, decode, is_future_timer
+from shared.domain.raw_event import EQUAL_CLOCKS, RawEvent, Undecodable, decode, is_future_timer, latest_time, moved_back
 from shared.domain.times import rfc3339
 from shared.log import get_logger
 from shared.state.replies import until_redis_answers
@@ -30,10 +29,13 @@ from shared.state.stored_call import Claim, Publication
 from worker.folding.barrier_rounds import spool_reports
 from worker.folding.batch import Batch, dead_letters_of_refused, read_batch
 from worker.folding.evaluation import Evaluator
+from worker.folding.ingress_clocks import IngressClocks, sent_at
 from worker.folding.merging import Merging
 from worker.folding.outbox import read_outbox
 
 log = get_logger(__name__)
+
+Messaged = Sequence[RawEvent | Undecodable]
 
 # About a thousand callbacks: large enough to share each round trip, small enough to publish within the lease of a claim.
 _BATCH_BYTES = 256 * 1024
@@ -45,8 +47,18 @@ _HELD_POLL_S = 0.05
 class Fold:
     """Folds deliveries of the queue `callbacks.fold`. It has no state: any number of workers can fold the same calls."""
 
-    def __init__(self, publisher: Publisher, store: Store, sources: Sources, policy: Policy, *, holder: str) -> None:
+    def __init__(
+        self,
+        publisher: Publisher,
+        store: Store,
+        sources: Sources,
+        policy: Policy,
+        *,
+        holder: str,
+        clocks: IngressClocks | None = None,
+    ) -> None:
         """Take what the fold needs; `holder` names it in claims and must be unique."""
+        self._clocks = clocks
         self._publisher = publisher
         self._store = store
         self._sources = sources
@@ -61,9 +73,12 @@ class Fold:
             async with self._busy:
                 deliveries += consumer.get_waiting(_BATCH_BYTES)
                 bodies = [delivery.body for delivery in deliveries if not delivery.is_marker]
+                if self._clocks is not None:
+                    self._clocks.observe(deliveries)
                 if bodies:
+                    sent = [sent_at(delivery.headers) for delivery in deliveries if not delivery.is_marker]
                     with metrics.FOLD_SECONDS.time():
-                        await self.fold(bodies)
+                        await self.fold(bodies, sent)
                     await self._record_spools(deliveries)
                     crash_point("fold.before_ack")
                 for delivery in deliveries:
@@ -76,9 +91,13 @@ class Fold:
         async with self._busy:
             return
 
-    async def fold(self, bodies: Iterable[bytes]) -> None:
-        """Merge raw messages and publish what follows; on return everything is durable and they may be acked."""
-        events = await self._without_future_timers([event for body in bodies for event in decode(body)])
+    async def fold(self, bodies: Iterable[bytes], sent: Iterable[str] = ()) -> None:
+        """Merge raw messages and publish what follows; on return everything is durable and they may be acked.
+
+        `sent`: for each message when its sender published it by its own clock, or '' if unknown.
+        """
+        messages = [(decode(body), at) for body, at in zip_longest(bodies, sent, fillvalue="") if isinstance(body, bytes)]
+        events = await self._without_future_timers(await self._without_future_receipts(messages))
         batch = read_batch(events, self._sources)
         await self._publisher.publish_until_confirmed(batch.dead_letters)
         for piece in batch.pieces(_PIECE_EVENTS):
@@ -86,12 +105,26 @@ class Fold:
             while facts := {key: batch.facts[key] for key in keys if key in batch.facts}:
                 keys = await self._merge_and_publish(batch, facts)
 
+    async def _without_future_receipts(self, messages: Sequence[tuple[Messaged, str]]) -> Messaged:
+        """Move events back that were received in the future, because the clock of an ingress is ahead."""
+        latest = [latest_time(events, at) for events, at in messages]
+        now = self._store.clock.now()
+        limit = rfc3339(now + EQUAL_CLOCKS)
+        if max(latest, default="") > limit:
+            now = await until_redis_answers(self._store.now)
+            limit = rfc3339(now + EQUAL_CLOCKS)
+        return [
+            event
+            for (events, _), time in zip(messages, latest, strict=True)
+            for event in (events if time <= limit else moved_back(events, time, now))
+        ]
+
     async def _without_future_timers(self, events: Sequence[RawEvent | Undecodable]) -> Sequence[RawEvent | Undecodable]:
         """Drop timers with a future time: the clock of a call never goes back, so they would close it early.
 
         Nothing is lost: a call that is due stays due until a timer has been folded.
         """
-        now = utc_now()
+        now = rfc3339(self._store.clock.now())
         if not any(is_future_timer(event, now) for event in events):
             return events
         now = rfc3339(await until_redis_answers(self._store.now))  # timers use this clock, and the local one may be slow

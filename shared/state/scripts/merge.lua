@@ -27,13 +27,14 @@
 -- - leg: the prefix of the names of its leg's facts, or '' if the event has no leg.
 -- - start: the start of the call by the event (microseconds since 1970), or ''.
 --
--- Returns  for each call {refused, {field, value, ...}, revision, state, summary, version, wake_at_ms}
+-- Returns  for each call {refused, {field, value, ...}, revision, state, summary, version, wake_at_ms, merged_ms}
 --
 -- - refused: positions of the refused events, the first is 0. If all of them are, it is alone, and nothing is to be evaluated.
 -- - revision: the last one claimed or published. If it is '0', state and summary are ''.
 -- - state: 'claimed', 'published', or 'tombstone' (see above).
 -- - version: the number of merges that changed something.
 -- - wake_at_ms: '' if there is no wake-up.
+-- - merged_ms: when a merge last changed a field without '>' (ms since 1970), or ''.
 local open_calls, recent, first_wake_up_ms = KEYS[1], KEYS[2], tonumber(ARGV[1])
 local max_legs, new_leg_bytes, max_bytes, max_facts = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
 local receipts = {unpack(ARGV, 8, 7 + ARGV[7])}
@@ -113,9 +114,9 @@ for key = 3, #KEYS, 2 do
     local facts_key, publication_key = KEYS[key], KEYS[key + 1]
     local name, count, refused = ARGV[arg], tonumber(ARGV[arg + 1]), {}
     arg = arg + 2
-    local publication = redis.call('HMGET', publication_key, 'revision', 'state', 'summary', 'version', 'legs')
+    local publication = redis.call('HMGET', publication_key, 'revision', 'state', 'summary', 'version', 'legs', 'merged_ms')
     local revision, state, version = publication[1] or '0', publication[2] or '', publication[4] or '0'
-    local legs = tonumber(publication[5])
+    local legs, merged_ms = tonumber(publication[5]), publication[6] or ''
 
     local has_room = version == '0' or (legs and legs < max_legs)
     if not has_room and has_no_room(facts_key, legs, arg, count) then
@@ -171,6 +172,9 @@ for key = 3, #KEYS, 2 do
         local writes = {}
         if is_call and not is_tombstone then
             for field, value in pairs(changed) do
+                if string.byte(field) ~= 62 then
+                    merged_ms = string.format('%.0f', now_ms)
+                end
                 writes[#writes + 1] = field
                 writes[#writes + 1] = value
             end
@@ -185,9 +189,9 @@ for key = 3, #KEYS, 2 do
         if #writes > 0 then
             version = string.format('%.0f', version + 1)
             if tonumber(publication[5]) == legs then
-                redis.call('HSET', publication_key, 'version', version)
+                redis.call('HSET', publication_key, 'version', version, 'merged_ms', merged_ms)
             else
-                redis.call('HSET', publication_key, 'version', version, 'legs', legs)
+                redis.call('HSET', publication_key, 'version', version, 'merged_ms', merged_ms, 'legs', legs)
             end
         end
         if is_call and not is_tombstone and (state == '' or state == 'claimed') then
@@ -203,7 +207,7 @@ for key = 3, #KEYS, 2 do
         end
         local wake_at_ms = redis.call('ZSCORE', open_calls, name) or ''
         state = is_tombstone and 'tombstone' or state
-        result[#result + 1] = {refused, flat, revision, state, publication[3] or '', version, wake_at_ms}
+        result[#result + 1] = {refused, flat, revision, state, publication[3] or '', version, wake_at_ms, merged_ms}
     end
 end
 return result

@@ -240,6 +240,33 @@ async def test_redis_away_is_an_error_of_ours_within_seconds(servers: Servers) -
     await store.aclose()
 
 
+async def test_only_a_merge_that_learns_something_moves_the_time_from_which_silence_counts(servers: Servers) -> None:
+    key = _key("1")
+    async with _store(servers) as store:
+        before_ms = round((await store.now()).timestamp() * 1000)
+        first = (await store.merge({key: [[("x", "2"), ("y", "1")]]})).calls[key].merged_at_ms
+        assert first is not None
+        assert before_ms <= first <= round((await store.now()).timestamp() * 1000)
+        await _next_millisecond(store)
+        for repeat in ([("x", "2")], [("x", "3")], [(">clock", "2026")], []):
+            assert (await store.merge({key: [repeat]})).calls[key].merged_at_ms == first
+        later = (await store.merge({key: [[("x", "1")]]})).calls[key]
+        assert later.merged_at_ms is not None
+        assert later.merged_at_ms > first
+        read = await store.read(key)
+        assert read is not None
+        assert (read.merged_at_ms, dict(read.facts)) == (later.merged_at_ms, {"x": "1", "y": "1", ">clock": "2026"})
+
+
+async def _next_millisecond(store: Store) -> None:
+    began = round((await store.now()).timestamp() * 1000)
+
+    async def is_over() -> bool:
+        return round((await store.now()).timestamp() * 1000) > began + 1
+
+    await eventually(is_over)
+
+
 async def test_a_clock_alone_makes_no_call(servers: Servers) -> None:
     key = _key("1")
     async with _store(servers) as store:

@@ -136,14 +136,18 @@ async def test_an_adapter_that_cannot_be_folded_stops_ingress_at_start(tmp_path:
 async def test_doctor_finds_a_system_that_can_work_and_one_that_cannot(servers: Servers) -> None:
     code, out, err = await callfold("doctor", "--json", **servers.environment())
     findings = {finding["check"]: finding for finding in map(json.loads, out.splitlines())}
-    checks = {"sources", "recording origins", "dial links", "rabbitmq", "redis", "request ids", "archive", "spool", "downloads"}
+    checks = {"sources", "recording origins", "dial links", "rabbitmq", "redis", "request ids", "clock"} | {
+        "archive",
+        "spool",
+        "downloads",
+    }
     assert (code, set(findings)) == (0, checks), err
     assert all(finding["ok"] for finding in findings.values()), findings
     away = servers.environment(CALLFOLD_REDIS_URL="redis://127.0.0.1:1/0", CALLFOLD_AMQP_URL="amqp://guest:hunter2@127.0.0.1:1/")
     away["CALLFOLD_RECORDING_DIR"] = "/proc/self/fdinfo"  # where nobody can write, root included
     code, out, err = await callfold("doctor", **away)
     assert code == 1
-    assert len(re.findall(r"^ *[a-z ]+  failed  ", out, re.MULTILINE)) == 3
+    assert len(re.findall(r"^ *[a-z ]+  failed  ", out, re.MULTILINE)) == 4
     assert "CALLFOLD_RECORDING_DIR /proc/self/fdinfo cannot be written" in " ".join(out.split())
     assert "hunter2" not in out + err
 
