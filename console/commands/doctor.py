@@ -20,7 +20,7 @@ from ingress.spool import Spool
 from shared.archive.storage import Archive
 from shared.config.settings import LOOPBACK, Settings
 from shared.domain.adapter_link import Placeholder
-from shared.errors import CallfoldError, ConfigError
+from shared.errors import CallfoldError, ConfigError, StoreUnavailableError
 from shared.runtime.store import open_store
 from shared.runtime.store_watch import clock_problem
 from worker.download.download_directory import check_directory
@@ -134,7 +134,10 @@ async def _sources(settings: Settings) -> str:
 async def _request_ids(settings: Settings) -> str:
     sources = settings.load_sources()
     async with open_store(settings) as store:
-        refused = await store.refused_legs.of(sources)
+        try:
+            refused = await store.refused_legs.of(sources)
+        except StoreUnavailableError:
+            raise DoubtError("not known while Redis is unavailable") from None
     for note in refused:
         parameter = sources[note.call.source].adapter.parameter(Placeholder.REQUEST_ID) or Placeholder.REQUEST_ID
         raise ConfigError(
