@@ -13,7 +13,7 @@ from aiohttp import web
 from multidict import CIMultiDict
 
 from ingress.forms import NoFormError, UnreadableFormError, end_unread, percent_encoded, read_form
-from ingress.group_commit import GroupCommit
+from ingress.intake import Intake
 from ingress.outgoing_message import OutgoingMessage
 from ingress.request_lines import LINE_BYTES, TARGET_BYTES
 from shared import metrics
@@ -32,6 +32,7 @@ log = get_logger(__name__)
 
 PATH = "/callbacks/"
 _RETRY_AFTER_S = "2"
+_RETRY_AFTER_LIMIT_S = "10"
 # RFC 9112, 3.2.2: a server must accept the absolute form. The host in it is ignored.
 _ABSOLUTE_FORM = re.compile(r"https?://[^/?]*", re.IGNORECASE)
 _HEADERS = {"Server": "callfold"}  # the default value shows the version of the library
@@ -52,10 +53,10 @@ def _digest(secret: str) -> bytes:
 class CallbackHandler:
     """Answers callbacks of known sources and rejects every other request."""
 
-    def __init__(self, sources: Sources, commit: GroupCommit, send: Send) -> None:
-        """Take the sources, the commit for valid callbacks, and the function that dead-letters invalid ones."""
+    def __init__(self, sources: Sources, intake: Intake, send: Send) -> None:
+        """Take the sources, the intake for valid callbacks, and the function that dead-letters invalid ones."""
         self._sources = sources
-        self._commit = commit
+        self._intake = intake
         self._send = send
         # Digests have the same length, so the comparison takes the same time for every secret.
         self._digests = {name: _digest(s.secret.get_secret_value()) for name, s in sources.items() if s.secret}
@@ -115,6 +116,8 @@ class CallbackHandler:
         expected = self._digests.get(source.name)
         if expected is not None and not hmac.compare_digest(_digest(secret or ""), expected):
             return _wrong_secret(source)
+        if self._intake.is_refused(source.name):
+            return _too_many(source.name)
         if expected is not None:
             query = hide_values(query, self._hidden[source.name])
         event = CallbackEvent(source.name, utc_now(), query)
@@ -122,8 +125,9 @@ class CallbackHandler:
             parse_callback(source.adapter, query)
         except InvalidCallbackError as error:
             return await self._dead_letter(event, error)
+        encoded = encode(event)
         try:
-            await self._commit.submit(encode(event))
+            await self._intake.submit(source.name, encoded, self._intake.take(source.name, len(encoded)))
         except SpoolUnavailableError as error:
             return _unavailable(source.name, error)
         self._accepted[source.name].inc()
@@ -133,8 +137,10 @@ class CallbackHandler:
         """Reject an invalid callback and dead-letter it: after a correction of the adapter link it can be redriven."""
         detail = f"{error} (value {error.shown_value})" if error.shown_value else str(error)
         headers = dead_letter_headers(DeadLetterReason.INVALID_CALLBACK, detail, event.received_at)
+        body = join([encode(event)])
+        self._intake.take(event.source, len(body))  # it does not wait: the fold does not see it
         try:
-            await self._send(OutgoingMessage("", CALLBACKS_DEAD, headers, join([encode(event)])))
+            await self._send(OutgoingMessage("", CALLBACKS_DEAD, headers, body))
         except SpoolUnavailableError as unavailable:
             return _unavailable(event.source, unavailable)
         metrics.CALLBACKS.labels(event.source, "invalid").inc()
@@ -158,6 +164,13 @@ def too_long() -> web.Response:
 def _wrong_secret(source: Source) -> web.Response:
     metrics.CALLBACKS.labels(source.name, "wrong_secret").inc()
     return _problem(401, "Unauthorized", "The parameter token is missing or wrong.")
+
+
+def _too_many(source: str) -> web.Response:
+    metrics.CALLBACKS.labels(source, "limited").inc()
+    response = _problem(429, "Too Many Requests", "This source has sent more than Callfold accepts from one source. Retry later.")
+    response.headers["Retry-After"] = _RETRY_AFTER_LIMIT_S
+    return response
 
 
 def _unavailable(source: str, error: SpoolUnavailableError) -> web.Response:

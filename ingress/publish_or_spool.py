@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 from ingress.fold_depth import FoldDepth
 from ingress.outgoing_message import OutgoingMessage
+from ingress.probes import Probe, Probes
 from ingress.spool import Spool
 from shared import metrics
 from shared.amqp.publisher import Publisher
@@ -30,9 +32,10 @@ _FIRST_CONNECT_S = 5.0
 class DurableWriter:
     """Publishes each message, or spools it if RabbitMQ is unavailable."""
 
-    def __init__(self, publisher: Publisher, spool: Spool, depth: FoldDepth) -> None:
+    def __init__(self, publisher: Publisher, spool: Spool, depth: FoldDepth, probes: Probes) -> None:
         self._publisher = publisher
         self._depth = depth
+        self._probes = probes
         self._spool = spool
         self._hold_off_until = 0.0
         self._is_refused = False  # the last publish failed although RabbitMQ was connected: full, blocked or silent
@@ -65,12 +68,22 @@ class DurableWriter:
 
     async def _publish(self, message: OutgoingMessage) -> None:
         started = time.perf_counter()
-        await self._publisher.publish(message.with_fresh_id())
+        if message.exchange == CALLBACKS and (probe := self._probes.next()):
+            await self._publish_probe(message, probe)
+        else:
+            await self._publisher.publish(message.with_fresh_id())
         self._is_refused = False
         if message.exchange == CALLBACKS:
             self._depth.published(len(message.body))
         metrics.PUBLISH_SECONDS.observe(time.perf_counter() - started)
         crash_point("ingress.confirmed")
+
+    async def _publish_probe(self, message: OutgoingMessage, probe: Probe) -> None:
+        try:
+            await self._publisher.publish(replace(message, headers={**message.headers, **probe.headers}).with_fresh_id())
+        except BaseException:
+            self._probes.give_up(probe)
+            raise
 
     def drain_confirmed(self, message: OutgoingMessage) -> None:
         """Record that RabbitMQ confirmed a drained message, so it accepts messages again."""

@@ -5,12 +5,17 @@ from __future__ import annotations
 import asyncio
 
 from ingress.callbacks import CallbackHandler
+from ingress.fair_shares import FairShares
 from ingress.fold_depth import FoldDepth
 from ingress.group_commit import GroupCommit
+from ingress.intake import Intake
+from ingress.probes import Probes
 from ingress.publish_or_spool import DurableWriter
 from ingress.server import serving
 from ingress.spool import Spool
 from ingress.spool_drain import SpoolDrain
+from ingress.waiting import Waiting
+from shared.amqp.echo import EchoQueue
 from shared.amqp.topology import CALLBACKS_FOLD_BYTES
 from shared.config.secret_strength import weakness
 from shared.config.settings import LOOPBACK, Settings
@@ -24,6 +29,9 @@ from shared.runtime.process import background
 
 log = get_logger(__name__)
 
+# Of the limit of the spool, all callbacks that wait for the fold may take half.
+_WAITING_PART = 2
+
 
 async def serve(settings: Settings, stop: asyncio.Event) -> None:
     """Accept callbacks until `stop` is set. Then report not ready, wait for load balancers, finish requests and close.
@@ -35,19 +43,29 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     _check_secrets(settings, sources)
     # Once ingress serves, no error of the broker may end it: the spool accepts what RabbitMQ does not.
     publisher = create_publisher(settings, "ingress", retries_conflicts=True)
-    async with Spool(settings.spool_dir, max_bytes=settings.spool_max_bytes) as spool:
-        depth = FoldDepth(publisher, CALLBACKS_FOLD_BYTES)
-        writer = DurableWriter(publisher, spool, depth)
+    depth = FoldDepth(publisher, CALLBACKS_FOLD_BYTES)
+    echoes = EchoQueue(publisher.address)
+    probes = Probes(echoes)
+    async with (
+        Spool(settings.spool_dir, max_bytes=settings.spool_max_bytes) as spool,
+        Waiting(settings.spool_dir, publisher, depth, probes, max_bytes=settings.spool_max_bytes) as waiting,
+    ):
+        writer = DurableWriter(publisher, spool, depth, probes)
         drain = SpoolDrain(publisher, spool, writer)
         commit = GroupCommit(writer.write)
-        handler = CallbackHandler(sources, commit, writer.send)
+        shares = FairShares(
+            sources, bytes_per_day=settings.source_bytes_per_day, max_waiting_bytes=settings.spool_max_bytes // _WAITING_PART
+        )
+        intake = Intake(shares, commit, waiting, probes)
+        handler = CallbackHandler(sources, intake, writer.send)
 
         async def problems() -> list[str]:
-            return ["shutting down"] if stop.is_set() else await writer.problems()
+            return ["shutting down"] if stop.is_set() else [*await writer.problems(), *intake.problems()]
 
         async with (
             private_port(settings.metrics_host, settings.metrics_port, problems),
-            background(publisher.run(), depth.run(), drain.run(), drain.watch(), commit.run()),
+            background(publisher.run(), depth.run(), echoes.run(), probes.run(), drain.run(), drain.watch()),
+            background(commit.run(), waiting.run(), intake.run()),
             serving(
                 handler,
                 settings.ingress_host,

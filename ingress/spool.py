@@ -120,6 +120,19 @@ class Spool:
 
         return await self._attempt(lambda: self._file.run(count))
 
+    async def size(self) -> int:
+        """Return the bytes that the messages take in the file, as good as SQLite knows; 0 if there are none."""
+
+        def read(db: sqlite3.Connection) -> int:
+            if db.execute("select 1 from messages where id > ? limit 1", (self._skipped(),)).fetchone() is None:
+                return 0
+            pages, free, page_bytes = (
+                int(db.execute(f"pragma {name}").fetchone()[0]) for name in ("page_count", "freelist_count", "page_size")
+            )
+            return (pages - free) * page_bytes
+
+        return await self._attempt(lambda: self._file.run(read))
+
     async def oldest(self, at_most: int, *, max_bytes: int) -> list[tuple[int, OutgoingMessage | DamagedRow]]:
         """Read the oldest messages and their ids, in order, until the bodies add up to `max_bytes`."""
 

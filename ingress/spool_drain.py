@@ -109,7 +109,7 @@ class SpoolDrain:
             await asyncio.sleep(_RETRY_S)
 
     async def _drain_rows(self, rows: Sequence[tuple[int, OutgoingMessage | DamagedRow]]) -> None:
-        for ids, message in _joined(rows):
+        for ids, message in joined(rows):
             report = await self._report(ids[-1]) if message.exchange == CALLBACKS else {}
             await self._publisher.publish(replace(message, headers={**message.headers, **report}).with_fresh_id())
             self._writer.drain_confirmed(message)
@@ -125,7 +125,9 @@ class SpoolDrain:
         return {SPOOL: self._spool.name, SPOOL_OLDEST: oldest, SPOOL_SEEN: utc_now()}
 
 
-def _joined(rows: Iterable[tuple[int, OutgoingMessage | DamagedRow]]) -> Iterator[tuple[list[int], OutgoingMessage]]:
+def joined(
+    rows: Iterable[tuple[int, OutgoingMessage | DamagedRow]], *, max_events: int = MAX_EVENTS_PER_MESSAGE
+) -> Iterator[tuple[list[int], OutgoingMessage]]:
     """Join consecutive batches of callbacks into larger messages; yields each with the ids of its rows, in order."""
     ids: list[int] = []
     bodies: list[bytes] = []
@@ -133,7 +135,7 @@ def _joined(rows: Iterable[tuple[int, OutgoingMessage | DamagedRow]]) -> Iterato
     for row_id, row in rows:
         message = row.dead_letter() if isinstance(row, DamagedRow) else row
         count = len(receipt_times(message.body))
-        fits = events + count <= MAX_EVENTS_PER_MESSAGE and size + len(message.body) <= _MAX_JOINED_BYTES
+        fits = events + count <= max_events and size + len(message.body) <= _MAX_JOINED_BYTES
         if ids and (not fits or message.exchange != CALLBACKS):
             yield ids, _join_bodies(bodies)
             ids, bodies, events, size = [], [], 0, 0

@@ -33,6 +33,11 @@ QUEUE_FULL = Gauge(
 )
 BROKER_BLOCKED = Gauge("callfold_broker_blocked", "1 while an alarm of RabbitMQ (memory or disk) blocks the publisher.")
 HARMFUL_POLICIES = Gauge("callfold_harmful_policies", "Policies of RabbitMQ that can lose messages of Callfold's queues.")
+CALLBACKS_WAITED = Counter(
+    "callfold_callbacks_waited_total", "Callbacks that waited because their source sent more than its share.", ("source",)
+)
+WAITING_BYTES = Gauge("callfold_waiting_bytes", "Bytes of callbacks on this machine that wait for the fold.", ("source",))
+PUBLISH_TO_FOLD_SECONDS = Gauge("callfold_publish_to_fold_seconds", "Seconds from publish to fold, as ingress measures them.")
 EVENTS_FOLDED = Counter("callfold_events_folded_total", "Raw events merged into calls.", ("kind",))
 CALLS_COMPLETED = Counter("callfold_calls_completed_total", "Calls published as completed.", ("source", "outcome"))
 CALLS_AMENDED = Counter("callfold_calls_amended_total", "Amended revisions of published calls.", ("source", "outcome"))

@@ -21,6 +21,7 @@ from shared.state.store import Store
 from worker.daily_retention import DailyRetention
 from worker.download.download_directory import keep_swept, prepare
 from worker.folding.barrier_rounds import BarrierRounds
+from worker.folding.echoes import Echoes
 from worker.folding.fold import Fold
 from worker.folding.ingress_clocks import IngressClocks
 from worker.folding.timers import Timers
@@ -52,8 +53,10 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     async with open_store(settings) as store:
         raw = Consumer(address, CALLBACKS_FOLD, prefetch=FOLD_PREFETCH, register=store.watermarks.register)
         holders = [f"{address.name}/{number}" for number in range(CONCURRENT_FOLDS)]
-        clocks = IngressClocks(store.clock)
-        folds = [Fold(publisher, store, sources, settings.policy, holder=holder, clocks=clocks) for holder in holders]
+        clocks, echoes = IngressClocks(store.clock), Echoes(publisher)
+        folds = [
+            Fold(publisher, store, sources, settings.policy, holder=holder, clocks=clocks, echoes=echoes) for holder in holders
+        ]
         timers = Timers(
             publisher,
             store,
@@ -71,6 +74,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             background(publisher.run(), raw.run()),
             background(
                 *(fold.run(raw) for fold in folds),
+                echoes.run(),
                 rounds.send_markers(),
                 rounds.report(),
                 recordings.run(jobs),

@@ -23,6 +23,10 @@ RECORDINGS_DEAD = "recordings.dead"
 SPOOL, SPOOL_OLDEST, SPOOL_SEEN = "spool", "spool_oldest", "spool_seen"
 # Headers of messages in `callbacks`: when their sender published them, and its machine, so that workers can compare the clocks.
 SENT_AT, SENT_BY = "sent_at", "sent_by"
+# A spool that holds callbacks of one source only is reported as `<name>/<source>`: other sources' timers do not wait for it.
+SPOOL_OF_SOURCE = "/"
+# Headers of a probe: the queue of the ingress that waits for an echo, and the number that the echo repeats.
+ECHO_TO, ECHO_ID, ECHO_QUEUE_PREFIX = "echo_to", "echo_id", "callbacks.echo."
 # Marks a round (see shared/domain/barrier.py): a message in `callbacks.fold` without events. The header is the round's number.
 MARKER, MARKER_BODY = "marker", b"[]"
 

@@ -80,6 +80,11 @@ class Settings(BaseSettings):
         description="Directory of the callbacks that ingress accepts while RabbitMQ is unavailable.",
     )
     spool_max_bytes: int = Field(default=1 << 30, ge=1 << 20, description="Maximum size of the spool file.")
+    source_bytes_per_day: int = Field(
+        default=5 << 30,
+        ge=1 << 20,
+        description="Callbacks that each ingress accepts from one source per day, in bytes. Beyond, the answer is 429.",
+    )
     archive_url: str = Field(
         default_factory=lambda: Path(".callfold/archive").absolute().as_uri(),
         description="Location of the archive: `file:///...` or `s3://bucket/prefix`.",

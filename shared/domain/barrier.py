@@ -17,8 +17,8 @@ suspended worker delays the round until it resumes, or until RabbitMQ closes its
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 # A consumer that registered at least this long before a round, and was not counted, lost its connection before it could consume.
 # A silent connection is closed within 18 s, which is far less.
@@ -61,11 +61,19 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Spool:
-    """Report of an ingress on its spool: when its oldest callback was received, or None. Times are ms since 1970."""
+    """Report of an ingress on its spool: when its oldest callback was received, or None. Times are ms since 1970.
+
+    The name of a spool with callbacks of a single source ends with `/<source>`.
+    """
 
     name: str
     oldest_ms: int | None
     noted_ms: int
+
+    @property
+    def source(self) -> str:
+        """The only source in the spool, or '' if it may have callbacks of every source."""
+        return self.name.partition("/")[2]
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,18 +119,40 @@ def gone(complete: Round, members: Iterable[Member]) -> list[str]:
     ]
 
 
-def folded_until_ms(reports: Reports, *, opened_from_ms: int = 0) -> int | None:
-    """Return the time (ms since 1970) until which every confirmed or spooled callback is folded, or None if unknown.
+@dataclass(frozen=True, slots=True)
+class FoldedUntil:
+    """Times (ms since 1970) until which every confirmed or spooled callback is folded.
+
+    Attributes:
+        ms: of most sources.
+        by_source: of the sources that are behind the others, because a spool has callbacks of them alone.
+    """
+
+    ms: int
+    by_source: Mapping[str, int] = field(default_factory=dict)
+
+    def of(self, source: str) -> int:
+        return self.by_source.get(source, self.ms)
+
+    def before(self, margin_ms: int) -> FoldedUntil:
+        """Return the same times, earlier by a margin."""
+        return FoldedUntil(self.ms - margin_ms, {source: ms - margin_ms for source, ms in self.by_source.items()})
+
+
+def folded_until(reports: Reports, *, opened_from_ms: int = 0) -> FoldedUntil | None:
+    """Return the times until which every confirmed or spooled callback is folded, or None if unknown.
 
     Rounds that were opened before `opened_from_ms` do not count.
     """
     complete = complete_round(reports.rounds, reports.members)
     if complete is None or complete.opened_ms < opened_from_ms:
         return None
-    oldest = [
-        spool.oldest_ms for spool in reports.spools if spool.oldest_ms is not None and not is_forgotten(spool, reports.now_ms)
-    ]
-    return min([complete.opened_ms, *oldest])
+    oldest: dict[str, int] = {}
+    for spool in reports.spools:
+        if spool.oldest_ms is not None and not is_forgotten(spool, reports.now_ms):
+            oldest[spool.source] = min(oldest.get(spool.source, spool.oldest_ms), spool.oldest_ms)
+    until_ms = min(complete.opened_ms, oldest.pop("", complete.opened_ms))
+    return FoldedUntil(until_ms, {source: ms for source, ms in oldest.items() if ms < until_ms})
 
 
 def is_forgotten(spool: Spool, now_ms: int) -> bool:

@@ -79,6 +79,7 @@ class Store(CallReader):
         self._merge, self._claim, self._mark = Script("merge"), Script("claim"), Script("mark")
         self._schedule, self._lease, self._restore = Script("schedule"), Script("lease"), Script("restore")
         self.clock = RedisClock()
+        self._postpone = Script("postpone")
         self.watermarks = Watermarks(self._redis)
         self.locks = Locks(self._redis)
         self.flags = Flags(self._redis)
@@ -158,6 +159,18 @@ class Store(CallReader):
 
         parts = await redis_reply(asyncio.gather(*(lease_partition(number) for number in range(PARTITIONS))))
         return [leased for part in parts for leased in part]
+
+    async def postpone(self, wake_ups: Mapping[CallKey, int], *, leased_until_ms: int) -> None:
+        """Move the wake-ups of leased calls (ms since 1970). A call that was folded since keeps the wake-up it has got."""
+
+        async def postpone_partition(number: int, keys: Sequence[CallKey]) -> dict[CallKey, None]:
+            args: list[Argument] = [leased_until_ms]
+            for key in keys:
+                args += (str(key), wake_ups[key])
+            await self._postpone(self._redis, [open_key(number)], args)
+            return {}
+
+        await _by_partition(wake_ups, postpone_partition)
 
     async def now(self) -> datetime:
         """Return the time by the clock of Redis. `clock` knows it from then on."""

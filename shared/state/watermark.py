@@ -9,7 +9,7 @@ from typing import cast
 
 from redis.asyncio import Redis
 
-from shared.domain.barrier import Member, Reports, Round, Spool, complete_round, folded_until_ms, gone, is_forgotten
+from shared.domain.barrier import FoldedUntil, Member, Reports, Round, Spool, complete_round, folded_until, gone, is_forgotten
 from shared.state.replies import redis_reply, text
 from shared.state.script import Argument, Script
 
@@ -75,14 +75,14 @@ class Watermarks:
             int(now_ms),
         )
 
-    async def folded_until_ms(self, *, opened_from_ms: int = 0) -> int | None:
-        """Return the time (ms since 1970) until which every confirmed or spooled callback is folded, or None if unknown.
+    async def folded_until(self, *, opened_from_ms: int = 0) -> FoldedUntil | None:
+        """Return the times until which every confirmed or spooled callback is folded, or None if unknown.
 
         Rounds that were opened before `opened_from_ms` do not count.
         """
         reports = await self.reports()
         await self._forget(reports)
-        return folded_until_ms(reports, opened_from_ms=opened_from_ms)
+        return folded_until(reports, opened_from_ms=opened_from_ms)
 
     async def _forget(self, reports: Reports) -> None:
         """Delete consumers that are gone, rounds before the last complete one, and spools without a report for an hour."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from shared.domain.barrier import NEVER_CONSUMED_MS, Member, Reports, Round, Spool, complete_round, folded_until_ms, gone
+from shared.domain.barrier import NEVER_CONSUMED_MS, Member, Reports, Round, Spool, complete_round, folded_until, gone
 
 
 class FakeRedis:
@@ -55,7 +55,8 @@ class FakeRedis:
             for name in gone(complete, reports.members):
                 del self.members[name]
             self.rounds = {number: each for number, each in self.rounds.items() if number >= complete.number}
-        return folded_until_ms(reports)
+        until = folded_until(reports)
+        return None if until is None else until.ms
 
 
 @dataclass(frozen=True, slots=True)

@@ -330,8 +330,12 @@ async def settled(servers: Servers, *calls: CallKey) -> None:
     store = Store(servers.stack.redis_url)
 
     async def is_over() -> bool:
-        folded_ms = await store.watermarks.folded_until_ms()
-        return folded_ms is not None and folded_ms >= since_ms and not set(calls) & set(await store.open_calls())
+        folded = await store.watermarks.folded_until()
+        return (
+            folded is not None
+            and min([folded.ms, *(folded.of(key.source) for key in calls)]) >= since_ms
+            and not set(calls) & set(await store.open_calls())
+        )
 
     try:
         await eventually(is_over)

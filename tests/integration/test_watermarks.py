@@ -21,13 +21,36 @@ async def test_a_spool_holds_the_watermark_and_of_two_reports_the_later_counts(r
     try:
         now_ms = milliseconds(rfc3339(await store.now()))
         await _complete_a_round(store, "a")
-        assert (await marks.folded_until_ms() or 0) >= now_ms
+        assert await _until_ms(store) >= now_ms
         await marks.store_spool_reports([SpoolReport("s", now_ms - 9000, 10)])
-        assert await marks.folded_until_ms() == now_ms - 9000
+        assert await _until_ms(store) == now_ms - 9000
         await marks.store_spool_reports([SpoolReport("s", now_ms - 99_000, 9)])
-        assert await marks.folded_until_ms() == now_ms - 9000, "older news"
+        assert await _until_ms(store) == now_ms - 9000, "older news"
         await marks.store_spool_reports([SpoolReport("s", None, 11)])
-        assert (await marks.folded_until_ms() or 0) >= now_ms
+        assert await _until_ms(store) >= now_ms
+    finally:
+        await store.aclose()
+
+
+async def _until_ms(store: Store, source: str = "") -> int:
+    """The time until which a source is folded, 0 while that is not known."""
+    until = await store.watermarks.folded_until()
+    return 0 if until is None else until.of(source)
+
+
+async def test_a_spool_of_one_source_holds_the_watermark_of_that_source_only(redis_only: Servers) -> None:
+    store = Store(redis_only.stack.redis_url)
+    marks = store.watermarks
+    try:
+        now_ms = milliseconds(rfc3339(await store.now()))
+        await _complete_a_round(store, "a")
+        await marks.store_spool_reports([SpoolReport("s/acme", now_ms - 9000, 10), SpoolReport("t/acme", now_ms - 5000, 10)])
+        assert await _until_ms(store, "acme") == now_ms - 9000
+        assert await _until_ms(store, "other") >= now_ms
+        await marks.store_spool_reports([SpoolReport("u", now_ms - 7000, 10), SpoolReport("s/acme", None, 11)])
+        assert await _until_ms(store, "acme") == await _until_ms(store, "other") == now_ms - 7000, "a spool of all holds all"
+        await marks.store_spool_reports([SpoolReport("u", None, 11), SpoolReport("t/acme", None, 11)])
+        assert await _until_ms(store, "acme") >= now_ms
     finally:
         await store.aclose()
 
@@ -71,7 +94,7 @@ async def test_a_silent_spool_is_forgotten_in_time(redis_only: Servers) -> None:
         await redis.hset("callfold:{watermark}:spools", "silent", f"{now_ms - 60_000} 1 {now_ms - 3_601_000}")
     try:
         await _complete_a_round(store, "a")
-        assert (await store.watermarks.folded_until_ms() or 0) >= now_ms
+        assert await _until_ms(store) >= now_ms
         assert (await store.watermarks.reports()).spools == []
     finally:
         await store.aclose()
@@ -99,7 +122,7 @@ async def test_redis_keeps_of_rounds_and_members_what_the_model_says(redis_only:
                     known = await marks.pass_round(name, numbers[number])
                     assert known == fake.pass_round(name, number)
                 case _:
-                    assert (await marks.folded_until_ms() is None) == (fake.conclude() is None)
+                    assert (await marks.folded_until() is None) == (fake.conclude() is None)
             assert _shape(await marks.reports(), numbers) == _shape(fake.reports(), {number: number for number in numbers})
     finally:
         await store.aclose()

@@ -28,6 +28,7 @@ from shared.state.store import Store
 from shared.state.stored_call import Claim, Publication
 from worker.folding.barrier_rounds import spool_reports
 from worker.folding.batch import Batch, dead_letters_of_refused, read_batch
+from worker.folding.echoes import Echoes
 from worker.folding.evaluation import Evaluator
 from worker.folding.ingress_clocks import IngressClocks, sent_at
 from worker.folding.merging import Merging
@@ -56,9 +57,11 @@ class Fold:
         *,
         holder: str,
         clocks: IngressClocks | None = None,
+        echoes: Echoes | None = None,
     ) -> None:
         """Take what the fold needs; `holder` names it in claims and must be unique."""
         self._clocks = clocks
+        self._echoes = echoes
         self._publisher = publisher
         self._store = store
         self._sources = sources
@@ -80,6 +83,8 @@ class Fold:
                     with metrics.FOLD_SECONDS.time():
                         await self.fold(bodies, sent)
                     await self._record_spools(deliveries)
+                    if self._echoes:
+                        self._echoes.add(delivery.headers for delivery in deliveries)
                     crash_point("fold.before_ack")
                 for delivery in deliveries:
                     await delivery.ack()

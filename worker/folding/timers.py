@@ -20,6 +20,7 @@ from shared.amqp.publisher import Message, Publisher
 from shared.amqp.topology import CALLBACKS
 from shared.config.sources import Sources
 from shared.crash_points import crash_point
+from shared.domain.barrier import FoldedUntil
 from shared.domain.ids import CallKey
 from shared.domain.raw_event import MAX_EVENTS_PER_MESSAGE, TimerEvent, encode, join
 from shared.domain.times import rfc3339
@@ -27,6 +28,7 @@ from shared.errors import BrokerUnavailableError, StoreUnavailableError
 from shared.log import get_logger
 from shared.outage import Outage
 from shared.state.store import Store
+from worker.folding.timer_shares import TimerShares
 
 log = get_logger(__name__)
 _PAUSE = Outage(log, "timers_paused", "timers_resumed")
@@ -50,24 +52,25 @@ class Timers:
         self._held_until = time.monotonic() + hold_off_s
         self._rounds_from_ms: int | None = None
         self._sessions = (0, 0)
+        self._shares = TimerShares()
 
     async def run(self, raw: Consumer) -> NoReturn:
         """Fire timers until cancelled; `raw` is the consumer of `callbacks.fold`. Run it as a task."""
         while True:
             await asyncio.sleep(_TICK_S * random.uniform(0.5, 1))  # noqa: S311 - spreads the workers, no secret
             try:
-                watermark_ms = await self._watermark(raw)
-                metrics.TIMERS_HELD.set(watermark_ms is None)
-                if watermark_ms is not None:
-                    metrics.FOLD_LAG_SECONDS.set(time.time() - watermark_ms / 1000)
-                    await self.fire(watermark_ms)
+                watermark = await self._watermark(raw)
+                metrics.TIMERS_HELD.set(watermark is None)
+                if watermark is not None:
+                    metrics.FOLD_LAG_SECONDS.set(time.time() - watermark.ms / 1000)
+                    await self.fire(watermark)
                     _PAUSE.succeeded()
             except (BrokerUnavailableError, StoreUnavailableError) as error:
                 self._hold_off()
                 _PAUSE.failed(str(error))
 
-    async def _watermark(self, raw: Consumer) -> int | None:
-        """Return the time until which every received callback is folded, or None while it is unknown."""
+    async def _watermark(self, raw: Consumer) -> FoldedUntil | None:
+        """Return the times until which every received callback is folded, or None while they are unknown."""
         sessions = (self._publisher.sessions, raw.sessions)
         if not (self._publisher.is_up and raw.is_up) or sessions != self._sessions:
             self._hold_off()
@@ -77,29 +80,37 @@ class Timers:
         if self._rounds_from_ms is None:
             self._rounds_from_ms = round((await self._store.now()).timestamp() * 1000)
         # An older round can complete before the spool reports of ingress are folded, even after a long hold-off.
-        folded_ms = await self._store.watermarks.folded_until_ms(opened_from_ms=self._rounds_from_ms)
-        return None if folded_ms is None else folded_ms - _UNCONFIRMED_MS
+        folded = await self._store.watermarks.folded_until(opened_from_ms=self._rounds_from_ms)
+        return None if folded is None else folded.before(_UNCONFIRMED_MS)
 
     def _hold_off(self) -> None:
         self._held_until = time.monotonic() + self._hold_off_s
         self._rounds_from_ms = None
 
-    async def fire(self, watermark_ms: int) -> int:
-        """Publish timer events of due calls and return their number; after its lease a call without a confirm is due again."""
+    async def fire(self, watermark: FoldedUntil) -> int:
+        """Publish timer events of due calls and return their number; after its lease a call without a confirm is due again.
+
+        A source that is behind gets timers with the time until which it is folded, so those of other sources need not wait.
+        """
         crash_point("timer.due")
-        leased = await self._store.lease(until_ms=watermark_ms, lease_s=self._lease_s, at_most=_CALLS_PER_TICK)
+        leased = await self._store.lease(until_ms=watermark.ms, lease_s=self._lease_s, at_most=_CALLS_PER_TICK)
         if leased:
             crash_point("timer.leased")
-        due = [key for key in leased if key.source in self._sources]
+        due, postponed = self._shares.divide((key for key in leased if key.source in self._sources), watermark.ms)
+        if postponed:
+            await self._store.postpone(postponed, leased_until_ms=watermark.ms + round(self._lease_s * 1000))
         for first in range(0, len(due), MAX_EVENTS_PER_MESSAGE):
             batch = due[first : first + MAX_EVENTS_PER_MESSAGE]
-            body = _events(batch, rfc3339(datetime.fromtimestamp(watermark_ms / 1000, UTC)))
-            await self._publisher.publish(Message(CALLBACKS, "", body, uuid.uuid4().hex))
+            await self._publisher.publish(Message(CALLBACKS, "", _events(batch, watermark), uuid.uuid4().hex))
             metrics.TIMERS.inc(len(batch))
         if leased:
             crash_point("timer.published")
         return len(due)
 
 
-def _events(due: Iterable[CallKey], at: str) -> bytes:
-    return join(encode(TimerEvent(key.source, at, key.call)) for key in due)
+def _events(due: Iterable[CallKey], watermark: FoldedUntil) -> bytes:
+    return join(encode(TimerEvent(key.source, _time(watermark.of(key.source)), key.call)) for key in due)
+
+
+def _time(ms: int) -> str:
+    return rfc3339(datetime.fromtimestamp(ms / 1000, UTC))

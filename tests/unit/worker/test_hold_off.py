@@ -11,6 +11,7 @@ import pytest
 from shared.amqp.consumer import Consumer
 from shared.amqp.publisher import Publisher
 from shared.config.sources import Sources
+from shared.domain.barrier import FoldedUntil
 from shared.state.store import Store
 from worker.folding.timers import Timers
 
@@ -38,9 +39,9 @@ class _Store:
         self.clock += timedelta(seconds=1)
         return self.clock
 
-    async def folded_until_ms(self, *, opened_from_ms: int) -> int:
+    async def folded_until(self, *, opened_from_ms: int) -> FoldedUntil:
         self.opened_from_ms.append(opened_from_ms)
-        return FOLDED_MS
+        return FoldedUntil(FOLDED_MS)
 
 
 def _timers(publisher: _Connection, store: _Store, *, hold_off_s: float) -> Timers:
@@ -48,7 +49,8 @@ def _timers(publisher: _Connection, store: _Store, *, hold_off_s: float) -> Time
 
 
 async def _watermark(timers: Timers, raw: _Connection) -> Any:  # noqa: ANN401
-    return await timers._watermark(cast("Consumer", raw))
+    watermark = await timers._watermark(cast("Consumer", raw))
+    return None if watermark is None else watermark.ms
 
 
 @pytest.mark.parametrize("reconnected", ["publisher", "consumer"])

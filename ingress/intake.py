@@ -1,0 +1,100 @@
+"""The intake of valid callbacks: each is published, waits for the fold, or is refused, by the fair share of its source."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable
+from typing import NoReturn
+
+from ingress.fair_shares import TICK_S, FairShares, Load, Route
+from ingress.group_commit import GroupCommit
+from ingress.probes import Probes
+from ingress.waiting import Waiting
+from shared import metrics
+from shared.domain.ids import SourceName
+from shared.errors import SpoolUnavailableError
+from shared.log import get_logger
+from shared.outage import Outage
+from shared.runtime.health import Handicap
+
+log = get_logger(__name__)
+
+_WAITS = "it sends more than its share while the fold is behind"
+_REFUSED = "it has used up its bytes per day, or its part of the waiting callbacks"
+
+
+class Intake:
+    """Routes callbacks, and reports the sources that wait or are refused."""
+
+    def __init__(self, shares: FairShares, commit: GroupCommit, waiting: Waiting, probes: Probes) -> None:
+        self._shares = shares
+        self._commit = commit
+        self._waiting = waiting
+        self._probes = probes
+        self._outages: dict[SourceName, tuple[Outage, Outage]] = {}
+        self._routes: dict[SourceName, Route] = {}
+
+    def take(self, source: SourceName, size: int) -> Route:
+        """Count a callback of `size` bytes and return its route."""
+        return self._shares.of(source).take(size)
+
+    def is_refused(self, source: SourceName) -> bool:
+        return self._shares.of(source).route is Route.REFUSE
+
+    def submit(self, source: SourceName, encoded: bytes, route: Route) -> Awaitable[None]:
+        """Make a callback durable by a route other than REFUSE; the result is awaited.
+
+        Raises:
+            SpoolUnavailableError: nothing accepts it, now or when the result is awaited.
+        """
+        return self._commit.submit(encoded) if route is Route.PUBLISH else self._wait(source, encoded)
+
+    async def _wait(self, source: SourceName, encoded: bytes) -> None:
+        try:
+            await self._waiting.add(source, encoded)
+        except SpoolUnavailableError:
+            await self._commit.submit(encoded)  # to accept it matters more than the order of service
+        else:
+            metrics.CALLBACKS_WAITED.labels(source).inc()
+
+    async def run(self) -> NoReturn:
+        """Decide the routes until cancelled. Run it as a task."""
+        before = time.monotonic()
+        while True:
+            await asyncio.sleep(TICK_S)
+            now = time.monotonic()
+            lag_s, waiting = self._probes.lag_s(), self._waiting.waiting_bytes
+            load = Load(lag_s, is_fold_away=self._probes.is_fold_away(), waiting_bytes=waiting)
+            for source, route in self._shares.update(now - before, load).items():
+                self._report(source, route)
+            before = now
+            metrics.PUBLISH_TO_FOLD_SECONDS.set(lag_s)
+            for source in waiting.keys() | self._routes.keys():
+                metrics.WAITING_BYTES.labels(source).set(waiting.get(source, 0))
+
+    def _report(self, source: SourceName, route: Route) -> None:
+        """Log a change. A source that keeps changing is logged once a minute."""
+        if source not in self._outages:
+            names = ("source_waiting", "source_limited")
+            self._outages[source] = tuple(Outage(log, name, f"{name}_ended") for name in names)  # type: ignore[assignment]
+        waiting, limited = self._outages[source]
+        self._routes[source] = route
+        if route is Route.REFUSE:
+            limited.failed(_REFUSED, source=source)
+        else:
+            limited.succeeded()
+        if route is Route.WAIT:
+            waiting.failed(_WAITS, source=source)
+        elif route is Route.PUBLISH:
+            waiting.succeeded()
+
+    def problems(self) -> list[str]:
+        """Return which sources are limited. Ingress is ready nevertheless: other sources are not affected."""
+        found = []
+        for source, route in self._routes.items():
+            if route is Route.WAIT:
+                found.append(Handicap(f"callbacks of source {source} wait: {_WAITS}"))
+            elif route is Route.REFUSE:
+                found.append(Handicap(f"callbacks of source {source} are refused with 429: {_REFUSED}"))
+        return list(found)

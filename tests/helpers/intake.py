@@ -1,0 +1,19 @@
+"""An intake for tests of the HTTP side: no source waits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import cast
+
+from ingress.fair_shares import FairShares
+from ingress.group_commit import GroupCommit
+from ingress.intake import Intake
+from ingress.probes import Probes
+from ingress.waiting import Waiting
+from shared.domain.ids import SourceName
+
+
+def published_at_once(sources: Iterable[SourceName], commit: GroupCommit, *, bytes_per_day: int = 1 << 40) -> Intake:
+    """Publish every callback at once, up to an allowance; the routes change only if the test updates the shares."""
+    shares = FairShares(sources, bytes_per_day=bytes_per_day, max_waiting_bytes=1 << 30)
+    return Intake(shares, commit, cast("Waiting", None), cast("Probes", None))
