@@ -1,7 +1,7 @@
 """Fair shares of the fold: which callbacks are published at once, which wait, and which are refused. No I/O, no clock.
 
 While the fold keeps up, every callback is published at once. While it is behind, a source that sends more than its share waits:
-its callbacks go to a file of its own, from which they are drained as the fold catches up. Beyond a hard cap they are refused.
+its callbacks go to a separate file. It is drained as the fold catches up. Beyond a hard cap they are refused.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _REFILLED_S = 10.0
 
 
 class Route(Enum):
-    """What becomes of the callbacks of a source."""
+    """The route of the callbacks of a source."""
 
     PUBLISH = "publish"
     WAIT = "wait"
@@ -34,7 +34,7 @@ class Route(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What the shares depend on.
+    """The circumstances on which the shares depend.
 
     Attributes:
         lag_s: seconds from publish to fold.
@@ -48,7 +48,7 @@ class Load:
 
 
 class SourceShare:
-    """What one source has sent, and the route of its callbacks until the next update."""
+    """The traffic of one source, and the route of its callbacks until the next update."""
 
     __slots__ = ("_allowance", "_depth", "_events", "_recent", "_size", "is_over", "rate", "route")
 
@@ -105,7 +105,7 @@ class FairShares:
         if source.is_over:
             return Route.REFUSE
         waiting = load.waiting_bytes.get(name)
-        # With a single source there is nobody to protect. One with callbacks that wait goes on to wait until none does.
+        # A single source delays no other. One with callbacks that wait goes on to wait until none does.
         is_above = len(self._shares) > 1 and load.lag_s > LAG_S and source.rate > share
         if waiting is None and not is_above:
             return Route.PUBLISH

@@ -34,8 +34,8 @@ class FoldLag:
 
     def give_up(self, number: int) -> None:
         """Forget a probe whose message was not published."""
-        if found := self._unanswered.pop(number, None):
-            _call(found[1])
+        if probe := self._unanswered.pop(number, None):
+            _call(probe[1])
 
     def give_up_all(self) -> None:
         """Forget all probes, because their echoes would go to a queue that no longer exists."""

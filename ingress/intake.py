@@ -76,8 +76,10 @@ class Intake:
     def _report(self, source: SourceName, route: Route) -> None:
         """Log a change. A source that keeps changing is logged once a minute."""
         if source not in self._outages:
-            names = ("source_waiting", "source_limited")
-            self._outages[source] = tuple(Outage(log, name, f"{name}_ended") for name in names)  # type: ignore[assignment]
+            self._outages[source] = (
+                Outage(log, "source_delayed", "source_undelayed"),
+                Outage(log, "source_limited", "source_unlimited"),
+            )
         waiting, limited = self._outages[source]
         self._routes[source] = route
         if route is Route.REFUSE:
@@ -91,10 +93,10 @@ class Intake:
 
     def problems(self) -> list[str]:
         """Return which sources are limited. Ingress is ready nevertheless: other sources are not affected."""
-        found = []
+        problems = []
         for source, route in self._routes.items():
             if route is Route.WAIT:
-                found.append(Handicap(f"callbacks of source {source} wait: {_WAITS}"))
+                problems.append(Handicap(f"callbacks of source {source} wait: {_WAITS}"))
             elif route is Route.REFUSE:
-                found.append(Handicap(f"callbacks of source {source} are refused with 429: {_REFUSED}"))
-        return list(found)
+                problems.append(Handicap(f"callbacks of source {source} are refused with 429: {_REFUSED}"))
+        return list(problems)

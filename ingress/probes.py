@@ -49,7 +49,7 @@ class Probes:
         return 0.0 if self._current_queue() is None else self._lag.seconds(time.monotonic())
 
     def is_fold_away(self) -> bool:
-        """Return whether no worker seems to fold, or nobody could tell."""
+        """Return whether no worker seems to fold, or no echo could arrive."""
         return self._current_queue() is None or self._lag.is_away(time.monotonic())
 
     def _current_queue(self) -> str | None:

@@ -80,7 +80,7 @@ class Waiting:
 
     @property
     def waiting_bytes(self) -> dict[SourceName, int]:
-        """What waits, by source, as of a moment ago; a source without waiting callbacks is not listed."""
+        """Bytes of waiting callbacks by source, as of a moment ago. A source without any is not listed."""
         return {lane.source: lane.waiting_bytes for lane in self._lanes.values() if lane.waiting_bytes}
 
     async def add(self, source: SourceName, encoded: bytes) -> None:

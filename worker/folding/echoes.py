@@ -16,7 +16,7 @@ _MAX_WAITING = 100  # a probe comes a few times a second from each ingress, and 
 
 
 class Echoes:
-    """Publishes in a task of its own, so that the fold does not wait for it."""
+    """Publishes in a separate task, so that the fold does not wait for it."""
 
     def __init__(self, publisher: Publisher) -> None:
         self._publisher = publisher

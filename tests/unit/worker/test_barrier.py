@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
 from shared.amqp.in_flight import InFlight
-from shared.domain.barrier import NEVER_CONSUMED_MS, Round, complete_round
+from shared.domain.barrier import NEVER_CONSUMED_MS, Member, Reports, Round, Spool, complete_round, folded_until
 from tests.helpers.barrier_model import Channel, Model
 from tests.helpers.volume import sizes
 
@@ -322,3 +322,15 @@ def test_markers_pass_in_the_order_of_deliveries_and_only_once_all_before_them_i
     assert in_flight.passed_round == 71
     in_flight.settle(3)
     assert in_flight.passed_round == 72
+
+
+def test_a_spool_of_one_source_holds_the_timers_of_that_source_only() -> None:
+    rounds, members = [Round(2, 2000, 1)], [Member("a", 0, at_work_since=1, passed=2)]
+    spools = [Spool("1/acme", 500, 2000), Spool("2/acme", 700, 2000), Spool("3/other", None, 2000), Spool("4/late", 2500, 2000)]
+    until = folded_until(Reports(rounds, members, spools, 2000))
+    assert until is not None
+    assert (until.ms, until.of("acme"), until.of("other"), until.of("late")) == (2000, 500, 2000, 2000)
+    until = folded_until(Reports(rounds, members, [*spools, Spool("5", 600, 2000)], 2000))
+    assert until is not None
+    assert (until.ms, until.of("acme"), until.of("other")) == (600, 500, 600)
+    assert until.before(100).of("acme") == 400
