@@ -1,3 +1,4 @@
+#!lua
 -- Postpone wake-ups of leased calls of one partition.
 --
 -- A call is postponed only while its lease stands: a worker that has folded something of it since has set another wake-up.
