@@ -54,7 +54,8 @@ async def test_no_call_is_closed_before_its_wait_is_over_by_true_time(servers: S
             since_ms = milliseconds(rfc3339(await store.now())) + 2000
 
             async def timers_have_run_since() -> bool:
-                return (await store.watermarks.folded_until() or 0) > since_ms
+                folded = await store.watermarks.folded_until()
+                return folded is not None and folded.ms > since_ms
 
             await eventually(timers_have_run_since)
             assert await waiting_events(events) == []
