@@ -8,6 +8,7 @@ import aio_pika
 
 from console.local.ports import free_port
 from shared.clock import utc_now
+from shared.domain.adapter_link import SAMPLE_LINK
 from shared.domain.ids import CallRef, SourceName
 from shared.domain.raw_event import CallbackEvent, TimerEvent, encode, join
 from shared.domain.times import rfc3339
@@ -94,10 +95,15 @@ async def test_a_timer_that_tells_a_time_to_come_ends_no_call(servers: Servers) 
 
 
 async def test_a_call_too_large_to_publish_holds_up_no_other(servers: Servers) -> None:
-    lines = [f"CallType=Outgoing&Event=missed&CallID={leg}&RequestID=9" for leg in range(1, 401)]
-    lines.append("CallType=API&Event=missed&CallID=5000&RequestID=9")
+    # Each job has the record of its call, in JSON six bytes for each of these characters.
+    names = [f"Own{number}" for number in range(16)]
+    adapter = f"{SAMPLE_LINK}&{'&'.join(f'{name}={{{{{name}}}}}' for name in names)}"
+    sources = servers.directory / "sources.toml"
+    sources.write_text(f"[sources.default]\nadapter = '{adapter}'")
+    lines = [f"CallType=Outgoing&Event=missed&CallID={leg}&RequestID=9" for leg in range(1, 63)]
+    lines.append("CallType=API&Event=missed&CallID=5000&RequestID=9&" + "&".join(f"{name}={chr(1) * 4000}" for name in names))
     large = join(encode(CallbackEvent(SourceName("default"), utc_now(), line)) for line in lines)
-    async with servers.subscribed("call.#") as events, servers.fleet(**QUICK) as fleet:
+    async with servers.subscribed("call.#") as events, servers.fleet(**QUICK, CALLFOLD_SOURCES=str(sources)) as fleet:
         await fleet.add("worker", "worker", {}).start()
         async with servers.queue("callbacks.fold") as queue:
             for body in (large, _body(10)):
@@ -106,4 +112,4 @@ async def test_a_call_too_large_to_publish_holds_up_no_other(servers: Servers) -
         assert event.message_id == "default/10/1"
         letters = await eventually(lambda: servers.take_all("callbacks.dead"))
     assert {letter.headers["reason"] for letter in letters} == {"fold_failed"}
-    assert "401 legs" in str(letters[0].headers["detail"])
+    assert "63 legs" in str(letters[0].headers["detail"])
