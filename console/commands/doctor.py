@@ -16,10 +16,10 @@ from console.commands.hints import with_hint
 from console.commands.output import counted, output
 from console.commands.pbx_checks import DoubtError, dial_links, recording_origins
 from console.history.store import History
+from console.request_ids import find_request_id_problems
 from ingress.spool import Spool
 from shared.archive.storage import Archive
 from shared.config.settings import LOOPBACK, Settings
-from shared.domain.adapter_link import Placeholder
 from shared.errors import CallfoldError, ConfigError, StoreUnavailableError
 from shared.runtime.store import open_store
 from shared.runtime.store_watch import clock_problem
@@ -132,19 +132,13 @@ async def _sources(settings: Settings) -> str:
 
 
 async def _request_ids(settings: Settings) -> str:
-    sources = settings.load_sources()
     async with open_store(settings) as store:
         try:
-            refused = await store.refused_legs.of(sources)
+            problems = await find_request_id_problems(store, settings.load_sources())
         except StoreUnavailableError:
             raise DoubtError("not known while Redis is unavailable") from None
-    for note in refused:
-        parameter = sources[note.call.source].adapter.parameter(Placeholder.REQUEST_ID) or Placeholder.REQUEST_ID
-        raise ConfigError(
-            f"Source {note.call.source} sends one RequestID for many calls: {note.call} has too many legs. "
-            f"The last one was refused at {note.at}. In FocalScope, set the parameter {parameter} of the adapter link to "
-            f"{{{{{Placeholder.REQUEST_ID}}}}}. The refused callbacks are dead letters (too_many_legs)."
-        )
+    if problems:
+        raise ConfigError(" ".join(problem.detail for problem in problems))
     return "no call had too many legs in the last day"
 
 

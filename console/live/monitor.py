@@ -13,6 +13,7 @@ import orjson
 
 from console.live.feed import Feed, PublishedEvent
 from console.live.snapshot import OPEN_SHOWN, SECONDS_SHOWN, Snapshot
+from console.request_ids import RequestIdProblem, find_request_id_problems
 from shared.amqp.batch_publish import HeaderValue
 from shared.amqp.consumer import Consumer
 from shared.amqp.queue_reader import QueueDepths
@@ -26,6 +27,7 @@ from shared.amqp.topology import (
 )
 from shared.clock import utc_now
 from shared.config.settings import Settings
+from shared.config.sources import Sources
 from shared.domain.call import Call, Policy, derive
 from shared.domain.times import at_microseconds, milliseconds, rfc3339
 from shared.errors import BrokerUnavailableError, StoreUnavailableError
@@ -46,7 +48,8 @@ _SECOND = len("2026-11-23T07:44:00")
 class Monitor:
     """Takes snapshots. Without watchers it only counts callbacks, from the callback journal."""
 
-    def __init__(self, settings: Settings, store: Store, feed: Feed) -> None:
+    def __init__(self, settings: Settings, sources: Sources, store: Store, feed: Feed) -> None:
+        self._sources = sources
         self._store = store
         self._feed = feed
         self._policy: Policy = settings.policy
@@ -118,7 +121,7 @@ class Monitor:
         """Take a snapshot now; servers that cannot be reached are named in its `problems`."""
         at = utc_now()
         problems: list[str] = []
-        calls, starts_us = await self._open_calls(problems)
+        (calls, starts_us), request_ids = await asyncio.gather(self._open_calls(problems), self._request_ids())
         depths = await self._depths(problems)
         since = rfc3339(datetime.now(UTC) - _OUTCOMES_FOR)
         completed = [_completion(event) for event in self._feed.recent() if event.routing_key.startswith(_COMPLETED)]
@@ -135,6 +138,7 @@ class Monitor:
             completions=Counter(outcome for outcome, ended in completed if ended >= since),
             depths=depths,
             problems=problems,
+            request_ids=request_ids,
         )
         return snapshot
 
@@ -148,6 +152,13 @@ class Monitor:
             problems.append("Redis cannot be reached: open calls are not shown.")
             return [], []
         return [derive(key, facts[key], self._policy) for key in newest if facts[key]], [at_us for at_us, _ in starts]
+
+    async def _request_ids(self) -> Sequence[RequestIdProblem]:
+        """Find the sources to correct. `_open_calls` reports a Redis that cannot be reached."""
+        try:
+            return await find_request_id_problems(self._store, self._sources)
+        except StoreUnavailableError:
+            return ()
 
     async def _depths(self, problems: list[str]) -> Mapping[str, int | None]:
         """Count the messages to be folded, the recordings to be fetched (retries included), and the dead letters."""

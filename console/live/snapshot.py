@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from console.request_ids import RequestIdProblem
 from shared.domain.call import Call
 
 
@@ -21,6 +22,7 @@ class Snapshot:
         per_second_completed: completed calls in each of these seconds.
         depths: waiting messages by queue; None if RabbitMQ did not answer.
         problems: sentences that name the servers that cannot be reached.
+        request_ids: the sources that send one RequestID for many calls.
     """
 
     at: str
@@ -33,6 +35,7 @@ class Snapshot:
     completions: Mapping[str, int]
     depths: Mapping[str, int | None]
     problems: Sequence[str] = ()
+    request_ids: Sequence[RequestIdProblem] = ()
 
 
 OPEN_SHOWN = 50

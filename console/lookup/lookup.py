@@ -17,12 +17,13 @@ from console.lookup.detail import Detail, detail_of, past_detail, revisions_of
 from console.lookup.merge import HistoryOnlyCalls, Page, find_calls
 from console.lookup.redis_calls import RedisCalls
 from console.lookup.timeline_reader import Timelines
+from console.request_ids import RequestIdProblem, find_request_id_problems
 from shared.archive.storage import Archive
 from shared.config.settings import Settings
 from shared.config.sources import Sources
 from shared.domain.call import derive
 from shared.domain.ids import CallKey, CallRef, SourceName
-from shared.errors import HistoryUnavailableError
+from shared.errors import HistoryUnavailableError, StoreUnavailableError
 from shared.log import get_logger
 from shared.runtime.store import open_store
 from shared.state.store import Store
@@ -117,6 +118,16 @@ class Lookup:
             detail = await detail_of(self._timelines, self._archive, source, call, state)
             return detail if past is None else replace(detail, revisions=revisions_of(past))
         return None if past is None else past_detail(key, past)
+
+    async def request_id_problem(self, key: CallKey) -> RequestIdProblem | None:
+        """Return what to correct if this call has too many legs. None also while Redis is unavailable, which `detail` reports."""
+        if key.source not in self.sources:
+            return None
+        try:
+            problems = await find_request_id_problems(self._store, {key.source: self.sources[key.source]})
+        except StoreUnavailableError:
+            return None
+        return next((problem for problem in problems if problem.call == key), None)
 
     async def _past(self, key: CallKey, *, is_needed: bool = False) -> CallHistory | None:
         """Read a call from the history; None if it is not there, or the history is unavailable and not `is_needed`."""

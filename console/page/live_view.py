@@ -13,6 +13,7 @@ from console.page.sparkline import Sparkline, sparkline
 from console.page.text import duration, number, seconds_between
 from console.page.timeline import MAX_LANES, Lane, lanes
 from console.page.urls import call_url
+from console.request_ids import RequestIdProblem
 from shared.amqp.topology import CALLBACKS_DEAD, CALLBACKS_FOLD, RECORDINGS, RECORDINGS_DEAD
 from shared.domain.adapter_link import Placeholder
 from shared.domain.call import Call
@@ -60,6 +61,7 @@ class LiveView:
     completed_over: str
     sparklines: tuple[tuple[str, Sparkline], ...]
     problems: Sequence[str]
+    request_ids: Sequence[RequestIdProblem]
     calls: tuple[OpenCall, ...]
     open_count: int
     ticks: tuple[Tick, ...]
@@ -80,6 +82,7 @@ def live_view(snapshot: Snapshot) -> LiveView:
             ("Completions per second", sparkline(snapshot.per_second_completed, "calls completed per second")),
         ),
         problems=snapshot.problems,
+        request_ids=snapshot.request_ids,
         calls=tuple(_open_call(call, axis, snapshot.at) for call in snapshot.open_calls),
         open_count=snapshot.open_count,
         ticks=ages(axis),

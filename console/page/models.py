@@ -8,6 +8,7 @@ from typing import Any, Self
 
 from console.call_query import CallRow, JsonObject
 from console.dead_letters.queue import DeadLetterQueue
+from console.request_ids import RequestIdProblem
 from shared.domain.adapter_link import Adapter
 from shared.domain.leg import Leg
 
@@ -120,6 +121,7 @@ class CallPage:
         record: the derived record. For an open call: what is known so far, without an outcome.
         is_timeline_whole: False if the journal may hold more raw events.
         timeline_problem: why the raw timeline could not be read, if it could not.
+        request_id: what to correct if it has too many legs.
     """
 
     source: str
@@ -136,9 +138,10 @@ class CallPage:
     recordings: Sequence[RecordingRow] = ()
     is_timeline_whole: bool = True
     timeline_problem: str | None = None
+    request_id: RequestIdProblem | None = None
 
     @classmethod
-    def of(cls, detail: JsonObject, at: str) -> Self:
+    def of(cls, detail: JsonObject, at: str, request_id: RequestIdProblem | None = None) -> Self:
         """Read a call from the JSON of `GET /calls/{source}/{request_id}`."""
         source, _, call = str(detail["call"]).partition("/")
         return cls(
@@ -156,6 +159,7 @@ class CallPage:
             recordings=[RecordingRow(**_known_fields(RecordingRow, row)) for row in detail.get("recordings", ())],
             is_timeline_whole=detail.get("is_timeline_whole", True),
             timeline_problem=detail.get("timeline_problem"),
+            request_id=request_id,
         )
 
 

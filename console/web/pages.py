@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from aiohttp import web
 from yarl import URL
 
@@ -72,10 +74,10 @@ class Pages:
 
     async def call(self, request: web.Request) -> web.Response:
         key = CallKey(SourceName(request.match_info["source"]), CallRef(request.match_info["call"]))
-        detail = await self._lookup.detail(key)
+        detail, request_id = await asyncio.gather(self._lookup.detail(key), self._lookup.request_id_problem(key))
         if detail is None:
             return error_page(request, 404, "No such call", f"{key} was never received, or is no longer retained.")
-        return html(render.call_page(viewer_of(request), CallPage.of(detail.to_json(), utc_now())))
+        return html(render.call_page(viewer_of(request), CallPage.of(detail.to_json(), utc_now(), request_id)))
 
     async def adapter(self, request: web.Request) -> web.Response:
         """Help with adapter links: create one for a source, or explain a pasted one."""

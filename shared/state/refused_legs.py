@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import cast
 
 from redis.asyncio import Redis
 
@@ -36,11 +34,10 @@ class RefusedLegs:
     async def of(self, sources: Iterable[SourceName]) -> list[RefusedLeg]:
         """Return the latest refusal of each source that had one in the last day."""
         names = sorted(sources)
-
-        async def read(source: SourceName) -> bytes | None:
-            return await cast("Awaitable[bytes | None]", self._redis.get(_key(source)))
-
-        notes = zip(names, await redis_reply(asyncio.gather(*map(read, names))), strict=True)
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for name in names:
+                pipe.get(_key(name))
+            notes = zip(names, await redis_reply(pipe.execute()), strict=True)
         rows = [(name, *text(note).partition(" ")) for name, note in notes if note]
         return [RefusedLeg(CallKey(name, CallRef(call)), at) for name, call, _, at in rows]
 

@@ -10,11 +10,14 @@ from console.call_query import CallRow
 from console.dead_letters.queue import DeadLetterQueue
 from console.live.snapshot import Snapshot
 from console.page.models import AdapterPage, CallPage, CallsPage, DeadLetterRow, DeadLettersPage, Viewer
-from shared.domain.adapter_link import parse_link
+from console.request_ids import RequestIdProblem, request_id_problem
+from shared.config.sources import Source
+from shared.domain.adapter_link import Adapter, Placeholder, parse_link
 from shared.domain.call import Call, derive
 from shared.domain.call_event import call_record
 from shared.domain.ids import CallKey, CallRef, SourceName
 from shared.domain.times import rfc3339
+from shared.state.refused_legs import RefusedLeg
 from tests.helpers.servers import POLICY
 
 BEGAN = datetime(2026, 11, 23, 7, 44, tzinfo=UTC)
@@ -106,6 +109,13 @@ def snapshot(evil: str = "", *, empty: bool = False) -> Snapshot:
         else {"callbacks.fold": None, "recordings": 2, "recordings.retry.5s": 3, "recordings.dead": 1, "callbacks.dead": 4},
         problems=[evil] if evil else [],
     )
+
+
+def request_id(evil: str = "") -> RequestIdProblem:
+    """What is found of a source that sends one RequestID for many calls; the name of its parameter can be anything."""
+    adapter = Adapter({evil or "RID": Placeholder.REQUEST_ID})
+    key = CallKey(SourceName("acme"), CallRef("513"))
+    return request_id_problem(RefusedLeg(key, evil or at(30)), Source(name=key.source, secret=None, adapter=adapter))
 
 
 def row(evil: str = "") -> CallRow:

@@ -55,6 +55,12 @@ def _pages(viewer: Viewer) -> dict[str, Callable[[str], str]]:
         ),
         "call": lambda evil: render.call_page(viewer, fakes.call_page(evil)),
         "open call": lambda evil: render.call_page(viewer, fakes.call_page(evil, ended=False)),
+        "live, one RequestID": lambda evil: render.live_page(
+            viewer, replace(fakes.snapshot(), request_ids=[fakes.request_id(evil)] * 6)
+        ),
+        "call, one RequestID": lambda evil: render.call_page(
+            viewer, replace(fakes.call_page(), request_id=fakes.request_id(evil))
+        ),
         "letters": lambda evil: render.dead_letters_page(viewer, fakes.dead_letters_page(evil)),
         "redrive": lambda evil: render.redrive_page(
             viewer, RedrivePage(DeadLetterQueue.CALLBACKS, fakes.dead_letters_page(evil).dead_letters, "/back")
@@ -157,6 +163,39 @@ def test_a_server_that_is_away_is_named() -> None:
         "Some servers are unavailable RabbitMQ is away"
         in Page(render.live_fragment(replace(fakes.snapshot(), problems=["RabbitMQ is away"]))).text
     )
+
+
+_TO_CORRECT = "An adapter link must be corrected"
+_CORRECTION = (
+    f"{_TO_CORRECT} Source acme sends one RequestID for many calls: acme/513 has too many legs. "
+    f"The last one was refused at {fakes.at(30)}. In FocalScope, set the parameter RID of the adapter link to {{{{DialApiRequestID}}}}."
+)
+
+
+def test_the_live_page_names_a_source_with_one_request_id_and_links_its_call() -> None:
+    page = Page(render.live_fragment(replace(fakes.snapshot(), request_ids=[fakes.request_id()])))
+    assert _CORRECTION in page.text
+    assert "See also callfold doctor" in page.text
+    assert page.all("a", id="request-id-1", href="/ui/calls/acme/513")
+
+
+def test_the_live_page_counts_the_sources_to_correct_that_it_leaves_out() -> None:
+    page = Page(render.live_fragment(replace(fakes.snapshot(), request_ids=[fakes.request_id()] * 7)))
+    assert (page.text.count("Source acme sends one RequestID"), "and 2 more sources" in page.text) == (5, True)
+
+
+def test_the_page_of_a_call_with_too_many_legs_says_what_to_correct() -> None:
+    page = Page(render.call_page(fakes.OPERATOR, CallPage.of(fakes.told(), fakes.at(90), fakes.request_id())))
+    assert _CORRECTION in page.text
+    assert "See also callfold doctor" in page.text
+
+
+def test_a_link_that_needs_no_correction_is_not_mentioned() -> None:
+    for html in (
+        render.live_page(fakes.OPERATOR, fakes.snapshot()),
+        render.call_page(fakes.OPERATOR, fakes.call_page()),
+    ):
+        assert _TO_CORRECT not in html
 
 
 def test_the_form_keeps_what_was_asked_and_paging_keeps_it_too() -> None:

@@ -1,0 +1,48 @@
+"""A source that sends one RequestID for many calls is shown on the page, and without Redis the page is as before."""
+
+from __future__ import annotations
+
+from contextlib import aclosing
+
+import aiohttp
+import pytest
+
+from console.live import monitor
+from shared.clock import utc_now
+from shared.domain.ids import CallKey, CallRef, SourceName
+from shared.state.store import Store
+from tests.helpers.console import AUTHORIZED, KEY, console_here
+from tests.helpers.servers import Servers
+
+_TO_CORRECT = "An adapter link must be corrected"
+
+
+async def test_the_page_shows_which_call_has_too_many_legs(servers: Servers, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(monitor, "_FRESH_S", 0)
+    monkeypatch.setattr(monitor, "_OLDEST_S", 0)
+    refused, other = (CallKey(SourceName("default"), CallRef(call)) for call in ("7", "8"))
+    at = utc_now()
+    async with aclosing(Store(servers.stack.redis_url)) as store:
+        await store.merge({key: [[("dial", at)]] for key in (refused, other)})
+        await store.refused_legs.record(refused, at)
+    async with (
+        console_here(servers, monkeypatch, CALLFOLD_CONSOLE_KEY=KEY) as url,
+        aiohttp.ClientSession(url, headers=AUTHORIZED) as session,
+    ):
+
+        async def page(path: str) -> str:
+            async with session.get(path) as response:
+                assert response.status == 200
+                return await response.text()
+
+        for path in ("/", "/ui/calls/default/7"):
+            text = await page(path)
+            assert _TO_CORRECT in text
+            assert f"default/7 has too many legs. The last one was refused at {at}." in text
+        assert _TO_CORRECT not in await page("/ui/calls/default/8")
+        await servers.stack.redis.kill()
+        try:
+            text = await page("/")
+            assert (_TO_CORRECT in text, "Redis cannot be reached: open calls are not shown." in text) == (False, True)
+        finally:
+            await servers.stack.redis.start()
