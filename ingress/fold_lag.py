@@ -51,10 +51,14 @@ class FoldLag:
             self.give_up(earlier)
 
     def seconds(self, now_s: float) -> float:
-        """Return the lag from publish to fold: the age of the oldest probe without an echo."""
+        """Return the lag from publish to fold: the age of the oldest probe without an echo.
+
+        Before the first echo it is unknown, and 0: there may be no worker yet, or only workers that do not echo.
+        """
         while (oldest := self._oldest_at()) is not None and now_s - oldest > _LOST_S:
             self.give_up(next(iter(self._unanswered)))
-        return 0.0 if oldest is None else now_s - oldest
+        is_known = self._answered_at > float("-inf")
+        return now_s - oldest if oldest is not None and is_known else 0.0
 
     def is_away(self, now_s: float) -> bool:
         """Return whether no worker seems to fold: none has answered for a while although probes wait."""

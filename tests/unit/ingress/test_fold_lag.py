@@ -5,8 +5,27 @@ from __future__ import annotations
 from ingress.fold_lag import FoldLag
 
 
-def test_the_lag_is_the_age_of_the_oldest_probe_without_an_echo() -> None:
+def _answered() -> FoldLag:
     lag = FoldLag()
+    lag.answer(lag.probe(-1), -1)
+    return lag
+
+
+def test_before_the_first_echo_there_is_no_lag_and_lost_probes_are_forgotten() -> None:
+    lag = FoldLag()
+    first = lag.probe(0)
+    assert lag.seconds(500) == 0
+    second = lag.probe(600)
+    assert lag.seconds(601) == 0
+    lag.answer(first, 602)  # it is forgotten
+    assert lag.seconds(602) == 0
+    lag.answer(second, 603)
+    lag.probe(604)
+    assert lag.seconds(606) == 2
+
+
+def test_the_lag_is_the_age_of_the_oldest_probe_without_an_echo() -> None:
+    lag = _answered()
     assert lag.seconds(100) == 0
     first = lag.probe(100)
     assert lag.seconds(103) == 3
@@ -51,7 +70,7 @@ def test_the_fold_is_away_if_probes_wait_and_nothing_has_been_answered_for_a_whi
 
 
 def test_a_probe_that_was_lost_is_forgotten_in_the_end() -> None:
-    lag = FoldLag()
+    lag = _answered()
     lag.probe(0)
     assert lag.seconds(500) == 500
     assert lag.seconds(601) == 0
