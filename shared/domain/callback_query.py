@@ -8,19 +8,18 @@ from __future__ import annotations
 
 from urllib.parse import unquote, unquote_plus, unquote_to_bytes
 
-from shared.domain.adapter_link import Adapter, Placeholder
+from shared.domain.adapter_link import Adapter
 from shared.errors import InvalidCallbackError, shorten_name
 
 MAX_QUERY_CHARACTERS = 128 * 1024
 MAX_PARAMETERS = 100
 MAX_NAME_BYTES = 256
-MAX_VALUE_BYTES = 4 * 1024
-# Also the limit for parameters that the adapter does not have. They are kept in the query, and not read.
-MAX_URL_BYTES = 8 * 1024
+# As long as a request line, so that no value of a GET is refused for its length. Parameters that the adapter does not have are
+# kept in the query, and not read; for them it is the same.
+MAX_VALUE_BYTES = 8 * 1024
 # A URL in the parameter of a URL in a parameter is encoded three times.
 MAX_ENCODINGS = 5
 
-_URL = Placeholder.RECORDING_URL.value
 # No character has more bytes, and no byte is encoded with more characters.
 _BYTES_PER_CHARACTER, _CHARACTERS_PER_BYTE = 4, 3
 
@@ -48,7 +47,7 @@ def read_query(adapter: Adapter, query: str) -> dict[str, str]:
         if not value:
             continue
         if len(value) > MAX_VALUE_BYTES // _BYTES_PER_CHARACTER:
-            value = _read_long(name, value, MAX_URL_BYTES if meaning == _URL else MAX_VALUE_BYTES)
+            value = _read_long(name, value)
         elif "%" in value or "+" in value:
             value = _decode(name, value)
         if values.setdefault(meaning, value) != value:
@@ -56,13 +55,13 @@ def read_query(adapter: Adapter, query: str) -> dict[str, str]:
     return values
 
 
-def _read_long(name: str, value: str, limit_bytes: int) -> str:
+def _read_long(name: str, value: str) -> str:
     """Decode a value that may be too long. What is too long in any case is not decoded."""
-    if len(value) <= _CHARACTERS_PER_BYTE * limit_bytes:
+    if len(value) <= _CHARACTERS_PER_BYTE * MAX_VALUE_BYTES:
         value = _decode(name, value)
-        if len(value.encode("utf-8", "surrogatepass")) <= limit_bytes:
+        if len(value.encode("utf-8", "surrogatepass")) <= MAX_VALUE_BYTES:
             return value
-    raise _too_long(name, value, limit_bytes)
+    raise _too_long(name, value)
 
 
 def _decode(name: str, value: str) -> str:
@@ -77,7 +76,7 @@ def _decode(name: str, value: str) -> str:
 
 def _check_encodings(name: str, decoded: str) -> None:
     """Check how often a value was encoded; it is decoded once already."""
-    plain = decoded[: MAX_URL_BYTES + 1]
+    plain = decoded[: MAX_VALUE_BYTES + 1]
     for _ in range(MAX_ENCODINGS):
         encoded, plain = plain, unquote(plain)
         if plain == encoded:
@@ -85,18 +84,18 @@ def _check_encodings(name: str, decoded: str) -> None:
     raise InvalidCallbackError(name, decoded, f"is percent-encoded more than {MAX_ENCODINGS} times")
 
 
-def _too_long(name: str, value: str, limit_bytes: int) -> InvalidCallbackError:
-    return InvalidCallbackError(name, value, f"is longer than {limit_bytes} bytes")
+def _too_long(name: str, value: str) -> InvalidCallbackError:
+    return InvalidCallbackError(name, value, f"is longer than {MAX_VALUE_BYTES} bytes")
 
 
 def _check_unknown(name: str, value: str) -> None:
     """Check a parameter that the adapter does not have."""
     if len(name.encode("utf-8", "surrogatepass")) > MAX_NAME_BYTES:
         raise InvalidCallbackError(shorten_name(name[:MAX_NAME_BYTES]), "", f"has a name longer than {MAX_NAME_BYTES} bytes")
-    if len(value) > MAX_URL_BYTES:
-        is_too_long = len(value) > _CHARACTERS_PER_BYTE * MAX_URL_BYTES or len(unquote_to_bytes(value)) > MAX_URL_BYTES
+    if len(value) > MAX_VALUE_BYTES:
+        is_too_long = len(value) > _CHARACTERS_PER_BYTE * MAX_VALUE_BYTES or len(unquote_to_bytes(value)) > MAX_VALUE_BYTES
         if is_too_long:
-            raise _too_long(shorten_name(name), value, MAX_URL_BYTES)
+            raise _too_long(shorten_name(name), value)
 
 
 def _too_much(query: str) -> InvalidCallbackError:

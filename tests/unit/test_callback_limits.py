@@ -10,7 +10,7 @@ import pytest
 from shared.config.sources import Source
 from shared.domain.adapter_link import make_link, parse_link
 from shared.domain.callback import Callback, parse_callback
-from shared.domain.callback_query import MAX_ENCODINGS, MAX_NAME_BYTES, MAX_PARAMETERS, MAX_URL_BYTES, MAX_VALUE_BYTES
+from shared.domain.callback_query import MAX_ENCODINGS, MAX_NAME_BYTES, MAX_PARAMETERS, MAX_VALUE_BYTES
 from shared.domain.ids import SourceName
 from shared.domain.raw_event import (
     MAX_FIELDS,
@@ -47,9 +47,9 @@ def _slyly_nested(times: int) -> str:
     [
         "CallerID=" + "a" * MAX_VALUE_BYTES,
         "CallerID=" + "%C3%B8" * (MAX_VALUE_BYTES // 2),
-        "RecordingURL=" + "a" * MAX_URL_BYTES,
-        "foreign=" + "a" * MAX_URL_BYTES,
-        "foreign=" + "%25" * MAX_URL_BYTES,
+        "RecordingURL=" + "a" * MAX_VALUE_BYTES,
+        "foreign=" + "a" * MAX_VALUE_BYTES,
+        "foreign=" + "%25" * MAX_VALUE_BYTES,
         "n" * MAX_NAME_BYTES + "=1",
         "&".join(f"foreign={number}" for number in range(MAX_PARAMETERS - 3)),
         "RecordingURL=" + _nested(MAX_ENCODINGS),
@@ -67,14 +67,14 @@ BEYOND = [
     ("CallerID", "CallerID=" + "%61" * (MAX_VALUE_BYTES + 1)),
     ("CallerID", "CallerID=" + "%C3%B8" * (MAX_VALUE_BYTES // 2) + "a"),
     ("CallerID", "CallerID=" + "\N{GRINNING FACE}" * (MAX_VALUE_BYTES // 4 + 1)),
-    ("LastQueueName", "LastQueueName=" + "a" * (MAX_URL_BYTES + 1)),
-    ("RecordingURL", "RecordingURL=" + "a" * (MAX_URL_BYTES + 1)),
+    ("LastQueueName", "LastQueueName=" + "a" * (MAX_VALUE_BYTES + 1)),
+    ("RecordingURL", "RecordingURL=" + "a" * (MAX_VALUE_BYTES + 1)),
     ("RecordingURL", "RecordingURL=" + _nested(MAX_ENCODINGS + 1)),
     ("RecordingURL", "RecordingURL=" + _slyly_nested(MAX_ENCODINGS + 1)),
     ("CallerID", "CallerID=%" + "25" * 50_000),
     ("CallID", "CallID=%" + "25" * 50_000),
-    ("foreign", "foreign=" + "a" * (MAX_URL_BYTES + 1)),
-    ("foreign", "foreign=" + "%61" * (MAX_URL_BYTES + 1)),
+    ("foreign", "foreign=" + "a" * (MAX_VALUE_BYTES + 1)),
+    ("foreign", "foreign=" + "%61" * (MAX_VALUE_BYTES + 1)),
     ("n" * 20 + "...", "n" * (MAX_NAME_BYTES + 1) + "=1"),
     ("n" * 20 + "...", "n" * 100_000),
     ("last", "&".join(f"foreign={number}" for number in range(MAX_PARAMETERS)) + "&last=1"),
