@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -15,6 +16,7 @@ from shared.state.keys import partition, recent_key
 from shared.state.store import Store
 from shared.state.stored_call import Claim, Publication, RestoredPublication, WakeUp
 from shared.state.watermark import SpoolReport
+from tests.helpers.pace import LIMIT_S
 from tests.helpers.servers import Servers
 
 KEY = CallKey(SourceName("acme"), CallRef("513"))
@@ -69,8 +71,12 @@ async def test_a_script_that_needs_memory_is_refused_before_it_writes_anything(s
         await _prepare(store, redis)
         before = await _dump(redis)
         async with _full(servers, redis):
+            running = asyncio.all_tasks()
             with pytest.raises(StoreUnavailableError, match="OOM"):
                 await NEED_MEMORY[script](store)
+            # The first refusal ends a step. What it sent to other partitions must not arrive when there is memory again.
+            if left := asyncio.all_tasks() - running:
+                await asyncio.wait(left, timeout=LIMIT_S)
         assert await _dump(redis) == before
         await NEED_MEMORY[script](store)
     await store.aclose()

@@ -22,6 +22,7 @@ from shared.domain.raw_event import CallbackEvent, encode, join
 from shared.domain.times import rfc3339
 from shared.errors import CallfoldError
 from tests.helpers.folding import PLACEHOLDERS, SOURCE
+from tests.helpers.pace import LIMIT_S
 from tests.helpers.servers import POLICY
 
 ADAPTER = Adapter(PLACEHOLDERS)
@@ -78,7 +79,8 @@ def journal(monkeypatch: pytest.MonkeyPatch) -> _Journal:
 
 
 @pytest.fixture
-def timelines() -> Timelines:
+def timelines(monkeypatch: pytest.MonkeyPatch) -> Timelines:
+    monkeypatch.setattr(timeline_reader, "_RECENT", timedelta(days=1))  # this module was imported at the begin of the run
     return Timelines(cast("Settings", None))
 
 
@@ -147,8 +149,9 @@ async def test_a_look_up_that_is_cancelled_leaves_the_others_a_pass_from_the_beg
     journal.stops_after = 2
     async with timelines._locks[timeline_reader._Lane.RECENT]:
         tasks = [asyncio.create_task(timelines.read(ADAPTER, _call(pickup))) for pickup in (*pickups, pickups[1])]
-        while len(timelines._waiting[timeline_reader._Lane.RECENT]) < len(tasks):
-            await asyncio.sleep(0)
+        async with asyncio.timeout(LIMIT_S):
+            while len(timelines._waiting[timeline_reader._Lane.RECENT]) < len(tasks):
+                await asyncio.sleep(0)
     first, *others = tasks
     await journal.has_stopped.wait()
     first.cancel()
