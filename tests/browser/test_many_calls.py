@@ -35,14 +35,14 @@ async def many(system: System, request: pytest.FixtureRequest) -> set[str]:
     )
     await empty(system.stack, is_running=True)  # of the calls of other tests
     store = Store(system.stack.redis_url)
-    told = {}
+    events = {}
     for call in range(FIRST, FIRST + calls):
         query = f"CallType=API&Event=pickup&CallID={call}&RequestID={call}&CallerID=%2B45{call:08}"
         key, facts = facts_of(CallbackEvent(SourceName(SOURCE), rfc3339(began + timedelta(seconds=call // 40)), query), adapter)
-        told[key] = [facts]
-    keys = list(told)
+        events[key] = [facts]
+    keys = list(events)
     for first in range(0, calls, PAGE):
-        await store.merge({key: told[key] for key in keys[first : first + PAGE]})
+        await store.merge({key: events[key] for key in keys[first : first + PAGE]})
     await store.aclose()
     return {str(key) for key in keys}
 

@@ -80,9 +80,9 @@ async def test_worker_and_console_follow_redis_to_another_server_and_back(
 async def _has_logged_the_end_of_each_outage(process: ServiceProcess) -> bool:
     logged = [json.loads(line)["event"] for line in process.log_path.read_text("utf-8").splitlines()]
     for began, ended in _OUTAGES.items():
-        told = [event for event in logged if event in {began, ended}]
-        assert len(told) <= 12, "it logged each attempt"
-        if told and told[-1] == began:
+        lines = [event for event in logged if event in {began, ended}]
+        assert len(lines) <= 12, "it logged each attempt"
+        if lines and lines[-1] == began:
             return False
     return True
 

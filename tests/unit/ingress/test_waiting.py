@@ -1,4 +1,4 @@
-"""Callbacks that wait, in real files: who drains them, in what turns, and what the workers are told of them."""
+"""Callbacks that wait, in real files: who drains them, in what turns, and what is reported to the workers."""
 
 from __future__ import annotations
 
