@@ -76,6 +76,8 @@ async def end_unread(request: web.BaseRequest, response: web.Response) -> web.Re
     with suppress(ConnectionError, TimeoutError, web.RequestPayloadError, web.HTTPRequestTimeout):
         await response.prepare(request)
         await response.write_eof()
+        if isinstance(request.protocol, LimitedProtocol):
+            request.protocol.response_sent()
         async with asyncio.timeout(_LINGER_S):
             await _discard(body)
     if isinstance(request.protocol, LimitedProtocol):

@@ -52,7 +52,10 @@ class Connection(Protocol):
 
 
 class Connections:
-    """Admits connections up to a maximum. At the maximum, a new connection replaces the idle one that was used least recently."""
+    """Admits connections up to a maximum. At the maximum, a new connection replaces one that is of least use.
+
+    That is one that has its response while the rest of its body is discarded, or the idle one that was used least recently.
+    """
 
     def __init__(self, port: str, maximum: int, limits: HttpLimits) -> None:
         """`port` labels the metrics."""
@@ -60,6 +63,7 @@ class Connections:
         self._port = port
         self._maximum = maximum
         self._by_use: OrderedDict[Connection, None] = OrderedDict()
+        self._lingering: dict[Connection, None] = {}
         self._sweeping: asyncio.TimerHandle | None = None
         self._logged_at = -_LOG_AGAIN_S
 
@@ -78,9 +82,16 @@ class Connections:
     def used(self, connection: Connection) -> None:
         """Move a connection to the end, because it has sent a request."""
         self._by_use.move_to_end(connection)
+        self._lingering.pop(connection, None)
+
+    def lingers(self, connection: Connection) -> None:
+        """Mark a connection that has its response, while the rest of its body is still discarded."""
+        if connection in self._by_use:
+            self._lingering[connection] = None
 
     def closed(self, connection: Connection) -> None:
         self._by_use.pop(connection, None)
+        self._lingering.pop(connection, None)
 
     def stop(self) -> None:
         """End the sweep."""
@@ -89,16 +100,22 @@ class Connections:
 
     def _make_room(self) -> bool:
         self._log_full()
+        replaced = next(iter(self._lingering), None) or self._oldest_idle()
+        if replaced is None:
+            self._count("refused")
+            return False
+        self._count("replaced")
+        self.closed(replaced)
+        replaced.drop()
+        return True
+
+    def _oldest_idle(self) -> Connection | None:
         for _ in range(min(_PASSED_OVER, len(self._by_use))):
             oldest = next(iter(self._by_use))
             if oldest.is_idle:
-                self._count("replaced")
-                del self._by_use[oldest]
-                oldest.drop()
-                return True
+                return oldest
             self._by_use.move_to_end(oldest)
-        self._count("refused")
-        return False
+        return None
 
     def _log_full(self) -> None:
         now = asyncio.get_running_loop().time()

@@ -93,6 +93,19 @@ class LimitedProtocol(RequestHandler):
         if not payload.is_eof():
             self._body, self._body_since = payload, self._loop.time()
 
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        """Send the response as the library does, and let the connection make room from then on."""
+        finished = await super().finish_response(request, resp, start_time)
+        self.response_sent()
+        return finished
+
+    def response_sent(self) -> None:
+        """Let this connection make room for another if only the rest of its body is still to come."""
+        if self._body is not None and not self._body.is_eof():
+            self._connections.lingers(self)
+
     def end_lingering(self) -> None:
         """Read no more of the body once the response is sent."""
         self._lingering_time = 0

@@ -10,7 +10,7 @@ import asyncio
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 import aiohttp
@@ -19,7 +19,7 @@ from console.local.processes import ServiceProcess
 from tests.helpers.pace import LIMIT_S
 
 IS_LONG = "ATTACK_SECONDS" in os.environ
-ATTACK_S = float(os.environ.get("ATTACK_SECONDS", "3"))
+ATTACK_S = float(os.environ.get("ATTACK_SECONDS", "2"))
 """How long one attack lasts."""
 
 STEP_LIMIT_S = 0.05
@@ -28,6 +28,7 @@ STEP_LIMIT_S = 0.05
 # Of the short form: a fault that an attack is about costs seconds or minutes, not a multiple of a few milliseconds.
 _TIMES_SLOWER = 20
 _TIMES_LIMIT = 10
+_PAUSE_S = 0.02
 
 
 @dataclass(slots=True)
@@ -46,9 +47,12 @@ class Timings:
         return f"{len(self.seconds)} answered, p99 {self.p99 * 1000:.0f} ms, {len(self.failures)} failed {self.failures[:3]}"
 
 
-async def measure(good: Callable[[], Awaitable[object]], timings: Timings, *, pause_s: float = 0.02) -> None:
-    """Repeat a good request until cancelled; one that raises is a failure."""
-    while True:
+async def measure(good: Callable[[], Awaitable[object]], timings: Timings, ending: asyncio.Event) -> None:
+    """Repeat a good request until it ends; one that raises is a failure.
+
+    No request is cancelled within: that could close a channel or a connection which the next one needs.
+    """
+    while not ending.is_set() or not (timings.seconds or timings.failures):
         began = time.monotonic()
         try:
             async with asyncio.timeout(LIMIT_S):
@@ -57,20 +61,20 @@ async def measure(good: Callable[[], Awaitable[object]], timings: Timings, *, pa
             timings.failures.append(f"{type(error).__name__}: {error}")
         else:
             timings.seconds.append(time.monotonic() - began)
-        await asyncio.sleep(pause_s)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(ending.wait(), _PAUSE_S)
 
 
 @asynccontextmanager
 async def measuring(good: Callable[[], Awaitable[object]], *, clients: int = 1) -> AsyncIterator[Timings]:
     """Repeat a good request while the body runs; `clients` do so side by side."""
-    timings = Timings()
-    running = [asyncio.create_task(measure(good, timings)) for _ in range(clients)]
+    timings, ending = Timings(), asyncio.Event()
+    running = [asyncio.create_task(measure(good, timings, ending)) for _ in range(clients)]
     try:
         yield timings
     finally:
-        for task in running:
-            task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
+        ending.set()
+        await asyncio.gather(*running)
 
 
 async def undisturbed(good: Callable[[], Awaitable[object]], *, seconds: float = 1.5) -> Timings:

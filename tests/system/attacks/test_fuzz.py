@@ -30,7 +30,7 @@ from tests.helpers.settings import settings_here
 SEED = int(os.environ.get("FUZZ_SEED", "1"))
 REQUESTS = int(os.environ.get("FUZZ_REQUESTS", "0"))
 SECONDS = float("inf") if REQUESTS else 4.0
-CONNECTIONS = 32
+CONNECTIONS = 300 if REQUESTS else 32
 GROWTH_BYTES = 100 << 20
 Attack = tuple[int, Callable[[int], fuzz.FuzzRequest], Iterable[int], float, int]
 

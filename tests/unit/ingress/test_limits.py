@@ -169,6 +169,20 @@ async def test_at_the_maximum_the_oldest_idle_connection_makes_room(start: Start
         assert all([await connection.is_open(get(GOOD)) for connection in (connections[0], *connections[2:])])
 
 
+async def test_at_the_maximum_a_connection_that_was_answered_makes_room_before_one_that_waits(start: Start) -> None:
+    async with start(PATIENT) as site, AsyncExitStack() as opened:
+        idle = [await opened.enter_async_context(connected_to(site.port)) for _ in range(MANY - 2)]
+        answered = [await opened.enter_async_context(connected_to(site.port)) for _ in range(2)]
+        for connection in idle:
+            assert await connection.is_open(get(GOOD))
+        # One is refused before its form is read, one because its form is too large. The rest of both forms never comes.
+        for connection, target, length in ((answered[0], WRONG, KIB_64), (answered[1], "/callbacks/acme", KIB_64 + 1)):
+            await connection.send(post(target, body=b"a", length=length))
+            assert await connection.status() in {401, 413}
+        newer = [await opened.enter_async_context(connected_to(site.port)) for _ in range(2)]
+        assert all([await connection.is_open(get(GOOD)) for connection in (*newer, *idle)])
+
+
 async def test_at_the_maximum_busy_connections_are_kept_and_a_new_one_is_refused(start: Start) -> None:
     async with start(PATIENT) as site, AsyncExitStack() as opened:
         connections = [await opened.enter_async_context(connected_to(site.port)) for _ in range(MANY)]
