@@ -113,12 +113,11 @@ class CallbackHandler:
         if len(query) > _LONG_QUERY and self._is_wrong(source, find_secret(_as_bytes(query))):
             return _wrong_secret(source)
         secret, query = take_secret(query)
-        expected = self._digests.get(source.name)
-        if expected is not None and not hmac.compare_digest(_digest(secret or ""), expected):
+        if self._is_wrong(source, secret):
             return _wrong_secret(source)
         if self._intake.is_refused(source.name):
             return _too_many(source.name)
-        if expected is not None:
+        if source.name in self._hidden:
             query = hide_values(query, self._hidden[source.name])
         event = CallbackEvent(source.name, utc_now(), query)
         try:

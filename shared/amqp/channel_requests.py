@@ -1,10 +1,11 @@
-"""Guards for requests on a channel: a lost connection raises one error, and no write waits for ever."""
+"""Guards for requests on a channel: a lost connection raises one error, and nothing waits for a channel that is closed."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from aiormq.channel import Channel
 from aiormq.exceptions import ChannelInvalidStateError
@@ -51,12 +52,28 @@ async def write_while_open(channel: Channel, writing: Coroutine[object, object, 
     Raises:
         ChannelInvalidStateError: the channel closed first.
     """
-    written, closing = asyncio.ensure_future(writing), channel.closing
+    written = asyncio.ensure_future(writing)
     try:
-        await asyncio.wait((written, closing), return_when=asyncio.FIRST_COMPLETED)
+        await _wait_while_open(channel, written)
         if not written.done():
             raise ChannelInvalidStateError("the channel closed before this was written")
         written.result()
     finally:
         written.cancel()
-        closing.cancel()
+
+
+async def wait_while_open(channel: Channel, event: asyncio.Event, *, timeout_s: float | None = None) -> None:
+    """Wait for an event, for as long as the channel is open and at most `timeout_s`."""
+    waiting = asyncio.ensure_future(event.wait())
+    try:
+        await _wait_while_open(channel, waiting, timeout_s)
+    finally:
+        waiting.cancel()
+
+
+async def _wait_while_open(channel: Channel, work: asyncio.Future[Any], timeout_s: float | None = None) -> None:
+    closing = channel.closing
+    try:
+        await asyncio.wait((work, closing), timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        closing.cancel()  # cancels this observer only; the channel would keep every one

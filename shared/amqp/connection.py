@@ -18,6 +18,7 @@ from typing import NoReturn, cast
 from aiormq.channel import Channel
 from yarl import URL
 
+from shared.amqp.channel_requests import wait_while_open
 from shared.amqp.connection_errors import is_cancelled, is_lost, loss, refusal
 from shared.amqp.declare import declare
 from shared.amqp.plain_connection import CONNECT_TIMEOUT_S, plain_connection
@@ -161,15 +162,7 @@ class BrokerConnection(ABC):
             with suppress(TimeoutError):
                 # On Python 3.11 `wait_for` can swallow a cancellation, and this loop would never end.
                 async with asyncio.timeout(_WATCH_INTERVAL_S):
-                    await self._until_lost(channel)
-
-    async def _until_lost(self, channel: Channel) -> None:
-        lost, closing = asyncio.ensure_future(self._lost.wait()), channel.closing
-        try:
-            await asyncio.wait((lost, closing), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            lost.cancel()
-            closing.cancel()  # cancels this observer only; the channel would keep every one
+                    await wait_while_open(channel, self._lost)
 
     @abstractmethod
     async def _on_open(self, channel: Channel) -> None: ...

@@ -11,7 +11,7 @@ from aiormq.channel import Channel
 from aiormq.exceptions import ChannelLockedResource
 from pamqp.commands import Basic, Queue
 
-from shared.amqp.channel_requests import broker_request, write_while_open
+from shared.amqp.channel_requests import broker_request, wait_while_open, write_while_open
 from shared.amqp.connection import BrokerAddress, BrokerConnection
 from shared.amqp.consumer import Delivery
 from shared.errors import BrokerUnavailableError
@@ -157,7 +157,7 @@ class QueueReader(BrokerConnection):
             before = -1
             while len(taken) < count and len(taken) > before:
                 before = len(taken)
-                await _wait_while_open(channel, full)
+                await wait_while_open(channel, full, timeout_s=_SILENCE_S)
             await channel.basic_cancel(tag, timeout=_GET_TIMEOUT_S)
             channel.consumers.pop(tag, None)
         return taken
@@ -166,16 +166,6 @@ class QueueReader(BrokerConnection):
         if self._channel is None or self._has_lost_locks:
             raise BrokerUnavailableError("the connection to RabbitMQ was lost")
         return self._channel
-
-
-async def _wait_while_open(channel: Channel, full: asyncio.Event) -> None:
-    """Wait until all has been delivered, for some seconds at most, and only while the channel is open."""
-    waiting, closing = asyncio.ensure_future(full.wait()), channel.closing
-    try:
-        await asyncio.wait((waiting, closing), timeout=_SILENCE_S, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        waiting.cancel()
-        closing.cancel()  # cancels this observer only; the channel would keep every one
 
 
 def _delivery(message: DeliveredMessage, channel: Channel) -> Delivery:
