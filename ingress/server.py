@@ -18,7 +18,8 @@ from ingress.request_lines import PARSER_BYTES, RequestLines
 from shared.log import get_logger
 from shared.runtime.connections import Connections, HttpLimits
 from shared.runtime.health import listen
-from shared.runtime.http_protocol import MAX_BODY_BYTES, VERSIONS, LimitedProtocol, answer_as_http_1
+from shared.runtime.http_protocol import MAX_BODY_BYTES, LimitedProtocol
+from shared.runtime.http_request import begin_request
 
 log = get_logger(__name__)
 
@@ -62,13 +63,10 @@ def _request(
     writer: AbstractStreamWriter,
     task: asyncio.Task[None],
 ) -> web.BaseRequest:
-    if isinstance(protocol, LimitedProtocol):
-        protocol.request_began(payload)
+    message = begin_request(message, payload, protocol)
     # After a chunked body only the parser knows where the next request line begins. What follows an upgrade may be lost.
     if message.chunked or message.upgrade:
         message = message._replace(should_close=True)
-    if message.version not in VERSIONS:
-        message = answer_as_http_1(message)
     loop = asyncio.get_running_loop()
     return web.BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=MAX_BODY_BYTES)
 

@@ -5,14 +5,20 @@ A loop that retries several times a second would otherwise log each attempt.
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import time
-from typing import Final
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, TypeVar
 
 from structlog.stdlib import BoundLogger
 
 REMIND_S: Final = 60.0
 # A reason can contain something that changes with each attempt.
 _MAX_REASONS: Final = 5
+
+_T = TypeVar("_T")
+_ErrorT = TypeVar("_ErrorT", bound=Exception)
 
 
 class Outage:
@@ -58,6 +64,31 @@ class Outage:
         """Record that a task no longer tries."""
         if task in self._failing:
             self._forget(task, is_success=False)
+
+    async def outlast(
+        self,
+        step: Callable[[], Awaitable[_T]],
+        failure: type[_ErrorT],
+        *,
+        pauses_s: Sequence[float],
+        on_failure: Callable[[_ErrorT], object] = str,
+    ) -> _T:
+        """Repeat a step as long as it raises `failure`, and return its result; the last of `pauses_s` repeats."""
+        task = object()
+        try:
+            for attempt in itertools.count():
+                try:
+                    done = await step()
+                except failure as error:
+                    self.failed(str(error), task=task)
+                    on_failure(error)
+                else:
+                    self.succeeded(task=task)
+                    return done
+                await asyncio.sleep(pauses_s[min(attempt, len(pauses_s) - 1)])
+        finally:
+            self.gave_up(task=task)
+        raise AssertionError("count() does not end")
 
     def _forget(self, task: object, *, is_success: bool) -> None:
         del self._failing[task]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -181,21 +180,7 @@ class Follower:
 
 async def until_available(do: Callable[[], Awaitable[_T]], on_outage: Callable[[HistoryUnavailableError], object] = str) -> _T:
     """Retry database work with backoff until the history is available. No outage makes it give up."""
-    task = object()
-    try:
-        for attempt in itertools.count():
-            try:
-                done = await do()
-            except HistoryUnavailableError as error:
-                _DATABASE.failed(str(error), task=task)
-                on_outage(error)
-            else:
-                _DATABASE.succeeded(task=task)
-                return done
-            await asyncio.sleep(BACKOFF_S[min(attempt, len(BACKOFF_S) - 1)])
-    finally:
-        _DATABASE.gave_up(task=task)
-    raise AssertionError("count() does not end")
+    return await _DATABASE.outlast(do, HistoryUnavailableError, pauses_s=BACKOFF_S, on_failure=on_outage)
 
 
 def _message(delivery: Delivery) -> StreamMessage:

@@ -16,7 +16,8 @@ from multidict import CIMultiDictProxy
 
 from shared.log import get_logger
 from shared.runtime.connections import Connections
-from shared.runtime.http_protocol import VERSIONS, LimitedProtocol, answer_as_http_1
+from shared.runtime.http_protocol import LimitedProtocol
+from shared.runtime.http_request import begin_request
 
 log = get_logger(__name__)
 
@@ -84,12 +85,9 @@ class _Server(web.Server):
         writer: AbstractStreamWriter,
         task: asyncio.Task[None],
     ) -> web.BaseRequest:
-        if isinstance(protocol, LimitedProtocol):
-            protocol.request_began(payload)
+        message = begin_request(message, payload, protocol)
         if message.upgrade and payload is not EMPTY_PAYLOAD:  # what follows such a body may be lost
             message = message._replace(should_close=True)
-        if message.version not in VERSIONS:
-            message = answer_as_http_1(message)
         # Unknown expectations are ignored (RFC 9110, 10.1.1). The library's answer quotes them, and fails for some.
         if message.headers.get("Expect", _CONTINUE).lower() != _CONTINUE:
             headers = message.headers.copy()

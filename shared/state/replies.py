@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import itertools
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -49,20 +47,7 @@ async def redis_reply(command: Awaitable[_T]) -> _T:
 
 async def until_redis_answers(step: Callable[[], Awaitable[_T]]) -> _T:
     """Repeat a step of the store until Redis can do it, so that an outage delays work but loses none."""
-    task = object()
-    try:
-        for attempt in itertools.count():
-            try:
-                done = await step()
-            except StoreUnavailableError as error:
-                REDIS_OUTAGE.failed(str(error), task=task)
-            else:
-                REDIS_OUTAGE.succeeded(task=task)
-                return done
-            await asyncio.sleep(_RETRY_S[min(attempt, len(_RETRY_S) - 1)])
-    finally:
-        REDIS_OUTAGE.gave_up(task=task)
-    raise AssertionError("count() does not end")
+    return await REDIS_OUTAGE.outlast(step, StoreUnavailableError, pauses_s=_RETRY_S)
 
 
 def text(value: object) -> str:

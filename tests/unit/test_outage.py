@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from structlog.testing import capture_logs
 
 from shared import outage
 from shared.log import get_logger
 from shared.outage import Outage
+from tests.helpers.pace import LIMIT_S
 
 
 class _Clock:
@@ -85,3 +88,32 @@ def test_giving_up_is_no_success(clock: _Clock) -> None:
         thing.failed("no answer")
         thing.gave_up()
     assert [line["event"] for line in lines] == ["thing_broken"]
+
+
+async def test_a_step_is_repeated_until_it_succeeds_and_a_step_that_is_cancelled_leaves_no_outage() -> None:
+    thing, failures = _outage(), list[ConnectionError]()
+
+    async def step() -> int:
+        if len(failures) < 3:
+            raise ConnectionError("no answer")
+        return 513
+
+    with capture_logs() as lines:
+        assert await thing.outlast(step, ConnectionError, pauses_s=(0.001, 0), on_failure=failures.append) == 513
+    assert [(line["event"], line["failures"]) for line in lines] == [("thing_broken", 1), ("thing_works", 3)]
+
+    failures.clear()
+    endless = asyncio.create_task(thing.outlast(step, ConnectionError, pauses_s=(0,)))
+    while not thing.is_ongoing:
+        await asyncio.sleep(0)
+    endless.cancel()
+    await asyncio.wait([endless], timeout=LIMIT_S)
+    assert not thing.is_ongoing
+
+
+async def test_another_error_ends_the_step() -> None:
+    async def step() -> None:
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        await _outage().outlast(step, ConnectionError, pauses_s=(0,))
