@@ -18,8 +18,7 @@ from ingress.request_lines import PARSER_BYTES, RequestLines
 from shared.log import get_logger
 from shared.runtime.connections import Connections, HttpLimits
 from shared.runtime.health import listen
-from shared.runtime.http_protocol import MAX_BODY_BYTES, LimitedProtocol
-from shared.runtime.http_request import begin_request
+from shared.runtime.http_protocol import MAX_BODY_BYTES, LimitedProtocol, begin_request
 
 log = get_logger(__name__)
 

@@ -20,12 +20,7 @@ from shared.runtime.connections import Connections
 MAX_BODY_BYTES = 64 * 1024
 """Maximum size of a request body on every port."""
 
-VERSIONS = (HttpVersion11, HttpVersion10)
-
-
-def answer_as_http_1(message: RawRequestMessage) -> RawRequestMessage:
-    """Answer a request of another version as HTTP/1.0. The parser accepts some, and the library would write theirs."""
-    return message._replace(version=HttpVersion10, should_close=True)
+_VERSIONS = (HttpVersion11, HttpVersion10)
 
 
 class LimitedProtocol(RequestHandler):
@@ -86,7 +81,7 @@ class LimitedProtocol(RequestHandler):
         self._unread_since = None
 
     def request_began(self, payload: StreamReader) -> None:
-        """Replace the time limit of the head by that of the body. The request factory calls this."""
+        """Replace the time limit of the head by that of the body. `begin_request` calls this."""
         self._head_since = None
         self._request_in_progress = True  # the library sets it a moment later
         self._connections.used(self)
@@ -170,3 +165,15 @@ class LimitedProtocol(RequestHandler):
         """Let the request fail that reads a body. The connection closes after its response."""
         self.end_lingering()
         body.set_exception(error)
+
+
+def begin_request(message: RawRequestMessage, payload: StreamReader, protocol: RequestHandler) -> RawRequestMessage:
+    """Return the message of a request whose head is complete, as it is to be answered. Every request factory calls this.
+
+    A request of another version is answered as HTTP/1.0. The parser accepts some, and the library would write theirs.
+    """
+    if isinstance(protocol, LimitedProtocol):
+        protocol.request_began(payload)
+    if message.version in _VERSIONS:
+        return message
+    return message._replace(version=HttpVersion10, should_close=True)

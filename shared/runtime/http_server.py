@@ -16,8 +16,7 @@ from multidict import CIMultiDictProxy
 
 from shared.log import get_logger
 from shared.runtime.connections import Connections
-from shared.runtime.http_protocol import LimitedProtocol
-from shared.runtime.http_request import begin_request
+from shared.runtime.http_protocol import LimitedProtocol, begin_request
 
 log = get_logger(__name__)
 
