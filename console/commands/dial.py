@@ -11,7 +11,8 @@ from console.dialing.dial_service import DialService, Limits
 from console.dialing.focalscope import Dialer, DialRequest, DialState
 from console.streams.connections import wait_until_connected
 from shared.config.settings import Settings
-from shared.errors import CallfoldError, mask
+from shared.errors import CallfoldError
+from shared.partial_values import mask
 from shared.runtime.audit import Action, Audit
 from shared.runtime.broker import create_publisher
 from shared.runtime.process import EXIT_FAILURE, EXIT_OK, background

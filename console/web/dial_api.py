@@ -10,7 +10,7 @@ from console.dialing.dial_service import DialService
 from console.dialing.focalscope import DialRequest, DialState
 from console.web.keys import IDENTITY
 from console.web.problems import PROBLEM, invalid, problem, reject_unless_json
-from shared.errors import mask
+from shared.partial_values import mask
 from shared.runtime.audit import Action, Audit
 
 _KEY_HEADER = "Idempotency-Key"

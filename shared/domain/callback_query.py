@@ -9,7 +9,8 @@ from __future__ import annotations
 from urllib.parse import unquote, unquote_plus, unquote_to_bytes
 
 from shared.domain.adapter_link import Adapter
-from shared.errors import InvalidCallbackError, shorten_name
+from shared.errors import InvalidCallbackError
+from shared.partial_values import shorten_name
 
 MAX_QUERY_CHARACTERS = 128 * 1024
 MAX_PARAMETERS = 100

@@ -15,7 +15,7 @@ import orjson
 
 from shared.domain.ids import CallRef, SourceName, is_call_ref
 from shared.domain.times import rfc3339
-from shared.errors import shorten_name
+from shared.partial_values import shorten_name
 
 VERSION = 1
 # Clocks that differ by no more than this count as equal.

@@ -12,8 +12,9 @@ from console.safe_text import plain, plain_line
 from shared.domain.adapter_link import hide_values, make_link, parse_link, spellings, take_secret
 from shared.domain.callback import parse_callback
 from shared.domain.raw_event import decode
-from shared.errors import InvalidCallbackError, mask, shorten_name
+from shared.errors import InvalidCallbackError
 from shared.masking import is_credential, mask_credentials, mask_value
+from shared.partial_values import mask, shorten_name
 from shared.percent_encoding import decode_repeatedly
 from tests.helpers.linear import assert_linear
 from tests.helpers.volume import sizes
