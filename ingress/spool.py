@@ -10,7 +10,6 @@ The spool is a fallback: no fault of its disk or its file ends the process. `pro
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import os
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -22,13 +21,12 @@ from typing import Self, TypeVar
 import orjson
 
 from ingress.outgoing_message import OutgoingMessage
-from ingress.spool_file import ReplacedError, SpoolFile, primary_code, transaction
+from ingress.spool_file import ReplacedError, SpoolFile
+from ingress.spool_problems import SpoolProblems
 from ingress.spool_rows import DamagedRow, read_row
-from shared import metrics
+from ingress.spool_sqlite import is_full, transaction
 from shared.errors import SpoolUnavailableError
-from shared.log import get_logger
-
-log = get_logger(__name__)
+from shared.file_lock import open_lock_file, try_lock
 
 SPOOL_FILE = "spool.sqlite"
 _DRAIN_LOCK = "drain.lock"
@@ -51,10 +49,9 @@ class Spool:
         self._file = SpoolFile(directory / file_name, max_bytes=max_bytes)
         self._drain_lock = directory / (_DRAIN_LOCK if file_name == SPOOL_FILE else f"{file_name}.{_DRAIN_LOCK}")
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=self._file.path.stem)
-        self._usable = metrics.SPOOL_USABLE.labels(self._file.path.stem)
+        self._problems = SpoolProblems(self._file.path)
         self.added = asyncio.Event()
         self.has_undeleted = False
-        self._problems: dict[str, str] = {}
         self._read = (0, 0)  # the generation of the file that `oldest` read, and the last id that is removed
 
     @property
@@ -65,7 +62,7 @@ class Spool:
     @property
     def problem(self) -> str:
         """Why the spool cannot be used, or ''."""
-        return next(iter(self._problems.values()), "")
+        return self._problems.first
 
     async def __aenter__(self) -> Self:
         """Open the file if possible; if not, every later use attempts it again."""
@@ -184,35 +181,30 @@ class Spool:
             except ReplacedError:
                 return  # so these rows are not in the spool any more
             except sqlite3.Error as error:
-                if primary_code(error) != sqlite3.SQLITE_FULL or not self._file.replace_if(is_done):
+                if not is_full(error) or not self._file.replace_if(is_done):
                     raise
 
         try:
             await self._attempt(work)
         except SpoolUnavailableError as error:
-            self._note("remove", str(error))
+            self._problems.note("remove", str(error))
             self.has_undeleted = True
         else:
-            self._note("remove", "")
+            self._problems.note("remove", "")
             self.has_undeleted = False
 
     @asynccontextmanager
     async def drain_lock(self) -> AsyncIterator[bool]:
         """Try to acquire the drain lock of this machine; the kernel releases it when the process dies."""
         try:
-            handle = os.open(self._drain_lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            handle = open_lock_file(self._drain_lock)
         except OSError as error:
-            self._note("lock", self._sentence(error))
+            self._problems.note("lock", self._problems.sentence(error))
             yield False
             return
-        self._note("lock", "")
+        self._problems.note("lock", "")
         try:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:  # another process drains, or the file system has no locks
-                yield False
-            else:
-                yield True
+            yield _is_locked(handle)
         finally:
             os.close(handle)
 
@@ -225,29 +217,19 @@ class Spool:
         try:
             await self._attempt(lambda: self._file.run(work))
         except SpoolUnavailableError as error:
-            self._note("write", str(error))
+            self._problems.note("write", str(error))
             raise
-        self._note("write", "")
+        self._problems.note("write", "")
 
     async def _attempt(self, work: Callable[[], _T]) -> _T:
         try:
             return await asyncio.get_running_loop().run_in_executor(self._thread, work)
         except (sqlite3.Error, OSError) as error:
-            raise SpoolUnavailableError(self._sentence(error)) from error
+            raise SpoolUnavailableError(self._problems.sentence(error)) from error
 
-    def _sentence(self, error: Exception) -> str:
-        return f"the spool {self._file.path} cannot be used: {error}. Check the disk and CALLFOLD_SPOOL_DIR"
 
-    def _note(self, what: str, problem: str) -> None:
-        """Keep what is wrong with one use of the spool; logs and counts a change between usable and not."""
-        before = self.problem
-        if problem:
-            self._problems[what] = problem
-        else:
-            self._problems.pop(what, None)
-        self._usable.set(not self._problems)
-        if bool(before) != bool(self._problems):
-            if problem:
-                log.error("spool_unusable", file=str(self._file.path), detail=problem)
-            else:
-                log.info("spool_usable", file=str(self._file.path))
+def _is_locked(handle: int) -> bool:
+    try:
+        return try_lock(handle)
+    except OSError:  # the file system has no locks
+        return False

@@ -6,7 +6,6 @@ with the one in the directory, before and after, and is repeated in the new file
 
 from __future__ import annotations
 
-import fcntl
 import os
 import sqlite3
 import time
@@ -17,7 +16,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
+from ingress.spool_sqlite import is_damage, is_passing, transaction
 from shared import metrics
+from shared.file_lock import open_lock_file, try_lock
 from shared.log import get_logger
 
 log = get_logger(__name__)
@@ -41,20 +42,6 @@ _IDENTITY = "create table if not exists identity (name text not null) strict"
 _NAME_ONCE = "insert into identity (name) select ? where not exists (select 1 from identity)"
 _COPIED = "exchange, routing_key, headers, body"
 _PARTS = ("", "-wal", "-shm")
-# What a file reports that is no spool, or not any more: ERROR is a table or column that is missing.
-_DAMAGED = frozenset(
-    {
-        sqlite3.SQLITE_ERROR,
-        sqlite3.SQLITE_CORRUPT,
-        sqlite3.SQLITE_NOTADB,
-        sqlite3.SQLITE_FORMAT,
-        sqlite3.SQLITE_MISMATCH,
-        sqlite3.SQLITE_CONSTRAINT,
-    }
-)
-# Errors that leave the connection as good as it was.
-_PASSING = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_NOMEM})
-
 _T = TypeVar("_T")
 _Identity = tuple[int, int, int]
 """Device and number of the file, and number of its log."""
@@ -128,12 +115,11 @@ class SpoolFile:
 
     def _repair(self, error: sqlite3.Error) -> bool:
         """Set a damaged file aside, or close it after another error; returns whether another attempt makes sense."""
-        code = primary_code(error)
-        if code in _PASSING:
+        if is_passing(error):
             return False
         if not self._is_in_place():
             return True
-        if code not in _DAMAGED:
+        if not is_damage(error):
             self.close()
             return False
         with self._locked():
@@ -171,7 +157,7 @@ class SpoolFile:
         try:
             self._connect()
         except sqlite3.DatabaseError as error:
-            if primary_code(error) not in _DAMAGED:
+            if not is_damage(error):
                 self.close()
                 raise
             self._set_aside(error)
@@ -241,43 +227,13 @@ class SpoolFile:
     @contextmanager
     def _locked(self) -> Iterator[None]:
         """Hold the lock under which the processes of a machine open, set aside and replace the file."""
-        handle = os.open(self.path.with_name(f"{self.path.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        handle = open_lock_file(self.path.with_name(f"{self.path.name}.lock"))
         try:
             until = time.monotonic() + _LOCK_TIMEOUT_S
-            while not _try_lock(handle):
+            while not try_lock(handle):
                 if time.monotonic() > until:
                     raise OSError(f"another process holds the lock of {self.path}")
                 time.sleep(_LOCK_POLL_S)
             yield
         finally:
             os.close(handle)
-
-
-def _try_lock(handle: int) -> bool:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def primary_code(error: sqlite3.Error) -> int | None:
-    """Return SQLite's primary error code; None for an error of the Python module."""
-    code: int | None = getattr(error, "sqlite_errorcode", None)
-    return None if code is None else code & 0xFF
-
-
-class transaction:  # noqa: N801 - reads as the statement it is
-    """`begin immediate` and `commit`, or `rollback`; if the disk was full, SQLite has rolled back by itself."""
-
-    def __init__(self, db: sqlite3.Connection) -> None:
-        self._db = db
-
-    def __enter__(self) -> None:
-        self._db.execute("begin immediate")
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
-            self._db.execute("commit")
-        elif self._db.in_transaction:
-            self._db.execute("rollback")

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 from pathlib import Path
 
 from shared.errors import ConfigError
+from shared.file_lock import open_lock_file, try_lock
 
 _PID_BYTES = 20
 
@@ -17,16 +17,14 @@ def take(directory: Path) -> int:
     Raises:
         ConfigError: another process holds it.
     """
-    handle = os.open(_file(directory), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    handle = open_lock_file(_file(directory))
+    if not try_lock(handle):
         pid = os.read(handle, _PID_BYTES).decode("ascii", "replace").strip()
         os.close(handle)
         raise ConfigError(
             f"Callfold already runs in {directory} (process {pid or 'unknown'}). Stop it with Ctrl-C in its terminal"
             f"{f' or `kill {pid}`' if pid else ''}, or name another --directory."
-        ) from None
+        )
     os.ftruncate(handle, 0)
     os.write(handle, f"{os.getpid()}\n".encode())
     return handle

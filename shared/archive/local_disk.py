@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from shared.errors import CallfoldError
+from shared.file_lock import try_lock
 
 INCOMPLETE = ".incomplete"
 _SUFFIX = ".callfold-tmp"
@@ -94,12 +95,9 @@ class DurableDirectory:
 def _is_abandoned(file: BinaryIO) -> bool:
     """Return whether no process writes a temporary file. If so, it stays locked until `file` is closed."""
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
+        return try_lock(file)
     except OSError:  # the file system has no locks
         return time.time() - os.fstat(file.fileno()).st_mtime > _ABANDONED_S
-    return True
 
 
 class _TemporaryFile:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import fcntl
 import tempfile
 import time
 from contextlib import suppress
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from shared.errors import ConfigError
+from shared.file_lock import try_lock
 from shared.log import get_logger
 from worker.download.partial_file import NOTE, PART
 
@@ -115,9 +115,7 @@ def _remove_oldest(directory: Path, max_bytes: int) -> None:
 def _remove_if_unused(part: Path) -> bool:
     """Remove a partial download and its note. Return False if an attempt is using it."""
     with suppress(FileNotFoundError), part.open("rb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not try_lock(file):
             return False
         part.with_suffix(NOTE).unlink(missing_ok=True)
         part.unlink(missing_ok=True)

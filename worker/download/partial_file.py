@@ -7,7 +7,6 @@ the machine must not have restarted since. After a restart, bytes that were not 
 
 from __future__ import annotations
 
-import fcntl
 import os
 import tempfile
 from collections.abc import Iterator
@@ -17,6 +16,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 import orjson
+
+from shared.file_lock import try_lock
 
 PART, NOTE = ".part", ".note"
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -103,9 +104,7 @@ def _open_locked(directory: Path, name: str) -> BinaryIO | None:
     path = _path(directory, name, PART)
     while True:
         file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+b")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not try_lock(file):
             file.close()
             return None
         with suppress(FileNotFoundError):
