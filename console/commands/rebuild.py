@@ -23,7 +23,8 @@ from shared.config.settings import Settings
 from shared.config.sources import Sources
 from shared.domain.facts import Fact, facts_of
 from shared.domain.ids import CallKey
-from shared.domain.raw_event import RawEvent, Undecodable, decode, is_future_timer, latest_time, moved_back
+from shared.domain.raw_event import RawEvent, Undecodable, decode
+from shared.domain.sender_clock import is_future_timer, latest_time, moved_back
 from shared.domain.times import rfc3339
 from shared.errors import CallfoldError
 from shared.runtime.broker import broker_address

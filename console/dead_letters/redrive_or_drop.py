@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import time
-import uuid
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
+from console.dead_letters.original_message import original_message
 from console.dead_letters.queue import DeadLetterQueue, Filter, QueuedDeadLetter
 from console.dead_letters.turns import DeadLetterReader, Turn, reader_of
-from shared.amqp.batch_publish import HeaderValue
 from shared.amqp.dead_letters import DeadLetterReason
-from shared.amqp.publisher import Message, Publisher
-from shared.amqp.topology import CALLBACKS, RECORDINGS
-from shared.archive.deadlines import ArchiveUnavailableError
+from shared.amqp.publisher import Publisher
 from shared.archive.storage import Archive
 from shared.config.settings import Settings
 from shared.crash_points import crash_point
-from shared.domain.recording import RecordingJob
 from shared.domain.times import rfc3339
 from shared.errors import BrokerUnavailableError, CallfoldError
 from shared.runtime.audit import Action, Audit
@@ -225,7 +221,7 @@ class _Run:
         first = 0
         while batch := dead_letters[first : first + self._batch_size()]:
             if self._is_redrive:
-                messages = [await _original_message(self._work.queue, dead_letter, self._access.archive) for dead_letter in batch]
+                messages = [await original_message(self._work.queue, dead_letter, self._access.archive) for dead_letter in batch]
                 await self._access.publisher.publish(*messages)
             crash_point("letters.before_ack")
             for dead_letter in batch:
@@ -240,31 +236,3 @@ class _Run:
         if self._is_redrive and self.settled < _ONE_BY_ONE:
             return 1
         return _BATCH - self.settled % _BATCH  # so that every multiple is a progress
-
-
-async def _original_message(queue: DeadLetterQueue, dead_letter: QueuedDeadLetter, archive: Archive) -> Message:
-    """Build the message that a redrive publishes to the original exchange or queue."""
-    exchange, routing_key = (CALLBACKS, "") if queue is DeadLetterQueue.CALLBACKS else (RECORDINGS, RECORDINGS)
-    headers: dict[str, HeaderValue] = {}
-    if queue is DeadLetterQueue.RECORDINGS:  # a new round, so that the worker publishes a new outcome
-        last_round = dead_letter.delivery.headers.get("round")
-        headers["round"] = max(last_round if isinstance(last_round, int) else 1, await _completed_round(archive, dead_letter)) + 1
-        if _may_have_stored(dead_letter):  # then the worker publishes what it finds stored
-            headers["may_have_stored"] = 1
-    return Message(exchange, routing_key, dead_letter.delivery.body, uuid.uuid4().hex, headers=headers)
-
-
-def _may_have_stored(dead_letter: QueuedDeadLetter) -> bool:
-    """Return whether a worker may have stored a recording without publishing it, as when it died at each delivery."""
-    headers = dead_letter.delivery.headers
-    return bool(headers.get("may_have_stored") or headers.get("x-death")) or dead_letter.reason == DeadLetterReason.JOB_FAILED
-
-
-async def _completed_round(archive: Archive, dead_letter: QueuedDeadLetter) -> int:
-    """Return the last completed round of a recording, which can be later than that of the dead letter."""
-    try:
-        job = RecordingJob.decode(dead_letter.delivery.body)
-        sidecar, _ = await archive.sidecar_of(job)
-    except (ValueError, ArchiveUnavailableError):  # the worker will report it
-        return 0
-    return sidecar.asked[1] if sidecar and sidecar.asked[0] >= job.revision else 0

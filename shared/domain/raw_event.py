@@ -7,20 +7,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from dataclasses import dataclass
+from datetime import datetime
 from typing import ClassVar, assert_never
 
 import orjson
 
 from shared.domain.ids import CallRef, SourceName, is_call_ref
-from shared.domain.times import rfc3339
 from shared.partial_values import shorten_name
 
 VERSION = 1
-# Clocks that differ by no more than this count as equal.
-EQUAL_CLOCKS = timedelta(seconds=1)
-_MAX_AHEAD = timedelta(days=3653)
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", re.ASCII)
 # A year outside this range is not a time of receipt, and arithmetic with it could overflow.
 _YEARS = range(2000, 9000)
@@ -117,36 +113,6 @@ def decode(body: bytes) -> list[RawEvent | Undecodable]:
         return [event for event in events if not isinstance(event, str)]
     slices = zip(events, _slices(body), strict=True)
     return [Undecodable(join([text]), event) if isinstance(event, str) else event for event, text in slices]
-
-
-def is_future_timer(event: RawEvent | Undecodable, now: str) -> bool:
-    """Return whether an event is a timer with a time after `now`."""
-    return isinstance(event, TimerEvent) and event.received_at > now
-
-
-def latest_time(events: Iterable[RawEvent | Undecodable], sent_at: str) -> str:
-    """Return the latest time that one message claims for its receipt, or ''. `sent_at` is when it was sent, or '' if unknown."""
-    latest = ""
-    for event in events:
-        if isinstance(event, CallbackEvent | DialEvent) and event.received_at > latest:
-            latest = event.received_at
-    return max(latest, sent_at) if latest else ""
-
-
-def moved_back(events: Iterable[RawEvent | Undecodable], latest: str, now: datetime) -> list[RawEvent | Undecodable]:
-    """Move the events of one message back, so that none of them was received after `now`, and the times between them stay.
-
-    `latest` is the latest time of the message: the clock of its sender was ahead by the difference. Timers stay as they are.
-    """
-    ahead = datetime.fromisoformat(latest) - now
-    return [_moved_back(event, ahead, now) if isinstance(event, CallbackEvent | DialEvent) else event for event in events]
-
-
-def _moved_back(event: CallbackEvent | DialEvent, ahead: timedelta, now: datetime) -> RawEvent:
-    received = datetime.fromisoformat(event.received_at)
-    if ahead > _MAX_AHEAD:  # no clock is wrong by that much, so the other events of the message say nothing about this one
-        return replace(event, received_at=rfc3339(min(received, now)))
-    return replace(event, received_at=rfc3339(received - max(ahead, timedelta())))
 
 
 def _decode_one(element: object) -> RawEvent | str:

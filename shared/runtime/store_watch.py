@@ -7,7 +7,7 @@ import itertools
 from typing import Final, NoReturn
 
 from shared import metrics
-from shared.domain.raw_event import EQUAL_CLOCKS
+from shared.domain.sender_clock import EQUAL_CLOCKS
 from shared.errors import StoreUnavailableError
 from shared.log import get_logger
 from shared.outage import Outage

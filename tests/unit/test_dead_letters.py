@@ -8,8 +8,8 @@ from typing import Any, cast
 
 import pytest
 
+from console.dead_letters.original_message import original_message
 from console.dead_letters.queue import DeadLetterQueue, decode
-from console.dead_letters.redrive_or_drop import _original_message
 from shared.amqp.consumer import Delivery
 from shared.amqp.dead_letters import DeadLetterReason, dead_letter_headers
 from shared.archive.storage import Archive
@@ -48,5 +48,5 @@ async def test_a_redriven_recording_that_may_be_stored_already_says_so(
     is_carried: bool,  # noqa: FBT001
 ) -> None:
     delivery = Delivery(b"no job", {"message_id": "x", "round": 3, **headers}, "", 1, cast("Any", None))
-    message = await _original_message(DeadLetterQueue.RECORDINGS, decode(delivery), Archive(f"file://{tmp_path}"))
+    message = await original_message(DeadLetterQueue.RECORDINGS, decode(delivery), Archive(f"file://{tmp_path}"))
     assert message.headers == {"round": 4} | ({"may_have_stored": 1} if is_carried else {})

@@ -20,7 +20,8 @@ from shared.crash_points import crash_point
 from shared.domain.call import Policy
 from shared.domain.facts import Fact
 from shared.domain.ids import CallKey
-from shared.domain.raw_event import EQUAL_CLOCKS, RawEvent, Undecodable, decode, is_future_timer, latest_time, moved_back
+from shared.domain.raw_event import RawEvent, Undecodable, decode
+from shared.domain.sender_clock import EQUAL_CLOCKS, is_future_timer, latest_time, moved_back
 from shared.domain.times import rfc3339
 from shared.log import get_logger
 from shared.state.replies import until_redis_answers

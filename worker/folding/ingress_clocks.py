@@ -14,7 +14,8 @@ from typing import Final
 from shared import metrics
 from shared.amqp.consumer import Delivery, marker_round
 from shared.amqp.topology import SENT_AT, SENT_BY
-from shared.domain.raw_event import EQUAL_CLOCKS, is_time
+from shared.domain.raw_event import is_time
+from shared.domain.sender_clock import EQUAL_CLOCKS
 from shared.log import get_logger
 from shared.outage import Outage
 from shared.state.redis_clock import RedisClock

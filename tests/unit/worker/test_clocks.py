@@ -16,7 +16,8 @@ from shared.amqp.topology import MARKER, MARKER_BODY, SENT_AT, SENT_BY
 from shared.domain.call import Policy, derive
 from shared.domain.facts import CLOCK
 from shared.domain.ids import CallKey, CallRef, SourceName
-from shared.domain.raw_event import CallbackEvent, DialEvent, RawEvent, TimerEvent, Undecodable, latest_time, moved_back
+from shared.domain.raw_event import CallbackEvent, DialEvent, RawEvent, TimerEvent, Undecodable
+from shared.domain.sender_clock import latest_time, moved_back
 from shared.domain.times import milliseconds, rfc3339
 from shared.runtime import store_watch
 from shared.state import redis_clock
