@@ -28,8 +28,20 @@ class Problem(BaseModel):
     parameter: str | None = Field(default=None, description="The invalid parameter.")
 
 
+class CallbackProblem(BaseModel):
+    """Problem details (RFC 9457) of ingress."""
+
+    type: str = "about:blank"
+    status: int
+    title: str = Field(description="The kind of problem, in a few words.")
+    detail: str = Field(description="What failed, as a sentence.")
+    parameter: str | None = Field(default=None, description="The invalid parameter of a callback.")
+    value: str | None = Field(default=None, description="The start of its value.")
+
+
 _INVALID = Answer("A parameter is invalid; `parameter` names it.", Problem, (PROBLEM,))
 _TOO_LARGE = Answer("The body is over 64 KiB.", Problem, (PROBLEM,))
+_TOO_SLOW = Answer("The body did not arrive in time.", Problem, (PROBLEM,))
 RETRY_AFTER = {"Retry-After": "Seconds after which to retry."}
 _COMMON: Mapping[int, Answer] = {
     401: Answer("A key is required.", Problem, (PROBLEM,), headers={"WWW-Authenticate": "`Bearer`."}),
@@ -74,7 +86,7 @@ def document(routes: Iterable[Route]) -> Json:
 
 def _models(operations: Iterable[Operation]) -> Mapping[type[BaseModel], JsonSchemaMode]:
     """List the models: those of requests as validated, those of answers as serialized."""
-    models: dict[type[BaseModel], JsonSchemaMode] = {Problem: "serialization"}
+    models: dict[type[BaseModel], JsonSchemaMode] = {Problem: "serialization", CallbackProblem: "serialization"}
     for operation in operations:
         for model in filter(None, (operation.query, operation.body)):
             models[model] = "validation"
@@ -100,7 +112,7 @@ def _operation(route: Route, operation: Operation, schemas: Mapping[str, Json]) 
         **({} if route.is_public else _COMMON),
         **operation.answers,
         **({400: _INVALID} if operation.query or operation.body else {}),
-        **({413: _TOO_LARGE} if operation.body else {}),
+        **({408: _TOO_SLOW, 413: _TOO_LARGE} if operation.body else {}),
     }
     described: Json = {
         "summary": operation.summary,
@@ -156,29 +168,46 @@ def _ref(model: type[BaseModel]) -> Json:
     return {"$ref": _REF.format(model=model.__name__)}
 
 
+_CALLBACK_PROBLEMS: Mapping[int, str] = {
+    400: "A parameter is invalid; `parameter` names it, and the callback is dead-lettered. Or the request is not valid HTTP.",
+    401: "The secret (`token`) is missing or wrong.",
+    404: "Unknown source.",
+    405: "The method is neither GET nor POST.",
+    414: "The request line is over 8 KiB.",
+    429: "The source has used up its bytes per day, or its part of the waiting callbacks.",
+    503: "Neither RabbitMQ nor the spool can store the callback.",
+}
+_FORM_PROBLEMS: Mapping[int, str] = {
+    408: "The form did not arrive in time.",
+    413: "The form is over 64 KiB.",
+    415: "The body is not a form, or has a `Content-Encoding`.",
+}
+_CALLBACK_HEADERS: Mapping[int, Mapping[str, str]] = {
+    405: {"Allow": "`GET, POST`."},
+    429: RETRY_AFTER,
+    503: RETRY_AFTER,
+}
+
+
 def _ingress() -> Json:
     """Describe the callbacks of FocalScope. Ingress serves them on another host, with the parameters of the adapter link."""
-    problems = {
-        400: "A parameter is invalid; `parameter` names it. The callback is dead-lettered.",
-        401: "The secret (`token`) is missing or wrong.",
-        404: "Unknown source.",
-        405: "The method is neither GET nor POST.",
-        414: "The request line is over 8 KiB.",
-        503: "Neither RabbitMQ nor the spool can store the callback.",
-    }
-    source = {"name": "source", "in": "path", "required": True, "schema": {"type": "string"}}
-    answers: Json = {"200": {"description": "Durable: RabbitMQ confirmed the callback, or the spool has synced it to disk."}}
-    answers |= {
-        str(status): {"description": text, "content": {PROBLEM: {"schema": _ref(Problem)}}} for status, text in problems.items()
-    }
-    operation = {
-        "summary": "Receive a callback of FocalScope (public, served by ingress)",
-        "parameters": [source],
-        "responses": answers,
-    }
     servers = [{"url": "https://hooks.example.com", "description": "Ingress, behind a load balancer."}]
     return {
         "servers": servers,
-        "get": operation | {"operationId": "callback", "security": []},
-        "post": operation | {"operationId": "callback_post", "security": []},
+        "get": _callback("callback", _CALLBACK_PROBLEMS),
+        "post": _callback("callback_post", {**_CALLBACK_PROBLEMS, **_FORM_PROBLEMS}),
+    }
+
+
+def _callback(name: str, problems: Mapping[int, str]) -> Json:
+    answers: Json = {"200": {"description": "Durable: RabbitMQ confirmed the callback, or the spool has synced it to disk."}}
+    for status, text in sorted(problems.items()):
+        answer = Answer(text, CallbackProblem, (PROBLEM,), headers=_CALLBACK_HEADERS.get(status, {}))
+        answers[str(status)] = _answer(answer)
+    return {
+        "summary": "Receive a callback of FocalScope (public, served by ingress)",
+        "operationId": name,
+        "parameters": [{"name": "source", "in": "path", "required": True, "schema": {"type": "string"}}],
+        "responses": answers,
+        "security": [],
     }

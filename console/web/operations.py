@@ -53,7 +53,8 @@ def _dial(api: DialApi) -> Route:
         409: "The source has no dial_url, or the first request with this Idempotency-Key was refused.",
         415: _NOT_JSON,
         422: "The Idempotency-Key was used for a request with another body.",
-        429: "This key has reached its limit of dial requests per minute, or too many wrong keys came from this address.",
+        429: "This key has reached its limit of dial requests per minute or per day, or all keys together the `dials_per_day` of "
+        "the source. Or too many wrong keys came from this address.",
         502: "FocalScope is unreachable, refused the request, or sent an answer without a RequestID.",
         504: "FocalScope did not answer in time. `dial_state` is `unknown`: a phone may be ringing.",
     }
