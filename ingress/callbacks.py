@@ -38,6 +38,8 @@ _ABSOLUTE_FORM = re.compile(r"https?://[^/?]*", re.IGNORECASE)
 _HEADERS = {"Server": "callfold"}  # the default value shows the version of the library
 _ACCEPTED = CIMultiDict(_HEADERS | {"Content-Type": "text/plain"})  # built once: this is the hot path
 _LONG_QUERY = 1024
+# What a dead letter counts beyond its bytes: its headers, and what RabbitMQ keeps of each message. Its queue has no limit.
+_DEAD_LETTER_BYTES = 1024
 
 Send = Callable[[OutgoingMessage], Awaitable[None]]
 
@@ -137,7 +139,7 @@ class CallbackHandler:
         detail = f"{error} (value {error.shown_value})" if error.shown_value else str(error)
         headers = dead_letter_headers(DeadLetterReason.INVALID_CALLBACK, detail, event.received_at)
         body = join([encode(event)])
-        self._intake.take(event.source, len(body))  # it does not wait: the fold does not see it
+        self._intake.take(event.source, len(body) + _DEAD_LETTER_BYTES)  # it does not wait: the fold does not see it
         try:
             await self._send(OutgoingMessage("", CALLBACKS_DEAD, headers, body))
         except SpoolUnavailableError as unavailable:

@@ -100,6 +100,7 @@ class Waiting:
                 self._start(lane)
             while True:
                 await self._open_left()
+                await self._measure()
                 await asyncio.sleep(_SCAN_S)
         raise AssertionError("the loop does not end")
 
@@ -110,6 +111,12 @@ class Waiting:
                 name = path.name.removeprefix(_PREFIX).removesuffix(_SUFFIX)
                 if SOURCE_NAME.fullmatch(name) and name not in self._lanes:
                     await self._open(SourceName(name))
+
+    async def _measure(self) -> None:
+        """Measure the lanes. While RabbitMQ accepts nothing, no drain does."""
+        for lane in [*self._lanes.values()]:
+            with suppress(SpoolUnavailableError):  # the lane logs that itself
+                lane.waiting_bytes = await lane.spool.size() or lane.waiting_bytes  # only a drain ends the waiting
 
     async def _open(self, source: SourceName) -> _Lane:
         async with self._opening:
