@@ -222,6 +222,20 @@ async def test_a_lease_is_one_s_alone_until_it_is_over(servers: Servers) -> None
         await eventually(again)
 
 
+async def test_a_leased_call_is_postponed_unless_something_of_it_was_folded_since(servers: Servers) -> None:
+    untouched, folded, over, elsewhere = keys = [_key(name) for name in ("1", "2", "3", "4")]
+    until_ms, lease_s = 5000, 10
+    leased_until_ms = until_ms + lease_s * 1000
+    async with _store(servers) as store:
+        merged = (await store.merge({key: [[("x", "1")]] for key in keys})).calls
+        await store.schedule({key: WakeUp(1000, merged[key].version) for key in keys})
+        assert set(await store.lease(until_ms=until_ms, lease_s=lease_s, at_most=10)) == set(keys)
+        await store.schedule({folded: WakeUp(7000, merged[folded].version), over: WakeUp(None, merged[over].version)})
+        for _ in range(2):  # a repeat changes nothing
+            await store.postpone({untouched: 9000, folded: 9000, over: 9000}, leased_until_ms=leased_until_ms)
+            assert await store.open_calls() == {untouched: 9000, folded: 7000, elsewhere: leased_until_ms}
+
+
 async def test_scripts_are_sent_again_to_a_server_that_forgot_them(servers: Servers) -> None:
     redis = Redis.from_url(servers.stack.redis_url)
     async with _store(servers) as store:
