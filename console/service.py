@@ -31,9 +31,9 @@ from console.web.sessions import EndedSessions, Sessions
 from console.web.slots import Slots
 from console.web.wrong_keys import WrongKeys
 from shared.archive.storage import Archive
-from shared.config.secret_strength import weakness
-from shared.config.settings import LOOPBACK, Settings
-from shared.errors import ConfigError, StoreReadOnlyError, StoreUnavailableError
+from shared.config.secret_strength import check_console_keys
+from shared.config.settings import Settings
+from shared.errors import StoreReadOnlyError, StoreUnavailableError
 from shared.runtime.audit import Audit
 from shared.runtime.broker import create_publisher
 from shared.runtime.health import Handicap, private_port
@@ -55,7 +55,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         ConfigError: a port is in use, or RabbitMQ has a conflicting topology. Beyond loopback also if a key is missing or easy
             to guess.
     """
-    _check_keys(settings)
+    check_console_keys(settings)
     compile_templates()
     sources, archive = settings.load_sources(), Archive(settings.archive_url)
     publisher = create_publisher(settings, "console")
@@ -105,20 +105,6 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         ):
             listening.set()
             await stop.wait()
-
-
-def _check_keys(settings: Settings) -> None:
-    if settings.console_host in LOOPBACK:
-        return
-    if settings.console_key is None:
-        raise ConfigError(
-            "CALLFOLD_CONSOLE_KEY is not set. Set it, or let the console listen on loopback (CALLFOLD_CONSOLE_HOST)."
-        )
-    if problem := weakness(settings.console_key.get_secret_value()):
-        raise ConfigError(f"CALLFOLD_CONSOLE_KEY {problem}")
-    for key in settings.viewer_keys:
-        if problem := weakness(key):
-            raise ConfigError(f"A key in CALLFOLD_CONSOLE_VIEWER_KEYS {problem}")
 
 
 @asynccontextmanager

@@ -17,10 +17,8 @@ from ingress.spool_drain import SpoolDrain
 from ingress.waiting import Waiting
 from shared.amqp.echo import EchoQueue
 from shared.amqp.topology import CALLBACKS_FOLD_BYTES
-from shared.config.secret_strength import weakness
-from shared.config.settings import LOOPBACK, Settings
-from shared.config.sources import Sources
-from shared.errors import ConfigError
+from shared.config.secret_strength import check_source_secrets
+from shared.config.settings import Settings
 from shared.log import get_logger
 from shared.runtime.broker import create_publisher
 from shared.runtime.descriptors import connection_limit, descriptor_limit
@@ -40,7 +38,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         ConfigError: a source, the port or (at the first connection) the broker's topology is misconfigured.
     """
     sources = settings.load_sources()
-    _check_secrets(settings, sources)
+    check_source_secrets(settings, sources)
     # Once ingress serves, no error of the broker may end it: the spool accepts what RabbitMQ does not.
     publisher = create_publisher(settings, "ingress", retries_conflicts=True)
     depth = FoldDepth(publisher, CALLBACKS_FOLD_BYTES)
@@ -77,16 +75,3 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             await stop.wait()
             log.info("shutdown_started", seconds=settings.drain_seconds)
             await asyncio.sleep(settings.drain_seconds)
-
-
-def _check_secrets(settings: Settings, sources: Sources) -> None:
-    if settings.ingress_host in LOOPBACK:
-        return
-    for source in sources.values():
-        if source.secret is None:
-            raise ConfigError(
-                f"Source {source.name} has no secret, so ingress cannot listen on {settings.ingress_host}. "
-                "Set a secret in the sources file, or listen on loopback."
-            )
-        if problem := weakness(source.secret.get_secret_value()):
-            raise ConfigError(f"The secret of source {source.name} {problem}")

@@ -19,7 +19,8 @@ from console.history.store import History
 from console.request_ids import find_request_id_problems
 from ingress.spool import Spool
 from shared.archive.storage import Archive
-from shared.config.settings import LOOPBACK, Settings
+from shared.config.secret_strength import check_console_keys, check_source_secrets, weak_secrets
+from shared.config.settings import Settings
 from shared.errors import CallfoldError, ConfigError, StoreUnavailableError
 from shared.runtime.store import open_store
 from shared.runtime.store_watch import clock_problem
@@ -30,7 +31,7 @@ _OLDEST_REDIS = (7, 0)
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """The result of one check. `ok` with a `warning`: it may work, although it does not from this machine."""
+    """The result of one check. `ok` with a `warning`: it works or may work, but not well or not from this machine."""
 
     check: str
     ok: bool
@@ -120,15 +121,19 @@ async def _downloads(settings: Settings) -> str:
 
 async def _sources(settings: Settings) -> str:
     sources = settings.load_sources()
-    for source in sources.values():
-        if source.secret is None and settings.ingress_host not in LOOPBACK:
-            raise ConfigError(
-                f"Source {source.name} has no secret, but ingress listens on {settings.ingress_host}. "
-                "Set a secret, or CALLFOLD_INGRESS_HOST=127.0.0.1."
-            )
     without_links = [name for name, source in sources.items() if source.recording_origin is None]
     suffix = f" (without recording links: {', '.join(without_links)})" if without_links else ""
     return f"{', '.join(sources)}{suffix}"
+
+
+async def _secrets(settings: Settings) -> str:
+    sources = settings.load_sources()
+    check_source_secrets(settings, sources)
+    check_console_keys(settings)
+    if weak := weak_secrets(settings, sources):  # on loopback they may be, but a proxy can publish that port
+        raise DoubtError(" ".join(weak))
+    without = ", ".join(name for name, source in sources.items() if source.secret is None)
+    return f"none is weak (not set, so on loopback only: {without})" if without else "none is weak"
 
 
 async def _request_ids(settings: Settings) -> str:
@@ -152,6 +157,7 @@ async def _history(settings: Settings) -> str:
 
 CHECKS: dict[str, Check] = {
     "sources": _sources,
+    "secrets": _secrets,
     "recording origins": recording_origins,
     "dial links": dial_links,
     "rabbitmq": rabbitmq,

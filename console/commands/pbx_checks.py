@@ -18,7 +18,7 @@ _CONNECT_S = 3
 
 
 class DoubtError(CallfoldError):
-    """A host does not answer. That is only a warning: it can come back, and other machines may be the ones that need it."""
+    """It may work nevertheless, so it is only a warning: a host can come back, or only other machines need it."""
 
 
 async def recording_origins(settings: Settings) -> str:

@@ -1,19 +1,71 @@
-"""The least that a secret must have where everybody can guess at it: on an address beyond loopback."""
+"""The strength of secrets and keys: where strangers can connect, each must be too long to be guessed."""
 
 from __future__ import annotations
 
-_LEAST_CHARACTERS = 12  # of base64 these are 72 bits: more than anybody guesses over a network
-_LEAST_DIFFERENT = 6
+from shared.config.settings import LOOPBACK, Settings
+from shared.config.sources import Sources
+from shared.errors import ConfigError
+
+_MIN_CHARACTERS = 12  # of base64 these are 72 bits, too many to guess over a network
+_MIN_DIFFERENT = 6
+_ADVICE = "Create one with: openssl rand -hex 16."
 
 
 def weakness(secret: str) -> str | None:
-    """Return why a secret is too easy to guess, with what to do, or None."""
-    if len(secret) < _LEAST_CHARACTERS:
+    """Return why a secret is easy to guess and what to do, as the end of a sentence; None if it is strong."""
+    if len(secret) < _MIN_CHARACTERS:
         count = f"{len(secret)} character{'' if len(secret) == 1 else 's'}"
-        return f"has {count}, and {_LEAST_CHARACTERS} are the minimum beyond loopback. {_ADVICE}"
-    if len(set(secret)) < _LEAST_DIFFERENT:
-        return f"repeats {len(set(secret))} characters, and {_LEAST_DIFFERENT} different ones are the minimum. {_ADVICE}"
+        return f"has {count}, and {_MIN_CHARACTERS} are the minimum beyond loopback. {_ADVICE}"
+    if len(set(secret)) < _MIN_DIFFERENT:
+        return f"repeats {len(set(secret))} characters, and {_MIN_DIFFERENT} different ones are the minimum. {_ADVICE}"
     return None
 
 
-_ADVICE = "Create one with: openssl rand -hex 16."
+def weak_secrets(settings: Settings, sources: Sources) -> list[str]:
+    """List the secrets of sources and the keys of the console that are easy to guess, one sentence for each."""
+    return [*_weak_secrets_of(sources), *_weak_keys_of(settings)]
+
+
+def check_source_secrets(settings: Settings, sources: Sources) -> None:
+    """Check that each source has a strong secret, unless ingress listens on loopback.
+
+    Raises:
+        ConfigError: one has a weak secret or none.
+    """
+    if settings.ingress_host in LOOPBACK:
+        return
+    for source in sources.values():
+        if source.secret is None:
+            raise ConfigError(
+                f"Source {source.name} has no secret, so ingress cannot listen on {settings.ingress_host}. "
+                "Set a secret in the sources file, or CALLFOLD_INGRESS_HOST=127.0.0.1."
+            )
+    for problem in _weak_secrets_of(sources):
+        raise ConfigError(problem)
+
+
+def check_console_keys(settings: Settings) -> None:
+    """Check that the console has an operator key and that all keys are strong, unless it listens on loopback.
+
+    Raises:
+        ConfigError: a key is weak, or the operator key is not set.
+    """
+    if settings.console_host in LOOPBACK:
+        return
+    if settings.console_key is None:
+        raise ConfigError(
+            "CALLFOLD_CONSOLE_KEY is not set. Set it, or let the console listen on loopback (CALLFOLD_CONSOLE_HOST)."
+        )
+    for problem in _weak_keys_of(settings):
+        raise ConfigError(problem)
+
+
+def _weak_secrets_of(sources: Sources) -> list[str]:
+    secrets = [(source.name, source.secret.get_secret_value()) for source in sources.values() if source.secret]
+    return [f"The secret of source {name} {problem}" for name, secret in secrets if (problem := weakness(secret))]
+
+
+def _weak_keys_of(settings: Settings) -> list[str]:
+    keys = [("CALLFOLD_CONSOLE_KEY", settings.console_key.get_secret_value())] if settings.console_key else []
+    keys += [("A key in CALLFOLD_CONSOLE_VIEWER_KEYS", key) for key in settings.viewer_keys]
+    return [f"{name} {problem}" for name, key in keys if (problem := weakness(key))]

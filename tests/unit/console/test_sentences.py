@@ -51,6 +51,41 @@ async def test_doctor_warns_of_a_pbx_that_does_not_answer(
     assert finding == doctor.Finding(check, ok=True, detail="127.0.0.1 at 127.0.0.1")
 
 
+_STRONG = "8c1f0e52ab34d6790011223344556677"
+
+
+@pytest.mark.parametrize(
+    ("environment", "secret", "ok", "warning", "said"),
+    [
+        ({}, "x", True, True, "The secret of source acme has 1 character, and 12 are the minimum beyond loopback."),
+        ({"CONSOLE_KEY": "y"}, _STRONG, True, True, "CALLFOLD_CONSOLE_KEY has 1 character,"),
+        ({"INGRESS_HOST": "10.0.0.1"}, "x", False, False, "The secret of source acme has 1 character,"),
+        ({"INGRESS_HOST": "10.0.0.1"}, None, False, False, "Source acme has no secret, so ingress cannot listen on 10.0.0.1."),
+        ({"CONSOLE_HOST": "::"}, _STRONG, False, False, "CALLFOLD_CONSOLE_KEY is not set."),
+        ({"INGRESS_HOST": "10.0.0.1", "CONSOLE_KEY": _STRONG}, _STRONG, True, False, "none is weak"),
+        ({}, None, True, False, "none is weak (not set, so on loopback only: acme)"),
+    ],
+)
+async def test_doctor_names_the_secrets_that_are_easy_to_guess(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    environment: dict[str, str],
+    secret: str | None,
+    *,
+    ok: bool,
+    warning: bool,
+    said: str,
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(f"CALLFOLD_{name}", value)
+    sources = tmp_path / "sources.toml"
+    sources.write_text("[sources.acme]\n" + (f'secret = "{secret}"\n' if secret else ""))
+    finding = await _found(monkeypatch, str(sources), "secrets")
+    assert (finding.ok, finding.warning) == (ok, warning)
+    assert finding.detail.startswith(said)
+    assert _STRONG not in finding.detail
+
+
 async def test_doctor_says_which_network_a_pbx_with_a_private_address_needs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
