@@ -1,7 +1,10 @@
 """Fair shares of the fold: which callbacks are published at once, which wait, and which are refused. No I/O, no clock.
 
-While the fold keeps up, every callback is published at once. While it is behind, a source that sends more than its share waits:
-its callbacks go to a separate file. It is drained as the fold catches up. Beyond a hard cap they are refused.
+While the fold keeps up, every callback is published at once. While it is behind, a source that sends more than its share waits.
+Its callbacks go to a separate file, which is drained as the fold catches up.
+
+A source is refused in two cases: its waiting callbacks reach the hard cap, or it has used up its bytes per day. The allowance of
+bytes refills steadily, a whole one in a day.
 """
 
 from __future__ import annotations
@@ -48,7 +51,12 @@ class Load:
 
 
 class SourceShare:
-    """The traffic of one source, and the route of its callbacks until the next update."""
+    """The traffic of one source, and the route of its callbacks until the next update.
+
+    Attributes:
+        rate: callbacks per second, over the last second.
+        is_over: whether its bytes per day are used up.
+    """
 
     __slots__ = ("_allowance", "_depth", "_events", "_recent", "_size", "is_over", "rate", "route")
 

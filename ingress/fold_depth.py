@@ -1,7 +1,8 @@
-"""Watches the depth of `callbacks.fold`, so that ingress spools before the queue is full and rejects.
+"""Watches how full `callbacks.fold` is, so that ingress spools before the queue rejects messages.
 
-RabbitMQ reports only how many messages wait, so their size is estimated. As many as this process published count with their mean
-size. The others count with the mean size of messages that no spool was drained with. A low estimate costs a rejection.
+RabbitMQ reports the number of waiting messages, not their bytes, so the bytes are estimated. Messages of this process count with
+the mean size of what it published. All others count with the mean size of its messages that do not come from a spool. If the
+estimate is too low, RabbitMQ rejects a message, and ingress spools it.
 """
 
 from __future__ import annotations
@@ -14,22 +15,22 @@ from shared.errors import BrokerUnavailableError
 
 _INTERVAL_S = 5.0
 _NEARLY_FULL, _ROOM_AGAIN = 0.9, 0.8
-# So few messages are as good as none: what was published before them is consumed.
+# With so few messages left the queue counts as empty, and a new mean size begins.
 _EMPTY_MESSAGES = 100
 
 
 class FoldDepth:
-    """Closes the gate of a publisher while the queue is nearly full."""
+    """Closes the gate of a publisher while the queue is nearly full: from 90 % of its limit until it is below 80 %."""
 
     def __init__(self, publisher: Publisher, limit_bytes: int) -> None:
-        """Take the limit of the queue; a lower one, set by a policy, is noticed by its rejections."""
+        """Take the limit of the queue in bytes. A policy can set a lower one, which shows only in rejected messages."""
         self._publisher = publisher
         self._limit_bytes = limit_bytes
         self._published = self._published_bytes = 0  # since the queue was last seen empty
         self._direct = self._direct_bytes = 0
 
     def published(self, size: int, *, is_drained: bool = False) -> None:
-        """Count a message that RabbitMQ confirmed; one that a spool is drained with is larger than others."""
+        """Count a confirmed message of `size` bytes. Messages from a spool (`is_drained`) are larger than the others."""
         self._published += 1
         self._published_bytes += size
         if not is_drained:
@@ -44,10 +45,10 @@ class FoldDepth:
                 try:
                     self.judge(await self._publisher.count_messages(self._publisher.gate.queue))
                 except BrokerUnavailableError:
-                    continue  # the connection logs its end, and the next look comes soon
+                    continue  # the connection logs its end; the next check follows in seconds
 
     def judge(self, messages: int) -> None:
-        """Close or open the gate for a depth."""
+        """Close or open the gate, given the number of waiting messages."""
         gate = self._publisher.gate
         share = self._bytes(messages) / self._limit_bytes
         if messages <= _EMPTY_MESSAGES:
@@ -58,7 +59,7 @@ class FoldDepth:
             gate.set_nearly_full(is_nearly_full=False)
 
     def _bytes(self, messages: int) -> float:
-        """Estimate the size of as many messages."""
+        """Estimate the bytes of this many waiting messages."""
         own = min(messages, self._published)
         of_own = own * self._published_bytes / self._published if own else 0
         return of_own + (messages - own) * (self._direct_bytes / self._direct if self._direct else 0)

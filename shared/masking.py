@@ -1,12 +1,11 @@
-"""Mask credentials in text for users and logs: in links, queries, JSON, headers, cookies and tracebacks.
+"""Masks credentials in text for users and logs: in links, queries, JSON, headers, cookies and tracebacks.
 
-The scan looks for the operator between a name and its value: `=`, `:`, or the comma of a pair. The operator may be
-percent-encoded any number of times. If the name is that of a credential, the value is masked. Parsers of queries and JSON would
-miss those in free text.
-Examples are JSON within JSON, `repr` output, headers, and links that are encoded twice or cut off.
+The scan stops at each operator: `=`, `:`, or the comma of a pair, percent-encoded any number of times. If the name before it is
+that of a credential, the value after it is masked. A parser would miss credentials in free text, such as JSON within JSON,
+`repr` output, headers, and links that are encoded twice or cut off.
 
-A text can be chosen by an attacker, so the time must be proportional to its length. No search goes past the end of the value that
-it finds, and no pattern can match a text in more than one way.
+An attacker can choose the text, so the time must grow only in proportion to its length. No search goes past the end of the value
+that it finds, and no pattern can match a text in more than one way.
 """
 
 from __future__ import annotations
@@ -61,7 +60,13 @@ _LINK_PART = re.compile(r"%(?P<depth>(?:25)*)(?P<code>2F|3F|23|26|40)|[@/?#&\s\"
 
 
 class _Name(NamedTuple):
-    """The name of a credential before an operator; `closing` is the quote after the name, with its escapes."""
+    """The name of a credential before an operator.
+
+    Attributes:
+        plain: the name, in lower case.
+        closing: the quote after the name, with its escapes.
+        before: the text before the name.
+    """
 
     plain: str
     closing: str
@@ -73,7 +78,7 @@ class _Name(NamedTuple):
 
 
 class _Separators:
-    """The encoded `&` of a text, found when first needed."""
+    """Positions of the percent-encoded `&` in a text, searched on first use."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -84,7 +89,7 @@ class _Separators:
         return [(match.start(), len(match["depth"])) for match in _AND.finditer(self._text)]
 
     def next(self, at: int, depth: int) -> int:
-        """Return the next `&` that is encoded no more deeply, or the end of the text."""
+        """Return the position of the next `&` that is encoded at most `depth` deep, or the end of the text."""
         depth = min(depth, _DEEPEST)
         if depth not in self._by_depth:
             self._by_depth[depth] = [start for start, start_depth in self._all if start_depth <= depth]
@@ -175,7 +180,7 @@ def _end_of_list(text: str, at: int, limit: int) -> int:
 
 
 def _closing(text: str, opening: re.Match[str], limit: int) -> int:
-    """Return the end of a nested string: the next quote that is escaped no more often than the opening one."""
+    """Return where a quoted value ends: at the next quote that has at most as many escapes as the opening one."""
     escapes = len(opening["escapes"])
     for match in _CLOSING[opening["quote"]].finditer(text, opening.end(), limit):
         if len(match[1]) <= escapes:
@@ -184,7 +189,7 @@ def _closing(text: str, opening: re.Match[str], limit: int) -> int:
 
 
 def _mask_encoded_user_info(text: str) -> str:
-    """Mask the user part of encoded URLs: what stands between `//` and the last `@`, both encoded equally often."""
+    """Mask the user part of percent-encoded URLs: the text from `//` to the last `@` that is encoded as deeply."""
     if not _ENCODED_SLASHES.search(text):
         return text
     masked: list[str] = []
