@@ -12,7 +12,7 @@ import orjson
 from aiohttp import web
 from multidict import CIMultiDict
 
-from ingress.forms import NoFormError, UnreadableFormError, end_unread, percent_encoded, read_form
+from ingress.forms import NoFormError, UnreadableFormError, percent_encoded, read_form
 from ingress.intake import Intake
 from ingress.outgoing_message import OutgoingMessage
 from ingress.request_lines import LINE_BYTES, TARGET_BYTES
@@ -78,7 +78,7 @@ class CallbackHandler:
         if source is None:
             return reject(404, "Not Found", "Unknown source. Send callbacks to /callbacks/<source>.")
         if request.method == "POST":
-            return await end_unread(request, await self._answer_post(request, source, query))
+            return await self._answer_post(request, source, query)
         if request.method != "GET":
             response = reject(405, "Method Not Allowed", "Send callbacks as GET or POST requests.")
             response.headers["Allow"] = "GET, POST"

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-from contextlib import suppress
-
 from aiohttp import web
 from aiohttp.hdrs import CONTENT_ENCODING
-from aiohttp.streams import StreamReader
 
-from shared.runtime.http_protocol import MAX_BODY_BYTES, LimitedProtocol
+from shared.runtime.http_protocol import MAX_BODY_BYTES
 
 FORM_TYPE = "application/x-www-form-urlencoded"
-# How long a client that still sends a body may take to read the answer, before its connection is closed.
-_LINGER_S = 1.0
 _PERCENT_ENCODED = {byte: f"%{byte:02X}" for byte in range(0x80, 0x100)}
 
 
@@ -62,31 +56,3 @@ def _too_large() -> UnreadableFormError:
 def percent_encoded(form: bytes) -> str:
     """Return the form as text. Bytes that are not ASCII are kept, percent-encoded."""
     return form.decode("latin-1").translate(_PERCENT_ENCODED)
-
-
-async def end_unread(request: web.BaseRequest, response: web.Response) -> web.Response:
-    """Send the response now if the body is not read to its end, and read no more of it than a form may have.
-
-    An immediate end of the connection could destroy the response before the client has read it.
-    """
-    body = request.content
-    if body.is_eof():
-        return response
-    response.force_close()
-    with suppress(ConnectionError, TimeoutError, web.RequestPayloadError, web.HTTPRequestTimeout):
-        await response.prepare(request)
-        await response.write_eof()
-        if isinstance(request.protocol, LimitedProtocol):
-            request.protocol.response_sent()
-        async with asyncio.timeout(_LINGER_S):
-            await _discard(body)
-    if isinstance(request.protocol, LimitedProtocol):
-        request.protocol.end_lingering()
-    return response
-
-
-async def _discard(body: StreamReader) -> None:
-    left = MAX_BODY_BYTES
-    while left > 0 and not body.is_eof():
-        left -= len(await body.readany())
-    await body.wait_eof()  # nothing more is read: the library pauses the connection

@@ -7,6 +7,8 @@ no response.
 from __future__ import annotations
 
 import asyncio
+import socket
+from contextlib import suppress
 from typing import cast
 
 from aiohttp import web
@@ -32,7 +34,7 @@ class LimitedProtocol(RequestHandler):
             loop=asyncio.get_running_loop(),
             access_log=NO_ACCESS_LOG,
             keepalive_timeout=connections.limits.idle_s,
-            lingering_time=connections.limits.linger_s,
+            lingering_time=0,  # `finish_response` reads the rest of a body instead, and not without end
             max_line_size=max_line_bytes,
             max_field_size=max_field_bytes,
             auto_decompress=False,  # a small body could become a large one; bodies with an encoding are refused
@@ -48,6 +50,8 @@ class LimitedProtocol(RequestHandler):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._socket = cast("asyncio.Transport", transport)
+        # As much as this may arrive at once, from every client at the same time.
+        self._socket.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, MAX_BODY_BYTES)
         self._head_since = self._loop.time()
         if self._connections.admit(self):
             super().connection_made(transport)
@@ -91,19 +95,31 @@ class LimitedProtocol(RequestHandler):
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
-        """Send the response as the library does, and let the connection make room from then on."""
+        """Send the response. Of a body that is not read to its end, discard as much as a body may have.
+
+        An immediate end of the connection could destroy the response before the client has read it.
+        """
+        body = self._body
+        if body is None or body.is_eof() or body.exception() is not None:
+            return await super().finish_response(request, resp, start_time)
+        resp.force_close()
         finished = await super().finish_response(request, resp, start_time)
-        self.response_sent()
+        self._connections.lingers(self)
+        with suppress(ConnectionError, TimeoutError, web.RequestPayloadError, web.HTTPRequestTimeout):
+            async with asyncio.timeout(self._limits.linger_s):
+                await self._discard(body)
         return finished
 
-    def response_sent(self) -> None:
-        """Let this connection make room for another if only the rest of its body is still to come."""
-        if self._body is not None and not self._body.is_eof():
-            self._connections.lingers(self)
-
-    def end_lingering(self) -> None:
-        """Read no more of the body once the response is sent."""
-        self._lingering_time = 0
+    async def _discard(self, body: StreamReader) -> None:
+        left = MAX_BODY_BYTES
+        while left > 0 and not body.is_eof():
+            left -= len(await body.readany())
+        if not body.is_eof():
+            self.close()  # the library parses nothing more
+            body.read_nowait()
+            if self._socket is not None:
+                self._socket.pause_reading()
+            await body.wait_eof()
 
     @property
     def is_idle(self) -> bool:
@@ -163,7 +179,6 @@ class LimitedProtocol(RequestHandler):
 
     def _end_body(self, body: StreamReader, error: Exception) -> None:
         """Let the request fail that reads a body. The connection closes after its response."""
-        self.end_lingering()
         body.set_exception(error)
 
 

@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import aiohttp
 
@@ -24,6 +25,9 @@ ATTACK_S = float(os.environ.get("ATTACK_SECONDS", "2"))
 
 STEP_LIMIT_S = 0.05
 """The CPU time that one step of an event loop may take."""
+
+GROWTH_BYTES = 100 << 20
+"""How much the resident memory of a process may grow by an attack."""
 
 # Of the short form: a fault that an attack is about costs seconds or minutes, not a multiple of a few milliseconds.
 _TIMES_SLOWER = 20
@@ -97,15 +101,23 @@ async def longest_step_cpu_s(process: ServiceProcess) -> float:
 
 
 @asynccontextmanager
-async def without_long_steps(*processes: ServiceProcess) -> AsyncIterator[None]:
-    """Fail if a process spends too much CPU time on one step of its event loop while the body runs."""
+async def within_bounds(*processes: ServiceProcess) -> AsyncIterator[None]:
+    """Fail if a process spends too much CPU time on one step of its event loop, or takes more and more memory."""
     limit_s = STEP_LIMIT_S if IS_LONG else _TIMES_LIMIT * STEP_LIMIT_S
-    before = [await _steps_beyond(process, limit_s) for process in processes]
+    before = [(await _steps_beyond(process, limit_s), resident_bytes(process)) for process in processes]
     yield
-    for process, number in zip(processes, before, strict=True):
-        found = await _steps_beyond(process, limit_s) - number
+    for process, (steps, size) in zip(processes, before, strict=True):
+        found = await _steps_beyond(process, limit_s) - steps
         longest_s = await longest_step_cpu_s(process)
         assert not found, f"{process.name}: {found:.0f} steps took more than {limit_s} s of CPU, the longest {longest_s:.3f} s"
+        grown = resident_bytes(process) - size
+        assert grown < GROWTH_BYTES, f"{process.name}: its resident memory grew by {grown >> 20} MiB"
+
+
+def resident_bytes(process: ServiceProcess) -> int:
+    """Read how much memory a process has now."""
+    status = Path(f"/proc/{process.pid}/status").read_text("utf-8")
+    return int(status.partition("VmRSS:")[2].split()[0]) << 10
 
 
 async def _steps_beyond(process: ServiceProcess, limit_s: float) -> float:

@@ -17,7 +17,7 @@ import orjson
 
 from console.local.ports import free_port
 from console.local.processes import ServiceProcess
-from tests.helpers.attacks import ATTACK_S, assert_unharmed, measuring, undisturbed
+from tests.helpers.attacks import ATTACK_S, assert_unharmed, measuring, undisturbed, within_bounds
 from tests.helpers.broker_faults import memory_alarm
 from tests.helpers.pace import paced
 from tests.helpers.servers import Servers, connected, eventually, metric
@@ -97,7 +97,7 @@ async def test_a_spool_that_is_damaged_gone_or_replaced_and_an_alarm_harm_no_cal
         good = _Caller(port, session)
         before = await undisturbed(good)
         pause_s = ATTACK_S / 6
-        async with measuring(good, clients=2) as during:
+        async with within_bounds(ingress), measuring(good, clients=2) as during:
             for attack in (_damage, _delete, _replace, _restore):
                 await _done(attack, spool)
                 await asyncio.sleep(pause_s)

@@ -17,7 +17,7 @@ import orjson
 
 from console.local.ports import free_port
 from console.local.processes import Fleet
-from tests.helpers.attacks import ATTACK_S, IS_LONG, Timings, assert_unharmed
+from tests.helpers.attacks import ATTACK_S, IS_LONG, Timings, assert_unharmed, within_bounds
 from tests.helpers.flood import flood
 from tests.helpers.servers import Servers, connected, eventually, exit_code, lines_of, metric, taken_from
 
@@ -88,14 +88,15 @@ async def test_a_flood_delays_no_call_of_another_source_and_is_folded_itself(ser
     async with (
         servers.subscribed("call.completed.good.#") as good_events,
         servers.subscribed("call.completed.flooder.#") as flood_events,
-        _running(servers) as (port, _),
+        _running(servers) as (port, fleet),
     ):
         good = GoodSource(port, good_events)
         async with good.listening():
             before = await _timed(good.whole_call, 1.5), await _timed(good.settling_call, _SETTLING_FOR_S)
-            flooded, whole, settling = await asyncio.gather(
-                flood(port, "flooder", ATTACK_S), _timed(good.whole_call, ATTACK_S), _timed(good.settling_call, ATTACK_S)
-            )
+            async with within_bounds(*fleet.processes):
+                flooded, whole, settling = await asyncio.gather(
+                    flood(port, "flooder", ATTACK_S), _timed(good.whole_call, ATTACK_S), _timed(good.settling_call, ATTACK_S)
+                )
         sys.stderr.write(f"whole calls: {before[0]}; during the flood: {whole}\n")
         sys.stderr.write(f"settling calls: {before[1]}; during the flood: {settling}; flood: {dict(flooded.statuses)}\n")
         assert flooded.calls, "the flood did nothing"

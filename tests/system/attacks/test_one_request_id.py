@@ -16,7 +16,7 @@ from shared.config.settings import Settings
 from shared.domain.ids import SourceName
 from shared.domain.raw_event import CallbackEvent, encode, join
 from shared.state.store import Store
-from tests.helpers.attacks import ATTACK_S, assert_unharmed, measuring, undisturbed
+from tests.helpers.attacks import ATTACK_S, assert_unharmed, measuring, undisturbed, within_bounds
 from tests.helpers.servers import Servers, eventually, lines_of, next_events
 
 _SOURCES = """
@@ -71,7 +71,7 @@ async def test_one_request_id_for_all_calls_of_a_source_delays_no_other(
             return sent
 
         before = await undisturbed(good)
-        async with measuring(good) as during:
+        async with within_bounds(*fleet.processes), measuring(good) as during:
             sent = await attack()
         assert_unharmed(during, before, limit_s=_GOOD_CALL_S)
 

@@ -15,7 +15,7 @@ import pytest_asyncio
 
 from console.local.ports import free_port
 from console.local.processes import Fleet, ServiceProcess
-from tests.helpers.attacks import ATTACK_S, assert_unharmed, measuring, undisturbed
+from tests.helpers.attacks import ATTACK_S, assert_unharmed, measuring, undisturbed, within_bounds
 from tests.helpers.console import AUTHORIZED, KEY
 from tests.helpers.raw_http import Connection, connected_to, post
 from tests.helpers.servers import VENDOR_LINES, Servers, Stack, connected
@@ -100,7 +100,7 @@ async def _unharmed_by_idle(site: Site, name: str, port: int, good: Callable[[],
     """Open more connections than fit, again and again, while good requests arrive."""
     before = await undisturbed(good, seconds=0.5)
     replaced = await site.closed_by(name, "replaced")
-    async with measuring(good) as during, AsyncExitStack() as opened:
+    async with within_bounds(*site.fleet.processes), measuring(good) as during, AsyncExitStack() as opened:
         await _opened(port, IDLE, opened)
         await asyncio.sleep(ATTACK_S)
     assert_unharmed(during, before, limit_s=LIMIT_OF_DESIGN_S)
@@ -130,7 +130,7 @@ async def test_forms_with_a_wrong_token_and_slow_requests_delay_no_callback(site
         dribbling = [asyncio.create_task(_dribbled(connection)) for connection in slow]
         command = [sys.executable, "-m", "tests.helpers.form_attack", str(site.ingress), f"{ATTACK_S}", str(ATTACKERS)]
         attacker = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
-        async with measuring(site.call_back) as during:
+        async with within_bounds(*site.fleet.processes), measuring(site.call_back) as during:
             written, _ = await attacker.communicate()
         await asyncio.gather(*dribbling)
     assert int(written) >= ATTACKERS

@@ -10,7 +10,7 @@ from urllib.parse import quote
 import aiohttp
 import pytest
 
-from tests.helpers.attacks import ATTACK_S, assert_unharmed, measuring, undisturbed, without_long_steps
+from tests.helpers.attacks import ATTACK_S, assert_unharmed, measuring, undisturbed, within_bounds
 from tests.helpers.console import AUTHORIZED, KEY, World, world
 from tests.helpers.servers import Servers, connected, lines_of
 
@@ -56,7 +56,7 @@ async def test_costly_values_delay_no_other_source(servers: Servers, values: tup
         async with (
             measuring(call_back) as callbacks,
             measuring(look_up) as look_ups,
-            without_long_steps(*running.roles.values()),
+            within_bounds(*running.roles.values()),
         ):
             until = time.monotonic() + ATTACK_S
             await asyncio.gather(*(_attack(running, value, until, statuses) for value in values), _look(running, until))
