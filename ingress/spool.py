@@ -14,7 +14,8 @@ import os
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, closing, suppress
+from itertools import chain
 from pathlib import Path
 from typing import Self, TypeVar
 
@@ -25,6 +26,8 @@ from ingress.spool_file import ReplacedError, SpoolFile
 from ingress.spool_problems import SpoolProblems
 from ingress.spool_rows import DamagedRow, read_row
 from ingress.spool_sqlite import is_full, transaction
+from shared.amqp.topology import CALLBACKS
+from shared.domain.raw_event import receipt_times
 from shared.errors import SpoolUnavailableError
 from shared.file_lock import open_lock_file, try_lock
 
@@ -58,6 +61,11 @@ class Spool:
     def name(self) -> str:
         """The identity of the spool in reports to the workers; '' until the file was open."""
         return self._file.name
+
+    @property
+    def generation(self) -> int:
+        """The number of files so far, of which each replaced the one before; 0 until one was open."""
+        return self._file.generation
 
     @property
     def problem(self) -> str:
@@ -148,13 +156,17 @@ class Spool:
 
         return await self._attempt(lambda: self._file.run(read))
 
-    async def first(self, exchange: str, *, after: int) -> OutgoingMessage | None:
-        """Read the oldest message for an exchange whose id is greater than `after`; without its headers."""
+    async def oldest_receipt(self, *, after: int) -> str:
+        """Return when the oldest callback was received whose id is greater than `after`; '' if there is none.
 
-        def read(db: sqlite3.Connection) -> OutgoingMessage | None:
-            query = "select body from messages where id > ? and exchange = ? order by id limit 1"
-            row = db.execute(query, (after, exchange)).fetchone()
-            return None if row is None else OutgoingMessage(exchange, "", {}, row[0])
+        A damaged row does not count: the fold never sees it.
+        """
+
+        def read(db: sqlite3.Connection) -> str:
+            query = f"select {_ROW} from messages where id > ? and exchange = ? order by id"  # noqa: S608 - a constant
+            with closing(db.execute(query, (after, CALLBACKS))) as rows:
+                intact = (row for _, *columns in rows if not isinstance(row := read_row(*columns), DamagedRow))
+                return next(chain.from_iterable(receipt_times(row.body) for row in intact), "")
 
         return await self._attempt(lambda: self._file.run(read, generation=self._read[0]))
 

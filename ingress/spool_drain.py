@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import NoReturn
@@ -12,12 +12,12 @@ from typing import NoReturn
 from ingress.outgoing_message import OutgoingMessage
 from ingress.publish_or_spool import DurableWriter
 from ingress.spool import Spool
+from ingress.spool_reports import SpoolReports
 from ingress.spool_rows import DamagedRow
 from shared import metrics
 from shared.amqp.dead_letters import DeadLetterReason
 from shared.amqp.publisher import Publisher
-from shared.amqp.topology import CALLBACKS, CALLBACKS_DEAD, SPOOL, SPOOL_OLDEST, SPOOL_SEEN
-from shared.clock import utc_now
+from shared.amqp.topology import CALLBACKS, CALLBACKS_DEAD
 from shared.domain.raw_event import MAX_EVENTS_PER_MESSAGE, join, receipt_times
 from shared.errors import BrokerUnavailableError, SpoolUnavailableError
 from shared.log import get_logger
@@ -47,6 +47,7 @@ class SpoolDrain:
     def __init__(self, publisher: Publisher, spool: Spool, writer: DurableWriter) -> None:
         self._publisher = publisher
         self._spool = spool
+        self._reports = SpoolReports(spool)
         self._writer = writer
 
     async def run(self) -> NoReturn:
@@ -96,6 +97,7 @@ class SpoolDrain:
                 raise BrokerUnavailableError(self._publisher.gate.problem)  # noqa: TRY301 - as any publish would now
             while rows := await self._spool.oldest(_DRAIN_ROWS, max_bytes=_DRAIN_BYTES):
                 await self._drain_rows(rows)
+            await self._reports.end(self._publisher)
             if total:
                 self._writer.drain_finished()
                 log.info("spool_drained", messages=total)
@@ -110,19 +112,15 @@ class SpoolDrain:
 
     async def _drain_rows(self, rows: Sequence[tuple[int, OutgoingMessage | DamagedRow]]) -> None:
         for ids, message in joined(rows):
-            report = await self._report(ids[-1]) if message.exchange == CALLBACKS else {}
+            report = await self._reports.after(ids[-1]) if message.exchange == CALLBACKS else {}
             await self._publisher.publish(replace(message, headers={**message.headers, **report}).with_fresh_id())
+            if report:
+                self._reports.confirmed(report)
             self._writer.drain_confirmed(message)
             await self._spool.remove(ids)
         if damaged := [row for _, row in rows if isinstance(row, DamagedRow)]:
             metrics.DEAD_LETTERS.labels(CALLBACKS_DEAD, DeadLetterReason.DAMAGED_IN_SPOOL).inc(len(damaged))
             log.error("spool_rows_dead_lettered", messages=len(damaged), detail=damaged[0].problem)
-
-    async def _report(self, last_id: int) -> Mapping[str, str | int]:
-        """Build the headers that report the oldest callback after `last_id`: the workers' timers wait for it."""
-        first = await self._spool.first(CALLBACKS, after=last_id)
-        oldest = next(iter(receipt_times(first.body)), "") if first else ""
-        return {SPOOL: self._spool.name, SPOOL_OLDEST: oldest, SPOOL_SEEN: utc_now()}
 
 
 def joined(

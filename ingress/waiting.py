@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,11 +22,11 @@ from ingress.outgoing_message import OutgoingMessage
 from ingress.probes import Probes
 from ingress.spool import Spool
 from ingress.spool_drain import joined
+from ingress.spool_reports import SpoolReports
 from shared.amqp.publisher import Publisher
-from shared.amqp.topology import CALLBACKS, SPOOL, SPOOL_OF_SOURCE, SPOOL_OLDEST, SPOOL_SEEN
-from shared.clock import utc_now
+from shared.amqp.topology import CALLBACKS
 from shared.domain.ids import SOURCE_NAME, SourceName
-from shared.domain.raw_event import join, receipt_times
+from shared.domain.raw_event import join
 from shared.errors import BrokerUnavailableError, SpoolUnavailableError
 from shared.log import get_logger
 from shared.outage import Outage
@@ -46,13 +46,13 @@ _PREFIX, _SUFFIX = "waiting-", ".sqlite"
 
 @dataclass(slots=True)
 class _Lane:
-    """The callbacks of one source that wait; `is_reported` if the workers know of them, so that timers of the source wait."""
+    """The callbacks of one source that wait."""
 
     source: SourceName
     spool: Spool
     commit: GroupCommit
+    reports: SpoolReports
     waiting_bytes: int = 0
-    is_reported: bool = False
 
 
 class Waiting:
@@ -129,7 +129,7 @@ class Waiting:
                 parts = (events[at : at + SMALLEST] for at in range(0, len(events), SMALLEST))
                 await spool.add([OutgoingMessage(CALLBACKS, "", {}, join(part)) for part in parts])
 
-            lane = self._lanes[source] = _Lane(source, spool, GroupCommit(write))
+            lane = self._lanes[source] = _Lane(source, spool, GroupCommit(write), SpoolReports(spool, source))
             self._start(lane)
             return lane
 
@@ -162,6 +162,7 @@ class Waiting:
                 await self._drain_message(lane, ids[-1], message)
                 await lane.spool.remove(ids)
                 lane.waiting_bytes = await lane.spool.size()
+        await lane.reports.end(self._publisher)
         while lane.spool.has_undeleted:  # keep the lock: another process would publish them again
             await asyncio.sleep(_RETRY_S)
             await lane.spool.remove([])
@@ -171,10 +172,10 @@ class Waiting:
             await self._publisher.publish(message.with_fresh_id())
             return
         # The first message goes out of turn: with its report the timers of the source begin to wait.
-        turn = await self._next_turn() if lane.is_reported else _Turn(None, self._size)
+        turn = await self._next_turn() if lane.reports.is_waiting else _Turn(None, self._size)
         probe = self._probes.create(turn.end)
         try:
-            report = await _report(lane, last_id)
+            report = await lane.reports.after(last_id)
             headers = {**message.headers, **report, **(probe.headers if probe else {})}
             await self._publisher.publish(replace(message, headers=headers).with_fresh_id())
         except BaseException:
@@ -184,7 +185,7 @@ class Waiting:
             raise
         self._depth.published(len(message.body), is_drained=True)
         asyncio.get_running_loop().call_later(_TURN_S, turn.end)
-        lane.is_reported = bool(report[SPOOL_OLDEST])
+        lane.reports.confirmed(report)
 
     async def _next_turn(self) -> _Turn:
         """Wait until few messages are unanswered and the fold is not behind. Lanes get their turns in order of arrival."""
@@ -213,10 +214,3 @@ class _Turn:
         if turns is not None:
             turns.release()
             self._size.echoed(time.monotonic() - self._began)
-
-
-async def _report(lane: _Lane, last_id: int) -> Mapping[str, str | int]:
-    """Build the headers that report the oldest callback after `last_id`: the timers of this source wait for it."""
-    first = await lane.spool.first(CALLBACKS, after=last_id)
-    oldest = next(iter(receipt_times(first.body)), "") if first else ""
-    return {SPOOL: f"{lane.spool.name}{SPOOL_OF_SOURCE}{lane.source}", SPOOL_OLDEST: oldest, SPOOL_SEEN: utc_now()}

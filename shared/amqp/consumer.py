@@ -7,6 +7,7 @@ publish, and would not see acks sent on them.
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
@@ -29,6 +30,7 @@ from shared.log import get_logger
 log = get_logger(__name__)
 
 _OFFSET = "x-stream-offset"
+_ROUND = re.compile(r"\d{1,15}", re.ASCII)  # ms since 1970; a longer one would be no marker of Callfold
 _RESUBSCRIBE_AFTER_S = 15
 _ANSWER_TIMEOUT_S = 10
 Arguments = Mapping[str, HeaderValue]
@@ -74,7 +76,7 @@ class Delivery:
 def marker_round(headers: Mapping[str, object]) -> int | None:
     """Read the number of the round from the headers of a marker; None for any other message."""
     number = headers.get(MARKER)
-    return int(number) if isinstance(number, str) and number.isascii() and number.isdigit() else None
+    return int(number) if isinstance(number, str) and _ROUND.fullmatch(number) else None
 
 
 class Consumer(BrokerConnection):

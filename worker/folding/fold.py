@@ -83,9 +83,10 @@ class Fold:
                     sent = [sent_at(delivery.headers) for delivery in deliveries if not delivery.is_marker]
                     with metrics.FOLD_SECONDS.time():
                         await self.fold(bodies, sent)
-                    await self._record_spools(deliveries)
-                    if self._echoes:
-                        self._echoes.add(delivery.headers for delivery in deliveries)
+                await self._record_spools(deliveries)
+                if self._echoes:
+                    self._echoes.add(delivery.headers for delivery in deliveries)
+                if bodies:
                     crash_point("fold.before_ack")
                 for delivery in deliveries:
                     await delivery.ack()

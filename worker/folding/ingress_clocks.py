@@ -57,7 +57,8 @@ class IngressClocks:
         now_s = self._clock.now().timestamp()
         for delivery in deliveries:
             if delivery.is_marker:
-                self._wait_s = max(0.0, now_s - (marker_round(delivery.headers) or 0) / 1000)
+                if opened_ms := marker_round(delivery.headers):  # a marker of round 0 belongs to no round
+                    self._wait_s = max(0.0, now_s - opened_ms / 1000)
             elif at := sent_at(delivery.headers):
                 self._observe(str(delivery.headers.get(SENT_BY)), datetime.fromisoformat(at).timestamp() - now_s, now_s)
 

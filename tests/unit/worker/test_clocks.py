@@ -169,6 +169,17 @@ def test_a_backlog_and_a_message_delivered_again_are_no_wrong_clock() -> None:
     assert lines == []
 
 
+def test_a_marker_of_no_round_hides_no_clock_that_is_behind() -> None:
+    machines = _Machines()
+    with capture_logs() as lines:
+        for _ in range(60):
+            machines.true_s += 1
+            machines.mark(waited_s=machines.true_s)  # of round 0, as a report or a probe of the queue is
+            machines.deliver("behind", -600)
+    assert [line["event"] for line in lines] == ["ingress_clock_differs"]
+    assert _offset("behind") == pytest.approx(-600, abs=0.1)
+
+
 def test_the_metric_of_a_machine_that_is_gone_is_removed() -> None:
     machines = _Machines()
     machines.deliver("gone", 5)

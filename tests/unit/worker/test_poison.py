@@ -6,6 +6,8 @@ import orjson
 import pytest
 
 from shared.amqp import lenient_decoding as decoding
+from shared.amqp.consumer import marker_round
+from shared.amqp.topology import MARKER
 from shared.clock import utc_now
 from shared.domain.ids import SourceName
 from shared.domain.raw_event import CallbackEvent, Undecodable, decode, encode, join
@@ -44,6 +46,11 @@ def test_a_time_that_no_clock_tells_is_refused_and_a_body_beyond_all_bounds_is_o
     assert isinstance(letter, Undecodable)
     (letter,) = decode(b'["' + b"x" * (17 << 20) + b'"]')
     assert isinstance(letter, Undecodable)
+
+
+@pytest.mark.parametrize("number", ["9" * 400, "9" * 5000, "-1", "", "1.5", "\u0663", 7])
+def test_a_marker_with_a_number_that_is_no_round_is_no_marker(number: object) -> None:
+    assert marker_round({MARKER: number}) is None
 
 
 def test_a_revision_of_which_nothing_else_is_known_is_amended_by_whatever_comes() -> None:
