@@ -18,6 +18,7 @@ import orjson
 from console.commands.audit_trail import open_audit
 from console.commands.common import cli_user, select_sources
 from console.lookup.sidecar_search import find_sidecars
+from console.missing_recordings import why_missing
 from console.safe_text import plain_line
 from shared.archive.checksum import sha256_of
 from shared.archive.encryption import decrypt
@@ -43,7 +44,11 @@ class Target:
 
 
 async def get(settings: Settings, source: str, what: str, target: Target, *, as_json: bool) -> int:
-    """Get the recordings of a call, or one by its GUID; returns 1 if none is stored."""
+    """Get the recordings of a call, or one by its GUID.
+
+    Raises:
+        CallfoldError: none is stored, or one cannot be written.
+    """
     select_sources(settings, source)
     archive = Archive(settings.archive_url)
     target = replace(target, identity=target.identity or settings.archive_identity)
@@ -52,19 +57,24 @@ async def get(settings: Settings, source: str, what: str, target: Target, *, as_
         raise CallfoldError(
             f"No recording of {source} {what} in the archive. Check the id with `callfold calls --source {source}`."
         )
+    missing = [
+        plain_line(f"{sidecar.leg} leg {sidecar.call_id}: {why_missing(sidecar)}")
+        for sidecar in sidecars
+        if sidecar.state is not RecordingState.STORED
+    ]
+    if len(missing) == len(sidecars):
+        raise CallfoldError(f"No recording of {source} {what} is stored: {' '.join(missing)}")
     _check_output(sidecars, target)
+    sys.stderr.writelines(f"{line}\n" for line in missing)
     async with open_audit(settings) as audit:
-        count = await _get_each(sidecars, archive, target, audit, as_json=as_json)
-    return 0 if count else 1
+        await _get_each(sidecars, archive, target, audit, as_json=as_json)
+    return 0
 
 
-async def _get_each(sidecars: Sequence[Sidecar], archive: Archive, target: Target, audit: Audit, *, as_json: bool) -> int:
-    """Write the stored recordings and return how many they are."""
-    count = 0
+async def _get_each(sidecars: Sequence[Sidecar], archive: Archive, target: Target, audit: Audit, *, as_json: bool) -> None:
+    """Write the stored recordings."""
     for sidecar in sidecars:
         if sidecar.state is not RecordingState.STORED:
-            reason = f" ({sidecar.recording.reason})" if sidecar.recording.reason else ""
-            sys.stderr.write(plain_line(f"{sidecar.leg} leg {sidecar.call_id}: {sidecar.state}{reason}") + "\n")
             continue
         for info in sidecar.contents:
             stored = sidecar.file(info)
@@ -74,11 +84,9 @@ async def _get_each(sidecars: Sequence[Sidecar], archive: Archive, target: Targe
                 fields = {"source": sidecar.source, "call": sidecar.call, "recording": sidecar.name}
                 await audit.record(Action.DOWNLOAD, cli_user(), **fields)
                 await asyncio.to_thread(_write, content, path)
-            count += 1
             result = {"file": str(path), "leg": sidecar.leg, "call_id": sidecar.call_id, "sha256": info.sha256}
             if path != _STDOUT:
                 sys.stdout.write((orjson.dumps(result).decode() if as_json else plain_line(f"{path}  {sidecar.leg} leg")) + "\n")
-    return count
 
 
 def _check_output(sidecars: Sequence[Sidecar], target: Target) -> None:

@@ -49,7 +49,8 @@ async def show(settings: Settings, source: str, call: str, *, as_json: bool) -> 
 def _text(fields: Mapping[str, Any]) -> str:
     """Return a call as lines. Control characters in callback values are escaped, so they cannot break a line."""
     record = orjson.dumps(fields["record"], option=orjson.OPT_INDENT_2).decode().split("\n")
-    lines = [f"{fields['call']}  {fields['status']}", f"{fields['why']}", "", *record, ""]
+    why = fields["why"].removeprefix(f"{fields['status']}: ")  # the line before it says so already
+    lines = [f"{fields['call']}  {fields['status']}", why, "", *record, ""]
     lines += ["recordings", *(f"  {row['leg']:<8}{row['guid'] or row['name']}  {row['state']}" for row in fields["recordings"])]
     lines += ["timeline (as received)"]
     for row in fields["timeline"]:

@@ -14,6 +14,7 @@ from aiohttp import web
 from pydantic import ValidationError
 
 from console.lookup.sidecar_search import RecordingSearch
+from console.missing_recordings import why_missing
 from console.page.waveform import PeakReader, waveform_svg
 from console.web.keys import IDENTITY
 from console.web.models import RecordingQuery
@@ -147,8 +148,7 @@ class RecordingsApi:
         if sidecar is None:
             return problem(404, f"Source {source} has no recording {name}. Find it with GET /calls/{{source}}/{{call}}.")
         if sidecar.state != "stored":
-            reason = sidecar.recording.reason
-            return problem(404, f"This recording is {sidecar.state}{f': {reason}' if reason else ''}.", state=sidecar.state)
+            return problem(404, f"This recording is not stored: {why_missing(sidecar)}", state=sidecar.state)
         return sidecar
 
     async def _audio(self, sidecar: Sidecar, scratch: BinaryIO) -> _Audio | web.Response:

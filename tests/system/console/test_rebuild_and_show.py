@@ -143,6 +143,7 @@ async def test_a_call_that_only_the_history_has_is_shown_and_said_to_be_from_the
     assert err == "default/513 has expired from Redis; this is its record in the history.\n"
     code, out, _ = await callfold("show", "default", "513", **environment)
     assert (code, out.splitlines()[0]) == (0, "default/513  complete")
+    assert out.splitlines()[1].startswith("answered, by hangup, published as revision 2")
     for call, settings, sentence in (
         ("514", {}, "Unknown call default/514: not in Redis or in the history"),
         (
