@@ -23,10 +23,11 @@ from shared.clock import utc_now
 from shared.config.sources import Source, Sources
 from shared.domain.adapter_link import find_secret, hide_values, spellings, take_secret
 from shared.domain.callback import parse_callback
-from shared.domain.ids import SourceName
+from shared.domain.ids import SOURCE_NAME, SourceName
 from shared.domain.raw_event import CallbackEvent, encode, join
 from shared.errors import InvalidCallbackError, SpoolUnavailableError
 from shared.log import get_logger
+from shared.partial_values import shorten_name
 
 log = get_logger(__name__)
 
@@ -38,6 +39,7 @@ _ABSOLUTE_FORM = re.compile(r"https?://[^/?]*", re.IGNORECASE)
 _HEADERS = {"Server": "callfold"}  # the default value shows the version of the library
 _ACCEPTED = CIMultiDict(_HEADERS | {"Content-Type": "text/plain"})  # built once: this is the hot path
 _LONG_QUERY = 1024
+_SEE = "See docs/settings.md."
 # What a dead letter counts beyond its bytes: its headers, and what RabbitMQ keeps of each message. Its queue has no limit.
 _DEAD_LETTER_BYTES = 1024
 
@@ -76,7 +78,7 @@ class CallbackHandler:
         path, _, query = target.partition("?")
         source = self._source(path)
         if source is None:
-            return reject(404, "Not Found", "Unknown source. Send callbacks to /callbacks/<source>.")
+            return unknown_source(path)
         if request.method == "POST":
             return await self._answer_post(request, source, query)
         if request.method != "GET":
@@ -160,6 +162,18 @@ def reject(status: int, title: str, detail: str) -> web.Response:
 def too_long() -> web.Response:
     """Reject a request whose line, as received, is too long."""
     return reject(414, "URI Too Long", f"The request line is longer than {LINE_BYTES} bytes.")
+
+
+def unknown_source(path: str) -> web.Response:
+    """Reject a path that names no source. Only what has the form of a name is quoted, and shortened: it may be a secret."""
+    name = unquote(path[len(PATH) :]) if path.startswith(PATH) else ""
+    if not name:
+        detail = "Send callbacks to /callbacks/<source>."
+    elif SOURCE_NAME.fullmatch(name):
+        detail = f'Unknown source "{shorten_name(name)}". Correct the link, or configure it in CALLFOLD_SOURCES. {_SEE}'
+    else:
+        detail = f"The path names no source. A name has a to z, 0 to 9, _ and - only. {_SEE}"
+    return reject(404, "Not Found", detail)
 
 
 def _wrong_secret(source: Source) -> web.Response:

@@ -1,4 +1,4 @@
-"""The public HTTP server. It is aiohttp's low-level one: there is a single route, and error responses must not quote requests."""
+"""The public HTTP server. It is aiohttp's low-level one: there is a single route, and error responses must quote no query."""
 
 from __future__ import annotations
 
