@@ -58,12 +58,12 @@ async def get(settings: Settings, source: str, what: str, target: Target, *, as_
             f"No recording of {source} {what} in the archive. Check the id with `callfold calls --source {source}`."
         )
     missing = [
-        plain_line(f"{sidecar.leg} leg {sidecar.call_id}: {why_missing(sidecar)}")
+        plain_line(f"{sidecar.leg.capitalize()} leg {sidecar.call_id}: {why_missing(sidecar)}")
         for sidecar in sidecars
         if sidecar.state is not RecordingState.STORED
     ]
     if len(missing) == len(sidecars):
-        raise CallfoldError(f"No recording of {source} {what} is stored: {' '.join(missing)}")
+        raise CallfoldError(f"No recording of {source} {what} is stored. {' '.join(missing)}")
     _check_output(sidecars, target)
     sys.stderr.writelines(f"{line}\n" for line in missing)
     async with open_audit(settings) as audit:

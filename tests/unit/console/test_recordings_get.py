@@ -40,7 +40,7 @@ async def _error(settings: Settings, state: RecordingState, reason: str | None) 
 async def test_the_reason_of_a_failure_is_named(settings: Settings) -> None:
     said = await _error(settings, RecordingState.FAILED, "not_allowed")
     assert said.startswith(
-        f"No recording of acme {GUID} is stored: agent leg 7: it could not be archived (failed, not_allowed). "
+        f"No recording of acme {GUID} is stored. Agent leg 7: it could not be archived (failed, not_allowed). "
     )
     assert "callfold recordings redrive" in said
 
@@ -48,5 +48,5 @@ async def test_the_reason_of_a_failure_is_named(settings: Settings) -> None:
 @pytest.mark.parametrize("state", _NOT_STORED)
 async def test_each_state_is_explained(settings: Settings, state: RecordingState) -> None:
     said = await _error(settings, state, None)
-    explanation, _, _ = said.partition("agent leg 7: ")[2].partition(f" ({state}).")
+    explanation, _, _ = said.partition("Agent leg 7: ")[2].partition(f" ({state}).")
     assert len(explanation.split()) >= 3
