@@ -27,6 +27,7 @@ from shared.domain.ids import SOURCE_NAME, SourceName
 from shared.domain.raw_event import CallbackEvent, encode, join
 from shared.errors import InvalidCallbackError, SpoolUnavailableError
 from shared.log import get_logger
+from shared.outage import Outage
 from shared.partial_values import shorten_name
 
 log = get_logger(__name__)
@@ -66,6 +67,8 @@ class CallbackHandler:
         self._digests = {name: _digest(s.secret.get_secret_value()) for name, s in sources.items() if s.secret}
         # An adapter link can contain the secret again under another name, and that copy must not be stored either.
         self._hidden = {name: spellings(s.secret.get_secret_value()) for name, s in sources.items() if s.secret}
+        self._unavailable = Outage(log, "callback_rejected_503", "callbacks_accepted", is_error=True)
+        self._invalid = {name: Outage(log, "callback_rejected") for name in sources}
         self._accepted = {name: metrics.CALLBACKS.labels(name, "accepted") for name in sources}
 
     async def answer(self, request: web.BaseRequest) -> web.Response:
@@ -132,7 +135,8 @@ class CallbackHandler:
         try:
             await self._intake.submit(source.name, encoded, self._intake.take(source.name, len(encoded)))
         except SpoolUnavailableError as error:
-            return _unavailable(source.name, error)
+            return self._reject_for_now(source.name, error)
+        self._unavailable.succeeded()
         self._accepted[source.name].inc()
         return web.Response(body=b"accepted\n", headers=_ACCEPTED)
 
@@ -145,12 +149,19 @@ class CallbackHandler:
         try:
             await self._send(OutgoingMessage("", CALLBACKS_DEAD, headers, body))
         except SpoolUnavailableError as unavailable:
-            return _unavailable(event.source, unavailable)
+            return self._reject_for_now(event.source, unavailable)
+        self._unavailable.succeeded()
         metrics.CALLBACKS.labels(event.source, "invalid").inc()
         metrics.DEAD_LETTERS.labels(CALLBACKS_DEAD, DeadLetterReason.INVALID_CALLBACK).inc()
-        log.warning("callback_rejected", source=event.source, parameter=error.parameter, problem=error.problem)
+        source = event.source
+        self._invalid[source].failed(str(error), source=source, parameter=error.parameter, problem=error.problem)
         members = {"parameter": error.parameter, "value": error.shown_value}
         return _problem(400, "Invalid callback", f"The {error}.", members)
+
+    def _reject_for_now(self, source: str, error: SpoolUnavailableError) -> web.Response:
+        metrics.CALLBACKS.labels(source, "unavailable").inc()
+        self._unavailable.failed(str(error), source=source)
+        return _unavailable()
 
 
 def reject(status: int, title: str, detail: str) -> web.Response:
@@ -188,9 +199,7 @@ def _too_many(source: str) -> web.Response:
     return response
 
 
-def _unavailable(source: str, error: SpoolUnavailableError) -> web.Response:
-    metrics.CALLBACKS.labels(source, "unavailable").inc()
-    log.error("callback_rejected_503", source=source, detail=str(error))
+def _unavailable() -> web.Response:
     response = _problem(503, "Service Unavailable", "Neither RabbitMQ nor the local spool accepts the callback now. Retry later.")
     response.headers["Retry-After"] = _RETRY_AFTER_S
     return response

@@ -25,12 +25,14 @@ class Outage:
     """The outage of one thing, as several tasks experience it.
 
     It begins with the first failure, and ends when each task that failed has succeeded or given up. A reason that is not the one
-    logged last is a change and is logged too, but at most five reasons a minute are.
+    logged last is a change and is logged too, but at most five reasons a minute are. Failures that were not logged, because the
+    thing fails and works in turn, count in the next line.
     """
 
-    def __init__(self, log: BoundLogger, event: str, ended_event: str | None = None) -> None:
-        """Take the names of the log events: of the warning, and of the line at the end unless something else logs that."""
+    def __init__(self, log: BoundLogger, event: str, ended_event: str | None = None, *, is_error: bool = False) -> None:
+        """Take the names of the log events: while it lasts, and at the end unless something else logs that."""
         self._log = log
+        self._is_error = is_error
         self._event, self._ended_event = event, ended_event
         self._failing: dict[object, None] = {}
         self._logged_at: dict[str, float] = {}
@@ -46,14 +48,15 @@ class Outage:
         """Record a failure of a task."""
         now = time.monotonic()
         if self._since is None:
-            self._since, self._failures = now, 0
+            self._since = now
         self._failing[task] = None
         self._failures += 1
         self._logged_at = {known: at for known, at in self._logged_at.items() if now - at < REMIND_S}
         if reason not in self._logged_at and len(self._logged_at) < _MAX_REASONS:
             self._logged_at[reason] = now
             self._is_announced = True
-            self._log.warning(self._event, detail=reason, failures=self._failures, **facts)
+            write = self._log.error if self._is_error else self._log.warning
+            write(self._event, detail=reason, failures=self._failures, **facts)
 
     def succeeded(self, *, task: object = None) -> None:
         """Record that a task succeeded. It costs nothing unless the task had failed."""
@@ -97,5 +100,7 @@ class Outage:
         if is_success and self._is_announced and self._ended_event is not None:
             seconds = round(time.monotonic() - self._since, 1)
             self._log.info(self._ended_event, seconds=seconds, failures=self._failures)
+        if self._is_announced:
+            self._failures = 0
         self._since = None
         self._is_announced = False

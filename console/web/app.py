@@ -23,10 +23,12 @@ from console.web.sessions import Sessions
 from console.web.slots import Slots
 from shared.errors import CallfoldError, UnavailableError
 from shared.log import get_logger
+from shared.outage import Outage
 from shared.runtime.http_protocol import MAX_BODY_BYTES
 
 log = get_logger(__name__)
 
+_REJECTIONS = web.AppKey("rejections", Outage)
 _HAS_BEGUN = web.RequestKey("has_begun", bool)
 _UNAVAILABLE = "Redis, RabbitMQ, the archive or the history is unavailable. Try again soon."
 _INVALID_BODY = "The body of the request is not valid HTTP, or ended too soon."
@@ -64,8 +66,9 @@ def make_app(apis: Apis, pages: PageHandlers, guard: Guard) -> web.Application:
         pages=_patterns(routes, lambda route: route.operation is None and route.method == "GET" and not route.is_public),
         read_only=_patterns(routes, lambda route: route.is_read_only),
     )
-    middlewares = [_answer_errors, access_middleware(guard, rules)]
-    app = web.Application(middlewares=middlewares, client_max_size=MAX_BODY_BYTES)
+    app = web.Application(client_max_size=MAX_BODY_BYTES)
+    answer_errors(app)
+    app.middlewares.append(access_middleware(guard, rules))
     app.on_response_prepare.append(_add_headers)
     for route in routes:
         resource = app.router.add_resource(route.path)
@@ -99,6 +102,12 @@ async def _add_headers(request: web.Request, response: web.StreamResponse) -> No
     response.headers.pop("Server", None)
 
 
+def answer_errors(app: web.Application) -> None:
+    """Answer the errors of all handlers and of the middlewares that are added later."""
+    app[_REJECTIONS] = Outage(log, "console_request_rejected_503", "console_requests_answered")
+    app.middlewares.append(_answer_errors)
+
+
 @web.middleware
 async def _answer_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Answer errors: with a page if the client accepts HTML, otherwise with problem details."""
@@ -112,7 +121,7 @@ async def _answer_errors(request: web.Request, handler: Handler) -> web.StreamRe
         status, title = error.status, _TITLES.get(error.status, f"{error.reason}.")
         headers = {name: value for name, value in error.headers.items() if name in {"Allow", "Retry-After"}}
     except UnavailableError as error:
-        log.warning("console_request_rejected_503", path=request.path, detail=str(error))
+        request.app[_REJECTIONS].failed(str(error), task=_route(request), path=request.path)
         status, title, headers = 503, _UNAVAILABLE, {"Retry-After": "5"}
     except CallfoldError as error:
         status, title, headers = 503, str(error), {"Retry-After": "5"}
@@ -141,12 +150,19 @@ async def _ungrouped(handler: Handler, request: web.Request) -> web.StreamRespon
     if request.body_exists and request.headers.get("Content-Encoding", "").lower() not in _UNENCODED:
         raise web.HTTPUnsupportedMediaType
     try:
-        return await handler(request)
+        response = await handler(request)
     except ExceptionGroup as group:
         error: Exception = group
         while isinstance(error, ExceptionGroup):
             error = error.exceptions[0]
         raise error from group
+    request.app[_REJECTIONS].succeeded(task=_route(request))
+    return response
+
+
+def _route(request: web.Request) -> object:
+    """Return the route without the values in its path: a server is back for a route once that route works."""
+    return request.match_info.route.resource
 
 
 def _pages(pages: PageHandlers, streams: EventStreams) -> list[Route]:

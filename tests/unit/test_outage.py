@@ -68,6 +68,24 @@ def test_what_fails_and_works_in_turn_is_no_flood_either(clock: _Clock) -> None:
     assert [line["event"] for line in lines] == ["thing_broken", "thing_works"]
 
 
+def test_failures_between_short_successes_count_in_the_next_line(clock: _Clock) -> None:
+    thing = _outage()
+    with capture_logs() as lines:
+        for _ in range(490):
+            thing.failed("no answer")
+            clock.now += 0.125
+            thing.succeeded()
+    assert [line["failures"] for line in lines] == [1, 1, 480, 480]
+
+
+def test_an_outage_can_be_an_error() -> None:
+    thing = Outage(get_logger("tests"), "thing_broken", "thing_works", is_error=True)
+    with capture_logs() as lines:
+        thing.failed("no answer")
+        thing.succeeded()
+    assert [line["log_level"] for line in lines] == ["error", "info"]
+
+
 def test_it_is_over_when_every_task_has_succeeded_or_given_up(clock: _Clock) -> None:
     thing = _outage()
     with capture_logs() as lines:
