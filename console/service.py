@@ -43,9 +43,6 @@ from shared.runtime.store_watch import watch_store
 from shared.state.store import Store
 
 _BEYOND_DIAL_S = 5
-# Of the requests of one key that wait for a slot, and how long each waits.
-_WAITING = 100
-_WAIT_S = 10
 
 
 async def serve(settings: Settings, stop: asyncio.Event) -> None:
@@ -74,8 +71,8 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         failed_log_ins, wrong_keys, proxies = WrongKeys(audit), WrongKeys(audit), Proxies(settings.console_proxies)
         dead_letters = DeadLettersApi(settings)
         # A look-up is mostly CPU time of this process, a detail mostly a wait for the journal and the archive.
-        lookups = Slots("look-ups", at_once=4, waiting=_WAITING, wait_s=_WAIT_S)
-        details = Slots("details", at_once=8, waiting=_WAITING, wait_s=_WAIT_S)
+        lookups = Slots.of("look-ups")
+        details = Slots.of("details")
         apis = Apis(
             dial=DialApi(dials, audit),
             calls=CallsApi(lookup),

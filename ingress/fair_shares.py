@@ -20,6 +20,8 @@ LAG_S = 0.25
 """The fold is behind if it takes longer than this from publish to fold."""
 GUARANTEED_PER_S = 100.0
 """A source below this rate never waits."""
+WAITING_PART = 0.5
+"""The hard cap: of the bytes that a spool may have, all callbacks that wait may take this part."""
 TICK_S = 0.1
 _WINDOW_TICKS = 10
 _DAY_S = 86_400.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from ingress.callbacks import CallbackHandler
-from ingress.fair_shares import FairShares
+from ingress.fair_shares import WAITING_PART, FairShares
 from ingress.fold_depth import FoldDepth
 from ingress.group_commit import GroupCommit
 from ingress.intake import Intake
@@ -26,9 +26,6 @@ from shared.runtime.health import private_port
 from shared.runtime.process import background
 
 log = get_logger(__name__)
-
-# Of the limit of the spool, all callbacks that wait for the fold may take half.
-_WAITING_PART = 2
 
 
 async def serve(settings: Settings, stop: asyncio.Event) -> None:
@@ -51,9 +48,8 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         writer = DurableWriter(publisher, spool, depth, probes)
         drain = SpoolDrain(publisher, spool, writer)
         commit = GroupCommit(writer.write)
-        shares = FairShares(
-            sources, bytes_per_day=settings.source_bytes_per_day, max_waiting_bytes=settings.spool_max_bytes // _WAITING_PART
-        )
+        max_waiting_bytes = int(WAITING_PART * settings.spool_max_bytes)
+        shares = FairShares(sources, bytes_per_day=settings.source_bytes_per_day, max_waiting_bytes=max_waiting_bytes)
         intake = Intake(shares, commit, waiting, probes)
         handler = CallbackHandler(sources, intake, writer.send)
 

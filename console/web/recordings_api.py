@@ -63,8 +63,8 @@ class RecordingsApi:
         self._waveforms: OrderedDict[str, str] = OrderedDict()
         self._downloads: OrderedDict[tuple[str, str], float] = OrderedDict()
         # To find a recording can take a read for each day of the archive. To decrypt or draw it takes reading all of it.
-        self._preparing = Slots("recordings", at_once=4, waiting=100, wait_s=10)
-        self._drawing = Slots("waveforms", at_once=2, waiting=100, wait_s=10)
+        self._preparing = Slots.of("recordings")
+        self._drawing = Slots.of("waveforms")
         self._open = OpenResponses("downloads", per_key=_MAX_OPEN_PER_KEY, total=_MAX_OPEN)
 
     async def get(self, request: web.Request) -> web.StreamResponse:

@@ -6,9 +6,14 @@ import asyncio
 from collections import OrderedDict, deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Self
 
 from shared import metrics
 from shared.errors import CallfoldError
+
+_AT_ONCE = {"look-ups": 4, "details": 8, "recordings": 4, "waveforms": 2}
+# Of the requests of one key that wait for a slot, and how long each waits.
+_WAITING, _WAIT_S = 100, 10
 
 
 class TooBusyError(CallfoldError):
@@ -25,6 +30,11 @@ class Slots:
         self._waiting = waiting
         self._wait_s = wait_s
         self._lines: OrderedDict[str, deque[asyncio.Future[None]]] = OrderedDict()
+
+    @classmethod
+    def of(cls, kind: str) -> Self:
+        """Create the slots for one of the console's kinds of requests."""
+        return cls(kind, at_once=_AT_ONCE[kind], waiting=_WAITING, wait_s=_WAIT_S)
 
     @asynccontextmanager
     async def one(self, key: str) -> AsyncIterator[None]:
