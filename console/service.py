@@ -28,7 +28,7 @@ from console.web.pages import Pages
 from console.web.recordings_api import RecordingsApi
 from console.web.server import serving
 from console.web.sessions import EndedSessions, Sessions
-from console.web.slots import Slots
+from console.web.slots import RequestSlots
 from console.web.wrong_keys import WrongKeys
 from shared.archive.storage import Archive
 from shared.config.secret_strength import check_console_keys
@@ -69,25 +69,20 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         audit, keys, ended = Audit(publisher), Keys(settings), EndedSessions(store)
         lookup = Lookup(settings, sources, calls, archive, history)
         failed_log_ins, wrong_keys, proxies = WrongKeys(audit), WrongKeys(audit), Proxies(settings.console_proxies)
-        dead_letters = DeadLettersApi(settings)
-        # A look-up is mostly CPU time of this process, a detail mostly a wait for the journal and the archive.
-        lookups = Slots.of("look-ups")
-        details = Slots.of("details")
+        dead_letters, slots = DeadLettersApi(settings), RequestSlots()
         apis = Apis(
             dial=DialApi(dials, audit),
             calls=CallsApi(lookup),
             recordings=RecordingsApi(archive, RecordingSearch(archive, calls, settings.policy), sources, settings, audit),
             dead_letters=dead_letters,
             events=EventStreams(feed, monitor, stop, live_fragment),
-            lookups=lookups,
-            details=details,
+            slots=slots,
         )
         pages = PageHandlers(
             main=Pages(lookup, monitor, sources),
             dead_letters=DeadLetterPages(dead_letters, monitor, settings),
             sessions=Sessions(keys, ended, audit, failed_log_ins, proxies),
-            lookups=lookups,
-            details=details,
+            slots=slots,
         )
         app = make_app(apis, pages, Guard(keys, ended.contain, wrong_keys, proxies))
 

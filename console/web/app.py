@@ -20,7 +20,7 @@ from console.web.pages import Pages
 from console.web.problems import problem
 from console.web.routes import Answer, Operation, Route
 from console.web.sessions import Sessions
-from console.web.slots import Slots
+from console.web.slots import RequestSlots
 from shared.errors import CallfoldError, UnavailableError
 from shared.log import get_logger
 from shared.outage import Outage
@@ -54,13 +54,12 @@ class PageHandlers:
     main: Pages
     dead_letters: DeadLetterPages
     sessions: Sessions
-    lookups: Slots
-    details: Slots
+    slots: RequestSlots
 
 
 def make_app(apis: Apis, pages: PageHandlers, guard: Guard) -> web.Application:
     """Create the application."""
-    routes = [*_with_description(operations(apis)), *_pages(pages, apis.events)]
+    routes = [*_with_description(operations(apis)), *page_routes(pages, apis.events)]
     rules = AccessRules(
         public=_patterns(routes, lambda route: route.is_public),
         pages=_patterns(routes, lambda route: route.operation is None and route.method == "GET" and not route.is_public),
@@ -134,15 +133,8 @@ async def _answer_errors(request: web.Request, handler: Handler) -> web.StreamRe
             request.transport.abort()
         raise ConnectionResetError(title)
     if "text/html" in request.headers.get("Accept", ""):
-        return _closing(request, error_page(request, status, "Request failed", title))
-    return _closing(request, problem(status, title, headers))
-
-
-def _closing(request: web.Request, response: web.Response) -> web.Response:
-    """Announce that the connection closes if the rest of the body is not read."""
-    if not request.content.is_eof():
-        response.force_close()
-    return response
+        return error_page(request, status, "Request failed", title)
+    return problem(status, title, headers)
 
 
 async def _ungrouped(handler: Handler, request: web.Request) -> web.StreamResponse:
@@ -165,18 +157,19 @@ def _route(request: web.Request) -> object:
     return request.match_info.route.resource
 
 
-def _pages(pages: PageHandlers, streams: EventStreams) -> list[Route]:
+def page_routes(pages: PageHandlers, streams: EventStreams) -> list[Route]:
+    """List the routes for people."""
     main, dead_letters, sessions = pages.main, pages.dead_letters, pages.sessions
     return [
-        Route("GET", "/", main.live, slots=pages.lookups),
+        Route("GET", "/", main.live, slots=pages.slots.lookups),
         Route("GET", "/live", streams.live, is_endless=True),
-        Route("GET", "/ui/find", main.find, slots=pages.lookups),
-        Route("GET", "/ui/calls", main.calls, slots=pages.lookups),
-        Route("GET", "/ui/calls.csv", main.calls_csv, slots=pages.lookups),
-        Route("GET", "/ui/calls/{source}/{call}", main.call, slots=pages.details),
-        Route("GET", "/ui/dead-letters", dead_letters.show),
-        Route("GET", "/ui/dead-letters/redrive", dead_letters.confirm_redrive),
-        Route("POST", "/ui/dead-letters/redrive", dead_letters.redrive),
+        Route("GET", "/ui/find", main.find, slots=pages.slots.lookups),
+        Route("GET", "/ui/calls", main.calls, slots=pages.slots.lookups),
+        Route("GET", "/ui/calls.csv", main.calls_csv, slots=pages.slots.lookups),
+        Route("GET", "/ui/calls/{source}/{call}", main.call, slots=pages.slots.details),
+        Route("GET", "/ui/dead-letters", dead_letters.show, slots=pages.slots.looks),
+        Route("GET", "/ui/dead-letters/redrive", dead_letters.confirm_redrive, slots=pages.slots.looks),
+        Route("POST", "/ui/dead-letters/redrive", dead_letters.redrive, slots=pages.slots.changes),
         Route("GET", "/ui/adapter", main.adapter),
         Route("POST", "/ui/adapter", main.adapter, is_read_only=True),
         Route("GET", "/static/{name}", static_file, is_public=True),

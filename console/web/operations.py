@@ -16,7 +16,7 @@ from console.web.openapi import RETRY_AFTER, Problem
 from console.web.problems import PROBLEM
 from console.web.recordings_api import RecordingsApi
 from console.web.routes import Answer, Header, Operation, Route
-from console.web.slots import Slots
+from console.web.slots import RequestSlots
 from shared.domain.ids import CALL_REF, RECORDING_NAME, SOURCE_NAME
 
 _TOO_MANY_REQUESTS = 429
@@ -32,8 +32,7 @@ class Apis:
     recordings: RecordingsApi
     dead_letters: DeadLettersApi
     events: EventStreams
-    lookups: Slots
-    details: Slots
+    slots: RequestSlots
 
 
 def operations(apis: Apis) -> list[Route]:
@@ -42,7 +41,7 @@ def operations(apis: Apis) -> list[Route]:
         _dial(apis.dial),
         *_calls(apis),
         *_recordings(apis.recordings),
-        *_dead_letters(apis.dead_letters),
+        *_dead_letters(apis.dead_letters, apis.slots),
         _events(apis.events),
     ]
 
@@ -85,8 +84,8 @@ def _calls(apis: Apis) -> list[Route]:
         path={"source": SOURCE_NAME.pattern, "call": CALL_REF.pattern},
     )
     return [
-        Route("GET", "/calls", apis.calls.list, Operation("Find calls", {200: page}, query=CallQuery), slots=apis.lookups),
-        Route("GET", "/calls/{source}/{call}", apis.calls.get, one, slots=apis.details),
+        Route("GET", "/calls", apis.calls.list, Operation("Find calls", {200: page}, query=CallQuery), slots=apis.slots.lookups),
+        Route("GET", "/calls/{source}/{call}", apis.calls.get, one, slots=apis.slots.details),
     ]
 
 
@@ -128,12 +127,14 @@ def _recordings(api: RecordingsApi) -> list[Route]:
     ]
 
 
-def _dead_letters(api: DeadLettersApi) -> list[Route]:
+def _dead_letters(api: DeadLettersApi, slots: RequestSlots) -> list[Route]:
     listed = {200: Answer("The dead letters.", models.DeadLetterList)}
     done = {200: Answer("The result.", models.DeadLettersDone), 415: Answer(_NOT_JSON, Problem, (PROBLEM,))}
+    look = Operation("List dead letters", listed, query=DeadLettersQuery)
+    change = Operation("Redrive or drop dead letters", done, body=DeadLettersAction)
     return [
-        Route("GET", "/dead-letters", api.list, Operation("List dead letters", listed, query=DeadLettersQuery)),
-        Route("POST", "/dead-letters", api.act, Operation("Redrive or drop dead letters", done, body=DeadLettersAction)),
+        Route("GET", "/dead-letters", api.list, look, slots=slots.looks),
+        Route("POST", "/dead-letters", api.act, change, slots=slots.changes),
     ]
 
 

@@ -6,12 +6,20 @@ import asyncio
 from collections import OrderedDict, deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from typing import Self
 
 from shared import metrics
 from shared.errors import CallfoldError
 
-_AT_ONCE = {"look-ups": 4, "details": 8, "recordings": 4, "waveforms": 2}
+_AT_ONCE = {
+    "look-ups": 4,
+    "details": 8,
+    "looks at dead letters": 1,
+    "changes of dead letters": 2,
+    "recordings": 4,
+    "waveforms": 2,
+}
 # Of the requests of one key that wait for a slot, and how long each waits.
 _WAITING, _WAIT_S = 100, 10
 
@@ -89,3 +97,20 @@ class Slots:
     def _too_busy(self, why: str) -> TooBusyError:
         metrics.CONSOLE_REFUSED.labels(self._kind).inc()
         return TooBusyError(f"The console is busy: {why}. Send fewer requests at once, or use another console.")
+
+
+@dataclass(frozen=True, slots=True)
+class RequestSlots:
+    """The slots of requests that cost much.
+
+    Attributes:
+        lookups: mostly CPU time of this process.
+        details: mostly a wait for the journal and the archive.
+        looks: at dead letters. RabbitMQ lets one client look at a time, and asking it again and again costs much.
+        changes: redrives and drops. They also run one at a time; a second one waits to say so.
+    """
+
+    lookups: Slots = field(default_factory=lambda: Slots.of("look-ups"))
+    details: Slots = field(default_factory=lambda: Slots.of("details"))
+    looks: Slots = field(default_factory=lambda: Slots.of("looks at dead letters"))
+    changes: Slots = field(default_factory=lambda: Slots.of("changes of dead letters"))

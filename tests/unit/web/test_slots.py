@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from unittest.mock import MagicMock
 
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 
+from console.web.app import page_routes
 from console.web.keys import IDENTITY, Identity, Role
+from console.web.operations import operations
 from console.web.routes import Route
 from console.web.slots import Slots, TooBusyError
 from tests.helpers.pace import LIMIT_S
@@ -120,3 +123,13 @@ async def test_the_requests_of_a_route_with_slots_wait_for_them() -> None:
     assert len(running) == 1
     release.set()
     assert [response.status for response in await asyncio.gather(*tasks)] == [200] * 3
+
+
+def test_every_request_that_costs_much_needs_a_slot() -> None:
+    """A new route has slots, or is cheap and named here."""
+    routes = [*operations(MagicMock()), *page_routes(MagicMock(), MagicMock())]
+    without = {f"{route.method} {route.path}" for route in routes if route.slots is None}
+    dials_and_streams = {"POST /dial", "GET /events", "GET /live"}
+    with_slots_of_their_own = {"GET /recordings/{source}/{guid}", "GET /recordings/{source}/{guid}/waveform.svg"}
+    only_text = {"GET /ui/adapter", "POST /ui/adapter", "GET /static/{name}", "GET /login", "POST /login", "POST /logout"}
+    assert without == dials_and_streams | with_slots_of_their_own | only_text
