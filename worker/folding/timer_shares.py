@@ -7,6 +7,7 @@ The calls beyond the limit get later wake-ups, one after the other, so that they
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from shared.domain.ids import CallKey, SourceName
 
@@ -17,21 +18,40 @@ BURST = 500
 _INTERVAL_MS = 1000 / PER_S
 
 
+@dataclass(slots=True)
+class _Share:
+    """Number of timers that a source may fire as of `at_ms`, and the last wake-up that this worker has set for it."""
+
+    at_ms: int
+    may_fire: float = BURST
+    last_ms: float = 0
+
+    def refill(self, now_ms: int) -> None:
+        self.may_fire = min(BURST, self.may_fire + max(0, now_ms - self.at_ms) / _INTERVAL_MS)
+        self.at_ms = now_ms
+
+    def postpone(self, now_ms: int) -> int:
+        self.last_ms = max(self.last_ms, now_ms) + _INTERVAL_MS
+        return round(self.last_ms)
+
+
 class TimerShares:
-    """Gives each timer a time; the times of one source are at least an interval apart, after a burst."""
+    """Fires calls at the rate of their source, and spreads the wake-ups of the others so that they come due at that rate."""
 
     def __init__(self) -> None:
-        self._next_ms: dict[SourceName, float] = {}
+        self._shares: dict[SourceName, _Share] = {}
 
     def divide(self, due: Iterable[CallKey], now_ms: int) -> tuple[list[CallKey], dict[CallKey, int]]:
-        """Return the calls to fire now, and the later times of the others (ms since 1970)."""
+        """Return the calls to fire now, and the later wake-ups of the others (ms since 1970)."""
+        for share in self._shares.values():
+            share.refill(now_ms)
         firing: list[CallKey] = []
         postponed: dict[CallKey, int] = {}
         for key in due:
-            at_ms = max(self._next_ms.get(key.source, 0), now_ms - BURST * _INTERVAL_MS)
-            self._next_ms[key.source] = at_ms + _INTERVAL_MS
-            if at_ms <= now_ms:
+            share = self._shares.setdefault(key.source, _Share(now_ms))
+            if share.may_fire >= 1:
+                share.may_fire -= 1
                 firing.append(key)
             else:
-                postponed[key] = round(at_ms)
+                postponed[key] = share.postpone(now_ms)
         return firing, postponed
