@@ -214,11 +214,19 @@ class Spool:
             self._problems.note("lock", self._problems.sentence(error))
             yield False
             return
-        self._problems.note("lock", "")
         try:
-            yield _is_locked(handle)
+            yield self._is_locked(handle)
         finally:
             os.close(handle)
+
+    def _is_locked(self, handle: int) -> bool:
+        try:
+            is_ours = try_lock(handle)
+        except OSError as error:  # the file system has no locks, so nothing would ever be drained
+            self._problems.note("lock", self._problems.sentence(error))
+            return False
+        self._problems.note("lock", "")
+        return is_ours
 
     def _skipped(self) -> int:
         """Return the last id that is removed, deleted or not; 0 in another file."""
@@ -238,10 +246,3 @@ class Spool:
             return await asyncio.get_running_loop().run_in_executor(self._thread, work)
         except (sqlite3.Error, OSError) as error:
             raise SpoolUnavailableError(self._problems.sentence(error)) from error
-
-
-def _is_locked(handle: int) -> bool:
-    try:
-        return try_lock(handle)
-    except OSError:  # the file system has no locks
-        return False

@@ -28,6 +28,7 @@ _BUSY_TIMEOUT_S = 5
 _LOCK_TIMEOUT_S, _LOCK_POLL_S = 5.0, 0.02
 _QUICK_S, _REOPEN_S = 0.1, 2.0
 _ATTEMPTS = 3
+_NO_LOG = 0
 _SCHEMA = """
 create table if not exists messages (
     id integer primary key autoincrement,
@@ -40,6 +41,7 @@ create table if not exists messages (
 # The name of a spool is created with its file. Under a shared name the reports of two spools would overwrite each other.
 _IDENTITY = "create table if not exists identity (name text not null) strict"
 _NAME_ONCE = "insert into identity (name) select ? where not exists (select 1 from identity)"
+_NAME_AGAIN = "update identity set name = ? where length(name) <> 32 or name glob '*[^0-9a-f]*'"  # damaged
 _COPIED = "exchange, routing_key, headers, body"
 _PARTS = ("", "-wal", "-shm")
 _T = TypeVar("_T")
@@ -106,12 +108,15 @@ class SpoolFile:
             with transaction(db):
                 if not is_done(db):
                     return False
-                for part in reversed(_PARTS):  # the file last: without it, the others would be taken for those of the next
-                    self._part(part).unlink(missing_ok=True)
+                self._delete()
             self.close()
             self._identity = None  # the new file may get the number of the old one
             self._connect()
         return True
+
+    def _delete(self) -> None:
+        for part in reversed(_PARTS):  # the file last: without it, the others would be taken for those of the next
+            self._part(part).unlink(missing_ok=True)
 
     def _repair(self, error: sqlite3.Error) -> bool:
         """Set a damaged file aside, or close it after another error; returns whether another attempt makes sense."""
@@ -149,21 +154,32 @@ class SpoolFile:
         return self._connection
 
     def _open_or_restore(self) -> None:
-        """Open the file in the directory, with the rows of the file that was open before if that one was deleted."""
-        vanished = None if self.path.exists() else self._connection
-        if vanished is None:
+        """Open the file in the directory, with the rows of the file that was open before if that one or its log was deleted."""
+        before, self._connection = self._connection, None
+        try:
+            if before is not None and self._is_without_log():
+                self._set_aside(OSError("its log was deleted"))
+            if before is not None and self.path.exists():
+                before.close()
+                before = None
+            self._connect_or_set_aside()
+            if before is not None:
+                self._copy_from(before)
+        except BaseException:
             self.close()
-        self._connection = None
+            if before is not None:  # all that is left of its rows, and later there may be space for them
+                self._delete()
+                self._connection, self._identity = before, None
+            raise
+
+    def _connect_or_set_aside(self) -> None:
         try:
             self._connect()
         except sqlite3.DatabaseError as error:
             if not is_damage(error):
-                self.close()
                 raise
             self._set_aside(error)
             self._connect()
-        if vanished is not None:
-            self._copy_from(vanished)
 
     def _connect(self) -> None:
         """Open the file in the directory. The lock must be held."""
@@ -178,7 +194,9 @@ class SpoolFile:
         connection.execute(_SCHEMA)
         connection.execute(_IDENTITY)
         # The successor of a file keeps its name, so that its reports replace those of the old file.
-        connection.execute(_NAME_ONCE, (self.name or uuid.uuid4().hex,))
+        name = self.name or uuid.uuid4().hex
+        connection.execute(_NAME_ONCE, (name,))
+        connection.execute(_NAME_AGAIN, (name,))
         self.name = str(connection.execute("select name from identity").fetchone()[0])
         connection.execute(f"select id, {_COPIED} from messages limit 1").fetchone()  # noqa: S608 - a constant
         identity = self._in_directory()
@@ -186,17 +204,23 @@ class SpoolFile:
         self._identity = identity
 
     def _copy_from(self, vanished: sqlite3.Connection) -> None:
-        """Copy the rows of a file that was deleted while it was open; the kernel keeps it until it is closed."""
+        """Copy the rows of a file that was deleted while it was open; the kernel keeps it until it is closed.
+
+        Raises:
+            sqlite3.Error: not now, for example because the disk is full. `vanished` is still open.
+        """
         db = self._connection
         try:
-            with closing(vanished):
-                rows = vanished.execute(f"select {_COPIED} from messages order by id")  # noqa: S608 - a constant
+            with closing(vanished.execute(f"select {_COPIED} from messages order by id")) as rows:  # noqa: S608 - a constant
                 if db is not None:
                     with transaction(db):
                         copied = db.executemany(f"insert into messages ({_COPIED}) values (?, ?, ?, ?)", rows).rowcount  # noqa: S608
                     log.error("spool_restored", file=str(self.path), messages=max(copied, 0))
         except sqlite3.Error as error:
+            if is_passing(error):
+                raise
             log.exception("spool_not_restored", file=str(self.path), detail=str(error))
+        vanished.close()
 
     def _set_aside(self, reason: Exception) -> None:
         """Rename the file and its parts, whole, so that nothing in them is lost. The lock must be held."""
@@ -210,6 +234,13 @@ class SpoolFile:
         metrics.SPOOL_SET_ASIDE.labels(self.path.stem).inc()
         log.error("spool_set_aside", file=str(target), detail=str(reason))
 
+    def _is_without_log(self) -> bool:
+        """Return whether the file that was open is in the directory without its log, where the latest rows are."""
+        try:
+            return self._identity is not None and self._in_directory() == (*self._identity[:2], _NO_LOG)
+        except OSError:
+            return False
+
     def _is_in_place(self) -> bool:
         """Return whether the open file and its log are those in the directory."""
         try:
@@ -219,7 +250,10 @@ class SpoolFile:
 
     def _in_directory(self) -> _Identity:
         status = self.path.stat()
-        return status.st_dev, status.st_ino, self._part("-wal").stat().st_ino
+        try:
+            return status.st_dev, status.st_ino, self._part("-wal").stat().st_ino
+        except FileNotFoundError:
+            return status.st_dev, status.st_ino, _NO_LOG
 
     def _part(self, part: str) -> Path:
         return self.path.with_name(self.path.name + part)

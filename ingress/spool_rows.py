@@ -13,6 +13,8 @@ from shared.domain.raw_event import receipt_times
 
 # Any other route would close the channel, and be attempted for ever.
 _ROUTES = frozenset({(CALLBACKS, ""), ("", CALLBACKS_DEAD)})
+# RabbitMQ routes by these headers too, and closes the channel if they are not lists.
+_ROUTING_HEADERS = frozenset({"CC", "BCC"})
 # Headers must fit in one frame (128 KiB), and a name in a short string.
 _HEADERS_BYTES, _NAME_BYTES, _LARGEST = 64 << 10, 128, 1 << 63
 
@@ -62,6 +64,8 @@ def _header_table(headers: bytes) -> dict[str, str | int]:
         is_number = isinstance(value, int) and not isinstance(value, bool) and -_LARGEST <= value < _LARGEST
         if len(name.encode()) > _NAME_BYTES or not (is_number or isinstance(value, str)):
             raise ValueError(f"the header {name[:50]!r} is neither text nor a whole number")
+        if name in _ROUTING_HEADERS:
+            raise ValueError(f"the header {name} is not one of ingress")
     return table
 
 

@@ -157,14 +157,16 @@ class Waiting:
                     await lane.spool.added.wait()
 
     async def _drain_all(self, lane: _Lane) -> None:
-        while rows := await lane.spool.oldest(_READ_ROWS, max_bytes=_READ_BYTES):
-            for ids, message in joined(rows, max_events=self._size.events):
-                await self._drain_message(lane, ids[-1], message)
-                await lane.spool.remove(ids)
-                lane.waiting_bytes = await lane.spool.size()
-        await lane.reports.end(self._publisher)
-        while lane.spool.has_undeleted:  # keep the lock: another process would publish them again
-            await asyncio.sleep(_RETRY_S)
+        while True:
+            while rows := await lane.spool.oldest(_READ_ROWS, max_bytes=_READ_BYTES):
+                for ids, message in joined(rows, max_events=self._size.events):
+                    await self._drain_message(lane, ids[-1], message)
+                    await lane.spool.remove(ids)
+                    lane.waiting_bytes = await lane.spool.size()
+            await lane.reports.end(self._publisher)
+            if not lane.spool.has_undeleted:
+                return
+            await asyncio.sleep(_RETRY_S)  # keep the lock: another process would publish them again
             await lane.spool.remove([])
 
     async def _drain_message(self, lane: _Lane, last_id: int, message: OutgoingMessage) -> None:

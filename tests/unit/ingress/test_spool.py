@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import fcntl
 import os
+import re
 import shutil
 import sqlite3
-from collections.abc import AsyncIterator, Callable
-from contextlib import closing
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import NoReturn
 
@@ -19,6 +22,8 @@ from ingress.outgoing_message import OutgoingMessage
 from ingress.spool import Spool
 from ingress.spool_rows import DamagedRow
 from shared.errors import SpoolUnavailableError
+from tests.helpers.pace import LIMIT_S
+from tests.helpers.servers import ROOT
 
 MAX_BYTES = 1 << 30
 
@@ -131,6 +136,109 @@ async def test_a_log_that_vanished_is_made_again(spool: Spool, tmp_path: Path) -
     assert await _bodies(spool) == [b'["before"]', b'["after"]']
 
 
+@pytest.mark.parametrize("parts", [("-wal",), ("-wal", "-shm"), ("-shm",), ("",)])
+async def test_of_two_processes_none_loses_rows_to_the_deletion_of_a_part(tmp_path: Path, parts: tuple[str, ...]) -> None:
+    async with _other_process(tmp_path) as add, Spool(tmp_path, max_bytes=MAX_BYTES) as spool:
+        for number in range(2):
+            await spool.add([_message(f"here {number}")])
+            await add(f"there {number}")
+        for part in parts:
+            (tmp_path / f"spool.sqlite{part}").unlink()
+        for number in range(2, 4):
+            await spool.add([_message(f"here {number}")])
+            await add(f"there {number}")
+        expected = {_message(f"{where} {number}").body for where in ("here", "there") for number in range(4)}
+        assert set(await _bodies(spool)) == expected
+        assert not spool.problem
+
+
+_OTHER_PROCESS = """
+import asyncio, sys
+from pathlib import Path
+from ingress.outgoing_message import OutgoingMessage
+from ingress.spool import Spool
+
+async def main() -> None:
+    async with Spool(Path(sys.argv[1]), max_bytes=1 << 30) as spool:
+        for line in sys.stdin:
+            await spool.add([OutgoingMessage("callbacks", "", {}, line.strip().encode())])
+            print("added", flush=True)
+
+asyncio.run(main())
+"""
+
+
+@asynccontextmanager
+async def _other_process(directory: Path) -> AsyncIterator[Callable[[str], Awaitable[None]]]:
+    """Another process with the same spool; the function adds a message there."""
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", _OTHER_PROCESS, str(directory), cwd=ROOT, stdin=pipe, stdout=pipe
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    given, said = process.stdin, process.stdout
+
+    async def add(text: str) -> None:
+        given.write(_message(text).body + b"\n")
+        async with asyncio.timeout(LIMIT_S):
+            while (line := await said.readline()) != b"added\n":
+                assert line, "the other process ended"
+
+    try:
+        yield add
+    finally:
+        given.close()
+        async with asyncio.timeout(LIMIT_S):
+            assert await process.wait() == 0
+
+
+@pytest.mark.parametrize("pages", [2, 8])
+async def test_a_deleted_file_is_restored_once_the_disk_has_space(spool: Spool, tmp_path: Path, pages: int) -> None:
+    """Whoever deletes it may do so because the disk is full."""
+    messages = [_message(f"{number} {'x' * 10_000}") for number in range(20)]
+    await spool.add(messages)
+    limit = spool._file._max_pages
+    spool._file._max_pages = pages
+    shutil.rmtree(tmp_path / "spool")
+    for _ in range(3):
+        with pytest.raises(SpoolUnavailableError, match="full"):
+            await spool.add([_message()])
+    assert "full" in spool.problem
+    spool._file._max_pages = limit
+    await spool.add([_message("last")])
+    assert await _bodies(spool) == [*(message.body for message in messages), b'["last"]']
+    assert not spool.problem
+
+
+async def test_a_damaged_name_is_replaced(tmp_path: Path) -> None:
+    names = ["cast(x'ff41' as text)", "''", "'x/acme'", f"'{'a' * 40}'"]
+    for name in names:
+        async with Spool(tmp_path, max_bytes=MAX_BYTES) as spool:
+            await spool.add([_message()])
+        with closing(sqlite3.connect(tmp_path / "spool.sqlite")) as file, file:
+            file.execute(f"update identity set name = {name}")  # noqa: S608 - a constant
+    async with Spool(tmp_path, max_bytes=MAX_BYTES) as spool:
+        assert re.fullmatch("[0-9a-f]{32}", spool.name)
+        assert await spool.count() == len(names)
+
+
+async def test_a_file_system_without_locks_is_a_problem(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing would ever be drained there."""
+
+    def refused(*_: object) -> NoReturn:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(fcntl, "flock", refused)
+        async with spool.drain_lock() as is_ours:
+            assert not is_ours
+        assert os.strerror(errno.ENOLCK) in spool.problem
+    async with spool.drain_lock() as is_ours:
+        assert is_ours
+    assert not spool.problem
+
+
 async def test_a_directory_that_cannot_be_made_is_a_problem_until_it_can(tmp_path: Path) -> None:
     (tmp_path / "spool").write_text("a file")
     async with Spool(tmp_path / "spool", max_bytes=MAX_BYTES) as spool:
@@ -176,6 +284,7 @@ async def _insert(spool: Spool, columns: tuple[object, ...]) -> None:
         (("callbacks", "", b'{"a": [1]}', b"[1]"), "neither text nor a whole number"),
         (("callbacks", "", b'{"a": 9223372036854775808}', b"[1]"), "neither text nor a whole number"),
         (("callbacks", "", b'{"a": "' + b"x" * 70_000 + b'"}', b"[1]"), "at most 64 KiB"),
+        (("callbacks", "", b'{"CC": "calls"}', b"[1]"), "the header CC is not one of ingress"),
         (("callbacks", "", b"{}", b"[1"), "the body is not JSON"),
         (("callbacks", "", b"{}", b"{}"), "not a JSON array of events"),
         (("callbacks", "", b"{}", b"[]"), "not a JSON array of events"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import cast
@@ -13,6 +13,7 @@ import pytest
 
 from ingress.fold_depth import FoldDepth
 from ingress.probes import Probes
+from ingress.spool_file import SpoolFile
 from ingress.waiting import Waiting
 from shared.amqp.echo import EchoQueue, echo
 from shared.amqp.publisher import Message, Publisher
@@ -138,6 +139,32 @@ async def test_the_lanes_are_drained_in_turn(tmp_path: Path) -> None:
 
         await eventually(other_is_drained)
         assert sum(event.startswith("acme") for event in broker.events()) < 8000
+
+
+async def test_what_comes_while_published_callbacks_cannot_be_deleted_is_published_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = SpoolFile.run
+
+    def without_deletions(
+        file: SpoolFile, work: Callable[[sqlite3.Connection], object], *, generation: int | None = None
+    ) -> object:
+        if work.__name__ == "delete":
+            raise sqlite3.OperationalError("disk I/O error")
+        return run(file, work, generation=generation)
+
+    monkeypatch.setattr(SpoolFile, "run", without_deletions)
+    broker = _Broker()
+    async with _waiting(tmp_path, broker) as waiting:
+        for number in range(3):
+            await _add(waiting, ACME, 1, first=number)
+
+            async def is_published(count: int = number + 1) -> bool:
+                broker.fold_all()
+                return len(broker.events()) == count
+
+            await eventually(is_published)
+    assert sorted(broker.events()) == [f"acme-{number}" for number in range(3)]
 
 
 async def test_a_damaged_row_becomes_a_dead_letter(tmp_path: Path) -> None:
