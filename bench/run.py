@@ -94,23 +94,20 @@ BARE = (str(HERE / "bare_handler.py"),)
 
 async def answers(port: int) -> None:
     """Wait until a callback is answered 200."""
-    async with asyncio.timeout(30), aiohttp.ClientSession() as session:
-        while True:
-            try:
-                async with session.get(f"http://127.0.0.1:{port}/callbacks/default?{LINE}") as response:
-                    if response.ok:
-                        return
-            except aiohttp.ClientError:
-                pass
-            await asyncio.sleep(0.05)
+    await until_ok(f"http://127.0.0.1:{port}/callbacks/default?{LINE}")
 
 
 async def ready(private: int) -> None:
     """Wait until Callfold's ingress is connected to the broker; earlier requests would measure the spool."""
+    await until_ok(f"http://127.0.0.1:{private}/readyz")
+
+
+async def until_ok(url: str) -> None:
+    """Request a URL until it answers 200, for 30 s at most."""
     async with asyncio.timeout(30), aiohttp.ClientSession() as session:
         while True:
             try:
-                async with session.get(f"http://127.0.0.1:{private}/readyz") as response:
+                async with session.get(url) as response:
                     if response.ok:
                         return
             except aiohttp.ClientError:

@@ -42,8 +42,6 @@ from shared.runtime.store import open_store
 from shared.runtime.store_watch import watch_store
 from shared.state.store import Store
 
-_BEYOND_DIAL_S = 5
-
 
 async def serve(settings: Settings, stop: asyncio.Event) -> None:
     """Serve until `stop` is set. Then end the event streams, finish requests in flight, and close.
@@ -63,8 +61,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         calls = await closing.enter_async_context(open_store(settings))
         dialer = await closing.enter_async_context(Dialer(settings.dial_timeout_seconds))
         history = await closing.enter_async_context(_open_history(settings))
-        limits = Limits(settings.dials_per_minute, settings.dials_per_day, settings.dial_timeout_seconds + _BEYOND_DIAL_S)
-        dials = DialService(dialer, store.dials, publisher, sources, limits)
+        dials = DialService(dialer, store.dials, publisher, sources, Limits.of(settings))
         monitor = Monitor(settings, sources, calls, feed)
         audit, keys, ended = Audit(publisher), Keys(settings), EndedSessions(store)
         lookup = Lookup(settings, sources, calls, archive, history)

@@ -22,6 +22,7 @@ from shared.domain.raw_event import MAX_EVENTS_PER_MESSAGE, join, receipt_times
 from shared.errors import BrokerUnavailableError, SpoolUnavailableError
 from shared.log import get_logger
 from shared.outage import Outage
+from shared.runtime.process import wait_at_most
 
 log = get_logger(__name__)
 # `spool_drained` logs the end of each of these.
@@ -60,7 +61,7 @@ class SpoolDrain:
                     await self._drain_until_deleted()
             self._spool.added.clear()
             # Check it after a while in any case: another process may have written to it, or left messages when it died.
-            await self._wait_for_messages(_CHECK_INTERVAL_S)
+            await wait_at_most(self._spool.added, _CHECK_INTERVAL_S)
 
     async def watch(self) -> NoReturn:
         """Keep the metric of spooled messages up to date, whichever process wrote them. Run it as a task."""
@@ -72,18 +73,13 @@ class SpoolDrain:
             await asyncio.sleep(_COUNT_INTERVAL_S)
         raise AssertionError("count() does not end")
 
-    async def _wait_for_messages(self, at_most_s: float) -> None:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(at_most_s):
-                await self._spool.added.wait()
-
     async def _drain_until_deleted(self) -> None:
         """Drain, and keep the lock until published messages are deleted: another process would publish them again."""
         await self._drain_all()
         pause_s = _RETRY_S
         while self._spool.has_undeleted:
             self._spool.added.clear()
-            await self._wait_for_messages(pause_s)
+            await wait_at_most(self._spool.added, pause_s)
             pause_s = min(2 * pause_s, _DELETE_PAUSE_S)
             await self._spool.remove([])
             await self._drain_all()

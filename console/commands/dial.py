@@ -7,47 +7,32 @@ import sys
 import orjson
 
 from console.commands.common import cli_user, select_sources
-from console.dialing.dial_service import DialService, Limits
+from console.dialing.dial_service import DialService, Limits, audited_dial
 from console.dialing.focalscope import Dialer, DialRequest, DialState
 from console.streams.connections import wait_until_connected
 from shared.config.settings import Settings
 from shared.errors import CallfoldError
-from shared.partial_values import mask
-from shared.runtime.audit import Action, Audit
+from shared.runtime.audit import Audit
 from shared.runtime.broker import create_publisher
 from shared.runtime.process import EXIT_FAILURE, EXIT_OK, background
 from shared.runtime.store import open_store
 
 EXIT_UNKNOWN = 3
-_BEYOND_DIAL_S = 5
 
 
 async def dial(settings: Settings, request: DialRequest, key: str, *, as_json: bool) -> int:
     """Dial once; returns 0 with a RequestID, 1 if no phone rings, 3 if the result is unknown."""
     sources = select_sources(settings, request.source)
     publisher = create_publisher(settings, "dial")
-    limits = Limits(settings.dials_per_minute, settings.dials_per_day, settings.dial_timeout_seconds + _BEYOND_DIAL_S)
-    who = cli_user()
     async with (
         open_store(settings) as store,
         Dialer(settings.dial_timeout_seconds) as dialer,
         background(publisher.run()),
     ):
         await wait_until_connected(publisher)
-        dials = DialService(dialer, store.dials, publisher, sources, limits)
-        answer = await dials.dial(request, who, key)
-        request_id = answer.body.get("request_id")
-        call = None if request_id is None else str(request_id)
-        await Audit(publisher).record(
-            Action.DIAL,
-            who,
-            source=request.source,
-            call=call,
-            agent=request.agent,
-            number=mask(request.number),
-            status=answer.status,
-            repeated=answer.is_repeated,
-        )
+        dials = DialService(dialer, store.dials, publisher, sources, Limits.of(settings))
+        answer = await audited_dial(dials, Audit(publisher), request, cli_user(), key)
+    request_id = answer.body.get("request_id")
     if as_json:
         sys.stdout.write(orjson.dumps(answer.body).decode() + "\n")
     elif request_id is not None:

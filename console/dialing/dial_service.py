@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 import uuid
 from dataclasses import dataclass, replace
-from typing import NoReturn
+from typing import NoReturn, Self
 
 import orjson
 
@@ -18,16 +18,20 @@ from console.dialing.dial_journal import DialJournal
 from console.dialing.focalscope import Dialer, DialError, DialRequest, DialState, check_request
 from shared.amqp.publisher import Publisher
 from shared.clock import utc_now
+from shared.config.settings import Settings
 from shared.config.sources import Source, Sources
 from shared.domain.raw_event import DialEvent, encode
 from shared.errors import StoreUnavailableError
 from shared.log import get_logger
 from shared.outage import Outage
+from shared.partial_values import mask
+from shared.runtime.audit import Action, Audit
 from shared.state.dials import DAY_S, MINUTE_S, DialStore, until_next
 
 log = get_logger(__name__)
 _RELEASES = Outage(log, "dial_key_release_delayed", "dial_keys_released")
 
+_BEYOND_DIAL_S = 5
 _POLL_S = 0.05
 _RETRY_S = 5
 _MAX_UNRELEASED = 10_000
@@ -51,6 +55,11 @@ class Limits:
     per_minute: int
     per_day: int
     wait_s: float
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """Take the limits from the settings. A repeat waits a little longer than a dial request can take."""
+        return cls(settings.dials_per_minute, settings.dials_per_day, settings.dial_timeout_seconds + _BEYOND_DIAL_S)
 
 
 class DialService:
@@ -176,6 +185,23 @@ class DialService:
             _RELEASES.failed(str(error))
         else:
             _RELEASES.succeeded()
+
+
+async def audited_dial(dials: DialService, audit: Audit, request: DialRequest, who: str, key: str) -> DialAnswer:
+    """Dial, and audit the answer with the number masked."""
+    answer = await dials.dial(request, who, key)
+    request_id = answer.body.get("request_id")
+    await audit.record(
+        Action.DIAL,
+        who,
+        source=request.source,
+        call=None if request_id is None else str(request_id),
+        agent=request.agent,
+        number=mask(request.number),
+        status=answer.status,
+        repeated=answer.is_repeated,
+    )
+    return answer
 
 
 def _refusal(status: int, title: str, parameter: str | None) -> DialAnswer:

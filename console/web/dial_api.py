@@ -6,12 +6,11 @@ import orjson
 from aiohttp import web
 from pydantic import ValidationError
 
-from console.dialing.dial_service import DialService
+from console.dialing.dial_service import DialService, audited_dial
 from console.dialing.focalscope import DialRequest, DialState
 from console.web.keys import IDENTITY
 from console.web.problems import PROBLEM, invalid, problem, reject_unless_json
-from shared.partial_values import mask
-from shared.runtime.audit import Action, Audit
+from shared.runtime.audit import Audit
 
 _KEY_HEADER = "Idempotency-Key"
 _MAX_KEY_CHARACTERS = 255
@@ -37,19 +36,8 @@ class DialApi:
         refusal = _reject_wrong_key(request)
         if refusal is not None:
             return refusal
-        who = request[IDENTITY].name
-        answer = await self._dials.dial(dial_request, who, request.headers.get(_KEY_HEADER, ""))
-        request_id = answer.body.get("request_id")
-        await self._audit.record(
-            Action.DIAL,
-            who,
-            source=dial_request.source,
-            call=None if request_id is None else str(request_id),
-            agent=dial_request.agent,
-            number=mask(dial_request.number),
-            status=answer.status,
-            repeated=answer.is_repeated,
-        )
+        key = request.headers.get(_KEY_HEADER, "")
+        answer = await audited_dial(self._dials, self._audit, dial_request, request[IDENTITY].name, key)
         media_type = PROBLEM if "title" in answer.body else "application/json"
         retry_after_s = _RETRY_UNAVAILABLE_S if answer.status == _UNAVAILABLE else answer.retry_after_s
         headers = None if retry_after_s is None else {"Retry-After": str(retry_after_s)}

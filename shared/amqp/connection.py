@@ -11,7 +11,6 @@ import itertools
 import random
 import time
 from abc import ABC, abstractmethod
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import NoReturn, cast
 
@@ -159,10 +158,7 @@ class BrokerConnection(ABC):
     async def _watch(self, channel: Channel) -> None:
         """Return once the channel is closed, stops working, or is to be recycled."""
         while not self._lost.is_set() and not channel.is_closed and await self._is_working(channel):
-            with suppress(TimeoutError):
-                # On Python 3.11 `wait_for` can swallow a cancellation, and this loop would never end.
-                async with asyncio.timeout(_WATCH_INTERVAL_S):
-                    await wait_while_open(channel, self._lost)
+            await wait_while_open(channel, self._lost, timeout_s=_WATCH_INTERVAL_S)
 
     @abstractmethod
     async def _on_open(self, channel: Channel) -> None: ...

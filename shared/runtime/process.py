@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import NoReturn
 
 import uvloop
@@ -126,6 +126,13 @@ async def _endless(work: Coroutine[object, object, object]) -> object:
         if task is not None and task.cancelling():
             raise
     raise BackgroundEndedError(f"A background task ended unexpectedly: {getattr(work, '__qualname__', work)}")
+
+
+async def wait_at_most(event: asyncio.Event, seconds: float) -> None:
+    """Wait for an event, but no longer than a time."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
 
 
 def leaf_errors(group: BaseExceptionGroup[CallfoldError]) -> list[CallfoldError]:

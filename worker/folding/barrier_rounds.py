@@ -9,7 +9,6 @@ import asyncio
 import random
 import uuid
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from typing import NoReturn
 
 from shared.amqp.consumer import Consumer
@@ -20,6 +19,7 @@ from shared.domain.times import milliseconds
 from shared.errors import BrokerUnavailableError, StoreUnavailableError
 from shared.log import get_logger
 from shared.outage import Outage
+from shared.runtime.process import wait_at_most
 from shared.state.store import Store
 from shared.state.watermark import SpoolReport
 
@@ -75,9 +75,7 @@ class BarrierRounds:
                 _REPORTS.failed(str(error))
                 in_flight.has_passed.set()
                 await asyncio.sleep(_RETRY_S)
-            with suppress(TimeoutError):  # the consumer may have reconnected: read its current channel again
-                async with asyncio.timeout(_RETRY_S):
-                    await in_flight.has_passed.wait()
+            await wait_at_most(in_flight.has_passed, _RETRY_S)  # the consumer may have reconnected: read its channel again
 
     async def _report(self, consumer: str, number: int) -> None:
         if not await self._store.watermarks.pass_round(consumer, number):

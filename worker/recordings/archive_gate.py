@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import NoReturn
 
 from shared import metrics
@@ -14,7 +14,7 @@ from shared.archive.deadlines import ArchiveUnavailableError
 from shared.archive.storage import Archive
 from shared.log import get_logger
 from shared.outage import Outage
-from shared.runtime.process import background
+from shared.runtime.process import background, wait_at_most
 
 log = get_logger(__name__)
 _OUTAGE = Outage(log, "archive_unavailable")  # `archive_checked` logs its end
@@ -41,9 +41,7 @@ async def consuming(jobs: Consumer, archive: Archive) -> AsyncIterator[None]:
         await jobs.run()
 
     async with background(consume()):
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_FIRST_CHECK_S):
-                await checked.wait()
+        await wait_at_most(checked, _FIRST_CHECK_S)
         yield
 
 
