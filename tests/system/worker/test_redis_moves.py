@@ -9,13 +9,14 @@ from pathlib import Path
 
 import aiohttp
 import pytest_asyncio
+from redis.asyncio import Redis
 
 from console.local.ports import free_port
 from console.local.processes import ServiceProcess
 from console.local.stack import Server
 from tests.helpers.moving_name import moving_name
 from tests.helpers.redis_servers import ask, demote, fail_over, redis_server
-from tests.helpers.servers import Servers, call_back, callfold, eventually, lines_of, next_new
+from tests.helpers.servers import Servers, call_back, callfold, eventually, lines_of, next_new, waiting_events
 
 _OUTAGES = {
     "redis_unavailable": "redis_available",
@@ -87,17 +88,44 @@ async def _has_logged_the_end_of_each_outage(process: ServiceProcess) -> bool:
     return True
 
 
-async def test_a_full_redis_is_named_and_takes_no_console_away_from_its_readers(
+async def test_a_full_redis_is_named_costs_no_callback_and_takes_no_console_away_from_its_readers(
     servers: Servers, redis_pair: tuple[Server, Server]
 ) -> None:
     one, _ = redis_pair
-    async with servers.fleet(CALLFOLD_REDIS_URL=f"redis://127.0.0.1:{one.port}/0") as fleet:
+    port = free_port()
+    redis_url = f"redis://127.0.0.1:{one.port}/0"
+    async with servers.subscribed("call.#") as events, servers.fleet(CALLFOLD_REDIS_URL=redis_url) as fleet:
+        ingress = fleet.add("ingress", "ingress", {"CALLFOLD_INGRESS_PORT": str(port)})
         worker = fleet.add("worker", "worker", {})
         console = fleet.add("console", "console", {"CALLFOLD_CONSOLE_PORT": "0"})
         await fleet.start_all()
-        await ask(one, "CONFIG", "SET", "maxmemory", 1)
-        wanted = f"Redis at 127.0.0.1:{one.port} refuses writes because its memory is full (OOM)"
-        assert await _readiness(worker) == (503, wanted)
-        assert await _readiness(console) == (200, wanted)
-        await ask(one, "CONFIG", "SET", "maxmemory", 0)
+        await call_back(port, lines_of(513)[:2])
+        async with Redis.from_url(redis_url) as redis:
+
+            async def is_folded() -> int:
+                return len([key async for key in redis.scan_iter("*513")])
+
+            await eventually(is_folded)
+            await ask(one, "CONFIG", "SET", "maxmemory", 1)
+            before = await _facts(redis)
+            wanted = f"Redis at 127.0.0.1:{one.port} refuses writes because its memory is full (OOM)"
+            assert await _readiness(worker) == (503, wanted)
+            assert await _readiness(console) == (200, wanted)
+            assert await _readiness(ingress) == (200, "")
+            assert set(await call_back(port, [*lines_of(513)[2:], *lines_of(514)])) == {200}
+            await eventually(lambda: _has_logged(worker, "redis_unavailable"))
+            assert (await _facts(redis), await waiting_events(events)) == (before, [])
+            await ask(one, "CONFIG", "SET", "maxmemory", 0)
+            published = await next_new(events, 2)
+        assert {event.message_id for event in published} == {"default/513/1", "default/514/1"}
+        assert {event.body["data"]["outcome"] for event in published} == {"answered"}
         assert await _readiness(worker) == await _readiness(console) == (200, "")
+    assert await servers.take_all("callbacks.dead") == []
+
+
+async def _facts(redis: Redis) -> dict[bytes, bytes]:
+    return {key: await redis.dump(key) async for key in redis.scan_iter("*") if key.endswith((b"513", b"514"))}
+
+
+async def _has_logged(process: ServiceProcess, event: str) -> bool:
+    return any(json.loads(line)["event"] == event for line in process.log_path.read_text("utf-8").splitlines())
