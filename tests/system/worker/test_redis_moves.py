@@ -123,7 +123,7 @@ async def test_a_full_redis_is_named_costs_no_callback_and_takes_no_console_away
     assert await servers.take_all("callbacks.dead") == []
 
 
-async def _facts(redis: Redis) -> dict[bytes, bytes]:
+async def _facts(redis: Redis) -> dict[bytes, bytes | None]:
     return {key: await redis.dump(key) async for key in redis.scan_iter("*") if key.endswith((b"513", b"514"))}
 
 
