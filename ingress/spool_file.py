@@ -6,29 +6,25 @@ with the one in the directory, before and after, and is repeated in the new file
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import time
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
-from datetime import UTC, datetime
+from collections.abc import Callable
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TypeVar
 
+from ingress.spool_paths import NO_LOG, Identity, SpoolPaths
 from ingress.spool_sqlite import is_damage, is_passing, transaction
 from shared import metrics
-from shared.file_lock import open_lock_file, try_lock
 from shared.log import get_logger
 
 log = get_logger(__name__)
 
 _PAGE_BYTES = 4096
 _BUSY_TIMEOUT_S = 5
-_LOCK_TIMEOUT_S, _LOCK_POLL_S = 5.0, 0.02
 _QUICK_S, _REOPEN_S = 0.1, 2.0
 _ATTEMPTS = 3
-_NO_LOG = 0
 _SCHEMA = """
 create table if not exists messages (
     id integer primary key autoincrement,
@@ -43,10 +39,7 @@ _IDENTITY = "create table if not exists identity (name text not null) strict"
 _NAME_ONCE = "insert into identity (name) select ? where not exists (select 1 from identity)"
 _NAME_AGAIN = "update identity set name = ? where length(name) <> 32 or name glob '*[^0-9a-f]*'"  # damaged
 _COPIED = "exchange, routing_key, headers, body"
-_PARTS = ("", "-wal", "-shm")
 _T = TypeVar("_T")
-_Identity = tuple[int, int, int]
-"""Device and number of the file, and number of its log."""
 
 
 class ReplacedError(OSError):
@@ -63,11 +56,12 @@ class SpoolFile:
 
     def __init__(self, path: Path, *, max_bytes: int) -> None:
         self.path = path
+        self._paths = SpoolPaths(path)
         self.name = ""
         self.generation = 0
         self._max_pages = max_bytes // _PAGE_BYTES
         self._connection: sqlite3.Connection | None = None
-        self._identity: _Identity | None = None
+        self._identity: Identity | None = None
         self._retry_at = 0.0
         self._failure: Exception | None = None
 
@@ -102,21 +96,17 @@ class SpoolFile:
     def replace_if(self, is_done: Callable[[sqlite3.Connection], bool]) -> bool:
         """Delete the file and begin a new one if nothing in it is needed; on a full disk rows cannot be deleted singly."""
         db = self._open()
-        with self._locked():
+        with self._paths.locked():
             if not self._is_in_place():
                 return False
             with transaction(db):
                 if not is_done(db):
                     return False
-                self._delete()
+                self._paths.delete()
             self.close()
             self._identity = None  # the new file may get the number of the old one
             self._connect()
         return True
-
-    def _delete(self) -> None:
-        for part in reversed(_PARTS):  # the file last: without it, the others would be taken for those of the next
-            self._part(part).unlink(missing_ok=True)
 
     def _repair(self, error: sqlite3.Error) -> bool:
         """Set a damaged file aside, or close it after another error; returns whether another attempt makes sense."""
@@ -127,7 +117,7 @@ class SpoolFile:
         if not is_damage(error):
             self.close()
             return False
-        with self._locked():
+        with self._paths.locked():
             if self._is_in_place():  # else another process was first
                 self._set_aside(error)
         return True
@@ -141,7 +131,7 @@ class SpoolFile:
         began = time.monotonic()
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self._locked():
+            with self._paths.locked():
                 self._open_or_restore()
         except (OSError, sqlite3.Error) as error:
             now = time.monotonic()
@@ -168,7 +158,7 @@ class SpoolFile:
         except BaseException:
             self.close()
             if before is not None:  # all that is left of its rows, and later there may be space for them
-                self._delete()
+                self._paths.delete()
                 self._connection, self._identity = before, None
             raise
 
@@ -183,7 +173,7 @@ class SpoolFile:
 
     def _connect(self) -> None:
         """Open the file in the directory. The lock must be held."""
-        if not self.path.exists() and any(self._part(part).exists() for part in _PARTS[1:]):
+        if self._paths.is_without_file():
             self._set_aside(OSError("the file itself is missing"))
         connection = sqlite3.connect(self.path, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
         self._connection = connection
@@ -199,7 +189,7 @@ class SpoolFile:
         connection.execute(_NAME_AGAIN, (name,))
         self.name = str(connection.execute("select name from identity").fetchone()[0])
         connection.execute(f"select id, {_COPIED} from messages limit 1").fetchone()  # noqa: S608 - a constant
-        identity = self._in_directory()
+        identity = self._paths.identity()
         self.generation += self._identity is None or identity[:2] != self._identity[:2]
         self._identity = identity
 
@@ -223,12 +213,8 @@ class SpoolFile:
         vanished.close()
 
     def _set_aside(self, reason: Exception) -> None:
-        """Rename the file and its parts, whole, so that nothing in them is lost. The lock must be held."""
-        at = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
-        target = self.path.with_name(f"{self.path.name}.damaged-{at}")
-        for part in _PARTS:
-            with suppress(FileNotFoundError):
-                self._part(part).rename(target.with_name(target.name + part))
+        """Set the file aside and close it. The lock must be held."""
+        target = self._paths.set_aside()
         self.close()  # now that it is renamed: SQLite would otherwise write its log into it first
         self._identity = None
         metrics.SPOOL_SET_ASIDE.labels(self.path.stem).inc()
@@ -237,37 +223,13 @@ class SpoolFile:
     def _is_without_log(self) -> bool:
         """Return whether the file that was open is in the directory without its log, where the latest rows are."""
         try:
-            return self._identity is not None and self._in_directory() == (*self._identity[:2], _NO_LOG)
+            return self._identity is not None and self._paths.identity() == (*self._identity[:2], NO_LOG)
         except OSError:
             return False
 
     def _is_in_place(self) -> bool:
         """Return whether the open file and its log are those in the directory."""
         try:
-            return self._identity == self._in_directory()
+            return self._identity == self._paths.identity()
         except OSError:
             return False
-
-    def _in_directory(self) -> _Identity:
-        status = self.path.stat()
-        try:
-            return status.st_dev, status.st_ino, self._part("-wal").stat().st_ino
-        except FileNotFoundError:
-            return status.st_dev, status.st_ino, _NO_LOG
-
-    def _part(self, part: str) -> Path:
-        return self.path.with_name(self.path.name + part)
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        """Hold the lock under which the processes of a machine open, set aside and replace the file."""
-        handle = open_lock_file(self.path.with_name(f"{self.path.name}.lock"))
-        try:
-            until = time.monotonic() + _LOCK_TIMEOUT_S
-            while not try_lock(handle):
-                if time.monotonic() > until:
-                    raise OSError(f"another process holds the lock of {self.path}")
-                time.sleep(_LOCK_POLL_S)
-            yield
-        finally:
-            os.close(handle)

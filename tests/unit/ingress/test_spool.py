@@ -111,7 +111,7 @@ async def test_what_was_read_in_one_file_is_not_removed_in_the_next(tmp_path: Pa
     async with Spool(tmp_path, max_bytes=MAX_BYTES) as spool, Spool(tmp_path, max_bytes=MAX_BYTES) as other:
         await spool.add([_message("old")])
         ids = [row_id for row_id, _ in await spool.oldest(10, max_bytes=MAX_BYTES)]
-        with other._file._locked():
+        with other._file._paths.locked():
             other._file._set_aside(OSError("a test"))
         await other.add([_message("new")])
         await spool.remove(ids)

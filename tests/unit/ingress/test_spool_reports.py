@@ -161,7 +161,7 @@ async def test_a_process_that_goes_on_in_a_new_file_ends_what_another_reported(t
     async with _draining(tmp_path, broker) as spool, Spool(tmp_path, max_bytes=64 * MIB) as other:
         await _until_empty(spool)
         assert broker.published == []
-        with other._file._locked():
+        with other._file._paths.locked():
             other._file._set_aside(OSError("a test"))
         await other.check()
 
