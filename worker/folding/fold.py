@@ -6,7 +6,7 @@ Deliveries arrive while a batch is folded, so batches grow with the load.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain, zip_longest
 from typing import NoReturn
@@ -26,7 +26,7 @@ from shared.domain.times import rfc3339
 from shared.log import get_logger
 from shared.state.replies import until_redis_answers
 from shared.state.store import Store
-from shared.state.stored_call import Claim, Publication
+from shared.state.stored_call import Claim, Publication, StoredCall
 from worker.folding.barrier_rounds import spool_reports
 from worker.folding.batch import Batch, dead_letters_of_refused, read_batch
 from worker.folding.echoes import Echoes
@@ -43,6 +43,8 @@ Messaged = Sequence[RawEvent | Undecodable]
 _BATCH_BYTES = 256 * 1024
 # More than a batch of Callfold's own messages has. Another program can publish 50,000 events in one message.
 _PIECE_EVENTS = 5000
+# Facts that are evaluated in one step, which takes about a microsecond for each byte if the values are long.
+_PART_BYTES = 1 << 20
 _HELD_POLL_S = 0.05
 
 
@@ -148,7 +150,14 @@ class Fold:
         crash_point("fold.merged")
         if merged.refused:
             await self._dead_letter_refused(batch, merged.refused)
-        consequences = self._evaluator.evaluate(batch.events, merged.calls)
+        lost: list[CallKey] = []
+        for part in _parts(merged.calls):
+            lost += await self._publish_what_follows(batch, part)
+            await asyncio.sleep(0)  # an evaluation does not give way, and a part may have no other step
+        return lost
+
+    async def _publish_what_follows(self, batch: Batch, calls: Mapping[CallKey, StoredCall]) -> list[CallKey]:
+        consequences = self._evaluator.evaluate(batch.events, calls)
         await self._publisher.publish_until_confirmed(consequences.dead_letters)
         if consequences.wake_ups:
             await until_redis_answers(lambda: self._store.schedule(consequences.wake_ups))
@@ -195,6 +204,20 @@ class Fold:
         reports = spool_reports(delivery.headers for delivery in deliveries if SPOOL in delivery.headers)
         if reports:
             await until_redis_answers(lambda: self._store.watermarks.store_spool_reports(reports))
+
+
+def _parts(calls: Mapping[CallKey, StoredCall]) -> Iterator[Mapping[CallKey, StoredCall]]:
+    """Split calls into parts of about `_PART_BYTES`: the outboxes of a batch of large calls would fill the memory."""
+    part: dict[CallKey, StoredCall] = {}
+    size = 0
+    for key, call in calls.items():
+        part[key] = call
+        size += sum(len(name) + len(value) for name, value in call.facts.items())
+        if size >= _PART_BYTES:
+            yield part
+            part, size = {}, 0
+    if part:
+        yield part
 
 
 def _report_published(published: Mapping[CallKey, Sequence[Message]]) -> None:

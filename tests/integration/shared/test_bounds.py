@@ -19,7 +19,7 @@ from shared.errors import StoreUnavailableError
 from shared.state.bounds import MAX_LEGS
 from shared.state.keys import facts_key, partition, publication_key
 from shared.state.store import Store
-from shared.state.stored_call import Merged
+from shared.state.stored_call import Claim, Merged, Publication
 from tests.helpers.servers import POLICY, Servers
 from worker.folding.batch import read_batch
 from worker.folding.fold import Fold
@@ -182,6 +182,32 @@ async def test_a_merge_that_redis_does_not_answer_in_time_is_sent_again_in_halve
             merged = await merging.step()
     assert set(merged.refused) == set(events)
     assert store.sizes == [100, 50, 25, 25, 50, 25, 25]
+
+
+async def test_large_calls_that_end_together_are_published_a_few_at_a_time(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else one source could block the worker for a minute, or fill its memory with outboxes."""
+    count, claimed = 12, []
+    calls = [CallKey(SOURCE, CallRef(str(call))) for call in range(1, count + 1)]
+    legs = [[("leg:API:1:pickup", AT)], _event(1, "pickup", ("field.note", "x" * 400_000))]
+    await store.merge(dict.fromkeys(calls, legs))
+    claim = store.claim
+
+    async def noted(publications: dict[CallKey, Publication], *, holder: str) -> dict[CallKey, tuple[Claim, bytes]]:
+        claimed.append(len(publications))
+        return await claim(publications, holder=holder)
+
+    monkeypatch.setattr(store, "claim", noted)
+    publisher = _Confirming()
+    fold = Fold(publisher, store, load_sources(None), POLICY, holder="a")  # type: ignore[arg-type]
+    ends = [
+        CallbackEvent(SOURCE, AT, f"CallType={side}&CallID=1&Event={event}&RequestID={key.call}")
+        for key in calls
+        for side, event in (("API", "hangup"), ("Outgoing", "hangup"))
+    ]
+    await fold.fold([join(map(encode, ends))])
+    assert claimed == [3] * 4
+    published = [message.message_id for message in publisher.messages if message.exchange == "calls"]
+    assert sorted(published) == sorted(f"{SOURCE}/{key.call}/1" for key in calls)
 
 
 async def test_a_message_of_very_many_events_is_folded_in_pieces(store: Store) -> None:
