@@ -15,7 +15,7 @@ from redis.backoff import NoBackoff
 
 from shared.domain.callback import LegEvent
 from shared.domain.facts import Fact, leg_of, started_us
-from shared.domain.ids import CallKey
+from shared.domain.ids import CallKey, SourceName
 from shared.state.bounds import BOUNDS
 from shared.state.call_reader import CallReader
 from shared.state.connections import WritablePool
@@ -36,7 +36,17 @@ from shared.state.redis_clock import RedisClock
 from shared.state.refused_legs import RefusedLegs
 from shared.state.replies import redis_reply, text
 from shared.state.script import Argument, Script
-from shared.state.stored_call import Claim, Merged, Publication, PublicationState, RestoredPublication, StoredCall, WakeUp
+from shared.state.stored_call import (
+    Claim,
+    Leased,
+    LeaseLimits,
+    Merged,
+    Publication,
+    PublicationState,
+    RestoredPublication,
+    StoredCall,
+    WakeUp,
+)
 from shared.state.watermark import Watermarks
 
 _SOCKET_TIMEOUT_S = 2
@@ -149,16 +159,18 @@ class Store(CallReader):
 
         await _by_partition(rows, update_partition)
 
-    async def lease(self, *, until_ms: int, lease_s: float, at_most: int) -> list[CallKey]:
-        """Lease calls that are due by `until_ms` (since 1970). They are due again when the lease expires."""
+    async def lease(
+        self, *, until_ms: int, lease_s: float, limits: LeaseLimits, last_wake_ups: Mapping[SourceName, int] | None = None
+    ) -> Leased:
+        """Lease calls that are due by `until_ms` (since 1970). They are due again when the lease expires.
 
-        async def lease_partition(number: int) -> list[CallKey]:
-            args: list[Argument] = [round(lease_s * 1000), at_most, until_ms]
-            names = cast("list[bytes]", await self._lease(self._redis, [open_key(number)], args))
-            return [parse_call_key(text(name)) for name in names]
-
-        parts = await redis_reply(asyncio.gather(*(lease_partition(number) for number in range(PARTITIONS))))
-        return [leased for part in parts for leased in part]
+        Due calls of a source beyond `limits` are postponed, those of `last_wake_ups` (ms since 1970) to after these.
+        """
+        args: list[Argument] = [round(lease_s * 1000), limits.calls, until_ms, limits.calls_of_source, limits.interval_ms]
+        args += chain.from_iterable((last_wake_ups or {}).items())
+        scripts = (self._lease(self._redis, [open_key(number)], args) for number in range(PARTITIONS))
+        parts = cast("list[tuple[list[bytes], list[bytes | int], int]]", await redis_reply(asyncio.gather(*scripts)))
+        return _leased(parts)
 
     async def postpone(self, wake_ups: Mapping[CallKey, int], *, leased_until_ms: int) -> None:
         """Move the wake-ups of leased calls (ms since 1970). A call that was folded since keeps the wake-up it has got."""
@@ -224,6 +236,16 @@ def _stored_call(row: Sequence[object]) -> StoredCall:
     wake_at_ms = round(float(text(wake_at))) if wake_at else None
     publication = int(text(revision)), PublicationState(text(state)), text(summary), text(version)
     return StoredCall(facts, *publication, wake_at_ms, int(text(merged)) if merged else None)
+
+
+def _leased(parts: Sequence[tuple[list[bytes], list[bytes | int], int]]) -> Leased:
+    last_wake_ups: dict[SourceName, int] = {}
+    for _, row, _ in parts:
+        for source, last_ms in zip(row[::2], row[1::2], strict=True):
+            name = SourceName(text(source))
+            last_wake_ups[name] = max(last_wake_ups.get(name, 0), int(last_ms))
+    calls = [parse_call_key(text(name)) for names, _, _ in parts for name in names]
+    return Leased(calls, last_wake_ups, is_more=any(is_more for _, _, is_more in parts))
 
 
 def _at(wake_up: WakeUp) -> Argument:

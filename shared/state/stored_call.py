@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from shared.domain.ids import CallKey
+from shared.domain.ids import CallKey, SourceName
 
 
 class PublicationState(StrEnum):
@@ -78,6 +78,36 @@ class WakeUp:
 
     at_ms: int | None
     version: str
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseLimits:
+    """Limits of one lease, for each partition.
+
+    Attributes:
+        calls: maximum number of calls that are leased.
+        calls_of_source: maximum number of them of one source. Its other due calls are postponed.
+        interval_ms: between two of their wake-ups.
+    """
+
+    calls: int
+    calls_of_source: int
+    interval_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Leased:
+    """Result of a lease.
+
+    Attributes:
+        calls: the leased calls.
+        last_wake_ups: of each source of which calls were postponed, the last wake-up (ms since 1970).
+        is_more: more calls may be due.
+    """
+
+    calls: list[CallKey]
+    last_wake_ups: dict[SourceName, int]
+    is_more: bool
 
 
 @dataclass(frozen=True, slots=True)

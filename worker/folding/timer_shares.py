@@ -2,11 +2,12 @@
 
 Timer events queue with callbacks. Without a limit, a source with very many open calls would delay the callbacks of all others.
 The calls beyond the limit get later wake-ups, one after the other, so that they do not hide due calls of other sources either.
+Redis postpones most of them, since a worker leases a limited number of calls of one source.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from shared.domain.ids import CallKey, SourceName
@@ -40,6 +41,16 @@ class TimerShares:
 
     def __init__(self) -> None:
         self._shares: dict[SourceName, _Share] = {}
+
+    def last_wake_ups(self, now_ms: int) -> dict[SourceName, int]:
+        """Return the last wake-up that was set for each source, if it is later than now (ms since 1970)."""
+        return {source: round(share.last_ms) for source, share in self._shares.items() if share.last_ms > now_ms}
+
+    def note(self, last_wake_ups: Mapping[SourceName, int], now_ms: int) -> None:
+        """Take wake-ups that Redis has set."""
+        for source, last_ms in last_wake_ups.items():
+            share = self._shares.setdefault(source, _Share(now_ms))
+            share.last_ms = max(share.last_ms, last_ms)
 
     def divide(self, due: Iterable[CallKey], now_ms: int) -> tuple[list[CallKey], dict[CallKey, int]]:
         """Return the calls to fire now, and the later wake-ups of the others (ms since 1970)."""

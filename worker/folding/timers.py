@@ -10,7 +10,7 @@ import asyncio
 import random
 import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import NoReturn
 
@@ -27,14 +27,19 @@ from shared.domain.times import rfc3339
 from shared.errors import BrokerUnavailableError, StoreUnavailableError
 from shared.log import get_logger
 from shared.outage import Outage
+from shared.state.keys import PARTITIONS
 from shared.state.store import Store
-from worker.folding.timer_shares import TimerShares
+from shared.state.stored_call import LeaseLimits
+from worker.folding.timer_shares import BURST, PER_S, TimerShares
 
 log = get_logger(__name__)
 _PAUSE = Outage(log, "timers_paused", "timers_resumed")
 
 _TICK_S = 0.4
-_CALLS_PER_TICK = 500
+# In a partition. Of one source, all partitions together lease about two bursts: its calls are not spread evenly.
+_LIMITS = LeaseLimits(calls=500, calls_of_source=2 * BURST // PARTITIONS, interval_ms=1000 * PARTITIONS // PER_S)
+# Looks that follow each other at once. A look passes up to 32,000 due calls.
+_MAX_LOOKS = 10
 # Margin for callbacks that ingress has received and not answered yet: they are not confirmed, so the barrier ignores them.
 _UNCONFIRMED_MS = 1000
 
@@ -92,8 +97,22 @@ class Timers:
 
         A source that is behind gets timers with the time until which it is folded, so those of other sources need not wait.
         """
-        crash_point("timer.due")
-        leased = await self._store.lease(until_ms=watermark.ms, lease_s=self._lease_s, at_most=_CALLS_PER_TICK)
+        fired = 0
+        for _ in range(_MAX_LOOKS):
+            crash_point("timer.due")
+            leased = await self._store.lease(
+                until_ms=watermark.ms,
+                lease_s=self._lease_s,
+                limits=_LIMITS,
+                last_wake_ups=self._shares.last_wake_ups(watermark.ms),
+            )
+            self._shares.note(leased.last_wake_ups, watermark.ms)
+            fired += await self._fire_leased(leased.calls, watermark)
+            if not leased.is_more:
+                break
+        return fired
+
+    async def _fire_leased(self, leased: Sequence[CallKey], watermark: FoldedUntil) -> int:
         if leased:
             crash_point("timer.leased")
         due, postponed = self._shares.divide((key for key in leased if key.source in self._sources), watermark.ms)

@@ -14,7 +14,7 @@ from shared.domain.ids import CallKey, CallRef, SourceName
 from shared.errors import StoreUnavailableError
 from shared.state.keys import partition, recent_key
 from shared.state.store import Store
-from shared.state.stored_call import Claim, Publication, RestoredPublication, WakeUp
+from shared.state.stored_call import Claim, LeaseLimits, Publication, RestoredPublication, WakeUp
 from shared.state.watermark import SpoolReport
 from tests.helpers.pace import LIMIT_S
 from tests.helpers.servers import Servers
@@ -22,6 +22,7 @@ from tests.helpers.servers import Servers
 KEY = CallKey(SourceName("acme"), CallRef("513"))
 SEEN = ("leg:API:1:pickup", "2026-11-23T07:44:00.000000Z")
 LATER = ("leg:API:1:hangup", "2026-11-23T07:44:30.000000Z")
+LIMITS = LeaseLimits(calls=10, calls_of_source=10, interval_ms=1)
 PUBLICATION = Publication(KEY, 1, b"outbox", "", "1")
 Step = Callable[[Store], Awaitable[object]]
 
@@ -30,7 +31,7 @@ NEED_MEMORY: dict[str, Step] = {
     "claim": lambda store: store.claim({KEY: PUBLICATION}, holder="a"),
     "restore": lambda store: store.restore_publications({KEY: RestoredPublication(1, "", WakeUp(None, ""))}),
     # A timer cannot be merged, so a call must not be due again and again.
-    "lease": lambda store: store.lease(until_ms=round(time.time() * 1000), lease_s=5, at_most=10),
+    "lease": lambda store: store.lease(until_ms=round(time.time() * 1000), lease_s=5, limits=LIMITS),
     "register": lambda store: store.watermarks.register("worker"),
     "round": lambda store: store.watermarks.open_round(pause_s=0),
     "pass": lambda store: store.watermarks.pass_round("worker", 1),

@@ -23,9 +23,11 @@ from shared.errors import BusyError, StoreUnavailableError
 from shared.retention.recording_lock import locked
 from shared.state.keys import partition
 from shared.state.store import Store
-from shared.state.stored_call import Claim, Publication, PublicationState, WakeUp
+from shared.state.stored_call import Claim, LeaseLimits, Publication, PublicationState, WakeUp
 from tests.helpers.pace import LIMIT_S, PACE
 from tests.helpers.servers import Servers, eventually
+
+LIMITS = LeaseLimits(calls=10, calls_of_source=10, interval_ms=1)
 
 
 def _now_ms() -> int:
@@ -204,20 +206,20 @@ async def test_a_call_marked_while_facts_came_is_looked_at_at_once(servers: Serv
         await store.claim({key: Publication(key, 1, b"o", "", seen)}, holder="a")
         await store.merge({key: [[("y", "1")]]})
         await store.mark({key: 1})
-        assert await store.lease(until_ms=_now_ms(), lease_s=5, at_most=10) == [key]
+        assert (await store.lease(until_ms=_now_ms(), lease_s=5, limits=LIMITS)).calls == [key]
 
 
 async def test_a_lease_is_one_s_alone_until_it_is_over(servers: Servers) -> None:
     key = _key("1")
     async with _store(servers) as store:
         version = (await store.merge({key: [[("x", "1")]]})).calls[key].version
-        assert await store.lease(until_ms=_now_ms(), lease_s=5, at_most=10) == [], "not due"
+        assert (await store.lease(until_ms=_now_ms(), lease_s=5, limits=LIMITS)).calls == [], "not due"
         await store.schedule({key: WakeUp(1000, version)})
-        answers = await asyncio.gather(*(store.lease(until_ms=_now_ms(), lease_s=2 * PACE, at_most=10) for _ in range(8)))
-        assert sorted(map(len, answers)) == [0] * 7 + [1]
+        answers = await asyncio.gather(*(store.lease(until_ms=_now_ms(), lease_s=2 * PACE, limits=LIMITS) for _ in range(8)))
+        assert sorted(len(answer.calls) for answer in answers) == [0] * 7 + [1]
 
         async def again() -> bool:
-            return bool(await store.lease(until_ms=_now_ms(), lease_s=5, at_most=10))
+            return bool((await store.lease(until_ms=_now_ms(), lease_s=5, limits=LIMITS)).calls)
 
         await eventually(again)
 
@@ -229,7 +231,7 @@ async def test_a_leased_call_is_postponed_unless_something_of_it_was_folded_sinc
     async with _store(servers) as store:
         merged = (await store.merge({key: [[("x", "1")]] for key in keys})).calls
         await store.schedule({key: WakeUp(1000, merged[key].version) for key in keys})
-        assert set(await store.lease(until_ms=until_ms, lease_s=lease_s, at_most=10)) == set(keys)
+        assert set((await store.lease(until_ms=until_ms, lease_s=lease_s, limits=LIMITS)).calls) == set(keys)
         await store.schedule({folded: WakeUp(7000, merged[folded].version), over: WakeUp(None, merged[over].version)})
         for _ in range(2):  # a repeat changes nothing
             await store.postpone({untouched: 9000, folded: 9000, over: 9000}, leased_until_ms=leased_until_ms)

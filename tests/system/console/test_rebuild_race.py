@@ -19,7 +19,7 @@ from shared.domain.ids import CallKey, CallRef, SourceName
 from shared.domain.raw_event import CallbackEvent, encode, join
 from shared.domain.times import milliseconds
 from shared.state.store import Store
-from shared.state.stored_call import PublicationState, RestoredPublication, WakeUp
+from shared.state.stored_call import LeaseLimits, PublicationState, RestoredPublication, WakeUp
 from tests.helpers.pace import LIMIT_S
 from tests.helpers.servers import (
     Event,
@@ -256,7 +256,8 @@ async def test_a_seal_of_one_who_has_not_seen_every_fact_leads_to_a_look(servers
     first = (await store.merge({key: [[("leg:API:1:missed", utc_now())]]})).calls[key].version
     second = (await store.merge({key: [[("leg:Outgoing:2:pickup", utc_now())]]})).calls[key].version
     await store.restore_publications({key: RestoredPublication(1, "{}", WakeUp(None, first))})
-    assert await store.lease(until_ms=milliseconds(utc_now()), lease_s=5, at_most=10) == [key]
+    limits = LeaseLimits(calls=10, calls_of_source=10, interval_ms=1)
+    assert (await store.lease(until_ms=milliseconds(utc_now()), lease_s=5, limits=limits)).calls == [key]
     await store.restore_publications({key: RestoredPublication(2, "{}", WakeUp(5000, second))})
     assert await store.open_calls() == {key: 5000}, "a published call can be open again"
     assert (await store.merge({key: []})).calls[key].state is PublicationState.PUBLISHED
