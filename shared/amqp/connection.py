@@ -10,7 +10,6 @@ import asyncio
 import itertools
 import random
 import time
-from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import NoReturn, cast
 
@@ -46,7 +45,7 @@ class BrokerAddress:
     name: str
 
 
-class BrokerConnection(ABC):
+class BrokerConnection:
     """One connection with one channel, kept up by `run`; a subclass defines what the channel does.
 
     Attributes:
@@ -66,6 +65,7 @@ class BrokerConnection(ABC):
         self._name = f"{address.name} {role}"
         self._lost = asyncio.Event()
         self._recycled_for = ""
+        self._channel: Channel | None = None
         self._up = asyncio.Event()
         # `broker_connected` logs the end of each of these.
         self._unreachable = Outage(log, "broker_unreachable")
@@ -142,6 +142,7 @@ class BrokerConnection(ABC):
                     await channel.initialize()
                     await declare(channel, self.address.topology)
                     underlay = cast("Channel", await channel.get_underlay_channel())
+                    self._channel = underlay
                     await self._on_open(underlay)
                 self._up.set()
                 self.sessions += 1
@@ -152,6 +153,7 @@ class BrokerConnection(ABC):
                 reason = self._recycled_for or loss(underlay) or "it did not work"
             finally:
                 self._up.clear()
+                self._channel = None
                 self._on_close()
         log.warning("broker_connection_lost", connection=self._name, detail=reason[:_SHOWN_CHARACTERS])
 
@@ -160,11 +162,11 @@ class BrokerConnection(ABC):
         while not self._lost.is_set() and not channel.is_closed and await self._is_working(channel):
             await wait_while_open(channel, self._lost, timeout_s=_WATCH_INTERVAL_S)
 
-    @abstractmethod
-    async def _on_open(self, channel: Channel) -> None: ...
+    async def _on_open(self, channel: Channel) -> None:
+        """Prepare a new channel; the connection is up once this returns."""
 
-    @abstractmethod
-    def _on_close(self) -> None: ...
+    def _on_close(self) -> None:
+        """Forget what belonged to the channel that was closed."""
 
     async def _is_working(self, channel: Channel) -> bool:
         return not channel.is_closed

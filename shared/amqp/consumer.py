@@ -109,13 +109,11 @@ class Consumer(BrokerConnection):
         self._last_delivery_at = 0.0
         self._waiting: asyncio.Queue[Delivery] = asyncio.Queue()
         self._tag: str | None = None
-        self._channel: Channel | None = None
         self._is_stopping = False
         self._register = register
         self.in_flight = InFlight("")
 
     async def _on_open(self, channel: Channel) -> None:
-        self._channel = channel
         if self._is_stopping:
             return
         self.in_flight = InFlight(f"{self._name}/{uuid.uuid4().hex}")
@@ -132,7 +130,6 @@ class Consumer(BrokerConnection):
         self._last_delivery_at = time.monotonic()
 
     def _on_close(self) -> None:
-        self._channel = None
         self._discard_waiting()
 
     async def _is_working(self, channel: Channel) -> bool:

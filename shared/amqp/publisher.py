@@ -67,7 +67,6 @@ class Publisher(BrokerConnection):
     def __init__(self, address: BrokerAddress, *, timeout_s: float, retries_conflicts: bool = False) -> None:
         super().__init__(address, "publisher", retries_conflicts=retries_conflicts)
         self._timeout_s = timeout_s
-        self._channel: Channel | None = None
         self.gate = QueueGate(CALLBACKS, CALLBACKS_FOLD)
         self._was_blocked = False
 
@@ -96,12 +95,6 @@ class Publisher(BrokerConnection):
         elif self._was_blocked and not is_now:
             log.info("broker_unblocked", connection=self._name)
         self._was_blocked = is_now
-
-    async def _on_open(self, channel: Channel) -> None:
-        self._channel = channel
-
-    def _on_close(self) -> None:
-        self._channel = None
 
     async def publish(self, *messages: Message) -> None:
         """Publish; returns once RabbitMQ has confirmed the messages in every queue they were routed to.

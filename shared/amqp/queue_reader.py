@@ -27,20 +27,16 @@ class QueueReader(BrokerConnection):
     def __init__(self, address: BrokerAddress, queue: str) -> None:
         super().__init__(address, f"reader of {queue}")
         self._queue = queue
-        self._channel: Channel | None = None
         self._locks: set[str] = set()
         self._has_lost_locks = False
         self._steps = 0
         self.ready = 0
 
     async def _on_open(self, channel: Channel) -> None:
+        del channel
         # The locks ended with the previous connection, and another reader may hold them now.
         self._has_lost_locks = self._has_lost_locks or bool(self._locks)
         self._locks.clear()
-        self._channel = channel
-
-    def _on_close(self) -> None:
-        self._channel = None
 
     async def try_lock(self, name: str) -> bool:
         """Acquire a lock on the queue; returns False if another reader holds it.
@@ -179,13 +175,6 @@ class QueueDepths(BrokerConnection):
 
     def __init__(self, address: BrokerAddress) -> None:
         super().__init__(address, "depths")
-        self._channel: Channel | None = None
-
-    async def _on_open(self, channel: Channel) -> None:
-        self._channel = channel
-
-    def _on_close(self) -> None:
-        self._channel = None
 
     async def count(self, queues: Iterable[str]) -> dict[str, int]:
         """Count the ready messages of each queue.
