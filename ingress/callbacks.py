@@ -20,6 +20,7 @@ from shared import metrics
 from shared.amqp.dead_letters import DeadLetterReason, dead_letter_headers
 from shared.amqp.topology import CALLBACKS_DEAD
 from shared.clock import utc_now
+from shared.config.secret_strength import MIN_CHARACTERS
 from shared.config.sources import Source, Sources
 from shared.domain.adapter_link import find_secret, hide_values, spellings, take_secret
 from shared.domain.callback import parse_callback
@@ -28,7 +29,7 @@ from shared.domain.raw_event import CallbackEvent, encode, join
 from shared.errors import InvalidCallbackError, SpoolUnavailableError
 from shared.log import get_logger
 from shared.outage import Outage
-from shared.partial_values import shorten_name
+from shared.partial_values import mask
 
 log = get_logger(__name__)
 
@@ -176,12 +177,13 @@ def too_long() -> web.Response:
 
 
 def unknown_source(path: str) -> web.Response:
-    """Reject a path that names no source. Only what has the form of a name is quoted, and shortened: it may be a secret."""
+    """Reject a path that names no source. It quotes only what has the form of a name, and masks one as long as a secret."""
     name = unquote(path[len(PATH) :]) if path.startswith(PATH) else ""
     if not name:
         detail = "Send callbacks to /callbacks/<source>."
     elif SOURCE_NAME.fullmatch(name):
-        detail = f'Unknown source "{shorten_name(name)}". Correct the link, or configure it in CALLFOLD_SOURCES. {_SEE}'
+        shown = name if len(name) < MIN_CHARACTERS else mask(name)
+        detail = f'Unknown source "{shown}". Correct the link, or configure it in CALLFOLD_SOURCES. {_SEE}'
     else:
         detail = f"The path names no source. A name has a to z, 0 to 9, _ and - only. {_SEE}"
     return reject(404, "Not Found", detail)

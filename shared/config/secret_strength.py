@@ -6,16 +6,16 @@ from shared.config.settings import LOOPBACK, Settings
 from shared.config.sources import Sources
 from shared.errors import ConfigError
 
-_MIN_CHARACTERS = 12  # of base64 these are 72 bits, too many to guess over a network
+MIN_CHARACTERS = 12  # of base64 these are 72 bits, too many to guess over a network
 _MIN_DIFFERENT = 6
 _ADVICE = "Create one with: openssl rand -hex 16."
 
 
 def weakness(secret: str) -> str | None:
     """Return why a secret is easy to guess and what to do, as the end of a sentence; None if it is strong."""
-    if len(secret) < _MIN_CHARACTERS:
+    if len(secret) < MIN_CHARACTERS:
         count = f"{len(secret)} character{'' if len(secret) == 1 else 's'}"
-        return f"has {count}, and {_MIN_CHARACTERS} are the minimum beyond loopback. {_ADVICE}"
+        return f"has {count}, and {MIN_CHARACTERS} are the minimum beyond loopback. {_ADVICE}"
     if len(set(secret)) < _MIN_DIFFERENT:
         return f"repeats {len(set(secret))} characters, and {_MIN_DIFFERENT} different ones are the minimum. {_ADVICE}"
     return None

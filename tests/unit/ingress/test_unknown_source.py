@@ -8,6 +8,7 @@ import pytest
 from ingress.callbacks import unknown_source
 
 SECRET = "8c1f0e52ab34d6790011223344556677"
+SHORT_SECRET = "hunter-hunter"
 
 
 def _detail(path: str) -> str:
@@ -34,7 +35,8 @@ def test_without_a_source_the_path_is_explained(path: str) -> None:
     ("name", "quoted"),
     [
         (SECRET, '"8c1f***"'),
-        ("a" * 63, f'"{"a" * 20}..."'),
+        (SHORT_SECRET, '"hun***"'),
+        ("a" * 63, '"aaaa***"'),
         ("a" * 8000, None),
         ("Acme", None),
         ("%3Cscript%3E", None),
@@ -48,5 +50,5 @@ def test_a_name_is_quoted_in_part_or_not_at_all(name: str, quoted: str | None) -
     assert ("Unknown source" in detail) == (quoted is not None)
     if quoted is not None:
         assert f"Unknown source {quoted}." in detail
-    for secret in (SECRET, "hunter2", "script"):
+    for secret in (SECRET, SHORT_SECRET, "hunter2", "script"):
         assert secret not in detail
