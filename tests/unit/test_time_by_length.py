@@ -11,13 +11,15 @@ from console.page.text import body, clip
 from console.safe_text import plain, plain_line
 from shared.domain.adapter_link import hide_values, make_link, parse_link, spellings, take_secret
 from shared.domain.callback import parse_callback
-from shared.domain.raw_event import decode
+from shared.domain.ids import CallKey, CallRef, SourceName
+from shared.domain.raw_event import CallbackEvent, decode
 from shared.errors import InvalidCallbackError
 from shared.masking import is_credential, mask_credentials, mask_value
 from shared.partial_values import mask, shorten_name
 from shared.percent_encoding import decode_repeatedly
 from tests.helpers.linear import assert_linear
 from tests.helpers.volume import sizes
+from worker.folding.batch import Batch
 
 Make = Callable[[int], str]
 
@@ -137,6 +139,18 @@ SOME = (
 @pytest.mark.parametrize("reader", READERS)
 def test_what_reads_values_takes_time_by_their_length(reader: str, text: str) -> None:
     assert_linear(READERS[reader], TEXTS[text], largest=1 << 17)
+
+
+def test_the_refusal_of_events_of_one_call_takes_time_by_their_number() -> None:
+    key = CallKey(SourceName("acme"), CallRef("7"))
+    event = CallbackEvent(key.source, "2026-11-23T07:44:00.000000Z", "CallID=1")
+
+    def refuse(text: str) -> None:
+        count = len(text)
+        batch = Batch({key: [[]] * count}, {key: [event] * count})
+        assert len(batch.refuse(key, list(range(count)))) == count
+
+    assert_linear(refuse, lambda size: "x" * size, largest=1 << 15)
 
 
 @pytest.mark.parametrize("text", SOME)

@@ -52,8 +52,8 @@ class Batch:
 
     def refuse(self, key: CallKey, positions: Collection[int]) -> list[RawEvent]:
         """Remove events that are beyond the bounds of their call; returns them without timers, which are due again."""
-        events, facts = self.events.pop(key), self.facts.pop(key)
-        kept = [number for number in range(len(events)) if number not in positions]
+        events, facts, refused = self.events.pop(key), self.facts.pop(key), frozenset(positions)
+        kept = [number for number in range(len(events)) if number not in refused]
         if kept:
             self.events[key] = [events[number] for number in kept]
             self.facts[key] = [facts[number] for number in kept]
