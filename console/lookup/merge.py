@@ -11,6 +11,8 @@ from shared.state.store import Store
 
 # Calls scanned for one page. A search that matches few of many calls takes several requests.
 _MAX_SCANNED = 5000
+# Calls scanned after a full page to find out whether another one matches. If none of them does, the next page may be empty.
+_MAX_AHEAD = 200
 _BATCH = 50
 
 _Row = tuple[Position, CallRow | None]
@@ -57,15 +59,19 @@ class HistoryOnlyCalls:
 async def find_calls(query: CallQuery, stores: Sequence[Calls]) -> Page:
     """Find a page of calls in several stores. If a call is in more than one, the first store's row counts."""
     rows: list[CallRow] = []
-    scanned = 0
+    scanned = ahead = 0
     previous: Position | None = None
     streams = [store.newest(query, query.before) for store in stores]
     async for position, row in _merged(streams):
         scanned += 1
+        is_full = len(rows) == query.limit
+        ahead += is_full
         if position != previous and row is not None:
+            if is_full:
+                return Page(rows, previous)
             rows.append(row)
         previous = position
-        if len(rows) == query.limit or scanned == _MAX_SCANNED:
+        if ahead == _MAX_AHEAD or scanned == _MAX_SCANNED:
             return Page(rows, position)
     return Page(rows, None)
 

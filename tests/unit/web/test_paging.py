@@ -75,6 +75,31 @@ async def test_every_call_that_matches_is_on_one_page(
     assert names == [str(number) for number in expected]
 
 
+@given(_CALLS, st.integers(1, 9))
+async def test_a_page_names_a_next_one_only_if_that_has_calls(calls: dict[int, tuple[int, str]], limit: int) -> None:
+    """Also where the last page is exactly full, and where calls follow that do not match."""
+    redis = [_row(number, at, outcome="answered") for number, (at, where) in calls.items() if where != "history"]
+    history = [_row(number, at, outcome="dialed_missed") for number, (at, where) in calls.items() if where != "redis"]
+    places, cursor, found = [_Place(redis), _Place(history)], None, len(redis)
+    for _ in range(max(1, -(-found // limit))):
+        query = CallQuery(limit=limit, cursor=cursor, outcome="answered")
+        page = await find_calls(query, places)
+        assert len(page.rows) == min(limit, found)
+        found -= len(page.rows)
+        assert (page.next is None) == (found == 0)
+        cursor = None if page.next is None else query.cursor_at(page.next)
+    assert found == 0
+
+
+async def test_a_full_page_is_returned_without_a_long_search_for_one_more_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(merge, "_MAX_AHEAD", 5)
+    rows = [_row(number, 0, outcome="answered" if number > 90 else "dialed_missed") for number in range(10, 100)]
+    query = CallQuery(limit=9, outcome="answered")
+    page = await find_calls(query, [_Place(rows)])
+    assert [row.call for row in page.rows] == [str(number) for number in range(99, 90, -1)]
+    assert page.next == rows[90 - 10 - 4].position, "so the search goes on after the calls that were looked at"
+
+
 async def test_how_long_ago_is_counted_from_the_first_page_on_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
     """A day passes between two pages: what the first search meant is still listed."""
     rows = [_row(number, number % 4, outcome="answered").model_copy(update={"call": str(number)}) for number in range(8)]
