@@ -1,4 +1,4 @@
-"""What the documentation says of settings, source keys, statuses and commands is what there is."""
+"""What the documentation says of settings, source keys, statuses, metrics and commands is what there is."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from prometheus_client.metrics import MetricWrapperBase
 from typer.main import get_command
 
 from console.call_query import CallQuery
 from console.cli.main import app
+from shared import metrics
 from shared.config.settings import variables
 from shared.config.sources import AGENT_PATTERN, DIAL_FIELDS, NUMBER_PATTERN, Source, load_sources
 from shared.domain.call import Outcome
@@ -58,6 +60,30 @@ def test_every_filter_and_outcome_is_documented() -> None:
     assert named == set(CallQuery.model_fields)
     (outcomes,) = [row[1] for row in _rows(table) if row[0] == "`outcome`"]
     assert set(re.findall(r"`(\w+)`", outcomes)) == set(Outcome)
+
+
+def test_every_metric_is_documented_with_its_type_labels_and_meaning() -> None:
+    section = (_ROOT / "docs" / "operations.md").read_text("utf-8").partition("## Metrics")[2].partition("\n## ")[0]
+    rows = _rows(section)
+    written = {row[0].strip("`"): (row[1], tuple(re.findall(r"`(\w+)`", row[2]))) for row in rows}
+    registered = {}
+    for wrapper in (value for value in vars(metrics).values() if isinstance(value, MetricWrapperBase)):
+        (metric,) = wrapper.describe()
+        name = f"{metric.name}_total" if metric.type == "counter" else metric.name
+        registered[name] = (metric.type, wrapper._labelnames)
+        assert [row[4].startswith(metric.documentation) for row in rows if row[0] == f"`{name}`"] == [True], name
+    assert written == registered
+    assert list(written) == sorted(written)
+
+
+def test_every_metric_is_registered_in_one_module() -> None:
+    using = {
+        str(path.relative_to(_ROOT))
+        for room in ("ingress", "worker", "shared", "console", "simulator")
+        for path in (_ROOT / room).rglob("*.py")
+        if "prometheus_client" in path.read_text("utf-8")
+    }
+    assert using == {"shared/metrics.py", "shared/runtime/health.py"}
 
 
 _COMMANDS = [line.strip() for line in _CONSOLE.splitlines() if line.startswith("    callfold ")]
