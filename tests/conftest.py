@@ -52,7 +52,7 @@ MARKERS = {
 # The heaviest first, so that no test process is left alone with one at the end.
 ORDER = ("browser", "processes", "rabbitmq", "postgres", "s3", "redis")
 PROCESSES = ("tests/system/", "tests/browser/")
-# Whole clusters and attacks on them: a load balancer, deaths and outages under load, everything that `up` starts. One at a time.
+# Whole clusters: a load balancer, deaths and outages under load, everything that `up` starts. Of each folder one test at a time.
 CLUSTERS = ("tests/system/clusters/", "tests/system/attacks/")
 # Begun early, they cost least: the history reads all that other tests have published, and those of the worker wait for leases.
 EARLY = ("tests/integration/history/", "tests/system/worker/")
@@ -103,14 +103,14 @@ def needs(item: pytest.Item) -> set[str]:
 
 
 class _Groups(LoadScopeScheduling):  # type: ignore[misc]
-    """Give the tests of a file to one process of pytest, and all that start whole clusters to one alone: it runs them in turn.
+    """Give the tests of a file to one process of pytest, and a folder of those that start whole clusters: it runs them in turn.
 
     The groups that pytest-xdist has of its own are lost with pytest 9.2, which keeps ids of tests elsewhere.
     """
 
     def _split_scope(self, nodeid: str) -> str:
         path = nodeid.partition("::")[0]
-        return "clusters" if path.startswith(CLUSTERS) else path
+        return next((folder for folder in CLUSTERS if path.startswith(folder)), path)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:

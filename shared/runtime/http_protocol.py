@@ -21,6 +21,7 @@ from shared.runtime.connections import Connections
 
 MAX_BODY_BYTES = 64 * 1024
 """Maximum size of a request body on every port."""
+_FIELD_BYTES = 8190  # the library's own limit
 
 _VERSIONS = (HttpVersion11, HttpVersion10)
 
@@ -28,7 +29,7 @@ _VERSIONS = (HttpVersion11, HttpVersion10)
 class LimitedProtocol(RequestHandler):
     """Enforces the limits of `connections`."""
 
-    def __init__(self, server: web.Server, connections: Connections, *, max_line_bytes: int, max_field_bytes: int = 8190) -> None:
+    def __init__(self, server: web.Server, connections: Connections, *, max_line_bytes: int) -> None:
         super().__init__(
             server,
             loop=asyncio.get_running_loop(),
@@ -36,7 +37,7 @@ class LimitedProtocol(RequestHandler):
             keepalive_timeout=connections.limits.idle_s,
             lingering_time=0,  # `finish_response` reads the rest of a body instead, and not without end
             max_line_size=max_line_bytes,
-            max_field_size=max_field_bytes,
+            max_field_size=_FIELD_BYTES,
             auto_decompress=False,  # a small body could become a large one; bodies with an encoding are refused
         )
         self._connections = connections
