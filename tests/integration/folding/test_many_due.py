@@ -88,6 +88,7 @@ async def test_due_calls_of_one_source_hide_none_of_another(site: _Site, flooder
     assert first == ({OTHER: 1, FLOODER: BURST} if flooder == FLOODER else {OTHER: 1})
     assert await site.count() == MANY + 1 - first.total(), "none is lost"
     assert await site.count(NOW_MS) == 0, "none is due any more"
+    assert await site.count(NOW_MS + 10_000) <= 11 * PER_S, "and no more come due than may fire"
     for second in range(1, 6):
         await site.add(_keys(OTHER, 1, first=second + 1), NOW_MS + 1000 * second)
         fired = await site.fire(1000 * second)
