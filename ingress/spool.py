@@ -156,19 +156,19 @@ class Spool:
 
         return await self._attempt(lambda: self._file.run(read))
 
-    async def oldest_receipt(self, *, after: int) -> str:
-        """Return when the oldest callback was received whose id is greater than `after`; '' if there is none.
+    async def oldest_receipt(self, *, after: int = 0) -> str:
+        """Return when the oldest callback was received, of those after the id `after` that was read; '' if there is none.
 
         A damaged row does not count: the fold never sees it.
         """
 
         def read(db: sqlite3.Connection) -> str:
             query = f"select {_ROW} from messages where id > ? and exchange = ? order by id"  # noqa: S608 - a constant
-            with closing(db.execute(query, (after, CALLBACKS))) as rows:
+            with closing(db.execute(query, (max(after, self._skipped()), CALLBACKS))) as rows:
                 intact = (row for _, *columns in rows if not isinstance(row := read_row(*columns), DamagedRow))
                 return next(chain.from_iterable(receipt_times(row.body) for row in intact), "")
 
-        return await self._attempt(lambda: self._file.run(read, generation=self._read[0]))
+        return await self._attempt(lambda: self._file.run(read, generation=self._read[0] if after else None))
 
     async def remove(self, ids: Sequence[int]) -> None:
         """Remove messages that RabbitMQ has confirmed: the oldest ones, as `oldest` returned them.

@@ -89,8 +89,8 @@ class SpoolDrain:
             total = await self._spool.count()
             if total and not (_INTERRUPTIONS.is_ongoing or _UNREADABLE.is_ongoing):
                 log.info("spool_drain_started", messages=total)
-            if total and not await self._publisher.reopen_gate():
-                raise BrokerUnavailableError(self._publisher.gate.problem)  # noqa: TRY301 - as any publish would now
+            if total:
+                await self._reports.check_gate(self._publisher)
             while rows := await self._spool.oldest(_DRAIN_ROWS, max_bytes=_DRAIN_BYTES):
                 await self._drain_rows(rows)
             await self._reports.end(self._publisher)

@@ -159,6 +159,7 @@ class Waiting:
     async def _drain_all(self, lane: _Lane) -> None:
         while True:
             while rows := await lane.spool.oldest(_READ_ROWS, max_bytes=_READ_BYTES):
+                await lane.reports.check_gate(self._publisher)
                 for ids, message in joined(rows, max_events=self._size.events):
                     await self._drain_message(lane, ids[-1], message)
                     await lane.spool.remove(ids)

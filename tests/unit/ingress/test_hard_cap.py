@@ -53,6 +53,9 @@ class _Broker:
     async def wait_until_up(self) -> None:
         return
 
+    async def reopen_gate(self) -> bool:
+        return True
+
     async def publish(self, message: Message) -> None:
         if self.is_refusing:
             raise BrokerUnavailableError("refused")

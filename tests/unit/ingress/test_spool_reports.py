@@ -15,11 +15,14 @@ from ingress.outgoing_message import OutgoingMessage
 from ingress.publish_or_spool import DurableWriter
 from ingress.spool import SPOOL_FILE, Spool
 from ingress.spool_drain import SpoolDrain
+from ingress.spool_reports import SpoolReports
 from ingress.waiting import Waiting
 from shared.amqp.publisher import Message, Publisher
+from shared.amqp.queue_gate import QueueGate
 from shared.amqp.topology import CALLBACKS, CALLBACKS_FOLD, MARKER, MARKER_BODY, SPOOL, SPOOL_OLDEST
 from shared.domain.ids import SourceName
 from shared.domain.raw_event import CallbackEvent, encode, join
+from shared.errors import BrokerUnavailableError
 from shared.runtime.process import background
 from tests.helpers.servers import eventually
 from tests.unit.ingress.test_waiting import MIB, _Broker
@@ -33,15 +36,18 @@ class _Lossy(_Broker):
 
     def __init__(self) -> None:
         super().__init__()
+        self.gate = QueueGate(CALLBACKS, CALLBACKS_FOLD)
         self.after_publish: list[tuple[Path, str]] = []
 
     async def wait_until_unblocked(self) -> None:
         return
 
     async def reopen_gate(self) -> bool:
-        return True
+        return not self.gate.is_closed
 
     async def publish(self, message: Message) -> None:
+        if message.exchange == CALLBACKS and self.gate.is_closed:
+            raise BrokerUnavailableError(self.gate.problem)
         await super().publish(message)
         for path, statement in self.after_publish:
             _execute(path, statement)
@@ -141,11 +147,7 @@ async def test_rows_of_one_source_that_are_lost_after_a_report_hold_no_timer(tmp
     await _fill(tmp_path, _AT[:2], file_name=file_name)
     broker = _Lossy()
     broker.after_publish = [(tmp_path / file_name, "delete from messages")]
-    publisher = cast("Publisher", broker)
-    async with (
-        Waiting(tmp_path, publisher, FoldDepth(publisher, 1 << 30), broker.probes, max_bytes=64 * MIB) as waiting,
-        background(waiting.run()),
-    ):
+    async with _draining_lane(tmp_path, broker):
 
         async def is_reported() -> bool:
             return len(broker.reports()) > 1
@@ -170,6 +172,61 @@ async def test_a_process_that_goes_on_in_a_new_file_ends_what_another_reported(t
 
         await eventually(is_reported)
         assert broker.published[0].headers[SPOOL] == other.name == spool.name
+
+
+@asynccontextmanager
+async def _draining_lane(directory: Path, broker: _Lossy) -> AsyncIterator[None]:
+    publisher = cast("Publisher", broker)
+    async with (
+        Waiting(directory, publisher, FoldDepth(publisher, 1 << 30), broker.probes, max_bytes=64 * MIB) as waiting,
+        background(waiting.run()),
+    ):
+        yield
+
+
+@pytest.mark.parametrize("is_lane", [False, True])
+async def test_what_is_spooled_while_the_fold_is_nearly_full_is_reported_before_it_is_drained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_lane: bool
+) -> None:
+    """Else rounds that are opened until then would let timers overtake it."""
+    file_name = f"waiting-{ACME}.sqlite" if is_lane else SPOOL_FILE
+    await _fill(tmp_path, _AT, "update messages set body = x'00' where id = 1", file_name=file_name)
+    broker = _Lossy()
+    broker.gate.set_nearly_full(is_nearly_full=True)
+    monkeypatch.setattr("ingress.spool_reports._ANNOUNCE_S", 0.01)
+    async with _draining_lane(tmp_path, broker) if is_lane else _draining(tmp_path, broker):
+
+        async def is_repeated() -> bool:
+            return len(broker.reports()) >= 2
+
+        await eventually(is_repeated)  # workers forget a spool of which they hear nothing
+        assert {(each.routing_key, each.body) for each in broker.published} == {(CALLBACKS_FOLD, MARKER_BODY)}
+        assert set(broker.reports()) == {_AT[1]}
+        broker.gate.set_nearly_full(is_nearly_full=False)
+
+        async def is_drained() -> bool:
+            broker.fold_all()
+            return broker.reports()[-1] == ""
+
+        await eventually(is_drained)
+    assert broker.events() == ["x"] * 3
+    assert [at for at in broker.reports() if at != _AT[1]] == [*_AT[2:], ""]
+
+
+async def test_a_report_without_a_confirm_may_be_known(tmp_path: Path) -> None:
+    await _fill(tmp_path, _AT[:2])
+    broker = _Lossy()
+    publisher = cast("Publisher", broker)
+    async with Spool(tmp_path, max_bytes=64 * MIB) as spool:
+        reports = SpoolReports(spool)
+        await reports.end(publisher)
+        assert broker.reports() == []
+        ((first, _),) = await spool.oldest(1, max_bytes=1)
+        await reports.after(first)
+        assert not reports.is_waiting
+        await reports.end(publisher)
+        await reports.end(publisher)
+    assert broker.reports() == [""]
 
 
 async def test_a_spool_that_was_never_used_reports_nothing(tmp_path: Path) -> None:
