@@ -58,7 +58,7 @@ class Follower:
     async def run(self) -> NoReturn:
         """Consume until cancelled. Run it as a task once the tables exist."""
         metrics.HISTORY_LAG.labels(self._stream).set_function(self._lag_s)
-        checkpoint = await until_available(lambda: self._history.checkpoint(self._stream), self._set_problem)
+        checkpoint = await until_available(lambda: self._history.checkpoint(self._stream), self.set_problem)
         if checkpoint:
             self._position.advance(*checkpoint)
         self.problem = None
@@ -167,11 +167,12 @@ class Follower:
                     raise HistoryUnavailableError(f"The history rejects every event: {error}") from error
                 raise
 
-        await until_available(write, self._set_problem)
+        await until_available(write, self.set_problem)
         self._position.advance(*batch.checkpoint)
         self.problem = None
 
-    def _set_problem(self, error: HistoryUnavailableError) -> None:
+    def set_problem(self, error: HistoryUnavailableError) -> None:
+        """State why nothing is written, for the readiness of the process."""
         self.problem = str(error)
 
     def _lag_s(self) -> float:

@@ -13,6 +13,7 @@ from console.history.follower import Follower, until_available
 from console.history.store import History
 from shared.amqp.topology import AUDIT_JOURNAL, CALLS_JOURNAL
 from shared.config.settings import Settings
+from shared.errors import HistoryUnavailableError
 from shared.log import get_logger
 from shared.runtime.broker import broker_address
 from shared.runtime.health import private_port
@@ -38,8 +39,12 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
                 current.append("RabbitMQ is not connected")
             return [*current, "shutting down"] if stop.is_set() else current
 
+        def set_problem(error: HistoryUnavailableError) -> None:
+            for follower in followers:
+                follower.set_problem(error)
+
         async def follow() -> None:
-            await until_available(history.prepare)
+            await until_available(history.prepare, set_problem)
             log.info("history_started", database=history.name)
             async with asyncio.TaskGroup() as group:
                 for follower in followers:

@@ -169,7 +169,7 @@ async def test_postgresql_away_for_a_while_is_waited_out(
     try:
         async with serving(servers, url, monkeypatch), publishing(servers) as publisher:
             await publish(publisher, calls_of(source, 10))
-            await _has_met_an_outage()
+            await eventually(lambda: _is_missed(port))
             await postgres.begin()
             await has_calls(url, source, 10)
             await eventually(lambda: _is_ready(port))
