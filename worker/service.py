@@ -64,7 +64,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             lease_s=settings.timer_lease_seconds,
             hold_off_s=settings.timer_hold_off_seconds,
         )
-        rounds = BarrierRounds(store, publisher, raw)
+        rounds = BarrierRounds(store, publisher, raw, on_refused=timers.hold_off)
         recordings = RecordingConsumer(publisher, store, archive, sources, settings)
         daily = DailyRetention(archive, publisher, store, sources, settings)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import random
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import NoReturn
 
 from shared.amqp.consumer import Consumer
@@ -34,8 +34,12 @@ _RETRY_S = 0.5
 class BarrierRounds:
     """Publishes markers and reports which ones this worker has passed; `shared/domain/barrier.py` draws the conclusions."""
 
-    def __init__(self, store: Store, publisher: Publisher, raw: Consumer) -> None:
-        """Take the consumer of `callbacks.fold`, which must register with `Watermarks.register`."""
+    def __init__(self, store: Store, publisher: Publisher, raw: Consumer, *, on_refused: Callable[[], None]) -> None:
+        """Take the consumer of `callbacks.fold`, which must register with `Watermarks.register`.
+
+        `on_refused` is called when RabbitMQ does not accept markers, as under an alarm or with a full queue.
+        """
+        self._on_refused = on_refused
         self._store = store
         self._publisher = publisher
         self._raw = raw
@@ -46,7 +50,10 @@ class BarrierRounds:
             await asyncio.sleep(_ROUND_PAUSE_S * random.uniform(0.5, 1))  # noqa: S311 - spreads the workers, no secret
             try:
                 await self._send_round()
-            except (BrokerUnavailableError, StoreUnavailableError) as error:
+            except BrokerUnavailableError as error:
+                self._on_refused()
+                _MARKERS.failed(str(error))
+            except StoreUnavailableError as error:
                 _MARKERS.failed(str(error))
 
     async def _send_round(self) -> None:

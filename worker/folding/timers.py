@@ -71,14 +71,14 @@ class Timers:
                     await self.fire(watermark)
                     _PAUSE.succeeded()
             except (BrokerUnavailableError, StoreUnavailableError) as error:
-                self._hold_off()
+                self.hold_off()
                 _PAUSE.failed(str(error))
 
     async def _watermark(self, raw: Consumer) -> FoldedUntil | None:
         """Return the times until which every received callback is folded, or None while they are unknown."""
         sessions = (self._publisher.sessions, raw.sessions)
         if not (self._publisher.is_up and raw.is_up) or sessions != self._sessions:
-            self._hold_off()
+            self.hold_off()
             self._sessions = sessions
         if time.monotonic() < self._held_until:
             return None
@@ -88,7 +88,8 @@ class Timers:
         folded = await self._store.watermarks.folded_until(opened_from_ms=self._rounds_from_ms)
         return None if folded is None else folded.before(_UNCONFIRMED_MS)
 
-    def _hold_off(self) -> None:
+    def hold_off(self) -> None:
+        """Fire no timers for a while, since ingress may have spooled callbacks: after that, only rounds opened later count."""
         self._held_until = time.monotonic() + self._hold_off_s
         self._rounds_from_ms = None
 

@@ -12,7 +12,11 @@ from shared.amqp.consumer import Consumer
 from shared.amqp.publisher import Publisher
 from shared.config.sources import Sources
 from shared.domain.barrier import FoldedUntil
+from shared.errors import BrokerUnavailableError
+from shared.runtime.process import background
 from shared.state.store import Store
+from tests.helpers.servers import eventually
+from worker.folding.barrier_rounds import BarrierRounds
 from worker.folding.timers import Timers
 
 FOLDED_MS = 1_000_000
@@ -22,6 +26,16 @@ FOLDED_MS = 1_000_000
 class _Connection:
     is_up: bool = True
     sessions: int = 1
+
+
+class _Refusing(_Connection):
+    """Has an alarm, or a full queue: it is up, and takes no message."""
+
+    async def count_consumers(self, _: str) -> int:
+        return 1
+
+    async def publish(self, *_: object) -> None:
+        raise BrokerUnavailableError("refused")
 
 
 @dataclass(slots=True)
@@ -38,6 +52,12 @@ class _Store:
     async def now(self) -> datetime:
         self.clock += timedelta(seconds=1)
         return self.clock
+
+    async def open_round(self, *, pause_s: float) -> int:
+        return round(pause_s)
+
+    async def store_consumer_count(self, *_: int) -> bool:
+        return True
 
     async def folded_until(self, *, opened_from_ms: int) -> FoldedUntil:
         self.opened_from_ms.append(opened_from_ms)
@@ -64,6 +84,21 @@ async def test_a_reconnect_between_two_checks_makes_older_rounds_count_no_more(r
     assert await _watermark(timers, raw) < FOLDED_MS
     first, second, third = store.opened_from_ms
     assert first == second < third
+
+
+async def test_timers_hold_off_while_markers_are_refused() -> None:
+    """Ingress spools meanwhile. The first round after an alarm can be complete before the first report of a spool."""
+    publisher, raw, store = _Refusing(), _Connection(), _Store()
+    timers = _timers(publisher, store, hold_off_s=0)
+    rounds = BarrierRounds(cast("Store", store), cast("Publisher", publisher), cast("Consumer", raw), on_refused=timers.hold_off)
+    assert await _watermark(timers, raw) is not None
+    timers._hold_off_s = 3600
+
+    async def is_held() -> bool:
+        return await _watermark(timers, raw) is None
+
+    async with background(rounds.send_markers()):
+        await eventually(is_held)
 
 
 @pytest.mark.parametrize("is_up", [True, False])
