@@ -44,7 +44,7 @@ class Outage:
     def is_ongoing(self) -> bool:
         return bool(self._failing)
 
-    def failed(self, reason: str, *, task: object = None, **facts: object) -> None:
+    def failed(self, reason: str, /, *, task: object = None, **facts: object) -> None:
         """Record a failure of a task."""
         now = time.monotonic()
         if self._since is None:

@@ -16,9 +16,11 @@ from shared.domain.ids import CallKey
 from shared.domain.raw_event import MAX_EVENTS_PER_MESSAGE, RawEvent, TimerEvent, Undecodable, encode, join
 from shared.errors import InvalidCallbackError
 from shared.log import get_logger
+from shared.outage import Outage
 from shared.state.bounds import MAX_LEGS
 
 log = get_logger(__name__)
+_DEAD_LETTERED = Outage(log, "message_dead_lettered")
 
 _MESSAGE_BYTES = 1 << 20
 
@@ -106,5 +108,5 @@ def dead_letters_of_refused(key: CallKey, refused: Sequence[RawEvent]) -> list[M
 def _dead_letter(body: bytes, reason: DeadLetterReason, detail: str, first_seen: str) -> Message:
     metrics.DEAD_LETTERS.labels(CALLBACKS_DEAD, reason).inc()
     headers = dead_letter_headers(reason, detail, first_seen)
-    log.warning("message_dead_lettered", queue=CALLBACKS_DEAD, reason=reason, detail=headers[DETAIL])
+    _DEAD_LETTERED.failed(headers[DETAIL], queue=CALLBACKS_DEAD, reason=reason)
     return Message("", CALLBACKS_DEAD, body, uuid.uuid4().hex, headers=headers)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import orjson
 import pytest
+import structlog
+from structlog.testing import capture_logs
 
 from shared.amqp import lenient_decoding as decoding
 from shared.amqp.consumer import marker_round
@@ -13,6 +15,7 @@ from shared.domain.ids import SourceName
 from shared.domain.raw_event import CallbackEvent, Undecodable, decode, encode, join
 from shared.domain.revision_summary import amends
 from tests.helpers.servers import lines_of
+from worker.folding.batch import read_batch
 
 
 def _body(request_id: int) -> bytes:
@@ -55,3 +58,12 @@ def test_a_marker_with_a_number_that_is_no_round_is_no_marker(number: object) ->
 
 def test_a_revision_of_which_nothing_else_is_known_is_amended_by_whatever_comes() -> None:
     assert amends("", '{"filed_at": ""}')
+
+
+def test_a_flood_of_messages_that_nobody_understands_is_a_few_lines_and_each_is_a_dead_letter() -> None:
+    structlog.configure(cache_logger_on_first_use=False)
+    events = [Undecodable(b"x%d" % number, f"problem {number}") for number in range(1000)]
+    with capture_logs() as lines:
+        letters = read_batch(events, {}).dead_letters
+    assert [letter.body for letter in letters] == [event.body for event in events]
+    assert len([line for line in lines if line["event"] == "message_dead_lettered"]) <= 5
