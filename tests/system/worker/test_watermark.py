@@ -26,12 +26,14 @@ from ingress.spool import Spool
 from shared.amqp.topology import MARKER, MARKER_BODY
 from shared.clock import utc_now
 from shared.domain.adapter_link import SAMPLE_LINK, parse_link
+from shared.domain.barrier import complete_round
 from shared.domain.facts import Fact, facts_of
 from shared.domain.ids import CallKey, SourceName
 from shared.domain.raw_event import CallbackEvent, encode, join
 from shared.domain.times import milliseconds, rfc3339
 from shared.state.store import Store
 from shared.state.stored_call import WakeUp
+from tests.helpers.broker_faults import memory_alarm
 from tests.helpers.pace import LIMIT_S, PACE, paced
 from tests.helpers.servers import (
     UNMEASURED,
@@ -199,6 +201,48 @@ async def _fill(spool: Spool, calls: range, at: str) -> None:
     ]
     rows.append(OutgoingMessage("callbacks", "", {}, _body((lines_of(call)[HANGUP] for call in calls), at)))
     await spool.add(rows)
+
+
+async def test_an_alarm_closes_no_call_early_whose_hangup_was_spooled(servers: Servers) -> None:
+    """Workers may be quicker than ingress when it ends: ingress is stopped until a round that was opened later is complete."""
+    calls, port = range(9_025_000, 9_025_010), free_port()
+    settings = SHORT | {"CALLFOLD_TIMER_HOLD_OFF_SECONDS": paced(8)}
+    store = Store(servers.stack.redis_url)
+    async with servers.subscribed("call.#") as events, servers.fleet(**settings) as fleet:
+        ingress = fleet.add("ingress", "ingress", {"CALLFOLD_INGRESS_PORT": str(port)})
+        worker = fleet.add("worker", "worker", {})
+        await fleet.start_all()
+        await eventually(partial(_has_timers, worker))
+        try:
+            async with memory_alarm(servers):
+                began = datetime.now(UTC)
+                await _open_in_redis(servers, calls, began, began + timedelta(seconds=SHORT_GRACE_S))
+                assert set(await call_back(port, [lines_of(call)[HANGUP] for call in calls])) == {200}
+
+                async def are_due() -> bool:
+                    return await store.now() > began + timedelta(seconds=SHORT_GRACE_S + 3)
+
+                await eventually(are_due)
+                ingress.send_signal(signal.SIGSTOP)
+                ended_ms = milliseconds(rfc3339(await store.now()))
+
+            async def round_is_complete() -> bool:
+                reports = await store.watermarks.reports()
+                complete = complete_round(reports.rounds, reports.members)
+                return complete is not None and complete.opened_ms > ended_ms
+
+            await eventually(round_is_complete)
+            await eventually(partial(_has_looked_for_timers, worker))
+        finally:
+            ingress.send_signal(signal.SIGCONT)
+            await store.aclose()
+        assert await _until_all(events, calls) == {(1, "hangup"): len(calls)}
+
+
+async def _has_looked_for_timers(worker: ServiceProcess) -> bool:
+    """Whether it is held, or has fired timers with the time of a new round."""
+    lag_s = await metric(worker, "callfold_fold_lag_seconds")
+    return await metric(worker, "callfold_timers_held") == 1 or lag_s < SHORT_GRACE_S
 
 
 async def _lags(worker: ServiceProcess, seconds: float) -> bool:
