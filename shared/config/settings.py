@@ -145,7 +145,7 @@ class Settings(BaseSettings):
     publish_timeout_seconds: Seconds = Field(default=3, description="Maximum wait for a publisher confirm.")
     timer_hold_off_seconds: Annotated[float, Field(ge=0)] = Field(
         default=15,
-        description="Pause of the timers after a reconnect to RabbitMQ, or a refused marker, so that every ingress reports its spool first.",
+        description="Pause of the timers after a reconnect to RabbitMQ or a refused marker: ingress reports its spool first.",
     )
     timer_lease_seconds: Seconds = Field(
         default=5, description="Lease of a worker on a due call. If the worker dies, another takes over after this time."
