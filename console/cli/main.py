@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 from importlib.metadata import version
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -16,6 +19,7 @@ from console.safe_text import plain
 from shared.errors import CallfoldError, ConfigError
 from shared.runtime.process import EXIT_CONFIG, EXIT_FAILURE, leaf_errors
 
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _EPILOG = """\
 Try it without FocalScope: `callfold demo`
 
@@ -65,13 +69,40 @@ def root(
     """Take the options that come before a command."""
 
 
+def _run_and_flush() -> None:
+    try:
+        app(prog_name="callfold")  # the same name under `python -m`
+    finally:
+        sys.stdout.flush()  # here, an error still has its sentence
+
+
+def _full_disk(group: BaseExceptionGroup[OSError]) -> str:
+    """Return the reason if what happened is that the output cannot be written; any other error is a fault and is raised."""
+    for error in leaf_errors(group):
+        if error.errno not in _FULL:
+            raise error
+    return str(leaf_errors(group)[0].strerror)
+
+
+def _discard_output() -> None:
+    """Let what is buffered go nowhere. The interpreter writes it at exit, and would fail again."""
+    with Path(os.devnull).open("w") as nowhere:
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())
+
+
 def main() -> None:
     """Run the command line; a CallfoldError becomes one sentence on stderr and an exit code."""
     failures: list[CallfoldError] = []
     try:
-        app(prog_name="callfold")  # the same name under `python -m`
+        _run_and_flush()
     except* CallfoldError as group:
         failures = leaf_errors(group)
+    except* BrokenPipeError:  # the reader of the output, such as `head`, has enough
+        _discard_output()
+        sys.exit(EXIT_FAILURE)
+    except* OSError as group:
+        _discard_output()
+        failures = [CallfoldError(f"Cannot write: {_full_disk(group)}.")]
     if failures:
         sys.stderr.write(f"callfold: {plain(with_hint(failures[0]))}\n")
         sys.exit(EXIT_CONFIG if isinstance(failures[0], ConfigError) else EXIT_FAILURE)

@@ -35,6 +35,7 @@ class ChildProcess:
         self.log_start = 0  # where the log of the latest start begins
         self._command = command
         self._process: asyncio.subprocess.Process | None = None
+        self.was_ready = False  # since the latest start
 
     @property
     def returncode(self) -> int | None:
@@ -58,11 +59,13 @@ class ChildProcess:
         """
         with self.log_path.open("ab") as log:
             self.log_start = log.tell()
+            self.was_ready = False
             process = self._process = await self._spawn(log)
         try:
             async with asyncio.timeout(within_s):
                 while process.returncode is None:
                     if await is_ready():
+                        self.was_ready = True
                         return
                     await asyncio.sleep(_POLL_S)
         except TimeoutError:

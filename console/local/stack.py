@@ -23,6 +23,7 @@ from shared.errors import ConfigError
 _DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 _START_TIMEOUT_S = 60
 _STOP_TIMEOUT_S = 20
+_STOP_BOOTING_S = 1
 _ANSWER_TIMEOUT_S = 1
 _ALL = frozenset({"rabbitmq", "redis"})
 # On Debian, `rabbitmq-server` on the PATH switches to another user. The script it wraps does not.
@@ -71,8 +72,11 @@ class Server(ChildProcess):
             return False
 
     async def stop(self) -> None:
-        """Stop it with SIGTERM, or with SIGKILL if that takes too long."""
-        await self.end(signal.SIGTERM, within_s=_STOP_TIMEOUT_S)
+        """Stop it with SIGTERM, or with SIGKILL if that takes too long.
+
+        RabbitMQ ignores SIGTERM while it boots, and has nothing to lose then.
+        """
+        await self.end(signal.SIGTERM, within_s=_STOP_TIMEOUT_S if self.was_ready else _STOP_BOOTING_S)
 
     async def kill(self) -> None:
         """End it as a crash would."""

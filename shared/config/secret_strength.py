@@ -8,6 +8,7 @@ from shared.errors import ConfigError
 
 MIN_CHARACTERS = 12  # of base64 these are 72 bits, too many to guess over a network
 _MIN_DIFFERENT = 6
+_EXAMPLE = "change-me"
 _ADVICE = "Create one with: openssl rand -hex 16."
 
 
@@ -16,6 +17,8 @@ def weakness(secret: str) -> str | None:
     if len(secret) < MIN_CHARACTERS:
         count = f"{len(secret)} character{'' if len(secret) == 1 else 's'}"
         return f"has {count}, and {MIN_CHARACTERS} are the minimum beyond loopback. {_ADVICE}"
+    if secret.startswith(_EXAMPLE):
+        return f"is the one of the example. {_ADVICE}"
     if len(set(secret)) < _MIN_DIFFERENT:
         return f"repeats {len(set(secret))} characters, and {_MIN_DIFFERENT} different ones are the minimum. {_ADVICE}"
     return None

@@ -9,7 +9,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager, suppress
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 import uvloop
 
@@ -36,6 +36,7 @@ class BackgroundEndedError(CallfoldError):
     """A task that must run as long as the process has ended."""
 
 
+_ErrorT = TypeVar("_ErrorT", bound=BaseException)
 Main = Callable[[Settings, asyncio.Event], Awaitable[None]]
 
 
@@ -135,9 +136,9 @@ async def wait_at_most(event: asyncio.Event, seconds: float) -> None:
             await event.wait()
 
 
-def leaf_errors(group: BaseExceptionGroup[CallfoldError]) -> list[CallfoldError]:
+def leaf_errors(group: BaseExceptionGroup[_ErrorT]) -> list[_ErrorT]:
     """Return the errors of a group and of the groups in it."""
-    errors: list[CallfoldError] = []
+    errors: list[_ErrorT] = []
     for error in group.exceptions:
         errors += leaf_errors(error) if isinstance(error, BaseExceptionGroup) else [error]
     return errors

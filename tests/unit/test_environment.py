@@ -110,7 +110,7 @@ def test_a_source_reads_secret_and_links_from_files_and_variables(monkeypatch: p
         load_sources(sources)
 
 
-@pytest.mark.parametrize("secret", ["x", "12345678901", "x" * 40, "abcabcabcabcabcabc"])
+@pytest.mark.parametrize("secret", ["x", "12345678901", "x" * 40, "abcabcabcabcabcabc", "change-me-to-a-long-random-word"])
 def test_a_secret_that_is_easy_to_guess_is_weak(secret: str) -> None:
     problem = weakness(secret)
     assert problem

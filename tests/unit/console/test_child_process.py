@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from console.local.child_process import ChildProcess, ProcessFailedError, first_of, while_all_run
+from console.local.stack import Server
 from tests.helpers.pace import LIMIT_S
 
 
@@ -89,3 +90,18 @@ async def test_work_ends_with_the_first_child_that_exits(tmp_path: Path) -> None
     assert endless.cancelled()
     assert await while_all_run(asyncio.sleep(0, "done"), [steady]) == "done"
     await steady.end(signal.SIGTERM, within_s=LIMIT_S)
+
+
+async def test_a_server_that_was_never_ready_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """RabbitMQ ignores SIGTERM while it boots."""
+    monkeypatch.setattr("console.local.stack._STOP_BOOTING_S", 0.2)
+    monkeypatch.setattr("console.local.stack._STOP_TIMEOUT_S", 600)
+    script = f'trap "" TERM; touch {tmp_path}/trapped; while :; do sleep 0.05; done'
+    server = Server("booting", ["sh", "-c", script], os.environ, port=1, log=tmp_path / "log")
+    starting = asyncio.create_task(server.start())
+    async with asyncio.timeout(LIMIT_S):
+        while not (tmp_path / "trapped").exists():
+            await asyncio.sleep(0.01)
+        starting.cancel()
+        await server.stop()
+    assert server.returncode == -signal.SIGKILL
