@@ -38,8 +38,14 @@ async def check_server(address: BrokerAddress) -> Server:
         except Exception as error:
             if not is_lost(error):
                 raise
-            failures.append(f"{location}: {refusal(error) or f'{type(error).__name__}: {error}'}")
+            failures.append(f"{location}: {_problem(error)}")
     raise BrokerUnavailableError(f"RabbitMQ: {'; '.join(failures)}")
+
+
+def _problem(error: Exception) -> str:
+    if isinstance(error, TimeoutError):
+        return f"no answer within {CONNECT_TIMEOUT_S} s"
+    return refusal(error) or f"{type(error).__name__}: {error}"
 
 
 async def _version(url: URL, topology: Topology) -> str:

@@ -18,7 +18,11 @@ from console.local.ports import free_port
 from console.validation import first_mistake
 from console.web.dead_letters_api import DeadLettersAction
 from console.web.models import EventsQuery
+from shared.amqp.connection import BrokerAddress
+from shared.amqp.server_check import check_server
+from shared.amqp.topology import Topology
 from shared.config.settings import load_settings
+from shared.errors import BrokerUnavailableError
 from tests.helpers.console import acme
 
 
@@ -173,3 +177,13 @@ def test_a_long_query_is_folded_between_its_parameters_and_nothing_of_it_is_lost
     assert all(len(line) <= 100 for line in lines[:-1])
     assert wrapped("") == [""]
     assert wrapped("CallID=1") == ["CallID=1"]
+
+
+async def test_a_rabbitmq_that_does_not_answer_is_named_with_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shared.amqp.plain_connection.CONNECT_TIMEOUT_S", 0.2)
+    monkeypatch.setattr("shared.amqp.server_check.CONNECT_TIMEOUT_S", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        address = BrokerAddress((f"amqp://guest:guest@127.0.0.1:{port}/",), Topology(), "tests")
+        with pytest.raises(BrokerUnavailableError, match=rf"^RabbitMQ: 127\.0\.0\.1:{port}: no answer within 0\.2 s$"):
+            await check_server(address)
