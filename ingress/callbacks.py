@@ -8,40 +8,33 @@ from collections.abc import Awaitable, Callable
 from hashlib import sha256
 from urllib.parse import unquote
 
-import orjson
 from aiohttp import web
 from multidict import CIMultiDict
 
+from ingress.answers import HEADERS, PATH, problem, reject, too_long, too_many, unavailable, unknown_source, wrong_secret
 from ingress.forms import NoFormError, UnreadableFormError, percent_encoded, read_form
 from ingress.intake import Intake
 from ingress.outgoing_message import OutgoingMessage
-from ingress.request_lines import LINE_BYTES, TARGET_BYTES
+from ingress.request_lines import TARGET_BYTES
 from shared import metrics
 from shared.amqp.dead_letters import DeadLetterReason, dead_letter_headers
 from shared.amqp.topology import CALLBACKS_DEAD
 from shared.clock import utc_now
-from shared.config.secret_strength import MIN_CHARACTERS
 from shared.config.sources import Source, Sources
 from shared.domain.adapter_link import find_secret, hide_values, spellings, take_secret
 from shared.domain.callback import parse_callback
-from shared.domain.ids import SOURCE_NAME, SourceName
+from shared.domain.ids import SourceName
 from shared.domain.raw_event import CallbackEvent, encode, join
 from shared.errors import InvalidCallbackError, SpoolUnavailableError
 from shared.log import get_logger
 from shared.outage import Outage
-from shared.partial_values import mask
 
 log = get_logger(__name__)
 
-PATH = "/callbacks/"
-_RETRY_AFTER_S = "2"
-_RETRY_AFTER_LIMIT_S = "10"
 # RFC 9112, 3.2.2: a server must accept the absolute form. The host in it is ignored.
 _ABSOLUTE_FORM = re.compile(r"https?://[^/?]*", re.IGNORECASE)
-_HEADERS = {"Server": "callfold"}  # the default value shows the version of the library
-_ACCEPTED = CIMultiDict(_HEADERS | {"Content-Type": "text/plain"})  # built once: this is the hot path
+_ACCEPTED = CIMultiDict(HEADERS | {"Content-Type": "text/plain"})  # built once: this is the hot path
 _LONG_QUERY = 1024
-_SEE = "See docs/settings.md."
 # What a dead letter counts beyond its bytes: its headers, and what RabbitMQ keeps of each message. Its queue has no limit.
 _DEAD_LETTER_BYTES = 1024
 
@@ -95,7 +88,7 @@ class CallbackHandler:
         """Judge the secret as soon as it is known: before the body is read, if the query has one, else before it is decoded."""
         secret = find_secret(_as_bytes(query))
         if secret is not None and self._is_wrong(source, secret):
-            return _wrong_secret(source)
+            return wrong_secret(source.name)
         try:
             form = await read_form(request)
         except UnreadableFormError as error:
@@ -103,7 +96,7 @@ class CallbackHandler:
                 return reject(error.status, error.title, error.detail)
             form = b""
         if secret is None and self._is_wrong(source, find_secret(form)):
-            return _wrong_secret(source)
+            return wrong_secret(source.name)
         return await self._accept(source, "&".join(part for part in (query, percent_encoded(form)) if part))
 
     def _source(self, path: str) -> Source | None:
@@ -119,12 +112,12 @@ class CallbackHandler:
     async def _accept(self, source: Source, query: str) -> web.Response:
         # For a long query it is cheaper to judge the secret before all parameters are split.
         if len(query) > _LONG_QUERY and self._is_wrong(source, find_secret(_as_bytes(query))):
-            return _wrong_secret(source)
+            return wrong_secret(source.name)
         secret, query = take_secret(query)
         if self._is_wrong(source, secret):
-            return _wrong_secret(source)
+            return wrong_secret(source.name)
         if self._intake.is_refused(source.name):
-            return _too_many(source.name)
+            return too_many(source.name)
         if source.name in self._hidden:
             query = hide_values(query, self._hidden[source.name])
         event = CallbackEvent(source.name, utc_now(), query)
@@ -157,57 +150,9 @@ class CallbackHandler:
         source = event.source
         self._invalid[source].failed(str(error), source=source, parameter=error.parameter, problem=error.problem)
         members = {"parameter": error.parameter, "value": error.shown_value}
-        return _problem(400, "Invalid callback", f"The {error}.", members)
+        return problem(400, "Invalid callback", f"The {error}.", members)
 
     def _reject_for_now(self, source: str, error: SpoolUnavailableError) -> web.Response:
         metrics.CALLBACKS.labels(source, "unavailable").inc()
         self._unavailable.failed(str(error), source=source)
-        return _unavailable()
-
-
-def reject(status: int, title: str, detail: str) -> web.Response:
-    """Reject and count a request that is not a callback, because of its path, method or body."""
-    metrics.REQUESTS_REFUSED.labels(str(status)).inc()
-    return _problem(status, title, detail)
-
-
-def too_long() -> web.Response:
-    """Reject a request whose line, as received, is too long."""
-    return reject(414, "URI Too Long", f"The request line is longer than {LINE_BYTES} bytes.")
-
-
-def unknown_source(path: str) -> web.Response:
-    """Reject a path that names no source. It quotes only what has the form of a name, and masks one as long as a secret."""
-    name = unquote(path[len(PATH) :]) if path.startswith(PATH) else ""
-    if not name:
-        detail = "Send callbacks to /callbacks/<source>."
-    elif SOURCE_NAME.fullmatch(name):
-        shown = name if len(name) < MIN_CHARACTERS else mask(name)
-        detail = f'Unknown source "{shown}". Correct the link, or configure it in CALLFOLD_SOURCES. {_SEE}'
-    else:
-        detail = f"The path names no source. A name has a to z, 0 to 9, _ and - only. {_SEE}"
-    return reject(404, "Not Found", detail)
-
-
-def _wrong_secret(source: Source) -> web.Response:
-    metrics.CALLBACKS.labels(source.name, "wrong_secret").inc()
-    return _problem(401, "Unauthorized", "The parameter token is missing or wrong.")
-
-
-def _too_many(source: str) -> web.Response:
-    metrics.CALLBACKS.labels(source, "limited").inc()
-    response = _problem(429, "Too Many Requests", "This source has sent more than Callfold accepts from one source. Retry later.")
-    response.headers["Retry-After"] = _RETRY_AFTER_LIMIT_S
-    return response
-
-
-def _unavailable() -> web.Response:
-    response = _problem(503, "Service Unavailable", "Neither RabbitMQ nor the local spool accepts the callback now. Retry later.")
-    response.headers["Retry-After"] = _RETRY_AFTER_S
-    return response
-
-
-def _problem(status: int, title: str, detail: str, members: dict[str, str] | None = None) -> web.Response:
-    """Write an error as problem details (RFC 9457)."""
-    body = orjson.dumps({"type": "about:blank", "title": title, "status": status, "detail": detail} | (members or {}))
-    return web.Response(status=status, body=body, content_type="application/problem+json", headers=_HEADERS)
+        return unavailable()

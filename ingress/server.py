@@ -13,12 +13,13 @@ from aiohttp.http_exceptions import LineTooLong
 from aiohttp.streams import StreamReader
 from aiohttp.web_protocol import RequestHandler
 
-from ingress.callbacks import CallbackHandler, reject, too_long
+from ingress.answers import header_too_long, reject, too_long
+from ingress.callbacks import CallbackHandler
 from ingress.request_lines import PARSER_BYTES, RequestLines
 from shared.log import get_logger
 from shared.runtime.connections import Connections, HttpLimits
 from shared.runtime.health import listen
-from shared.runtime.http_protocol import MAX_BODY_BYTES, LimitedProtocol, begin_request
+from shared.runtime.http_protocol import HEADER_BYTES, MAX_BODY_BYTES, LimitedProtocol, begin_request
 
 log = get_logger(__name__)
 
@@ -45,7 +46,8 @@ class _Protocol(LimitedProtocol):
     ) -> web.StreamResponse:
         del request, message
         if isinstance(exc, LineTooLong):
-            response = too_long()
+            _, limit, _ = exc.args  # those of a line and of a header differ
+            response = header_too_long() if limit == HEADER_BYTES else too_long()
         elif status < 500:  # noqa: PLR2004 - the class of client errors
             response = reject(status, "Bad Request", "This is not a valid HTTP request.")
         else:

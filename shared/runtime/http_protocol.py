@@ -21,7 +21,8 @@ from shared.runtime.connections import Connections
 
 MAX_BODY_BYTES = 64 * 1024
 """Maximum size of a request body on every port."""
-_FIELD_BYTES = 8190  # the library's own limit
+HEADER_BYTES = 8190
+"""Maximum size of one header on every port, its name included: the library's own limit."""
 
 _VERSIONS = (HttpVersion11, HttpVersion10)
 
@@ -37,7 +38,7 @@ class LimitedProtocol(RequestHandler):
             keepalive_timeout=connections.limits.idle_s,
             lingering_time=0,  # `finish_response` reads the rest of a body instead, and not without end
             max_line_size=max_line_bytes,
-            max_field_size=_FIELD_BYTES,
+            max_field_size=HEADER_BYTES,
             auto_decompress=False,  # a small body could become a large one; bodies with an encoding are refused
         )
         self._connections = connections

@@ -199,6 +199,19 @@ async def test_at_the_maximum_busy_connections_are_kept_and_a_new_one_is_refused
         assert await late.is_open(get(GOOD))
 
 
+@pytest.mark.parametrize(
+    ("target", "header", "status"),
+    [(GOOD, "a" * 9000, 431), (GOOD, "a" * 40_000, 431), (GOOD + "&x=" + "a" * 9000, "a", 414), (GOOD + "a" * 60_000, "a", 414)],
+    ids=["header", "longer header", "line", "line too long for the parser"],
+)
+async def test_a_long_header_is_not_taken_for_a_long_line(start: Start, target: str, header: str, status: int) -> None:
+    async with start(PATIENT) as site, connected_to(site.port) as connection:
+        await connection.send(get(target, f"X-Big: {header}"))
+        answered, body = await connection.response()
+        assert answered == status
+        assert (b"A header is longer than 8190 bytes." in body) == (status == 431)
+
+
 async def test_a_body_with_an_encoding_is_refused_and_never_decompressed(start: Start) -> None:
     async with start(PATIENT) as site:
         for body in (b"junk", gzip.compress(b"a=" + b"a" * (64 << 20))):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import orjson
 import pytest
 
-from ingress.callbacks import unknown_source
+from ingress.answers import unknown_source
 
 SECRET = "8c1f0e52ab34d6790011223344556677"
 SHORT_SECRET = "hunter-hunter"
