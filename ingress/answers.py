@@ -16,7 +16,9 @@ from shared.runtime.http_protocol import HEADER_BYTES
 
 PATH = "/callbacks/"
 HEADERS = {"Server": "callfold"}  # the default value shows the version of the library
-TOO_LONG = f"The request line is longer than {LINE_BYTES} bytes."
+TOO_LONG = f"The request line is longer than {LINE_BYTES} bytes. Send it as a POST form, or shorten the link."
+UNAUTHORIZED = "The parameter token is missing or wrong."
+KEPT = "The callback is kept as a dead letter. Correct the link, then redrive it."
 _RETRY_AFTER_S = "2"
 _RETRY_AFTER_LIMIT_S = "10"
 _SEE = "See docs/settings.md."
@@ -26,11 +28,6 @@ def reject(status: int, title: str, detail: str) -> web.Response:
     """Reject and count a request that is not a callback, because of its path, method, size or body."""
     metrics.REQUESTS_REFUSED.labels(str(status)).inc()
     return problem(status, title, detail)
-
-
-def too_long() -> web.Response:
-    """Reject a request whose line, as received, is too long."""
-    return reject(414, "URI Too Long", TOO_LONG)
 
 
 def header_too_long() -> web.Response:
@@ -54,7 +51,7 @@ def unknown_source(path: str) -> web.Response:
 
 def wrong_secret(source: str) -> web.Response:
     metrics.CALLBACKS.labels(source, "wrong_secret").inc()
-    return problem(401, "Unauthorized", "The parameter token is missing or wrong.")
+    return problem(401, "Unauthorized", f"{UNAUTHORIZED} Compare with `callfold adapter-link {source}`.")
 
 
 def too_many(source: str) -> web.Response:

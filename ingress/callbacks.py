@@ -11,7 +11,19 @@ from urllib.parse import unquote
 from aiohttp import web
 from multidict import CIMultiDict
 
-from ingress.answers import HEADERS, PATH, problem, reject, too_long, too_many, unavailable, unknown_source, wrong_secret
+from ingress.answers import (
+    HEADERS,
+    KEPT,
+    PATH,
+    TOO_LONG,
+    UNAUTHORIZED,
+    problem,
+    reject,
+    too_many,
+    unavailable,
+    unknown_source,
+    wrong_secret,
+)
 from ingress.forms import NoFormError, UnreadableFormError, percent_encoded, read_form
 from ingress.intake import Intake
 from ingress.outgoing_message import OutgoingMessage
@@ -49,6 +61,14 @@ def _digest(secret: str) -> bytes:
     return sha256(secret.encode("utf-8", "surrogatepass")).digest()
 
 
+def _split(target: str) -> tuple[str, str]:
+    """Return path and query of the target of a request."""
+    if not target.startswith("/"):
+        target = _ABSOLUTE_FORM.sub("", target, count=1)
+    path, _, query = target.partition("?")
+    return path, query
+
+
 class CallbackHandler:
     """Answers callbacks of known sources and rejects every other request."""
 
@@ -63,16 +83,15 @@ class CallbackHandler:
         self._hidden = {name: spellings(s.secret.get_secret_value()) for name, s in sources.items() if s.secret}
         self._unavailable = Outage(log, "callback_rejected_503", "callbacks_accepted", is_error=True)
         self._invalid = {name: Outage(log, "callback_rejected") for name in sources}
+        self._refused: dict[tuple[SourceName, int], Outage] = {}
         self._accepted = {name: metrics.CALLBACKS.labels(name, "accepted") for name in sources}
 
     async def answer(self, request: web.BaseRequest) -> web.Response:
         """Answer one request; the answer is 200 only if the callback is durable."""
         target = request.raw_path
         if len(target) > TARGET_BYTES:
-            return too_long()
-        if not target.startswith("/"):
-            target = _ABSOLUTE_FORM.sub("", target, count=1)
-        path, _, query = target.partition("?")
+            return self.refuse_line(target)
+        path, query = _split(target)
         source = self._source(path)
         if source is None:
             return unknown_source(path)
@@ -88,16 +107,17 @@ class CallbackHandler:
         """Judge the secret as soon as it is known: before the body is read, if the query has one, else before it is decoded."""
         secret = find_secret(_as_bytes(query))
         if secret is not None and self._is_wrong(source, secret):
-            return wrong_secret(source.name)
+            return self._refuse_secret(source)
+        form, no_form = b"", None
         try:
             form = await read_form(request)
+        except NoFormError as error:
+            no_form = error
         except UnreadableFormError as error:
-            if not query or not isinstance(error, NoFormError):
-                return reject(error.status, error.title, error.detail)
-            form = b""
+            return self._refuse_body(source, error)
         if secret is None and self._is_wrong(source, find_secret(form)):
-            return wrong_secret(source.name)
-        return await self._accept(source, "&".join(part for part in (query, percent_encoded(form)) if part))
+            return self._refuse_body(source, no_form) if no_form else self._refuse_secret(source)
+        return await self._accept(source, "&".join(part for part in (query, percent_encoded(form)) if part), no_form)
 
     def _source(self, path: str) -> Source | None:
         if not path.startswith(PATH):
@@ -109,13 +129,14 @@ class CallbackHandler:
         expected = self._digests.get(source.name)
         return expected is not None and not hmac.compare_digest(_digest(secret or ""), expected)
 
-    async def _accept(self, source: Source, query: str) -> web.Response:
+    async def _accept(self, source: Source, query: str, no_form: NoFormError | None = None) -> web.Response:
+        """Make a callback durable. `no_form`: the request also had a body that was not read, and may have had the callback."""
         # For a long query it is cheaper to judge the secret before all parameters are split.
         if len(query) > _LONG_QUERY and self._is_wrong(source, find_secret(_as_bytes(query))):
-            return wrong_secret(source.name)
+            return self._refuse_secret(source)
         secret, query = take_secret(query)
         if self._is_wrong(source, secret):
-            return wrong_secret(source.name)
+            return self._refuse_secret(source)
         if self._intake.is_refused(source.name):
             return too_many(source.name)
         if source.name in self._hidden:
@@ -124,7 +145,7 @@ class CallbackHandler:
         try:
             parse_callback(source.adapter, query)
         except InvalidCallbackError as error:
-            return await self._dead_letter(event, error)
+            return self._refuse_body(source, no_form) if no_form else await self._dead_letter(event, error)
         encoded = encode(event)
         try:
             await self._intake.submit(source.name, encoded, self._intake.take(source.name, len(encoded)))
@@ -150,7 +171,27 @@ class CallbackHandler:
         source = event.source
         self._invalid[source].failed(str(error), source=source, parameter=error.parameter, problem=error.problem)
         members = {"parameter": error.parameter, "value": error.shown_value}
-        return problem(400, "Invalid callback", f"The {error}.", members)
+        return problem(400, "Invalid callback", f"The {error}. {KEPT}", members)
+
+    def refuse_line(self, target: str) -> web.Response:
+        """Refuse a request line that is too long, given the target or its beginning."""
+        source = self._source(_split(target)[0])
+        if source is not None:
+            self._log_refused(source, 414, TOO_LONG)
+        return reject(414, "URI Too Long", TOO_LONG)
+
+    def _refuse_body(self, source: Source, error: UnreadableFormError) -> web.Response:
+        self._log_refused(source, error.status, error.detail)
+        return reject(error.status, error.title, error.detail)
+
+    def _refuse_secret(self, source: Source) -> web.Response:
+        self._log_refused(source, 401, UNAUTHORIZED)
+        return wrong_secret(source.name)
+
+    def _log_refused(self, source: Source, status: int, detail: str) -> None:
+        """Log that a callback was refused and is kept nowhere; it can be anybody's, so the line quotes nothing of it."""
+        outage = self._refused.setdefault((source.name, status), Outage(log, "callback_refused"))
+        outage.failed(detail, source=source.name, status=status)
 
     def _reject_for_now(self, source: str, error: SpoolUnavailableError) -> web.Response:
         metrics.CALLBACKS.labels(source, "unavailable").inc()

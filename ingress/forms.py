@@ -20,7 +20,7 @@ class UnreadableFormError(Exception):
 
 
 class NoFormError(UnreadableFormError):
-    """A body of another type. It does no harm if the query has the callback."""
+    """A body of another type. It does no harm if the query alone has the callback."""
 
 
 async def read_form(request: web.BaseRequest) -> bytes:
@@ -50,7 +50,8 @@ async def read_form(request: web.BaseRequest) -> bytes:
 
 
 def _too_large() -> UnreadableFormError:
-    return UnreadableFormError(413, "Content Too Large", f"The form is larger than {MAX_BODY_BYTES // 1024} KiB.")
+    detail = f"The form is larger than {MAX_BODY_BYTES // 1024} KiB. Shorten the link."
+    return UnreadableFormError(413, "Content Too Large", detail)
 
 
 def percent_encoded(form: bytes) -> str:

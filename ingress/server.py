@@ -13,7 +13,7 @@ from aiohttp.http_exceptions import LineTooLong
 from aiohttp.streams import StreamReader
 from aiohttp.web_protocol import RequestHandler
 
-from ingress.answers import header_too_long, reject, too_long
+from ingress.answers import header_too_long, reject
 from ingress.callbacks import CallbackHandler
 from ingress.request_lines import PARSER_BYTES, RequestLines
 from shared.log import get_logger
@@ -30,8 +30,9 @@ LIMITS = HttpLimits(idle_s=75)
 class _Protocol(LimitedProtocol):
     """Answers requests that the HTTP parser rejects: the library's error page and log line quote them, secret included."""
 
-    def __init__(self, server: web.Server, connections: Connections) -> None:
+    def __init__(self, server: web.Server, connections: Connections, handler: CallbackHandler) -> None:
         super().__init__(server, connections, max_line_bytes=PARSER_BYTES)
+        self._handler = handler
         self._lines = RequestLines()
 
     def data_received(self, data: bytes) -> None:
@@ -46,8 +47,8 @@ class _Protocol(LimitedProtocol):
     ) -> web.StreamResponse:
         del request, message
         if isinstance(exc, LineTooLong):
-            _, limit, _ = exc.args  # those of a line and of a header differ
-            response = header_too_long() if limit == HEADER_BYTES else too_long()
+            begin, limit, _ = exc.args  # the limits of a line and of a header differ
+            response = header_too_long() if limit == HEADER_BYTES else self._handler.refuse_line(begin.decode("latin-1"))
         elif status < 500:  # noqa: PLR2004 - the class of client errors
             response = reject(status, "Bad Request", "This is not a valid HTTP request.")
         else:
@@ -76,9 +77,10 @@ class _Server(web.Server):
     def __init__(self, handler: CallbackHandler, connections: Connections) -> None:
         super().__init__(handler.answer, request_factory=_request)
         self._limited_to = connections
+        self._handler = handler
 
     def __call__(self) -> _Protocol:
-        return _Protocol(self, self._limited_to)
+        return _Protocol(self, self._limited_to, self._handler)
 
 
 @asynccontextmanager

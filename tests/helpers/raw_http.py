@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 from tests.helpers.pace import LIMIT_S
 
+_FORM_TYPE = "Content-Type: application/x-www-form-urlencoded"
+
 
 @dataclass(frozen=True, slots=True)
 class Connection:
@@ -74,9 +76,9 @@ def get(target: str, *headers: str) -> bytes:
 
 
 def post(target: str, *headers: str, body: bytes = b"", length: int | None = None) -> bytes:
-    """Write a form; `length` announces another length than that of the body."""
+    """Write a form, unless a header has another type; `length` announces another length than that of the body."""
     announced = f"Content-Length: {len(body) if length is None else length}"
     if any(header.startswith("Transfer-Encoding") for header in headers):
         announced = "X-Length: none"
-    kind = "Content-Type: application/x-www-form-urlencoded"
-    return "\r\n".join((f"POST {target} HTTP/1.1", "Host: x", kind, announced, *headers, "", "")).encode() + body
+    kind = () if any(header.startswith("Content-Type:") for header in headers) else (_FORM_TYPE,)
+    return "\r\n".join((f"POST {target} HTTP/1.1", "Host: x", *kind, announced, *headers, "", "")).encode() + body

@@ -10,8 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+import structlog
 from hypothesis import given
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from ingress.callbacks import CallbackHandler
 from ingress.forms import percent_encoded
@@ -212,6 +214,29 @@ async def test_a_long_header_is_not_taken_for_a_long_line(start: Start, target: 
         assert (b"A header is longer than 8190 bytes." in body) == (status == 431)
 
 
+MULTIPART = "Content-Type: multipart/form-data; boundary=x"
+
+
+@pytest.mark.parametrize(
+    ("query", "status"),
+    [
+        ("", 415),
+        (f"?token={SECRET}", 415),
+        (f"?token={SECRET}&CallType=API&Event=pickup", 415),
+        (f"?token={SECRET}&{LINE}", 200),
+        (f"?{LINE}", 415),  # the body may have the token
+        (f"?token=wrong&{LINE}", 401),
+    ],
+)
+async def test_a_body_that_is_no_form_is_refused_unless_the_query_alone_is_a_callback(
+    start: Start, query: str, status: int
+) -> None:
+    """It is no dead letter, which would lack the body: a dead letter fails this site."""
+    async with start(PATIENT) as site, connected_to(site.port) as connection:
+        await connection.send(post(f"/callbacks/acme{query}", MULTIPART, body=b"--x--"))
+        assert await connection.status() == status
+
+
 async def test_a_body_with_an_encoding_is_refused_and_never_decompressed(start: Start) -> None:
     async with start(PATIENT) as site:
         for body in (b"junk", gzip.compress(b"a=" + b"a" * (64 << 20))):
@@ -266,3 +291,46 @@ PARTS = ["token", "=", "&", "%74oken", "tok%65n", "to%6ben", "%6", "x", "+", "%2
 @given(st.lists(st.sampled_from(PARTS), max_size=12).map("".join))
 def test_the_secret_is_found_where_it_would_be_taken(query: str) -> None:
     assert find_secret(query.encode()) == take_secret(query)[0]
+
+
+REFUSED = [
+    (get(WRONG), 401),
+    (get(f"/callbacks/acme?{LINE}"), 401),
+    (post("/callbacks/acme", length=KIB_64 + 1), 413),
+    (get(GOOD + "a" * 9000), 414),
+    (get("http://hooks.example.com" + GOOD + "a" * 60_000), 414),
+    (post("/callbacks/acme", MULTIPART, body=b"--x--"), 415),
+    (post("/callbacks/acme", "Content-Encoding: gzip", body=b"junk"), 415),
+]
+
+
+async def test_each_kind_of_refusal_of_a_known_source_is_a_line_a_minute_that_quotes_nothing(start: Start) -> None:
+    structlog.configure(cache_logger_on_first_use=False)
+    unknown = get(f"/callbacks/nobody?token={SECRET}&x={'a' * 9000}")
+    with capture_logs() as logs:
+        async with start(PATIENT) as site:
+            for request, status in [*REFUSED, *REFUSED, (unknown, 414)]:
+                async with connected_to(site.port) as connection:
+                    await connection.send(request)
+                    assert await connection.status() == status
+    lines = [line for line in logs if line["event"] == "callback_refused"]
+    assert [(line["source"], line["status"]) for line in lines] == [("acme", status) for status in (401, 413, 414, 415, 415)]
+    assert {line["log_level"] for line in lines} == {"warning"}
+    assert lines[-1]["failures"] == 2
+    assert SECRET not in str(logs)
+    assert "CallID" not in str(logs)
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "advice"),
+    [
+        (get(WRONG), b"The parameter token is missing or wrong. Compare with `callfold adapter-link acme`."),
+        (post("/callbacks/acme", length=KIB_64 + 1), b"Shorten the link."),
+        (get(GOOD + "a" * 9000), b"Send it as a POST form, or shorten the link."),
+    ],
+)
+async def test_a_refusal_says_what_to_do(start: Start, request_bytes: bytes, advice: bytes) -> None:
+    async with start(PATIENT) as site, connected_to(site.port) as connection:
+        await connection.send(request_bytes)
+        _, body = await connection.response()
+        assert advice in body

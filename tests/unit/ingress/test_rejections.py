@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
+import orjson
 import pytest
 import structlog
 from aiohttp.test_utils import make_mocked_request
@@ -76,3 +77,13 @@ async def test_a_flood_of_invalid_callbacks_is_a_line_for_each_problem_and_few_p
     assert {line["event"] for line in logs} == {"callback_rejected"}
     assert [line["source"] for line in logs] == ["acme"] * 5 + ["other"]
     assert (logs[0]["parameter"], logs[0]["failures"], logs[1]["failures"]) == ("CallID", 1, 101)
+
+
+async def test_the_answer_to_an_invalid_callback_says_that_it_is_kept(tmp_path: Path) -> None:
+    (tmp_path / "sources.toml").write_text("[sources.acme]\n")
+    sources, disk = load_sources(tmp_path / "sources.toml"), _Disk()
+    handler = CallbackHandler(sources, published_at_once(sources, GroupCommit(disk.write)), disk.send)
+    response = await handler.answer(make_mocked_request("GET", INVALID))
+    assert isinstance(response.body, bytes)
+    said = "The parameter CallID is missing or empty. The callback is kept as a dead letter. Correct the link, then redrive it."
+    assert orjson.loads(response.body)["detail"] == said
