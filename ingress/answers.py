@@ -20,7 +20,6 @@ TOO_LONG = f"The request line is longer than {LINE_BYTES} bytes. Send it as a PO
 UNAUTHORIZED = "The parameter token is missing or wrong."
 KEPT = "The callback is kept as a dead letter. Correct the link, then redrive it."
 _RETRY_AFTER_S = "2"
-_RETRY_AFTER_LIMIT_S = "10"
 _SEE = "See docs/settings.md."
 
 
@@ -54,10 +53,10 @@ def wrong_secret(source: str) -> web.Response:
     return problem(401, "Unauthorized", f"{UNAUTHORIZED} Compare with `callfold adapter-link {source}`.")
 
 
-def too_many(source: str) -> web.Response:
+def too_many(source: str, reason: str, retry_after_s: int) -> web.Response:
     metrics.CALLBACKS.labels(source, "limited").inc()
-    response = problem(429, "Too Many Requests", "This source has sent more than Callfold accepts from one source. Retry later.")
-    response.headers["Retry-After"] = _RETRY_AFTER_LIMIT_S
+    response = problem(429, "Too Many Requests", f"Source {source} is refused: {reason}. Retry later.")
+    response.headers["Retry-After"] = str(retry_after_s)
     return response
 
 

@@ -137,8 +137,8 @@ class CallbackHandler:
         secret, query = take_secret(query)
         if self._is_wrong(source, secret):
             return self._refuse_secret(source)
-        if self._intake.is_refused(source.name):
-            return too_many(source.name)
+        if refusal := self._intake.refusal(source.name):
+            return too_many(source.name, *refusal)
         if source.name in self._hidden:
             query = hide_values(query, self._hidden[source.name])
         event = CallbackEvent(source.name, utc_now(), query)

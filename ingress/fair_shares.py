@@ -9,6 +9,7 @@ bytes refills steadily, a whole one in a day.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -34,7 +35,12 @@ class Route(Enum):
 
     PUBLISH = "publish"
     WAIT = "wait"
-    REFUSE = "refuse"
+    OVER_WAITING = "refuse: its waiting callbacks reach the hard cap"
+    OVER_DAY = "refuse: its bytes per day are used up"
+
+    @property
+    def is_refusal(self) -> bool:
+        return self is Route.OVER_WAITING or self is Route.OVER_DAY
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +78,7 @@ class SourceShare:
 
     def take(self, size: int) -> Route:
         """Count a callback and return its route; one that is refused does not count."""
-        if self.route is not Route.REFUSE:
+        if not self.route.is_refusal:
             self._events += 1
             self._size += size
         return self.route
@@ -85,6 +91,10 @@ class SourceShare:
         self._allowance = min(self._depth, self._allowance - self._size + per_second * elapsed_s)
         self._events = self._size = 0
         self.is_over = self._allowance <= (per_second * _REFILLED_S if self.is_over else 0)
+
+    def refilled_in_s(self) -> int:
+        """Return the seconds after which a source whose allowance is used up is accepted again, at least 1."""
+        return max(1, math.ceil(_REFILLED_S - self._allowance * _DAY_S / self._depth))
 
 
 class FairShares:
@@ -113,7 +123,7 @@ class FairShares:
 
     def _route(self, name: SourceName, source: SourceShare, load: Load, *, share: float, free: int) -> Route:
         if source.is_over:
-            return Route.REFUSE
+            return Route.OVER_DAY
         waiting = load.waiting_bytes.get(name)
         # A single source delays no other. One with callbacks that wait goes on to wait until none does.
         is_above = len(self._shares) > 1 and load.lag_s > LAG_S and source.rate > share
@@ -122,4 +132,4 @@ class FairShares:
         # A source may have as much waiting as is still free: one source gets half of it, two get a third each, and so on.
         if (waiting or 0) < free:
             return Route.WAIT
-        return Route.PUBLISH if load.is_fold_away else Route.REFUSE
+        return Route.PUBLISH if load.is_fold_away else Route.OVER_WAITING

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from ingress.fair_shares import TICK_S, FairShares, Load, Route
 from ingress.group_commit import GroupCommit
@@ -21,7 +21,19 @@ from shared.runtime.health import Handicap
 log = get_logger(__name__)
 
 _WAITS = "it sends more than its share while the fold is behind"
-_REFUSED = "it has used up its bytes per day, or its part of the waiting callbacks"
+_REFUSED = {
+    Route.OVER_DAY: "it has used up CALLFOLD_SOURCE_BYTES_PER_DAY",
+    Route.OVER_WAITING: "its waiting callbacks have used up its part of CALLFOLD_SPOOL_MAX_BYTES",
+}
+# How soon waiting callbacks are drained is unknown: it depends on the fold.
+_RETRY_WAITING_S = 10
+
+
+class Refusal(NamedTuple):
+    """Why callbacks of a source are refused, and the seconds after which they may be accepted again."""
+
+    reason: str
+    retry_after_s: int
 
 
 class Intake:
@@ -39,11 +51,15 @@ class Intake:
         """Count a callback of `size` bytes and return its route."""
         return self._shares.of(source).take(size)
 
-    def is_refused(self, source: SourceName) -> bool:
-        return self._shares.of(source).route is Route.REFUSE
+    def refusal(self, source: SourceName) -> Refusal | None:
+        """Return why callbacks of a source are refused, or None if they are accepted."""
+        share = self._shares.of(source)
+        if not share.route.is_refusal:
+            return None
+        return Refusal(_REFUSED[share.route], share.refilled_in_s() if share.route is Route.OVER_DAY else _RETRY_WAITING_S)
 
     def submit(self, source: SourceName, encoded: bytes, route: Route) -> Awaitable[None]:
-        """Make a callback durable by a route other than REFUSE; the result is awaited.
+        """Make a callback durable by a route that is no refusal; the result is awaited.
 
         Raises:
             SpoolUnavailableError: nothing accepts it, now or when the result is awaited.
@@ -82,8 +98,8 @@ class Intake:
             )
         waiting, limited = self._outages[source]
         self._routes[source] = route
-        if route is Route.REFUSE:
-            limited.failed(_REFUSED, source=source)
+        if route.is_refusal:
+            limited.failed(_REFUSED[route], source=source)
         else:
             limited.succeeded()
         if route is Route.WAIT:
@@ -97,6 +113,6 @@ class Intake:
         for source, route in self._routes.items():
             if route is Route.WAIT:
                 problems.append(Handicap(f"callbacks of source {source} wait: {_WAITS}"))
-            elif route is Route.REFUSE:
-                problems.append(Handicap(f"callbacks of source {source} are refused with 429: {_REFUSED}"))
+            elif route.is_refusal:
+                problems.append(Handicap(f"callbacks of source {source} are refused with 429: {_REFUSED[route]}"))
         return list(problems)

@@ -174,7 +174,7 @@ _CALLBACK_PROBLEMS: Mapping[int, str] = {
     404: "Unknown source.",
     405: "The method is neither GET nor POST.",
     414: "The request line is over 8 KiB.",
-    429: "The source has used up its bytes per day, or its part of the waiting callbacks.",
+    429: "The source has used up its bytes per day, or its part of the waiting space; `detail` names the limit.",
     431: "A header is longer than 8190 bytes.",
     503: "Neither RabbitMQ nor the spool can store the callback.",
 }

@@ -71,7 +71,7 @@ def test_no_source_has_more_waiting_than_is_free(waiting: dict[SourceName, int])
     routes = _routes(shares, dict.fromkeys((FLOODER, OTHER, THIRD), 0.0), Load(waiting_bytes=waiting))
     free = GIB - sum(waiting.values())
     for source, size in waiting.items():
-        assert routes[source] is (Route.WAIT if size < free else Route.REFUSE)
+        assert routes[source] is (Route.WAIT if size < free else Route.OVER_WAITING)
 
 
 def test_while_no_worker_folds_a_full_file_refuses_nothing() -> None:
@@ -83,9 +83,11 @@ def test_while_no_worker_folds_a_full_file_refuses_nothing() -> None:
 def test_an_allowance_that_is_used_up_refuses_until_it_has_refilled_for_a_while() -> None:
     shares = _shares(FLOODER, OTHER, bytes_per_day=86_400)  # refills by a byte a second
     assert shares.of(FLOODER).take(86_401) is Route.PUBLISH
-    assert shares.update(TICK_S, Load()) == {FLOODER: Route.REFUSE}
-    assert shares.of(FLOODER).take(10**9) is Route.REFUSE, "and does not count"
+    assert shares.update(TICK_S, Load()) == {FLOODER: Route.OVER_DAY}
+    assert shares.of(FLOODER).take(10**9) is Route.OVER_DAY, "and does not count"
+    assert shares.of(FLOODER).refilled_in_s() == 11
     assert shares.update(5, Load()) == {}
+    assert shares.of(FLOODER).refilled_in_s() == 6
     assert shares.update(10, Load()) == {FLOODER: Route.PUBLISH}
     assert shares.of(OTHER).route is Route.PUBLISH
 

@@ -34,6 +34,8 @@ from tests.helpers.pace import LIMIT_S
 from tests.helpers.raw_http import Connection, connected_to, get, post
 from tests.helpers.servers import eventually
 
+DAY = "it has used up CALLFOLD_SOURCE_BYTES_PER_DAY"
+WAITING = "its waiting callbacks have used up its part of CALLFOLD_SPOOL_MAX_BYTES"
 MIB = 1 << 20
 ACME, OTHER = SourceName("acme"), SourceName("other")
 LINE = "CallType=API&Event=pickup&CallID=77&RequestID=513"
@@ -109,7 +111,7 @@ def _with_allowance(sources: Sources, bytes_per_day: int) -> tuple[FairShares, C
     return shares, lambda commit: Intake(shares, commit, cast("Waiting", None), cast("Probes", None))
 
 
-async def _assert_refused(site: _Site, source: SourceName) -> None:
+async def _assert_refused(site: _Site, source: SourceName, limit: str) -> None:
     for request in (get(f"/callbacks/{source}?{LINE}"), post(f"/callbacks/{source}", body=LINE.encode())):
         await site.connection.send(request)
         status, body = await site.connection.response()
@@ -118,7 +120,7 @@ async def _assert_refused(site: _Site, source: SourceName) -> None:
             "type": "about:blank",
             "title": "Too Many Requests",
             "status": 429,
-            "detail": "This source has sent more than Callfold accepts from one source. Retry later.",
+            "detail": f"Source {source} is refused: {limit}. Retry later.",
         }
 
 
@@ -130,7 +132,7 @@ async def test_beyond_its_bytes_per_day_a_source_gets_429_and_another_does_not(s
             shares.update(TICK_S, Load())
         published = len(site.published)
         assert published * len(LONG) > 80_000
-        await _assert_refused(site, ACME)
+        await _assert_refused(site, ACME, DAY)
         assert await site.status(ACME, "CallType=nonsense") == 429, "an invalid one is refused too, and not kept"
         assert (len(site.published), site.dead) == (published, [])
         assert await site.status(OTHER) == 200
@@ -149,7 +151,7 @@ async def test_dead_letters_of_a_source_use_up_its_bytes_per_day(sources: Source
             if status == 429:
                 break
             assert status == 400
-        await _assert_refused(site, ACME)
+        await _assert_refused(site, ACME, DAY)
         dead = len(site.dead)
         assert 0 < dead < 100
         assert await site.status(ACME, invalid) == 429
@@ -157,15 +159,20 @@ async def test_dead_letters_of_a_source_use_up_its_bytes_per_day(sources: Source
         assert await site.status(OTHER, invalid) == 400
 
 
-async def test_a_refused_client_is_asked_to_come_back(sources: Sources) -> None:
-    shares, intake_of = _with_allowance(sources, 1)
+async def test_a_refused_client_is_asked_to_come_back_once_the_allowance_has_refilled(sources: Sources) -> None:
+    shares, intake_of = _with_allowance(sources, 86_400)
     async with _serving(sources, intake_of) as site:
-        assert await site.status(ACME) == 200
+        shares.of(ACME).take(86_400 + 50)
         shares.update(TICK_S, Load())
-        await site.connection.send(get(f"/callbacks/{ACME}?{LINE}"))
-        head = await site.connection.reader.readuntil(b"\r\n\r\n")
-        assert b"429" in head.splitlines()[0]
-        assert b"Retry-After: 10" in head
+        assert await _retry_after_s(site) == 60, "50 s until it is no longer negative, and 10 s more"
+
+
+async def _retry_after_s(site: _Site) -> int:
+    await site.connection.send(get(f"/callbacks/{ACME}?{LINE}"))
+    head = await site.connection.reader.readuntil(b"\r\n\r\n")
+    await site.connection.reader.readexactly(int(head.partition(b"Content-Length: ")[2].split()[0]))
+    assert b"429" in head.splitlines()[0]
+    return int(head.partition(b"Retry-After: ")[2].split()[0])
 
 
 async def test_beyond_its_part_of_the_waiting_callbacks_a_source_gets_429_until_they_are_drained(
@@ -188,7 +195,9 @@ async def test_beyond_its_part_of_the_waiting_callbacks_a_source_gets_429_until_
         await eventually(is_waiting)
         sent = await _send_until_refused(site)
         assert sent * len(LONG) > MIB // 4
-        await _assert_refused(site, ACME)
+        await _assert_refused(site, ACME, WAITING)
+        assert await _retry_after_s(site) == 10
+        assert site.intake.problems() == [f"callbacks of source acme are refused with 429: {WAITING}"]
         assert site.published == [], "what was accepted waits"
         assert await site.status(OTHER) == 200
         broker.is_refusing = False
