@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from aiohttp import web
-from aiohttp.hdrs import CONTENT_ENCODING
+from aiohttp.hdrs import CONTENT_ENCODING, EXPECT
+from aiohttp.http import HttpVersion11
 
 from shared.runtime.http_protocol import MAX_BODY_BYTES
 
@@ -38,6 +39,8 @@ async def read_form(request: web.BaseRequest) -> bytes:
     if (request.content_length or 0) > MAX_BODY_BYTES:
         raise _too_large()
     try:
+        if _waits_to_be_asked(request):
+            await _ask_for_body(request)
         return (await request.read()).strip()
     except web.HTTPRequestEntityTooLarge as error:
         raise _too_large() from error
@@ -47,6 +50,17 @@ async def read_form(request: web.BaseRequest) -> bytes:
         raise UnreadableFormError(400, "Bad Request", "The body is not valid HTTP.") from error
     except ConnectionError as error:  # no client reads the answer; the metric counts it
         raise UnreadableFormError(400, "Bad Request", "The connection ended before the form was complete.") from error
+
+
+def _waits_to_be_asked(request: web.BaseRequest) -> bool:
+    """Return whether the client may send its body only after 100 Continue (RFC 9110, 10.1.1)."""
+    expects = request.headers.get(EXPECT, "").lower() == "100-continue"
+    return expects and request.version == HttpVersion11 and not request.content.is_eof()
+
+
+async def _ask_for_body(request: web.BaseRequest) -> None:
+    await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    request.writer.output_size = 0  # the response has not begun
 
 
 def _too_large() -> UnreadableFormError:

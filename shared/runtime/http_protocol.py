@@ -106,6 +106,8 @@ class LimitedProtocol(RequestHandler):
             return await super().finish_response(request, resp, start_time)
         resp.force_close()
         finished = await super().finish_response(request, resp, start_time)
+        if not self.connected:  # there is nothing to discard
+            return finished
         self._connections.lingers(self)
         with suppress(ConnectionError, TimeoutError, web.RequestPayloadError, web.HTTPRequestTimeout):
             async with asyncio.timeout(self._limits.linger_s):

@@ -20,6 +20,8 @@ AT_ONCE_S = 0.2
 CHUNKED = "Transfer-Encoding: chunked"
 PATIENT = HttpLimits(head_s=600, body_s=600, idle_s=600, send_s=600)
 MANY = 16
+# More than the kernel holds for a client that reads nothing.
+LARGE = 64 << 20
 
 Start = Callable[[HttpLimits], AbstractAsyncContextManager[int]]
 
@@ -37,10 +39,13 @@ def start() -> Start:
     async def echo(request: web.Request) -> web.Response:
         return web.Response(body=await request.read())
 
+    async def large(_: web.Request) -> web.Response:
+        return web.Response(body=bytes(LARGE))
+
     @asynccontextmanager
     async def serve(limits: HttpLimits) -> AsyncIterator[int]:
         app = web.Application(middlewares=[_with_status])
-        app.add_routes([web.route("*", "/", echo)])
+        app.add_routes([web.route("*", "/", echo), web.route("*", "/large", large)])
         runner = Runner(
             app,
             lambda status, text: web.Response(status=status, text=text),
@@ -101,6 +106,16 @@ async def test_at_the_maximum_the_oldest_idle_connection_makes_room(start: Start
         assert await connections[-1].is_open(get("/"))
         assert all([await connection.is_closed() for connection in connections[:5]])
         assert all([await connection.is_open(get("/")) for connection in connections[5:]])
+
+
+async def test_a_client_that_leaves_within_a_response_and_its_own_body_is_no_error(
+    start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with start(PATIENT) as port, connected_to(port) as connection:
+        await connection.send(post("/large", body=b"a", length=2))
+        await connection.reader.readuntil(b"\r\n\r\n")
+        connection.writer.transport.abort()
+    assert not caplog.records
 
 
 def test_connections_leave_descriptors_for_other_work() -> None:

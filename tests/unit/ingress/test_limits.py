@@ -117,6 +117,19 @@ async def test_a_form_of_64_kib_is_taken_and_a_larger_one_refused_before_it_arri
             assert await connection.status() == 413
 
 
+async def test_a_client_that_waits_for_100_continue_is_asked_for_its_form_if_its_token_may_be_right(start: Start) -> None:
+    async with start(PATIENT) as site:
+        for target, answer in (("/callbacks/acme", b"HTTP/1.1 100 Continue\r\n\r\n"), (WRONG, b"HTTP/1.1 401 Unauthorized\r\n")):
+            async with connected_to(site.port) as connection:
+                await connection.send(post(target, "Expect: 100-Continue", length=len(FORM)))
+                async with asyncio.timeout(LIMIT_S):
+                    assert await connection.reader.readexactly(len(answer)) == answer
+                if target != WRONG:
+                    await connection.send(FORM)
+                    assert await connection.status() == 200
+        assert len(site.accepted) == 1
+
+
 async def test_a_form_that_does_not_arrive_in_time_is_refused(start: Start) -> None:
     async with start(HttpLimits(body_s=AT_ONCE_S)) as site, connected_to(site.port) as connection:
         await connection.send(post("/callbacks/acme", body=FORM[:-1], length=len(FORM)))
