@@ -107,4 +107,5 @@ class DurableWriter:
             await self._spool.check()
         except SpoolUnavailableError as error:
             return ["RabbitMQ accepts no messages" if is_up else "RabbitMQ is not connected", *obstacles, str(error)]
-        return [Handicap(obstacle) for obstacle in obstacles]
+        cause = "RabbitMQ did not confirm the last message" if is_up else "RabbitMQ is not connected"
+        return [Handicap(problem) for problem in obstacles or [f"{cause}, so callbacks are spooled"]]

@@ -30,6 +30,12 @@ async def _ready(fleet: Fleet, index: int = 0) -> bool:
         return response.status == 200
 
 
+async def _problems(fleet: Fleet) -> list[str]:
+    url = f"http://127.0.0.1:{fleet.processes[0].metrics_port}/readyz"
+    async with aiohttp.ClientSession() as session, session.get(url) as response:
+        return list((await response.json())["problems"])
+
+
 async def _spooled(fleet: Fleet) -> float:
     url = f"http://127.0.0.1:{fleet.processes[0].metrics_port}/metrics"
     async with aiohttp.ClientSession() as session, session.get(url) as response:
@@ -48,6 +54,7 @@ async def test_while_the_broker_is_away_callbacks_are_spooled_and_drain_in_order
             assert await call_back(port, [_line(number) for number in range(2, 60)]) == [200] * 58
             assert await call_back(port, [_line(60).replace("CallID=60", "CallID=x")]) == [400]
             await eventually(lambda: _ready(fleet))
+            assert await _problems(fleet) == ["RabbitMQ is not connected, so callbacks are spooled"]
             assert await _spooled(fleet) >= 58
         finally:
             await servers.stack.rabbitmq.start()
