@@ -8,6 +8,7 @@ path of that, and the form with which FocalScope downloads a recording.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from urllib.parse import SplitResult, urlsplit
 
@@ -18,6 +19,11 @@ from worker.download.failures import FetchError, Reason
 _PLACEHOLDER = re.compile(r"\{[^{}]*\}")
 _DIALS = re.compile(r"\{(?:agent|number)\}")
 _SEPARATORS = re.compile("[&;]")
+_PATH_END = re.compile("[?#]")
+# The rest of a segment is a parameter of it, or ends it for a server that is written in C.
+_SEGMENT_END = re.compile("[;\0]")
+# PHP writes these in names as `_`.
+_AS_IN_PHP = str.maketrans(". ", "__")
 # The parameters that choose the function of a web application whose pages share one path.
 _FORM_NAMES = frozenset({"uid", "form", "action", "cmd", "command", "method", "function", "op"})
 _DOWNLOAD_FORM = "form_faster_downloadcall"
@@ -33,10 +39,12 @@ def check_path(source: Source, link: str, *, is_redirect: bool = False) -> None:
         FetchError: the link may not be fetched.
     """
     parts = urlsplit(link)
-    path = _plain_path(parts.path)
+    # A proxy that passes a decoded path on turns an encoded `?` into the beginning of the query.
+    decoded, *hidden = _PATH_END.split(decode_repeatedly(parts.path))
+    path = _plain_path(decoded)
     if ".." in path:
         raise FetchError(Reason.PATH_NOT_ALLOWED, "the path of the link contains ..")
-    parameters = _parameters(parts.query)
+    parameters = _parameters("&".join((parts.query, *hidden)))
     if _may_dial(source, "/".join(path).casefold(), parameters):
         raise FetchError(Reason.PATH_NOT_ALLOWED, "the link may dial: it resembles dial_url, or names another form of FocalScope")
     if not _is_listed(source, "/" + "/".join(path), parameters, is_redirect=is_redirect):
@@ -90,9 +98,11 @@ def _is_at_or_below(path: str, dial: SplitResult) -> bool:
 
 def _plain_path(path: str) -> list[str]:
     """Return the segments of a path as the most lenient server reads it: decoded, without parameters and empty segments."""
-    decoded = decode_repeatedly(path).replace("\\", "/")
-    segments = (segment.partition(";")[0].strip() for segment in decoded.split("/"))
-    return [segment for segment in segments if segment not in {"", "."}]
+    decoded = _normal(path).replace("\\", "/")
+    segments = (_SEGMENT_END.split(segment, maxsplit=1)[0].strip() for segment in decoded.split("/"))
+    # Windows ignores dots at the end of a name.
+    names = (segment if segment == ".." else segment.rstrip(". ") for segment in segments)
+    return [name for name in names if name]
 
 
 def _parameters(query: str) -> dict[str, list[str]]:
@@ -110,11 +120,16 @@ def _pairs(query: str) -> Iterator[tuple[str, str]]:
     for text in {query, decode_repeatedly(query)}:
         for part in _SEPARATORS.split(text):
             name, _, value = part.partition("=")
-            yield _word(name).partition("[")[0], _word(value)
+            yield _word(name).partition("[")[0].translate(_AS_IN_PHP), _word(value)
 
 
 def _word(text: str) -> str:
-    return decode_repeatedly(text).replace("+", " ").strip().casefold()
+    return _normal(text).replace("+", " ").partition("\0")[0].strip().casefold()
+
+
+def _normal(text: str) -> str:
+    """Decode a text, and write full-width characters and the like as ASCII."""
+    return unicodedata.normalize("NFKC", decode_repeatedly(text))
 
 
 def _constants(template: SplitResult) -> dict[str, list[str]]:

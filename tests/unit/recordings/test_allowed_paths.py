@@ -55,7 +55,19 @@ def _is_fetched(source: Source, link: str) -> bool:
         "/api/call?AGENT=1001&num%62er=1",
         "/api/call?agent[]=1001;number=1",
         "/api/call?x=1%26agent%3D1%26number%3D2",
+        "/api/call%3Fagent=1%26number=2",
+        "/api/call%253Fagent=1?number=2",
+        "/api/call?agent%00x=1&number=2",
+        "/api/call?agent=1&\uff4e\uff55\uff4dber=2",
+        "/dial%3Fx",
+        "/dial%23x",
+        "/dial%00.wav",
+        "/dial.",
+        "/.../dial",
+        "/recordings/..%00/x",
         "/_cros_/master/?uid=form_dial&nId=1",
+        "/_cros_/master/?uid=form_dial%00",
+        "/_cros_/master/%3Fuid=form_dial",
     ],
 )
 @pytest.mark.parametrize("paths", ["", 'recording_paths = ["/*"]'])
@@ -64,6 +76,12 @@ def test_a_link_that_may_dial_is_never_fetched(tmp_path: Path, link: str, paths:
     assert not _is_fetched(source, link)
     with pytest.raises(FetchError, match="path_not_allowed"):
         check_path(source, f"{PBX}{link}", is_redirect=True)
+
+
+@pytest.mark.parametrize("name", ["agent_id", "agent.id", "agent+id", "agent%20id[]"])
+def test_names_are_compared_as_php_reads_them(tmp_path: Path, name: str) -> None:
+    source = _source(tmp_path, f'dial_url = "{PBX}/dial?agent_id={{agent}}&to={{number}}"')
+    assert not _is_fetched(source, f"/api?{name}=1&to=2")
 
 
 @pytest.mark.parametrize("dial", ["", DIAL, VENDOR_DIAL])
