@@ -83,7 +83,7 @@ class Settings(BaseSettings):
     source_bytes_per_day: int = Field(
         default=5 << 30,
         ge=1 << 20,
-        description="Callbacks that each ingress accepts from one source per day, in bytes. Beyond, the answer is 429.",
+        description="Bytes that each ingress accepts from one source per day, at least 1 MiB. Beyond, the answer is 429.",
     )
     archive_url: str = Field(
         default_factory=lambda: Path(".callfold/archive").absolute().as_uri(),

@@ -51,3 +51,13 @@ def test_the_callbacks_give_the_event(settings: Settings, order: tuple[int, ...]
     assert event["data"] | shown["data"] | {side: event["data"][side] for side in ("agent", "dialed")} == event["data"]
     assert event["data"]["agent"]
     assert event["data"]["dialed"]
+
+
+def test_the_one_callback_to_try_is_a_whole_call_with_the_outcome_that_is_named(settings: Settings) -> None:
+    tried = _README.partition("## Try it")[2].partition("\n## ")[0]
+    ((source_name, query),) = re.findall(r"curl '[^']+/callbacks/(\w+)\?(\S+)'", tried)
+    ((name, call, outcome),) = re.findall(r"`callfold show (\w+) (\d+)` shows its outcome, (\w+)", tried)
+    source = load_sources(None)[SourceName(source_name)]
+    key, found = facts_of(CallbackEvent(source.name, "2026-11-23T07:44:00.000000Z", query), source.adapter)
+    record = call_record(derive(key, dict(found), settings.policy), 1)
+    assert (key.source, key.call, record["outcome"], record["complete"]) == (name, call, outcome, True)

@@ -120,6 +120,13 @@ def test_a_source_that_cannot_work_is_named_with_its_key(tmp_path: Path, text: s
     assert "Value error" not in str(refused.value)
 
 
+def test_an_empty_secret_counts_as_none(tmp_path: Path) -> None:
+    path = tmp_path / "sources.toml"
+    path.write_text('[sources.acme]\nsecret = ""\n')
+    (source,) = load_sources(path).values()
+    assert source.secret is None
+
+
 def test_a_secret_that_is_not_the_token_of_the_link_is_refused_without_showing_either(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="acme: `secret` and the parameter `token` of `adapter` differ") as refused:
         _load(tmp_path, f"[sources.acme]\nsecret = 'hunter2'\nadapter = '{LINK}&token=hunter3'")
