@@ -16,7 +16,7 @@ import aiohttp
 from pydantic import BaseModel, ConfigDict, Field
 from yarl import URL
 
-from console.dialing.number_rules import has_feature_code, is_number_allowed
+from console.dialing.number_rules import has_feature_code, is_agent_denied, is_number_allowed
 from shared.config.sources import Source, Sources, unknown_source_message
 from shared.domain.ids import SourceName
 from shared.errors import CallfoldError
@@ -103,6 +103,9 @@ def check_request(sources: Sources, request: DialRequest) -> Source:
             raise DialError(DialState.REFUSED, 400, title, name)
     if not source.allow_feature_codes:
         _refuse_feature_codes(source, request)
+    if is_agent_denied(source, request.agent):
+        title = f"Source {source.name} may not call this number as an agent. See its deny_numbers in the sources file."
+        raise DialError(DialState.REFUSED, 403, title, "agent")
     if not is_number_allowed(source, request.number, request.queue_prefix or ""):
         title = f"Source {source.name} may not dial this number. See its allow_numbers and deny_numbers in the sources file."
         raise DialError(DialState.REFUSED, 403, title, "number")

@@ -18,9 +18,10 @@ _NOT_DIALED = re.compile(r"[^0-9+*#]")
 _SEPARATORS = re.compile(r"[\s().\-/]")
 _INTERNATIONAL = "00"
 # What dials an outside line at most PBXs. It is assumed only in front of a whole international number.
-_USUAL_OUTSIDE = re.compile(r"[09]{1,3}(?=00[1-9][0-9]{7})")
+_USUAL_OUTSIDE = re.compile(r"[09]{1,3}(?=(?:00|\+)[1-9][0-9]{7})")
 # A shorter number without + or 00 is a national one, although its first digits can be those of a country.
 _LEAST_INTERNATIONAL_DIGITS = 10
+_MOST_EXTENSION_DIGITS = 6
 
 
 def has_feature_code(text: str) -> bool:
@@ -31,6 +32,11 @@ def has_feature_code(text: str) -> bool:
 def is_number_allowed(source: Source, number: str, queue_prefix: str) -> bool:
     """Return whether the rules of a source allow a number behind a prefix."""
     return _is_listed(source, number, queue_prefix) and not _is_denied(source, number, queue_prefix)
+
+
+def is_agent_denied(source: Source, agent: str) -> bool:
+    """Return whether an agent is a denied number. FocalScope calls the agent first, whatever it is."""
+    return len(_plain(agent)) > _MOST_EXTENSION_DIGITS and _is_denied(source, agent, "")
 
 
 def _is_listed(source: Source, number: str, queue_prefix: str) -> bool:

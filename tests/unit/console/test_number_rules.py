@@ -28,7 +28,21 @@ DENYING = _source(deny_numbers=("+4590*",), outside_prefixes=("7",), queue_prefi
 @given(rest=DIGITS, gaps=st.lists(st.sampled_from(["", " ", "-", "(", ")", ".", "\u00a0"]), min_size=20, max_size=20))
 @pytest.mark.parametrize(
     "form",
-    ["+45{}", "0045{}", "90045{}", "00045{}", "70045{}", "7+45{}", "45{}", "*21*0045{}#", "*31#+45{}", "+0045{}", "50045{}"],
+    [
+        "+45{}",
+        "0045{}",
+        "90045{}",
+        "00045{}",
+        "70045{}",
+        "7+45{}",
+        "45{}",
+        "*21*0045{}#",
+        "*31#+45{}",
+        "+0045{}",
+        "50045{}",
+        "9+45{}",
+        "00+45{}",
+    ],
 )
 def test_a_denied_number_is_denied_in_every_form(form: str, rest: str, gaps: list[str]) -> None:
     number = form.format(f"90{rest}")
@@ -36,6 +50,22 @@ def test_a_denied_number_is_denied_in_every_form(form: str, rest: str, gaps: lis
     assert not is_number_allowed(DENYING, number, "")
     assert not is_number_allowed(DENYING, spaced, "")
     assert not is_number_allowed(DENYING, number.translate({ord("9"): "\u0669"}), "")
+
+
+@pytest.mark.parametrize(
+    ("agent", "is_called"),
+    [("1001", True), ("kasper", True), ("90123", True), ("1234567", True), ("4590123456", False), ("90123456@pbx", False)],
+)
+def test_a_denied_number_is_not_called_as_an_agent(tmp_path: Path, agent: str, is_called: bool) -> None:  # noqa: FBT001
+    path = tmp_path / "sources.toml"
+    path.write_text('[sources.acme]\ndial_url = "http://pbx/?n={number}"\ndeny_numbers = ["+4590*", "90*"]\n')
+    request = DialRequest(source="acme", agent=agent, number="12345678")
+    if is_called:
+        check_request(load_sources(path), request)
+        return
+    with pytest.raises(DialError) as refused:
+        check_request(load_sources(path), request)
+    assert (refused.value.status, refused.value.parameter) == (403, "agent")
 
 
 @given(rest=DIGITS)
