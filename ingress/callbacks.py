@@ -130,7 +130,7 @@ class CallbackHandler:
         return expected is not None and not hmac.compare_digest(_digest(secret or ""), expected)
 
     async def _accept(self, source: Source, query: str, no_form: NoFormError | None = None) -> web.Response:
-        """Make a callback durable. `no_form`: the request also had a body that was not read, and may have had the callback."""
+        """Make a callback durable. `no_form`: the request also had a body that was not read, and has the callback if no query."""
         # For a long query it is cheaper to judge the secret before all parameters are split.
         if len(query) > _LONG_QUERY and self._is_wrong(source, find_secret(_as_bytes(query))):
             return self._refuse_secret(source)
@@ -145,7 +145,7 @@ class CallbackHandler:
         try:
             parse_callback(source.adapter, query)
         except InvalidCallbackError as error:
-            return self._refuse_body(source, no_form) if no_form else await self._dead_letter(event, error)
+            return self._refuse_body(source, no_form) if no_form and not query else await self._dead_letter(event, error)
         encoded = encode(event)
         try:
             await self._intake.submit(source.name, encoded, self._intake.take(source.name, len(encoded)))

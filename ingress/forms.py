@@ -21,7 +21,7 @@ class UnreadableFormError(Exception):
 
 
 class NoFormError(UnreadableFormError):
-    """A body of another type. It does no harm if the query alone has the callback."""
+    """A body of another type. It does no harm if the query has the callback."""
 
 
 async def read_form(request: web.BaseRequest) -> bytes:

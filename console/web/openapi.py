@@ -181,7 +181,7 @@ _CALLBACK_PROBLEMS: Mapping[int, str] = {
 _FORM_PROBLEMS: Mapping[int, str] = {
     408: "The form did not arrive in time.",
     413: "The form is over 64 KiB.",
-    415: "The body is not a form, and the query alone is no callback. Or the body has a `Content-Encoding`.",
+    415: "The body is not a form, and the query has no parameters. Or the body has a `Content-Encoding`.",
 }
 _CALLBACK_HEADERS: Mapping[int, Mapping[str, str]] = {
     405: {"Allow": "`GET, POST`."},

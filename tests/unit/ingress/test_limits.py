@@ -46,6 +46,7 @@ class Site:
 
     port: int
     accepted: list[bytes] = field(default_factory=list)
+    dead_letters: list[OutgoingMessage] = field(default_factory=list)
 
 
 Start = Callable[[HttpLimits], AbstractAsyncContextManager[Site]]
@@ -62,8 +63,8 @@ def start(tmp_path: Path) -> Start:
         async def write(events: Sequence[bytes]) -> None:
             site.accepted.extend(events)
 
-        async def send(_: OutgoingMessage) -> None:
-            raise AssertionError
+        async def send(message: OutgoingMessage) -> None:
+            site.dead_letters.append(message)
 
         commit = GroupCommit(write)
         sources = load_sources(tmp_path / "sources.toml")
@@ -231,23 +232,23 @@ MULTIPART = "Content-Type: multipart/form-data; boundary=x"
 
 
 @pytest.mark.parametrize(
-    ("query", "status"),
+    ("query", "status", "dead_letters"),
     [
-        ("", 415),
-        (f"?token={SECRET}", 415),
-        (f"?token={SECRET}&CallType=API&Event=pickup", 415),
-        (f"?token={SECRET}&{LINE}", 200),
-        (f"?{LINE}", 415),  # the body may have the token
-        (f"?token=wrong&{LINE}", 401),
+        ("", 415, 0),
+        (f"?token={SECRET}", 415, 0),  # a dead letter would lack the body, and hold nothing
+        (f"?token={SECRET}&CallType=API&Event=pickup", 400, 1),
+        (f"?token={SECRET}&{LINE}", 200, 0),
+        (f"?{LINE}", 415, 0),  # the body may have the token
+        (f"?token=wrong&{LINE}", 401, 0),
     ],
 )
-async def test_a_body_that_is_no_form_is_refused_unless_the_query_alone_is_a_callback(
-    start: Start, query: str, status: int
+async def test_a_body_that_is_no_form_is_refused_unless_the_query_has_the_callback(
+    start: Start, query: str, status: int, dead_letters: int
 ) -> None:
-    """It is no dead letter, which would lack the body: a dead letter fails this site."""
     async with start(PATIENT) as site, connected_to(site.port) as connection:
         await connection.send(post(f"/callbacks/acme{query}", MULTIPART, body=b"--x--"))
         assert await connection.status() == status
+        assert len(site.dead_letters) == dead_letters
 
 
 async def test_a_body_with_an_encoding_is_refused_and_never_decompressed(start: Start) -> None:
