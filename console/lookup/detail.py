@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from console.call_query import JsonObject
 from console.history.queries import CallHistory
@@ -22,6 +22,7 @@ from shared.domain.recording_plan import recording_jobs
 from shared.masking import MASK, mask_value
 from shared.state.stored_call import StoredCall
 
+_SMALL_CHARACTERS = 16 << 10
 _SIDES = {"API": "the agent's", "Outgoing": "the dialed party's"}
 
 
@@ -74,28 +75,47 @@ class Detail:
         }
 
 
+class _Shown(NamedTuple):
+    """The parts of a call with its values, in which credentials are masked."""
+
+    record: JsonObject
+    legs: list[JsonObject]
+    facts: dict[str, str]
+
+
 async def detail_of(timelines: Timelines, archive: Archive, source: Source, call: Call, state: StoredCall) -> Detail:
     """Gather everything known about a call in Redis. Without RabbitMQ only its raw timeline is missing.
 
     Raises:
         CallfoldError: the archive cannot be read.
     """
+    is_small = sum(map(len, state.facts.values())) <= _SMALL_CHARACTERS
+    # Masking a large call takes long, and others must have their turn.
+    shown = _shown(call, state) if is_small else await asyncio.to_thread(_shown, call, state)
     timeline, sidecars = await asyncio.gather(
         timelines.read(source.adapter, call),
-        _sidecars(archive, source, call, state),
+        _sidecars(archive, source, call, state, shown.record),
     )
     return Detail(
         key=call.key,
         status=call.status,
         why=_reason(call, state),
         revision=state.revision,
-        record=call_record(call, state.revision),
-        legs=[asdict(leg) | {"recording_url": None, "fields": _masked(leg.fields)} for leg in call.legs],
-        facts={name: _masked_fact(name, value) for name, value in sorted(state.facts.items())},
+        record=shown.record,
+        legs=shown.legs,
+        facts=shown.facts,
         timeline=timeline.rows,
         is_timeline_whole=timeline.is_whole,
         timeline_problem=timeline.problem,
         recordings=[_recording_row(sidecar) for sidecar in sidecars],
+    )
+
+
+def _shown(call: Call, state: StoredCall) -> _Shown:
+    return _Shown(
+        record=call_record(call, state.revision),
+        legs=[asdict(leg) | {"recording_url": None, "fields": _masked(leg.fields)} for leg in call.legs],
+        facts={name: _masked_fact(name, value) for name, value in sorted(state.facts.items())},
     )
 
 
@@ -122,10 +142,10 @@ def revisions_of(past: CallHistory) -> list[JsonObject]:
     ]
 
 
-async def _sidecars(archive: Archive, source: Source, call: Call, state: StoredCall) -> list[Sidecar]:
+async def _sidecars(archive: Archive, source: Source, call: Call, state: StoredCall, record: JsonObject) -> list[Sidecar]:
     if not state.summary:  # recordings are requested only after a call is published
         return []
-    return await sidecars_of(archive, recording_jobs(call, call_record(call, state.revision), source.record_legs, state.summary))
+    return await sidecars_of(archive, recording_jobs(call, record, source.record_legs, state.summary))
 
 
 def _masked_fact(name: str, value: str) -> str:

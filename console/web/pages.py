@@ -77,7 +77,9 @@ class Pages:
         detail, request_id = await asyncio.gather(self._lookup.detail(key), self._lookup.request_id_problem(key))
         if detail is None:
             return error_page(request, 404, "No such call", f"{key} was never received, or is no longer retained.")
-        return html(render.call_page(viewer_of(request), CallPage.of(detail.to_json(), utc_now(), request_id)))
+        page = CallPage.of(detail.to_json(), utc_now(), request_id)
+        # The page of a large call takes long, and others must have their turn.
+        return html(await asyncio.to_thread(render.call_page, viewer_of(request), page))
 
     async def adapter(self, request: web.Request) -> web.Response:
         """Help with adapter links: create one for a source, or explain a pasted one."""

@@ -125,6 +125,7 @@ def _fields(call: Call) -> dict[str, str]:
     fields: dict[str, str] = {}
     for leg in (call.dialed, call.agent, *call.other_legs):
         for name, value in (leg.fields if leg else {}).items():
-            # An adapter may carry a credential under any name.
-            fields.setdefault(name, mask_value(name, value))
+            if name not in fields:  # masking is costly
+                # An adapter may carry a credential under any name.
+                fields[name] = mask_value(name, value)
     return fields
