@@ -17,11 +17,11 @@ from shared.config.settings import Settings
 async def tail(settings: Settings, pattern: str, since: str | None, limit: int | None, *, as_json: bool) -> None:
     """Print events whose routing key matches the pattern, until Ctrl-C or until `limit` events were printed."""
     start = ago(since) if since else None
-    matcher = topic_matcher(pattern)
+    matches = topic_matcher(pattern)
     printed = 0
     async with journal(settings, start or "next") as deliveries:
         async for delivery in deliveries:
-            event = read_event(delivery) if matcher.fullmatch(delivery.routing_key) else None
+            event = read_event(delivery) if matches(delivery.routing_key) else None
             if event is None or not _is_recent(event, start):
                 continue
             line = one_line(delivery).decode() if as_json else _line(delivery.routing_key, event)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, cast
 
@@ -83,10 +82,28 @@ def is_since(event: Event, since: datetime) -> bool:
     return str(event.get("time", "")) >= rfc3339(since)
 
 
-def topic_matcher(pattern: str) -> re.Pattern[str]:
-    """Compile a topic pattern of RabbitMQ (`*` is one word, `#` any number of words) to a matcher of routing keys."""
-    # "#.#" equals "#". A long row of them would make the matcher backtrack without end.
-    parts = re.sub(r"(?<![^.])#(\.#)+(?![^.])", "#", pattern).split(".")
-    expression = r"\.".join({"*": r"[^.]+", "#": r".*"}.get(part, re.escape(part)) for part in parts)
-    expression = expression.replace(r"\..*", r"(?:\..*)?").replace(r".*\.", r"(?:.*\.)?")
-    return re.compile(expression)
+def topic_matcher(pattern: str) -> Callable[[str], bool]:
+    """Return a function that matches routing keys with a topic pattern of RabbitMQ: `*` is one word, `#` any number of words.
+
+    A regular expression would backtrack without end, for a pattern with many `#` and a key with many words.
+    """
+    words = pattern.split(".")
+
+    def matches(routing_key: str) -> bool:
+        key = routing_key.split(".")
+        at = word = begin = 0
+        after_hash: int | None = None
+        while at < len(key):
+            if word < len(words) and words[word] == "#":
+                begin, word = at, word + 1
+                after_hash = word
+            elif word < len(words) and words[word] in {"*", key[at]}:
+                at, word = at + 1, word + 1
+            elif after_hash is not None:  # the last `#` takes one word more; those before it need no more
+                begin, word = begin + 1, after_hash
+                at = begin
+            else:
+                return False
+        return all(rest == "#" for rest in words[word:])
+
+    return matches

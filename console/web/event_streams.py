@@ -61,12 +61,12 @@ class EventStreams:
         """Stream the live part of the page as HTML."""
         return await self._serve(request, self._snapshots())
 
-    async def _published(self, after: int, matcher: re.Pattern[str]) -> AsyncGenerator[bytes, None]:
+    async def _published(self, after: int, matches: Callable[[str], bool]) -> AsyncGenerator[bytes, None]:
         async with aclosing(self._feed.events(after)) as events:
             async for event in events:
                 if event is None:
                     yield _KEEPALIVE
-                elif matcher.fullmatch(event.routing_key):
+                elif matches(event.routing_key):
                     yield _encode(event)
 
     async def _snapshots(self) -> AsyncGenerator[bytes, None]:

@@ -11,10 +11,11 @@ from console.streams.events import topic_matcher
 from tests.helpers.pace import PACE
 
 
-def test_a_topic_of_many_wildcards_is_matched_in_no_time() -> None:
+@pytest.mark.parametrize("words", [("#", "x"), ("#", "*"), ("#", "a"), ("#", "a", "*"), ("#",)])
+@pytest.mark.parametrize("key", ["call.completed.acme.answered", "a." * 126 + "b"])
+def test_a_topic_of_many_wildcards_is_matched_in_no_time(words: tuple[str, ...], key: str) -> None:
     started = time.thread_time()
-    for pattern in ("#." * 126 + "x", "#.*." * 60 + "x", ".".join("#" * 127)):
-        topic_matcher(pattern).fullmatch("call.completed.acme.answered.but.not.by.any.of.these")
+    topic_matcher(".".join((words * 127)[:127]) + ".y")(key)
     assert time.thread_time() - started < PACE  # a pattern that backtracks takes for ever
 
 
@@ -24,7 +25,7 @@ def test_a_topic_of_many_wildcards_is_matched_in_no_time() -> None:
 def test_a_topic_matches_what_rabbitmq_matches(pattern: str) -> None:
     words = pattern.split(".")
     keys = [".".join(key) for size in range(1, 5) for key in itertools.product("abc", repeat=size)]
-    found = {key for key in keys if topic_matcher(pattern).fullmatch(key)}
+    found = {key for key in keys if topic_matcher(pattern)(key)}
     assert found == {key for key in keys if _matches(words, key.split("."))}
 
 
