@@ -87,23 +87,23 @@ def topic_matcher(pattern: str) -> Callable[[str], bool]:
 
     A regular expression would backtrack without end, for a pattern with many `#` and a key with many words.
     """
-    words = pattern.split(".")
+    parts = pattern.split(".")
 
     def matches(routing_key: str) -> bool:
         key = routing_key.split(".")
-        at = word = begin = 0
+        at = part = begin = 0
         after_hash: int | None = None
         while at < len(key):
-            if word < len(words) and words[word] == "#":
-                begin, word = at, word + 1
-                after_hash = word
-            elif word < len(words) and words[word] in {"*", key[at]}:
-                at, word = at + 1, word + 1
+            if part < len(parts) and parts[part] == "#":
+                begin, part = at, part + 1
+                after_hash = part
+            elif part < len(parts) and parts[part] in {"*", key[at]}:
+                at, part = at + 1, part + 1
             elif after_hash is not None:  # the last `#` takes one word more; those before it need no more
-                begin, word = begin + 1, after_hash
+                begin, part = begin + 1, after_hash
                 at = begin
             else:
                 return False
-        return all(rest == "#" for rest in words[word:])
+        return all(rest == "#" for rest in parts[part:])
 
     return matches
