@@ -8,6 +8,10 @@ from aiohttp import web
 from multidict import MultiDictProxy
 from pydantic import BaseModel
 
+_MULTIPART = "multipart/form-data"
+_UTF_8 = frozenset({"utf-8", "utf8", "us-ascii"})
+_CANNOT_DECODE = "The form cannot be decoded: send it URL-encoded, as UTF-8"
+
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
@@ -27,10 +31,14 @@ def read_parameters(request: web.Request, model: type[_Model]) -> _Model:
 async def read_form(request: web.Request) -> MultiDictProxy[str | bytes | bytearray | web.FileField]:
     """Read a posted form.
 
+    The client may not choose the character set: some take long to decode, and some make text that cannot be encoded again.
+
     Raises:
-        HTTPBadRequest: its character set is unknown, or its bytes are invalid in that character set.
+        HTTPBadRequest: the form is not UTF-8, or has several parts, as one with files.
     """
+    if request.content_type == _MULTIPART or (request.charset or "utf-8").lower() not in _UTF_8:
+        raise web.HTTPBadRequest(reason=_CANNOT_DECODE)
     try:
         return await request.post()
-    except (LookupError, ValueError) as error:
-        raise web.HTTPBadRequest(reason="The form cannot be decoded: send it as UTF-8") from error
+    except ValueError as error:
+        raise web.HTTPBadRequest(reason=_CANNOT_DECODE) from error
