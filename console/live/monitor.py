@@ -151,7 +151,12 @@ class Monitor:
         except StoreUnavailableError:
             problems.append("Redis cannot be reached: open calls are not shown.")
             return [], []
-        return [derive(key, facts[key], self._policy) for key in newest if facts[key]], [at_us for at_us, _ in starts]
+        calls: list[Call] = []
+        for key in newest:
+            if facts[key]:
+                calls.append(derive(key, facts[key], self._policy))
+                await asyncio.sleep(0)  # a call of many legs takes milliseconds
+        return calls, [at_us for at_us, _ in starts]
 
     async def _request_ids(self) -> Sequence[RequestIdProblem]:
         """Find the sources to correct. `_open_calls` reports a Redis that cannot be reached."""

@@ -1,13 +1,15 @@
-"""Masking a large call takes long: its record masks each value once, and the console masks it while others have their turn."""
+"""Large calls take long: a record masks each value once, and the console handles them while others have their turn."""
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from types import SimpleNamespace
 from typing import cast
 
 import pytest
 
+from console.live.monitor import Monitor
 from console.lookup import detail
 from console.lookup.timeline import Timeline
 from console.lookup.timeline_reader import Timelines
@@ -16,7 +18,7 @@ from shared.config.sources import DEFAULT_SOURCE, load_sources
 from shared.domain import call_event
 from shared.domain.call import derive
 from shared.domain.facts import facts_of
-from shared.domain.ids import CallKey
+from shared.domain.ids import CallKey, CallRef
 from shared.domain.raw_event import CallbackEvent
 from shared.state.stored_call import PublicationState, StoredCall
 from tests.helpers.folding import ADAPTER, SOURCE
@@ -72,3 +74,29 @@ async def test_a_large_call_is_masked_beside_others(monkeypatch: pytest.MonkeyPa
     )
     assert len(shown.legs) == _LEGS
     assert (threading.main_thread() not in mask.threads) == is_beside
+
+
+async def test_between_the_open_calls_of_the_live_page_others_have_their_turn() -> None:
+    _, facts = _facts(100)
+    keys = [CallKey(SOURCE, CallRef(str(number))) for number in range(9)]
+
+    async def open_starts() -> list[tuple[int, str]]:
+        return [(0, str(each)) for each in keys]
+
+    async def read_facts(_: object) -> dict[CallKey, dict[str, str]]:
+        return dict.fromkeys(keys, facts)
+
+    turns = 0
+
+    async def count_turns() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    counting = asyncio.create_task(count_turns())
+    here = SimpleNamespace(_store=SimpleNamespace(open_starts=open_starts, read_facts=read_facts), _policy=POLICY)
+    calls, _ = await Monitor._open_calls(cast("Monitor", here), [])
+    counting.cancel()
+    assert len(calls) == len(keys)
+    assert turns >= len(keys) - 1
