@@ -17,6 +17,11 @@ from shared.state.stored_call import StoredCall
 _PAGE = 200
 # About a millisecond of work.
 _ROWS_A_STEP = 4
+_LARGE_CHARACTERS = 4 << 10
+
+
+def _is_large(state: StoredCall) -> bool:
+    return sum(map(len, state.facts.values())) > _LARGE_CHARACTERS
 
 
 class RedisCalls:
@@ -40,7 +45,7 @@ class RedisCalls:
         async for page in self._open_pages() if is_open else self._pages(before_us):
             states = await self._store.read_many([key for key, position in page if before is None or position < before])
             for number, (key, position) in enumerate(page):
-                if number % _ROWS_A_STEP == 0:
+                if number % _ROWS_A_STEP == 0 or (key in states and _is_large(states[key])):
                     await self._breathe()
                 if key in states:
                     if query.since and position.started_at < query.since:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import cast
 
 import pytest
 
+from console.call_query import CallQuery
 from console.live.monitor import Monitor
 from console.lookup import detail
+from console.lookup.redis_calls import RedisCalls
 from console.lookup.timeline import Timeline
 from console.lookup.timeline_reader import Timelines
 from shared.archive.storage import Archive
@@ -20,6 +24,7 @@ from shared.domain.call import derive
 from shared.domain.facts import facts_of
 from shared.domain.ids import CallKey, CallRef
 from shared.domain.raw_event import CallbackEvent
+from shared.state.store import Store
 from shared.state.stored_call import PublicationState, StoredCall
 from tests.helpers.folding import ADAPTER, SOURCE
 from tests.helpers.servers import POLICY
@@ -76,27 +81,51 @@ async def test_a_large_call_is_masked_beside_others(monkeypatch: pytest.MonkeyPa
     assert (threading.main_thread() not in mask.threads) == is_beside
 
 
-async def test_between_the_open_calls_of_the_live_page_others_have_their_turn() -> None:
-    _, facts = _facts(100)
-    keys = [CallKey(SOURCE, CallRef(str(number))) for number in range(9)]
+@contextmanager
+def _counting_turns() -> Iterator[list[None]]:
+    """Count the turns that others have during the body."""
+    turns: list[None] = []
 
-    async def open_starts() -> list[tuple[int, str]]:
-        return [(0, str(each)) for each in keys]
-
-    async def read_facts(_: object) -> dict[CallKey, dict[str, str]]:
-        return dict.fromkeys(keys, facts)
-
-    turns = 0
-
-    async def count_turns() -> None:
-        nonlocal turns
+    async def count() -> None:
         while True:
             await asyncio.sleep(0)
-            turns += 1
+            turns.append(None)
 
-    counting = asyncio.create_task(count_turns())
-    here = SimpleNamespace(_store=SimpleNamespace(open_starts=open_starts, read_facts=read_facts), _policy=POLICY)
-    calls, _ = await Monitor._open_calls(cast("Monitor", here), [])
+    counting = asyncio.create_task(count())
+    yield turns
     counting.cancel()
-    assert len(calls) == len(keys)
-    assert turns >= len(keys) - 1
+
+
+KEYS = [CallKey(SOURCE, CallRef(str(number))) for number in range(9)]
+
+
+async def test_between_the_open_calls_of_the_live_page_others_have_their_turn() -> None:
+    _, facts = _facts(100)
+
+    async def open_starts() -> list[tuple[int, str]]:
+        return [(0, str(key)) for key in KEYS]
+
+    async def read_facts(_: object) -> dict[CallKey, dict[str, str]]:
+        return dict.fromkeys(KEYS, facts)
+
+    here = SimpleNamespace(_store=SimpleNamespace(open_starts=open_starts, read_facts=read_facts), _policy=POLICY)
+    with _counting_turns() as turns:
+        calls, _ = await Monitor._open_calls(cast("Monitor", here), [])
+    assert len(calls) == len(KEYS)
+    assert len(turns) >= len(KEYS) - 1
+
+
+async def test_between_the_large_calls_of_a_search_others_have_their_turn() -> None:
+    state = StoredCall(_facts(8000)[1], 0, PublicationState.NONE, "", "1", None)
+
+    async def newest(*_: object) -> tuple[list[tuple[CallKey, int]], bool]:
+        return [(key, 0) for key in KEYS], True
+
+    async def read_many(_: object) -> dict[CallKey, StoredCall]:
+        return dict.fromkeys(KEYS, state)
+
+    calls = RedisCalls(cast("Store", SimpleNamespace(newest=newest, read_many=read_many)), POLICY)
+    with _counting_turns() as turns:
+        rows = [row async for _, row in calls.newest(CallQuery(), None)]
+    assert len(rows) == len(KEYS)
+    assert len(turns) >= len(KEYS) - 1
