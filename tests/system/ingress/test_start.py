@@ -57,7 +57,7 @@ async def test_callbacks_answered_before_ingress_ends_for_a_queue_with_other_arg
 async def test_a_queue_that_was_made_anew_with_other_arguments_costs_a_running_ingress_no_callback(servers: Servers) -> None:
     port = free_port()
     settings = {"CALLFOLD_RECORDING_RETRY_SECONDS": "0.3", "CALLFOLD_INGRESS_PORT": str(port)}
-    async with servers.fleet(**settings) as fleet:
+    async with servers.fleet(**settings) as fleet, aiohttp.ClientSession() as session:
         role = fleet.add("ingress", "ingress", {})
         await role.start()
         await connected(role)
@@ -74,7 +74,12 @@ async def test_a_queue_that_was_made_anew_with_other_arguments_costs_a_running_i
             await eventually(is_told)
             assert await call_back(port, [_line(number) for number in range(2, 20)]) == [200] * 18
             assert await metric(role, "callfold_spooled_messages_total") >= 1
-            await connected(role)  # in its first seconds a process without RabbitMQ is not
+
+            async def is_ready() -> bool:
+                async with session.get(role.metrics_url.replace("metrics", "readyz")) as ready:
+                    return ready.status == 200 and "spooled" in str((await ready.json())["problems"])
+
+            await eventually(is_ready)  # in its first seconds a process without RabbitMQ is not
             assert role.returncode is None
         finally:
             async with servers.queue("recordings") as queue:
