@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 
 from console.call_query import CallQuery, CallRow, Position, row_of
-from shared.domain.call import Call, Policy, derive
+from shared.domain.call import Policy, derive
 from shared.domain.call_event import call_record
 from shared.domain.ids import CallKey
 from shared.domain.times import at_microseconds, microseconds
@@ -80,8 +80,3 @@ class RedisCalls:
         """Summarize a call."""
         call = derive(key, state.facts, self._policy)
         return row_of(call_record(call, state.revision), key.call, call.status)
-
-    async def open_calls(self) -> Mapping[CallKey, Call]:
-        """Read all open calls."""
-        facts_by_call = await self._store.read_facts(await self._store.open_calls())
-        return {key: derive(key, facts, self._policy) for key, facts in facts_by_call.items() if facts}
