@@ -19,6 +19,7 @@ from redis.asyncio import Redis
 from console.local.ports import free_port
 from console.local.stack import REDIS_PROBE, Server
 from shared.domain.ids import CallKey, CallRef, SourceName
+from shared.domain.times import milliseconds, rfc3339
 from shared.errors import BusyError, StoreUnavailableError
 from shared.retention.recording_lock import locked
 from shared.state.keys import partition
@@ -259,10 +260,10 @@ async def test_redis_away_is_an_error_of_ours_within_seconds(servers: Servers) -
 async def test_only_a_merge_that_learns_something_moves_the_time_from_which_silence_counts(servers: Servers) -> None:
     key = _key("1")
     async with _store(servers) as store:
-        before_ms = round((await store.now()).timestamp() * 1000)
+        before_ms = await _now_ms(store)
         first = (await store.merge({key: [[("x", "2"), ("y", "1")]]})).calls[key].merged_at_ms
         assert first is not None
-        assert before_ms <= first <= round((await store.now()).timestamp() * 1000)
+        assert before_ms <= first <= await _now_ms(store)
         await _next_millisecond(store)
         for repeat in ([("x", "2")], [("x", "3")], [(">clock", "2026")], []):
             assert (await store.merge({key: [repeat]})).calls[key].merged_at_ms == first
@@ -274,11 +275,16 @@ async def test_only_a_merge_that_learns_something_moves_the_time_from_which_sile
         assert (read.merged_at_ms, dict(read.facts)) == (later.merged_at_ms, {"x": "1", "y": "1", ">clock": "2026"})
 
 
+async def _now_ms(store: Store) -> int:
+    """Read the time of Redis in whole milliseconds, as scripts do."""
+    return milliseconds(rfc3339(await store.now()))
+
+
 async def _next_millisecond(store: Store) -> None:
-    began = round((await store.now()).timestamp() * 1000)
+    began = await _now_ms(store)
 
     async def is_over() -> bool:
-        return round((await store.now()).timestamp() * 1000) > began + 1
+        return await _now_ms(store) > began
 
     await eventually(is_over)
 
