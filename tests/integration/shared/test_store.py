@@ -260,10 +260,10 @@ async def test_redis_away_is_an_error_of_ours_within_seconds(servers: Servers) -
 async def test_only_a_merge_that_learns_something_moves_the_time_from_which_silence_counts(servers: Servers) -> None:
     key = _key("1")
     async with _store(servers) as store:
-        before_ms = await _now_ms(store)
+        before_ms = await _redis_ms(store)
         first = (await store.merge({key: [[("x", "2"), ("y", "1")]]})).calls[key].merged_at_ms
         assert first is not None
-        assert before_ms <= first <= await _now_ms(store)
+        assert before_ms <= first <= await _redis_ms(store)
         await _next_millisecond(store)
         for repeat in ([("x", "2")], [("x", "3")], [(">clock", "2026")], []):
             assert (await store.merge({key: [repeat]})).calls[key].merged_at_ms == first
@@ -275,16 +275,16 @@ async def test_only_a_merge_that_learns_something_moves_the_time_from_which_sile
         assert (read.merged_at_ms, dict(read.facts)) == (later.merged_at_ms, {"x": "1", "y": "1", ">clock": "2026"})
 
 
-async def _now_ms(store: Store) -> int:
+async def _redis_ms(store: Store) -> int:
     """Read the time of Redis in whole milliseconds, as scripts do."""
     return milliseconds(rfc3339(await store.now()))
 
 
 async def _next_millisecond(store: Store) -> None:
-    began = await _now_ms(store)
+    began = await _redis_ms(store)
 
     async def is_over() -> bool:
-        return await _now_ms(store) > began
+        return await _redis_ms(store) > began
 
     await eventually(is_over)
 
