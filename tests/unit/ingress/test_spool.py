@@ -195,7 +195,7 @@ async def _other_process(directory: Path) -> AsyncIterator[Callable[[str], Await
 
 @pytest.mark.parametrize("pages", [2, 8])
 async def test_a_deleted_file_is_restored_once_the_disk_has_space(spool: Spool, tmp_path: Path, pages: int) -> None:
-    """Whoever deletes it may do so because the disk is full."""
+    """An operator may delete it because the disk is full."""
     messages = [_message(f"{number} {'x' * 10_000}") for number in range(20)]
     await spool.add(messages)
     limit = spool._file._max_pages

@@ -251,7 +251,7 @@ def test_a_consumer_that_stands_still_holds_the_barrier_until_its_connection_is_
 
 
 def test_a_count_that_comes_late_does_not_count() -> None:
-    """Whoever opened the round stands still, counts after others have passed a later one, and one of them is gone by then."""
+    """The worker that opened the round stands still. It counts after others have passed a later one, and one of them is gone by then."""
     model = _at_work(3)
     _frozen_with_a_callback(model)
     model.wait(1)
