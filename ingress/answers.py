@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from urllib.parse import unquote
-
 import orjson
 from aiohttp import web
 
@@ -35,9 +33,8 @@ def header_too_long() -> web.Response:
     return reject(431, "Request Header Fields Too Large", detail)
 
 
-def unknown_source(path: str) -> web.Response:
+def unknown_source(name: str) -> web.Response:
     """Reject a path that names no source. It quotes only what has the form of a name, and masks one as long as a secret."""
-    name = unquote(path[len(PATH) :]) if path.startswith(PATH) else ""
     if not name:
         detail = "Send callbacks to /callbacks/<source>."
     elif SOURCE_NAME.fullmatch(name):

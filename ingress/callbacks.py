@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hmac
-import re
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import replace
 from hashlib import sha256
-from urllib.parse import unquote
 
 from aiohttp import web
 from multidict import CIMultiDict
@@ -28,6 +28,7 @@ from ingress.forms import NoFormError, UnreadableFormError, percent_encoded, rea
 from ingress.intake import Intake
 from ingress.outgoing_message import OutgoingMessage
 from ingress.request_lines import TARGET_BYTES
+from ingress.targets import is_odd, read_target, tidied, with_second_query
 from shared import metrics
 from shared.amqp.dead_letters import DeadLetterReason, dead_letter_headers
 from shared.amqp.topology import CALLBACKS_DEAD
@@ -43,8 +44,6 @@ from shared.outage import Outage
 
 log = get_logger(__name__)
 
-# RFC 9112, 3.2.2: a server must accept the absolute form. The host in it is ignored.
-_ABSOLUTE_FORM = re.compile(r"https?://[^/?]*", re.IGNORECASE)
 _ACCEPTED = CIMultiDict(HEADERS | {"Content-Type": "text/plain"})  # built once: this is the hot path
 _LONG_QUERY = 1024
 # What a dead letter counts beyond its bytes: its headers, and what RabbitMQ keeps of each message. Its queue has no limit.
@@ -61,12 +60,23 @@ def _digest(secret: str) -> bytes:
     return sha256(secret.encode("utf-8", "surrogatepass")).digest()
 
 
-def _split(target: str) -> tuple[str, str]:
-    """Return path and query of the target of a request."""
-    if not target.startswith("/"):
-        target = _ABSOLUTE_FORM.sub("", target, count=1)
-    path, _, query = target.partition("?")
-    return path, query
+def _parsed(source: Source, event: CallbackEvent) -> CallbackEvent:
+    """Check a callback; returns it with the query in the spelling that can be parsed.
+
+    Raises:
+        InvalidCallbackError: it cannot be folded.
+    """
+    try:
+        parse_callback(source.adapter, event.query)
+    except InvalidCallbackError:
+        second = with_second_query(event.query, source.adapter.meanings)
+        if second is None:
+            raise
+        with suppress(InvalidCallbackError):
+            parse_callback(source.adapter, second)
+            return replace(event, query=second)
+        raise
+    return event
 
 
 class CallbackHandler:
@@ -75,6 +85,7 @@ class CallbackHandler:
     def __init__(self, sources: Sources, intake: Intake, send: Send) -> None:
         """Take the sources, the intake for valid callbacks, and the function that dead-letters invalid ones."""
         self._sources = sources
+        self._by_path = {f"{PATH}{name}": source for name, source in sources.items()}
         self._intake = intake
         self._send = send
         # Digests have the same length, so the comparison takes the same time for every secret.
@@ -91,10 +102,15 @@ class CallbackHandler:
         target = request.raw_path
         if len(target) > TARGET_BYTES:
             return self.refuse_line(target)
-        path, query = _split(target)
-        source = self._source(path)
+        path, _, query = target.partition("?")
+        source = self._by_path.get(path)
         if source is None:
-            return unknown_source(path)
+            name, query = read_target(target)
+            source = self._sources.get(SourceName(name))
+            if source is None:
+                return unknown_source(name)
+        if is_odd(query):
+            query = tidied(query)
         if request.method == "POST":
             return await self._answer_post(request, source, query)
         if request.method != "GET":
@@ -107,7 +123,8 @@ class CallbackHandler:
         """Judge the secret as soon as it is known: before the body is read, if the query has one, else before it is decoded."""
         secret = find_secret(_as_bytes(query))
         if secret is not None and self._is_wrong(source, secret):
-            return self._refuse_secret(source)
+            second = self._second_query(source, query)
+            return await self._answer_post(request, source, second) if second else self._refuse_secret(source)
         form, no_form = b"", None
         try:
             form = await read_form(request)
@@ -119,12 +136,6 @@ class CallbackHandler:
             return self._refuse_body(source, no_form) if no_form else self._refuse_secret(source)
         return await self._accept(source, "&".join(part for part in (query, percent_encoded(form)) if part), no_form)
 
-    def _source(self, path: str) -> Source | None:
-        if not path.startswith(PATH):
-            return None
-        name = path[len(PATH) :]
-        return self._sources.get(SourceName(unquote(name) if "%" in name else name))
-
     def _is_wrong(self, source: Source, secret: str | None) -> bool:
         expected = self._digests.get(source.name)
         return expected is not None and not hmac.compare_digest(_digest(secret or ""), expected)
@@ -133,17 +144,18 @@ class CallbackHandler:
         """Make a callback durable. `no_form`: the request also had a body that was not read, and has the callback if no query."""
         # For a long query it is cheaper to judge the secret before all parameters are split.
         if len(query) > _LONG_QUERY and self._is_wrong(source, find_secret(_as_bytes(query))):
-            return self._refuse_secret(source)
-        secret, query = take_secret(query)
+            return await self._accept_second(source, query, no_form)
+        secret, rest = take_secret(query)
         if self._is_wrong(source, secret):
-            return self._refuse_secret(source)
+            return await self._accept_second(source, query, no_form)
+        query = rest
         if refusal := self._intake.refusal(source.name):
             return too_many(source.name, *refusal)
         if source.name in self._hidden:
             query = hide_values(query, self._hidden[source.name])
         event = CallbackEvent(source.name, utc_now(), query)
         try:
-            parse_callback(source.adapter, query)
+            event = _parsed(source, event)
         except InvalidCallbackError as error:
             return self._refuse_body(source, no_form) if no_form and not query else await self._dead_letter(event, error)
         encoded = encode(event)
@@ -154,6 +166,15 @@ class CallbackHandler:
         self._unavailable.succeeded()
         self._accepted[source.name].inc()
         return web.Response(body=b"accepted\n", headers=_ACCEPTED)
+
+    def _second_query(self, source: Source, query: str) -> str | None:
+        """Return a query with a wrong secret as one that has a second query, if its secret is right then."""
+        second = with_second_query(query, source.adapter.meanings)
+        return None if second is None or self._is_wrong(source, find_secret(_as_bytes(second))) else second
+
+    async def _accept_second(self, source: Source, query: str, no_form: NoFormError | None) -> web.Response:
+        second = self._second_query(source, query)
+        return await self._accept(source, second, no_form) if second else self._refuse_secret(source)
 
     async def _dead_letter(self, event: CallbackEvent, error: InvalidCallbackError) -> web.Response:
         """Reject an invalid callback and dead-letter it: after a correction of the adapter link it can be redriven."""
@@ -175,7 +196,7 @@ class CallbackHandler:
 
     def refuse_line(self, target: str) -> web.Response:
         """Refuse a request line that is too long, given the target or its beginning."""
-        source = self._source(_split(target)[0])
+        source = self._sources.get(SourceName(read_target(target).name))
         if source is not None:
             self._log_refused(source, 414, TOO_LONG)
         return reject(414, "URI Too Long", TOO_LONG)

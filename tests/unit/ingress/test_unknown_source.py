@@ -6,13 +6,14 @@ import orjson
 import pytest
 
 from ingress.answers import unknown_source
+from ingress.targets import read_target
 
 SECRET = "8c1f0e52ab34d6790011223344556677"
 SHORT_SECRET = "hunter-hunter"
 
 
 def _detail(path: str) -> str:
-    response = unknown_source(path)
+    response = unknown_source(read_target(path).name)
     assert response.status == 404
     assert isinstance(response.body, bytes)
     return str(orjson.loads(response.body)["detail"])
@@ -38,9 +39,10 @@ def test_without_a_source_the_path_is_explained(path: str) -> None:
         (SHORT_SECRET, '"hun***"'),
         ("a" * 63, '"aaaa***"'),
         ("a" * 8000, None),
-        ("Acme", None),
+        ("Acme", '"acme"'),
         ("%3Cscript%3E", None),
-        ("acme/token=hunter2", None),
+        ("acme/token=hunter2", '"acme"'),
+        ("acme/hunter2", None),
         ("\udcff", None),
     ],
 )
