@@ -10,7 +10,6 @@ from shared import metrics
 from shared.config.secret_strength import MIN_CHARACTERS
 from shared.domain.ids import SOURCE_NAME
 from shared.partial_values import mask
-from shared.runtime.http_protocol import HEADER_BYTES
 
 PATH = "/callbacks/"
 HEADERS = {"Server": "callfold"}  # the default value shows the version of the library
@@ -27,10 +26,9 @@ def reject(status: int, title: str, detail: str) -> web.Response:
     return problem(status, title, detail)
 
 
-def header_too_long() -> web.Response:
-    """Reject a request with a header that the parser does not take."""
-    detail = f"A header is longer than {HEADER_BYTES} bytes. Shorten it."
-    return reject(431, "Request Header Fields Too Large", detail)
+def header_refused(headers: str) -> web.Response:
+    """Reject a request whose headers the parser does not take, with the sentence that says why."""
+    return reject(431, "Request Header Fields Too Large", f"{headers} A proxy in front may have added to them.")
 
 
 def unknown_source(name: str) -> web.Response:

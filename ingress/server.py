@@ -13,13 +13,13 @@ from aiohttp.http_exceptions import LineTooLong
 from aiohttp.streams import StreamReader
 from aiohttp.web_protocol import RequestHandler
 
-from ingress.answers import header_too_long, reject
+from ingress.answers import header_refused, reject
 from ingress.callbacks import CallbackHandler
 from ingress.request_lines import PARSER_BYTES, RequestLines
 from shared.log import get_logger
 from shared.runtime.connections import Connections, HttpLimits
 from shared.runtime.health import listen
-from shared.runtime.http_protocol import HEADER_BYTES, MAX_BODY_BYTES, LimitedProtocol, begin_request
+from shared.runtime.http_protocol import MAX_BODY_BYTES, LimitedProtocol, begin_request, header_problem
 
 log = get_logger(__name__)
 
@@ -46,9 +46,10 @@ class _Protocol(LimitedProtocol):
         self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
     ) -> web.StreamResponse:
         del request, message
-        if isinstance(exc, LineTooLong):
-            begin, limit, _ = exc.args  # the limits of a line and of a header differ
-            response = header_too_long() if limit == HEADER_BYTES else self._handler.refuse_line(begin.decode("latin-1"))
+        if headers := header_problem(exc):
+            response = header_refused(headers)
+        elif isinstance(exc, LineTooLong):
+            response = self._handler.refuse_line(exc.args[0].decode("latin-1"))
         elif status < 500:  # noqa: PLR2004 - the class of client errors
             response = reject(status, "Bad Request", "This is not a valid HTTP request.")
         else:

@@ -21,7 +21,7 @@ _ROOM = "callbacks"
 
 
 class Target(NamedTuple):
-    """What a target names: a source in lower case, '' if it is none of `/callbacks/<source>`, and the query."""
+    """The source of `/callbacks/<source>` in lower case, or '' for another path, and the query."""
 
     name: str
     query: str

@@ -175,7 +175,7 @@ _CALLBACK_PROBLEMS: Mapping[int, str] = {
     405: "The method is neither GET nor POST.",
     414: "The request line is over 8 KiB.",
     429: "The source has used up its bytes per day, or its part of the waiting space; `detail` names the limit.",
-    431: "A header is longer than 8190 bytes.",
+    431: "A header is longer than 8190 bytes, or there are more than 128 headers.",
     503: "Neither RabbitMQ nor the spool can store the callback.",
 }
 _FORM_PROBLEMS: Mapping[int, str] = {

@@ -13,6 +13,7 @@ from typing import cast
 
 from aiohttp import web
 from aiohttp.http import HttpVersion10, HttpVersion11, RawRequestMessage
+from aiohttp.http_exceptions import BadHttpMessage, LineTooLong
 from aiohttp.streams import StreamReader
 from aiohttp.web_protocol import RequestHandler, RequestPayloadError
 
@@ -22,7 +23,9 @@ from shared.runtime.connections import Connections
 MAX_BODY_BYTES = 64 * 1024
 """Maximum size of a request body on every port."""
 HEADER_BYTES = 8190
-"""Maximum size of one header on every port, its name included: the library's own limit."""
+"""Maximum size of one header on every port, its name included: the library's own limit. No line has the same limit."""
+MAX_HEADERS = 128
+"""Maximum number of headers of a request on every port: the library's own limit."""
 
 _VERSIONS = (HttpVersion11, HttpVersion10)
 
@@ -39,6 +42,7 @@ class LimitedProtocol(RequestHandler):
             lingering_time=0,  # `finish_response` reads the rest of a body instead, and not without end
             max_line_size=max_line_bytes,
             max_field_size=HEADER_BYTES,
+            max_headers=MAX_HEADERS,
             auto_decompress=False,  # a small body could become a large one; bodies with an encoding are refused
         )
         self._connections = connections
@@ -184,6 +188,15 @@ class LimitedProtocol(RequestHandler):
     def _end_body(self, body: StreamReader, error: Exception) -> None:
         """Let the request fail that reads a body. The connection closes after its response."""
         body.set_exception(error)
+
+
+def header_problem(error: BaseException | None) -> str | None:
+    """Return what is wrong with the headers of a request that the parser refuses, as a sentence; None if it is another fault."""
+    if isinstance(error, LineTooLong) and error.args[1] == HEADER_BYTES:
+        return f"A header is longer than {HEADER_BYTES} bytes."
+    if isinstance(error, BadHttpMessage) and "Too many headers" in error.message:
+        return f"The request has more than {MAX_HEADERS} headers."
+    return None
 
 
 def begin_request(message: RawRequestMessage, payload: StreamReader, protocol: RequestHandler) -> RawRequestMessage:

@@ -16,13 +16,13 @@ from multidict import CIMultiDictProxy
 
 from shared.log import get_logger
 from shared.runtime.connections import Connections
-from shared.runtime.http_protocol import LimitedProtocol, begin_request
+from shared.runtime.http_protocol import LimitedProtocol, begin_request, header_problem
 
 log = get_logger(__name__)
 
-_LINE_BYTES = 8190  # the library's own limit
+_LINE_BYTES = 8192
 _NOT_HTTP = "This is not a valid HTTP request."
-_TOO_LONG = f"A request line or header is longer than {_LINE_BYTES} bytes."
+_TOO_LONG = f"The request line is longer than {_LINE_BYTES} bytes."
 _HEAD_END = b"\r\n\r\n"
 _UPGRADE = re.compile(rb"\bupgrade\b", re.IGNORECASE)
 _MAX_PARTS = 64
@@ -61,7 +61,10 @@ class _Protocol(LimitedProtocol):
         if status >= 500 and not isinstance(exc, ConnectionError):  # noqa: PLR2004 - server errors quote nothing
             return super().handle_error(request, status, exc, message)
         log.info("http_request_rejected", error=type(exc).__name__)
-        response = self._refuse(status, _TOO_LONG if isinstance(exc, LineTooLong) else _NOT_HTTP)
+        if problem := header_problem(exc):
+            response = self._refuse(431, problem)
+        else:
+            response = self._refuse(414, _TOO_LONG) if isinstance(exc, LineTooLong) else self._refuse(status, _NOT_HTTP)
         response.force_close()
         return response
 

@@ -100,6 +100,21 @@ async def test_a_chunked_body_that_is_refused_later_gets_an_answer(start: Start,
         assert await connection.is_closed()
 
 
+@pytest.mark.parametrize(
+    ("raw", "status", "sentence"),
+    [
+        (get("/", "X-Big: " + "a" * 9216), 431, b"A header is longer than 8190 bytes."),
+        (get("/", *(f"X-{number}: a" for number in range(200))), 431, b"The request has more than 128 headers."),
+        (get("/?" + "a" * 9216), 414, b"The request line is longer than 8192 bytes."),
+        (b"GET / HTTP/1.1\r\nNo colon\r\n\r\n", 400, b"This is not a valid HTTP request."),
+    ],
+)
+async def test_a_head_that_is_refused_says_why(start: Start, raw: bytes, status: int, sentence: bytes) -> None:
+    async with start(PATIENT) as port, connected_to(port) as connection:
+        await connection.send(raw)
+        assert await connection.response() == (status, sentence)
+
+
 async def test_at_the_maximum_the_oldest_idle_connection_makes_room(start: Start) -> None:
     async with start(PATIENT) as port, AsyncExitStack() as opened:
         connections = [await opened.enter_async_context(connected_to(port)) for _ in range(MANY + 5)]

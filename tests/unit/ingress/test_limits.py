@@ -228,6 +228,14 @@ async def test_a_long_header_is_not_taken_for_a_long_line(start: Start, target: 
         assert (b"A header is longer than 8190 bytes." in body) == (status == 431)
 
 
+async def test_too_many_headers_are_refused_in_their_own_words(start: Start) -> None:
+    async with start(PATIENT) as site, connected_to(site.port) as connection:
+        await connection.send(get(GOOD, *(f"X-{number}: a" for number in range(200))))
+        status, body = await connection.response()
+        assert status == 431
+        assert b"The request has more than 128 headers." in body
+
+
 MULTIPART = "Content-Type: multipart/form-data; boundary=x"
 
 
