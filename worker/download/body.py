@@ -8,13 +8,13 @@ import time
 import aiohttp
 
 from shared.crash_points import crash_point
+from worker.download.content_encoding import AUDIO_HEADS, may_be_compressed
 from worker.download.failures import FetchError, Reason
 from worker.download.inspection import PAGE, SNIFF_BYTES, is_page
 from worker.download.limits import Limits
 from worker.download.partial_file import Partial
 
 _CHUNK_BYTES = 64 * 1024
-_AUDIO_OR_GZIP = (b"RIFF", b"\x1f\x8b")
 
 
 async def read_body(response: aiohttp.ClientResponse, part: Partial, limits: Limits) -> None:
@@ -24,7 +24,7 @@ async def read_body(response: aiohttp.ClientResponse, part: Partial, limits: Lim
         FetchError: the body is too large, too slow, or a web page.
         TimeoutError: no data arrived for `stall_s`.
     """
-    sniffer = _Sniffer(response.content_type) if part.size == 0 else None
+    sniffer = _Sniffer(response.content_type, part.encoding) if part.size == 0 else None
     measured_from, measured_bytes = time.monotonic(), part.size
     pieces = response.content.iter_chunked(_CHUNK_BYTES)
     while True:
@@ -51,7 +51,8 @@ async def read_body(response: aiohttp.ClientResponse, part: Partial, limits: Lim
 class _Sniffer:
     """Detects a web page by its first bytes. The content type only counts if these are not those of a recording."""
 
-    def __init__(self, content_type: str) -> None:
+    def __init__(self, content_type: str, encoding: str) -> None:
+        self._encoding = encoding
         self._is_typed_page = content_type in {"text/html", "application/xhtml+xml"}
         self._head = b""
 
@@ -66,4 +67,4 @@ class _Sniffer:
             raise FetchError(Reason.LOGIN_PAGE, PAGE)
 
     def _may_be_audio(self) -> bool:
-        return not self._is_typed_page or self._head.startswith(_AUDIO_OR_GZIP)
+        return not self._is_typed_page or self._head.startswith(AUDIO_HEADS) or may_be_compressed(self._head, self._encoding)

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import os
-import tempfile
-import zlib
 from dataclasses import dataclass
 from typing import BinaryIO
 
 from shared.archive.checksum import sha256_of
 from shared.domain.wav import Flaw, InvalidWavError
+from worker.download.content_encoding import open_content
 from worker.download.failures import FetchError, Reason
 from worker.download.partial_file import Partial
 from worker.download.wav_check import Audio, read_audio
 
 PAGE = "a web page instead of a recording. The token may be wrong or expired"
 SNIFF_BYTES = 64
-_PIECE_BYTES = 16 << 10  # decompresses to 16 MiB at most
-# wbits of zlib: detect gzip or zlib by the header
-_ANY_HEADER = 47
-_COMPRESSIONS = frozenset({"gzip", "x-gzip", "deflate"})
 _INCOMPLETE = frozenset({Flaw.TRUNCATED, Flaw.NO_AUDIO, Flaw.LENGTH_MISMATCH})
 
 
@@ -45,7 +40,7 @@ def examine(part: Partial, max_bytes: int, seen_bytes: int | None) -> Recording:
     if part.size == 0:
         raise FetchError(Reason.EMPTY, "the body is empty")
     part.file.flush()
-    file = _decompressed(part, max_bytes)
+    file = open_content(part.file, part.encoding, part.directory, max_bytes)
     try:
         size = file.seek(0, os.SEEK_END)
         try:
@@ -73,39 +68,3 @@ def is_page(head: bytes) -> bool:
 def _check_grown(audio: Audio, size: int, seen_bytes: int | None) -> None:
     if audio.is_open_ended and seen_bytes != size:
         raise FetchError(Reason.GROWING, f"{size} bytes so far. The header does not contain the length", size=size)
-
-
-def _decompressed(part: Partial, max_bytes: int) -> BinaryIO:
-    """Return the content, decompressed if the server compressed it unasked. The partial file is not changed."""
-    if part.encoding in {"", "identity"}:
-        return os.fdopen(os.dup(part.file.fileno()), "rb")
-    if part.encoding not in _COMPRESSIONS:
-        raise FetchError(Reason.COMPRESSED, f"Content-Encoding {part.encoding!r:.20} is not supported")
-    plain: BinaryIO = tempfile.TemporaryFile(dir=part.directory)  # noqa: SIM115 - returned
-    try:
-        _decompress(part.file, plain, max_bytes)
-    except BaseException:
-        plain.close()
-        raise
-    return plain
-
-
-def _decompress(compressed: BinaryIO, plain: BinaryIO, max_bytes: int) -> None:
-    """Decompress every member of a body. gzip allows several, and zeros after them (RFC 1952, 2.2)."""
-    compressed.seek(0)
-    decompressor = zlib.decompressobj(_ANY_HEADER)
-    try:
-        while piece := compressed.read(_PIECE_BYTES):
-            while piece:
-                if decompressor.eof and not (piece := piece.lstrip(b"\0")):
-                    break
-                if decompressor.eof:
-                    decompressor = zlib.decompressobj(_ANY_HEADER)
-                plain.write(decompressor.decompress(piece))
-                if plain.tell() > max_bytes:
-                    raise FetchError(Reason.TOO_LARGE, f"more than {max_bytes} bytes (CALLFOLD_RECORDING_MAX_BYTES)")
-                piece = decompressor.unused_data
-    except zlib.error as error:
-        raise FetchError(Reason.COMPRESSED, "the body cannot be decompressed") from error
-    if not decompressor.eof:
-        raise FetchError(Reason.TRUNCATED, "the compressed body is incomplete")

@@ -78,7 +78,7 @@ async def test_a_recording_that_is_not_ready_twice_is_stored_on_the_third_try(se
         ({"body": WAV + b"more"}, "failed", "length_mismatch"),
         ({"body": WAV[:4] + (36).to_bytes(4, "little") + WAV[8:40] + b"\0\0\0\0"}, "failed", "no_audio"),
         ({"body": b"RIFX" + WAV[4:]}, "failed", "not_a_recording"),
-        ({"body": WAV, "headers": {"Content-Encoding": "br"}}, "failed", "compressed"),
+        ({"body": b"\x0b\x02\x80", "headers": {"Content-Encoding": "br"}}, "failed", "compressed"),
         ({"status": 500}, "failed", "unexpected_status"),
     ],
 )
