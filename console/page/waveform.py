@@ -10,7 +10,8 @@ from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from shared.domain.wav import Format, Header, InvalidWavError, parse_header
+from shared.domain.wav import Header, InvalidWavError, parse_header
+from shared.domain.wav_format import Format
 
 BINS = 300
 _PCM, _A_LAW, _MU_LAW = 1, 6, 7
@@ -69,16 +70,12 @@ class PeakReader:
         if self._is_done:
             return
         self._buffer += piece
-        try:
-            while self._format is None and self._parse():
-                pass
-        except (InvalidWavError, _UnsupportedError):
-            self._is_done = True
-            self._buffer.clear()
+        self._parse_all()
         self._take_bins()
 
     def peaks(self) -> Peaks | None:
         """Return the peaks of what has arrived. None: there is no audio that can be drawn."""
+        self._parse_all(at_end=True)
         self._take_bins(at_end=True)
         if self._format is None or not self._frames:
             return None
@@ -87,20 +84,30 @@ class PeakReader:
                 lane.halve()
         return Peaks(tuple(tuple(lane.peaks) for lane in self._lanes), self._frames / self._format.sample_rate)
 
-    def _parse(self) -> bool:
-        """Send the parser of the header the bytes that it needs. Return False if they have not arrived."""
+    def _parse_all(self, *, at_end: bool = False) -> None:
+        try:
+            while self._format is None and not self._is_done and self._parse(at_end=at_end):
+                pass
+        except (InvalidWavError, _UnsupportedError):
+            self._is_done = True
+            self._buffer.clear()
+
+    def _parse(self, *, at_end: bool) -> bool:
+        """Send the parser of the header the bytes that it needs. Return False if they have not arrived, unless none will."""
         position, size = self._span
         skipped = min(position - self._position, len(self._buffer))
         del self._buffer[:skipped]
         self._position += skipped
-        if self._position < position or len(self._buffer) < size:
+        if not at_end and (self._position < position or len(self._buffer) < size):
             return False
         try:
             self._span = self._parser.send(bytes(self._buffer[:size]))
         except StopIteration as stop:
             header: Header = stop.value
-            _check_drawable(header.format)
-            del self._buffer[:size]  # the audio follows
+            _check_drawable(header.format, header.order)
+            if header.audio.body < self._position:
+                raise _UnsupportedError from None  # the audio precedes its format, and has passed
+            del self._buffer[: header.audio.body - self._position]
             self._format = header.format
             self._left = header.audio.length if header.audio.has_length else None
             self._lanes = [_Lane() for _ in range(header.format.channels)]
@@ -157,10 +164,11 @@ def _frame_bytes(audio_format: Format) -> int:
     return audio_format.channels * audio_format.bits // 8
 
 
-def _check_drawable(audio_format: Format) -> None:
+def _check_drawable(audio_format: Format, order: str) -> None:
     encoding, bits = audio_format.encoding, audio_format.bits
     is_known = (encoding == _PCM and bits in (8, 16)) or (encoding in (_A_LAW, _MU_LAW) and bits == 8)  # noqa: PLR2004 - bits of a sample
-    if not is_known or audio_format.channels > _MAX_CHANNELS:
+    is_plain = audio_format.frame_bytes == _frame_bytes(audio_format) and order == "<"
+    if not is_known or not is_plain or audio_format.channels > _MAX_CHANNELS:
         raise _UnsupportedError
 
 

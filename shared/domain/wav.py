@@ -1,7 +1,8 @@
-"""The parser of RIFF/WAVE headers (RIFF MCI 1991, IBM/Microsoft). It does no I/O: the caller reads the bytes that it asks for.
+"""The parser of RIFF/WAVE headers (RIFF MCI 1991, IBM/Microsoft) and of RF64 (EBU Tech 3306). It does no I/O.
 
 A parser is a generator. It yields the `Span` that it needs next and is sent the bytes of that span. Spans only move forward in
-a file, so a caller can seek in a file or skip in a stream.
+a file, so a caller can seek in a file or skip in a stream. The first span is the beginning of the file, which nearly always has
+the whole header. There the parser can also look for chunks that a wrong size hides.
 """
 
 from __future__ import annotations
@@ -12,13 +13,27 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple, TypeVar
 
-_RIFF_HEADER = struct.Struct("<4sI4s")
-_CHUNK_HEADER = struct.Struct("<4sI")
-_FORMAT = struct.Struct("<HHIIHH")
+from shared.domain.wav_format import Format, read_format
+
+HEAD_BYTES = 64 << 10
+CHUNK_HEADER_BYTES = 8
+_FORM_BYTES = 12
+_HEADER_BYTES = 44  # the smallest header
+_FORMS = {b"RIFF": "<", b"RIFX": ">", b"RF64": "<", b"BW64": "<"}
+_FORMS_64 = frozenset({b"RF64", b"BW64"})
+_MAX_FORMAT_BYTES = 4096
+_MAX_LEADING_BYTES = 64
+_LEADING = b"\xef\xbb\xbf\xff\xfe\0 \t\r\n"
+_ID3_HEADER_BYTES = 10
 # Far more than any recorder writes. It limits how many reads a file of empty chunks can cause.
 _MAX_CHUNKS = 1000
-# Lengths in the headers of recorders that cannot seek back, or have not yet done so.
-_UNKNOWN_LENGTHS = (0, 0xFFFFFFFF)
+# Lengths, besides 0, in the headers of recorders that cannot seek back, or have not yet done so. They are the largest that fit
+# in 31, 32 or 64 bits, give or take a header. Some recorders subtract a buffer.
+_UNKNOWN_LENGTHS = (range(0x7FFE0000, 0x80010000), range(0xFFFE0000, 1 << 32), range(1 << 62, 1 << 64))
+_KNOWN_NAMES = frozenset(
+    b"fmt ,data,fact,ds64,LIST,INFO,JUNK,junk,PAD ,FLLR,bext,iXML,aXML,axml,cart,chna,cue ,plst,smpl,inst,id3 ,ID3 ,DISP,PEAK,"
+    b"afsp,umid,minf,elm1,regn,labl,note,ltxt,acid,strc,_PMX,link,MD5 ,slnt,wavl,mext,dbmd,ovwf,tlst,LGWV,ResU".split(b",")
+)
 
 
 class Flaw(StrEnum):
@@ -26,7 +41,6 @@ class Flaw(StrEnum):
 
     NOT_A_RECORDING = "not_a_recording"
     TRUNCATED = "truncated"
-    LENGTH_MISMATCH = "length_mismatch"
     NO_AUDIO = "no_audio"
 
 
@@ -46,17 +60,6 @@ class Span(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Format:
-    """Content of the format chunk."""
-
-    encoding: int
-    channels: int
-    sample_rate: int
-    byte_rate: int
-    bits: int
-
-
-@dataclass(frozen=True, slots=True)
 class Chunk:
     """A chunk, whose content starts at `body`."""
 
@@ -66,98 +69,206 @@ class Chunk:
 
     @property
     def end(self) -> int:
-        """Return the position of the next chunk, which is even."""
-        return self.body + self.length + self.length % 2
+        """Return where the content ends. A pad byte may follow if the length is odd."""
+        return self.body + self.length
 
     @property
     def has_length(self) -> bool:
-        return self.length not in _UNKNOWN_LENGTHS
+        """Return whether the length is one, and not a placeholder of a recorder that could not fill it in."""
+        return self.length != 0 and not any(self.length in unknown for unknown in _UNKNOWN_LENGTHS)
+
+    @property
+    def is_known(self) -> bool:
+        return self.name in _KNOWN_NAMES
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """All that precedes the audio. `declared_size` is the size of the file, if the header has it."""
+    """All that precedes the audio.
 
-    declared_size: int | None
+    Attributes:
+        start: position of the RIFF header.
+        declared_end: position where the file ends according to the RIFF header; None if it does not say so.
+        audio: the chunk with the audio.
+        fact: number of frames in the `fact` chunk.
+        order: byte order of numbers, `<` or `>`.
+        is_searched: sizes of chunks are wrong, and the parser had to look for the audio.
+    """
+
+    start: int
+    declared_end: int | None
     format: Format
     audio: Chunk
+    fact: int | None
+    order: str
+    is_searched: bool = False
 
 
 _T = TypeVar("_T")
 Parser = Generator[Span, bytes, _T]
 
 
+@dataclass(slots=True)
+class _HeaderParts:
+    """The parts of the header that the parser has read so far."""
+
+    head: bytes
+    order: str
+    format: Format | None = None
+    audio: Chunk | None = None
+    fact: int | None = None
+    sizes_64: tuple[int, int] | None = None
+    is_searched: bool = False
+    has_others: bool = False  # chunks that are neither format nor audio
+
+
 def parse_header(size: int | None = None) -> Parser[Header]:
-    """Parse a file up to its audio. `size` is the size of the file, if it is known.
+    """Parse a file up to its audio. The audio can precede the end of the last span only if it precedes its format chunk.
+
+    With `size`, the size of the file, an error distinguishes a file that was cut in its header from one that never had audio.
 
     Raises:
-        InvalidWavError: not RIFF/WAVE, no audio, or a declared size that is not `size`.
+        InvalidWavError: not RIFF/WAVE, or no audio.
     """
-    riff = yield Span(0, _RIFF_HEADER.size)
-    if len(riff) < _RIFF_HEADER.size or not riff.startswith(b"RIFF") or not riff.endswith(b"WAVE"):
+    head = yield Span(0, HEAD_BYTES)
+    start = _start(head)
+    name, length, _ = struct.unpack_from("<4sI4s", head, start)
+    parts = _HeaderParts(head, _FORMS[name])
+    yield from _walk(parts, start + _FORM_BYTES)
+    if parts.format is None or parts.audio is None:
+        _search(parts, start + _FORM_BYTES)
+    length = parts.sizes_64[0] if parts.sizes_64 and name in _FORMS_64 else _swapped(length, parts.order)
+    riff = Chunk(name, start + CHUNK_HEADER_BYTES, length)
+    declared_end = riff.end if riff.has_length else None
+    if parts.format is None or parts.audio is None:
+        raise _without_audio(parts, declared_end, size)
+    audio = parts.audio
+    if parts.sizes_64 and name in _FORMS_64 and audio.length == 0xFFFFFFFF:  # noqa: PLR2004 - EBU Tech 3306
+        audio = Chunk(audio.name, audio.body, parts.sizes_64[1])
+    return Header(start, declared_end, parts.format, audio, parts.fact, parts.order, parts.is_searched)
+
+
+def parse_chunks(position: int, order: str) -> Parser[list[Chunk]]:
+    """Parse chunks from `position`, where one ends, until the end of the file or something else than a chunk.
+
+    The last one may end past the end of the file.
+    """
+    chunks: list[Chunk] = []
+    for _ in range(_MAX_CHUNKS):
+        previous = chunks[-1].length if chunks else 1  # the first one may follow a pad byte
+        chunk = yield from _parse_chunk(b"", position, order, is_odd=previous % 2 == 1)
+        if chunk is None or not _is_printable(chunk.name):
+            break
+        chunks.append(chunk)
+        position = chunk.end
+    return chunks
+
+
+def _start(head: bytes) -> int:
+    """Return the position of the RIFF header. White space, a byte order mark or an ID3 tag may precede it."""
+    start = 0
+    if head[:3] == b"ID3" and len(head) > _ID3_HEADER_BYTES:
+        first, second, third, last = head[6:_ID3_HEADER_BYTES]
+        start = _ID3_HEADER_BYTES + (first << 21 | second << 14 | third << 7 | last)
+    elif head[:4] not in _FORMS:
+        start = len(head) - len(head.lstrip(_LEADING))
+        start = start if start <= _MAX_LEADING_BYTES else 0
+    if head[start : start + 4] not in _FORMS or head[start + 8 : start + _FORM_BYTES] != b"WAVE":
         raise InvalidWavError(Flaw.NOT_A_RECORDING, "not a RIFF/WAVE file")
-    length = _RIFF_HEADER.unpack(riff)[1]
-    declared_size = None if length in _UNKNOWN_LENGTHS else length + _CHUNK_HEADER.size
-    if size is not None and declared_size is not None:
-        _check_size(declared_size, size)
-    position = _RIFF_HEADER.size
-    audio_format: Format | None = None
+    return start
+
+
+def _without_audio(parts: _HeaderParts, declared_end: int | None, size: int | None) -> InvalidWavError:
+    if parts.audio is not None:
+        return InvalidWavError(Flaw.NOT_A_RECORDING, "the file has no usable format chunk")
+    if size is not None and declared_end is not None and declared_end > size + 1:
+        return InvalidWavError(Flaw.TRUNCATED, f"truncated: the header declares {declared_end} bytes, the file has {size}")
+    if parts.format is None and (parts.has_others or len(parts.head) > _HEADER_BYTES):
+        return InvalidWavError(Flaw.NOT_A_RECORDING, "neither a format chunk nor audio")
+    return InvalidWavError(Flaw.NO_AUDIO, "no audio in the file")
+
+
+def _walk(parts: _HeaderParts, position: int) -> Parser[None]:
+    """Follow the chunks to the audio, or to the format if it comes later."""
+    previous = 0
     for _ in range(_MAX_CHUNKS):
-        chunk = yield from _parse_chunk(position)
-        if chunk is None:
-            raise InvalidWavError(Flaw.NO_AUDIO, "no audio in the file")
-        if chunk.name == b"fmt ":
-            audio_format = yield from _parse_format(chunk)
-        elif chunk.name == b"data":
-            if audio_format is None:
-                raise InvalidWavError(Flaw.NOT_A_RECORDING, "the audio precedes its format chunk")
-            return Header(declared_size, audio_format, chunk)
-        position = chunk.end
-    raise _too_many_chunks()
+        chunk = yield from _parse_chunk(parts.head, position, parts.order, is_odd=previous % 2 == 1)
+        if chunk is None or not (_is_printable(chunk.name) or _leads_on(parts.head, chunk)):
+            return
+        if chunk.name == b"data":
+            parts.audio = parts.audio or chunk
+            if parts.format is not None or not chunk.has_length:
+                return
+        elif chunk.name == b"fmt ":
+            content = yield from _read(parts.head, chunk.body, min(chunk.length, _MAX_FORMAT_BYTES))
+            parts.format = parts.format or read_format(content, parts.order)
+            if parts.audio is not None:
+                return
+        else:
+            yield from _read_other(parts, chunk)
+        position, previous = chunk.end, chunk.length
 
 
-def parse_chunks(position: int) -> Parser[int]:
-    """Parse chunks from `position` to the last one. Return where that one ends, which can be past the end of the file.
-
-    Raises:
-        InvalidWavError: there is something else than chunks, or too many of them.
-    """
-    for _ in range(_MAX_CHUNKS):
-        chunk = yield from _parse_chunk(position)
-        if chunk is None:
-            return position
-        position = chunk.end
-    raise _too_many_chunks()
+def _read_other(parts: _HeaderParts, chunk: Chunk) -> Parser[None]:
+    if chunk.name == b"ds64" and chunk.length >= 16:  # noqa: PLR2004 - two sizes
+        content = yield from _read(parts.head, chunk.body, 16)
+        parts.sizes_64 = struct.unpack("<QQ", content) if len(content) == 16 else None  # noqa: PLR2004 - as above
+    elif chunk.name == b"fact" and chunk.length >= 4:  # noqa: PLR2004 - one number
+        content = yield from _read(parts.head, chunk.body, 4)
+        parts.fact = int.from_bytes(content, "little" if parts.order == "<" else "big")
+    else:
+        parts.has_others = True
 
 
-def _parse_chunk(position: int) -> Parser[Chunk | None]:
-    header = yield Span(position, _CHUNK_HEADER.size)
-    if len(header) < _CHUNK_HEADER.size:
+def _search(parts: _HeaderParts, position: int) -> None:
+    """Find the format and the audio by their names, because a wrong size of a chunk hides them."""
+    head = parts.head
+    audio_format = None
+    begin = head.find(b"fmt ", position)
+    while begin >= 0:
+        chunk = _chunk(head[begin : begin + CHUNK_HEADER_BYTES], begin, parts.order)
+        audio_format = None if chunk is None else read_format(head[chunk.body : chunk.body + _MAX_FORMAT_BYTES], parts.order)
+        if audio_format is not None:
+            break
+        begin = head.find(b"fmt ", begin + 1)
+    else:
+        return
+    position = head.find(b"data", begin + CHUNK_HEADER_BYTES)
+    audio = _chunk(head[position : position + CHUNK_HEADER_BYTES], position, parts.order) if position >= 0 else None
+    if audio is not None:
+        parts.format, parts.audio, parts.is_searched = audio_format, audio, True
+
+
+def _parse_chunk(head: bytes, position: int, order: str, *, is_odd: bool) -> Parser[Chunk | None]:
+    """Parse a chunk at `position`, or one byte later if a pad byte precedes it. Some recorders omit the pad byte."""
+    content = yield from _read(head, position, CHUNK_HEADER_BYTES + is_odd)
+    plain = _chunk(content[:CHUNK_HEADER_BYTES], position, order)
+    padded = _chunk(content[1:], position + 1, order) if is_odd else None
+    candidates = [chunk for chunk in (padded, plain) if chunk is not None]
+    return max(candidates, key=lambda chunk: (chunk.is_known, _is_printable(chunk.name)), default=None)
+
+
+def _chunk(content: bytes, position: int, order: str) -> Chunk | None:
+    if len(content) < CHUNK_HEADER_BYTES:
         return None
-    name, length = _CHUNK_HEADER.unpack(header)
-    if not all(0x20 <= byte < 0x7F for byte in name):  # noqa: PLR2004 - printable ASCII
-        raise InvalidWavError(Flaw.NOT_A_RECORDING, f"no chunk at byte {position}")
-    return Chunk(name, position + _CHUNK_HEADER.size, length)
+    name, length = struct.unpack(f"{order}4sI", content)
+    return Chunk(name, position + CHUNK_HEADER_BYTES, length)
 
 
-def _parse_format(chunk: Chunk) -> Parser[Format]:
-    content = b"" if chunk.length < _FORMAT.size else (yield Span(chunk.body, _FORMAT.size))
-    if len(content) < _FORMAT.size:
-        raise InvalidWavError(Flaw.NOT_A_RECORDING, "the format chunk is too short")
-    encoding, channels, sample_rate, byte_rate, _, bits = _FORMAT.unpack(content)
-    if not channels or not sample_rate or not byte_rate:
-        raise InvalidWavError(Flaw.NOT_A_RECORDING, "channels, sample rate or byte rate is 0 in the format chunk")
-    return Format(encoding, channels, sample_rate, byte_rate, bits)
+def _leads_on(head: bytes, chunk: Chunk) -> bool:
+    """Return whether a chunk of a strange name is one: another chunk of a known name follows."""
+    return any(head[end : end + 4] in _KNOWN_NAMES for end in {chunk.end, chunk.end + chunk.length % 2})
 
 
-def _check_size(declared: int, actual: int) -> None:
-    """Compare the declared size with the actual size. The pad byte at the end may be missing or not counted."""
-    detail = f"the header declares {declared} bytes, the file has {actual}"
-    if declared > actual + 1:
-        raise InvalidWavError(Flaw.TRUNCATED, f"truncated: {detail}")
-    if declared < actual - 1:
-        raise InvalidWavError(Flaw.LENGTH_MISMATCH, detail)
+def _read(head: bytes, position: int, size: int) -> Parser[bytes]:
+    if position + size <= len(head) or 0 < len(head) < HEAD_BYTES:
+        return head[position : position + size]
+    return (yield Span(position, size))
 
 
-def _too_many_chunks() -> InvalidWavError:
-    return InvalidWavError(Flaw.NOT_A_RECORDING, f"more than {_MAX_CHUNKS} chunks")
+def _is_printable(name: bytes) -> bool:
+    return all(0x20 <= byte < 0x7F for byte in name)  # noqa: PLR2004 - printable ASCII
+
+
+def _swapped(number: int, order: str) -> int:
+    return number if order == "<" else int.from_bytes(number.to_bytes(4, "little"), "big")

@@ -1,13 +1,19 @@
-"""Checks that a file is a complete recording: its WAV header must account for every byte."""
+"""Checks that the audio of a WAV file is whole. The audio decides; wrong sizes and bytes around it are only flagged."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import BinaryIO, TypeVar
 
-from shared.domain.wav import Chunk, Flaw, InvalidWavError, Parser, parse_chunks, parse_header
+from shared.domain.recording_flags import Flag
+from shared.domain.wav import Chunk, Flaw, Header, InvalidWavError, Parser, parse_chunks, parse_header
 
 _T = TypeVar("_T")
+# What other programs put behind a recording. Anything else may be audio that the header does not count yet.
+_TAGS = (b"ID3", b"TAG", b"APETAGEX", b"LYRICS", b"3DI")
+_BLANK = b"\0 \t\r\n\x1a"
+_MAX_BLANK_BYTES = 4096
+_MAX_BLANK_INSTEAD_OF_AUDIO = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,56 +21,135 @@ class Audio:
     """Properties of the audio in a file.
 
     Attributes:
-        seconds: duration of the audio that is in the file.
-        is_open_ended: the header lacks the length of the file or of the audio, so it cannot show whether the file is complete.
+        seconds: duration of the audio that is in the file; None if its encoding is unknown.
+        declared_bytes: size of the audio according to the header; None if it does not say so.
+        is_open_ended: the header cannot show whether the file is complete: it lacks the size of the audio, or audio may follow
+            that it does not count.
     """
 
-    seconds: float
-    channels: int
-    sample_rate: int
+    seconds: float | None
+    channels: int | None
+    sample_rate: int | None
+    flags: frozenset[Flag] = frozenset()
+    declared_bytes: int | None = None
     is_open_ended: bool = False
+
+
+class RefusedWavError(InvalidWavError):
+    """The file is not a complete recording; `audio` describes what there is of it."""
+
+    def __init__(self, flaw: Flaw, detail: str, audio: Audio) -> None:
+        super().__init__(flaw, detail)
+        self.audio = audio
+
+
+@dataclass(frozen=True, slots=True)
+class _Rest:
+    """The chunks that follow the audio, then `other` bytes. With `is_cut`, the last chunk ends past the end of the file."""
+
+    chunks: list[Chunk]
+    other: int
+    is_cut: bool = False
 
 
 def read_audio(file: BinaryIO, size: int) -> Audio:
     """Check a file of `size` bytes.
 
     Raises:
-        InvalidWavError: not RIFF/WAVE, no audio, or a header that does not match the file.
+        InvalidWavError: not RIFF/WAVE, no audio, or less audio than the header declares.
     """
-    header = _run(parse_header(size), file)
-    audio, available = header.audio, size - header.audio.body
-    if audio.has_length and audio.length > available:
-        raise InvalidWavError(
-            Flaw.TRUNCATED, f"truncated: the header declares {audio.length} bytes of audio, the file has {available}"
+    return _check(file, _run(parse_header(size), file), size)
+
+
+def _check(file: BinaryIO, header: Header, size: int) -> Audio:
+    available = max(size - header.audio.body, 0)
+    length = header.audio.length
+    if not header.audio.has_length and not 0 < length <= available:
+        return _open_ended(file, header, size, available)
+    if length > available:
+        raise RefusedWavError(
+            Flaw.TRUNCATED,
+            f"truncated: the header declares {length} bytes of audio, the file has {available}",
+            _audio(header, available, frozenset(), length),
         )
-    length = audio.length if audio.has_length else available
-    if not length:
+    rest = _rest(file, header.audio.end, size, header.order)
+    for more in rest.chunks:
+        if more.name == b"data" and more.end > size:
+            detail = f"truncated: the second part of the audio lacks {more.end - size} bytes"
+            raise RefusedWavError(Flaw.TRUNCATED, detail, _audio(header, length, frozenset(), length))
+    is_open_ended = header.declared_end is None or _may_be_audio(file, rest, size)
+    audio = _audio(header, length, _flags(header, rest, size), length, is_open_ended=is_open_ended)
+    if audio.seconds == 0:
+        raise InvalidWavError(Flaw.NO_AUDIO, "less than one sample of audio in the file")
+    return audio
+
+
+def _open_ended(file: BinaryIO, header: Header, size: int, available: int) -> Audio:
+    """Check a file whose header lacks the size of the audio. All that follows is audio, unless it is chunks."""
+    if not available:
+        raise InvalidWavError(Flaw.NO_AUDIO, "a header without audio")
+    rest = _rest(file, header.audio.body, size, header.order)
+    more = next((chunk for chunk in rest.chunks if chunk.name == b"data" and chunk.has_length), None)
+    if more is not None:  # an empty chunk precedes the audio
+        return _check(file, replace(header, audio=more), size)
+    if rest.chunks and (not rest.other or rest.chunks[0].is_known):
+        raise InvalidWavError(Flaw.NO_AUDIO, "no audio in the file, only other chunks")
+    audio = _audio(header, available, frozenset({Flag.SIZE_NOT_TOLD}) | _flags_of_header(header), None, is_open_ended=True)
+    file.seek(header.audio.body)
+    if audio.seconds == 0 or (available <= _MAX_BLANK_INSTEAD_OF_AUDIO and not file.read(available).strip(_BLANK)):
         raise InvalidWavError(Flaw.NO_AUDIO, "no audio in the file")
-    if audio.has_length:
-        _check_rest(file, audio, size)
-    is_open_ended = not audio.has_length or header.declared_size is None
-    return Audio(length / header.format.byte_rate, header.format.channels, header.format.sample_rate, is_open_ended)
+    return audio
 
 
-def _check_rest(file: BinaryIO, audio: Chunk, size: int) -> None:
-    """Check that only complete chunks follow the audio, and no audio that the header does not count.
-
-    Some recorders omit the pad byte after an odd number of bytes.
-    """
-    flaws = {_flaw_of_rest(file, position, size) for position in (audio.end, audio.body + audio.length)}
-    if None not in flaws:
-        flaw = Flaw.TRUNCATED if Flaw.TRUNCATED in flaws else Flaw.LENGTH_MISMATCH
-        raise InvalidWavError(flaw, f"the header declares {audio.length} bytes of audio, but no complete chunks follow them")
+def _audio(header: Header, length: int, flags: frozenset[Flag], declared: int | None, *, is_open_ended: bool = False) -> Audio:
+    seconds = header.format.seconds(length, header.fact)
+    return Audio(seconds, header.format.channels, header.format.sample_rate, flags, declared, is_open_ended)
 
 
-def _flaw_of_rest(file: BinaryIO, position: int, size: int) -> Flaw | None:
-    try:
-        end = _run(parse_chunks(position), file)
-    except InvalidWavError:
-        return Flaw.LENGTH_MISMATCH
-    if end > size + 1:
-        return Flaw.TRUNCATED
-    return None if size - end <= 1 else Flaw.LENGTH_MISMATCH
+def _flags_of_header(header: Header) -> frozenset[Flag]:
+    flags = {Flag.LEADING_BYTES: header.start > 0, Flag.CHUNK_SIZES: header.is_searched}
+    return frozenset(flag for flag, is_set in flags.items() if is_set)
+
+
+def _flags(header: Header, rest: _Rest, size: int) -> frozenset[Flag]:
+    """Return what is unusual about a file with whole audio. The pad byte at the end may be missing, or not counted."""
+    ends = {size, size - rest.other} if rest.other or rest.is_cut else {size}
+    if rest.is_cut:
+        ends = {size, *(chunk.end for chunk in rest.chunks), header.audio.end}
+    declared_end = header.declared_end
+    flags = {
+        Flag.RIFF_SIZE: declared_end is not None and all(abs(declared_end - end) > 1 for end in ends),
+        Flag.SIZE_NOT_TOLD: declared_end is None,
+        Flag.TRAILING_BYTES: rest.other > 0 or rest.is_cut,
+        Flag.MORE_AUDIO: any(chunk.name == b"data" for chunk in rest.chunks),
+    }
+    return frozenset(flag for flag, is_set in flags.items() if is_set) | _flags_of_header(header)
+
+
+def _rest(file: BinaryIO, position: int, size: int, order: str) -> _Rest:
+    """Return what follows the audio, which ends at `position`."""
+    chunks = _run(parse_chunks(position, order), file)
+    end = chunks[-1].end if chunks else position
+    if end <= size:
+        return _Rest(chunks, 0 if _is_pad(file, end, size) else size - end)
+    # Without a known name, these are hardly the size and name of a chunk.
+    return _Rest(chunks, 0, is_cut=True) if chunks[-1].is_known else _Rest(chunks[:-1], size - (chunks[-1].body - 8))
+
+
+def _is_pad(file: BinaryIO, position: int, size: int) -> bool:
+    """Return whether nothing but a pad byte is left."""
+    file.seek(position)
+    return size == position or (size - position == 1 and file.read(1) == b"\0")
+
+
+def _may_be_audio(file: BinaryIO, rest: _Rest, size: int) -> bool:
+    """Return whether the bytes behind the last chunk may be audio that the header does not count yet."""
+    if not rest.other:
+        return False
+    file.seek(size - rest.other)
+    beginning = file.read(min(rest.other, _MAX_BLANK_BYTES + 1))
+    is_blank = len(beginning) <= _MAX_BLANK_BYTES and not beginning.strip(_BLANK)
+    return not is_blank and not beginning.lstrip(_BLANK).startswith(_TAGS)
 
 
 def _run(parser: Parser[_T], file: BinaryIO) -> _T:

@@ -1,0 +1,19 @@
+"""Flags of a recording: what is unusual about one that is stored, or where the file of one that is not stored was put."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Flag(StrEnum):
+    """What is unusual about a recording. Its event and its sidecar list the flags, sorted."""
+
+    ACCEPTED = "accepted"
+    CHUNK_SIZES = "chunk_sizes"
+    HEADER_CHANGED = "header_changed"
+    LEADING_BYTES = "leading_bytes"
+    MORE_AUDIO = "more_audio"
+    RIFF_SIZE = "riff_size"
+    SHORTER_THAN_CALL = "shorter_than_call"
+    SIZE_NOT_TOLD = "size_not_told"
+    TRAILING_BYTES = "trailing_bytes"
