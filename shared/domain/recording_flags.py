@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class Flag(StrEnum):
-    """What is unusual about a recording. Its event and its sidecar list the flags, sorted."""
+    """Facts about a recording that are unusual. Its event and its sidecar list them, sorted."""
 
     ACCEPTED = "accepted"
     CHUNK_SIZES = "chunk_sizes"
@@ -15,5 +15,5 @@ class Flag(StrEnum):
     MORE_AUDIO = "more_audio"
     RIFF_SIZE = "riff_size"
     SHORTER_THAN_CALL = "shorter_than_call"
-    SIZE_NOT_TOLD = "size_not_told"
+    SIZE_UNKNOWN = "size_not_told"
     TRAILING_BYTES = "trailing_bytes"

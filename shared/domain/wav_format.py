@@ -82,7 +82,7 @@ class Format:
         return self._linear_frame_bytes() if self.encoding in _LINEAR else None
 
     def seconds(self, audio_bytes: int, fact: int | None = None) -> float | None:
-        """Return the duration of the audio. None: the header does not tell it.
+        """Return the duration of the audio. None if the header does not show it.
 
         Args:
             audio_bytes: size of the audio.

@@ -184,7 +184,7 @@ def _encodings() -> Iterator[Kind]:
 
 def _flagged() -> Iterator[Kind]:
     """Yield whole audio with wrong sizes, or other bytes around it."""
-    total, trailing, untold = (frozenset({flag}) for flag in (Flag.RIFF_SIZE, Flag.TRAILING_BYTES, Flag.SIZE_NOT_TOLD))
+    total, trailing, untold = (frozenset({flag}) for flag in (Flag.RIFF_SIZE, Flag.TRAILING_BYTES, Flag.SIZE_UNKNOWN))
     for declared in (0, 0x7FFFFFFF, 0xFFFFFFFF):
         yield Kind(f"total of {declared:X}", riff(FMT, DATA, declared=declared), flags=untold, looks=2)
     for declared in (4, 8, 36, 44, 4088, len(WAV), len(WAV) + 36, 0x12345678):
@@ -228,7 +228,9 @@ def _refused() -> Iterator[Kind]:
     for declared, audio in [(0, 0), (36, 0), (8, 0), (0xFFFFFFFF, 0xFFFFFFFF), (0x7FFFF024, 0x7FFFF000)]:
         content = riff(FMT, chunk(b"data", b"", audio), declared=declared)
         yield Kind(f"only a header, {declared:X}/{audio:X}", content, _NO_AUDIO)
-    yield Kind("only a header with JUNK", riff(FMT, chunk(b"JUNK", bytes(4044)), chunk(b"data", b"", 0), declared=4088), _NO_AUDIO)
+    yield Kind(
+        "only a header with JUNK", riff(FMT, chunk(b"JUNK", bytes(4044)), chunk(b"data", b"", 0), declared=4088), _NO_AUDIO
+    )
     yield Kind("no data chunk", riff(FMT), _NO_AUDIO)
     yield Kind("no audio, LIST behind", riff(FMT, chunk(b"data", b""), LIST), _NO_AUDIO)
     yield Kind("no audio, LIST cut off behind", riff(FMT, chunk(b"data", b""), LIST[:-9]), _NO_AUDIO)

@@ -94,7 +94,7 @@ def _open_ended(file: BinaryIO, header: Header, size: int, available: int) -> Au
         return _check(file, replace(header, audio=more), size)
     if rest.chunks and (not rest.other or rest.chunks[0].is_known):
         raise InvalidWavError(Flaw.NO_AUDIO, "no audio in the file, only other chunks")
-    audio = _audio(header, available, frozenset({Flag.SIZE_NOT_TOLD}) | _flags_of_header(header), None, is_open_ended=True)
+    audio = _audio(header, available, frozenset({Flag.SIZE_UNKNOWN}) | _flags_of_header(header), None, is_open_ended=True)
     file.seek(header.audio.body)
     if audio.seconds == 0 or (available <= _MAX_BLANK_INSTEAD_OF_AUDIO and not file.read(available).strip(_BLANK)):
         raise InvalidWavError(Flaw.NO_AUDIO, "no audio in the file")
@@ -119,7 +119,7 @@ def _flags(header: Header, rest: _Rest, size: int) -> frozenset[Flag]:
     declared_end = header.declared_end
     flags = {
         Flag.RIFF_SIZE: declared_end is not None and all(abs(declared_end - end) > 1 for end in ends),
-        Flag.SIZE_NOT_TOLD: declared_end is None,
+        Flag.SIZE_UNKNOWN: declared_end is None,
         Flag.TRAILING_BYTES: rest.other > 0 or rest.is_cut,
         Flag.MORE_AUDIO: any(chunk.name == b"data" for chunk in rest.chunks),
     }
