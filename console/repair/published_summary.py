@@ -14,7 +14,15 @@ from shared.domain.callback import LegEvent
 from shared.domain.facts import AT, LEG, URL
 from shared.domain.file_names import LegIds, Owners, guid_owners
 from shared.domain.leg import Leg
-from shared.domain.revision_summary import dial_summary, is_wanted, leg_key, recorded
+from shared.domain.revision_summary import (
+    compared_state,
+    dial_summary,
+    has_dialed_leg,
+    is_wanted,
+    leg_key,
+    recorded,
+    with_newer_values,
+)
 
 Record = Mapping[str, Any]
 """The `data` of a call event."""
@@ -47,25 +55,39 @@ def published_summary(
     to be recorded. No event contains them, so the current setting is taken.
     """
     legs: dict[str, list[str]] = {}
-    requested: list[str] = []
+    asked: dict[str, str] = {}
+    states: dict[str, str] = {}
     sides = [*((side, record[side]) for side in SIDES), *(("other", leg) for leg in record["other_legs"])]
-    for side, published in sides:
-        if published is None:
-            continue
-        leg = next((leg for leg in call.legs if leg.call_id == published["call_id"] and _is_known(leg, published, facts)), None)
+    known = [(side, each, _find(each, call, facts)) for side, each in sides if each is not None]
+    has_dialed = has_dialed_leg(call.key.call, [leg for _, _, leg in known if leg])
+    for side, published, leg in known:
         if leg is None:
             return None
         had_url = any(published[at] and _prefix(leg) + URL + event in facts for event, at in _TIME_FIELDS.items())
         then = replace(
             leg, guid=published["guid"], recorded=published["recorded"], recording_url=leg.recording_url if had_url else None
         )
-        legs[leg_key(leg)] = [published["state"], recorded(then)]
+        state = compared_state(
+            leg,
+            published["state"],
+            is_inferred=bool(published.get("inferred")),
+            is_over=bool(published["missed_at"] or published["hung_up_at"]),
+            has_dialed=has_dialed,
+        )
+        legs[leg_key(leg)], states[leg_key(leg)] = [state, recorded(then)], published["state"]
         if then.recorded and is_wanted(side, record_legs):
-            requested.append(leg_key(leg))
+            asked[leg_key(leg)] = recorded(then)
     fields = {name: record[name] for name in ("outcome", "complete", "talk_seconds")}
-    fields |= dial_summary(record) | {"asked": sorted(requested), "legs": legs}
+    fields |= dial_summary(record) | {"asked": with_newer_values(asked, record, states), "legs": legs}
     fields |= {"filed_at": filed_at, "guids": guid_owners(ids_of(record), owners or {})}
     return orjson.dumps(fields, option=orjson.OPT_SORT_KEYS).decode()
+
+
+def _find(published: Record, call: Call, facts: Mapping[str, str]) -> Leg | None:
+    """Return the leg of a call that a record has; None if the facts lack one of its events."""
+    kind = published.get("call_type")  # absent in records of the first release
+    legs = (leg for leg in call.legs if leg.call_id == published["call_id"] and kind in {None, leg.call_type})
+    return next((leg for leg in legs if _is_known(leg, published, facts)), None)
 
 
 def _is_known(leg: Leg, published: Record, facts: Mapping[str, str]) -> bool:

@@ -14,7 +14,7 @@ What is inferred if an event is lost:
 
 - A leg with a hangup, but neither pickup nor missed, counts as missed after the settle time. It counts as picked up if
   IsCallAnswered or PickupTimestampUTC of the hangup say so.
-- An agent leg that is over without a pickup counts as picked up if there is a dialed leg. The call waits for the settle time.
+- If there is a dialed leg, an agent leg was picked up: see `parties.lost_pickups`. The call waits for the settle time.
 - Closed by timeout: the call is not complete, and has the outcome that its facts prove, else unknown.
 
 A published call can open again, because an event after a timeout shows that it goes on. It then closes by the same rules, and
@@ -23,7 +23,7 @@ changes amend its record.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -32,7 +32,8 @@ from shared.domain.callback import CallType, LegEvent
 from shared.domain.facts import CLOCK, DIAL, LEG
 from shared.domain.ids import CallKey
 from shared.domain.leg import Leg, LegState, read_legs
-from shared.domain.times import at_microseconds, rfc3339
+from shared.domain.parties import EndedBy, Sides, ended_by, lost_pickups, representative, sides
+from shared.domain.times import at_microseconds, rfc3339, seconds_between
 
 
 def is_request_id(call: str) -> bool:
@@ -101,6 +102,9 @@ class Call:
 
     Attributes:
         closing: None while the call is open.
+        agent, dialed: the leg that represents each side, see `shared.domain.parties`.
+        other_legs: the further legs of both sides, and legs of other types.
+        ended_by: None while the call is open, and without a conversation.
         wake_at: when further silence closes the call; None if it is closed or has no events.
     """
 
@@ -117,6 +121,7 @@ class Call:
     wake_at: str | None
     ring_seconds: float | None
     talk_seconds: float | None
+    ended_by: EndedBy | None
     dial: Mapping[str, str]
 
     @property
@@ -124,8 +129,20 @@ class Call:
         return (*(leg for leg in (self.agent, self.dialed) if leg), *self.other_legs)
 
     @property
+    def answering(self) -> Leg | None:
+        """Return the leg that had to answer: the dialed one, or the only one of a call without RequestID."""
+        return self.dialed if self.request_id is not None else self.agent
+
+    @property
     def request_id(self) -> int | None:
         return int(self.key.call) if is_request_id(self.key.call) else None
+
+    @property
+    def call_type(self) -> CallType | None:
+        """Return what kind of call it is: `API` if it has a RequestID, else the type of its leg. None without a leg."""
+        if is_request_id(self.key.call):
+            return CallType.API
+        return self.agent.call_type if self.agent else None
 
 
 def derive(key: CallKey, facts: Mapping[str, str], policy: Policy, *, merged_at_ms: int | None = None) -> Call:
@@ -140,7 +157,7 @@ def derive(key: CallKey, facts: Mapping[str, str], policy: Policy, *, merged_at_
     last_event_at = max(receipts, default=clock)
     # Only a timer proves silence. There is none if the last event was received after the timer.
     quiet_from = last_event_at if merged_at_ms is None else max(last_event_at, at_microseconds(merged_at_ms * 1000))
-    quiet_s = (_seconds(quiet_from, clock) or 0.0) if receipts else 0.0
+    quiet_s = (seconds_between(quiet_from, clock) or 0.0) if receipts else 0.0
     is_pair = is_request_id(key.call)
     inferred, closing = _close(legs, quiet_s, policy, is_pair=is_pair)
     call = _assemble(key, inferred, closing, facts, last_event_at)
@@ -152,8 +169,8 @@ def derive(key: CallKey, facts: Mapping[str, str], policy: Policy, *, merged_at_
 
 def _close(legs: list[Leg], quiet_s: float, policy: Policy, *, is_pair: bool) -> tuple[list[Leg], Closing | None]:
     """Apply the rules after `quiet_s` seconds without an event; returns the legs with inferred states."""
-    dialed_out = is_pair and any(leg.call_type is CallType.OUTGOING for leg in legs)
-    inferred = [_infer(leg, settled=quiet_s >= policy.settle_s, dialed_out=dialed_out) for leg in legs]
+    lost = lost_pickups(sides(legs, is_pair=is_pair)) if is_pair else ()
+    inferred = [_infer(leg, settled=quiet_s >= policy.settle_s, is_pickup_lost=leg in lost) for leg in legs]
     return inferred, _closing(inferred, quiet_s, policy, is_pair=is_pair)
 
 
@@ -162,10 +179,9 @@ def _receipts(facts: Mapping[str, str]) -> list[str]:
     return [at for name, at in facts.items() if name == DIAL or (name.startswith(LEG) and name.rpartition(":")[2] in events)]
 
 
-def _infer(leg: Leg, *, settled: bool, dialed_out: bool) -> Leg:
+def _infer(leg: Leg, *, settled: bool, is_pickup_lost: bool) -> Leg:
     """Replace the state of a leg whose event was lost."""
-    if leg.call_type is CallType.API and leg.state is LegState.RINGING and dialed_out:
-        # FocalScope dials out only after the agent has picked up.
+    if is_pickup_lost:
         return replace(leg, state=LegState.ENDED if leg.is_over else LegState.TALKING, inferred=True)
     if leg.is_ambiguous and settled:
         return replace(leg, state=LegState.ENDED if leg.seems_answered else LegState.MISSED, inferred=True)
@@ -184,8 +200,7 @@ def _closing(legs: list[Leg], quiet_s: float, policy: Policy, *, is_pair: bool) 
 
 
 def _pair_closing(legs: list[Leg], *, settled: bool) -> Closing | None:
-    agents = [leg for leg in legs if leg.call_type is CallType.API]
-    dialed = [leg for leg in legs if leg.call_type is CallType.OUTGOING]
+    agents, dialed = sides(legs, is_pair=True)
     if not agents or not all(leg.is_over and not leg.is_ambiguous for leg in legs):
         return None
     if any(leg.inferred for leg in legs) and not settled:
@@ -210,8 +225,7 @@ def _single_closing(legs: list[Leg]) -> Closing | None:
 
 def _likely_outcome(legs: list[Leg], *, is_pair: bool) -> Outcome:
     """Return the outcome that the facts prove when a timer closes the call."""
-    agents = [leg for leg in legs if leg.call_type is CallType.API]
-    dialed = [leg for leg in legs if leg.call_type is CallType.OUTGOING] if is_pair else legs
+    agents, dialed = sides(legs, is_pair=True) if is_pair else Sides((), legs)
     if any(leg.was_answered for leg in dialed):
         return Outcome.ANSWERED
     if dialed and all(leg.state is LegState.MISSED for leg in dialed):
@@ -223,12 +237,11 @@ def _likely_outcome(legs: list[Leg], *, is_pair: bool) -> Outcome:
 
 def _assemble(key: CallKey, legs: list[Leg], closing: Closing | None, facts: Mapping[str, str], last_event_at: str) -> Call:
     is_pair = is_request_id(key.call)
-    # The first leg of a side represents it. A later CallID of that side (a transfer) is one of the other legs.
-    agent = next((leg for leg in legs if leg.call_type is CallType.API or not is_pair), None)
-    dialed = next((leg for leg in legs if leg.call_type is CallType.OUTGOING and is_pair), None)
-    far = [leg for leg in legs if leg.call_type is CallType.OUTGOING or not is_pair]
-    near = [leg for leg in legs if leg.call_type is not CallType.OUTGOING and is_pair]
-    answering = next((leg for leg in far if leg.was_answered), dialed if is_pair else agent)
+    both = sides(legs, is_pair=is_pair)
+    agent, dialed = map(representative, both)
+    far = both.dialed if is_pair else both.agent
+    near = [leg for leg in legs if leg.call_type is not CallType.OUTGOING] if is_pair else []
+    answering = dialed if is_pair else agent
     answered_at = answering.picked_up_at if answering else None
     ends = [at for leg in legs for at in (leg.hung_up_at, leg.missed_at) if at]
     starts = [at for leg in legs for at in (leg.started_at, leg.picked_up_at, leg.first_seen_at) if at]
@@ -247,17 +260,20 @@ def _assemble(key: CallKey, legs: list[Leg], closing: Closing | None, facts: Map
         ended_at=ended_at if closing else None,
         last_event_at=last_event_at,
         wake_at=None,
-        ring_seconds=_ring_seconds(answering, agent if answering is dialed else None),
-        talk_seconds=_seconds(_known_pickup(answering), _over_at(near, far)),
+        ring_seconds=_ring_seconds(answering, agent if far and answering is far[0] and is_pair else None),
+        talk_seconds=seconds_between(_known_pickup(answering), _over_at(near, far)),
+        ended_by=ended_by(both, is_pair=is_pair) if closing else None,
         dial={name.partition(".")[2]: value for name, value in facts.items() if name.startswith(DIAL + ".")},
     )
 
 
-def _ring_seconds(answering: Leg | None, before: Leg | None) -> float | None:
-    """Return how long the phone rang, by the PBX if unknown. A dialed phone rings from the pickup of the leg `before` it."""
+def _ring_seconds(answering: Leg | None, agent: Leg | None) -> float | None:
+    """Return how long the phone rang. Without a time of its start, the first dialed phone rings from the pickup of the agent."""
     if answering is None:
         return None
-    seconds = _seconds(answering.started_at or _known_pickup(before), _known_pickup(answering))
+    seconds = answering.rang_since("start")
+    if seconds is None and agent is not None:
+        seconds = answering.rang_since("pickup", agent)
     return answering.wait_seconds if seconds is None else seconds
 
 
@@ -266,9 +282,9 @@ def _known_pickup(leg: Leg | None) -> str | None:
     return None if leg is None or leg.is_pickup_late else leg.picked_up_at
 
 
-def _over_at(*sides: list[Leg]) -> str | None:
+def _over_at(*groups: Sequence[Leg]) -> str | None:
     """Return the end of the conversation: when the last leg of one side ended."""
-    ended = (max((leg.hung_up_at for leg in side if leg.was_answered and leg.hung_up_at), default=None) for side in sides)
+    ended = (max((leg.hung_up_at for leg in side if leg.was_answered and leg.hung_up_at), default=None) for side in groups)
     return min((at for at in ended if at), default=None)
 
 
@@ -280,10 +296,3 @@ def _status(legs: list[Leg], closing: Closing | None) -> Status:
     if any(leg.state is LegState.TALKING for leg in legs):
         return Status.TALKING
     return Status.RINGING
-
-
-def _seconds(since: str | None, until: str | None) -> float | None:
-    """Return the seconds between two times; None if one is unknown or they contradict each other."""
-    if since is None or until is None or until < since:
-        return None
-    return (datetime.fromisoformat(until) - datetime.fromisoformat(since)).total_seconds()

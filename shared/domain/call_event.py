@@ -7,12 +7,14 @@ of the call and its revision, so every worker that publishes an event publishes 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 
 import orjson
 
 from shared.domain.call import Call
 from shared.domain.ids import CallKey
 from shared.domain.leg import Leg
+from shared.domain.people import person_of, queue_of
 from shared.domain.recording import RecordingJob
 from shared.masking import mask_value
 
@@ -25,6 +27,7 @@ _DIAL_FIELDS = ("agent", "number", "queue_prefix")
 
 def call_record(call: Call, revision: int) -> dict[str, object]:
     """Return the call as the `data` of its event; for an open call, what is known so far."""
+    mask = _Mask()
     return {
         "source": call.key.source,
         "request_id": call.request_id,
@@ -38,11 +41,22 @@ def call_record(call: Call, revision: int) -> dict[str, object]:
         "ended_at": call.ended_at,
         "ring_seconds": call.ring_seconds,
         "talk_seconds": call.talk_seconds,
-        "agent": _leg(call.agent),
-        "dialed": _leg(call.dialed),
-        "other_legs": [_leg(leg) for leg in call.other_legs],
-        "fields": _fields(call),
+        **parties_of(call),
+        "agent": _leg(call, call.agent, mask),
+        "dialed": _leg(call, call.dialed, mask),
+        "other_legs": [_leg(call, leg, mask) for leg in call.other_legs],
+        "fields": _fields(call, mask),
     }
+
+
+def parties_of(call: Call) -> dict[str, object]:
+    """Return the part of a record about what kind of call it is, its queue, and who ended it."""
+    return {"call_type": call.call_type, "queue": queue_of(call), "ended_by": call.ended_by}
+
+
+def leg_identity(call: Call, leg: Leg) -> dict[str, object]:
+    """Return the part of a leg's record that identifies the leg and the person on it."""
+    return {"call_id": leg.call_id, **asdict(person_of(call, leg))}
 
 
 def dial_of(call: Call) -> dict[str, object]:
@@ -105,27 +119,38 @@ def _cloudevent(key: CallKey, kind: str, event_id: str, at: str, data: Mapping[s
     )
 
 
-def _leg(leg: Leg | None) -> dict[str, object] | None:
+class _Mask(dict[tuple[str, str], str]):
+    """The masked values of one record. Masking is costly, and the legs of a call have many values in common."""
+
+    def __missing__(self, named: tuple[str, str]) -> str:
+        # An adapter may carry a credential under any name.
+        self[named] = masked = mask_value(*named)
+        return masked
+
+
+def _leg(call: Call, leg: Leg | None, mask: _Mask) -> dict[str, object] | None:
     if leg is None:
         return None
     return {
-        "call_id": leg.call_id,
+        **leg_identity(call, leg),
         "guid": leg.guid,
+        "call_type": leg.call_type,
         "state": leg.state,
         "inferred": leg.inferred,
+        "started_at": leg.started_at,
         "picked_up_at": leg.picked_up_at,
         "missed_at": leg.missed_at,
         "hung_up_at": leg.hung_up_at,
+        "ring_seconds": call.ring_seconds if leg is call.answering else leg.ring_seconds,
         "recorded": leg.recorded,
+        "fields": {name: mask[name, value] for name, value in leg.fields.items()},
     }
 
 
-def _fields(call: Call) -> dict[str, str]:
-    """Return the legs' other adapter values. If legs differ, the dialed leg counts, since it is the requested call."""
+def _fields(call: Call, mask: _Mask) -> dict[str, str]:
+    """Return the other adapter values of the legs that represent the sides. If they differ, the dialed leg's counts."""
     fields: dict[str, str] = {}
-    for leg in (call.dialed, call.agent, *call.other_legs):
+    for leg in (call.dialed, call.agent):
         for name, value in (leg.fields if leg else {}).items():
-            if name not in fields:  # masking is costly
-                # An adapter may carry a credential under any name.
-                fields[name] = mask_value(name, value)
+            fields.setdefault(name, mask[name, value])
     return fields

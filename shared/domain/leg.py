@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Literal
 
 from shared.domain.adapter_link import Placeholder
 from shared.domain.callback import CallType, LegEvent
 from shared.domain.facts import AT, FIELD, GUID, LEG, RECORDED, URL
+from shared.domain.times import seconds_between
 
 
 class LegState(StrEnum):
@@ -18,6 +20,15 @@ class LegState(StrEnum):
     TALKING = "talking"
     ENDED = "ended"
     MISSED = "missed"
+
+
+@dataclass(frozen=True, slots=True)
+class ClockTimes:
+    """Start, pickup and end of one leg by one clock: RFC 3339 UTC, or None if this clock does not know them."""
+
+    start: str | None = None
+    pickup: str | None = None
+    end: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +42,8 @@ class Leg:
         ignored: timestamps of the adapter (`start`, `pickup`, `end`) that contradict the leg's other times.
         is_pickup_late: the pickup was received after the end, and has no timestamp. `picked_up_at` is then the end, the latest
             possible time.
+        pbx: the times by the timestamps of the adapter, without the ignored ones.
+        received: the times by the receipts of the events, without those that say nothing about the time of the event.
     """
 
     call_type: CallType
@@ -48,6 +61,8 @@ class Leg:
     fields: Mapping[str, str] = field(default_factory=dict)
     ignored: tuple[str, ...] = ()
     is_pickup_late: bool = False
+    pbx: ClockTimes = ClockTimes()
+    received: ClockTimes = ClockTimes()
 
     @property
     def is_over(self) -> bool:
@@ -66,6 +81,26 @@ class Leg:
     def seems_answered(self) -> bool:
         """Return whether the adapter's own values show a pickup. Used if there is no event for it."""
         return self.fields.get(Placeholder.IS_ANSWERED) == "1" or self.picked_up_at is not None
+
+    @property
+    def ring_seconds(self) -> float | None:
+        """Return how long the phone rang until it was picked up or missed, by one clock, else by TotalWaitTimeMs."""
+        by_clocks = self.rang_since("start")
+        return self.wait_seconds if by_clocks is None else by_clocks
+
+    def rang_since(self, what: Literal["start", "pickup"], of: Leg | None = None) -> float | None:
+        """Return the seconds from a time of a leg (default: this one) until this leg was picked up or missed.
+
+        Both times are of one clock, the PBX's if it has both. None if no clock has both.
+        """
+        if self.state is LegState.RINGING:
+            return None
+        other = of or self
+        for times, since in ((self.pbx, other.pbx), (self.received, other.received)):
+            seconds = seconds_between(getattr(since, what), times.end if self.state is LegState.MISSED else times.pickup)
+            if seconds is not None:
+                return seconds
+        return None
 
     @property
     def wait_seconds(self) -> float | None:
@@ -118,7 +153,16 @@ def _leg(identity: tuple[str, str], facts: Mapping[str, str]) -> Leg:
         fields=_fields(facts),
         ignored=ignored,
         is_pickup_late=is_pickup_late,
+        pbx=ClockTimes(*(None if what in ignored else facts.get(AT + what) for what in ("start", "pickup", "end"))),
+        received=_received(facts),
     )
+
+
+def _received(facts: Mapping[str, str]) -> ClockTimes:
+    """Return the times by receipt. The receipt of a pickup after the end is no time of pickup."""
+    end = min((facts[event] for event in (LegEvent.HANGUP, LegEvent.MISSED) if event in facts), default=None)
+    pickup = facts.get(LegEvent.PICKUP)
+    return ClockTimes(facts.get(LegEvent.START), None if pickup is None or (end or pickup) < pickup else pickup, end)
 
 
 def _times(facts: Mapping[str, str]) -> tuple[str | None, str | None, str | None, tuple[str, ...]]:

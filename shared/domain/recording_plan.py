@@ -17,7 +17,8 @@ def recording_jobs(
 ) -> list[RecordingJob]:
     """Return a job for every leg; `before` is the summary of the previous revision.
 
-    A job fetches the recording if the leg was recorded, the source wants that side, and the previous revision did not request it.
+    A job fetches the recording if the leg was recorded, the source wants that side, and no previous revision requested it. A
+    requested recording is on its way even if its leg now represents a side that the source does not want.
     """
     requested = requested_recordings(call, before, record_legs)
     names = file_names(ids_of(call), guids(call, before))
@@ -30,9 +31,9 @@ def recording_jobs(
             guid=leg.guid,
             name=name,
             leg=side,
-            fetch=(state := _recording_state(side, leg, record_legs)) == RecordingState.WAITING
-            and (leg_key(leg), recorded(leg)) not in requested,
-            state=state,
+            fetch=(is_new := (leg_key(leg), recorded(leg)) not in requested)
+            and _recording_state(side, leg, record_legs) == RecordingState.WAITING,
+            state=_recording_state(side, leg, record_legs) if is_new else RecordingState.WAITING,
             recording_url=leg.recording_url,
             started_at=filed_at(call, before),
             record=record,

@@ -1,40 +1,90 @@
-"""The summary of a revision: it decides whether new facts amend the record, and fixes file names for later revisions."""
+"""The summary of a revision: it decides whether new facts amend the record, and fixes file names for later revisions.
+
+Workers of several releases share the summaries. The first release compares every value but `filed_at`, `guids` and `asked`. So
+these values keep the meaning they had, and a value that it does not know is in `asked`. There, a value counts only if both
+summaries have it. So no release amends a call only because the other one has published it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
 
 import orjson
 
 from shared.domain.call import Call, is_request_id
-from shared.domain.call_event import dial_of, sides_of
+from shared.domain.call_event import SIDES, dial_of, leg_identity, parties_of, sides_of
 from shared.domain.callback import CallType
 from shared.domain.file_names import LegIds, guid_owners
-from shared.domain.leg import Leg
+from shared.domain.leg import Leg, LegState
+from shared.domain.parties import EndedBy
 
 _DIAL_FIELDS = ("reference", "metadata", "dial")
 _WITH_URL = " with URL"
+_IDENTITY_FIELDS = ("call_id", "extension", "name", "user_id", "number")
+_NEWER = "record"  # in `asked`, whose other names are those of legs, as `API/1`
 
 
 def summary(call: Call, before: str = "", record_legs: Collection[str] = ()) -> str:
-    """Return the values of which a change amends the record: outcome, completeness, legs, recordings, talk time, dial request.
+    """Return the values of which a change amends the record, see docs/subscribing.md.
 
-    The summary also keeps the legs whose recordings are requested, by the sides that the source has recorded. From `before`, the
-    last summary, it takes over what stays fixed: the date by which recordings are filed, and their file names.
+    The summary also keeps the recordings that were requested, by the sides that the source has recorded. From `before`, the last
+    summary, it takes over what stays fixed: these requests, the date by which recordings are filed, and their file names.
     """
     if call.closing is None:
         raise ValueError(f"{call.key} is still open")
-    legs = {leg_key(leg): [leg.state, recorded(leg)] for leg in call.legs}
+    has_dialed = has_dialed_leg(call.key.call, call.legs)
     content = {
         "outcome": call.closing.outcome,
         "complete": call.closing.complete,
         "talk_seconds": call.talk_seconds,
-        "legs": legs,
+        "legs": {
+            leg_key(leg): [
+                compared_state(leg, leg.state, is_inferred=leg.inferred, is_over=leg.is_over, has_dialed=has_dialed),
+                recorded(leg),
+            ]
+            for leg in call.legs
+        },
     }
-    requested = [leg_key(leg) for side, leg in sides_of(call) if leg.recorded and is_wanted(side, record_legs)]
+    asked = dict(requested_recordings(call, before, record_legs))
+    asked |= {leg_key(leg): recorded(leg) for side, leg in sides_of(call) if leg.recorded and is_wanted(side, record_legs)}
+    legs = {side: leg and leg_identity(call, leg) for side, leg in zip(SIDES, (call.agent, call.dialed), strict=True)}
     content |= dial_summary(dial_of(call))
-    content |= {"asked": sorted(requested), "filed_at": filed_at(call, before), "guids": guids(call, before)}
+    content |= {
+        "asked": with_newer_values(asked, parties_of(call) | legs, {leg_key(leg): leg.state for leg in call.legs}),
+        "filed_at": filed_at(call, before),
+        "guids": guids(call, before),
+    }
     return orjson.dumps(content, option=orjson.OPT_SORT_KEYS).decode()
+
+
+def has_dialed_leg(call: str, legs: Iterable[Leg]) -> bool:
+    """Return whether a call is a pair with a dialed leg."""
+    return is_request_id(call) and any(leg.call_type is CallType.OUTGOING for leg in legs)
+
+
+def compared_state(leg: Leg, state: str, *, is_inferred: bool, is_over: bool, has_dialed: bool) -> str:
+    """Return a state as the first release has it: if a number was dialed, every agent leg without pickup and missed was answered.
+
+    `state` is the one of a record, `has_dialed` says whether the call is a pair with a dialed leg.
+    """
+    is_silent = state == LegState.RINGING or (is_inferred and state == LegState.MISSED)
+    if is_silent and has_dialed and leg.call_type is CallType.API:
+        return LegState.ENDED if is_over else LegState.TALKING
+    return state
+
+
+def with_newer_values(asked: Mapping[str, str], record: Mapping[str, Any], states: Mapping[str, str]) -> dict[str, object]:
+    """Return `asked` with the values of a record that the first release does not have; there are none if it wrote the record."""
+    if "ended_by" not in record:
+        return dict(asked)
+    newer: dict[str, object] = {"states": states, "call_type": record["call_type"], "queue": record["queue"]}
+    if record["ended_by"] != EndedBy.UNKNOWN:  # between this and a side there may be a fraction of a second
+        newer["ended_by"] = record["ended_by"]
+    for side in SIDES:
+        leg = record[side] or {"call_id": None}
+        newer |= {f"{side}.{name}": leg[name] for name in _IDENTITY_FIELDS if name in leg}
+    return {**asked, _NEWER: newer}
 
 
 def dial_summary(record: Mapping[str, object]) -> dict[str, object]:
@@ -78,14 +128,24 @@ def amends(before: str, after: str) -> bool:
     if before == after:
         return False
     old, new = orjson.loads(before), orjson.loads(after)
+    newer = [_newer(content) for content in (old, new)]
     for content in (old, new):
         del content["filed_at"]
         for name in ("guids", "asked"):  # absent in summaries of earlier versions
             content.pop(name, None)
     talk_seconds = [content.pop("talk_seconds") for content in (old, new)]
+    if old != new or any(newer[0][name] != newer[1][name] for name in newer[0].keys() & newer[1].keys()):
+        return True
     if None in talk_seconds:
-        return bool(old != new or talk_seconds[0] != talk_seconds[1])
-    return bool(old != new or abs(talk_seconds[0] - talk_seconds[1]) >= 1)
+        return bool(talk_seconds[0] != talk_seconds[1])
+    return bool(abs(talk_seconds[0] - talk_seconds[1]) >= 1)
+
+
+def _newer(content: Mapping[str, Any]) -> Mapping[str, object]:
+    """Return the values in a summary that the first release does not have; none if it has written the summary."""
+    asked = content.get("asked")
+    newer = asked.get(_NEWER) if isinstance(asked, dict) else None
+    return newer if isinstance(newer, dict) else {}
 
 
 def recorded(leg: Leg) -> str:
@@ -99,11 +159,13 @@ def is_wanted(side: str, record_legs: Collection[str]) -> bool:
 
 
 def requested_recordings(call: Call, before: str, record_legs: Collection[str]) -> set[tuple[str, str]]:
-    """Return the legs and recordings that the jobs published with the last summary requested.
+    """Return the legs and recordings that the jobs of the revisions up to the last summary requested.
 
     Two legs may have the same GUID, so the recording alone does not identify the leg.
     """
     content = orjson.loads(before) if before else {"legs": {}}
+    if isinstance(content.get("asked"), dict):
+        return {(key, name) for key, name in content["asked"].items() if key != _NEWER}
     legs: Mapping[str, tuple[str, str]] = content["legs"]
     requested = content["asked"] if "asked" in content else _requested_by_old_summary(call, list(legs), record_legs)
     return {(key, name) for key, (_, name) in legs.items() if name and key in requested}

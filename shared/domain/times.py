@@ -35,6 +35,13 @@ def milliseconds(at: str) -> int:
     return (datetime.fromisoformat(at) - _EPOCH) // timedelta(milliseconds=1)
 
 
+def seconds_between(since: str | None, until: str | None) -> float | None:
+    """Return the seconds between two RFC 3339 times; None if one is unknown or they contradict each other."""
+    if since is None or until is None or until < since:
+        return None
+    return (datetime.fromisoformat(until) - datetime.fromisoformat(since)).total_seconds()
+
+
 def rfc3339(at: datetime) -> str:
     """Write a time in UTC with microseconds and `Z`. The width is fixed, so text order is time order."""
     return at.isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"

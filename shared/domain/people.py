@@ -1,0 +1,70 @@
+"""The people on a call, as far as the adapter or the dial request names them. What is unknown is None, never guessed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from shared.domain.adapter_link import Placeholder
+from shared.domain.call import Call
+from shared.domain.callback import CallType
+from shared.domain.leg import Leg
+from shared.masking import mask_value
+
+_EXTENSION = re.compile(r"[0-9]{1,15}")
+# Where FocalScope names the far party of a leg. DID is the line of an incoming call, and so our own number. The far party of an
+# API leg is the dialed one, which has another leg. A login has no far party, and a conference has many.
+_FAR_PARTY: Mapping[CallType, tuple[Placeholder, ...]] = {
+    CallType.INCOMING: (Placeholder.CALLER_ID,),
+    CallType.OUTGOING: (Placeholder.CALLER_ID, Placeholder.DID),
+    CallType.INTERNAL: (Placeholder.CALLER_ID,),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """The person on a leg.
+
+    Attributes:
+        extension, name, user_id: of the agent. None for a dialed leg.
+        number: phone number of the far party.
+    """
+
+    extension: str | None = None
+    name: str | None = None
+    user_id: str | None = None
+    number: str | None = None
+
+
+def person_of(call: Call, leg: Leg) -> Person:
+    """Return the person on a leg of a call. Credentials are masked."""
+    is_dialed = call.request_id is not None and leg.call_type is CallType.OUTGOING
+    number = _first(leg, *_FAR_PARTY.get(leg.call_type, ()))
+    if is_dialed:
+        return Person(number=_dialed_number(call) or number)
+    extension = _first(leg, Placeholder.AGENT_EXTENSION) or (_dialing_extension(call) if leg.call_type is CallType.API else None)
+    return Person(extension, _first(leg, Placeholder.AGENT), _first(leg, Placeholder.USER_ID), number)
+
+
+def queue_of(call: Call) -> str | None:
+    """Return the name of the queue, by the legs that represent the sides."""
+    return next((name for leg in (call.dialed, call.agent) if leg and (name := _first(leg, Placeholder.QUEUE))), None)
+
+
+def _dialing_extension(call: Call) -> str | None:
+    """Return the extension of the dial request. If several agents were called, it is unknown which of them has it."""
+    extension = call.dial.get("agent", "")
+    is_only_one = sum(leg.call_type is CallType.API for leg in call.legs) == 1
+    return extension if is_only_one and _EXTENSION.fullmatch(extension) else None
+
+
+def _dialed_number(call: Call) -> str | None:
+    """Return the number of the dial request. If several legs were dialed, it is unknown which of them has it."""
+    is_only_one = sum(leg.call_type is CallType.OUTGOING for leg in call.legs) == 1
+    return mask_value("number", call.dial.get("number", "")) or None if is_only_one else None
+
+
+def _first(leg: Leg, *placeholders: Placeholder) -> str | None:
+    """Return the first of these values that the leg has."""
+    return next((mask_value(name, value) for name in placeholders if (value := leg.fields.get(name))), None)
