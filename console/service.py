@@ -54,7 +54,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     compile_templates()
     sources, archive = settings.load_sources(), Archive(settings.archive_url)
     publisher = create_publisher(settings, "console")
-    feed = Feed(settings, publisher)
+    feed = Feed(settings)
     async with AsyncExitStack() as closing:
         store = await closing.enter_async_context(open_store(settings))
         # Look-ups use other connections, so that they never keep a dial or a session waiting.

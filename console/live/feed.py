@@ -12,11 +12,10 @@ from itertools import takewhile
 from typing import NoReturn
 
 from console.streams.events import one_line, read_event
-from console.streams.journal import bookmark, bookmark_id, is_bookmark, journal_end, journal_until_now
+from console.streams.journal import is_bookmark, journal_until_now
 from console.streams.position import StreamPosition
 from shared.amqp.batch_publish import HeaderValue
 from shared.amqp.consumer import Consumer, Delivery
-from shared.amqp.publisher import Publisher
 from shared.amqp.topology import CALLS_JOURNAL
 from shared.config.settings import Settings
 from shared.errors import BrokerUnavailableError, CallfoldError
@@ -31,9 +30,8 @@ _PREFETCH = 500
 _BATCH_BYTES = 1 << 20
 _HEARTBEAT_S = 10
 _QUIET_S = 1
-_READ_BACK_S = 1
 _BEFORE_FIRST = -1
-_CONNECT_S = 9
+_ANSWER_S = 9
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,15 +47,13 @@ class PublishedEvent:
 class Feed:
     """Keeps recent events in memory. `events` starts at any offset and reads older events from the journal."""
 
-    def __init__(self, settings: Settings, publisher: Publisher) -> None:
+    def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._publisher = publisher
         self._recent: deque[PublishedEvent] = deque(maxlen=_RECENT_EVENTS)
         self._changed = asyncio.Condition()
         self._position = StreamPosition()
-        self._last_offset: int | None = None
+        self._last_offset: int | None = None  # the last one known, which may not be read yet
         self._generation = 0  # how often the journal was replaced
-        self._bookmarks: dict[str, asyncio.Future[int]] = {}
         address = broker_address(settings, "feed")
         self.consumer = Consumer(address, CALLS_JOURNAL, prefetch=_PREFETCH, arguments=self._arguments)
 
@@ -106,26 +102,26 @@ class Feed:
     def _add(self, delivery: Delivery) -> None:
         self._last_offset = delivery.offset
         self._position.advance(delivery.offset, delivery.body)
-        if is_bookmark(delivery):
-            end = self._bookmarks.get(bookmark_id(delivery))
-            if end and not end.done():
-                end.set_result(delivery.offset)
         # After a reconnect a stream begins at a chunk boundary, which can repeat older events.
-        elif not self._recent or delivery.offset > self._recent[-1].offset:
+        is_new = not self._recent or delivery.offset > self._recent[-1].offset
+        if is_new and not is_bookmark(delivery):
             self._recent += _published(delivery)
 
     async def end(self) -> int:
-        """Return the offset at the end of the journal, from a bookmark that is published now and read back.
-
-        If this feed is far behind, as after its start, a separate consumer finds the end.
+        """Return the offset of the last event in the journal (-1 if it is empty), even if this feed has not read it yet.
 
         Raises:
-            CallfoldError: RabbitMQ cannot be reached or delivers nothing.
+            CallfoldError: RabbitMQ cannot be reached or does not answer.
         """
         try:
-            return await self._read_back_bookmark()
-        except (TimeoutError, BrokerUnavailableError):
-            return await journal_end(self._settings, stream=CALLS_JOURNAL, connect_s=_CONNECT_S)
+            async with asyncio.timeout(_ANSWER_S):
+                await self.consumer.wait_until_up()
+                end = await self.consumer.stream_end()
+        except TimeoutError:
+            raise BrokerUnavailableError(f"RabbitMQ {self.consumer.problem}") from None
+        offset = _BEFORE_FIRST if end is None else end
+        self._last_offset = offset if self._last_offset is None else max(offset, self._last_offset)
+        return offset
 
     async def resume_offset(self, last_seen: int | None) -> int:
         """Return the offset after which a watcher resumes: the last one it saw, or the end of the journal for a new watcher.
@@ -144,18 +140,6 @@ class Feed:
         if last_seen is None:
             return end
         return last_seen if last_seen <= end else _BEFORE_FIRST
-
-    async def _read_back_bookmark(self) -> int:
-        mark = bookmark(CALLS_JOURNAL)
-        end: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        self._bookmarks[mark.message_id] = end
-        try:
-            async with asyncio.timeout(_READ_BACK_S):
-                await self._publisher.wait_until_up()
-                await self._publisher.publish(mark)
-                return await end
-        finally:
-            del self._bookmarks[mark.message_id]
 
     async def events(self, after: int) -> AsyncGenerator[PublishedEvent | None, None]:
         """Follow the events after an offset, without end; yields None as a heartbeat while there are none.

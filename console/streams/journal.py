@@ -1,55 +1,69 @@
-"""Readers of the journals `calls.journal` and `callbacks.journal`, from any time or offset."""
+"""Readers of the journals `calls.journal` and `callbacks.journal`, from any time or offset. They publish nothing."""
 
 from __future__ import annotations
 
 import asyncio
-import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Literal
 
 from console.streams.connections import _CONNECT_S, wait_until_connected
+from shared.amqp.batch_publish import HeaderValue
 from shared.amqp.consumer import Consumer, Delivery
-from shared.amqp.publisher import Message
 from shared.amqp.topology import CALLS_JOURNAL
 from shared.config.settings import Settings
-from shared.errors import CallfoldError
-from shared.runtime.broker import create_publisher
+from shared.errors import BrokerUnavailableError, CallfoldError
+from shared.runtime.broker import broker_address
 from shared.runtime.process import background
 
 Offset = datetime | int | Literal["first", "next"]
 _PREFETCH = 200
 _SILENCE_S = 30
+_RETRY_S = 0.2
+# Earlier releases marked the end of a journal with a message of this header. Such messages stay in it for 7 days.
 _BOOKMARK = "bookmark"
+
+
+class _Reader:
+    """One consumer of a journal. After a reconnect it resumes after the last delivery it returned."""
+
+    def __init__(self, settings: Settings, stream: str, offset: Offset) -> None:
+        self.last: int | None = None
+        self._offset = offset
+        self.consumer = Consumer(broker_address(settings, "journal"), stream, prefetch=_PREFETCH, arguments=self._arguments)
+
+    def _arguments(self) -> dict[str, HeaderValue]:
+        return {"x-stream-offset": self._offset if self.last is None else self.last + 1}
+
+    async def next(self) -> Delivery:
+        """Return the next delivery of an event. On a stream, an ack only grants credit for more."""
+        while True:
+            delivery = await self.consumer.get()
+            await delivery.ack()
+            if (
+                self.last is None or delivery.offset > self.last
+            ):  # a stream starts at a chunk boundary, which can repeat older ones
+                self.last = delivery.offset
+                return delivery
 
 
 @asynccontextmanager
 async def journal(settings: Settings, offset: Offset, *, stream: str = CALLS_JOURNAL) -> AsyncIterator[AsyncIterator[Delivery]]:
     """Open a journal; yields an endless iterator of deliveries. After a reconnect it resumes at the next offset."""
-    publisher = create_publisher(settings, "tail")
-    last: int | None = None
-    consumer = Consumer(
-        publisher.address,
-        stream,
-        prefetch=_PREFETCH,
-        arguments=lambda: {"x-stream-offset": offset if last is None else last + 1},
-    )
+    if offset == "next":  # a number, so that a reconnect before the first delivery resumes at the same place
+        end = await journal_end(settings, stream=stream)
+        offset = "first" if end is None else end + 1
+    reader = _Reader(settings, stream, offset)
 
     async def deliveries() -> AsyncIterator[Delivery]:
-        nonlocal last
         while True:
-            delivery = await consumer.get()
-            if last is None or delivery.offset > last:  # a stream starts at a chunk boundary, which can repeat older ones
-                last = delivery.offset
-                if not is_bookmark(delivery):
-                    yield delivery
-            await delivery.ack()  # on a stream, an ack only grants credit for more
+            delivery = await reader.next()
+            if not is_bookmark(delivery):
+                yield delivery
 
-    async with background(consumer.run(), publisher.run()):
-        await wait_until_connected(consumer, publisher)
-        if offset == "next":
-            await publisher.publish(bookmark(stream))  # its offset is the resume position if no event comes before a reconnect
+    async with background(reader.consumer.run()):
+        await wait_until_connected(reader.consumer)
         yield deliveries()
 
 
@@ -62,56 +76,51 @@ async def journal_until_now(
     Raises:
         CallfoldError: RabbitMQ cannot be reached, or the connection is lost while reading.
     """
-    async with _up_to_now(settings, since, stream, connect_s) as deliveries:
-        yield (delivery async for delivery in deliveries if not is_bookmark(delivery))
+    reader = _Reader(settings, stream, since)
+
+    async def deliveries() -> AsyncIterator[Delivery]:
+        end = await _end_of(reader.consumer)
+        # Where the stream has something since then, its first delivery has arrived by now.
+        while end is not None and (reader.consumer.has_waiting() if reader.last is None else reader.last < end):
+            try:
+                async with asyncio.timeout(_SILENCE_S):
+                    delivery = await reader.next()
+            except TimeoutError:
+                raise CallfoldError(f"{stream} could not be read to its end: no delivery for {_SILENCE_S} s.") from None
+            if not is_bookmark(delivery):
+                yield delivery
+
+    async with background(reader.consumer.run()):
+        await wait_until_connected(reader.consumer, within_s=connect_s)
+        yield deliveries()
 
 
-async def journal_end(settings: Settings, *, stream: str, connect_s: float = _CONNECT_S) -> int:
-    """Return the current end offset of a journal, without reading the journal.
+async def journal_end(settings: Settings, *, stream: str, connect_s: float = _CONNECT_S) -> int | None:
+    """Return the offset of the last message of a journal, or None if it is empty. It does not read the journal.
 
     Raises:
         CallfoldError: RabbitMQ cannot be reached, or the connection is lost.
     """
-    async with _up_to_now(settings, "next", stream, connect_s) as deliveries:
-        return max([delivery.offset async for delivery in deliveries])
+    consumer = _Reader(settings, stream, "next").consumer
+    async with background(consumer.run()):
+        await wait_until_connected(consumer, within_s=connect_s)
+        return await _end_of(consumer)
 
 
-@asynccontextmanager
-async def _up_to_now(settings: Settings, since: Offset, stream: str, connect_s: float) -> AsyncIterator[AsyncIterator[Delivery]]:
-    """Read a journal up to a bookmark published now. RabbitMQ does not report the end offset of a stream."""
-    end = bookmark(stream)
-    publisher = create_publisher(settings, "journal")
-    consumer = Consumer(publisher.address, stream, prefetch=_PREFETCH, arguments={"x-stream-offset": since})
-
-    async def deliveries() -> AsyncIterator[Delivery]:
-        is_end = False
-        while not is_end:
-            try:
-                async with asyncio.timeout(_SILENCE_S):
-                    delivery = await consumer.get()
-            except TimeoutError:
-                raise CallfoldError(f"{stream} could not be read to its end: no delivery for {_SILENCE_S} s.") from None
-            await delivery.ack()
-            is_end = is_bookmark(delivery) and bookmark_id(delivery) == end.message_id
-            yield delivery
-
-    async with background(consumer.run(), publisher.run()):
-        await wait_until_connected(publisher, consumer, within_s=connect_s)
-        await publisher.publish(end)
-        yield deliveries()
-
-
-def bookmark(stream: str) -> Message:
-    """Return a message for this stream alone that marks an offset and has no content."""
-    mark = uuid.uuid4().hex
-    return Message("", stream, b"[]", mark, headers={_BOOKMARK: mark})
+async def _end_of(consumer: Consumer) -> int | None:
+    """Find the end of the stream that a consumer reads; try again after a lost connection."""
+    try:
+        async with asyncio.timeout(_SILENCE_S):
+            while True:
+                try:
+                    return await consumer.stream_end()
+                except BrokerUnavailableError:
+                    await asyncio.sleep(_RETRY_S)
+                    await consumer.wait_until_up()
+    except TimeoutError:
+        raise CallfoldError(f"The end of {consumer.queue} could not be found: no answer for {_SILENCE_S} s.") from None
 
 
 def is_bookmark(delivery: Delivery) -> bool:
-    """Return whether a delivery is a bookmark of any reader."""
+    """Return whether a delivery is no event, but marks where a reader of an older release was."""
     return _BOOKMARK in delivery.headers
-
-
-def bookmark_id(delivery: Delivery) -> str:
-    """Return the message id of a delivered bookmark."""
-    return str(delivery.headers[_BOOKMARK])

@@ -23,6 +23,7 @@ from shared.amqp.connection import BrokerAddress, BrokerConnection
 from shared.amqp.connection_errors import LOST
 from shared.amqp.in_flight import InFlight
 from shared.amqp.plain_connection import CLOSE_TIMEOUT_S
+from shared.amqp.stream_end import StreamEnd
 from shared.amqp.topology import MARKER, MARKER_BODY
 from shared.errors import BrokerUnavailableError
 from shared.log import get_logger
@@ -102,7 +103,7 @@ class Consumer(BrokerConnection):
         `register` is called with the name of each new channel before it consumes.
         """
         super().__init__(address, f"consumer of {queue}")
-        self._queue = queue
+        self.queue = queue
         self._prefetch = prefetch
         self._arguments = arguments if callable(arguments) else lambda: arguments or {}
         self._can_resubscribe = callable(arguments)
@@ -124,7 +125,7 @@ class Consumer(BrokerConnection):
 
     async def _consume(self, channel: Channel) -> None:
         consumed = await channel.basic_consume(
-            self._queue, self._deliver, arguments=dict(self._arguments()) or None, timeout=_ANSWER_TIMEOUT_S
+            self.queue, self._deliver, arguments=dict(self._arguments()) or None, timeout=_ANSWER_TIMEOUT_S
         )
         self._tag = consumed.consumer_tag
         self._last_delivery_at = time.monotonic()
@@ -145,7 +146,7 @@ class Consumer(BrokerConnection):
     async def _resubscribe(self, channel: Channel, tag: str) -> bool:
         """Consume again on the same channel; False if RabbitMQ does not answer, so that the connection must be replaced."""
         try:
-            with broker_request(f"Cannot consume {self._queue}"):
+            with broker_request(f"Cannot consume {self.queue}"):
                 await channel.basic_cancel(tag, timeout=_ANSWER_TIMEOUT_S)
                 await self._consume(channel)
         except BrokerUnavailableError as error:
@@ -176,11 +177,32 @@ class Consumer(BrokerConnection):
             max_bytes -= len(deliveries[-1].body)
         return deliveries
 
+    def has_waiting(self) -> bool:
+        """Return whether a delivery has arrived that was not returned yet."""
+        return not self._waiting.empty()
+
+    async def stream_end(self) -> int | None:
+        """Return the offset of the last message of the stream, or None if it is empty. Nothing is published for it.
+
+        When this returns, the first delivery to this consumer has arrived, unless the stream ends before the requested offset.
+
+        Raises:
+            BrokerUnavailableError: not connected, or RabbitMQ does not answer.
+        """
+        channel = self._channel
+        if channel is None:
+            raise BrokerUnavailableError(f"Cannot read {self.queue}: RabbitMQ is not connected")
+        with broker_request(f"Cannot find the end of {self.queue}"):
+            end = await StreamEnd(channel, self.queue, self._prefetch).find()
+        if channel is not self._channel or channel.is_closed:
+            raise BrokerUnavailableError(f"Cannot find the end of {self.queue}: the connection to RabbitMQ was lost")
+        return end
+
     async def stop_intake(self) -> None:
         """Stop deliveries; those already returned can still be acked, the others are requeued when the connection closes."""
         self._is_stopping = True
         if self._channel is not None and self._tag is not None:
-            with suppress(BrokerUnavailableError), broker_request(f"Cannot cancel the consumer of {self._queue}"):
+            with suppress(BrokerUnavailableError), broker_request(f"Cannot cancel the consumer of {self.queue}"):
                 await self._channel.basic_cancel(self._tag, timeout=CLOSE_TIMEOUT_S)
         self._discard_waiting()
 

@@ -95,10 +95,11 @@ async def _last_offset(stream: str) -> int | None:
     """Find the last event of a stream; None if it has none."""
     settings, window = load_settings(), 500
     end = await journal_end(settings, stream=stream, connect_s=LIMIT_S)
-    while True:
+    while end is not None:
         first = max(0, end - window)
         async with journal_until_now(settings, first, stream=stream, connect_s=LIMIT_S) as deliveries:
             offsets = [delivery.offset async for delivery in deliveries]
         if offsets or first == 0:
             return max(offsets, default=None)
         window *= 4
+    return None

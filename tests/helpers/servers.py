@@ -262,6 +262,24 @@ class Servers:
             await queue.bind(exchange, pattern)
             yield queue
 
+    async def read_stream(self, name: str, until: Callable[[bytes], bool]) -> list[bytes]:
+        """Read a stream from its beginning as a subscriber does, up to the message that ends it."""
+        bodies: list[bytes] = []
+        is_read = asyncio.Event()
+
+        async def read(message: aio_pika.abc.AbstractIncomingMessage) -> None:
+            if not is_read.is_set():
+                bodies.append(message.body)
+                await message.ack()
+                if until(message.body):
+                    is_read.set()
+
+        async with self.queue(name) as queue, asyncio.timeout(LIMIT_S):
+            await queue.channel.set_qos(100)
+            await queue.consume(read, arguments={"x-stream-offset": "first"})
+            await is_read.wait()
+        return bodies
+
     async def take_all(self, name: str) -> list[aio_pika.abc.AbstractIncomingMessage]:
         """Drain a queue and return what lay in it."""
         async with self.queue(name) as queue:

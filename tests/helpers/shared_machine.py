@@ -9,6 +9,7 @@ import sys
 from importlib import import_module
 
 from console.local import demo, processes, stack
+from shared.amqp import stream_end
 from simulator import focalscope
 from tests.helpers.pace import LIMIT_S, PACE
 
@@ -16,7 +17,7 @@ from tests.helpers.pace import LIMIT_S, PACE
 _LEAST_S = 10
 _WAITS = {
     "console.commands.audit_trail": ("_CONNECT_S",),
-    "console.live.feed": ("_CONNECT_S",),
+    "console.live.feed": ("_ANSWER_S",),
     "console.local.simulate": ("_TIMEOUT_S",),
     "console.lookup.timeline_reader": ("_CONNECT_S", "_READ_FOR_S", "_WAIT_FOR_S"),
     "shared.amqp.connection": ("CONNECT_TIMEOUT_S",),
@@ -32,6 +33,7 @@ def keep_to(*, imports_all: bool = False) -> None:
     processes._READY_TIMEOUT_S = processes._STOP_TIMEOUT_S = demo._FINISH_TIMEOUT_S = round(LIMIT_S)
     stack._START_TIMEOUT_S = stack._STOP_TIMEOUT_S = round(LIMIT_S)
     focalscope._CALLBACK_TIMEOUT_S = round(LIMIT_S)
+    stream_end._EMPTY_AFTER_S = max(1.0, PACE)
     for name, constants in _WAITS.items():
         module = import_module(name) if imports_all else sys.modules.get(name)
         for constant in constants if module else ():

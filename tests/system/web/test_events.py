@@ -19,8 +19,6 @@ import pytest_asyncio
 
 from console.live.feed import Feed, PublishedEvent
 from console.streams.journal import journal_until_now
-from shared.amqp.publisher import Publisher
-from shared.runtime.broker import broker_address
 from shared.runtime.process import background
 from tests.helpers.console import AUTHORIZED, KEY, Sent, World, read_events, world
 from tests.helpers.pace import LIMIT_S
@@ -136,12 +134,11 @@ async def test_a_reader_of_a_feed_that_is_behind_gets_all_of_what_is_to_come_and
 ) -> None:
     older, _ = await _published(here, 2)
     settings = settings_here(monkeypatch, here.environment())
-    publisher = Publisher(broker_address(settings, "tests"), timeout_s=LIMIT_S)
-    feed = Feed(settings, publisher)
-    async with background(publisher.run()):
+    feed = Feed(settings)
+    async with background(feed.consumer.run()):
         end = await feed.end()  # though the feed has read nothing yet
         wanted, _ = await _published(here, 2)
-        async with background(feed.consumer.run(), feed.run()), aclosing(feed.events(end)) as events:
+        async with background(feed.run()), aclosing(feed.events(end)) as events:
             async with asyncio.timeout(LIMIT_S):
                 got = [orjson.loads((await _next(events)).body)["id"] for _ in wanted]
 

@@ -420,3 +420,19 @@ async def test_the_command_line_finds_and_shows_the_same(filled: World) -> None:
     await eventually(is_shown)
     code, _, err = await callfold("show", _SOURCE, "999999", **settings)
     assert (code, "Unknown call" in err) == (1, True)
+
+
+async def test_the_journals_hold_events_and_nothing_else(filled: World) -> None:
+    settings = filled.environment()
+    code, _, err = await callfold("tail", "--since", "1h", "--limit", "1", **settings)
+    assert (code, err) == (0, "")
+    async with filled.session.get(f"{filled.console}/events", headers=AUTHORIZED) as watching:
+        assert watching.status == 200
+        await filled.call_back(_answered(9100, _START_MS), _SOURCE)
+        await filled.timeline(f"{_SOURCE}/9100", status="complete")
+    servers, last = filled.servers, f'"{_SOURCE}/9100/1"'.encode()
+    events = [orjson.loads(body) for body in await servers.read_stream("calls.journal", lambda body: last in body)]
+    assert {(type(event), event["specversion"]) for event in events} == {(dict, "1.0")}
+    received = [orjson.loads(body) for body in await servers.read_stream("callbacks.journal", lambda body: b"=9100&" in body)]
+    assert all(received)
+    assert {event["kind"] for batch in received for event in batch} <= {"callback", "dial", "timer"}
