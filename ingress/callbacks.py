@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hmac
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
-from hashlib import sha256
 
 from aiohttp import web
 from multidict import CIMultiDict
@@ -24,23 +22,27 @@ from ingress.answers import (
     unknown_source,
     wrong_secret,
 )
-from ingress.forms import NoFormError, UnreadableFormError, percent_encoded, read_form
+from ingress.body_formats import UNKNOWN_FORMAT, UnreadableBodyError, find_body_secret, format_of, to_query
+from ingress.forms import Body, read_body
 from ingress.intake import Intake
 from ingress.outgoing_message import OutgoingMessage
 from ingress.request_lines import TARGET_BYTES
+from ingress.source_secrets import SourceSecrets
 from ingress.targets import is_odd, read_target, tidied, with_second_query
 from shared import metrics
 from shared.amqp.dead_letters import DeadLetterReason, dead_letter_headers
 from shared.amqp.topology import CALLBACKS_DEAD
 from shared.clock import utc_now
 from shared.config.sources import Source, Sources
-from shared.domain.adapter_link import find_secret, hide_values, spellings, take_secret
+from shared.domain.adapter_link import find_secret, take_secret
 from shared.domain.callback import parse_callback
 from shared.domain.ids import SourceName
 from shared.domain.raw_event import CallbackEvent, encode, join
+from shared.domain.unread_body import UnreadCallback
 from shared.errors import InvalidCallbackError, SpoolUnavailableError
 from shared.log import get_logger
 from shared.outage import Outage
+from shared.runtime.http_protocol import MAX_BODY_BYTES
 
 log = get_logger(__name__)
 
@@ -48,16 +50,13 @@ _ACCEPTED = CIMultiDict(HEADERS | {"Content-Type": "text/plain"})  # built once:
 _LONG_QUERY = 1024
 # What a dead letter counts beyond its bytes: its headers, and what RabbitMQ keeps of each message. Its queue has no limit.
 _DEAD_LETTER_BYTES = 1024
+_NO_BODY = Body()
 
 Send = Callable[[OutgoingMessage], Awaitable[None]]
 
 
 def _as_bytes(query: str) -> bytes:
     return query.encode("utf-8", "surrogateescape")
-
-
-def _digest(secret: str) -> bytes:
-    return sha256(secret.encode("utf-8", "surrogatepass")).digest()
 
 
 def _parsed(source: Source, event: CallbackEvent) -> CallbackEvent:
@@ -88,10 +87,7 @@ class CallbackHandler:
         self._by_path = {f"{PATH}{name}": source for name, source in sources.items()}
         self._intake = intake
         self._send = send
-        # Digests have the same length, so the comparison takes the same time for every secret.
-        self._digests = {name: _digest(s.secret.get_secret_value()) for name, s in sources.items() if s.secret}
-        # An adapter link can contain the secret again under another name, and that copy must not be stored either.
-        self._hidden = {name: spellings(s.secret.get_secret_value()) for name, s in sources.items() if s.secret}
+        self._secrets = SourceSecrets(sources)
         self._unavailable = Outage(log, "callback_rejected_503", "callbacks_accepted", is_error=True)
         self._invalid = {name: Outage(log, "callback_rejected") for name in sources}
         self._refused: dict[tuple[SourceName, int], Outage] = {}
@@ -122,42 +118,45 @@ class CallbackHandler:
     async def _answer_post(self, request: web.BaseRequest, source: Source, query: str) -> web.Response:
         """Judge the secret as soon as it is known: before the body is read, if the query has one, else before it is decoded."""
         secret = find_secret(_as_bytes(query))
-        if secret is not None and self._is_wrong(source, secret):
+        if secret is not None and self._secrets.is_wrong(source, secret):
             second = self._second_query(source, query)
             return await self._answer_post(request, source, second) if second else self._refuse_secret(source)
-        form, no_form = b"", None
+        is_trusted = not self._secrets.is_wrong(source, secret)
+        body = await read_body(request, is_trusted=is_trusted)
+        if not is_trusted:
+            if body.problem:
+                return self._refuse_body(source, body.problem)
+            body_format = format_of(body.content_type, body.content)
+            if body_format is None and not self._secrets.is_in_body(source.name, body.content):
+                return self._refuse_body(source, UNKNOWN_FORMAT)
+            if body_format and self._secrets.is_wrong(source, find_body_secret(body_format, body.content)):
+                return self._refuse_secret(source)
         try:
-            form = await read_form(request)
-        except NoFormError as error:
-            no_form = error
-        except UnreadableFormError as error:
-            return self._refuse_body(source, error)
-        if secret is None and self._is_wrong(source, find_secret(form)):
-            return self._refuse_body(source, no_form) if no_form else self._refuse_secret(source)
-        return await self._accept(source, "&".join(part for part in (query, percent_encoded(form)) if part), no_form)
+            if not body.problem and body.content:
+                query = "&".join(part for part in (query, to_query(body.content_type, body.content)) if part)
+        except UnreadableBodyError as error:
+            body = replace(body, problem=error)
+        return await self._keep(source, take_secret(query)[1], body)
 
-    def _is_wrong(self, source: Source, secret: str | None) -> bool:
-        expected = self._digests.get(source.name)
-        return expected is not None and not hmac.compare_digest(_digest(secret or ""), expected)
-
-    async def _accept(self, source: Source, query: str, no_form: NoFormError | None = None) -> web.Response:
-        """Make a callback durable. `no_form`: the request also had a body that was not read, and has the callback if no query."""
+    async def _accept(self, source: Source, query: str) -> web.Response:
+        """Judge the secret of a GET, and make its callback durable."""
         # For a long query it is cheaper to judge the secret before all parameters are split.
-        if len(query) > _LONG_QUERY and self._is_wrong(source, find_secret(_as_bytes(query))):
-            return await self._accept_second(source, query, no_form)
+        if len(query) > _LONG_QUERY and self._secrets.is_wrong(source, find_secret(_as_bytes(query))):
+            return await self._accept_second(source, query)
         secret, rest = take_secret(query)
-        if self._is_wrong(source, secret):
-            return await self._accept_second(source, query, no_form)
-        query = rest
+        if self._secrets.is_wrong(source, secret):
+            return await self._accept_second(source, query)
+        return await self._keep(source, rest, _NO_BODY)
+
+    async def _keep(self, source: Source, query: str, body: Body) -> web.Response:
+        """Make a callback durable, given its query without the secret. A body with a problem is not in the query."""
         if refusal := self._intake.refusal(source.name):
             return too_many(source.name, *refusal)
-        if source.name in self._hidden:
-            query = hide_values(query, self._hidden[source.name])
-        event = CallbackEvent(source.name, utc_now(), query)
+        event = CallbackEvent(source.name, utc_now(), self._secrets.hide(source.name, query))
         try:
             event = _parsed(source, event)
         except InvalidCallbackError as error:
-            return self._refuse_body(source, no_form) if no_form and not query else await self._dead_letter(event, error)
+            return await (self._keep_body(event, body, body.problem) if body.problem else self._keep_invalid(event, error))
         encoded = encode(event)
         try:
             await self._intake.submit(source.name, encoded, self._intake.take(source.name, len(encoded)))
@@ -170,29 +169,45 @@ class CallbackHandler:
     def _second_query(self, source: Source, query: str) -> str | None:
         """Return a query with a wrong secret as one that has a second query, if its secret is right then."""
         second = with_second_query(query, source.adapter.meanings)
-        return None if second is None or self._is_wrong(source, find_secret(_as_bytes(second))) else second
+        return None if second is None or self._secrets.is_wrong(source, find_secret(_as_bytes(second))) else second
 
-    async def _accept_second(self, source: Source, query: str, no_form: NoFormError | None) -> web.Response:
+    async def _accept_second(self, source: Source, query: str) -> web.Response:
         second = self._second_query(source, query)
-        return await self._accept(source, second, no_form) if second else self._refuse_secret(source)
+        return await self._accept(source, second) if second else self._refuse_secret(source)
 
-    async def _dead_letter(self, event: CallbackEvent, error: InvalidCallbackError) -> web.Response:
+    async def _keep_invalid(self, event: CallbackEvent, error: InvalidCallbackError) -> web.Response:
         """Reject an invalid callback and dead-letter it: after a correction of the adapter link it can be redriven."""
         detail = f"{error} (value {error.shown_value})" if error.shown_value else str(error)
-        headers = dead_letter_headers(DeadLetterReason.INVALID_CALLBACK, detail, event.received_at)
-        body = join([encode(event)])
+        members = {"parameter": error.parameter, "value": error.shown_value}
+        answer = problem(400, "Invalid callback", f"The {error}. {KEPT}", members)
+        self._invalid[event.source].failed(str(error), source=event.source, parameter=error.parameter, problem=error.problem)
+        return await self._dead_letter(event, encode(event), (DeadLetterReason.INVALID_CALLBACK, detail), answer)
+
+    async def _keep_body(self, event: CallbackEvent, body: Body, error: UnreadableBodyError) -> web.Response:
+        """Reject a callback whose body cannot be understood, and dead-letter it with the bytes."""
+        content = self._secrets.hide_in_body(event.source, body.content)
+        is_cut = len(body.content) == MAX_BODY_BYTES and error.status == 413  # noqa: PLR2004 - Content Too Large
+        unread = UnreadCallback(event.source, event.received_at, event.query, content, body.content_type, body.encoding, is_cut)
+        self._invalid[event.source].failed(error.detail, source=event.source, parameter=None, problem=error.title)
+        detail = f"{error.detail} It has {len(body.content)} bytes of type {body.content_type or 'unknown'}."
+        answer = problem(error.status, error.title, f"{error.detail} The callback is kept as a dead letter.")
+        return await self._dead_letter(event, unread.encode(), (DeadLetterReason.UNREADABLE_BODY, detail), answer)
+
+    async def _dead_letter(
+        self, event: CallbackEvent, encoded: bytes, why: tuple[DeadLetterReason, str], answer: web.Response
+    ) -> web.Response:
+        """Dead-letter a callback; returns the answer once it is durable."""
+        body, (reason, detail) = join([encoded]), why
         self._intake.take(event.source, len(body) + _DEAD_LETTER_BYTES)  # it does not wait: the fold does not see it
+        headers = dead_letter_headers(reason, detail, event.received_at)
         try:
             await self._send(OutgoingMessage("", CALLBACKS_DEAD, headers, body))
         except SpoolUnavailableError as unavailable:
             return self._reject_for_now(event.source, unavailable)
         self._unavailable.succeeded()
         metrics.CALLBACKS.labels(event.source, "invalid").inc()
-        metrics.DEAD_LETTERS.labels(CALLBACKS_DEAD, DeadLetterReason.INVALID_CALLBACK).inc()
-        source = event.source
-        self._invalid[source].failed(str(error), source=source, parameter=error.parameter, problem=error.problem)
-        members = {"parameter": error.parameter, "value": error.shown_value}
-        return problem(400, "Invalid callback", f"The {error}. {KEPT}", members)
+        metrics.DEAD_LETTERS.labels(CALLBACKS_DEAD, reason).inc()
+        return answer
 
     def refuse_line(self, target: str) -> web.Response:
         """Refuse a request line that is too long, given the target or its beginning."""
@@ -201,7 +216,7 @@ class CallbackHandler:
             self._log_refused(source, 414, TOO_LONG)
         return reject(414, "URI Too Long", TOO_LONG)
 
-    def _refuse_body(self, source: Source, error: UnreadableFormError) -> web.Response:
+    def _refuse_body(self, source: Source, error: UnreadableBodyError) -> web.Response:
         self._log_refused(source, error.status, error.detail)
         return reject(error.status, error.title, error.detail)
 

@@ -1,55 +1,71 @@
-"""Reads the form of a POST, which is small, arrives in time, and costs little before its secret is known."""
+"""Reads the body of a POST, which is small, arrives in time, and costs little before its secret is known."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from aiohttp import web
-from aiohttp.hdrs import CONTENT_ENCODING, EXPECT
+from aiohttp.hdrs import CONTENT_ENCODING, CONTENT_TYPE, EXPECT
 from aiohttp.http import HttpVersion11
 
+from ingress.body_formats import UnreadableBodyError
 from shared.runtime.http_protocol import MAX_BODY_BYTES
 
-FORM_TYPE = "application/x-www-form-urlencoded"
-_PERCENT_ENCODED = {byte: f"%{byte:02X}" for byte in range(0x80, 0x100)}
+_IDENTITY = frozenset({"", "identity"})
 
 
-class UnreadableFormError(Exception):
-    """A body that is no form, too large, too slow or invalid."""
+@dataclass(frozen=True, slots=True)
+class Body:
+    """The body of a POST, at most 64 KiB of it.
 
-    def __init__(self, status: int, title: str, detail: str) -> None:
-        super().__init__(detail)
-        self.status, self.title, self.detail = status, title, detail
-
-
-class NoFormError(UnreadableFormError):
-    """A body of another type. It does no harm if the query has the callback."""
-
-
-async def read_form(request: web.BaseRequest) -> bytes:
-    """Read a form body; a request without a body has an empty one.
-
-    Raises:
-        UnreadableFormError: the body cannot be read. Its rest is unread.
+    Attributes:
+        content: its bytes; as many as arrived if there is a `problem`.
+        content_type: the header, '' without one.
+        encoding: the Content-Encoding, '' without one.
+        problem: why it must not be understood: it is encoded, or not whole.
     """
+
+    content: bytes = b""
+    content_type: str = ""
+    encoding: str = ""
+    problem: UnreadableBodyError | None = None
+
+
+async def read_body(request: web.BaseRequest, *, is_trusted: bool) -> Body:
+    """Read a body. What cannot be understood in any case is read only if the sender is trusted: then it is kept."""
     if not request.can_read_body:
-        return b""
-    if request.headers.get(CONTENT_ENCODING, "identity").lower() != "identity":
-        raise UnreadableFormError(415, "Unsupported Media Type", "Send the form without a Content-Encoding.")
-    if request.content_type != FORM_TYPE:
-        raise NoFormError(415, "Unsupported Media Type", f"The body of a POST must be {FORM_TYPE}.")
-    if (request.content_length or 0) > MAX_BODY_BYTES:
-        raise _too_large()
+        return Body()
+    encoding = request.headers.get(CONTENT_ENCODING, "").strip().lower()
+    problem = None
+    if encoding not in _IDENTITY:
+        problem = UnreadableBodyError(415, "Unsupported Media Type", "Send the body without a Content-Encoding.")
+    elif (request.content_length or 0) > MAX_BODY_BYTES:
+        problem = _too_large()
+    if problem and (not is_trusted or _waits_to_be_asked(request)):
+        return Body(problem=problem)
+    content, failure = await _read(request)
+    return Body(
+        content, request.headers.get(CONTENT_TYPE, "").strip(), "" if encoding in _IDENTITY else encoding, failure or problem
+    )
+
+
+async def _read(request: web.BaseRequest) -> tuple[bytes, UnreadableBodyError | None]:
+    """Read at most 64 KiB; returns also why it is not the whole body."""
+    read = bytearray()
     try:
         if _waits_to_be_asked(request):
             await _ask_for_body(request)
-        return (await request.read()).strip()
-    except web.HTTPRequestEntityTooLarge as error:
-        raise _too_large() from error
-    except web.HTTPRequestTimeout as error:
-        raise UnreadableFormError(408, "Request Timeout", "The form did not arrive in time. Send it again.") from error
-    except web.RequestPayloadError as error:
-        raise UnreadableFormError(400, "Bad Request", "The body is not valid HTTP.") from error
-    except ConnectionError as error:  # no client reads the answer; the metric counts it
-        raise UnreadableFormError(400, "Bad Request", "The connection ended before the form was complete.") from error
+        while part := await request.content.readany():
+            read += part
+            if len(read) > MAX_BODY_BYTES:
+                return bytes(read[:MAX_BODY_BYTES]), _too_large()
+    except web.HTTPRequestTimeout:
+        return bytes(read), UnreadableBodyError(408, "Request Timeout", "The body did not arrive in time. Send it again.")
+    except web.RequestPayloadError:
+        return bytes(read), UnreadableBodyError(400, "Bad Request", "The body is not valid HTTP.")
+    except ConnectionError:  # no client reads the answer; the metric counts it
+        return bytes(read), UnreadableBodyError(400, "Bad Request", "The connection ended before the body was complete.")
+    return bytes(read), None
 
 
 def _waits_to_be_asked(request: web.BaseRequest) -> bool:
@@ -63,11 +79,6 @@ async def _ask_for_body(request: web.BaseRequest) -> None:
     request.writer.output_size = 0  # the response has not begun
 
 
-def _too_large() -> UnreadableFormError:
-    detail = f"The form is larger than {MAX_BODY_BYTES // 1024} KiB. Shorten the link."
-    return UnreadableFormError(413, "Content Too Large", detail)
-
-
-def percent_encoded(form: bytes) -> str:
-    """Return the form as text. Bytes that are not ASCII are kept, percent-encoded."""
-    return form.decode("latin-1").translate(_PERCENT_ENCODED)
+def _too_large() -> UnreadableBodyError:
+    detail = f"The body is larger than {MAX_BODY_BYTES // 1024} KiB. Shorten the link."
+    return UnreadableBodyError(413, "Content Too Large", detail)

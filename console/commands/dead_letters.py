@@ -20,7 +20,8 @@ from shared.runtime.audit import Action
 _PROGRESS_EVERY = 500
 _WHY_SKIPPED = (
     "Redis may no longer have their calls, which would then be published a second time. "
-    "`--force` redrives those that are only old, but never an `expired_call`."
+    "`--force` redrives those that are only old, but never an `expired_call`. "
+    "An `unreadable_body` cannot be understood as it is: `show` prints it, and what it says can be sent again."
 )
 
 

@@ -14,6 +14,7 @@ from shared.amqp.consumer import Delivery
 from shared.amqp.dead_letters import DETAIL, FIRST_SEEN, REASON
 from shared.amqp.topology import CALLBACKS_DEAD, RECORDINGS_DEAD
 from shared.domain.times import rfc3339
+from shared.domain.unread_body import readable
 from shared.masking import mask_credentials
 
 ID_CHARACTERS = 12
@@ -92,7 +93,9 @@ class QueuedDeadLetter:
             "first_seen": self.first_seen,
             "sources": sorted(self.sources),
         }
-        return fields | {"body": mask_credentials(self.delivery.body.decode("utf-8", "replace"))} if with_body else fields
+        return (
+            fields | {"body": mask_credentials(readable(self.delivery.body).decode("utf-8", "replace"))} if with_body else fields
+        )
 
 
 def decode(delivery: Delivery) -> QueuedDeadLetter:

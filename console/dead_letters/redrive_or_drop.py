@@ -24,6 +24,7 @@ from shared.runtime.audit import Action, Audit
 from shared.runtime.broker import create_publisher
 from shared.state.store import TOMBSTONE_BEYOND_FACTS_S
 
+NEVER_REDRIVEN = frozenset({DeadLetterReason.EXPIRED_CALL, DeadLetterReason.UNREADABLE_BODY})
 _ONE_BY_ONE, _BATCH = 100, 100
 _LARGEST_STEP = 500
 _TURN_S = 1.0
@@ -45,11 +46,11 @@ class SettleRequest:
     oldest: str = ""
 
     def allows(self, dead_letter: QueuedDeadLetter) -> bool:
-        """Return whether the action is safe: redriving a call that has left Redis would use its id a second time."""
+        """Return whether the action is safe: a call that has left Redis would use its id again, and a body is lost to a fold."""
         if self.action is not Action.REDRIVE:
             return True
         is_recent = not dead_letter.first_seen or dead_letter.first_seen >= self.oldest
-        return is_recent and dead_letter.reason != DeadLetterReason.EXPIRED_CALL
+        return is_recent and dead_letter.reason not in NEVER_REDRIVEN
 
 
 class Settled(NamedTuple):

@@ -169,7 +169,7 @@ def _ref(model: type[BaseModel]) -> Json:
 
 
 _CALLBACK_PROBLEMS: Mapping[int, str] = {
-    400: "A parameter is invalid; `parameter` names it, and the callback is dead-lettered. Or the request is not valid HTTP.",
+    400: "A parameter is invalid; `parameter` names it, and the callback is dead-lettered. Or it is not valid HTTP or JSON.",
     401: "The secret (`token`) is missing or wrong.",
     404: "Unknown source.",
     405: "The method is neither GET nor POST.",
@@ -179,9 +179,9 @@ _CALLBACK_PROBLEMS: Mapping[int, str] = {
     503: "Neither RabbitMQ nor the spool can store the callback.",
 }
 _FORM_PROBLEMS: Mapping[int, str] = {
-    408: "The form did not arrive in time.",
-    413: "The form is over 64 KiB.",
-    415: "The body is not a form, and the query has no parameters. Or the body has a `Content-Encoding`.",
+    408: "The body did not arrive in time.",
+    413: "The body is over 64 KiB. With the right secret its beginning is dead-lettered.",
+    415: "The body is no form, JSON or multipart form, or has a `Content-Encoding`. With the right secret it is dead-lettered.",
 }
 _CALLBACK_HEADERS: Mapping[int, Mapping[str, str]] = {
     405: {"Allow": "`GET, POST`."},

@@ -16,6 +16,8 @@ class DeadLetterReason(StrEnum):
     """Why a message was dead-lettered. `worker/download/failures.py` has the reasons of failed downloads."""
 
     INVALID_CALLBACK = "invalid_callback"
+    # The body of a POST. Refused again if it is redriven, so it stays.
+    UNREADABLE_BODY = "unreadable_body"
     UNKNOWN_SOURCE = "unknown_source"
     UNDECODABLE = "undecodable"
     DAMAGED_IN_SPOOL = "damaged_in_spool"

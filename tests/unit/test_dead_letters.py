@@ -6,13 +6,20 @@ import re
 from pathlib import Path
 from typing import Any, cast
 
+import orjson
 import pytest
 
 from console.dead_letters.original_message import original_message
 from console.dead_letters.queue import DeadLetterQueue, decode
+from console.dead_letters.redrive_or_drop import SettleRequest
 from shared.amqp.consumer import Delivery
 from shared.amqp.dead_letters import DeadLetterReason, dead_letter_headers
 from shared.archive.storage import Archive
+from shared.domain.ids import SourceName
+from shared.domain.raw_event import Undecodable, join
+from shared.domain.raw_event import decode as raw_events
+from shared.domain.unread_body import UnreadCallback
+from shared.runtime.audit import Action
 from worker.download.failures import Reason
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -50,3 +57,18 @@ async def test_a_redriven_recording_that_may_be_stored_already_says_so(
     delivery = Delivery(b"no job", {"message_id": "x", "round": 3, **headers}, "", 1, cast("Any", None))
     message = await original_message(DeadLetterQueue.RECORDINGS, decode(delivery), Archive(f"file://{tmp_path}"))
     assert message.headers == {"round": 4} | ({"may_have_stored": 1} if is_carried else {})
+
+
+def test_a_body_that_cannot_be_understood_is_shown_as_text_and_never_redriven() -> None:
+    unread = UnreadCallback(SourceName("acme"), "2026-11-23T07:44:00.000000Z", "a=1", b"<a password='x1'/>\xff", "text/xml")
+    body = join([unread.encode()])
+    letter = decode(Delivery(body, {"message_id": "x", "reason": "unreadable_body"}, "", 1, cast("Any", None)))
+    (shown,) = orjson.loads(str(letter.describe(with_body=True)["body"]))
+    assert (shown["source"], shown["body"]) == ("acme", "<a password='***'/>\\xff")
+    assert letter.sources == {"acme"}
+    for oldest in ("", "2026-11-23T07:44:00.000000Z"):
+        assert not SettleRequest(Action.REDRIVE, "cli:me", oldest=oldest).allows(letter)
+    assert SettleRequest(Action.DROP, "cli:me").allows(letter)
+    (again,) = raw_events(body)  # a worker keeps it as it is
+    assert isinstance(again, Undecodable)
+    assert again.body == body

@@ -92,10 +92,15 @@ async def test_a_form_body_that_is_not_utf_8_is_refused_by_name_and_kept_as_the_
 
 async def test_a_body_that_is_no_form_is_refused_unless_the_callback_is_in_the_query(ingress: Ingress) -> None:
     url, servers, _ = ingress
-    status, problem, _ = await _ask(f"{url}/callbacks/acme", "POST", json={"t": "API"})
-    assert (status, problem["title"]) == (415, "Unsupported Media Type")
+    xml = {"Content-Type": "text/xml"}
+    for token, kept in (("", 0), (f"?token={SECRET}", 1)):
+        status, problem, _ = await _ask(f"{url}/callbacks/acme{token}", "POST", data="<a/>", headers=xml)
+        assert (status, problem["title"]) == (415, "Unsupported Media Type")
+        assert len(await servers.take_all("callbacks.dead")) == kept
+    members = dict(pair.split("=") for pair in LINE.split("&"))
+    assert (await _ask(f"{url}/callbacks/acme", "POST", json={"token": SECRET, **members}))[0] == 200
     assert (await _ask(f"{url}/callbacks/acme?token={SECRET}&{LINE}", "POST", json={}))[0] == 200
-    assert len(await servers.take_all("callbacks.fold")) == 1
+    assert len(await servers.take_all("callbacks.fold")) == 2
 
 
 @pytest.mark.parametrize(

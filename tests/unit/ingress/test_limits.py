@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
+from ingress.body_formats import percent_encoded
 from ingress.callbacks import CallbackHandler
-from ingress.forms import percent_encoded
 from ingress.group_commit import GroupCommit
 from ingress.outgoing_message import OutgoingMessage
 from ingress.server import serving
@@ -236,25 +236,25 @@ async def test_too_many_headers_are_refused_in_their_own_words(start: Start) -> 
         assert b"The request has more than 128 headers." in body
 
 
-MULTIPART = "Content-Type: multipart/form-data; boundary=x"
+XML = "Content-Type: text/xml"
 
 
 @pytest.mark.parametrize(
     ("query", "status", "dead_letters"),
     [
         ("", 415, 0),
-        (f"?token={SECRET}", 415, 0),  # a dead letter would lack the body, and hold nothing
-        (f"?token={SECRET}&CallType=API&Event=pickup", 400, 1),
+        (f"?token={SECRET}", 415, 1),
+        (f"?token={SECRET}&CallType=API&Event=pickup", 415, 1),
         (f"?token={SECRET}&{LINE}", 200, 0),
         (f"?{LINE}", 415, 0),  # the body may have the token
         (f"?token=wrong&{LINE}", 401, 0),
     ],
 )
-async def test_a_body_that_is_no_form_is_refused_unless_the_query_has_the_callback(
+async def test_a_body_of_another_type_is_refused_unless_the_query_has_the_callback(
     start: Start, query: str, status: int, dead_letters: int
 ) -> None:
     async with start(PATIENT) as site, connected_to(site.port) as connection:
-        await connection.send(post(f"/callbacks/acme{query}", MULTIPART, body=b"--x--"))
+        await connection.send(post(f"/callbacks/acme{query}", XML, body=b"<a/>"))
         assert await connection.status() == status
         assert len(site.dead_letters) == dead_letters
 
@@ -321,7 +321,7 @@ REFUSED = [
     (post("/callbacks/acme", length=KIB_64 + 1), 413),
     (get(GOOD + "a" * 9000), 414),
     (get("http://hooks.example.com" + GOOD + "a" * 60_000), 414),
-    (post("/callbacks/acme", MULTIPART, body=b"--x--"), 415),
+    (post("/callbacks/acme", XML, body=b"<a/>"), 415),
     (post("/callbacks/acme", "Content-Encoding: gzip", body=b"junk"), 415),
 ]
 

@@ -9,8 +9,9 @@ from console.web.openapi import document
 
 _ROOT = Path(__file__).parents[3]
 # A status is the first argument of whatever answers with it.
-_STATUS = re.compile(r"\b(?:reject|problem|\w*FormError)\((\d{3}),")
+_STATUS = re.compile(r"\b(?:reject|problem|\w*BodyError)\(\s*(\d{3}),")
 # A fault of ingress itself is no answer to plan for; one of a form is none to a callback in a query.
+_MODULES = ("answers.py", "body_formats.py", "callbacks.py", "forms.py")
 _ONLY_FORMS = {"408", "413", "415"}
 
 
@@ -20,7 +21,7 @@ def _statuses(*modules: str) -> set[str]:
 
 def test_every_answer_of_ingress_is_described() -> None:
     described = document([])["paths"]["/callbacks/{source}"]
-    given = _statuses("answers.py", "callbacks.py", "forms.py")
+    given = _statuses(*_MODULES)
     assert given >= {"404", "429", *_ONLY_FORMS}
     assert set(described["post"]["responses"]) == {"200", *given}
     assert set(described["get"]["responses"]) == {"200", *given} - _ONLY_FORMS
@@ -29,4 +30,4 @@ def test_every_answer_of_ingress_is_described() -> None:
 def test_the_readme_names_every_answer_after_which_a_callback_is_not_kept() -> None:
     readme = (_ROOT / "README.md").read_text()
     (refused,) = re.findall(r"Refused and not kept:(.*?)\n- \*\*", readme, re.DOTALL)
-    assert set(re.findall(r"\b\d{3}\b", refused)) == _statuses("answers.py", "callbacks.py", "forms.py")
+    assert set(re.findall(r"\b\d{3}\b", refused)) == _statuses(*_MODULES)
