@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from typing import Any
 
 import orjson
 
@@ -47,6 +48,13 @@ def call_record(call: Call, revision: int) -> dict[str, object]:
         "other_legs": [_leg(call, leg, mask) for leg in call.other_legs],
         "fields": _fields(call, mask),
     }
+
+
+def without_fields(record: Mapping[str, Any]) -> dict[str, object]:
+    """Return a record without the adapter values of the call and its legs."""
+    legs = {side: record[side] and {**record[side], "fields": {}} for side in SIDES}
+    others = [{**leg, "fields": {}} for leg in record["other_legs"]]
+    return {**record, **legs, "other_legs": others, "fields": {}}
 
 
 def parties_of(call: Call) -> dict[str, object]:

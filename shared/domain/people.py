@@ -13,6 +13,7 @@ from shared.domain.leg import Leg
 from shared.masking import mask_value
 
 _EXTENSION = re.compile(r"[0-9]{1,15}")
+_MAX_CHARACTERS = 256
 # Where FocalScope names the far party of a leg. DID is the line of an incoming call, and so our own number. The far party of an
 # API leg is the dialed one, which has another leg. A login has no far party, and a conference has many.
 _FAR_PARTY: Mapping[CallType, tuple[Placeholder, ...]] = {
@@ -66,5 +67,6 @@ def _dialed_number(call: Call) -> str | None:
 
 
 def _first(leg: Leg, *placeholders: Placeholder) -> str | None:
-    """Return the first of these values that the leg has."""
-    return next((mask_value(name, value) for name in placeholders if (value := leg.fields.get(name))), None)
+    """Return the first of these values that the leg has. A long one is no name and no number; it is in the leg's `fields`."""
+    values = ((name, leg.fields.get(name, "")) for name in placeholders)
+    return next((mask_value(name, value) for name, value in values if 0 < len(value) <= _MAX_CHARACTERS), None)

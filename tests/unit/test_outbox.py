@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tracemalloc
 
+import orjson
 import pytest
 
 from shared.domain.call import Call, derive
@@ -35,3 +36,17 @@ def test_a_call_of_thousands_of_legs_is_refused_before_it_fills_the_memory() -> 
     finally:
         tracemalloc.stop()
     assert most < 64 << 20
+
+
+def test_a_call_with_as_many_legs_and_values_as_a_call_can_have_is_published() -> None:
+    value = "x" * (4 << 10)
+    facts = {CLOCK: AT, "leg:API:1:missed": AT}
+    facts |= {f"leg:Outgoing:{2 + number}:missed": AT for number in range(63)}
+    facts |= {f"leg:Outgoing:{2 + number}:f.missed.CallerID": f"{value}{number}" for number in range(63)}
+    call = derive(CallKey(SourceName("acme"), CallRef("513")), facts, POLICY)
+    event, *jobs = read_outbox(write_outbox(call, 1, ["agent"]))
+    legs = [orjson.loads(event.body)["data"]["dialed"], *orjson.loads(event.body)["data"]["other_legs"]]
+    assert sorted(int(leg["fields"]["CallerID"][len(value) :]) for leg in legs) == list(range(63))
+    records = [orjson.loads(job.body)["record"] for job in jobs]
+    assert [record["outcome"] for record in records] == ["dialed_missed"] * 64
+    assert records[0]["other_legs"][0]["fields"] == {}, "the jobs have the record without its fields"

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 import orjson
 
 from shared.amqp.publisher import Message
 from shared.amqp.topology import CALLS, RECORDINGS
 from shared.domain.call import Call
-from shared.domain.call_event import CLOUDEVENT, JSON, call_event, call_record
+from shared.domain.call_event import CLOUDEVENT, JSON, call_event, call_record, without_fields
 from shared.domain.recording_plan import recording_jobs
 
 # Every job contains the record of its call, so the outbox of a call with many legs could be too large for Redis or RabbitMQ.
@@ -19,14 +19,20 @@ _MAX_BYTES = 16 << 20
 def write_outbox(call: Call, revision: int, record_legs: Collection[str], *, before: str = "") -> bytes:
     """Encode the call event and the recording jobs of one revision; `before` is the summary of the last one.
 
+    Every job contains the record, for its sidecar. If that is too much, the jobs have it without adapter values.
+
     Raises:
         ValueError: the call has too many legs to be published.
     """
     record = call_record(call, revision)
     routing_key, event_id, body = call_event(call, record)
-    _check_size(call, len(body) * (1 + len(call.legs)))  # before the jobs are built, which could exhaust the memory
+    job_record: Mapping[str, object] = record
+    if len(body) * (1 + len(call.legs)) > _MAX_BYTES:
+        job_record = without_fields(record)
+        # Checked before the jobs are built, which could exhaust the memory.
+        _check_size(call, len(body) + len(orjson.dumps(job_record)) * len(call.legs))
     rows = [(CALLS, routing_key, event_id, CLOUDEVENT, body.decode())]
-    jobs = recording_jobs(call, record, record_legs, before)
+    jobs = recording_jobs(call, job_record, record_legs, before)
     rows += [(RECORDINGS, RECORDINGS, job.id, JSON, job.encode().decode()) for job in jobs]
     outbox = orjson.dumps(rows)
     _check_size(call, len(outbox))
