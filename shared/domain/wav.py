@@ -42,6 +42,7 @@ class Flaw(StrEnum):
     NOT_A_RECORDING = "not_a_recording"
     TRUNCATED = "truncated"
     NO_AUDIO = "no_audio"
+    EMPTY = "empty"
 
 
 class InvalidWavError(Exception):
@@ -185,7 +186,7 @@ def _without_audio(parts: _HeaderParts, declared_end: int | None, size: int | No
         return InvalidWavError(Flaw.TRUNCATED, f"truncated: the header declares {declared_end} bytes, the file has {size}")
     if parts.format is None and (parts.has_others or len(parts.head) > _HEADER_BYTES):
         return InvalidWavError(Flaw.NOT_A_RECORDING, "neither a format chunk nor audio")
-    return InvalidWavError(Flaw.NO_AUDIO, "no audio in the file")
+    return InvalidWavError(Flaw.NO_AUDIO if parts.has_others else Flaw.EMPTY, "no audio in the file")
 
 
 def _walk(parts: _HeaderParts, position: int) -> Parser[None]:

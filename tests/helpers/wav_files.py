@@ -23,7 +23,7 @@ WAV = recording("7", SECONDS)
 SAMPLES = WAV[44:]
 MU_LAW_BYTES = bytes(range(1, 251)) * 16  # 4000 bytes: half a second of G.711
 PCM_FORMAT = struct.pack("<HHIIHH", 1, 1, RATE, 2 * RATE, 2, 16)
-_NO_AUDIO, _TRUNCATED, _NONE = "no_audio", "truncated", "not_a_recording"
+_EMPTY, _NO_AUDIO, _TRUNCATED, _NONE = "empty", "no_audio", "truncated", "not_a_recording"
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,11 +227,11 @@ def _flagged() -> Iterator[Kind]:
 def _refused() -> Iterator[Kind]:
     for declared, audio in [(0, 0), (36, 0), (8, 0), (0xFFFFFFFF, 0xFFFFFFFF), (0x7FFFF024, 0x7FFFF000)]:
         content = riff(FMT, chunk(b"data", b"", audio), declared=declared)
-        yield Kind(f"only a header, {declared:X}/{audio:X}", content, _NO_AUDIO)
+        yield Kind(f"only a header, {declared:X}/{audio:X}", content, _EMPTY)
     yield Kind(
         "only a header with JUNK", riff(FMT, chunk(b"JUNK", bytes(4044)), chunk(b"data", b"", 0), declared=4088), _NO_AUDIO
     )
-    yield Kind("no data chunk", riff(FMT), _NO_AUDIO)
+    yield Kind("no data chunk", riff(FMT), _EMPTY)
     yield Kind("no audio, LIST behind", riff(FMT, chunk(b"data", b""), LIST), _NO_AUDIO)
     yield Kind("no audio, LIST cut off behind", riff(FMT, chunk(b"data", b""), LIST[:-9]), _NO_AUDIO)
     yield Kind("no audio, id3 and LIST behind", riff(FMT, chunk(b"data", b""), chunk(b"id3 ", b"odd"), LIST), _NO_AUDIO)

@@ -78,7 +78,7 @@ RULES: Mapping[Reason, Rule] = {
     Reason.NOT_A_RECORDING: _BROKEN,
     Reason.TRUNCATED: _BROKEN,
     Reason.LENGTH_MISMATCH: _BROKEN,
-    Reason.NO_AUDIO: _GONE,
+    Reason.NO_AUDIO: _BROKEN,
     Reason.COMPRESSED: _BROKEN,
     Reason.TOO_LARGE: _REFUSED,
     Reason.ORIGIN_NOT_ALLOWED: _REFUSED,

@@ -15,7 +15,7 @@ from worker.download.wav_check import Audio, read_audio
 
 PAGE = "a web page instead of a recording. The token may be wrong or expired"
 SNIFF_BYTES = 64
-_INCOMPLETE = frozenset({Flaw.TRUNCATED, Flaw.NO_AUDIO})
+_INCOMPLETE = frozenset({Flaw.TRUNCATED, Flaw.NO_AUDIO, Flaw.EMPTY})
 
 
 @dataclass(frozen=True, slots=True)

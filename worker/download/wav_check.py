@@ -87,7 +87,7 @@ def _check(file: BinaryIO, header: Header, size: int) -> Audio:
 def _open_ended(file: BinaryIO, header: Header, size: int, available: int) -> Audio:
     """Check a file whose header lacks the size of the audio. All that follows is audio, unless it is chunks."""
     if not available:
-        raise InvalidWavError(Flaw.NO_AUDIO, "a header without audio")
+        raise InvalidWavError(Flaw.EMPTY, "a header without audio")
     rest = _rest(file, header.audio.body, size, header.order)
     more = next((chunk for chunk in rest.chunks if chunk.name == b"data" and chunk.has_length), None)
     if more is not None:  # an empty chunk precedes the audio

@@ -75,7 +75,7 @@ async def test_a_recording_that_is_not_ready_twice_is_stored_on_the_third_try(se
         ({"text": "<!DOCTYPE html><form>", "content_type": "audio/wav"}, "failed", "login_page"),
         ({"text": "please log in", "content_type": "text/html"}, "failed", "login_page"),
         ({"body": WAV[:-10]}, "failed", "truncated"),
-        ({"body": WAV[:4] + (36).to_bytes(4, "little") + WAV[8:40] + b"\0\0\0\0"}, "absent", "no_audio"),
+        ({"body": WAV[:4] + (36).to_bytes(4, "little") + WAV[8:40] + b"\0\0\0\0"}, "absent", "empty"),
         ({"body": b"RIFX" + WAV[4:]}, "failed", "not_a_recording"),
         ({"body": b"\x0b\x02\x80", "headers": {"Content-Encoding": "br"}}, "failed", "compressed"),
         ({"status": 500}, "failed", "unexpected_status"),
