@@ -45,6 +45,16 @@ DEAD_LETTERS = Counter("callfold_dead_letters_total", "Messages moved to a dead-
 NONSENSE_TIMESTAMPS = Counter(
     "callfold_nonsense_timestamps_total", "Implausible adapter timestamps, which were ignored.", ("source",)
 )
+IGNORED_VALUES = Counter(
+    "callfold_ignored_values_total",
+    "Adapter values that were not used as they were sent.",
+    ("source", "placeholder", "reason"),
+)
+PLACEHOLDERS_UNREPLACED = Counter(
+    "callfold_placeholders_unreplaced_total",
+    "Placeholders that arrived instead of their value.",
+    ("source", "placeholder"),
+)
 CALLBACKS_OF_TOMBSTONES = Counter("callfold_buried_events_total", "Events of calls whose facts had already expired.", ("source",))
 CALLBACKS_BEYOND_BOUNDS = Counter(
     "callfold_callbacks_beyond_bounds_total", "Events dead-lettered because their call has too many legs or bytes.", ("source",)

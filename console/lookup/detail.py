@@ -16,8 +16,10 @@ from shared.archive.storage import Archive
 from shared.config.sources import Source
 from shared.domain.call import Call, Status
 from shared.domain.call_event import call_record
-from shared.domain.facts import URL
+from shared.domain.facts import IGNORED, URL
 from shared.domain.ids import CallKey
+from shared.domain.ignored import split_fact
+from shared.domain.leg import Leg
 from shared.domain.recording_plan import recording_jobs
 from shared.masking import MASK, mask_value
 from shared.state.stored_call import StoredCall
@@ -114,9 +116,14 @@ async def detail_of(timelines: Timelines, archive: Archive, source: Source, call
 def _shown(call: Call, state: StoredCall) -> _Shown:
     return _Shown(
         record=call_record(call, state.revision),
-        legs=[asdict(leg) | {"recording_url": None, "fields": _masked(leg.fields)} for leg in call.legs],
+        legs=[_shown_leg(leg) for leg in call.legs],
         facts={name: _masked_fact(name, value) for name, value in sorted(state.facts.items())},
     )
+
+
+def _shown_leg(leg: Leg) -> JsonObject:
+    ignored = [each._asdict() | {"value": mask_value(each.placeholder, each.value)} for each in leg.ignored_values]
+    return asdict(leg) | {"recording_url": None, "fields": _masked(leg.fields), "ignored_values": ignored}
 
 
 def past_detail(key: CallKey, past: CallHistory) -> Detail:
@@ -150,7 +157,10 @@ async def _sidecars(archive: Archive, source: Source, call: Call, state: StoredC
 
 def _masked_fact(name: str, value: str) -> str:
     """Mask a fact by its name first, `leg:API:77:f.hangup.sectok`, then the credentials in its value."""
-    return MASK if f":{URL}" in name else mask_value(name.rpartition(".")[2], value)
+    if f":{URL}" in name:
+        return MASK
+    _, is_ignored, ignored = name.partition(IGNORED)
+    return mask_value(split_fact(ignored)[1] if is_ignored else name.rpartition(".")[2], value)
 
 
 def _masked(fields: Mapping[str, str]) -> dict[str, str]:

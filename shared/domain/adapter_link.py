@@ -76,11 +76,19 @@ class Adapter:
         meanings: parameter name to placeholder name, unknown placeholders included.
         constants: parameters with a fixed value, without the secret.
         secret: the constant parameter `token`, if the link has one.
+        folded_meanings: the meanings by case-folded parameter name, without names that differ in letter case alone.
     """
 
     meanings: Mapping[str, str]
     constants: Mapping[str, str] = field(default_factory=dict)
     secret: str | None = field(default=None, repr=False)
+    folded_meanings: Mapping[str, str] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        names = [name.strip().casefold() for name in (*self.meanings, *self.constants)]
+        folded = {name.strip().casefold(): meaning for name, meaning in self.meanings.items()}
+        unique = {name: meaning for name, meaning in folded.items() if names.count(name) == 1}
+        object.__setattr__(self, "folded_meanings", unique)
 
     def parameter(self, placeholder: str) -> str | None:
         """Return the name of the parameter that carries a placeholder, for error messages."""

@@ -47,14 +47,15 @@ def call_record(call: Call, revision: int) -> dict[str, object]:
         "dialed": _leg(call, call.dialed, mask),
         "other_legs": [_leg(call, leg, mask) for leg in call.other_legs],
         "fields": _fields(call, mask),
+        "ignored": _ignored(call, mask),
     }
 
 
 def without_fields(record: Mapping[str, Any]) -> dict[str, object]:
-    """Return a record without the adapter values of the call and its legs."""
+    """Return a record without the adapter values of the call and its legs, used or ignored."""
     legs = {side: record[side] and {**record[side], "fields": {}} for side in SIDES}
     others = [{**leg, "fields": {}} for leg in record["other_legs"]]
-    return {**record, **legs, "other_legs": others, "fields": {}}
+    return {**record, **legs, "other_legs": others, "fields": {}, "ignored": []}
 
 
 def parties_of(call: Call) -> dict[str, object]:
@@ -162,3 +163,19 @@ def _fields(call: Call, mask: _Mask) -> dict[str, str]:
         for name, value in (leg.fields if leg else {}).items():
             fields.setdefault(name, mask[name, value])
     return fields
+
+
+def _ignored(call: Call, mask: _Mask) -> list[dict[str, str | None]]:
+    """Return the values of the adapter that were not used as they were sent, in a fixed order."""
+    rows = [
+        {
+            "call_id": leg.call_id,
+            "event": ignored.event,
+            "placeholder": ignored.placeholder,
+            "value": mask[ignored.placeholder, ignored.value],
+            "reason": ignored.reason,
+        }
+        for leg in call.legs
+        for ignored in leg.ignored_values
+    ]
+    return sorted(rows, key=lambda row: [value or "" for value in row.values()])

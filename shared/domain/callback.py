@@ -1,14 +1,35 @@
-"""One parsed callback: call type, event, ids and all other values of the adapter, each of them checked."""
+"""One parsed callback: call type, event, ids and all other values of the adapter, each of them checked.
+
+Only call type, event and CallID are needed. Any other value that cannot be read is ignored, and noted with its reason.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from enum import StrEnum
 from typing import NamedTuple, TypeVar
 
 from shared.domain.adapter_link import Adapter, Placeholder
-from shared.domain.callback_query import read_query
+from shared.domain.callback_query import read_query, repaired
+from shared.domain.callback_values import (
+    MAX_DIGITS,
+    MAX_WAIT_DIGITS,
+    NO_GUIDS,
+    TEXTS,
+    are_some_null,
+    is_null,
+    is_unreplaced,
+    read_bit,
+    read_call_id,
+    read_guid,
+    read_name,
+    read_wait_ms,
+    read_whole,
+    tidied,
+)
 from shared.domain.ids import GUID
+from shared.domain.ignored import IgnoredValue, Reason
 from shared.errors import InvalidCallbackError
 
 
@@ -34,28 +55,52 @@ class LegEvent(StrEnum):
 
 CALL_TYPE_CODES: Mapping[str, CallType] = {str(code): kind for code, kind in enumerate(CallType, start=1)}
 EVENT_CODES: Mapping[str, LegEvent] = {str(code): event for code, event in enumerate(LegEvent)}
-_CALL_TYPE_NAMES: Mapping[str, CallType] = {name: kind for kind in CallType for name in (kind.value, kind.value.lower())}
-_EVENT_NAMES: Mapping[str, LegEvent] = {name: e for e in LegEvent for name in (e.value, e.value.upper(), e.value.title())}
-_BITS: Mapping[str, bool] = {"1": True, "0": False}
-
-_MAX_DIGITS = 18  # fits a signed 64-bit integer
+# The usual spellings, and those in lower case, by which `read_name` finds any other. A name can arrive as a code.
+_CALL_TYPES: Mapping[str, CallType] = {n: kind for kind in CallType for n in (kind.value, kind.value.lower())} | dict(
+    CALL_TYPE_CODES
+)
+_EVENTS: Mapping[str, LegEvent] = {event.value: event for event in LegEvent} | dict(EVENT_CODES)
 
 # Plain strings, because hashing an enum member runs Python code and this is the hot path of ingress.
 _CALL_ID = Placeholder.CALL_ID.value
 _REQUEST_ID = Placeholder.REQUEST_ID.value
 _GUID_NAME = Placeholder.GUID.value
 _IS_RECORDED = Placeholder.IS_RECORDED.value
-_CALL_TYPE = ((Placeholder.CALL_TYPE_NAME.value, _CALL_TYPE_NAMES), (Placeholder.CALL_TYPE_CODE.value, CALL_TYPE_CODES))
-_EVENT = ((Placeholder.EVENT_NAME.value, _EVENT_NAMES), (Placeholder.EVENT_CODE.value, EVENT_CODES))
+_IS_ANSWERED = Placeholder.IS_ANSWERED.value
+_TOTAL_WAIT_MS = Placeholder.TOTAL_WAIT_MS.value
+_CALL_TYPE = (Placeholder.CALL_TYPE_NAME.value, Placeholder.CALL_TYPE_CODE.value)
+_EVENT = (Placeholder.EVENT_NAME.value, Placeholder.EVENT_CODE.value)
+_BITS = frozenset({"0", "1"})
+_UNREPLACED = "arrived unreplaced: FocalScope sent the placeholder instead of its value"
 
-UNDERSTOOD = frozenset({_CALL_ID, _REQUEST_ID, _GUID_NAME, _IS_RECORDED, *dict(_CALL_TYPE), *dict(_EVENT)})
+UNDERSTOOD = frozenset({_CALL_ID, _REQUEST_ID, _GUID_NAME, _IS_RECORDED, *_CALL_TYPE, *_EVENT})
 """Placeholders that have an attribute in `Callback`; all others are its `extras`."""
+
+_READERS: Mapping[str, Callable[[str], object]] = {
+    _CALL_ID: read_call_id,
+    _REQUEST_ID: read_whole,
+    _GUID_NAME: read_guid,
+    _IS_RECORDED: read_bit,
+    _IS_ANSWERED: read_bit,
+    _TOTAL_WAIT_MS: read_wait_ms,
+    **dict.fromkeys(_CALL_TYPE, lambda text: read_name(text, _CALL_TYPES)),
+    **dict.fromkeys(_EVENT, lambda text: read_name(text, _EVENTS)),
+    **dict.fromkeys(TEXTS, lambda text: None if is_null(text) or not tidied(text) else text),
+}
+"""Reads a value, or returns None. It chooses between several values of one placeholder."""
+_NEEDED = frozenset({_CALL_ID, *_CALL_TYPE, *_EVENT})
 
 _Known = TypeVar("_Known")
 
 
 class Callback(NamedTuple):
-    """A callback that can be folded. `extras` holds every other value that was sent, by placeholder name."""
+    """A callback that can be folded.
+
+    Attributes:
+        recorded: False also if that is not known.
+        extras: every other value that was sent, by placeholder name.
+        ignored: the values that were not used as they were sent.
+    """
 
     call_type: CallType
     event: LegEvent
@@ -64,6 +109,7 @@ class Callback(NamedTuple):
     guid: str | None
     recorded: bool
     extras: Mapping[str, str]
+    ignored: Sequence[IgnoredValue] = ()
 
 
 def parse_callback(adapter: Adapter, query: str) -> Callback:
@@ -72,58 +118,155 @@ def parse_callback(adapter: Adapter, query: str) -> Callback:
     Raises:
         InvalidCallbackError: names the parameter that cannot be folded.
     """
-    values = read_query(adapter, query)
-    call_id = values.get(_CALL_ID)
+    try:
+        return _parse(adapter, query)
+    except InvalidCallbackError:
+        for each in repaired(query):
+            with suppress(InvalidCallbackError):
+                return _parse(adapter, each)
+        raise
+
+
+def _parse(adapter: Adapter, query: str) -> Callback:
+    """Parse a callback. This is the hot path of ingress: a usual value is recognised here, any other one by a function."""
+    values, others, ignored, has_braces = read_query(adapter, query)
+    if others or has_braces:
+        _choose(adapter, values, others, ignored)
+    take = values.pop  # what is left has no attribute
+    call_id = take(_CALL_ID, None)
     if call_id is None:
         raise _missing(adapter, _CALL_ID)
-    request_id = values.get(_REQUEST_ID)
-    guid = values.get(_GUID_NAME)
+    if not (call_id.isdecimal() and call_id.isascii()) or len(call_id) > MAX_DIGITS:
+        call_id = _call_id(adapter, call_id)
+    name, code = take(_CALL_TYPE[0], ""), take(_CALL_TYPE[1], "")
+    call_type = _CALL_TYPES.get(name) or _named(adapter, _CALL_TYPE, (name, code), _CALL_TYPES, ignored)
+    name, code = take(_EVENT[0], ""), take(_EVENT[1], "")
+    event = _EVENTS.get(name) or _named(adapter, _EVENT, (name, code), _EVENTS, ignored)
+    request_id = take(_REQUEST_ID, None)
+    guid = take(_GUID_NAME, None)
+    recorded = take(_IS_RECORDED, "0")
+    if len(values) > 0:
+        _check_extras(values, ignored)
     return Callback(
-        call_type=_named(adapter, values, _CALL_TYPE),
-        event=_named(adapter, values, _EVENT),
-        call_id=str(_integer(adapter, _CALL_ID, call_id)),
-        # 0 is not a RequestID. As one, it would merge all calls that the dial API did not start into one call.
-        request_id=None if request_id is None else _integer(adapter, _REQUEST_ID, request_id) or None,
-        guid=None if guid is None else _guid(adapter, guid),
-        recorded=_bit(adapter, _IS_RECORDED, values),
-        extras={name: value for name, value in values.items() if name not in UNDERSTOOD},
+        call_type,
+        event,
+        str(int(call_id)),
+        None if request_id is None else _request_id(request_id, ignored),
+        None if guid is None else _guid(guid, ignored),
+        recorded == "1" if recorded in _BITS else _bit(recorded, ignored),
+        values,
+        ignored,
     )
 
 
-def _named(adapter: Adapter, values: Mapping[str, str], choices: tuple[tuple[str, Mapping[str, _Known]], ...]) -> _Known:
-    """Return the value of a name, or else of a code; if both are sent, the name counts."""
-    for placeholder, known in choices:
-        text = values.get(placeholder)
-        if text is None:
+def _choose(adapter: Adapter, values: dict[str, str], others: Sequence[tuple[str, str]], ignored: list[IgnoredValue]) -> None:
+    """Leave one value of each placeholder: the first that is usable. The others are ignored.
+
+    Raises:
+        InvalidCallbackError: call type, event or CallID was sent twice with different values, and both can be read.
+    """
+    for name in list(values):
+        candidates = dict.fromkeys([values[name], *(value for other, value in others if other == name)])
+        unreplaced = [value for value in candidates if is_unreplaced(name, value)]
+        ignored.extend(IgnoredValue(name, value, Reason.PLACEHOLDER) for value in unreplaced)
+        replaced = [value for value in candidates if value not in unreplaced]
+        if not replaced:
+            if name != _CALL_ID:  # its error needs the value
+                del values[name]
             continue
-        value = known.get(text)
-        if value is None:
-            problem = f"is not one of {', '.join(dict.fromkeys(map(str, known.values())))}"
-            raise InvalidCallbackError(_name(adapter, placeholder), text, problem, is_name=True)
+        read = _READERS.get(name, str)
+        chosen = next((value for value in replaced if read(value) is not None), replaced[0])
+        values[name] = chosen
+        for other in replaced:
+            if other == chosen or (read(other) is not None and read(other) == read(chosen)):
+                continue
+            if name in _NEEDED and read(other) is not None:
+                raise InvalidCallbackError(_name(adapter, name), other, "was sent twice with different values")
+            ignored.append(IgnoredValue(name, other, Reason.SENT_TWICE))
+
+
+def _call_id(adapter: Adapter, text: str) -> str:
+    call_id = read_call_id(text)
+    if call_id is not None:
+        return call_id
+    problem = f"is not a whole number of at most {MAX_DIGITS} digits"
+    raise InvalidCallbackError(_name(adapter, _CALL_ID), text, _UNREPLACED if is_unreplaced(_CALL_ID, text) else problem)
+
+
+def _named(
+    adapter: Adapter,
+    placeholders: tuple[str, str],
+    texts: tuple[str, str],
+    known: Mapping[str, _Known],
+    ignored: list[IgnoredValue],
+) -> _Known:
+    """Return the value of a name, or else of a code. If both are sent, the name counts, unless it cannot be read."""
+    sent = [(placeholder, text) for placeholder, text in zip(placeholders, texts, strict=True) if text]
+    read = [known.get(text) or read_name(text, known) for _, text in sent]
+    value = next((each for each in read if each is not None), None)
+    if value is not None:
+        reason = Reason.NOT_A_CALL_TYPE if placeholders is _CALL_TYPE else Reason.NOT_AN_EVENT
+        unreadable = sent[: read.index(value)]
+        ignored += [IgnoredValue(*each, reason) for each in unreadable]
         return value
-    raise _missing(adapter, next(placeholder for placeholder, _ in choices if adapter.parameter(placeholder)))
+    if sent:
+        problem = f"is not one of {', '.join(dict.fromkeys(map(str, known.values())))}"
+        raise InvalidCallbackError(_name(adapter, sent[0][0]), sent[0][1], problem, is_name=True)
+    for placeholder, text, _ in ignored:
+        if placeholder in placeholders:
+            raise InvalidCallbackError(_name(adapter, placeholder), text, _UNREPLACED, is_name=True)
+    raise _missing(adapter, next(placeholder for placeholder in placeholders if adapter.parameter(placeholder)))
 
 
-def _integer(adapter: Adapter, placeholder: str, text: str) -> int:
-    if not (text.isascii() and text.isdecimal()) or len(text) > _MAX_DIGITS:
-        raise InvalidCallbackError(_name(adapter, placeholder), text, f"is not a whole number of at most {_MAX_DIGITS} digits")
-    return int(text)
+def _request_id(text: str, ignored: list[IgnoredValue]) -> int | None:
+    """Return the RequestID. 0 is none: as one, it would merge all calls that the dial API did not start into one call."""
+    if text.isdecimal() and text.isascii() and len(text) <= MAX_DIGITS:
+        return int(text) or None
+    number = read_whole(text)
+    if number is None and tidied(text):
+        ignored.append(IgnoredValue(_REQUEST_ID, text, Reason.NOT_A_REQUEST_ID))
+    return number or None
 
 
-def _guid(adapter: Adapter, text: str) -> str:
+def _guid(text: str, ignored: list[IgnoredValue]) -> str | None:
     guid = text.lower()
-    if not GUID.fullmatch(guid):
-        raise InvalidCallbackError(_name(adapter, _GUID_NAME), text, "is not a GUID (8-4-4-4-12 hex digits)")
-    return guid
+    if GUID.fullmatch(guid) and guid not in NO_GUIDS:
+        return guid
+    read = read_guid(text)
+    if read is None and tidied(text):
+        ignored.append(IgnoredValue(_GUID_NAME, text, Reason.NOT_A_GUID))
+    return read
 
 
-def _bit(adapter: Adapter, placeholder: str, values: Mapping[str, str]) -> bool:
-    text = values.get(placeholder)
-    if text is None:
-        return False
-    if text not in _BITS:
-        raise InvalidCallbackError(_name(adapter, placeholder), text, "is not 0, 1 or empty")
-    return _BITS[text]
+def _bit(text: str, ignored: list[IgnoredValue]) -> bool:
+    bit = read_bit(text)
+    if bit is None and tidied(text):
+        ignored.append(IgnoredValue(_IS_RECORDED, text, Reason.NOT_A_BIT))
+    return bit is True
+
+
+def _check_extras(values: dict[str, str], ignored: list[IgnoredValue]) -> None:
+    """Take out the values without an own attribute that cannot be read. Timestamps need the time of receipt: see `facts.py`."""
+    answered = values.get(_IS_ANSWERED)
+    if answered is not None and answered not in _BITS and read_bit(answered) is None:
+        _take_out(values, _IS_ANSWERED, Reason.NOT_A_BIT, ignored)
+    wait = values.get(_TOTAL_WAIT_MS)
+    if (
+        wait is not None
+        and not (wait.isdecimal() and wait.isascii() and len(wait) <= MAX_WAIT_DIGITS)
+        and read_wait_ms(wait) is None
+    ):
+        _take_out(values, _TOTAL_WAIT_MS, Reason.NOT_MILLISECONDS, ignored)
+    if are_some_null(values):
+        for name in TEXTS.intersection(values):
+            if is_null(values[name]):
+                _take_out(values, name, Reason.NO_VALUE, ignored)
+
+
+def _take_out(values: dict[str, str], name: str, reason: Reason, ignored: list[IgnoredValue]) -> None:
+    value = values.pop(name)
+    if tidied(value):
+        ignored.append(IgnoredValue(name, value, reason))
 
 
 def _missing(adapter: Adapter, placeholder: str) -> InvalidCallbackError:

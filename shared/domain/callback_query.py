@@ -6,9 +6,13 @@ in. The longest callback of FocalScope is far below every limit.
 
 from __future__ import annotations
 
+import codecs
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 from urllib.parse import unquote, unquote_plus, unquote_to_bytes
 
 from shared.domain.adapter_link import Adapter
+from shared.domain.ignored import IgnoredValue, Reason
 from shared.errors import InvalidCallbackError
 from shared.partial_values import shorten_name
 
@@ -25,17 +29,48 @@ MAX_ENCODINGS = 5
 _BYTES_PER_CHARACTER, _CHARACTERS_PER_BYTE = 4, 3
 
 
-def read_query(adapter: Adapter, query: str) -> dict[str, str]:
-    """Return the decoded values of a raw query string by placeholder name, without empty and unknown parameters.
+def _as_latin_1(error: UnicodeError) -> tuple[str, int]:
+    """Decode the five bytes that cp1252 does not define."""
+    if not isinstance(error, UnicodeDecodeError):
+        raise error
+    return error.object[error.start : error.end].decode("latin-1"), error.end
+
+
+codecs.register_error("callfold.latin-1", _as_latin_1)
+
+
+class QueryValues(NamedTuple):
+    """The parameters of an adapter in a query.
+
+    Attributes:
+        values: decoded values by placeholder name, without empty ones; the first of each.
+        others: further, different values of the same placeholders.
+        ignored: what could not be read as it was sent.
+        has_braces: whether a value can have a brace, as a placeholder has.
+    """
+
+    values: dict[str, str]
+    others: list[tuple[str, str]]
+    ignored: list[IgnoredValue]
+    has_braces: bool
+
+
+def read_query(adapter: Adapter, query: str) -> QueryValues:
+    """Read a raw query string, without empty and unknown parameters. A value that is not UTF-8 is read as cp1252.
 
     Raises:
-        InvalidCallbackError: a parameter exceeds a limit, was sent twice with different values, or is not UTF-8.
+        InvalidCallbackError: a parameter exceeds a limit.
     """
     parts = query.split("&", MAX_PARAMETERS)
     if len(parts) > MAX_PARAMETERS or len(query) > MAX_QUERY_CHARACTERS:
         raise _too_much(query)
     values: dict[str, str] = {}
+    others: list[tuple[str, str]] = []
+    ignored: list[IgnoredValue] = []
+    unknown: list[tuple[str, str]] = []
     meanings = adapter.meanings
+    is_ascii = query.isascii()
+    has_braces = "{" in query or "}" in query
     for part in parts:
         name, _, value = part.partition("=")
         if "%" in name or "+" in name:
@@ -44,35 +79,66 @@ def read_query(adapter: Adapter, query: str) -> dict[str, str]:
         if meaning is None:
             if len(part) > MAX_NAME_BYTES // _BYTES_PER_CHARACTER:
                 _check_unknown(name, value)
+            unknown.append((name, value))
             continue
         if not value:
             continue
-        if len(value) > MAX_VALUE_BYTES // _BYTES_PER_CHARACTER:
-            value = _read_long(name, value)
-        elif "%" in value or "+" in value:
-            value = _decode(name, value)
+        if "%" in value or "+" in value or len(value) > MAX_VALUE_BYTES // _BYTES_PER_CHARACTER or not is_ascii:
+            value = _decode(name, meaning, value, ignored)
+            # A brace can be encoded once more.
+            has_braces = has_braces or "{" in value or "}" in value or "%" in value
         if values.setdefault(meaning, value) != value:
-            raise InvalidCallbackError(name, value, "was sent twice with different values")
-    return values
+            others.append((meaning, value))
+    sent = QueryValues(values, others, ignored, has_braces)
+    return _with_misspelled(adapter, unknown, sent) if unknown else sent
 
 
-def _read_long(name: str, value: str) -> str:
-    """Decode a value that may be too long. What is too long in any case is not decoded."""
-    if len(value) <= _CHARACTERS_PER_BYTE * MAX_VALUE_BYTES:
-        value = _decode(name, value)
-        if len(value.encode("utf-8", "surrogatepass")) <= MAX_VALUE_BYTES:
-            return value
-    raise _too_long(name, value)
+def _with_misspelled(adapter: Adapter, unknown: Sequence[tuple[str, str]], sent: QueryValues) -> QueryValues:
+    """Read the parameters whose names differ from those of the adapter in letter case, blanks, or an HTML-escaped `&`.
+
+    They count only if the adapter's own spelling was not sent.
+    """
+    values, others, ignored, _ = sent
+    own = set(values)
+    for name, value in unknown:
+        if not value or name in adapter.constants:
+            continue
+        meaning = adapter.folded_meanings.get(name.strip(" \t\ufeff").removeprefix("amp;").lstrip("? ").casefold().strip())
+        if meaning is not None and meaning not in own:
+            decoded = _decode(name, meaning, value, ignored)
+            if values.setdefault(meaning, decoded) != decoded:
+                others.append((meaning, decoded))
+    return sent if len(values) == len(own) else sent._replace(has_braces=True)
 
 
-def _decode(name: str, value: str) -> str:
+def _decode(name: str, meaning: str, value: str, ignored: list[IgnoredValue]) -> str:
+    """Decode a value. What is too long in any case is not decoded."""
+    if len(value) > _CHARACTERS_PER_BYTE * MAX_VALUE_BYTES:
+        raise _too_long(name, value)
+    raw = unquote_to_bytes(_as_bytes(value).replace(b"+", b" "))
+    if len(raw) > MAX_VALUE_BYTES:
+        raise _too_long(name, value)
     try:
-        decoded = unquote_plus(value, errors="strict")
+        decoded = raw.decode()
     except UnicodeDecodeError:
-        raise InvalidCallbackError(name, value, "is not percent-encoded UTF-8") from None
+        decoded = raw.decode("cp1252", "callfold.latin-1")
+        ignored.append(IgnoredValue(meaning, _as_text(value), Reason.NOT_UTF8))
     if "%" in decoded:
         _check_encodings(name, decoded)
     return decoded
+
+
+def _as_bytes(value: str) -> bytes:
+    """Encode a value as it was received. Half a surrogate pair, which is no text, becomes bytes that are not UTF-8."""
+    try:
+        return value.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return value.encode("utf-8", "surrogatepass")
+
+
+def _as_text(value: str) -> str:
+    """Return a raw value without half surrogate pairs, which cannot be stored."""
+    return value if value.isascii() else _as_bytes(value).decode("utf-8", "backslashreplace")
 
 
 def _check_encodings(name: str, decoded: str) -> None:
@@ -85,6 +151,17 @@ def _check_encodings(name: str, decoded: str) -> None:
     raise InvalidCallbackError(name, decoded, f"is percent-encoded more than {MAX_ENCODINGS} times")
 
 
+def repaired(query: str) -> Iterator[str]:
+    """Return a query as it may have been meant, if a program has changed the characters between its parameters."""
+    plain = query.replace("&amp;", ";")
+    if ";" in plain and "&" not in plain:  # else it belongs to a value
+        yield plain.replace(";", "&")
+    if "#" in query:
+        yield query.partition("#")[0]
+    if "%3D" in query and "=" not in query:
+        yield unquote(query)
+
+
 def _too_long(name: str, value: str) -> InvalidCallbackError:
     return InvalidCallbackError(name, value, f"is longer than {MAX_VALUE_BYTES} bytes")
 
@@ -94,7 +171,9 @@ def _check_unknown(name: str, value: str) -> None:
     if len(name.encode("utf-8", "surrogatepass")) > MAX_NAME_BYTES:
         raise InvalidCallbackError(shorten_name(name[:MAX_NAME_BYTES]), "", f"has a name longer than {MAX_NAME_BYTES} bytes")
     if len(value) > MAX_VALUE_BYTES:
-        is_too_long = len(value) > _CHARACTERS_PER_BYTE * MAX_VALUE_BYTES or len(unquote_to_bytes(value)) > MAX_VALUE_BYTES
+        is_too_long = (
+            len(value) > _CHARACTERS_PER_BYTE * MAX_VALUE_BYTES or len(unquote_to_bytes(_as_bytes(value))) > MAX_VALUE_BYTES
+        )
         if is_too_long:
             raise _too_long(shorten_name(name), value)
 

@@ -11,7 +11,8 @@ ordered strings: RFC 3339 UTC times with microseconds, ids, plain text. A fact t
 - `leg:...:recorded`: `1` once the leg is known to be recorded.
 - `leg:...:url.<event>`: RecordingURL of that event, a credential that is never shown.
 - `leg:...:f.<event>.<Placeholder>`: any other adapter value of that event.
-- `leg:...:nonsense.<Placeholder>`: an implausible timestamp, which is ignored, shown and counted.
+- `leg:...:ignored.<event>.<Placeholder>.<reason>`: a value that was not used as it was sent, see `ignored.py`.
+- `leg:...:nonsense.<Placeholder>`: the same for a timestamp, as an earlier version wrote it.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import assert_never
 from shared.domain.adapter_link import Adapter, Placeholder
 from shared.domain.callback import Callback, LegEvent, parse_callback
 from shared.domain.ids import CallKey, CallRef, SourceName
+from shared.domain.ignored import FACT, IgnoredValue, Reason, ignored_fact
 from shared.domain.raw_event import CallbackEvent, DialEvent, RawEvent, TimerEvent
 from shared.domain.times import java_time, microseconds
 
@@ -33,7 +35,7 @@ RECORDED = "recorded"
 URL = "url."
 AT = "at."
 FIELD = "f."
-NONSENSE = ":nonsense."
+IGNORED = ":" + FACT
 
 Fact = tuple[str, str]
 
@@ -73,36 +75,42 @@ def call_key(source: SourceName, callback: Callback) -> CallKey:
 
 
 def _callback_facts(callback: Callback, received_at: str) -> list[Fact]:
+    """Return the facts of a callback, those of ignored values last."""
     leg = f"{LEG}{callback.call_type}:{callback.call_id}:"
     facts = [(leg + callback.event, received_at)]
     if callback.guid is not None:
         facts.append((leg + GUID, callback.guid))
     if callback.recorded:
         facts.append((leg + RECORDED, "1"))
-    facts += _timestamps(leg, callback, received_at)
+    times, not_used = _timestamps(callback, received_at)
+    facts += [(leg + name, at) for name, at in times]
     for name, value in callback.extras.items():
         if name == Placeholder.RECORDING_URL:
             facts.append((f"{leg}{URL}{callback.event}", value))
         elif name not in _TIMESTAMPS:
             facts.append((f"{leg}{FIELD}{callback.event}.{name}", value))
+    for ignored in (*callback.ignored, *not_used):
+        name, value = ignored_fact(callback.event, ignored)
+        facts.append((leg + name, value))
     return facts
 
 
-def _timestamps(leg: str, callback: Callback, received_at: str) -> list[Fact]:
-    """Return the adapter's timestamps as facts; those that are zero, far from now or out of order become `nonsense`."""
-    facts: list[Fact] = []
+def _timestamps(callback: Callback, received_at: str) -> tuple[list[Fact], list[IgnoredValue]]:
+    """Return the adapter's timestamps, and those that are ignored: zero, far from now, or out of order."""
+    times: list[Fact] = []
+    ignored: list[IgnoredValue] = []
     earlier = ""
     for name, what in _TIMESTAMPS.items():
         value = callback.extras.get(name)
         if value is None:
             continue
         at = java_time(value, received_at)
-        if at is None or at < earlier:
-            facts.append((f"{leg.removesuffix(':')}{NONSENSE}{name}", value))
-        else:
+        if at is not None and at >= earlier:
             earlier = at
-            facts.append((leg + what, at))
-    return facts
+            times.append((what, at))
+        elif at is not None or value.strip():
+            ignored.append(IgnoredValue(name, value, Reason.NOT_A_TIME if at is None else Reason.CONTRADICTS))
+    return times, ignored
 
 
 def leg_of(facts: Sequence[Fact]) -> str:

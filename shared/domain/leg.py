@@ -9,8 +9,12 @@ from typing import Literal
 
 from shared.domain.adapter_link import Placeholder
 from shared.domain.callback import CallType, LegEvent
+from shared.domain.callback_values import read_bit, read_wait_ms
 from shared.domain.facts import AT, FIELD, GUID, LEG, RECORDED, URL
+from shared.domain.ignored import IgnoredOfLeg, read_ignored
 from shared.domain.times import seconds_between
+
+_TIMESTAMPS = {"start": Placeholder.STARTED.value, "pickup": Placeholder.PICKED_UP.value, "end": Placeholder.ENDED.value}
 
 
 class LegState(StrEnum):
@@ -40,6 +44,7 @@ class Leg:
         recording_url: RecordingURL as sent; a credential.
         fields: every other adapter value by its placeholder name.
         ignored: timestamps of the adapter (`start`, `pickup`, `end`) that contradict the leg's other times.
+        ignored_values: every value of the adapter that was not used as it was sent, those timestamps included.
         is_pickup_late: the pickup was received after the end, and has no timestamp. `picked_up_at` is then the end, the latest
             possible time.
         pbx: the times by the timestamps of the adapter, without the ignored ones.
@@ -60,6 +65,7 @@ class Leg:
     recording_url: str | None = field(default=None, repr=False)
     fields: Mapping[str, str] = field(default_factory=dict)
     ignored: tuple[str, ...] = ()
+    ignored_values: tuple[IgnoredOfLeg, ...] = ()
     is_pickup_late: bool = False
     pbx: ClockTimes = ClockTimes()
     received: ClockTimes = ClockTimes()
@@ -80,7 +86,7 @@ class Leg:
     @property
     def seems_answered(self) -> bool:
         """Return whether the adapter's own values show a pickup. Used if there is no event for it."""
-        return self.fields.get(Placeholder.IS_ANSWERED) == "1" or self.picked_up_at is not None
+        return read_bit(self.fields.get(Placeholder.IS_ANSWERED, "")) is True or self.picked_up_at is not None
 
     @property
     def ring_seconds(self) -> float | None:
@@ -105,8 +111,8 @@ class Leg:
     @property
     def wait_seconds(self) -> float | None:
         """Return how long the phone rang according to TotalWaitTimeMs."""
-        text = self.fields.get(Placeholder.TOTAL_WAIT_MS, "")
-        return int(text) / 1000 if text.isascii() and text.isdigit() and len(text) <= _MAX_WAIT_DIGITS else None
+        wait_ms = read_wait_ms(self.fields.get(Placeholder.TOTAL_WAIT_MS, ""))
+        return None if wait_ms is None else wait_ms / 1000
 
 
 def read_legs(facts: Mapping[str, str]) -> list[Leg]:
@@ -152,6 +158,7 @@ def _leg(identity: tuple[str, str], facts: Mapping[str, str]) -> Leg:
         recording_url=next((facts[URL + event] for event in _LATEST_FIRST if URL + event in facts), None),
         fields=_fields(facts),
         ignored=ignored,
+        ignored_values=read_ignored(facts, ((_TIMESTAMPS[what], facts[AT + what]) for what in ignored)),
         is_pickup_late=is_pickup_late,
         pbx=ClockTimes(*(None if what in ignored else facts.get(AT + what) for what in ("start", "pickup", "end"))),
         received=_received(facts),
@@ -201,7 +208,6 @@ def _times(facts: Mapping[str, str]) -> tuple[str | None, str | None, str | None
     return started_at, picked_up_at, end, tuple(ignored)
 
 
-_MAX_WAIT_DIGITS = 9
 # If events of one leg have different values, the value of the event later in the leg's life is used.
 _LATEST_FIRST = (LegEvent.MISSED, LegEvent.HANGUP, LegEvent.PICKUP, LegEvent.START)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -11,13 +12,45 @@ _MAX_AHEAD = timedelta(minutes=5)
 _MAX_BEHIND = timedelta(days=2)
 
 
+_NUMBER = re.compile(r"([0-9]{10}|[0-9]{13}|[0-9]{16}|[0-9]{19})(\.[0-9]{1,9})?")
+# A text without a zone could be the time of any place.
+_TEXT = re.compile(
+    r"(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d(?::\d\d(?:[.,]\d{1,9})?)?) ?(Z|UTC|[+-]\d\d:?\d\d)", re.ASCII | re.IGNORECASE
+)
+_MAX_CHARACTERS = 64
+# Units of a number with this many digits, in microseconds.
+_UNITS = {10: 1_000_000, 13: 1000, 16: 1, 19: 0.001}
+
+
 def java_time(text: str, received_at: str) -> str | None:
-    """Convert a Java timestamp (milliseconds since 1970 UTC) to RFC 3339, or None if it is nonsense."""
-    if not (text.isascii() and text.isdigit()) or len(text) > len("9999999999999"):
+    """Convert a Java timestamp (milliseconds since 1970 UTC) to RFC 3339, or None if it is nonsense.
+
+    Seconds, microseconds, decimals and ISO 8601 with a zone are read too. A time of the wrong unit would be far from its receipt.
+    """
+    if len(text) == len("1595496055313") and text.isdecimal() and text.isascii():
+        at = _EPOCH + timedelta(milliseconds=int(text))
+    elif (other := _other_time(text.strip())) is not None:
+        at = other
+    else:
         return None
-    at = _EPOCH + timedelta(milliseconds=int(text))
     received = datetime.fromisoformat(received_at)
     return rfc3339(at) if received - _MAX_BEHIND <= at <= received + _MAX_AHEAD else None
+
+
+def _other_time(text: str) -> datetime | None:
+    """Read a time that is no Java timestamp; None if it is in no known form."""
+    if len(text) > _MAX_CHARACTERS:
+        return None
+    if number := _NUMBER.fullmatch(text):
+        unit_us = _UNITS[len(number[1])]
+        return _EPOCH + timedelta(microseconds=int(number[1]) * unit_us + float(number[2] or 0) * unit_us)
+    if written := _TEXT.fullmatch(text):
+        zone = "Z" if written[3].upper() == "UTC" else written[3].upper()
+        try:
+            return datetime.fromisoformat(f"{written[1]}T{written[2]}{zone}").astimezone(UTC)
+        except (OverflowError, ValueError):  # month 13 has the form but is not a time
+            return None
+    return None
 
 
 def microseconds(at: str) -> int:

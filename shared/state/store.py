@@ -47,6 +47,7 @@ from shared.state.stored_call import (
     StoredCall,
     WakeUp,
 )
+from shared.state.unreplaced import UnreplacedPlaceholders
 from shared.state.watermark import Watermarks
 
 _SOCKET_TIMEOUT_S = 2
@@ -95,6 +96,7 @@ class Store(CallReader):
         self.flags = Flags(self._redis)
         self.dials = DialStore(self._redis)
         self.refused_legs = RefusedLegs(self._redis)
+        self.unreplaced = UnreplacedPlaceholders(self._redis)
 
     async def aclose(self) -> None:
         await self._redis.aclose()

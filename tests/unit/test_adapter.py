@@ -12,7 +12,8 @@ from shared.domain.adapter_link import (
     take_secret,
 )
 from shared.domain.callback_query import read_query
-from shared.errors import ConfigError, InvalidCallbackError
+from shared.domain.ignored import Reason
+from shared.errors import ConfigError
 
 SAMPLE = parse_link(SAMPLE_LINK)
 
@@ -107,16 +108,15 @@ def test_a_value_that_is_the_secret_is_hidden(secret: str, query: str, hidden: s
 
 def test_values_are_decoded_and_what_is_empty_or_foreign_is_left_out() -> None:
     told = read_query(SAMPLE, "CallID=12&Guid=&Event=pick%75p&foreign=1&CallType=A+B")
-    assert told == {"CallID": "12", "DialApiEventName": "pickup", "CallTypeName": "A B"}
+    assert told.values == {"CallID": "12", "DialApiEventName": "pickup", "CallTypeName": "A B"}
 
 
-def test_a_parameter_that_contradicts_itself_is_refused_and_one_that_repeats_itself_is_not() -> None:
-    assert read_query(SAMPLE, "CallID=12&CallID=12") == {"CallID": "12"}
-    with pytest.raises(InvalidCallbackError) as refused:
-        read_query(SAMPLE, "CallID=12&CallID=13")
-    assert refused.value.parameter == "CallID"
+def test_of_a_parameter_sent_twice_both_values_are_kept_if_they_differ() -> None:
+    assert read_query(SAMPLE, "CallID=12&CallID=12")[:2] == ({"CallID": "12"}, [])
+    assert read_query(SAMPLE, "CallID=12&CallID=13")[:2] == ({"CallID": "12"}, [("CallID", "13")])
 
 
-def test_bytes_that_are_no_utf8_are_refused() -> None:
-    with pytest.raises(InvalidCallbackError, match="Event"):
-        read_query(SAMPLE, "Event=%ff%fe")
+def test_bytes_that_are_no_utf8_are_read_as_cp1252_and_noted() -> None:
+    told = read_query(SAMPLE, "Event=%ff%fe")
+    assert told.values == {"DialApiEventName": "ÿþ"}
+    assert told.ignored == [("DialApiEventName", "%ff%fe", Reason.NOT_UTF8)]

@@ -11,8 +11,9 @@ from shared.amqp.dead_letters import DETAIL, DeadLetterReason, dead_letter_heade
 from shared.amqp.publisher import Message
 from shared.amqp.topology import CALLBACKS_DEAD
 from shared.config.sources import Sources
-from shared.domain.facts import NONSENSE, Fact, facts_of
-from shared.domain.ids import CallKey
+from shared.domain.facts import IGNORED, Fact, facts_of
+from shared.domain.ids import CallKey, CallRef, SourceName
+from shared.domain.ignored import TIMES, Reason, split_fact
 from shared.domain.raw_event import MAX_EVENTS_PER_MESSAGE, RawEvent, TimerEvent, Undecodable, encode, join
 from shared.errors import InvalidCallbackError
 from shared.log import get_logger
@@ -27,18 +28,31 @@ _MESSAGE_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Raw events by call, each with its facts at the same position of another list, and the dead letters among them."""
+    """Raw events by call, each with its facts at the same position of another list, and the dead letters among them.
+
+    `unreplaced` has, of each source, the placeholders that arrived unreplaced: in which call last, and when it was received.
+    """
 
     facts: dict[CallKey, list[list[Fact]]] = field(default_factory=dict)
     events: dict[CallKey, list[RawEvent]] = field(default_factory=dict)
     dead_letters: list[Message] = field(default_factory=list)
+    unreplaced: dict[SourceName, dict[str, tuple[CallRef, str]]] = field(default_factory=dict)
 
     def add(self, event: RawEvent, key: CallKey, facts: list[Fact]) -> None:
         self.facts.setdefault(key, []).append(facts)
         self.events.setdefault(key, []).append(event)
         metrics.EVENTS_FOLDED.labels(event.kind).inc()
-        if nonsense := sum(NONSENSE in name for name, _ in facts):
-            metrics.NONSENSE_TIMESTAMPS.labels(key.source).inc(nonsense)
+        if IGNORED in facts[-1][0]:
+            self._count_ignored(event, key, facts)
+
+    def _count_ignored(self, event: RawEvent, key: CallKey, facts: list[Fact]) -> None:
+        for name, _ in facts:
+            if IGNORED in name:
+                _, placeholder, reason = split_fact(name.partition(IGNORED)[2])
+                count_ignored(key.source, placeholder, reason)
+                if reason == Reason.PLACEHOLDER:
+                    metrics.PLACEHOLDERS_UNREPLACED.labels(key.source, placeholder).inc()
+                    self.unreplaced.setdefault(key.source, {})[placeholder] = (key.call, event.received_at)
 
     def pieces(self, at_most: int) -> list[list[CallKey]]:
         """Split the calls into pieces of about `at_most` events, so that no step sends Redis too much at once."""
@@ -83,6 +97,13 @@ def read_batch(events: Iterable[RawEvent | Undecodable], sources: Sources) -> Ba
         else:
             batch.add(event, key, facts)
     return batch
+
+
+def count_ignored(source: SourceName, placeholder: str, reason: str) -> None:
+    """Count a value that was not used as it was sent. Its placeholder is one of the source's adapter, so few are possible."""
+    metrics.IGNORED_VALUES.labels(source, placeholder, reason).inc()
+    if placeholder in TIMES and reason in {Reason.NOT_A_TIME, Reason.CONTRADICTS}:
+        metrics.NONSENSE_TIMESTAMPS.labels(source).inc()
 
 
 def dead_letter(event: RawEvent, reason: DeadLetterReason, detail: str) -> Message:

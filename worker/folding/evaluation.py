@@ -10,14 +10,15 @@ from shared.amqp.dead_letters import DeadLetterReason
 from shared.amqp.publisher import Message
 from shared.clock import utc_now
 from shared.config.sources import Sources
-from shared.domain.call import Policy, derive
+from shared.domain.call import Call, Policy, derive
 from shared.domain.facts import CLOCK
 from shared.domain.ids import CallKey
+from shared.domain.ignored import Reason
 from shared.domain.raw_event import RawEvent, TimerEvent
 from shared.domain.revision_summary import amends, summary
 from shared.domain.times import milliseconds
 from shared.state.stored_call import Publication, PublicationState, StoredCall, WakeUp
-from worker.folding.batch import dead_letter
+from worker.folding.batch import count_ignored, dead_letter
 from worker.folding.outbox import write_outbox
 
 # A wake-up that is at most this much too late is not moved, which saves most calls a command.
@@ -39,6 +40,14 @@ def _latest_ms(call: StoredCall) -> int:
     """Return the latest time of Redis that the call knows (ms since 1970); the clock of this process may be wrong."""
     clock = call.facts.get(CLOCK)
     return max(call.merged_at_ms or milliseconds(utc_now()), milliseconds(clock) if clock else 0)
+
+
+def _count_contradicted(call: Call) -> None:
+    """Count the timestamps that other callbacks contradict. What one callback shows to be wrong is counted with the callback."""
+    for leg in call.legs:
+        for ignored in leg.ignored_values:
+            if ignored.event is None and ignored.reason == Reason.CONTRADICTS:
+                count_ignored(call.key.source, ignored.placeholder, ignored.reason)
 
 
 class Evaluator:
@@ -87,7 +96,7 @@ class Evaluator:
         new_summary = summary(call, merged.summary, record_legs)
         if not merged.revision or amends(merged.summary, new_summary):
             if not merged.revision:
-                metrics.NONSENSE_TIMESTAMPS.labels(key.source).inc(sum(len(leg.ignored) for leg in call.legs))
+                _count_contradicted(call)
             outbox = write_outbox(call, merged.revision + 1, record_legs, before=merged.summary)
             consequences.publications[key] = Publication(key, merged.revision + 1, outbox, new_summary, merged.version)
         elif merged.wake_at_ms is not None:

@@ -109,6 +109,8 @@ class Fold:
         events = await self._without_future_timers(await self._without_future_receipts(messages))
         batch = read_batch(events, self._sources)
         await self._publisher.publish_until_confirmed(batch.dead_letters)
+        for source, placeholders in batch.unreplaced.items():
+            await until_redis_answers(lambda: self._store.unreplaced.record(source, placeholders))  # noqa: B023 - awaited before the loop goes on
         for piece in batch.pieces(_PIECE_EVENTS):
             keys: Iterable[CallKey] = piece
             while facts := {key: batch.facts[key] for key in keys if key in batch.facts}:
