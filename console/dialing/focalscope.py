@@ -16,14 +16,14 @@ import aiohttp
 from pydantic import BaseModel, ConfigDict, Field
 from yarl import URL
 
+from console.dialing.dial_answer import Answer, read_answer
 from console.dialing.number_rules import has_feature_code, is_agent_denied, is_number_allowed
 from shared.config.sources import Source, Sources, unknown_source_message
 from shared.domain.ids import SourceName
 from shared.errors import CallfoldError
 
-_ANSWER = re.compile(r'\s*\{\s*"?RequestID"?\s*:\s*"?(\d{1,18})"?\s*\}\s*')
 _MAX_ANSWER_BYTES = 64 * 1024
-_OK = 200
+_SUCCESS = range(200, 300)
 # Statuses that prove FocalScope did not dial. Any other, such as a redirect or a proxy's time-out, may follow a dial.
 _NOT_DIALED = frozenset({400, 401, 403, 404, 405, 410, 413, 414, 415, 422, 429})
 
@@ -132,25 +132,31 @@ def dial_link(template: str, request: DialRequest) -> str:
     return re.sub(r"\{(\w+)\}", lambda placeholder: quote(values[placeholder[1]], safe=""), template)
 
 
-def parse_answer(status: int, body: str) -> int:
-    """Return the RequestID from FocalScope's answer: `{RequestID:513}`, which is not JSON, or `{"RequestID":513}`.
+def parse_answer(status: int, answer: Answer) -> int:
+    """Return the RequestID from FocalScope's answer.
 
     Raises:
-        DialError: the answer has no RequestID.
+        DialError: the answer has no RequestID, or more than one, or its status is that of a failure.
     """
-    match = _ANSWER.fullmatch(body)
-    if status == _OK and match and int(match[1]):
-        return int(match[1])
+    ids = answer.request_ids
+    if status in _SUCCESS and len(ids) == 1:
+        return ids[0]
+    text = f': "{answer.text}"' if answer.text and not ids else ""
     if status in _NOT_DIALED:
-        raise DialError(DialState.REFUSED, 502, f"FocalScope refused the request with status {status}. Check dial_url.")
-    if status != _OK:
-        raise DialError(DialState.UNKNOWN, 502, f"FocalScope answered with status {status}. Check dial_url.")
-    if body.lstrip()[:1] == "<":
-        title = "FocalScope answered with an HTML page instead of a RequestID. Check the credentials in dial_url."
-        raise DialError(DialState.UNKNOWN, 502, title)
-    if not body.strip():
-        raise DialError(DialState.UNKNOWN, 502, "FocalScope's answer is empty. Check dial_url.")
-    raise DialError(DialState.UNKNOWN, 502, "FocalScope's answer has no RequestID. Check dial_url.")
+        raise DialError(DialState.REFUSED, 502, f"FocalScope refused the request with status {status}{text}. Check dial_url.")
+    named = f"RequestID {' and '.join(map(str, ids))}"
+    if status not in _SUCCESS:
+        title = f"FocalScope answered with status {status}{f' and {named}' if ids else text}. Check dial_url."
+    elif ids:
+        title = f"FocalScope's answer has no single RequestID: it has {named}. Check dial_url."
+    elif answer.is_page:
+        page = f"an HTML page{f' ({answer.text})' if answer.text else ''}"
+        title = f"FocalScope answered with {page} instead of a RequestID. Check the credentials in dial_url."
+    elif not answer.text:
+        title = "FocalScope's answer is empty. Check dial_url."
+    else:
+        title = f"FocalScope's answer has no RequestID{text}. Check dial_url."
+    raise DialError(DialState.UNKNOWN, 502, title)
 
 
 class _NoAnswerError(CallfoldError):
@@ -178,6 +184,9 @@ class Dialer:
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=self._timeout_s),
             trust_env=False,
+            # A wrong Content-Encoding must not cost the RequestID: the bytes show whether they are compressed.
+            auto_decompress=False,
+            headers={"Accept-Encoding": "identity"},
             middlewares=(_never_resend,),
         )
         return self
@@ -198,7 +207,7 @@ class Dialer:
         link = URL(dial_link(source.dial_url.get_secret_value(), request), encoded=True)
         try:
             async with self._session.get(link, allow_redirects=False) as response:
-                return parse_answer(response.status, await _read_body(response))
+                return parse_answer(response.status, read_answer(await _read_body(response), response.charset))
         except _NoAnswerError as error:
             raise self._dial_error(error.__cause__) from error
         except (aiohttp.ClientError, TimeoutError) as error:
@@ -212,7 +221,7 @@ class Dialer:
         return DialError(DialState.UNKNOWN, 504, "The connection to FocalScope was lost before it answered.")
 
 
-async def _read_body(response: aiohttp.ClientResponse) -> str:
+async def _read_body(response: aiohttp.ClientResponse) -> bytes:
     """Read an answer to its end.
 
     Raises:
@@ -224,4 +233,4 @@ async def _read_body(response: aiohttp.ClientResponse) -> str:
         if len(body) > _MAX_ANSWER_BYTES:
             limit = f"{_MAX_ANSWER_BYTES >> 10} KiB"
             raise DialError(DialState.UNKNOWN, 502, f"FocalScope's answer is longer than {limit}. Check dial_url.")
-    return body.decode("utf-8-sig", "replace")
+    return bytes(body)

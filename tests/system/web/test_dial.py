@@ -107,6 +107,10 @@ def _in_pieces(*pieces: bytes) -> Play:
     return play
 
 
+async def _not_compressed(_: web.Request) -> web.StreamResponse:
+    return web.Response(text='{"requestid":513,"Status":"OK"}', headers={"Content-Encoding": "gzip"})
+
+
 @pytest.mark.parametrize(
     "play",
     [
@@ -114,8 +118,10 @@ def _in_pieces(*pieces: bytes) -> Play:
         answering('{"RequestID":513}', content_type="application/json"),
         answering(' \r\n{ "RequestID" : "513" }\n'),
         _in_pieces(b"{Reque", b"stID:5", b"13}"),
+        answering("{RequestID:513}", status=202),
+        _not_compressed,
     ],
-    ids=["unquoted", "JSON", "whitespace", "in pieces"],
+    ids=["unquoted", "JSON", "whitespace", "in pieces", "accepted", "not compressed"],
 )
 async def test_each_way_of_writing_the_request_id_is_understood(here: World, play: Play) -> None:
     here.dialing.plays["written"] = play
@@ -154,13 +160,13 @@ async def _trickling(request: web.Request) -> web.StreamResponse:
 _BAD_ANSWERS: dict[str, tuple[Play, int, str, str]] = {
     "no request id": (answering("{RequestID:}"), 502, "unknown", "no RequestID"),
     "request id 0": (answering("{RequestID:0}"), 502, "unknown", "no RequestID"),
-    "two of them": (answering("{RequestID:1}{RequestID:2}"), 502, "unknown", "no RequestID"),
-    "an error": (answering('{"error":"no such agent"}', content_type="application/json"), 502, "unknown", "no RequestID"),
+    "two of them": (answering("{RequestID:1}{RequestID:2}"), 502, "unknown", "no single RequestID"),
+    "an error": (answering('{"error":"no such agent"}', content_type="application/json"), 502, "unknown", "no such agent"),
     "a page": (answering("\n<!doctype html><title>Log in</title>"), 502, "unknown", "with an HTML page"),
     "empty": (answering(""), 502, "unknown", "empty"),
     "blank": (answering(" \r\n"), 502, "unknown", "empty"),
     "not found": (answering("{RequestID:513}", status=404), 502, "refused", "status 404"),
-    "accepted": (answering("{RequestID:513}", status=202), 502, "unknown", "status 202"),
+    "accepted": (answering("{}", status=202), 502, "unknown", "no RequestID"),
     "server error": (answering("{RequestID:513}", status=500), 502, "unknown", "status 500"),
     "redirect": (answering("", status=302, Location="/dial?agent=elsewhere&number=1"), 502, "unknown", "status 302"),
     "busy": (answering("", status=409), 502, "unknown", "status 409"),
