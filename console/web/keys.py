@@ -23,7 +23,7 @@ COOKIE = "callfold_session"
 SESSION_S = 12 * 3600
 _NAME_CHARACTERS = 12
 _SESSION_BYTES = 16
-_NAME_WITHOUT_KEYS = "loopback"
+_NO_ADDRESS = "unknown"
 
 
 class Role(StrEnum):
@@ -44,7 +44,7 @@ class Identity:
     """The key and role behind a request.
 
     Attributes:
-        name: the name of the key.
+        name: the name of the key, or the address of the client if the console has no keys.
         csrf: the token that a form must send to change something; empty if the request carries the key itself.
         is_session: whether the identity comes from a cookie, which a browser sends by itself.
     """
@@ -97,7 +97,7 @@ class Keys:
     def identify(self, request: web.Request) -> Identity | None:
         """Identify the client of a request; None if it has no valid key or cookie."""
         if not self._keys:
-            return Identity(_NAME_WITHOUT_KEYS, Role.OPERATOR)
+            return Identity(f"address {request.remote or _NO_ADDRESS}", Role.OPERATOR)
         scheme, _, secret = request.headers.get("Authorization", "").partition(" ")
         if secret:
             key = self.by_secret(secret.strip()) if scheme.lower() == "bearer" else None

@@ -14,6 +14,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from console.page.waveform import PeakReader
 from shared.domain.adapter_link import SECRET_PARAMETER, make_link, parse_link, take_secret
 from shared.domain.call import derive
 from shared.domain.call_event import call_record
@@ -164,6 +165,19 @@ async def test_the_comparison_sees_each_kind_of_difference(spoil: Any, said: str
 
 def test_the_same_call_always_sounds_the_same() -> None:
     assert recording("41", 1) == recording("41", 1) != recording("42", 1)
+
+
+@pytest.mark.parametrize("seconds", [4, 30, 300])
+def test_the_picture_of_a_simulated_recording_has_a_shape(seconds: int) -> None:
+    reader = PeakReader()
+    reader.feed(recording("41", seconds))
+    drawn = reader.peaks()
+    assert drawn
+    heights = {round(peak, 1) for peak in drawn.channels[0]}
+    assert len(heights) >= 5
+    assert max(heights) <= 0.8
+    # Phrases and the pauses between them are visible.
+    assert min(heights) == 0 or seconds == 300
 
 
 async def test_a_callback_whose_connection_breaks_is_sent_once_and_counted_as_lost() -> None:

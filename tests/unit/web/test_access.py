@@ -60,6 +60,13 @@ def test_a_client_is_whom_the_last_proxy_of_ours_names(remote: str | None, forwa
     assert Proxies("10.0.0.0/8").client(request) == client
 
 
+def test_without_a_key_whoever_acts_is_named_by_address() -> None:
+    request = make_mocked_request("POST", "/dial").clone(remote="127.0.0.1")
+    identity = Keys(load_settings()).identify(request)
+    assert identity
+    assert identity.name == "address 127.0.0.1"
+
+
 def test_a_proxy_that_is_no_address_is_a_clear_error() -> None:
     with pytest.raises(ConfigError, match=r"CALLFOLD_CONSOLE_PROXIES: 'proxy\.example' does not appear"):
         Proxies("10.0.0.1, proxy.example")
