@@ -25,10 +25,13 @@ from console.web.event_streams import EventStreams
 from console.web.keys import Keys
 from console.web.operations import Apis
 from console.web.pages import Pages
+from console.web.playback import Presenter
 from console.web.recordings_api import RecordingsApi
 from console.web.server import serving
 from console.web.sessions import EndedSessions, Sessions
 from console.web.slots import RequestSlots
+from console.web.stored_audio import AudioArchive
+from console.web.waveforms import Waveforms
 from console.web.wrong_keys import WrongKeys
 from shared.archive.storage import Archive
 from shared.config.secret_strength import check_console_keys
@@ -67,16 +70,18 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         lookup = Lookup(settings, sources, calls, archive, history)
         failed_log_ins, wrong_keys, proxies = WrongKeys(audit), WrongKeys(audit), Proxies(settings.console_proxies)
         dead_letters, slots = DeadLettersApi(settings), RequestSlots()
+        audio = AudioArchive(archive, settings.archive_identity)
+        waveforms = Waveforms(audio)
         apis = Apis(
             dial=DialApi(dials, audit),
             calls=CallsApi(lookup),
-            recordings=RecordingsApi(archive, RecordingSearch(archive, calls, settings.policy), sources, settings, audit),
+            recordings=RecordingsApi(RecordingSearch(archive, calls, settings.policy), sources, audio, waveforms, audit),
             dead_letters=dead_letters,
             events=EventStreams(feed, monitor, stop, live_fragment),
             slots=slots,
         )
         pages = PageHandlers(
-            main=Pages(lookup, monitor, sources),
+            main=Pages(lookup, monitor, sources, Presenter(audio, waveforms)),
             dead_letters=DeadLetterPages(dead_letters, monitor, settings),
             sessions=Sessions(keys, ended, audit, failed_log_ins, proxies),
             slots=slots,

@@ -19,7 +19,7 @@ _PATTERN_S = 12  # repeated in a longer recording
 
 
 def recording(call_id: str, seconds: float) -> bytes:
-    """Return a mono 16-bit WAV file of a tone in syllables, phrases and pauses. The id of the call determines pitch and phrases."""
+    """Return a mono 16-bit WAV file of a tone in syllables and phrases. The id of the call determines them and the pitch."""
     pitch_hz = _SYLLABLES_PER_S * (30 + int(call_id) % 40)
     syllables = [_syllable(pitch_hz, loudness) for loudness in _LOUDNESS]
     frames = round(seconds * SAMPLE_RATE)

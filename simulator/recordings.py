@@ -77,6 +77,10 @@ class Recordings:
         earlier = recording(str(int(call_id) + 1), seconds) if fault is Fault.CHANGED else b""
         self._served[call_id] = _Served(content, earlier, time.monotonic() + ready_in_s, fault, times)
 
+    def add_file(self, call_id: str, content: bytes) -> None:
+        """Add a recording with any content."""
+        self._served[call_id] = _Served(content, b"", time.monotonic(), Fault.NONE, times=0)
+
     def fingerprint(self, call_id: str) -> tuple[int, str]:
         """Return size in bytes and SHA-256 of a recording."""
         content = self._served[call_id].content

@@ -48,6 +48,17 @@ RECORDINGS: Mapping[str, str] = {
     "expired": "Deleted: retention period over",
 }
 
+RECORDING_FLAGS: Mapping[str, str] = {"shorter_than_call": "shorter than the call"}
+CALL_TYPES: Mapping[str, str] = {
+    "API": "Dialed call",
+    "Incoming": "Incoming call",
+    "Outgoing": "Outgoing call",
+    "Internal": "Internal call",
+    "Login": "Login",
+    "Conference": "Conference",
+}
+_ENDED_BY: Mapping[str, str] = {"agent": "the agent", "dialed": "the dialed party", "unknown": "not known"}
+
 _RULES: Mapping[tuple[str, str], str] = {
     (Outcome.ANSWERED, CloseReason.HANGUP): "the call was picked up, and every leg has ended",
     (Outcome.DIALED_MISSED, CloseReason.MISSED): "no dialed leg was picked up, and the agent's leg has ended",
@@ -91,3 +102,20 @@ def recording(value: str) -> str:
 
 def symbol(value: str | None) -> str:
     return SYMBOLS.get(value or "", "·")
+
+
+def words(name: str) -> str:
+    """Write a name like `not_replaced` as words."""
+    return name.replace("_", " ")
+
+
+def recording_flag(flag: str) -> str:
+    return RECORDING_FLAGS.get(flag, words(flag))
+
+
+def call_type(value: str | None) -> str:
+    return CALL_TYPES.get(value or "", "Call")
+
+
+def ended_by(value: str) -> str:
+    return _ENDED_BY.get(value, value)

@@ -8,6 +8,7 @@ from typing import Any, Self
 
 from console.call_query import CallRow, JsonObject
 from console.dead_letters.queue import DeadLetterQueue
+from console.page.playback import Playback
 from console.request_ids import RequestIdProblem
 from shared.domain.adapter_link import Adapter
 from shared.domain.leg import Leg
@@ -99,11 +100,15 @@ class RecordingRow:
     call_id: str
     state: str
     reason: str | None = None
+    at: str | None = None
     uri: str | None = None
+    encryption: Mapping[str, Any] | None = None
     bytes: int | None = None
     sha256: str | None = None
     seconds: float | None = None
     name: str | None = None
+    flags: Sequence[str] = ()
+    playback: Playback = field(default_factory=Playback)
 
     @property
     def file_name(self) -> str:

@@ -29,6 +29,7 @@ from console.page.models import (
     TimelineRow,
     Viewer,
 )
+from console.page.parties import parties_of, people_of
 from console.page.sparkline import HEIGHT, WIDTH
 from console.page.timeline import MAX_LANES, leg_names, picture
 from console.safe_text import plain
@@ -51,6 +52,9 @@ CSV_ROWS = 500
 # Limits of the page of a call, enough for nearly every call. The command line and the API show the rest.
 _MAX_EVENTS = 100
 _MAX_FACTS = 500
+_MAX_IGNORED = 50
+_OPTIONAL_FIELDS = ("call_type", "ended_by", "queue", "ignored")  # records of earlier releases lack them
+MAX_RECORDINGS = MAX_LANES
 _MAX_FORM_CHARACTERS = 300  # of a search value that is shown again; valid values are shorter
 _STATES: tuple[str, ...] = AnyState.__args__  # type: ignore[attr-defined]  # the values of a Literal
 
@@ -78,6 +82,7 @@ def _environment() -> Environment:
         "call_url": urls.call_url,
         "recording_url": urls.recording_url,
         "waveform_url": urls.waveform_url,
+        "preview_url": urls.preview_url,
         "with_query": urls.with_query,
         "labels": labels,
         "spark_box": (WIDTH, HEIGHT),
@@ -149,9 +154,13 @@ def call_page(viewer: Viewer, page: CallPage) -> str:
         "outcome": outcome,
         "rule": labels.closing_rule(outcome, record["close_reason"], page.legs) if outcome else None,
         "leg_names": dict(zip((leg.call_id for leg in page.legs), leg_names(page.legs), strict=True)),
+        "parties": parties_of(record, page.call),
+        "people": people_of(record),
+        "known": {name: record.get(name) for name in _OPTIONAL_FIELDS},
+        "ignored": list(record.get("ignored") or ())[:_MAX_IGNORED],
         "legs": page.legs[:MAX_LANES],
         "timeline": timeline,
-        "recordings": page.recordings[:MAX_LANES],
+        "recordings": page.recordings[:MAX_RECORDINGS],
         "facts": dict(islice(page.facts.items(), _MAX_FACTS)),
     }
     return _render("call.html", viewer, "calls", values)

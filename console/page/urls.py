@@ -23,6 +23,10 @@ def waveform_url(source: str, name: str, call: str) -> str:
     return f"/recordings/{quote(source, safe='')}/{quote(name, safe='')}/waveform.svg?{urlencode({'call': call})}"
 
 
+def preview_url(source: str, name: str, call: str) -> str:
+    return f"/recordings/{quote(source, safe='')}/{quote(name, safe='')}/preview?{urlencode({'call': call})}"
+
+
 def with_query(path: str, values: Mapping[str, str | None]) -> str:
     """Add the parameters that are not empty to a path."""
     parameters = {name: value for name, value in values.items() if value}

@@ -1,6 +1,7 @@
 """The waveform of a recording as an SVG picture, computed while its bytes arrive. Memory holds only peaks and one bin of audio.
 
-It draws what telephone systems record: PCM of 8 or 16 bits, A-law and mu-law (ITU-T G.711), mono or stereo.
+It draws what telephone systems usually record: PCM of 8 or 16 bits, A-law and mu-law (ITU-T G.711), mono or stereo.
+`console.web.native_audio` computes the peaks of other formats.
 """
 
 from __future__ import annotations
@@ -64,6 +65,11 @@ class PeakReader:
         self._lanes: list[_Lane] = []
         self._bin_frames = _FIRST_BIN_FRAMES
         self._frames = 0
+
+    @property
+    def is_undrawable(self) -> bool:
+        """Whether the pieces so far show that the rest cannot be drawn."""
+        return self._is_done and self._format is None
 
     def feed(self, piece: bytes) -> None:
         """Process the next piece. After the audio, or if it cannot be drawn, pieces are ignored."""

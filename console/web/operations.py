@@ -93,36 +93,43 @@ def _recordings(api: RecordingsApi) -> list[Route]:
     missing = Answer("The recording is unknown or not stored.", Problem, (PROBLEM,))
     encrypted = Answer("The recording is encrypted and the console has no identity to decrypt it.", Problem, (PROBLEM,))
     path = {"source": SOURCE_NAME.pattern, "guid": RECORDING_NAME.pattern}
+    undrawable = Answer("The recording is unknown, not stored, or cannot be drawn.", Problem, (PROBLEM,))
+    unplayable = Answer("The recording is unknown, not stored, or cannot be converted.", Problem, (PROBLEM,))
     etag = {"ETag": "Identifies the content.", "Cache-Control": "Who may cache the response, and for how long."}
     sent = etag | {"Accept-Ranges": "`bytes`.", "Content-Disposition": "The file name."}
     part = {"Content-Range": "The range sent, and the size of the recording."}
-    audio = Operation(
-        "Download a recording or a range of it",
-        {
-            200: Answer("The recording.", media=("audio/wav",), headers=sent),
-            206: Answer("The range.", media=("audio/wav",), headers=sent | part),
-            304: Answer("Not modified.", media=(), headers=etag),
-            404: missing,
-            409: encrypted,
-            429: _many("downloads"),
-            416: Answer("The range is outside the recording.", Problem, (PROBLEM,), headers=part),
-        },
-        query=models.RecordingQuery,
-        headers={
-            "Range": Header("`bytes=first-last`, one range. Any other value is ignored and the whole recording is sent."),
-            "If-Range": Header("The ETag of the parts already received. If it has changed, the whole recording is sent."),
-            "If-None-Match": Header("The ETags already cached, or `*`. If one of them matches, the answer is 304."),
-        },
+    answers = {
+        200: Answer("The recording.", media=("audio/wav",), headers=sent),
+        206: Answer("The range.", media=("audio/wav",), headers=sent | part),
+        304: Answer("Not modified.", media=(), headers=etag),
+        404: missing,
+        409: encrypted,
+        429: _many("downloads"),
+        416: Answer("The range is outside the recording.", Problem, (PROBLEM,), headers=part),
+    }
+    ranges = {
+        "Range": Header("`bytes=first-last`, one range. Any other value is ignored and the whole recording is sent."),
+        "If-Range": Header("The ETag of the parts already received. If it has changed, the whole recording is sent."),
+        "If-None-Match": Header("The ETags already cached, or `*`. If one of them matches, the answer is 304."),
+    }
+    query = models.RecordingQuery
+    audio = Operation("Download a recording or a range of it", answers, query=query, headers=ranges, path=path)
+    preview = Operation(
+        "Download a recording as 16-bit PCM, which every browser plays, or a range of that",
+        answers | {404: unplayable},
+        query=query,
+        headers=ranges,
         path=path,
     )
     waveform = Operation(
         "Draw the waveform of a recording",
-        {200: Answer("The waveform.", media=("image/svg+xml",), headers=etag), 404: missing, 409: encrypted},
-        query=models.RecordingQuery,
+        {200: Answer("The waveform.", media=("image/svg+xml",), headers=etag), 404: undrawable, 409: encrypted},
+        query=query,
         path=path,
     )
     return [
         Route("GET", "/recordings/{source}/{guid}", api.get, audio),
+        Route("GET", "/recordings/{source}/{guid}/preview", api.preview, preview),
         Route("GET", "/recordings/{source}/{guid}/waveform.svg", api.waveform, waveform),
     ]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 from aiohttp import web
 from yarl import URL
@@ -14,8 +15,10 @@ from console.page import render
 from console.page.models import AdapterPage, CallPage, CallsPage
 from console.page.search_form import read_query
 from console.page.urls import call_url, search_url
+from console.web.keys import IDENTITY
 from console.web.page_responses import error_page, html, viewer_of
 from console.web.parameters import read_form
+from console.web.playback import Presenter
 from shared.clock import utc_now
 from shared.config.sources import Sources, unknown_source_message
 from shared.domain.adapter_link import make_link, parse_link
@@ -30,10 +33,11 @@ _MAX_ROWS = 200  # a page is rendered in one step
 class Pages:
     """Serves live calls, searches, single calls, and help with adapter links."""
 
-    def __init__(self, lookup: Lookup, monitor: Monitor, sources: Sources) -> None:
+    def __init__(self, lookup: Lookup, monitor: Monitor, sources: Sources, presenter: Presenter) -> None:
         self._lookup = lookup
         self._monitor = monitor
         self._sources = sources
+        self._presenter = presenter
 
     async def live(self, request: web.Request) -> web.Response:
         return html(render.live_page(viewer_of(request), await self._monitor.current()))
@@ -78,6 +82,8 @@ class Pages:
         if detail is None:
             return error_page(request, 404, "No such call", f"{key} was never received, or is no longer retained.")
         page = CallPage.of(detail.to_json(), utc_now(), request_id)
+        shown = await self._presenter.present(request[IDENTITY].name, page.source, page.recordings[: render.MAX_RECORDINGS])
+        page = replace(page, recordings=[*shown, *page.recordings[len(shown) :]])
         # The page of a large call takes long, and others must have their turn.
         return html(await asyncio.to_thread(render.call_page, viewer_of(request), page))
 

@@ -19,6 +19,7 @@ _AT_ONCE = {
     "changes of dead letters": 2,
     "recordings": 4,
     "waveforms": 2,
+    "previews": 2,
 }
 # Of the requests of one key that wait for a slot, and how long each waits.
 _WAITING, _WAIT_S = 100, 10

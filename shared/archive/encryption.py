@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from io import BufferedIOBase
+from io import BufferedIOBase, BytesIO
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -85,7 +85,34 @@ def decrypt(encrypted: BinaryIO, plain: BinaryIO, identity: Path) -> None:
     Raises:
         ConfigError: the identity file cannot be read, or contains no identity.
         DecryptionError: the identity does not decrypt this file, or the file is damaged.
+        OSError: a file could not be read or written, for example because the disk is full.
     """
+    keys, source, target = _keys(identity), _ErrorKeepingFile(encrypted), _ErrorKeepingFile(plain)
+    try:
+        pyrage.decrypt_io(cast("BufferedIOBase", source), cast("BufferedIOBase", target), keys)
+    except (pyrage.DecryptError, OSError) as error:
+        own_error = target.error or source.error
+        if own_error is not None:
+            raise own_error from None
+        raise DecryptionError(f"The recording cannot be decrypted with {identity}: {error}") from None
+
+
+def decrypt_start(start: bytes, identity: Path) -> bytes:
+    """Decrypt as much as the start of a file contains: of 128 KiB at least the first 64 KiB.
+
+    Raises:
+        ConfigError, DecryptionError: as for `decrypt`.
+    """
+    plain = BytesIO()
+    try:
+        decrypt(BytesIO(start), plain, identity)
+    except DecryptionError:
+        if not plain.getvalue():  # otherwise only the end is missing
+            raise
+    return plain.getvalue()
+
+
+def _keys(identity: Path) -> list[pyrage.x25519.Identity]:
     try:
         lines = identity.read_text("utf-8").splitlines()
         keys = [pyrage.x25519.Identity.from_str(line.strip()) for line in lines if line.startswith("AGE-SECRET-KEY-")]
@@ -93,7 +120,4 @@ def decrypt(encrypted: BinaryIO, plain: BinaryIO, identity: Path) -> None:
         raise ConfigError(f"The identity file {identity} cannot be used: {type(error).__name__}.") from None
     if not keys:
         raise ConfigError(f"The identity file {identity} contains no line AGE-SECRET-KEY-... Create one with `age-keygen`.")
-    try:
-        pyrage.decrypt_io(cast("BufferedIOBase", encrypted), cast("BufferedIOBase", plain), keys)
-    except pyrage.DecryptError as error:
-        raise DecryptionError(f"The recording cannot be decrypted with {identity}: {error}") from None
+    return keys

@@ -145,6 +145,7 @@ _CONSOLE: tuple[tuple[bytes, bytes, bytes], ...] = (
     (b"GET", b"/calls/acme/513", b""),
     (b"GET", b"/recordings/acme/bfa2dbc8-ab8a-34c8-f243-c2aad8c446ff?call=513", b""),
     (b"GET", b"/recordings/acme/bfa2dbc8-ab8a-34c8-f243-c2aad8c446ff/waveform.svg", b""),
+    (b"GET", b"/recordings/acme/bfa2dbc8-ab8a-34c8-f243-c2aad8c446ff/preview", b""),
     (b"GET", b"/dead-letters?queue=callbacks.dead&limit=3&since=2h", b""),
     (b"GET", b"/openapi.json", b""),
     (b"GET", b"/ui/find?q=513", b""),

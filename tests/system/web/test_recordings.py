@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import array
 import asyncio
+import io
 import json
 import re
+import wave
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -12,6 +15,7 @@ import aiohttp
 import pyrage
 import pytest
 import pytest_asyncio
+import soundfile
 
 from tests.helpers.console import AS_VIEWER, AUTHORIZED, KEY, VIEWER_KEY, World, world
 from tests.helpers.pace import LIMIT_S
@@ -21,6 +25,7 @@ from tests.helpers.servers import Servers, eventually, next_events
 _SEALED = "0f0f0f0f-0000-0000-0000-00000000000a"
 _ABSENT = "0f0f0f0f-0000-0000-0000-00000000000b"
 _LARGE = "0f0f0f0f-0000-0000-0000-00000000000c"
+_FLOAT = "0f0f0f0f-0000-0000-0000-00000000000d"
 _LARGE_WAV = WAV[:44] + bytes(64 << 20)
 
 
@@ -121,6 +126,8 @@ async def test_a_sealed_recording_is_heard_where_its_identity_is(here: World) ->
     assert (status, body) == (200, WAV)
     status, body, _ = await _get(here, path, console="reader", Range="bytes=44-99")
     assert (status, body) == (206, WAV[44:100])
+    assert (await _get(here, f"{path}/preview"))[0] == 409
+    assert (await _get(here, f"{path}/preview", console="reader"))[:2] == (200, WAV)
     assert (await _get(here, f"{path}/waveform.svg"))[0] == 409
     assert (await _get(here, f"{path}/waveform.svg", console="reader"))[0] == 200
 
@@ -131,6 +138,29 @@ async def test_a_recording_can_be_seen(here: World) -> None:
     assert body.startswith(b"<svg")
     assert b"<script" not in body
     assert (await _get(here, f"{_PATH}/waveform.svg", method="HEAD"))[:2] == (200, b"")
+
+
+async def test_a_preview_is_16_bit_audio_in_ranges(here: World) -> None:
+    archive = here.servers.directory / "archive" / "acme" / "monitor" / "2026-UTC" / "11" / "23"
+    sidecar = json.loads((archive / f"{GUID}.json").read_text("utf-8").replace(GUID, _FLOAT))
+    sidecar["recording"]["sha256"] = "f" * 64  # by which pictures are kept
+    (archive / f"{_FLOAT}.json").write_text(json.dumps(sidecar), "utf-8")
+    soundfile.write(archive / f"{_FLOAT}.wav", [0.5, -0.5, 2.0] * 1000, 8000, subtype="FLOAT")
+    path = f"/recordings/acme/{_FLOAT}"
+    status, body, headers = await _get(here, f"{path}/preview")
+    assert (status, headers["Content-Type"], headers["Accept-Ranges"]) == (200, "audio/wav", "bytes")
+    with wave.open(io.BytesIO(body)) as audio:
+        assert (audio.getnchannels(), audio.getsampwidth(), audio.getnframes()) == (1, 2, 3000)
+    assert array.array("h", body[44:50]).tolist() == [16384, -16384, 32767]
+    status, part, told = await _get(here, f"{path}/preview", Range="bytes=44-49")
+    assert (status, part, told["Content-Range"]) == (206, body[44:50], f"bytes 44-49/{len(body)}")
+    assert headers["ETag"] != (await _get(here, path))[2]["ETag"]
+    assert (await _get(here, f"{path}/preview", If_None_Match=headers["ETag"]))[0] == 304
+    assert (await _get(here, f"{path}/preview", method="HEAD"))[:2] == (200, b"")
+    (archive / f"{_FLOAT}.wav").write_bytes(b"<html>" * 100)
+    for unreadable in (f"{path}/preview", f"{path}/waveform.svg"):
+        status, told, _ = await _get(here, unreadable)
+        assert (status, "Download it instead." in told["title"]) == (404, True)
 
 
 async def test_what_is_not_there_says_why(here: World) -> None:
@@ -175,7 +205,7 @@ async def test_every_download_is_told_with_who_it_was_and_a_player_counts_once(h
     for start in (500, 44, 900):
         assert (await here.ask("GET", _PATH, console="reader", headers=AS_VIEWER | {"Range": f"bytes={start}-"}))[0] == 206
     assert len(lines()) == before + 1
-    assert (await here.ask("GET", _PATH, console="reader", headers=AS_VIEWER))[0] == 200
+    assert (await here.ask("GET", f"{_PATH}/preview", console="reader", headers=AS_VIEWER))[0] == 200
     assert len(lines()) == before + 2
     for method, path in (("HEAD", _PATH), ("GET", f"{_PATH}/waveform.svg"), ("GET", "/recordings/acme/x")):
         await here.ask(method, path, console="reader", headers=AS_VIEWER)

@@ -22,6 +22,7 @@ from console.page.models import (
     TimelineRow,
     Viewer,
 )
+from console.page.playback import Playback, Player
 from console.page.search_form import read_query
 from console.page.urls import call_url, search_url
 from shared.domain.call import derive
@@ -244,12 +245,50 @@ def test_a_search_without_a_hit_says_so() -> None:
 
 def test_a_call_tells_its_state_its_rule_and_its_delays() -> None:
     page = Page(render.call_page(fakes.OPERATOR, fakes.call_page()))
-    assert "acme/ 513 ✓ Answered" in page.text
+    assert page.text.startswith("1001 → +4512345678 · acme/513 · Callfold")
+    assert "Call acme/513 1001 → +4512345678 ✓ Answered" in page.text
     assert "Rule: the call was picked up, and every leg has ended → answered." in page.text
     assert "07:44:14.000 +1.000 s" in page.text
     assert page.all("audio", src=f"/recordings/acme/{fakes.GUID}?call=513", preload="none")
     assert page.all("img", src=f"/recordings/acme/{fakes.GUID}/waveform.svg?call=513")
     assert '"outcome": "answered"' in page.text
+
+
+def test_a_call_names_its_people_its_kind_and_what_was_ignored() -> None:
+    told = fakes.told()
+    record = told["record"]
+    record["agent"] |= {"extension": "1001", "name": "Kasper Jensen", "number": None}
+    record["dialed"] |= {"number": "30517261", "number_e164": "+4530517261"}
+    ignored = {"call_id": fakes.AGENT_LEG, "event": "pickup", "placeholder": "Guid", "value": "null", "reason": "not_a_guid"}
+    record |= {"call_type": "API", "ended_by": "dialed", "queue": "Support", "ignored": [ignored]}
+    told["recordings"][0]["flags"] = ["shorter_than_call"]
+    page = Page(render.call_page(fakes.OPERATOR, CallPage.of(told, fakes.at(90))))
+    assert page.text.startswith("Kasper Jensen (1001) → 30517261 · acme/513")
+    assert "Dialed call acme/513" in page.text
+    assert "Ended by the dialed party International number +4530517261 Queue Support" in page.text
+    assert "GUID Agent Kasper Jensen (1001)" in page.text
+    assert "Guid not a guid null Agent pickup" in page.text
+    assert "Agent leg: Stored shorter than the call" in page.text
+    record["call_type"] = "Incoming"
+    assert Page(render.call_page(fakes.OPERATOR, CallPage.of(told, fakes.at(90)))).text.startswith(
+        "30517261 → Kasper Jensen (1001)"
+    )
+
+
+def test_a_recording_that_no_browser_plays_has_words_and_a_download() -> None:
+    page = fakes.call_page()
+    here = "/recordings/acme/" + fakes.GUID
+    silent = Playback(None, is_drawn=False, note="G.722 cannot be played here.")
+    shown = Page(render.call_page(fakes.OPERATOR, replace(page, recordings=[replace(page.recordings[0], playback=silent)])))
+    assert not shown.all("audio")
+    assert not shown.all("img")
+    assert "G.722 cannot be played here." in shown.text
+    assert shown.all("a", href=f"{here}?call=513", download=f"{fakes.GUID}.wav")
+    converted = Playback(Player.PREVIEW, note="GSM 6.10, converted for this player.")
+    shown = Page(render.call_page(fakes.OPERATOR, replace(page, recordings=[replace(page.recordings[0], playback=converted)])))
+    assert shown.all("audio", src=f"{here}/preview?call=513")
+    assert shown.all("img", src=f"{here}/waveform.svg?call=513")
+    assert shown.all("a", href=f"{here}?call=513")
 
 
 def test_an_open_call_has_no_record_and_says_why() -> None:

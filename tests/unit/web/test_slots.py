@@ -130,6 +130,7 @@ def test_every_request_that_costs_much_needs_a_slot() -> None:
     routes = [*operations(MagicMock()), *page_routes(MagicMock(), MagicMock())]
     without = {f"{route.method} {route.path}" for route in routes if route.slots is None}
     dials_and_streams = {"POST /dial", "GET /events", "GET /live"}
-    with_slots_of_their_own = {"GET /recordings/{source}/{guid}", "GET /recordings/{source}/{guid}/waveform.svg"}
+    of_a_recording = ("", "/preview", "/waveform.svg")
+    with_slots_of_their_own = {f"GET /recordings/{{source}}/{{guid}}{each}" for each in of_a_recording}
     only_text = {"GET /ui/adapter", "POST /ui/adapter", "GET /static/{name}", "GET /login", "POST /login", "POST /logout"}
     assert without == dials_and_streams | with_slots_of_their_own | only_text
