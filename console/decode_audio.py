@@ -1,8 +1,8 @@
 """A program that decodes one recording with libsndfile: to the peaks of its picture, or to 16-bit PCM that every browser plays.
 
-libsndfile is native code, and a recording may be hostile. So this runs as a process of its own, without the environment of the
-console (`console.web.native_audio` starts it). It limits itself before it reads the first byte: CPU time, memory and output are
-bounded, and it can neither open a file or a connection nor start a process. It reads descriptor 0 and writes to descriptor 1.
+libsndfile is native code, and a recording may be hostile. So `console.web.native_audio` runs this as a separate process, without
+the console's environment. It limits its CPU time, memory and output before it reads the first byte. From then on it can neither
+open a file or a connection nor start a process. It reads descriptor 0 and writes to descriptor 1.
 """
 
 from __future__ import annotations

@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 
 from console.page.text import NOT_KNOWN
 from shared.domain.call import CloseReason, Outcome
+from shared.domain.ignored import Reason
 from shared.domain.leg import Leg
+from shared.domain.recording_flags import Flag
 
 OUTCOMES: Mapping[str, str] = {
     Outcome.ANSWERED: "Answered",
@@ -48,7 +50,17 @@ RECORDINGS: Mapping[str, str] = {
     "expired": "Deleted: retention period over",
 }
 
-RECORDING_FLAGS: Mapping[str, str] = {"shorter_than_call": "shorter than the call"}
+RECORDING_FLAGS: Mapping[str, str] = {
+    Flag.ACCEPTED: "accepted by hand",
+    Flag.CHUNK_SIZES: "wrong sizes in the file",
+    Flag.HEADER_CHANGED: "its header changed",
+    Flag.LEADING_BYTES: "bytes before its header",
+    Flag.MORE_AUDIO: "more audio than its header says",
+    Flag.RIFF_SIZE: "wrong size in its header",
+    Flag.SHORTER_THAN_CALL: "shorter than the call",
+    Flag.SIZE_UNKNOWN: "no size in its header",
+    Flag.TRAILING_BYTES: "bytes after the audio",
+}
 CALL_TYPES: Mapping[str, str] = {
     "API": "Dialed call",
     "Incoming": "Incoming call",
@@ -56,6 +68,13 @@ CALL_TYPES: Mapping[str, str] = {
     "Internal": "Internal call",
     "Login": "Login",
     "Conference": "Conference",
+}
+IGNORED: Mapping[str, str] = {
+    Reason.PLACEHOLDER: "the placeholder was not replaced",
+    Reason.NOT_UTF8: "not UTF-8, so it was read as Windows-1252",
+    Reason.SENT_TWICE: "sent twice with different values",
+    Reason.NO_VALUE: "stands for no value",
+    Reason.CONTRADICTS: "contradicts other times of the leg",
 }
 _ENDED_BY: Mapping[str, str] = {"agent": "the agent", "dialed": "the dialed party", "unknown": "not known"}
 
@@ -104,13 +123,17 @@ def symbol(value: str | None) -> str:
     return SYMBOLS.get(value or "", "·")
 
 
-def words(name: str) -> str:
+def spaced(name: str) -> str:
     """Write a name like `not_replaced` as words."""
     return name.replace("_", " ")
 
 
+def ignored(reason: str) -> str:
+    return IGNORED.get(reason, spaced(reason))
+
+
 def recording_flag(flag: str) -> str:
-    return RECORDING_FLAGS.get(flag, words(flag))
+    return RECORDING_FLAGS.get(flag, spaced(flag))
 
 
 def call_type(value: str | None) -> str:

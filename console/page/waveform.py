@@ -68,7 +68,7 @@ class PeakReader:
 
     @property
     def is_undrawable(self) -> bool:
-        """Whether the pieces so far show that the rest cannot be drawn."""
+        """Return whether the pieces so far show that the rest cannot be drawn."""
         return self._is_done and self._format is None
 
     def feed(self, piece: bytes) -> None:

@@ -1,4 +1,4 @@
-"""Pictures and previews of recordings that only libsndfile reads. Each is decoded by a process of its own that is limited.
+"""Pictures and previews of recordings that only libsndfile reads. A limited, separate process decodes each.
 
 See `console.decode_audio` for its limits. Here the time is limited, and what comes back is checked like any foreign input.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import struct
 import sys
 import tempfile
 from typing import BinaryIO
@@ -14,7 +15,11 @@ from typing import BinaryIO
 from pydantic import BaseModel, Field, ValidationError
 
 from console import decode_audio
+from console.page.playback import read_header
 from console.page.waveform import Peaks
+from console.web.stored_audio import Audio, AudioArchive
+from shared.domain.wav import HEAD_BYTES
+from shared.domain.wav_format import A_LAW, FLOAT, MU_LAW, PCM, Format
 from shared.log import get_logger
 
 log = get_logger(__name__)
@@ -22,6 +27,8 @@ log = get_logger(__name__)
 MAX_BYTES = 256 << 20
 _TIMEOUT_S = 60
 _MAX_PEAKS_BYTES = 64 << 10
+_UNCOMPRESSED = frozenset({PCM, FLOAT, A_LAW, MU_LAW})
+_RIFF, _FORMAT, _CHUNK = struct.Struct("<4sI4s4sI"), struct.Struct("<HHIIHH"), struct.Struct("<4sI")
 _MIN_PCM_BYTES = 45  # a header and a byte
 # Nothing of the console's own: it has credentials. One thread, because each takes memory.
 _ENVIRONMENT = {"PATH": os.defpath, "LC_ALL": "C.UTF-8", "OPENBLAS_NUM_THREADS": "1"}
@@ -32,6 +39,31 @@ class _Peaks(BaseModel):
 
     seconds: float = Field(gt=0, allow_inf_nan=False)
     channels: list[list[float]] = Field(min_length=1, max_length=2)
+
+
+async def copy_for_decoder(archive: AudioArchive, audio: Audio, target: BinaryIO) -> None:
+    """Copy a recording into an empty file. One without compression gets a new header, so that only this one must be right.
+
+    Raises:
+        CallfoldError: the archive cannot be read.
+    """
+    header = read_header(await archive.read(audio, 0, HEAD_BYTES))
+    first, last = 0, audio.size - 1
+    if header is not None and header.order == "<" and header.format.encoding in _UNCOMPRESSED and header.format.frame_bytes:
+        first = header.audio.body
+        if header.audio.has_length:
+            last = min(last, header.audio.end - 1)
+        await asyncio.to_thread(target.write, _plain_header(header.format, max(last + 1 - first, 0)))
+    async for chunk in archive.chunks(audio, first, last):
+        await asyncio.to_thread(target.write, chunk)
+
+
+def _plain_header(audio: Format, length: int) -> bytes:
+    frame = audio.frame_bytes or 1
+    bits = 8 * frame // audio.channels
+    content = _FORMAT.pack(audio.encoding, audio.channels, audio.sample_rate, audio.sample_rate * frame, frame, bits)
+    riff = _RIFF.pack(b"RIFF", length + _RIFF.size + len(content) + 8, b"WAVE", b"fmt ", len(content))
+    return riff + content + _CHUNK.pack(b"data", length)
 
 
 async def read_peaks(recording: BinaryIO) -> Peaks | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import io
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -16,11 +15,12 @@ from console.page.playback import (
     has_playable_rate,
     may_be_converted,
     plays_everywhere,
+    read_header,
 )
 from console.web.native_audio import MAX_BYTES
 from console.web.stored_audio import AudioArchive, NoAudioError, StoredFile
 from console.web.waveforms import Waveforms
-from shared.domain.wav import Header, InvalidWavError, parse_header
+from shared.domain.wav import Header
 from shared.errors import CallfoldError
 
 _DRAW_S = 3.0  # a page waits so long for its pictures; later ones are drawn when the browser asks for them
@@ -53,8 +53,8 @@ class Presenter:
 
     async def _playback(self, who: str, stored: StoredFile) -> Playback:
         head, size = await self._audio.head(stored)
-        header = _parse(head)
-        if header is not None and plays_everywhere(header, size):
+        header = read_header(head)
+        if header is not None and plays_everywhere(header, head, size):
             return Playback()
         is_convertible = size <= MAX_BYTES and (header is None or may_be_converted(header))
         if not is_convertible or not await self._is_drawn(who, stored):
@@ -72,21 +72,6 @@ class Presenter:
             return True
 
 
-def _parse(head: bytes) -> Header | None:
-    """Parse the header; None if the file is damaged, or its audio begins late."""
-    file, parser = io.BytesIO(head), parse_header()
-    try:
-        span = next(parser)
-        while True:
-            file.seek(span.position)
-            span = parser.send(file.read(span.size))
-    except StopIteration as stop:
-        header: Header = stop.value
-        return header
-    except InvalidWavError:
-        return None
-
-
 def _why_silent(header: Header | None, size: int) -> str:
     if size > MAX_BYTES:
         return f"A recording of this size {_NOT_HERE}"
@@ -97,7 +82,7 @@ def _why_silent(header: Header | None, size: int) -> str:
 
 def _file_of(source: str, row: RecordingRow) -> StoredFile | None:
     """Return the file of a recording by its URI. Its path in the archive begins with the source."""
-    _, found, rest = str(row.uri).rpartition(f"/{source}/monitor/")
-    if not found or ".." in rest:
+    _, separator, rest = str(row.uri).rpartition(f"/{source}/monitor/")
+    if not separator or ".." in rest:
         return None
     return StoredFile(f"{source}/monitor/{rest}", str(row.sha256 or row.at), bool(row.encryption))

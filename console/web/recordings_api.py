@@ -14,7 +14,7 @@ from console.lookup.sidecar_search import RecordingSearch
 from console.missing_recordings import why_missing
 from console.web.keys import IDENTITY
 from console.web.models import RecordingQuery
-from console.web.native_audio import MAX_BYTES, to_pcm
+from console.web.native_audio import MAX_BYTES, copy_for_decoder, to_pcm
 from console.web.open_responses import OpenResponses
 from console.web.parameters import read_parameters
 from console.web.problems import invalid, problem
@@ -30,8 +30,7 @@ from shared.runtime.audit import Action, Audit
 _CACHE = "private, no-store"
 _SAME_DOWNLOAD_S = 600
 _MAX_DOWNLOADS = 1000
-# A download holds a chunk in memory and, of an encrypted recording or a preview, a temporary file, for as long as its reader is
-# slow.
+# A download holds a chunk in memory for as long as its reader is slow. An encrypted recording and a preview hold temporary files.
 _MAX_OPEN = 100
 _MAX_OPEN_PER_KEY = 50
 _NOT_DRAWN = "This recording cannot be drawn: it has an unknown audio format, is damaged, or is too large. Download it instead."
@@ -94,7 +93,8 @@ class RecordingsApi:
         if audio.size > MAX_BYTES:
             return None
         with tempfile.TemporaryFile() as copy:
-            if not await to_pcm(await self._audio.copy(audio, copy), converted):
+            await copy_for_decoder(self._audio, audio, copy)
+            if not await to_pcm(copy, converted):
                 return None
         return Audio(converted.seek(0, 2), audio.path, converted)
 

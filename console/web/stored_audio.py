@@ -12,10 +12,10 @@ from typing import BinaryIO
 from shared.archive.encryption import decrypt, decrypt_start
 from shared.archive.sidecar import Sidecar
 from shared.archive.storage import Archive
+from shared.domain.wav import HEAD_BYTES
 from shared.errors import CallfoldError
 
 _CHUNK_BYTES = 1 << 20
-_HEAD_BYTES = 4096
 _ENCRYPTED_HEAD_BYTES = 128 << 10
 MISSING = "The file of this recording is missing from the archive. Run callfold recordings verify."
 NO_IDENTITY = "This recording is encrypted and the console cannot decrypt it. Set CALLFOLD_ARCHIVE_IDENTITY."
@@ -93,7 +93,7 @@ class AudioArchive:
         size = await self._archive.size(stored.path)
         if size is None:
             raise NoAudioError(404, MISSING)
-        length = min(size, _ENCRYPTED_HEAD_BYTES if stored.is_encrypted else _HEAD_BYTES)
+        length = min(size, _ENCRYPTED_HEAD_BYTES if stored.is_encrypted else HEAD_BYTES)
         start = await self._archive.read_range(stored.path, 0, length) if length else b""
         if stored.is_encrypted and self._identity is not None:
             start = await asyncio.to_thread(decrypt_start, start, self._identity)
@@ -119,15 +119,3 @@ class AudioArchive:
             return await self._archive.read_range(audio.path, start, size) if size else b""
         audio.file.seek(start)
         return await asyncio.to_thread(audio.file.read, size)
-
-    async def copy(self, audio: Audio, target: BinaryIO) -> BinaryIO:
-        """Return a file with the audio: `target` if it is not in a file yet.
-
-        Raises:
-            CallfoldError: the archive cannot be read.
-        """
-        if audio.file is not None:
-            return audio.file
-        async for chunk in self.chunks(audio, 0, audio.size - 1):
-            await asyncio.to_thread(target.write, chunk)
-        return target

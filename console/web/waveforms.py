@@ -7,7 +7,7 @@ import tempfile
 from collections import OrderedDict
 
 from console.page.waveform import PeakReader, Peaks, waveform_svg
-from console.web.native_audio import MAX_BYTES, read_peaks
+from console.web.native_audio import MAX_BYTES, copy_for_decoder, read_peaks
 from console.web.slots import Slots
 from console.web.stored_audio import Audio, AudioArchive, StoredFile
 
@@ -58,4 +58,5 @@ class Waveforms:
         if audio.size > MAX_BYTES:
             return None
         with tempfile.TemporaryFile() as copy:
-            return await read_peaks(await self._audio.copy(audio, copy))
+            await copy_for_decoder(self._audio, audio, copy)
+            return await read_peaks(copy)

@@ -246,7 +246,7 @@ def test_a_search_without_a_hit_says_so() -> None:
 def test_a_call_tells_its_state_its_rule_and_its_delays() -> None:
     page = Page(render.call_page(fakes.OPERATOR, fakes.call_page()))
     assert page.text.startswith("1001 → +4512345678 · acme/513 · Callfold")
-    assert "Call acme/513 1001 → +4512345678 ✓ Answered" in page.text
+    assert "Dialed call acme/513 1001 → +4512345678 ✓ Answered" in page.text
     assert "Rule: the call was picked up, and every leg has ended → answered." in page.text
     assert "07:44:14.000 +1.000 s" in page.text
     assert page.all("audio", src=f"/recordings/acme/{fakes.GUID}?call=513", preload="none")
@@ -261,14 +261,14 @@ def test_a_call_names_its_people_its_kind_and_what_was_ignored() -> None:
     record["dialed"] |= {"number": "30517261", "number_e164": "+4530517261"}
     ignored = {"call_id": fakes.AGENT_LEG, "event": "pickup", "placeholder": "Guid", "value": "null", "reason": "not_a_guid"}
     record |= {"call_type": "API", "ended_by": "dialed", "queue": "Support", "ignored": [ignored]}
-    told["recordings"][0]["flags"] = ["shorter_than_call"]
+    told["recordings"][0]["flags"] = ["shorter_than_call", "new_flag"]
     page = Page(render.call_page(fakes.OPERATOR, CallPage.of(told, fakes.at(90))))
     assert page.text.startswith("Kasper Jensen (1001) → 30517261 · acme/513")
     assert "Dialed call acme/513" in page.text
     assert "Ended by the dialed party International number +4530517261 Queue Support" in page.text
     assert "GUID Agent Kasper Jensen (1001)" in page.text
     assert "Guid not a guid null Agent pickup" in page.text
-    assert "Agent leg: Stored shorter than the call" in page.text
+    assert "Agent leg: Stored shorter than the call new flag" in page.text
     record["call_type"] = "Incoming"
     assert Page(render.call_page(fakes.OPERATOR, CallPage.of(told, fakes.at(90)))).text.startswith(
         "30517261 → Kasper Jensen (1001)"

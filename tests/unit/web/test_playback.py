@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import pyrage
@@ -25,9 +25,9 @@ from console import decode_audio
 from console.page.models import RecordingRow
 from console.page.playback import Playback, Player
 from console.page.waveform import Peaks
-from console.web.native_audio import read_peaks, to_pcm
+from console.web.native_audio import copy_for_decoder, read_peaks, to_pcm
 from console.web.playback import Presenter, _file_of
-from console.web.stored_audio import AudioArchive
+from console.web.stored_audio import Audio, AudioArchive
 from console.web.waveforms import Waveforms
 from shared.archive.encryption import DecryptionError, decrypt, decrypt_start, encrypt
 from shared.archive.storage import Archive
@@ -54,6 +54,12 @@ def wav(encoding: int, audio: bytes, *, rate: int = 8000, bits: int = 16, more: 
     return struct.pack("<4sI4s", b"RIFF", 4 + len(chunks), b"WAVE") + chunks
 
 
+def _unsized(content: bytes) -> bytes:
+    """Return a file as a recorder that was killed leaves it."""
+    body = content.index(b"data") + 8
+    return content[:4] + bytes(4) + content[8 : body - 4] + bytes(4) + content[body:]
+
+
 ORIGINAL, PREVIEW = Player.ORIGINAL, Player.PREVIEW
 KINDS: dict[str, tuple[bytes, Player | None, str]] = {
     "16 bits": (recording("7", SECONDS), ORIGINAL, ""),
@@ -67,8 +73,9 @@ KINDS: dict[str, tuple[bytes, Player | None, str]] = {
     "32 bits": (sound("PCM_32"), PREVIEW, "PCM with 32 bits, converted"),
     "float": (sound("FLOAT"), PREVIEW, "Floating-point PCM, converted"),
     "double": (sound("DOUBLE"), PREVIEW, "Floating-point PCM, converted"),
-    "extensible": (sound("PCM_16", kind="WAVEX"), PREVIEW, "onverted for this player."),
-    "RF64": (sound("PCM_16", kind="RF64"), PREVIEW, "onverted for this player."),
+    "extensible": (sound("PCM_16", kind="WAVEX"), PREVIEW, "PCM with 16 bits, converted for this player."),
+    "RF64": (sound("PCM_16", kind="RF64"), PREVIEW, "PCM with 16 bits, converted for this player."),
+    "24 bits behind blanks, without sizes": (b"\r\n" + _unsized(sound("PCM_24")), PREVIEW, "PCM with 24 bits, converted"),
     "six channels": (sound("PCM_16", channels=6), PREVIEW, "converted"),
     "G.721": (sound("G721_32"), PREVIEW, "G.721 ADPCM, converted"),
     "a wrong byte rate": (recording("7", SECONDS)[:28] + struct.pack("<I", 1) + recording("7", SECONDS)[32:], PREVIEW, ""),
@@ -221,8 +228,10 @@ def opened(content: bytes) -> Iterator[BinaryIO]:
 
 async def _converted(content: bytes) -> array.array[int]:
     """Return the samples of a preview, which must be mono or stereo PCM of 16 bits at 8000 Hz."""
-    with opened(content) as file, tempfile.TemporaryFile() as target:
-        assert await to_pcm(file, target)
+    with opened(content) as file, tempfile.TemporaryFile() as copy, tempfile.TemporaryFile() as target:
+        archive = AudioArchive(cast("Archive", None), None)  # of which nothing is read
+        await copy_for_decoder(archive, Audio(len(content), "", file), copy)
+        assert await to_pcm(copy, target)
         target.seek(0)
         with wave.open(target, "rb") as audio:
             assert (audio.getsampwidth(), audio.getframerate()) == (2, 8000)
