@@ -33,12 +33,12 @@ class EchoQueue(Consumer):
     @property
     def name(self) -> str | None:
         """The queue that receives echoes now, or None while there is none."""
-        return self._queue if self.is_up else None
+        return self.queue if self.is_up else None
 
     async def _on_open(self, channel: Channel) -> None:
-        self._queue = f"{ECHO_QUEUE_PREFIX}{uuid.uuid4().hex}"
+        self.queue = f"{ECHO_QUEUE_PREFIX}{uuid.uuid4().hex}"
         await channel.queue_declare(
-            self._queue,
+            self.queue,
             exclusive=True,
             auto_delete=True,
             arguments={"x-queue-type": "classic", "x-max-length": _MAX_ECHOES},
