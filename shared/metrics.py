@@ -76,6 +76,11 @@ INGRESS_CLOCK_OFFSET = Gauge(
     "Seconds by which the clock of a machine that sends callbacks is ahead of that of Redis.",
     ("machine",),
 )
+PBX_CLOCK_OFFSET = Gauge(
+    "callfold_pbx_clock_offset_seconds",
+    "Seconds by which the clock of a source's PBX is ahead of that of ingress.",
+    ("source",),
+)
 RECORDINGS = Counter("callfold_recordings_total", "Recording jobs by result.", ("source", "result"))
 RECORDING_ATTEMPTS_FAILED = Counter(
     "callfold_recording_tries_failed_total", "Failed attempts of recording jobs.", ("source", "reason")

@@ -24,6 +24,7 @@ from worker.folding.barrier_rounds import BarrierRounds
 from worker.folding.echoes import Echoes
 from worker.folding.fold import Fold
 from worker.folding.ingress_clocks import IngressClocks
+from worker.folding.pbx_clocks import PbxClocks
 from worker.folding.timers import Timers
 from worker.policy_watch import watch_policies
 from worker.recordings.archive_gate import consuming
@@ -53,9 +54,19 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     async with open_store(settings) as store:
         raw = Consumer(address, CALLBACKS_FOLD, prefetch=FOLD_PREFETCH, register=store.watermarks.register)
         holders = [f"{address.name}/{number}" for number in range(CONCURRENT_FOLDS)]
-        clocks, echoes = IngressClocks(store.clock), Echoes(publisher)
+        clocks, echoes, pbx_clocks = IngressClocks(store.clock), Echoes(publisher), PbxClocks()
         folds = [
-            Fold(publisher, store, sources, settings.policy, holder=holder, clocks=clocks, echoes=echoes) for holder in holders
+            Fold(
+                publisher,
+                store,
+                sources,
+                settings.policy,
+                holder=holder,
+                clocks=clocks,
+                echoes=echoes,
+                pbx_clocks=pbx_clocks,
+            )
+            for holder in holders
         ]
         timers = Timers(
             publisher,

@@ -16,6 +16,7 @@ from console.commands.hints import with_hint
 from console.commands.output import counted, output
 from console.commands.pbx_checks import DoubtError, dial_links, recording_origins
 from console.history.store import History
+from console.pbx_clocks import find_pbx_clock_problems
 from console.request_ids import find_request_id_problems
 from ingress.spool import Spool
 from shared.archive.storage import Archive
@@ -147,6 +148,21 @@ async def _request_ids(settings: Settings) -> str:
     return "no call had too many legs in the last day"
 
 
+async def _pbx_clocks(settings: Settings) -> str:
+    sources = settings.load_sources()
+    async with open_store(settings) as store:
+        try:
+            ahead = await store.pbx_clocks.of(sources)
+            problems = await find_pbx_clock_problems(store, sources)
+        except StoreUnavailableError:
+            raise DoubtError("not known while Redis is unavailable") from None
+    if problems:
+        raise DoubtError(" ".join(problems))
+    if not ahead:
+        return "not known: no source sent timestamps in the last day"
+    return ", ".join(f"{source} {ahead_s:+.1f} s" for source, ahead_s in ahead.items())
+
+
 async def _history(settings: Settings) -> str:
     if settings.history_url is None:
         return "none"
@@ -164,6 +180,7 @@ CHECKS: dict[str, Check] = {
     "redis": _redis,
     "request ids": _request_ids,
     "clock": _clock,
+    "pbx clocks": _pbx_clocks,
     "archive": _archive,
     "spool": _spool,
     "downloads": _downloads,

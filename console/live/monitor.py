@@ -13,6 +13,7 @@ import orjson
 
 from console.live.feed import Feed, PublishedEvent
 from console.live.snapshot import OPEN_SHOWN, SECONDS_SHOWN, Snapshot
+from console.pbx_clocks import find_pbx_clock_problems
 from console.request_ids import RequestIdProblem, find_request_id_problems
 from shared.amqp.batch_publish import HeaderValue
 from shared.amqp.consumer import Consumer
@@ -121,7 +122,9 @@ class Monitor:
         """Take a snapshot now; servers that cannot be reached are named in its `problems`."""
         at = utc_now()
         problems: list[str] = []
-        (calls, starts_us), request_ids = await asyncio.gather(self._open_calls(problems), self._request_ids())
+        (calls, starts_us), request_ids, pbx_clocks = await asyncio.gather(
+            self._open_calls(problems), self._request_ids(), self._pbx_clocks()
+        )
         depths = await self._depths(problems)
         since = rfc3339(datetime.now(UTC) - _OUTCOMES_FOR)
         completed = [_completion(event) for event in self._feed.recent() if event.routing_key.startswith(_COMPLETED)]
@@ -139,6 +142,7 @@ class Monitor:
             depths=depths,
             problems=problems,
             request_ids=request_ids,
+            pbx_clocks=pbx_clocks,
         )
         return snapshot
 
@@ -162,6 +166,13 @@ class Monitor:
         """Find the sources to correct. `_open_calls` reports a Redis that cannot be reached."""
         try:
             return await find_request_id_problems(self._store, self._sources)
+        except StoreUnavailableError:
+            return ()
+
+    async def _pbx_clocks(self) -> Sequence[str]:
+        """Find the PBXs whose clocks are wrong. `_open_calls` reports a Redis that cannot be reached."""
+        try:
+            return await find_pbx_clock_problems(self._store, self._sources)
         except StoreUnavailableError:
             return ()
 

@@ -23,6 +23,7 @@ class Snapshot:
         depths: waiting messages by queue; None if RabbitMQ did not answer.
         problems: sentences that name the servers that cannot be reached.
         request_ids: the sources that send one RequestID for many calls.
+        pbx_clocks: sentences about the PBXs whose clocks are wrong.
     """
 
     at: str
@@ -36,6 +37,7 @@ class Snapshot:
     depths: Mapping[str, int | None]
     problems: Sequence[str] = ()
     request_ids: Sequence[RequestIdProblem] = ()
+    pbx_clocks: Sequence[str] = ()
 
 
 OPEN_SHOWN = 50

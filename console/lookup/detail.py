@@ -40,6 +40,7 @@ class Detail:
         timeline: raw events as received, with `leg`, `event` and `told_at` (the adapter's time) if known.
         is_timeline_whole: False if the journal was not read to its end.
         timeline_problem: why the journal could not be read; None if it was.
+        pbx_ahead_seconds: how far the clock of the PBX is ahead of the times of receipt; None if unknown.
         revisions: the published revisions in order: id, time, type, outcome.
         recordings: the outcome of each leg's recording, from its sidecar.
     """
@@ -54,6 +55,7 @@ class Detail:
     timeline: Sequence[Mapping[str, str]] = ()
     is_timeline_whole: bool = True
     timeline_problem: str | None = None
+    pbx_ahead_seconds: float | None = None
     revisions: Sequence[JsonObject] = ()
     recordings: Sequence[JsonObject] = ()
 
@@ -72,6 +74,7 @@ class Detail:
             "timeline": list(self.timeline),
             "is_timeline_whole": self.is_timeline_whole,
             "timeline_problem": self.timeline_problem,
+            "pbx_ahead_seconds": self.pbx_ahead_seconds,
             "revisions": list(self.revisions),
             "recordings": list(self.recordings),
         }
@@ -109,6 +112,7 @@ async def detail_of(timelines: Timelines, archive: Archive, source: Source, call
         timeline=timeline.rows,
         is_timeline_whole=timeline.is_whole,
         timeline_problem=timeline.problem,
+        pbx_ahead_seconds=call.pbx_ahead_seconds,
         recordings=[_recording_row(sidecar) for sidecar in sidecars],
     )
 

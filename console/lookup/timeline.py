@@ -67,8 +67,9 @@ class Search:
 
     @classmethod
     def of(cls, call: Call, adapter: Adapter) -> Search:
-        first_at = min(call.started_at, *(leg.first_seen_at for leg in call.legs), call.last_event_at)
-        since, until = datetime.fromisoformat(first_at) - _BEFORE, datetime.fromisoformat(call.last_event_at) + _AFTER
+        # Times of receipt: the clock of the PBX can be hours off.
+        since = datetime.fromisoformat(call.first_event_at) - _BEFORE
+        until = datetime.fromisoformat(call.last_event_at) + _AFTER
         return cls(call.key, adapter, since, until)
 
     def begin(self) -> None:

@@ -31,6 +31,11 @@ class Axis:
         share = (datetime.fromisoformat(at) - self.start).total_seconds() / self.seconds
         return round(min(max(share, 0), 1) * 100, 3)
 
+    def moved(self, by_s: float) -> Axis:
+        """Return the same span on a clock that is ahead by some seconds."""
+        by = timedelta(seconds=by_s)
+        return Axis(self.start + by, self.end + by)
+
     def is_before(self, at: str) -> bool:
         """Return whether a time is before the start of the axis."""
         return datetime.fromisoformat(at) < self.start

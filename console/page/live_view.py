@@ -10,7 +10,7 @@ from console.live.snapshot import Snapshot
 from console.page.axis import Axis, Tick, ages
 from console.page.labels import outcome
 from console.page.sparkline import Sparkline, sparkline
-from console.page.text import duration, number, seconds_between
+from console.page.text import duration, moved, number, seconds_between
 from console.page.timeline import MAX_LANES, Lane, lanes
 from console.page.urls import call_url
 from console.request_ids import RequestIdProblem
@@ -62,6 +62,7 @@ class LiveView:
     sparklines: tuple[tuple[str, Sparkline], ...]
     problems: Sequence[str]
     request_ids: Sequence[RequestIdProblem]
+    pbx_clocks: Sequence[str]
     calls: tuple[OpenCall, ...]
     open_count: int
     ticks: tuple[Tick, ...]
@@ -83,6 +84,7 @@ def live_view(snapshot: Snapshot) -> LiveView:
         ),
         problems=snapshot.problems,
         request_ids=snapshot.request_ids,
+        pbx_clocks=snapshot.pbx_clocks,
         calls=tuple(_open_call(call, axis, snapshot.at) for call in snapshot.open_calls),
         open_count=snapshot.open_count,
         ticks=ages(axis),
@@ -90,7 +92,7 @@ def live_view(snapshot: Snapshot) -> LiveView:
 
 
 def _axis(snapshot: Snapshot) -> Axis:
-    lengths = sorted(max(seconds_between(call.started_at, snapshot.at), 0) for call in snapshot.open_calls)
+    lengths = sorted(max(seconds_between(call.first_event_at, snapshot.at), 0) for call in snapshot.open_calls)
     needed = lengths[min(int(len(lengths) * _SHARE_SHOWN_WHOLE), len(lengths) - 1)] if lengths else 0
     length = next((length for length in _AXIS_LENGTHS_S if length >= needed), _AXIS_LENGTHS_S[-1])
     end = datetime.fromisoformat(snapshot.at)
@@ -119,7 +121,7 @@ def _sum(depths: Sequence[int | None]) -> int | None:
 
 
 def _open_call(call: Call, axis: Axis, at: str) -> OpenCall:
-    legs = call.legs or _ringing_agent(call)
+    legs, ahead_s = call.legs or _ringing_agent(call), call.pbx_ahead_seconds or 0
     return OpenCall(
         name=str(call.key),
         href=call_url(*call.key),
@@ -127,8 +129,8 @@ def _open_call(call: Call, axis: Axis, at: str) -> OpenCall:
         status=call.status,
         agent=call.dial.get("agent") or _first_field(call, Placeholder.AGENT_EXTENSION, Placeholder.AGENT),
         number=call.dial.get("number") or _first_field(call, Placeholder.CALLER_ID, Placeholder.DID),
-        age=duration(max(seconds_between(call.started_at, at), 0)),
-        lanes=lanes(legs, axis, at, call.started_at),
+        age=duration(max(seconds_between(call.first_event_at, at), 0)),
+        lanes=lanes(legs, axis.moved(ahead_s), moved(at, ahead_s), call.started_at),
         more_legs=max(len(legs) - MAX_LANES, 0),
     )
 

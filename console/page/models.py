@@ -126,6 +126,7 @@ class CallPage:
         record: the derived record. For an open call: what is known so far, without an outcome.
         is_timeline_whole: False if the journal may hold more raw events.
         timeline_problem: why the raw timeline could not be read, if it could not.
+        pbx_ahead_seconds: how far the clock of the PBX is ahead of the times of receipt, if known.
         request_id: what to correct if it has too many legs.
     """
 
@@ -143,6 +144,7 @@ class CallPage:
     recordings: Sequence[RecordingRow] = ()
     is_timeline_whole: bool = True
     timeline_problem: str | None = None
+    pbx_ahead_seconds: float | None = None
     request_id: RequestIdProblem | None = None
 
     @classmethod
@@ -164,6 +166,7 @@ class CallPage:
             recordings=[RecordingRow(**_known_fields(RecordingRow, row)) for row in detail.get("recordings", ())],
             is_timeline_whole=detail.get("is_timeline_whole", True),
             timeline_problem=detail.get("timeline_problem"),
+            pbx_ahead_seconds=detail.get("pbx_ahead_seconds"),
             request_id=request_id,
         )
 

@@ -6,7 +6,8 @@ Jinja2's autoescape is on for every template, and none marks a value as safe. Th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 
 import orjson
@@ -31,7 +32,8 @@ from console.page.models import (
 )
 from console.page.parties import parties_of, people_of
 from console.page.sparkline import HEIGHT, WIDTH
-from console.page.timeline import MAX_LANES, leg_names, picture
+from console.page.text import moved
+from console.page.timeline import MAX_LANES, Picture, leg_names, picture
 from console.safe_text import plain
 from shared.domain.call import Outcome
 from shared.masking import mask_credentials
@@ -149,7 +151,7 @@ def call_page(viewer: Viewer, page: CallPage) -> str:
     timeline = page.timeline[:_MAX_EVENTS]
     values = {
         "page": page,
-        "picture": picture(page.legs, timeline, page.at, record["started_at"]),
+        "picture": _picture(page, timeline),
         "record_text": _pretty(record),
         "outcome": outcome,
         "rule": labels.closing_rule(outcome, record["close_reason"], page.legs) if outcome else None,
@@ -164,6 +166,13 @@ def call_page(viewer: Viewer, page: CallPage) -> str:
         "facts": dict(islice(page.facts.items(), _MAX_FACTS)),
     }
     return _render("call.html", viewer, "calls", values)
+
+
+def _picture(page: CallPage, timeline: Sequence[TimelineRow]) -> Picture | None:
+    """Draw the call on the axis of its record, which can be that of the PBX."""
+    ahead_s = page.pbx_ahead_seconds or 0
+    rows = [replace(row, received_at=moved(row.received_at, ahead_s)) for row in timeline]
+    return picture(page.legs, rows, moved(page.at, ahead_s), page.record["started_at"])
 
 
 def _pretty(record: JsonObject) -> str:

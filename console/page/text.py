@@ -5,15 +5,21 @@ The templates escape HTML (Jinja2, always on). `console.safe_text` makes invisib
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from console.safe_text import plain
+from shared.domain.times import rfc3339
 
 CLIP_CHARACTERS = 160
 BODY_CHARACTERS = 20_000
 NOT_KNOWN = "\N{EN DASH}"
 MINUS = "\N{MINUS SIGN}"
 _MINUTE_S, _HOUR_S, _DAY_S = 60, 3600, 86400
+
+
+def moved(at: str, by_s: float) -> str:
+    """Return an RFC 3339 time on a clock that is ahead by some seconds."""
+    return rfc3339(datetime.fromisoformat(at) + timedelta(seconds=by_s)) if by_s else at
 
 
 def clip(value: object, characters: int = CLIP_CHARACTERS) -> str:

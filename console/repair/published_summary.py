@@ -18,6 +18,7 @@ from shared.domain.revision_summary import (
     compared_state,
     dial_summary,
     has_dialed_leg,
+    is_newer,
     is_wanted,
     leg_key,
     recorded,
@@ -77,7 +78,8 @@ def published_summary(
         legs[leg_key(leg)], states[leg_key(leg)] = [state, recorded(then)], published["state"]
         if then.recorded and is_wanted(side, record_legs):
             asked[leg_key(leg)] = recorded(then)
-    fields = {name: record[name] for name in ("outcome", "complete", "talk_seconds")}
+    fields = {name: record[name] for name in ("outcome", "complete")}
+    fields["talk_seconds"] = call.mixed_talk_seconds if is_newer(record) else record["talk_seconds"]
     fields |= dial_summary(record) | {"asked": with_newer_values(asked, record, states), "legs": legs}
     fields |= {"filed_at": filed_at, "guids": guid_owners(ids_of(record), owners or {})}
     return orjson.dumps(fields, option=orjson.OPT_SORT_KEYS).decode()

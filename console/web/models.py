@@ -34,6 +34,9 @@ class CallDetail(BaseModel):
     timeline: list[dict[str, str]] = Field(description="Raw events in order of arrival.")
     is_timeline_whole: bool
     timeline_problem: str | None = Field(description="Why the raw events could not be read.")
+    pbx_ahead_seconds: float | None = Field(
+        description="Seconds by which the clock of the PBX is ahead of the times of receipt; null if unknown."
+    )
     revisions: list[dict[str, Any]]
     recordings: list[dict[str, Any]]
 

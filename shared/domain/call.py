@@ -23,7 +23,7 @@ changes amend its record.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -33,6 +33,7 @@ from shared.domain.facts import CLOCK, DIAL, LEG
 from shared.domain.ids import CallKey
 from shared.domain.leg import Leg, LegState, read_legs
 from shared.domain.parties import EndedBy, Sides, ended_by, lost_pickups, representative, sides
+from shared.domain.pbx_clock import PbxClock
 from shared.domain.times import at_microseconds, rfc3339, seconds_between
 
 
@@ -105,6 +106,10 @@ class Call:
         agent, dialed: the leg that represents each side, see `shared.domain.parties`.
         other_legs: the further legs of both sides, and legs of other types.
         ended_by: None while the call is open, and without a conversation.
+        first_event_at, last_event_at: times of receipt, by the clock of ingress. The other times are by the clock of the PBX if
+            an event has its own timestamp (see `pbx_clock.py`).
+        pbx_ahead_seconds: how far the clock of the PBX is ahead of that of ingress; None if unknown.
+        mixed_talk_seconds: the talk time as the first release has it, which can mix two clocks; for summaries.
         wake_at: when further silence closes the call; None if it is closed or has no events.
     """
 
@@ -117,12 +122,15 @@ class Call:
     started_at: str
     answered_at: str | None
     ended_at: str | None
+    first_event_at: str
     last_event_at: str
     wake_at: str | None
     ring_seconds: float | None
     talk_seconds: float | None
     ended_by: EndedBy | None
     dial: Mapping[str, str]
+    pbx_ahead_seconds: float | None = None
+    mixed_talk_seconds: float | None = None
 
     @property
     def legs(self) -> tuple[Leg, ...]:
@@ -151,7 +159,7 @@ def derive(key: CallKey, facts: Mapping[str, str], policy: Policy, *, merged_at_
     `merged_at_ms` is when the last of these facts was learned, by the clock of the timers (ms since 1970). Silence is counted
     from then, so that the clock of an ingress closes no call early. Without it, silence is counted from the last receipt.
     """
-    legs = read_legs(facts)
+    legs, pbx = read_legs(facts)
     clock = facts.get(CLOCK, "")
     receipts = _receipts(facts)
     last_event_at = max(receipts, default=clock)
@@ -160,7 +168,7 @@ def derive(key: CallKey, facts: Mapping[str, str], policy: Policy, *, merged_at_
     quiet_s = (seconds_between(quiet_from, clock) or 0.0) if receipts else 0.0
     is_pair = is_request_id(key.call)
     inferred, closing = _close(legs, quiet_s, policy, is_pair=is_pair)
-    call = _assemble(key, inferred, closing, facts, last_event_at)
+    call = _assemble(key, inferred, closing, facts, pbx)
     if closing or not receipts:
         return call
     closing_s = next((wait_s for wait_s in policy.waits_s if _close(legs, wait_s, policy, is_pair=is_pair)[1]), policy.max_call_s)
@@ -235,7 +243,8 @@ def _likely_outcome(legs: list[Leg], *, is_pair: bool) -> Outcome:
     return Outcome.UNKNOWN
 
 
-def _assemble(key: CallKey, legs: list[Leg], closing: Closing | None, facts: Mapping[str, str], last_event_at: str) -> Call:
+def _assemble(key: CallKey, legs: list[Leg], closing: Closing | None, facts: Mapping[str, str], pbx: PbxClock) -> Call:
+    receipts = _receipts(facts) or [facts.get(CLOCK, "")]
     is_pair = is_request_id(key.call)
     both = sides(legs, is_pair=is_pair)
     agent, dialed = map(representative, both)
@@ -245,8 +254,8 @@ def _assemble(key: CallKey, legs: list[Leg], closing: Closing | None, facts: Map
     answered_at = answering.picked_up_at if answering else None
     ends = [at for leg in legs for at in (leg.hung_up_at, leg.missed_at) if at]
     starts = [at for leg in legs for at in (leg.started_at, leg.picked_up_at, leg.first_seen_at) if at]
-    started_at = min([*starts, facts[DIAL]] if DIAL in facts else starts, default=last_event_at)
-    # The PBX clock may differ from this one. A call cannot end before it started or was answered.
+    started_at = min([*starts, pbx.place(facts[DIAL])] if DIAL in facts else starts, default=receipts[0])
+    # Callbacks can be received in another order. A call cannot end before it started or was answered.
     ended_at = max(*ends, started_at, answered_at or "") if ends else None
     return Call(
         key=key,
@@ -258,11 +267,14 @@ def _assemble(key: CallKey, legs: list[Leg], closing: Closing | None, facts: Map
         started_at=started_at,
         answered_at=answered_at,
         ended_at=ended_at if closing else None,
-        last_event_at=last_event_at,
+        first_event_at=min(receipts),
+        last_event_at=max(receipts),
         wake_at=None,
         ring_seconds=_ring_seconds(answering, agent if far and answering is far[0] and is_pair else None),
-        talk_seconds=seconds_between(_known_pickup(answering), _over_at(near, far)),
+        talk_seconds=_talk_seconds(answering, near, far, pbx),
+        mixed_talk_seconds=_mixed_talk_seconds(answering, near, far),
         ended_by=ended_by(both, is_pair=is_pair) if closing else None,
+        pbx_ahead_seconds=None if pbx.offset is None else -pbx.offset.total_seconds(),
         dial={name.partition(".")[2]: value for name, value in facts.items() if name.startswith(DIAL + ".")},
     )
 
@@ -277,15 +289,25 @@ def _ring_seconds(answering: Leg | None, agent: Leg | None) -> float | None:
     return answering.wait_seconds if seconds is None else seconds
 
 
-def _known_pickup(leg: Leg | None) -> str | None:
-    """Return when a leg was picked up, if the time is exact enough for durations."""
-    return None if leg is None or leg.is_pickup_late else leg.picked_up_at
+def _talk_seconds(answering: Leg | None, near: Sequence[Leg], far: Sequence[Leg], pbx: PbxClock) -> float | None:
+    """Return the length of the conversation. All ends are on the axis of the PBX if it has one, else they are receipts."""
+    if answering is None or not answering.was_answered:
+        return None
+    pickup = (answering.received if pbx.offset is None else answering.axis).pickup
+    return seconds_between(pickup, _over_at([leg.hung_up_at for leg in side if leg.was_answered] for side in (near, far)))
 
 
-def _over_at(*groups: Sequence[Leg]) -> str | None:
+def _mixed_talk_seconds(answering: Leg | None, *groups: Sequence[Leg]) -> float | None:
+    if answering is None or not answering.was_answered:
+        return None
+    over_at = _over_at([leg.mixed.end for leg in side if leg.was_answered] for side in groups)
+    return seconds_between(answering.mixed.pickup, over_at)
+
+
+def _over_at(ends_of_sides: Iterable[Sequence[str | None]]) -> str | None:
     """Return the end of the conversation: when the last leg of one side ended."""
-    ended = (max((leg.hung_up_at for leg in side if leg.was_answered and leg.hung_up_at), default=None) for side in groups)
-    return min((at for at in ended if at), default=None)
+    ended = (max(filter(None, ends), default=None) for ends in ends_of_sides)
+    return min(filter(None, ended), default=None)
 
 
 def _status(legs: list[Leg], closing: Closing | None) -> Status:

@@ -11,7 +11,9 @@ from shared.domain.adapter_link import Placeholder
 from shared.domain.callback import CallType, LegEvent
 from shared.domain.callback_values import read_bit, read_wait_ms
 from shared.domain.facts import AT, FIELD, GUID, LEG, RECORDED, URL
+from shared.domain.first_release import mixed_times
 from shared.domain.ignored import IgnoredOfLeg, read_ignored
+from shared.domain.pbx_clock import UNKNOWN_TIMES, ClockTimes, LegTimes, PbxClock, leg_times, pbx_clock
 from shared.domain.times import seconds_between
 
 _TIMESTAMPS = {"start": Placeholder.STARTED.value, "pickup": Placeholder.PICKED_UP.value, "end": Placeholder.ENDED.value}
@@ -27,15 +29,6 @@ class LegState(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class ClockTimes:
-    """Start, pickup and end of one leg by one clock: RFC 3339 UTC, or None if this clock does not know them."""
-
-    start: str | None = None
-    pickup: str | None = None
-    end: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Leg:
     """One phone that rang. Times are RFC 3339 UTC with microseconds, or None if unknown.
 
@@ -43,12 +36,15 @@ class Leg:
         inferred: the event for this state is missing, and the state follows from other facts.
         recording_url: RecordingURL as sent; a credential.
         fields: every other adapter value by its placeholder name.
+        first_seen_at: receipt of the first event, on the axis of the call's times (see `pbx_clock.py`).
         ignored: timestamps of the adapter (`start`, `pickup`, `end`) that contradict the leg's other times.
         ignored_values: every value of the adapter that was not used as it was sent, those timestamps included.
         is_pickup_late: the pickup was received after the end, and has no timestamp. `picked_up_at` is then the end, the latest
             possible time.
-        pbx: the times by the timestamps of the adapter, without the ignored ones.
-        received: the times by the receipts of the events, without those that say nothing about the time of the event.
+        pbx, axis, received: the times by the clock of the PBX, the same completed by receipts that were moved to it, and the
+            receipts (see `pbx_clock.py`). No duration mixes them.
+        has_pickup_timestamp: PickupTimestampUTC shows a pickup, even if its clock was wrong.
+        mixed: the times as the first release has them, for summaries.
     """
 
     call_type: CallType
@@ -67,8 +63,11 @@ class Leg:
     ignored: tuple[str, ...] = ()
     ignored_values: tuple[IgnoredOfLeg, ...] = ()
     is_pickup_late: bool = False
-    pbx: ClockTimes = ClockTimes()
-    received: ClockTimes = ClockTimes()
+    pbx: ClockTimes = UNKNOWN_TIMES
+    axis: ClockTimes = UNKNOWN_TIMES
+    received: ClockTimes = UNKNOWN_TIMES
+    has_pickup_timestamp: bool = False
+    mixed: ClockTimes = UNKNOWN_TIMES
 
     @property
     def is_over(self) -> bool:
@@ -86,7 +85,7 @@ class Leg:
     @property
     def seems_answered(self) -> bool:
         """Return whether the adapter's own values show a pickup. Used if there is no event for it."""
-        return read_bit(self.fields.get(Placeholder.IS_ANSWERED, "")) is True or self.picked_up_at is not None
+        return read_bit(self.fields.get(Placeholder.IS_ANSWERED, "")) is True or self.has_pickup_timestamp
 
     @property
     def ring_seconds(self) -> float | None:
@@ -102,7 +101,7 @@ class Leg:
         if self.state is LegState.RINGING:
             return None
         other = of or self
-        for times, since in ((self.pbx, other.pbx), (self.received, other.received)):
+        for times, since in ((self.pbx, other.pbx), (self.axis, other.axis), (self.received, other.received)):
             seconds = seconds_between(getattr(since, what), times.end if self.state is LegState.MISSED else times.pickup)
             if seconds is not None:
                 return seconds
@@ -115,10 +114,12 @@ class Leg:
         return None if wait_ms is None else wait_ms / 1000
 
 
-def read_legs(facts: Mapping[str, str]) -> list[Leg]:
-    """Read every leg from the facts of a call, the first seen first."""
-    legs = (_leg(*named) for named in _leg_facts(facts).items())
-    return sorted(legs, key=lambda leg: (leg.first_seen_at, leg.call_id))
+def read_legs(facts: Mapping[str, str]) -> tuple[list[Leg], PbxClock]:
+    """Read every leg from the facts of a call, the first seen first, and the clock of the PBX during the call."""
+    by_leg = _leg_facts(facts)
+    clock = pbx_clock(by_leg.values())
+    legs = (_leg(identity, leg_facts, clock) for identity, leg_facts in by_leg.items())
+    return sorted(legs, key=lambda leg: (leg.first_seen_at, leg.call_id)), clock
 
 
 def _leg_facts(facts: Mapping[str, str]) -> dict[tuple[str, str], dict[str, str]]:
@@ -130,13 +131,12 @@ def _leg_facts(facts: Mapping[str, str]) -> dict[tuple[str, str], dict[str, str]
     return legs
 
 
-def _leg(identity: tuple[str, str], facts: Mapping[str, str]) -> Leg:
+def _leg(identity: tuple[str, str], facts: Mapping[str, str], clock: PbxClock) -> Leg:
     """Read one leg from its facts, whose names are relative to the leg."""
     call_type, call_id = identity
-    receipts = [facts[event] for event in LegEvent if event in facts]
-    started_at, picked_up_at, end, ignored = _times(facts)
-    missed_at = end or facts[LegEvent.MISSED] if LegEvent.MISSED in facts else None
-    hung_up_at = end or facts[LegEvent.HANGUP] if LegEvent.HANGUP in facts else None
+    times = leg_times(facts, clock)
+    picked_up_at = times.picked_up_at
+    missed_at, hung_up_at = (_ended_at(facts, event, times, clock) for event in (LegEvent.MISSED, LegEvent.HANGUP))
     is_over = missed_at is not None or hung_up_at is not None
     state = LegState.RINGING
     if LegEvent.PICKUP in facts:
@@ -147,65 +147,31 @@ def _leg(identity: tuple[str, str], facts: Mapping[str, str]) -> Leg:
     return Leg(
         call_type=CallType(call_type),
         call_id=call_id,
-        first_seen_at=min(receipts),
+        first_seen_at=clock.place(min(facts[event] for event in LegEvent if event in facts)),
         state=state,
         guid=facts.get(GUID),
-        started_at=started_at,
+        started_at=times.started_at,
         picked_up_at=hung_up_at or missed_at if is_pickup_late else picked_up_at,
         missed_at=missed_at,
         hung_up_at=hung_up_at,
         recorded=RECORDED in facts,
         recording_url=next((facts[URL + event] for event in _LATEST_FIRST if URL + event in facts), None),
         fields=_fields(facts),
-        ignored=ignored,
-        ignored_values=read_ignored(facts, ((_TIMESTAMPS[what], facts[AT + what]) for what in ignored)),
+        ignored=times.ignored,
+        ignored_values=read_ignored(facts, ((_TIMESTAMPS[what], facts[AT + what]) for what in times.ignored)),
         is_pickup_late=is_pickup_late,
-        pbx=ClockTimes(*(None if what in ignored else facts.get(AT + what) for what in ("start", "pickup", "end"))),
-        received=_received(facts),
+        pbx=times.pbx,
+        axis=times.axis,
+        received=times.received,
+        has_pickup_timestamp=times.has_pickup_timestamp,
+        mixed=mixed_times(facts),
     )
 
 
-def _received(facts: Mapping[str, str]) -> ClockTimes:
-    """Return the times by receipt. The receipt of a pickup after the end is no time of pickup."""
-    end = min((facts[event] for event in (LegEvent.HANGUP, LegEvent.MISSED) if event in facts), default=None)
-    pickup = facts.get(LegEvent.PICKUP)
-    return ClockTimes(facts.get(LegEvent.START), None if pickup is None or (end or pickup) < pickup else pickup, end)
-
-
-def _times(facts: Mapping[str, str]) -> tuple[str | None, str | None, str | None, tuple[str, ...]]:
-    """Return when a leg started, was picked up and ended (by the adapter, not by receipt), and the ignored timestamps.
-
-    The adapter's timestamps take precedence over times of receipt. They are ignored if they contradict each other. If only some
-    are sent, they are also ignored if they contradict the receipt of an earlier event or of the end.
-    A pickup that is received after the end took place before it. Its time of receipt is then neither a time of pickup nor a
-    contradiction.
-    """
-    at = {what: facts[AT + what] for what in ("start", "pickup", "end") if AT + what in facts}
-    receipts = {"start": facts.get(LegEvent.START), "pickup": facts.get(LegEvent.PICKUP)}
-    over = facts.get(LegEvent.HANGUP) or facts.get(LegEvent.MISSED)
-    if over is not None and over < facts.get(LegEvent.PICKUP, over):
-        receipts["pickup"] = None
-    ignored: list[str] = []
-    if "start" in at and at.get("pickup", at["start"]) < at["start"]:
-        ignored.append("pickup")
-        del at["pickup"]
-    picked_up_at = at.get("pickup", receipts["pickup"])
-    if "start" in at and picked_up_at is not None and picked_up_at < at["start"]:
-        ignored.append("start")
-        del at["start"]
-    started_at = at.get("start", receipts["start"])
-    end = at.get("end")
-    if end is not None and end < max(started_at or end, picked_up_at or end):
-        ignored.append("end")
-        end = None
-    over_at = end or min((facts[event] for event in (LegEvent.HANGUP, LegEvent.MISSED) if event in facts), default=None)
-    if over_at is not None and at.get("pickup", over_at) > over_at:
-        ignored.append("pickup")
-        picked_up_at = receipts["pickup"]
-    if over_at is not None and at.get("start", over_at) > over_at:
-        ignored.append("start")
-        started_at = receipts["start"]
-    return started_at, picked_up_at, end, tuple(ignored)
+def _ended_at(facts: Mapping[str, str], event: LegEvent, times: LegTimes, clock: PbxClock) -> str | None:
+    if event not in facts:
+        return None
+    return times.over_at or clock.place(facts[event])
 
 
 # If events of one leg have different values, the value of the event later in the leg's life is used.

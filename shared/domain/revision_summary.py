@@ -37,7 +37,7 @@ def summary(call: Call, before: str = "", record_legs: Collection[str] = ()) -> 
     content = {
         "outcome": call.closing.outcome,
         "complete": call.closing.complete,
-        "talk_seconds": call.talk_seconds,
+        "talk_seconds": call.mixed_talk_seconds,
         "legs": {
             leg_key(leg): [
                 compared_state(leg, leg.state, is_inferred=leg.inferred, is_over=leg.is_over, has_dialed=has_dialed),
@@ -49,9 +49,10 @@ def summary(call: Call, before: str = "", record_legs: Collection[str] = ()) -> 
     asked = dict(requested_recordings(call, before, record_legs))
     asked |= {leg_key(leg): recorded(leg) for side, leg in sides_of(call) if leg.recorded and is_wanted(side, record_legs)}
     legs = {side: leg and leg_identity(call, leg) for side, leg in zip(SIDES, (call.agent, call.dialed), strict=True)}
+    talk = {"talk_seconds": call.talk_seconds}
     content |= dial_summary(dial_of(call))
     content |= {
-        "asked": with_newer_values(asked, parties_of(call) | legs, {leg_key(leg): leg.state for leg in call.legs}),
+        "asked": with_newer_values(asked, parties_of(call) | legs | talk, {leg_key(leg): leg.state for leg in call.legs}),
         "filed_at": filed_at(call, before),
         "guids": guids(call, before),
     }
@@ -76,15 +77,21 @@ def compared_state(leg: Leg, state: str, *, is_inferred: bool, is_over: bool, ha
 
 def with_newer_values(asked: Mapping[str, str], record: Mapping[str, Any], states: Mapping[str, str]) -> dict[str, object]:
     """Return `asked` with the values of a record that the first release does not have; there are none if it wrote the record."""
-    if "ended_by" not in record:
+    if not is_newer(record):
         return dict(asked)
-    newer: dict[str, object] = {"states": states, "call_type": record["call_type"], "queue": record["queue"]}
+    newer: dict[str, object] = {"states": states}
+    newer |= {name: record[name] for name in ("call_type", "queue", "talk_seconds")}
     if record["ended_by"] != EndedBy.UNKNOWN:  # between this and a side there may be a fraction of a second
         newer["ended_by"] = record["ended_by"]
     for side in SIDES:
         leg = record[side] or {"call_id": None}
         newer |= {f"{side}.{name}": leg[name] for name in _IDENTITY_FIELDS if name in leg}
     return {**asked, _NEWER: newer}
+
+
+def is_newer(record: Mapping[str, Any]) -> bool:
+    """Return whether a release after the first one has written a record."""
+    return "ended_by" in record
 
 
 def dial_summary(record: Mapping[str, object]) -> dict[str, object]:
@@ -134,6 +141,8 @@ def amends(before: str, after: str) -> bool:
         for name in ("guids", "asked"):  # absent in summaries of earlier versions
             content.pop(name, None)
     talk_seconds = [content.pop("talk_seconds") for content in (old, new)]
+    if all("talk_seconds" in values for values in newer):
+        talk_seconds = [values.pop("talk_seconds") for values in newer]
     if old != new or any(newer[0][name] != newer[1][name] for name in newer[0].keys() & newer[1].keys()):
         return True
     if None in talk_seconds:
@@ -141,7 +150,7 @@ def amends(before: str, after: str) -> bool:
     return bool(abs(talk_seconds[0] - talk_seconds[1]) >= 1)
 
 
-def _newer(content: Mapping[str, Any]) -> Mapping[str, object]:
+def _newer(content: Mapping[str, Any]) -> dict[str, Any]:
     """Return the values in a summary that the first release does not have; none if it has written the summary."""
     asked = content.get("asked")
     newer = asked.get(_NEWER) if isinstance(asked, dict) else None

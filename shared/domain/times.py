@@ -6,9 +6,9 @@ import re
 from datetime import UTC, datetime, timedelta
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-# A timestamp further from its receipt is nonsense and must not date a call. A PBX clock may be a little ahead. A start may be
-# older than its hangup by the longest call and a day.
-_MAX_AHEAD = timedelta(minutes=5)
+# A timestamp further from its receipt is nonsense and must not date a call. A PBX may send its local time as UTC, and be wrong by
+# minutes besides. A start may be older than its hangup by the longest call and a day.
+_MAX_AHEAD = timedelta(days=1)
 _MAX_BEHIND = timedelta(days=2)
 
 

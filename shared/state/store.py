@@ -32,6 +32,7 @@ from shared.state.keys import (
     recent_key,
 )
 from shared.state.locks import Locks
+from shared.state.pbx_clocks import PbxClockNotes
 from shared.state.redis_clock import RedisClock
 from shared.state.refused_legs import RefusedLegs
 from shared.state.replies import redis_reply, text
@@ -97,6 +98,7 @@ class Store(CallReader):
         self.dials = DialStore(self._redis)
         self.refused_legs = RefusedLegs(self._redis)
         self.unreplaced = UnreplacedPlaceholders(self._redis)
+        self.pbx_clocks = PbxClockNotes(self._redis)
 
     async def aclose(self) -> None:
         await self._redis.aclose()

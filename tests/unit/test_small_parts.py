@@ -105,10 +105,11 @@ async def test_timestamps_that_cannot_be_true_are_counted_whichever_callback_tol
     adapter = parse_link(SAMPLE_LINK + "&s={{StartTimestampUTC}}&e={{EndTimestampUTC}}")
     source = Source.model_construct(name=key.source, secret=None, adapter=adapter, record_legs=frozenset())
     sources = {key.source: source}
-    lines = ("CallType=Incoming&CallID=1&Event=pickup&s=0", "CallType=Incoming&CallID=1&Event=hangup&e=1795412670000")
+    leg = "CallType=Incoming&CallID=1"
+    lines = (f"{leg}&Event=pickup&s=0", f"{leg}&Event=hangup&e=1795412670000", f"{leg}&Event=start&s=1795419840000")
     events = [
         CallbackEvent(key.source, f"2026-11-23T07:44:{second}.000000Z", line)
-        for second, line in zip(("00", "30"), lines, strict=True)
+        for second, line in zip(("00", "30", "00"), lines, strict=True)
     ]
     batch = read_batch(events, sources)
     facts = dict(chain.from_iterable(batch.facts[key]))

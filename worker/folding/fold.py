@@ -34,6 +34,7 @@ from worker.folding.evaluation import Evaluator
 from worker.folding.ingress_clocks import IngressClocks, sent_at
 from worker.folding.merging import Merging
 from worker.folding.outbox import read_outbox
+from worker.folding.pbx_clocks import PbxClocks
 
 log = get_logger(__name__)
 
@@ -61,10 +62,12 @@ class Fold:
         holder: str,
         clocks: IngressClocks | None = None,
         echoes: Echoes | None = None,
+        pbx_clocks: PbxClocks | None = None,
     ) -> None:
         """Take what the fold needs; `holder` names it in claims and must be unique."""
         self._clocks = clocks
         self._echoes = echoes
+        self._pbx_clocks = pbx_clocks
         self._publisher = publisher
         self._store = store
         self._sources = sources
@@ -108,6 +111,7 @@ class Fold:
         messages = [(decode(body), at) for body, at in zip_longest(bodies, sent, fillvalue="") if isinstance(body, bytes)]
         events = await self._without_future_timers(await self._without_future_receipts(messages))
         batch = read_batch(events, self._sources)
+        await self._observe_pbx_clocks(batch)
         await self._publisher.publish_until_confirmed(batch.dead_letters)
         for source, placeholders in batch.unreplaced.items():
             await until_redis_answers(lambda: self._store.unreplaced.record(source, placeholders))  # noqa: B023 - awaited before the loop goes on
@@ -115,6 +119,13 @@ class Fold:
             keys: Iterable[CallKey] = piece
             while facts := {key: batch.facts[key] for key in keys if key in batch.facts}:
                 keys = await self._merge_and_publish(batch, facts)
+
+    async def _observe_pbx_clocks(self, batch: Batch) -> None:
+        """Estimate the clocks of the PBXs, and store the estimates for the console."""
+        if self._pbx_clocks is None:
+            return
+        for source, ahead_s in self._pbx_clocks.observe(batch.facts).items():
+            await until_redis_answers(lambda: self._store.pbx_clocks.record(source, ahead_s))  # noqa: B023 - awaited before the loop goes on
 
     async def _without_future_receipts(self, messages: Sequence[tuple[Messaged, str]]) -> Messaged:
         """Move events back that were received in the future, because the clock of an ingress is ahead."""

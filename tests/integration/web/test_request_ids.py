@@ -1,4 +1,4 @@
-"""A source that sends one RequestID for many calls is shown on the page, and without Redis the page is as before."""
+"""The page shows a source that sends one RequestID for many calls, or has a wrong clock; without Redis it is as before."""
 
 from __future__ import annotations
 
@@ -35,6 +35,10 @@ async def test_the_page_shows_which_call_has_too_many_legs(servers: Servers, mon
                 assert response.status == 200
                 return await response.text()
 
+        assert "The clock of a PBX is wrong" not in await page("/")
+        async with aclosing(Store(servers.stack.redis_url)) as store:
+            await store.pbx_clocks.record(refused.source, 240.0)
+        assert "source default is ahead of that of ingress. Synchronize it with NTP. They differ by 240.0 s." in await page("/")
         for path in ("/", "/ui/calls/default/7"):
             text = await page(path)
             assert _TO_CORRECT in text

@@ -136,7 +136,17 @@ async def test_an_adapter_that_cannot_be_folded_stops_ingress_at_start(tmp_path:
 async def test_doctor_finds_a_system_that_can_work_and_one_that_cannot(servers: Servers) -> None:
     code, out, err = await callfold("doctor", "--json", **servers.environment())
     findings = {finding["check"]: finding for finding in map(json.loads, out.splitlines())}
-    checks = {"sources", "secrets", "recording origins", "dial links", "rabbitmq", "redis", "request ids", "clock"} | {
+    checks = {
+        "sources",
+        "secrets",
+        "recording origins",
+        "dial links",
+        "rabbitmq",
+        "redis",
+        "request ids",
+        "clock",
+        "pbx clocks",
+    } | {
         "archive",
         "spool",
         "downloads",

@@ -23,6 +23,7 @@ from shared.runtime import store_watch
 from shared.state import redis_clock
 from shared.state.redis_clock import RedisClock
 from worker.folding.ingress_clocks import IngressClocks
+from worker.folding.pbx_clocks import PbxClocks
 
 SOURCE = SourceName("acme")
 KEY = CallKey(SOURCE, CallRef("513"))
@@ -178,6 +179,40 @@ def test_a_marker_of_no_round_hides_no_clock_that_is_behind() -> None:
             machines.deliver("behind", -600)
     assert [line["event"] for line in lines] == ["ingress_clock_differs"]
     assert _offset("behind") == pytest.approx(-600, abs=0.1)
+
+
+def _told(received_s: float, ahead_s: float, event: str = "hangup", told: str = "end") -> list[tuple[str, str]]:
+    return [(f"leg:API:1:{event}", _at(received_s)), (f"leg:API:1:at.{told}", _at(received_s + ahead_s))]
+
+
+def _pbx_offset(source: str) -> float | None:
+    return REGISTRY.get_sample_value("callfold_pbx_clock_offset_seconds", {"source": source})
+
+
+def test_the_clock_of_a_pbx_is_estimated_by_its_least_delayed_events_and_named_once() -> None:
+    clocks = PbxClocks()
+    fast, slow, right = (CallKey(SourceName(name), CallRef("7")) for name in ("fast", "slow", "right"))
+    stored: dict[SourceName, float] = {}
+    with capture_logs() as lines:
+        for second in range(0, 900, 10):
+            delay_s = (second % 70) / 10
+            facts = {
+                fast: [_told(second, 240 - delay_s), [("dial", _at(second))]],
+                slow: [_told(second, -7200 - delay_s, "pickup", "pickup")],
+                right: [_told(second, -delay_s, "missed"), [("leg:API:1:pickup", _at(0)), ("leg:API:1:at.end", _at(9))]],
+            }
+            stored |= clocks.observe(facts)
+        assert [(line["event"], line["source"], line["offset_s"]) for line in lines] == [
+            ("pbx_clock_differs", "fast", 240.0),
+            ("pbx_clock_differs", "slow", -7200.0),
+        ]
+        assert "local time instead of UTC" in lines[1]["detail"]
+        assert "NTP" in lines[0]["detail"]
+        assert list(stored.values()) == [240, -7200, 0]
+        for second in range(900, 1800, 10):
+            stored |= clocks.observe({key: [_told(second, 0)] for key in (fast, slow)})
+    assert [line["event"] for line in lines[2:]] == ["pbx_clock_agrees"]
+    assert (_pbx_offset("fast"), stored[slow.source]) == (0, 0)
 
 
 def test_the_metric_of_a_machine_that_is_gone_is_removed() -> None:

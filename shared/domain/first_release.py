@@ -1,0 +1,31 @@
+"""Times of a leg as the first release has them, for summaries that workers of both releases compare.
+
+It took each time from the PBX's timestamp, else from the receipt, so a duration could mix two clocks. No record has these times.
+"""
+
+from __future__ import annotations
+
+from shared.domain.callback import LegEvent
+from shared.domain.facts import AT
+from shared.domain.pbx_clock import END, PICKUP, START, ClockTimes, LegFacts
+
+
+def mixed_times(facts: LegFacts) -> ClockTimes:
+    """Return pickup and hangup of a leg. The pickup is None if it was received after the end and has no timestamp."""
+    at = {what: facts[AT + what] for what in (START, PICKUP, END) if AT + what in facts}
+    receipts = {START: facts.get(LegEvent.START), PICKUP: facts.get(LegEvent.PICKUP)}
+    over = facts.get(LegEvent.HANGUP) or facts.get(LegEvent.MISSED)
+    if over is not None and over < facts.get(LegEvent.PICKUP, over):
+        receipts[PICKUP] = None
+    if START in at and at.get(PICKUP, at[START]) < at[START]:
+        del at[PICKUP]
+    picked_up_at = at.get(PICKUP, receipts[PICKUP])
+    if START in at and picked_up_at is not None and picked_up_at < at[START]:
+        del at[START]
+    started_at, end = at.get(START, receipts[START]), at.get(END)
+    if end is not None and end < max(started_at or end, picked_up_at or end):
+        end = None
+    over_at = end or min((facts[event] for event in (LegEvent.HANGUP, LegEvent.MISSED) if event in facts), default=None)
+    if over_at is not None and at.get(PICKUP, over_at) > over_at:
+        picked_up_at = receipts[PICKUP]
+    return ClockTimes(None, picked_up_at, (end or facts[LegEvent.HANGUP]) if LegEvent.HANGUP in facts else None)
