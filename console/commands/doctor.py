@@ -16,6 +16,7 @@ from console.commands.hints import with_hint
 from console.commands.output import counted, output
 from console.commands.pbx_checks import DoubtError, dial_links, recording_origins
 from console.history.store import History
+from console.ignored_values import find_unreplaced
 from console.pbx_clocks import find_pbx_clock_problems
 from console.request_ids import find_request_id_problems
 from ingress.spool import Spool
@@ -163,6 +164,17 @@ async def _pbx_clocks(settings: Settings) -> str:
     return ", ".join(f"{source} {ahead_s:+.1f} s" for source, ahead_s in ahead.items())
 
 
+async def _placeholders(settings: Settings) -> str:
+    async with open_store(settings) as store:
+        try:
+            problems = await find_unreplaced(store, settings.load_sources())
+        except StoreUnavailableError:
+            raise DoubtError("not known while Redis is unavailable") from None
+    if problems:  # nothing is lost but these values
+        raise DoubtError(" ".join(problem.detail for problem in problems))
+    return "none arrived unreplaced in the last day"
+
+
 async def _history(settings: Settings) -> str:
     if settings.history_url is None:
         return "none"
@@ -179,6 +191,7 @@ CHECKS: dict[str, Check] = {
     "rabbitmq": rabbitmq,
     "redis": _redis,
     "request ids": _request_ids,
+    "placeholders": _placeholders,
     "clock": _clock,
     "pbx clocks": _pbx_clocks,
     "archive": _archive,

@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 
 from console.commands.common import select_sources
+from console.ignored_values import why_ignored
 from console.lookup.lookup import open_lookup
 from console.safe_text import plain_line
 from shared.config.settings import Settings
@@ -51,6 +52,8 @@ def _text(fields: Mapping[str, Any]) -> str:
     record = orjson.dumps(fields["record"], option=orjson.OPT_INDENT_2).decode().split("\n")
     why = fields["why"].removeprefix(f"{fields['status']}: ")  # the line before it says so already
     lines = [f"{fields['call']}  {fields['status']}", why, "", *record, ""]
+    if ignored := fields["record"].get("ignored"):
+        lines += ["ignored values", *(_ignored(row) for row in ignored)]
     lines += ["recordings", *(f"  {row['leg']:<8}{row['guid'] or row['name']}  {row['state']}" for row in fields["recordings"])]
     lines += ["timeline (as received)"]
     for row in fields["timeline"]:
@@ -64,6 +67,11 @@ def _text(fields: Mapping[str, Any]) -> str:
     width = max(map(len, fields["facts"]), default=0)
     lines += ["facts", *(f"  {name:<{width}}  {value}" for name, value in fields["facts"].items())]
     return "".join(f"{plain_line(line)}\n" for line in lines)
+
+
+def _ignored(row: Mapping[str, Any]) -> str:
+    where = f"leg {row['call_id']}" + (f" {row['event']}" if row["event"] else "")
+    return f"  {row['placeholder']}={row['value']}  {why_ignored(row['reason'])} ({where})"
 
 
 def wrapped(query: str) -> list[str]:

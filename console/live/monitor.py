@@ -11,6 +11,7 @@ from typing import NoReturn
 
 import orjson
 
+from console.ignored_values import UnreplacedProblem, find_unreplaced
 from console.live.feed import Feed, PublishedEvent
 from console.live.snapshot import OPEN_SHOWN, SECONDS_SHOWN, Snapshot
 from console.pbx_clocks import find_pbx_clock_problems
@@ -122,8 +123,8 @@ class Monitor:
         """Take a snapshot now; servers that cannot be reached are named in its `problems`."""
         at = utc_now()
         problems: list[str] = []
-        (calls, starts_us), request_ids, pbx_clocks = await asyncio.gather(
-            self._open_calls(problems), self._request_ids(), self._pbx_clocks()
+        (calls, starts_us), (request_ids, unreplaced), pbx_clocks = await asyncio.gather(
+            self._open_calls(problems), self._link_problems(), self._pbx_clocks()
         )
         depths = await self._depths(problems)
         since = rfc3339(datetime.now(UTC) - _OUTCOMES_FOR)
@@ -143,6 +144,7 @@ class Monitor:
             problems=problems,
             request_ids=request_ids,
             pbx_clocks=pbx_clocks,
+            unreplaced=unreplaced,
         )
         return snapshot
 
@@ -162,12 +164,14 @@ class Monitor:
                 await asyncio.sleep(0)  # a call of many legs takes milliseconds
         return calls, [at_us for at_us, _ in starts]
 
-    async def _request_ids(self) -> Sequence[RequestIdProblem]:
+    async def _link_problems(self) -> tuple[Sequence[RequestIdProblem], Sequence[UnreplacedProblem]]:
         """Find the sources to correct. `_open_calls` reports a Redis that cannot be reached."""
         try:
-            return await find_request_id_problems(self._store, self._sources)
+            return await asyncio.gather(
+                find_request_id_problems(self._store, self._sources), find_unreplaced(self._store, self._sources)
+            )
         except StoreUnavailableError:
-            return ()
+            return (), ()
 
     async def _pbx_clocks(self) -> Sequence[str]:
         """Find the PBXs whose clocks are wrong. `_open_calls` reports a Redis that cannot be reached."""

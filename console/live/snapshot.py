@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from console.ignored_values import UnreplacedProblem
 from console.request_ids import RequestIdProblem
 from shared.domain.call import Call
 
@@ -24,6 +25,7 @@ class Snapshot:
         problems: sentences that name the servers that cannot be reached.
         request_ids: the sources that send one RequestID for many calls.
         pbx_clocks: sentences about the PBXs whose clocks are wrong.
+        unreplaced: the sources whose placeholders arrive unreplaced.
     """
 
     at: str
@@ -38,6 +40,7 @@ class Snapshot:
     problems: Sequence[str] = ()
     request_ids: Sequence[RequestIdProblem] = ()
     pbx_clocks: Sequence[str] = ()
+    unreplaced: Sequence[UnreplacedProblem] = ()
 
 
 OPEN_SHOWN = 50

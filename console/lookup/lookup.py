@@ -13,6 +13,7 @@ from console.call_query import CallQuery, CallRow
 from console.history.engine import DEFAULT_URL
 from console.history.queries import CallHistory
 from console.history.store import History
+from console.ignored_values import UnreplacedProblem, find_unreplaced
 from console.lookup.detail import Detail, detail_of, past_detail, revisions_of
 from console.lookup.merge import HistoryOnlyCalls, Page, find_calls
 from console.lookup.redis_calls import RedisCalls
@@ -128,6 +129,13 @@ class Lookup:
         except StoreUnavailableError:
             return None
         return next((problem for problem in problems if problem.call == key), None)
+
+    async def unreplaced(self, sources: Sources) -> list[UnreplacedProblem]:
+        """Find the placeholders that arrived unreplaced. None also while Redis is unavailable."""
+        try:
+            return await find_unreplaced(self._store, sources)
+        except StoreUnavailableError:
+            return []
 
     async def _past(self, key: CallKey, *, is_needed: bool = False) -> CallHistory | None:
         """Read a call from the history; None if it is not there, or the history is unavailable and not `is_needed`."""

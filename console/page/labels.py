@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from console.ignored_values import why_ignored
 from console.page.text import NOT_KNOWN
 from shared.domain.call import CloseReason, Outcome
-from shared.domain.ignored import Reason
 from shared.domain.leg import Leg
 from shared.domain.recording_flags import Flag
 
@@ -69,13 +69,6 @@ CALL_TYPES: Mapping[str, str] = {
     "Login": "Login",
     "Conference": "Conference",
 }
-IGNORED: Mapping[str, str] = {
-    Reason.PLACEHOLDER: "the placeholder was not replaced",
-    Reason.NOT_UTF8: "not UTF-8, so it was read as Windows-1252",
-    Reason.SENT_TWICE: "sent twice with different values",
-    Reason.NO_VALUE: "stands for no value",
-    Reason.CONTRADICTS: "contradicts other times of the leg",
-}
 _ENDED_BY: Mapping[str, str] = {"agent": "the agent", "dialed": "the dialed party", "unknown": "not known"}
 
 _RULES: Mapping[tuple[str, str], str] = {
@@ -129,7 +122,7 @@ def spaced(name: str) -> str:
 
 
 def ignored(reason: str) -> str:
-    return IGNORED.get(reason, spaced(reason))
+    return spaced(why_ignored(reason))
 
 
 def recording_flag(flag: str) -> str:

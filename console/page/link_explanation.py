@@ -1,12 +1,18 @@
-"""An adapter link explained: the meaning of each parameter, and the consequence of each one that is missing."""
+"""An adapter link explained: the meaning of each parameter, and the consequence of each one that is missing.
+
+A link as FocalScope called it, with values instead of placeholders, is explained too: what is read, and what is ignored and why.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from shared.domain.adapter_link import Adapter, Placeholder
-from shared.masking import mask_value
+from console.ignored_values import why_ignored
+from shared.config.messages import closest_name
+from shared.domain.adapter_link import Adapter, Placeholder, take_secret
+from shared.domain.callback import parse_callback
+from shared.masking import MASK, mask_value
 
 _MEANINGS: Mapping[str, str] = {
     Placeholder.CALL_TYPE_NAME: "the side of the leg, by name",
@@ -46,20 +52,26 @@ _CONSEQUENCES: Mapping[Placeholder, str] = {
 
 @dataclass(frozen=True, slots=True)
 class ParameterMeaning:
-    """One parameter of a link."""
+    """One parameter of a link. `hint` is the placeholder that was probably meant, if this one is undocumented."""
 
     parameter: str
     placeholder: str
     meaning: str
     known: bool
+    hint: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class LinkExplanation:
-    """An explained link. `missing` pairs each missing placeholder with its consequence."""
+    """An explained link.
+
+    Attributes:
+        constants: name, masked value, and the placeholder that the value probably should be.
+        missing: each missing placeholder with its consequence.
+    """
 
     parameters: tuple[ParameterMeaning, ...]
-    constants: tuple[tuple[str, str], ...]
+    constants: tuple[tuple[str, str, str | None], ...]
     has_secret: bool
     missing: tuple[tuple[str, str], ...]
 
@@ -71,11 +83,68 @@ def explain_link(adapter: Adapter) -> LinkExplanation:
     return LinkExplanation(
         parameters=tuple(
             ParameterMeaning(
-                parameter, placeholder, _MEANINGS.get(placeholder, "kept in the record's fields"), placeholder in _MEANINGS
+                parameter,
+                placeholder,
+                _MEANINGS.get(placeholder, "kept in the record's fields"),
+                placeholder in _MEANINGS,
+                None if placeholder in _MEANINGS else closest_name(placeholder, list(map(str, _MEANINGS))),
             )
             for parameter, placeholder in placeholders.items()
         ),
-        constants=tuple((name, mask_value(name, value)) for name, value in adapter.constants.items()),
+        constants=tuple((name, mask_value(name, value), _meant(value)) for name, value in adapter.constants.items()),
         has_secret=adapter.secret is not None,
         missing=tuple((name, consequence) for name, consequence in _CONSEQUENCES.items() if name not in present),
     )
+
+
+def _meant(constant: str) -> str | None:
+    """Return the placeholder that a constant is without its double braces, such as `{CallUUID}`."""
+    inner = constant.strip("{}[]<>$%# ").casefold()
+    return next((str(placeholder) for placeholder in _MEANINGS if placeholder.casefold() == inner), None)
+
+
+@dataclass(frozen=True, slots=True)
+class CallbackExplanation:
+    """An explained callback.
+
+    Attributes:
+        values: the placeholder of each value that is used, the masked value, and its meaning.
+        ignored: the placeholder of each value that is not used as it was sent, the masked value, and the reason in words.
+    """
+
+    call: str
+    leg: str
+    event: str
+    values: tuple[tuple[str, str, str], ...]
+    ignored: tuple[tuple[str, str, str], ...]
+
+
+def explain_callback(adapter: Adapter, query: str) -> CallbackExplanation:
+    """Explain the query of a callback of a source with this adapter. Timestamps are not compared with a time of receipt.
+
+    Raises:
+        InvalidCallbackError: the callback cannot be folded.
+    """
+    callback = parse_callback(adapter, take_secret(query)[1])
+    used = {
+        Placeholder.CALL_ID: callback.call_id,
+        Placeholder.REQUEST_ID: callback.request_id,
+        Placeholder.GUID: callback.guid,
+        Placeholder.IS_RECORDED: "yes" if callback.recorded else None,
+        **callback.extras,
+    }
+    return CallbackExplanation(
+        call=f"call-{callback.call_id}" if callback.request_id is None else str(callback.request_id),
+        leg=callback.call_type,
+        event=callback.event,
+        values=tuple(
+            (name, _masked(name, str(value)), _MEANINGS.get(name, "kept in the record's fields"))
+            for name, value in used.items()
+            if value is not None
+        ),
+        ignored=tuple((name, _masked(name, value), why_ignored(reason)) for name, value, reason in callback.ignored),
+    )
+
+
+def _masked(placeholder: str, value: str) -> str:
+    return MASK if placeholder == Placeholder.RECORDING_URL else mask_value(placeholder, value)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from console.ignored_values import UnreplacedProblem
 from console.live.snapshot import Snapshot
 from console.page.axis import Axis, Tick, ages
 from console.page.labels import outcome
@@ -63,6 +64,7 @@ class LiveView:
     problems: Sequence[str]
     request_ids: Sequence[RequestIdProblem]
     pbx_clocks: Sequence[str]
+    unreplaced: Sequence[UnreplacedProblem]
     calls: tuple[OpenCall, ...]
     open_count: int
     ticks: tuple[Tick, ...]
@@ -85,6 +87,7 @@ def live_view(snapshot: Snapshot) -> LiveView:
         problems=snapshot.problems,
         request_ids=snapshot.request_ids,
         pbx_clocks=snapshot.pbx_clocks,
+        unreplaced=snapshot.unreplaced,
         calls=tuple(_open_call(call, axis, snapshot.at) for call in snapshot.open_calls),
         open_count=snapshot.open_count,
         ticks=ages(axis),

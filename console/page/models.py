@@ -8,6 +8,7 @@ from typing import Any, Self
 
 from console.call_query import CallRow, JsonObject
 from console.dead_letters.queue import DeadLetterQueue
+from console.page.link_explanation import CallbackExplanation
 from console.page.playback import Playback
 from console.request_ids import RequestIdProblem
 from shared.domain.adapter_link import Adapter
@@ -232,6 +233,8 @@ class AdapterPage:
         pasted: the link of the second form; shown masked.
         parsed: the parsed link.
         pasted_problem: why the link is invalid.
+        callback: the pasted link, if it is a callback with values.
+        unreplaced: sentences about the placeholders that arrived unreplaced in the last day.
     """
 
     sources: Sequence[str]
@@ -242,6 +245,8 @@ class AdapterPage:
     pasted: str | None = field(default=None, repr=False)
     parsed: Adapter | None = None
     pasted_problem: str | None = None
+    callback: CallbackExplanation | None = None
+    unreplaced: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from console.live.monitor import Monitor
 from console.lookup.csv_export import CSV, write_csv_in_steps
 from console.lookup.lookup import Lookup
 from console.page import render
+from console.page.link_explanation import explain_callback
 from console.page.models import AdapterPage, CallPage, CallsPage
 from console.page.search_form import read_query
 from console.page.urls import call_url, search_url
@@ -20,10 +21,10 @@ from console.web.page_responses import error_page, html, viewer_of
 from console.web.parameters import read_form
 from console.web.playback import Presenter
 from shared.clock import utc_now
-from shared.config.sources import Sources, unknown_source_message
+from shared.config.sources import Source, Sources, unknown_source_message
 from shared.domain.adapter_link import make_link, parse_link
 from shared.domain.ids import CallKey, CallRef, SourceName, is_call_ref
-from shared.errors import ConfigError
+from shared.errors import ConfigError, InvalidCallbackError
 
 _SEARCH_TOO_LARGE = "Too many calls to search for one file. Choose a source or a shorter period, or use `callfold calls --csv`."
 
@@ -93,14 +94,34 @@ class Pages:
         source, public_url = request.query.get("source"), request.query.get("public_url")
         link, link_problem = self._link(source, public_url) if source and public_url else (None, None)
         pasted = str(form["link"]).strip() if form.get("link") else None
-        adapter, pasted_problem = None, None
+        page = AdapterPage([*self._sources], source, public_url, link, link_problem, pasted)
         if pasted:
-            try:
-                adapter = parse_link(pasted)
-            except ConfigError as error:
-                pasted_problem = str(error)
-        page = AdapterPage([*self._sources], source, public_url, link, link_problem, pasted, adapter, pasted_problem)
+            page = replace(await asyncio.to_thread(self._explained, page, pasted), unreplaced=await self._unreplaced(pasted))
         return html(render.adapter_page(viewer_of(request), page))
+
+    def _explained(self, page: AdapterPage, pasted: str) -> AdapterPage:
+        """Explain a pasted link, or a callback: the link of a source as FocalScope called it, with values."""
+        try:
+            return replace(page, parsed=parse_link(pasted))
+        except ConfigError as error:
+            source = self._source_of(pasted)
+            if source is None:
+                return replace(page, pasted_problem=str(error))
+        try:
+            return replace(page, callback=explain_callback(source.adapter, pasted.partition("?")[2]))
+        except InvalidCallbackError as invalid:
+            return replace(page, pasted_problem=f"As a callback of {source.name}: the {invalid}.")
+
+    def _source_of(self, link: str) -> Source | None:
+        """Return the source that a link names in its path."""
+        name = link.partition("?")[0].rstrip("/").rpartition("/")[2]
+        return self._sources.get(SourceName(name))
+
+    async def _unreplaced(self, pasted: str) -> list[str]:
+        """Describe the placeholders of a link's source that arrived unreplaced; of every source, if the link names none."""
+        source = self._source_of(pasted)
+        problems = await self._lookup.unreplaced(self._sources if source is None else {source.name: source})
+        return [problem.detail for problem in problems]
 
     def _link(self, name: str, public_url: str) -> tuple[str | None, str | None]:
         source = self._sources.get(SourceName(name))

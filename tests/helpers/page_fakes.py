@@ -8,7 +8,9 @@ from typing import Any
 
 from console.call_query import CallRow
 from console.dead_letters.queue import DeadLetterQueue
+from console.ignored_values import UnreplacedProblem, unreplaced_problem
 from console.live.snapshot import Snapshot
+from console.page.link_explanation import CallbackExplanation
 from console.page.models import AdapterPage, CallPage, CallsPage, DeadLetterRow, DeadLettersPage, Viewer
 from console.request_ids import RequestIdProblem, request_id_problem
 from shared.config.sources import Source
@@ -18,6 +20,7 @@ from shared.domain.call_event import call_record
 from shared.domain.ids import CallKey, CallRef, SourceName
 from shared.domain.times import rfc3339
 from shared.state.refused_legs import RefusedLeg
+from shared.state.unreplaced import UnreplacedPlaceholder
 from tests.helpers.servers import POLICY
 
 BEGAN = datetime(2026, 11, 23, 7, 44, tzinfo=UTC)
@@ -118,6 +121,14 @@ def request_id(evil: str = "") -> RequestIdProblem:
     return request_id_problem(RefusedLeg(key, evil or at(30)), Source(name=key.source, secret=None, adapter=adapter))
 
 
+def unreplaced(evil: str = "") -> UnreplacedProblem:
+    """Describe the placeholders of a source that arrived unreplaced."""
+    adapter = Adapter({evil or "Guid": Placeholder.GUID})
+    key = CallKey(SourceName("acme"), CallRef("513"))
+    source = Source(name=key.source, secret=None, adapter=adapter)
+    return unreplaced_problem(source, [UnreplacedPlaceholder(key, str(Placeholder.GUID), evil or at(30))])
+
+
 def row(evil: str = "") -> CallRow:
     return CallRow(
         source="acme",
@@ -158,4 +169,6 @@ def adapter_page(evil: str = "") -> AdapterPage:
     pasted = f"{LINK}&Constant=1&New={{{{Unheard}}}}"
     if not evil:
         return AdapterPage(["acme"], "acme", "https://h.example", LINK, None, pasted, parse_link(pasted))
-    return AdapterPage([evil], evil, evil, evil, evil, evil, None, evil)
+    values = ((evil, evil, evil),)
+    callback = CallbackExplanation(evil, evil, evil, values, values)
+    return AdapterPage([evil], evil, evil, evil, evil, evil, None, evil, callback, [evil])

@@ -8,8 +8,10 @@ from contextlib import suppress
 
 import orjson
 import pytest
+from prometheus_client import REGISTRY
 from redis.asyncio import Redis
 
+from console.ignored_values import unreplaced_problem
 from shared.amqp.publisher import Message
 from shared.config.sources import load_sources
 from shared.domain.facts import Fact
@@ -145,6 +147,37 @@ async def test_the_fold_dead_letters_each_refused_callback_once_and_publishes_th
     assert refused == [*_callbacks(range(MAX_LEGS, MAX_LEGS + 700), "start"), *_callbacks(range(900, 902), "start")]
     ((call, at),) = [(note.call, note.at) for note in await store.refused_legs.of([SOURCE, SourceName("other")])]
     assert (call, at) == (KEY, AT)
+
+
+async def test_the_fold_notes_placeholders_that_arrive_unreplaced_and_completes_the_call(store: Store) -> None:
+    publisher = _Confirming()
+    fold = Fold(publisher, store, load_sources(None), POLICY, holder="a")  # type: ignore[arg-type]
+    line = "CallType=API&CallID=1&Event=missed&RequestID=8&Guid={{CallUUID}}&LastQueueName=%7B%7BLastQueueName%7D%7D"
+    later = "2026-11-23T08:00:00.000000Z"
+    await fold.fold(
+        [join([encode(CallbackEvent(SOURCE, AT, line)), encode(CallbackEvent(SOURCE, later, line.replace("=8", "=9")))])]
+    )
+    calls = [message.message_id for message in publisher.messages if message.exchange == "calls"]
+    assert sorted(calls) == [f"{SOURCE}/8/1", f"{SOURCE}/9/1"]
+    notes = await store.unreplaced.of([SOURCE, SourceName("other")], AT)
+    last = CallKey(SOURCE, CallRef("9"))
+    assert [(note.call, note.placeholder, note.at) for note in notes] == [
+        (last, "CallUUID", later),
+        (last, "LastQueueName", later),
+    ]
+    assert await store.unreplaced.of([SOURCE], "2026-11-23T08:00:00.000001Z") == []
+    (problem,) = await find_unreplaced_since(store, AT)
+    assert (
+        "{{CallUUID}} (parameter Guid), {{LastQueueName}} arrived unreplaced, last in call default/9 at 2026-11-23T08" in problem
+    )
+    labels = {"source": SOURCE, "placeholder": "CallUUID"}
+    assert (REGISTRY.get_sample_value("callfold_placeholders_unreplaced_total", labels) or 0) >= 2
+    assert (REGISTRY.get_sample_value("callfold_ignored_values_total", labels | {"reason": "placeholder"}) or 0) >= 2
+
+
+async def find_unreplaced_since(store: Store, since: str) -> list[str]:
+    sources = load_sources(None)
+    return [unreplaced_problem(sources[SOURCE], await store.unreplaced.of(sources, since)).detail]
 
 
 async def test_a_redriven_dead_letter_is_refused_again_and_changes_nothing(store: Store) -> None:

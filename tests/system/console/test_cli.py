@@ -144,6 +144,7 @@ async def test_doctor_finds_a_system_that_can_work_and_one_that_cannot(servers: 
         "rabbitmq",
         "redis",
         "request ids",
+        "placeholders",
         "clock",
         "pbx clocks",
     } | {

@@ -11,6 +11,7 @@ import pytest
 from console.dead_letters.queue import DeadLetterQueue
 from console.page import render
 from console.page.assets import ASSETS
+from console.page.link_explanation import explain_callback
 from console.page.models import (
     CallPage,
     CallsPage,
@@ -25,6 +26,7 @@ from console.page.models import (
 from console.page.playback import Playback, Player
 from console.page.search_form import read_query
 from console.page.urls import call_url, search_url
+from shared.domain.adapter_link import make_link, parse_link
 from shared.domain.call import derive
 from shared.domain.ids import CallKey, CallRef, SourceName
 from shared.domain.leg import Leg
@@ -57,7 +59,7 @@ def _pages(viewer: Viewer) -> dict[str, Callable[[str], str]]:
         "call": lambda evil: render.call_page(viewer, fakes.call_page(evil)),
         "open call": lambda evil: render.call_page(viewer, fakes.call_page(evil, ended=False)),
         "live, one RequestID": lambda evil: render.live_page(
-            viewer, replace(fakes.snapshot(), request_ids=[fakes.request_id(evil)] * 6)
+            viewer, replace(fakes.snapshot(), request_ids=[fakes.request_id(evil)] * 6, unreplaced=[fakes.unreplaced(evil)] * 6)
         ),
         "call, one RequestID": lambda evil: render.call_page(
             viewer, replace(fakes.call_page(), request_id=fakes.request_id(evil))
@@ -191,6 +193,48 @@ def test_the_page_of_a_call_with_too_many_legs_says_what_to_correct() -> None:
     assert "See also callfold doctor" in page.text
 
 
+def test_the_live_page_names_placeholders_that_arrive_unreplaced_and_links_the_last_call() -> None:
+    page = Page(render.live_fragment(replace(fakes.snapshot(), unreplaced=[fakes.unreplaced()] * 7)))
+    assert (
+        f"Source acme: {{{{CallUUID}}}} (parameter Guid) arrived unreplaced, last in call acme/513 at {fakes.at(30)}."
+        in page.text
+    )
+    assert page.all("a", id="unreplaced-1", href="/ui/calls/acme/513")
+    assert "and 2 more sources" in page.text
+
+
+def test_the_page_of_a_call_lists_what_was_ignored_and_why() -> None:
+    page = fakes.call_page()
+    assert "Ignored values" not in render.call_page(fakes.OPERATOR, page)
+    row = {"call_id": fakes.AGENT_LEG, "event": "hangup", "placeholder": "CallUUID", "value": "null", "reason": "not_a_guid"}
+    rows = [row, row | {"event": None, "placeholder": "DID", "value": "", "reason": "of a newer version"}] * 30
+    text = Page(render.call_page(fakes.OPERATOR, replace(page, record={**page.record, "ignored": rows}))).text
+    assert "CallUUID it is no GUID null" in text
+    assert "of a newer version" in text
+    assert "and 10 more values" in text
+    old = {name: value for name, value in page.record.items() if name != "ignored"}
+    assert "Ignored values" not in render.call_page(fakes.OPERATOR, replace(page, record=old))
+
+
+def test_a_callback_is_explained_with_what_is_ignored() -> None:
+    adapter = parse_link(make_link("https://h", "acme", None))
+    explained = explain_callback(
+        adapter, "token=hunter2&CallType=api&Event=2&CallID=7&RequestID=513&Guid={{CallUUID}}&RecordingURL=x"
+    )
+    assert (explained.call, explained.leg, explained.event) == ("513", "API", "pickup")
+    assert explained.ignored == (("CallUUID", "{{CallUUID}}", "the placeholder arrived unreplaced"),)
+    assert ("DialApiRequestID", "513") in [value[:2] for value in explained.values]
+    assert "hunter2" not in str(explained)
+
+
+def test_what_looks_like_a_placeholder_is_explained_with_the_one_that_was_meant() -> None:
+    link = f"{fakes.LINK}&Guid={{CallUUID}}&New={{{{CallerId}}}}"
+    page = replace(fakes.adapter_page(), pasted=link, parsed=parse_link(link))
+    text = Page(render.adapter_page(fakes.OPERATOR, page)).text
+    assert "A placeholder has double braces: {{CallUUID}}" in text
+    assert "Did you mean {{CallerID}}" in text
+
+
 def test_a_link_that_needs_no_correction_is_not_mentioned() -> None:
     for html in (
         render.live_page(fakes.OPERATOR, fakes.snapshot()),
@@ -267,7 +311,7 @@ def test_a_call_names_its_people_its_kind_and_what_was_ignored() -> None:
     assert "Dialed call acme/513" in page.text
     assert "Ended by the dialed party International number +4530517261 Queue Support" in page.text
     assert "GUID Agent Kasper Jensen (1001)" in page.text
-    assert "Guid not a guid null Agent pickup" in page.text
+    assert "Guid it is no GUID null Agent pickup" in page.text
     assert "Agent leg: Stored shorter than the call new flag" in page.text
     record["call_type"] = "Incoming"
     assert Page(render.call_page(fakes.OPERATOR, CallPage.of(told, fakes.at(90)))).text.startswith(
