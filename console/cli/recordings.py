@@ -1,4 +1,4 @@
-"""`callfold recordings get|redrive|backfill|verify`, `callfold retention` and `callfold hold`."""
+"""`callfold recordings get|redrive|backfill|verify|refused|accept`, `callfold retention` and `callfold hold`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from console.cli.dead_letters import Ids, Reason, Since, read_settings_for, requ
 from console.commands import dead_letters as commands
 from console.dead_letters.queue import DeadLetterQueue, Filter
 
-recordings = typer.Typer(help="Get, redrive, backfill or verify recordings.", no_args_is_help=True)
+recordings = typer.Typer(help="Get, redrive, backfill, verify or accept recordings.", no_args_is_help=True)
 
 
 def add_to(app: typer.Typer) -> None:
@@ -97,6 +97,29 @@ def verify(
     from console.commands.recordings_verify import verify as run_verify  # noqa: PLC0415
 
     run(run_verify(read_settings(), source, since, as_json=as_json))
+
+
+@recordings.command("refused", epilog=example("callfold recordings refused --source acme"))
+def refused(source: Source = None, *, as_json: AsJson = False) -> None:
+    """List the files that were refused as recordings and kept.
+
+    To store one of them, use `callfold recordings accept`.
+    """
+    from console.commands.recordings_refused import list_refused  # noqa: PLC0415
+
+    run(list_refused(read_settings(), source, as_json=as_json))
+
+
+@recordings.command("accept", epilog=example("callfold recordings accept acme/bfa2dbc8-ab8a-34c8-f243-c2aad8c446ff"))
+def accept(
+    what: Annotated[str, typer.Argument(help="<source>/<guid> as `callfold recordings refused` prints it.")],
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Store a refused file as the recording of its leg, with the flag `accepted`."""
+    from console.commands.recordings_refused import accept as run_accept  # noqa: PLC0415
+
+    run(run_accept(read_settings(), what, as_json=as_json))
 
 
 def retention(

@@ -16,6 +16,7 @@ from shared.archive.sidecar import Sidecar, day_of, is_overdue
 from shared.archive.storage import Archive
 from shared.config.settings import Settings
 from shared.domain.recording import RecordingState
+from shared.domain.recording_flags import Flag
 from shared.domain.recording_info import RecordingInfo
 from shared.domain.times import rfc3339
 from shared.retention.recording_lock import LEASE_S
@@ -27,10 +28,15 @@ _SizeAt = Callable[[str], Awaitable[int | None]]
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A file that differs from its sidecar, is missing, or has no sidecar."""
+    """A file that differs from its sidecar, is missing, or has no sidecar.
+
+    Attributes:
+        flags: the flags of a recording that is as its sidecar describes it, and worth a look. It does not count as a difference.
+    """
 
     path: str
     problem: str
+    flags: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -49,7 +55,7 @@ async def verify(settings: Settings, source: str | None, since: str | None, *, a
             if day.removeprefix(name) < first:
                 continue
             async for difference in check_day(archive, day, settings.recording_retry_seconds, tally):
-                tally.differences += 1
+                tally.differences += not difference.flags
                 text = orjson.dumps(asdict(difference)).decode() if as_json else f"{difference.path}: {difference.problem}"
                 sys.stdout.write(text + "\n")
             sys.stderr.write(f"{day}: {tally.files} files, {tally.bytes} bytes read, {tally.differences} differences\n")
@@ -78,7 +84,7 @@ async def check_day(
         if check.differences:
             check = await _check_again(archive, path, schedule_s)
             explained |= check.files
-        for difference in check.differences:
+        for difference in (*check.differences, *check.notes):
             yield difference
     for path in sorted(set(sizes) - explained):
         if not await _is_explained(archive, path):
@@ -93,6 +99,7 @@ class _Check:
     stored: Sequence[str] = ()
     files: frozenset[str] = frozenset()
     differences: Sequence[Difference] = ()
+    notes: Sequence[Difference] = ()
 
 
 async def _check_sidecar(archive: Archive, path: str, schedule_s: Sequence[float], size_at: _SizeAt) -> _Check:
@@ -116,7 +123,15 @@ async def _check_sidecar(archive: Archive, path: str, schedule_s: Sequence[float
         differences.append(Difference(path, problem))
     elif is_expiring and (begun_at := sidecar.recording.expired_at) and begun_at < _lease_ago():
         differences.append(Difference(path, "was interrupted while expiring; the next run of retention completes it"))
-    return _Check(sidecar, [sidecar.file(info) for info in stored], _files(sidecar), differences)
+    return _Check(sidecar, [sidecar.file(info) for info in stored], _files(sidecar), differences, _notes(sidecar, stored))
+
+
+def _notes(sidecar: Sidecar, stored: Sequence[RecordingInfo]) -> list[Difference]:
+    """Return a note if all recordings of a leg are much shorter than its call."""
+    if not stored or not all(Flag.SHORTER_THAN_CALL in (info.flags or ()) for info in stored):
+        return []
+    problem = f"is much shorter than its call ({Flag.SHORTER_THAN_CALL})"
+    return [Difference(sidecar.file(sidecar.recording), problem, (Flag.SHORTER_THAN_CALL,))]
 
 
 def _lease_ago() -> str:

@@ -65,6 +65,7 @@ async def retain(settings: Settings, request: RetentionRequest, *, as_json: bool
 def _text(done: Expired, request: RetentionRequest) -> str:
     deleted = f"{counted(done.recordings, 'recording')} ({counted(done.bytes, 'byte')})"
     records = f" and {counted(done.records, 'record')}" if request.with_records else ""
+    refused = f" and {counted(done.refused, 'refused file')}" if done.refused else ""
     would = "would be " if request.is_dry_run else ""
     waiting = f"; {done.waiting} in progress, left for a later run" if done.waiting else ""
-    return f"{deleted}{records} {would}deleted; {done.held} kept on hold{waiting}"
+    return f"{deleted}{records}{refused} {would}deleted; {done.held} kept on hold{waiting}"

@@ -14,6 +14,7 @@ import uuid
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import unquote, urlsplit
@@ -36,6 +37,7 @@ _SMALL_WRITE_TIMEOUT_S = 60
 # The longest time that a disk may take to write one piece of a file.
 _STALL_S = 120.0
 _COPY_BYTES = 1 << 20
+_LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,7 @@ class Entry:
 
     path: str
     size: int
+    modified: datetime = _LONG_AGO
 
 
 class Archive:
@@ -218,7 +221,7 @@ class Archive:
             except (StopAsyncIteration, FileNotFoundError):
                 return
             for entry in batch:
-                yield Entry(entry["path"], entry["size"])
+                yield Entry(entry["path"], entry["size"], entry["last_modified"])
 
     async def directories(self, prefix: str) -> list[str]:
         """List the subdirectories of a directory, sorted."""

@@ -130,6 +130,11 @@ class Settings(BaseSettings):
         description="Maximum total size of interrupted downloads in `CALLFOLD_RECORDING_DIR`. "
         "Above it, the oldest are deleted and start over.",
     )
+    recording_refused_bytes: Annotated[int, Field(ge=0)] = Field(
+        default=2 << 30,
+        description="Maximum total size of a source's files that were refused as recordings and are kept in the archive. "
+        "Above it, the oldest are deleted (0: keep none).",
+    )
     retention_days: Annotated[int, Field(ge=0)] = Field(
         default=0, description="Age in days at which the daily retention deletes recordings (0: never)."
     )

@@ -23,8 +23,8 @@ _FIELD_TYPES: Mapping[str, type | tuple[type, ...]] = {
     **dict.fromkeys(("bytes", "channels", "sample_rate", "attempts", "stored_bytes"), int),
     "seconds": (int, float),
     "encryption": dict,
-    **dict.fromkeys(("was", "expired_at", "record_expired_at"), str),
-    "missing": list,
+    **dict.fromkeys(("was", "expired_at", "record_expired_at", "kept"), str),
+    **dict.fromkeys(("missing", "flags"), list),
 }
 
 
@@ -39,6 +39,8 @@ class RecordingInfo:
         suffix: end of the event id, if it is not the usual one; see `event_suffix`.
         was: state before retention set `expiring`.
         missing: names of files that retention did not find in the archive.
+        flags: what is unusual about the recording, see `recording_flags.py`. None in sidecars of previous releases.
+        kept: URI of the file that was refused, if it was kept.
         is_complete: the JSON has all of `RECORDING_EVENT_FIELDS`, null if unknown.
         other_fields: fields with an unknown name or a wrong type, kept as they are.
     """
@@ -61,6 +63,8 @@ class RecordingInfo:
     expired_at: str | None = None
     record_expired_at: str | None = None
     missing: tuple[str, ...] | None = None
+    flags: tuple[str, ...] | None = None
+    kept: str | None = None
     is_complete: bool = False
     other_fields: Mapping[str, object] = field(default_factory=dict)
 
@@ -75,8 +79,8 @@ class RecordingInfo:
         }
         for name in {"state", "was"} & known.keys():
             known[name] = RecordingState(known[name])
-        if "missing" in known:
-            known["missing"] = tuple(known["missing"])
+        for name in {"missing", "flags"} & known.keys():
+            known[name] = tuple(known[name])
         return cls(**known, is_complete=is_complete, other_fields=other_fields)
 
     def to_json(self) -> dict[str, object]:
@@ -85,7 +89,10 @@ class RecordingInfo:
         return {**nulls, **self.other_fields, **{name: value for name, value in known.items() if value is not None}}
 
     def event_data(self) -> dict[str, object]:
-        return {name: getattr(self, name) for name in RECORDING_EVENT_FIELDS}
+        """Return the fields of the event. One that a previous release has published has no flags, and keeps its body."""
+        optional = {"flags": self.flags, "kept": self.kept}
+        data = {name: getattr(self, name) for name in RECORDING_EVENT_FIELDS}
+        return data | {name: value for name, value in optional.items() if value is not None}
 
     @property
     def is_stored(self) -> bool:

@@ -40,6 +40,7 @@ class Expired:
     Attributes:
         held: legs that a hold keeps.
         waiting: legs left to a later run, because their recording is on its way or locked.
+        refused: refused files that were kept.
         problems: sentences about what could not be done.
     """
 
@@ -48,6 +49,7 @@ class Expired:
     bytes: int = 0
     held: int = 0
     waiting: int = 0
+    refused: int = 0
     problems: list[str] = field(default_factory=list)
 
 

@@ -15,13 +15,21 @@ from datetime import UTC, datetime
 
 from shared.amqp.publisher import Publisher
 from shared.archive.deadlines import ArchiveUnavailableError
+from shared.archive.refused import RefusedFile, delete_refused, refused_files
 from shared.archive.sidecar import ENCRYPTED_SUFFIX, day_of
 from shared.archive.storage import Archive
+from shared.domain.ids import CallKey, CallRef, SourceName
 from shared.domain.times import rfc3339
-from shared.errors import UnavailableError
+from shared.errors import BusyError, UnavailableError
+from shared.log import get_logger
 from shared.retention.expiry import Expired, Expiry, try_to_expire
+from shared.retention.holds import is_held
+from shared.retention.recording_lock import Lock, locked
 from shared.runtime.audit import Action, Audit
+from shared.runtime.process import leaf_errors
 from shared.state.store import Store
+
+log = get_logger(__name__)
 
 _AUDIO = ".wav"
 _MAX_CLOCK_DIFFERENCE_S = 3600
@@ -67,7 +75,31 @@ class Retention:
                 if day.removeprefix(source) <= day_of("", before):
                     await self._day(source, day, expiry, marks.get(_mark(source, day), []))
                     progress(day)
+            await self._expire_refused(source, before)
         return self.done
+
+    async def _expire_refused(self, source: str, before: str) -> None:
+        """Delete the refused files of calls that started before a time. They have no event, because none was stored."""
+        async for refused in refused_files(self.archive, source):
+            if refused.started_at >= before:
+                continue
+            try:
+                async with locked(self.store, refused.lock) as lock:
+                    await self._expire_one_refused(refused, lock)
+            except* BusyError:
+                self.done.waiting += 1
+            except* ArchiveUnavailableError as group:
+                self.done.problems += [f"{refused.file}: {error}" for error in leaf_errors(group)]
+
+    async def _expire_one_refused(self, refused: RefusedFile, lock: Lock) -> None:
+        if await is_held(self.archive, CallKey(SourceName(refused.source), CallRef(refused.call))):
+            self.done.held += 1
+            return
+        if not self.is_dry_run:
+            await lock.confirm()
+            await delete_refused(self.archive, refused)
+            log.info("refused_recording_expired", call=f"{refused.source}/{refused.call}", leg=refused.leg, file=refused.file)
+        self.done.refused += 1
 
     async def _compare_clocks(self) -> None:
         theirs, ours = await self.store.now(), datetime.now(UTC)
@@ -130,7 +162,8 @@ async def audited(
     """
 
     def deleted() -> Mapping[str, object]:
-        return {"deleted": {"recordings": done.recordings, "records": done.records, "problems": len(done.problems)}}
+        counts = {"recordings": done.recordings, "records": done.records, "refused": done.refused}
+        return {"deleted": counts | {"problems": len(done.problems)}}
 
     async with audit.record_run(Action.DELETION, who, deleted, source=source, wanted=dict(request)):
         yield

@@ -32,6 +32,7 @@ class Action(StrEnum):
     DELETION = "deletion"
     HOLD = "hold"
     RELEASE = "release"
+    ACCEPT = "accept"
 
 
 class Audit:

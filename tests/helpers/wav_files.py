@@ -228,9 +228,7 @@ def _refused() -> Iterator[Kind]:
     for declared, audio in [(0, 0), (36, 0), (8, 0), (0xFFFFFFFF, 0xFFFFFFFF), (0x7FFFF024, 0x7FFFF000)]:
         content = riff(FMT, chunk(b"data", b"", audio), declared=declared)
         yield Kind(f"only a header, {declared:X}/{audio:X}", content, _EMPTY)
-    yield Kind(
-        "only a header with JUNK", riff(FMT, chunk(b"JUNK", bytes(4044)), chunk(b"data", b"", 0), declared=4088), _NO_AUDIO
-    )
+    yield Kind("only a header with JUNK", riff(FMT, chunk(b"JUNK", bytes(4044)), chunk(b"data", b"", 0), declared=4088), _EMPTY)
     yield Kind("no data chunk", riff(FMT), _EMPTY)
     yield Kind("no audio, LIST behind", riff(FMT, chunk(b"data", b""), LIST), _NO_AUDIO)
     yield Kind("no audio, LIST cut off behind", riff(FMT, chunk(b"data", b""), LIST[:-9]), _NO_AUDIO)

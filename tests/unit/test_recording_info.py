@@ -31,6 +31,8 @@ SEALED = {"encryption": {"scheme": "age", "recipient": None}, "stored_bytes": 9,
         STORED,
         STORED | SEALED | {"suffix": "/12345678"},
         STORED | {"state": "waiting"},
+        STORED | {"flags": []},
+        STORED | {"flags": ["riff_size", "of a newer release"], "kept": "file:///q/b.wav"},
         {name: value for name, value in STORED.items() if name != "state"},
         STORED | {"state": "expiring", "was": "stored", "expired_at": AT, "missing": ["b.wav"]},
         {"state": "expired", "record_expired_at": AT},
@@ -63,3 +65,8 @@ def test_contents_of_one_leg_have_events_of_their_own() -> None:
         RecordingInfo.from_json(STORED | more).event_suffix for more in ({}, {"reason": "other_content"}, {"suffix": "/x"})
     ]
     assert suffixes == ["", "/aaaaaaaa", "/x"]
+
+
+def test_the_event_of_a_recording_that_a_previous_release_stored_keeps_its_body() -> None:
+    assert "flags" not in RecordingInfo.from_json(STORED).event_data()
+    assert RecordingInfo.from_json(STORED | {"flags": []}).event_data()["flags"] == ()

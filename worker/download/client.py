@@ -7,7 +7,7 @@ connection breaks, it requests the rest. It checks the file once all bytes that 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from types import TracebackType
 from typing import Self
@@ -23,10 +23,12 @@ from worker.download.allowed_paths import check_path
 from worker.download.body import read_body
 from worker.download.failures import BY_STATUS, FetchError, Reason
 from worker.download.http_ranges import encoding_of, is_continuation, total_of, validator_of
-from worker.download.inspection import Recording, examine
+from worker.download.inspection import Recording, RefusedError, examine
 from worker.download.limits import Limits, RateLimit
 from worker.download.partial_file import Partial
 from worker.download.targets import is_same_origin, redirect_target
+
+OnRefused = Callable[[RefusedError], Awaitable[None]]
 
 _CONNECT_TIMEOUT_S = 10
 # A job that would wait longer for the rate limit goes back to the broker.
@@ -76,8 +78,19 @@ class Client:
             await self._session.close()
 
     @asynccontextmanager
-    async def fetch(self, url: str, part: Partial, *, seen_bytes: int | None) -> AsyncIterator[Recording]:
-        """Complete a partial download, and check that it is a recording. `seen_bytes`: its size at the previous attempt.
+    async def fetch(
+        self,
+        url: str,
+        part: Partial,
+        *,
+        seen_bytes: int | None,
+        seen_audio_bytes: int | None = None,
+        on_refused: OnRefused | None = None,
+    ) -> AsyncIterator[Recording]:
+        """Complete a partial download, and check that it is a recording.
+
+        `seen_bytes` and `seen_audio_bytes` describe the answer to the previous attempt, see `examine`. `on_refused` is awaited
+        with a complete answer that is refused, before it is discarded.
 
         Raises:
             NotBegunError: no slot is free for this host, or the rate limit of the source is exhausted.
@@ -86,7 +99,13 @@ class Client:
         async with self._slot():
             await self._download(url, part)
         try:
-            recording = await asyncio.to_thread(examine, part, self._limits.max_bytes, seen_bytes)
+            recording = await asyncio.to_thread(examine, part, self._limits.max_bytes, seen_bytes, seen_audio_bytes)
+        except RefusedError as error:
+            with error.content.file:
+                if on_refused is not None:
+                    await on_refused(error)
+            part.restart()
+            raise
         except FetchError:
             part.restart()
             raise

@@ -27,6 +27,7 @@ class Reason(StrEnum):
     TRUNCATED = "truncated"
     LENGTH_MISMATCH = "length_mismatch"
     NO_AUDIO = "no_audio"
+    SHORTER_THAN_CALL = "shorter_than_call"
     COMPRESSED = "compressed"
     TOO_LARGE = "too_large"
     ORIGIN_NOT_ALLOWED = "origin_not_allowed"
@@ -63,6 +64,8 @@ _NOT_ALLOWED = Rule(4)
 # A file that is still being written is complete within minutes.
 _BROKEN = Rule(5)
 _REFUSED = Rule(1)
+# It is requested once more, and then stored as it is.
+_TWICE = Rule(2, Result.STORED)
 
 RULES: Mapping[Reason, Rule] = {
     Reason.NOT_FOUND: _GONE,
@@ -79,6 +82,7 @@ RULES: Mapping[Reason, Rule] = {
     Reason.TRUNCATED: _BROKEN,
     Reason.LENGTH_MISMATCH: _BROKEN,
     Reason.NO_AUDIO: _BROKEN,
+    Reason.SHORTER_THAN_CALL: _TWICE,
     Reason.COMPRESSED: _BROKEN,
     Reason.TOO_LARGE: _REFUSED,
     Reason.ORIGIN_NOT_ALLOWED: _REFUSED,
@@ -108,13 +112,15 @@ BY_STATUS: Mapping[int, Reason] = {
 class FetchError(CallfoldError):
     """An attempt that failed. `detail` never contains the query of a URL.
 
-    `size` is the size of a complete response. The next attempt compares it, to see whether the recording still grows.
+    `size` is the size of a complete response, and `audio_bytes` that of its audio according to its header. The next attempt
+    compares them, to see whether the recording still grows.
     """
 
-    def __init__(self, reason: Reason, detail: str, *, size: int | None = None) -> None:
+    def __init__(self, reason: Reason, detail: str, *, size: int | None = None, audio_bytes: int | None = None) -> None:
         self.reason = reason
         self.detail = detail
         self.size = size
+        self.audio_bytes = audio_bytes
         super().__init__(f"{reason}: {detail}")
 
 

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import BinaryIO
 
 from shared.archive.checksum import sha256_of
+from shared.domain.recording_flags import Flag
 from shared.domain.wav import Flaw, InvalidWavError
 from worker.download.content_encoding import open_content
 from worker.download.failures import FetchError, Reason
 from worker.download.partial_file import Partial
-from worker.download.wav_check import Audio, read_audio
+from worker.download.wav_check import Audio, RefusedWavError, read_audio
 
 PAGE = "a web page instead of a recording. The token may be wrong or expired"
 SNIFF_BYTES = 64
+_TEXT_BYTES = 512
+# White space, and every byte of printable ASCII, Latin-1 or UTF-8.
+_TEXT = b"\t\n\f\r" + bytes(range(0x20, 0x7F)) + bytes(range(0x80, 0x100))
+_NO_AUDIO = Audio(None, None, None)
 _INCOMPLETE = frozenset({Flaw.TRUNCATED, Flaw.NO_AUDIO, Flaw.EMPTY})
 
 
@@ -28,43 +33,67 @@ class Recording:
     audio: Audio
 
 
-def examine(part: Partial, max_bytes: int, seen_bytes: int | None) -> Recording:
+class RefusedError(FetchError):
+    """A complete answer that is no complete recording. The caller closes `content`."""
+
+    def __init__(self, reason: Reason, detail: str, content: Recording) -> None:
+        super().__init__(reason, detail, size=content.bytes, audio_bytes=content.audio.declared_bytes)
+        self.content = content
+
+
+def examine(part: Partial, max_bytes: int, seen_bytes: int | None, seen_audio_bytes: int | None = None) -> Recording:
     """Check a complete download. Not for the event loop.
 
-    `seen_bytes` is the size at the previous attempt. A file that has grown is still being written. A header without a length is
-    accepted once two attempts returned the same size.
+    `seen_bytes` is the size at the previous attempt, and `seen_audio_bytes` that of its audio according to its header. A file
+    that has grown is still being written. A header that cannot show whether the file is complete is accepted once two attempts
+    returned the same sizes.
 
     Raises:
-        FetchError: it is not a recording, or not yet complete.
+        RefusedError: it is not a recording, or not yet complete.
+        FetchError: it is empty or a web page, or cannot be decompressed.
     """
     if part.size == 0:
         raise FetchError(Reason.EMPTY, "the body is empty")
     part.file.flush()
     file = open_content(part.file, part.encoding, part.directory, max_bytes)
     try:
-        size = file.seek(0, os.SEEK_END)
-        try:
-            audio = read_audio(file, size)
-        except InvalidWavError as error:
-            file.seek(0)
-            if is_page(file.read(SNIFF_BYTES)):  # a compressed page
-                raise FetchError(Reason.LOGIN_PAGE, PAGE) from error
-            has_grown = seen_bytes is not None and size > seen_bytes
-            reason = Reason.GROWING if has_grown and error.flaw in _INCOMPLETE else Reason(error.flaw)
-            raise FetchError(reason, str(error), size=size) from error
-        _check_grown(audio, size, seen_bytes)
-        digest = sha256_of(file)
+        return _examine(file, seen_bytes, seen_audio_bytes)
+    except RefusedError:
+        raise
     except BaseException:
         file.close()
         raise
-    return Recording(file, size, digest, audio)
+
+
+def _examine(file: BinaryIO, seen_bytes: int | None, seen_audio_bytes: int | None) -> Recording:
+    size = file.seek(0, os.SEEK_END)
+    try:
+        audio = read_audio(file, size)
+    except InvalidWavError as error:
+        file.seek(0)
+        if is_page(file.read(SNIFF_BYTES)):  # a compressed page
+            raise FetchError(Reason.LOGIN_PAGE, PAGE) from error
+        has_grown = seen_bytes is not None and size > seen_bytes
+        reason = Reason.GROWING if has_grown and error.flaw in _INCOMPLETE else Reason(error.flaw)
+        audio = error.audio if isinstance(error, RefusedWavError) else _NO_AUDIO
+        raise RefusedError(reason, str(error), Recording(file, size, sha256_of(file), audio)) from error
+    if seen_audio_bytes is not None and audio.declared_bytes not in {None, seen_audio_bytes}:
+        audio = replace(audio, flags=audio.flags | {Flag.HEADER_CHANGED})
+    recording = Recording(file, size, sha256_of(file), audio)
+    is_unchanged = seen_bytes == size and seen_audio_bytes in {None, audio.declared_bytes}
+    if audio.is_open_ended and not is_unchanged:
+        detail = f"{size} bytes so far. The header does not show whether the audio is complete"
+        raise RefusedError(Reason.GROWING, detail, recording)
+    return recording
+
+
+def is_text(file: BinaryIO) -> bool:
+    """Return whether a file is a text, such as an error in JSON, and so no audio of any kind."""
+    file.seek(0)
+    head = file.read(_TEXT_BYTES)
+    return not head.translate(None, _TEXT)
 
 
 def is_page(head: bytes) -> bool:
     """Return whether a file starts like HTML or XML, after any byte order mark and white space."""
     return head.lstrip(b"\xef\xbb\xbf\xfe\xff\0 \t\r\n\f")[:1] == b"<"
-
-
-def _check_grown(audio: Audio, size: int, seen_bytes: int | None) -> None:
-    if audio.is_open_ended and seen_bytes != size:
-        raise FetchError(Reason.GROWING, f"{size} bytes so far. The header does not contain the length", size=size)

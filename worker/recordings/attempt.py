@@ -31,6 +31,7 @@ class Attempt:
         first_seen: time of the job's first delivery.
         round: number of times the job was started, from 1: a redrive or backfill of an ended job starts it again.
         seen_bytes: size of the whole answer of the last attempt, if it was not believed yet.
+        seen_audio_bytes: size of its audio according to its header, if that said so.
         is_again: fetch a recording even if it is stored, to compare.
         handed_over: id of this copy of a job whose delivery was acked early; see `early_ack.py`.
         redelivered: how often this message was delivered before and came back without an ack.
@@ -44,6 +45,7 @@ class Attempt:
     first_seen: str
     round: int = 1
     seen_bytes: int | None = None
+    seen_audio_bytes: int | None = None
     is_again: bool = False
     handed_over: str | None = None
     redelivered: int = 0
@@ -57,7 +59,6 @@ class Attempt:
         Raises:
             ValueError: the body is no recording job, or a header has no valid count.
         """
-        seen = headers.get("seen_bytes")
         redelivered = _count(headers, "x-delivery-count", 0)
         return cls(
             job=RecordingJob.decode(body),
@@ -65,7 +66,8 @@ class Attempt:
             number=_count(headers, "attempts", 0) + 1,
             first_seen=str(headers.get(FIRST_SEEN) or utc_now())[:_MAX_CHARACTERS],
             round=_count(headers, "round", 1),
-            seen_bytes=None if seen is None else _count(headers, "seen_bytes", 0),
+            seen_bytes=_count_or_none(headers, "seen_bytes"),
+            seen_audio_bytes=_count_or_none(headers, "seen_audio_bytes"),
             is_again=bool(headers.get("again")),
             handed_over=str(headers["handed_over"])[:_MAX_CHARACTERS] if "handed_over" in headers else None,
             redelivered=redelivered,
@@ -88,7 +90,14 @@ class Attempt:
             raise FetchError(Reason.INTERNAL_ERROR, f"redelivered {self.redelivered} times without completing")
 
     def retry(
-        self, wait_s: float, *, counts: bool, seen_bytes: int | None = None, reason: str = "", may_have_stored: bool = False
+        self,
+        wait_s: float,
+        *,
+        counts: bool,
+        seen_bytes: int | None = None,
+        seen_audio_bytes: int | None = None,
+        reason: str = "",
+        may_have_stored: bool = False,
     ) -> Message:
         """Return the message that waits in a retry queue for the next attempt; without `counts`, this one does not count."""
         headers: dict[str, HeaderValue] = {
@@ -100,9 +109,9 @@ class Attempt:
             **({"may_have_stored": 1} if may_have_stored or self.may_have_stored else {}),
             **({"handed_over": self.handed_over} if self.handed_over and not counts else {}),
         }
-        seen_bytes = self.seen_bytes if seen_bytes is None else seen_bytes
-        if seen_bytes is not None:
-            headers["seen_bytes"] = seen_bytes
+        seen = (self.seen_bytes, self.seen_audio_bytes) if seen_bytes is None else (seen_bytes, seen_audio_bytes)
+        names = ("seen_bytes", "seen_audio_bytes")
+        headers |= {name: value for name, value in zip(names, seen, strict=True) if value is not None}
         wait_ms = round(wait_s * 1000 * random.uniform(1 - _JITTER, 1))  # noqa: S311 - spreads load, no secret
         return Message("", retry_queue(wait_s), self.body, uuid.uuid4().hex, headers=headers, expires_ms=wait_ms)
 
@@ -115,6 +124,10 @@ def _count(headers: Mapping[str, object], name: str, default: int) -> int:
     if not isinstance(value, int) or not 0 <= value <= _MAX_COUNT:
         raise ValueError(f"header {name} is not a count")
     return value
+
+
+def _count_or_none(headers: Mapping[str, object], name: str) -> int | None:
+    return None if headers.get(name) is None else _count(headers, name, 0)
 
 
 def suffix_of(asked: tuple[int, int]) -> str:

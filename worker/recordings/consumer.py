@@ -17,23 +17,21 @@ from shared.clock import utc_now
 from shared.config.settings import Settings
 from shared.config.sources import Sources
 from shared.crash_points import crash_point
-from shared.domain.ids import SourceName
 from shared.domain.recording import RecordingState
 from shared.domain.recording_info import RecordingInfo
 from shared.errors import BusyError
 from shared.log import get_logger
 from shared.retention.recording_lock import Lock, locked
 from shared.state.store import Store
-from worker.download.client import Client
 from worker.download.download_directory import make_room
-from worker.download.failures import FetchError, Reason, Result
-from worker.download.limits import Limits, slots_by_source
-from worker.download.partial_file import forget, partial
-from worker.download.targets import recording_link
+from worker.download.failures import Reason, Result
+from worker.download.partial_file import forget
 from worker.recordings.attempt import Attempt, dead_letter, suffix_of
 from worker.recordings.early_ack import HeldDelivery, is_noted_done
+from worker.recordings.fetching import Fetcher
 from worker.recordings.job_outcome import Done, End, JobOutcome, Retry, Wait, detail_of, outcome_of
 from worker.recordings.outcomes import OutcomePublisher
+from worker.recordings.refused_recordings import RefusedRecordings
 from worker.recordings.sidecars import Sidecars, SidecarUpdate
 
 log = get_logger(__name__)
@@ -47,25 +45,21 @@ class RecordingConsumer:
     def __init__(self, publisher: Publisher, store: Store, archive: Archive, sources: Sources, settings: Settings) -> None:
         self._publisher = publisher
         self._store = store
-        self._sources = sources
         self._schedule_s = settings.recording_retry_seconds
         self._directory: Path = settings.recording_dir
         self._kept_bytes = settings.recording_kept_bytes
         self._sidecars = Sidecars(archive, settings.recording_dir)
         self._outcomes = OutcomePublisher(publisher, store, self._sidecars)
-        self._limits = Limits.of(settings)
+        refused = RefusedRecordings(archive, self._sidecars, settings.recording_dir, settings.recording_refused_bytes)
+        self._fetcher = Fetcher(sources, self._sidecars, self._outcomes, refused, settings)
         self._ack_s = settings.recording_ack_seconds
-        self._clients: dict[SourceName, Client] = {}
         self._free = asyncio.Semaphore(settings.recording_concurrency)
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def run(self, consumer: Consumer) -> NoReturn:
         """Process jobs as long as the process lives. Run it as a task."""
         async with AsyncExitStack() as closing, asyncio.TaskGroup() as group:
-            slots = slots_by_source(self._sources.values())
-            for name, source in self._sources.items():
-                if source.recording_origin:
-                    self._clients[name] = await closing.enter_async_context(Client(source, self._limits, slots[name]))
+            await self._fetcher.open(closing)
             while True:
                 await self._free.acquire()
                 delivery = await consumer.get()
@@ -175,7 +169,7 @@ class RecordingConsumer:
         sidecar = update.after
         if attempt.job.fetch and not await self._is_over(attempt, sidecar):
             attempt.check_redelivered()
-            await self._fetch(attempt, lock)
+            await self._fetcher.fetch(attempt, sidecar, lock)
             return
         if sidecar != update.before:
             await self._sidecars.rewrite(sidecar, update.before, lock.confirm)
@@ -190,26 +184,6 @@ class RecordingConsumer:
         if sidecar.state is RecordingState.STORED:
             return not attempt.is_again and await self._sidecars.has_file(sidecar, sidecar.recording)
         return sidecar.state in {RecordingState.ABSENT, RecordingState.FAILED} and sidecar.asked >= attempt.asked
-
-    async def _fetch(self, attempt: Attempt, lock: Lock) -> None:
-        job = attempt.job
-        source = self._sources.get(SourceName(job.source))
-        if source is None:
-            raise FetchError(Reason.UNKNOWN_SOURCE, f"no source {job.source} is configured")
-        link = recording_link(source, job)
-        client = self._clients[source.name]
-        # A part that is kept on disk is not encrypted, so a source that encrypts its recordings keeps none.
-        try:
-            with partial(self._directory, job.id, is_kept=source.archive_recipient is None, link=link) as part:
-                async with client.fetch(link, part, seen_bytes=attempt.seen_bytes) as recording:
-                    info = await self._sidecars.store(attempt, recording, source.archive_recipient, lock.confirm)
-        except OSError as error:
-            raise FetchError(Reason.NO_SPACE, f"CALLFOLD_RECORDING_DIR: {error.strerror or type(error).__name__}") from error
-        crash_point("recording.archived")
-        await self._outcomes.publish(job, Result.STORED, info, info.event_suffix)
-        if attempt.may_have_stored:  # with other content than this attempt has fetched
-            await self._outcomes.republish_stored(job, (await self._sidecars.read(job)).after, but=info.event_suffix)
-        forget(self._directory, job.id)
 
     async def _act(self, outcome: JobOutcome, attempt: Attempt, sidecar: Sidecar | None, lock: Lock | None) -> None:
         """Do what follows from an outcome. Without the lock, the sidecar is not written.
@@ -238,6 +212,7 @@ class RecordingConsumer:
             outcome.wait_s,
             counts=True,
             seen_bytes=outcome.seen_bytes,
+            seen_audio_bytes=outcome.seen_audio_bytes,
             reason=outcome.reason,
             may_have_stored=outcome.may_have_stored,
         )
@@ -247,7 +222,10 @@ class RecordingConsumer:
         """Publish the end of a job, and dead-letter it. A recording that was stored stays so, whatever a later attempt brings."""
         reason: str = outcome.reason
         if attempt.job.fetch and not (sidecar and sidecar.state in _WAS_STORED):
-            ended = await self._outcomes.end(attempt, outcome.result, outcome.reason)
+            if lock is not None and await self._fetcher.store_earlier(attempt, lock):
+                return
+            kept = await self._fetcher.kept_uri(attempt, outcome.reason)
+            ended = await self._outcomes.end(attempt, outcome.result, outcome.reason, kept)
             if sidecar is not None and lock is not None:
                 await self._outcomes.note(attempt, sidecar, lock, ended)
             await self._outcomes.publish(attempt.job, Result(str(ended.state)), ended, suffix_of(attempt.asked))

@@ -12,6 +12,8 @@ from worker.recordings.attempt import Attempt
 
 # An attempt that stores something can fail for these reasons.
 _AFTER_STORING = frozenset({Reason.ARCHIVE_UNAVAILABLE, Reason.NO_SPACE, Reason.INTERNAL_ERROR})
+# A recording that seems too short is requested again after this wait of the schedule, or a later one.
+_LATER = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +35,7 @@ class Retry:
     Attributes:
         seen_bytes: size of a whole answer that is not believed yet.
         may_have_stored: the attempt may have stored something without publishing it.
+        seen_audio_bytes: size of the audio in that answer, according to its header.
     """
 
     reason: Reason
@@ -40,6 +43,7 @@ class Retry:
     wait_s: float
     seen_bytes: int | None
     may_have_stored: bool
+    seen_audio_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +77,9 @@ def outcome_of(error: Exception, attempt: Attempt, schedule_s: Sequence[float]) 
     wait_s = next_wait_s(reason, attempt.number, schedule_s, same_reason=reasons.count(reason))
     if wait_s is None:
         return End(reason, detail, result_of(reasons), may_have_stored)
-    return Retry(reason, detail, wait_s, failure.size, may_have_stored)
+    if reason is Reason.SHORTER_THAN_CALL:
+        wait_s = max(wait_s, schedule_s[min(_LATER, len(schedule_s)) - 1])
+    return Retry(reason, detail, wait_s, failure.size, may_have_stored, failure.audio_bytes)
 
 
 def detail_of(fault: Exception) -> str:

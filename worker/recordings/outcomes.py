@@ -76,13 +76,15 @@ class OutcomePublisher:
                 published.add(suffix)
                 await self.publish(job, Result.STORED, info, suffix)
 
-    async def end(self, attempt: Attempt, result: Result, reason: Reason) -> RecordingInfo:
+    async def end(self, attempt: Attempt, result: Result, reason: Reason, kept: str | None = None) -> RecordingInfo:
         """Return how a job ended: as the first worker that ended it decided, which may have died, or had no archive.
+
+        `kept` is the URI of the file that was refused.
 
         An internal error is the last resort: it ends the job even if Redis cannot record that. Other reasons raise what failed.
         """
         try:
-            return await self._first_end(attempt, result, reason)
+            return await self._first_end(attempt, result, reason, kept)
         except Exception:
             if reason is not Reason.INTERNAL_ERROR:
                 raise
@@ -90,9 +92,9 @@ class OutcomePublisher:
         # Not the current time: if the job is redelivered, its event must have the same body.
         return _end_of(attempt, Result.FAILED, Reason.INTERNAL_ERROR, attempt.first_seen)
 
-    async def _first_end(self, attempt: Attempt, result: Result, reason: Reason) -> RecordingInfo:
+    async def _first_end(self, attempt: Attempt, result: Result, reason: Reason, kept: str | None) -> RecordingInfo:
         name = f"{attempt.job.id}{suffix_of(attempt.asked)}"
-        mine = orjson.dumps(_end_of(attempt, result, reason, utc_now()).to_json())
+        mine = orjson.dumps(_end_of(attempt, result, reason, utc_now(), kept).to_json())
         first = await until_redis_answers(lambda: self._store.flags.set_first(name, mine, expires_in_s=_END_KEPT_S))
         info = RecordingInfo.from_json(orjson.loads(first))
         if info.at is None or info.state is None or not info.is_complete:
@@ -136,6 +138,6 @@ def _suffix_due(sidecar: Sidecar, info: RecordingInfo) -> str | None:
     return info.event_suffix
 
 
-def _end_of(attempt: Attempt, result: Result, reason: Reason, at: str) -> RecordingInfo:
+def _end_of(attempt: Attempt, result: Result, reason: Reason, at: str, kept: str | None = None) -> RecordingInfo:
     state = RecordingState(result)
-    return RecordingInfo(state=state, at=at, attempts=attempt.number, reason=reason, is_complete=True)
+    return RecordingInfo(state, at, attempts=attempt.number, reason=reason, flags=(), kept=kept, is_complete=True)

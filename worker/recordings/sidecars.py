@@ -16,6 +16,7 @@ from shared.retention.recording_lock import confirm_unchanged
 from worker.download.inspection import Recording
 from worker.recordings.attempt import Attempt
 from worker.recordings.store_recording import RecordingWriter
+from worker.recordings.stored_form import StoredForm
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +86,12 @@ class Sidecars:
     async def put(self, sidecar: Sidecar) -> None:
         await self._archive.put(sidecar.path, sidecar.encode())
 
-    async def store(self, attempt: Attempt, recording: Recording, recipient: str | None, confirm: Confirm) -> RecordingInfo:
+    async def store(
+        self, attempt: Attempt, recording: Recording, recipient: str | None, confirm: Confirm, form: StoredForm | None = None
+    ) -> RecordingInfo:
         """Store a recording, and return its description. The same content changes nothing; other content is kept as well.
+
+        `form` is the content of its file if it need not be encrypted any more.
 
         The sidecar is read again: during the download the lock may have been lost, and another worker may have had it.
 
@@ -99,5 +104,5 @@ class Sidecars:
         sidecar = update.after
         if sidecar.state in {RecordingState.EXPIRING, RecordingState.EXPIRED}:
             raise BusyError(f"{sidecar.path} has expired during the download")
-        writer = RecordingWriter(self._archive, self._directory, attempt, recording, recipient, confirm, update.before)
+        writer = RecordingWriter(self._archive, self._directory, attempt, recording, recipient, confirm, update.before, form)
         return await writer.write(sidecar)

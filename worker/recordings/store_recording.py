@@ -6,10 +6,7 @@ is overwritten. A file that is in no sidecar, because its sidecar was lost, is l
 
 from __future__ import annotations
 
-import asyncio
-import os
 import re
-import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -19,9 +16,8 @@ from typing import BinaryIO
 
 import orjson
 
-from shared.archive.checksum import sha256_of
 from shared.archive.deadlines import ArchiveUnavailableError
-from shared.archive.encryption import SCHEME, encrypt
+from shared.archive.encryption import SCHEME
 from shared.archive.local_disk import Confirm, TakenError
 from shared.archive.sidecar import ENCRYPTED_SUFFIX, Sidecar
 from shared.archive.storage import Archive
@@ -31,6 +27,7 @@ from shared.domain.recording_info import HASH_DIGITS, OTHER_CONTENT, UNLISTED, R
 from shared.retention.recording_lock import confirm_unchanged
 from worker.download.inspection import Recording
 from worker.recordings.attempt import Attempt
+from worker.recordings.stored_form import StoredForm, stored_form
 
 _NAMES = 4
 # The name of a further recording of a leg ends in a prefix of its SHA-256.
@@ -44,6 +41,7 @@ class RecordingWriter:
     Attributes:
         directory: place of the encrypted copy until it is stored.
         seen: the sidecar in the archive as it was last read or written.
+        form: the content of the file if it is ready to be stored, encrypted or not.
     """
 
     archive: Archive
@@ -53,6 +51,7 @@ class RecordingWriter:
     recipient: str | None
     confirm: Confirm
     seen: Sidecar | None
+    form: StoredForm | None = None
 
     async def write(self, sidecar: Sidecar) -> RecordingInfo:
         """Store the recording unless the archive has it; return its description, which its event repeats.
@@ -197,23 +196,16 @@ class RecordingWriter:
             channels=self.recording.audio.channels,
             sample_rate=self.recording.audio.sample_rate,
             attempts=self.attempt.number,
+            flags=tuple(sorted(self.recording.audio.flags)),
             is_complete=True,
         )
 
     async def _prepare(self, closing: ExitStack, path: str) -> tuple[RecordingInfo, BinaryIO]:
         """Return the description of the recording and the content of its file, encrypted if it has a recipient."""
         info = self._info(path, RecordingState.STORING)
-        if self.recipient is None:
-            return info, self.recording.file
-        self.directory.mkdir(parents=True, exist_ok=True)
-        encrypted: BinaryIO = closing.enter_context(tempfile.TemporaryFile(dir=self.directory))  # noqa: SIM115 - entered
-        await asyncio.to_thread(encrypt, self.recording.file, encrypted, self.recipient)
-        encrypted.seek(0)
-        digest = await asyncio.to_thread(sha256_of, encrypted)
-        size = encrypted.seek(0, os.SEEK_END)
-        encrypted.seek(0)
-        encryption = {"scheme": SCHEME, "recipient": self.recipient}
-        return replace(info, encryption=encryption, stored_bytes=size, stored_sha256=digest), encrypted
+        form = self.form or await stored_form(closing, self.recording.file, self.directory, self.recipient)
+        info = replace(info, encryption=form.encryption, stored_bytes=form.stored_bytes, stored_sha256=form.stored_sha256)
+        return info, form.content
 
 
 def _first_paths(sidecar: Sidecar) -> list[str]:
@@ -224,6 +216,8 @@ def _repeating(info: RecordingInfo, same: RecordingInfo) -> RecordingInfo:
     """Return `info` with the event of `same`, so that a restored recording repeats it; otherwise with a new event."""
     uri = same.uri if str(same.uri).rpartition("/")[2] == str(info.uri).rpartition("/")[2] else info.uri
     info = replace(info, at=same.at, attempts=same.attempts, reason=same.reason, uri=uri)
+    if same.reason != UNLISTED:  # a previous release may have measured it, or another attempt flagged it
+        info = replace(info, seconds=same.seconds, channels=same.channels, sample_rate=same.sample_rate, flags=same.flags)
     if info.event_data() == same.event_data():
         return replace(info, suffix=same.suffix)
     info = replace(info, at=utc_now())

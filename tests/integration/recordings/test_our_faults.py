@@ -93,10 +93,10 @@ async def test_a_fault_of_ours_is_tried_again_then_told_and_the_job_kept(
 async def test_a_fault_that_passes_costs_a_try(servers: Servers, pbx: Pbx, monkeypatch: pytest.MonkeyPatch) -> None:
     pending: list[Failing] = [_breaks]
 
-    def once(part: Partial, max_bytes: int, seen_bytes: int | None) -> Recording:
+    def once(part: Partial, max_bytes: int, *seen: int | None) -> Recording:
         if pending:
             pending.pop()()
-        return examine(part, max_bytes, seen_bytes)
+        return examine(part, max_bytes, *seen)
 
     monkeypatch.setattr("worker.download.client.examine", once)
     async with servers.subscribed("recording.#") as queue, _worker_here(servers, pbx, monkeypatch):
@@ -113,10 +113,10 @@ async def test_what_fails_as_an_outcome_is_acted_on_is_handled_under_the_lock(
     has_lock: list[bool] = []
     retry = RecordingConsumer._retry
 
-    def once(part: Partial, max_bytes: int, seen_bytes: int | None) -> Recording:
+    def once(part: Partial, max_bytes: int, *seen: int | None) -> Recording:
         if pending:
             pending.pop()()
-        return examine(part, max_bytes, seen_bytes)
+        return examine(part, max_bytes, *seen)
 
     async def fails_first(
         self: RecordingConsumer, outcome: Retry, attempt: Attempt, sidecar: Sidecar | None, lock: Lock | None

@@ -214,7 +214,15 @@ async def test_retention_deletes_what_is_old_and_tells_each_but_not_what_is_held
         assert (code, json.loads(out)) == (0, {"call": "retained/514", "released": 1})
         assert (await site.callfold("hold", "retained", "514", "--release"))[0] == 1
         _, out, _ = await site.callfold(*arguments, "--with-records", "--json")
-        assert json.loads(out) == {"recordings": 1, "records": 2, "bytes": len(WAV), "held": 0, "waiting": 0, "problems": 0}
+        assert json.loads(out) == {
+            "recordings": 1,
+            "records": 2,
+            "bytes": len(WAV),
+            "held": 0,
+            "waiting": 0,
+            "refused": 0,
+            "problems": 0,
+        }
         ids = {event.message_id for event in await next_events(queue, 3)}
     assert ids == {
         f"retained/513/recording/{GUID}/expired/record",

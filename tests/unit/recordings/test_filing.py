@@ -186,11 +186,11 @@ async def test_what_another_stored_while_a_recording_was_sealed_is_not_forgotten
     theirs: list[RecordingInfo] = []
 
     def slowly(*sealing: Any) -> None:  # noqa: ANN401
-        monkeypatch.setattr("worker.recordings.store_recording.encrypt", encrypt)
+        monkeypatch.setattr("worker.recordings.stored_form.encrypt", encrypt)
         theirs.append(asyncio.run(shelf.store(OTHER)))  # in the thread that seals
         encrypt(*sealing)
 
-    monkeypatch.setattr("worker.recordings.store_recording.encrypt", slowly)
+    monkeypatch.setattr("worker.recordings.stored_form.encrypt", slowly)
     with pytest.raises(BusyError):
         await shelf.store(WAV)
     assert (await shelf.sidecar()).recording == theirs[0]

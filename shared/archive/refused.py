@@ -1,0 +1,180 @@
+"""Files that were downloaded and refused. They are kept beside the recordings, until a person accepts them or they expire.
+
+`<source>/quarantine/<name>.<CallID>.json` describes the refused file of a leg, `<name>.<CallID>.<8 digits>.wav`. That ends in
+`.age` if it is encrypted. A leg has one. Nothing else in the archive refers to this directory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import asdict, dataclass, fields
+from datetime import datetime
+from typing import Any, BinaryIO
+
+import orjson
+
+from shared.archive.sidecar import ENCRYPTED_SUFFIX, day_of
+from shared.archive.storage import Archive
+from shared.domain.recording_info import HASH_DIGITS
+from shared.log import get_logger
+
+log = get_logger(__name__)
+
+MAX_FILES = 1000
+"""Refused files that are kept of a source."""
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedFile:
+    """A refused file, and the recording that it may be.
+
+    Attributes:
+        call: key of the call within its source: `513` or `call-<CallID>`.
+        started_at: time that decides when it expires.
+        sidecar: path of the sidecar of its leg.
+        at: time at which it was refused, `reason` and `detail` say why.
+        bytes, sha256: of the file; `stored_bytes` and `stored_sha256` of the encrypted one.
+        seconds, channels, sample_rate: of the audio that is there, None if it could not be read.
+        file: path of the file in the archive.
+    """
+
+    source: str
+    call: str
+    call_id: str
+    guid: str | None
+    name: str
+    leg: str
+    started_at: str
+    sidecar: str
+    at: str
+    reason: str
+    detail: str
+    attempts: int
+    bytes: int
+    sha256: str
+    seconds: float | None
+    channels: int | None
+    sample_rate: int | None
+    flags: tuple[str, ...]
+    encryption: dict[str, Any] | None
+    stored_bytes: int | None
+    stored_sha256: str | None
+
+    @property
+    def path(self) -> str:
+        """Return the path of the description."""
+        return path_of_refused(self.source, self.name, self.call_id)
+
+    @property
+    def file(self) -> str:
+        suffix = ENCRYPTED_SUFFIX if self.encryption else ""
+        return f"{self.path.removesuffix('json')}{self.sha256[:HASH_DIGITS]}.wav{suffix}"
+
+    @property
+    def lock(self) -> str:
+        """Return the name of the lock of its recording."""
+        return f"{day_of(self.source, self.started_at)}/{self.name}.json"
+
+
+def encode_refused(refused: RefusedFile) -> bytes:
+    return orjson.dumps({"v": 1} | asdict(refused), option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS)
+
+
+def decode_refused(body: bytes) -> RefusedFile:
+    """Read a description.
+
+    Raises:
+        ValueError: it is no description of version 1.
+    """
+    data = orjson.loads(body)
+    if not isinstance(data, dict) or data.get("v") != 1:
+        raise ValueError("not the description of a refused file of version 1")
+    try:
+        known = {field.name: data[field.name] for field in fields(RefusedFile)}
+        datetime.fromisoformat(known["started_at"])
+        return RefusedFile(**known | {"flags": tuple(known["flags"])})
+    except (LookupError, TypeError) as error:
+        raise ValueError(f"not the description of a refused file of version 1: {error!r}") from error
+
+
+def directory_of(source: str) -> str:
+    return f"{source}/quarantine"
+
+
+def path_of_refused(source: str, name: str, call_id: str) -> str:
+    return f"{directory_of(source)}/{name}.{call_id}.json"
+
+
+async def read_refused(archive: Archive, path: str) -> RefusedFile | None:
+    """Read a description. None: it does not exist, or is damaged.
+
+    Raises:
+        ArchiveUnavailableError: it could not be read.
+    """
+    body = await archive.read(path)
+    if body is None:
+        return None
+    try:
+        return decode_refused(body)
+    except ValueError as error:
+        log.warning("refused_file_damaged", path=path, detail=str(error))
+        return None
+
+
+async def refused_files(archive: Archive, source: str) -> AsyncIterator[RefusedFile]:
+    """List the refused files of a source.
+
+    Raises:
+        ArchiveUnavailableError: they could not be listed.
+    """
+    async for entry in archive.entries(directory_of(source)):
+        refused = await read_refused(archive, entry.path) if entry.path.endswith(".json") else None
+        if refused is not None:
+            yield refused
+
+
+async def keep_refused(archive: Archive, refused: RefusedFile, content: BinaryIO) -> None:
+    """Keep a refused file instead of the one that was kept for its leg before.
+
+    Raises:
+        ArchiveUnavailableError: it could not be stored.
+    """
+    before = await read_refused(archive, refused.path)
+    await archive.put(refused.file, content)
+    await archive.put(refused.path, encode_refused(refused))
+    if before is not None and before.file != refused.file:
+        await archive.delete(before.file)
+
+
+async def delete_refused(archive: Archive, refused: RefusedFile) -> None:
+    """Delete a refused file, then its description, so that no file remains that nothing describes."""
+    await archive.delete(refused.file)
+    await archive.delete(refused.path)
+
+
+async def drop_oldest(archive: Archive, source: str, max_bytes: int, max_files: int = MAX_FILES) -> list[str]:
+    """Delete the oldest refused files of a source until the rest is within the limits. The newest one stays. Return their legs.
+
+    Raises:
+        ArchiveUnavailableError: they could not be listed or deleted.
+    """
+    groups: dict[str, list[tuple[datetime, str, int]]] = {}
+    async for entry in archive.entries(directory_of(source)):
+        stem = _stem(entry.path)
+        groups.setdefault(stem, []).append((entry.modified, entry.path, entry.size))
+    newest_first = sorted(groups.items(), key=lambda group: max(group[1]), reverse=True)
+    dropped: list[str] = []
+    total = 0
+    for count, (stem, files) in enumerate(newest_first):
+        total += sum(size for _, _, size in files)
+        if count and (total > max_bytes or count >= max_files):
+            for _, path, _ in sorted(files, key=lambda file: file[1].endswith(".json")):  # the description last
+                await archive.delete(path)
+            dropped.append(stem.rpartition("/")[2])
+    return dropped
+
+
+def _stem(path: str) -> str:
+    """Return what the files of a leg have in common: `acme/quarantine/<name>.<CallID>`."""
+    stem = path.removesuffix(ENCRYPTED_SUFFIX).rpartition(".")[0]
+    return stem if path.endswith(".json") else stem.rpartition(".")[0]

@@ -1,0 +1,167 @@
+"""Fetches one recording: downloads it, stores it or keeps the refused file, and publishes what is stored."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from pathlib import Path
+
+from shared.archive.deadlines import ArchiveUnavailableError
+from shared.archive.sidecar import Sidecar
+from shared.config.settings import Settings
+from shared.config.sources import Source, Sources
+from shared.crash_points import crash_point
+from shared.domain.expected_talk import expected_seconds, is_much_shorter
+from shared.domain.ids import SourceName
+from shared.domain.recording_flags import Flag
+from shared.domain.recording_info import RecordingInfo
+from shared.log import get_logger
+from shared.retention.recording_lock import Lock
+from worker.download.client import Client
+from worker.download.failures import FetchError, Reason, Result, next_wait_s
+from worker.download.inspection import Recording, RefusedError
+from worker.download.limits import Limits, slots_by_source
+from worker.download.partial_file import forget, partial
+from worker.download.targets import recording_link
+from worker.recordings.attempt import Attempt
+from worker.recordings.job_outcome import End, outcome_of
+from worker.recordings.outcomes import OutcomePublisher
+from worker.recordings.refused_recordings import KEPT_REASONS, RefusedRecordings
+from worker.recordings.sidecars import Sidecars
+
+log = get_logger(__name__)
+
+
+class Fetcher:
+    """Fetches recordings of all sources. The caller must have locked the recording."""
+
+    def __init__(
+        self,
+        sources: Sources,
+        sidecars: Sidecars,
+        outcomes: OutcomePublisher,
+        refused: RefusedRecordings,
+        settings: Settings,
+    ) -> None:
+        self._sources = sources
+        self._sidecars = sidecars
+        self._outcomes = outcomes
+        self._refused = refused
+        self._directory: Path = settings.recording_dir
+        self._schedule_s = settings.recording_retry_seconds
+        self._limits = Limits.of(settings)
+        self._clients: dict[SourceName, Client] = {}
+
+    async def open(self, closing: AsyncExitStack) -> None:
+        """Open a client for each source that has recordings."""
+        slots = slots_by_source(self._sources.values())
+        for name, source in self._sources.items():
+            if source.recording_origin:
+                self._clients[name] = await closing.enter_async_context(Client(source, self._limits, slots[name]))
+
+    async def fetch(self, attempt: Attempt, sidecar: Sidecar, lock: Lock) -> None:
+        """Fetch and store a recording, and publish its event.
+
+        Raises:
+            FetchError: the attempt failed.
+            ArchiveUnavailableError: the archive could not be read or written.
+            BusyError: the lock was lost, or the host has no free download slot.
+        """
+        job = attempt.job
+        source = self._sources.get(SourceName(job.source))
+        if source is None:
+            raise FetchError(Reason.UNKNOWN_SOURCE, f"no source {job.source} is configured")
+        link = recording_link(source, job)
+        client = self._clients[source.name]
+
+        async def keep(error: RefusedError) -> None:
+            is_last = isinstance(outcome_of(error, attempt, self._schedule_s), End)
+            if error.reason in KEPT_REASONS and (is_last or error.reason is not Reason.GROWING):
+                await self._refused.keep(attempt, sidecar.path, error, source.archive_recipient)
+
+        # A part that is kept on disk is not encrypted, so a source that encrypts its recordings keeps none.
+        try:
+            with partial(self._directory, job.id, is_kept=source.archive_recipient is None, link=link) as part:
+                seen = {"seen_bytes": attempt.seen_bytes, "seen_audio_bytes": attempt.seen_audio_bytes}
+                async with client.fetch(link, part, **seen, on_refused=keep) as recording:
+                    try:
+                        info = await self._store(attempt, sidecar, recording, source, lock)
+                    except FetchError:
+                        part.restart()
+                        raise
+        except OSError as error:
+            raise FetchError(Reason.NO_SPACE, f"CALLFOLD_RECORDING_DIR: {error.strerror or type(error).__name__}") from error
+        crash_point("recording.archived")
+        await self._outcomes.publish(job, Result.STORED, info, info.event_suffix)
+        if attempt.may_have_stored:  # with other content than this attempt has fetched
+            await self._outcomes.republish_stored(job, (await self._sidecars.read(job)).after, but=info.event_suffix)
+        await self._forget_refused(attempt)
+        forget(self._directory, job.id)
+
+    async def store_earlier(self, attempt: Attempt, lock: Lock) -> bool:
+        """Store and publish what an earlier attempt found too short, because the job ends without a better recording.
+
+        Returns:
+            False if there is nothing to store.
+
+        Raises:
+            ArchiveUnavailableError, BusyError: as `fetch`.
+        """
+        if Reason.SHORTER_THAN_CALL not in attempt.reasons:
+            return False
+        refused = await self._refused.of(attempt.job)
+        if refused is None or refused.reason != Reason.SHORTER_THAN_CALL:
+            return False
+        info = await self._refused.store(attempt, refused, Flag.SHORTER_THAN_CALL, lock.confirm)
+        await self._outcomes.publish(attempt.job, Result.STORED, info, info.event_suffix)
+        await self._refused.forget(refused)
+        forget(self._directory, attempt.job.id)
+        return True
+
+    async def kept_uri(self, attempt: Attempt, reason: Reason) -> str | None:
+        """Return the URI of the refused file of a job that ends, if one is kept."""
+        if not KEPT_REASONS & {*attempt.reasons, reason}:
+            return None
+        try:
+            refused = await self._refused.of(attempt.job)
+        except ArchiveUnavailableError as error:
+            log.warning("refused_file_unknown", id=attempt.job.id, detail=str(error))
+            return None
+        return None if refused is None else self._refused.uri(refused)
+
+    async def _store(self, attempt: Attempt, sidecar: Sidecar, recording: Recording, source: Source, lock: Lock) -> RecordingInfo:
+        """Store a recording. One that is much shorter than the call is kept, and requested again once; the longer one is stored.
+
+        Raises:
+            FetchError: it is to be requested again.
+        """
+        expected_s = expected_seconds(attempt.job.record, attempt.job.call_id)
+        if is_much_shorter(recording.audio.seconds, expected_s):
+            seconds = recording.audio.seconds or 0
+            error = RefusedError(Reason.SHORTER_THAN_CALL, f"{seconds:.0f} s of a call with {expected_s:.0f} s", recording)
+            is_again = self._is_worth_another(attempt, sidecar, recording)
+            if is_again and await self._refused.keep(attempt, sidecar.path, error, source.archive_recipient):
+                raise error
+            earlier = await self._refused.of(attempt.job) if Reason.SHORTER_THAN_CALL in attempt.reasons else None
+            if earlier is not None and earlier.reason == Reason.SHORTER_THAN_CALL and (earlier.seconds or 0) > seconds:
+                return await self._refused.store(attempt, earlier, Flag.SHORTER_THAN_CALL, lock.confirm)
+            audio = replace(recording.audio, flags=recording.audio.flags | {Flag.SHORTER_THAN_CALL})
+            recording = replace(recording, audio=audio)
+        return await self._sidecars.store(attempt, recording, source.archive_recipient, lock.confirm)
+
+    def _is_worth_another(self, attempt: Attempt, sidecar: Sidecar, recording: Recording) -> bool:
+        """Return whether a recording that is too short is requested again: once, and not if it is stored already."""
+        is_stored = any(info.sha256 == recording.sha256 for info in sidecar.contents)
+        wait_s = next_wait_s(Reason.SHORTER_THAN_CALL, attempt.number, self._schedule_s, same_reason=1)
+        return Reason.SHORTER_THAN_CALL not in attempt.reasons and not is_stored and wait_s is not None
+
+    async def _forget_refused(self, attempt: Attempt) -> None:
+        """Delete what earlier attempts have kept. If that fails, it stays until it is accepted, or expires."""
+        if not KEPT_REASONS & set(attempt.reasons) and attempt.round == 1:
+            return
+        try:
+            refused = await self._refused.of(attempt.job)
+            if refused is not None:
+                await self._refused.forget(refused)
+        except ArchiveUnavailableError as error:
+            log.warning("refused_file_not_deleted", id=attempt.job.id, detail=str(error))

@@ -1,0 +1,153 @@
+"""Keeps the files that a worker refuses to store. One is stored after all if a person accepts it, or nothing better comes."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import BinaryIO
+
+from shared.archive.checksum import sha256_of
+from shared.archive.deadlines import ArchiveUnavailableError
+from shared.archive.local_disk import Confirm
+from shared.archive.refused import RefusedFile, delete_refused, drop_oldest, keep_refused, path_of_refused, read_refused
+from shared.archive.storage import Archive
+from shared.clock import utc_now
+from shared.domain.recording import RecordingJob
+from shared.domain.recording_flags import Flag
+from shared.domain.recording_info import RecordingInfo
+from shared.log import get_logger
+from worker.download.failures import Reason
+from worker.download.inspection import Recording, RefusedError, is_text
+from worker.download.wav_check import Audio
+from worker.recordings.attempt import Attempt
+from worker.recordings.sidecars import Sidecars
+from worker.recordings.stored_form import StoredForm, stored_form
+
+log = get_logger(__name__)
+
+# A growing file is kept only when its job ends.
+KEPT_REASONS = frozenset(
+    {Reason.NOT_A_RECORDING, Reason.TRUNCATED, Reason.NO_AUDIO, Reason.GROWING, Reason.SHORTER_THAN_CALL, Reason.COMPRESSED}
+)
+# A smaller file without audio is a header and its chunks.
+_MIN_BYTES_WITHOUT_AUDIO = 8192
+
+
+class RefusedRecordings:
+    """The refused files of the archive. The caller must have locked the recording."""
+
+    def __init__(self, archive: Archive, sidecars: Sidecars, directory: Path, max_bytes: int) -> None:
+        """`directory`: place of copies while they are stored. `max_bytes`: limit of a source's refused files, 0 to keep none."""
+        self._archive = archive
+        self._sidecars = sidecars
+        self._directory = directory
+        self._max_bytes = max_bytes
+
+    async def keep(self, attempt: Attempt, sidecar_path: str, error: RefusedError, recipient: str | None) -> bool:
+        """Keep a refused file, unless it is no audio of any kind or a better one is kept. Return whether one is kept.
+
+        Raises:
+            ArchiveUnavailableError: it could not be kept.
+        """
+        if not self._max_bytes or await asyncio.to_thread(_is_worthless, error):
+            return False
+        before = await self.of(attempt.job)
+        if before is not None and not _is_better(error, before):
+            return True
+        with ExitStack() as closing:
+            form = await stored_form(closing, error.content.file, self._directory, recipient)
+            refused = _describe(attempt, sidecar_path, error, form)
+            await keep_refused(self._archive, refused, form.content)
+        log.warning("recording_refused", id=attempt.job.id, reason=error.reason, detail=error.detail, file=refused.file)
+        for leg in await drop_oldest(self._archive, attempt.job.source, self._max_bytes):
+            log.warning("refused_recording_dropped", source=attempt.job.source, leg=leg)
+        return True
+
+    async def of(self, job: RecordingJob) -> RefusedFile | None:
+        """Return the refused file that is kept for a leg."""
+        refused = await read_refused(self._archive, path_of_refused(job.source, job.name, job.call_id))
+        return refused if refused is not None and refused.call == job.call else None
+
+    def uri(self, refused: RefusedFile) -> str:
+        return self._archive.uri(refused.file)
+
+    async def store(self, attempt: Attempt, refused: RefusedFile, flag: Flag, confirm: Confirm) -> RecordingInfo:
+        """Store a refused file as a recording of its leg, with a flag. Its event is still to be published.
+
+        Raises:
+            ArchiveUnavailableError: it could not be read or stored, or is damaged.
+            BusyError: the lock was lost, or the recording has expired.
+            OSError: the copy on this machine could not be written.
+        """
+        with ExitStack() as closing:
+            file = await self._open(closing, refused)
+            form = StoredForm(file, refused.encryption, refused.stored_bytes, refused.stored_sha256)
+            flags = frozenset({*(Flag(name) for name in refused.flags if name in set(Flag)), flag})
+            audio = Audio(refused.seconds, refused.channels, refused.sample_rate, flags)
+            recording = Recording(file, refused.bytes, refused.sha256, audio)
+            recipient = str(refused.encryption.get("recipient")) if refused.encryption else None
+            attempt = replace(attempt, number=refused.attempts)
+            return await self._sidecars.store(attempt, recording, recipient, confirm, form)
+
+    async def _open(self, closing: ExitStack, refused: RefusedFile) -> BinaryIO:
+        await asyncio.to_thread(self._directory.mkdir, parents=True, exist_ok=True)
+        file: BinaryIO = closing.enter_context(tempfile.TemporaryFile(dir=self._directory))  # noqa: SIM115 - entered
+        try:
+            async for piece in self._archive.stream(refused.file):
+                await asyncio.to_thread(file.write, piece)
+        except FileNotFoundError:
+            raise ArchiveUnavailableError(f"{refused.file} is missing") from None
+        file.flush()
+        expected = refused.stored_sha256 or refused.sha256
+        if await asyncio.to_thread(sha256_of, file) != expected:
+            raise ArchiveUnavailableError(f"{refused.file} is damaged: its SHA-256 is not {expected}")
+        return file
+
+    async def forget(self, refused: RefusedFile) -> None:
+        """Delete a refused file, because its leg has a recording now."""
+        await delete_refused(self._archive, refused)
+
+
+def _is_worthless(error: RefusedError) -> bool:
+    is_header = error.reason is Reason.NO_AUDIO and error.content.bytes < _MIN_BYTES_WITHOUT_AUDIO
+    return is_header or is_text(error.content.file)
+
+
+def _is_better(error: RefusedError, before: RefusedFile) -> bool:
+    """Return whether a file is worth more than the one that is kept: it is whole, or larger."""
+    content, reason = error.content, error.reason
+    if content.sha256 == before.sha256:
+        return False
+    is_whole, was_whole = reason is Reason.SHORTER_THAN_CALL, before.reason == Reason.SHORTER_THAN_CALL
+    return (is_whole, content.bytes) > (was_whole, before.bytes)
+
+
+def _describe(attempt: Attempt, sidecar_path: str, error: RefusedError, form: StoredForm) -> RefusedFile:
+    job, content = attempt.job, error.content
+    audio = content.audio
+    return RefusedFile(
+        source=job.source,
+        call=job.call,
+        call_id=job.call_id,
+        guid=job.guid,
+        name=job.name,
+        leg=job.leg,
+        started_at=job.started_at,
+        sidecar=sidecar_path,
+        at=utc_now(),
+        reason=error.reason,
+        detail=error.detail,
+        attempts=attempt.number,
+        bytes=content.bytes,
+        sha256=content.sha256,
+        seconds=audio.seconds,
+        channels=audio.channels,
+        sample_rate=audio.sample_rate,
+        flags=tuple(sorted(audio.flags)),
+        encryption=dict(form.encryption) if form.encryption else None,
+        stored_bytes=form.stored_bytes,
+        stored_sha256=form.stored_sha256,
+    )
