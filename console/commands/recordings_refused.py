@@ -1,4 +1,4 @@
-"""`callfold recordings refused` and `accept`: list the files that workers refused to store, and store one all the same."""
+"""`callfold recordings refused` and `accept`: list the files that workers refused to store, and store one of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files that were downloaded and refused. They are kept beside the recordings, until a person accepts them or they expire.
+"""Files that were downloaded and refused. They are kept next to the recordings, until a person accepts them or they expire.
 
 `<source>/quarantine/<name>.<CallID>.json` describes the refused file of a leg, `<name>.<CallID>.<8 digits>.wav`. That ends in
 `.age` if it is encrypted. A leg has one. Nothing else in the archive refers to this directory.
