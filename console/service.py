@@ -17,7 +17,6 @@ from console.page.render import compile_templates, live_fragment
 from console.web.access import Guard
 from console.web.app import PageHandlers, make_app
 from console.web.calls_api import CallsApi
-from console.web.client_address import Proxies
 from console.web.dead_letter_pages import DeadLetterPages
 from console.web.dead_letters_api import DeadLettersApi
 from console.web.dial_api import DialApi
@@ -39,6 +38,7 @@ from shared.config.settings import Settings
 from shared.errors import StoreReadOnlyError, StoreUnavailableError
 from shared.runtime.audit import Audit
 from shared.runtime.broker import create_publisher
+from shared.runtime.client_address import Proxies
 from shared.runtime.health import Handicap, private_port
 from shared.runtime.process import background
 from shared.runtime.store import open_store

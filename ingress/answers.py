@@ -26,9 +26,14 @@ def reject(status: int, title: str, detail: str) -> web.Response:
     return problem(status, title, detail)
 
 
-def header_refused(headers: str) -> web.Response:
-    """Reject a request whose headers the parser does not take, with the sentence that says why."""
-    return reject(431, "Request Header Fields Too Large", f"{headers} A proxy in front may have added to them.")
+def not_http(status: int) -> web.Response:
+    return reject(status, "Bad Request", "This is not a valid HTTP request.")
+
+
+def wrong_method() -> web.Response:
+    response = reject(405, "Method Not Allowed", "Send callbacks as GET or POST requests.")
+    response.headers["Allow"] = "GET, POST"
+    return response
 
 
 def unknown_source(name: str) -> web.Response:

@@ -1,7 +1,7 @@
 """The bodies that a POST can have, each as the query string with the same meaning: form, JSON, multipart form.
 
-A body comes from a stranger until its secret is found, so that search looks at few bytes more than once. The formats are told
-apart by the Content-Type. Between a form and JSON the bytes decide, since clients often name the wrong one of the two.
+A body comes from a stranger until its secret is found, so that search looks at few bytes more than once. The Content-Type names
+the format. Between a form and JSON the bytes decide, since clients often name the wrong one of the two.
 """
 
 from __future__ import annotations
@@ -88,18 +88,18 @@ def find_body_secret(body_format: BodyFormat, body: bytes) -> str | None:
         case BodyFormat.FORM:
             return find_secret(_stripped(body))
         case BodyFormat.JSON:
-            found = _JSON_SECRET.search(body)
-            return _json_text(found) if found else None
+            member = _JSON_SECRET.search(body)
+            return _json_text(member) if member else None
         case BodyFormat.MULTIPART:
             part = _PART_SECRET.search(body)
             return part[1].decode("utf-8", "replace") if part else None
 
 
-def _json_text(found: re.Match[bytes]) -> str | None:
-    if found[1] is None:
-        return found[2].decode()
+def _json_text(member: re.Match[bytes]) -> str | None:
+    if member[1] is None:
+        return member[2].decode()
     try:
-        return str(json.loads(b'"%s"' % found[1]))
+        return str(json.loads(b'"%s"' % member[1]))
     except ValueError:
         return None
 

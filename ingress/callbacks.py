@@ -7,25 +7,20 @@ from contextlib import suppress
 from dataclasses import replace
 
 from aiohttp import web
+from aiohttp.http_exceptions import LineTooLong
 from multidict import CIMultiDict
 
 from ingress.answers import (
     HEADERS,
     KEPT,
     PATH,
-    TOO_LONG,
-    UNAUTHORIZED,
     problem,
-    reject,
-    too_many,
-    unavailable,
-    unknown_source,
-    wrong_secret,
 )
 from ingress.body_formats import UNKNOWN_FORMAT, UnreadableBodyError, find_body_secret, format_of, to_query
 from ingress.forms import Body, read_body
 from ingress.intake import Intake
 from ingress.outgoing_message import OutgoingMessage
+from ingress.refusals import Refusals
 from ingress.request_lines import TARGET_BYTES
 from ingress.source_secrets import SourceSecrets
 from ingress.targets import is_odd, read_target, tidied, with_second_query
@@ -42,7 +37,8 @@ from shared.domain.unread_body import UnreadCallback
 from shared.errors import InvalidCallbackError, SpoolUnavailableError
 from shared.log import get_logger
 from shared.outage import Outage
-from shared.runtime.http_protocol import MAX_BODY_BYTES
+from shared.runtime.client_address import Proxies
+from shared.runtime.http_protocol import MAX_BODY_BYTES, header_problem
 
 log = get_logger(__name__)
 
@@ -81,8 +77,9 @@ def _parsed(source: Source, event: CallbackEvent) -> CallbackEvent:
 class CallbackHandler:
     """Answers callbacks of known sources and rejects every other request."""
 
-    def __init__(self, sources: Sources, intake: Intake, send: Send) -> None:
-        """Take the sources, the intake for valid callbacks, and the function that dead-letters invalid ones."""
+    def __init__(self, sources: Sources, intake: Intake, send: Send, refusals: Refusals | None = None) -> None:
+        """Take the sources, the intake for valid callbacks, what dead-letters invalid ones, and what answers all others."""
+        self._refusals = refusals or Refusals(sources, Proxies(""))
         self._sources = sources
         self._by_path = {f"{PATH}{name}": source for name, source in sources.items()}
         self._intake = intake
@@ -90,78 +87,85 @@ class CallbackHandler:
         self._secrets = SourceSecrets(sources)
         self._unavailable = Outage(log, "callback_rejected_503", "callbacks_accepted", is_error=True)
         self._invalid = {name: Outage(log, "callback_rejected") for name in sources}
-        self._refused: dict[tuple[SourceName, int], Outage] = {}
         self._accepted = {name: metrics.CALLBACKS.labels(name, "accepted") for name in sources}
 
     async def answer(self, request: web.BaseRequest) -> web.Response:
         """Answer one request; the answer is 200 only if the callback is durable."""
         target = request.raw_path
         if len(target) > TARGET_BYTES:
-            return self.refuse_line(target)
+            return self.refuse_line(request, target)
         path, _, query = target.partition("?")
         source = self._by_path.get(path)
         if source is None:
             name, query = read_target(target)
             source = self._sources.get(SourceName(name))
             if source is None:
-                return unknown_source(name)
+                return await self._answer_unknown(request, name, query)
         if is_odd(query):
             query = tidied(query)
         if request.method == "POST":
             return await self._answer_post(request, source, query)
         if request.method != "GET":
-            response = reject(405, "Method Not Allowed", "Send callbacks as GET or POST requests.")
-            response.headers["Allow"] = "GET, POST"
-            return response
-        return await self._accept(source, query)
+            return self._refusals.wrong_method(request, source.name)
+        return await self._accept(request, source, query)
+
+    async def _answer_unknown(self, request: web.BaseRequest, name: str, query: str) -> web.Response:
+        """Refuse a request for no known source. If its path has the form of one, its body is read for the quarantine."""
+        has_body = bool(name) and request.method == "POST"
+        body = await read_body(request, is_trusted=False) if has_body else _NO_BODY
+        return self._refusals.unknown_source(request, name, query, body)
 
     async def _answer_post(self, request: web.BaseRequest, source: Source, query: str) -> web.Response:
         """Judge the secret as soon as it is known: before the body is read, if the query has one, else before it is decoded."""
         secret = find_secret(_as_bytes(query))
         if secret is not None and self._secrets.is_wrong(source, secret):
             second = self._second_query(source, query)
-            return await self._answer_post(request, source, second) if second else self._refuse_secret(source)
+            if second is None:
+                return self._refusals.wrong_secret(request, source.name, query)
+            return await self._answer_post(request, source, second)
         is_trusted = not self._secrets.is_wrong(source, secret)
         body = await read_body(request, is_trusted=is_trusted)
         if not is_trusted:
             if body.problem:
-                return self._refuse_body(source, body.problem)
+                return self._refusals.body(request, source.name, body.problem)
             body_format = format_of(body.content_type, body.content)
             if body_format is None and not self._secrets.is_in_body(source.name, body.content):
-                return self._refuse_body(source, UNKNOWN_FORMAT)
+                return self._refusals.body(request, source.name, UNKNOWN_FORMAT)
             if body_format and self._secrets.is_wrong(source, find_body_secret(body_format, body.content)):
-                return self._refuse_secret(source)
+                return self._refusals.wrong_secret(request, source.name, query, body)
         try:
             if not body.problem and body.content:
                 query = "&".join(part for part in (query, to_query(body.content_type, body.content)) if part)
         except UnreadableBodyError as error:
             body = replace(body, problem=error)
-        return await self._keep(source, take_secret(query)[1], body)
+        return await self._keep(request, source, take_secret(query)[1], body)
 
-    async def _accept(self, source: Source, query: str) -> web.Response:
+    async def _accept(self, request: web.BaseRequest, source: Source, query: str) -> web.Response:
         """Judge the secret of a GET, and make its callback durable."""
         # For a long query it is cheaper to judge the secret before all parameters are split.
         if len(query) > _LONG_QUERY and self._secrets.is_wrong(source, find_secret(_as_bytes(query))):
-            return await self._accept_second(source, query)
+            return await self._accept_second(request, source, query)
         secret, rest = take_secret(query)
         if self._secrets.is_wrong(source, secret):
-            return await self._accept_second(source, query)
-        return await self._keep(source, rest, _NO_BODY)
+            return await self._accept_second(request, source, query)
+        return await self._keep(request, source, rest, _NO_BODY)
 
-    async def _keep(self, source: Source, query: str, body: Body) -> web.Response:
+    async def _keep(self, request: web.BaseRequest, source: Source, query: str, body: Body) -> web.Response:
         """Make a callback durable, given its query without the secret. A body with a problem is not in the query."""
         if refusal := self._intake.refusal(source.name):
-            return too_many(source.name, *refusal)
+            return self._refusals.limited(request, source.name, refusal)
         event = CallbackEvent(source.name, utc_now(), self._secrets.hide(source.name, query))
         try:
             event = _parsed(source, event)
         except InvalidCallbackError as error:
-            return await (self._keep_body(event, body, body.problem) if body.problem else self._keep_invalid(event, error))
+            if body.problem:
+                return await self._keep_body(request, event, body, body.problem)
+            return await self._keep_invalid(request, event, error)
         encoded = encode(event)
         try:
             await self._intake.submit(source.name, encoded, self._intake.take(source.name, len(encoded)))
         except SpoolUnavailableError as error:
-            return self._reject_for_now(source.name, error)
+            return self._reject_for_now(request, source.name, error)
         self._unavailable.succeeded()
         self._accepted[source.name].inc()
         return web.Response(body=b"accepted\n", headers=_ACCEPTED)
@@ -171,19 +175,23 @@ class CallbackHandler:
         second = with_second_query(query, source.adapter.meanings)
         return None if second is None or self._secrets.is_wrong(source, find_secret(_as_bytes(second))) else second
 
-    async def _accept_second(self, source: Source, query: str) -> web.Response:
+    async def _accept_second(self, request: web.BaseRequest, source: Source, query: str) -> web.Response:
         second = self._second_query(source, query)
-        return await self._accept(source, second) if second else self._refuse_secret(source)
+        if second is None:
+            return self._refusals.wrong_secret(request, source.name, query)
+        return await self._accept(request, source, second)
 
-    async def _keep_invalid(self, event: CallbackEvent, error: InvalidCallbackError) -> web.Response:
+    async def _keep_invalid(self, request: web.BaseRequest, event: CallbackEvent, error: InvalidCallbackError) -> web.Response:
         """Reject an invalid callback and dead-letter it: after a correction of the adapter link it can be redriven."""
         detail = f"{error} (value {error.shown_value})" if error.shown_value else str(error)
         members = {"parameter": error.parameter, "value": error.shown_value}
         answer = problem(400, "Invalid callback", f"The {error}. {KEPT}", members)
         self._invalid[event.source].failed(str(error), source=event.source, parameter=error.parameter, problem=error.problem)
-        return await self._dead_letter(event, encode(event), (DeadLetterReason.INVALID_CALLBACK, detail), answer)
+        return await self._dead_letter(request, (event, encode(event)), (DeadLetterReason.INVALID_CALLBACK, detail), answer)
 
-    async def _keep_body(self, event: CallbackEvent, body: Body, error: UnreadableBodyError) -> web.Response:
+    async def _keep_body(
+        self, request: web.BaseRequest, event: CallbackEvent, body: Body, error: UnreadableBodyError
+    ) -> web.Response:
         """Reject a callback whose body cannot be understood, and dead-letter it with the bytes."""
         content = self._secrets.hide_in_body(event.source, body.content)
         is_cut = len(body.content) == MAX_BODY_BYTES and error.status == 413  # noqa: PLR2004 - Content Too Large
@@ -191,45 +199,41 @@ class CallbackHandler:
         self._invalid[event.source].failed(error.detail, source=event.source, parameter=None, problem=error.title)
         detail = f"{error.detail} It has {len(body.content)} bytes of type {body.content_type or 'unknown'}."
         answer = problem(error.status, error.title, f"{error.detail} The callback is kept as a dead letter.")
-        return await self._dead_letter(event, unread.encode(), (DeadLetterReason.UNREADABLE_BODY, detail), answer)
+        return await self._dead_letter(request, (event, unread.encode()), (DeadLetterReason.UNREADABLE_BODY, detail), answer)
 
     async def _dead_letter(
-        self, event: CallbackEvent, encoded: bytes, why: tuple[DeadLetterReason, str], answer: web.Response
+        self,
+        request: web.BaseRequest,
+        callback: tuple[CallbackEvent, bytes],
+        why: tuple[DeadLetterReason, str],
+        answer: web.Response,
     ) -> web.Response:
-        """Dead-letter a callback; returns the answer once it is durable."""
-        body, (reason, detail) = join([encoded]), why
+        """Dead-letter a callback, given also as it is encoded; returns the answer once it is durable."""
+        (event, encoded), (reason, detail) = callback, why
+        body = join([encoded])
         self._intake.take(event.source, len(body) + _DEAD_LETTER_BYTES)  # it does not wait: the fold does not see it
         headers = dead_letter_headers(reason, detail, event.received_at)
         try:
             await self._send(OutgoingMessage("", CALLBACKS_DEAD, headers, body))
         except SpoolUnavailableError as unavailable:
-            return self._reject_for_now(event.source, unavailable)
+            return self._reject_for_now(request, event.source, unavailable)
         self._unavailable.succeeded()
         metrics.CALLBACKS.labels(event.source, "invalid").inc()
         metrics.DEAD_LETTERS.labels(CALLBACKS_DEAD, reason).inc()
         return answer
 
-    def refuse_line(self, target: str) -> web.Response:
+    def refuse_line(self, request: web.BaseRequest, target: str) -> web.Response:
         """Refuse a request line that is too long, given the target or its beginning."""
         source = self._sources.get(SourceName(read_target(target).name))
-        if source is not None:
-            self._log_refused(source, 414, TOO_LONG)
-        return reject(414, "URI Too Long", TOO_LONG)
+        return self._refusals.line(request, source.name if source else SourceName(""))
 
-    def _refuse_body(self, source: Source, error: UnreadableBodyError) -> web.Response:
-        self._log_refused(source, error.status, error.detail)
-        return reject(error.status, error.title, error.detail)
+    def refuse_head(self, request: web.BaseRequest, status: int, error: BaseException | None) -> web.Response:
+        """Refuse what the HTTP parser does not take."""
+        if isinstance(error, LineTooLong) and header_problem(error) is None:
+            return self.refuse_line(request, error.args[0].decode("latin-1"))
+        return self._refusals.head(request, status, error)
 
-    def _refuse_secret(self, source: Source) -> web.Response:
-        self._log_refused(source, 401, UNAUTHORIZED)
-        return wrong_secret(source.name)
-
-    def _log_refused(self, source: Source, status: int, detail: str) -> None:
-        """Log that a callback was refused and is kept nowhere; it can be anybody's, so the line quotes nothing of it."""
-        outage = self._refused.setdefault((source.name, status), Outage(log, "callback_refused"))
-        outage.failed(detail, source=source.name, status=status)
-
-    def _reject_for_now(self, source: str, error: SpoolUnavailableError) -> web.Response:
+    def _reject_for_now(self, request: web.BaseRequest, source: SourceName, error: SpoolUnavailableError) -> web.Response:
         metrics.CALLBACKS.labels(source, "unavailable").inc()
         self._unavailable.failed(str(error), source=source)
-        return unavailable()
+        return self._refusals.unavailable(request, source)

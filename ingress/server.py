@@ -9,17 +9,15 @@ from contextlib import asynccontextmanager
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http import RawRequestMessage
-from aiohttp.http_exceptions import LineTooLong
 from aiohttp.streams import StreamReader
 from aiohttp.web_protocol import RequestHandler
 
-from ingress.answers import header_refused, reject
 from ingress.callbacks import CallbackHandler
 from ingress.request_lines import PARSER_BYTES, RequestLines
 from shared.log import get_logger
 from shared.runtime.connections import Connections, HttpLimits
 from shared.runtime.health import listen
-from shared.runtime.http_protocol import MAX_BODY_BYTES, LimitedProtocol, begin_request, header_problem
+from shared.runtime.http_protocol import MAX_BODY_BYTES, LimitedProtocol, begin_request
 
 log = get_logger(__name__)
 
@@ -45,16 +43,10 @@ class _Protocol(LimitedProtocol):
     def handle_error(
         self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
     ) -> web.StreamResponse:
-        del request, message
-        if headers := header_problem(exc):
-            response = header_refused(headers)
-        elif isinstance(exc, LineTooLong):
-            response = self._handler.refuse_line(exc.args[0].decode("latin-1"))
-        elif status < 500:  # noqa: PLR2004 - the class of client errors
-            response = reject(status, "Bad Request", "This is not a valid HTTP request.")
-        else:
+        del message
+        if status >= 500:  # noqa: PLR2004 - the class of our own faults
             log.error("request_failed", error=type(exc).__name__ if exc else None)
-            response = reject(status, "Internal Server Error", "The request failed. See the log of ingress.")
+        response = self._handler.refuse_head(request, status, exc)
         response.force_close()
         return response
 

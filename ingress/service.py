@@ -11,7 +11,10 @@ from ingress.group_commit import GroupCommit
 from ingress.intake import Intake
 from ingress.probes import Probes
 from ingress.publish_or_spool import DurableWriter
+from ingress.quarantine import Quarantine
+from ingress.refusals import Refusals
 from ingress.server import serving
+from ingress.source_secrets import SourceSecrets
 from ingress.spool import Spool
 from ingress.spool_drain import SpoolDrain
 from ingress.waiting import Waiting
@@ -21,6 +24,7 @@ from shared.config.secret_strength import check_source_secrets
 from shared.config.settings import Settings
 from shared.log import get_logger
 from shared.runtime.broker import create_publisher
+from shared.runtime.client_address import Proxies
 from shared.runtime.descriptors import connection_limit, descriptor_limit
 from shared.runtime.health import private_port
 from shared.runtime.process import background
@@ -36,8 +40,11 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     """
     sources = settings.load_sources()
     check_source_secrets(settings, sources)
+    proxies = Proxies(settings.ingress_proxies, setting="CALLFOLD_INGRESS_PROXIES")
     # Once ingress serves, no error of the broker may end it: the spool accepts what RabbitMQ does not.
     publisher = create_publisher(settings, "ingress", retries_conflicts=True)
+    # On a separate connection, so that what strangers send cannot hold up the confirms of good callbacks.
+    quarantine = Quarantine(create_publisher(settings, "quarantine", retries_conflicts=True), SourceSecrets(sources))
     depth = FoldDepth(publisher, CALLBACKS_FOLD_BYTES)
     echoes = EchoQueue(publisher.address)
     probes = Probes(echoes)
@@ -51,7 +58,8 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         max_waiting_bytes = int(WAITING_PART * settings.spool_max_bytes)
         shares = FairShares(sources, bytes_per_day=settings.source_bytes_per_day, max_waiting_bytes=max_waiting_bytes)
         intake = Intake(shares, commit, waiting, probes)
-        handler = CallbackHandler(sources, intake, writer.send)
+        refusals = Refusals(sources, proxies, quarantine)
+        handler = CallbackHandler(sources, intake, writer.send, refusals)
 
         async def problems() -> list[str]:
             return ["shutting down"] if stop.is_set() else [*await writer.problems(), *intake.problems()]
@@ -59,7 +67,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         async with (
             private_port(settings.metrics_host, settings.metrics_port, problems),
             background(publisher.run(), depth.run(), echoes.run(), probes.run(), drain.run(), drain.watch()),
-            background(commit.run(), waiting.run(), intake.run()),
+            background(commit.run(), waiting.run(), intake.run(), quarantine.run()),
             serving(
                 handler,
                 settings.ingress_host,

@@ -22,6 +22,8 @@ class SourceSecrets:
         self._digests = {name: _digest(secret) for name, secret in secrets.items()}
         # An adapter link can contain the secret again under another name, and that copy must not be stored either.
         self._hidden = {name: spellings(secret) for name, secret in secrets.items()}
+        self._any = frozenset().union(*self._hidden.values())
+        self._owners = {digest: name for name, digest in self._digests.items()}
         self._in_bodies = {name: _spellings_in_bodies(secret) for name, secret in secrets.items()}
 
     def is_wrong(self, source: Source, secret: str | None) -> bool:
@@ -36,6 +38,20 @@ class SourceSecrets:
     def is_in_body(self, source: SourceName, content: bytes) -> bool:
         """Return whether a body of any format has the secret of its source; a short one is not searched."""
         return any(spelling in content for spelling in self._in_bodies.get(source, ()))
+
+    def owner(self, secret: str | None) -> SourceName | None:
+        """Return the source that has this secret."""
+        return self._owners.get(_digest(secret)) if secret else None
+
+    def hide_all(self, query: str) -> str:
+        """Mask the parameters of a query whose value is the secret of any source."""
+        return hide_values(query, self._any)
+
+    def hide_all_in_body(self, content: bytes) -> bytes:
+        """Mask the secrets of all sources in a body of any format."""
+        for source in self._in_bodies:
+            content = self.hide_in_body(source, content)
+        return content
 
     def hide_in_body(self, source: SourceName, content: bytes) -> bytes:
         """Mask the secret of a source in a body of any format. All other bytes stay as they are."""

@@ -8,6 +8,14 @@ CALLBACKS = Counter("callfold_callbacks_total", "Callbacks answered by ingress."
 REQUESTS_REFUSED = Counter(
     "callfold_requests_refused_total", "Requests rejected before they were parsed as callbacks.", ("status",)
 )
+CALLBACKS_REFUSED = Counter(
+    "callfold_callbacks_refused_total", "Requests to ingress that were refused and not kept, by reason.", ("reason",)
+)
+QUARANTINED = Counter(
+    "callfold_callbacks_quarantined_total",
+    "Callbacks for the quarantine: kept, beyond the rate of their sender (limited), or not published (lost).",
+    ("result",),
+)
 CONNECTIONS = Gauge("callfold_http_connections", "Open HTTP connections.", ("port",))
 CONNECTIONS_CLOSED = Counter(
     "callfold_http_connections_closed_total",

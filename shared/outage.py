@@ -35,7 +35,7 @@ class Outage:
         self._is_error = is_error
         self._event, self._ended_event = event, ended_event
         self._failing: dict[object, None] = {}
-        self._logged_at: dict[str, float] = {}
+        self._logged_at: dict[tuple[str, object], float] = {}
         self._since: float | None = None
         self._failures = 0
         self._is_announced = False
@@ -44,16 +44,16 @@ class Outage:
     def is_ongoing(self) -> bool:
         return bool(self._failing)
 
-    def failed(self, reason: str, /, *, task: object = None, **facts: object) -> None:
-        """Record a failure of a task."""
+    def failed(self, reason: str, /, *, task: object = None, key: object = None, **facts: object) -> None:
+        """Record a failure of a task. A reason with another `key` is another reason."""
         now = time.monotonic()
         if self._since is None:
             self._since = now
         self._failing[task] = None
         self._failures += 1
         self._logged_at = {known: at for known, at in self._logged_at.items() if now - at < REMIND_S}
-        if reason not in self._logged_at and len(self._logged_at) < _MAX_REASONS:
-            self._logged_at[reason] = now
+        if (reason, key) not in self._logged_at and len(self._logged_at) < _MAX_REASONS:
+            self._logged_at[reason, key] = now
             self._is_announced = True
             write = self._log.error if self._is_error else self._log.warning
             write(self._event, detail=reason, failures=self._failures, **facts)

@@ -11,12 +11,12 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 from yarl import URL
 
-from console.web.client_address import Proxies
 from console.web.keys import COOKIE, IDENTITY, Identity, Keys, to_bytes
 from console.web.parameters import read_form
 from console.web.problems import problem
 from console.web.wrong_keys import MAX_PER_MINUTE, MINUTE_S, WrongKeys
 from shared.config.settings import LOOPBACK
+from shared.runtime.client_address import Proxies
 
 _CSRF_FIELD = "csrf"
 _CSRF_HEADER = "X-CSRF-Token"

@@ -8,12 +8,12 @@ from aiohttp import web
 
 from console.page import render
 from console.page.models import LoginPage
-from console.web.client_address import Proxies
 from console.web.keys import COOKIE, SESSION_S, Keys
 from console.web.page_responses import html
 from console.web.parameters import read_form
 from console.web.wrong_keys import MINUTE_S, WrongKeys
 from shared.runtime.audit import Action, Audit
+from shared.runtime.client_address import Proxies
 from shared.state.store import Store
 
 

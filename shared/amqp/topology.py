@@ -12,6 +12,7 @@ CALLBACKS = "callbacks"
 CALLBACKS_FOLD = "callbacks.fold"
 CALLBACKS_JOURNAL = "callbacks.journal"
 CALLBACKS_DEAD = "callbacks.dead"
+CALLBACKS_QUARANTINE = "callbacks.quarantine"
 CALLS = "calls"
 CALLS_JOURNAL = "calls.journal"
 AUDIT_JOURNAL = "audit.journal"
@@ -132,6 +133,8 @@ def topology(recording_retry_s: Iterable[float]) -> Topology:
                 },
             ),
             Queue(CALLBACKS_JOURNAL, _journal(100 * _MIB, 50 * _GIB)),
+            # Strangers can fill it. Its oldest messages make room, and its size limits what they take of the disk.
+            Queue(CALLBACKS_QUARANTINE, _journal(4 * _MIB, 64 * _MIB)),
             Queue(CALLS_JOURNAL, _journal(100 * _MIB, 50 * _GIB)),
             # No exchange: only the history reads audit records. There are few of them, so the segments are small.
             Queue(AUDIT_JOURNAL, _journal(20 * _MIB, 1 * _GIB)),

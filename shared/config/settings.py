@@ -64,6 +64,10 @@ class Settings(BaseSettings):
         default="",
         description="Reverse proxies whose X-Forwarded-For the console trusts: addresses or networks, separated by commas.",
     )
+    ingress_proxies: str = Field(
+        default="",
+        description="Load balancers whose X-Forwarded-For ingress trusts: addresses or networks, separated by commas.",
+    )
     max_connections: Annotated[int, Field(ge=16)] = Field(
         default=4096,
         description="Maximum open connections to the port of ingress or console; fewer if the limit of descriptors is low.",

@@ -206,7 +206,7 @@ async def test_bytes_that_are_not_ascii_reach_ingress(site: Site) -> None:
 
 async def test_only_callbacks_are_let_through_and_no_header_tells_what_stands_behind(site: Site) -> None:
     async with aiohttp.ClientSession() as session:
-        for path in ("/", "/metrics", "/readyz", "/callbacks", "/callbacksx/acme"):
+        for path in ("/", "/metrics", "/readyz", "/hooks/callbacks/acme", "/callbacksx/acme"):
             async with session.get(site.url + path) as response:
                 assert (response.status, await response.text()) == (404, "Not Found"), path
         async with session.put(f"{site.url}/callbacks/acme") as response:

@@ -323,10 +323,14 @@ REFUSED = [
     (get("http://hooks.example.com" + GOOD + "a" * 60_000), 414),
     (post("/callbacks/acme", XML, body=b"<a/>"), 415),
     (post("/callbacks/acme", "Content-Encoding: gzip", body=b"junk"), 415),
+    (get("/callbacks/nobody?a=b"), 404),
+    (get(GOOD).replace(b"GET", b"PUT"), 405),
+    (get(GOOD, "X-Big: " + "a" * 9000), 431),
+    (get(GOOD).replace(b"Host: x", b"Host"), 400),
 ]
 
 
-async def test_each_kind_of_refusal_of_a_known_source_is_a_line_a_minute_that_quotes_nothing(start: Start) -> None:
+async def test_each_kind_of_refusal_is_a_line_a_minute_that_quotes_nothing(start: Start) -> None:
     structlog.configure(cache_logger_on_first_use=False)
     unknown = get(f"/callbacks/nobody?token={SECRET}&x={'a' * 9000}")
     with capture_logs() as logs:
@@ -336,9 +340,22 @@ async def test_each_kind_of_refusal_of_a_known_source_is_a_line_a_minute_that_qu
                     await connection.send(request)
                     assert await connection.status() == status
     lines = [line for line in logs if line["event"] == "callback_refused"]
-    assert [(line["source"], line["status"]) for line in lines] == [("acme", status) for status in (401, 413, 414, 415, 415)]
+    found = [(line["source"], line["status"], line["reason"]) for line in lines]
+    assert found == [
+        ("acme", 401, "wrong_secret"),
+        ("acme", 413, "body_too_large"),
+        ("acme", 414, "line_too_long"),
+        ("acme", 415, "body_unreadable"),
+        ("acme", 415, "body_unreadable"),
+        (None, 404, "unknown_source"),
+        ("acme", 405, "wrong_method"),
+        (None, 431, "headers_too_long"),
+        (None, 400, "not_http"),
+        (None, 414, "line_too_long"),
+    ]
     assert {line["log_level"] for line in lines} == {"warning"}
-    assert lines[-1]["failures"] == 2
+    assert {line["peer"] for line in lines} == {"127.0.0.1"}
+    assert lines[4]["failures"] == 2
     assert SECRET not in str(logs)
     assert "CallID" not in str(logs)
 

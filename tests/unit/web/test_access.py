@@ -10,12 +10,12 @@ import pytest
 from aiohttp.test_utils import make_mocked_request
 from multidict import CIMultiDict
 
-from console.web.client_address import Proxies
 from console.web.keys import Keys
 from console.web.wrong_keys import WrongKeys
 from shared.config.settings import load_settings
 from shared.errors import ConfigError
 from shared.runtime.audit import Action, Audit
+from shared.runtime.client_address import Proxies
 from tests.helpers.console import KEY, VIEWER_KEY
 
 

@@ -1,0 +1,170 @@
+"""Keeps callbacks that were refused in the stream `callbacks.quarantine`, as well as it can, and counts of all refusals.
+
+Strangers cause this work, so it is bounded and delays no answer. What is offered waits in little memory, is published over a
+separate connection, and is never spooled. What does not fit is dropped and counted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import NoReturn
+
+from ingress.body_formats import UnreadableBodyError, to_query
+from ingress.forms import Body
+from ingress.peer_rates import PeerRates
+from ingress.source_secrets import SourceSecrets
+from shared import metrics
+from shared.amqp.publisher import Message, Publisher
+from shared.amqp.topology import CALLBACKS_QUARANTINE
+from shared.clock import utc_now
+from shared.domain.adapter_link import SECRET_PARAMETER, find_secret, take_secret
+from shared.domain.ids import SOURCE_NAME
+from shared.domain.quarantined import QuarantinedCallback, Refusal, RefusalCount, encode_counts
+from shared.errors import BrokerUnavailableError
+from shared.log import get_logger
+from shared.outage import Outage
+from shared.runtime.process import background
+
+log = get_logger(__name__)
+
+_WAITING_BYTES = 2 << 20
+_AT_ONCE = 50
+_COUNTS_EVERY_S = 5.0
+_PAUSE_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Suspect:
+    """A refused callback as it arrived, its secret included; it is in memory only."""
+
+    reason: Refusal
+    source: str
+    peer: str
+    received_at: str
+    query: str
+    body: Body
+
+    @property
+    def size(self) -> int:
+        return len(self.query) + len(self.body.content)
+
+
+class Quarantine:
+    """Takes refused callbacks and counts without waiting; `run` publishes them."""
+
+    def __init__(self, publisher: Publisher, secrets: SourceSecrets) -> None:
+        self._publisher = publisher
+        self._secrets = secrets
+        self._rates = PeerRates(time.monotonic())
+        self._waiting: deque[Suspect] = deque()
+        self._waiting_bytes = 0
+        self._counts: dict[tuple[str, str], RefusalCount] = {}
+        self._counted_at = -_COUNTS_EVERY_S
+        self._arrived = asyncio.Event()
+        self._lost = Outage(log, "quarantine_not_published", "quarantine_published")
+        self._results = {result: metrics.QUARANTINED.labels(result) for result in ("kept", "limited", "lost")}
+
+    def count(self, reason: Refusal, source: str, peer: str, *, times: int = 1) -> None:
+        """Count a refusal. `source` is '' or a configured one, so that the counts stay few."""
+        known = self._counts.get((reason, source))
+        self._counts[reason, source] = RefusalCount(reason, source, times + (known.count if known else 0), peer)
+        self._arrived.set()
+
+    def offer(self, suspect: Suspect) -> None:
+        """Keep a refused callback, unless its sender has sent too many, or too many wait."""
+        if not self._rates.take(suspect.peer, suspect.size, time.monotonic()):
+            self._results["limited"].inc()
+        elif self._waiting_bytes + suspect.size > _WAITING_BYTES:
+            self._results["lost"].inc()
+        else:
+            self._waiting.append(suspect)
+            self._waiting_bytes += suspect.size
+            self._arrived.set()
+
+    async def run(self) -> None:
+        """Publish until cancelled. Run it as a task."""
+        async with background(self._publisher.run()):
+            await self._publish()
+
+    async def _publish(self) -> NoReturn:
+        while True:
+            await self._wait()
+            await self._publisher.wait_until_up()
+            counts, self._counts = self._due_counts()
+            suspects = [self._waiting.popleft() for _ in range(min(_AT_ONCE, len(self._waiting)))]
+            messages = [await self._message(suspect) for suspect in suspects]
+            if counts:
+                self._counted_at = time.monotonic()
+                messages.append(_message_of(encode_counts(utc_now(), counts)))
+            try:
+                await self._publisher.publish(*messages)
+            except BrokerUnavailableError as error:
+                self._lost.failed(str(error))
+                self._results["lost"].inc(len(suspects))
+                for each in counts:
+                    self.count(Refusal(each.reason), each.source, each.peer, times=each.count)
+                await asyncio.sleep(_PAUSE_S)
+            else:
+                self._lost.succeeded()
+                self._results["kept"].inc(len(suspects))
+
+    async def _wait(self) -> None:
+        """Wait for something to publish. Counts are published at most every few seconds."""
+        while not self._waiting:
+            until_counts_s = max(0.0, self._counted_at + _COUNTS_EVERY_S - time.monotonic()) if self._counts else None
+            if until_counts_s == 0:
+                return
+            self._arrived.clear()
+            try:
+                async with asyncio.timeout(until_counts_s):
+                    await self._arrived.wait()
+            except TimeoutError:
+                return
+
+    def _due_counts(self) -> tuple[Iterable[RefusalCount], dict[tuple[str, str], RefusalCount]]:
+        is_due = time.monotonic() - self._counted_at >= _COUNTS_EVERY_S
+        return (list(self._counts.values()), {}) if is_due else ([], self._counts)
+
+    async def _message(self, suspect: Suspect) -> Message:
+        await asyncio.sleep(0)  # good callbacks have their turn in between
+        self._waiting_bytes -= suspect.size
+        return _message_of(self._without_secret(suspect).encode())
+
+    def _without_secret(self, suspect: Suspect) -> QuarantinedCallback:
+        """Remove the secret, whatever it was, and every other value that is the secret of a source."""
+        query, body = suspect.query, suspect.body
+        content = body.content
+        if content and not body.problem:
+            try:
+                query = "&".join(part for part in (query, to_query(body.content_type, content)) if part)
+                content = b""
+            except UnreadableBodyError:
+                content = self._secrets.hide_all_in_body(content)
+        owner = self._secrets.owner(find_secret(query.encode("utf-8", "surrogateescape")))
+        kept = self._secrets.hide_all(_without_tokens(query))
+        is_name = SOURCE_NAME.fullmatch(suspect.source) and self._secrets.owner(suspect.source) is None
+        return QuarantinedCallback(
+            reason=suspect.reason,
+            source=suspect.source if is_name else "",
+            peer=suspect.peer,
+            received_at=suspect.received_at,
+            query=kept,
+            secret_of=owner or "",
+            content_type=body.content_type if content else "",
+            body=content,
+        )
+
+
+def _without_tokens(query: str) -> str:
+    """Remove the parameter `token` in any letter case: a wrong name may carry the right secret."""
+    parts = take_secret(query)[1].split("&")
+    return "&".join(part for part in parts if part.partition("=")[0].strip().lower() != SECRET_PARAMETER)
+
+
+def _message_of(body: bytes) -> Message:
+    return Message("", CALLBACKS_QUARANTINE, body, uuid.uuid4().hex)

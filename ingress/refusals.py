@@ -1,0 +1,111 @@
+"""Answers what is refused and not kept, with its traces: a count, a log line, and for a callback a copy in the quarantine."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from ingress.answers import (
+    TOO_LONG,
+    UNAUTHORIZED,
+    not_http,
+    reject,
+    too_many,
+    unavailable,
+    unknown_source,
+    wrong_method,
+    wrong_secret,
+)
+from ingress.body_formats import UnreadableBodyError
+from ingress.forms import Body
+from ingress.intake import Refusal as LimitedRefusal
+from ingress.quarantine import Quarantine, Suspect
+from shared import metrics
+from shared.clock import utc_now
+from shared.config.sources import Sources
+from shared.domain.ids import SourceName
+from shared.domain.quarantined import Refusal
+from shared.log import get_logger
+from shared.outage import Outage
+from shared.runtime.client_address import Proxies
+from shared.runtime.http_protocol import header_problem
+
+log = get_logger(__name__)
+
+# Other log events report these.
+_LOGGED_ELSEWHERE = frozenset({Refusal.LIMITED, Refusal.UNAVAILABLE, Refusal.FAULT})
+_OF_BODIES = {400: Refusal.NOT_HTTP, 408: Refusal.BODY_TOO_SLOW, 413: Refusal.BODY_TOO_LARGE, 415: Refusal.BODY_UNREADABLE}
+_NO_BODY = Body()
+_NO_SOURCE = SourceName("")
+
+
+class Refusals:
+    """Answers what is refused, with its traces. Without a quarantine, these are counts and log lines."""
+
+    def __init__(self, sources: Sources, proxies: Proxies, quarantine: Quarantine | None = None) -> None:
+        self._proxies = proxies
+        self._quarantine = quarantine
+        self._counters = {reason: metrics.CALLBACKS_REFUSED.labels(reason) for reason in Refusal}
+        self._outages = {
+            (reason, source): Outage(log, "callback_refused") for reason in Refusal for source in (_NO_SOURCE, *sources)
+        }
+        for name in sources:
+            for result in ("accepted", "invalid", "wrong_secret", "limited", "unavailable"):
+                metrics.CALLBACKS.labels(name, result)  # so that each series exists from the start
+
+    def wrong_secret(self, request: web.BaseRequest, source: SourceName, query: str, body: Body = _NO_BODY) -> web.Response:
+        self._record(request, Refusal.WRONG_SECRET, (401, UNAUTHORIZED), source)
+        self._keep(request, Refusal.WRONG_SECRET, source, query, body)
+        return wrong_secret(source)
+
+    def unknown_source(self, request: web.BaseRequest, name: str, query: str, body: Body = _NO_BODY) -> web.Response:
+        self._record(request, Refusal.UNKNOWN_SOURCE, (404, "The path names no source."))
+        self._keep(request, Refusal.UNKNOWN_SOURCE, name, query, body)
+        return unknown_source(name)
+
+    def wrong_method(self, request: web.BaseRequest, source: SourceName) -> web.Response:
+        self._record(request, Refusal.WRONG_METHOD, (405, "The method is neither GET nor POST."), source)
+        return wrong_method()
+
+    def body(self, request: web.BaseRequest, source: SourceName, error: UnreadableBodyError) -> web.Response:
+        self._record(request, _OF_BODIES[error.status], (error.status, error.detail), source)
+        return reject(error.status, error.title, error.detail)
+
+    def line(self, request: web.BaseRequest, source: SourceName) -> web.Response:
+        """Refuse a request line that is too long. `source` is '' if it names none."""
+        self._record(request, Refusal.LINE_TOO_LONG, (414, TOO_LONG), source)
+        return reject(414, "URI Too Long", TOO_LONG)
+
+    def limited(self, request: web.BaseRequest, source: SourceName, limit: LimitedRefusal) -> web.Response:
+        self._record(request, Refusal.LIMITED, (429, limit.reason), source)
+        return too_many(source, *limit)
+
+    def unavailable(self, request: web.BaseRequest, source: SourceName) -> web.Response:
+        self._record(request, Refusal.UNAVAILABLE, (503, ""), source)
+        return unavailable()
+
+    def head(self, request: web.BaseRequest, status: int, error: BaseException | None) -> web.Response:
+        """Refuse what the HTTP parser does not take, or what ingress itself failed on."""
+        if headers := header_problem(error):
+            self._record(request, Refusal.HEADERS_TOO_LONG, (431, headers))
+            return reject(431, "Request Header Fields Too Large", f"{headers} A proxy in front may have added to them.")
+        if status >= 500:  # noqa: PLR2004 - a fault of ingress
+            self._record(request, Refusal.FAULT, (status, ""))
+            return reject(status, "Internal Server Error", "The request failed. See the log of ingress.")
+        self._record(request, Refusal.NOT_HTTP, (status, "This is not a valid HTTP request."))
+        return not_http(status)
+
+    def _record(self, request: web.BaseRequest, reason: Refusal, why: tuple[int, str], source: SourceName = _NO_SOURCE) -> None:
+        """Count and log a refusal with its status and detail. It can be anybody's, so the line quotes nothing of it."""
+        self._counters[reason].inc()
+        peer = self._proxies.client(request)
+        if reason not in _LOGGED_ELSEWHERE:
+            status, detail = why
+            outage = self._outages[reason, source]
+            outage.failed(detail, key=peer, reason=reason, status=status, source=source or None, peer=peer)
+        if self._quarantine is not None:
+            self._quarantine.count(reason, source, peer)
+
+    def _keep(self, request: web.BaseRequest, reason: Refusal, source: str, query: str, body: Body) -> None:
+        """Offer a callback to the quarantine; `source` is the name in its path."""
+        if self._quarantine is not None and (query or body.content):
+            self._quarantine.offer(Suspect(reason, source, self._proxies.client(request), utc_now(), query, body))
