@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Protocol, Self
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     ModelWrapValidatorHandler,
@@ -29,6 +30,8 @@ from pydantic import (
 from console.durations import ago
 from shared.domain.adapter_link import Placeholder
 from shared.domain.call import CloseReason, Outcome, Status
+from shared.domain.callback import CallType
+from shared.domain.parties import EndedBy
 from shared.domain.times import rfc3339
 from shared.errors import ConfigError
 
@@ -96,6 +99,11 @@ def _first_page_at(cursor: object) -> datetime:
     return datetime.now(UTC)
 
 
+def _known_type(text: object) -> object:
+    """Return the call type of this name in any letter case, else the text, which the validator of the field refuses."""
+    return next((kind for kind in CallType if kind.casefold() == str(text).casefold()), text)
+
+
 Text = Annotated[str, Field(min_length=1, max_length=256)]
 Moment = Annotated[str, Field(max_length=64), AfterValidator(_time)]
 
@@ -107,9 +115,14 @@ class CallQuery(BaseModel):
 
     state: AnyState | None = Field(default=None, description="State of the call; `open` is every state but `complete`.")
     outcome: Outcome | None = Field(default=None, description="Outcome of the call.")
+    type: Annotated[CallType, BeforeValidator(_known_type)] | None = Field(
+        default=None, description="Kind of call, in any letter case. A call with a RequestID is `API`."
+    )
     source: Text | None = Field(default=None, description="Source name. It must be configured, or have stored calls.")
-    agent: Text | None = Field(default=None, description="Agent's extension or name; `*` matches any characters.")
-    number: Text | None = Field(default=None, description="Dialed number, CallerID or DID; `*` matches any characters.")
+    agent: Text | None = Field(default=None, description="Extension or name of an agent on any leg; `*` matches any characters.")
+    number: Text | None = Field(
+        default=None, description="Dialed number, or CallerID or DID of any leg; `*` matches any characters."
+    )
     reference: Text | None = Field(default=None, description="Reference of the dial request.")
     recorded: bool | None = Field(default=None, description="Whether a leg was recorded.")
     since: Moment | None = Field(default=None, description="Earliest start: RFC 3339, or an age like `2h`.")
@@ -150,6 +163,7 @@ class CallQuery(BaseModel):
         return (
             (self.state is None or self.state == row.status or (self.state == "open" and is_open))
             and self.outcome in (None, row.outcome)
+            and self.type in (None, row.call_type)
             and self.source in (None, row.source)
             and self.reference in (None, row.reference)
             and self.recorded in (None, row.recorded)
@@ -181,14 +195,20 @@ class CallRow(BaseModel):
     close_reason: CloseReason | None
     revision: int = Field(description="The last published revision; 0 if none was published.")
     reference: str | None
-    agent: str | None
-    number: str | None
+    agent: str | None = Field(
+        description="Extension of the agent who answered, else of the first one; the name if it is unknown."
+    )
+    number: str | None = Field(description="Number of the far party.")
     recorded: bool
     started_at: str
     answered_at: str | None
     ended_at: str | None
     ring_seconds: float | None
     talk_seconds: float | None
+    call_type: CallType | None = Field(default=None, description="Kind of call; null in records of the first release.")
+    queue: str | None = None
+    agent_name: str | None = None
+    ended_by: EndedBy | None = Field(default=None, description="The side that hung up first; null without a conversation.")
     agents: tuple[str, ...] = Field(default=(), exclude=True)
     numbers: tuple[str, ...] = Field(default=(), exclude=True)
 
@@ -205,23 +225,55 @@ class Calls(Protocol):
 
 
 def row_of(record: JsonObject, call: str, status: Status) -> CallRow:
-    """Return the row of a call record, which `shared.domain.call_event.call_record` builds."""
-    fields, dial = record["fields"], record.get("dial") or {}
-    agents = [dial.get("agent"), fields.get(Placeholder.AGENT_EXTENSION), fields.get(Placeholder.AGENT)]
-    numbers = [dial.get("number"), fields.get(Placeholder.CALLER_ID), fields.get(Placeholder.DID)]
+    """Return the row of a call record, which `shared.domain.call_event.call_record` builds.
+
+    A record of the first release has neither people nor the adapter values of each leg.
+    """
+    dial = record.get("dial") or {}
     legs = [leg for leg in (record["agent"], record["dialed"], *record["other_legs"]) if leg]
+    all_fields = [record["fields"], *(leg.get("fields", {}) for leg in legs)]
+    agent, number = _agent(record, dial), _number(record, dial)
+    agents = [agent, dial.get("agent"), *_values(legs, "extension", "name")]
+    agents += _values(all_fields, Placeholder.AGENT_EXTENSION, Placeholder.AGENT)
+    numbers = [number, dial.get("number"), *_values(legs, "number")]
+    numbers += _values(all_fields, Placeholder.CALLER_ID, Placeholder.DID)
     known = {name: record[name] for name in CallRow.model_fields if name in record and name not in {"agent", "revision"}}
     return CallRow(
-        **known,
+        **{"call_type": CallType.API if record["request_id"] else None} | known,
         call=call,
         status=status,
         revision=record["revision"],
-        agent=next(filter(None, agents), None),
-        number=next(filter(None, numbers), None),
+        agent=agent,
+        agent_name=(record["agent"] or {}).get("name"),
+        number=number,
         recorded=any(leg["recorded"] for leg in legs),
         agents=tuple(dict.fromkeys(filter(None, agents))),
         numbers=tuple(dict.fromkeys(filter(None, numbers))),
     )
+
+
+def _values(sources: Iterable[Mapping[str, str | None]], *names: str) -> list[str | None]:
+    return [source.get(name) for source in sources for name in names]
+
+
+def _agent(record: JsonObject, dial: Mapping[str, str]) -> str | None:
+    """Return the agent's extension or name; that of the dial request if it is no other agent's."""
+    leg, fields = record["agent"] or {}, record["fields"]
+    is_only_one = sum(each.get("call_type") == CallType.API for each in record["other_legs"]) == 0
+    known = [leg.get("extension"), leg.get("name"), dial.get("agent") if is_only_one else None]
+    if "fields" not in leg:  # there is no leg yet, or the first release has written it
+        known += [fields.get(Placeholder.AGENT_EXTENSION), fields.get(Placeholder.AGENT)]
+    return next(filter(None, known), None)
+
+
+def _number(record: JsonObject, dial: Mapping[str, str]) -> str | None:
+    """Return the number of the far party; that of the dial request if it is not the number of another leg."""
+    agent, dialed, fields = record["agent"] or {}, record["dialed"] or {}, record["fields"]
+    is_only_one = sum(each.get("call_type") == CallType.OUTGOING for each in record["other_legs"]) == 0
+    known = [dialed.get("number"), agent.get("number"), dial.get("number") if is_only_one else None]
+    if "fields" not in agent and "fields" not in dialed:  # as above
+        known += [fields.get(Placeholder.CALLER_ID), fields.get(Placeholder.DID)]
+    return next(filter(None, known), None)
 
 
 def _any_like(values: tuple[str, ...], pattern: str) -> bool:

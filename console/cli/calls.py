@@ -19,6 +19,7 @@ from console.cli.common import (
     source_names,
 )
 from shared.domain.call import Outcome
+from shared.domain.callback import CallType
 from shared.errors import ConfigError
 from shared.runtime.process import EXIT_OK
 
@@ -32,6 +33,10 @@ def _states() -> list[str]:
 
 def _outcomes() -> list[str]:
     return list(Outcome)
+
+
+def _types() -> list[str]:
+    return list(CallType)
 
 
 def add_to(app: typer.Typer) -> None:
@@ -48,9 +53,14 @@ def add_to(app: typer.Typer) -> None:
 def calls(  # noqa: PLR0917 - each is an option of the command line, given by name
     state: Annotated[str | None, typer.Option(help=f"One of {', '.join(_STATES)}.", autocompletion=_states)] = None,
     outcome: Annotated[str | None, typer.Option(help=f"One of {', '.join(Outcome)}.", autocompletion=_outcomes)] = None,
+    call_type: Annotated[
+        str | None, typer.Option("--type", help=f"One of {', '.join(CallType)}; with a RequestID, API.", autocompletion=_types)
+    ] = None,
     source: Source = None,
-    agent: Annotated[str | None, typer.Option(help="Agent's extension or name; * matches any characters.")] = None,
-    number: Annotated[str | None, typer.Option(help="Dialed number, CallerID or DID; * matches any characters.")] = None,
+    agent: Annotated[str | None, typer.Option(help="Extension or name of any leg's agent; * matches any characters.")] = None,
+    number: Annotated[
+        str | None, typer.Option(help="Dialed number, or any leg's CallerID or DID; * matches any characters.")
+    ] = None,
     reference: Annotated[str | None, typer.Option(help="Reference of the dial request.")] = None,
     since: Annotated[str | None, typer.Option(help="Earliest start: RFC 3339, or an age like 90s, 15m, 2h, 7d.")] = None,
     until: Annotated[str | None, typer.Option(help="Latest start (exclusive): RFC 3339, or an age like 2h.")] = None,
@@ -68,6 +78,7 @@ def calls(  # noqa: PLR0917 - each is an option of the command line, given by na
     filters = {
         "state": state,
         "outcome": outcome,
+        "type": call_type,
         "source": source,
         "agent": agent,
         "number": number,

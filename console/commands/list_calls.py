@@ -75,5 +75,5 @@ def _line(row: CallRow) -> str:
     talked = "" if row.talk_seconds is None else f"{row.talk_seconds:.0f} s"
     name = plain_line(f"{row.source}/{row.call}")
     state = str(row.outcome or row.status)
-    agent, number = plain_line(row.agent or "-"), plain_line(row.number or "-")
-    return f"{row.started_at[:19]}Z  {name:<28}  {state:<14}  {talked:>7}  {agent:<10}  {number}"
+    kind, agent, number = row.call_type or "-", plain_line(row.agent or "-"), plain_line(row.number or "-")
+    return f"{row.started_at[:19]}Z  {name:<28}  {kind:<10}  {state:<14}  {talked:>7}  {agent:<10}  {number}"

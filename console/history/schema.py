@@ -1,8 +1,11 @@
-"""Creation and version check of the history's tables."""
+"""Creation, upgrade and version check of the history's tables."""
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, func, inspect, select
+from typing import Any
+
+from sqlalchemy import Column, Connection, func, inspect, select, text
+from sqlalchemy.schema import CreateColumn
 
 from console.history.database_errors import NO_TABLES
 from console.history.tables import METADATA, VERSION, VERSIONS, creation_lock
@@ -10,7 +13,7 @@ from shared.errors import ConfigError, HistoryUnavailableError
 
 
 def create_tables(connection: Connection) -> None:
-    """Create the tables if there are none.
+    """Create the tables if there are none, and add the columns that a release before this one did not have.
 
     Raises:
         ConfigError: the database has tables of another version or another program, or is not UTF-8.
@@ -29,6 +32,16 @@ def create_tables(connection: Connection) -> None:
         METADATA.create_all(connection)
         connection.execute(VERSIONS.insert().values(id=1, version=VERSION))
     check_version(connection)
+    for table in METADATA.sorted_tables:
+        for column in table.columns:
+            if not has_column(connection, column):
+                definition = CreateColumn(column).compile(dialect=connection.dialect)
+                connection.execute(text(f"ALTER TABLE {table.name} ADD COLUMN {definition}"))
+
+
+def has_column(connection: Connection, column: Column[Any]) -> bool:
+    """Return whether the database has a column. A release before this one may have created its table."""
+    return any(found["name"] == column.name for found in inspect(connection).get_columns(column.table.name))
 
 
 def check_version(connection: Connection) -> None:

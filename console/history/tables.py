@@ -8,7 +8,10 @@ from __future__ import annotations
 from sqlalchemy import BigInteger, Boolean, Column, Double, Index, Integer, MetaData, Table, Text, TextClause, text
 
 VERSION = 2
-"""The version of these tables. A change of the tables increments it and adds the migration to CHANGELOG.md."""
+"""The version of these tables. A change that breaks the last release increments it and adds the migration to CHANGELOG.md.
+
+A column that may be null needs no new version: `schema.create_tables` adds it, and the last release works on without it.
+"""
 
 METADATA = MetaData()
 TEXT = Text().with_variant(Text(collation="C"), "postgresql")
@@ -53,6 +56,11 @@ CALLS = Table(
     Column("ended_at", TEXT),
     Column("ring_seconds", Double),
     Column("talk_seconds", Double),
+    # Null in rows that the first release has written.
+    Column("call_type", TEXT),
+    Column("queue", TEXT),
+    Column("agent_name", TEXT),
+    Column("ended_by", TEXT),
     # Every agent and number of the call, case-folded, each between line ends, so that LIKE matches whole values.
     Column("agents", TEXT, nullable=False),
     Column("numbers", TEXT, nullable=False),

@@ -17,6 +17,7 @@ from console.history import store
 from console.history.database_errors import ValueRejectedError
 from console.history.store import History
 from shared.archive.encryption import SCHEME
+from shared.domain.callback import CallType
 from shared.errors import ConfigError, HistoryUnavailableError
 from tests.helpers.history import (
     AT,
@@ -68,6 +69,8 @@ _QUERIES = [
     {"state": "open"},
     {"state": "ringing"},
     *({"outcome": outcome} for outcome in ("answered", "dialed_missed", "unknown")),
+    *({"type": kind} for kind in ("API", "login", "INCOMING", "Conference")),
+    {"type": "Login", "outcome": "answered"},
     *({"source": source} for source in (*_SOURCES, "none", "a\0b")),
     *(
         {"agent": agent}
@@ -90,6 +93,7 @@ _QUERIES = [
 
 def _many() -> list[dict[str, object]]:
     draw = random.Random(513)  # noqa: S311 - a seed, no secret
+    kinds: list[dict[str, Any]] = [{}, *({"call_type": kind} for kind in ("API", "Login", "Incoming"))]
     return [
         call_event(
             number,
@@ -100,6 +104,7 @@ def _many() -> list[dict[str, object]]:
             reference=draw.choice([None, "crm-1", "CRM-1", "r" * 256, "r" * 300, "é", "e\u0301", "nul\0"]),
             started_at=f"2026-11-23T07:44:0{draw.randrange(4)}.{draw.choice(['000000', '500000'])}Z",
             recorded=draw.random() < 0.5,
+            **draw.choice(kinds),
         )
         for number in range(1, 200)
     ]
@@ -285,6 +290,34 @@ async def test_tables_of_another_version_or_of_somebody_else_are_refused(history
         connection.execute(text("DROP TABLE callfold_schema"))
     with pytest.raises(ConfigError, match="belongs to another program"):
         await history.prepare()
+
+
+async def test_tables_of_the_first_release_get_the_new_columns_and_keep_their_rows(url: str) -> None:
+    kinds: dict[str, Any] = {"call_type": "Login", "queue": "Sales", "ended_by": "agent"}
+    async with aclosing(History(url, is_writer=True)) as writer, aclosing(History(url)) as reader:
+        await writer.prepare()
+        await writer.write(batch_of([call_event(1), call_event(2, **kinds)]))
+        with writer._engine.begin() as connection:
+            for column in ("call_type", "queue", "agent_name", "ended_by"):
+                connection.execute(text(f"ALTER TABLE calls DROP COLUMN {column}"))
+        rows = await found(reader, CallQuery())
+        for upgraded in (False, True):
+            if upgraded:
+                await writer.prepare()
+                await writer.write(batch_of([call_event(3, **kinds)], first=2))
+            assert [row.call for row in await found(reader, CallQuery(type=CallType.API))] == ["1"]
+            logins = ["3", "2"] if upgraded else ["2"]
+            assert [row.call for row in await found(reader, CallQuery(type=CallType.LOGIN))] == logins
+        assert (await found(reader, CallQuery()))[1:] == rows
+        with reader._engine.connect() as connection:
+            cells = connection.execute(text("SELECT call, call_type, queue, ended_by FROM calls ORDER BY call")).all()
+        assert [tuple(each) for each in cells] == [("1", *3 * (None,)), ("2", *3 * (None,)), ("3", "Login", "Sales", "agent")]
+        with writer._engine.begin() as connection:  # as the first release writes, which runs beside this one
+            connection.execute(text("DELETE FROM calls WHERE call = '3'"))
+            columns = "source, call, name, revision, recorded, started_at, agents, numbers, record"
+            values = "source, '4', 'acme/4', 1, recorded, started_at, '', '', record"
+            connection.execute(text(f"INSERT INTO calls ({columns}) SELECT {values} FROM calls WHERE call = '2'"))  # noqa: S608 - fixed text
+        assert [row.call for row in await found(reader, CallQuery(type=CallType.LOGIN))] == ["4", "2"]
 
 
 async def test_a_reader_waits_for_the_tables_and_makes_no_file(url: str, postgres: PostgreSQL) -> None:

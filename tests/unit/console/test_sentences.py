@@ -22,6 +22,7 @@ from shared.amqp.connection import BrokerAddress
 from shared.amqp.server_check import check_server
 from shared.amqp.topology import Topology
 from shared.config.settings import load_settings
+from shared.domain.callback import CallType
 from shared.errors import BrokerUnavailableError
 from tests.helpers.console import acme
 
@@ -123,7 +124,8 @@ OUTCOMES = "answered, dialed_missed, agent_missed, agent_hung_up, missed, unknow
         (CallQuery, {"outcome": "answerd"}, f"outcome must be one of {OUTCOMES}. Did you mean answered?"),
         (CallQuery, {"outcome": "x"}, f"outcome must be one of {OUTCOMES}."),
         (CallQuery, {"outcom": "answered"}, "outcom is unknown. Did you mean outcome?"),
-        (CallQuery, {"colour": "red"}, "colour is unknown. Expected one of state, outcome, source, agent, number, "),
+        (CallQuery, {"colour": "red"}, "colour is unknown. Expected one of state, outcome, type, source, agent, number, "),
+        (CallQuery, {"type": "logn"}, f"type must be one of {', '.join(CallType)}. Did you mean Login?"),
         (CallQuery, {"state": "tlking"}, "state must be one of open, ringing, talking, ending, complete. Did you mean talking?"),
         (CallQuery, {"limit": "ten"}, "limit must be a whole number."),
         (CallQuery, {"limit": 0}, "limit must be at least 1."),
