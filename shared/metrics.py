@@ -47,6 +47,8 @@ CALLBACKS_WAITED = Counter(
 WAITING_BYTES = Gauge("callfold_waiting_bytes", "Bytes of callbacks on this machine that wait for the fold.", ("source",))
 PUBLISH_TO_FOLD_SECONDS = Gauge("callfold_publish_to_fold_seconds", "Seconds from publish to fold, as ingress measures them.")
 EVENTS_FOLDED = Counter("callfold_events_folded_total", "Raw events merged into calls.", ("kind",))
+LOGIN = "login"
+"""The label `outcome` of a login, which is no answered call."""
 CALLS_COMPLETED = Counter("callfold_calls_completed_total", "Calls published as completed.", ("source", "outcome"))
 CALLS_AMENDED = Counter("callfold_calls_amended_total", "Amended revisions of published calls.", ("source", "outcome"))
 DEAD_LETTERS = Counter("callfold_dead_letters_total", "Messages moved to a dead-letter queue.", ("queue", "reason"))

@@ -10,8 +10,7 @@ from sqlalchemy import ColumnElement, Connection, Select, or_, select, tuple_
 
 from console.call_query import CallQuery, CallRow, JsonObject, Position, row_of
 from console.history.batch import CALL_EVENTS, Checkpoint, truncated
-from console.history.schema import has_column
-from console.history.tables import AUDIT, CALLS, EVENTS, OFFSETS, RECORDINGS
+from console.history.tables import AUDIT, CALLS, EVENTS, OFFSETS, RECORDINGS, has_column
 from shared.domain.call import Status
 
 _ESCAPE = "\\"

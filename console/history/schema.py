@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from sqlalchemy import Column, Connection, func, inspect, select, text
+from sqlalchemy import Connection, func, inspect, select, text
 from sqlalchemy.schema import CreateColumn
 
 from console.history.database_errors import NO_TABLES
-from console.history.tables import METADATA, VERSION, VERSIONS, creation_lock
+from console.history.tables import METADATA, VERSION, VERSIONS, creation_lock, has_column
 from shared.errors import ConfigError, HistoryUnavailableError
 
 
@@ -37,11 +35,6 @@ def create_tables(connection: Connection) -> None:
             if not has_column(connection, column):
                 definition = CreateColumn(column).compile(dialect=connection.dialect)
                 connection.execute(text(f"ALTER TABLE {table.name} ADD COLUMN {definition}"))
-
-
-def has_column(connection: Connection, column: Column[Any]) -> bool:
-    """Return whether the database has a column. A release before this one may have created its table."""
-    return any(found["name"] == column.name for found in inspect(connection).get_columns(column.table.name))
 
 
 def check_version(connection: Connection) -> None:

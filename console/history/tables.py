@@ -5,7 +5,23 @@ Both compare text byte by byte, whatever the database's collation, so both retur
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Boolean, Column, Double, Index, Integer, MetaData, Table, Text, TextClause, text
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Connection,
+    Double,
+    Index,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    TextClause,
+    inspect,
+    text,
+)
 
 VERSION = 2
 """The version of these tables. A change that breaks the last release increments it and adds the migration to CHANGELOG.md.
@@ -123,3 +139,8 @@ OFFSETS = Table(
 def creation_lock(dialect: str) -> TextClause | None:
     """Return the statement that lets one process at a time create the tables. SQLite's transaction does so by itself."""
     return text("SELECT pg_advisory_xact_lock(5130513)") if dialect == "postgresql" else None
+
+
+def has_column(connection: Connection, column: Column[Any]) -> bool:
+    """Return whether the database has a column. A release before this one may have created its table."""
+    return any(present["name"] == column.name for present in inspect(connection).get_columns(column.table.name))

@@ -18,6 +18,7 @@ from shared.amqp.batch_publish import HeaderValue
 from shared.amqp.consumer import Consumer, Delivery
 from shared.amqp.topology import CALLS_JOURNAL
 from shared.config.settings import Settings
+from shared.domain.callback import CallType
 from shared.errors import BrokerUnavailableError, CallfoldError
 from shared.log import get_logger
 from shared.runtime.broker import broker_address
@@ -36,12 +37,19 @@ _ANSWER_S = 9
 
 @dataclass(frozen=True, slots=True)
 class PublishedEvent:
-    """One event: its offset in the journal, from which a watcher resumes, and its body as published (JSON on one line)."""
+    """One event of the journal.
+
+    Attributes:
+        offset: its place in the journal, from which a watcher resumes.
+        body: as published, JSON on one line.
+        is_login: it is the event of a login, which is no answered call.
+    """
 
     offset: int
     routing_key: str
     at: str
     body: bytes
+    is_login: bool = False
 
 
 class Feed:
@@ -193,4 +201,7 @@ class Feed:
 def _published(delivery: Delivery) -> list[PublishedEvent]:
     """Return the event of a delivery, or nothing if it is not an event of Callfold."""
     event = read_event(delivery)
-    return [PublishedEvent(delivery.offset, delivery.routing_key, event["time"], one_line(delivery))] if event else []
+    if event is None:
+        return []
+    is_login = event["data"].get("call_type") == CallType.LOGIN
+    return [PublishedEvent(delivery.offset, delivery.routing_key, event["time"], one_line(delivery), is_login)]

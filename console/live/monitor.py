@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 import orjson
 
@@ -128,9 +128,8 @@ class Monitor:
         )
         depths = await self._depths(problems)
         since = rfc3339(datetime.now(UTC) - _OUTCOMES_FOR)
-        completed = [_completion(event) for event in self._feed.recent() if event.routing_key.startswith(_COMPLETED)]
+        completed = count_completions(self._feed.recent(), since)
         seconds = _seconds_until(at)
-        by_second = Counter(ended[:_SECOND] for _, ended in completed)
         self.latest = snapshot = Snapshot(
             at=at,
             since=since,
@@ -138,8 +137,9 @@ class Monitor:
             open_count=len(starts_us),
             oldest_open_at=at_microseconds(starts_us[-1]) if starts_us else None,
             callbacks=[self._callbacks[second] for second in seconds],
-            per_second_completed=[by_second[second] for second in seconds],
-            completions=Counter(outcome for outcome, ended in completed if ended >= since),
+            per_second_completed=[completed.by_second[second] for second in seconds],
+            completions=completed.by_outcome,
+            logins=completed.logins,
             depths=depths,
             problems=problems,
             request_ids=request_ids,
@@ -210,6 +210,20 @@ def _seconds_of(body: bytes) -> Iterable[str]:
     return [str(event.get("received_at"))[:_SECOND] for event in callbacks]
 
 
-def _completion(event: PublishedEvent) -> tuple[str, str]:
-    """Return outcome and time of a completed call."""
-    return event.routing_key.rpartition(".")[2], event.at
+class Completions(NamedTuple):
+    """Counts of completed calls: since a time by outcome, and by second. Logins since that time are counted separately."""
+
+    by_outcome: Counter[str]
+    by_second: Counter[str]
+    logins: int
+
+
+def count_completions(events: Iterable[PublishedEvent], since: str) -> Completions:
+    """Count the completed calls among published events."""
+    completed = [event for event in events if event.routing_key.startswith(_COMPLETED)]
+    calls = [event for event in completed if not event.is_login]
+    return Completions(
+        by_outcome=Counter(event.routing_key.rpartition(".")[2] for event in calls if event.at >= since),
+        by_second=Counter(event.at[:_SECOND] for event in calls),
+        logins=sum(event.is_login and event.at >= since for event in completed),
+    )

@@ -19,7 +19,8 @@ class Snapshot:
         open_calls: newest first, at most `OPEN_SHOWN`; `open_count` counts all.
         oldest_open_at: start of the oldest open call.
         callbacks: callbacks in each of the last `SECONDS_SHOWN` seconds, the latest last.
-        completions: completed calls by outcome, since `since`.
+        completions: completed calls by outcome, since `since`. A login is no such call.
+        logins: logins since `since`.
         per_second_completed: completed calls in each of these seconds.
         depths: waiting messages by queue; None if RabbitMQ did not answer.
         problems: sentences that name the servers that cannot be reached.
@@ -38,6 +39,7 @@ class Snapshot:
     completions: Mapping[str, int]
     depths: Mapping[str, int | None]
     problems: Sequence[str] = ()
+    logins: int = 0
     request_ids: Sequence[RequestIdProblem] = ()
     pbx_clocks: Sequence[str] = ()
     unreplaced: Sequence[UnreplacedProblem] = ()

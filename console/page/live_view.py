@@ -16,10 +16,10 @@ from console.page.timeline import MAX_LANES, Lane, lanes
 from console.page.urls import call_url
 from console.request_ids import RequestIdProblem
 from shared.amqp.topology import CALLBACKS_DEAD, CALLBACKS_FOLD, RECORDINGS, RECORDINGS_DEAD
-from shared.domain.adapter_link import Placeholder
 from shared.domain.call import Call
 from shared.domain.callback import CallType
 from shared.domain.leg import Leg, LegState
+from shared.domain.people import Person, person_of
 
 _AXIS_LENGTHS_S = (30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400)
 _SHARE_SHOWN_WHOLE = 0.8  # of the open calls, so that one forgotten call does not squeeze the others
@@ -60,6 +60,7 @@ class LiveView:
     completions: tuple[tuple[str, str, int], ...]
     completed: int
     completed_over: str
+    logins: int
     sparklines: tuple[tuple[str, Sparkline], ...]
     problems: Sequence[str]
     request_ids: Sequence[RequestIdProblem]
@@ -80,6 +81,7 @@ def live_view(snapshot: Snapshot) -> LiveView:
         completions=tuple((name, outcome(name), count) for name, count in completions),
         completed=sum(snapshot.completions.values()),
         completed_over=duration(round(seconds_between(snapshot.since, snapshot.at))),
+        logins=snapshot.logins,
         sparklines=(
             ("Callbacks per second", sparkline(snapshot.callbacks, "callbacks per second")),
             ("Completions per second", sparkline(snapshot.per_second_completed, "calls completed per second")),
@@ -130,8 +132,8 @@ def _open_call(call: Call, axis: Axis, at: str) -> OpenCall:
         href=call_url(*call.key),
         anchor=f"call-{call.key.source}-{call.key.call}",
         status=call.status,
-        agent=call.dial.get("agent") or _first_field(call, Placeholder.AGENT_EXTENSION, Placeholder.AGENT),
-        number=call.dial.get("number") or _first_field(call, Placeholder.CALLER_ID, Placeholder.DID),
+        agent=_agent(call),
+        number=_number(call),
         age=duration(max(seconds_between(call.first_event_at, at), 0)),
         lanes=lanes(legs, axis.moved(ahead_s), moved(at, ahead_s), call.started_at),
         more_legs=max(len(legs) - MAX_LANES, 0),
@@ -143,5 +145,15 @@ def _ringing_agent(call: Call) -> tuple[Leg, ...]:
     return (Leg(CallType.API, "", call.started_at, LegState.RINGING, inferred=True),) if call.dial else ()
 
 
-def _first_field(call: Call, *placeholders: str) -> str | None:
-    return next((leg.fields[name] for name in placeholders for leg in call.legs if leg.fields.get(name)), None)
+def _agent(call: Call) -> str | None:
+    """Return the extension or name of the agent, else the agent of the dial request if no other agent was called."""
+    person = person_of(call, call.agent) if call.agent else Person()
+    is_only_one = all(leg.call_type is not CallType.API for leg in call.other_legs)
+    return person.extension or person.name or (call.dial.get("agent") if is_only_one else None)
+
+
+def _number(call: Call) -> str | None:
+    """Return the number of the far party, else that of the dial request if no other number was dialed."""
+    numbers = [person_of(call, leg).number for leg in (call.dialed, call.agent) if leg]
+    is_only_one = all(leg.call_type is not CallType.OUTGOING for leg in call.other_legs)
+    return next(filter(None, numbers), call.dial.get("number") if is_only_one else None)

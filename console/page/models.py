@@ -13,6 +13,7 @@ from console.page.playback import Playback
 from console.request_ids import RequestIdProblem
 from shared.domain.adapter_link import Adapter
 from shared.domain.leg import Leg
+from shared.domain.pbx_clock import ClockTimes
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +161,7 @@ class CallPage:
             why=str(detail["why"]),
             published_revision=detail["published_revision"],
             record=detail["record"],
-            legs=[Leg(**leg) for leg in detail["legs"]],
+            legs=[_leg(leg) for leg in detail["legs"]],
             facts=detail["facts"],
             timeline=[TimelineRow.of(row) for row in detail["timeline"]],
             revisions=[Revision(**_known_fields(Revision, row)) for row in detail.get("revisions", ())],
@@ -170,6 +171,10 @@ class CallPage:
             pbx_ahead_seconds=detail.get("pbx_ahead_seconds"),
             request_id=request_id,
         )
+
+
+def _leg(row: JsonObject) -> Leg:
+    return Leg(**{**row, **{name: ClockTimes(**row[name]) for name in ("pbx", "axis", "received", "mixed")}})
 
 
 def _known_fields(kind: type[TimelineRow | Revision | RecordingRow], row: JsonObject) -> dict[str, Any]:

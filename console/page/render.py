@@ -36,6 +36,7 @@ from console.page.text import moved
 from console.page.timeline import MAX_LANES, Picture, leg_names, picture
 from console.safe_text import plain
 from shared.domain.call import Outcome
+from shared.domain.callback import CallType
 from shared.masking import mask_credentials
 
 _POLICY = {
@@ -139,6 +140,7 @@ def calls_page(viewer: Viewer, page: CallsPage) -> str:
         "form_values": form_values,
         "states": _STATES,
         "outcomes": list(Outcome),
+        "types": list(CallType),
         "next_url": urls.with_query("/ui/calls", form_values | {"cursor": page.next_cursor}) if page.next_cursor else None,
         "csv_url": urls.with_query("/ui/calls.csv", form_values | {"cursor": None, "limit": None}),
         "csv_rows": CSV_ROWS,

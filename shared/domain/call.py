@@ -137,11 +137,6 @@ class Call:
         return (*(leg for leg in (self.agent, self.dialed) if leg), *self.other_legs)
 
     @property
-    def answering(self) -> Leg | None:
-        """Return the leg that had to answer: the dialed one, or the only one of a call without RequestID."""
-        return self.dialed if self.request_id is not None else self.agent
-
-    @property
     def request_id(self) -> int | None:
         return int(self.key.call) if is_request_id(self.key.call) else None
 
@@ -151,6 +146,12 @@ class Call:
         if is_request_id(self.key.call):
             return CallType.API
         return self.agent.call_type if self.agent else None
+
+    def ring_seconds_of(self, leg: Leg) -> float | None:
+        """Return how long the phone of one leg rang until it was picked up or missed."""
+        dialed = [each for each in self.legs if each.call_type is CallType.OUTGOING and self.request_id is not None]
+        first = min(dialed, key=lambda each: (each.first_seen_at, each.call_id), default=None)
+        return _ring_seconds(leg, self.agent if leg is first else None)
 
 
 def derive(key: CallKey, facts: Mapping[str, str], policy: Policy, *, merged_at_ms: int | None = None) -> Call:

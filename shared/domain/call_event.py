@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 
 from shared.domain.call import Call
+from shared.domain.callback import CallType
 from shared.domain.ids import CallKey
 from shared.domain.leg import Leg
 from shared.domain.people import person_of, queue_of
@@ -23,6 +24,7 @@ CLOUDEVENT = "application/cloudevents+json"
 JSON = "application/json"
 SIDES = ("agent", "dialed")
 _METADATA = "metadata."
+_LOGIN = b'"call_type":"Login"'  # not found within a string, where quotes are escaped
 _DIAL_FIELDS = ("agent", "number", "queue_prefix")
 
 
@@ -85,6 +87,11 @@ def call_event(call: Call, record: Mapping[str, object]) -> tuple[str, str, byte
     kind = "completed" if record["revision"] == 1 else "amended"
     body = _cloudevent(call.key, f"callfold.call.{kind}.v1", event_id, call.last_event_at, record)
     return f"call.{kind}.{call.key.source}.{record['outcome']}", event_id, body
+
+
+def is_login(body: bytes) -> bool:
+    """Return whether the event of a call is about a login. Its outcome may be `answered`, but it is no answered call."""
+    return _LOGIN in body and orjson.loads(body)["data"]["call_type"] == CallType.LOGIN
 
 
 def sides_of(call: Call) -> list[tuple[str, Leg]]:
@@ -150,7 +157,7 @@ def _leg(call: Call, leg: Leg | None, mask: _Mask) -> dict[str, object] | None:
         "picked_up_at": leg.picked_up_at,
         "missed_at": leg.missed_at,
         "hung_up_at": leg.hung_up_at,
-        "ring_seconds": call.ring_seconds if leg is call.answering else leg.ring_seconds,
+        "ring_seconds": call.ring_seconds_of(leg),
         "recorded": leg.recorded,
         "fields": {name: mask[name, value] for name, value in leg.fields.items()},
     }

@@ -31,6 +31,11 @@ PLACEHOLDERS = {
     "Pickup": "PickupTimestampUTC",
     "End": "EndTimestampUTC",
     "CallerID": "CallerID",
+    "DID": "DID",
+    "ResponderAgentExt": "ResponderAgentExt",
+    "ResponderAgent": "ResponderAgent",
+    "ResponderUserID": "ResponderUserID",
+    "LastQueueName": "LastQueueName",
 }
 ADAPTER = Adapter(PLACEHOLDERS)
 

@@ -18,6 +18,7 @@ from shared.amqp.topology import SPOOL
 from shared.config.sources import Sources
 from shared.crash_points import crash_point
 from shared.domain.call import Policy
+from shared.domain.call_event import is_login
 from shared.domain.facts import Fact
 from shared.domain.ids import CallKey
 from shared.domain.raw_event import RawEvent, Undecodable, decode
@@ -234,9 +235,9 @@ def _parts(calls: Mapping[CallKey, StoredCall]) -> Iterator[Mapping[CallKey, Sto
 
 
 def _report_published(published: Mapping[CallKey, Sequence[Message]]) -> None:
-    """Count and log published revisions; the call event is the first message of each."""
+    """Count and log published revisions; the call event is the first message of each. A login counts as no other outcome."""
     for key, messages in published.items():
         _, kind, _, outcome = messages[0].routing_key.split(".")
         counter = metrics.CALLS_COMPLETED if kind == "completed" else metrics.CALLS_AMENDED
-        counter.labels(key.source, outcome).inc()
+        counter.labels(key.source, metrics.LOGIN if is_login(messages[0].body) else outcome).inc()
         log.info("call_published", id=messages[0].message_id, outcome=outcome)
