@@ -68,10 +68,7 @@ class AudioArchive:
             CallfoldError: the archive cannot be read, or the identity does not decrypt the recording.
         """
         if not stored.is_encrypted:
-            size = await self._archive.size(stored.path)
-            if size is None:
-                raise NoAudioError(404, MISSING)
-            return Audio(size, stored.path)
+            return Audio(await self.file_size(stored), stored.path)
         if self._identity is None:
             raise NoAudioError(409, NO_IDENTITY)
         with tempfile.TemporaryFile() as encrypted:
@@ -80,6 +77,18 @@ class AudioArchive:
             encrypted.seek(0)
             await asyncio.to_thread(decrypt, encrypted, scratch, self._identity)
         return Audio(scratch.seek(0, 2), stored.path, scratch)
+
+    async def file_size(self, stored: StoredFile) -> int:
+        """Return the size of a recording's file.
+
+        Raises:
+            NoAudioError: the file is missing.
+            CallfoldError: the archive cannot be read.
+        """
+        size = await self._archive.size(stored.path)
+        if size is None:
+            raise NoAudioError(404, MISSING)
+        return size
 
     async def head(self, stored: StoredFile) -> tuple[bytes, int]:
         """Read the start of a recording, enough for its header, and the size of its file.
@@ -90,9 +99,7 @@ class AudioArchive:
         """
         if stored.is_encrypted and self._identity is None:
             raise NoAudioError(409, NO_IDENTITY)
-        size = await self._archive.size(stored.path)
-        if size is None:
-            raise NoAudioError(404, MISSING)
+        size = await self.file_size(stored)
         length = min(size, _ENCRYPTED_HEAD_BYTES if stored.is_encrypted else HEAD_BYTES)
         start = await self._archive.read_range(stored.path, 0, length) if length else b""
         if stored.is_encrypted and self._identity is not None:

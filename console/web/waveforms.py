@@ -19,7 +19,7 @@ class Waveforms:
 
     def __init__(self, audio: AudioArchive) -> None:
         self._audio = audio
-        self._kept: OrderedDict[str, str] = OrderedDict()
+        self._kept: OrderedDict[tuple[str, int], str] = OrderedDict()
         self._drawing = Slots.of("waveforms")
 
     async def draw(self, who: str, stored: StoredFile) -> str | None:
@@ -29,13 +29,14 @@ class Waveforms:
             NoAudioError: the file is missing, or cannot be decrypted.
             CallfoldError: the archive cannot be read, or too many pictures are wanted at once.
         """
-        if (kept := self._kept.get(stored.fingerprint)) is not None:
+        content = (stored.fingerprint, await self._audio.file_size(stored))  # a damaged file usually has another size
+        if (kept := self._kept.get(content)) is not None:
             return kept
         async with self._drawing.one(who):
             peaks = await self._peaks(stored)
         if peaks is None:
             return None
-        picture = self._kept[stored.fingerprint] = waveform_svg(peaks)
+        picture = self._kept[content] = waveform_svg(peaks)
         while len(self._kept) > _MAX_KEPT:
             self._kept.popitem(last=False)
         return picture
