@@ -36,7 +36,14 @@ class BusyError(CallfoldError):
 
 
 class NotBegunError(BusyError):
-    """Nothing was done: another process has the recording, or a limit of downloads is reached."""
+    """Nothing was done: another process has the recording, a limit of downloads is reached, or the PBX asked to wait.
+
+    `wait_s` is how long the PBX asked to wait. It is 0 if the PBX did not.
+    """
+
+    def __init__(self, detail: str, *, wait_s: float = 0.0) -> None:
+        self.wait_s = wait_s
+        super().__init__(detail)
 
 
 class BrokerUnavailableError(UnavailableError):

@@ -8,7 +8,7 @@ import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, IPvAnyNetwork, SecretStr, ValidationError, field_validator
 
@@ -28,6 +28,7 @@ DIAL_FIELDS = ("agent", "number", "queue_prefix", "reference")
 """The placeholders of `dial_url`."""
 RECORDING_FIELDS = ("call_id", "guid", "request_id")
 """The placeholders of `recording_url`."""
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f]")
 _FIELD = re.compile(r"\{([^{}]*)\}")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
@@ -36,10 +37,46 @@ def origin(url: str) -> str:
     """Return scheme, host and port of a URL, without the scheme's default port."""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError(f"{url.partition('?')[0]} is not an http or https URL with a host")
+        raise ValueError(f"{_shown(url)} is not an http or https URL with a host")
+    try:
+        port = parts.port
+    except ValueError:  # it quotes the port, which is a password where that has an unescaped slash
+        raise ValueError("the port is not a number. Percent-encode the user name and password of a URL") from None
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    is_default = parts.port in {None, _DEFAULT_PORTS[parts.scheme]}
-    return f"{parts.scheme}://{host}{'' if is_default else f':{parts.port}'}"
+    return f"{parts.scheme}://{host}{'' if port in {None, _DEFAULT_PORTS[parts.scheme]} else f':{port}'}"
+
+
+def _shown(url: str) -> str:
+    """Return a URL without what may be a credential: its user, path and query."""
+    scheme, separator, rest = url.partition("://")
+    return f"{scheme}{separator}{rest.rpartition('@')[2].partition('/')[0].partition('?')[0]}"
+
+
+def login_of(url: str) -> str | None:
+    """Return user and password of a URL as `user:password`, decoded; None if it has none.
+
+    Raises:
+        ValueError: HTTP cannot send them (RFC 7617), or they are not percent-encoded.
+    """
+    parts = urlsplit(url)
+    user_info, at, _ = parts.netloc.rpartition("@")
+    if not at:
+        return None
+    user, _, password = (unquote(part) for part in user_info.partition(":"))
+    if ":" in user or _CONTROLS.search(user + password):
+        raise ValueError("the user name has a colon, or the user name or password a control character. HTTP cannot send them")
+    return f"{user}:{password}"
+
+
+def _check_origin(url: SecretStr) -> SecretStr:
+    """Check the origin of downloads, which may have a user and password."""
+    text = url.get_secret_value()
+    origin(text)
+    login_of(text)
+    parts = urlsplit(text)
+    if "@" in f"{parts.path}{parts.query}{parts.fragment}":
+        raise ValueError('"@" comes after the host. Percent-encode the user name and password')
+    return url
 
 
 def _placeholder_check(*known: str) -> Callable[[SecretStr], SecretStr]:
@@ -78,7 +115,6 @@ class _Options(BaseModel):
 
     dial_url: Annotated[SecretStr, AfterValidator(_placeholder_check(*DIAL_FIELDS))] | None = None
     recording_url: Annotated[SecretStr, AfterValidator(_placeholder_check(*RECORDING_FIELDS))] | None = None
-    recording_origin: Annotated[str, AfterValidator(origin)] | None = None
     recording_paths: tuple[Annotated[str, AfterValidator(_check_path)], ...] = ()
     record_legs: frozenset[Literal["agent", "dialed"]] = Field(default=frozenset({"agent", "dialed"}))
     recording_networks: tuple[IPvAnyNetwork, ...] = ()
@@ -101,9 +137,10 @@ class _Section(_Options):
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
     secret: SecretStr | None = None
+    recording_origin: Annotated[SecretStr, AfterValidator(_check_origin)] | None = None
     adapter: str | None = None  # default: the link that `callfold adapter-link` prints, with every placeholder
 
-    @field_validator("secret", "adapter", "dial_url", "recording_url", mode="before")
+    @field_validator("secret", "adapter", "dial_url", "recording_url", "recording_origin", mode="before")
     @classmethod
     def _resolve(cls, written: object) -> object:
         """Read a credential from where `env:NAME` or `file:PATH` says it is."""
@@ -138,6 +175,8 @@ class Source(_Options):
     name: SourceName
     secret: SecretStr | None
     adapter: Adapter
+    recording_origin: str | None = None
+    recording_login: SecretStr | None = None
 
 
 Sources = Mapping[SourceName, Source]
@@ -188,9 +227,7 @@ def _parse_source(name: SourceName, table: object) -> Source:
         raise ConfigError(f"Source {name} is not a table. Write [sources.{name}], and its keys below it.")
     try:
         section = _Section.model_validate(table)
-        recording_origin = section.recording_origin
-        if recording_origin is None and section.recording_url:
-            recording_origin = origin(section.recording_url.get_secret_value())
+        recording_origin, recording_login = _downloads(section)
         adapter = parse_link(section.adapter or make_link("http://localhost", "any", None))
     except ValidationError as error:
         raise ConfigError(f"Source {name}, {validation_message(error, _Section.model_fields)}") from None
@@ -201,5 +238,25 @@ def _parse_source(name: SourceName, table: object) -> Source:
             f"Source {name}: `secret` and the parameter `token` of `adapter` differ, so every callback would get 401. Remove one."
         )
     secret = section.secret or (SecretStr(adapter.secret) if adapter.secret else None)
-    options = {option: getattr(section, option) for option in _Options.model_fields} | {"recording_origin": recording_origin}
-    return Source(name=name, secret=secret, adapter=adapter, **options)
+    options = {option: getattr(section, option) for option in _Options.model_fields}
+    return Source(
+        name=name,
+        secret=secret,
+        adapter=adapter,
+        recording_origin=recording_origin,
+        recording_login=recording_login,
+        **options,
+    )
+
+
+def _downloads(section: _Section) -> tuple[str | None, SecretStr | None]:
+    """Return the origin of downloads, and the login for it.
+
+    Raises:
+        ValueError: two links have different logins, of which one would be ignored.
+    """
+    links = [link.get_secret_value() for link in (section.recording_origin, section.recording_url) if link]
+    logins = {login for login in map(login_of, links) if login is not None}
+    if len(logins) > 1:
+        raise ValueError("recording_origin and recording_url have different users or passwords. Keep one")
+    return (origin(links[0]) if links else None), (SecretStr(logins.pop()) if logins else None)

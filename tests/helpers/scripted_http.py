@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -19,11 +20,12 @@ class Scripted:
         self.answers: list[Answer] = []
         self.asked: list[dict[str, str]] = []
         self.port = 0
+        self.scheme = "http"
         self._stalled: list[asyncio.StreamWriter] = []
 
     @property
     def origin(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"{self.scheme}://127.0.0.1:{self.port}"
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = (await reader.readuntil(b"\r\n\r\n")).decode()
@@ -47,9 +49,10 @@ class Scripted:
 
 
 @asynccontextmanager
-async def scripted() -> AsyncIterator[Scripted]:
+async def scripted(*, tls: ssl.SSLContext | None = None, port: int = 0) -> AsyncIterator[Scripted]:
     script = Scripted()
-    server = await asyncio.start_server(script.serve, "127.0.0.1", 0)
+    script.scheme = "https" if tls else "http"
+    server = await asyncio.start_server(script.serve, "127.0.0.1", port, ssl=tls)
     script.port = server.sockets[0].getsockname()[1]
     async with server:
         yield script

@@ -8,7 +8,7 @@ from shared.config.settings import load_settings
 from shared.config.sources import RECORDING_FIELDS, load_sources
 from shared.domain.recording import RecordingJob, RecordingState
 from shared.errors import ConfigError
-from worker.download.targets import recording_link
+from worker.download.targets import recording_links
 
 LINK = "https://h/?t={{CallTypeName}}&e={{DialApiEventName}}&i={{CallID}}"
 
@@ -90,7 +90,7 @@ recording_origin = "http://10.0.0.5:8080/some/path"
     [
         ("[sources.acme]\nsecret = 5", "acme, secret: must be text in quotes"),
         ("[sources.acme]\nsecrt = 'x'", r"acme, unknown key `secrt`\. Did you mean `secret`"),
-        ("[sources.acme]\ncolour = 'x'", r"acme, unknown key `colour`\. Known keys: dial_url, recording_url, recording_origin"),
+        ("[sources.acme]\ncolour = 'x'", r"acme, unknown key `colour`\. Known keys: dial_url, recording_url, recording_paths"),
         ("[sources]\nacme = 'x'", r"acme is not a table\. Write \[sources.acme\]"),
         ("[source.acme]\nsecret = 'x'", r"\[source...\]\. Did you mean \[sources...\]"),
         ("[Sources.acme]\n[sources.other]", r"\[Sources...\]\. Did you mean \[sources...\]"),
@@ -151,4 +151,4 @@ def test_every_placeholder_of_a_recording_link_is_filled(tmp_path: Path) -> None
         record={},
     )
     assert isinstance(sources, dict)
-    assert recording_link(sources["acme"], job) == "https://pbx/?call_id=7&guid=g&request_id=513"
+    assert recording_links(sources["acme"], job)[0].url == "https://pbx/?call_id=7&guid=g&request_id=513"

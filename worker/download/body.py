@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 
 import aiohttp
@@ -15,6 +16,7 @@ from worker.download.limits import Limits
 from worker.download.partial_file import Partial
 
 _CHUNK_BYTES = 64 * 1024
+_RIFF_HEAD_BYTES = 8
 
 
 async def read_body(response: aiohttp.ClientResponse, part: Partial, limits: Limits) -> None:
@@ -46,6 +48,14 @@ async def read_body(response: aiohttp.ClientResponse, part: Partial, limits: Lim
             measured_from, measured_bytes = time.monotonic(), part.size
     if sniffer:
         sniffer.end()
+
+
+def ends_by_header(part: Partial) -> bool:
+    """Return whether a WAV file has all bytes that its header counts, whatever length the server announced."""
+    part.file.seek(0)
+    head = part.file.read(_RIFF_HEAD_BYTES)
+    part.file.seek(0, os.SEEK_END)
+    return head.startswith(b"RIFF") and int.from_bytes(head[4:], "little") + len(head) == part.size
 
 
 class _Sniffer:

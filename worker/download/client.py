@@ -7,8 +7,10 @@ connection breaks, it requests the rest. It checks the file once all bytes that 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+import base64
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Self
 
@@ -18,15 +20,25 @@ from yarl import URL
 
 from shared.config.sources import Source
 from shared.errors import NotBegunError
-from worker.download.address_guard import REFUSED, socket_factory
+from worker.download.address_guard import socket_factory
 from worker.download.allowed_paths import check_path
-from worker.download.body import read_body
+from worker.download.body import ends_by_header, read_body
+from worker.download.connection_failures import MAX_HEADER_BYTES, named_failures
 from worker.download.failures import BY_STATUS, FetchError, Reason
-from worker.download.http_ranges import encoding_of, is_continuation, total_of, validator_of
+from worker.download.http_ranges import (
+    begins_whole,
+    encoding_of,
+    is_continuation,
+    is_ended_by_server,
+    total_of,
+    validator_of,
+)
 from worker.download.inspection import Recording, RefusedError, examine
+from worker.download.lenient_responses import LenientResponseHandler
 from worker.download.limits import Limits, RateLimit
 from worker.download.partial_file import Partial
-from worker.download.targets import is_same_origin, redirect_target
+from worker.download.retry_after import Pauses, retry_after
+from worker.download.targets import is_reachable, names_recording, redirect_target, shown_origin
 
 OnRefused = Callable[[RefusedError], Awaitable[None]]
 
@@ -41,7 +53,13 @@ _PROGRESS_BYTES = 16 * 1024
 _CONTINUATIONS = 20
 # It starts over this many times after contradictory responses.
 _RESTARTS = 2
-_OK, _PARTIAL, _RANGE_NOT_SATISFIABLE = 200, 206, 416
+_PARTIAL, _RANGE_NOT_SATISFIABLE = 206, 416
+# A proxy that has changed a header answers 203 instead of 200.
+_WHOLE = frozenset({200, 203})
+_REDIRECT_STATUSES = range(300, 400)
+# These ask every request to wait; "not ready" of another status is about one recording.
+_OVERLOADED = frozenset({429, 503})
+_PRINTABLE = re.compile(r"[!-~]+", re.ASCII)
 
 
 class Client:
@@ -57,16 +75,26 @@ class Client:
         self._limits = limits
         self._slots = slots
         self._rate_limit = RateLimit(source.recordings_per_second)
+        self._pauses = Pauses()
         self._networks = source.recording_networks
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_TIMEOUT_S, sock_read=self._limits.stall_s)
         make_socket = socket_factory(self._origin.host or "", self._networks)
+        loop = asyncio.get_running_loop()
+        connector = aiohttp.TCPConnector(socket_factory=make_socket, force_close=True)
+        connector._factory = lambda: LenientResponseHandler(loop)  # type: ignore[assignment]  # noqa: SLF001 - aiohttp has no other way
+        headers = {hdrs.ACCEPT_ENCODING: "identity"}
+        if self._source.recording_login:
+            login = self._source.recording_login.get_secret_value()
+            headers[hdrs.AUTHORIZATION] = f"Basic {base64.b64encode(login.encode()).decode()}"
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(socket_factory=make_socket, force_close=True),
+            connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
-            headers={"Accept-Encoding": "identity"},
+            headers=headers,
+            max_line_size=MAX_HEADER_BYTES,
+            max_field_size=MAX_HEADER_BYTES,
             auto_decompress=False,
             trust_env=False,
             timeout=timeout,
@@ -85,139 +113,169 @@ class Client:
         *,
         seen_bytes: int | None,
         seen_audio_bytes: int | None = None,
+        names: Collection[str] = (),
         on_refused: OnRefused | None = None,
     ) -> AsyncIterator[Recording]:
         """Complete a partial download, and check that it is a recording.
 
-        `seen_bytes` and `seen_audio_bytes` describe the answer to the previous attempt, see `examine`. `on_refused` is awaited
-        with a complete answer that is refused, before it is discarded.
+        `seen_bytes` and `seen_audio_bytes` describe the answer to the previous attempt, see `examine`. `names` are the ids of the
+        recording: where a redirect leads to a link without them, "not found" is no answer about it. `on_refused` is awaited with
+        a complete answer that is refused, before it is discarded.
 
         Raises:
-            NotBegunError: no slot is free for this host, or the rate limit of the source is exhausted.
+            NotBegunError: no slot is free for this host, the rate limit of the source is exhausted, or the PBX asked to wait.
             FetchError: the download failed. The partial download keeps what can be resumed.
         """
-        async with self._slot():
-            await self._download(url, part)
+        interrupted: FetchError | None = None
+        async with self._slot(url):
+            try:
+                await self._download(url, part, names)
+            except FetchError as error:
+                if error.reason is not Reason.INTERRUPTED or not part.size:
+                    raise
+                interrupted = error
         try:
             recording = await asyncio.to_thread(examine, part, self._limits.max_bytes, seen_bytes, seen_audio_bytes)
         except RefusedError as error:
             with error.content.file:
+                if interrupted:
+                    raise interrupted from error
                 if on_refused is not None:
                     await on_refused(error)
             part.restart()
             raise
-        except FetchError:
+        except FetchError as error:
+            if interrupted:
+                raise interrupted from error
             part.restart()
             raise
         with recording.file:
+            # A wrong Content-Length looks like an interruption. The length in the header of the file says that it is whole.
+            if interrupted and recording.audio.is_open_ended:
+                raise interrupted
             yield recording
 
     @asynccontextmanager
-    async def _slot(self) -> AsyncIterator[None]:
+    async def _slot(self, url: str) -> AsyncIterator[None]:
         try:
             async with asyncio.timeout(_SLOT_WAIT_S):
                 await self._slots.acquire()
         except TimeoutError:
             raise NotBegunError("download limit of this host reached") from None
         try:
+            if wait_s := self._pauses.remaining_s(url):
+                raise NotBegunError(f"the PBX asked to wait for another {wait_s:.0f} s", wait_s=wait_s)
             if self._rate_limit.delay_s > _RATE_LIMIT_WAIT_S:
                 raise NotBegunError("request limit of this source reached")
             yield
         finally:
             self._slots.release()
 
-    async def _download(self, url: str, part: Partial) -> None:
+    async def _download(self, url: str, part: Partial, names: Collection[str]) -> None:
         """Repeat requests until the partial download is complete."""
         continuations, restarts = _CONTINUATIONS, _RESTARTS
         while True:
             before = part.size
             try:
-                if await self._request(url, part):
+                if await self._request(url, part, names):
                     return
                 restarts -= 1
             except FetchError as error:
                 continuations -= part.size - before < _PROGRESS_BYTES
                 can_resume = error.reason is Reason.INTERRUPTED and part.validator and part.size > before and continuations
-                if not can_resume:
+                if not can_resume or ends_by_header(part):
                     raise
             if restarts < 0:
                 raise FetchError(Reason.UNEXPECTED_STATUS, "the server's responses to range requests contradict each other")
 
-    async def _request(self, url: str, part: Partial) -> bool:
+    async def _request(self, url: str, part: Partial, names: Collection[str]) -> bool:
         """Send one request and follow redirects. Return False if the partial download was discarded."""
-        session = self._session
-        if session is None:
-            raise RuntimeError("the client is not open")
-        headers = {}
+        headers: dict[str, str] = {}
         if part.size and part.validator:
             headers = {hdrs.RANGE: f"bytes={part.size}-", hdrs.IF_RANGE: part.validator}
-        with self._failures(part):
+        target = url
+        with named_failures(part, connect_s=_CONNECT_TIMEOUT_S, stall_s=self._limits.stall_s):
             for _ in range(_REDIRECTS + 1):
                 await self._rate_limit.wait()
-                # Limits the time up to the body, even if 1xx responses or single bytes keep arriving. The body has other limits.
-                async with asyncio.timeout(_CONNECT_TIMEOUT_S + self._limits.stall_s):
-                    opened = await session.get(self._checked(url), headers=headers, allow_redirects=False)
-                async with opened as response:
+                async with await self._open(target, headers) as response:
                     location = response.headers.get(hdrs.LOCATION)
-                    if location and 300 <= response.status < 400:  # noqa: PLR2004 - the class of redirects
-                        url = redirect_target(str(self._origin), url, location)
-                        check_path(self._source, url, is_redirect=True)
+                    if location and response.status in _REDIRECT_STATUSES:
+                        target = redirect_target(str(self._origin), target, location)
+                        check_path(self._source, target, is_redirect=True)
                         continue
-                    return await self._receive(response, part)
+                    try:
+                        return await self._receive(response, part, url)
+                    except FetchError as error:
+                        raise _behind_redirect(error, url, target, names) from error
         raise FetchError(Reason.TOO_MANY_REDIRECTS, f"more than {_REDIRECTS} redirects")
 
-    @contextmanager
-    def _failures(self, part: Partial) -> Iterator[None]:
-        """Convert errors of the connection to a `FetchError` with its reason."""
-        try:
-            yield
-        except aiohttp.ClientConnectorError as error:
-            if _are_all_refused(str(error.os_error)):
-                detail = "the origin's name resolves to addresses that are not allowed. Check recording_networks"
-                raise FetchError(Reason.ADDRESS_NOT_ALLOWED, detail) from error
-            raise FetchError(Reason.UNREACHABLE, type(error.os_error).__name__) from error
-        except aiohttp.ConnectionTimeoutError as error:
-            raise FetchError(Reason.UNREACHABLE, f"no connection within {_CONNECT_TIMEOUT_S} s") from error
-        except aiohttp.ServerTimeoutError as error:
-            raise FetchError(Reason.STALLED, f"no data for {self._limits.stall_s:g} s") from error
-        except TimeoutError as error:
-            raise FetchError(Reason.STALLED, f"no usable data for {self._limits.stall_s:g} s") from error
-        except (aiohttp.ClientError, ConnectionError) as error:
-            has_answered = part.size > 0 or isinstance(error, aiohttp.ClientResponseError)
-            raise FetchError(Reason.INTERRUPTED if has_answered else Reason.UNREACHABLE, type(error).__name__) from error
+    async def _open(self, url: str, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
+        if self._session is None:
+            raise RuntimeError("the client is not open")
+        # Limits the time up to the body, even if 1xx responses or single bytes keep arriving. The body has other limits.
+        async with asyncio.timeout(_CONNECT_TIMEOUT_S + self._limits.stall_s):
+            return await self._session.get(self._checked(url), headers=headers, allow_redirects=False)
 
     def _checked(self, url: str) -> URL:
-        """Parse a URL as aiohttp does, so that the check and the request cannot disagree about its host."""
+        """Parse a URL as aiohttp requests it, so that the check and the request cannot disagree about its host.
+
+        It is not escaped again. A PBX may distinguish `%2F` from `/`, and a signature is of the exact bytes.
+        """
         try:
-            parsed = URL(url)
+            parsed = URL(url, encoded=True)
+            is_allowed = is_reachable(parsed, self._origin) and parsed.raw_user is None
         except ValueError as error:
             raise FetchError(Reason.ORIGIN_NOT_ALLOWED, "the link is not a URL") from error
-        if parsed.host is None or not is_same_origin(parsed, self._origin):
+        if not is_allowed or not _PRINTABLE.fullmatch(url):
             raise FetchError(Reason.ORIGIN_NOT_ALLOWED, f"recordings may only come from {self._origin}")
         return parsed
 
-    async def _receive(self, response: aiohttp.ClientResponse, part: Partial) -> bool:
+    async def _receive(self, response: aiohttp.ClientResponse, part: Partial, url: str) -> bool:
         """Append a response to the partial download. Return False if the two do not match and the download was discarded."""
-        status = response.status
-        if status == _PARTIAL:
-            if not is_continuation(response.headers, part):
-                part.restart()
-                return False
-        elif status == _RANGE_NOT_SATISFIABLE and part.size:
-            if total_of(response.headers) == part.size and part.total in {None, part.size}:
-                return True
-            part.restart()
-            return False
-        elif status == _OK:
-            part.restart(validator_of(response.headers), response.content_length, encoding_of(response.headers))
-        else:
-            raise FetchError(BY_STATUS.get(status, Reason.UNEXPECTED_STATUS), f"status {status}")
+        is_done = self._match(response, part, url)
+        if is_done is not None:
+            return is_done
         await read_body(response, part, self._limits)
         if part.total is not None and part.size < part.total:
             raise FetchError(Reason.INTERRUPTED, f"{part.size} of {part.total} bytes arrived")
+        if not part.size:
+            if not is_ended_by_server(response.headers):
+                raise FetchError(Reason.INTERRUPTED, "the connection ended before the first byte")
+            raise FetchError(Reason.EMPTY, "the body is empty")
         return True
 
+    def _match(self, response: aiohttp.ClientResponse, part: Partial, url: str) -> bool | None:
+        """Prepare the partial download for the body of a response. Return None if the body is to be read, else as `_receive`."""
+        status, headers = response.status, response.headers
+        if status == _PARTIAL and part.size:
+            if is_continuation(headers, part):
+                return None
+        elif status == _RANGE_NOT_SATISFIABLE and part.size:
+            if total_of(headers) == part.size and part.total in {None, part.size}:
+                return True
+        elif status in _WHOLE or (status == _PARTIAL and begins_whole(headers)):
+            total = total_of(headers) if status == _PARTIAL else None
+            part.restart(validator_of(headers), total or response.content_length, encoding_of(headers))
+            return None
+        elif status != _PARTIAL:
+            raise self._refusal(response, url)
+        part.restart()
+        return False
 
-def _are_all_refused(failure: str) -> bool:
-    """Return whether all addresses of a name are forbidden. An allowed one that did not respond may respond later."""
-    return all(REFUSED in one for one in failure.removeprefix("Multiple exceptions: ").split(", "))
+    def _refusal(self, response: aiohttp.ClientResponse, url: str) -> FetchError:
+        """Return what a status means. If it comes with Retry-After, later requests wait."""
+        reason = BY_STATUS.get(response.status, Reason.UNEXPECTED_STATUS)
+        wait_s = retry_after(response.headers) if reason is Reason.NOT_READY else None
+        if wait_s and response.status in _OVERLOADED:
+            self._pauses.pause(wait_s)
+        elif wait_s:
+            self._pauses.pause_link(url, wait_s)
+        return FetchError(reason, f"status {response.status}", retry_after_s=wait_s)
+
+
+def _behind_redirect(error: FetchError, url: str, target: str, names: Collection[str]) -> FetchError:
+    """Return what a failure means for the link that was asked. "Not found" at another path says nothing about the recording."""
+    is_same = URL(url, encoded=True).raw_path_qs.rstrip("/") == URL(target, encoded=True).raw_path_qs.rstrip("/")
+    if is_same or error.reason not in {Reason.NOT_FOUND, Reason.EMPTY} or names_recording(target, names):
+        return error
+    return FetchError(Reason.REDIRECTED, f"{error.detail}, after a redirect to another path at {shown_origin(target)}")

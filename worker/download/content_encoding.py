@@ -17,13 +17,13 @@ _GZIP_HEAD = b"\x1f\x8b\x08"
 _ZLIB_METHOD, _ZLIB_MODULUS = 8, 31
 _HEAD_BYTES = 4
 _PIECE_BYTES = 16 << 10  # decompresses to 16 MiB at most
-# wbits of zlib: detect gzip or zlib by the header; raw deflate has none.
+# wbits of zlib: detect gzip or zlib by the header, or read raw deflate, which has none.
 _ANY_HEADER, _RAW = 47, -15
 # `gzip, gzip` occurs where a file was compressed before it was stored.
 _MAX_LAYERS = 3
 _NAMES = re.compile(r"[^,\s]+")
 _DEFLATE = frozenset({"deflate", "x-deflate", "zlib"})
-# What these produce cannot be told from other bytes, and cannot be decompressed here.
+# What these produce looks like any other bytes, and cannot be decompressed here.
 _UNSUPPORTED = frozenset({"br", "zstd", "compress", "x-compress", "dcb", "dcz", "exi", "pack200-gzip", "bzip2", "xz", "lzma"})
 
 

@@ -17,7 +17,16 @@ class Reason(StrEnum):
     EMPTY = "empty"
     NOT_READY = "not_ready"
     GROWING = "growing"
+    REDIRECTED = "redirected"
     UNREACHABLE = "unreachable"
+    HOST_NOT_FOUND = "host_not_found"
+    CERTIFICATE_EXPIRED = "certificate_expired"
+    CERTIFICATE_WRONG_HOST = "certificate_wrong_host"
+    CERTIFICATE_UNTRUSTED = "certificate_untrusted"
+    CERTIFICATE_INVALID = "certificate_invalid"
+    TLS_FAILED = "tls_failed"
+    HEADER_TOO_LONG = "header_too_long"
+    INVALID_RESPONSE = "invalid_response"
     STALLED = "stalled"
     INTERRUPTED = "interrupted"
     UNEXPECTED_STATUS = "unexpected_status"
@@ -67,12 +76,26 @@ _REFUSED = Rule(1)
 # It is requested once more, and then stored as it is.
 _TWICE = Rule(2, Result.STORED)
 
+# No answer, or none that is HTTP. A restart or a new certificate ends that.
+_CONNECTION = (
+    Reason.UNREACHABLE,
+    Reason.HOST_NOT_FOUND,
+    Reason.CERTIFICATE_EXPIRED,
+    Reason.CERTIFICATE_WRONG_HOST,
+    Reason.CERTIFICATE_UNTRUSTED,
+    Reason.CERTIFICATE_INVALID,
+    Reason.TLS_FAILED,
+    Reason.HEADER_TOO_LONG,
+    Reason.INVALID_RESPONSE,
+)
+
 RULES: Mapping[Reason, Rule] = {
     Reason.NOT_FOUND: _GONE,
     Reason.EMPTY: _GONE,
     Reason.NOT_READY: _WHOLE_SCHEDULE,
     Reason.GROWING: _WHOLE_SCHEDULE,
-    Reason.UNREACHABLE: _WHOLE_SCHEDULE,
+    **dict.fromkeys(_CONNECTION, _WHOLE_SCHEDULE),
+    Reason.REDIRECTED: _WHOLE_SCHEDULE,
     Reason.STALLED: _WHOLE_SCHEDULE,
     Reason.INTERRUPTED: _WHOLE_SCHEDULE,
     Reason.UNEXPECTED_STATUS: _WHOLE_SCHEDULE,
@@ -109,19 +132,54 @@ BY_STATUS: Mapping[int, Reason] = {
 }
 
 
-class FetchError(CallfoldError):
-    """An attempt that failed. `detail` never contains the query of a URL.
+# The PBX does not know the link, or answers it with something else than a recording. Another link of the recording may work.
+_WRONG_LINK = frozenset(
+    {
+        Reason.NOT_FOUND,
+        Reason.EMPTY,
+        Reason.REDIRECTED,
+        Reason.NOT_ALLOWED,
+        Reason.LOGIN_PAGE,
+        Reason.NOT_A_RECORDING,
+        Reason.UNEXPECTED_STATUS,
+        Reason.ORIGIN_NOT_ALLOWED,
+        Reason.PATH_NOT_ALLOWED,
+        Reason.TOO_MANY_REDIRECTS,
+    }
+)
 
-    `size` is the size of a complete response, and `audio_bytes` that of its audio according to its header. The next attempt
-    compares them, to see whether the recording still grows.
+
+class FetchError(CallfoldError):
+    """An attempt that failed. `detail` never contains the path or query of a URL.
+
+    Attributes:
+        size: size of a complete response. The next attempt compares it, to see whether the recording still grows.
+        audio_bytes: size of its audio according to its header, compared too.
+        retry_after_s: how long the PBX asked to wait before the next request.
+        is_about_recording: the link named this recording for certain. Otherwise "not found" is no statement about it.
     """
 
-    def __init__(self, reason: Reason, detail: str, *, size: int | None = None, audio_bytes: int | None = None) -> None:
+    def __init__(
+        self,
+        reason: Reason,
+        detail: str,
+        *,
+        size: int | None = None,
+        audio_bytes: int | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
         self.reason = reason
         self.detail = detail
         self.size = size
         self.audio_bytes = audio_bytes
+        self.retry_after_s = retry_after_s
+        self.is_about_recording = True
         super().__init__(f"{reason}: {detail}")
+
+    @property
+    def is_wrong_link(self) -> bool:
+        """Return whether another link of the same recording may work."""
+        return self.reason in _WRONG_LINK
 
 
 def next_wait_s(reason: Reason, attempts: int, schedule_s: Sequence[float], *, same_reason: int | None = None) -> float | None:

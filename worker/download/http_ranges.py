@@ -25,7 +25,7 @@ def validator_of(headers: Mapping[str, str]) -> str | None:
     tag = headers.get(hdrs.ETAG)
     if tag is not None:
         return tag if _STRONG_TAG.fullmatch(tag) else None
-    modified, now = _date(headers.get(hdrs.LAST_MODIFIED)), _date(headers.get(hdrs.DATE))
+    modified, now = date_of(headers.get(hdrs.LAST_MODIFIED)), date_of(headers.get(hdrs.DATE))
     return headers[hdrs.LAST_MODIFIED] if modified and now and now - modified >= _SETTLED else None
 
 
@@ -44,9 +44,20 @@ def is_continuation(headers: Mapping[str, str], part: Partial) -> bool:
 
 
 def total_of(headers: Mapping[str, str]) -> int | None:
-    """Return the total length from `Content-Range: bytes */123`."""
+    """Return the total length from `Content-Range: bytes */123`, or from that of a part."""
     content_range = _CONTENT_RANGE.fullmatch(headers.get(hdrs.CONTENT_RANGE, ""))
     return int(content_range[3]) if content_range and content_range[3] != "*" else None
+
+
+def begins_whole(headers: Mapping[str, str]) -> bool:
+    """Return whether a 206 response to a request without Range begins with the first byte. Some servers always answer so."""
+    content_range = _CONTENT_RANGE.fullmatch(headers.get(hdrs.CONTENT_RANGE, "bytes 0-0/*"))
+    return content_range is not None and content_range[1] is not None and int(content_range[1]) == 0
+
+
+def is_ended_by_server(headers: Mapping[str, str]) -> bool:
+    """Return whether a response says where it ends. Otherwise it ends with its connection, even if that has failed."""
+    return hdrs.CONTENT_LENGTH in headers or "chunked" in headers.get(hdrs.TRANSFER_ENCODING, "").lower()
 
 
 def encoding_of(headers: Mapping[str, str]) -> str:
@@ -59,7 +70,8 @@ def _repeats(headers: Mapping[str, str], validator: str | None) -> bool:
     return validator is not None and validator == (headers.get(hdrs.LAST_MODIFIED) if tag is None else tag)
 
 
-def _date(text: str | None) -> datetime | None:
+def date_of(text: str | None) -> datetime | None:
+    """Read a date of a header. None if there is none, or it cannot be read."""
     try:
         date = parsedate_to_datetime(text) if text and text.isascii() else None
     except (ValueError, OverflowError):

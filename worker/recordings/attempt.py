@@ -16,7 +16,7 @@ from shared.domain.recording import RecordingJob
 from worker.download.failures import FetchError, Reason
 
 # The retry queue has the longest wait. Each message expires a little earlier, so jobs that failed together are spread.
-_JITTER = 0.2
+JITTER = 0.2
 # Headers are copied to the next message, and must fit in a frame.
 _MAX_CHARACTERS, _MAX_COUNT = 64, 1 << 40
 _MAX_REDELIVERED = DELIVERY_LIMIT // 2
@@ -94,12 +94,16 @@ class Attempt:
         wait_s: float,
         *,
         counts: bool,
+        at_least_s: float = 0.0,
         seen_bytes: int | None = None,
         seen_audio_bytes: int | None = None,
         reason: str = "",
         may_have_stored: bool = False,
     ) -> Message:
-        """Return the message that waits in a retry queue for the next attempt; without `counts`, this one does not count."""
+        """Return the message that waits in a retry queue for the next attempt; without `counts`, this one does not count.
+
+        `wait_s` is the delay of the queue. `at_least_s` is what the PBX asked for; the wait is then that and a little more.
+        """
         headers: dict[str, HeaderValue] = {
             "attempts": self.number if counts else self.number - 1,
             FIRST_SEEN: self.first_seen,
@@ -112,7 +116,8 @@ class Attempt:
         seen = (self.seen_bytes, self.seen_audio_bytes) if seen_bytes is None else (seen_bytes, seen_audio_bytes)
         names = ("seen_bytes", "seen_audio_bytes")
         headers |= {name: value for name, value in zip(names, seen, strict=True) if value is not None}
-        wait_ms = round(wait_s * 1000 * random.uniform(1 - _JITTER, 1))  # noqa: S311 - spreads load, no secret
+        spread = random.uniform(1 - JITTER, 1)  # noqa: S311 - spreads load, no secret
+        wait_ms = round(1000 * (min(wait_s, at_least_s * (2 - spread)) if at_least_s else wait_s * spread))
         return Message("", retry_queue(wait_s), self.body, uuid.uuid4().hex, headers=headers, expires_ms=wait_ms)
 
     def dead_letter(self, reason: str, detail: str) -> Message:

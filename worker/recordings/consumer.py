@@ -25,11 +25,11 @@ from shared.retention.recording_lock import Lock, locked
 from shared.state.store import Store
 from worker.download.download_directory import make_room
 from worker.download.failures import Reason, Result
-from worker.download.partial_file import forget
 from worker.recordings.attempt import Attempt, dead_letter, suffix_of
 from worker.recordings.early_ack import HeldDelivery, is_noted_done
 from worker.recordings.fetching import Fetcher
 from worker.recordings.job_outcome import Done, End, JobOutcome, Retry, Wait, detail_of, outcome_of
+from worker.recordings.link_choice import forget_parts
 from worker.recordings.outcomes import OutcomePublisher
 from worker.recordings.refused_recordings import RefusedRecordings
 from worker.recordings.sidecars import Sidecars, SidecarUpdate
@@ -175,7 +175,7 @@ class RecordingConsumer:
             await self._sidecars.rewrite(sidecar, update.before, lock.confirm)
         if attempt.job.fetch:
             await self._outcomes.republish(attempt, sidecar)
-            forget(self._directory, attempt.job.id)
+            forget_parts(self._directory, attempt.job.id)
 
     async def _is_over(self, attempt: Attempt, sidecar: Sidecar) -> bool:
         """Return whether this request for the recording, or a later one, has come to its end."""
@@ -192,8 +192,8 @@ class RecordingConsumer:
             BusyError: the lock was lost.
         """
         match outcome:
-            case Wait(may_have_stored=may_have_stored):
-                retry = attempt.retry(self._schedule_s[0], counts=False, may_have_stored=may_have_stored)
+            case Wait(wait_s=wait_s, at_least_s=at_least_s, may_have_stored=may_have_stored):
+                retry = attempt.retry(wait_s, at_least_s=at_least_s, counts=False, may_have_stored=may_have_stored)
                 await self._publisher.publish_until_confirmed([retry])
             case Retry():
                 await self._retry(outcome, attempt, sidecar, lock)
@@ -210,6 +210,7 @@ class RecordingConsumer:
                 await self._outcomes.note(attempt, sidecar, lock, info)
         retry = attempt.retry(
             outcome.wait_s,
+            at_least_s=outcome.at_least_s,
             counts=True,
             seen_bytes=outcome.seen_bytes,
             seen_audio_bytes=outcome.seen_audio_bytes,
@@ -235,7 +236,7 @@ class RecordingConsumer:
         # An earlier delivery may have ended the job with another reason; the detail is of this attempt.
         detail = outcome.detail if reason == outcome.reason else f"this attempt: {outcome.reason}, {outcome.detail}"
         await self._outcomes.dead_letter(attempt.dead_letter(reason, detail))
-        forget(self._directory, attempt.job.id)
+        forget_parts(self._directory, attempt.job.id)
 
     async def _republish_if_possible(self, attempt: Attempt) -> None:
         try:

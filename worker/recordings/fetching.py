@@ -21,10 +21,10 @@ from worker.download.client import Client
 from worker.download.failures import FetchError, Reason, Result, next_wait_s
 from worker.download.inspection import Recording, RefusedError
 from worker.download.limits import Limits, slots_by_source
-from worker.download.partial_file import forget, partial
-from worker.download.targets import recording_link
+from worker.download.targets import recording_links
 from worker.recordings.attempt import Attempt
 from worker.recordings.job_outcome import End, outcome_of
+from worker.recordings.link_choice import downloaded, forget_parts
 from worker.recordings.outcomes import OutcomePublisher
 from worker.recordings.refused_recordings import KEPT_REASONS, RefusedRecordings
 from worker.recordings.sidecars import Sidecars
@@ -71,7 +71,7 @@ class Fetcher:
         source = self._sources.get(SourceName(job.source))
         if source is None:
             raise FetchError(Reason.UNKNOWN_SOURCE, f"no source {job.source} is configured")
-        link = recording_link(source, job)
+        links = recording_links(source, job)
         client = self._clients[source.name]
 
         async def keep(error: RefusedError) -> None:
@@ -81,14 +81,9 @@ class Fetcher:
 
         # A part that is kept on disk is not encrypted, so a source that encrypts its recordings keeps none.
         try:
-            with partial(self._directory, job.id, is_kept=source.archive_recipient is None, link=link) as part:
-                seen = {"seen_bytes": attempt.seen_bytes, "seen_audio_bytes": attempt.seen_audio_bytes}
-                async with client.fetch(link, part, **seen, on_refused=keep) as recording:
-                    try:
-                        info = await self._store(attempt, sidecar, recording, source, lock)
-                    except FetchError:
-                        part.restart()
-                        raise
+            is_kept = source.archive_recipient is None
+            async with downloaded(client, links, attempt, self._directory, is_kept=is_kept, on_refused=keep) as recording:
+                info = await self._store(attempt, sidecar, recording, source, lock)
         except OSError as error:
             raise FetchError(Reason.NO_SPACE, f"CALLFOLD_RECORDING_DIR: {error.strerror or type(error).__name__}") from error
         crash_point("recording.archived")
@@ -96,7 +91,7 @@ class Fetcher:
         if attempt.may_have_stored:  # with other content than this attempt has fetched
             await self._outcomes.republish_stored(job, (await self._sidecars.read(job)).after, but=info.event_suffix)
         await self._forget_refused(attempt)
-        forget(self._directory, job.id)
+        forget_parts(self._directory, job.id)
 
     async def store_earlier(self, attempt: Attempt, lock: Lock) -> bool:
         """Store and publish what an earlier attempt found too short, because the job ends without a better recording.
@@ -115,7 +110,7 @@ class Fetcher:
         info = await self._refused.store(attempt, refused, Flag.SHORTER_THAN_CALL, lock.confirm)
         await self._outcomes.publish(attempt.job, Result.STORED, info, info.event_suffix)
         await self._refused.forget(refused)
-        forget(self._directory, attempt.job.id)
+        forget_parts(self._directory, attempt.job.id)
         return True
 
     async def kept_uri(self, attempt: Attempt, reason: Reason) -> str | None:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 from shared.archive.deadlines import ArchiveUnavailableError
 from shared.errors import BusyError, NotBegunError
 from worker.download.failures import FetchError, Reason, Result, next_wait_s, result_of
-from worker.recordings.attempt import Attempt
+from worker.recordings.attempt import JITTER, Attempt
 
 # An attempt that stores something can fail for these reasons.
 _AFTER_STORING = frozenset({Reason.ARCHIVE_UNAVAILABLE, Reason.NO_SPACE, Reason.INTERNAL_ERROR})
 # A recording that seems too short is requested again after this wait of the schedule, or a later one.
 _LATER = 3
+
+_UNCERTAIN = "no link names this recording for certain, so the PBX has not said that there is none: "
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +25,14 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Another worker has the recording, or its host has no free download slot. The job waits; the attempt does not count."""
+    """Nothing could be done: the recording is locked, its host has no free slot, or the PBX asked to wait.
 
+    The attempt does not count. `wait_s` and `at_least_s` are as in `Retry`.
+    """
+
+    wait_s: float
+    at_least_s: float = 0.0
+    _: KW_ONLY
     may_have_stored: bool
 
 
@@ -33,6 +41,8 @@ class Retry:
     """The attempt failed, and counts; the next one follows after `wait_s`.
 
     Attributes:
+        wait_s: one of the schedule's waits.
+        at_least_s: what the PBX asked for, if that is more than the schedule has; 0 otherwise.
         seen_bytes: size of a whole answer that is not believed yet.
         may_have_stored: the attempt may have stored something without publishing it.
         seen_audio_bytes: size of the audio in that answer, according to its header.
@@ -43,6 +53,7 @@ class Retry:
     wait_s: float
     seen_bytes: int | None
     may_have_stored: bool
+    at_least_s: float = 0.0
     seen_audio_bytes: int | None = None
 
 
@@ -62,10 +73,10 @@ JobOutcome = Done | Wait | Retry | End
 def outcome_of(error: Exception, attempt: Attempt, schedule_s: Sequence[float]) -> JobOutcome:
     """Decide what a failure leads to; `schedule_s` has the waits between attempts. An unknown exception is an internal error."""
     match _decisive(error):
-        case NotBegunError():
-            return Wait(may_have_stored=False)
+        case NotBegunError(wait_s=asked_s):
+            return Wait(*_waits(schedule_s[0], asked_s, schedule_s), may_have_stored=False)
         case BusyError():
-            return Wait(may_have_stored=True)
+            return Wait(schedule_s[0], may_have_stored=True)
         case FetchError() as failure:
             pass
         case ArchiveUnavailableError() as unavailable:
@@ -75,11 +86,26 @@ def outcome_of(error: Exception, attempt: Attempt, schedule_s: Sequence[float]) 
     reason, detail, may_have_stored = failure.reason, failure.detail, failure.reason in _AFTER_STORING
     reasons = [*attempt.reasons, reason]
     wait_s = next_wait_s(reason, attempt.number, schedule_s, same_reason=reasons.count(reason))
-    if wait_s is None:
-        return End(reason, detail, result_of(reasons), may_have_stored)
-    if reason is Reason.SHORTER_THAN_CALL:
-        wait_s = max(wait_s, schedule_s[min(_LATER, len(schedule_s)) - 1])
-    return Retry(reason, detail, wait_s, failure.size, may_have_stored, failure.audio_bytes)
+    if wait_s is not None:
+        if reason is Reason.SHORTER_THAN_CALL:
+            wait_s = max(wait_s, schedule_s[min(_LATER, len(schedule_s)) - 1])
+        longer_s, at_least_s = _waits(wait_s, failure.retry_after_s or 0.0, schedule_s)
+        return Retry(reason, detail, longer_s, failure.size, may_have_stored, at_least_s, failure.audio_bytes)
+    result = result_of(reasons)
+    if result is Result.ABSENT and not failure.is_about_recording:
+        return End(Reason.NO_RECORDING_LINK, f"{_UNCERTAIN}{detail}", Result.FAILED, may_have_stored)
+    return End(reason, detail, result, may_have_stored)
+
+
+def _waits(scheduled_s: float, asked_s: float, schedule_s: Sequence[float]) -> tuple[float, float]:
+    """Return the wait of the schedule that is long enough for what the PBX asked for, and what it asked for.
+
+    The second is 0 if the next wait is long enough anyway. A wait longer than every other is cut.
+    """
+    if asked_s <= scheduled_s * (1 - JITTER):
+        return scheduled_s, 0.0
+    longer = [wait_s for wait_s in schedule_s if wait_s >= asked_s]
+    return (min(longer) if longer else max(schedule_s)), asked_s
 
 
 def detail_of(fault: Exception) -> str:

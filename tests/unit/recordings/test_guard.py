@@ -19,14 +19,15 @@ from shared.config.sources import load_sources, origin
 from shared.domain.ids import SourceName
 from shared.errors import ConfigError
 from tests.helpers.pace import LIMIT_S
-from tests.helpers.recordings import WAV
+from tests.helpers.recordings import WAV, job
 from tests.helpers.scripted_http import Scripted, head, scripted, whole
 from worker.download.address_guard import REFUSED, AddressRefusedError, socket_factory
-from worker.download.client import Client, _are_all_refused
+from worker.download.client import Client
+from worker.download.connection_failures import are_all_refused
 from worker.download.failures import FetchError, Reason
 from worker.download.limits import Limits
 from worker.download.partial_file import partial
-from worker.download.targets import is_same_origin, redirect_target
+from worker.download.targets import is_reachable, recording_links, redirect_target
 
 LIMITS = Limits(max_bytes=1_000_000, stall_s=LIMIT_S, min_bytes_per_second=1)
 SECTOK = "3511b272f4fb03ecf900b80b1cc5b8fe"
@@ -160,7 +161,7 @@ async def test_redirects_out_of_the_origin_are_refused_before_anybody_is_asked(
     ours, port = f"127.0.0.1:{pbx.port}", elsewhere.port
     async with _client(tmp_path, pbx.origin) as client:
         for location in (
-            elsewhere.origin, f"//127.0.0.1:{port}/", f"http://localhost:{pbx.port}/", f"https://{ours}/", f"http://{ours}@127.0.0.1:{port}/",
+            elsewhere.origin, f"//127.0.0.1:{port}/", f"http://localhost:{pbx.port}/", "https://127.0.0.1/", f"https://{ours.upper()}@127.0.0.1/", f"http://{ours}@127.0.0.1:{port}/",
             f"http://127.0.0.1:{port}\\@{ours}/", f"http://{ours}:{port}/", f"http:\\\\127.0.0.1:{port}/", "ftp://127.0.0.1/", "file:///etc/passwd",
             f"http://[::ffff:127.0.0.1]:{pbx.port}/", f"http://127.1:{pbx.port}/", f"http://2130706433:{pbx.port}/", "http://[", "gopher://x",
         ):  # fmt: skip
@@ -201,12 +202,26 @@ async def test_a_redirect_that_brings_a_user_and_password_is_refused(tmp_path: P
     assert [asked["path"] for asked in pbx.asked] == ["/a"]
 
 
-async def test_the_user_and_password_of_the_source_s_own_link_stay_with_it_along_relative_redirects(
-    tmp_path: Path, pbx: Scripted
+@pytest.mark.parametrize(
+    "keys",
+    [
+        'recording_origin = "http://joe:hunter2@{host}"',
+        'recording_url = "http://joe:hunter2@{host}/a?nId={{call_id}}"',
+        'recording_origin = "http://{host}"\nrecording_url = "http://joe:hunter2@{host}/a"',
+        'recording_origin = "http://joe:hunter2@{host}"\nrecording_url = "http://{host}/a"',
+    ],
+)
+async def test_the_user_and_password_of_the_source_go_to_its_origin_and_along_redirects(
+    tmp_path: Path, pbx: Scripted, keys: str
 ) -> None:
     pbx.answers = [[head(302, "Content-Length: 0", "Location: /b")], whole(WAV)]
-    async with _client(tmp_path, pbx.origin) as client:
-        assert await _fetch(client, tmp_path, f"http://joe:hunter2@127.0.0.1:{pbx.port}/a") == WAV
+    path = tmp_path / "sources.toml"
+    path.write_text('[sources.acme]\nsecret = "x"\n' + keys.format(host=f"127.0.0.1:{pbx.port}"))
+    source = load_sources(path)[SourceName("acme")]
+    link = recording_links(source, job(recording_url="https://localhost/a"))[0]
+    assert "hunter2" not in f"{source!r} {link!r} {link.url} {source.recording_origin}"
+    async with Client(source, LIMITS, asyncio.Semaphore(1)) as client:
+        assert await _fetch(client, tmp_path, link.url) == WAV
     assert [asked["authorization"] for asked in pbx.asked] == ["Basic am9lOmh1bnRlcjI="] * 2
 
 
@@ -214,7 +229,7 @@ async def test_the_user_and_password_of_the_source_s_own_link_stay_with_it_along
 @pytest.mark.parametrize("location", ["https://PBX.XN--MLLER-KVA.example/b", "https://pbx.müller.example:443/b", "/b"])
 def test_an_international_host_and_its_punycode_are_one_origin(allowed: str, location: str) -> None:
     target = redirect_target(allowed, f"{allowed}/a", location)
-    assert is_same_origin(URL(target), URL(allowed))
+    assert is_reachable(URL(target), URL(allowed))
     with pytest.raises(FetchError, match="origin_not_allowed"):
         redirect_target(allowed, f"{allowed}/a", "https://pbx.muller.example/b")
 
@@ -256,6 +271,6 @@ def test_an_origin_is_the_same_however_it_is_written() -> None:
 
 def test_a_name_of_which_one_address_is_allowed_and_silent_is_asked_again_later() -> None:
     refused, silent = f"{REFUSED}: ::1 for pbx", "[Errno 111] Connect call failed ('10.0.0.1', 443)"
-    assert _are_all_refused(refused)
-    assert _are_all_refused(f"Multiple exceptions: {refused}, {refused}")
-    assert not _are_all_refused(f"Multiple exceptions: {refused}, {silent}")
+    assert are_all_refused(refused)
+    assert are_all_refused(f"Multiple exceptions: {refused}, {refused}")
+    assert not are_all_refused(f"Multiple exceptions: {refused}, {silent}")

@@ -23,13 +23,25 @@ def _outcome(error: Exception, number: int = 1, reasons: tuple[str, ...] = ()) -
 @pytest.mark.parametrize(
     ("error", "outcome"),
     [
-        (NotBegunError("locked"), Wait(may_have_stored=False)),
-        (BusyError("lost"), Wait(may_have_stored=True)),
+        (NotBegunError("locked"), Wait(1.0, may_have_stored=False)),
+        (NotBegunError("asked", wait_s=0.8), Wait(1.0, may_have_stored=False)),
+        (NotBegunError("asked", wait_s=0.9), Wait(1.0, 0.9, may_have_stored=False)),
+        (NotBegunError("asked", wait_s=3), Wait(5.0, 3, may_have_stored=False)),
+        (NotBegunError("asked", wait_s=60), Wait(5.0, 60, may_have_stored=False)),
+        (
+            FetchError(Reason.NOT_READY, "503", retry_after_s=3),
+            Retry(Reason.NOT_READY, "503", 5.0, None, may_have_stored=False, at_least_s=3),
+        ),
+        (
+            FetchError(Reason.NOT_READY, "503", retry_after_s=0.5),
+            Retry(Reason.NOT_READY, "503", 1.0, None, may_have_stored=False),
+        ),
+        (BusyError("lost"), Wait(1.0, may_have_stored=True)),
         (FetchError(Reason.NOT_FOUND, "404", size=7), Retry(Reason.NOT_FOUND, "404", 1.0, 7, may_have_stored=False)),
         (ArchiveUnavailableError("full"), Retry(Reason.ARCHIVE_UNAVAILABLE, "full", 1.0, None, may_have_stored=True)),
         (FetchError(Reason.TOO_LARGE, "large"), End(Reason.TOO_LARGE, "large", Result.FAILED, may_have_stored=False)),
         (FAULT, Retry(Reason.INTERNAL_ERROR, FAULT_DETAIL, 1.0, None, may_have_stored=True)),
-        (ExceptionGroup("", [BusyError("lost")]), Wait(may_have_stored=True)),
+        (ExceptionGroup("", [BusyError("lost")]), Wait(1.0, may_have_stored=True)),
         (
             ExceptionGroup("", [BusyError("lost"), ExceptionGroup("", [FAULT])]),
             Retry(Reason.INTERNAL_ERROR, FAULT_DETAIL, 1.0, None, may_have_stored=True),
@@ -44,3 +56,14 @@ def test_a_recording_is_absent_only_if_the_pbx_said_so_each_time() -> None:
     gone = FetchError(Reason.NOT_FOUND, "404")
     assert _outcome(gone, 3, ("not_found",) * 2) == End(Reason.NOT_FOUND, "404", Result.ABSENT, may_have_stored=False)
     assert _outcome(gone, 3, ("not_found", "stalled")) == End(Reason.NOT_FOUND, "404", Result.FAILED, may_have_stored=False)
+
+
+def test_what_is_not_found_under_a_doubtful_link_is_not_absent() -> None:
+    gone = FetchError(Reason.NOT_FOUND, "404")
+    gone.is_about_recording = False
+    assert isinstance(_outcome(gone), Retry)
+    end = _outcome(gone, 3, ("not_found",) * 2)
+    assert isinstance(end, End)
+    assert (end.reason, end.result) == (Reason.NO_RECORDING_LINK, Result.FAILED)
+    gone.is_about_recording = True
+    assert _outcome(gone, 3, ("not_found",) * 2) == End(Reason.NOT_FOUND, "404", Result.ABSENT, may_have_stored=False)

@@ -17,7 +17,7 @@ from tests.helpers.recordings import (
     job,
 )
 from worker.download.failures import FetchError, Reason
-from worker.download.targets import recording_link
+from worker.download.targets import recording_links
 from worker.download.wav_check import read_audio
 
 
@@ -36,10 +36,11 @@ def test_the_origin_of_a_recording_url_is_replaced_and_values_of_a_template_cann
         "//evil/a/b?nId=7",
         "https://evil:99/a/b?nId=7#x",
     ):
-        assert recording_link(acme, job(recording_url=sent)) == "http://10.0.0.5:81/a/b?nId=7"
-    assert recording_link(template, job(recording_url=None, guid="../../x")) == "https://pbx:1/get/..%2F..%2Fx?nId=7"
+        assert [link.url for link in recording_links(acme, job(recording_url=sent))] == ["http://10.0.0.5:81/a/b?nId=7"]
+    (link,) = recording_links(template, job(recording_url=None, guid="../../x"))
+    assert link.url == "https://pbx:1/get/..%2F..%2Fx?nId=7"
     with pytest.raises(FetchError) as refused:
-        recording_link(elsewhere, job(recording_url=None))
+        recording_links(elsewhere, job(recording_url=None))
     assert refused.value.reason is Reason.ORIGIN_NOT_ALLOWED
 
 

@@ -1,0 +1,124 @@
+"""Reads a RecordingURL: which link of the PBX it means, or that it is none. Senders escape it twice, cut it, or send `null`.
+
+Only its path and query count, because downloads go to the source's own origin. The value is a credential and is never shown.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from urllib.parse import unquote_to_bytes
+
+_MAX_ENCODINGS = 5
+# What wraps a value: white space, control characters, quotes, angle brackets, and marks that are not visible.
+_WRAPPERS = (
+    "".join(map(chr, range(33))) + "\x7f\x85\xa0\ufeff\u200b\u200e\u200f\u2028\u2029\"'`<>\u201c\u201d\u2018\u2019\xab\xbb"
+)
+_HOST = r"(?:[^\s/\\?#@]*@)?(?:\[[0-9A-Fa-f:.]+\]|[^\s/\\?#@:\[\]{}<>%\"'|^`]+)(?::[0-9]{0,5})?"
+_URL = re.compile(rf"https?:[/\\]{{1,2}}{_HOST}(?P<rest>[/\\?#].*)?", re.IGNORECASE | re.DOTALL)
+_WITHOUT_SCHEME = re.compile(
+    rf"(?://{_HOST}|[\w.-]+:[0-9]{{1,5}}|\[[0-9A-Fa-f:.]+\](?::[0-9]{{1,5}})?|(?:[\w-]+\.)+[A-Za-z]{{2,}}|[0-9]+(?:\.[0-9]+){{3}}|(?=/(?!/)))"
+    r"(?P<rest>[/?].*)",
+    re.DOTALL,
+)
+_JSON_ESCAPE = re.compile(r"\\u00([0-7][0-9A-Fa-f])|\\/")
+_UNREPLACED = re.compile(r"\{\{|\}\}")
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f]")
+_NOT_PRINTABLE = re.compile(r"[^!-~]+")
+_NOT_ASCII = re.compile(r"[^\x00-\x7f]")
+_SEPARATORS = re.compile("[&;]")
+_DOWNLOAD_FORM = "uid=form_faster_downloadcall"
+# Programs write these for a value that they do not have.
+_NO_VALUE = frozenset({"", "null", "none", "nil", "undefined", "nan", "n/a"})
+
+
+@dataclass(frozen=True, slots=True)
+class RecordingLink:
+    """The link that a RecordingURL means.
+
+    Attributes:
+        target: path and query as they are requested: printable ASCII, not escaped anew.
+        is_certain: the value was a URL as it was sent, so that the PBX can only have meant this link.
+    """
+
+    target: str
+    is_certain: bool
+
+
+def read_link(sent: str) -> RecordingLink | None:
+    """Return the link that a RecordingURL means, or None if it names no recording."""
+    text = _unwrapped(sent)
+    link = _decoded(text)
+    mended = _JSON_ESCAPE.sub(_plain_json, link).replace("&amp;", "&")
+    if _UNREPLACED.search(mended) or _CONTROLS.search(mended):
+        return None
+    url = _URL.fullmatch(mended)
+    match = url or _WITHOUT_SCHEME.fullmatch(mended)
+    if match is None:
+        return None
+    path, question, query = (match["rest"] or "").partition("#")[0].partition("?")
+    plain_path = path.replace("\\", "/") or "/"
+    if not query and not plain_path.strip("/"):
+        return None
+    if _is_cut(query):
+        return None
+    is_certain = url is not None and mended == text and plain_path == (path or "/") and not _lacks_value(plain_path, query)
+    return RecordingLink(to_ascii(f"{plain_path}{question}{query}"), is_certain)
+
+
+def to_ascii(link: str) -> str:
+    """Percent-encode what a request line cannot have. Everything else stays as it is, escapes included.
+
+    Raises:
+        ValueError: the link contains a control character.
+    """
+    if _CONTROLS.search(link):
+        raise ValueError("the link contains a control character")
+    return _NOT_PRINTABLE.sub(lambda part: "".join(map(_escaped, part[0])), link)
+
+
+def decode_link(escaped: str) -> str:
+    """Decode a value of a query once. Bytes that are not ASCII stay escaped, because their encoding is unknown."""
+    return _decoded_once(escaped.replace("+", " "))
+
+
+def _escaped(character: str) -> str:
+    code = ord(character)
+    # A byte of a header that is no UTF-8 is a character from here on (PEP 383).
+    content = bytes([code - 0xDC00]) if 0xDC80 <= code <= 0xDCFF else character.encode("utf-8", "surrogatepass")  # noqa: PLR2004
+    return "".join(f"%{byte:02X}" for byte in content)
+
+
+def _unwrapped(text: str) -> str:
+    return text.strip(_WRAPPERS)
+
+
+def _decoded(text: str) -> str:
+    """Decode a value that was escaped more often than once: until it begins like a link."""
+    for _ in range(_MAX_ENCODINGS):
+        if "%" not in text or _URL.fullmatch(text) or _WITHOUT_SCHEME.fullmatch(text):
+            break
+        text = _unwrapped(_decoded_once(text))
+    return text
+
+
+def _decoded_once(text: str) -> str:
+    content = unquote_to_bytes(text.encode("utf-8", "surrogatepass"))
+    return _NOT_ASCII.sub(lambda byte: f"%{ord(byte[0]):02X}", content.decode("latin-1"))
+
+
+def _plain_json(escape: re.Match[str]) -> str:
+    return chr(int(escape[1], 16)) if escape[1] else "/"
+
+
+def _is_cut(query: str) -> bool:
+    """Return whether a link of FocalScope's download form lacks the number of the recording."""
+    parts = _SEPARATORS.split(query)
+    names = {name.casefold(): value for name, _, value in (part.partition("=") for part in parts)}
+    return _DOWNLOAD_FORM in parts and names.get("nid", "").casefold() in _NO_VALUE
+
+
+def _lacks_value(path: str, query: str) -> bool:
+    last = path.rpartition("/")[2].partition(".")[0]
+    values = [part.partition("=")[2] for part in _SEPARATORS.split(query) if "=" in part]
+    return any(value.casefold() in _NO_VALUE - {""} for value in (last, *values))

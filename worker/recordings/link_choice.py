@@ -1,0 +1,86 @@
+"""Downloads a recording by the first of its links that works.
+
+A RecordingURL can be cut, expired, or a link of something else. Then the source's `recording_url` is asked in the same attempt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+from shared.errors import NotBegunError
+from worker.download.client import Client, OnRefused
+from worker.download.failures import RULES, FetchError, Reason, Result
+from worker.download.inspection import Recording, RefusedError
+from worker.download.partial_file import forget, partial
+from worker.download.targets import Link
+from worker.recordings.attempt import Attempt
+
+_MAX_LINKS = 2
+
+
+@asynccontextmanager
+async def downloaded(
+    client: Client, links: Sequence[Link], attempt: Attempt, directory: Path, *, is_kept: bool, on_refused: OnRefused
+) -> AsyncIterator[Recording]:
+    """Download a recording. `is_kept`: a partial download stays in `directory` for the next attempt.
+
+    `on_refused` is awaited with a complete answer that is refused, if no other link is tried. If the block raises FetchError,
+    the download is discarded.
+
+    Raises:
+        NotBegunError: nothing was requested; see `Client.fetch`.
+        FetchError: no link worked. The failure is that of the last link.
+    """
+    failures: list[tuple[Link, FetchError]] = []
+    seen = {"seen_bytes": attempt.seen_bytes, "seen_audio_bytes": attempt.seen_audio_bytes}
+    for number, link in enumerate(links):
+        is_last = link is links[-1]
+
+        async def refuse(error: RefusedError, *, is_last: bool = is_last) -> None:
+            if is_last or not error.is_wrong_link:
+                await on_refused(error)
+
+        async with AsyncExitStack() as opened:
+            try:
+                name = _part_name(attempt.job.id, number)
+                part = opened.enter_context(partial(directory, name, is_kept=is_kept, link=link.url))
+                fetching = client.fetch(link.url, part, **seen, names=link.names, on_refused=refuse)
+                recording = await opened.enter_async_context(fetching)
+            except NotBegunError:
+                if not failures:
+                    raise
+                failures[-1][1].is_about_recording = False  # the other link may have the recording
+                raise failures[-1][1] from None
+            except FetchError as error:
+                failures.append((link, error))
+                if is_last or not error.is_wrong_link:
+                    raise _concluded(failures) from error
+                continue
+            try:
+                yield recording
+            except FetchError:
+                part.restart()
+                raise
+            return
+
+
+def forget_parts(directory: Path, job_id: str) -> None:
+    """Remove the partial downloads of a finished job."""
+    for number in range(_MAX_LINKS):
+        forget(directory, _part_name(job_id, number))
+
+
+def _part_name(job_id: str, number: int) -> str:
+    return f"{job_id}/{number}" if number else job_id
+
+
+def _concluded(failures: Sequence[tuple[Link, FetchError]]) -> FetchError:
+    """Return the failure of the last link. It is about the recording if a link that certainly names it was not found."""
+    last = failures[-1][1]
+    is_absent = [RULES[error.reason].result is Result.ABSENT and link.is_certain for link, error in failures]
+    last.is_about_recording = any(is_absent) or last.reason is Reason.NO_AUDIO
+    for _, error in failures[:-1]:
+        last.detail += f". The RecordingURL: {error.reason}, {error.detail}"
+    return last
