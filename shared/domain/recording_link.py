@@ -37,7 +37,7 @@ class RecordingLink:
     """The link that a RecordingURL means.
 
     Attributes:
-        target: path and query as they are requested: printable ASCII, not escaped anew.
+        target: path and query as they are requested: printable ASCII, not escaped again.
         is_certain: the value was a URL as it was sent, so that the PBX can only have meant this link.
     """
 

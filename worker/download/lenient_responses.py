@@ -1,6 +1,6 @@
 """Reads responses whose headers contradict each other only about their length, which the HTTP parser refuses.
 
-Recorders send the same Content-Length twice, Content-Length beside chunks, or bytes behind the end. RFC 9112 (6.3) says what
+Recorders send the same Content-Length twice, Content-Length and chunks, or bytes behind the end. RFC 9112 (6.3) says what
 counts. Each connection is for one response, so nothing of another response can be taken for a part of this one.
 """
 
