@@ -21,7 +21,7 @@ _FORM_BYTES = 12
 _HEADER_BYTES = 44  # the smallest header
 _FORMS = {b"RIFF": "<", b"RIFX": ">", b"RF64": "<", b"BW64": "<"}
 _FORMS_64 = frozenset({b"RF64", b"BW64"})
-_MAX_FORMAT_BYTES = 4096
+_MIN_FORMAT_BYTES, _MAX_FORMAT_BYTES = 16, 4096
 _MAX_LEADING_BYTES = 64
 _LEADING = b"\xef\xbb\xbf\xff\xfe\0 \t\r\n"
 _ID3_HEADER_BYTES = 10
@@ -120,6 +120,7 @@ class _HeaderParts:
     fact: int | None = None
     sizes_64: tuple[int, int] | None = None
     is_searched: bool = False
+    is_unusable: bool = False  # the format chunk describes nothing that can be played
     has_others: bool = False  # chunks that are neither format nor audio
 
 
@@ -180,7 +181,7 @@ def _start(head: bytes) -> int:
 
 
 def _without_audio(parts: _HeaderParts, declared_end: int | None, size: int | None) -> InvalidWavError:
-    if parts.audio is not None:
+    if parts.audio is not None or parts.is_unusable:
         return InvalidWavError(Flaw.NOT_A_RECORDING, "the file has no usable format chunk")
     if size is not None and declared_end is not None and declared_end > size + 1:
         return InvalidWavError(Flaw.TRUNCATED, f"truncated: the header declares {declared_end} bytes, the file has {size}")
@@ -203,6 +204,7 @@ def _walk(parts: _HeaderParts, position: int) -> Parser[None]:
         elif chunk.name == b"fmt ":
             content = yield from _read(parts.head, chunk.body, min(chunk.length, _MAX_FORMAT_BYTES))
             parts.format = parts.format or read_format(content, parts.order)
+            parts.is_unusable = parts.format is None and len(content) >= _MIN_FORMAT_BYTES
             if parts.audio is not None:
                 return
         else:

@@ -245,6 +245,7 @@ def _refused() -> Iterator[Kind]:
     yield Kind("second data chunk cut off", riff(FMT, DATA, DATA)[:-100], _TRUNCATED)
     yield Kind("no fmt", riff(DATA), _NONE)
     yield Kind("fmt of nothing", riff(chunk(b"fmt ", bytes(16)), DATA), _NONE)
+    yield Kind("RIFX with numbers of RIFF", b"RIFX" + WAV[4:], _NONE)
     yield Kind("MP3 without RIFF", b"\xff\xfb\x90\x64" + bytes(400), _NONE)
     yield Kind("Ogg", b"OggS" + bytes(400), _NONE)
     yield Kind("AIFF", b"FORM" + bytes(4) + b"AIFF" + bytes(400), _NONE)

@@ -51,6 +51,7 @@ async def test_a_recording_that_is_not_ready_twice_is_stored_on_the_third_try(se
         "encryption": None,
         "attempts": 3,
         "reason": None,
+        "flags": [],
     }
     assert data["uri"] == file_of(servers, "wav").as_uri()
     assert file_of(servers, "wav").read_bytes() == WAV
