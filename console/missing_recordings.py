@@ -24,4 +24,7 @@ def why_missing(sidecar: Sidecar) -> str:
     """Explain in sentences why a recording is not stored, with its state and the reason if it has one."""
     why, advice = _WHY[sidecar.state]
     reason = f", {sidecar.recording.reason}" if sidecar.recording.reason else ""
-    return f"{why} ({sidecar.state}{reason}). {advice}".rstrip()
+    kept = ""
+    if sidecar.state is RecordingState.FAILED and sidecar.recording.kept:
+        kept = f" The refused file is kept: `callfold recordings accept {sidecar.source}/{sidecar.name}` stores it."
+    return f"{why} ({sidecar.state}{reason}). {advice}".rstrip() + kept

@@ -85,6 +85,12 @@ def _as_json(value: object) -> object:
     return orjson.dumps(value, option=orjson.OPT_SORT_KEYS).decode()
 
 
+def _list_as_json(value: object) -> object:
+    if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+        raise ValueError("is not a list of texts")
+    return orjson.dumps(value).decode()
+
+
 class _Recording(BaseModel):
     call_id: Short
     guid: Short | None
@@ -98,6 +104,7 @@ class _Recording(BaseModel):
     encryption: Annotated[str, BeforeValidator(_as_json)] | None = None
     attempts: Int | None = None
     reason: str | None = None
+    flags: Annotated[str, BeforeValidator(_list_as_json)] | None = None
 
 
 class _Audit(BaseModel):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field, Json
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Json
 from sqlalchemy import ColumnElement, Connection, Select, or_, select, tuple_
 
 from console.call_query import CallQuery, CallRow, JsonObject, Position, row_of
@@ -15,6 +15,11 @@ from shared.domain.call import Status
 
 _ESCAPE = "\\"
 _RECORDING_COLUMNS = [column for column in RECORDINGS.columns if column.name not in {"leg_id", "event"}]
+
+
+def _read_flags(value: object) -> object:
+    """Read the flags of a row; a row of a previous release has none."""
+    return orjson.loads(value) if isinstance(value, str) else value or []
 
 
 class Recording(BaseModel):
@@ -39,6 +44,7 @@ class Recording(BaseModel):
     encryption: Json[dict[str, Any]] | None
     attempts: int | None
     reason: str | None
+    flags: Annotated[list[str], BeforeValidator(_read_flags)] = Field(default=[], description="What is unusual about it.")
 
 
 class AuditLine(BaseModel):
@@ -145,7 +151,8 @@ def recordings(connection: Connection, source: str, guid: str) -> list[Recording
 
 
 def _recordings(connection: Connection, *conditions: ColumnElement[bool]) -> list[Recording]:
-    rows = connection.execute(select(*_RECORDING_COLUMNS).where(*conditions).order_by(RECORDINGS.c.id))
+    columns = [column for column in _RECORDING_COLUMNS if column is not RECORDINGS.c.flags or has_column(connection, column)]
+    rows = connection.execute(select(*columns).where(*conditions).order_by(RECORDINGS.c.id))
     return [Recording.model_validate(dict(row)) for row in rows.mappings()]
 
 

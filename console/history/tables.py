@@ -109,6 +109,7 @@ RECORDINGS = Table(
     Column("encryption", TEXT),  # JSON: scheme, recipient
     Column("attempts", Integer),
     Column("reason", TEXT),
+    Column("flags", TEXT),  # JSON; null in rows that a previous release has written
     Index("recordings_call", "source", "call"),
     Index("recordings_guid", "source", "guid"),
     Index("recordings_leg", "leg_id"),

@@ -221,6 +221,9 @@ async def test_recordings_are_found_by_guid_and_by_call(history: History) -> Non
     kept = await history.call("acme", "1")
     assert kept is not None
     assert kept.recordings == (one,)
+    assert one.flags == [], "as previous releases publish it"
+    await history.write(batch_of([recording_event(2, "stored", name="guid-2", flags=["riff_size", "trailing_bytes"])], first=2))
+    assert [each.flags for each in await history.recordings("acme", "guid-2")] == [["riff_size", "trailing_bytes"]]
     assert await history.recordings("acme", "nobody") == await history.recordings("other", "guid-1") == []
 
 
@@ -296,17 +299,19 @@ async def test_tables_of_the_first_release_get_the_new_columns_and_keep_their_ro
     kinds: dict[str, Any] = {"call_type": "Login", "queue": "Sales", "ended_by": "agent"}
     async with aclosing(History(url, is_writer=True)) as writer, aclosing(History(url)) as reader:
         await writer.prepare()
-        await writer.write(batch_of([call_event(1), call_event(2, **kinds)]))
+        await writer.write(batch_of([call_event(1), call_event(2, **kinds), recording_event(1, "stored")]))
         with writer._engine.begin() as connection:
             for column in ("call_type", "queue", "agent_name", "ended_by"):
                 connection.execute(text(f"ALTER TABLE calls DROP COLUMN {column}"))
+            connection.execute(text("ALTER TABLE recordings DROP COLUMN flags"))
         rows = await found(reader, CallQuery())
         for upgraded in (False, True):
             if upgraded:
                 await writer.prepare()
-                await writer.write(batch_of([call_event(3, **kinds)], first=2))
+                await writer.write(batch_of([call_event(3, **kinds)], first=3))
             assert [row.call for row in await found(reader, CallQuery(type=CallType.API))] == ["1"]
             logins = ["3", "2"] if upgraded else ["2"]
+            assert [each.flags for each in await reader.recordings("acme", "guid-1")] == [[]]
             assert [row.call for row in await found(reader, CallQuery(type=CallType.LOGIN))] == logins
         assert (await found(reader, CallQuery()))[1:] == rows
         with reader._engine.connect() as connection:

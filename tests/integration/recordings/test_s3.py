@@ -19,6 +19,7 @@ from shared.errors import ConfigError
 from simulator.audio import recording
 from tests.helpers.pace import LIMIT_S, PACE
 from tests.helpers.recordings import WAV
+from tests.helpers.refused_files import check_limits
 from tests.helpers.s3 import Busy, there
 from tests.helpers.servers import eventually
 
@@ -87,6 +88,11 @@ async def test_an_upload_may_take_as_long_as_it_needs_while_something_moves(s3: 
     await Archive(ARCHIVE).put("acme/a.wav", io.BytesIO(LONG))
     assert time.monotonic() - begun > stall_s
     assert await there(s3.port) == (["calls/acme/a.wav"], [])
+
+
+@pytest.mark.usefixtures("s3")
+async def test_refused_files_are_limited() -> None:
+    await check_limits(Archive(ARCHIVE))
 
 
 @pytest.mark.parametrize("content", [LONG, WAV], ids=["long", "short"])
