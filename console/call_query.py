@@ -28,12 +28,14 @@ from pydantic import (
 )
 
 from console.durations import ago
+from console.number_search import international_forms, number_patterns, spelled
 from shared.domain.adapter_link import Placeholder
 from shared.domain.call import CloseReason, Outcome, Status
 from shared.domain.callback import CallType
 from shared.domain.parties import EndedBy
 from shared.domain.times import rfc3339
 from shared.errors import ConfigError
+from shared.phone_numbers import with_plus
 
 _AGO = re.compile(r"\d{1,6}[smhd]")
 
@@ -170,7 +172,7 @@ class CallQuery(BaseModel):
             and (self.since is None or row.started_at >= self.since)
             and (self.until is None or row.started_at < self.until)
             and (self.agent is None or _any_like(row.agents, self.agent))
-            and (self.number is None or _any_like(row.numbers, self.number))
+            and (self.number is None or any(_any_like(row.numbers, pattern) for pattern in number_patterns(self.number)))
         )
 
     @field_validator("until", mode="after")
@@ -199,6 +201,7 @@ class CallRow(BaseModel):
         description="Extension of the agent who answered, else of the first one; the name if it is unknown."
     )
     number: str | None = Field(description="Number of the far party.")
+    number_e164: str | None = Field(default=None, description="International form of the number, if the source has a `country`.")
     recorded: bool
     started_at: str
     answered_at: str | None
@@ -232,11 +235,12 @@ def row_of(record: JsonObject, call: str, status: Status) -> CallRow:
     dial = record.get("dial") or {}
     legs = [leg for leg in (record["agent"], record["dialed"], *record["other_legs"]) if leg]
     all_fields = [record["fields"], *(leg.get("fields", {}) for leg in legs)]
-    agent, number = _agent(record, dial), _number(record, dial)
+    agent, number = _agent(record, dial), with_plus(_number(record, dial) or "") or None
     agents = [agent, dial.get("agent"), *_values(legs, "extension", "name")]
     agents += _values(all_fields, Placeholder.AGENT_EXTENSION, Placeholder.AGENT)
     numbers = [number, dial.get("number"), *_values(legs, "number")]
     numbers += _values(all_fields, Placeholder.CALLER_ID, Placeholder.DID)
+    international = international_forms([dial, *legs])
     known = {name: record[name] for name in CallRow.model_fields if name in record and name not in {"agent", "revision"}}
     return CallRow(
         **{"call_type": CallType.API if record["request_id"] else None} | known,
@@ -246,9 +250,10 @@ def row_of(record: JsonObject, call: str, status: Status) -> CallRow:
         agent=agent,
         agent_name=(record["agent"] or {}).get("name"),
         number=number,
+        number_e164=international.get(number or ""),
         recorded=any(leg["recorded"] for leg in legs),
         agents=tuple(dict.fromkeys(filter(None, agents))),
-        numbers=tuple(dict.fromkeys(filter(None, numbers))),
+        numbers=spelled(numbers, international),
     )
 
 

@@ -162,8 +162,9 @@ async def _published(run: _Run, since: datetime) -> AsyncIterator[RecordingJob]:
             state = await store.read(key)
             call = derive(key, state.facts, run.settings.policy) if state else None
             if state and call and call.closing:
-                record = call_record(call, state.revision or 1)
-                for job in recording_jobs(call, record, run.sources[key.source].record_legs, state.summary):
+                source = run.sources[key.source]
+                record = call_record(call, state.revision or 1, source.country)
+                for job in recording_jobs(call, record, source.record_legs, state.summary):
                     if job.state == RecordingState.WAITING:
                         yield replace(job, fetch=True)
             else:

@@ -28,7 +28,7 @@ CALL_EVENTS = frozenset({"callfold.call.completed.v1", "callfold.call.amended.v1
 _RECORDING = re.compile(r"callfold\.recording\.(stored|absent|failed|expired)\.v1")
 _RECORDING_ID = re.compile(r"(?P<leg>[^/]+/[^/]+/recording/[^/]+)/[a-z]+(?P<suffix>/[^/]+)?")
 _TIME = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z$"
-_COLUMNS = tuple(name for name in CallRow.model_fields if name not in {"status", "agents", "numbers"})
+_COLUMNS = tuple(name for name in CallRow.model_fields if name not in {"status", "agents", "numbers", "number_e164"})
 
 
 def _existing_time(at: str) -> str:

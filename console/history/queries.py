@@ -11,7 +11,9 @@ from sqlalchemy import ColumnElement, Connection, Select, or_, select, tuple_
 from console.call_query import CallQuery, CallRow, JsonObject, Position, row_of
 from console.history.batch import CALL_EVENTS, Checkpoint, truncated
 from console.history.tables import AUDIT, CALLS, EVENTS, OFFSETS, RECORDINGS, has_column
+from console.number_search import number_patterns
 from shared.domain.call import Status
+from shared.phone_numbers import spellings
 
 _ESCAPE = "\\"
 _RECORDING_COLUMNS = [column for column in RECORDINGS.columns if column.name not in {"leg_id", "event"}]
@@ -105,7 +107,10 @@ def _conditions(query: CallQuery) -> list[ColumnElement[bool]]:
     if query.agent is not None:
         conditions.append(CALLS.c.agents.like(_like(query.agent), escape=_ESCAPE))
     if query.number is not None:
-        conditions.append(CALLS.c.numbers.like(_like(query.number), escape=_ESCAPE))
+        # Rows of an earlier version have the numbers only as they were received.
+        pattern, *digits = number_patterns(query.number)
+        patterns = {pattern, *spellings(digits[0] if digits else pattern)}
+        conditions.append(or_(*(CALLS.c.numbers.like(_like(each), escape=_ESCAPE) for each in sorted(patterns))))
     return conditions
 
 

@@ -96,7 +96,7 @@ async def detail_of(timelines: Timelines, archive: Archive, source: Source, call
     """
     is_small = sum(map(len, state.facts.values())) <= _SMALL_CHARACTERS
     # Masking a large call takes long, and others must have their turn.
-    shown = _shown(call, state) if is_small else await asyncio.to_thread(_shown, call, state)
+    shown = _shown(source, call, state) if is_small else await asyncio.to_thread(_shown, source, call, state)
     timeline, sidecars = await asyncio.gather(
         timelines.read(source.adapter, call),
         _sidecars(archive, source, call, state, shown.record),
@@ -117,9 +117,9 @@ async def detail_of(timelines: Timelines, archive: Archive, source: Source, call
     )
 
 
-def _shown(call: Call, state: StoredCall) -> _Shown:
+def _shown(source: Source, call: Call, state: StoredCall) -> _Shown:
     return _Shown(
-        record=call_record(call, state.revision),
+        record=call_record(call, state.revision, source.country),
         legs=[_shown_leg(leg) for leg in call.legs],
         facts={name: _masked_fact(name, value) for name, value in sorted(state.facts.items())},
     )

@@ -46,7 +46,7 @@ class Lookup:
         self._archive = archive
         self._history = history
         self.has_history = history is not None
-        self.redis = RedisCalls(store, settings.policy)
+        self.redis = RedisCalls(store, settings.policy, sources)
 
     async def find(self, query: CallQuery) -> Page:
         """Find a page of calls. If the history is unavailable, the page has the calls in Redis and a `problem`.

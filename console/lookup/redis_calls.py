@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 
 from console.call_query import CallQuery, CallRow, Position, row_of
+from shared.config.sources import Sources
 from shared.domain.call import Policy, derive
 from shared.domain.call_event import call_record
 from shared.domain.ids import CallKey
@@ -27,9 +28,10 @@ def _is_large(state: StoredCall) -> bool:
 class RedisCalls:
     """The calls in Redis (implements `console.call_query.Calls`)."""
 
-    def __init__(self, store: Store, policy: Policy) -> None:
+    def __init__(self, store: Store, policy: Policy, sources: Sources) -> None:
         self._store = store
         self._policy = policy
+        self._countries = {name: source.country for name, source in sources.items()}
         self._turn = asyncio.Lock()
 
     async def _breathe(self) -> None:
@@ -79,4 +81,5 @@ class RedisCalls:
     def row(self, key: CallKey, state: StoredCall) -> CallRow:
         """Summarize a call."""
         call = derive(key, state.facts, self._policy)
-        return row_of(call_record(call, state.revision), key.call, call.status)
+        record = call_record(call, state.revision, self._countries.get(key.source))
+        return row_of(record, key.call, call.status)

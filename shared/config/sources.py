@@ -18,6 +18,7 @@ from shared.config.messages import closest_name, validation_message
 from shared.domain.adapter_link import Adapter, make_link, parse_link
 from shared.domain.ids import SOURCE_NAME, SourceName
 from shared.errors import ConfigError
+from shared.phone_numbers import is_country
 
 DEFAULT_SOURCE = SourceName("default")
 _FROM_ENVIRONMENT, _FROM_FILE = "env:", "file:"
@@ -110,12 +111,21 @@ def _check_path(pattern: str) -> str:
     return pattern
 
 
+def _check_country(code: str) -> str:
+    country = code.upper()
+    if not is_country(country):
+        hint = "Did you mean GB?" if country == "UK" else "Write its code of ISO 3166, such as DK"
+        raise ValueError(f'"{code[:20]}" is not a country. {hint}')
+    return country
+
+
 class _Options(BaseModel):
     """The keys of a source that `Source` has unchanged."""
 
     dial_url: Annotated[SecretStr, AfterValidator(_placeholder_check(*DIAL_FIELDS))] | None = None
     recording_url: Annotated[SecretStr, AfterValidator(_placeholder_check(*RECORDING_FIELDS))] | None = None
     recording_paths: tuple[Annotated[str, AfterValidator(_check_path)], ...] = ()
+    country: Annotated[str, AfterValidator(_check_country)] | None = None
     record_legs: frozenset[Literal["agent", "dialed"]] = Field(default=frozenset({"agent", "dialed"}))
     recording_networks: tuple[IPvAnyNetwork, ...] = ()
     recordings_at_once: Annotated[int, Field(gt=0, le=100)] = 4

@@ -19,17 +19,22 @@ from shared.domain.leg import Leg
 from shared.domain.people import person_of, queue_of
 from shared.domain.recording import RecordingJob
 from shared.masking import mask_value
+from shared.phone_numbers import e164
 
 CLOUDEVENT = "application/cloudevents+json"
 JSON = "application/json"
 SIDES = ("agent", "dialed")
+E164 = "number_e164"
 _METADATA = "metadata."
 _LOGIN = b'"call_type":"Login"'  # not found within a string, where quotes are escaped
 _DIAL_FIELDS = ("agent", "number", "queue_prefix")
 
 
-def call_record(call: Call, revision: int) -> dict[str, object]:
-    """Return the call as the `data` of its event; for an open call, what is known so far."""
+def call_record(call: Call, revision: int, country: str | None = None) -> dict[str, object]:
+    """Return the call as the `data` of its event; for an open call, what is known so far.
+
+    With the `country` of the source, numbers have their international form too.
+    """
     mask = _Mask()
     return {
         "source": call.key.source,
@@ -38,16 +43,16 @@ def call_record(call: Call, revision: int) -> dict[str, object]:
         "outcome": call.closing.outcome if call.closing else None,
         "complete": call.closing.complete if call.closing else None,
         "close_reason": call.closing.reason if call.closing else None,
-        **dial_of(call),
+        **_dial_with_e164(call, country),
         "started_at": call.started_at,
         "answered_at": call.answered_at,
         "ended_at": call.ended_at,
         "ring_seconds": call.ring_seconds,
         "talk_seconds": call.talk_seconds,
         **parties_of(call),
-        "agent": _leg(call, call.agent, mask),
-        "dialed": _leg(call, call.dialed, mask),
-        "other_legs": [_leg(call, leg, mask) for leg in call.other_legs],
+        "agent": _leg(call, call.agent, mask, country),
+        "dialed": _leg(call, call.dialed, mask, country),
+        "other_legs": [_leg(call, leg, mask, country) for leg in call.other_legs],
         "fields": _fields(call, mask),
         "ignored": _ignored(call, mask),
     }
@@ -144,11 +149,25 @@ class _Mask(dict[tuple[str, str], str]):
         return masked
 
 
-def _leg(call: Call, leg: Leg | None, mask: _Mask) -> dict[str, object] | None:
+def _dial_with_e164(call: Call, country: str | None) -> dict[str, object]:
+    """Return the part of a record about the dial request. A summary has no international form: it follows from the number."""
+    known = dial_of(call)
+    if country is not None and isinstance(known["dial"], dict):
+        known["dial"][E164] = _e164(known["dial"].get("number"), country)
+    return known
+
+
+def _e164(number: object, country: str | None) -> str | None:
+    return e164(number, country) if isinstance(number, str) and country is not None else None
+
+
+def _leg(call: Call, leg: Leg | None, mask: _Mask, country: str | None) -> dict[str, object] | None:
     if leg is None:
         return None
+    identity = leg_identity(call, leg)
     return {
-        **leg_identity(call, leg),
+        **identity,
+        E164: _e164(identity["number"], country),
         "guid": leg.guid,
         "call_type": leg.call_type,
         "state": leg.state,

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from shared.domain.adapter_link import Placeholder
 from shared.percent_encoding import decode_repeatedly
+from shared.phone_numbers import with_plus
 
 MAX_DIGITS = 18
 """As many as always fit a signed 64-bit integer."""
@@ -104,6 +105,21 @@ def are_some_null(values: Mapping[str, str]) -> bool:
     return not _NULLS.isdisjoint(values.values())
 
 
+def as_number(placeholder: str, text: str) -> str:
+    """Return a value with a `+` for the blank that begins it, if it is a number. In a URL, an unescaped `+` is a blank.
+
+    CallerID and DID are numbers whatever their length. Of other placeholders, only what has the length of a phone number is one.
+    """
+    if placeholder in _NO_NUMBERS:
+        return text
+    number = with_plus(text)
+    is_long = sum(character.isdigit() for character in text) in _PHONE_NUMBER_DIGITS
+    return number if is_long or placeholder in _NUMBERS else text
+
+
+_NUMBERS = frozenset({Placeholder.CALLER_ID.value, Placeholder.DID.value})
+_NO_NUMBERS = frozenset({Placeholder.USER_ID.value, Placeholder.TOTAL_WAIT_MS.value, Placeholder.IS_ANSWERED.value})
+_PHONE_NUMBER_DIGITS = range(7, 16)
 TEXTS = frozenset(
     {
         Placeholder.CALLER_ID.value,

@@ -9,7 +9,7 @@ from typing import Literal
 
 from shared.domain.adapter_link import Placeholder
 from shared.domain.callback import CallType, LegEvent
-from shared.domain.callback_values import read_bit, read_wait_ms
+from shared.domain.callback_values import as_number, read_bit, read_wait_ms
 from shared.domain.facts import AT, FIELD, GUID, LEG, RECORDED, URL
 from shared.domain.first_release import mixed_times
 from shared.domain.ignored import IgnoredOfLeg, read_ignored
@@ -183,6 +183,7 @@ def _fields(facts: Mapping[str, str]) -> dict[str, str]:
     for event in _LATEST_FIRST:
         prefix = f"{FIELD}{event}."
         for name in sorted(facts):
-            if name.startswith(prefix):
-                fields.setdefault(name.removeprefix(prefix), facts[name])
+            if name.startswith(prefix) and not (value := facts[name]).isspace():
+                placeholder = name.removeprefix(prefix)
+                fields.setdefault(placeholder, as_number(placeholder, value) if value[:1] == " " else value)
     return fields

@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 
 from shared.domain.call import Call, is_request_id
-from shared.domain.call_event import SIDES, dial_of, leg_identity, parties_of, sides_of
+from shared.domain.call_event import E164, SIDES, dial_of, leg_identity, parties_of, sides_of
 from shared.domain.callback import CallType
 from shared.domain.file_names import LegIds, guid_owners
 from shared.domain.leg import Leg, LegState
@@ -96,7 +96,10 @@ def is_newer(record: Mapping[str, Any]) -> bool:
 
 def dial_summary(record: Mapping[str, object]) -> dict[str, object]:
     """Return the part of a summary about the dial request; empty if the call was not dialed."""
-    return {name: record[name] for name in _DIAL_FIELDS if record.get(name)}
+    fields = {name: record[name] for name in _DIAL_FIELDS if record.get(name)}
+    if isinstance(dial := fields.get("dial"), Mapping):
+        fields["dial"] = {name: value for name, value in dial.items() if name != E164}  # it follows from the number
+    return fields
 
 
 def filed_at(call: Call, before: str) -> str:

@@ -92,12 +92,12 @@ class Evaluator:
         if call.closing is None:  # the facts hold nothing but the clock
             consequences.wake_ups[key] = WakeUp(None, merged.version)
             return
-        record_legs = self._sources[key.source].record_legs
-        new_summary = summary(call, merged.summary, record_legs)
+        source = self._sources[key.source]
+        new_summary = summary(call, merged.summary, source.record_legs)
         if not merged.revision or amends(merged.summary, new_summary):
             if not merged.revision:
                 _count_contradicted(call)
-            outbox = write_outbox(call, merged.revision + 1, record_legs, before=merged.summary)
+            outbox = write_outbox(call, merged.revision + 1, source.record_legs, before=merged.summary, country=source.country)
             consequences.publications[key] = Publication(key, merged.revision + 1, outbox, new_summary, merged.version)
         elif merged.wake_at_ms is not None:
             consequences.wake_ups[key] = WakeUp(None, merged.version)

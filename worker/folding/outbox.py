@@ -16,7 +16,9 @@ from shared.domain.recording_plan import recording_jobs
 _MAX_BYTES = 16 << 20
 
 
-def write_outbox(call: Call, revision: int, record_legs: Collection[str], *, before: str = "") -> bytes:
+def write_outbox(
+    call: Call, revision: int, record_legs: Collection[str], *, before: str = "", country: str | None = None
+) -> bytes:
     """Encode the call event and the recording jobs of one revision; `before` is the summary of the last one.
 
     Every job contains the record, for its sidecar. If that is too much, the jobs have it without adapter values.
@@ -24,7 +26,7 @@ def write_outbox(call: Call, revision: int, record_legs: Collection[str], *, bef
     Raises:
         ValueError: the call has too many legs to be published.
     """
-    record = call_record(call, revision)
+    record = call_record(call, revision, country)
     routing_key, event_id, body = call_event(call, record)
     job_record: Mapping[str, object] = record
     if len(body) * (1 + len(call.legs)) > _MAX_BYTES:

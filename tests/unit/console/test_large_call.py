@@ -124,7 +124,7 @@ async def test_between_the_large_calls_of_a_search_others_have_their_turn() -> N
     async def read_many(_: object) -> dict[CallKey, StoredCall]:
         return dict.fromkeys(KEYS, state)
 
-    calls = RedisCalls(cast("Store", SimpleNamespace(newest=newest, read_many=read_many)), POLICY)
+    calls = RedisCalls(cast("Store", SimpleNamespace(newest=newest, read_many=read_many)), POLICY, {})
     with _counting_turns() as turns:
         rows = [row async for _, row in calls.newest(CallQuery(), None)]
     assert len(rows) == len(KEYS)
