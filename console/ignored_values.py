@@ -31,6 +31,7 @@ _REASONS: Mapping[str, str] = {
     Reason.NOT_A_BIT: "it is neither yes nor no",
     Reason.NOT_A_TIME: "it is no time, or far from its receipt",
     Reason.NOT_MILLISECONDS: "it is no whole number of milliseconds",
+    Reason.NOT_A_URL: "it is no URL of a recording, so the source's recording_url is requested",
     Reason.CONTRADICTS: "it contradicts the leg's other times",
 }
 

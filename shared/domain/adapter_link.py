@@ -76,12 +76,14 @@ class Adapter:
         meanings: parameter name to placeholder name, unknown placeholders included.
         constants: parameters with a fixed value, without the secret.
         secret: the constant parameter `token`, if the link has one.
+        order: names of all parameters in the order of the link, without the secret.
         folded_meanings: the meanings by case-folded parameter name, without names that differ in letter case alone.
     """
 
     meanings: Mapping[str, str]
     constants: Mapping[str, str] = field(default_factory=dict)
     secret: str | None = field(default=None, repr=False)
+    order: tuple[str, ...] = ()
     folded_meanings: Mapping[str, str] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -120,7 +122,8 @@ def parse_link(link: str) -> Adapter:
         else:
             constants[name] = value
     _require(meanings)
-    return Adapter(meanings, constants, secret=constants.pop(SECRET_PARAMETER, None))
+    order = tuple(name for name, _ in pairs if name != SECRET_PARAMETER)
+    return Adapter(meanings, constants, secret=constants.pop(SECRET_PARAMETER, None), order=order)
 
 
 def _require(meanings: Mapping[str, str]) -> None:

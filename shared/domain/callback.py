@@ -30,6 +30,7 @@ from shared.domain.callback_values import (
 )
 from shared.domain.ids import GUID
 from shared.domain.ignored import IgnoredValue, Reason
+from shared.domain.recording_link import is_link, read_link
 from shared.errors import InvalidCallbackError
 
 
@@ -68,6 +69,7 @@ _GUID_NAME = Placeholder.GUID.value
 _IS_RECORDED = Placeholder.IS_RECORDED.value
 _IS_ANSWERED = Placeholder.IS_ANSWERED.value
 _TOTAL_WAIT_MS = Placeholder.TOTAL_WAIT_MS.value
+_RECORDING_URL = Placeholder.RECORDING_URL.value
 _CALL_TYPE = (Placeholder.CALL_TYPE_NAME.value, Placeholder.CALL_TYPE_CODE.value)
 _EVENT = (Placeholder.EVENT_NAME.value, Placeholder.EVENT_CODE.value)
 _BITS = frozenset({"0", "1"})
@@ -83,6 +85,7 @@ _READERS: Mapping[str, Callable[[str], object]] = {
     _IS_RECORDED: read_bit,
     _IS_ANSWERED: read_bit,
     _TOTAL_WAIT_MS: read_wait_ms,
+    _RECORDING_URL: read_link,
     **dict.fromkeys(_CALL_TYPE, lambda text: read_name(text, _CALL_TYPES)),
     **dict.fromkeys(_EVENT, lambda text: read_name(text, _EVENTS)),
     **dict.fromkeys(TEXTS, lambda text: None if is_null(text) or not tidied(text) else text),
@@ -257,6 +260,9 @@ def _check_extras(values: dict[str, str], ignored: list[IgnoredValue]) -> None:
         and read_wait_ms(wait) is None
     ):
         _take_out(values, _TOTAL_WAIT_MS, Reason.NOT_MILLISECONDS, ignored)
+    url = values.get(_RECORDING_URL)
+    if url is not None and not is_link(url):
+        _take_out(values, _RECORDING_URL, Reason.NOT_A_URL, ignored)
     if are_some_null(values):
         for name in TEXTS.intersection(values):
             if is_null(values[name]):

@@ -11,8 +11,10 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 from urllib.parse import unquote, unquote_plus, unquote_to_bytes
 
-from shared.domain.adapter_link import Adapter
+from shared.domain.adapter_link import Adapter, Placeholder
 from shared.domain.ignored import IgnoredValue, Reason
+from shared.domain.recording_link import decode_link
+from shared.domain.unescaped_url import with_whole_url
 from shared.errors import InvalidCallbackError
 from shared.partial_values import shorten_name
 
@@ -24,6 +26,7 @@ MAX_NAME_BYTES = 256
 MAX_VALUE_BYTES = 8 * 1024
 # A URL in the parameter of a URL in a parameter is encoded three times.
 MAX_ENCODINGS = 5
+_RECORDING_URL = Placeholder.RECORDING_URL.value
 
 # No character has more bytes, and no byte is encoded with more characters.
 _BYTES_PER_CHARACTER, _CHARACTERS_PER_BYTE = 4, 3
@@ -64,6 +67,8 @@ def read_query(adapter: Adapter, query: str) -> QueryValues:
     parts = query.split("&", MAX_PARAMETERS)
     if len(parts) > MAX_PARAMETERS or len(query) > MAX_QUERY_CHARACTERS:
         raise _too_much(query)
+    if "://" in query or "?" in query:
+        parts = with_whole_url(adapter, parts)
     values: dict[str, str] = {}
     others: list[tuple[str, str]] = []
     ignored: list[IgnoredValue] = []
@@ -121,6 +126,8 @@ def _decode(name: str, meaning: str, value: str, ignored: list[IgnoredValue]) ->
     try:
         decoded = raw.decode()
     except UnicodeDecodeError:
+        if meaning == _RECORDING_URL:
+            return decode_link(value)
         decoded = raw.decode("cp1252", "callfold.latin-1")
         ignored.append(IgnoredValue(meaning, _as_text(value), Reason.NOT_UTF8))
     if "%" in decoded:

@@ -31,6 +31,7 @@ class Reason(StrEnum):
     NOT_A_BIT = "not_a_bit"
     NOT_A_TIME = "not_a_time"
     NOT_MILLISECONDS = "not_milliseconds"
+    NOT_A_URL = "not_a_url"
     CONTRADICTS = "contradicts"
 
 

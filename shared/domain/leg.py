@@ -14,6 +14,7 @@ from shared.domain.facts import AT, FIELD, GUID, LEG, RECORDED, URL
 from shared.domain.first_release import mixed_times
 from shared.domain.ignored import IgnoredOfLeg, read_ignored
 from shared.domain.pbx_clock import UNKNOWN_TIMES, ClockTimes, LegTimes, PbxClock, leg_times, pbx_clock
+from shared.domain.recording_link import is_link
 from shared.domain.times import seconds_between
 
 _TIMESTAMPS = {"start": Placeholder.STARTED.value, "pickup": Placeholder.PICKED_UP.value, "end": Placeholder.ENDED.value}
@@ -155,7 +156,7 @@ def _leg(identity: tuple[str, str], facts: Mapping[str, str], clock: PbxClock) -
         missed_at=missed_at,
         hung_up_at=hung_up_at,
         recorded=RECORDED in facts,
-        recording_url=next((facts[URL + event] for event in _LATEST_FIRST if URL + event in facts), None),
+        recording_url=_recording_url(facts),
         fields=_fields(facts),
         ignored=times.ignored,
         ignored_values=read_ignored(facts, ((_TIMESTAMPS[what], facts[AT + what]) for what in times.ignored)),
@@ -176,6 +177,12 @@ def _ended_at(facts: Mapping[str, str], event: LegEvent, times: LegTimes, clock:
 
 # If events of one leg have different values, the value of the event later in the leg's life is used.
 _LATEST_FIRST = (LegEvent.MISSED, LegEvent.HANGUP, LegEvent.PICKUP, LegEvent.START)
+
+
+def _recording_url(facts: Mapping[str, str]) -> str | None:
+    """Return the RecordingURL of the latest event that names a recording. If none does, any: earlier versions kept those too."""
+    urls = [facts[URL + event] for event in _LATEST_FIRST if URL + event in facts]
+    return next(filter(is_link, urls), urls[0] if urls else None)
 
 
 def _fields(facts: Mapping[str, str]) -> dict[str, str]:

@@ -56,7 +56,7 @@ class RecordingJob:
         leg: `agent`, `dialed` or `other`.
         fetch: download the recording; otherwise the job only writes the sidecar.
         state: state for a new sidecar: `waiting`, `not_recorded` or `not_wanted`.
-        recording_url: RecordingURL from the adapter, or None to use the source's template. A credential.
+        recording_url: RecordingURL from the adapter as it was sent, or None if it names no recording. A credential.
         started_at: start of the call in its first revision; its date decides the directory.
         record: call record for the sidecar.
     """

@@ -9,6 +9,7 @@ from shared.domain.call_event import sides_of
 from shared.domain.file_names import file_names
 from shared.domain.leg import Leg
 from shared.domain.recording import RecordingJob, RecordingState
+from shared.domain.recording_link import is_link
 from shared.domain.revision_summary import filed_at, guids, ids_of, is_wanted, leg_key, recorded, requested_recordings
 
 
@@ -34,7 +35,7 @@ def recording_jobs(
             fetch=(is_new := (leg_key(leg), recorded(leg)) not in requested)
             and _recording_state(side, leg, record_legs) == RecordingState.WAITING,
             state=_recording_state(side, leg, record_legs) if is_new else RecordingState.WAITING,
-            recording_url=leg.recording_url,
+            recording_url=leg.recording_url if leg.recording_url and is_link(leg.recording_url) else None,
             started_at=filed_at(call, before),
             record=record,
         )

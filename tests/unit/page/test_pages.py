@@ -219,7 +219,7 @@ def test_the_page_of_a_call_lists_what_was_ignored_and_why() -> None:
 def test_a_callback_is_explained_with_what_is_ignored() -> None:
     adapter = parse_link(make_link("https://h", "acme", None))
     explained = explain_callback(
-        adapter, "token=hunter2&CallType=api&Event=2&CallID=7&RequestID=513&Guid={{CallUUID}}&RecordingURL=x"
+        adapter, "token=hunter2&CallType=api&Event=2&CallID=7&RequestID=513&Guid={{CallUUID}}&RecordingURL=//pbx/x"
     )
     assert (explained.call, explained.leg, explained.event) == ("513", "API", "pickup")
     assert explained.ignored == (("CallUUID", "{{CallUUID}}", "the placeholder arrived unreplaced"),)

@@ -1,0 +1,114 @@
+"""A RecordingURL that the sender did not escape is put together; every other parameter keeps its value."""
+
+from __future__ import annotations
+
+from urllib.parse import quote
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared.config.sources import load_sources
+from shared.domain.adapter_link import Adapter, Placeholder, make_link, parse_link
+from shared.domain.callback import CallType, LegEvent, parse_callback
+from shared.domain.facts import facts_of
+from shared.domain.ids import SourceName
+from shared.domain.ignored import Reason
+from shared.domain.leg import read_legs
+from shared.domain.raw_event import CallbackEvent
+
+URL = "https://localhost:8080/_cros_/master/?uid=form_faster_downloadcall&target=self&sectok=3511b272&nId=103870"
+ADAPTER = parse_link(make_link("https://hooks", "acme", "s3cret-s3cret"))
+LAST = parse_link("https://h/?Kind=a&CallType={{CallTypeName}}&Event={{DialApiEventName}}&CallID={{CallID}}&Url={{RecordingURL}}")
+BEFORE = "CallType=Outgoing&Event=hangup&EventCode=1&CallID=7&RequestID=513&Guid="
+AFTER = "&CallerID=1001&DID=&ResponderAgentExt=1001&ResponderAgent=Kasper&ResponderUserID=1&ResponderUserName=a&LastQueueName=q"
+
+
+def _url(query: str, adapter: Adapter = ADAPTER) -> str | None:
+    callback = parse_callback(adapter, query)
+    assert (callback.call_type, callback.event, callback.call_id) == (CallType.OUTGOING, LegEvent.HANGUP, "7")
+    if "CallerID" in query:
+        assert (callback.extras.get("CallerID"), callback.extras.get("LastQueueName", "q")) == ("1001", "q")
+    return callback.extras.get(Placeholder.RECORDING_URL)
+
+
+@pytest.mark.parametrize("after", [AFTER, "", "&CallerID=1001", "&CallerID=1001&LastQueueName=q", "&token=x&CallerID=1001"])
+@pytest.mark.parametrize(
+    "sent",
+    [
+        URL, quote(URL, safe=""), quote(URL, safe=":/?&="), f"{URL}%20", f"{URL}+", f"%22{URL}%22", f"{URL}%0D%0A",
+    ],
+)  # fmt: skip
+def test_the_pieces_of_a_url_are_put_together(sent: str, after: str) -> None:
+    assert _url(f"{BEFORE}&RecordingURL={sent}{after}") == URL
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"{URL}&a=b%2Fc+d%20e",
+        "https://pbx/a%2Fb+c?q=%28x%29&f=%7E&empty=&flag",
+        "https://pbx/rec?x=1&CallID=99&RequestID=1&nId=7",
+        "https://pbx/rec?x=1&recordingurl=2&callerid=5&nId=7",
+        "/rec?a=1&nId=7",
+        "https://pbx/%C3%BC/%FC?nId=7",
+        "https://pbx/rec?a=1&amp;nId=7",
+    ],
+)
+def test_a_url_stays_as_it_was_sent(url: str) -> None:
+    assert _url(f"{BEFORE}&RecordingURL={url}{AFTER}") == url
+    assert _url(f"{BEFORE}&RecordingURL={quote(url, safe='')}{AFTER}") == url
+    assert _url(f"CallType=Outgoing&Event=hangup&CallID=7&Url={url}", LAST) == url
+
+
+def test_bytes_that_are_no_utf8_stay_these_bytes() -> None:
+    assert _url(f"{BEFORE}&RecordingURL=https%3A%2F%2Fpbx%2FJ%FCrgen.wav{AFTER}") == "https://pbx/J%FCrgen.wav"
+
+
+def test_parameters_that_a_proxy_appends_are_no_pieces_of_an_escaped_url() -> None:
+    assert _url(f"{BEFORE}&RecordingURL={quote(URL, safe='')}{AFTER}&utm=1&ref=https://x?y") == URL
+    assert _url(f"CallType=Outgoing&Event=hangup&CallID=7&Url={quote(URL, safe='')}&utm=1", LAST) == URL
+
+
+@pytest.mark.parametrize(
+    "sent", ["null", "N/A", "0", "-", "file:///x", "https://pbx/", "https%3A%2F%2Fpbx", "about:blank", "%20-%20"]
+)
+def test_what_is_no_url_is_ignored_and_not_shown(sent: str) -> None:
+    query = f"{BEFORE}&RecordingURL={sent}{AFTER}"
+    assert _url(query) is None
+    assert [(each.placeholder, each.reason) for each in parse_callback(ADAPTER, query).ignored] == [
+        (Placeholder.RECORDING_URL, Reason.NOT_A_URL)
+    ]
+    _, facts = facts_of(CallbackEvent(SourceName("acme"), "2026-11-23T07:44:00.000000Z", query), ADAPTER)
+    assert ("leg:Outgoing:7:ignored.hangup.RecordingURL.not_a_url", "") in facts
+
+
+def test_of_several_urls_the_usable_one_counts() -> None:
+    assert _url(f"{BEFORE}&RecordingURL=null&RecordingURL={quote(URL, safe='')}{AFTER}") == URL
+    facts = {"leg:API:7:hangup": "2026-11-23T07:44:00.000000Z", "leg:API:7:pickup": "2026-11-23T07:43:00.000000Z"}
+    old = {"leg:API:7:url.hangup": "null", "leg:API:7:url.pickup": URL}
+    assert [leg.recording_url for leg in read_legs(facts | old)[0]] == [URL]
+    del old["leg:API:7:url.pickup"]
+    assert [leg.recording_url for leg in read_legs(facts | old)[0]] == ["null"], "its summary stays that of the running release"
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["nId", "CallID", "Event", "x", "CallerID", "token", ""]), st.text(max_size=9)), max_size=9
+    )
+)
+def test_no_url_costs_a_call_its_own_values(pieces: list[tuple[str, str]]) -> None:
+    url = "https://pbx/rec?a=1" + "".join(f"&{name}={quote(value, safe='')}" for name, value in pieces)
+    callback = parse_callback(ADAPTER, f"{BEFORE}&RecordingURL={url}{AFTER}")
+    assert (callback.call_id, callback.request_id, callback.extras["CallerID"], callback.extras["ResponderAgent"]) == (
+        "7",
+        513,
+        "1001",
+        "Kasper",
+    )
+    assert callback.extras[Placeholder.RECORDING_URL] == url.rstrip("+") or "%" in url
+
+
+def test_the_default_source_does_so_too() -> None:
+    (source,) = load_sources(None).values()
+    assert _url(f"{BEFORE}&RecordingURL={URL}{AFTER}", source.adapter) == URL
