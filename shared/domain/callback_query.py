@@ -126,10 +126,11 @@ def _decode(name: str, meaning: str, value: str, ignored: list[IgnoredValue]) ->
     try:
         decoded = raw.decode()
     except UnicodeDecodeError:
-        if meaning == _RECORDING_URL:
-            return decode_link(value)
-        decoded = raw.decode("cp1252", "callfold.latin-1")
-        ignored.append(IgnoredValue(meaning, _as_text(value), Reason.NOT_UTF8))
+        if meaning == _RECORDING_URL:  # a link of other bytes would be another link
+            decoded = decode_link(value)
+        else:
+            decoded = raw.decode("cp1252", "callfold.latin-1")
+            ignored.append(IgnoredValue(meaning, _as_text(value), Reason.NOT_UTF8))
     if "%" in decoded:
         _check_encodings(name, decoded)
     return decoded
