@@ -11,6 +11,7 @@ from console.dialing.focalscope import Dialer
 from console.history.store import History
 from console.live.feed import Feed
 from console.live.monitor import Monitor
+from console.live.refusal_feed import RefusalFeed
 from console.lookup.lookup import Lookup
 from console.lookup.sidecar_search import RecordingSearch
 from console.page.render import compile_templates, live_fragment
@@ -65,7 +66,8 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         dialer = await closing.enter_async_context(Dialer(settings.dial_timeout_seconds))
         history = await closing.enter_async_context(_open_history(settings))
         dials = DialService(dialer, store.dials, publisher, sources, Limits.of(settings))
-        monitor = Monitor(settings, sources, calls, feed)
+        refused = RefusalFeed(settings)
+        monitor = Monitor(settings, sources, calls, feed, refused.totals)
         audit, keys, ended = Audit(publisher), Keys(settings), EndedSessions(store)
         lookup = Lookup(settings, sources, calls, archive, history)
         failed_log_ins, wrong_keys, proxies = WrongKeys(audit), WrongKeys(audit), Proxies(settings.console_proxies)
@@ -93,6 +95,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             private_port(settings.metrics_host, settings.metrics_port, lambda: _problems(store, listening, stop)),
             background(publisher.run(), feed.consumer.run(), monitor.callbacks_journal.run(), monitor.depths.run()),
             background(feed.run(), monitor.count(), monitor.run(), dials.run()),
+            background(refused.consumer.run(), refused.run()),
             background(watch_store(store), watch_store(calls)),
             background(failed_log_ins.run(), wrong_keys.run()),
             serving(app, settings),

@@ -149,6 +149,7 @@ class Quarantine:
         kept = self._secrets.hide_all(_without_tokens(query))
         is_name = SOURCE_NAME.fullmatch(suspect.source) and self._secrets.owner(suspect.source) is None
         return QuarantinedCallback(
+            id=uuid.uuid4().hex,
             reason=suspect.reason,
             source=suspect.source if is_name else "",
             peer=suspect.peer,

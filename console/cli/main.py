@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 from typer.core import TyperGroup
 
-from console.cli import calls, check, dead_letters, recordings, services
+from console.cli import calls, check, dead_letters, quarantine, recordings, services
 from console.cli.common import Panel
 from console.commands.hints import with_hint
 from console.safe_text import plain
@@ -49,7 +49,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-for _module in (services, calls, recordings, dead_letters, check):
+for _module in (services, calls, recordings, dead_letters, quarantine, check):
     _module.add_to(app)
 
 

@@ -15,6 +15,7 @@ from console.commands.broker_checks import numbers, policies, rabbitmq
 from console.commands.hints import with_hint
 from console.commands.output import counted, output
 from console.commands.pbx_checks import DoubtError, dial_links, recording_origins
+from console.dead_letters.quarantine import count_refusals
 from console.history.store import History
 from console.ignored_values import find_unreplaced
 from console.pbx_clocks import find_pbx_clock_problems
@@ -29,6 +30,7 @@ from shared.runtime.store_watch import clock_problem
 from worker.download.download_directory import check_directory
 
 _OLDEST_REDIS = (7, 0)
+_REFUSALS_SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +177,13 @@ async def _placeholders(settings: Settings) -> str:
     return "none arrived unreplaced in the last day"
 
 
+async def _refusals(settings: Settings) -> str:
+    totals = await count_refusals(settings)
+    if totals.has_callbacks():  # they need not be those of a PBX
+        raise DoubtError(" ".join(totals.sentences()[:_REFUSALS_SHOWN]))
+    return f"{counted(totals.count(), 'request')} in the last day; no source is named in one"
+
+
 async def _history(settings: Settings) -> str:
     if settings.history_url is None:
         return "none"
@@ -192,6 +201,7 @@ CHECKS: dict[str, Check] = {
     "redis": _redis,
     "request ids": _request_ids,
     "placeholders": _placeholders,
+    "refusals": _refusals,
     "clock": _clock,
     "pbx clocks": _pbx_clocks,
     "archive": _archive,

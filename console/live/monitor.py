@@ -15,6 +15,7 @@ from console.ignored_values import UnreplacedProblem, find_unreplaced
 from console.live.feed import Feed, PublishedEvent
 from console.live.snapshot import OPEN_SHOWN, SECONDS_SHOWN, Snapshot
 from console.pbx_clocks import find_pbx_clock_problems
+from console.refusals import RefusalTotals
 from console.request_ids import RequestIdProblem, find_request_id_problems
 from shared.amqp.batch_publish import HeaderValue
 from shared.amqp.consumer import Consumer
@@ -50,10 +51,11 @@ _SECOND = len("2026-11-23T07:44:00")
 class Monitor:
     """Takes snapshots. Without watchers it only counts callbacks, from the callback journal."""
 
-    def __init__(self, settings: Settings, sources: Sources, store: Store, feed: Feed) -> None:
+    def __init__(self, settings: Settings, sources: Sources, store: Store, feed: Feed, refused: RefusalTotals) -> None:
         self._sources = sources
         self._store = store
         self._feed = feed
+        self._refused = refused
         self._policy: Policy = settings.policy
         self._retry_queues = [retry_queue(delay_s) for delay_s in sorted(set(settings.recording_retry_seconds))]
         self._callbacks: Counter[str] = Counter()
@@ -145,6 +147,9 @@ class Monitor:
             request_ids=request_ids,
             pbx_clocks=pbx_clocks,
             unreplaced=unreplaced,
+            refused_count=self._refused.count(),
+            refusals=self._refused.sentences(),
+            has_refused_callbacks=self._refused.has_callbacks(),
         )
         return snapshot
 

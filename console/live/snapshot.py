@@ -26,6 +26,8 @@ class Snapshot:
         problems: sentences that name the servers that cannot be reached.
         request_ids: the sources that send one RequestID for many calls.
         pbx_clocks: sentences about the PBXs whose clocks are wrong.
+        refused_count: requests that ingress refused in the last day, with a sentence for each kind in `refusals`.
+        has_refused_callbacks: whether some of them were surely callbacks.
         unreplaced: the sources whose placeholders arrive unreplaced.
     """
 
@@ -43,6 +45,9 @@ class Snapshot:
     request_ids: Sequence[RequestIdProblem] = ()
     pbx_clocks: Sequence[str] = ()
     unreplaced: Sequence[UnreplacedProblem] = ()
+    refused_count: int = 0
+    refusals: Sequence[str] = ()
+    has_refused_callbacks: bool = False
 
 
 OPEN_SHOWN = 50

@@ -66,6 +66,7 @@ class LiveView:
     request_ids: Sequence[RequestIdProblem]
     pbx_clocks: Sequence[str]
     unreplaced: Sequence[UnreplacedProblem]
+    refusals: Sequence[str]
     calls: tuple[OpenCall, ...]
     open_count: int
     ticks: tuple[Tick, ...]
@@ -90,6 +91,7 @@ def live_view(snapshot: Snapshot) -> LiveView:
         request_ids=snapshot.request_ids,
         pbx_clocks=snapshot.pbx_clocks,
         unreplaced=snapshot.unreplaced,
+        refusals=snapshot.refusals if snapshot.has_refused_callbacks else (),
         calls=tuple(_open_call(call, axis, snapshot.at) for call in snapshot.open_calls),
         open_count=snapshot.open_count,
         ticks=ages(axis),
@@ -117,6 +119,7 @@ def _counters(snapshot: Snapshot) -> tuple[Counter, ...]:
         Counter("Recordings waiting", number(_sum(waiting))),
         Counter("Recordings failed", number(dead_jobs), alarm=bool(dead_jobs), href="/ui/dead-letters?which=recordings"),
         Counter("Dead letters", number(dead_callbacks), alarm=bool(dead_callbacks), href="/ui/dead-letters?which=callbacks"),
+        Counter("Refused in a day", number(snapshot.refused_count), alarm=snapshot.has_refused_callbacks),
     )
 
 

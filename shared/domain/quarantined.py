@@ -39,6 +39,7 @@ class QuarantinedCallback:
     """A callback with a wrong secret or an unknown source.
 
     Attributes:
+        id: unique, so that it is redriven once.
         reason: WRONG_SECRET or UNKNOWN_SOURCE.
         source: the name in its path, '' if the path has none.
         peer: address of the sender.
@@ -47,6 +48,7 @@ class QuarantinedCallback:
         body: a body that could not be read as parameters; empty if there was none.
     """
 
+    id: str
     reason: str
     source: str
     peer: str
@@ -85,6 +87,11 @@ def encode_counts(received_at: str, counts: Iterable[RefusalCount]) -> bytes:
     return orjson.dumps(fields)
 
 
+def may_be_counts(body: bytes) -> bool:
+    """Return whether a message may be counts, which is known much sooner than decoding it."""
+    return b'"refusals"' in body[:64]
+
+
 def decode_quarantined(body: bytes) -> QuarantinedCallback | RefusalCounts | None:
     """Read a message; None if it is of another kind, as of a later release. It never raises."""
     try:
@@ -101,7 +108,7 @@ def decode_quarantined(body: bytes) -> QuarantinedCallback | RefusalCounts | Non
     return None
 
 
-_TEXTS = ("reason", "source", "peer", "received_at", "query", "secret_of", "content_type")
+_TEXTS = ("id", "reason", "source", "peer", "received_at", "query", "secret_of", "content_type")
 
 
 def _count(fields: dict[str, object]) -> RefusalCount:
