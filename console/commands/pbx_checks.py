@@ -1,9 +1,11 @@
-"""The checks of `callfold doctor` on the hosts of the PBXs: does the name resolve, may Callfold connect, does the port answer?"""
+"""The checks of `callfold doctor` on the hosts of the PBXs: name, address, port, and for https the certificate."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
+import time
 from collections.abc import Sequence
 
 from yarl import URL
@@ -12,9 +14,13 @@ from shared.config.settings import Settings
 from shared.config.sources import Source, origin
 from shared.errors import CallfoldError, ConfigError
 from worker.download.address_guard import address_check
+from worker.download.connection_failures import certificate_failure
 
 _RESOLVE_S = 5
 _CONNECT_S = 3
+_DAY_S = 86400
+# Enough to renew a certificate by hand.
+_FEW_DAYS = 14
 
 
 class DoubtError(CallfoldError):
@@ -25,8 +31,8 @@ async def recording_origins(settings: Settings) -> str:
     """Check the hosts recordings are downloaded from. A private address is refused unless `recording_networks` has it.
 
     Raises:
-        ConfigError: downloads from an address are not allowed.
-        DoubtError: a name does not resolve, or a host does not answer.
+        ConfigError: downloads from an address are not allowed, or a certificate is refused.
+        DoubtError: a name does not resolve, a host does not answer, or a certificate expires soon.
     """
     sources = settings.load_sources().values()
     return await _check([(source, source.recording_origin) for source in sources if source.recording_origin], is_guarded=True)
@@ -36,7 +42,8 @@ async def dial_links(settings: Settings) -> str:
     """Check the hosts dial requests are sent to.
 
     Raises:
-        DoubtError: a name does not resolve, or a host does not answer.
+        ConfigError: a certificate is refused.
+        DoubtError: a name does not resolve, a host does not answer, or a certificate expires soon.
     """
     sources = settings.load_sources().values()
     links = [(source, origin(source.dial_url.get_secret_value())) for source in sources if source.dial_url]
@@ -56,11 +63,20 @@ async def _check(links: Sequence[tuple[Source, str]], *, is_guarded: bool) -> st
             continue
         if is_guarded:
             _refuse_private(source, host, addresses)
+        answer = ""
         try:
-            await connect(addresses, port)
+            if url.scheme == "https":
+                days = await handshake(addresses, port, url.raw_host or host)
+                answer = f", certificate valid for {days} days"
+                if days < _FEW_DAYS:
+                    doubts.append(f"the certificate of {host}:{port} of source {source.name} expires in {days} days")
+            else:
+                await connect(addresses, port)
+        except ssl.SSLError as error:
+            raise ConfigError(f"Source {source.name}, {host}:{port}: {certificate_failure(error).detail}.") from error
         except OSError as error:
             doubts.append(f"{host}:{port} of source {source.name} does not answer: {_reason(error)}")
-        reached.append(f"{host} at {', '.join(addresses)}")
+        reached.append(f"{host} at {', '.join(addresses)}{answer}")
     if doubts:
         raise DoubtError("; ".join(doubts))
     return "; ".join(reached) or "none"
@@ -102,6 +118,33 @@ async def connect(addresses: Sequence[str], port: int) -> None:
         else:
             writer.transport.abort()
             return
+    raise failure
+
+
+async def handshake(addresses: Sequence[str], port: int, host: str) -> int:
+    """Make a TLS connection to the first of these addresses that answers, with the checks of downloads.
+
+    Returns:
+        For how many days the certificate is valid.
+
+    Raises:
+        ssl.SSLError: the certificate is refused, or there is no TLS on this port.
+        OSError: no address answers; this is the error of the last one.
+    """
+    failure = OSError("the name has no address")
+    for address in addresses:
+        try:
+            async with asyncio.timeout(_CONNECT_S):
+                context = ssl.create_default_context()
+                _, writer = await asyncio.open_connection(address, port, ssl=context, server_hostname=host)
+        except ssl.SSLError:
+            raise
+        except OSError as error:
+            failure = error
+        else:
+            certificate = writer.get_extra_info("peercert")
+            writer.transport.abort()
+            return int((ssl.cert_time_to_seconds(certificate["notAfter"]) - time.time()) / _DAY_S)
     raise failure
 
 

@@ -30,6 +30,7 @@ DIAL_FIELDS = ("agent", "number", "queue_prefix", "reference")
 RECORDING_FIELDS = ("call_id", "guid", "request_id")
 """The placeholders of `recording_url`."""
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f]")
+_LAST_OF_LATIN_1 = 0xFF
 _FIELD = re.compile(r"\{([^{}]*)\}")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
@@ -86,6 +87,7 @@ def _placeholder_check(*known: str) -> Callable[[SecretStr], SecretStr]:
     def check(template: SecretStr) -> SecretStr:
         link = template.get_secret_value()
         origin(link)
+        login_of(link)
         unknown = [field for field in _FIELD.findall(link) if field not in known]
         if unknown:
             names = ", ".join(f"{{{field}}}" for field in known)
@@ -119,10 +121,19 @@ def _check_country(code: str) -> str:
     return country
 
 
+def _check_dial_login(link: SecretStr) -> SecretStr:
+    login = login_of(link.get_secret_value())
+    if login is not None and not all(ord(character) <= _LAST_OF_LATIN_1 for character in login):
+        raise ValueError("the user name or password has a character that is not in Latin-1, so it cannot be sent")
+    return link
+
+
 class _Options(BaseModel):
     """The keys of a source that `Source` has unchanged."""
 
-    dial_url: Annotated[SecretStr, AfterValidator(_placeholder_check(*DIAL_FIELDS))] | None = None
+    dial_url: Annotated[SecretStr, AfterValidator(_placeholder_check(*DIAL_FIELDS)), AfterValidator(_check_dial_login)] | None = (
+        None
+    )
     recording_url: Annotated[SecretStr, AfterValidator(_placeholder_check(*RECORDING_FIELDS))] | None = None
     recording_paths: tuple[Annotated[str, AfterValidator(_check_path)], ...] = ()
     country: Annotated[str, AfterValidator(_check_country)] | None = None

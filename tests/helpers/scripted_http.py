@@ -28,7 +28,11 @@ class Scripted:
         return f"{self.scheme}://127.0.0.1:{self.port}"
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        try:
+            head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        except (asyncio.IncompleteReadError, ConnectionError):  # a connection without request
+            writer.close()
+            return
         pairs = (line.split(": ", 1) for line in head.splitlines()[1:] if ": " in line)
         self.asked.append({name.lower(): value for name, value in pairs} | {"path": head.split(" ")[1]})
         for step in self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]:

@@ -107,6 +107,23 @@ recording_origin = "http://10.0.0.5:8080/some/path"
         ("[sources.acme]\nsecret = 'env:NOT_SET_ANYWHERE'", "NOT_SET_ANYWHERE"),
         ("[sources.acme]\nrecord_legs = ['left']", "record_legs"),
         ("[sources.acme]\nrecording_origin = 'ftp://x'", "recording_origin"),
+        ("[sources.acme]\nrecording_origin = 'ftp://joe:hunter2@pbx'", "recording_origin: ftp://pbx is not an http"),
+        (
+            "[sources.acme]\nrecording_origin = 'https://joe:hunter2/x@pbx'",
+            "acme, recording_origin: the port is not a number. Percent",
+        ),
+        ("[sources.acme]\nrecording_origin = 'https://joe:1234/hunter@pbx'", 'acme, recording_origin: "@" comes after the host'),
+        ("[sources.acme]\nrecording_origin = 'https://joe:1234#hunter@pbx'", 'acme, recording_origin: "@" comes after the host'),
+        ("[sources.acme]\nrecording_origin = 'https://jo%3Ae:hunter2@pbx'", "acme, recording_origin: the user name has a colon"),
+        ("[sources.acme]\nrecording_url = 'https://joe:hunter2%0A@pbx/x'", "acme, recording_url: the user name has a colon"),
+        (
+            "[sources.acme]\ndial_url = 'https://joe:%E2%82%AChunter2@pbx/x'",
+            "acme, dial_url: the user name or password has a character",
+        ),
+        (
+            "[sources.acme]\nrecording_origin = 'https://joe:hunter2@pbx'\nrecording_url = 'https://joe:hunter3@pbx/x'",
+            "acme: recording_origin and recording_url have different users or passwords",
+        ),
         ("[sources.acme]\nadapter = 'https://h/?a={{CallID}}'", r"lacks \{\{CallTypeName\}\}"),
         ("[sources.'A B']\n", "Invalid source name 'A B'"),
         ("[sources", "not valid TOML"),
@@ -118,6 +135,7 @@ def test_a_source_that_cannot_work_is_named_with_its_key(tmp_path: Path, text: s
         _load(tmp_path, text)
     assert "Input should" not in str(refused.value)
     assert "Value error" not in str(refused.value)
+    assert "hunter" not in str(refused.value)
 
 
 def test_an_empty_secret_counts_as_none(tmp_path: Path) -> None:

@@ -24,7 +24,9 @@ from shared.amqp.topology import Topology
 from shared.config.settings import load_settings
 from shared.domain.callback import CallType
 from shared.errors import BrokerUnavailableError
+from tests.helpers.certificates import Authority
 from tests.helpers.console import acme
+from tests.helpers.scripted_http import scripted
 
 
 async def _found(monkeypatch: pytest.MonkeyPatch, sources: str, check: str) -> doctor.Finding:
@@ -99,11 +101,12 @@ async def test_doctor_says_which_network_a_pbx_with_a_private_address_needs(
 
     connected: list[object] = []
 
-    async def connect(addresses: list[str], port: int) -> None:
+    async def handshake(addresses: list[str], port: int, _host: str) -> int:
         connected.append((addresses, port))
+        return 90
 
     monkeypatch.setattr(pbx_checks, "resolve", resolve)
-    monkeypatch.setattr(pbx_checks, "connect", connect)
+    monkeypatch.setattr(pbx_checks, "handshake", handshake)
     line = 'recording_origin = "https://pbx.example.com"'
     finding = await _found(monkeypatch, acme(tmp_path, line), "recording origins")
     assert not finding.ok
@@ -111,8 +114,37 @@ async def test_doctor_says_which_network_a_pbx_with_a_private_address_needs(
     assert connected == []
     sources = acme(tmp_path, line, 'recording_networks = ["10.1.2.0/24"]')
     finding = await _found(monkeypatch, sources, "recording origins")
-    assert finding.detail == "pbx.example.com at 10.1.2.3"
+    assert finding.detail == "pbx.example.com at 10.1.2.3, certificate valid for 90 days"
     assert connected == [(["10.1.2.3"], 443)]
+
+
+@pytest.mark.parametrize(
+    ("days", "host", "is_ok", "words"),
+    [
+        (90.5, "127.0.0.1", True, "127.0.0.1 at 127.0.0.1, certificate valid for 90 days"),
+        (9.5, "127.0.0.1", True, "the certificate of 127.0.0.1:{port} of source acme expires in 9 days"),
+        (
+            -0.5,
+            "127.0.0.1",
+            False,
+            "Source acme, 127.0.0.1:{port}: the server's certificate, or that of its issuer, has expired.",
+        ),
+        (90.5, "pbx.example.com", False, "the server's certificate is for another host."),
+        (None, "127.0.0.1", False, "SSL_CERT_FILE"),
+    ],
+)
+@pytest.mark.parametrize("check", ["recording origins", "dial links"])
+async def test_doctor_names_what_is_wrong_with_a_certificate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, check: str, days: float | None, host: str, *, is_ok: bool, words: str
+) -> None:
+    ours, other = Authority(tmp_path), Authority(tmp_path, "other")
+    monkeypatch.setenv("SSL_CERT_FILE", str(ours.path))
+    context = other.server(host) if days is None else ours.server(host, days=(-9, days))
+    async with scripted(tls=context) as server:
+        key = "recording_origin" if check == "recording origins" else "dial_url"
+        finding = await _found(monkeypatch, acme(tmp_path, f'{key} = "{server.origin}"'), check)
+        assert (finding.ok, words.format(port=server.port) in finding.detail) == (is_ok, True), finding
+        assert server.asked == []
 
 
 OUTCOMES = "answered, dialed_missed, agent_missed, agent_hung_up, missed, unknown"
