@@ -5,13 +5,18 @@ A link as FocalScope called it, with values instead of placeholders, is explaine
 
 from __future__ import annotations
 
+import hmac
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from pydantic import SecretStr
+
 from console.ignored_values import why_ignored
 from shared.config.messages import closest_name
+from shared.config.sources import Sources
 from shared.domain.adapter_link import Adapter, Placeholder, take_secret
 from shared.domain.callback import parse_callback
+from shared.domain.ids import SourceName
 from shared.masking import MASK, mask_value
 
 _MEANINGS: Mapping[str, str] = {
@@ -95,6 +100,26 @@ def explain_link(adapter: Adapter) -> LinkExplanation:
         has_secret=adapter.secret is not None,
         missing=tuple((name, consequence) for name, consequence in _CONSEQUENCES.items() if name not in present),
     )
+
+
+def secret_problem(link: str, sources: Sources) -> str | None:
+    """Return why ingress would refuse the callbacks of a pasted link for their path or `token`; None if it would not."""
+    path, _, query = link.partition("?")
+    name = SourceName(path.rstrip("/").rpartition("/")[2].lower())
+    source, (token, _) = sources.get(name), take_secret(query)
+    if source is None:
+        return f"The path of the link ends in no configured source, so its callbacks get 404. Configured: {', '.join(sources)}."
+    if source.secret is None or _is_same(token, source.secret):
+        return None
+    if token is None:
+        return f"The link has no token, so its callbacks get 401. Compare with `callfold adapter-link {name}`."
+    owner = next((f" It is the one of {other.name}." for other in sources.values() if _is_same(token, other.secret)), "")
+    return f"The token is not the secret of {name}, so its callbacks get 401.{owner} Compare with `callfold adapter-link {name}`."
+
+
+def _is_same(token: str | None, secret: SecretStr | None) -> bool:
+    given = (token or "").encode("utf-8", "surrogatepass")
+    return secret is not None and hmac.compare_digest(given, secret.get_secret_value().encode("utf-8", "surrogatepass"))
 
 
 def _meant(constant: str) -> str | None:

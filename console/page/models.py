@@ -238,6 +238,7 @@ class AdapterPage:
         pasted: the link of the second form; shown masked.
         parsed: the parsed link.
         pasted_problem: why the link is invalid.
+        secret_problem: why ingress would refuse the callbacks of the pasted link for their path or token.
         callback: the pasted link, if it is a callback with values.
         unreplaced: sentences about the placeholders that arrived unreplaced in the last day.
     """
@@ -252,6 +253,7 @@ class AdapterPage:
     pasted_problem: str | None = None
     callback: CallbackExplanation | None = None
     unreplaced: Sequence[str] = ()
+    secret_problem: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from console.live.monitor import Monitor
 from console.lookup.csv_export import CSV, write_csv_in_steps
 from console.lookup.lookup import Lookup
 from console.page import render
-from console.page.link_explanation import explain_callback
+from console.page.link_explanation import explain_callback, secret_problem
 from console.page.models import AdapterPage, CallPage, CallsPage
 from console.page.search_form import read_query
 from console.page.urls import call_url, search_url
@@ -102,13 +102,14 @@ class Pages:
     def _explained(self, page: AdapterPage, pasted: str) -> AdapterPage:
         """Explain a pasted link, or a callback: the link of a source as FocalScope called it, with values."""
         try:
-            return replace(page, parsed=parse_link(pasted))
+            return replace(page, parsed=parse_link(pasted), secret_problem=secret_problem(pasted, self._sources))
         except ConfigError as error:
             source = self._source_of(pasted)
             if source is None:
                 return replace(page, pasted_problem=str(error))
         try:
-            return replace(page, callback=explain_callback(source.adapter, pasted.partition("?")[2]))
+            callback = explain_callback(source.adapter, pasted.partition("?")[2])
+            return replace(page, callback=callback, secret_problem=secret_problem(pasted, self._sources))
         except InvalidCallbackError as invalid:
             return replace(page, pasted_problem=f"As a callback of {source.name}: the {invalid}.")
 
