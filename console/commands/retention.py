@@ -58,6 +58,8 @@ async def retain(settings: Settings, request: RetentionRequest, *, as_json: bool
     for problem in done.problems:
         sys.stderr.write(f"{plain_line(problem)}\n")
     counts = asdict(done) | {"problems": len(done.problems)}
+    if not done.refused:
+        del counts["refused"]
     sys.stdout.write((orjson.dumps(counts).decode() if as_json else _text(done, request)) + "\n")
     return 1 if done.problems else 0
 

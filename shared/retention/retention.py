@@ -162,8 +162,8 @@ async def audited(
     """
 
     def deleted() -> Mapping[str, object]:
-        counts = {"recordings": done.recordings, "records": done.records, "refused": done.refused}
-        return {"deleted": counts | {"problems": len(done.problems)}}
+        refused = {"refused": done.refused} if done.refused else {}
+        return {"deleted": {"recordings": done.recordings, "records": done.records, "problems": len(done.problems)} | refused}
 
     async with audit.record_run(Action.DELETION, who, deleted, source=source, wanted=dict(request)):
         yield
