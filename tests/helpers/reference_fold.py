@@ -8,6 +8,7 @@ from __future__ import annotations
 
 Happening = tuple[float, str, str, str]
 Verdict = tuple[str, bool, str] | None
+Who = tuple[str | None, str | None, set[str], str | None]
 Times = dict[tuple[str, str], tuple[float | None, float | None, float | None]]
 SETTLE_S, GRACE_S, MAX_S = 10, 120, 14400
 
@@ -53,13 +54,14 @@ def verdict(happenings: list[Happening]) -> Verdict:  # noqa: C901, PLR0911, PLR
     is_settled = silence >= SETTLE_S
     somebody_was_dialed = any(side == "dialed" for side, _ in told)
 
+    picked_up_unseen = _agents_who_must_have_picked_up(happenings)
     answered: dict[str, list[bool]] = {"agent": [], "dialed": []}  # by leg: True, or False for missed
     everything_is_over = True
     something_is_over = False
     must_settle = False
     guessed_missed = False
     all_known_missed = {"agent": True, "dialed": True}
-    for (side, _), events in told.items():
+    for (side, call_id), events in told.items():
         is_over = "hangup" in events or "missed" in events
         something_is_over = something_is_over or is_over
         everything_is_over = everything_is_over and is_over
@@ -67,7 +69,7 @@ def verdict(happenings: list[Happening]) -> Verdict:  # noqa: C901, PLR0911, PLR
             was_answered: bool | None = True
         elif "missed" in events:
             was_answered = False
-        elif side == "agent" and somebody_was_dialed:
+        elif (side, call_id) in picked_up_unseen:
             was_answered, must_settle = True, True
         elif "hangup" in events:
             was_answered, must_settle = (False if is_settled else None), True
@@ -102,3 +104,45 @@ def verdict(happenings: list[Happening]) -> Verdict:  # noqa: C901, PLR0911, PLR
             outcome = "unknown"
         return (outcome, False, "timeout")
     return None
+
+
+def _agents_who_must_have_picked_up(happenings: list[Happening]) -> list[tuple[str, str]]:
+    """The agent without whom nobody could have dialed, though no pickup was heard: the last one who neither picked up nor missed."""
+    legs = _in_order(happenings)
+    heard = {leg: {what for _, *who, what in happenings if tuple(who) == leg} for leg in legs}
+    agents = [leg for leg in legs if leg[0] == "agent"]
+    if len(agents) == len(legs) or any("pickup" in heard[leg] for leg in agents):
+        return []
+    return [leg for leg in agents if "missed" not in heard[leg]][-1:]
+
+
+def _in_order(happenings: list[Happening]) -> list[tuple[str, str]]:
+    """The legs, the first heard of first."""
+    legs: dict[tuple[str, str], float] = {}
+    for seconds, side, call_id, _ in sorted(happenings):
+        if side != "timer":
+            legs.setdefault((side, call_id), seconds)
+    return sorted(legs, key=lambda leg: (legs[leg], leg[1]))
+
+
+def who(happenings: list[Happening]) -> Who:
+    """Who talked on a call that is over: agent, dialed party, the CallIDs of all others, and who hung up first."""
+    heard: dict[tuple[str, str], dict[str, float]] = {}
+    for seconds, side, call_id, what in sorted(happenings, reverse=True):
+        if side != "timer":
+            heard.setdefault((side, call_id), {})[what] = seconds
+    talked = [leg for leg, events in heard.items() if "pickup" in events or leg in _agents_who_must_have_picked_up(happenings)]
+    named: dict[str, str | None] = {}
+    hung_up: dict[str, list[float | None]] = {}
+    for side in ("agent", "dialed"):
+        legs = [leg for leg in _in_order(happenings) if leg[0] == side]
+        named[side] = next((leg[1] for leg in legs if leg in talked), legs[0][1] if legs else None)
+        ends = [[heard[leg][what] for what in ("hangup", "missed") if what in heard[leg]] for leg in legs if leg in talked]
+        hung_up[side] = [min(end) if end else None for end in ends]
+    others = {call_id for _, call_id in heard} - set(named.values())
+    if not hung_up["agent"] or not hung_up["dialed"]:
+        return (named["agent"], named["dialed"], others, None)
+    agent, dialed = (None if None in ends else max(filter(None, ends), default=0.0) for ends in hung_up.values())
+    if agent is None or dialed is None or abs(agent - dialed) < 1:
+        return (named["agent"], named["dialed"], others, "unknown")
+    return (named["agent"], named["dialed"], others, "agent" if agent < dialed else "dialed")

@@ -18,7 +18,7 @@ from shared.domain.call_event import call_record
 from shared.domain.raw_event import CallbackEvent, TimerEvent
 from shared.domain.revision_summary import amends, summary
 from tests.helpers.folding import Published, callback, seconds_of, timer
-from tests.helpers.reference_fold import Happening, Times, Verdict, times, verdict
+from tests.helpers.reference_fold import Happening, Times, Verdict, Who, times, verdict, who
 from tests.helpers.volume import sizes
 
 Told = CallbackEvent | TimerEvent
@@ -37,6 +37,11 @@ def events_of(happenings: Sequence[Happening]) -> list[Told]:
 
 def ended(call: Call) -> Verdict:
     return (call.closing.outcome, call.closing.complete, call.closing.reason) if call.closing else None
+
+
+def who_of(call: Call) -> Who:
+    agent, dialed = (leg.call_id if leg else None for leg in (call.agent, call.dialed))
+    return (agent, dialed, {leg.call_id for leg in call.other_legs}, call.ended_by)
 
 
 def times_of(call: Call) -> Times:
@@ -73,7 +78,7 @@ def test_six_events_in_all_720_orders_are_one_call() -> None:
 
 def random_history(rng: random.Random) -> list[Happening]:
     """A call of which some callbacks are lost, some repeated, with timers between them."""
-    legs = [("agent", "1"), ("dialed", "2"), ("dialed", "3"), ("agent", "4")][: rng.choice((1, 2, 2, 2, 3, 4))]
+    legs = [("agent", "1"), ("dialed", "2"), ("dialed", "3"), ("agent", "4")][: rng.choice((1, 2, 2, 2, 3, 4, 4))]
     if rng.random() < 0.1:
         legs = legs[1:] or legs
     happened: list[Happening] = []
@@ -109,6 +114,7 @@ def _check(rng: random.Random) -> None:
     assert ended(call) == verdict(happened), happened
     assert times_of(call) == times(happened), happened
     if call.closing:
+        assert who_of(call) == who(happened), happened
         assert not amends(last, summary(call)), "the last revision tells the whole truth"
     assert fold.fold(events_of(happened)) is None, "a repeat publishes nothing"
 
