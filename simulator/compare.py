@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from shared.domain.adapter_link import Placeholder
+from shared.domain.parties import EndedBy
 from simulator.scenario import LegTruth, Truth
 
 Event = Mapping[str, Any]
@@ -51,7 +53,10 @@ def _compare_call(truth: Truth, events: list[Event]) -> list[str]:
     if len(events) != 1:
         return [f"call {truth.request_id} was published {len(events)} times, expected once"]
     data = events[0]["data"]
-    expected = {"outcome": truth.outcome.value, "complete": True, "revision": 1}
+    expected: dict[str, object] = {"outcome": truth.outcome.value, "complete": True, "revision": 1, "call_type": "API"}
+    # The adapter link may have no timestamps. Then the order of the hangups can stay unknown, but it is never wrong.
+    if truth.ended_by is not EndedBy.UNKNOWN and data["ended_by"] != EndedBy.UNKNOWN:
+        expected["ended_by"] = truth.ended_by
     lines = _compare_fields(data, expected)
     for side, leg in (("agent", truth.agent), ("dialed", truth.dialed)):
         lines += [f"{side} {line}" for line in _compare_leg(leg, data[side])]
@@ -61,13 +66,18 @@ def _compare_call(truth: Truth, events: list[Event]) -> list[str]:
 def _compare_leg(truth: LegTruth | None, published: Mapping[str, Any] | None) -> list[str]:
     if truth is None or published is None:
         return [] if truth is None and published is None else [f"leg is {published!r}, expected {truth!r}"]
-    expected = {
+    expected: dict[str, object] = {
+        "call_type": truth.call_type.value,
         "call_id": truth.call_id,
         "guid": truth.guid,
         "state": truth.state.value,
         "recorded": truth.recorded,
         "inferred": False,
     }
+    if Placeholder.AGENT_EXTENSION in published["fields"]:
+        expected["extension"] = truth.extension
+    if Placeholder.CALLER_ID in published["fields"]:
+        expected["number"] = truth.number
     return _compare_fields(published, expected)
 
 

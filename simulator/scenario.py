@@ -11,6 +11,7 @@ from shared.domain.adapter_link import Placeholder
 from shared.domain.call import Outcome
 from shared.domain.callback import CallType, LegEvent
 from shared.domain.leg import LegState
+from shared.domain.parties import EndedBy
 
 
 class Scenario(StrEnum):
@@ -24,23 +25,32 @@ class Scenario(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class LegTruth:
-    """The expected record of one leg."""
+    """The expected record of one leg. `extension` is that of the agent's leg, `number` that of the dialed leg."""
 
+    call_type: CallType
     call_id: str
     guid: str
     state: LegState
     recorded: bool
     talk_seconds: float
+    extension: str | None = None
+    number: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Truth:
-    """The expected record of one call. `dropped` counts callbacks that were never sent."""
+    """The expected record of one call.
+
+    Attributes:
+        ended_by: None without a conversation. `unknown` if both hangups have the same millisecond.
+        dropped: number of callbacks that were never sent.
+    """
 
     request_id: int
     outcome: Outcome
     agent: LegTruth
     dialed: LegTruth | None
+    ended_by: EndedBy | None = None
     dropped: int = 0
 
     @property
@@ -89,7 +99,7 @@ def play(scenario: Scenario, dialed: Dialed, rng: random.Random, *, speed: float
         for (kind, event), at_s in sorted(offsets.items(), key=lambda item: item[1])
         if (leg := legs[kind]) is not None and event is not LegEvent.START and at_s <= over
     ]
-    return Truth(dialed.request_id, _OUTCOMES[scenario], agent, callee), steps
+    return Truth(dialed.request_id, _OUTCOMES[scenario], agent, callee, _ended_by(scenario, offsets)), steps
 
 
 _OUTCOMES = {
@@ -123,13 +133,25 @@ def _offsets(scenario: Scenario, rng: random.Random, speed: float) -> _Offsets:
     }
 
 
+def _ended_by(scenario: Scenario, offsets: _Offsets) -> EndedBy | None:
+    if _OUTCOMES[scenario] is not Outcome.ANSWERED:
+        return None
+    agent_ms, dialed_ms = (round(offsets[kind, LegEvent.HANGUP] * 1000) for kind in (CallType.API, CallType.OUTGOING))
+    if agent_ms == dialed_ms:
+        return EndedBy.UNKNOWN
+    return EndedBy.AGENT if agent_ms < dialed_ms else EndedBy.DIALED
+
+
 def _leg_truth(kind: CallType, state: LegState, dialed: Dialed, offsets: _Offsets, rng: random.Random) -> LegTruth:
     over_s = offsets[kind, LegEvent.HANGUP]
     raw = f"{rng.getrandbits(128):032x}"
     guid = f"{raw[:8]}-{raw[8:12]}-{raw[12:16]}-{raw[16:20]}-{raw[20:]}"
     call_id = dialed.first_call_id + (kind is CallType.OUTGOING)
     recorded = dialed.recorded and state is LegState.ENDED
-    return LegTruth(str(call_id), guid, state, recorded, over_s - offsets.get((kind, LegEvent.PICKUP), over_s))
+    talk_s = over_s - offsets.get((kind, LegEvent.PICKUP), over_s)
+    is_agent = kind is CallType.API
+    extension, number = (dialed.agent, None) if is_agent else (None, dialed.number)
+    return LegTruth(kind, str(call_id), guid, state, recorded, talk_s, extension, number)
 
 
 def _values(dialed: Dialed, kind: CallType, event: LegEvent, leg: LegTruth, offsets: _Offsets) -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from shared.domain.adapter_link import Placeholder
 from shared.domain.call import Call
@@ -44,8 +44,22 @@ def person_of(call: Call, leg: Leg) -> Person:
     number = _first(leg, *_FAR_PARTY.get(leg.call_type, ()))
     if is_dialed:
         return Person(number=_dialed_number(call) or number)
-    extension = _first(leg, Placeholder.AGENT_EXTENSION) or (_dialing_extension(call) if leg.call_type is CallType.API else None)
-    return Person(extension, _first(leg, Placeholder.AGENT), _first(leg, Placeholder.USER_ID), number)
+    person = _responder(leg, number)
+    if call.request_id is None or leg.call_type is not CallType.API:
+        return person
+    extension = _dialing_extension(call)
+    if person == Person() and leg is call.agent and call.dialed is not None:
+        # On the dialed leg FocalScope names the agent who dials.
+        dialing = _responder(call.dialed)
+        person = dialing if extension in {None, dialing.extension or extension} else person
+    return person if person.extension else replace(person, extension=extension)
+
+
+def _responder(leg: Leg, number: str | None = None) -> Person:
+    """Return the agent that FocalScope names on a leg."""
+    return Person(
+        _first(leg, Placeholder.AGENT_EXTENSION), _first(leg, Placeholder.AGENT), _first(leg, Placeholder.USER_ID), number
+    )
 
 
 def queue_of(call: Call) -> str | None:

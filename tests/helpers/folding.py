@@ -35,6 +35,7 @@ PLACEHOLDERS = {
     "ResponderAgentExt": "ResponderAgentExt",
     "ResponderAgent": "ResponderAgent",
     "ResponderUserID": "ResponderUserID",
+    "ResponderUserName": "ResponderUserName",
     "LastQueueName": "LastQueueName",
 }
 ADAPTER = Adapter(PLACEHOLDERS)

@@ -15,6 +15,7 @@ import pytest
 from aiohttp import web
 
 from console.page.waveform import PeakReader
+from shared.clock import utc_now
 from shared.domain.adapter_link import SECRET_PARAMETER, make_link, parse_link, take_secret
 from shared.domain.call import derive
 from shared.domain.call_event import call_record
@@ -57,10 +58,11 @@ async def _play(calls: int, faults: Faults, seed: int = 7) -> tuple[FocalScope, 
 
 def _fold(queries: list[str]) -> dict[CallKey, dict[str, str]]:
     folded: dict[CallKey, dict[str, str]] = {}
-    for number, query in enumerate(queries):
+    received_at = utc_now()  # the timestamps are of this time
+    for query in queries:
         secret, rest = take_secret(query)
         assert secret == "s3cret"
-        event = CallbackEvent(SourceName("acme"), f"2026-11-23T07:44:{number % 60:02}.000000Z", rest)
+        event = CallbackEvent(SourceName("acme"), received_at, rest)
         key, facts = facts_of(event, ADAPTER)
         call = folded.setdefault(key, {})
         for field, value in facts:
@@ -139,6 +141,10 @@ async def test_a_recording_is_not_ready_at_first_and_a_wrong_token_gets_the_logi
         (lambda events: events.pop(0), "published 0 times"),
         (lambda events: events[0]["data"].update(outcome="unknown"), "outcome"),
         (lambda events: events[0]["data"].update(complete=False), "complete"),
+        (lambda events: events[0]["data"].update(call_type="Login"), "call_type"),
+        (lambda events: events[0]["data"].update(ended_by="nobody"), "ended_by"),
+        (lambda events: events[0]["data"]["agent"].update(extension="1009"), "extension"),
+        (lambda events: events[0]["data"]["agent"].update(call_type="Outgoing"), "call_type"),
         (lambda events: events[0]["data"]["agent"].update(guid="x"), "guid"),
         (lambda events: events[0]["data"]["agent"].update(inferred=True), "inferred"),
         (lambda events: events[0]["data"].update(agent=None), "leg is None"),

@@ -110,6 +110,18 @@ def test_people_are_named_by_their_legs_else_by_the_dial_request() -> None:
     assert record(*one_each, dial={"agent": "Kasper", "number": "112"})["agent"]["extension"] is None, "no extension"
 
 
+def test_the_dialed_leg_names_the_agent_who_dials() -> None:
+    silent = (f"0 {A} pickup", f"9 {D} pickup {WHO}", f"30 {D} hangup", f"31 {A} hangup")
+    data = record(*silent)
+    assert (person(data["agent"]), person(data["dialed"])) == (("1002", "Kasper", "1234", None), (None,) * 4)
+    assert person(record(*silent, dial=DIAL)["agent"]) == ("1001", None, None, None), "who dials is another one"
+    assert person(record(*silent, dial=DIAL | {"agent": "1002"})["agent"])[:2] == ("1002", "Kasper")
+    named = record(f"0 {A} pickup ResponderAgent=Ida", *silent[1:])
+    assert person(named["agent"]) == (None, "Ida", None, None), "values of one person"
+    missed = record(f"0 {A} missed", f"5 {B} pickup", *silent[1:3], f"31 {B} hangup")
+    assert (person(missed["agent"])[1], person(missed["other_legs"][0])[1]) == ("Kasper", None)
+
+
 def test_the_dial_request_names_no_one_of_several() -> None:
     data = record(*SECOND_AGENT, dial=DIAL)
     assert [data["agent"]["extension"], data["other_legs"][0]["extension"]] == [None, None]

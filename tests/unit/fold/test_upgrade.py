@@ -20,9 +20,10 @@ from console.repair.published_summary import published_summary
 from shared.domain.call import Call, Status, derive
 from shared.domain.call_event import call_record
 from shared.domain.ids import CallKey, CallRef
+from shared.domain.raw_event import CallbackEvent
 from shared.domain.recording_plan import recording_jobs
 from shared.domain.revision_summary import amends, filed_at, requested_recordings, summary
-from tests.helpers.folding import SOURCE
+from tests.helpers.folding import SOURCE, Published, callback, timer
 from tests.helpers.servers import POLICY
 
 Row = Mapping[str, Any]
@@ -99,6 +100,56 @@ def test_a_rebuild_from_records_of_the_first_release_amends_nothing(rows: list[R
         record = orjson.loads(orjson.dumps(call_record(call, 1)))
         again = published_summary(record, call.started_at, row["facts"], call, record_legs=row["record_legs"])
         assert again == summary(call, "", row["record_legs"])
+
+
+def _amended(*lines: str, late: str) -> bool | None:
+    """Return whether a late callback amends a call that is complete; the call is the same if the callback comes twice."""
+    history = Published()
+    for line in lines:
+        history.fold([_event(line)])
+    history.fold([timer(9000)])
+    assert history.revision >= 1
+    revision = history.revision
+    history.fold([_event(late)])
+    amended = history.revision > revision
+    assert history.fold([_event(late), *map(_event, lines)]) is None, "a repeat"
+    return amended
+
+
+def _event(line: str) -> CallbackEvent:
+    seconds, call_type, call_id, event, *more = line.split()
+    return callback(float(seconds), "&".join([f"CallType={call_type}&CallID={call_id}&Event={event}&RequestID=513", *more]))
+
+
+ANSWERED = ("0 API 1 pickup", "3 Outgoing 2 pickup", "33 Outgoing 2 hangup", "34.5 API 1 hangup")
+
+
+@pytest.mark.parametrize(
+    ("late", "amended"),
+    [
+        ("34.5 API 1 missed ResponderAgentExt=1001", True),  # who the agent is
+        ("34.5 API 1 missed ResponderAgent=Kasper", True),
+        ("34.5 API 1 missed ResponderUserID=7", True),
+        ("34.5 API 1 missed LastQueueName=Sales", True),
+        ("33 Outgoing 2 missed CallerID=0700", True),  # who was dialed
+        ("34.5 API 1 missed CallerID=0700", False),  # only in `fields`
+        ("34.5 API 1 missed ResponderUserName=x", False),
+        ("30 API 1 hangup", True),  # who ended it, and the talk time
+        ("33.4 API 1 hangup", False),  # the order is unknown now; a fraction of a second
+        ("90 API 9 missed", True),  # another leg
+        ("50 API 1 pickup", False),  # a repeat
+        ("50 Outgoing 2 start", False),  # another ring time
+    ],
+)
+def test_a_late_fact_amends_if_the_page_says_so(late: str, amended: bool) -> None:  # noqa: FBT001
+    assert _amended(*ANSWERED, late=late) is amended
+
+
+def test_another_agent_who_answered_late_amends_even_if_no_state_changes() -> None:
+    """Facts that only change which leg is `agent`: an earlier receipt of a leg that answered."""
+    lines = ("5 API 1 pickup", "8 API 9 pickup", *ANSWERED[1:3], "34 API 1 hangup", "34 API 9 hangup")
+    assert _amended(*lines, late="4 API 9 start")
+    assert not _amended(*lines, late="6 API 9 start")
 
 
 def test_records_of_the_first_release_are_listed_as_they_were(rows: list[Row]) -> None:
