@@ -220,7 +220,6 @@ async def test_retention_deletes_what_is_old_and_tells_each_but_not_what_is_held
             "bytes": len(WAV),
             "held": 0,
             "waiting": 0,
-            "refused": 0,
             "problems": 0,
         }
         ids = {event.message_id for event in await next_events(queue, 3)}
