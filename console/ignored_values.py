@@ -24,15 +24,15 @@ _REASONS: Mapping[str, str] = {
     Reason.NOT_UTF8: "it is not UTF-8, so it was read as cp1252",
     Reason.SENT_TWICE: "the parameter was sent twice, and another value counts",
     Reason.NO_VALUE: "it stands for no value",
-    Reason.NOT_A_CALL_TYPE: "it is no call type, so the code counts",
-    Reason.NOT_AN_EVENT: "it is no event, so the code counts",
+    Reason.NOT_A_CALL_TYPE: "it is no call type, so the other of name and code counts",
+    Reason.NOT_AN_EVENT: "it is no event, so the other of name and code counts",
     Reason.NOT_A_REQUEST_ID: "it is no RequestID, so the leg is a separate call",
     Reason.NOT_A_GUID: "it is no GUID",
     Reason.NOT_A_BIT: "it is neither yes nor no",
     Reason.NOT_A_TIME: "it is no time, or far from its receipt",
     Reason.NOT_MILLISECONDS: "it is no whole number of milliseconds",
     Reason.NOT_A_URL: "it is no URL of a recording, so the source's recording_url is requested",
-    Reason.CONTRADICTS: "it contradicts the leg's other times",
+    Reason.CONTRADICTS: "it contradicts other values of the leg",
 }
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import NamedTuple, assert_never
-from urllib.parse import unquote_plus
+from urllib.parse import unquote, unquote_plus
 
 from shared.domain.adapter_link import Adapter, Placeholder
 from shared.domain.call import Call
 from shared.domain.callback import LegEvent, parse_callback
+from shared.domain.callback_query import has_semicolons, is_escaped, meaning_of_misspelled
 from shared.domain.facts import facts_of
 from shared.domain.ids import CallKey
 from shared.domain.raw_event import CallbackEvent, DialEvent, RawEvent, TimerEvent, Undecodable, decode, encode, receipt_times
@@ -23,6 +25,8 @@ _AFTER = timedelta(hours=1)
 # Of one call. No page shows so many, and they are kept in memory.
 _MAX_ROWS = 5000
 _MAX_CHARACTERS = 4 << 20
+# Each is a part of a query too, so that the parts are the whole query.
+_SEPARATORS, _SEMICOLONS = re.compile("(&)"), re.compile("(&amp;|;)")
 _EVENT_TIME = {
     LegEvent.START: Placeholder.STARTED,
     LegEvent.PICKUP: Placeholder.PICKED_UP,
@@ -79,7 +83,7 @@ class Search:
 
     def may_be_in(self, body: bytes) -> bool:
         """Return whether a message can have an event of the call, without decoding the message."""
-        return self._digits.encode() in body or b"%3" in body or b"\\u" in body
+        return self._digits.encode() in body or b"%3" in body or b"%25" in body or b"\\u" in body
 
     def add_from(self, events: Iterable[RawEvent]) -> None:
         """Add the events of the call, up to a limit."""
@@ -103,8 +107,8 @@ class Search:
         """Return whether an event can belong to the call. To parse every callback would take very long."""
         if event.source != self.key.source:
             return False
-        # A digit of a callback can be percent-encoded: %30 to %39.
-        return not isinstance(event, CallbackEvent) or self._digits in event.query or "%3" in event.query
+        # A digit of a callback can be percent-encoded: %30 to %39, or %2530.
+        return not isinstance(event, CallbackEvent) or any(each in event.query for each in (self._digits, "%3", "%25"))
 
 
 def _size(row: Row) -> int:
@@ -153,9 +157,11 @@ def _row(event: RawEvent, adapter: Adapter) -> dict[str, str]:
 def _without_credentials(adapter: Adapter, query: str) -> str:
     """Mask the values that are credentials by their meaning, whatever their parameters are called."""
     parts = []
-    for part in query.split("&"):
+    plain = unquote(query) if is_escaped(query) else query
+    for part in _SEMICOLONS.split(plain) if has_semicolons(plain) else _SEPARATORS.split(plain):
         name, equals, value = part.partition("=")
-        meaning = adapter.meanings.get(unquote_plus(name), "")
+        decoded = unquote_plus(name)
+        meaning = adapter.meanings.get(decoded) or meaning_of_misspelled(adapter, decoded) or ""
         is_secret = meaning == Placeholder.RECORDING_URL or is_credential(meaning)
         parts.append(f"{name}{equals}{MASK}" if value and is_secret else part)
-    return "&".join(parts)
+    return "".join(parts)

@@ -143,8 +143,12 @@ def _parse(adapter: Adapter, query: str) -> Callback:
         call_id = _call_id(adapter, call_id)
     name, code = take(_CALL_TYPE[0], ""), take(_CALL_TYPE[1], "")
     call_type = _CALL_TYPES.get(name) or _named(adapter, _CALL_TYPE, (name, code), _CALL_TYPES, ignored)
+    if code and _CALL_TYPES.get(code) is not call_type:
+        _check_code(_CALL_TYPE, code, call_type, _CALL_TYPES, ignored)
     name, code = take(_EVENT[0], ""), take(_EVENT[1], "")
     event = _EVENTS.get(name) or _named(adapter, _EVENT, (name, code), _EVENTS, ignored)
+    if code and _EVENTS.get(code) is not event:
+        _check_code(_EVENT, code, event, _EVENTS, ignored)
     request_id = take(_REQUEST_ID, None)
     guid = take(_GUID_NAME, None)
     recorded = take(_IS_RECORDED, "0")
@@ -208,9 +212,7 @@ def _named(
     read = [known.get(text) or read_name(text, known) for _, text in sent]
     value = next((each for each in read if each is not None), None)
     if value is not None:
-        reason = Reason.NOT_A_CALL_TYPE if placeholders is _CALL_TYPE else Reason.NOT_AN_EVENT
-        unreadable = sent[: read.index(value)]
-        ignored += [IgnoredValue(*each, reason) for each in unreadable]
+        ignored += [IgnoredValue(*each, _unknown(placeholders)) for each in sent[: read.index(value)] if tidied(each[1])]
         return value
     if sent:
         problem = f"is not one of {', '.join(dict.fromkeys(map(str, known.values())))}"
@@ -219,6 +221,21 @@ def _named(
         if placeholder in placeholders:
             raise InvalidCallbackError(_name(adapter, placeholder), text, _UNREPLACED, is_name=True)
     raise _missing(adapter, next(placeholder for placeholder in placeholders if adapter.parameter(placeholder)))
+
+
+def _check_code(
+    placeholders: tuple[str, str], code: str, counts: object, known: Mapping[str, object], ignored: list[IgnoredValue]
+) -> None:
+    """Note a code that is not that of the name, which counts."""
+    value = read_name(code, known)
+    if value is None and tidied(code):
+        ignored.append(IgnoredValue(placeholders[1], code, _unknown(placeholders)))
+    elif value is not None and value is not counts:
+        ignored.append(IgnoredValue(placeholders[1], code, Reason.CONTRADICTS))
+
+
+def _unknown(placeholders: tuple[str, str]) -> Reason:
+    return Reason.NOT_A_CALL_TYPE if placeholders is _CALL_TYPE else Reason.NOT_AN_EVENT
 
 
 def _request_id(text: str, ignored: list[IgnoredValue]) -> int | None:

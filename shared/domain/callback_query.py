@@ -108,12 +108,17 @@ def _with_misspelled(adapter: Adapter, unknown: Sequence[tuple[str, str]], sent:
     for name, value in unknown:
         if not value or name in adapter.constants:
             continue
-        meaning = adapter.folded_meanings.get(name.strip(" \t\ufeff").removeprefix("amp;").lstrip("? ").casefold().strip())
+        meaning = meaning_of_misspelled(adapter, name)
         if meaning is not None and meaning not in own:
             decoded = _decode(name, meaning, value, ignored)
             if values.setdefault(meaning, decoded) != decoded:
                 others.append((meaning, decoded))
     return sent if len(values) == len(own) else sent._replace(has_braces=True)
+
+
+def meaning_of_misspelled(adapter: Adapter, name: str) -> str | None:
+    """Return the meaning of a decoded parameter name that the adapter does not have in this spelling; None if it has none."""
+    return adapter.folded_meanings.get(name.strip(" \t\ufeff").removeprefix("amp;").lstrip("? ").casefold().strip())
 
 
 def _decode(name: str, meaning: str, value: str, ignored: list[IgnoredValue]) -> str:
@@ -161,13 +166,23 @@ def _check_encodings(name: str, decoded: str) -> None:
 
 def repaired(query: str) -> Iterator[str]:
     """Return a query as it may have been meant, if a program has changed the characters between its parameters."""
-    plain = query.replace("&amp;", ";")
-    if ";" in plain and "&" not in plain:  # else it belongs to a value
-        yield plain.replace(";", "&")
+    if has_semicolons(query):
+        yield query.replace("&amp;", "&").replace(";", "&")
     if "#" in query:
         yield query.partition("#")[0]
-    if "%3D" in query and "=" not in query:
+    if is_escaped(query):
         yield unquote(query)
+
+
+def has_semicolons(query: str) -> bool:
+    """Return whether semicolons separate the parameters. Where `&` does, a semicolon belongs to a value."""
+    plain = query.replace("&amp;", ";")
+    return ";" in plain and "&" not in plain
+
+
+def is_escaped(query: str) -> bool:
+    """Return whether a query was percent-encoded as a whole."""
+    return "=" not in query and "%3d" in query.lower()
 
 
 def _too_long(name: str, value: str) -> InvalidCallbackError:

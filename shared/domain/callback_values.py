@@ -94,7 +94,7 @@ def is_unreplaced(placeholder: str, text: str) -> bool:
     plain = decode_repeatedly(text).strip()
     inner = plain.strip(_BRACES)
     if not inner:
-        return bool(plain)
+        return "{" in plain or "}" in plain
     if plain.startswith("{{") or plain.endswith("}}"):
         return _CUT.fullmatch(inner) is not None or _PLACEHOLDER.search(plain) is not None
     return inner == placeholder or _PLACEHOLDER.search(plain) is not None

@@ -82,5 +82,5 @@ def _dialed_number(call: Call) -> str | None:
 
 def _first(leg: Leg, *placeholders: Placeholder) -> str | None:
     """Return the first of these values that the leg has. A long one is no name and no number; it is in the leg's `fields`."""
-    values = ((name, leg.fields.get(name, "")) for name in placeholders)
+    values = ((name, leg.fields.get(name, "").strip()) for name in placeholders)
     return next((mask_value(name, value) for name, value in values if 0 < len(value) <= _MAX_CHARACTERS), None)

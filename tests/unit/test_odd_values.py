@@ -151,6 +151,7 @@ def test_an_optional_value_is_read_or_ignored_with_its_reason(
         ("LastQueueName=%81%8D", "LastQueueName", "\x81\x8d", Reason.NOT_UTF8),
         ("LastQueueName=Sales%C3", "LastQueueName", "SalesÃ", Reason.NOT_UTF8),
         ("LastQueueName=%7BSales%7D", "LastQueueName", "{Sales}", None),
+        ("LastQueueName=$&DID={1}", "LastQueueName", "$", None),
         ("LastQueueName=100%25", "LastQueueName", "100%", None),
         ("LastQueueName=a;b?c#d", "LastQueueName", "a;b?c#d", None),
         ("ResponderAgent=%ED%A0%80", "ResponderAgent", "í\xa0€", Reason.NOT_UTF8),
@@ -210,7 +211,10 @@ def test_letter_case_and_blanks_around_change_no_meaning(
     ("query", "noted_as"),
     [
         ("CallType=Fax&CallTypeCode=1&Event=missed&CallID=77", [("CallTypeName", "Fax", "not_a_call_type")]),
-        ("CallType=Incoming&CallTypeCode=99&Event=missed&CallID=77", []),
+        ("CallType=Incoming&CallTypeCode=99&Event=missed&CallID=77", [("CallTypeCode", "99", "not_a_call_type")]),
+        ("CallType=Incoming&CallTypeCode=+1&Event=missed&EventCode=03&CallID=77", []),
+        ("CallType=Incoming&CallTypeCode=5&Event=missed&CallID=77", [("CallTypeCode", "5", "contradicts")]),
+        ("CallType=Incoming&Event=missed&EventCode=2&CallID=77", [("DialApiEventCode", "2", "contradicts")]),
         ("CallType=Incoming&Event=exploded&EventCode=3&CallID=77", [("DialApiEventName", "exploded", "not_an_event")]),
         (
             "CallType={{CallTypeName}}&CallTypeCode=1&Event=%7B%7BDialApiEventName%7D%7D&EventCode=3&CallID=77",

@@ -63,6 +63,12 @@ def test_a_number_that_begins_with_a_blank_began_with_a_plus(sent: str, placehol
     assert call_record(call_with(sent), 1)["fields"] == {placeholder: value}
 
 
+def test_a_person_has_no_blanks_around_the_name() -> None:
+    agent = call_record(call_with("ResponderAgentExt=+1001&ResponderAgent=+Kasper+&LastQueueName=Sales%0A"), 1)["agent"]
+    assert isinstance(agent, dict)
+    assert (agent["extension"], agent["name"]) == ("1001", "Kasper")
+
+
 def test_a_value_of_blanks_is_none() -> None:
     record = call_record(call_with("CallerID=+&ResponderAgent=%20%09"), 1)
     assert record["fields"] == {}
