@@ -27,3 +27,25 @@ def ago(text: str, now: datetime | None = None) -> datetime:
         return max(_EARLIEST, (now or datetime.now(UTC)) - timedelta(**{_UNITS[match[2]]: int(match[1])}))
     except (OverflowError, ValueError):  # as of a number of thousands of digits
         return _EARLIEST
+
+
+def moment(text: str, now: datetime | None = None) -> datetime:
+    """Parse a time in RFC 3339, an age like `2h`, or `now`.
+
+    Raises:
+        ConfigError: it is none of these.
+    """
+    if text.strip().casefold() == "now":
+        return now or datetime.now(UTC)
+    try:
+        at = datetime.fromisoformat(text.strip())
+    except ValueError:
+        at = None
+    if at is not None and at.tzinfo is not None:
+        return at.astimezone(UTC)
+    try:
+        return ago(text.strip(), now)
+    except (ConfigError, OverflowError):
+        raise ConfigError(
+            f"{text!r} is not a duration and no time. Expected RFC 3339 like 2026-11-23T07:44:00Z, an age like 90s or 2h, or now."
+        ) from None

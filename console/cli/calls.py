@@ -9,10 +9,9 @@ from pydantic import ValidationError
 
 from console.cli.common import (
     AsJson,
-    CallArgument,
+    NamedSource,
     Panel,
     Source,
-    SourceArgument,
     example,
     read_settings,
     run,
@@ -91,7 +90,12 @@ def calls(  # noqa: PLR0917 - each is an option of the command line, given by na
     run(list_calls(read_settings(), filters, limit, form))
 
 
-def show(source: SourceArgument, call: CallArgument, *, as_json: AsJson = False) -> None:
+def show(
+    source: NamedSource,
+    call: Annotated[str | None, typer.Argument(help="RequestID, or call-<CallID> if the call has no RequestID.")] = None,
+    *,
+    as_json: AsJson = False,
+) -> None:
     """Print one call: record, timeline, reason for its state."""
     from console.commands.show import show as run_show  # noqa: PLC0415
 
@@ -100,15 +104,23 @@ def show(source: SourceArgument, call: CallArgument, *, as_json: AsJson = False)
 
 def tail(
     pattern: Annotated[str, typer.Argument(help="Topic pattern: * matches one word, # any number of words.")] = "#",
-    since: Annotated[str | None, typer.Option(help="Age to start from, e.g. 90s, 15m, 2h, 7d (default: now).")] = None,
+    since: Annotated[
+        str | None, typer.Option(help="RFC 3339 time, or age to start from, e.g. 90s, 2h, 7d (default: now).")
+    ] = None,
+    until: Annotated[str | None, typer.Option(help="RFC 3339 time, age or `now` at which to end (default: no end).")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Number of events after which to stop (default: no limit).")] = None,
     *,
     as_json: AsJson = False,
 ) -> None:
-    """Follow the published events until Ctrl-C."""
+    """Follow the published events until Ctrl-C, or until a time.
+
+    With only --until, a past time prints the whole journal up to it.
+    """
+    from console.commands.tail import Span  # noqa: PLC0415
     from console.commands.tail import tail as run_tail  # noqa: PLC0415
 
-    run(run_tail(read_settings(), pattern, since, limit, as_json=as_json), interrupted=EXIT_OK)
+    span = Span.of(since, until)
+    run(run_tail(read_settings(), pattern, span, limit, as_json=as_json), interrupted=EXIT_OK)
 
 
 def dial(  # noqa: PLR0917 - as above

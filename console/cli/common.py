@@ -66,4 +66,4 @@ AsJson = Annotated[bool, typer.Option("--json", help="JSON output, one object pe
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Count only; change nothing.")]
 Source = Annotated[str | None, typer.Option(help="Source name (default: all sources).", autocompletion=source_names)]
 SourceArgument = Annotated[str, typer.Argument(help="Source name.", autocompletion=source_names)]
-CallArgument = Annotated[str, typer.Argument(help="RequestID, or call-<CallID> if the call has no RequestID.")]
+NamedSource = Annotated[str, typer.Argument(help="Source name, or the whole name, e.g. acme/513.", autocompletion=source_names)]

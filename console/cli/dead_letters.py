@@ -25,6 +25,7 @@ Ids = Annotated[
 Reason = Annotated[str | None, typer.Option(help="Reason of the dead letter, e.g. invalid_callback or not_found (default: all).")]
 Limit = Annotated[int, typer.Option(min=1, help="Maximum number of dead letters to print.")]
 All = Annotated[bool, typer.Option("--all", help="Search the whole queue, however long (default: about the first 20,000).")]
+Yes = Annotated[bool, typer.Option("--yes", help="No confirmation prompt.")]
 Since = Annotated[str | None, typer.Option(help="Maximum age, e.g. 90s, 15m, 2h, 7d (default: no limit).")]
 
 
@@ -96,11 +97,17 @@ def dead_letters_redrive(
     *,
     dry_run: DryRun = False,
     force: Annotated[bool, typer.Option("--force", help="Include old messages, whose calls Redis may no longer have.")] = False,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait up to 15 s to report which callbacks came back.")] = True,
     as_json: AsJson = False,
+    yes: Yes = False,
 ) -> None:
-    """Redrive dead letters: publish them again, and remove them once confirmed."""
+    """Redrive dead letters: publish them again, and remove them once confirmed.
+
+    On a terminal it asks first if some cannot be understood as they are.
+    """
     query = Filter(tuple(ids or ()), reason, source, since)
-    work = commands.redrive(read_settings_for(source), queue, query, dry_run=dry_run, as_json=as_json, force=force)
+    manner = commands.Manner(is_sure=yes, is_forced=force, is_waiting=wait)
+    work = commands.redrive(read_settings_for(source), queue, query, dry_run=dry_run, as_json=as_json, manner=manner)
     run(require_match(work, query, queue))
 
 
@@ -114,13 +121,15 @@ def dead_letters_drop(
     *,
     dry_run: DryRun = False,
     as_json: AsJson = False,
-    yes: Annotated[bool, typer.Option("--yes", help="No confirmation prompt.")] = False,
+    yes: Yes = False,
 ) -> None:
-    """Delete dead letters permanently."""
-    if not dry_run and not yes:
-        typer.confirm("Delete these messages permanently? They exist nowhere else.", abort=True, err=True)
+    """Delete dead letters permanently.
+
+    It counts them and asks first.
+    """
     query = Filter(tuple(ids or ()), reason, source, since)
-    work = commands.drop(read_settings_for(source), queue, query, dry_run=dry_run, as_json=as_json)
+    manner = commands.Manner(is_sure=yes)
+    work = commands.drop(read_settings_for(source), queue, query, dry_run=dry_run, as_json=as_json, manner=manner)
     run(require_match(work, query, queue))
 
 

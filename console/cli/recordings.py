@@ -7,9 +7,10 @@ from typing import Annotated
 
 import typer
 
-from console.cli.common import AsJson, DryRun, Panel, Source, SourceArgument, example, read_settings, run
+from console.cli.common import AsJson, DryRun, NamedSource, Panel, Source, example, read_settings, run
 from console.cli.dead_letters import Ids, Reason, Since, read_settings_for, require_match
 from console.commands import dead_letters as commands
+from console.commands.common import split_name
 from console.dead_letters.queue import DeadLetterQueue, Filter
 
 recordings = typer.Typer(help="Get, redrive, backfill, verify or accept recordings.", no_args_is_help=True)
@@ -25,8 +26,8 @@ def add_to(app: typer.Typer) -> None:
 
 @recordings.command("get", epilog=example("callfold recordings get acme 513"))
 def get(
-    source: SourceArgument,
-    what: Annotated[str, typer.Argument(help="RequestID, call-<CallID>, or the GUID of a recording.")],
+    source: NamedSource,
+    what: Annotated[str | None, typer.Argument(help="RequestID, call-<CallID>, or the GUID of a recording.")] = None,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="Output file or directory, or - for stdout (default: the current directory)."),
@@ -43,6 +44,9 @@ def get(
     from console.commands.recordings_get import Target  # noqa: PLC0415 - each command loads only what it needs
     from console.commands.recordings_get import get as run_get  # noqa: PLC0415
 
+    source, what = split_name(source, what)
+    if what is None:
+        raise typer.BadParameter("Name a call or a recording, as in `callfold recordings get acme 513`.")
     run(run_get(read_settings(), source, what, Target(output, identity, force), as_json=as_json))
 
 
@@ -141,7 +145,7 @@ def retention(
 
 
 def hold(
-    source: SourceArgument,
+    source: NamedSource,
     call: Annotated[
         str | None,
         typer.Argument(help="RequestID, call-<CallID>, or the GUID of a recording (default: list all holds)."),
@@ -159,6 +163,7 @@ def hold(
     from console.commands.hold import HoldRequest, list_holds  # noqa: PLC0415
     from console.commands.hold import hold as run_hold  # noqa: PLC0415
 
+    source, call = split_name(source, call)
     if call is None:
         run(list_holds(read_settings(), source, as_json=as_json))
     else:

@@ -9,7 +9,7 @@ import typer
 
 from shared.config.settings import Settings
 from shared.config.sources import Sources, unknown_source_message
-from shared.domain.ids import SourceName
+from shared.domain.ids import CallKey, CallRef, SourceName
 from shared.errors import ConfigError
 
 
@@ -33,6 +33,20 @@ def select_sources(settings: Settings, source: str | None) -> Sources:
     if source not in sources:
         raise ConfigError(unknown_source_message(source, sources))
     return {SourceName(source): sources[SourceName(source)]}
+
+
+def call_key(source: str, call: str | None) -> CallKey:
+    """Read the name of a call in two words, or in one as `calls` and `tail` print it: `acme/513`, `acme/513/1`."""
+    source, name = split_name(source, call)
+    return CallKey(SourceName(source), CallRef(name or ""))
+
+
+def split_name(source: str, what: str | None) -> tuple[str, str | None]:
+    """Split a name that may be one word into its source and what follows: the call of `acme/513/1`, or a GUID."""
+    source, _, name = source.strip().strip("/").partition("/")
+    if what is not None:
+        name = what.strip().removeprefix(f"{source}/")
+    return source, name.partition("/")[0] or None
 
 
 def warn_if_unknown(settings: Settings, source: str | None) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import orjson
 from rich.markup import escape
@@ -15,7 +16,9 @@ from console.commands.broker_checks import numbers, policies, rabbitmq
 from console.commands.hints import with_hint
 from console.commands.output import counted, output
 from console.commands.pbx_checks import DoubtError, dial_links, recording_origins
+from console.dead_letters.listing import LookRequest, find
 from console.dead_letters.quarantine import count_refusals
+from console.dead_letters.queue import DeadLetterQueue, Filter
 from console.history.store import History
 from console.ignored_values import find_unreplaced
 from console.pbx_clocks import find_pbx_clock_problems
@@ -31,6 +34,7 @@ from worker.download.download_directory import check_directory
 
 _OLDEST_REDIS = (7, 0)
 _REFUSALS_SHOWN = 5
+_DEAD_LETTERS_S = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +54,7 @@ async def doctor(settings: Settings, *, as_json: bool) -> int:
     """Run every check and print the findings; returns 1 if one failed."""
     checks = CHECKS | ({"history": _history} if settings.history_url else {})
     checks |= {"policies": policies} if settings.management_url else {}
-    findings = [await run_check(name, check, settings) for name, check in checks.items()]
+    findings = without_repeats([await run_check(name, check, settings) for name, check in checks.items()])
     if as_json:
         for finding in findings:
             sys.stdout.write(orjson.dumps(finding).decode() + "\n")
@@ -69,6 +73,20 @@ async def run_check(name: str, check: Check, settings: Settings) -> Finding:
         return Finding(name, ok=True, detail=str(doubt), warning=True)
     except CallfoldError as error:
         return Finding(name, ok=False, detail=with_hint(error, in_doctor=True))
+
+
+def without_repeats(findings: Sequence[Finding]) -> list[Finding]:
+    """Shorten findings that only repeat an earlier one: a broken sources file or a server that is away fails several checks."""
+    first: dict[str, str] = {}
+    for finding in findings:
+        if not finding.ok:
+            first.setdefault(finding.detail, finding.check)
+    return [
+        replace(each, detail=f"not checked: see {first[each.detail]}")
+        if first.get(each.detail, each.check) != each.check
+        else each
+        for each in findings
+    ]
 
 
 def _verdict(finding: Finding) -> str:
@@ -125,6 +143,12 @@ async def _downloads(settings: Settings) -> str:
 
 async def _sources(settings: Settings) -> str:
     sources = settings.load_sources()
+    if misdirected := [
+        f"The adapter link of {name} sends to {source.adapter.source}"
+        for name, source in sources.items()
+        if source.adapter.source not in {None, name}
+    ]:
+        raise DoubtError(f"{'. '.join(misdirected)}. Its path must end with /callbacks/<name of the source>.")
     without_links = [name for name, source in sources.items() if source.recording_origin is None]
     suffix = f" (without recording links: {', '.join(without_links)})" if without_links else ""
     return f"{', '.join(sources)}{suffix}"
@@ -184,6 +208,20 @@ async def _refusals(settings: Settings) -> str:
     return f"{counted(totals.count(), 'request')} in the last day; no source is named in one"
 
 
+async def _dead_letters(settings: Settings) -> str:
+    look = LookRequest(Filter(), at_most=1, with_body=False)
+    try:
+        async with asyncio.timeout(_DEAD_LETTERS_S):
+            counts = {queue: (await find(settings, queue, look)).total for queue in DeadLetterQueue}
+    except (CallfoldError, TimeoutError):
+        raise DoubtError("not known while RabbitMQ cannot be read") from None
+    if waiting := [f"{counted(count, 'message')} in {queue.queue_name}" for queue, count in counts.items() if count]:
+        raise DoubtError(
+            f"{' and '.join(waiting)}. `callfold dead-letters list` shows callbacks, with --queue recordings the others."
+        )
+    return "none"
+
+
 async def _history(settings: Settings) -> str:
     if settings.history_url is None:
         return "none"
@@ -198,6 +236,7 @@ CHECKS: dict[str, Check] = {
     "recording origins": recording_origins,
     "dial links": dial_links,
     "rabbitmq": rabbitmq,
+    "dead letters": _dead_letters,
     "redis": _redis,
     "request ids": _request_ids,
     "placeholders": _placeholders,

@@ -2,49 +2,93 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import sys
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import orjson
 
-from console.commands.common import select_sources
+from console.commands.common import call_key, select_sources
+from console.dead_letters.of_call import find_of_call
 from console.ignored_values import why_ignored
 from console.lookup.lookup import open_lookup
 from console.safe_text import plain_line
 from shared.config.settings import Settings
 from shared.domain.ids import CallKey, CallRef, SourceName
-from shared.errors import CallfoldError, HistoryUnavailableError
+from shared.errors import CallfoldError, ConfigError, HistoryUnavailableError
 
 _MAX_LINE_CHARACTERS = 100
+_DEAD_LETTERS_S = 10
 
 
-async def show(settings: Settings, source: str, call: str, *, as_json: bool) -> int:
+async def show(settings: Settings, source: str, call: str | None, *, as_json: bool) -> int:
     """Print a call.
 
     Raises:
         ConfigError: neither the call nor its source is known.
         CallfoldError: the call is unknown, or the history that could have it is unavailable.
     """
-    key = CallKey(SourceName(source), CallRef(call))
+    key = await _key(settings, source, call)
     async with open_lookup(settings) as lookup:
         try:
             detail = await lookup.detail(key)
         except HistoryUnavailableError as error:
             raise CallfoldError(f"Call {key} is not in Redis, and the history cannot be read. {error}") from error
     if detail is None:
-        select_sources(settings, source)
-        if lookup.has_history:
-            raise CallfoldError(f"Unknown call {key}: not in Redis or in the history.")
-        raise CallfoldError(
-            f"Unknown call {key}: not in Redis, which keeps calls for CALLFOLD_RETAIN_SECONDS. No history is configured."
-        )
+        await _refuse_unknown(settings, key, has_history=lookup.has_history)
     if not detail.facts:
         sys.stderr.write(f"{key} has expired from Redis; this is its record in the history.\n")
     fields = detail.to_json()
     sys.stdout.write(orjson.dumps(fields).decode() + "\n" if as_json else _text(fields))
     return 0
+
+
+async def _key(settings: Settings, source: str, call: str | None) -> CallKey:
+    """Read the name of a call: `acme 513`, `acme/513` as printed by `calls`, or an event id as printed by `tail`.
+
+    Raises:
+        ConfigError: a call is named without its source, and it is not clear which source it is of.
+    """
+    if call is None and "/" not in source:
+        return await _only_key(settings, CallRef(source.strip()))
+    return call_key(source, call)
+
+
+async def _only_key(settings: Settings, call: CallRef) -> CallKey:
+    async with open_lookup(settings) as lookup:
+        rows = await lookup.find_by_ref(call)
+    if len(rows) == 1:
+        return CallKey(SourceName(rows[0].source), call)
+    names = " and ".join(f"{row.source}/{row.call}" for row in rows)
+    problem = f"There are {names}" if rows else f"No source has a call {call}"
+    raise ConfigError(f"{problem}. Name the call with its source, as in `callfold show acme 513`.")
+
+
+async def _refuse_unknown(settings: Settings, key: CallKey, *, has_history: bool) -> NoReturn:
+    """Raise an error that names the reason: perhaps all callbacks of the call are dead letters.
+
+    Raises:
+        CallfoldError: always.
+    """
+    unread = ""
+    try:
+        async with asyncio.timeout(_DEAD_LETTERS_S):
+            dead = await find_of_call(settings, key)
+    except (CallfoldError, TimeoutError):
+        unread = " Whether its callbacks are dead letters is not known: RabbitMQ could not be read."
+    else:
+        if dead.dead_letters:
+            hold = "dead letter holds" if len(dead.dead_letters) == 1 else "dead letters hold"
+            count = f"{len(dead.dead_letters)} {hold} its callbacks"
+            raise CallfoldError(f"Call {key} has no record. {count}: {dead.in_words()}")
+    select_sources(settings, key.source)
+    if has_history:
+        raise CallfoldError(f"Unknown call {key}: not in Redis or in the history.{unread}")
+    raise CallfoldError(
+        f"Unknown call {key}: not in Redis, which keeps calls for CALLFOLD_RETAIN_SECONDS. No history is configured.{unread}"
+    )
 
 
 def _text(fields: Mapping[str, Any]) -> str:

@@ -1,28 +1,64 @@
-"""`callfold tail`: follow the published events, from now on or from an earlier time."""
+"""`callfold tail`: follow the published events, from now on or from an earlier time, without end or until a time."""
 
 from __future__ import annotations
 
+import asyncio
 import sys
-from collections.abc import Mapping
-from datetime import datetime
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import cast
 
-from console.durations import ago
+from console.durations import moment
 from console.safe_text import plain_line
-from console.streams.events import Event, is_since, one_line, read_event, topic_matcher
-from console.streams.journal import journal
+from console.streams.events import Event, one_line, read_event, topic_matcher
+from console.streams.journal import Offset, journal, journal_until_now
+from shared.amqp.consumer import Delivery
+from shared.amqp.topology import CALLS_JOURNAL
 from shared.config.settings import Settings
+from shared.domain.times import rfc3339
+from shared.errors import ConfigError
 
 
-async def tail(settings: Settings, pattern: str, since: str | None, limit: int | None, *, as_json: bool) -> None:
-    """Print events whose routing key matches the pattern, until Ctrl-C or until `limit` events were printed."""
-    start = ago(since) if since else None
+@dataclass(frozen=True, slots=True)
+class Span:
+    """The times of the events to print.
+
+    Attributes:
+        since: the first time. None: from now on, or all of the journal if `until` is past.
+        until: the time after the last one. None: without end.
+    """
+
+    since: datetime | None
+    until: datetime | None
+
+    @classmethod
+    def of(cls, since: str | None, until: str | None) -> Span:
+        """Read the options of the command.
+
+        Raises:
+            ConfigError: one is no time, or they are in the wrong order.
+        """
+        now = datetime.now(UTC)
+        begin, end = moment(since, now) if since else None, moment(until, now) if until else None
+        if begin and end and end < begin:
+            raise ConfigError("--until is earlier than --since, so no event can match.")
+        return cls(now if end and end > now and not begin else begin, end)
+
+    def has(self, event: Event) -> bool:
+        at = str(event.get("time", ""))
+        return (self.since is None or at >= rfc3339(self.since)) and (self.until is None or at < rfc3339(self.until))
+
+
+async def tail(settings: Settings, pattern: str, span: Span, limit: int | None, *, as_json: bool) -> None:
+    """Print events whose routing key matches the pattern, until Ctrl-C, the end of the span, or `limit` events."""
     matches = topic_matcher(pattern)
     printed = 0
-    async with journal(settings, start or "next") as deliveries:
+    async with aclosing(_deliveries(settings, span)) as deliveries:
         async for delivery in deliveries:
             event = read_event(delivery) if matches(delivery.routing_key) else None
-            if event is None or not _is_recent(event, start):
+            if event is None or not span.has(event):
                 continue
             line = one_line(delivery).decode() if as_json else _line(delivery.routing_key, event)
             sys.stdout.write(line + "\n")
@@ -32,8 +68,34 @@ async def tail(settings: Settings, pattern: str, since: str | None, limit: int |
                 return
 
 
-def _is_recent(event: Event, start: datetime | None) -> bool:
-    return start is None or is_since(event, start)
+async def _deliveries(settings: Settings, span: Span) -> AsyncGenerator[Delivery, None]:
+    """Yield the journal from the begin of a span. If the span ends, so does this, without waiting for a further event."""
+    since = span.since
+    if span.until is None:
+        async with journal(settings, since or "next") as deliveries:
+            async for delivery in deliveries:
+                yield delivery
+        return
+    last: int | None = None
+    if _seconds_to(span.until) > 0:  # what is published until then is printed at once
+        async with journal(settings, since or "next") as deliveries:
+            while (left_s := _seconds_to(span.until)) > 0:
+                try:
+                    async with asyncio.timeout(left_s):
+                        delivery = await anext(deliveries)
+                except TimeoutError:
+                    break
+                last = delivery.offset
+                yield delivery
+    # Events of the last moment can still be on their way to this reader.
+    begin: Offset = last + 1 if last is not None else since or "first"
+    async with journal_until_now(settings, begin, stream=CALLS_JOURNAL) as deliveries:
+        async for delivery in deliveries:
+            yield delivery
+
+
+def _seconds_to(at: datetime) -> float:
+    return (at - datetime.now(UTC)).total_seconds()
 
 
 def _line(routing_key: str, event: Mapping[str, object]) -> str:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 from console.dead_letters.original_message import original_message
 from console.dead_letters.queue import DeadLetterQueue, Filter, QueuedDeadLetter
 from console.dead_letters.turns import DeadLetterReader, Turn, reader_of
+from shared.amqp.batch_publish import HeaderValue
 from shared.amqp.dead_letters import DeadLetterReason
 from shared.amqp.publisher import Publisher
 from shared.archive.storage import Archive
@@ -31,6 +32,8 @@ _TURN_S = 1.0
 _PAUSE_S = 0.2  # others try for the lock several times in it
 _SHORT_TURNS = 3  # a look can hide messages from a turn; another program can have consumed them
 _BEYOND_IDS = 2000  # ids are unique: once each was found, the rest of a long queue is not searched
+
+HeadersOf = Callable[[Sequence[QueuedDeadLetter]], Mapping[str, HeaderValue]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +81,11 @@ async def settle(
     request: SettleRequest,
     *,
     progress: Callable[[int], None] = lambda _: None,
+    headers_of: HeadersOf = lambda _: {},
 ) -> Settled:
     """Settle the dead letters that match and that the request allows; each is acked only after its action is done.
+
+    `headers_of` returns further headers for the last message of each publish of a redrive.
 
     Raises:
         BrokerUnavailableError: the audit line could not be published, so no dead letter was settled.
@@ -93,7 +99,9 @@ async def settle(
         expected, length = await _count(reader, query, request)
         if expected.is_complete and not expected.done:
             return expected
-        run = _Run(_Access(reader, publisher, Archive(settings.archive_url)), _Work(queue, query, request), length, progress)
+        run = _Run(
+            _Access(reader, publisher, Archive(settings.archive_url)), _Work(queue, query, request, headers_of), length, progress
+        )
         details = {"queue": queue, "ids": list(query.ids), "reason": query.reason, "since": query.since}
         least = {} if expected.is_complete else {"found_is_minimum": True}
         async with Audit(publisher).record_run(
@@ -123,6 +131,7 @@ class _Work(NamedTuple):
     queue: DeadLetterQueue
     query: Filter
     request: SettleRequest
+    headers_of: HeadersOf = lambda _: {}
 
 
 class _Access(NamedTuple):
@@ -223,7 +232,8 @@ class _Run:
         while batch := dead_letters[first : first + self._batch_size()]:
             if self._is_redrive:
                 messages = [await original_message(self._work.queue, dead_letter, self._access.archive) for dead_letter in batch]
-                await self._access.publisher.publish(*messages)
+                headers = {**messages[-1].headers, **self._work.headers_of(batch)}
+                await self._access.publisher.publish(*messages[:-1], replace(messages[-1], headers=headers))
             crash_point("letters.before_ack")
             for dead_letter in batch:
                 await dead_letter.delivery.ack()

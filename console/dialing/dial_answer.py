@@ -58,7 +58,7 @@ _SHOWN_CHARACTERS = 200
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What an answer says.
+    """The content of an answer.
 
     Attributes:
         request_ids: the distinct positive RequestIDs; exactly one is certain.

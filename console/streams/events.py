@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from datetime import datetime
 from typing import Any, cast
 
 import orjson
 
 from shared.amqp.consumer import Delivery
 from shared.domain.raw_event import is_time
-from shared.domain.times import rfc3339
 from shared.log import get_logger
 
 log = get_logger(__name__)
@@ -75,11 +73,6 @@ def _is_leg(leg: object) -> bool:
         }:
             return True
     return False
-
-
-def is_since(event: Event, since: datetime) -> bool:
-    """Return whether an event is recent enough. A stream starts at a chunk boundary, so older events can come first."""
-    return str(event.get("time", "")) >= rfc3339(since)
 
 
 def topic_matcher(pattern: str) -> Callable[[str], bool]:

@@ -249,7 +249,7 @@ def _parse_source(name: SourceName, table: object) -> Source:
     try:
         section = _Section.model_validate(table)
         recording_origin, recording_login = _downloads(section)
-        adapter = parse_link(section.adapter or make_link("http://localhost", "any", None))
+        adapter = parse_link(section.adapter or make_link("http://localhost", name, None))
     except ValidationError as error:
         raise ConfigError(f"Source {name}, {validation_message(error, _Section.model_fields)}") from None
     except (ConfigError, ValueError) as error:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from urllib.parse import parse_qsl, quote, quote_plus, unquote_plus, unquote_to_bytes, urlsplit
+from urllib.parse import parse_qsl, quote, quote_plus, unquote, unquote_plus, unquote_to_bytes, urlsplit
 
 from shared.errors import ConfigError
 from shared.masking import MASK
@@ -65,6 +65,7 @@ SAMPLE_LINK = (
 )
 """The vendor's sample adapter. A source without an `adapter` accepts every placeholder, see `make_link`."""
 
+_PATH = re.compile(r"/callbacks/([^/]+)/?$")
 _PLACEHOLDER = re.compile(r"\{\{\s*([A-Za-z][A-Za-z0-9_]*)\s*\}\}")
 
 
@@ -77,6 +78,7 @@ class Adapter:
         constants: parameters with a fixed value, without the secret.
         secret: the constant parameter `token`, if the link has one.
         order: names of all parameters in the order of the link, without the secret.
+        source: the source that the path names, as in `/callbacks/acme`; None if the path has another form.
         folded_meanings: the meanings by case-folded parameter name, without names that differ in letter case alone.
     """
 
@@ -84,6 +86,7 @@ class Adapter:
     constants: Mapping[str, str] = field(default_factory=dict)
     secret: str | None = field(default=None, repr=False)
     order: tuple[str, ...] = ()
+    source: str | None = field(default=None, compare=False)
     folded_meanings: Mapping[str, str] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -104,7 +107,8 @@ def parse_link(link: str) -> Adapter:
         ConfigError: the link has no query, has a parameter twice or mixed with text, or lacks a mandatory placeholder.
     """
     try:
-        pairs = parse_qsl(urlsplit(link.strip()).query, keep_blank_values=True)
+        parts = urlsplit(link.strip())
+        pairs = parse_qsl(parts.query, keep_blank_values=True)
     except ValueError as error:
         raise ConfigError(f"The adapter link is not a URL: {error}.") from error
     if not pairs:
@@ -122,8 +126,9 @@ def parse_link(link: str) -> Adapter:
         else:
             constants[name] = value
     _require(meanings)
-    order = tuple(name for name, _ in pairs if name != SECRET_PARAMETER)
-    return Adapter(meanings, constants, secret=constants.pop(SECRET_PARAMETER, None), order=order)
+    secret, order = constants.pop(SECRET_PARAMETER, None), tuple(name for name, _ in pairs if name != SECRET_PARAMETER)
+    path = _PATH.search(parts.path)
+    return Adapter(meanings, constants, secret=secret, order=order, source=unquote(path[1]) if path else None)
 
 
 def _require(meanings: Mapping[str, str]) -> None:

@@ -9,13 +9,16 @@ from typing import Any, cast
 import orjson
 import pytest
 
+from console.dead_letters.of_call import is_of_call
 from console.dead_letters.original_message import original_message
-from console.dead_letters.queue import DeadLetterQueue, decode
+from console.dead_letters.prospects import why_it_comes_back
+from console.dead_letters.queue import DeadLetterQueue, QueuedDeadLetter, decode
 from console.dead_letters.redrive_or_drop import SettleRequest
 from shared.amqp.consumer import Delivery
 from shared.amqp.dead_letters import DeadLetterReason, dead_letter_headers
 from shared.archive.storage import Archive
-from shared.domain.ids import SourceName
+from shared.config.sources import load_sources
+from shared.domain.ids import CallKey, CallRef, SourceName
 from shared.domain.raw_event import Undecodable, join
 from shared.domain.raw_event import decode as raw_events
 from shared.domain.unread_body import UnreadCallback
@@ -72,3 +75,48 @@ def test_a_body_that_cannot_be_understood_is_shown_as_text_and_never_redriven() 
     (again,) = raw_events(body)  # a worker keeps it as it is
     assert isinstance(again, Undecodable)
     assert again.body == body
+
+
+def _dead_letter(body: bytes, reason: str = "invalid_callback", detail: str = "x") -> QueuedDeadLetter:
+    return decode(Delivery(body, {"message_id": "x", "reason": reason, "detail": detail}, "", 1, cast("Any", None)))
+
+
+def _event(**changed: object) -> bytes:
+    event = {"v": 1, "kind": "callback", "source": "default", "received_at": "2026-11-23T07:44:00.000000Z"}
+    return orjson.dumps([event | {"query": "CallType=API&Event=pickup&CallID=77&RequestID=513"} | changed])
+
+
+@pytest.mark.parametrize(
+    ("body", "reason", "expected"),
+    [
+        (_event(), "invalid_callback", ""),
+        (_event(query="a=1"), "invalid_callback", "invalid_callback: "),
+        (_event(source="other"), "unknown_source", "unknown_source: no source other is configured"),
+        (_event(v=2), "undecodable", "undecodable: "),
+        (b"{", "undecodable", "undecodable: "),
+        (b"[" + _event()[1:-1] + b"," + _event(query="a=1")[1:], "delivery_limit", "invalid_callback: "),
+        (_event(), "too_many_legs", "too_many_legs: it is still of call default/513"),
+        (_event(query="CallType=API&Event=pickup&CallID=77"), "too_many_legs", ""),
+    ],
+)
+def test_a_redrive_knows_what_would_come_back(body: bytes, reason: str, expected: str) -> None:
+    detail = "default/513 has all the legs that a call can have"
+    found = why_it_comes_back(DeadLetterQueue.CALLBACKS, _dead_letter(body, reason, detail), load_sources(None))
+    assert (found.startswith(expected), bool(found)) == (True, bool(expected)), found
+
+
+@pytest.mark.parametrize(
+    ("body", "call", "expected"),
+    [
+        (_event(query="CallType=?&RequestID=513"), "513", True),
+        (_event(query="requestid=%20513"), "513", True),
+        (_event(query="RequestID=0513"), "513", True),
+        (_event(query="RequestID=5130&CallID=513"), "513", False),
+        (_event(query="CallID=513"), "call-513", True),
+        (_event(source="other", query="RequestID=513"), "513", False),
+        (_event(kind="dial", request_id=513, fields={}), "513", True),
+        (b"{RequestID=513", "513", False),
+    ],
+)
+def test_dead_letters_of_a_call_are_found_by_their_values(body: bytes, call: str, expected: bool) -> None:  # noqa: FBT001
+    assert is_of_call(body, CallKey(SourceName("default"), CallRef(call))) == expected

@@ -9,6 +9,7 @@ import re
 import sqlite3
 import sys
 from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -142,6 +143,7 @@ async def test_doctor_finds_a_system_that_can_work_and_one_that_cannot(servers: 
         "recording origins",
         "dial links",
         "rabbitmq",
+        "dead letters",
         "redis",
         "request ids",
         "placeholders",
@@ -207,6 +209,23 @@ async def test_tail_prints_what_matches_from_some_time_ago(servers: Servers) -> 
     event = json.loads(out)
     assert event["type"] == "callfold.call.completed.v1"
     assert event["data"]["outcome"] == "answered"
+    later = (datetime.fromisoformat(event["time"]) + timedelta(microseconds=1)).isoformat()
+    for since, until, is_printed in (
+        ("1h", "now", True),
+        (None, "now", True),
+        (event["time"], later, True),
+        ("1h", event["time"], False),
+        (None, "2h", False),
+        (later, (datetime.now(UTC) + timedelta(seconds=1)).isoformat(), False),
+    ):
+        span = [*(("--since", since) if since else ()), "--until", until]
+        code, out, err = await callfold("tail", "call.completed.*.answered", *span, "--json", **servers.environment())
+        printed = event["id"] in [
+            json.loads(line)["id"] for line in out.splitlines() if json.loads(line)["time"] == event["time"]
+        ]
+        assert (code, printed, err) == (0, is_printed, ""), span
+    code, _, err = await callfold("tail", "--since", "now", "--until", "2h", **servers.environment())
+    assert (code, "--until is earlier than --since" in err) == (2, True)
 
 
 async def test_the_example_consumer_handles_each_call_once(servers: Servers) -> None:

@@ -71,14 +71,47 @@ async def test_a_redriven_letter_is_folded_and_gone_and_the_others_stay(servers:
         assert (code, out) == (0, "4 redriven\n")
         (event,) = await next_events(events, 1)
         assert event.message_id == "default/513/1"
-    (left,) = await servers.take_all("callbacks.dead")
-    assert left.headers["reason"] == "unknown_source"
+        await bury(servers, "default", VENDOR_LINES[0].replace("CallID", "No"), "invalid_callback")
+        await bury(servers, "default", lines_of(514)[0], "invalid_callback")
+        code, _, err = await _callfold(servers, "redrive", "--dry-run")
+        assert (code, "2 of 3 cannot be understood" in err) == (0, True)
+        code, _, err = await callfold("show", "acme/1", **servers.environment())
+        assert (code, "Unknown source acme" in err) == (2, True)
+        code, out, err = await _callfold(servers, "redrive", "--json")
+        told = json.loads(out)
+        assert (code, told["redriven"], told["came_back"], told["not_folded"]) == (0, 3, 2, 0)
+        assert sorted(reason.partition(":")[0] for reason in told["reasons"]) == ["invalid_callback", "unknown_source"]
+        assert "2 of 3 cannot be understood as it is, and would be a dead letter again. 1 " in err
+        assert "2 came back: 1 " in err
+    assert sorted(str(left.headers["reason"]) for left in await servers.take_all("callbacks.dead")) == [
+        "invalid_callback",
+        "unknown_source",
+    ]
+
+
+async def test_a_call_whose_callbacks_are_all_dead_letters_is_shown_as_such(servers: Servers) -> None:
+    for line in VENDOR_LINES[:2]:
+        await bury(servers, "default", line.replace("CallID", "No"), "invalid_callback")
+    await bury(servers, "gone", "CallType=API&Event=pickup&CallID=77", "unknown_source")
+    for arguments in (["default", "513"], ["default/513"], ["default/513/1"], ["gone/call-77"]):
+        code, out, err = await callfold("show", *arguments, **servers.environment())
+        assert (code, out, "callfold dead-letters redrive" in err) == (1, "", True), err
+        assert ("1 dead letter holds its callbacks: unknown_source: parameter e is" in err) == (arguments == ["gone/call-77"])
+    for arguments in (["default/514"], ["default", "call-77"]):
+        code, _, err = await callfold("show", *arguments, **servers.environment())
+        assert (code, "Unknown call" in err) == (1, True), err
+    code, out, _ = await callfold("doctor", "--json", **servers.environment())
+    (found,) = [told for told in map(json.loads, out.splitlines()) if told["check"] == "dead letters"]
+    assert (found["warning"], found["detail"].startswith("3 messages in callbacks.dead.")) == (True, True)
 
 
 async def test_a_drop_asks_first(servers: Servers) -> None:
     await bury(servers, "acme", "a=1", "unknown_source")
-    code, _, _ = await _callfold(servers, "drop", "--reason", "unknown_source")
-    assert code == 1
+    code, _, err = await _callfold(servers, "drop", "--reason", "unknown_source")
+    assert (code, "Delete 1 dead letter of callbacks.dead permanently? It exists nowhere else." in err) == (1, True)
+    assert (await _callfold(servers, "drop", "--reason", "invalid_callback"))[:2] == (0, "0 dropped\n")
+    code, out, _ = await _callfold(servers, "list", "--source", "acme")
+    assert "  acme          unknown_source  " in out
     code, out, _ = await _callfold(servers, "drop", "acme", "--yes")
     assert (code, out) == (0, "1 dropped\n")
     code, out, _ = await _callfold(servers, "drop", "--yes", "--json")

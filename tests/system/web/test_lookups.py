@@ -418,6 +418,11 @@ async def test_the_command_line_finds_and_shows_the_same(filled: World) -> None:
         return all(shown[name] == expected[name] for name in ("call", "status", "why", "timeline"))
 
     await eventually(is_shown)
+    for name in ([f"{_SOURCE}/1007"], [f"{_SOURCE}/1007/1"], [f" {_SOURCE}/1007/ "], [_SOURCE, f"{_SOURCE}/1007"], ["1007"]):
+        code, out, _ = await callfold("show", *name, "--json", **settings)
+        assert (code, json.loads(out)["call"]) == (0, f"{_SOURCE}/1007"), name
+    code, _, err = await callfold("show", "999999", **settings)
+    assert (code, "No source has a call 999999" in err) == (2, True)
     code, _, err = await callfold("show", _SOURCE, "999999", **settings)
     assert (code, "Unknown call" in err) == (1, True)
 

@@ -58,6 +58,23 @@ async def test_doctor_warns_of_a_pbx_that_does_not_answer(
     assert finding == doctor.Finding(check, ok=True, detail="127.0.0.1 at 127.0.0.1")
 
 
+async def test_doctor_names_an_adapter_link_that_sends_to_another_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    link = "https://h/callbacks/{}?a={{{{CallTypeName}}}}&b={{{{DialApiEventName}}}}&c={{{{CallID}}}}"
+    finding = await _found(monkeypatch, acme(tmp_path, f'adapter = "{link.format("other")}"'), "sources")
+    assert (finding.ok, finding.warning) == (True, True)
+    assert finding.detail.startswith("The adapter link of acme sends to other. ")
+    for adapter in (f'adapter = "{link.format("acme")}"', f'adapter = "{link.format("acme/")}"', ""):
+        assert not (await _found(monkeypatch, acme(tmp_path, adapter), "sources")).warning
+
+
+async def test_doctor_says_once_what_is_wrong_with_the_sources_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    broken = acme(tmp_path, "secret = 1")
+    checks = ("sources", "secrets", "recording origins", "dial links")
+    findings = doctor.without_repeats([await _found(monkeypatch, broken, check) for check in checks])
+    assert [finding.ok for finding in findings] == [False] * 4
+    assert [finding.detail for finding in findings][1:] == ["not checked: see sources"] * 3
+
+
 _STRONG = "8c1f0e52ab34d6790011223344556677"
 
 
