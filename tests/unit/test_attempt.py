@@ -32,6 +32,13 @@ def test_jobs_that_failed_together_do_not_come_back_together() -> None:
     assert {ATTEMPT.retry(600, counts=True).routing_key} == {"recordings.retry.600s"}
 
 
+def test_a_try_waits_as_long_as_the_pbx_asked() -> None:
+    waits_ms = [ATTEMPT.retry(600, counts=False, at_least_s=60).expires_ms or 0 for _ in range(200)]
+    assert all(60_000 <= wait_ms <= 72_000 for wait_ms in waits_ms), "at most a fifth longer"
+    assert max(waits_ms) - min(waits_ms) > 6_000
+    assert {ATTEMPT.retry(600, counts=True, at_least_s=9000).expires_ms} == {600_000}, "the queue has no longer wait"
+
+
 def test_a_try_is_read_back_as_it_was_sent() -> None:
     copy = Attempt(**{name: getattr(ATTEMPT, name) for name in ATTEMPT.__slots__} | {"handed_over": "x"})
     assert Attempt.of(ATTEMPT.body, copy.retry(5, counts=False).headers) == copy

@@ -251,7 +251,8 @@ class Client:
             if is_continuation(headers, part):
                 return None
         elif status == _RANGE_NOT_SATISFIABLE and part.size:
-            if total_of(headers) == part.size and part.total in {None, part.size}:
+            # Within one attempt the two lengths are of one content, and a Content-Length that was too large was wrong.
+            if total_of(headers) == part.size and (part.total in {None, part.size} or part.is_of_this_attempt):
                 return True
         elif status in _WHOLE or (status == _PARTIAL and begins_whole(headers)):
             total = total_of(headers) if status == _PARTIAL else None

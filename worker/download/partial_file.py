@@ -35,6 +35,7 @@ class Partial:
         self.validator: str | None = None
         self.total: int | None = None
         self.encoding = ""
+        self.is_of_this_attempt = False
         if note is not None:
             self._resume(note)
 
@@ -56,6 +57,7 @@ class Partial:
 
     def restart(self, validator: str | None = None, total: int | None = None, encoding: str = "") -> None:
         """Discard the content, and note the properties of the response that follows."""
+        self.is_of_this_attempt = True
         self.file.seek(0)
         self.file.truncate()
         self.size, self.validator, self.total, self.encoding = 0, validator, total, encoding

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import signal
+import time
 from typing import Any
 
 import pytest
@@ -128,6 +129,35 @@ async def test_a_redirect_and_a_body_over_the_cap_fail_at_once(servers: Servers,
         "7": "too_large",
         "8": "origin_not_allowed",
     }
+
+
+async def test_the_template_is_requested_where_the_url_is_wrong_and_nothing_before_the_pbx_allows_it(
+    servers: Servers, pbx: Pbx
+) -> None:
+    asked: list[tuple[str, float]] = []
+    overloaded = iter([web.Response(status=503, headers={"Retry-After": "1"})])
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        asked.append((request.raw_path, time.monotonic()))
+        return next(overloaded, None) or web.Response(body=WAV, content_type="audio/wav")
+
+    pbx.serve |= {"7": answer, "8": answer}
+    pbx.answers["404"] = [web.Response(status=404)]
+    jobs = [job(call_id, guid=None, recording_url=url).encode() for call_id, url in (("7", "null"), ("8", "{{RecordingURL}}"))]
+    wrong = job("9", guid=None, recording_url=f"https://localhost/rec?nId=404&sectok={SECTOK}")
+    template = f"recordings_at_once = 1\nrecording_url = '{pbx.url}/rec?a=%2f%7E[x]&nId={{call_id}}'"
+    async with servers.subscribed("recording.#") as queue, worker(servers, pbx, template):
+        await submit(servers, *jobs)
+        events = await next_events(queue, 2)
+        await submit(servers, wrong.encode())
+        events += await next_events(queue, 1)
+    assert {event.routing_key for event in events} == {"recording.stored.acme"}
+    assert sorted(event.body["data"]["attempts"] for event in events) == [1, 1, 2], "who only waits makes no attempt"
+    assert (pbx.asked["404"], pbx.asked["9"]) == (1, 1), "both links in one attempt"
+    assert {path for path, _ in asked} == {f"/rec?a=%2f%7E[x]&nId={call_id}" for call_id in ("7", "8")}
+    (_, refused_at), *later = asked
+    assert len(later) == 2
+    assert all(at - refused_at >= 1 for _, at in later), "neither recording was requested while the PBX asked to wait"
 
 
 async def test_a_leg_without_recording_gets_its_sidecar_and_nothing_else(servers: Servers, pbx: Pbx) -> None:

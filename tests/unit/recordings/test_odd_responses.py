@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import socket
 import ssl
 import time
@@ -126,6 +127,15 @@ async def test_the_reason_names_the_cause(server: Scripted, tmp_path: Path, answ
     failure = await _failure(server.origin, tmp_path)
     assert (failure.reason, words in failure.detail) == (reason, True), failure
     assert not {"etc", "y=z", "pw@", "aaaa", "RIFF"} & set(failure.detail.replace("/", " ").split())
+
+
+async def test_a_compressed_recording_with_the_length_of_the_plain_one_is_whole(server: Scripted, tmp_path: Path) -> None:
+    packed = gzip.compress(WAV)
+    told = ["Content-Encoding: gzip", 'ETag: "a"']
+    server.answers = [[head(200, f"Content-Length: {SIZE}", *told), packed], [head(416, f"Content-Range: bytes */{len(packed)}")]]
+    assert await _fetch(server, tmp_path) == WAV
+    server.answers = [[head(200, f"Content-Length: {SIZE}", "Content-Encoding: gzip"), packed]]
+    assert await _fetch(server, tmp_path) == WAV
 
 
 async def test_the_rest_of_a_206_that_nobody_asked_for_is_asked_for(server: Scripted, tmp_path: Path) -> None:
