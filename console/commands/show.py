@@ -10,12 +10,14 @@ from typing import Any, NoReturn
 
 import orjson
 
+from console.call_query import CallRow, row_of
 from console.commands.common import call_key, select_sources
 from console.dead_letters.of_call import find_of_call
 from console.ignored_values import why_ignored
 from console.lookup.lookup import open_lookup
 from console.safe_text import plain_line
 from shared.config.settings import Settings
+from shared.domain.call import Status
 from shared.domain.ids import CallKey, CallRef, SourceName
 from shared.errors import CallfoldError, ConfigError, HistoryUnavailableError
 
@@ -95,7 +97,8 @@ def _text(fields: Mapping[str, Any]) -> str:
     """Return a call as lines. Control characters in callback values are escaped, so they cannot break a line."""
     record = orjson.dumps(fields["record"], option=orjson.OPT_INDENT_2).decode().split("\n")
     why = fields["why"].removeprefix(f"{fields['status']}: ")  # the line before it says so already
-    lines = [f"{fields['call']}  {fields['status']}", why, "", *record, ""]
+    row = row_of(fields["record"], fields["call"].partition("/")[2], Status(fields["status"]))
+    lines = [f"{fields['call']}  {fields['status']}", why, who(row), "", *record, ""]
     if ignored := fields["record"].get("ignored"):
         lines += ["ignored values", *(_ignored(row) for row in ignored)]
     lines += ["recordings", *(f"  {row['leg']:<8}{row['guid'] or row['name']}  {row['state']}" for row in fields["recordings"])]
@@ -111,6 +114,13 @@ def _text(fields: Mapping[str, Any]) -> str:
     width = max(map(len, fields["facts"]), default=0)
     lines += ["facts", *(f"  {name:<{width}}  {value}" for name, value in fields["facts"].items())]
     return "".join(f"{plain_line(line)}\n" for line in lines)
+
+
+def who(row: CallRow) -> str:
+    """Return a line that says what kind of call it is, and who took part, as far as that is known."""
+    agent = row.agent if row.agent_name in {None, row.agent} else f"{row.agent} {row.agent_name}"
+    known = {"agent": agent, "number": row.number, "queue": row.queue, "ended by": row.ended_by}
+    return ", ".join([row.call_type or "unknown type", *(f"{name} {value}" for name, value in known.items() if value)])
 
 
 def _ignored(row: Mapping[str, Any]) -> str:

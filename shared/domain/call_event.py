@@ -96,7 +96,7 @@ def call_event(call: Call, record: Mapping[str, object]) -> tuple[str, str, byte
 
 def is_login(body: bytes) -> bool:
     """Return whether the event of a call is about a login. Its outcome may be `answered`, but it is no answered call."""
-    return _LOGIN in body and orjson.loads(body)["data"]["call_type"] == CallType.LOGIN
+    return _LOGIN in body and orjson.loads(body)["data"].get("call_type") == CallType.LOGIN
 
 
 def sides_of(call: Call) -> list[tuple[str, Leg]]:
