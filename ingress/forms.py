@@ -35,7 +35,7 @@ async def read_body(request: web.BaseRequest, *, is_trusted: bool) -> Body:
     """Read a body. What cannot be understood in any case is read only if the sender is trusted: then it is kept."""
     if not request.can_read_body:
         return Body()
-    encoding = request.headers.get(CONTENT_ENCODING, "").strip().lower()
+    encoding = _header(request, CONTENT_ENCODING).lower()
     problem = None
     if encoding not in _IDENTITY:
         problem = UnreadableBodyError(415, "Unsupported Media Type", "Send the body without a Content-Encoding.")
@@ -44,9 +44,12 @@ async def read_body(request: web.BaseRequest, *, is_trusted: bool) -> Body:
     if problem and (not is_trusted or _waits_to_be_asked(request)):
         return Body(problem=problem)
     content, failure = await _read(request)
-    return Body(
-        content, request.headers.get(CONTENT_TYPE, "").strip(), "" if encoding in _IDENTITY else encoding, failure or problem
-    )
+    return Body(content, _header(request, CONTENT_TYPE), "" if encoding in _IDENTITY else encoding, failure or problem)
+
+
+def _header(request: web.BaseRequest, name: str) -> str:
+    """Return a header, '' without one. Its bytes may be of no encoding, and could then not be written as JSON."""
+    return request.headers.get(name, "").strip().encode("ascii", "backslashreplace").decode()
 
 
 async def _read(request: web.BaseRequest) -> tuple[bytes, UnreadableBodyError | None]:

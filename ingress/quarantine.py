@@ -10,11 +10,10 @@ import asyncio
 import time
 import uuid
 from collections import deque
-from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import NoReturn
 
-from ingress.body_formats import UnreadableBodyError, to_query
+from ingress.body_formats import UnreadableBodyError, percent_encoded, to_query
 from ingress.forms import Body
 from ingress.peer_rates import PeerRates
 from ingress.source_secrets import SourceSecrets
@@ -36,6 +35,7 @@ _WAITING_BYTES = 2 << 20
 _AT_ONCE = 50
 _COUNTS_EVERY_S = 5.0
 _PAUSE_S = 1.0
+_LAST_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,31 +87,43 @@ class Quarantine:
             self._arrived.set()
 
     async def run(self) -> None:
-        """Publish until cancelled. Run it as a task."""
+        """Publish until cancelled, and then for a moment what still waits. Run it as a task."""
         async with background(self._publisher.run()):
-            await self._publish()
-
-    async def _publish(self) -> NoReturn:
-        while True:
-            await self._wait()
-            await self._publisher.wait_until_up()
-            counts, self._counts = self._due_counts()
-            suspects = [self._waiting.popleft() for _ in range(min(_AT_ONCE, len(self._waiting)))]
-            messages = [await self._message(suspect) for suspect in suspects]
-            if counts:
-                self._counted_at = time.monotonic()
-                messages.append(_message_of(encode_counts(utc_now(), counts)))
             try:
-                await self._publisher.publish(*messages)
-            except BrokerUnavailableError as error:
-                self._lost.failed(str(error))
-                self._results["lost"].inc(len(suspects))
-                for each in counts:
-                    self.count(Refusal(each.reason), each.source, each.peer, times=each.count)
-                await asyncio.sleep(_PAUSE_S)
-            else:
-                self._lost.succeeded()
-                self._results["kept"].inc(len(suspects))
+                while True:
+                    await self._wait()
+                    await self._publisher.wait_until_up()
+                    await self._publish(is_last=False)
+            finally:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_LAST_S):
+                        while self._publisher.is_up and (self._waiting or self._counts):
+                            await self._publish(is_last=True)
+
+    async def _publish(self, *, is_last: bool) -> None:
+        """Publish some of what waits, and the counts if they are due or the last ones."""
+        if is_last or time.monotonic() - self._counted_at >= _COUNTS_EVERY_S:
+            counts, self._counts = [*self._counts.values()], {}
+        else:
+            counts = []
+        suspects = [self._waiting.popleft() for _ in range(min(_AT_ONCE, len(self._waiting)))]
+        messages = [message for suspect in suspects if (message := await self._message(suspect))]
+        if counts:
+            self._counted_at = time.monotonic()
+            messages.append(_message_of(encode_counts(utc_now(), counts)))
+        if not messages:
+            return
+        try:
+            await self._publisher.publish(*messages)
+        except BrokerUnavailableError as error:
+            self._lost.failed(str(error))
+            self._results["lost"].inc(len(suspects))
+            for each in counts:
+                self.count(Refusal(each.reason), each.source, each.peer, times=each.count)
+            await asyncio.sleep(_PAUSE_S)
+        else:
+            self._lost.succeeded()
+            self._results["kept"].inc(len(suspects))
 
     async def _wait(self) -> None:
         """Wait for something to publish. Counts are published at most every few seconds."""
@@ -120,24 +132,22 @@ class Quarantine:
             if until_counts_s == 0:
                 return
             self._arrived.clear()
-            try:
+            with suppress(TimeoutError):
                 async with asyncio.timeout(until_counts_s):
                     await self._arrived.wait()
-            except TimeoutError:
-                return
 
-    def _due_counts(self) -> tuple[Iterable[RefusalCount], dict[tuple[str, str], RefusalCount]]:
-        is_due = time.monotonic() - self._counted_at >= _COUNTS_EVERY_S
-        return (list(self._counts.values()), {}) if is_due else ([], self._counts)
-
-    async def _message(self, suspect: Suspect) -> Message:
+    async def _message(self, suspect: Suspect) -> Message | None:
         await asyncio.sleep(0)  # good callbacks have their turn in between
         self._waiting_bytes -= suspect.size
-        return _message_of(self._without_secret(suspect).encode())
+        try:
+            return _message_of(self._without_secret(suspect).encode())
+        except Exception as error:  # noqa: BLE001 - nothing that a stranger sends may end ingress
+            log.error("quarantine_copy_failed", error=type(error).__name__)  # noqa: TRY400 - a traceback could quote a secret
+            return None
 
     def _without_secret(self, suspect: Suspect) -> QuarantinedCallback:
         """Remove the secret, whatever it was, and every other value that is the secret of a source."""
-        query, body = suspect.query, suspect.body
+        query, body = percent_encoded(suspect.query.encode("utf-8", "surrogateescape")), suspect.body
         content = body.content
         if content and not body.problem:
             try:
@@ -145,7 +155,7 @@ class Quarantine:
                 content = b""
             except UnreadableBodyError:
                 content = self._secrets.hide_all_in_body(content)
-        owner = self._secrets.owner(find_secret(query.encode("utf-8", "surrogateescape")))
+        owner = self._secrets.owner(find_secret(query.encode()))
         kept = self._secrets.hide_all(_without_tokens(query))
         is_name = SOURCE_NAME.fullmatch(suspect.source) and self._secrets.owner(suspect.source) is None
         return QuarantinedCallback(

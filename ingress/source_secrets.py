@@ -22,7 +22,6 @@ class SourceSecrets:
         self._digests = {name: _digest(secret) for name, secret in secrets.items()}
         # An adapter link can contain the secret again under another name, and that copy must not be stored either.
         self._hidden = {name: spellings(secret) for name, secret in secrets.items()}
-        self._any = frozenset().union(*self._hidden.values())
         self._owners = {digest: name for name, digest in self._digests.items()}
         self._in_bodies = {name: _spellings_in_bodies(secret) for name, secret in secrets.items()}
 
@@ -44,8 +43,8 @@ class SourceSecrets:
         return self._owners.get(_digest(secret)) if secret else None
 
     def hide_all(self, query: str) -> str:
-        """Mask the parameters of a query whose value is the secret of any source."""
-        return hide_values(query, self._any)
+        """Mask the secrets of all sources wherever they are in a query: a body that was misread may hold one anywhere."""
+        return self.hide_all_in_body(query.encode()).decode()
 
     def hide_all_in_body(self, content: bytes) -> bytes:
         """Mask the secrets of all sources in a body of any format."""

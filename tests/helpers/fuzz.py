@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from random import Random
-from urllib.parse import quote, unquote_plus
+from urllib.parse import quote, quote_from_bytes, unquote_plus, unquote_to_bytes
+
+from ingress.body_formats import UnreadableBodyError, to_query
+from ingress.targets import is_odd, read_target, tidied, with_second_query
+from shared.domain.adapter_link import make_link, parse_link
 
 SECRET = "fuzz-secret-0123456789"
 SOURCES = f"""
@@ -32,6 +38,16 @@ _DICTIONARY = (
     b"CallID=1&", b"Event=", b"{{CallID}}", b"null", b"-1", b"99999999999999999999", b"%2525" * 50, b"%" * 500, b"A" * 9000,
     b'\\"' * 300, b"//@" * 200, b"[" * 400, b"=" * 300, b"&" * 300, b"\xe2\x80\xae", b"<script>", b"sectok=", b"://a:b@",
 )  # fmt: skip
+_OPTIONAL = frozenset(
+    {b"RequestID", b"IsCallRecorded", b"Guid", b"StartTimestampUTC", b"CallerID", b"LastQueueName", b"RecordingURL"}
+)
+_ODD_VALUES = (
+    b"null", b"-1", b"0", b"J\xfcrgen", b"{{CallUUID}}", b"", b" ", b"\xc3", b"\x00", b"true", b"\r\n", b"a&b=c", b"x" * 2000, b"\xf0\x9f",
+)  # fmt: skip
+_SPELLINGS = (
+    b"/callbacks/acme?%s", b"//callbacks/acme/?%s", b"/Callbacks/ACME?%s", b"/callbacks/acme&%s", b"/callbacks/acme%%3F%s",
+    b"/callbacks/acme/&%s", b"/callbacks/acme??%s", b"/./callbacks\\acme?&%s", b"http://a/callbacks/acme?%s", b"/callbacks%%2Facme&amp;%s",
+)  # fmt: skip
 _HEADERS = (
     b"Content-Length: 5\r\n", b"Content-Length: 0\r\n", b"Content-Length: -1\r\n", b"Content-Length: 1,1\r\n", b"Content-Length: x\r\n",
     b"Transfer-Encoding: chunked\r\n", b"Transfer-Encoding: gzip, chunked\r\n", b"Transfer-Encoding: x\r\n", b"Host: a\r\n",
@@ -49,11 +65,15 @@ _LAST = b"\r\n\r\nGET /nothing HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
 
 @dataclass(frozen=True, slots=True)
 class FuzzRequest:
-    """Bytes to send. A sound one is a valid request with odd values: it gets one answer, and the connection goes on."""
+    """Bytes to send. A sound one is a valid request with odd values: it gets one answer, and the connection goes on.
+
+    A good one has nothing odd but optional values and the spelling of its link, so it must be accepted.
+    """
 
     number: int
     raw: bytes
     is_sound: bool
+    is_good: bool = False
 
     @property
     def is_owed_an_answer(self) -> bool:
@@ -69,6 +89,8 @@ def ingress_request(seed: int, number: int) -> FuzzRequest:
     random = Random(f"ingress:{seed}:{number}")  # noqa: S311 - what it makes can be made again
     mark = f"fz={number}z".encode()
     query = _GOOD.format(request_id=random.choice((513, 600 + number))).encode()
+    if random.random() < 0.2:
+        return FuzzRequest(number, _good(random, mark, query), is_sound=True, is_good=True)
     if random.random() < 0.8:
         return FuzzRequest(number, _sound(random, mark, query), is_sound=True)
     before, after = _whole(random, query)
@@ -80,14 +102,56 @@ def ingress_request(seed: int, number: int) -> FuzzRequest:
     return FuzzRequest(number, before + mark + after + _LAST, is_sound=False)
 
 
+def _good(random: Random, mark: bytes, query: bytes) -> bytes:
+    """Make one whole request with odd optional values, in an odd spelling of its link or an unusual body."""
+    parts = []
+    for part in query.split(b"&"):
+        name = part.partition(b"=")[0]
+        is_odd = name in _OPTIONAL and random.random() < 0.5
+        parts.append(name + b"=" + quote_from_bytes(_odd_value(random)).encode() if is_odd else part)
+    query = b"&".join(parts)
+    if random.random() < 0.3:
+        return _post(mark, *_body_of(random, query))
+    return b"GET %s HTTP/1.1\r\nHost: a\r\n\r\n" % (random.choice(_SPELLINGS) % (mark + b"&" + query))
+
+
+def _odd_value(random: Random) -> bytes:
+    return random.choice((random.randbytes(random.choice((1, 2, 8, 64))), *_ODD_VALUES))
+
+
 def _sound(random: Random, mark: bytes, query: bytes) -> bytes:
     """Make one whole request whose parameters alone are mutated."""
+    if random.random() < 0.15:
+        kind, body = _body_of(random, query)
+        for _ in range(random.choice((0, 1, 1, 2, 3, 6))):
+            body = mutated(random, body)
+        return _post(mark, kind, body)
     for _ in range(random.choice((0, 1, 1, 2, 3, 6))):
         query = mutated(random, query).replace(b"\r", b"").replace(b"\n", b"")
     if random.random() < 0.2:
-        head = b"POST /callbacks/acme?%s HTTP/1.1\r\nHost: a\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n"
-        return head % (mark, _FORM, len(query)) + query
-    return b"GET /callbacks/acme?%s&%s HTTP/1.1\r\nHost: a\r\n\r\n" % (mark, query)
+        return _post(mark, _FORM, query)
+    target = random.choice(_SPELLINGS) if random.random() < 0.2 else b"/callbacks/acme?%s"
+    return b"GET %s HTTP/1.1\r\nHost: a\r\n\r\n" % (target % (mark + b"&" + query))
+
+
+def _post(mark: bytes, kind: bytes, body: bytes) -> bytes:
+    head = b"POST /callbacks/acme?%s HTTP/1.1\r\nHost: a\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n"
+    return head % (mark, kind, len(body)) + body
+
+
+def _body_of(random: Random, query: bytes) -> tuple[bytes, bytes]:
+    """Return a type and a body with the meaning of a query; without the token the type may be another."""
+    pairs = [(name, unquote_to_bytes(value)) for name, _, value in (part.partition(b"=") for part in query.split(b"&"))]
+    match random.randrange(3):
+        case 0:
+            return random.choice((_FORM, b"", b"application/json")), query
+        case 1:
+            members = {name.decode(): value.decode("utf-8", "surrogateescape") for name, value in pairs}
+            text = json.dumps(members, ensure_ascii=False).encode("utf-8", "surrogateescape")
+            return random.choice((b"application/json", b"text/json; charset=utf-8", b"", _FORM)), text
+        case _:
+            parts = [b'--x\r\nContent-Disposition: form-data; name="%s"\r\n\r\n%s\r\n' % pair for pair in pairs]
+            return b"multipart/form-data; boundary=x", b"".join(parts) + b"--x--\r\n"
 
 
 def _whole(random: Random, query: bytes) -> tuple[bytes, bytes]:
@@ -230,19 +294,40 @@ def number_of(query: str) -> int | None:
     return int(mark[1]) if mark else None
 
 
-def query_to_keep(raw: bytes) -> str | None:
-    """Return the query of a request as ingress must keep it; None if the request is none that ingress accepts."""
+_MEANINGS = parse_link(make_link("http://a", "acme", None)).meanings
+_LARGEST = 64 * 1024
+
+
+def queries_to_keep(raw: bytes) -> frozenset[str]:
+    """Return the queries that ingress may keep of a request; none if the request is none that ingress accepts.
+
+    What a target or a body means is tested elsewhere. Here it is that ingress keeps just that.
+    """
     head, end, body = raw.lstrip(b"\r\n").partition(b"\r\n\r\n")
     line, _, headers = head.partition(b"\r\n")
     parsed = _LINE.fullmatch(line)
     if parsed is None or not end:
-        return None
-    query = _as_ascii(parsed[1], is_kept=lambda byte: 0x21 <= byte <= 0x7E).partition("?")[2]
+        return frozenset()
+    target = _as_ascii(parsed[1], is_kept=lambda byte: 0x21 <= byte <= 0x7E)
+    path, _, query = target.partition("?")
+    if path != "/callbacks/acme":
+        query = read_target(target).query
+    queries = {tidied(query) if is_odd(query) else query}
     if line.startswith(b"POST "):
-        form = _body(headers, body)
-        if form is None:
-            return None
-        query = "&".join(part for part in (query, _as_ascii(form.strip(), is_kept=lambda byte: byte < 0x80)) if part)
+        kind, encoding, content = _body(headers, body)
+        if content is None:
+            return frozenset()
+        if content and encoding in {"", "identity"} and len(content) <= _LARGEST:
+            with suppress(UnreadableBodyError):
+                added = to_query(kind, content)
+                queries = {"&".join(part for part in (query, added) if part) for query in queries}
+    queries |= {second for query in queries if (second := with_second_query(query, _MEANINGS))}
+    return frozenset(map(_without_secret, queries)) | frozenset(
+        second for query in queries if (second := with_second_query(_without_secret(query), _MEANINGS))
+    )
+
+
+def _without_secret(query: str) -> str:
     parts = [part.partition("=") for part in query.split("&") if unquote_plus(part.partition("=")[0]) != "token"]
     secrets = {SECRET, quote(SECRET, safe="")}
     return "&".join(f"{name}{equals}{'***' if value in secrets else value}" for name, equals, value in parts)
@@ -252,17 +337,19 @@ def _as_ascii(text: bytes, *, is_kept: Callable[[int], bool]) -> str:
     return "".join(chr(byte) if is_kept(byte) else f"%{byte:02X}" for byte in text)
 
 
-def _body(headers: bytes, body: bytes) -> bytes | None:
-    """Return the form of a request, empty if its body is another; None if its end cannot be known."""
+def _body(headers: bytes, body: bytes) -> tuple[str, str, bytes | None]:
+    """Return type, encoding and content of a body; None if its end cannot be known."""
     fields = [(name.lower(), value.strip()) for name, _, value in (line.partition(b":") for line in headers.split(b"\r\n"))]
-    kinds = [value for name, value in fields if name == b"content-type"]
+
+    def first(wanted: bytes) -> str:
+        return next((value.decode("latin-1") for name, value in fields if name == wanted), "")
+
     if any(name == b"transfer-encoding" for name, _ in fields):
-        form = _unchunked(body)
+        content = _unchunked(body)
     else:
-        lengths = [value for name, value in fields if name == b"content-length"]
-        form = body[: int(lengths[0])] if lengths and lengths[0].isdigit() else b""
-    is_form = bool(kinds) and kinds[0].partition(b";")[0].strip().lower() == _FORM
-    return form if is_form or form is None else b""
+        length = first(b"content-length")
+        content = body[: int(length)] if length.isdigit() else b""
+    return first(b"content-type"), first(b"content-encoding").lower(), content
 
 
 def _unchunked(body: bytes) -> bytes | None:

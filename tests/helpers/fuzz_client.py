@@ -132,8 +132,8 @@ async def _answer(reader: asyncio.StreamReader, raw: bytes) -> _Answer | None:
             return _Answer(f"{text} stream", is_last=True)
         if length and not raw.startswith(b"HEAD") and text != "304":
             body = await reader.readexactly(int(length[1]))
-            if text == "400" and b'"parameter"' in body:
-                text = "400 kept"
+            if b'"parameter"' in body or b"is kept as a dead letter" in body:
+                text = f"{text} kept"
         return _Answer(text, is_last)
     return None
 

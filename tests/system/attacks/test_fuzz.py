@@ -19,6 +19,8 @@ import orjson
 import pytest
 
 from console.streams.journal import journal_until_now
+from shared.domain.quarantined import QuarantinedCallback, Refusal, RefusalCounts, decode_quarantined
+from shared.domain.times import rfc3339
 from tests.helpers import fuzz, fuzz_client
 from tests.helpers.attacks import resident_bytes, within_bounds
 from tests.helpers.console import KEY, VIEWER_KEY, World, world
@@ -94,8 +96,8 @@ async def _dead(servers: Servers) -> dict[int, list[str]]:
             async with queue.iterator(no_ack=True) as messages:
                 async for message in messages:
                     reason = message.headers["reason"]
-                    assert reason in {"invalid_callback", "too_many_legs"}
-                    if reason == "invalid_callback":
+                    assert reason in {"invalid_callback", "unreadable_body", "too_many_legs"}
+                    if reason != "too_many_legs":
                         _add(kept, message.body)
                     left -= 1
                     if not left:
@@ -111,17 +113,17 @@ def _add(kept: dict[int, list[str]], body: bytes) -> None:
 
 
 def _lost(
-    make: partial[fuzz.FuzzRequest], statuses: dict[int, list[str]], status: str, kept: dict[int, list[str]]
+    make: partial[fuzz.FuzzRequest], statuses: dict[int, list[str]], is_answer: Callable[[str], bool], kept: dict[int, list[str]]
 ) -> dict[int, object]:
     """Compare what was kept with what was answered, byte for byte; returns the differences by request."""
     lost: dict[int, object] = {}
     for number, found in statuses.items():
-        answered, there = found.count(status), kept.get(number, [])
+        answered, there = sum(map(is_answer, found)), kept.get(number, [])
         is_unknown = "-" in found or "left" in found  # it may have been kept, and its answer not have arrived
         if not answered and not there:
             continue
-        wanted = fuzz.query_to_keep(make(number).raw)
-        if len(there) < answered or (there and not answered and not is_unknown) or any(query != wanted for query in there):
+        wanted = fuzz.queries_to_keep(make(number).raw)
+        if len(there) < answered or (there and not answered and not is_unknown) or any(query not in wanted for query in there):
             lost[number] = f"answered {found}, kept {there}, expected {wanted!r}"
     return lost
 
@@ -140,8 +142,35 @@ async def test_ingress_keeps_what_it_accepts_and_answers_everything(servers: Ser
 
         await eventually(is_folded)
     kept, dead = await _kept(servers, monkeypatch, since), await _dead(servers)
-    lost = _lost(make, statuses, "200", kept) | _lost(make, statuses, "400 kept", dead)
+    lost = _lost(make, statuses, "200".__eq__, kept) | _lost(make, statuses, lambda status: status.endswith(" kept"), dead)
     assert not lost, _described(make, lost)
+    refused: dict[int, object] = {
+        number: found for number, found in statuses.items() if make(number).is_good and not {*found} <= {"200", "-", "left"}
+    }
+    assert not refused, _described(make, refused)
+    await _assert_quarantined(servers, monkeypatch, since, statuses)
+
+
+async def _assert_quarantined(
+    servers: Servers, monkeypatch: pytest.MonkeyPatch, since: datetime, statuses: dict[int, list[str]]
+) -> None:
+    """Check that every refusal for a secret or name was counted, and that each copy is of such a request and has no secret."""
+    answered = Counter(status for found in statuses.values() for status in found)
+    unknown = sum(answered[status] for status in ("-", "left"))
+    counted: Counter[str] = Counter()
+    settings = settings_here(monkeypatch, servers.environment())
+    async with journal_until_now(settings, since, stream="callbacks.quarantine") as deliveries:
+        async for delivery in deliveries:
+            assert fuzz.SECRET.encode() not in delivery.body
+            match decode_quarantined(delivery.body):
+                case RefusalCounts(counts=counts) as refusals if refusals.received_at >= rfc3339(since):
+                    counted.update({count.reason: count.count for count in counts})
+                case QuarantinedCallback() as callback if callback.received_at >= rfc3339(since):
+                    number = fuzz.number_of(callback.query)
+                    assert number is None or {"401", "404", "-", "left"} & {*statuses[number]}, callback
+    for reason, status in ((Refusal.WRONG_SECRET, "401"), (Refusal.UNKNOWN_SOURCE, "404")):
+        # Behind each request of unsound bytes goes one for `/nothing`, and what the client left was answered too.
+        assert answered[status] <= counted[reason] <= answered[status] + unknown + len(statuses), (counted, answered)
 
 
 async def test_the_console_answers_everything(servers: Servers) -> None:

@@ -208,6 +208,15 @@ async def test_a_callback_in_the_query_is_accepted_whatever_the_body_is(start: S
         assert site.dead_letters == []
 
 
+async def test_headers_of_any_bytes_are_kept_in_words(start: Start) -> None:
+    async with start() as site, connected_to(site.port) as connection:
+        raw = post("/callbacks/open?a=b", "Content-Type: x/y; a=XX", body=b"c")
+        await connection.send(raw.replace(b"XX", b"\xff\xfe"))
+        assert await connection.status() == 415
+        (kept,) = orjson.loads(site.dead_letters[0].body)
+        assert kept["content_type"] == "x/y; a=\\udcff\\udcfe"
+
+
 async def test_a_stranger_s_body_is_kept_nowhere(start: Start) -> None:
     async with start() as site:
         for content_type, body, _ in UNREADABLE.values():

@@ -41,6 +41,7 @@ class _Broker:
     """Takes messages, or none."""
 
     is_away: bool = False
+    is_up: bool = True
     messages: list[Message] = field(default_factory=list)
 
     async def run(self) -> NoReturn:
@@ -107,6 +108,7 @@ KEPT = {
     "no name": (get(f"/callbacks/?token={SPELLED}&{LINE}"), "unknown_source", "", LINE, "acme"),
     "another path": (get(f"/callback/acme?token={SPELLED}&{LINE}"), "unknown_source", "", LINE, "acme"),
     "secret as name": (get(f"/callbacks/{OTHER}?{LINE}"), "unknown_source", "", LINE, ""),
+    "token within a value": (get(f"/callbacks/acme?a=x{SPELLED}y&{LINE}"), "wrong_secret", "acme", f"a=x***y&{LINE}", ""),
     "form": (post("/callbacks/acme", body=f"token=wrong&{LINE}".encode()), "wrong_secret", "acme", LINE, ""),
     "json": (
         post("/callbacks/acmee", JSON, body=b'{"token": "hunter2\\/hunter2", "a": 1}'),
@@ -167,6 +169,17 @@ async def test_a_broker_that_is_away_costs_callbacks_of_strangers_and_no_count(t
         broker.is_away = False
         await eventually(is_counted)
     assert broker.callbacks() == []
+
+
+async def test_what_still_waits_is_published_at_the_end(tmp_path: Path) -> None:
+    broker = _Broker()
+    async with _serving(tmp_path, broker) as port:
+        await _status(port, get("/callbacks/acmee?a=b"))
+        await eventually(lambda: broker.has(1))
+        for _ in range(3):
+            await _status(port, get("/callbacks/acme?a=b"))
+    assert len(broker.callbacks()) == 4
+    assert broker.counts()["wrong_secret"] == 3
 
 
 async def test_a_stranger_that_sends_too_much_is_limited_and_answered(tmp_path: Path) -> None:
