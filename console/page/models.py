@@ -48,6 +48,7 @@ class CallsPage:
         errors: what is wrong with each invalid parameter (`console.page.search_form.read_query`).
         sources: the source names to choose from.
         problem: why the results are incomplete, if they are.
+        other_state: if no call of a state matches, another state of which one does.
     """
 
     form_values: Mapping[str, str]
@@ -56,6 +57,7 @@ class CallsPage:
     errors: Mapping[str, str] = field(default_factory=dict)
     sources: Sequence[str] = ()
     problem: str | None = None
+    other_state: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +196,15 @@ class DeadLetterRow:
 
 
 @dataclass(frozen=True, slots=True)
+class Notice:
+    """The result of an action: a sentence, what to know about it, and whether all went well."""
+
+    text: str
+    details: Sequence[str] = ()
+    is_good: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class DeadLettersPage:
     """The dead letters of one queue.
 
@@ -214,17 +225,30 @@ class DeadLettersPage:
     source: str | None = None
     reasons: Sequence[str] = ()
     sources: Sequence[str] = ()
-    notice: str | None = None
+    notice: Notice | None = None
     is_complete: bool = True
+
+    @property
+    def other_queues(self) -> Mapping[DeadLetterQueue, int]:
+        """The other queues that have dead letters, and how many."""
+        return {which: depth for which, depth in self.depths.items() if depth and which != self.which}
 
 
 @dataclass(frozen=True, slots=True)
-class RedrivePage:
-    """The dead letters to redrive once the operator confirms. `back` is the target of Cancel."""
+class ConfirmPage:
+    """The dead letters to redrive or drop once the operator confirms.
 
+    Attributes:
+        action: `redrive` or `drop`.
+        back: the target of Cancel.
+        warnings: why dead letters would come back from a redrive.
+    """
+
+    action: str
     which: DeadLetterQueue
     dead_letters: Sequence[DeadLetterRow]
     back: str
+    warnings: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)

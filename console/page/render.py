@@ -23,10 +23,10 @@ from console.page.models import (
     AdapterPage,
     CallPage,
     CallsPage,
+    ConfirmPage,
     DeadLettersPage,
     ErrorPage,
     LoginPage,
-    RedrivePage,
     TimelineRow,
     Viewer,
 )
@@ -144,6 +144,7 @@ def calls_page(viewer: Viewer, page: CallsPage) -> str:
         "next_url": urls.with_query("/ui/calls", form_values | {"cursor": page.next_cursor}) if page.next_cursor else None,
         "csv_url": urls.with_query("/ui/calls.csv", form_values | {"cursor": None, "limit": None}),
         "csv_rows": CSV_ROWS,
+        "other_url": urls.with_query("/ui/calls", form_values | {"state": page.other_state, "cursor": None}),
     }
     return _render("calls.html", viewer, "calls", values)
 
@@ -185,9 +186,9 @@ def dead_letters_page(viewer: Viewer, page: DeadLettersPage) -> str:
     return _render("dead_letters.html", viewer, "dead-letters", {"page": page})
 
 
-def redrive_page(viewer: Viewer, page: RedrivePage) -> str:
-    """Render the confirmation that precedes a redrive."""
-    return _render("redrive.html", viewer, "dead-letters", {"page": page})
+def confirm_page(viewer: Viewer, page: ConfirmPage) -> str:
+    """Render the confirmation that precedes a redrive or drop."""
+    return _render("confirm.html", viewer, "dead-letters", {"page": page})
 
 
 def adapter_page(viewer: Viewer, page: AdapterPage) -> str:

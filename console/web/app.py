@@ -170,6 +170,8 @@ def page_routes(pages: PageHandlers, streams: EventStreams) -> list[Route]:
         Route("GET", "/ui/dead-letters", dead_letters.show, slots=pages.slots.looks),
         Route("GET", "/ui/dead-letters/redrive", dead_letters.confirm_redrive, slots=pages.slots.looks),
         Route("POST", "/ui/dead-letters/redrive", dead_letters.redrive, slots=pages.slots.changes),
+        Route("GET", "/ui/dead-letters/drop", dead_letters.confirm_drop, slots=pages.slots.looks),
+        Route("POST", "/ui/dead-letters/drop", dead_letters.drop, slots=pages.slots.changes),
         Route("GET", "/ui/adapter", main.adapter),
         Route("POST", "/ui/adapter", main.adapter, is_read_only=True),
         Route("GET", "/static/{name}", static_file, is_public=True),

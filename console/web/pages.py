@@ -8,6 +8,7 @@ from dataclasses import replace
 from aiohttp import web
 from yarl import URL
 
+from console.call_query import CallQuery
 from console.live.monitor import Monitor
 from console.lookup.csv_export import CSV, write_csv_in_steps
 from console.lookup.lookup import Lookup
@@ -60,8 +61,17 @@ class Pages:
         query = query.model_copy(update={"limit": min(query.limit, _MAX_ROWS)})
         result = await self._lookup.find_at_least(query, 1)
         cursor = query.cursor_at(result.next) if result.next else None
-        page = CallsPage(parameters, result.rows, cursor, sources=[*self._sources], problem=result.problem)
+        other = await self._other_state(query) if not result.rows and cursor is None else None
+        page = CallsPage(parameters, result.rows, cursor, sources=[*self._sources], problem=result.problem, other_state=other)
         return html(render.calls_page(viewer_of(request), page))
+
+    async def _other_state(self, query: CallQuery) -> str | None:
+        """Return another state of which calls match, if the query has a state of which none does."""
+        if query.state is None:
+            return None
+        other = "open" if query.state == "complete" else "complete"
+        result = await self._lookup.find_at_least(query.model_copy(update={"state": other, "cursor": None, "limit": 1}), 1)
+        return other if result.rows else None
 
     async def calls_csv(self, request: web.Request) -> web.Response:
         """Send the newest matching calls as a CSV file."""

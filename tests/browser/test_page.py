@@ -262,12 +262,19 @@ async def test_a_dead_letter_is_redriven_after_a_question(system: System, visits
         return await letter.count() == 1 and await letter.get_by_role("rowheader").inner_text() != letter_id
 
     await until(back_again)
+    # It can be dropped as well.
+    await letter.get_by_role("link", name="Drop").click()
+    await expect(page.get_by_role("heading", level=1)).to_have_text("Delete 1 callback permanently?")
+    await page.get_by_role("button", name="Delete 1").click()
+    await expect(page.get_by_role("status")).to_contain_text("1 deleted.")
+    await expect(letter).to_have_count(0)
 
 
 async def test_a_change_needs_the_token_of_the_page(system: System, visits: Visits) -> None:
     page = await visits.open("/ui/dead-letters")
-    refused = await page.request.post("/ui/dead-letters/redrive", form={"which": "callbacks", "id": "abcd1234"})
-    assert refused.status == 403
+    for action in ("redrive", "drop"):
+        refused = await page.request.post(f"/ui/dead-letters/{action}", form={"which": "callbacks", "id": "abcd1234"})
+        assert refused.status == 403
 
 
 async def test_an_adapter_link_is_made_copied_pasted_and_explained(visits: Visits) -> None:
@@ -350,10 +357,11 @@ async def test_a_viewer_sees_the_pages_and_changes_nothing(system: System, visit
         return await letter.count()
 
     await until(died)
-    assert await page.get_by_text("Redrive").count() == 0
+    assert await page.get_by_text(re.compile("Redrive|Drop")).count() == 0
     form: dict[str, str | float | bool] = {"which": "callbacks", "id": await letter.get_by_role("rowheader").inner_text()}
     form["csrf"] = await page.locator("form[action='/logout'] [name=csrf]").get_attribute("value") or ""
-    assert (await page.request.post("/ui/dead-letters/redrive", form=form)).status == 403
+    for action in ("redrive", "drop"):
+        assert (await page.request.post(f"/ui/dead-letters/{action}", form=form)).status == 403
     await page.goto(f"/ui/adapter?source={SOURCE}&public_url=https://hooks.example.com")
     await expect(page.locator("#link")).to_have_value(re.compile(r"token=\*\*\*&CallType="))
     assert SECRET not in await page.content()

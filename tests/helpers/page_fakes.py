@@ -11,7 +11,7 @@ from console.dead_letters.queue import DeadLetterQueue
 from console.ignored_values import UnreplacedProblem, unreplaced_problem
 from console.live.snapshot import Snapshot
 from console.page.link_explanation import CallbackExplanation
-from console.page.models import AdapterPage, CallPage, CallsPage, DeadLetterRow, DeadLettersPage, Viewer
+from console.page.models import AdapterPage, CallPage, CallsPage, ConfirmPage, DeadLetterRow, DeadLettersPage, Notice, Viewer
 from console.request_ids import RequestIdProblem, request_id_problem
 from shared.config.sources import Source
 from shared.domain.adapter_link import Adapter, Placeholder, parse_link
@@ -159,10 +159,14 @@ def dead_letters_page(evil: str = "", which: DeadLetterQueue = DeadLetterQueue.C
     letter = DeadLetterRow(
         evil or "abc123", evil or "invalid_callback", evil or "parameter e is missing", at(0), [evil or "acme"], evil or "[]"
     )
+    notice = Notice(evil, [evil]) if evil else None
     depths = {DeadLetterQueue.CALLBACKS: 1, DeadLetterQueue.RECORDINGS: None}
-    return DeadLettersPage(
-        which, [letter], 1, depths, evil or None, evil or None, [evil or "invalid_callback"], ["acme"], evil or None
-    )
+    return DeadLettersPage(which, [letter], 1, depths, evil or None, evil or None, [evil or "invalid_callback"], ["acme"], notice)
+
+
+def confirm_page(evil: str = "") -> ConfirmPage:
+    warnings = [evil] if evil else []
+    return ConfirmPage("redrive", DeadLetterQueue.CALLBACKS, dead_letters_page(evil).dead_letters, "/back", warnings)
 
 
 def adapter_page(evil: str = "") -> AdapterPage:
