@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from yarl import URL
 
 from console.dead_letters.listing import Listing, LookRequest, find
+from console.dead_letters.prospects import in_words
 from console.dead_letters.queue import DeadLetterQueue, Filter
 from console.live.monitor import Monitor
 from console.page import render
@@ -73,18 +74,25 @@ class DeadLetterPages:
         if not ids:
             raise web.HTTPSeeOther(URL("/ui/dead-letters").with_query(which=which))
         rows, _ = await self._find(which, Filter(tuple(ids)))
-        page = ConfirmPage(action, which, rows, str(URL("/ui/dead-letters").with_query(which=which)))
+        warnings: Sequence[str] = ()
+        if rows and action == "redrive":
+            prospects = await self._api.foresee(_valid(action, which, [row.id for row in rows]), request[IDENTITY].name)
+            warnings = in_words(prospects.coming_back)
+        page = ConfirmPage(action, which, rows, str(URL("/ui/dead-letters").with_query(which=which)), warnings)
         return html(render.confirm_page(viewer_of(request), page))
 
     async def _act(self, request: web.Request, name: ActionName) -> web.Response:
         form = await read_form(request)
         which, ids = _which(str(form.get("which", ""))), [str(value) for value in form.getall("id", [])]
         try:
-            action = DeadLettersAction(action=name, queue=which, ids=ids)
+            action = _valid(name, which, ids)
         except ValidationError:
             return error_page(request, 400, "Request failed", "The ids are invalid. Select dead letters in the list.")
-        settled = await self._api.settle(action, request[IDENTITY].name)
-        result = Result(name, settled.done, settled.skipped)
+        if name == "redrive" and which is DeadLetterQueue.CALLBACKS:
+            result = Result.of_redrive(*await self._api.redrive_and_wait(action, request[IDENTITY].name))
+        else:
+            settled = await self._api.settle(action, request[IDENTITY].name)
+            result = Result(name, settled.done, settled.skipped)
         raise web.HTTPSeeOther(URL("/ui/dead-letters").with_query([("which", which), *result.to_query()]))
 
     async def _find(self, which: DeadLetterQueue, matching: Filter) -> tuple[Sequence[DeadLetterRow], Listing]:
@@ -95,6 +103,15 @@ class DeadLetterPages:
     async def _depths(self) -> Mapping[DeadLetterQueue, int | None]:
         depths = (await self._monitor.take()).depths
         return {which: depths[queue] for which, queue in _QUEUES.items()}
+
+
+def _valid(name: ActionName, which: DeadLetterQueue, ids: list[str]) -> DeadLettersAction:
+    """Return the action on dead letters.
+
+    Raises:
+        ValidationError: there are too many ids, none, or invalid ones.
+    """
+    return DeadLettersAction(action=name, queue=which, ids=ids)
 
 
 def _which(text: str | None) -> DeadLetterQueue:

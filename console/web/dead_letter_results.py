@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, Self, get_args
 
 from multidict import MultiMapping
 
+from console.dead_letters.redrive_or_drop import Settled
+from console.dead_letters.waiting_redrive import Returned
 from console.page.models import Notice
 from shared.amqp.dead_letters import DeadLetterReason
 
 ActionName = Literal["redrive", "drop"]
 
 _MAX_COUNT_DIGITS = 6
+_COUNTS = ("done", "skipped", "not_folded", "is_minimum")
 _DONE: Mapping[ActionName, str] = {"redrive": "redriven", "drop": "deleted"}
 _SKIPPED = (
     "{} not redriven. Redis may no longer have their calls, which would then be published a second time. "
@@ -30,6 +34,7 @@ class Result:
         skipped: how many a redrive left in the queue.
         came_back: how many are dead letters again, by reason.
         not_folded: how many no worker had folded when the console stopped waiting.
+        is_minimum: more may have come back, in a part of the queue that was not read.
     """
 
     action: ActionName
@@ -37,10 +42,20 @@ class Result:
     skipped: int = 0
     came_back: Mapping[str, int] = field(default_factory=dict)
     not_folded: int = 0
+    is_minimum: bool = False
+
+    @classmethod
+    def of_redrive(cls, settled: Settled, returned: Returned) -> Self:
+        """Sum up a redrive that waited."""
+        came_back: Counter[str] = Counter()
+        for why, count in returned.reasons.items():
+            came_back[why.partition(":")[0]] += count
+        not_folded = returned.not_folded if returned.has_worker else settled.done
+        return cls("redrive", settled.done, settled.skipped, dict(came_back), not_folded, not returned.is_complete)
 
     def to_query(self) -> list[tuple[str, str]]:
         """Return the parameters of the URL."""
-        counts = {"done": self.done, "skipped": self.skipped, "not_folded": self.not_folded}
+        counts = dict(zip(_COUNTS, (self.done, self.skipped, self.not_folded, int(self.is_minimum)), strict=True))
         back = [("came_back", f"{reason}.{count}") for reason, count in self.came_back.items()]
         return [("action", self.action), *((name, str(count)) for name, count in counts.items()), *back]
 
@@ -52,14 +67,15 @@ class Result:
             return None
         pairs = [text.partition(".") for text in query.getall("came_back", [])]
         came_back = {reason: _count(count) for reason, _, count in pairs if reason in set(DeadLetterReason) and _count(count)}
-        return cls(action, _count(query.get("done")), _count(query.get("skipped")), came_back, _count(query.get("not_folded")))
+        done, skipped, not_folded, is_minimum = (_count(query.get(name)) for name in _COUNTS)
+        return cls(action, done, skipped, came_back, not_folded, bool(is_minimum))
 
     @property
     def notice(self) -> Notice:
         """Write the result in sentences."""
         details = []
         if self.came_back:
-            details.append(f"{_came_back(self.came_back)}. The list below says why.")
+            details.append(f"{'At least ' if self.is_minimum else ''}{_came_back(self.came_back)}. The list below says why.")
         if self.not_folded:
             details.append(f"{self.not_folded} not folded yet. Check that a worker runs.")
         if self.skipped:

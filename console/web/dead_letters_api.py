@@ -9,8 +9,10 @@ from aiohttp import web
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from console.dead_letters.listing import LookRequest, find
+from console.dead_letters.prospects import Prospects, foresee
 from console.dead_letters.queue import DeadLetterQueue, Filter
 from console.dead_letters.redrive_or_drop import Settled, SettleRequest, oldest_redrivable, settle
+from console.dead_letters.waiting_redrive import Returned, redrive_and_wait
 from console.durations import ago
 from console.web.keys import IDENTITY
 from console.web.parameters import read_parameters
@@ -99,5 +101,15 @@ class DeadLettersApi:
 
     async def settle(self, action: DeadLettersAction, who: str) -> Settled:
         """Carry out an action; the audit trail names `who` requested it."""
-        request = SettleRequest(Action(action.action), who, action.dry_run, oldest_redrivable(self._settings, action.queue))
-        return await settle(self._settings, action.queue, Filter(tuple(action.ids)), request)
+        return await settle(self._settings, action.queue, Filter(tuple(action.ids)), self._request(action, who))
+
+    async def redrive_and_wait(self, action: DeadLettersAction, who: str) -> tuple[Settled, Returned]:
+        """Redrive callbacks, and wait until workers have folded them; returns also which came back."""
+        return await redrive_and_wait(self._settings, Filter(tuple(action.ids)), self._request(action, who))
+
+    async def foresee(self, action: DeadLettersAction, who: str) -> Prospects:
+        """Predict which dead letters would come back from a redrive."""
+        return await foresee(self._settings, action.queue, Filter(tuple(action.ids)), self._request(action, who))
+
+    def _request(self, action: DeadLettersAction, who: str) -> SettleRequest:
+        return SettleRequest(Action(action.action), who, action.dry_run, oldest_redrivable(self._settings, action.queue))

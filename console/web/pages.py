@@ -114,13 +114,15 @@ class Pages:
         try:
             return replace(page, parsed=parse_link(pasted), secret_problem=secret_problem(pasted, self._sources))
         except ConfigError as error:
-            source = self._source_of(pasted)
+            source, link_problem = self._source_of(pasted), str(error)
             if source is None:
-                return replace(page, pasted_problem=str(error))
+                return replace(page, pasted_problem=link_problem)
         try:
             callback = explain_callback(source.adapter, pasted.partition("?")[2])
             return replace(page, callback=callback, secret_problem=secret_problem(pasted, self._sources))
         except InvalidCallbackError as invalid:
+            if "{{" in pasted:  # a link that lacks something, rather than a callback
+                return replace(page, pasted_problem=link_problem)
             return replace(page, pasted_problem=f"As a callback of {source.name}: the {invalid}.")
 
     def _source_of(self, link: str) -> Source | None:

@@ -253,8 +253,11 @@ async def test_a_dead_letter_is_redriven_after_a_question(system: System, visits
     await page.get_by_role("link", name="Cancel").click()
     await expect(letter).to_have_count(1)
     await letter.get_by_role("link", name="Redrive").click()
+    await expect(page.locator(".banner")).to_contain_text("It would be a dead letter again")
+    await expect(page.locator(".banner")).to_contain_text("CallID")
     await page.get_by_role("button", name="Redrive 1").click()
     await expect(page.get_by_role("status")).to_contain_text("1 redriven.")
+    await expect(page.get_by_role("status")).to_contain_text("1 is a dead letter again: invalid_callback.")
 
     # It is folded anew, and is as wrong as before: it comes back as another letter.
     async def back_again() -> bool:

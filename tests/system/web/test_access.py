@@ -253,7 +253,10 @@ async def test_a_change_with_a_cookie_needs_the_token_of_a_page(here: World) -> 
     status, _, headers = await here.ask(
         "POST", "/ui/dead-letters/redrive", headers={"Cookie": cookie}, data=form | {"csrf": token}
     )
-    assert (status, headers["Location"]) == (303, "/ui/dead-letters?which=callbacks&action=redrive&done=0&skipped=0&not_folded=0")
+    assert (status, headers["Location"]) == (
+        303,
+        "/ui/dead-letters?which=callbacks&action=redrive&done=0&skipped=0&not_folded=0&is_minimum=0",
+    )
 
 
 async def test_a_log_out_takes_the_cookie_away_and_ends_every_copy_of_it_at_every_console(here: World) -> None:

@@ -419,6 +419,7 @@ def test_what_would_come_back_is_said_before_a_redrive() -> None:
         (Result("redrive", 3), "✓ 3 redriven."),
         (Result("redrive", 3, came_back={"fold_failed": 1}), "▲ 3 redriven. 1 is a dead letter again: fold_failed. The"),
         (Result("redrive", 3, came_back={"fold_failed": 1, "undecodable": 1}), "2 are dead letters again: 1 fold_failed, 1 un"),
+        (Result("redrive", 3, 0, {"fold_failed": 2}, is_minimum=True), "▲ 3 redriven. At least 2 are dead letters again: 2 fold"),
         (Result("redrive", 3, not_folded=2), "▲ 3 redriven. 2 not folded yet. Check that a worker runs."),
         (Result("redrive", 0, skipped=2), "▲ 0 redriven. 2 not redriven. Redis may no longer have their calls"),
         (Result("redrive", 0), "▲ 0 redriven. They are no longer dead letters"),
