@@ -28,7 +28,7 @@ _GONE = "They are no longer dead letters: they were redriven or dropped in the m
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What became of the selected dead letters.
+    """Counts of an action on the selected dead letters.
 
     Attributes:
         skipped: how many a redrive left in the queue.
