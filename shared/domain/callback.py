@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import NamedTuple, TypeVar
 
 from shared.domain.adapter_link import Adapter, Placeholder
-from shared.domain.callback_query import read_query, repaired
+from shared.domain.callback_query import NEEDED, read_query, repaired
 from shared.domain.callback_values import (
     MAX_DIGITS,
     MAX_WAIT_DIGITS,
@@ -91,7 +91,6 @@ _READERS: Mapping[str, Callable[[str], object]] = {
     **dict.fromkeys(TEXTS, lambda text: None if is_null(text) or not tidied(text) else text),
 }
 """Reads a value, or returns None. It chooses between several values of one placeholder."""
-_NEEDED = frozenset({_CALL_ID, *_CALL_TYPE, *_EVENT})
 
 _Known = TypeVar("_Known")
 
@@ -181,15 +180,20 @@ def _choose(adapter: Adapter, values: dict[str, str], others: Sequence[tuple[str
             if name != _CALL_ID:  # its error needs the value
                 del values[name]
             continue
-        read = _READERS.get(name, str)
+        read = _READERS.get(name, _not_blank)
         chosen = next((value for value in replaced if read(value) is not None), replaced[0])
         values[name] = chosen
         for other in replaced:
             if other == chosen or (read(other) is not None and read(other) == read(chosen)):
                 continue
-            if name in _NEEDED and read(other) is not None:
+            if name in NEEDED and read(other) is not None:
                 raise InvalidCallbackError(_name(adapter, name), other, "was sent twice with different values")
-            ignored.append(IgnoredValue(name, other, Reason.SENT_TWICE))
+            if tidied(other):
+                ignored.append(IgnoredValue(name, other, Reason.SENT_TWICE))
+
+
+def _not_blank(text: str) -> str | None:
+    return text if tidied(text) else None
 
 
 def _call_id(adapter: Adapter, text: str) -> str:
@@ -226,7 +230,7 @@ def _named(
 def _check_code(
     placeholders: tuple[str, str], code: str, counts: object, known: Mapping[str, object], ignored: list[IgnoredValue]
 ) -> None:
-    """Note a code that is not that of the name, which counts."""
+    """Record that a code is not that of the name, which counts."""
     value = read_name(code, known)
     if value is None and tidied(code):
         ignored.append(IgnoredValue(placeholders[1], code, _unknown(placeholders)))

@@ -26,6 +26,16 @@ MAX_NAME_BYTES = 256
 MAX_VALUE_BYTES = 8 * 1024
 # A URL in the parameter of a URL in a parameter is encoded three times.
 MAX_ENCODINGS = 5
+NEEDED = frozenset(
+    {
+        Placeholder.CALL_ID.value,
+        Placeholder.CALL_TYPE_NAME.value,
+        Placeholder.CALL_TYPE_CODE.value,
+        Placeholder.EVENT_NAME.value,
+        Placeholder.EVENT_CODE.value,
+    }
+)
+"""Placeholders that a callback needs; of type and event, one of two."""
 _RECORDING_URL = Placeholder.RECORDING_URL.value
 
 # No character has more bytes, and no byte is encoded with more characters.
@@ -101,19 +111,21 @@ def read_query(adapter: Adapter, query: str) -> QueryValues:
 def _with_misspelled(adapter: Adapter, unknown: Sequence[tuple[str, str]], sent: QueryValues) -> QueryValues:
     """Read the parameters whose names differ from those of the adapter in letter case, blanks, or an HTML-escaped `&`.
 
-    They count only if the adapter's own spelling was not sent.
+    They count only if the adapter's own spelling was not sent, or has no usable value. For what a callback needs, they count only
+    if its own spelling was not sent at all: then there is no doubt.
     """
-    values, others, ignored, _ = sent
+    values, others, ignored, has_braces = sent
     own = set(values)
     for name, value in unknown:
         if not value or name in adapter.constants:
             continue
         meaning = meaning_of_misspelled(adapter, name)
-        if meaning is not None and meaning not in own:
+        if meaning is not None and not (meaning in NEEDED and meaning in own):
             decoded = _decode(name, meaning, value, ignored)
+            has_braces = True  # it may have
             if values.setdefault(meaning, decoded) != decoded:
                 others.append((meaning, decoded))
-    return sent if len(values) == len(own) else sent._replace(has_braces=True)
+    return QueryValues(values, others, ignored, has_braces)
 
 
 def meaning_of_misspelled(adapter: Adapter, name: str) -> str | None:
