@@ -15,7 +15,7 @@ _WRAPPERS = (
     "".join(map(chr, range(33))) + "\x7f\x85\xa0\ufeff\u200b\u200e\u200f\u2028\u2029\"'`<>\u201c\u201d\u2018\u2019\xab\xbb"
 )
 _HOST = r"(?:[^\s/\\?#@]*@)?(?:\[[0-9A-Fa-f:.]+\]|[^\s/\\?#@:\[\]{}<>%\"'|^`]+)(?::[0-9]{0,5})?"
-_USUAL = re.compile(r"https?://[0-9A-Za-z.:-]+/[!$-;=?-Z_a-z~]*[?&]nId=[0-9]+")
+_USUAL = re.compile(r"https?://[0-9A-Za-z.:-]+/[!$&-;=?-Z_a-z~]*[?&]nId=[1-9][0-9]*")
 _URL = re.compile(rf"https?:[/\\]{{1,2}}{_HOST}(?P<rest>[/\\?#].*)?", re.IGNORECASE | re.DOTALL)
 _WITHOUT_SCHEME = re.compile(
     rf"(?://{_HOST}|[\w.-]+:[0-9]{{1,5}}|\[[0-9A-Fa-f:.]+\](?::[0-9]{{1,5}})?|(?:[\w-]+\.)+[A-Za-z]{{2,}}|[0-9]+(?:\.[0-9]+){{3}}|(?=/(?!/)))"
@@ -23,11 +23,14 @@ _WITHOUT_SCHEME = re.compile(
     re.DOTALL,
 )
 _JSON_ESCAPE = re.compile(r"\\u00([0-7][0-9A-Fa-f])|\\/")
-_UNREPLACED = re.compile(r"\{\{|\}\}")
+# Braces of a placeholder that arrived unreplaced.
+_UNREPLACED = re.compile(r"(?:\{|%(?:25)*7[Bb]){2}|(?:\}|%(?:25)*7[Dd]){2}")
+_DOUBLED_SCHEME = re.compile(r"(?:https?:[/\\]{1,2})+(?=https?:[/\\])", re.IGNORECASE)
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f]")
 _NOT_PRINTABLE = re.compile(r"[^!-~]+")
 _NOT_ASCII = re.compile(r"[^\x00-\x7f]")
 _SEPARATORS = re.compile("[&;]")
+_FORM_NAME = "uid"
 _DOWNLOAD_FORM = "uid=form_faster_downloadcall"
 # Programs write these for a value that they do not have.
 _NO_VALUE = frozenset({"", "null", "none", "nil", "undefined", "nan", "n/a"})
@@ -50,7 +53,7 @@ def read_link(sent: str) -> RecordingLink | None:
     """Return the link that a RecordingURL means, or None if it names no recording."""
     text = _unwrapped(sent)
     link = _decoded(text)
-    mended = _JSON_ESCAPE.sub(_plain_json, link).replace("&amp;", "&")
+    mended = _DOUBLED_SCHEME.sub("", _JSON_ESCAPE.sub(_plain_json, link).replace("&amp;", "&"), count=1)
     if _UNREPLACED.search(mended) or _CONTROLS.search(mended):
         return None
     url = _URL.fullmatch(mended)
@@ -121,10 +124,12 @@ def _is_cut(query: str) -> bool:
     """Return whether a link of FocalScope's download form lacks the number of the recording."""
     parts = _SEPARATORS.split(query)
     names = {name.casefold(): value for name, _, value in (part.partition("=") for part in parts)}
-    return _DOWNLOAD_FORM in parts and names.get("nid", "").casefold() in _NO_VALUE
+    return _DOWNLOAD_FORM in parts and names.get("nid", "").casefold() in _NO_VALUE | {"0"}
 
 
 def _lacks_value(path: str, query: str) -> bool:
+    """Return whether a value of a link seems to be missing: a word such as `null`, or an id that is empty or 0."""
     last = path.rpartition("/")[2].partition(".")[0]
-    values = [part.partition("=")[2] for part in _SEPARATORS.split(query) if "=" in part]
-    return any(value.casefold() in _NO_VALUE - {""} for value in (last, *values))
+    pairs = [(name.casefold(), value.casefold()) for name, _, value in (part.partition("=") for part in _SEPARATORS.split(query))]
+    is_word = any(value in _NO_VALUE - {""} for value in (last.casefold(), *dict(pairs).values()))
+    return is_word or any(name.endswith("id") and name != _FORM_NAME and value in {"", "0"} for name, value in pairs)

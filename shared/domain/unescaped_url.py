@@ -34,7 +34,7 @@ def with_whole_url(adapter: Adapter, parts: list[str]) -> list[str]:
     if "?" in url:
         end += _count_of_pieces(adapter, _name(parts[start]), {_name(part) for part in parts[:start]}, parts[end:])
     whole = "&".join((url, *parts[start + 1 : end]))
-    content = _WRAPPERS.sub("", _ESCAPED_TWICE.sub("%", whole)).encode("utf-8", "surrogatepass")
+    content = _as_bytes(_WRAPPERS.sub("", _ESCAPED_TWICE.sub("%", whole)))
     if len(content) > _MAX_BYTES:
         return parts
     return [*parts[:start], f"{name}={quote(content, safe='')}", *parts[end:]]
@@ -54,6 +54,14 @@ def _count_of_pieces(adapter: Adapter, own: str, before: Collection[str], follow
         return count
     own_names = {*adapter.meanings, *adapter.constants, SECRET_PARAMETER}.difference(before)
     return next((number for number, name in enumerate(names) if name in own_names), len(names))
+
+
+def _as_bytes(url: str) -> bytes:
+    """Encode a URL as it was received. Half a surrogate pair, which is no text, becomes bytes that are not UTF-8."""
+    try:
+        return url.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return url.encode("utf-8", "surrogatepass")
 
 
 def _name(part: str) -> str:

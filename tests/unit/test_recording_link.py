@@ -8,7 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from shared.domain.recording_link import RecordingLink, decode_link, read_link, to_ascii
+from shared.domain.recording_link import RecordingLink, decode_link, is_link, read_link, to_ascii
 
 VENDOR = "https://localhost:8080/_cros_/master/?uid=form_faster_downloadcall&target=self&sectok=3511b272&nId=103870"
 TARGET = "/_cros_/master/?uid=form_faster_downloadcall&target=self&sectok=3511b272&nId=103870"
@@ -24,11 +24,13 @@ TARGET = "/_cros_/master/?uid=form_faster_downloadcall&target=self&sectok=3511b2
         "localhost:8080/", "7.wav", "recordings/7.wav", "C:\\rec\\7.wav", "\\\\pbx\\rec\\7.wav", "https://pbx/rec?nId={{CallID}}",
         "https://pbx/a\r\nHost: evil/x", "https://pbx/a\tb", "https://pbx/a\0b", "%", "%%%", "%2", "Not recorded", "recording not available/yet",
         "https://pbx/_cros_/master/?uid=form_faster_downloadcall", "https://pbx/_cros_/master/?uid=form_faster_downloadcall&target=self&nId=",
-        "https://pbx/_cros_/master/?uid=form_faster_downloadcall&nId=null", '""', "''", "<>", "[]", "{}",
+        "https://pbx/_cros_/master/?uid=form_faster_downloadcall&nId=null", "https://pbx/_cros_/master/?uid=form_faster_downloadcall&nId=0",
+        "https://pbx/rec?nId=%7B%7BCallID%7D%7D", "https://pbx/rec/%257b%257bCallUUID%257D%257D.wav", "https://https://", '""', "''", "<>", "[]", "{}",
     ],
 )  # fmt: skip
 def test_what_names_no_recording_is_no_link(sent: str) -> None:
     assert read_link(sent) is None
+    assert not is_link(sent)
 
 
 @pytest.mark.parametrize(
@@ -50,7 +52,7 @@ def test_a_url_is_taken_as_it_was_sent(sent: str) -> None:
         quote(f' "{VENDOR}"\r\n', safe=""), VENDOR.replace("/", "\\/"), VENDOR.replace("&", "\\u0026"), VENDOR.replace("&", "&amp;"),
         VENDOR.replace("/", "\\"), VENDOR.removeprefix("https://"), VENDOR.removeprefix("https:"), VENDOR.removeprefix("https://localhost:8080"),
         VENDOR.replace("https://localhost:8080", "pbx.example.com"), VENDOR.replace("https://localhost:8080", "10.0.0.5"),
-        VENDOR.replace("//", "/", 1), quote(VENDOR.removeprefix("https://"), safe=""),
+        VENDOR.replace("//", "/", 1), f"https://{VENDOR}", f"http://HTTPS://{VENDOR}", quote(VENDOR.removeprefix("https://"), safe=""),
     ],
 )  # fmt: skip
 def test_what_can_be_mended_is_mended(sent: str) -> None:
@@ -60,7 +62,9 @@ def test_what_can_be_mended_is_mended(sent: str) -> None:
     assert not link.is_certain or sent == VENDOR.replace("//", "/", 1), "the PBX may not have meant this link"
 
 
-@pytest.mark.parametrize("target", ["/rec/null.wav", "/rec?id=undefined", "/rec/None", "/rec?nId=NaN&x=1"])
+@pytest.mark.parametrize(
+    "target", ["/rec/null.wav", "/rec?id=undefined", "/rec/None", "/rec?nId=NaN&x=1", "/rec?id=", "/rec?x=1&CallId=0"]
+)
 def test_a_link_with_a_value_that_is_none_proves_nothing(target: str) -> None:
     assert read_link(f"https://pbx{target}") == RecordingLink(target, is_certain=False)
 
@@ -99,6 +103,7 @@ def test_other_bytes_than_ascii_are_escaped_and_never_changed() -> None:
 def test_any_value_is_read_and_what_is_requested_fits_a_request_line(sent: str) -> None:
     for value in (sent, f"https://pbx/{sent}", f"pbx:80/{sent}"):
         link = read_link(value)
+        assert is_link(value) is (link is not None)
         if link is not None:
             assert all("!" <= character <= "~" for character in link.target)
             assert link.target.startswith("/")
