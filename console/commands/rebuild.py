@@ -14,6 +14,7 @@ from console.commands.common import select_sources
 from console.commands.output import counted
 from console.durations import ago
 from console.repair.decisions import Decision, decide
+from console.repair.later_uses import merge_later_uses
 from console.repair.published_calls import Revisions, read_published
 from console.streams.connections import wait_until_connected
 from console.streams.journal import journal_until_now
@@ -149,8 +150,11 @@ async def _replay(settings: Settings, store: Store, sources: Sources, window: Wi
     calls = sorted(tally.calls)
     for first in range(0, len(calls), _BATCH_EVENTS):
         folded = await store.merge({key: [] for key in calls[first : first + _BATCH_EVENTS]})
-        decisions = decide(settings.policy, sources, folded.calls, published, publish=publish or has_backlog)
+        later = await merge_later_uses(store, folded.calls, published, settings.policy.max_call_s)
+        folded_calls = {key: call for key, call in folded.calls.items() if key not in later.moved} | later.calls
+        decisions = decide(settings.policy, sources, folded_calls, published, publish=publish or has_backlog)
         tally.done += decisions.counts
+        await store.restore_publications(later.moved)
         await store.restore_publications(decisions.publications)
         await store.schedule(decisions.wake_ups)
 

@@ -111,6 +111,8 @@ def _text(fields: Mapping[str, Any]) -> str:
         lines.append(f"  {fields['timeline_problem']}")
     elif fields["facts"] and not fields["is_timeline_whole"]:
         lines.append("  ... the journal is long: callbacks received much later are not shown")
+    if fields["other_uses"]:
+        lines += [f"  RequestID used again, see {', '.join(fields['other_uses'])}"]
     width = max(map(len, fields["facts"]), default=0)
     lines += ["facts", *(f"  {name:<{width}}  {value}" for name, value in fields["facts"].items())]
     return "".join(f"{plain_line(line)}\n" for line in lines)

@@ -41,6 +41,7 @@ class Detail:
         is_timeline_whole: False if the journal was not read to its end.
         timeline_problem: why the journal could not be read; None if it was.
         pbx_ahead_seconds: how far the clock of the PBX is ahead of the times of receipt; None if unknown.
+        other_uses: other calls of the same RequestID, `acme/513.2`, of a PBX that was reset.
         revisions: the published revisions in order: id, time, type, outcome.
         recordings: the outcome of each leg's recording, from its sidecar.
     """
@@ -56,6 +57,7 @@ class Detail:
     is_timeline_whole: bool = True
     timeline_problem: str | None = None
     pbx_ahead_seconds: float | None = None
+    other_uses: Sequence[str] = ()
     revisions: Sequence[JsonObject] = ()
     recordings: Sequence[JsonObject] = ()
 
@@ -75,6 +77,7 @@ class Detail:
             "is_timeline_whole": self.is_timeline_whole,
             "timeline_problem": self.timeline_problem,
             "pbx_ahead_seconds": self.pbx_ahead_seconds,
+            "other_uses": list(self.other_uses),
             "revisions": list(self.revisions),
             "recordings": list(self.recordings),
         }

@@ -23,7 +23,7 @@ from shared.archive.storage import Archive
 from shared.config.settings import Settings
 from shared.config.sources import Sources
 from shared.domain.call import derive
-from shared.domain.ids import CallKey, CallRef, SourceName
+from shared.domain.ids import CallKey, CallRef, SourceName, first_use, later_use, use_number
 from shared.errors import HistoryUnavailableError, StoreUnavailableError
 from shared.log import get_logger
 from shared.runtime.store import open_store
@@ -93,17 +93,25 @@ class Lookup:
         return bool(page.rows or page.next or page.problem)
 
     async def find_by_ref(self, call: CallRef) -> Sequence[CallRow]:
-        """List the calls with this reference, at most one per source.
+        """List the calls with this reference: of each source one, or all uses of a RequestID that was used again.
 
         Raises:
             UnavailableError: Redis does not answer.
         """
         keys = [CallKey(source, call) for source in self.sources]
+        keys += [other for key in keys for other in await self._other_uses(key) if use_number(call) == 1]
         states = await self._store.read_many(keys)
         rows = [self.redis.row(key, state) for key, state in states.items()]
         pasts = [await self._past(key) for key in keys if key not in states]
         rows += [past.row for past in pasts if past]
         return sorted(rows, key=lambda row: row.position, reverse=True)
+
+    async def _other_uses(self, key: CallKey) -> list[CallKey]:
+        """List the other calls of the same RequestID (or CallID) that are known, if it was used again."""
+        first = CallKey(key.source, first_use(key.call))
+        count = (await self._store.count_uses([first]))[first]
+        calls = (CallKey(key.source, later_use(key.call, number)) for number in range(1, count + 1))
+        return [call for call in calls if call != key]
 
     async def detail(self, key: CallKey) -> Detail | None:
         """Gather everything known about a call; None if it is unknown.
@@ -117,7 +125,8 @@ class Lookup:
         if state is not None and source is not None:
             call = derive(key, state.facts, self._policy)
             detail = await detail_of(self._timelines, self._archive, source, call, state)
-            return detail if past is None else replace(detail, revisions=revisions_of(past))
+            others = tuple(map(str, await self._other_uses(key)))
+            return replace(detail, other_uses=others, revisions=() if past is None else revisions_of(past))
         return None if past is None else past_detail(key, past)
 
     async def request_id_problem(self, key: CallKey) -> RequestIdProblem | None:

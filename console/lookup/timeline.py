@@ -13,8 +13,8 @@ from shared.domain.adapter_link import Adapter, Placeholder
 from shared.domain.call import Call
 from shared.domain.callback import LegEvent, parse_callback
 from shared.domain.callback_query import has_semicolons, is_escaped, meaning_of_misspelled
-from shared.domain.facts import facts_of
-from shared.domain.ids import CallKey
+from shared.domain.facts import LEG, facts_of, leg_of
+from shared.domain.ids import CallKey, first_use
 from shared.domain.raw_event import CallbackEvent, DialEvent, RawEvent, TimerEvent, Undecodable, decode, encode, receipt_times
 from shared.domain.times import java_time
 from shared.masking import MASK, is_credential, mask_credentials
@@ -52,6 +52,7 @@ class Search:
 
     Attributes:
         since, until: times of receipt between which the call's events are, unless a spool delayed them.
+        own: the call, if its RequestID was used for others too.
         known: the rows that an earlier pass found, up to the message `last` (offset, hash).
         is_same_journal: whether the journal still has this message at its offset.
         result: None until the search is over.
@@ -61,6 +62,7 @@ class Search:
     adapter: Adapter
     since: datetime
     until: datetime
+    own: Call | None = None
     known: Sequence[Row] = ()
     last: tuple[int, int] | None = None
     is_same_journal: bool = True
@@ -74,7 +76,7 @@ class Search:
         # Times of receipt: the clock of the PBX can be hours off.
         since = datetime.fromisoformat(call.first_event_at) - _BEFORE
         until = datetime.fromisoformat(call.last_event_at) + _AFTER
-        return cls(call.key, adapter, since, until)
+        return cls(call.key, adapter, since, until, call if call.is_of_several else None)
 
     def begin(self) -> None:
         """Begin a pass over the journal. An earlier pass can have been cancelled half-way."""
@@ -88,7 +90,7 @@ class Search:
     def add_from(self, events: Iterable[RawEvent]) -> None:
         """Add the events of the call, up to a limit."""
         for event in events:
-            if self._may_be(event) and _belongs_to(event, self.key, self.adapter):
+            if self._may_be(event) and _belongs_to(event, self.key, self.adapter, self.own):
                 row = _row(event, self.adapter)
                 self.size += _size(row)
                 self.is_cut = self.is_cut or len(self.rows) >= _MAX_ROWS or self.size > _MAX_CHARACTERS
@@ -101,7 +103,7 @@ class Search:
 
     @property
     def _digits(self) -> str:
-        return self.key.call.removeprefix("call-")
+        return first_use(self.key.call).removeprefix("call-")
 
     def _may_be(self, event: RawEvent) -> bool:
         """Return whether an event can belong to the call. To parse every callback would take very long."""
@@ -124,11 +126,17 @@ def events_of(body: bytes) -> list[RawEvent]:
     return [event for event in decode(body) if not isinstance(event, Undecodable)]
 
 
-def _belongs_to(event: RawEvent, key: CallKey, adapter: Adapter) -> bool:
+def _belongs_to(event: RawEvent, key: CallKey, adapter: Adapter, own: Call | None) -> bool:
     if event.source != key.source:
         return False
     try:
-        return facts_of(event, adapter)[0] == key
+        of_event, facts = facts_of(event, adapter)
+        if own is None or isinstance(event, TimerEvent):
+            return of_event == key
+        is_own = own.first_event_at <= event.received_at <= own.last_event_at
+        if isinstance(event, CallbackEvent):
+            is_own = leg_of(facts) in {f"{LEG}{leg.call_type}:{leg.call_id}:" for leg in own.legs}
+        return is_own and of_event.call == first_use(key.call)
     except Exception:  # noqa: BLE001 - an event that cannot be parsed belongs to no call
         return False
 

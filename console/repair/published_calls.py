@@ -10,7 +10,7 @@ from console.streams.events import read_event
 from console.streams.journal import journal_until_now
 from shared.amqp.topology import CALLS_JOURNAL
 from shared.config.settings import Settings
-from shared.domain.ids import CallKey, CallRef, SourceName
+from shared.domain.ids import CallKey, CallRef, SourceName, first_use
 
 _BATCH_CALLS = 1000
 
@@ -55,7 +55,7 @@ async def read_published(
                 continue
             record: Record = event["data"]
             key = CallKey(SourceName(record["source"]), CallRef(event["subject"]))
-            if key in calls:
+            if CallKey(key.source, first_use(key.call)) in calls:
                 add_revision(published, key, record)
             elif source in (None, key.source):
                 others[key] = max(others.get(key, 0), record["revision"])

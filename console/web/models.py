@@ -37,6 +37,7 @@ class CallDetail(BaseModel):
     pbx_ahead_seconds: float | None = Field(
         description="Seconds by which the clock of the PBX is ahead of the times of receipt; null if unknown."
     )
+    other_uses: list[str] = Field(description="Other calls of the same RequestID, such as `acme/513.2`, of a PBX that was reset.")
     revisions: list[dict[str, Any]]
     recordings: list[dict[str, Any]]
 

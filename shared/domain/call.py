@@ -30,16 +30,18 @@ from enum import StrEnum
 
 from shared.domain.callback import CallType, LegEvent
 from shared.domain.facts import CLOCK, DIAL, LEG
-from shared.domain.ids import CallKey
+from shared.domain.ids import CallKey, first_use, use_number
 from shared.domain.leg import Leg, LegState, read_legs
 from shared.domain.parties import EndedBy, Sides, ended_by, lost_pickups, representative, sides
 from shared.domain.pbx_clock import PbxClock
 from shared.domain.times import at_microseconds, rfc3339, seconds_between
+from shared.domain.uses import facts_of_use
 
 
 def is_request_id(call: str) -> bool:
     """Return whether a call is named by a RequestID of the dial API, and not by a CallID."""
-    return call.isascii() and call.isdigit()
+    request_id = first_use(call)
+    return request_id.isascii() and request_id.isdigit()
 
 
 class Status(StrEnum):
@@ -110,6 +112,7 @@ class Call:
             an event has its own timestamp (see `pbx_clock.py`).
         pbx_ahead_seconds: how far the clock of the PBX is ahead of that of ingress; None if unknown.
         mixed_talk_seconds: the talk time as the first release has it, which can mix two clocks; for summaries.
+        is_of_several: its RequestID was used for other calls too, before or after it.
         wake_at: when further silence closes the call; None if it is closed or has no events.
     """
 
@@ -131,6 +134,7 @@ class Call:
     dial: Mapping[str, str]
     pbx_ahead_seconds: float | None = None
     mixed_talk_seconds: float | None = None
+    is_of_several: bool = False
 
     @property
     def legs(self) -> tuple[Leg, ...]:
@@ -138,7 +142,7 @@ class Call:
 
     @property
     def request_id(self) -> int | None:
-        return int(self.key.call) if is_request_id(self.key.call) else None
+        return int(first_use(self.key.call)) if is_request_id(self.key.call) else None
 
     @property
     def call_type(self) -> CallType | None:
@@ -155,11 +159,12 @@ class Call:
 
 
 def derive(key: CallKey, facts: Mapping[str, str], policy: Policy, *, merged_at_ms: int | None = None) -> Call:
-    """Derive one call from its facts.
+    """Derive one call from its facts. Those of other uses of its RequestID may be among them (`uses.py`).
 
     `merged_at_ms` is when the last of these facts was learned, by the clock of the timers (ms since 1970). Silence is counted
     from then, so that the clock of an ingress closes no call early. Without it, silence is counted from the last receipt.
     """
+    of_all, facts = facts, facts_of_use(key.call, facts, policy.max_call_s)
     legs, pbx = read_legs(facts)
     clock = facts.get(CLOCK, "")
     receipts = _receipts(facts)
@@ -170,6 +175,8 @@ def derive(key: CallKey, facts: Mapping[str, str], policy: Policy, *, merged_at_
     is_pair = is_request_id(key.call)
     inferred, closing = _close(legs, quiet_s, policy, is_pair=is_pair)
     call = _assemble(key, inferred, closing, facts, pbx)
+    if facts is not of_all or use_number(key.call) > 1:
+        call = replace(call, is_of_several=True)
     if closing or not receipts:
         return call
     closing_s = next((wait_s for wait_s in policy.waits_s if _close(legs, wait_s, policy, is_pair=is_pair)[1]), policy.max_call_s)

@@ -5,6 +5,7 @@ ordered strings: RFC 3339 UTC times with microseconds, ids, plain text. A fact t
 
 - `>clock`: the latest time of a timer event, which is "now" for the call. A repeated callback does not change it.
 - `dial`, `dial.<name>`: time of the dial request, with its user, reference and metadata.
+- `dial:<time>`, `dial:<time>.<name>`: the same, so that the dials of two uses of a RequestID do not mix.
 - `leg:<CallType>:<CallID>:<event>`: time of receipt of start, pickup, missed or hangup.
 - `leg:...:at.start`, `.at.pickup`, `.at.end`: timestamps of the adapter.
 - `leg:...:guid`: GUID of the recording.
@@ -29,6 +30,7 @@ from shared.domain.times import java_time, microseconds
 
 CLOCK = ">clock"
 DIAL = "dial"
+DIAL_AT = "dial:"
 LEG = "leg:"
 GUID = "guid"
 RECORDED = "recorded"
@@ -60,6 +62,7 @@ def facts_of(event: RawEvent, adapter: Adapter) -> tuple[CallKey, list[Fact]]:
         case DialEvent():
             facts = [(DIAL, event.received_at)]
             facts += [(f"{DIAL}.{name}", value) for name, value in event.fields.items() if value]
+            facts += [(f"{DIAL_AT}{event.received_at}{name.removeprefix(DIAL)}", value) for name, value in facts]
             return CallKey(event.source, CallRef(str(event.request_id))), facts
         case TimerEvent():
             return CallKey(event.source, event.call), [(CLOCK, event.received_at)]

@@ -46,6 +46,17 @@ class CallReader:
         calls = await _in_parts(keys, read_part)
         return {key: call for key, call in calls.items() if call is not None}
 
+    async def count_uses(self, keys: Iterable[CallKey]) -> dict[CallKey, int]:
+        """Return how many uses the RequestIDs (or CallIDs) of calls had, by the call of the first use."""
+
+        async def read_part(number: int, part: Sequence[CallKey]) -> dict[CallKey, int]:
+            async with self._redis.pipeline(transaction=False) as pipe:
+                for key in part:
+                    pipe.hget(publication_key(number, key), "uses")
+                return {key: int(uses or 1) for key, uses in zip(part, await pipe.execute(), strict=True)}
+
+        return await _in_parts(keys, read_part)
+
     async def read_facts(self, keys: Iterable[CallKey]) -> dict[CallKey, dict[str, str]]:
         """Read the facts of calls; an unknown call has none."""
 

@@ -4,7 +4,8 @@
 
 - `callfold:{p}:facts:<source>/<call>`: hash of facts, see `facts.py`.
 - `callfold:{p}:publication:<source>/<call>`: hash with version and legs (of the facts), merged_ms (their last change),
-  revision, state and summary. While the revision is claimed, it also has holder, until_ms, outbox, and seen (the version from
+  revision, state and summary. `uses` is how many uses the RequestID had, see `uses.py`.
+  While the revision is claimed, it also has holder, until_ms, outbox, and seen (the version from
   which the outbox was made).
 - `callfold:{p}:open`: sorted set of open calls, scored by wake-up time (ms since 1970).
 - `callfold:{p}:recent`: sorted set of calls, open or not, scored by start (microseconds since 1970), for queries.

@@ -16,6 +16,7 @@ from redis.backoff import NoBackoff
 from shared.domain.callback import LegEvent
 from shared.domain.facts import Fact, leg_of, started_us
 from shared.domain.ids import CallKey, SourceName
+from shared.domain.times import microseconds
 from shared.state.bounds import BOUNDS
 from shared.state.call_reader import CallReader
 from shared.state.connections import WritablePool
@@ -91,7 +92,7 @@ class Store(CallReader):
         self._merge, self._claim, self._mark = Script("merge"), Script("claim"), Script("mark")
         self._schedule, self._lease, self._restore = Script("schedule"), Script("lease"), Script("restore")
         self.clock = RedisClock()
-        self._postpone = Script("postpone")
+        self._postpone, self._remember = Script("postpone"), Script("remember")
         self.watermarks = Watermarks(self._redis)
         self.locks = Locks(self._redis)
         self.flags = Flags(self._redis)
@@ -103,15 +104,22 @@ class Store(CallReader):
     async def aclose(self) -> None:
         await self._redis.aclose()
 
-    async def merge(self, events: Mapping[CallKey, Sequence[Sequence[Fact]]]) -> Merged:
-        """Merge the facts of events into their calls, durably, and return these calls."""
+    async def merge(
+        self, events: Mapping[CallKey, Sequence[Sequence[Fact]]], *, begins: Mapping[CallKey, str] | None = None
+    ) -> Merged:
+        """Merge the facts of events into their calls, durably, and return these calls.
+
+        `begins`: when a call began that also gets facts of events before it (RFC 3339 UTC).
+        """
 
         async def merge_partition(number: int, keys: Sequence[CallKey]) -> dict[CallKey, Sequence[object]]:
             args: list[Argument] = [self._first_wake_up_ms, self._listed_ms, *BOUNDS, len(_RECEIPTS), *_RECEIPTS]
             for key in keys:
                 args += (str(key), len(events[key]))
+                begin = microseconds(begins[key]) if begins and key in begins else 0
                 for facts in events[key]:
-                    args += (leg_of(facts), started_us(facts) or "", len(facts), *chain.from_iterable(facts))
+                    start = max(started_us(facts) or 0, begin) or ""
+                    args += (leg_of(facts), start, len(facts), *chain.from_iterable(facts))
             names = [open_key(number), recent_key(number), *facts_and_publication_keys(number, keys)]
             rows = cast("list[list[object]]", await self._merge(self._redis, names, args))
             return dict(zip(keys, rows, strict=True))
@@ -138,6 +146,16 @@ class Store(CallReader):
     async def mark(self, published: Mapping[CallKey, int]) -> None:
         """Mark the revisions that RabbitMQ has confirmed as published. These calls expire after the retention time."""
         await self._update(self._mark, {key: (revision,) for key, revision in published.items()})
+
+    async def remember_uses(self, uses: Mapping[CallKey, int]) -> None:
+        """Remember how many uses RequestIDs had, by the call of the first use."""
+
+        async def remember_partition(number: int, keys: Sequence[CallKey]) -> dict[CallKey, None]:
+            names = [publication_key(number, key) for key in keys]
+            await self._remember(self._redis, names, [self._retention[1], *(uses[key] for key in keys)])
+            return {}
+
+        await _by_partition(uses, remember_partition)
 
     async def schedule(self, wake_ups: Mapping[CallKey, WakeUp]) -> None:
         """Set wake-ups. A caller that has not seen every fact can only set an earlier one."""
@@ -234,12 +252,12 @@ def _merged(rows: Mapping[CallKey, Sequence[object]]) -> Merged:
 
 
 def _stored_call(row: Sequence[object]) -> StoredCall:
-    flat, revision, state, summary, version, wake_at, merged = row
+    flat, revision, state, summary, version, wake_at, merged, uses = row
     pairs = [text(item) for item in cast("list[bytes]", flat)]
     facts = dict(zip(pairs[::2], pairs[1::2], strict=True))
     wake_at_ms = round(float(text(wake_at))) if wake_at else None
     publication = int(text(revision)), PublicationState(text(state)), text(summary), text(version)
-    return StoredCall(facts, *publication, wake_at_ms, int(text(merged)) if merged else None)
+    return StoredCall(facts, *publication, wake_at_ms, int(text(merged)) if merged else None, int(text(uses)))
 
 
 def _leased(parts: Sequence[tuple[list[bytes], list[bytes | int], int]]) -> Leased:

@@ -27,6 +27,7 @@ class StoredCall:
         summary: of the last revision.
         version: of the facts. A caller that has the latest version has seen every fact.
         wake_at_ms: time of the next re-evaluation (ms since 1970), or None.
+        uses: how many uses its RequestID had, if this is the first one.
         merged_at_ms: when Redis last learned a fact that is not the clock (ms since 1970); None if an old release merged it.
     """
 
@@ -37,6 +38,7 @@ class StoredCall:
     version: str
     wake_at_ms: int | None
     merged_at_ms: int | None = None
+    uses: int = 1
 
 
 @dataclass(frozen=True, slots=True)

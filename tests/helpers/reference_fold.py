@@ -11,6 +11,29 @@ Verdict = tuple[str, bool, str] | None
 Who = tuple[str | None, str | None, set[str], str | None]
 Times = dict[tuple[str, str], tuple[float | None, float | None, float | None]]
 SETTLE_S, GRACE_S, MAX_S = 10, 120, 14400
+REUSED_S = 3600
+
+
+def first_use(happenings: list[Happening]) -> list[Happening]:
+    """What happened before the PBX gave the RequestID to another call: that is after an hour of silence, or four if a leg is not over."""
+    first_time: dict[tuple[str, str, str], float] = {}
+    for seconds, side, call_id, what in sorted(happenings):
+        first_time.setdefault((side, call_id, what), seconds)
+    begun: dict[tuple[str, str], float] = {}
+    for (side, call_id, _), seconds in first_time.items():
+        if side != "timer":
+            begun[side, call_id] = min(seconds, begun.get((side, call_id), seconds))
+    mine: list[tuple[str, str]] = []
+    for leg in sorted(begun, key=lambda leg: (begun[leg], {"agent": "API", "dialed": "Outgoing"}[leg[0]], leg[1])):
+        heard = [(seconds, what) for (*of, what), seconds in first_time.items() if tuple(of) in mine and seconds <= begun[leg]]
+        are_over = all(
+            any((*one, what) in first_time and first_time[*one, what] <= begun[leg] for what in ("hangup", "missed"))
+            for one in mine
+        )
+        if mine and begun[leg] - max(heard)[0] > (REUSED_S if are_over else MAX_S):
+            break
+        mine.append(leg)
+    return [happening for happening in happenings if happening[1] == "timer" or (happening[1], happening[2]) in mine]
 
 
 def times(happenings: list[Happening]) -> Times:

@@ -54,6 +54,9 @@ class Batch:
                     metrics.PLACEHOLDERS_UNREPLACED.labels(key.source, placeholder).inc()
                     self.unreplaced.setdefault(key.source, {})[placeholder] = (key.call, event.received_at)
 
+    def timers(self, key: CallKey) -> list[RawEvent]:
+        return [event for event in self.events.get(key, ()) if isinstance(event, TimerEvent)]
+
     def pieces(self, at_most: int) -> list[list[CallKey]]:
         """Split the calls into pieces of about `at_most` events, so that no step sends Redis too much at once."""
         pieces: list[list[CallKey]] = [[]]

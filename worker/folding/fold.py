@@ -20,7 +20,7 @@ from shared.crash_points import crash_point
 from shared.domain.call import Policy
 from shared.domain.call_event import is_login
 from shared.domain.facts import Fact
-from shared.domain.ids import CallKey
+from shared.domain.ids import CallKey, first_use
 from shared.domain.raw_event import RawEvent, Undecodable, decode
 from shared.domain.sender_clock import EQUAL_CLOCKS, is_future_timer, latest_time, moved_back
 from shared.domain.times import rfc3339
@@ -33,6 +33,7 @@ from worker.folding.batch import Batch, dead_letters_of_refused, read_batch
 from worker.folding.echoes import Echoes
 from worker.folding.evaluation import Evaluator
 from worker.folding.ingress_clocks import IngressClocks, sent_at
+from worker.folding.later_uses import LaterUses
 from worker.folding.merging import Merging
 from worker.folding.outbox import read_outbox
 from worker.folding.pbx_clocks import PbxClocks
@@ -74,6 +75,7 @@ class Fold:
         self._sources = sources
         self._evaluator = Evaluator(sources, policy)
         self._holder = holder
+        self._later_uses = LaterUses(store, policy)
         self._busy = asyncio.Lock()
 
     async def run(self, consumer: Consumer) -> NoReturn:
@@ -164,14 +166,21 @@ class Fold:
         crash_point("fold.merged")
         if merged.refused:
             await self._dead_letter_refused(batch, merged.refused)
+        routed = await self._later_uses.route(batch, merged.calls)
+        for key, refused in routed.refused.items():
+            await self._publisher.publish_until_confirmed(dead_letters_of_refused(key, refused))
+        crash_point("fold.routed")
+        events = batch.events | {key: [*batch.timers(key), *of_call] for key, of_call in routed.events.items()}
         lost: list[CallKey] = []
-        for part in _parts(merged.calls):
-            lost += await self._publish_what_follows(batch, part)
+        for part in _parts(merged.calls | routed.calls):
+            lost += await self._publish_what_follows(events, part)
             await asyncio.sleep(0)  # an evaluation does not give way, and a part may have no other step
-        return lost
+        return [key for call in lost for key in {call, CallKey(call.source, first_use(call.call))}]
 
-    async def _publish_what_follows(self, batch: Batch, calls: Mapping[CallKey, StoredCall]) -> list[CallKey]:
-        consequences = self._evaluator.evaluate(batch.events, calls)
+    async def _publish_what_follows(
+        self, events: Mapping[CallKey, Sequence[RawEvent]], calls: Mapping[CallKey, StoredCall]
+    ) -> list[CallKey]:
+        consequences = self._evaluator.evaluate(events, calls)
         await self._publisher.publish_until_confirmed(consequences.dead_letters)
         if consequences.wake_ups:
             await until_redis_answers(lambda: self._store.schedule(consequences.wake_ups))

@@ -16,8 +16,10 @@ Events = Mapping[CallKey, list[list[Fact]]]
 class Merging:
     """One merge, which `step` continues until it is done. Pieces that are merged are not sent again."""
 
-    def __init__(self, store: Store, events: Events) -> None:
+    def __init__(self, store: Store, events: Events, begins: Mapping[CallKey, str] | None = None) -> None:
+        """Take the events; `begins` is that of `Store.merge`."""
         self._store = store
+        self._begins = begins
         self._waiting = [events]
         self._merged = Merged()
 
@@ -30,7 +32,7 @@ class Merging:
         while self._waiting:
             piece = self._waiting.pop()
             try:
-                merged = await self._store.merge(piece)
+                merged = await self._store.merge(piece, begins=self._begins)
             except StoreUnavailableError:
                 # In an outage, too, since it costs little: a piece that fails again is halved again, and the others stay whole.
                 self._waiting += _halves(piece)

@@ -27,7 +27,7 @@
 -- - leg: the prefix of the names of its leg's facts, or '' if the event has no leg.
 -- - start: the start of the call by the event (microseconds since 1970), or ''.
 --
--- Returns  for each call {refused, {field, value, ...}, revision, state, summary, version, wake_at_ms, merged_ms}
+-- Returns  for each call {refused, {field, value, ...}, revision, state, summary, version, wake_at_ms, merged_ms, uses}
 --
 -- - refused: positions of the refused events, the first is 0. If all of them are, it is alone, and nothing is to be evaluated.
 -- - revision: the last one claimed or published. If it is '0', state and summary are ''.
@@ -35,6 +35,7 @@
 -- - version: the number of merges that changed something.
 -- - wake_at_ms: '' if there is no wake-up.
 -- - merged_ms: when a merge last changed a field without '>' (ms since 1970), or ''.
+-- - uses: the number of uses of the RequestID, see remember.lua.
 local open_calls, recent, first_wake_up_ms = KEYS[1], KEYS[2], tonumber(ARGV[1])
 local max_legs, new_leg_bytes, max_bytes, max_facts = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
 local receipts = {unpack(ARGV, 8, 7 + ARGV[7])}
@@ -114,7 +115,7 @@ for key = 3, #KEYS, 2 do
     local facts_key, publication_key = KEYS[key], KEYS[key + 1]
     local name, count, refused = ARGV[arg], tonumber(ARGV[arg + 1]), {}
     arg = arg + 2
-    local publication = redis.call('HMGET', publication_key, 'revision', 'state', 'summary', 'version', 'legs', 'merged_ms')
+    local publication = redis.call('HMGET', publication_key, 'revision', 'state', 'summary', 'version', 'legs', 'merged_ms', 'uses')
     local revision, state, version = publication[1] or '0', publication[2] or '', publication[4] or '0'
     local legs, merged_ms = tonumber(publication[5]), publication[6] or ''
 
@@ -207,7 +208,7 @@ for key = 3, #KEYS, 2 do
         end
         local wake_at_ms = redis.call('ZSCORE', open_calls, name) or ''
         state = is_tombstone and 'tombstone' or state
-        result[#result + 1] = {refused, flat, revision, state, publication[3] or '', version, wake_at_ms, merged_ms}
+        result[#result + 1] = {refused, flat, revision, state, publication[3] or '', version, wake_at_ms, merged_ms, publication[7] or '1'}
     end
 end
 return result

@@ -15,6 +15,8 @@
 --
 -- Returns  nothing
 local open_calls, retain_s, tombstone_s = KEYS[1], tonumber(ARGV[1]), tonumber(ARGV[2])
+local time = redis.call('TIME')
+local now_ms = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
 for key = 2, #KEYS, 2 do
     local arg = 3 + (key - 2) / 2 * 5
     local name, revision, summary, version, wake_at_ms = ARGV[arg], ARGV[arg + 1], ARGV[arg + 2], ARGV[arg + 3], ARGV[arg + 4]
@@ -24,6 +26,7 @@ for key = 2, #KEYS, 2 do
     if before < tonumber(revision) or (before == tonumber(revision) and stored[2] ~= 'published') then
         redis.call('HSET', publication_key, 'revision', revision, 'state', 'published', 'summary', summary)
         redis.call('HDEL', publication_key, 'outbox', 'holder', 'until_ms', 'seen')
+        redis.call('HSETNX', publication_key, 'merged_ms', now_ms)
         if wake_at_ms == 'tombstone' then
             redis.call('DEL', facts_key)
             wake_at_ms = ''

@@ -198,7 +198,8 @@ class _SlowStore:
         self.at_most = at_most
         self.sizes: list[int] = []
 
-    async def merge(self, events: dict[CallKey, list[list[Fact]]]) -> Merged:
+    async def merge(self, events: dict[CallKey, list[list[Fact]]], *, begins: object) -> Merged:
+        assert begins is None
         self.sizes.append(len(events))
         if len(events) > self.at_most:
             raise StoreUnavailableError("Redis did not answer in time")

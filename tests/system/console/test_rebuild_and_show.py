@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from contextlib import aclosing
+from datetime import UTC, datetime, timedelta
 
 import aio_pika
 import pytest
@@ -13,7 +15,11 @@ from console.commands.show import show
 from console.history.engine import DEFAULT_URL
 from console.history.store import History
 from console.local.ports import free_port
+from shared.amqp.topology import CALLBACKS
 from shared.config.settings import load_settings
+from shared.domain.ids import SourceName
+from shared.domain.raw_event import CallbackEvent, encode, join
+from shared.domain.times import rfc3339
 from tests.helpers.history import batch_of, call_event
 from tests.helpers.pace import paced
 from tests.helpers.servers import (
@@ -41,7 +47,7 @@ async def _facts(servers: Servers) -> dict[bytes, dict[bytes, bytes]]:
         return {name: await redis.hgetall(name) for name in await redis.keys("*:facts:*")}  # type: ignore[misc]
 
 
-async def test_an_empty_redis_is_rebuilt_byte_by_byte_and_nothing_is_published_again(servers: Servers) -> None:
+async def test_an_empty_redis_is_rebuilt_byte_by_byte_and_nothing_is_published_again(servers: Servers) -> None:  # noqa: PLR0915 - one story
     base = 700_000_000
     port = free_port()
     async with servers.subscribed("call.#") as events:
@@ -56,7 +62,11 @@ async def test_an_empty_redis_is_rebuilt_byte_by_byte_and_nothing_is_published_a
             await call_back(port, lines_of(base + 10)[3:])
             await next_events(events, 1)
             await call_back(port, lines_of(base + 11)[:2])  # stays open
-
+            await _receive(servers, base + 13, hours_ago=3)
+            await _receive(servers, base + 13, hours_ago=0.2, more_call_id=4)
+            assert {event.message_id for event in await next_events(events, 2)} == {
+                f"default/{base + 13}{use}/1" for use in ("", ".2")
+            }
             await settled(servers)
         before = {name: facts for name, facts in (await _facts(servers)).items() if b"/7000000" in name}
         async with Redis.from_url(servers.stack.redis_url) as redis:
@@ -78,6 +88,11 @@ async def test_an_empty_redis_is_rebuilt_byte_by_byte_and_nothing_is_published_a
         assert code == 0, "a second time does no harm"
         assert {"noted_as_published", "to_be_published"}.isdisjoint(json.loads(out))
         await eventually(lambda: _is_shown(base + 10, environment))
+        for use, other in (("", ".2"), (".2", "")):
+            code, out, err = await callfold("show", "default", f"{base + 13}{use}", "--json", **environment)
+            assert (code, json.loads(out)["published_revision"]) == (0, 1), err
+            assert json.loads(out)["other_uses"] == [f"default/{base + 13}{other}"]
+            assert [row["kind"] for row in json.loads(out)["timeline"] if row["kind"] != "timer"] == ["callback"] * 4
         async with servers.fleet(**QUICK) as fleet:
             fleet.add("ingress", "ingress", {"CALLFOLD_INGRESS_PORT": str(port)})
             fleet.add("worker", "worker", {})
@@ -95,6 +110,17 @@ async def test_an_empty_redis_is_rebuilt_byte_by_byte_and_nothing_is_published_a
             await call_back(port, lines_of(base + 12))
             await eventually(lambda: _is_among(events, published, f"default/{base + 12}/1"))
     assert [name for name in published if name.startswith("default/7000000")] == [f"default/{base + n}/1" for n in (11, 12)]
+
+
+async def _receive(servers: Servers, request_id: int, *, hours_ago: float, more_call_id: int = 0) -> None:
+    """Publish the callbacks of a call as ingress did hours ago."""
+    at = datetime.now(UTC) - timedelta(hours=hours_ago)
+    source = SourceName("default")
+    lines = [re.sub(r"(?<=CallID=)\d+", lambda match: str(int(match[0]) + more_call_id), line) for line in lines_of(request_id)]
+    events = [CallbackEvent(source, rfc3339(at + timedelta(seconds=second)), line) for second, line in enumerate(lines)]
+    async with await aio_pika.connect(servers.stack.amqp_url) as connection:
+        exchange = await (await connection.channel()).get_exchange(CALLBACKS)
+        await exchange.publish(aio_pika.Message(join(map(encode, events)), delivery_mode=2), "")
 
 
 async def _is_shown(request_id: int, environment: dict[str, str]) -> bool:

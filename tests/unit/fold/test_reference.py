@@ -18,7 +18,7 @@ from shared.domain.call_event import call_record
 from shared.domain.raw_event import CallbackEvent, TimerEvent
 from shared.domain.revision_summary import amends, summary
 from tests.helpers.folding import Published, callback, seconds_of, timer
-from tests.helpers.reference_fold import Happening, Times, Verdict, Who, times, verdict, who
+from tests.helpers.reference_fold import Happening, Times, Verdict, Who, first_use, times, verdict, who
 from tests.helpers.volume import sizes
 
 Told = CallbackEvent | TimerEvent
@@ -111,6 +111,7 @@ def _check(rng: random.Random) -> None:
     assert fold.facts == once.facts
     call = fold.call()
     assert call == once.call()
+    happened = first_use(happened)
     assert ended(call) == verdict(happened), happened
     assert times_of(call) == times(happened), happened
     if call.closing:

@@ -1,0 +1,66 @@
+"""Calls of a RequestID that was used again, in a rebuild: which of them the replayed legs are, by what was published."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from console.repair.published_calls import PublishedCall
+from console.repair.published_summary import ids_of
+from shared.domain.ids import CallKey, later_use, use_number
+from shared.domain.uses import Use, copies, uses_of
+from shared.state.store import Store
+from shared.state.stored_call import RestoredPublication, StoredCall, WakeUp
+
+
+@dataclass(slots=True)
+class LaterUses:
+    """The later uses of some RequestIDs.
+
+    Attributes:
+        calls: the later uses, merged.
+        moved: first uses of which no leg is left, because all replayed legs belong to later ones. They become tombstones.
+    """
+
+    calls: dict[CallKey, StoredCall] = field(default_factory=dict)
+    moved: dict[CallKey, RestoredPublication] = field(default_factory=dict)
+
+
+async def merge_later_uses(
+    store: Store, calls: Mapping[CallKey, StoredCall], published: Mapping[CallKey, PublishedCall], max_call_s: float
+) -> LaterUses:
+    """Merge the later uses of replayed calls, as the fold does.
+
+    The journal may lack the legs of earlier uses. The published records then show which use the first replayed legs are.
+    """
+    later = LaterUses()
+    for key, call in calls.items():
+        if use_number(key.call) > 1 or not call.facts:
+            continue
+        uses = uses_of(call.facts, max_call_s)
+        number = _first_number(key, uses, published)
+        facts = {
+            CallKey(key.source, later_use(key.call, each)): copies(call.facts, uses, None if number == 1 else number)
+            for each in range(max(2, number), number + len(uses))
+        }
+        if not facts:
+            continue
+        begins = {of: uses[use_number(of.call) - number].first_at for of in facts}
+        later.calls |= (await store.merge(facts, begins=begins)).calls
+        await store.remember_uses({key: number + len(uses) - 1})
+        if number > 1:
+            revision = published[key].revision if key in published else 1
+            later.moved[key] = RestoredPublication(revision, "", WakeUp(None, call.version), is_tombstone=True)
+    return later
+
+
+def _first_number(key: CallKey, uses: list[Use], published: Mapping[CallKey, PublishedCall]) -> int:
+    """Return the number of the first replayed use: that of the record with one of its legs, else the one after all records."""
+    if not uses:
+        return 1
+    records = {
+        use_number(of.call): known.record for of, known in published.items() if CallKey(of.source, later_use(of.call, 1)) == key
+    }
+    own = {leg.split(":")[2] for leg in uses[0].legs}
+    with_its_legs = [number for number, record in records.items() if own & {leg.call_id for leg in ids_of(record)}]
+    return min(with_its_legs, default=max(records, default=0) + 1)

@@ -1,0 +1,211 @@
+"""A RequestID that is used again after a reset of the PBX is a new call, in any order of arrival and also after the old one has expired."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator, Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+
+import orjson
+import pytest
+from redis.asyncio import Redis
+
+from shared.amqp.publisher import Message
+from shared.config.sources import load_sources
+from shared.domain.call import derive
+from shared.domain.call_event import call_record
+from shared.domain.ids import CallKey, CallRef, SourceName, later_use
+from shared.domain.raw_event import CallbackEvent, DialEvent, RawEvent, TimerEvent, encode, join
+from shared.domain.times import rfc3339
+from shared.state.keys import facts_key, partition, publication_key
+from shared.state.store import Store
+from tests.helpers.servers import POLICY, Servers
+from worker.folding.fold import Fold
+
+SOURCE = SourceName("default")
+HOUR, DAY = 3600.0, 86_400.0
+T0 = datetime.now(UTC) - timedelta(days=40)
+PAIR = ((0, "API", 1, "pickup"), (3, "Outgoing", 2, "pickup"), (33, "Outgoing", 2, "hangup"), (34, "API", 1, "hangup"))
+
+
+def at(seconds: float) -> str:
+    return rfc3339(T0 + timedelta(seconds=seconds))
+
+
+def pair(begun_s: float, first_call_id: int, request_id: int = 513) -> list[RawEvent]:
+    """Return the callbacks of a call that both answered."""
+    return [
+        CallbackEvent(
+            SOURCE, at(begun_s + second), f"CallType={kind}&CallID={first_call_id + leg}&Event={event}&RequestID={request_id}"
+        )
+        for second, kind, leg, event in PAIR
+    ]
+
+
+class _Site:
+    """Folds of several workers on one Redis, with a RabbitMQ that confirms everything."""
+
+    def __init__(self, store: Store, redis: Redis) -> None:
+        self.store, self.redis = store, redis
+        self.messages: list[Message] = []
+        self._folds = [Fold(self, store, load_sources(None), POLICY, holder=name) for name in "ab"]  # type: ignore[arg-type]
+
+    async def publish_until_confirmed(self, messages: Iterable[Message]) -> None:
+        self.messages += messages
+
+    async def fold(self, events: Sequence[RawEvent], worker: int = 0) -> None:
+        await self._folds[worker].fold([join(map(encode, events))])
+
+    @property
+    def ids(self) -> list[str]:
+        return [message.message_id for message in self.messages if message.exchange == "calls"]
+
+    @property
+    def dead(self) -> list[str]:
+        return [str(message.headers["reason"]) for message in self.messages if message.routing_key == "callbacks.dead"]
+
+    def calls(self) -> dict[str, dict[str, object]]:
+        """Return the last record of each call, without its revision."""
+        records = {}
+        for message in self.messages:
+            if message.exchange == "calls":
+                event = orjson.loads(message.body)
+                records[event["subject"]] = event["data"] | {"revision": None}
+        return records
+
+    async def derived(self, request_id: int) -> dict[str, dict[str, object]]:
+        """Derive the calls of a RequestID from their facts in Redis."""
+        keys = [CallKey(SOURCE, later_use(str(request_id), number)) for number in range(1, 5)]
+        facts = await self.store.read_facts(keys)
+        return {
+            key.call.replace(str(request_id), "513"): call_record(derive(key, facts[key], POLICY), 0) | {"request_id": 513}
+            for key in keys
+            if facts[key]
+        }
+
+    async def expire(self, call: str, *, published_s: float) -> None:
+        """Expire the facts of a published call, whose tombstone was made at some time."""
+        key = CallKey(SOURCE, CallRef(call))
+        await self.redis.delete(facts_key(partition(key), key))
+        merged_ms = round((T0.timestamp() + published_s) * 1000)
+        await self.redis.hset(publication_key(partition(key), key), "merged_ms", merged_ms)
+
+
+@pytest.fixture
+async def site(redis_only: Servers) -> AsyncIterator[_Site]:
+    store = Store(redis_only.stack.redis_url)
+    async with Redis.from_url(redis_only.stack.redis_url) as redis:
+        yield _Site(store, redis)
+    await store.aclose()
+
+
+def _legs(record: dict[str, object]) -> list[str]:
+    legs = [record["agent"], record["dialed"], *record["other_legs"]]  # type: ignore[misc]
+    return [leg["call_id"] for leg in legs if isinstance(leg, dict)]
+
+
+@pytest.mark.parametrize("later_s", [2 * HOUR, 9 * HOUR, 3 * DAY])
+async def test_a_request_id_used_again_is_a_new_call_and_not_further_legs_of_the_old_one(site: _Site, later_s: float) -> None:
+    await site.fold(pair(0, 10))
+    for event in pair(later_s, 70):
+        await site.fold([event])
+    assert site.ids == ["default/513/1", "default/513.2/1"]
+    first, second = site.calls().values()
+    assert (_legs(first), _legs(second)) == (["11", "12"], ["71", "72"])
+    assert (second["request_id"], second["talk_seconds"], second["started_at"]) == (513, 30, at(later_s))
+    await site.fold(pair(2 * later_s, 90))
+    assert site.ids[2:] == ["default/513.3/1"]
+    await site.fold([*pair(0, 10), *pair(later_s, 70)])
+    assert (site.ids[3:], site.dead) == ([], []), "repeats change nothing"
+
+
+async def test_a_dial_begins_the_next_use_and_each_call_has_its_own(site: _Site) -> None:
+    for begun_s, reference in ((0.0, "z-first"), (DAY, "a-second")):
+        await site.fold([DialEvent(SOURCE, at(begun_s - 1), 513, {"reference": reference}), *pair(begun_s, 10 + int(begun_s))])
+    assert site.ids == ["default/513/1", "default/513.2/1"]
+    assert [call["reference"] for call in site.calls().values()] == ["z-first", "a-second"]
+
+
+async def test_a_dial_alone_waits_as_a_call_of_its_own_and_its_timer_closes_it(site: _Site) -> None:
+    await site.fold(pair(0, 10))
+    await site.fold([DialEvent(SOURCE, at(DAY), 513, {"reference": "r"})])
+    key = CallKey(SOURCE, CallRef("513.2"))
+    assert key in await site.store.open_calls()
+    await site.fold([TimerEvent(SOURCE, rfc3339(datetime.now(UTC)), key.call)])
+    assert key in await site.store.open_calls(), "silence counts from the merge"
+    facts = (await site.store.read_facts([key]))[key]
+    assert ">clock" in facts
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        [*pair(0, 10)[:2], CallbackEvent(SOURCE, at(6 * HOUR), "CallType=API&CallID=11&Event=hangup&RequestID=513")],
+        [*pair(0, 10)[:3], CallbackEvent(SOURCE, at(3 * HOUR), "CallType=Outgoing&CallID=13&Event=pickup&RequestID=513")],
+        [*pair(0, 10), *pair(1800, 20)],
+    ],
+)
+async def test_a_long_call_a_late_transfer_and_late_callbacks_are_not_split(site: _Site, events: list[RawEvent]) -> None:
+    for event in events:
+        await site.fold([event])
+    key = CallKey(SOURCE, CallRef("513.2"))
+    assert await site.store.read(key) is None
+    assert {id_.split("/")[1] for id_ in site.ids} <= {"513"}
+
+
+async def test_any_order_and_any_split_over_workers_gives_the_same_calls(site: _Site) -> None:
+    rng = random.Random(4)  # noqa: S311 - repeatable on purpose
+    late = CallbackEvent(SOURCE, at(9.5 * HOUR), "CallType=API&CallID=11&Event=missed&RequestID=513")
+    expected: dict[str, dict[str, object]] = {}
+    for round_ in range(12):
+        request_id = 600 + round_
+        events = [
+            DialEvent(SOURCE, at(-1), request_id, {"reference": "b"}),
+            *pair(0, 10, request_id),
+            DialEvent(SOURCE, at(9 * HOUR - 1), request_id, {"reference": "a"}),
+            *pair(9 * HOUR, 70, request_id),
+            *pair(3 * DAY, 90, request_id),
+            CallbackEvent(SOURCE, late.received_at, late.query.replace("513", str(request_id))),
+        ]
+        order = events if round_ == 0 else rng.sample([*events, *rng.sample(events, 5)], len(events) + 5)
+        while order:
+            size = rng.randrange(1, 6)
+            await site.fold(order[:size], worker=rng.randrange(2))
+            order = order[size:]
+        calls = await site.derived(request_id)
+        expected = expected or calls
+        assert sorted(calls) == ["513", "513.2", "513.3"]
+        assert calls == expected
+        published = {name for name, call in site.calls().items() if call["request_id"] == request_id}
+        assert published == {name.replace("513", str(request_id)) for name in calls}
+    assert site.dead == []
+
+
+async def test_after_the_old_call_has_expired_a_new_leg_is_a_new_call_and_a_late_callback_of_an_old_leg_is_not(
+    site: _Site,
+) -> None:
+    await site.fold(pair(0, 10))
+    await site.expire("513", published_s=40)
+    late = CallbackEvent(SOURCE, at(9 * DAY), "CallType=API&CallID=11&Event=missed&RequestID=513")
+    await site.fold([late])
+    assert (site.ids, site.dead) == (["default/513/1"], ["expired_call"])
+    events = pair(9 * DAY, 70)
+    await site.fold(events[:1])
+    await site.fold(events)
+    assert (site.ids[1:], site.dead[1:]) == (["default/513.2/1"], [])
+    assert _legs(site.calls()["513.2"]) == ["71", "72"]
+    await site.fold(pair(10 * DAY, 90), worker=1)
+    assert site.ids[2:] == ["default/513.3/1"], "while the second has facts, they tell the third apart"
+    for number in ("513.2", "513.3"):
+        await site.expire(number, published_s=10 * DAY)
+    await site.fold([*pair(30 * DAY, 110), late, *pair(9 * DAY, 70)[2:]])
+    assert (site.ids[3:], site.dead[1:]) == (["default/513.4/1"], ["expired_call"] * 3)
+    key = CallKey(SOURCE, CallRef("513"))
+    assert await site.redis.hget(publication_key(partition(key), key), "uses") == b"4"
+
+
+async def test_a_new_leg_soon_after_a_call_that_has_expired_is_late_and_not_new(site: _Site) -> None:
+    await site.fold(pair(0, 10))
+    await site.expire("513", published_s=40)
+    await site.fold([CallbackEvent(SOURCE, at(1800), "CallType=Outgoing&CallID=99&Event=missed&RequestID=513")])
+    assert (site.ids, site.dead) == (["default/513/1"], ["expired_call"])
