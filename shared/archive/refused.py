@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 from typing import Any, BinaryIO
@@ -14,12 +14,13 @@ from typing import Any, BinaryIO
 import orjson
 
 from shared.archive.sidecar import ENCRYPTED_SUFFIX, day_of
-from shared.archive.storage import Archive
+from shared.archive.storage import Archive, Entry
 from shared.domain.recording_info import HASH_DIGITS
 from shared.log import get_logger
 
 log = get_logger(__name__)
 
+_DESCRIPTION = ".json"
 MAX_FILES = 1000
 """Refused files that are kept of a source."""
 
@@ -76,7 +77,7 @@ class RefusedFile:
         return f"{day_of(self.source, self.started_at)}/{self.name}.json"
 
 
-def encode_refused(refused: RefusedFile) -> bytes:
+def refused_json(refused: RefusedFile) -> bytes:
     return orjson.dumps({"v": 1} | asdict(refused), option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS)
 
 
@@ -128,53 +129,72 @@ async def refused_files(archive: Archive, source: str) -> AsyncIterator[RefusedF
         ArchiveUnavailableError: they could not be listed.
     """
     async for entry in archive.entries(directory_of(source)):
-        refused = await read_refused(archive, entry.path) if entry.path.endswith(".json") else None
+        refused = await read_refused(archive, entry.path) if entry.path.endswith(_DESCRIPTION) else None
         if refused is not None:
             yield refused
 
 
-async def keep_refused(archive: Archive, refused: RefusedFile, content: BinaryIO) -> None:
+async def keep_refused(
+    archive: Archive, refused: RefusedFile, content: BinaryIO, max_bytes: int, max_files: int = MAX_FILES
+) -> list[str]:
     """Keep a refused file instead of the one that was kept for its leg before.
+
+    If the files of the source exceed a limit, the oldest are deleted, but not this one. Return their legs.
 
     Raises:
         ArchiveUnavailableError: it could not be stored.
     """
-    before = await read_refused(archive, refused.path)
     await archive.put(refused.file, content)
-    await archive.put(refused.path, encode_refused(refused))
-    if before is not None and before.file != refused.file:
-        await archive.delete(before.file)
+    await archive.put(refused.path, refused_json(refused))
+    groups = await _files_by_leg(archive, refused.source)
+    for entry in groups.pop(_stem(refused.path), []):
+        if entry.path not in {refused.file, refused.path}:  # of an earlier attempt
+            await archive.delete(entry.path)
+    oldest_last = sorted(groups.values(), key=lambda files: max(entry.modified for entry in files), reverse=True)
+    dropped: list[str] = []
+    total = refused.stored_bytes or refused.bytes
+    for count, files in enumerate(oldest_last, 1):
+        total += sum(entry.size for entry in files)
+        if total > max_bytes or count >= max_files:
+            await _delete(archive, files)
+            dropped.append(_stem(files[0].path).rpartition("/")[2])
+    return dropped
 
 
 async def delete_refused(archive: Archive, refused: RefusedFile) -> None:
-    """Delete a refused file, then its description, so that no file remains that nothing describes."""
-    await archive.delete(refused.file)
-    await archive.delete(refused.path)
+    """Delete the refused file of a leg, with what a killed worker may have left of an earlier one.
+
+    Raises:
+        ArchiveUnavailableError: it could not be deleted.
+    """
+    await _delete(archive, (await _files_by_leg(archive, refused.source)).get(_stem(refused.path), []))
 
 
-async def drop_oldest(archive: Archive, source: str, max_bytes: int, max_files: int = MAX_FILES) -> list[str]:
-    """Delete the oldest refused files of a source until the rest is within the limits. The newest one stays. Return their legs.
+async def delete_undescribed(archive: Archive, source: str, before: datetime) -> None:
+    """Delete files that a killed worker left without a description, if they are older than a time.
 
     Raises:
         ArchiveUnavailableError: they could not be listed or deleted.
     """
-    groups: dict[str, list[tuple[datetime, str, int]]] = {}
+    for files in (await _files_by_leg(archive, source)).values():
+        if all(entry.modified < before and not entry.path.endswith(_DESCRIPTION) for entry in files):
+            await _delete(archive, files)
+
+
+async def _files_by_leg(archive: Archive, source: str) -> dict[str, list[Entry]]:
+    groups: dict[str, list[Entry]] = {}
     async for entry in archive.entries(directory_of(source)):
-        stem = _stem(entry.path)
-        groups.setdefault(stem, []).append((entry.modified, entry.path, entry.size))
-    newest_first = sorted(groups.items(), key=lambda group: max(group[1]), reverse=True)
-    dropped: list[str] = []
-    total = 0
-    for count, (stem, files) in enumerate(newest_first):
-        total += sum(size for _, _, size in files)
-        if count and (total > max_bytes or count >= max_files):
-            for _, path, _ in sorted(files, key=lambda file: file[1].endswith(".json")):  # the description last
-                await archive.delete(path)
-            dropped.append(stem.rpartition("/")[2])
-    return dropped
+        groups.setdefault(_stem(entry.path), []).append(entry)
+    return groups
+
+
+async def _delete(archive: Archive, files: Iterable[Entry]) -> None:
+    """Delete the files of a leg, the description last, so that it names whatever is left."""
+    for entry in sorted(files, key=lambda entry: entry.path.endswith(_DESCRIPTION)):
+        await archive.delete(entry.path)
 
 
 def _stem(path: str) -> str:
     """Return what the files of a leg have in common: `acme/quarantine/<name>.<CallID>`."""
     stem = path.removesuffix(ENCRYPTED_SUFFIX).rpartition(".")[0]
-    return stem if path.endswith(".json") else stem.rpartition(".")[0]
+    return stem if path.endswith(_DESCRIPTION) else stem.rpartition(".")[0]

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 
 from shared.amqp.publisher import Publisher
 from shared.archive.deadlines import ArchiveUnavailableError
-from shared.archive.refused import RefusedFile, delete_refused, refused_files
+from shared.archive.refused import RefusedFile, delete_refused, delete_undescribed, refused_files
 from shared.archive.sidecar import ENCRYPTED_SUFFIX, day_of
 from shared.archive.storage import Archive
 from shared.domain.ids import CallKey, CallRef, SourceName
@@ -90,6 +90,9 @@ class Retention:
                 self.done.waiting += 1
             except* ArchiveUnavailableError as group:
                 self.done.problems += [f"{refused.file}: {error}" for error in leaf_errors(group)]
+
+        if not self.is_dry_run:
+            await delete_undescribed(self.archive, source, self.before)
 
     async def _expire_one_refused(self, refused: RefusedFile, lock: Lock) -> None:
         if await is_held(self.archive, CallKey(SourceName(refused.source), CallRef(refused.call))):

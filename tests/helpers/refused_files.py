@@ -6,7 +6,7 @@ import io
 from hashlib import sha256
 from typing import Any
 
-from shared.archive.refused import RefusedFile, directory_of, drop_oldest, keep_refused, refused_files
+from shared.archive.refused import RefusedFile, delete_refused, directory_of, keep_refused, refused_files
 from shared.archive.storage import Archive
 
 AT = "2026-11-23T07:44:00.000000Z"
@@ -36,7 +36,7 @@ def refused_file(call_id: str, content: bytes, **changed: Any) -> RefusedFile:  
 
 async def keep(archive: Archive, call_id: str, content: bytes, **changed: Any) -> RefusedFile:  # noqa: ANN401
     refused = refused_file(call_id, content, **changed)
-    await keep_refused(archive, refused, io.BytesIO(content))
+    assert await keep_refused(archive, refused, io.BytesIO(content), 1 << 20) == []
     return refused
 
 
@@ -54,7 +54,11 @@ async def check_limits(archive: Archive) -> None:
     assert await archive.read(second.file) == b"second, longer"
     other = await keep(archive, "8", b"x", name="bfa2dbc8-ab8a-34c8-f243-c2aad8c446ff", encryption={"scheme": "age"})
     assert other.file.endswith(".wav.age")
-    assert await drop_oldest(archive, "acme", 1 << 20) == []
-    assert await drop_oldest(archive, "acme", 1 << 20, max_files=1) in (["call-7.7"], [f"{other.name}.8"])
-    assert len((await kept(archive))[1]) == 2
-    assert await drop_oldest(archive, "acme", 1) == [], "the newest stays"
+    third = refused_file("9", b"z")
+    assert len(await keep_refused(archive, third, io.BytesIO(b"z"), 1 << 20, max_files=2)) == 1
+    assert len((await kept(archive))[1]) == 4
+    large = refused_file("10", b"z" * 10)
+    assert len(await keep_refused(archive, large, io.BytesIO(b"z" * 10), 9)) == 2
+    assert (await kept(archive))[0] == ["10"], "the newest stays"
+    await delete_refused(archive, large)
+    assert await kept(archive) == ([], [])

@@ -175,6 +175,8 @@ class RecordingConsumer:
             await self._sidecars.rewrite(sidecar, update.before, lock.confirm)
         if attempt.job.fetch:
             await self._outcomes.republish(attempt, sidecar)
+            if sidecar.state is RecordingState.STORED:
+                await self._fetcher.forget_refused(attempt)
             forget_parts(self._directory, attempt.job.id)
 
     async def _is_over(self, attempt: Attempt, sidecar: Sidecar) -> bool:

@@ -90,7 +90,7 @@ class Fetcher:
         await self._outcomes.publish(job, Result.STORED, info, info.event_suffix)
         if attempt.may_have_stored:  # with other content than this attempt has fetched
             await self._outcomes.republish_stored(job, (await self._sidecars.read(job)).after, but=info.event_suffix)
-        await self._forget_refused(attempt)
+        await self.forget_refused(attempt)
         forget_parts(self._directory, job.id)
 
     async def store_earlier(self, attempt: Attempt, lock: Lock) -> bool:
@@ -124,6 +124,17 @@ class Fetcher:
             return None
         return None if refused is None else self._refused.uri(refused)
 
+    async def forget_refused(self, attempt: Attempt) -> None:
+        """Delete what earlier attempts have kept. If that fails, it stays until it is accepted, or expires."""
+        if not KEPT_REASONS & set(attempt.reasons) and attempt.round == 1 and not attempt.may_have_stored:
+            return
+        try:
+            refused = await self._refused.of(attempt.job)
+            if refused is not None:
+                await self._refused.forget(refused)
+        except ArchiveUnavailableError as error:
+            log.warning("refused_file_not_deleted", id=attempt.job.id, detail=str(error))
+
     async def _store(self, attempt: Attempt, sidecar: Sidecar, recording: Recording, source: Source, lock: Lock) -> RecordingInfo:
         """Store a recording. One that is much shorter than the call is kept, and requested again once; the longer one is stored.
 
@@ -149,14 +160,3 @@ class Fetcher:
         is_stored = any(info.sha256 == recording.sha256 for info in sidecar.contents)
         wait_s = next_wait_s(Reason.SHORTER_THAN_CALL, attempt.number, self._schedule_s, same_reason=1)
         return Reason.SHORTER_THAN_CALL not in attempt.reasons and not is_stored and wait_s is not None
-
-    async def _forget_refused(self, attempt: Attempt) -> None:
-        """Delete what earlier attempts have kept. If that fails, it stays until it is accepted, or expires."""
-        if not KEPT_REASONS & set(attempt.reasons) and attempt.round == 1:
-            return
-        try:
-            refused = await self._refused.of(attempt.job)
-            if refused is not None:
-                await self._refused.forget(refused)
-        except ArchiveUnavailableError as error:
-            log.warning("refused_file_not_deleted", id=attempt.job.id, detail=str(error))

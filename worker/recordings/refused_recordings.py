@@ -12,7 +12,7 @@ from typing import BinaryIO
 from shared.archive.checksum import sha256_of
 from shared.archive.deadlines import ArchiveUnavailableError
 from shared.archive.local_disk import Confirm
-from shared.archive.refused import RefusedFile, delete_refused, drop_oldest, keep_refused, path_of_refused, read_refused
+from shared.archive.refused import RefusedFile, delete_refused, keep_refused, path_of_refused, read_refused
 from shared.archive.storage import Archive
 from shared.clock import utc_now
 from shared.domain.recording import RecordingJob
@@ -60,9 +60,9 @@ class RefusedRecordings:
         with ExitStack() as closing:
             form = await stored_form(closing, error.content.file, self._directory, recipient)
             refused = _describe(attempt, sidecar_path, error, form)
-            await keep_refused(self._archive, refused, form.content)
+            dropped = await keep_refused(self._archive, refused, form.content, self._max_bytes)
         log.warning("recording_refused", id=attempt.job.id, reason=error.reason, detail=error.detail, file=refused.file)
-        for leg in await drop_oldest(self._archive, attempt.job.source, self._max_bytes):
+        for leg in dropped:
             log.warning("refused_recording_dropped", source=attempt.job.source, leg=leg)
         return True
 

@@ -21,6 +21,7 @@ from console.local.processes import Fleet
 from shared.domain.adapter_link import SAMPLE_LINK
 from shared.domain.recording import RecordingJob
 from simulator.focalscope import FocalScope, Plan
+from simulator.recordings import Fault
 from simulator.scenario import SECTOK
 from tests.helpers.faulty_archives import Bucket, Disk
 from tests.helpers.pace import LIMIT_S
@@ -148,11 +149,13 @@ async def _is_filed(storm: _Storm, place: Disk | Bucket, states: dict[str, str])
     unwritten = [
         call_id for call_id, state in states.items() if state == "failed" and storm.troubles[call_id] in {FULL, UNWRITABLE}
     ]
-    # Refused files are kept elsewhere: tests/system/recordings/test_refused.py.
-    assert Counter(Path(path).suffix for path in files if "/quarantine/" not in path) == {
+    refused = {path for path in files if "/quarantine/" in path}
+    assert Counter(Path(path).suffix for path in files.keys() - refused) == {
         ".json": len(states) - len(unwritten),
         ".wav": sum(state == "stored" for state in states.values()),
     }
+    incomplete = sum(storm.troubles[call_id].fault is Fault.TRUNCATED for call_id in states)
+    assert Counter(Path(path).suffix for path in refused) == dict.fromkeys((".json", ".wav"), incomplete)
 
 
 async def _redrive(storm: _Storm, place: Disk | Bucket, refused: Sequence[str]) -> None:

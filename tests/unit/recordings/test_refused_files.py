@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import os
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from shared.archive.refused import delete_refused, drop_oldest
+from shared.archive.refused import delete_refused, delete_undescribed, keep_refused
 from shared.archive.storage import Archive
-from tests.helpers.refused_files import check_limits, keep, kept
+from tests.helpers.refused_files import check_limits, keep, kept, refused_file
 
 
 async def test_refused_files_are_limited(tmp_path: Path) -> None:
@@ -27,8 +29,26 @@ async def test_the_oldest_are_dropped_first_with_what_nothing_describes(tmp_path
     await asyncio.to_thread(orphan.write_bytes, b"x" * 100)
     await asyncio.to_thread(os.utime, orphan, (2, 2))
     size = (tmp_path / files[0].path).stat().st_size + 100
-    assert sorted(await drop_oldest(archive, "acme", 3 * size)) == ["call-0.0", "call-1.1", "call-2.2", "call-9.9"]
-    assert (await kept(archive))[0] == ["3", "4", "5"]
+    last = refused_file("6", b"x" * 100)
+    dropped = await keep_refused(archive, last, io.BytesIO(b"x" * 100), 3 * size + 100)
+    assert sorted(dropped) == ["call-0.0", "call-1.1", "call-2.2", "call-9.9"]
+    assert (await kept(archive))[0] == ["3", "4", "5", "6"]
+
+
+async def test_what_a_killed_worker_left_goes_with_the_file_of_its_leg_or_by_its_age(tmp_path: Path) -> None:
+    archive = Archive(tmp_path.as_uri())
+    for call_id in ("7", "8", "9"):
+        await archive.put(f"acme/quarantine/call-{call_id}.{call_id}.01234567.wav.age", b"x")
+    first = await keep(archive, "7", b"y")
+    assert len((await kept(archive))[1]) == 4
+    second = await keep(archive, "8", b"y")
+    await archive.put("acme/quarantine/call-8.8.01234567.wav", b"x")
+    await delete_refused(archive, second)
+    now = datetime.now(UTC)
+    await delete_undescribed(archive, "acme", now - timedelta(days=1))
+    assert len((await kept(archive))[1]) == 3
+    await delete_undescribed(archive, "acme", now + timedelta(days=1))
+    assert (await kept(archive))[1] == [first.file.rpartition("/")[2], "call-7.7.json"]
 
 
 async def test_a_damaged_description_hides_no_other_and_is_dropped_in_its_turn(tmp_path: Path) -> None:
