@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 
 import orjson
 
@@ -38,9 +40,10 @@ class _Acceptance:
     def __init__(self, settings: Settings, archive: Archive, publisher: Publisher, store: Store) -> None:
         self._archive = archive
         self._audit = Audit(publisher)
-        sidecars = Sidecars(archive, settings.recording_dir)
+        directory = Path(tempfile.gettempdir())  # the directory of downloads is that of workers
+        sidecars = Sidecars(archive, directory)
         self._outcomes = OutcomePublisher(publisher, store, sidecars)
-        self._refused = RefusedRecordings(archive, sidecars, settings.recording_dir, settings.recording_refused_bytes)
+        self._refused = RefusedRecordings(archive, sidecars, directory, settings.recording_refused_bytes)
 
     async def accept(self, refused: RefusedFile, confirm: Confirm) -> dict[str, object]:
         """Store a file, publish that, then delete the refused copy. After an interruption, this may be repeated.

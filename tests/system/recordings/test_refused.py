@@ -13,10 +13,13 @@ import pyrage
 import pytest
 from aiohttp import web
 
+from shared.archive.storage import Archive
 from simulator.audio import recording
 from tests.helpers.recording_site import OLD, Site, audited
 from tests.helpers.recordings import GUID, Pbx, submit
+from tests.helpers.refused_files import keep
 from tests.helpers.servers import Event, Servers, next_events
+from tests.helpers.shelf import DAY
 from tests.helpers.wav_files import FMT, LIST, SAMPLES, WAV, chunk, riff
 
 PICKED_UP = datetime.fromisoformat("2026-11-23T23:59:59.123000+00:00")
@@ -129,6 +132,23 @@ async def test_a_refused_file_is_listed_accepted_or_expires(servers: Servers, se
     assert (line.source, line.call, line.detail["recording"]) == ("sealed", "513", GUID)
     code, _, err = await site.callfold("recordings", "accept", f"sealed/{GUID}")
     assert (code, "No refused file" in err) == (1, True)
+
+    archive = Archive(site.settings["CALLFOLD_ARCHIVE_URL"])
+    of_leg = {
+        "source": "sealed",
+        "call": "513",
+        "name": GUID,
+        "guid": GUID,
+        "sidecar": f"sealed/{DAY.partition('/')[2]}/{GUID}.json",
+    }
+    await keep(archive, "7", WAV[:-20], **of_leg)
+    async with servers.subscribed("recording.#") as queue:
+        code, out, _ = await site.callfold("recordings", "accept", f"sealed/{GUID}", "--json")
+        (event,) = await next_events(queue, 1)
+    digits = sha256(WAV[:-20]).hexdigest()[:8]
+    assert (code, json.loads(out)["flags"], event.message_id) == (0, ["accepted"], f"sealed/513/recording/{GUID}/stored/{digits}")
+    assert (event.body["data"]["reason"], event.body["data"]["encryption"]) == ("other_content", None)
+    assert await site.callfold("recordings", "verify") == (0, "", ANY)
 
     await site.callfold("hold", "sealed", "call-8", "--ahead")
     code, out, _ = await site.callfold("retention", "--older-than", "365d", "--json")
