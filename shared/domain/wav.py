@@ -240,6 +240,9 @@ def _search(parts: _HeaderParts, position: int) -> None:
     audio = _chunk(head[position : position + CHUNK_HEADER_BYTES], position, parts.order) if position >= 0 else None
     if audio is not None:
         parts.format, parts.audio, parts.is_searched = audio_format, audio, True
+        fact = head.find(struct.pack(f"{parts.order}4sI", b"fact", 4), begin, position)
+        if parts.fact is None and fact >= 0:
+            parts.fact = int(struct.unpack_from(f"{parts.order}I", head, fact + CHUNK_HEADER_BYTES)[0])
 
 
 def _parse_chunk(head: bytes, position: int, order: str, *, is_odd: bool) -> Parser[Chunk | None]:

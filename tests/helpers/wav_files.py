@@ -202,6 +202,9 @@ def _flagged() -> Iterator[Kind]:
     yield Kind(
         "LIST too long, hides the audio", riff(FMT, chunk(b"LIST", b"INFO", 5000), DATA), flags=frozenset({Flag.CHUNK_SIZES})
     )
+    gsm = encoded("GSM610")
+    hidden = gsm[:12] + chunk(b"LIST", b"INFO", 100) + gsm[12:]
+    yield Kind("GSM, LIST too long before it", hidden, flags=frozenset({Flag.CHUNK_SIZES, Flag.RIFF_SIZE}))
     yield Kind("fmt too long", riff(chunk(b"fmt ", PCM_FORMAT, 18), DATA), flags=frozenset({Flag.CHUNK_SIZES}))
     yield Kind("zeros between the chunks", riff(FMT, bytes(6), DATA), flags=frozenset({Flag.CHUNK_SIZES}))
     yield Kind("CRLF before", b"\r\n" + WAV, flags=frozenset({Flag.LEADING_BYTES}))
