@@ -62,6 +62,7 @@ async def test_recordings_as_real_writers_leave_them(servers: Servers, pbx: Pbx)
         "4": [WAV[:-10]] * 3,
         "5": [riff(FMT, chunk(b"data", b""), LIST)] * 3,
         "6": [b'{"error": "no"}' * 100] * 3,
+        "7": [UNTOLD[:size] for size in (5000, 6000, 7000)],
         "11": [short, longer],
         "12": [short, recording("9", 1)],
         "13": [short] * 2,
@@ -89,11 +90,14 @@ async def test_recordings_as_real_writers_leave_them(servers: Servers, pbx: Pbx)
     }
     assert [sidecar(site, call_id)["flags"] for call_id in stored] == [flags for _, flags in stored.values()]
     failed = {call_id: (one["reason"], one["flags"], "kept" in one) for call_id, one in data.items() if call_id not in stored}
-    assert failed == {"4": ("truncated", [], True), "5": ("no_audio", [], False), "6": ("not_a_recording", [], False)}
-    assert {path.name for path in (servers.directory / "archive" / "real" / "quarantine").iterdir()} == {
-        Path(data["4"]["kept"]).name,
-        "call-4.4.json",
+    assert failed == {
+        "4": ("truncated", [], True),
+        "5": ("no_audio", [], False),
+        "6": ("not_a_recording", [], False),
+        "7": ("growing", [], True),
     }
+    quarantine = {path.name for path in (servers.directory / "archive" / "real" / "quarantine").iterdir()}
+    assert quarantine == {name for one in "47" for name in (Path(data[one]["kept"]).name, f"call-{one}.{one}.json")}
     code, out, _ = await site.callfold("recordings", "verify")
     assert (code, out.count("shorter_than_call")) == (0, 4)
 
