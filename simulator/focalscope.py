@@ -17,7 +17,7 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 import aiohttp
 from aiohttp import web
 
-from shared.config.sources import origin
+from shared.config.links import origin
 from shared.domain.adapter_link import parse_link
 from shared.errors import CallfoldError
 from shared.log import get_logger

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 
 from yarl import URL
 
+from shared.config.links import origin
 from shared.config.settings import Settings
-from shared.config.sources import Source, origin
+from shared.config.sources import Source
 from shared.errors import CallfoldError, ConfigError
 from worker.download.address_guard import address_check
 from worker.download.connection_failures import certificate_failure

@@ -8,12 +8,12 @@ import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Literal
-from urllib.parse import unquote, urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, IPvAnyNetwork, SecretStr, ValidationError, field_validator
 
 from shared.archive.encryption import check_recipient
 from shared.config.environment import read_credential
+from shared.config.links import check_dial_login, check_origin, login_of, origin
 from shared.config.messages import closest_name, validation_message
 from shared.domain.adapter_link import Adapter, make_link, parse_link
 from shared.domain.ids import SOURCE_NAME, SourceName
@@ -29,56 +29,7 @@ DIAL_FIELDS = ("agent", "number", "queue_prefix", "reference")
 """The placeholders of `dial_url`."""
 RECORDING_FIELDS = ("call_id", "guid", "request_id")
 """The placeholders of `recording_url`."""
-_CONTROLS = re.compile(r"[\x00-\x1f\x7f]")
-_LAST_OF_LATIN_1 = 0xFF
 _FIELD = re.compile(r"\{([^{}]*)\}")
-_DEFAULT_PORTS = {"http": 80, "https": 443}
-
-
-def origin(url: str) -> str:
-    """Return scheme, host and port of a URL, without the scheme's default port."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError(f"{_shown(url)} is not an http or https URL with a host")
-    try:
-        port = parts.port
-    except ValueError:  # it quotes the port, which is a password where that has an unescaped slash
-        raise ValueError("the port is not a number. Percent-encode the user name and password of a URL") from None
-    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    return f"{parts.scheme}://{host}{'' if port in {None, _DEFAULT_PORTS[parts.scheme]} else f':{port}'}"
-
-
-def _shown(url: str) -> str:
-    """Return a URL without what may be a credential: its user, path and query."""
-    scheme, separator, rest = url.partition("://")
-    return f"{scheme}{separator}{rest.rpartition('@')[2].partition('/')[0].partition('?')[0]}"
-
-
-def login_of(url: str) -> str | None:
-    """Return user and password of a URL as `user:password`, decoded; None if it has none.
-
-    Raises:
-        ValueError: HTTP cannot send them (RFC 7617), or they are not percent-encoded.
-    """
-    parts = urlsplit(url)
-    user_info, at, _ = parts.netloc.rpartition("@")
-    if not at:
-        return None
-    user, _, password = (unquote(part) for part in user_info.partition(":"))
-    if ":" in user or _CONTROLS.search(user + password):
-        raise ValueError("the user name has a colon, or the user name or password a control character. HTTP cannot send them")
-    return f"{user}:{password}"
-
-
-def _check_origin(url: SecretStr) -> SecretStr:
-    """Check the origin of downloads, which may have a user and password."""
-    text = url.get_secret_value()
-    origin(text)
-    login_of(text)
-    parts = urlsplit(text)
-    if "@" in f"{parts.path}{parts.query}{parts.fragment}":
-        raise ValueError('"@" comes after the host. Percent-encode the user name and password')
-    return url
 
 
 def _placeholder_check(*known: str) -> Callable[[SecretStr], SecretStr]:
@@ -121,17 +72,10 @@ def _check_country(code: str) -> str:
     return country
 
 
-def _check_dial_login(link: SecretStr) -> SecretStr:
-    login = login_of(link.get_secret_value())
-    if login is not None and not all(ord(character) <= _LAST_OF_LATIN_1 for character in login):
-        raise ValueError("the user name or password has a character that is not in Latin-1, so it cannot be sent")
-    return link
-
-
 class _Options(BaseModel):
     """The keys of a source that `Source` has unchanged."""
 
-    dial_url: Annotated[SecretStr, AfterValidator(_placeholder_check(*DIAL_FIELDS)), AfterValidator(_check_dial_login)] | None = (
+    dial_url: Annotated[SecretStr, AfterValidator(_placeholder_check(*DIAL_FIELDS)), AfterValidator(check_dial_login)] | None = (
         None
     )
     recording_url: Annotated[SecretStr, AfterValidator(_placeholder_check(*RECORDING_FIELDS))] | None = None
@@ -158,7 +102,7 @@ class _Section(_Options):
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
     secret: SecretStr | None = None
-    recording_origin: Annotated[SecretStr, AfterValidator(_check_origin)] | None = None
+    recording_origin: Annotated[SecretStr, AfterValidator(check_origin)] | None = None
     adapter: str | None = None  # default: the link that `callfold adapter-link` prints, with every placeholder
 
     @field_validator("secret", "adapter", "dial_url", "recording_url", "recording_origin", mode="before")

@@ -18,7 +18,7 @@ _MAX_BYTES = 8 * 1024
 # A program that escapes what no URL has, but not its separators, escapes `%` too.
 _ESCAPED_TWICE = re.compile(r"%25(?=[0-9A-Fa-f]{2})")
 # Blanks, line ends, quotes and angle brackets around the URL.
-_WRAPPER = r"(?:\+|%(?:20|09|0[AaDd]|22|27|3[CcEe]))+"
+_WRAPPER = r"(?:\+|%(?:20|09|0[ADad]|22|27|3[CcEe]))+"
 _WRAPPERS = re.compile(rf"^{_WRAPPER}|{_WRAPPER}$")
 
 

@@ -25,14 +25,7 @@ from worker.download.allowed_paths import check_path
 from worker.download.body import ends_by_header, read_body
 from worker.download.connection_failures import MAX_HEADER_BYTES, named_failures
 from worker.download.failures import BY_STATUS, FetchError, Reason
-from worker.download.http_ranges import (
-    begins_whole,
-    encoding_of,
-    is_continuation,
-    is_ended_by_server,
-    total_of,
-    validator_of,
-)
+from worker.download.http_ranges import is_content, is_ended_by_server, prepare
 from worker.download.inspection import Recording, RefusedError, examine
 from worker.download.lenient_responses import LenientResponseHandler
 from worker.download.limits import Limits, RateLimit
@@ -53,9 +46,6 @@ _PROGRESS_BYTES = 16 * 1024
 _CONTINUATIONS = 20
 # It starts over this many times after contradictory responses.
 _RESTARTS = 2
-_PARTIAL, _RANGE_NOT_SATISFIABLE = 206, 416
-# A proxy that has changed a header answers 203 instead of 200.
-_WHOLE = frozenset({200, 203})
 _REDIRECT_STATUSES = range(300, 400)
 # These ask every request to wait; "not ready" of another status is about one recording.
 _OVERLOADED = frozenset({429, 503})
@@ -232,7 +222,9 @@ class Client:
 
     async def _receive(self, response: aiohttp.ClientResponse, part: Partial, url: str) -> bool:
         """Append a response to the partial download. Return False if the two do not match and the download was discarded."""
-        is_done = self._match(response, part, url)
+        if not is_content(response.status, part):
+            raise self._refusal(response, url)
+        is_done = prepare(response, part)
         if is_done is not None:
             return is_done
         await read_body(response, part, self._limits)
@@ -243,25 +235,6 @@ class Client:
                 raise FetchError(Reason.INTERRUPTED, "the connection ended before the first byte")
             raise FetchError(Reason.EMPTY, "the body is empty")
         return True
-
-    def _match(self, response: aiohttp.ClientResponse, part: Partial, url: str) -> bool | None:
-        """Prepare the partial download for the body of a response. Return None if the body is to be read, else as `_receive`."""
-        status, headers = response.status, response.headers
-        if status == _PARTIAL and part.size:
-            if is_continuation(headers, part):
-                return None
-        elif status == _RANGE_NOT_SATISFIABLE and part.size:
-            # Within one attempt the two lengths are of one content, and a Content-Length that was too large was wrong.
-            if total_of(headers) == part.size and (part.total in {None, part.size} or part.is_of_this_attempt):
-                return True
-        elif status in _WHOLE or (status == _PARTIAL and begins_whole(headers)):
-            total = total_of(headers) if status == _PARTIAL else None
-            part.restart(validator_of(headers), total or response.content_length, encoding_of(headers))
-            return None
-        elif status != _PARTIAL:
-            raise self._refusal(response, url)
-        part.restart()
-        return False
 
     def _refusal(self, response: aiohttp.ClientResponse, url: str) -> FetchError:
         """Return what a status means. If it comes with Retry-After, later requests wait."""

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from email.utils import parsedate_to_datetime
 
+import aiohttp
 from aiohttp import hdrs
 
 from worker.download.partial_file import Partial
@@ -16,6 +17,37 @@ _CONTENT_RANGE = re.compile(r"bytes (?:(\d{1,18})-(\d{1,18})|\*)/(\d{1,18}|\*)",
 _STRONG_TAG = re.compile(r'"[!#-~]*"')
 # A date has a resolution of one second, in which a file can change twice. The clocks of a server and its file system can differ.
 _SETTLED = timedelta(seconds=60)
+
+_PARTIAL, _RANGE_NOT_SATISFIABLE = 206, 416
+# A proxy that has changed a header answers 203 instead of 200.
+_WHOLE = frozenset({200, 203})
+
+
+def is_content(status: int, part: Partial) -> bool:
+    """Return whether a response with this status has a part of the recording, or says that nothing is missing."""
+    return status in _WHOLE or status == _PARTIAL or (status == _RANGE_NOT_SATISFIABLE and part.size > 0)
+
+
+def prepare(response: aiohttp.ClientResponse, part: Partial) -> bool | None:
+    """Prepare a partial download for the body of a response.
+
+    Returns:
+        None if the body is to be read. True if the download is complete. False if the two do not match, and it was discarded.
+    """
+    status, headers = response.status, response.headers
+    if status == _PARTIAL and part.size:
+        if is_continuation(headers, part):
+            return None
+    elif status == _RANGE_NOT_SATISFIABLE:
+        # Within one attempt the two lengths are of one content, and a Content-Length that was too large was wrong.
+        if total_of(headers) == part.size and (part.total in {None, part.size} or part.is_of_this_attempt):
+            return True
+    elif status in _WHOLE or begins_whole(headers):
+        total = total_of(headers) if status == _PARTIAL else None
+        part.restart(validator_of(headers), total or response.content_length, encoding_of(headers))
+        return None
+    part.restart()
+    return False
 
 
 def validator_of(headers: Mapping[str, str]) -> str | None:

@@ -9,7 +9,8 @@ from urllib.parse import quote, urljoin, urlsplit
 
 from yarl import URL
 
-from shared.config.sources import Source, origin
+from shared.config.links import origin
+from shared.config.sources import Source
 from shared.domain.recording import RecordingJob
 from shared.domain.recording_link import read_link, to_ascii
 from worker.download.allowed_paths import check_path

@@ -15,7 +15,8 @@ import pytest_asyncio
 from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
-from shared.config.sources import load_sources, origin
+from shared.config.links import origin
+from shared.config.sources import load_sources
 from shared.domain.ids import SourceName
 from shared.errors import ConfigError
 from tests.helpers.pace import LIMIT_S
