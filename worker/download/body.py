@@ -9,7 +9,7 @@ import time
 import aiohttp
 
 from shared.crash_points import crash_point
-from worker.download.content_encoding import AUDIO_HEADS, may_be_compressed
+from worker.download.content_encoding import may_be_compressed, starts_like_audio
 from worker.download.failures import FetchError, Reason
 from worker.download.inspection import PAGE, SNIFF_BYTES, is_page
 from worker.download.limits import Limits
@@ -77,4 +77,4 @@ class _Sniffer:
             raise FetchError(Reason.LOGIN_PAGE, PAGE)
 
     def _may_be_audio(self) -> bool:
-        return not self._is_typed_page or self._head.startswith(AUDIO_HEADS) or may_be_compressed(self._head, self._encoding)
+        return not self._is_typed_page or starts_like_audio(self._head) or may_be_compressed(self._head, self._encoding)

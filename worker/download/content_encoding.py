@@ -13,6 +13,8 @@ from typing import BinaryIO
 from worker.download.failures import FetchError, Reason
 
 AUDIO_HEADS = (b"RIFF", b"RIFX", b"RF64", b"BW64")
+_TAG = b"ID3"
+_SNIFFED_BYTES = 64
 _GZIP_HEAD = b"\x1f\x8b\x08"
 _ZLIB_METHOD, _ZLIB_MODULUS = 8, 31
 _HEAD_BYTES = 4
@@ -51,6 +53,11 @@ def open_content(file: BinaryIO, encoding: str, directory: Path, max_bytes: int)
     return content
 
 
+def starts_like_audio(head: bytes) -> bool:
+    """Return whether a file begins like a recording, perhaps after white space or with a tag of music players."""
+    return head.lstrip().startswith((*AUDIO_HEADS, _TAG))
+
+
 def may_be_compressed(head: bytes, encoding: str) -> bool:
     """Return whether a body that starts with `head` may be a compressed recording."""
     return head.startswith(_GZIP_HEAD) or _is_zlib(head) or not _DEFLATE.isdisjoint(_NAMES.findall(encoding))
@@ -72,7 +79,7 @@ def _compression_of(content: BinaryIO, names: Collection[str]) -> int | None:
 def _check_supported(content: BinaryIO, names: Collection[str]) -> None:
     content.seek(0)
     unsupported = sorted(_UNSUPPORTED.intersection(names))
-    if unsupported and content.read(_HEAD_BYTES) not in AUDIO_HEADS:
+    if unsupported and not starts_like_audio(content.read(_SNIFFED_BYTES)):
         raise FetchError(Reason.COMPRESSED, f"Content-Encoding {unsupported[0]!r} is not supported")
 
 
