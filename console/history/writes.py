@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from sqlalchemy import ColumnElement, Connection, Table, or_, select, update
+from datetime import datetime, timedelta
+
+from sqlalchemy import ColumnElement, Connection, Table, or_, select, tuple_, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from console.history.batch import Batch, Row
 from console.history.tables import AUDIT, CALLS, EVENTS, OFFSETS, RECORDINGS
+
+# Tombstones live longer, and no revision moves the start of a call as far.
+_FORGOTTEN = timedelta(days=8)
 
 Insert = postgresql.Insert | sqlite.Insert
 
 
 def write(connection: Connection, batch: Batch) -> None:
     """Write the rows of a batch and its checkpoint in the current transaction."""
+    if batch.calls:
+        _set_aside_reused(connection, batch)
     if batch.events:
         connection.execute(_insert(connection, EVENTS).on_conflict_do_nothing(), batch.events)
     if batch.audit:
@@ -23,6 +30,27 @@ def write(connection: Connection, batch: Batch) -> None:
         _upsert(connection, RECORDINGS, list(batch.recordings.values()))
         _expire_duplicates(connection, batch.legs)
     _upsert(connection, OFFSETS, [{"stream": batch.stream, **batch.checkpoint._asdict()}])
+
+
+def _set_aside_reused(connection: Connection, batch: Batch) -> None:
+    """Rename calls whose ids a PBX that was reset has used again, after Callfold had forgotten them: `513~20261123`.
+
+    Otherwise the new call would be taken for a repetition of the old one. The old one gets the day on which it began.
+    """
+    rows = {(str(row["source"]), str(row["call"])): str(row["started_at"]) for row in batch.calls.values()}
+    known = select(CALLS.c.source, CALLS.c.call, CALLS.c.started_at).where(tuple_(CALLS.c.source, CALLS.c.call).in_(list(rows)))
+    for source, call, started_at in connection.execute(known).all():
+        again = datetime.fromisoformat(rows[source, call])
+        if again - datetime.fromisoformat(started_at) > _FORGOTTEN:
+            suffix = f"~{started_at[:10].replace('-', '')}"
+            values = {"call": call + suffix}
+            changes: list[tuple[Table, dict[str, object]]] = [
+                (CALLS, {**values, "name": f"{source}/{call}{suffix}"}),
+                (EVENTS, {**values, "id": EVENTS.c.id + suffix}),
+                (RECORDINGS, {**values, "id": RECORDINGS.c.id + suffix, "leg_id": RECORDINGS.c.leg_id + suffix}),
+            ]
+            for table, row in changes:
+                connection.execute(update(table).where(table.c.source == source, table.c.call == call).values(row))
 
 
 def _upsert(connection: Connection, table: Table, rows: list[Row]) -> None:

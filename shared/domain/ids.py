@@ -11,12 +11,13 @@ SourceName = NewType("SourceName", str)
 CallRef = NewType("CallRef", str)
 """Name of a call within its source: the RequestID (`513`), or `call-<CallID>` if the dial API did not start the call.
 
-Later calls with the same RequestID or CallID, of a PBX that was reset, are `513.2`, `513.3` (see `uses.py`).
+Later calls with the same RequestID or CallID, of a PBX that was reset, are `513.2`, `513.3` (see `uses.py`). If an id is used
+again long after, the history renames the old call to `513~20261123` (`console/history/writes.py`).
 """
 
 SOURCE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 CALL_ID = re.compile(r"[0-9]{1,20}")
-CALL_REF = re.compile(r"(?:call-)?[0-9]{1,20}(?:\.(?:[2-9]|[1-9][0-9]{1,4}))?")
+CALL_REF = re.compile(r"(?:call-)?[0-9]{1,20}(?:\.(?:[2-9]|[1-9][0-9]{1,4}))?(?:~[0-9]{8})?")
 # GUIDs of FocalScope have no RFC 4122 version, so only their shape is checked, in lower case.
 GUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 # Name of a leg's files: its GUID, or its CallID if it has no GUID, or both if two legs have the same GUID.

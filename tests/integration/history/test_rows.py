@@ -152,6 +152,21 @@ async def _page(history: History, before: Position | None, size: int) -> list[Ca
     return page
 
 
+async def test_a_call_whose_id_is_used_again_after_weeks_does_not_replace_the_old_one(history: History) -> None:
+    again = "2026-12-20T07:44:00.000000Z"
+    old, amended = call_event(513), call_event(513, revision=2)
+    new = call_event(513, started_at=again, ended_at=again) | {"time": again}
+    await history.write(batch_of([old, amended, recording_event(513, "stored")]))
+    for _ in range(2):
+        await history.write(batch_of([new]))
+    kept, aside = await history.call("acme", "513"), await history.call("acme", f"513~{AT[:10].replace('-', '')}")
+    assert kept is not None
+    assert aside is not None
+    assert (list(kept.revisions), list(aside.revisions)) == ([new], [old, amended])
+    assert (len(kept.recordings), len(aside.recordings)) == (0, 1)
+    assert [row.started_at for row in await found(history, CallQuery())] == [again, AT]
+
+
 async def test_an_amended_call_replaces_its_row_in_whatever_order_and_both_events_are_kept(history: History) -> None:
     one, two, three = [call_event(513, revision=revision, talk_seconds=float(revision)) for revision in (1, 2, 10)]
     for events in ([two], [one], [three, two], [one, two, three]):
