@@ -11,12 +11,12 @@ The second use is the call `513.2`, the third `513.3`. The facts of a later use 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from shared.domain.callback import LegEvent
-from shared.domain.facts import CLOCK, DIAL, DIAL_AT, LEG, Fact
+from shared.domain.facts import CLOCK, DIAL, DIAL_AT, GUID, LEG, Fact
 from shared.domain.ids import CallRef, use_number
 
 USE = "use"
@@ -143,6 +143,31 @@ def _only(use: Use, facts: Mapping[str, str]) -> dict[str, str]:
             fields = {name.removeprefix(f"{DIAL}."): value for name, value in facts.items() if name.startswith(f"{DIAL}.")}
         own |= {f"{DIAL}.{name}": value for name, value in fields.items()}
     return own
+
+
+_SAME_OR_LATER = {
+    LegEvent.START.value: tuple(LegEvent),
+    LegEvent.PICKUP.value: (LegEvent.PICKUP, LegEvent.HANGUP, LegEvent.MISSED),
+    LegEvent.HANGUP.value: (LegEvent.HANGUP, LegEvent.MISSED),
+    LegEvent.MISSED.value: (LegEvent.HANGUP, LegEvent.MISSED),
+}
+
+
+def is_of_next_use(event: Sequence[Fact], known: Mapping[str, str], max_call_s: float) -> bool:
+    """Return whether an event of a leg cannot belong to the known leg of the same CallID, because that is long past this point.
+
+    It had this event, or a later one, longer ago than the maximum call time. The same GUID shows a mere repetition.
+    """
+    name, received_at = event[0]
+    leg, _, what = name.rpartition(":")
+    guid = dict(event).get(f"{leg}:{GUID}")
+    if guid is not None and guid == known.get(f"{leg}:{GUID}"):
+        return False
+    reached = [known[f"{leg}:{each}"] for each in _SAME_OR_LATER.get(what, ()) if f"{leg}:{each}" in known]
+    if not reached:
+        return False
+    silent_s = (datetime.fromisoformat(received_at) - datetime.fromisoformat(min(reached))).total_seconds()
+    return silent_s > max(max_call_s, AFTER_CLOSED_S)
 
 
 def copies(facts: Mapping[str, str], uses: Iterable[Use], number: int | None) -> list[list[Fact]]:

@@ -54,6 +54,15 @@ class Batch:
                     metrics.PLACEHOLDERS_UNREPLACED.labels(key.source, placeholder).inc()
                     self.unreplaced.setdefault(key.source, {})[placeholder] = (key.call, event.received_at)
 
+    def take(self, key: CallKey, positions: Collection[int]) -> list[tuple[RawEvent, list[Fact]]]:
+        """Remove events of a call; returns them with their facts."""
+        pairs, taken = list(zip(self.events[key], self.facts[key], strict=True)), frozenset(positions)
+        self.events[key] = [event for number, (event, _) in enumerate(pairs) if number not in taken]
+        self.facts[key] = [facts for number, (_, facts) in enumerate(pairs) if number not in taken]
+        if not self.events[key]:
+            del self.events[key], self.facts[key]
+        return [pairs[number] for number in positions]
+
     def timers(self, key: CallKey) -> list[RawEvent]:
         return [event for event in self.events.get(key, ()) if isinstance(event, TimerEvent)]
 

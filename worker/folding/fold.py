@@ -118,6 +118,7 @@ class Fold:
         await self._publisher.publish_until_confirmed(batch.dead_letters)
         for source, placeholders in batch.unreplaced.items():
             await until_redis_answers(lambda: self._store.unreplaced.record(source, placeholders))  # noqa: B023 - awaited before the loop goes on
+        await self._later_uses.redirect(batch)
         for piece in batch.pieces(_PIECE_EVENTS):
             keys: Iterable[CallKey] = piece
             while facts := {key: batch.facts[key] for key in keys if key in batch.facts}:

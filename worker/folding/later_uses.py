@@ -19,7 +19,7 @@ from shared.domain.facts import LEG, Fact, leg_of
 from shared.domain.ids import CallKey, later_use, use_number
 from shared.domain.raw_event import RawEvent, TimerEvent
 from shared.domain.times import milliseconds
-from shared.domain.uses import AFTER_CLOSED_S, Use, copies, first_number, use_fact, uses_of
+from shared.domain.uses import AFTER_CLOSED_S, Use, copies, first_number, is_of_next_use, use_fact, uses_of
 from shared.state.replies import until_redis_answers
 from shared.state.store import Store
 from shared.state.stored_call import PublicationState, StoredCall
@@ -31,6 +31,8 @@ _LOOKED_BACK = 8
 
 # A rebuild restores tombstones without their legs. A callback this late is none of a leg that has ended.
 _UNKNOWN_LEGS_S = 24 * 3600
+
+_BY_CALL_ID = "call-"
 
 Pair = tuple[RawEvent, list[Fact]]
 
@@ -56,6 +58,35 @@ class LaterUses:
     def __init__(self, store: Store, policy: Policy) -> None:
         self._store = store
         self._max_call_s = policy.max_call_s
+
+    async def redirect(self, batch: Batch) -> None:
+        """Move events of CallIDs that were used before to their later use, before they are merged.
+
+        Such a call is named by its CallID, so its leg cannot be known by a new one. Events that arrive more than the maximum call
+        time out of order are assigned as they arrive.
+        """
+        keys = [key for key in batch.events if key.call.startswith(_BY_CALL_ID) and use_number(key.call) == 1]
+        if not keys:
+            return
+        known = await until_redis_answers(lambda: self._store.read_facts(keys))
+        for key in keys:
+            moved = [
+                number
+                for number, facts in enumerate(batch.facts[key])
+                if leg_of(facts) and is_of_next_use(facts, known[key], self._max_call_s)
+            ]
+            if moved:
+                await self._redirect(key, batch.take(key, moved), batch)
+
+    async def _redirect(self, first: CallKey, pairs: Sequence[Pair], batch: Batch) -> None:
+        count = (await until_redis_answers(lambda: self._store.count_uses([first])))[first]
+        later = [CallKey(first.source, later_use(first.call, number)) for number in range(2, count + 2)]
+        known = await until_redis_answers(lambda: self._store.read_facts(later))
+        for event, facts in pairs:
+            key = next((key for key in later if not is_of_next_use(facts, known[key], self._max_call_s)), later[-1])
+            batch.events.setdefault(key, []).append(event)
+            batch.facts.setdefault(key, []).append([*facts, use_fact(use_number(key.call))])
+            await self._remember(first, use_number(key.call))
 
     async def route(self, batch: Batch, calls: Mapping[CallKey, StoredCall]) -> Routed:
         """Find events of later uses among those that were just merged, and merge these uses."""
@@ -125,13 +156,15 @@ class LaterUses:
         leg = leg_of(facts)
         for key, call in known.items():
             if leg and leg in self._legs(key, call):
-                return key if call.facts else None
+                if call.facts:
+                    return key
+                if not first.call.startswith(_BY_CALL_ID) or not _is_later(event, call, _UNKNOWN_LEGS_S):
+                    return None
         last = max(known, key=lambda key: use_number(key.call))
         if known[last].facts:
             return last
-        over_ms = known[last].merged_at_ms
         gap_s = AFTER_CLOSED_S if all(call.facts or call.summary for call in known.values()) else _UNKNOWN_LEGS_S
-        if over_ms is None or milliseconds(event.received_at) - over_ms <= gap_s * 1000:
+        if not _is_later(event, known[last], gap_s):
             return None
         return CallKey(first.source, later_use(first.call, known[first].uses + 1))
 
@@ -161,6 +194,11 @@ class LaterUses:
 
     async def _remember(self, first: CallKey, number: int) -> None:
         await until_redis_answers(lambda: self._store.remember_uses({first: number}))
+
+
+def _is_later(event: RawEvent, tombstone: StoredCall, gap_s: float) -> bool:
+    over_ms = tombstone.merged_at_ms
+    return over_ms is not None and milliseconds(event.received_at) - over_ms > gap_s * 1000
 
 
 def _share(known: CallKey, uses: Mapping[int, Use], pairs: Iterable[Pair]) -> dict[CallKey, list[RawEvent]]:

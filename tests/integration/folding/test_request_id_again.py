@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import AsyncIterator, Iterable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import orjson
@@ -202,6 +203,22 @@ async def test_after_the_old_call_has_expired_a_new_leg_is_a_new_call_and_a_late
     assert (site.ids[3:], site.dead[1:]) == (["default/513.4/1"], ["expired_call"] * 3)
     key = CallKey(SOURCE, CallRef("513"))
     assert await site.redis.hget(publication_key(partition(key), key), "uses") == b"4"
+
+
+async def test_a_call_id_used_again_is_a_new_call_and_a_repeated_callback_is_not(site: _Site) -> None:
+    lines = [f"CallType=Incoming&CallID=77&Event={event}&CallerID=%2B45{{}}" for event in ("start", "pickup", "hangup")]
+    for begun_s, caller in ((0.0, "9"), (3 * DAY, "1"), (4 * DAY, "5")):
+        for second, line in enumerate(lines):
+            event = CallbackEvent(SOURCE, at(begun_s + second), line.format(caller))
+            await site.fold([event], worker=second % 2)
+            await site.fold([event, replace(event, received_at=at(begun_s + second + HOUR))])
+    assert site.ids == ["default/call-77/1", "default/call-77.2/1", "default/call-77.3/1"]
+    callers = [call["fields"]["CallerID"] for call in site.calls().values()]  # type: ignore[index]
+    assert (callers, site.dead) == (["+459", "+451", "+455"], [])
+    long = [CallbackEvent(SOURCE, at(hours * HOUR), lines[number].replace("77", "78")) for number, hours in ((1, 0), (2, 9))]
+    for event in long:
+        await site.fold([event])
+    assert site.ids[3:] == ["default/call-78/1"], "it lasted nine hours"
 
 
 async def test_a_new_leg_soon_after_a_call_that_has_expired_is_late_and_not_new(site: _Site) -> None:
