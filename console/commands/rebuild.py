@@ -14,7 +14,7 @@ from console.commands.common import select_sources
 from console.commands.output import counted
 from console.durations import ago
 from console.repair.decisions import Decision, decide
-from console.repair.later_uses import merge_later_uses
+from console.repair.later_uses import merge_later_uses, redirect
 from console.repair.published_calls import Revisions, read_published
 from console.streams.connections import wait_until_connected
 from console.streams.journal import journal_until_now
@@ -144,7 +144,7 @@ async def _replay(settings: Settings, store: Store, sources: Sources, window: Wi
         begun = datetime.fromisoformat(known.record["started_at"]) - _CLOCK_MARGIN
         window = replace(window, begins=min(window.begins, begun))
     async for facts in _batches(settings, window, sources, tally):
-        await store.merge(facts)
+        tally.calls |= set(await redirect(store, facts, settings.policy.max_call_s))
     # A worker will fold the callbacks still queued, so their calls must not be marked as published.
     has_backlog = not publish and not await _is_empty(settings, CALLBACKS_FOLD)
     calls = sorted(tally.calls)

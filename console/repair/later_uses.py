@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 
 from console.repair.published_calls import PublishedCall
 from console.repair.published_summary import ids_of
+from shared.domain.call import is_request_id
+from shared.domain.facts import Fact
 from shared.domain.ids import CallKey, later_use, use_number
-from shared.domain.uses import Use, copies, uses_of
+from shared.domain.uses import Use, copies, use_fact, uses_of, uses_of_events
 from shared.state.store import Store
 from shared.state.stored_call import RestoredPublication, StoredCall, WakeUp
 
@@ -52,6 +54,25 @@ async def merge_later_uses(
             revision = published[key].revision if key in published else 1
             later.moved[key] = RestoredPublication(revision, "", WakeUp(None, call.version), is_tombstone=True)
     return later
+
+
+async def redirect(store: Store, facts: Mapping[CallKey, list[list[Fact]]], max_call_s: float) -> dict[CallKey, list[list[Fact]]]:
+    """Assign replayed events of CallIDs that were used again to their uses, as the fold does."""
+    first = [key for key in facts if not is_request_id(key.call) and use_number(key.call) == 1]
+    counts = await store.count_uses(first)
+    keys = {key: [CallKey(key.source, later_use(key.call, number)) for number in range(1, counts[key] + 1)] for key in first}
+    known = await store.read_facts([each for of_key in keys.values() for each in of_key])
+    assigned = {key: events for key, events in facts.items() if key not in keys}
+    uses: dict[CallKey, int] = {}
+    for key, of_key in keys.items():
+        numbers = uses_of_events(facts[key], [known[each] for each in of_key], max_call_s)
+        for number, event in zip(numbers, facts[key], strict=True):
+            more = [use_fact(number)] if number > 1 else []
+            assigned.setdefault(CallKey(key.source, later_use(key.call, number)), []).append([*event, *more])
+        uses |= {key: max(numbers)} if max(numbers) > 1 else {}
+    await store.merge(assigned)
+    await store.remember_uses(uses)
+    return assigned
 
 
 def _first_number(key: CallKey, uses: list[Use], published: Mapping[CallKey, PublishedCall]) -> int:

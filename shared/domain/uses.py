@@ -170,6 +170,25 @@ def is_of_next_use(event: Sequence[Fact], known: Mapping[str, str], max_call_s: 
     return silent_s > max(max_call_s, AFTER_CLOSED_S)
 
 
+def uses_of_events(events: Iterable[Sequence[Fact]], known: Sequence[Mapping[str, str]], max_call_s: float) -> list[int]:
+    """Return to which use of a CallID each event belongs, by the facts of the known uses: 1 for the first.
+
+    Events are read in the order of their receipts, and each one is known to those after it.
+    """
+    facts = [dict(each) for each in known] or [{}]
+    numbered = list(enumerate(events))
+    numbers = [1] * len(numbered)
+    for position, event in sorted(numbered, key=lambda item: item[1][0][1]):
+        if not event[0][0].startswith(LEG):
+            continue
+        number = next((each for each, of_use in enumerate(facts) if not is_of_next_use(event, of_use, max_call_s)), len(facts))
+        facts += [{}] if number == len(facts) else []
+        for name, value in event:
+            facts[number][name] = min(value, facts[number].get(name, value))
+        numbers[position] = number + 1
+    return numbers
+
+
 def copies(facts: Mapping[str, str], uses: Iterable[Use], number: int | None) -> list[list[Fact]]:
     """Return the facts of some uses as events, one a leg or dial, to be merged into a later use.
 

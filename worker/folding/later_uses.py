@@ -19,7 +19,7 @@ from shared.domain.facts import LEG, Fact, leg_of
 from shared.domain.ids import CallKey, later_use, use_number
 from shared.domain.raw_event import RawEvent, TimerEvent
 from shared.domain.times import milliseconds
-from shared.domain.uses import AFTER_CLOSED_S, Use, copies, first_number, is_of_next_use, use_fact, uses_of
+from shared.domain.uses import AFTER_CLOSED_S, Use, copies, first_number, use_fact, uses_of, uses_of_events
 from shared.state.replies import until_redis_answers
 from shared.state.store import Store
 from shared.state.stored_call import PublicationState, StoredCall
@@ -70,23 +70,20 @@ class LaterUses:
             return
         known = await until_redis_answers(lambda: self._store.read_facts(keys))
         for key in keys:
-            moved = [
-                number
-                for number, facts in enumerate(batch.facts[key])
-                if leg_of(facts) and is_of_next_use(facts, known[key], self._max_call_s)
-            ]
-            if moved:
-                await self._redirect(key, batch.take(key, moved), batch)
+            if max(uses_of_events(batch.facts[key], [known[key]], self._max_call_s)) > 1:
+                await self._redirect(key, known[key], batch)
 
-    async def _redirect(self, first: CallKey, pairs: Sequence[Pair], batch: Batch) -> None:
+    async def _redirect(self, first: CallKey, known: Mapping[str, str], batch: Batch) -> None:
         count = (await until_redis_answers(lambda: self._store.count_uses([first])))[first]
-        later = [CallKey(first.source, later_use(first.call, number)) for number in range(2, count + 2)]
-        known = await until_redis_answers(lambda: self._store.read_facts(later))
-        for event, facts in pairs:
-            key = next((key for key in later if not is_of_next_use(facts, known[key], self._max_call_s)), later[-1])
+        later = [CallKey(first.source, later_use(first.call, number)) for number in range(2, count + 1)]
+        of_later = await until_redis_answers(lambda: self._store.read_facts(later))
+        numbers = uses_of_events(batch.facts[first], [known, *(of_later[key] for key in later)], self._max_call_s)
+        moved = [position for position, number in enumerate(numbers) if number > 1]
+        for position, (event, facts) in zip(moved, batch.take(first, moved), strict=True):
+            key = CallKey(first.source, later_use(first.call, numbers[position]))
             batch.events.setdefault(key, []).append(event)
-            batch.facts.setdefault(key, []).append([*facts, use_fact(use_number(key.call))])
-            await self._remember(first, use_number(key.call))
+            batch.facts.setdefault(key, []).append([*facts, use_fact(numbers[position])])
+        await self._remember(first, max(numbers))
 
     async def route(self, batch: Batch, calls: Mapping[CallKey, StoredCall]) -> Routed:
         """Find events of later uses among those that were just merged, and merge these uses."""

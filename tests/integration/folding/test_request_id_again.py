@@ -215,6 +215,12 @@ async def test_a_call_id_used_again_is_a_new_call_and_a_repeated_callback_is_not
     assert site.ids == ["default/call-77/1", "default/call-77.2/1", "default/call-77.3/1"]
     callers = [call["fields"]["CallerID"] for call in site.calls().values()]  # type: ignore[index]
     assert (callers, site.dead) == (["+459", "+451", "+455"], [])
+    backlog = [CallbackEvent(SOURCE, at(day * DAY), lines[0].format(day).replace("77", "79")) for day in (0, 5, 9)]
+    backlog += [replace(event, query=event.query.replace("start", "hangup")) for event in backlog]
+    await site.fold(backlog)
+    assert {key for key in await site.store.open_calls() if "79" in key.call} == {
+        CallKey(SOURCE, CallRef(f"call-79{use}")) for use in ("", ".2", ".3")
+    }, "also in one batch"
     long = [CallbackEvent(SOURCE, at(hours * HOUR), lines[number].replace("77", "78")) for number, hours in ((1, 0), (2, 9))]
     for event in long:
         await site.fold([event])
