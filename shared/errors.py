@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 from shared.partial_values import mask, shorten_name
+
+_ErrorT = TypeVar("_ErrorT", bound=BaseException)
 
 
 class CallfoldError(Exception):
@@ -68,3 +72,11 @@ class HistoryUnavailableError(UnavailableError):
 
 class SpoolUnavailableError(UnavailableError):
     """The local spool is full, or cannot be written."""
+
+
+def leaf_errors(group: BaseExceptionGroup[_ErrorT]) -> list[_ErrorT]:
+    """Return the errors of a group and of the groups in it."""
+    errors: list[_ErrorT] = []
+    for error in group.exceptions:
+        errors += leaf_errors(error) if isinstance(error, BaseExceptionGroup) else [error]
+    return errors

@@ -7,9 +7,16 @@ import sys
 from collections.abc import MutableMapping
 from typing import Literal
 
-import structlog
-
 from shared.masking import mask_credentials, mask_value
+
+# structlog would import rich, for tracebacks that show local variables. Plain ones hold fewer secrets, and commands start sooner.
+_HIDDEN = {"rich"}.difference(sys.modules)
+sys.modules.update(dict.fromkeys(_HIDDEN))  # type: ignore[arg-type] # None makes the import fail
+try:
+    import structlog
+finally:
+    for _name in _HIDDEN:
+        del sys.modules[_name]
 
 LogFormat = Literal["auto", "json", "console"]
 

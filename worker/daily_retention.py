@@ -15,12 +15,11 @@ from shared.archive.storage import Archive
 from shared.config.settings import Settings
 from shared.config.sources import Sources
 from shared.crash_points import crash_point
-from shared.errors import BusyError, UnavailableError
+from shared.errors import BusyError, UnavailableError, leaf_errors
 from shared.log import get_logger
 from shared.retention.recording_lock import locked
 from shared.retention.retention import Retention, audited
 from shared.runtime.audit import Audit
-from shared.runtime.process import leaf_errors
 from shared.state.replies import until_redis_answers
 from shared.state.store import Store
 

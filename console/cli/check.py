@@ -5,16 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import orjson
 import typer
 
 from console.cli.common import AsJson, Panel, SourceArgument, example, read_settings, run, source_names
-from console.commands.common import select_sources
-from shared.config.settings import load_settings, variables
-from shared.domain.adapter_link import make_link, parse_link
-from shared.domain.ids import SourceName
 from shared.errors import ConfigError
-from shared.log import configure
 
 
 def add_to(app: typer.Typer) -> None:
@@ -33,13 +27,17 @@ def doctor(*, as_json: AsJson = False) -> None:
 
     Exit code 1 if a check failed.
     """
-    from console.commands.doctor import doctor as run_doctor  # noqa: PLC0415 - each command loads only what it needs
+    from console.commands.doctor import doctor as run_doctor
 
     run(run_doctor(read_settings(), as_json=as_json))
 
 
 def settings(*, as_json: AsJson = False) -> None:
     """List every setting with its default."""
+    import orjson
+
+    from shared.config.settings import variables
+
     for variable, default, description in variables():
         row = {"variable": variable, "default": default, "description": description}
         typer.echo(orjson.dumps(row).decode() if as_json else f"{variable}\n    {description} Default: {default or 'none'}")
@@ -52,6 +50,12 @@ def adapter_link(
     as_json: AsJson = False,
 ) -> None:
     """Print the adapter link for FocalScope, secret included."""
+    import orjson
+
+    from console.commands.common import select_sources
+    from shared.domain.adapter_link import make_link, parse_link
+    from shared.domain.ids import SourceName
+
     configured = select_sources(read_settings(), source)[SourceName(source)]
     if not url.startswith(("http://", "https://")):
         raise ConfigError(f"Invalid --url {url!r}. Expected an http or https address, e.g. https://hooks.example.com.")
@@ -77,7 +81,9 @@ def demo(
 
     With --json, stdout has one object with the result; progress goes to stderr.
     """
-    from console.local.demo import demo as run_demo  # noqa: PLC0415
+    from console.local.demo import demo as run_demo
+    from shared.config.settings import load_settings
+    from shared.log import configure
 
     load_settings()  # rejects unknown settings before anything starts
     configure("auto", "error", process="demo")
@@ -105,8 +111,9 @@ def simulate(  # noqa: PLR0917 - each is an option of the command line, given by
 
     Calls have recordings if the source's recording_url or recording_origin points to the simulator (see --port).
     """
-    from console.local.simulate import Load, local_ingress  # noqa: PLC0415
-    from console.local.simulate import simulate as run_simulate  # noqa: PLC0415
+    from console.local.simulate import Load, local_ingress
+    from console.local.simulate import simulate as run_simulate
+    from shared.domain.ids import SourceName
 
     config = read_settings()
     load = Load(ingress_url or local_ingress(config), SourceName(source), calls, rate, port, seed, faults)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import gc
+import os
 import signal
 from collections.abc import Coroutine
 from enum import StrEnum
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-import uvloop
 
-from shared.config.settings import Settings, load_settings
-from shared.errors import CallfoldError
-from shared.log import configure
+if TYPE_CHECKING:
+    from shared.config.settings import Settings
 
 EXIT_INTERRUPTED = 130  # what shells return for SIGINT
 
@@ -32,6 +33,9 @@ def run(work: Coroutine[object, object, int | None], *, interrupted: int = EXIT_
 
     After Ctrl-C, or when its terminal closes, the exit code is `interrupted`, and `cut_off` is printed if given.
     """
+    import uvloop
+
+    gc.enable()
     if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # not under nohup
         signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
@@ -44,17 +48,26 @@ def run(work: Coroutine[object, object, int | None], *, interrupted: int = EXIT_
 
 
 def read_settings(*, quiet: bool = True) -> Settings:
+    from shared.config.settings import load_settings
+    from shared.log import configure
+
     settings = load_settings()
     configure(settings.log_format, "error" if quiet else settings.log_level, process="cli")
     return settings
 
 
 def source_names() -> list[str]:
-    """List the configured sources for shell completion."""
+    """List the configured sources for shell completion. It only parses the file, since to check it would take long."""
+    import tomllib
+
+    path = os.environ.get("CALLFOLD_SOURCES")
+    if not path:
+        return ["default"]
     try:
-        return [str(name) for name in load_settings().load_sources()]
-    except CallfoldError:
+        sources = tomllib.loads(Path(path).read_text("utf-8")).get("sources")
+    except (OSError, ValueError):
         return []  # completion cannot show an error; the command itself will
+    return [str(name) for name in sources] if isinstance(sources, dict) else []
 
 
 def example(command: str) -> str:

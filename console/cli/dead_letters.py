@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from console.cli.common import AsJson, DryRun, Panel, Source, example, read_settings, run
-from console.commands import dead_letters as commands
-from console.commands.common import warn_if_unknown
-from console.dead_letters.listing import LookRequest
-from console.dead_letters.queue import DeadLetterQueue, Filter
-from shared.config.settings import Settings
+from console.dead_letters.names import DeadLetterQueue
 from shared.errors import CallfoldError
+
+if TYPE_CHECKING:
+    from console.dead_letters.queue import Filter
+    from shared.config.settings import Settings
 
 _LIMIT = 1000
 dead_letters = typer.Typer(help="List, show, redrive or drop dead letters.", no_args_is_help=True)
@@ -37,6 +37,8 @@ def add_to(app: typer.Typer) -> None:
 
 def read_settings_for(source: str | None) -> Settings:
     """Read the settings, and warn if the source is not configured: its dead letters can still exist."""
+    from console.commands.common import warn_if_unknown
+
     settings = read_settings()
     warn_if_unknown(settings, source)
     return settings
@@ -69,6 +71,10 @@ def dead_letters_list(
     as_json: AsJson = False,
 ) -> None:
     """List dead letters, those first that are first in the queue."""
+    from console.commands import dead_letters as commands
+    from console.dead_letters.listing import LookRequest
+    from console.dead_letters.queue import Filter
+
     request = LookRequest(Filter((), reason, source, since), limit, with_body=False, reads_all=reads_all)
     run(commands.show(read_settings_for(source), queue, request, as_json=as_json))
 
@@ -83,6 +89,10 @@ def dead_letters_show(
     as_json: AsJson = False,
 ) -> None:
     """Print dead letters with their bodies."""
+    from console.commands import dead_letters as commands
+    from console.dead_letters.listing import LookRequest
+    from console.dead_letters.queue import Filter
+
     request = LookRequest(Filter(tuple(ids)), limit, reads_all=reads_all)
     run(require_match(commands.show(read_settings(), queue, request, as_json=as_json), request.query, queue))
 
@@ -105,6 +115,9 @@ def dead_letters_redrive(
 
     On a terminal it asks first if some cannot be understood as they are.
     """
+    from console.commands import dead_letters as commands
+    from console.dead_letters.queue import Filter
+
     query = Filter(tuple(ids or ()), reason, source, since)
     manner = commands.Manner(is_sure=yes, is_forced=force, is_waiting=wait)
     work = commands.redrive(read_settings_for(source), queue, query, dry_run=dry_run, as_json=as_json, manner=manner)
@@ -127,6 +140,9 @@ def dead_letters_drop(
 
     It counts them and asks first.
     """
+    from console.commands import dead_letters as commands
+    from console.dead_letters.queue import Filter
+
     query = Filter(tuple(ids or ()), reason, source, since)
     manner = commands.Manner(is_sure=yes)
     work = commands.drop(read_settings_for(source), queue, query, dry_run=dry_run, as_json=as_json, manner=manner)
@@ -148,7 +164,7 @@ def rebuild(
 
     Stop all workers first.
     """
-    from console.commands.rebuild import Mode  # noqa: PLC0415 - each command loads only what it needs
-    from console.commands.rebuild import rebuild as run_rebuild  # noqa: PLC0415
+    from console.commands.rebuild import Mode
+    from console.commands.rebuild import rebuild as run_rebuild
 
     run(run_rebuild(read_settings(), since, source, Mode(dry_run, publish, force, as_json)))

@@ -3,75 +3,47 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import sys
-from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Any
 
-import typer
-from typer.core import TyperGroup
+from shared.errors import CallfoldError, ConfigError, leaf_errors
+from shared.exit_codes import EXIT_CONFIG, EXIT_FAILURE
 
-from console.cli import calls, check, dead_letters, quarantine, recordings, services
-from console.cli.common import Panel
-from console.commands.hints import with_hint
-from console.safe_text import plain
-from shared.errors import CallfoldError, ConfigError
-from shared.runtime.process import EXIT_CONFIG, EXIT_FAILURE, leaf_errors
+if TYPE_CHECKING:
+    import typer
 
+    app: typer.Typer
+
+_HELP_OPTIONS = {"-h", "--help"}
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_EPILOG = """\
-Try it without FocalScope: `callfold demo`
-
-Find calls: `callfold calls --since 2h`
-
-Watch events: `callfold tail 'call.completed.#'`
-
-Settings are environment variables, listed by `callfold settings`. Every command has an example in its `--help`.
-"""
 
 
-class _CommandsByPanel(TyperGroup):
-    """Lists commands in the order of their panels; Typer alone lists groups of commands first."""
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - `app`
+    """Return `app`. It is imported late, because not every start needs it."""
+    if name != "app":
+        raise AttributeError(name)
+    from console.cli.app import app as commands
 
-    def list_commands(self, ctx: object) -> list[str]:  # noqa: ARG002 - the signature is Typer's
-        panels = list(Panel)
-        return sorted(self.commands, key=lambda name: panels.index(getattr(self.commands[name], "rich_help_panel", Panel.RUN)))
-
-
-app = typer.Typer(
-    name="callfold",
-    cls=_CommandsByPanel,
-    help="Turn FocalScope call callbacks into one trustworthy record per call, publish it, and archive its recordings.",
-    epilog=_EPILOG,
-    no_args_is_help=True,
-    pretty_exceptions_show_locals=False,  # locals can hold secrets
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-
-for _module in (services, calls, recordings, dead_letters, quarantine, check):
-    _module.add_to(app)
-
-
-def _print_version(is_requested: bool) -> None:  # noqa: FBT001 - the shape of an option's callback
-    if is_requested:
-        typer.echo(f"callfold {version('callfold')}")
-        raise typer.Exit
-
-
-@app.callback()
-def root(
-    *,
-    _version: Annotated[
-        bool, typer.Option("--version", help="Show the version and exit.", callback=_print_version, is_eager=True)
-    ] = False,
-) -> None:
-    """Take the options that come before a command."""
+    return commands
 
 
 def _run_and_flush() -> None:
     try:
-        app(prog_name="callfold")  # the same name under `python -m`
+        if sys.argv[1:] == ["--version"]:
+            from importlib.metadata import version
+
+            sys.stdout.write(f"callfold {version('callfold')}\n")
+            return
+        from console.cli import quick_start
+
+        is_completion = os.environ.get("_CALLFOLD_COMPLETE", "").endswith("_bash")  # which shows no help
+        if _HELP_OPTIONS.intersection(sys.argv) or (len(sys.argv) == 1 and not is_completion):
+            quick_start.import_help()
+        run_app = globals().get("app") or __getattr__("app")
+        run_app(prog_name="callfold")  # the same name under `python -m`
     finally:
         sys.stdout.flush()  # here, an error still has its sentence
 
@@ -92,6 +64,7 @@ def _discard_output() -> None:
 
 def main() -> None:
     """Run the command line; a CallfoldError becomes one sentence on stderr and an exit code."""
+    gc.disable()  # until the command runs: imports create much that stays
     failures: list[CallfoldError] = []
     try:
         _run_and_flush()
@@ -104,5 +77,8 @@ def main() -> None:
         _discard_output()
         failures = [CallfoldError(f"Cannot write: {_full_disk(group)}.")]
     if failures:
+        from console.commands.hints import with_hint
+        from console.safe_text import plain
+
         sys.stderr.write(f"callfold: {plain(with_hint(failures[0]))}\n")
         sys.exit(EXIT_CONFIG if isinstance(failures[0], ConfigError) else EXIT_FAILURE)

@@ -33,8 +33,8 @@ def quarantine_list(
     as_json: AsJson = False,
 ) -> None:
     """List refused callbacks, the oldest first."""
-    from console.commands.quarantine import show  # noqa: PLC0415 - each command loads only what it needs
-    from console.dead_letters.quarantine import QuarantineFilter  # noqa: PLC0415
+    from console.commands.quarantine import show
+    from console.dead_letters.quarantine import QuarantineFilter
 
     run(show(read_settings(), QuarantineFilter(tuple(ids or ()), reason, source, since), limit, as_json=as_json))
 
@@ -60,8 +60,8 @@ def quarantine_redrive(
     yes: Annotated[bool, typer.Option("--yes", help="No confirmation prompt.")] = False,
 ) -> None:
     """Publish refused callbacks that belong to a configured source now, each once."""
-    from console.commands.quarantine import redrive  # noqa: PLC0415
-    from console.dead_letters.quarantine import QuarantineFilter  # noqa: PLC0415
+    from console.commands.quarantine import redrive
+    from console.dead_letters.quarantine import QuarantineFilter
 
     if unverified and not (ids or source):
         raise ConfigError("`--unverified` takes callbacks of anybody. Name them with --source or their ids.")

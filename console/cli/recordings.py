@@ -9,9 +9,7 @@ import typer
 
 from console.cli.common import AsJson, DryRun, NamedSource, Panel, Source, example, read_settings, run
 from console.cli.dead_letters import Ids, Reason, Since, read_settings_for, require_match
-from console.commands import dead_letters as commands
-from console.commands.common import split_name
-from console.dead_letters.queue import DeadLetterQueue, Filter
+from console.dead_letters.names import DeadLetterQueue
 
 recordings = typer.Typer(help="Get, redrive, backfill, verify or accept recordings.", no_args_is_help=True)
 
@@ -41,8 +39,9 @@ def get(
     as_json: AsJson = False,
 ) -> None:
     """Get recordings from the archive, decrypted and verified."""
-    from console.commands.recordings_get import Target  # noqa: PLC0415 - each command loads only what it needs
-    from console.commands.recordings_get import get as run_get  # noqa: PLC0415
+    from console.commands.common import split_name
+    from console.commands.recordings_get import Target
+    from console.commands.recordings_get import get as run_get
 
     source, what = split_name(source, what)
     if what is None:
@@ -61,6 +60,9 @@ def redrive(
     as_json: AsJson = False,
 ) -> None:
     """Retry failed recordings, starting from the first attempt."""
+    from console.commands import dead_letters as commands
+    from console.dead_letters.queue import Filter
+
     query = Filter(tuple(ids or ()), reason, source, since)
     work = commands.redrive(read_settings_for(source), DeadLetterQueue.RECORDINGS, query, dry_run=dry_run, as_json=as_json)
     run(require_match(work, query, DeadLetterQueue.RECORDINGS))
@@ -81,8 +83,8 @@ def backfill(
 
     Call records and sidecars show what was recorded. Workers do the downloads.
     """
-    from console.commands.recordings_backfill import BackfillRequest  # noqa: PLC0415
-    from console.commands.recordings_backfill import backfill as run_backfill  # noqa: PLC0415
+    from console.commands.recordings_backfill import BackfillRequest
+    from console.commands.recordings_backfill import backfill as run_backfill
 
     run(run_backfill(read_settings(), BackfillRequest(since, source, again, dry_run), as_json=as_json))
 
@@ -98,7 +100,7 @@ def verify(
 
     Exit code 1 if a file differs.
     """
-    from console.commands.recordings_verify import verify as run_verify  # noqa: PLC0415
+    from console.commands.recordings_verify import verify as run_verify
 
     run(run_verify(read_settings(), source, since, as_json=as_json))
 
@@ -109,7 +111,7 @@ def refused(source: Source = None, *, as_json: AsJson = False) -> None:
 
     To store one of them, use `callfold recordings accept`.
     """
-    from console.commands.recordings_refused import list_refused  # noqa: PLC0415
+    from console.commands.recordings_refused import list_refused
 
     run(list_refused(read_settings(), source, as_json=as_json))
 
@@ -121,7 +123,7 @@ def accept(
     as_json: AsJson = False,
 ) -> None:
     """Store a refused file as the recording of its leg, with the flag `accepted`."""
-    from console.commands.recordings_refused import accept as run_accept  # noqa: PLC0415
+    from console.commands.recordings_refused import accept as run_accept
 
     run(run_accept(read_settings(), what, as_json=as_json))
 
@@ -137,7 +139,7 @@ def retention(
     as_json: AsJson = False,
 ) -> None:
     """Delete old recordings, except those on hold."""
-    from console.commands.retention import RetentionRequest, default_age, retain  # noqa: PLC0415
+    from console.commands.retention import RetentionRequest, default_age, retain
 
     settings = read_settings(quiet=False)
     request = RetentionRequest(older_than or default_age(settings), source, with_records, dry_run)
@@ -160,8 +162,9 @@ def hold(
 
     Retention does not delete recordings on hold.
     """
-    from console.commands.hold import HoldRequest, list_holds  # noqa: PLC0415
-    from console.commands.hold import hold as run_hold  # noqa: PLC0415
+    from console.commands.common import split_name
+    from console.commands.hold import HoldRequest, list_holds
+    from console.commands.hold import hold as run_hold
 
     source, call = split_name(source, call)
     if call is None:

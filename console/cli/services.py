@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable
+import gc
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from console.cli.common import Panel, example, read_settings, run
-from shared.config.settings import Settings
-from shared.runtime.process import EXIT_OK, run_process
+from shared.exit_codes import EXIT_OK
+
+if TYPE_CHECKING:
+    from shared.runtime.process import Main
 
 
 def add_to(app: typer.Typer) -> None:
@@ -37,7 +38,7 @@ def up(
 
     If CALLFOLD_AMQP_URL or CALLFOLD_REDIS_URL is set, Callfold uses that server instead of a private one.
     """
-    from console.local.up import up as run_up  # noqa: PLC0415 - each command loads only what it needs
+    from console.local.up import up as run_up
 
     run(run_up(read_settings(quiet=False), directory, ingress_processes, worker_processes), interrupted=EXIT_OK)
 
@@ -47,21 +48,21 @@ def ingress() -> None:
 
     It answers 200 only after a callback is stored durably.
     """
-    from ingress.service import serve  # noqa: PLC0415
+    from ingress.service import serve
 
     _run_service("ingress", serve)
 
 
 def worker() -> None:
     """Run a worker: fold callbacks into calls, archive recordings."""
-    from worker.service import serve  # noqa: PLC0415
+    from worker.service import serve
 
     _run_service("worker", serve)
 
 
 def console() -> None:
     """Run the console: private HTTP API and web page."""
-    from console.service import serve  # noqa: PLC0415
+    from console.service import serve
 
     _run_service("console", serve)
 
@@ -71,10 +72,13 @@ def history() -> None:
 
     It writes calls, recording events and audit lines. CALLFOLD_HISTORY_URL names the database.
     """
-    from console.history.service import serve  # noqa: PLC0415
+    from console.history.service import serve
 
     _run_service("history", serve)
 
 
-def _run_service(name: str, serve: Callable[[Settings, asyncio.Event], Awaitable[None]]) -> None:
+def _run_service(name: str, serve: Main) -> None:
+    from shared.runtime.process import run_process
+
+    gc.enable()
     raise typer.Exit(run_process(name, serve))

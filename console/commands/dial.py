@@ -12,9 +12,10 @@ from console.dialing.focalscope import Dialer, DialRequest, DialState
 from console.streams.connections import wait_until_connected
 from shared.config.settings import Settings
 from shared.errors import CallfoldError
+from shared.exit_codes import EXIT_FAILURE, EXIT_OK
 from shared.runtime.audit import Audit
 from shared.runtime.broker import create_publisher
-from shared.runtime.process import EXIT_FAILURE, EXIT_OK, background
+from shared.runtime.process import background
 from shared.runtime.store import open_store
 
 EXIT_UNKNOWN = 3

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from console.streams.connections import NotConnectedError
+from console.streams.errors import NotConnectedError
 from shared.errors import BrokerUnavailableError, CallfoldError, HistoryUnavailableError, StoreUnavailableError
 
 _SETTINGS: dict[type[CallfoldError], str] = {

@@ -20,11 +20,11 @@ from shared.archive.refused import RefusedFile, refused_files
 from shared.archive.storage import Archive
 from shared.config.settings import Settings
 from shared.domain.recording_flags import Flag
-from shared.errors import BusyError, CallfoldError, ConfigError
+from shared.errors import BusyError, CallfoldError, ConfigError, leaf_errors
 from shared.retention.recording_lock import locked
 from shared.runtime.audit import Action, Audit
 from shared.runtime.broker import create_publisher
-from shared.runtime.process import background, leaf_errors
+from shared.runtime.process import background
 from shared.runtime.store import open_store
 from shared.state.store import Store
 from worker.download.failures import Result

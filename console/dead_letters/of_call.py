@@ -11,7 +11,7 @@ from console.dead_letters.queue import DeadLetterQueue, QueuedDeadLetter
 from console.dead_letters.turns import reader_of
 from shared.config.settings import Settings
 from shared.domain.adapter_link import SAMPLE_LINK, Placeholder, parse_link
-from shared.domain.ids import CallKey
+from shared.domain.ids import CallKey, first_use
 from shared.domain.raw_event import CallbackEvent, DialEvent, decode
 from shared.masking import mask_credentials
 
@@ -61,12 +61,12 @@ async def find_of_call(settings: Settings, key: CallKey) -> OfCall:
 
 def is_of_call(body: bytes, key: CallKey, meanings: Mapping[str, str] = _SAMPLE) -> bool:
     """Return whether a message has an event that names the call. An invalid callback can still have its RequestID or CallID."""
-    digits = key.call.removeprefix(_CALL_ID)
+    digits = first_use(key.call).removeprefix(_CALL_ID)
     if digits.encode() not in body:
         return False
     for event in decode(body):
         match event:
-            case DialEvent() if event.source == key.source and str(event.request_id) == key.call:
+            case DialEvent() if event.source == key.source and str(event.request_id) == first_use(key.call):
                 return True
             case CallbackEvent() if event.source == key.source and _names(event.query, key, meanings):
                 return True
@@ -75,7 +75,7 @@ def is_of_call(body: bytes, key: CallKey, meanings: Mapping[str, str] = _SAMPLE)
 
 def _names(query: str, key: CallKey, meanings: Mapping[str, str]) -> bool:
     placeholder = Placeholder.CALL_ID if key.call.startswith(_CALL_ID) else Placeholder.REQUEST_ID
-    digits = key.call.removeprefix(_CALL_ID).lstrip("0")
+    digits = first_use(key.call).removeprefix(_CALL_ID).lstrip("0")
     return any(meaning == placeholder and value.strip().lstrip("0") == digits for meaning, value in _values(query, meanings))
 
 

@@ -5,30 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from enum import StrEnum
 
 import orjson
 
+from console.dead_letters.names import DeadLetterQueue
 from console.durations import ago
 from shared.amqp.consumer import Delivery
 from shared.amqp.dead_letters import DETAIL, FIRST_SEEN, REASON
-from shared.amqp.topology import CALLBACKS_DEAD, RECORDINGS_DEAD
 from shared.domain.times import rfc3339
 from shared.domain.unread_body import readable
 from shared.masking import mask_credentials
 
+__all__ = ["ID_CHARACTERS", "DeadLetterQueue", "Filter", "QueuedDeadLetter", "decode"]
+
 ID_CHARACTERS = 12
-
-
-class DeadLetterQueue(StrEnum):
-    """The two queues of dead letters."""
-
-    CALLBACKS = "callbacks"
-    RECORDINGS = "recordings"
-
-    @property
-    def queue_name(self) -> str:
-        return CALLBACKS_DEAD if self is DeadLetterQueue.CALLBACKS else RECORDINGS_DEAD
 
 
 @dataclass(frozen=True, slots=True)

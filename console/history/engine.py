@@ -21,9 +21,6 @@ from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 from shared.config.settings import HISTORY_SCHEMES
 from shared.errors import ConfigError
 
-DEFAULT_URL = "sqlite:///.callfold/history.sqlite"
-"""The default database of `callfold history`."""
-
 WRITE_TIMEOUT_S = 30
 READ_TIMEOUT_S = 10
 _CONNECT_TIMEOUT_S = 5

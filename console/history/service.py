@@ -8,8 +8,8 @@ from __future__ import annotations
 import asyncio
 from contextlib import aclosing, suppress
 
-from console.history.engine import DEFAULT_URL
 from console.history.follower import Follower, until_available
+from console.history.location import DEFAULT_URL
 from console.history.store import History
 from shared.amqp.topology import AUDIT_JOURNAL, CALLS_JOURNAL
 from shared.config.settings import Settings

@@ -17,7 +17,7 @@ import aiohttp
 from console.local.child_process import ChildProcess, ProcessFailedError
 from console.local.ports import free_port
 from shared.errors import ConfigError
-from shared.runtime.process import EXIT_CONFIG
+from shared.exit_codes import EXIT_CONFIG
 
 _READY_TIMEOUT_S = 30
 _STOP_TIMEOUT_S = 30  # longer than a process gives itself

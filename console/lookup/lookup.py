@@ -8,18 +8,14 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from console.call_query import CallQuery, CallRow
-from console.history.engine import DEFAULT_URL
-from console.history.queries import CallHistory
-from console.history.store import History
+from console.history.location import DEFAULT_URL
 from console.ignored_values import UnreplacedProblem, find_unreplaced
-from console.lookup.detail import Detail, detail_of, past_detail, revisions_of
 from console.lookup.merge import HistoryOnlyCalls, Page, find_calls
 from console.lookup.redis_calls import RedisCalls
-from console.lookup.timeline_reader import Timelines
 from console.request_ids import RequestIdProblem, find_request_id_problems
-from shared.archive.storage import Archive
 from shared.config.settings import Settings
 from shared.config.sources import Sources
 from shared.domain.call import derive
@@ -28,6 +24,13 @@ from shared.errors import HistoryUnavailableError, StoreUnavailableError
 from shared.log import get_logger
 from shared.runtime.store import open_store
 from shared.state.store import Store
+
+if TYPE_CHECKING:
+    from console.history.queries import CallHistory
+    from console.history.store import History
+    from console.lookup.detail import Detail
+    from console.lookup.timeline_reader import Timelines
+    from shared.archive.storage import Archive
 
 log = get_logger(__name__)
 
@@ -38,9 +41,13 @@ _SEARCH_FOR_S = 5
 class Lookup:
     """Finds calls in Redis, which has open and recently completed calls, and in the history if there is one."""
 
-    def __init__(self, settings: Settings, sources: Sources, store: Store, archive: Archive, history: History | None) -> None:
+    def __init__(
+        self, settings: Settings, sources: Sources, store: Store, archive: Archive | None, history: History | None
+    ) -> None:
+        """Without an `archive`, the one of the settings is opened when the detail of a call is needed."""
+        self._settings = settings
         self._policy = settings.policy
-        self._timelines = Timelines(settings)
+        self._timelines: Timelines | None = None
         self.sources = sources
         self._store = store
         self._archive = archive
@@ -119,12 +126,21 @@ class Lookup:
         Raises:
             UnavailableError: Redis, the journal or the archive does not answer, or the history for a call that Redis lacks.
         """
+        # A list of calls needs neither archive nor journal, and must start quickly.
+        from console.lookup.detail import detail_of, past_detail, revisions_of  # noqa: PLC0415
+        from console.lookup.timeline_reader import Timelines  # noqa: PLC0415
+        from shared.archive.storage import Archive  # noqa: PLC0415
+
+        self._timelines = self._timelines or Timelines(self._settings)
+        if self._archive is None:
+            self._archive = await asyncio.to_thread(Archive, self._settings.archive_url)
+        archive = self._archive
         source = self.sources.get(key.source)
         state = await self._store.read(key)
         past = await self._past(key, is_needed=state is None)
         if state is not None and source is not None:
             call = derive(key, state.facts, self._policy)
-            detail = await detail_of(self._timelines, self._archive, source, call, state)
+            detail = await detail_of(self._timelines, archive, source, call, state)
             others = tuple(map(str, await self._other_uses(key)))
             return replace(detail, other_uses=others, revisions=() if past is None else revisions_of(past))
         return None if past is None else past_detail(key, past)
@@ -168,6 +184,7 @@ async def open_lookup(settings: Settings) -> AsyncIterator[Lookup]:
         history = None
         has_file = await asyncio.to_thread(Path(url.removeprefix("sqlite:///")).exists)
         if settings.history_url or has_file:
+            from console.history.store import History  # noqa: PLC0415 - most commands start without SQL
+
             history = await closing.enter_async_context(aclosing(History(url)))
-        archive = await asyncio.to_thread(Archive, settings.archive_url)
-        yield Lookup(settings, settings.load_sources(), store, archive, history)
+        yield Lookup(settings, settings.load_sources(), store, None, history)

@@ -23,8 +23,7 @@ from shared.config.settings import Settings
 from shared.domain.adapter_link import Adapter
 from shared.domain.call import Call
 from shared.domain.ids import CallKey
-from shared.errors import CallfoldError
-from shared.runtime.process import leaf_errors
+from shared.errors import CallfoldError, leaf_errors
 
 # The journal is in RabbitMQ's order of arrival. It is read from the call's start for this long, or up to now.
 _READ_FOR_S = 5.0

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import asyncio
 
+from console.streams.errors import NotConnectedError
 from shared.amqp.consumer import Consumer
 from shared.amqp.publisher import Publisher
 from shared.amqp.queue_reader import QueueReader
-from shared.errors import CallfoldError
 
 _CONNECT_S = 15
-
-
-class NotConnectedError(CallfoldError):
-    """RabbitMQ cannot be reached or refuses the connection, so the command gives up."""
 
 
 async def wait_until_connected(*connections: Publisher | Consumer | QueueReader, within_s: float = _CONNECT_S) -> None:

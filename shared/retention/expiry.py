@@ -20,11 +20,10 @@ from shared.domain.call_event import CLOUDEVENT, recording_event
 from shared.domain.ids import CallKey, CallRef, SourceName
 from shared.domain.recording import RecordingState
 from shared.domain.recording_info import HASH_DIGITS, RecordingInfo
-from shared.errors import BusyError
+from shared.errors import BusyError, leaf_errors
 from shared.log import get_logger
 from shared.retention.holds import is_held
 from shared.retention.recording_lock import Lock, confirm_unchanged, locked
-from shared.runtime.process import leaf_errors
 from shared.state.store import Store
 
 log = get_logger(__name__)

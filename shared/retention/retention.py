@@ -20,13 +20,12 @@ from shared.archive.sidecar import ENCRYPTED_SUFFIX, day_of
 from shared.archive.storage import Archive
 from shared.domain.ids import CallKey, CallRef, SourceName
 from shared.domain.times import rfc3339
-from shared.errors import BusyError, UnavailableError
+from shared.errors import BusyError, UnavailableError, leaf_errors
 from shared.log import get_logger
 from shared.retention.expiry import Expired, Expiry, try_to_expire
 from shared.retention.holds import is_held
 from shared.retention.recording_lock import Lock, locked
 from shared.runtime.audit import Action, Audit
-from shared.runtime.process import leaf_errors
 from shared.state.store import Store
 
 log = get_logger(__name__)

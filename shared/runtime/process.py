@@ -9,22 +9,20 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager, suppress
-from typing import NoReturn, TypeVar
+from typing import NoReturn
 
 import uvloop
 
 from shared.config.environment import service_variables
 from shared.config.settings import Settings, load_settings
-from shared.errors import CallfoldError, ConfigError
+from shared.errors import CallfoldError, ConfigError, leaf_errors
+from shared.exit_codes import EXIT_CONFIG, EXIT_FAILURE, EXIT_OK
 from shared.log import configure, get_logger
 from shared.runtime.descriptors import raise_descriptor_limit
 from shared.runtime.loop_watch import watching_loop
 
 log = get_logger(__name__)
 
-EXIT_OK = 0
-EXIT_FAILURE = 1
-EXIT_CONFIG = 2
 
 _CANCEL_AGAIN_S = 3  # longer than it takes to close a connection
 # A few requests reach the default of 700. With more than this, one collection takes too long for a step of the event loop.
@@ -36,7 +34,6 @@ class BackgroundEndedError(CallfoldError):
     """A task that must run as long as the process has ended."""
 
 
-_ErrorT = TypeVar("_ErrorT", bound=BaseException)
 Main = Callable[[Settings, asyncio.Event], Awaitable[None]]
 
 
@@ -134,11 +131,3 @@ async def wait_at_most(event: asyncio.Event, seconds: float) -> None:
     with suppress(TimeoutError):
         async with asyncio.timeout(seconds):
             await event.wait()
-
-
-def leaf_errors(group: BaseExceptionGroup[_ErrorT]) -> list[_ErrorT]:
-    """Return the errors of a group and of the groups in it."""
-    errors: list[_ErrorT] = []
-    for error in group.exceptions:
-        errors += leaf_errors(error) if isinstance(error, BaseExceptionGroup) else [error]
-    return errors

@@ -12,7 +12,7 @@ import pytest
 from redis.asyncio import Redis
 
 from console.commands.show import show
-from console.history.engine import DEFAULT_URL
+from console.history.location import DEFAULT_URL
 from console.history.store import History
 from console.local.ports import free_port
 from shared.amqp.topology import CALLBACKS

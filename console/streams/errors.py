@@ -1,0 +1,9 @@
+"""The error of a command that cannot connect. Hints name it, and must not import RabbitMQ's client for that."""
+
+from __future__ import annotations
+
+from shared.errors import CallfoldError
+
+
+class NotConnectedError(CallfoldError):
+    """RabbitMQ cannot be reached or refuses the connection, so the command gives up."""

@@ -1,0 +1,7 @@
+"""The exit codes of every process and command."""
+
+from __future__ import annotations
+
+EXIT_OK = 0
+EXIT_FAILURE = 1
+EXIT_CONFIG = 2
