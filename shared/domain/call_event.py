@@ -7,7 +7,6 @@ of the call and its revision, so every worker that publishes an event publishes 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
 import orjson
@@ -72,7 +71,7 @@ def parties_of(call: Call) -> dict[str, object]:
 
 def leg_identity(call: Call, leg: Leg) -> dict[str, object]:
     """Return the part of a leg's record that identifies the leg and the person on it."""
-    return {"call_id": leg.call_id, **asdict(person_of(call, leg))}
+    return {"call_id": leg.call_id, **person_of(call, leg)._asdict()}
 
 
 def dial_of(call: Call) -> dict[str, object]:

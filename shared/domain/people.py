@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from shared.domain.adapter_link import Placeholder
 from shared.domain.call import Call
@@ -23,8 +23,7 @@ _FAR_PARTY: Mapping[CallType, tuple[Placeholder, ...]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Person:
+class Person(NamedTuple):
     """The person on a leg.
 
     Attributes:
@@ -52,7 +51,7 @@ def person_of(call: Call, leg: Leg) -> Person:
         # On the dialed leg FocalScope names the agent who dials.
         dialing = _responder(call.dialed)
         person = dialing if extension in {None, dialing.extension or extension} else person
-    return person if person.extension else replace(person, extension=extension)
+    return person if person.extension else person._replace(extension=extension)
 
 
 def _responder(leg: Leg, number: str | None = None) -> Person:
