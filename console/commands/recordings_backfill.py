@@ -16,7 +16,7 @@ import orjson
 from console.commands.common import select_sources
 from console.durations import ago
 from console.repair.published_calls import PublishedCall, Revisions, add_revision, read_published
-from console.repair.published_summary import ids_of
+from console.repair.published_summary import ids_of, requested_place
 from console.streams.connections import wait_until_connected
 from console.streams.events import Event, read_event
 from console.streams.journal import journal_until_now
@@ -193,7 +193,8 @@ def _key_of(event: Event) -> CallKey:
 def jobs_of(key: CallKey, known: PublishedCall, sources: Sources) -> list[RecordingJob]:
     """Build the jobs of a call from its published record alone: the download links come from the source's template."""
     record = known.record
-    sides = {*sources[key.source].record_legs, "other"}
+    record_legs = sources[key.source].record_legs
+    requested = {call_id: requested_place(places, record_legs) for call_id, places in known.places.items()}
     legs: list[tuple[str, Event]] = [(side, record[side]) for side in SIDES if record[side]]
     legs += [("other", leg) for leg in record["other_legs"]]
     ids = ids_of(record)
@@ -213,7 +214,7 @@ def jobs_of(key: CallKey, known: PublishedCall, sources: Sources) -> list[Record
             record=record,
         )
         for (side, leg), leg_ids, name in zip(legs, ids, file_names(ids, known.owners), strict=True)
-        if leg["recorded"] and side in sides
+        if leg["recorded"] and (place := requested.get(leg_ids.call_id)) is not None and place[1] == leg_ids.guid
     ]
 
 

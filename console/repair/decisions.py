@@ -95,7 +95,13 @@ def _decide(
     key = call.key
     if known is not None and known.revision > state.revision:
         restored = published_summary(
-            known.record, known.filed_at, state.facts, call, owners=known.owners, record_legs=record_legs
+            known.record,
+            known.filed_at,
+            state.facts,
+            call,
+            owners=known.owners,
+            record_legs=record_legs,
+            places=known.places,
         )
         if restored is None:
             tombstone = RestoredPublication(known.revision, "", WakeUp(None, state.version), is_tombstone=True)

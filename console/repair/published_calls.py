@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
-from console.repair.published_summary import Record, ids_of
+from console.repair.published_summary import Place, Record, ids_of, places_of
 from console.streams.events import read_event
 from console.streams.journal import journal_until_now
 from shared.amqp.topology import CALLS_JOURNAL
@@ -25,6 +25,7 @@ class PublishedCall:
         revision, record: the last revision.
         first_revision, filed_at: the first revision read, and its start time, which decides the folder of the recordings.
         guid_origins: where each GUID was first published, as (revision, position of the leg, CallID).
+        places: the side of each recorded leg in each revision.
     """
 
     revision: int
@@ -32,6 +33,7 @@ class PublishedCall:
     filed_at: str
     first_revision: int
     guid_origins: dict[str, tuple[int, int, str]] = field(default_factory=dict)
+    places: dict[str, dict[int, Place]] = field(default_factory=dict)
 
     @property
     def owners(self) -> dict[str, str]:
@@ -73,6 +75,8 @@ def add_revision(published: dict[CallKey, PublishedCall], key: CallKey, record: 
         known.revision, known.record = revision, record
     if revision < known.first_revision:
         known.filed_at, known.first_revision = record["started_at"], revision
+    for call_id, place in places_of(record).items():
+        known.places.setdefault(call_id, {})[revision] = place
     for position, leg in enumerate(ids_of(record)):
         if leg.guid is not None:
             origin = (revision, position, leg.call_id)

@@ -28,6 +28,12 @@ from shared.domain.revision_summary import (
 Record = Mapping[str, Any]
 """The `data` of a call event."""
 
+Place = tuple[str, str | None]
+"""The side of a recorded leg in one revision, and its GUID."""
+
+Places = Mapping[str, Mapping[int, Place]]
+"""The places of recorded legs, by CallID and revision."""
+
 # The field of a leg in a record that proves that an event was known at publication. Nothing proves `start`.
 _TIME_FIELDS = {LegEvent.PICKUP: "picked_up_at", LegEvent.MISSED: "missed_at", LegEvent.HANGUP: "hung_up_at"}
 
@@ -38,6 +44,18 @@ def ids_of(record: Record) -> list[LegIds]:
     return [LegIds(leg["guid"] or None, str(leg["call_id"])) for leg in legs if leg]
 
 
+def places_of(record: Record) -> dict[str, Place]:
+    """Return the place of each recorded leg in a record, by CallID."""
+    legs = [*((side, record[side]) for side in SIDES), *(("other", leg) for leg in record["other_legs"])]
+    return {str(leg["call_id"]): (side, leg["guid"] or None) for side, leg in legs if leg and leg["recorded"]}
+
+
+def requested_place(places: Mapping[int, Place], record_legs: Collection[str]) -> Place | None:
+    """Return the place in the last revision that requested the recording of a leg; None if no revision did."""
+    revisions = [revision for revision, (side, _) in places.items() if is_wanted(side, record_legs)]
+    return places[max(revisions)] if revisions else None
+
+
 def published_summary(
     record: Record,
     filed_at: str,
@@ -46,6 +64,7 @@ def published_summary(
     *,
     owners: Owners | None = None,
     record_legs: Collection[str] = (),
+    places: Places | None = None,
 ) -> str | None:
     """Return the summary of a published record, as `shared/domain/revision_summary.py` wrote it at publication.
 
@@ -53,7 +72,8 @@ def published_summary(
     have more than the record. Values of a leg that no record contains come from the `call` derived from the facts.
 
     `filed_at` and `owners` are what earlier revisions settled (see `shared/domain/file_names.py`). `record_legs` are the sides
-    to be recorded. No event contains them, so the current setting is taken.
+    to be recorded. No event contains them, so the current setting is taken. `places` are those of each leg in all revisions: a
+    recording that one of them requested stays requested.
     """
     legs: dict[str, list[str]] = {}
     asked: dict[str, str] = {}
@@ -76,8 +96,10 @@ def published_summary(
             has_dialed=has_dialed,
         )
         legs[leg_key(leg)], states[leg_key(leg)] = [state, recorded(then)], published["state"]
-        if then.recorded and is_wanted(side, record_legs):
-            asked[leg_key(leg)] = recorded(then)
+        if then.recorded:
+            place = requested_place({**(places or {}).get(leg.call_id, {}), record["revision"]: (side, then.guid)}, record_legs)
+            if place is not None:
+                asked[leg_key(leg)] = recorded(replace(then, guid=place[1]))
     fields = {name: record[name] for name in ("outcome", "complete")}
     fields["talk_seconds"] = call.mixed_talk_seconds if is_newer(record) else record["talk_seconds"]
     fields |= dial_summary(record) | {"asked": with_newer_values(asked, record, states), "legs": legs}

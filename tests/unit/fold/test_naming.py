@@ -64,7 +64,13 @@ def _check(rng: random.Random) -> None:
     assert asked <= {(job.call_id, job.name) for job in revisions.jobs if job.fetch}, "whatever is wanted was fetched"
     call = revisions.fold.call()
     read_back = published_summary(
-        known.record, known.filed_at, revisions.fold.facts, call, owners=known.owners, record_legs=revisions.fold.record_legs
+        known.record,
+        known.filed_at,
+        revisions.fold.facts,
+        call,
+        owners=known.owners,
+        record_legs=revisions.fold.record_legs,
+        places=known.places,
     )
     assert read_back in {None, revisions.fold.summary}
 
