@@ -8,8 +8,7 @@ from typing import Any
 
 from console.call_query import JsonObject, row_of
 from shared.domain.call import Status
-
-_INCOMING = "Incoming"
+from shared.domain.callback import CallType
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,32 +21,35 @@ class Parties:
 
     first: str | None
     second: str | None
-    agent: str | None = None
-    number: str | None = None
     number_e164: str | None = None
 
 
 def parties_of(record: JsonObject, call: str) -> Parties:
-    """Name the ends of a call. What the record does not name itself is taken from the dial request, else from the fields."""
+    """Name the ends of a call as a search lists them."""
     row = row_of(record, call, Status.COMPLETE)
-    agent_leg, far_leg = record["agent"] or {}, record["dialed"] or {}
-    agent = _person(agent_leg) or row.agent
-    number = far_leg.get("number") or agent_leg.get("number") or row.number
-    e164 = far_leg.get("number_e164") or agent_leg.get("number_e164")
-    first, second = (number, agent) if record.get("call_type") == _INCOMING else (agent, number)
-    return Parties(first, second, agent, number, e164 if e164 != number else None)
+    agent = _person(row.agent_name, row.agent)
+    first, second = (row.number, agent) if row.call_type == CallType.INCOMING else (agent, row.number)
+    return Parties(first, second, row.number_e164 if row.number_e164 != row.number else None)
 
 
 def people_of(record: JsonObject) -> Mapping[str, str]:
     """Name who was on each leg, by CallID: the person if the record names one, else the number."""
-    legs: list[Mapping[str, Any]] = [leg for leg in (record["agent"], record["dialed"], *record["other_legs"]) if leg]
-    named = {leg["call_id"]: _person(leg) or leg.get("number") for leg in legs}
+    named = {leg["call_id"]: _person(leg.get("name"), leg.get("extension")) or leg.get("number") for leg in _legs(record)}
     return {call_id: name for call_id, name in named.items() if name}
 
 
-def _person(leg: Mapping[str, Any]) -> str | None:
-    """Write `Kaspar Hauser (1001)`, or what is known of it."""
-    name, extension = leg.get("name"), leg.get("extension")
+def ring_seconds_of(record: JsonObject) -> Mapping[str, float]:
+    """Return how long each leg rang, by CallID, as far as it is known."""
+    rang = {leg["call_id"]: leg.get("ring_seconds") for leg in _legs(record)}
+    return {call_id: seconds for call_id, seconds in rang.items() if seconds is not None}
+
+
+def _legs(record: JsonObject) -> list[Mapping[str, Any]]:
+    return [leg for leg in (record["agent"], record["dialed"], *record["other_legs"]) if leg]
+
+
+def _person(name: str | None, extension: str | None) -> str | None:
+    """Write `Kasper Jensen (1001)`, or what is known of it."""
     if name and extension and name != extension:
         return f"{name} ({extension})"
     return name or extension

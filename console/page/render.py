@@ -30,7 +30,7 @@ from console.page.models import (
     TimelineRow,
     Viewer,
 )
-from console.page.parties import parties_of, people_of
+from console.page.parties import parties_of, people_of, ring_seconds_of
 from console.page.sparkline import HEIGHT, WIDTH
 from console.page.text import moved
 from console.page.timeline import MAX_LANES, Picture, leg_names, picture
@@ -161,6 +161,7 @@ def call_page(viewer: Viewer, page: CallPage) -> str:
         "leg_names": dict(zip((leg.call_id for leg in page.legs), leg_names(page.legs), strict=True)),
         "parties": parties_of(record, page.call),
         "people": people_of(record),
+        "rang": ring_seconds_of(record),
         "known": {name: record.get(name) for name in _OPTIONAL_FIELDS},
         "ignored": list(record.get("ignored") or ())[:_MAX_IGNORED],
         "legs": page.legs[:MAX_LANES],

@@ -314,13 +314,14 @@ def test_a_call_names_its_people_its_kind_and_what_was_ignored() -> None:
     told = fakes.told()
     record = told["record"]
     record["agent"] |= {"extension": "1001", "name": "Kasper Jensen", "number": None}
-    record["dialed"] |= {"number": "30517261", "number_e164": "+4530517261"}
+    record["dialed"] |= {"number": "30517261", "number_e164": "+4530517261", "ring_seconds": 8.2}
     ignored = {"call_id": fakes.AGENT_LEG, "event": "pickup", "placeholder": "Guid", "value": "null", "reason": "not_a_guid"}
     record |= {"call_type": "API", "ended_by": "dialed", "queue": "Support", "ignored": [ignored]}
     told["recordings"][0]["flags"] = ["shorter_than_call", "new_flag"]
     page = Page(render.call_page(fakes.OPERATOR, CallPage.of(told, fakes.at(90))))
     assert page.text.startswith("Kasper Jensen (1001) → 30517261 · acme/513")
     assert "Dialed call acme/513" in page.text
+    assert "07:44:05.800 for 8.2 s" in page.text
     assert "Ended by the dialed party International number +4530517261 Queue Support" in page.text
     assert "GUID Agent Kasper Jensen (1001)" in page.text
     assert "Guid it is no GUID null Agent pickup" in page.text
@@ -498,7 +499,9 @@ def test_the_log_in_form_sends_a_key_and_where_to_go() -> None:
 
 def test_where_there_is_no_log_in_there_is_no_log_out() -> None:
     nobody = replace(fakes.OPERATOR, can_log_out=False)
-    assert not Page(render.error_page(nobody, ErrorPage(500, "a", "b"))).all("form", action="/logout")
+    page = Page(render.error_page(replace(nobody, who="address 127.0.0.1"), ErrorPage(500, "a", "b")))
+    assert not page.all("form", action="/logout")
+    assert "This console has no key. Actions are recorded for address 127.0.0.1" in page.text
     assert Page(render.error_page(fakes.OPERATOR, ErrorPage(500, "a", "b"))).all("form", action="/logout", method="post")
 
 
