@@ -42,20 +42,28 @@ class _Peaks(BaseModel):
 
 
 async def copy_for_decoder(archive: AudioArchive, audio: Audio, target: BinaryIO) -> None:
-    """Copy a recording into an empty file. One without compression gets a new header, so that only this one must be right.
+    """Copy a recording into an empty file. Its sizes are corrected, and one without compression gets a new header.
 
     Raises:
         CallfoldError: the archive cannot be read.
     """
-    header = read_header(await archive.read(audio, 0, HEAD_BYTES))
-    first, last = 0, audio.size - 1
-    if header is not None and header.order == "<" and header.format.encoding in _UNCOMPRESSED and header.format.frame_bytes:
+    start = await archive.read(audio, 0, HEAD_BYTES)
+    header, first, last = read_header(start), 0, audio.size - 1
+    if header is not None and header.order == "<" and header.audio.body <= len(start):
         first = header.audio.body
         if header.audio.has_length:
             last = min(last, header.audio.end - 1)
-        await asyncio.to_thread(target.write, _plain_header(header.format, max(last + 1 - first, 0)))
+        length = max(last + 1 - first, 0)
+        is_plain = header.format.encoding in _UNCOMPRESSED and header.format.frame_bytes
+        content = _plain_header(header.format, length) if is_plain else _corrected(start[header.start : first], length)
+        await asyncio.to_thread(target.write, content)
     async for chunk in archive.chunks(audio, first, last):
         await asyncio.to_thread(target.write, chunk)
+
+
+def _corrected(header: bytes, length: int) -> bytes:
+    """Return a header, up to the audio, with the true sizes of file and audio."""
+    return b"RIFF" + struct.pack("<I", len(header) + length - 8) + header[8:-4] + struct.pack("<I", length)
 
 
 def _plain_header(audio: Format, length: int) -> bytes:

@@ -75,6 +75,7 @@ KINDS: dict[str, tuple[bytes, Player | None, str]] = {
     "double": (sound("DOUBLE"), PREVIEW, "Floating-point PCM, converted"),
     "extensible": (sound("PCM_16", kind="WAVEX"), PREVIEW, "PCM with 16 bits, converted for this player."),
     "RF64": (sound("PCM_16", kind="RF64"), PREVIEW, "PCM with 16 bits, converted for this player."),
+    "GSM behind blanks, without sizes": (b"\r\n" + _unsized(sound("GSM610")), PREVIEW, "GSM 6.10, converted"),
     "24 bits behind blanks, without sizes": (b"\r\n" + _unsized(sound("PCM_24")), PREVIEW, "PCM with 24 bits, converted"),
     "six channels": (sound("PCM_16", channels=6), PREVIEW, "converted"),
     "G.721": (sound("G721_32"), PREVIEW, "G.721 ADPCM, converted"),
