@@ -54,6 +54,12 @@ class Suspect:
         return len(self.query) + len(self.body.content)
 
 
+@dataclass(slots=True)
+class _Count:
+    number: int
+    peer: str
+
+
 class Quarantine:
     """Takes refused callbacks and counts without waiting; `run` publishes them."""
 
@@ -63,7 +69,7 @@ class Quarantine:
         self._rates = PeerRates(time.monotonic())
         self._waiting: deque[Suspect] = deque()
         self._waiting_bytes = 0
-        self._counts: dict[tuple[str, str], RefusalCount] = {}
+        self._counts: dict[tuple[str, str], _Count] = {}
         self._counted_at = -_COUNTS_EVERY_S
         self._arrived = asyncio.Event()
         self._lost = Outage(log, "quarantine_not_published", "quarantine_published")
@@ -71,20 +77,29 @@ class Quarantine:
 
     def count(self, reason: Refusal, source: str, peer: str, *, times: int = 1) -> None:
         """Count a refusal. `source` is '' or a configured one, so that the counts stay few."""
-        known = self._counts.get((reason, source))
-        self._counts[reason, source] = RefusalCount(reason, source, times + (known.count if known else 0), peer)
-        self._arrived.set()
+        count = self._counts.get((reason, source))
+        if count is None:
+            self._counts[reason, source] = _Count(times, peer)
+            self._arrived.set()
+        else:
+            count.number += times
+            count.peer = peer
+
+    def admits(self, peer: str, size: int) -> bool:
+        """Return whether a callback of this size may be offered: its sender has not sent too many, and not too many wait."""
+        if not self._rates.take(peer, size, time.monotonic()):
+            self._results["limited"].inc()
+            return False
+        if self._waiting_bytes + size > _WAITING_BYTES:
+            self._results["lost"].inc()
+            return False
+        return True
 
     def offer(self, suspect: Suspect) -> None:
-        """Keep a refused callback, unless its sender has sent too many, or too many wait."""
-        if not self._rates.take(suspect.peer, suspect.size, time.monotonic()):
-            self._results["limited"].inc()
-        elif self._waiting_bytes + suspect.size > _WAITING_BYTES:
-            self._results["lost"].inc()
-        else:
-            self._waiting.append(suspect)
-            self._waiting_bytes += suspect.size
-            self._arrived.set()
+        """Keep a refused callback that was admitted."""
+        self._waiting.append(suspect)
+        self._waiting_bytes += suspect.size
+        self._arrived.set()
 
     async def run(self) -> None:
         """Publish until cancelled, and then for a moment what still waits. Run it as a task."""
@@ -103,7 +118,8 @@ class Quarantine:
     async def _publish(self, *, is_last: bool) -> None:
         """Publish some of what waits, and the counts if they are due or the last ones."""
         if is_last or time.monotonic() - self._counted_at >= _COUNTS_EVERY_S:
-            counts, self._counts = [*self._counts.values()], {}
+            counts = [RefusalCount(*key, count.number, count.peer) for key, count in self._counts.items()]
+            self._counts = {}
         else:
             counts = []
         suspects = [self._waiting.popleft() for _ in range(min(_AT_ONCE, len(self._waiting)))]

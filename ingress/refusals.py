@@ -53,13 +53,13 @@ class Refusals:
                 metrics.CALLBACKS.labels(name, result)  # so that each series exists from the start
 
     def wrong_secret(self, request: web.BaseRequest, source: SourceName, query: str, body: Body = _NO_BODY) -> web.Response:
-        self._record(request, Refusal.WRONG_SECRET, (401, UNAUTHORIZED), source)
-        self._keep(request, Refusal.WRONG_SECRET, source, query, body)
+        peer = self._record(request, Refusal.WRONG_SECRET, (401, UNAUTHORIZED), source)
+        self._keep(peer, Refusal.WRONG_SECRET, source, query, body)
         return wrong_secret(source)
 
     def unknown_source(self, request: web.BaseRequest, name: str, query: str, body: Body = _NO_BODY) -> web.Response:
-        self._record(request, Refusal.UNKNOWN_SOURCE, (404, "The path names no source."))
-        self._keep(request, Refusal.UNKNOWN_SOURCE, name, query, body)
+        peer = self._record(request, Refusal.UNKNOWN_SOURCE, (404, "The path names no source."))
+        self._keep(peer, Refusal.UNKNOWN_SOURCE, name, query, body)
         return unknown_source(name)
 
     def wrong_method(self, request: web.BaseRequest, source: SourceName) -> web.Response:
@@ -94,8 +94,11 @@ class Refusals:
         self._record(request, Refusal.NOT_HTTP, (status, "This is not a valid HTTP request."))
         return not_http(status)
 
-    def _record(self, request: web.BaseRequest, reason: Refusal, why: tuple[int, str], source: SourceName = _NO_SOURCE) -> None:
-        """Count and log a refusal with its status and detail. It can be anybody's, so the line quotes nothing of it."""
+    def _record(self, request: web.BaseRequest, reason: Refusal, why: tuple[int, str], source: SourceName = _NO_SOURCE) -> str:
+        """Count and log a refusal with its status and detail; returns the sender.
+
+        A request can be anybody's, so the line quotes nothing of it.
+        """
         self._counters[reason].inc()
         peer = self._proxies.client(request)
         if reason not in _LOGGED_ELSEWHERE:
@@ -104,8 +107,10 @@ class Refusals:
             outage.failed(detail, key=peer, reason=reason, status=status, source=source or None, peer=peer)
         if self._quarantine is not None:
             self._quarantine.count(reason, source, peer)
+        return peer
 
-    def _keep(self, request: web.BaseRequest, reason: Refusal, source: str, query: str, body: Body) -> None:
+    def _keep(self, peer: str, reason: Refusal, source: str, query: str, body: Body) -> None:
         """Offer a callback to the quarantine; `source` is the name in its path."""
-        if self._quarantine is not None and (query or body.content):
-            self._quarantine.offer(Suspect(reason, source, self._proxies.client(request), utc_now(), query, body))
+        size = len(query) + len(body.content)
+        if self._quarantine is not None and size and self._quarantine.admits(peer, size):
+            self._quarantine.offer(Suspect(reason, source, peer, utc_now(), query, body))

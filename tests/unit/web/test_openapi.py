@@ -11,7 +11,7 @@ _ROOT = Path(__file__).parents[3]
 # A status is the first argument of whatever answers with it.
 _STATUS = re.compile(r"\b(?:reject|problem|\w*BodyError)\(\s*(\d{3}),")
 # A fault of ingress itself is no answer to plan for; one of a form is none to a callback in a query.
-_MODULES = ("answers.py", "body_formats.py", "callbacks.py", "forms.py")
+_MODULES = ("answers.py", "body_formats.py", "callbacks.py", "forms.py", "refusals.py")
 _ONLY_FORMS = {"408", "413", "415"}
 
 
