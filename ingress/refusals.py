@@ -48,9 +48,11 @@ class Refusals:
         self._outages = {
             (reason, source): Outage(log, "callback_refused") for reason in Refusal for source in (_NO_SOURCE, *sources)
         }
+        for status in (400, 404, *_OF_BODIES, 405, 414, 431):  # so that each series exists from the start
+            metrics.REQUESTS_REFUSED.labels(str(status))
         for name in sources:
             for result in ("accepted", "invalid", "wrong_secret", "limited", "unavailable"):
-                metrics.CALLBACKS.labels(name, result)  # so that each series exists from the start
+                metrics.CALLBACKS.labels(name, result)
 
     def wrong_secret(self, request: web.BaseRequest, source: SourceName, query: str, body: Body = _NO_BODY) -> web.Response:
         peer = self._record(request, Refusal.WRONG_SECRET, (401, UNAUTHORIZED), source)
