@@ -131,6 +131,7 @@ class CallPage:
         is_timeline_whole: False if the journal may hold more raw events.
         timeline_problem: why the raw timeline could not be read, if it could not.
         pbx_ahead_seconds: how far the clock of the PBX is ahead of the times of receipt, if known.
+        other_uses: other calls of the same RequestID, such as `513.2`.
         request_id: what to correct if it has too many legs.
     """
 
@@ -149,6 +150,7 @@ class CallPage:
     is_timeline_whole: bool = True
     timeline_problem: str | None = None
     pbx_ahead_seconds: float | None = None
+    other_uses: Sequence[str] = ()
     request_id: RequestIdProblem | None = None
 
     @classmethod
@@ -171,6 +173,7 @@ class CallPage:
             is_timeline_whole=detail.get("is_timeline_whole", True),
             timeline_problem=detail.get("timeline_problem"),
             pbx_ahead_seconds=detail.get("pbx_ahead_seconds"),
+            other_uses=[str(name).partition("/")[2] for name in detail.get("other_uses", ())],
             request_id=request_id,
         )
 

@@ -588,3 +588,10 @@ def test_the_names_of_many_legs_and_their_picture_take_one_look_at_each() -> Non
     legs = Counted(derive(CallKey(SourceName("acme"), CallRef("513")), _many_legs(), POLICY).legs)
     render.call_page(fakes.OPERATOR, replace(fakes.call_page(), legs=legs))
     assert _MANY < looks < 10 * _MANY
+
+
+def test_a_call_s_page_links_the_other_calls_of_its_request_id() -> None:
+    page = fakes.call_page()
+    assert "used this RequestID" not in render.call_page(fakes.READER, page)
+    text = render.call_page(fakes.READER, replace(page, other_uses=["513.2", "513.3"]))
+    assert text.count("/513.2") == text.count("/513.3") == 1
