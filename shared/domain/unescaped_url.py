@@ -17,6 +17,7 @@ _RECORDING_URL = Placeholder.RECORDING_URL.value
 _MAX_BYTES = 8 * 1024
 # A program that escapes what no URL has, but not its separators, escapes `%` too.
 _ESCAPED_TWICE = re.compile(r"%25(?=[0-9A-Fa-f]{2})")
+_ESCAPED_SEPARATORS = re.compile("%(?:26|3[Dd])")
 # Blanks, line ends, quotes and angle brackets around the URL.
 _WRAPPER = r"(?:\+|%(?:20|09|0[ADad]|22|27|3[CcEe]))+"
 _WRAPPERS = re.compile(rf"^{_WRAPPER}|{_WRAPPER}$")
@@ -33,6 +34,8 @@ def with_whole_url(adapter: Adapter, parts: list[str]) -> list[str]:
     end = start + 1
     if "?" in url:
         end += _count_of_pieces(adapter, _name(parts[start]), {_name(part) for part in parts[:start]}, parts[end:])
+        if end == start + 1 and _ESCAPED_SEPARATORS.search(url.partition("?")[2]):
+            return parts  # it is whole, and escaped where a query needs it
     whole = "&".join((url, *parts[start + 1 : end]))
     content = _as_bytes(_WRAPPERS.sub("", _ESCAPED_TWICE.sub("%", whole)))
     if len(content) > _MAX_BYTES:

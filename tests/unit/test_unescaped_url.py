@@ -36,7 +36,7 @@ def _url(query: str, adapter: Adapter = ADAPTER) -> str | None:
 @pytest.mark.parametrize(
     "sent",
     [
-        URL, quote(URL, safe=""), quote(URL, safe=":/?&="), f"{URL}%20", f"{URL}+", f"%22{URL}%22", f"{URL}%0D%0A",
+        URL, quote(URL, safe=""), quote(URL, safe=":/?"), quote(URL, safe="/"), quote(URL, safe=":/?="), quote(URL, safe=":/?&="), f"{URL}%20", f"{URL}+", f"%22{URL}%22", f"{URL}%0D%0A",
     ],
 )  # fmt: skip
 def test_the_pieces_of_a_url_are_put_together(sent: str, after: str) -> None:
