@@ -64,7 +64,7 @@ def _problem(body: bytes, status: int = 200) -> DialError:
         b'<dial status="ok" RequestID="513"/>',
         b"<html><body>{RequestID:513}</body></html>",
         b'<string xmlns="http://tempuri.org/">{&quot;RequestID&quot;:513}</string>',
-        gzip.compress(b"{RequestID:513}"),
+        gzip.compress(b"{RequestID:513}", mtime=0),
         zlib.compress(b"{RequestID:513}"),
         '{"RequestID":513}'.encode("utf-16"),
         '{"RequestID":513}'.encode("utf-16-le"),
