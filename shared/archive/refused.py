@@ -1,6 +1,6 @@
 """Files that were downloaded and refused. They are kept next to the recordings, until a person accepts them or they expire.
 
-`<source>/quarantine/<name>.<CallID>.json` describes the refused file of a leg, `<name>.<CallID>.<8 digits>.wav`. That ends in
+`<source>/refused/<name>.<CallID>.json` describes the refused file of a leg, `<name>.<CallID>.<8 digits>.wav`. That ends in
 `.age` if it is encrypted. A leg has one. Nothing else in the archive refers to this directory.
 """
 
@@ -99,7 +99,7 @@ def decode_refused(body: bytes) -> RefusedFile:
 
 
 def directory_of(source: str) -> str:
-    return f"{source}/quarantine"
+    return f"{source}/refused"
 
 
 def path_of_refused(source: str, name: str, call_id: str) -> str:
@@ -195,6 +195,6 @@ async def _delete(archive: Archive, files: Iterable[Entry]) -> None:
 
 
 def _stem(path: str) -> str:
-    """Return what the files of a leg have in common: `acme/quarantine/<name>.<CallID>`."""
+    """Return what the files of a leg have in common: `acme/refused/<name>.<CallID>`."""
     stem = path.removesuffix(ENCRYPTED_SUFFIX).rpartition(".")[0]
     return stem if path.endswith(_DESCRIPTION) else stem.rpartition(".")[0]

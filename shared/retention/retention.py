@@ -100,7 +100,7 @@ class Retention:
         if not self.is_dry_run:
             await lock.confirm()
             await delete_refused(self.archive, refused)
-            log.info("refused_recording_expired", call=f"{refused.source}/{refused.call}", leg=refused.leg, file=refused.file)
+            log.info("refused_file_expired", call=f"{refused.source}/{refused.call}", leg=refused.leg, file=refused.file)
         self.done.refused += 1
 
     async def _compare_clocks(self) -> None:

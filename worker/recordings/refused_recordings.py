@@ -63,7 +63,7 @@ class RefusedRecordings:
             dropped = await keep_refused(self._archive, refused, form.content, self._max_bytes)
         log.warning("recording_refused", id=attempt.job.id, reason=error.reason, detail=error.detail, file=refused.file)
         for leg in dropped:
-            log.warning("refused_recording_dropped", source=attempt.job.source, leg=leg)
+            log.warning("refused_file_dropped", source=attempt.job.source, leg=leg)
         return True
 
     async def of(self, job: RecordingJob) -> RefusedFile | None:

@@ -149,7 +149,7 @@ async def _is_filed(storm: _Storm, place: Disk | Bucket, states: dict[str, str])
     unwritten = [
         call_id for call_id, state in states.items() if state == "failed" and storm.troubles[call_id] in {FULL, UNWRITABLE}
     ]
-    refused = {path for path in files if "/quarantine/" in path}
+    refused = {path for path in files if "/refused/" in path}
     assert Counter(Path(path).suffix for path in files.keys() - refused) == {
         ".json": len(states) - len(unwritten),
         ".wav": sum(state == "stored" for state in states.values()),

@@ -96,8 +96,8 @@ async def test_recordings_as_real_writers_leave_them(servers: Servers, pbx: Pbx)
         "6": ("not_a_recording", [], False),
         "7": ("growing", [], True),
     }
-    quarantine = {path.name for path in (servers.directory / "archive" / "real" / "quarantine").iterdir()}
-    assert quarantine == {name for one in "47" for name in (Path(data[one]["kept"]).name, f"call-{one}.{one}.json")}
+    kept = {path.name for path in (servers.directory / "archive" / "real" / "refused").iterdir()}
+    assert kept == {name for one in "47" for name in (Path(data[one]["kept"]).name, f"call-{one}.{one}.json")}
     code, out, _ = await site.callfold("recordings", "verify")
     assert (code, out.count("shorter_than_call")) == (0, 4)
 

@@ -25,7 +25,7 @@ async def test_the_oldest_are_dropped_first_with_what_nothing_describes(tmp_path
     for number, refused in enumerate(files):
         for path in (refused.file, refused.path):
             await asyncio.to_thread(os.utime, tmp_path / path, (number, number))
-    orphan = tmp_path / "acme" / "quarantine" / "call-9.9.01234567.wav"
+    orphan = tmp_path / "acme" / "refused" / "call-9.9.01234567.wav"
     await asyncio.to_thread(orphan.write_bytes, b"x" * 100)
     await asyncio.to_thread(os.utime, orphan, (2, 2))
     size = (tmp_path / files[0].path).stat().st_size + 100
@@ -38,11 +38,11 @@ async def test_the_oldest_are_dropped_first_with_what_nothing_describes(tmp_path
 async def test_what_a_killed_worker_left_goes_with_the_file_of_its_leg_or_by_its_age(tmp_path: Path) -> None:
     archive = Archive(tmp_path.as_uri())
     for call_id in ("7", "8", "9"):
-        await archive.put(f"acme/quarantine/call-{call_id}.{call_id}.01234567.wav.age", b"x")
+        await archive.put(f"acme/refused/call-{call_id}.{call_id}.01234567.wav.age", b"x")
     first = await keep(archive, "7", b"y")
     assert len((await kept(archive))[1]) == 4
     second = await keep(archive, "8", b"y")
-    await archive.put("acme/quarantine/call-8.8.01234567.wav", b"x")
+    await archive.put("acme/refused/call-8.8.01234567.wav", b"x")
     await delete_refused(archive, second)
     now = datetime.now(UTC)
     await delete_undescribed(archive, "acme", now - timedelta(days=1))
