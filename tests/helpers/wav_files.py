@@ -195,9 +195,17 @@ def _flagged() -> Iterator[Kind]:
     for name, more in behind.items():
         yield Kind(f"{name} behind", WAV + more, flags=trailing)
     yield Kind("something behind", WAV + b"\x81\x92--boundary--", flags=trailing, looks=2)
-    yield Kind(
-        "audio behind that is not counted", riff(FMT, chunk(b"data", SAMPLES, 100)), flags=trailing, looks=2, seconds=50 / RATE
-    )
+    yield Kind("audio that only the total counts", riff(FMT, chunk(b"data", SAMPLES, 100)), flags=trailing, looks=2)
+    not_counted = riff(FMT, chunk(b"data", SAMPLES, 100), declared=136)
+    yield Kind("audio behind that is not counted", not_counted, flags=trailing, looks=2, seconds=50 / RATE)
+    sizes = frozenset({Flag.CHUNK_SIZES})
+    for excess in (8, 36, 44):
+        too_long = riff(FMT, chunk(b"data", SAMPLES, len(SAMPLES) + excess))
+        yield Kind(f"{excess} bytes of headers counted as audio", too_long, flags=sizes, looks=2)
+    too_long = riff(FMT, chunk(b"data", SAMPLES, len(WAV)), declared=len(WAV))
+    yield Kind("size of the file in both fields", too_long, flags=sizes, looks=2)
+    untold_part = riff(FMT, DATA, chunk(b"data", SAMPLES, 0xFFFFFFFF))
+    yield Kind("second data chunk of untold size", untold_part, flags=trailing | {Flag.MORE_AUDIO}, looks=2)
     yield Kind("two data chunks", riff(FMT, DATA, DATA), flags=frozenset({Flag.MORE_AUDIO}))
     yield Kind(
         "LIST too long, hides the audio", riff(FMT, chunk(b"LIST", b"INFO", 5000), DATA), flags=frozenset({Flag.CHUNK_SIZES})
@@ -244,6 +252,8 @@ def _refused() -> Iterator[Kind]:
     yield Kind("audio cut off at its beginning", WAV[:44], _TRUNCATED)
     yield Kind("cut off in the header", WAV[:30], _TRUNCATED)
     yield Kind("more declared than there is", riff(FMT, chunk(b"data", SAMPLES, len(SAMPLES) + 40)), _TRUNCATED)
+    for lacking in (8, 36, 44):
+        yield Kind(f"{lacking} bytes cut off", WAV[:-lacking], _TRUNCATED)
     yield Kind("RF64 cut off", _rf64(b"RF64", declared=len(SAMPLES) + 2), _TRUNCATED)
     yield Kind("second data chunk cut off", riff(FMT, DATA, DATA)[:-100], _TRUNCATED)
     yield Kind("no fmt", riff(DATA), _NONE)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import BinaryIO, TypeVar
 
 from shared.domain.recording_flags import Flag
-from shared.domain.wav import Chunk, Flaw, Header, InvalidWavError, Parser, parse_chunks, parse_header
+from shared.domain.wav import CHUNK_HEADER_BYTES, Chunk, Flaw, Header, InvalidWavError, Parser, parse_chunks, parse_header
 
 _T = TypeVar("_T")
 # What other programs put behind a recording. Anything else may be audio that the header does not count yet.
@@ -66,6 +66,9 @@ def _check(file: BinaryIO, header: Header, size: int) -> Audio:
     length = header.audio.length
     if not header.audio.has_length and not 0 < length <= available:
         return _open_ended(file, header, size, available)
+    if length > available and _counts_the_header(header, size):
+        flags = frozenset({Flag.CHUNK_SIZES}) | _flags_of_header(header)
+        return _audio(header, available, flags, length, is_open_ended=True)
     if length > available:
         raise RefusedWavError(
             Flaw.TRUNCATED,
@@ -74,14 +77,32 @@ def _check(file: BinaryIO, header: Header, size: int) -> Audio:
         )
     rest = _rest(file, header.audio.end, size, header.order)
     for more in rest.chunks:
-        if more.name == b"data" and more.end > size:
+        if more.name == b"data" and more.has_length and more.end > size:
             detail = f"truncated: the second part of the audio lacks {more.end - size} bytes"
             raise RefusedWavError(Flaw.TRUNCATED, detail, _audio(header, length, frozenset(), length))
-    is_open_ended = header.declared_end is None or _may_be_audio(file, rest, size)
-    audio = _audio(header, length, _flags(header, rest, size), length, is_open_ended=is_open_ended)
+    is_uncounted = _may_be_audio(file, rest, size)
+    # The size of the file counts what follows, and no chunk begins there: the size of the audio is too small.
+    is_all_audio = is_uncounted and not rest.chunks and header.declared_end is not None and abs(header.declared_end - size) <= 1
+    is_untold = any(more.name == b"data" and not more.has_length and more.body < size for more in rest.chunks)
+    is_open_ended = is_uncounted or is_untold or header.declared_end is None
+    audio_bytes = length + rest.other if is_all_audio else length
+    audio = _audio(header, audio_bytes, _flags(header, rest, size), length, is_open_ended=is_open_ended)
     if audio.seconds == 0:
         raise InvalidWavError(Flaw.NO_AUDIO, "less than one sample of audio in the file")
     return audio
+
+
+def _counts_the_header(header: Header, size: int) -> bool:
+    """Return whether the size of the audio includes headers, as some recorders write it, while the size of the file is right.
+
+    A file that was cut is shorter than both sizes say. Here they contradict each other.
+    """
+    total, end = header.declared_end, header.audio.end
+    if total is None or end <= total + 1 or total - size not in {-1, 0, 1, CHUNK_HEADER_BYTES}:
+        return False
+    before = header.audio.body - header.start
+    counted = {CHUNK_HEADER_BYTES, 36, before - CHUNK_HEADER_BYTES, before}
+    return not counted.isdisjoint({end - size, end - size + header.audio.length % 2})
 
 
 def _open_ended(file: BinaryIO, header: Header, size: int, available: int) -> Audio:
