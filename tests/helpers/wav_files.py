@@ -248,6 +248,8 @@ def _refused() -> Iterator[Kind]:
     yield Kind("no audio, CRLF behind", riff(FMT, chunk(b"data", b"")) + b"\r\n", _NO_AUDIO)
     yield Kind("no audio, only LIST", riff(FMT, LIST), _NO_AUDIO)
     yield Kind("half a sample", riff(FMT, chunk(b"data", b"x")), _NO_AUDIO)
+    for audio in (8, 36, 44):
+        yield Kind(f"no audio of {audio} bytes", riff(FMT, chunk(b"data", b"", audio)), _TRUNCATED)
     yield Kind("audio cut off", WAV[:-1], _TRUNCATED)
     yield Kind("audio cut off at its beginning", WAV[:44], _TRUNCATED)
     yield Kind("cut off in the header", WAV[:30], _TRUNCATED)

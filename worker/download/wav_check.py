@@ -100,6 +100,8 @@ def _counts_the_header(header: Header, size: int) -> bool:
     total, end = header.declared_end, header.audio.end
     if total is None or end <= total + 1 or total - size not in {-1, 0, 1, CHUNK_HEADER_BYTES}:
         return False
+    if header.format.seconds(size - header.audio.body, header.fact) == 0:
+        return False
     before = header.audio.body - header.start
     counted = {CHUNK_HEADER_BYTES, 36, before - CHUNK_HEADER_BYTES, before}
     return not counted.isdisjoint({end - size, end - size + header.audio.length % 2})
