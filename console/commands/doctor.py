@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 
 import orjson
@@ -30,6 +30,7 @@ from shared.config.settings import Settings
 from shared.errors import CallfoldError, ConfigError, StoreUnavailableError
 from shared.runtime.store import open_store
 from shared.runtime.store_watch import clock_problem
+from shared.state.store import Store
 from worker.download.download_directory import check_directory
 
 _OLDEST_REDIS = (7, 0)
@@ -164,12 +165,19 @@ async def _secrets(settings: Settings) -> str:
     return f"none is weak (not set, so on loopback only: {without})" if without else "none is weak"
 
 
-async def _request_ids(settings: Settings) -> str:
+@asynccontextmanager
+async def _open_store(settings: Settings) -> AsyncIterator[Store]:
+    """Open the store of a check that knows nothing without Redis, whose absence another check reports."""
     async with open_store(settings) as store:
         try:
-            problems = await find_request_id_problems(store, settings.load_sources())
+            yield store
         except StoreUnavailableError:
             raise DoubtError("not known while Redis is unavailable") from None
+
+
+async def _request_ids(settings: Settings) -> str:
+    async with _open_store(settings) as store:
+        problems = await find_request_id_problems(store, settings.load_sources())
     if problems:
         raise ConfigError(" ".join(problem.detail for problem in problems))
     return "no call had too many legs in the last day"
@@ -177,12 +185,9 @@ async def _request_ids(settings: Settings) -> str:
 
 async def _pbx_clocks(settings: Settings) -> str:
     sources = settings.load_sources()
-    async with open_store(settings) as store:
-        try:
-            ahead = await store.pbx_clocks.of(sources)
-            problems = await find_pbx_clock_problems(store, sources)
-        except StoreUnavailableError:
-            raise DoubtError("not known while Redis is unavailable") from None
+    async with _open_store(settings) as store:
+        ahead = await store.pbx_clocks.of(sources)
+        problems = await find_pbx_clock_problems(store, sources)
     if problems:
         raise DoubtError(" ".join(problems))
     if not ahead:
@@ -191,11 +196,8 @@ async def _pbx_clocks(settings: Settings) -> str:
 
 
 async def _placeholders(settings: Settings) -> str:
-    async with open_store(settings) as store:
-        try:
-            problems = await find_unreplaced(store, settings.load_sources())
-        except StoreUnavailableError:
-            raise DoubtError("not known while Redis is unavailable") from None
+    async with _open_store(settings) as store:
+        problems = await find_unreplaced(store, settings.load_sources())
     if problems:  # nothing is lost but these values
         raise DoubtError(" ".join(problem.detail for problem in problems))
     return "none arrived unreplaced in the last day"

@@ -75,9 +75,6 @@ _EVENT = (Placeholder.EVENT_NAME.value, Placeholder.EVENT_CODE.value)
 _BITS = frozenset({"0", "1"})
 _UNREPLACED = "arrived unreplaced: FocalScope sent the placeholder instead of its value"
 
-UNDERSTOOD = frozenset({_CALL_ID, _REQUEST_ID, _GUID_NAME, _IS_RECORDED, *_CALL_TYPE, *_EVENT})
-"""Placeholders that have an attribute in `Callback`; all others are its `extras`."""
-
 _READERS: Mapping[str, Callable[[str], object]] = {
     _CALL_ID: read_call_id,
     _REQUEST_ID: read_whole,
