@@ -10,7 +10,7 @@ from console.repair.published_summary import ids_of
 from shared.domain.call import is_request_id
 from shared.domain.facts import Fact
 from shared.domain.ids import CallKey, later_use, use_number
-from shared.domain.uses import Use, copies, use_fact, uses_of, uses_of_events
+from shared.domain.uses import Use, copies, guid_facts, has_other_guid, use_fact, uses_of, uses_of_events, with_own_legs
 from shared.state.store import Store
 from shared.state.stored_call import RestoredPublication, StoredCall, WakeUp
 
@@ -62,7 +62,7 @@ async def redirect(store: Store, facts: Mapping[CallKey, list[list[Fact]]], max_
     counts = await store.count_uses(first)
     keys = {key: [CallKey(key.source, later_use(key.call, number)) for number in range(1, counts[key] + 1)] for key in first}
     known = await store.read_facts([each for of_key in keys.values() for each in of_key])
-    assigned = {key: events for key, events in facts.items() if key not in keys}
+    assigned = await _with_own_legs(store, {key: events for key, events in facts.items() if key not in keys}, max_call_s)
     uses: dict[CallKey, int] = {}
     for key, of_key in keys.items():
         numbers = uses_of_events(facts[key], [known[each] for each in of_key], max_call_s)
@@ -75,6 +75,16 @@ async def redirect(store: Store, facts: Mapping[CallKey, list[list[Fact]]], max_
     return assigned
 
 
+async def _with_own_legs(
+    store: Store, facts: Mapping[CallKey, list[list[Fact]]], max_call_s: float
+) -> dict[CallKey, list[list[Fact]]]:
+    """Name the legs of CallIDs that were used before with the same RequestID, as the fold does."""
+    names = {key: [name for name, _ in guid_facts(events)] for key, events in facts.items()}
+    guids = await store.read_some_facts({key: of_key for key, of_key in names.items() if of_key})
+    known = await store.read_facts([key for key, of_key in guids.items() if has_other_guid(facts[key], of_key)])
+    return {key: with_own_legs(events, known[key], max_call_s) if key in known else events for key, events in facts.items()}
+
+
 def _first_number(key: CallKey, uses: list[Use], published: Mapping[CallKey, PublishedCall]) -> int:
     """Return the number of the first replayed use: that of the record with one of its legs, else the one after all records."""
     if not uses:
@@ -82,6 +92,6 @@ def _first_number(key: CallKey, uses: list[Use], published: Mapping[CallKey, Pub
     records = {
         use_number(of.call): known.record for of, known in published.items() if CallKey(of.source, later_use(of.call, 1)) == key
     }
-    own = {leg.split(":")[2] for leg in uses[0].legs}
+    own = {leg.split(":")[2].partition(".")[0] for leg in uses[0].legs}
     with_its_legs = [number for number, record in records.items() if own & {leg.call_id for leg in ids_of(record)}]
     return min(with_its_legs, default=max(records, default=0) + 1)

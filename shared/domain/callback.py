@@ -241,10 +241,9 @@ def _unknown(placeholders: tuple[str, str]) -> Reason:
 
 def _request_id(text: str, ignored: list[IgnoredValue]) -> int | None:
     """Return the RequestID. 0 is none: as one, it would merge all calls that the dial API did not start into one call."""
-    if text.isdecimal() and text.isascii() and len(text) <= MAX_DIGITS:
-        return int(text) or None
-    number = read_whole(text)
-    if number is None and tidied(text):
+    is_plain = text.isdecimal() and text.isascii() and len(text) <= MAX_DIGITS
+    number = int(text) if is_plain else read_whole(text)
+    if not number and tidied(text):
         ignored.append(IgnoredValue(_REQUEST_ID, text, Reason.NOT_A_REQUEST_ID))
     return number or None
 

@@ -134,7 +134,7 @@ def _leg_facts(facts: Mapping[str, str]) -> dict[tuple[str, str], dict[str, str]
 
 def _leg(identity: tuple[str, str], facts: Mapping[str, str], clock: PbxClock) -> Leg:
     """Read one leg from its facts, whose names are relative to the leg."""
-    call_type, call_id = identity
+    call_type, call_id = identity[0], identity[1].partition(".")[0]  # `77.2` is a CallID used again, see `uses.py`
     times = leg_times(facts, clock)
     picked_up_at = times.picked_up_at
     missed_at, hung_up_at = (_ended_at(facts, event, times, clock) for event in (LegEvent.MISSED, LegEvent.HANGUP))

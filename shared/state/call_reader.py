@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TypeVar, cast
 
 from redis.asyncio import Redis
@@ -67,6 +67,19 @@ class CallReader:
                 return {key: _facts(fields) for key, fields in zip(part, await pipe.execute(), strict=True)}
 
         return await _in_parts(keys, read_part)
+
+    async def read_some_facts(self, names: Mapping[CallKey, Sequence[str]]) -> dict[CallKey, dict[str, str]]:
+        """Read those facts of calls that are named, without those that a call does not have."""
+
+        async def read_part(number: int, part: Sequence[CallKey]) -> dict[CallKey, dict[str, str]]:
+            async with self._redis.pipeline(transaction=False) as pipe:
+                for key in part:
+                    pipe.hmget(facts_key(number, key), names[key])
+                replies = await pipe.execute()
+            rows = ((key, zip(names[key], values, strict=True)) for key, values in zip(part, replies, strict=True))
+            return {key: {name: text(value) for name, value in row if value is not None} for key, row in rows}
+
+        return await _in_parts(names, read_part)
 
     async def open_calls(self) -> dict[CallKey, int]:
         """List the open calls with their wake-up times (ms since 1970)."""

@@ -16,10 +16,21 @@ import orjson
 
 from shared.domain.call import Policy
 from shared.domain.facts import LEG, Fact, leg_of
-from shared.domain.ids import CallKey, later_use, use_number
+from shared.domain.ids import CallKey, first_use, later_use, use_number
 from shared.domain.raw_event import RawEvent, TimerEvent
 from shared.domain.times import milliseconds
-from shared.domain.uses import AFTER_CLOSED_S, Use, copies, first_number, use_fact, uses_of, uses_of_events
+from shared.domain.uses import (
+    AFTER_CLOSED_S,
+    Use,
+    copies,
+    first_number,
+    guid_facts,
+    has_other_guid,
+    use_fact,
+    uses_of,
+    uses_of_events,
+    with_own_legs,
+)
 from shared.state.replies import until_redis_answers
 from shared.state.store import Store
 from shared.state.stored_call import PublicationState, StoredCall
@@ -65,6 +76,8 @@ class LaterUses:
         Such a call is named by its CallID, so its leg cannot be known by a new one. Events that arrive more than the maximum call
         time out of order are assigned as they arrive.
         """
+        _add_first_uses(batch)
+        await self._assign_legs(batch)
         keys = [key for key in batch.events if key.call.startswith(_BY_CALL_ID) and use_number(key.call) == 1]
         if not keys:
             return
@@ -72,6 +85,20 @@ class LaterUses:
         for key in keys:
             if max(uses_of_events(batch.facts[key], [known[key]], self._max_call_s)) > 1:
                 await self._redirect(key, known[key], batch)
+
+    async def _assign_legs(self, batch: Batch) -> None:
+        """Name the legs of CallIDs that were used before with the same RequestID."""
+        guids = {
+            key: [name for name, _ in guid_facts(batch.facts[key])] for key in batch.facts if not key.call.startswith(_BY_CALL_ID)
+        }
+        names = {key: of_key for key, of_key in guids.items() if of_key}
+        if not names:
+            return
+        known = await until_redis_answers(lambda: self._store.read_some_facts(names))
+        keys = [key for key in names if has_other_guid(batch.facts[key], known[key])]
+        facts = await until_redis_answers(lambda: self._store.read_facts(keys)) if keys else {}
+        for key in keys:
+            batch.facts[key] = with_own_legs(batch.facts[key], facts[key], self._max_call_s)
 
     async def _redirect(self, first: CallKey, known: Mapping[str, str], batch: Batch) -> None:
         count = (await until_redis_answers(lambda: self._store.count_uses([first])))[first]
@@ -139,13 +166,16 @@ class LaterUses:
         routed.events[first] = expired
         for key, of_call in targets.items():
             number, is_new = use_number(key.call), key not in known
-            facts = [[*facts, use_fact(number)] if is_new else facts for _, facts in of_call]
-            events = [event for event, _ in of_call]
+            events, facts = [event for event, _ in of_call], [facts for _, facts in of_call]
+            if is_new:
+                facts = [[*each, use_fact(number)] for each in facts]
+            elif has_other_guid(facts, known[key].facts):
+                facts = with_own_legs(facts, known[key].facts, self._max_call_s)
             begins = {key: min(event.received_at for event in events)} if is_new else {}
             await self._merge({key: facts}, begins, {key: events}, routed)
             await self._remember(first, number)
             if key in routed.calls:
-                await self._route(first, key, routed.calls[key], of_call, routed)
+                await self._route(first, key, routed.calls[key], list(zip(events, facts, strict=True)), routed)
 
     def _target(self, first: CallKey, known: Mapping[CallKey, StoredCall], pair: Pair) -> CallKey | None:
         """Return the use that an event belongs to when the first one has expired; None if that has expired as well."""
@@ -154,8 +184,11 @@ class LaterUses:
         for key, call in known.items():
             if leg and leg in self._legs(key, call):
                 if call.facts:
+                    if has_other_guid([facts], call.facts):
+                        continue
                     return key
-                if not first.call.startswith(_BY_CALL_ID) or not _is_later(event, call, _UNKNOWN_LEGS_S):
+                is_other = first.call.startswith(_BY_CALL_ID) or _has_other_guid(facts, call)
+                if not is_other or not _is_later(event, call, _UNKNOWN_LEGS_S):
                     return None
         last = max(known, key=lambda key: use_number(key.call))
         if known[last].facts:
@@ -196,6 +229,20 @@ class LaterUses:
 def _is_later(event: RawEvent, tombstone: StoredCall, gap_s: float) -> bool:
     over_ms = tombstone.merged_at_ms
     return over_ms is not None and milliseconds(event.received_at) - over_ms > gap_s * 1000
+
+
+def _add_first_uses(batch: Batch) -> None:
+    """Let the timer of a later use of a RequestID read the first use too: an earlier release merges all events there alone."""
+    for key in [each for each in batch.events if use_number(each.call) > 1 and not each.call.startswith(_BY_CALL_ID)]:
+        first = CallKey(key.source, first_use(key.call))
+        batch.events.setdefault(first, [])
+        batch.facts.setdefault(first, [])
+
+
+def _has_other_guid(facts: Sequence[Fact], tombstone: StoredCall) -> bool:
+    """Return whether an event has a GUID that no leg of an expired call had, although they had GUIDs."""
+    known = orjson.loads(tombstone.summary).get("guids", {}) if tombstone.summary else {}
+    return bool(known) and any(guid not in known for _, guid in guid_facts([facts]))
 
 
 def _share(known: CallKey, uses: Mapping[int, Use], pairs: Iterable[Pair]) -> dict[CallKey, list[RawEvent]]:

@@ -15,6 +15,7 @@ from shared.amqp.publisher import Message
 from shared.config.sources import load_sources
 from shared.domain.call import derive
 from shared.domain.call_event import call_record
+from shared.domain.facts import facts_of
 from shared.domain.ids import CallKey, CallRef, SourceName, later_use
 from shared.domain.raw_event import CallbackEvent, DialEvent, RawEvent, TimerEvent, encode, join
 from shared.domain.times import rfc3339
@@ -41,6 +42,13 @@ def pair(begun_s: float, first_call_id: int, request_id: int = 513) -> list[RawE
         )
         for second, kind, leg, event in PAIR
     ]
+
+
+def reset_pair(begun_s: float, use: int, request_id: int = 513) -> list[CallbackEvent]:
+    """Return the callbacks of a call with the CallIDs 11 and 12, and with GUIDs of its own."""
+    guids = {number: f"&Guid={use:08x}-0000-0000-0000-{number:012x}" for number in (11, 12)}
+    events = [event for event in pair(begun_s, 10, request_id) if isinstance(event, CallbackEvent)]
+    return [replace(event, query=event.query + guids[11 if "CallID=11" in event.query else 12]) for event in events]
 
 
 class _Site:
@@ -232,3 +240,54 @@ async def test_a_new_leg_soon_after_a_call_that_has_expired_is_late_and_not_new(
     await site.expire("513", published_s=40)
     await site.fold([CallbackEvent(SOURCE, at(1800), "CallType=Outgoing&CallID=99&Event=missed&RequestID=513")])
     assert (site.ids, site.dead) == (["default/513/1"], ["expired_call"])
+
+
+async def test_a_request_id_used_again_with_the_same_call_ids_is_a_new_call_by_its_guids(site: _Site) -> None:
+    rng = random.Random(14)  # noqa: S311 - repeatable on purpose
+    uses = [reset_pair(2 * DAY * (3 - use), use) for use in (1, 2, 3)][::-1]  # the smallest GUIDs come last
+    for events in uses:
+        await site.fold(events[:1])
+        await site.fold([*events[1:], *events], worker=1)
+    assert (site.ids, site.dead) == (["default/513/1", "default/513.2/1", "default/513.3/1"], [])
+    calls = site.calls()
+    assert [_legs(call) for call in calls.values()] == [["11", "12"]] * 3
+    assert [(call["started_at"], call["talk_seconds"]) for call in calls.values()] == [(at(day * DAY), 30) for day in (0, 2, 4)]
+    assert [call["agent"]["guid"][:8] for call in calls.values()] == ["00000003", "00000002", "00000001"]  # type: ignore[index]
+    repeats = [replace(event, received_at=at(9 * DAY)) for event in pair(0, 10) if isinstance(event, CallbackEvent)]
+    await site.fold([*(event for use in uses for event in use), *repeats])
+    assert (len(site.ids), site.dead) == (3, []), "repeats change nothing, also those without a GUID"
+    for round_ in range(4):
+        request_id = 700 + round_
+        events = [event for use in uses for event in use]
+        events = [replace(each, query=each.query.replace("=513", f"={request_id}")) for each in events]
+        await site.fold(events if round_ == 0 else rng.sample(events, len(events)), worker=round_ % 2)
+        derived = await site.derived(request_id)
+        assert derived == {name: call | {"revision": 0} for name, call in calls.items()}
+
+
+async def test_behind_a_tombstone_other_guids_show_that_the_same_call_ids_are_a_new_call(site: _Site) -> None:
+    old, new = reset_pair(0, 1), reset_pair(9 * DAY, 2)
+    await site.fold(old)
+    await site.expire("513", published_s=40)
+    for event in new:
+        await site.fold([event])
+    assert (site.ids[1:], site.dead) == (["default/513.2/1"], [])
+    assert _legs(site.calls()["513.2"]) == ["11", "12"]
+    await site.fold([replace(old[-1], received_at=at(9 * DAY))])
+    assert (site.ids[2:], site.dead) == ([], ["expired_call"]), "a late callback of the old call"
+    for event in [*new, *reset_pair(12 * DAY, 3), *reset_pair(12 * DAY, 3)]:
+        await site.fold([event])
+    assert (site.ids[2:], site.dead[1:]) == (["default/513.3/1"], [])
+    assert site.calls()["513.3"]["agent"]["guid"][:8] == "00000003"  # type: ignore[index]
+
+
+async def test_what_an_earlier_release_merged_into_the_first_use_reaches_the_later_one_with_its_timer(site: _Site) -> None:
+    events = pair(DAY, 70)
+    await site.fold(pair(0, 10))
+    await site.fold(events[:2])
+    first, second = (CallKey(SOURCE, later_use("513", number)) for number in (1, 2))
+    adapter = load_sources(None)[SOURCE].adapter
+    await site.store.merge({first: [facts_of(event, adapter)[1] for event in events[2:]]})
+    await site.fold([TimerEvent(SOURCE, rfc3339(datetime.now(UTC)), second.call)])
+    assert (site.ids, site.dead) == (["default/513/1", "default/513.2/1"], [])
+    assert (site.calls()["513.2"]["outcome"], _legs(site.calls()["513.2"])) == ("answered", ["71", "72"])
