@@ -46,6 +46,8 @@ _PROGRESS_BYTES = 16 * 1024
 _CONTINUATIONS = 20
 # It starts over this many times after contradictory responses.
 _RESTARTS = 2
+# The announced end did not come, but the file may be whole.
+_WITHOUT_END = frozenset({Reason.INTERRUPTED, Reason.STALLED})
 _REDIRECT_STATUSES = range(300, 400)
 # These ask every request to wait; "not ready" of another status is about one recording.
 _OVERLOADED = frozenset({429, 503})
@@ -121,7 +123,7 @@ class Client:
             try:
                 await self._download(url, part, names)
             except FetchError as error:
-                if error.reason is not Reason.INTERRUPTED or not part.size:
+                if error.reason not in _WITHOUT_END or not part.size:
                     raise
                 interrupted = error
         try:
@@ -140,7 +142,8 @@ class Client:
             part.restart()
             raise
         with recording.file:
-            # A wrong Content-Length looks like an interruption. The length in the header of the file says that it is whole.
+            # A wrong Content-Length looks like an interruption, or a stall where the connection stays open. The length in the
+            # header of the file says that it is whole.
             if interrupted and recording.audio.is_open_ended:
                 raise interrupted
             yield recording

@@ -14,6 +14,8 @@ from worker.download.failures import FetchError, Reason
 
 AUDIO_HEADS = (b"RIFF", b"RIFX", b"RF64", b"BW64")
 _TAG = b"ID3"
+# White space, a byte order mark, zeros.
+_LEADING = b"\xef\xbb\xbf\xff\xfe\0 \t\r\n\f\v"
 _SNIFFED_BYTES = 64
 _GZIP_HEAD = b"\x1f\x8b\x08"
 _ZLIB_METHOD, _ZLIB_MODULUS = 8, 31
@@ -55,7 +57,7 @@ def open_content(file: BinaryIO, encoding: str, directory: Path, max_bytes: int)
 
 def starts_like_audio(head: bytes) -> bool:
     """Return whether a file begins like a recording, perhaps after white space or with a tag of music players."""
-    return head.lstrip().startswith((*AUDIO_HEADS, _TAG))
+    return head.lstrip(_LEADING).startswith((*AUDIO_HEADS, _TAG))
 
 
 def may_be_compressed(head: bytes, encoding: str) -> bool:

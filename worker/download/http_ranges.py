@@ -13,11 +13,12 @@ from aiohttp import hdrs
 from worker.download.partial_file import Partial
 
 # No file size has more digits. Python refuses to parse thousands of them.
-_CONTENT_RANGE = re.compile(r"bytes (?:(\d{1,18})-(\d{1,18})|\*)/(\d{1,18}|\*)", re.ASCII)
+_CONTENT_RANGE = re.compile(r"bytes[ =](?:(\d{1,18})-(\d{1,18})|\*)/(\d{1,18}|\*)", re.ASCII | re.IGNORECASE)
 _STRONG_TAG = re.compile(r'"[!#-~]*"')
 # A date has a resolution of one second, in which a file can change twice. The clocks of a server and its file system can differ.
 _SETTLED = timedelta(seconds=60)
 
+_CONTENT_ENCODING = "content-encoding"
 _PARTIAL, _RANGE_NOT_SATISFIABLE = 206, 416
 # A proxy that has changed a header answers 203 instead of 200.
 _WHOLE = frozenset({200, 203})
@@ -82,9 +83,12 @@ def total_of(headers: Mapping[str, str]) -> int | None:
 
 
 def begins_whole(headers: Mapping[str, str]) -> bool:
-    """Return whether a 206 response to a request without Range begins with the first byte. Some servers always answer so."""
-    content_range = _CONTENT_RANGE.fullmatch(headers.get(hdrs.CONTENT_RANGE, "bytes 0-0/*"))
-    return content_range is not None and content_range[1] is not None and int(content_range[1]) == 0
+    """Return whether a 206 response to a request without Range may begin with the first byte. Some servers always answer so.
+
+    Without a range that can be read, the audio decides whether it is whole.
+    """
+    content_range = _CONTENT_RANGE.fullmatch(headers.get(hdrs.CONTENT_RANGE, ""))
+    return content_range is None or int(content_range[1] or 0) == 0
 
 
 def is_ended_by_server(headers: Mapping[str, str]) -> bool:
@@ -93,8 +97,9 @@ def is_ended_by_server(headers: Mapping[str, str]) -> bool:
 
 
 def encoding_of(headers: Mapping[str, str]) -> str:
-    """Return Content-Encoding in lower case. Other bytes than ASCII are escaped, so that it can be stored and logged."""
-    return headers.get(hdrs.CONTENT_ENCODING, "").lower().encode("ascii", "backslashreplace").decode("ascii")
+    """Return all Content-Encodings in lower case. Other bytes than ASCII are escaped, so that they can be stored and logged."""
+    values = [value for name, value in headers.items() if name.lower() == _CONTENT_ENCODING]
+    return ", ".join(values).lower().encode("ascii", "backslashreplace").decode("ascii")
 
 
 def _repeats(headers: Mapping[str, str], validator: str | None) -> bool:

@@ -17,6 +17,8 @@ _LONGEST_END = 4
 _LENGTH = re.compile(rb"^content-length:[ \t]*(.*?)[ \t]*\r?\n", re.IGNORECASE | re.MULTILINE)
 _CHUNKED = re.compile(rb"^transfer-encoding:[^\n]*\bchunked[ \t]*\r?$", re.IGNORECASE | re.MULTILINE)
 _IDENTITY = re.compile(rb"^transfer-encoding:[ \t]*identity[ \t]*\r?\n", re.IGNORECASE | re.MULTILINE)
+_FOLDED = re.compile(rb"\r?\n[ \t]+")
+_LONGEST_LENGTH = 18
 _INFORMATION = re.compile(rb"HTTP/\d\.\d 1\d\d")
 # Beyond this the parser says that the header is too long.
 _MAX_HEAD_BYTES = 256 * 1024
@@ -60,16 +62,16 @@ class LenientResponseHandler(ResponseHandler):
 
 
 def repaired(head: bytes) -> bytes:
-    """Return a head with at most one length: none if the body is chunked or the length is no number, one of several equal ones.
+    """Return a head with at most one length: none if the body is chunked or the length cannot be one, one of several equal ones.
 
     Lengths that differ stay, so that the parser refuses them.
     """
-    head = _IDENTITY.sub(b"", head)
+    head = _IDENTITY.sub(b"", _FOLDED.sub(b" ", head))
     lengths: list[bytes] = _LENGTH.findall(head)
     if not lengths:
         return head
     values = {value.strip() for length in lengths for value in length.split(b",")}
-    if _CHUNKED.search(head) or not any(value.isdigit() for value in values):
+    if _CHUNKED.search(head) or not any(value.isdigit() and len(value) <= _LONGEST_LENGTH for value in values):
         return _LENGTH.sub(b"", head)
     if len(values) == 1:
         line, _, headers = head.partition(b"\n")

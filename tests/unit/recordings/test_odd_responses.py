@@ -7,8 +7,10 @@ import gzip
 import socket
 import ssl
 import time
+import zlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,7 +21,7 @@ from shared.errors import NotBegunError
 from tests.helpers.certificates import Authority
 from tests.helpers.pace import LIMIT_S
 from tests.helpers.recordings import WAV
-from tests.helpers.scripted_http import Answer, Scripted, head, rest, scripted, whole
+from tests.helpers.scripted_http import STALL, Answer, Scripted, head, rest, scripted, whole
 from worker.download.client import Client
 from worker.download.failures import FetchError, Reason
 from worker.download.limits import Limits
@@ -28,14 +30,17 @@ from worker.download.retry_after import MAX_S, Pauses, retry_after
 
 LIMITS = Limits(max_bytes=1_000_000, stall_s=LIMIT_S, min_bytes_per_second=1)
 SIZE = len(WAV)
+UNREADABLE_RANGES = [
+    f"Content-Range: {told}" for told in ("", "x", f"bytes=0-{SIZE - 1}/{SIZE}", f"Bytes 0-{SIZE - 1}/{SIZE}", f"bytes */{SIZE}")
+]
 CHUNKED = [f"{SIZE:x}".encode() + b"\r\n" + WAV + b"\r\n0\r\n\r\n"]
 
 
 @asynccontextmanager
-async def _client(origin: str, path: Path) -> AsyncIterator[Client]:
+async def _client(origin: str, path: Path, limits: Limits = LIMITS) -> AsyncIterator[Client]:
     sources = path / "sources.toml"
     sources.write_text(f'[sources.acme]\nsecret = "x"\nrecording_origin = "{origin}"\nrecordings_per_second = 1000\n', "utf-8")
-    async with Client(load_sources(sources)[SourceName("acme")], LIMITS, asyncio.Semaphore(1)) as client:
+    async with Client(load_sources(sources)[SourceName("acme")], limits, asyncio.Semaphore(1)) as client:
         yield client
 
 
@@ -81,6 +86,11 @@ def _head(*lines: str, status: int = 200) -> bytes:
         [_head("Transfer-Encoding: identity", f"Content-Length: {SIZE}"), WAV],
         [_head("Transfer-Encoding: chunked"), f"{SIZE:x}".encode() + b"\r\n" + WAV + b"\r\n"],
         [_head("Content-Length: "), WAV],
+        [_head(f"Content-Length: {10**30}"), WAV],
+        [_head(f"Content-Length:\r\n {SIZE}") + WAV],
+        [_head("X: a\r\n b\r\n\tc", f"Content-Length: {SIZE}"), WAV],
+        *([_head(told, status=206), WAV] for told in UNREADABLE_RANGES),
+        [_head("Content-Encoding: identity", "content-encoding: deflate"), zlib.compress(WAV, wbits=-15)],
         [_head("Content-Length: unknown"), WAV],
         [_head("Content-Length: -1"), WAV],
         [_head(f"Set-Cookie: {'a' * 20_000}", f"Content-Length: {SIZE}"), WAV],
@@ -136,6 +146,26 @@ async def test_a_compressed_recording_with_the_length_of_the_plain_one_is_whole(
     assert await _fetch(server, tmp_path) == WAV
     server.answers = [[head(200, f"Content-Length: {SIZE}", "Content-Encoding: gzip"), packed]]
     assert await _fetch(server, tmp_path) == WAV
+
+
+async def test_a_length_that_is_too_large_does_not_matter_where_the_connection_stays_open(
+    server: Scripted, tmp_path: Path
+) -> None:
+    server.answers = [[_head(f"Content-Length: {SIZE + 5}"), WAV, STALL]]
+    async with _client(server.origin, tmp_path, replace(LIMITS, stall_s=1)) as client:
+        assert await _fetch_with(client, tmp_path, f"{server.origin}/rec") == WAV
+        server.answers = [[_head(f"Content-Length: {SIZE}"), WAV[:-1], STALL]]
+        with pytest.raises(FetchError) as failed:
+            await _fetch_with(client, tmp_path, f"{server.origin}/rec")
+    assert failed.value.reason is Reason.STALLED
+
+
+@pytest.mark.parametrize("before", [b"\xef\xbb\xbf", b"\0\0", b"\r\n"])
+async def test_a_wrong_content_type_does_not_refuse_bytes_before_a_recording(
+    server: Scripted, tmp_path: Path, before: bytes
+) -> None:
+    server.answers = [[b"HTTP/1.1 200 x\r\nContent-Type: text/html\r\n\r\n", before + WAV]]
+    assert await _fetch(server, tmp_path) == before + WAV
 
 
 async def test_the_rest_of_a_206_that_nobody_asked_for_is_asked_for(server: Scripted, tmp_path: Path) -> None:
