@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterable
 from contextlib import suppress
 
-from shared.archive.sidecar import Sidecar, day_of, path_of
+from shared.archive.sidecar import Sidecar, day_of
 from shared.archive.storage import Archive
 from shared.config.settings import Settings
 from shared.domain.call import Policy, derive
@@ -58,15 +58,23 @@ class RecordingSearch:
         day = await _day_in_redis(self._calls, self._policy, source, call) if call else None
         for each in await _days(self._archive, source, day):
             sidecar = await _read_valid(self._archive, f"{each}/{name}.json")
+            if sidecar is not None and call not in {None, sidecar.call}:
+                sidecar = await _read_valid(self._archive, f"{each}/{name}.{call}.json")
             if sidecar is not None:
-                return sidecar if call in {None, sidecar.call} else None
+                return sidecar
         return None
 
 
 async def sidecars_of(archive: Archive, jobs: Iterable[RecordingJob]) -> list[Sidecar]:
     """Read the sidecars of recording jobs. Those not yet written are left out."""
-    sidecars = await asyncio.gather(*(_read_valid(archive, path_of(job, "json")) for job in jobs))
+    sidecars = await asyncio.gather(*(_sidecar_of(archive, job) for job in jobs))
     return [sidecar for sidecar in sidecars if sidecar is not None]
+
+
+async def _sidecar_of(archive: Archive, job: RecordingJob) -> Sidecar | None:
+    with suppress(ValueError):  # as in `_read_valid`
+        return (await archive.sidecar_of(job))[0]
+    return None
 
 
 async def _days(archive: Archive, source: str, first: str | None) -> list[str]:

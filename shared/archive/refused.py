@@ -1,7 +1,7 @@
 """Files that were downloaded and refused. They are kept next to the recordings, until a person accepts them or they expire.
 
-`<source>/refused/<name>.<CallID>.json` describes the refused file of a leg, `<name>.<CallID>.<8 digits>.wav`. That ends in
-`.age` if it is encrypted. A leg has one. Nothing else in the archive refers to this directory.
+`<source>/refused/<call>.<name>.<CallID>.json` describes the refused file of a leg, which has the name `...<8 digits>.wav`. It
+ends in `.age` if encrypted. A leg has one. Nothing else in the archive refers to this directory.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class RefusedFile:
     @property
     def path(self) -> str:
         """Return the path of the description."""
-        return path_of_refused(self.source, self.name, self.call_id)
+        return path_of_refused(self.source, self.call, self.name, self.call_id)
 
     @property
     def file(self) -> str:
@@ -102,8 +102,10 @@ def directory_of(source: str) -> str:
     return f"{source}/refused"
 
 
-def path_of_refused(source: str, name: str, call_id: str) -> str:
-    return f"{directory_of(source)}/{name}.{call_id}.json"
+def path_of_refused(source: str, call: str, name: str, call_id: str) -> str:
+    """Return the path of a description. A PBX that was reset uses a CallID again, so the name has the call as well."""
+    begin = "" if call == name else f"{call}."
+    return f"{directory_of(source)}/{begin}{name}.{call_id}.json"
 
 
 async def read_refused(archive: Archive, path: str) -> RefusedFile | None:
@@ -195,6 +197,6 @@ async def _delete(archive: Archive, files: Iterable[Entry]) -> None:
 
 
 def _stem(path: str) -> str:
-    """Return what the files of a leg have in common: `acme/refused/<name>.<CallID>`."""
+    """Return what the files of a leg have in common: `acme/refused/<call>.<name>.<CallID>`."""
     stem = path.removesuffix(ENCRYPTED_SUFFIX).rpartition(".")[0]
     return stem if path.endswith(_DESCRIPTION) else stem.rpartition(".")[0]

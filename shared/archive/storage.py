@@ -261,6 +261,9 @@ class Archive:
         if sidecar is not None and sidecar.call_id != job.call_id:  # two legs claim one GUID: both are kept
             path = path_of(job, f"{job.call_id}.json")
             sidecar = await self.sidecar(path)
+        elif sidecar is not None and job.guid is None and sidecar.call != job.call:  # a CallID used again on the same day
+            path = path_of(job, f"{job.call}.json")
+            sidecar = await self.sidecar(path)
         return sidecar, path
 
     async def has_file(self, sidecar: Sidecar, info: RecordingInfo) -> bool:

@@ -68,7 +68,7 @@ class RefusedRecordings:
 
     async def of(self, job: RecordingJob) -> RefusedFile | None:
         """Return the refused file that is kept for a leg."""
-        refused = await read_refused(self._archive, path_of_refused(job.source, job.name, job.call_id))
+        refused = await read_refused(self._archive, path_of_refused(job.source, job.call, job.name, job.call_id))
         return refused if refused is not None and refused.call == job.call else None
 
     def uri(self, refused: RefusedFile) -> str:

@@ -7,11 +7,14 @@ from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pyrage
 import pytest
 
+from console.lookup.sidecar_search import RecordingSearch, sidecars_of
 from shared.archive.encryption import encrypt
+from shared.domain.call import Policy
 from shared.domain.recording import RecordingState
 from shared.domain.recording_info import RecordingInfo
 from shared.errors import BusyError
@@ -105,6 +108,23 @@ async def test_a_file_of_another_leg_is_not_taken_up_though_its_call_id_looks_li
     await shelf.store(recording("9", 1.5))
     assert len((await shelf.sidecar()).contents) == 2
     assert await shelf.differences() == [(f"{GUID}.12345678.wav", "has no sidecar")], "until it is asked for"
+
+
+async def test_a_call_id_used_again_on_the_same_day_is_not_taken_for_the_first_call(shelf: Shelf) -> None:
+    """Without GUIDs, both recordings have the same name. A PBX that was reset counts again from the beginning."""
+    jobs = [job("7", guid=None, call=call, record={"revision": 1}) for call in ("call-7", "call-7.2", "20")]
+    for number, one in enumerate(jobs):
+        before = (await shelf.sidecars.read(one)).before
+        assert before is None
+        info = await shelf.store(recording(str(number), 0.5), job=one, body=one.encode())
+        assert (info.state, info.reason) == (RecordingState.STORED, None)
+    assert [sidecar.call for sidecar in await sidecars_of(shelf.archive, jobs)] == ["call-7", "call-7.2", "20"]
+    search = RecordingSearch(shelf.archive, AsyncMock(read=AsyncMock(return_value=None)), Policy(1, 1, 1))
+    for one in jobs:
+        found = await search.find("acme", one.name, one.call)
+        assert found is not None
+        assert found.call == one.call
+    assert await shelf.differences() == []
 
 
 async def test_a_recording_that_lost_its_sidecar_is_not_written_again(shelf: Shelf) -> None:

@@ -51,6 +51,15 @@ async def test_what_a_killed_worker_left_goes_with_the_file_of_its_leg_or_by_its
     assert (await kept(archive))[1] == [first.file.rpartition("/")[2], "call-7.7.json"]
 
 
+async def test_a_call_id_used_again_does_not_replace_the_file_of_another_call(tmp_path: Path) -> None:
+    archive = Archive(tmp_path.as_uri())
+    calls = ("call-7", "call-7.2", "513")
+    files = [await keep(archive, "7", call.encode(), call=call) for call in calls]
+    assert [await archive.read(refused.file) for refused in files] == [call.encode() for call in calls]
+    await delete_refused(archive, files[1])
+    assert [await archive.read(refused.file) for refused in files] == [b"call-7", None, b"513"]
+
+
 async def test_a_damaged_description_hides_no_other_and_is_dropped_in_its_turn(tmp_path: Path) -> None:
     archive = Archive(tmp_path.as_uri())
     refused = await keep(archive, "7", b"x")
