@@ -164,9 +164,12 @@ def _leg(call: Call, leg: Leg | None, mask: _Mask, country: str | None) -> dict[
     if leg is None:
         return None
     identity = leg_identity(call, leg)
+    number = str(identity["number"] or "")
+    # An extension can be as long as a national number.
+    is_extension = leg.call_type is CallType.INTERNAL and not number.startswith(("+", "00"))
     return {
         **identity,
-        E164: _e164(identity["number"], country),
+        E164: None if is_extension else _e164(number, country),
         "guid": leg.guid,
         "call_type": leg.call_type,
         "state": leg.state,

@@ -33,8 +33,8 @@ SOURCE = SourceName("acme")
 AT = "2026-11-23T07:44:00.000000Z"
 
 
-def call_with(values: str, dial: dict[str, str] | None = None) -> Call:
-    query = f"CallType=Incoming&Event=missed&CallID=77&{values}"
+def call_with(values: str, dial: dict[str, str] | None = None, call_type: str = "Incoming") -> Call:
+    query = f"CallType={call_type}&Event=missed&CallID=77&{values}"
     key, facts = facts_of(CallbackEvent(SOURCE, AT, query), ADAPTER)
     return derive(key, dict(facts) | {f"dial.{name}": value for name, value in (dial or {}).items()}, POLICY)
 
@@ -121,6 +121,12 @@ def test_records_have_international_forms_where_the_country_is_known() -> None:
     without = call_record(call, 1)
     assert without["agent"]["number_e164"] is None  # type: ignore[index]
     assert without["dial"] == {"number": "87654321"}
+
+
+@pytest.mark.parametrize(("number", "form"), [("30517261", None), ("1001", None), ("%2B4530517261", "+4530517261")])
+def test_the_extension_of_an_internal_call_has_no_international_form(number: str, form: str | None) -> None:
+    record = call_record(call_with(f"CallerID={number}", call_type="Internal"), 1, "DK")
+    assert record["agent"]["number_e164"] == form  # type: ignore[index]
 
 
 def test_a_country_amends_no_call() -> None:

@@ -43,6 +43,7 @@ PAIR = _published("Login", "&RequestID=513")
 def test_the_record_of_a_login_tells_its_type_and_no_end_of_a_conversation() -> None:
     data = orjson.loads(LOGIN.body)["data"]
     assert (data["call_type"], data["outcome"], data["ended_by"]) == ("Login", "answered", None)
+    assert (data["talk_seconds"], orjson.loads(INCOMING.body)["data"]["talk_seconds"]) == (None, 0)
     assert [leg["call_type"] for leg in orjson.loads(PAIR.body)["data"]["other_legs"]] == ["Login"]
 
 
