@@ -7,6 +7,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import orjson
 from rich.markup import escape
@@ -35,7 +36,9 @@ from worker.download.download_directory import check_directory
 
 _OLDEST_REDIS = (7, 0)
 _REFUSALS_SHOWN = 5
-_DEAD_LETTERS_S = 5
+_READING_S = 5
+
+_Read = TypeVar("_Read")
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,8 +206,17 @@ async def _placeholders(settings: Settings) -> str:
     return "none arrived unreplaced in the last day"
 
 
+async def _from_rabbitmq(reading: Awaitable[_Read]) -> _Read:
+    """Return what a check reads from RabbitMQ, whose absence another check reports."""
+    try:
+        async with asyncio.timeout(_READING_S):
+            return await reading
+    except* (CallfoldError, TimeoutError):
+        raise DoubtError("not known while RabbitMQ cannot be read") from None
+
+
 async def _refusals(settings: Settings) -> str:
-    totals = await count_refusals(settings)
+    totals = await _from_rabbitmq(count_refusals(settings))
     if totals.has_callbacks():  # they need not be those of a PBX
         raise DoubtError(" ".join(totals.sentences()[:_REFUSALS_SHOWN]))
     return f"{counted(totals.count(), 'request')} in the last day; no source is named in one"
@@ -212,11 +224,7 @@ async def _refusals(settings: Settings) -> str:
 
 async def _dead_letters(settings: Settings) -> str:
     look = LookRequest(Filter(), at_most=1, with_body=False)
-    try:
-        async with asyncio.timeout(_DEAD_LETTERS_S):
-            counts = {queue: (await find(settings, queue, look)).total for queue in DeadLetterQueue}
-    except (CallfoldError, TimeoutError):
-        raise DoubtError("not known while RabbitMQ cannot be read") from None
+    counts = {queue: (await _from_rabbitmq(find(settings, queue, look))).total for queue in DeadLetterQueue}
     if waiting := [f"{counted(count, 'message')} in {queue.queue_name}" for queue, count in counts.items() if count]:
         raise DoubtError(
             f"{' and '.join(waiting)}. `callfold dead-letters list` shows callbacks, with --queue recordings the others."

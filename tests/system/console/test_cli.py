@@ -147,6 +147,7 @@ async def test_doctor_finds_a_system_that_can_work_and_one_that_cannot(servers: 
         "redis",
         "request ids",
         "placeholders",
+        "refusals",
         "clock",
         "pbx clocks",
     } | {
