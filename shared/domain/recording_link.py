@@ -22,6 +22,8 @@ _WITHOUT_SCHEME = re.compile(
     r"(?P<rest>[/?].*)",
     re.DOTALL,
 )
+_BEGIN = re.compile("https?://", re.IGNORECASE)
+_BRACES = re.compile("[{}]|%7[BbDd]")
 _JSON_ESCAPE = re.compile(r"\\u00([0-7][0-9A-Fa-f])|\\/")
 # Braces of a placeholder that arrived unreplaced.
 _UNREPLACED = re.compile(r"(?:\{|%(?:25)*7[Bb]){2}|(?:\}|%(?:25)*7[Dd]){2}")
@@ -66,7 +68,8 @@ def read_link(sent: str) -> RecordingLink | None:
         return None
     if _is_cut(query):
         return None
-    is_certain = url is not None and mended == text and plain_path == (path or "/") and not _lacks_value(plain_path, query)
+    is_as_sent = url is not None and mended == text and plain_path == (path or "/") and _BEGIN.match(text) is not None
+    is_certain = is_as_sent and not _lacks_value(plain_path, query)
     return RecordingLink(to_ascii(f"{plain_path}{question}{query}"), is_certain)
 
 
@@ -128,8 +131,10 @@ def _is_cut(query: str) -> bool:
 
 
 def _lacks_value(path: str, query: str) -> bool:
-    """Return whether a value of a link seems to be missing: a word such as `null`, or an id that is empty or 0."""
-    last = path.rpartition("/")[2].partition(".")[0]
+    """Return whether a value of a link seems to be missing: `null`, a placeholder, or an id that is empty or 0."""
+    last, dot, _ = path.rpartition("/")[2].partition(".")
+    if (dot and not last) or _BRACES.search(f"{path}?{query}"):
+        return True
     pairs = [(name.casefold(), value.casefold()) for name, _, value in (part.partition("=") for part in _SEPARATORS.split(query))]
     is_word = any(value in _NO_VALUE - {""} for value in (last.casefold(), *dict(pairs).values()))
-    return is_word or any(name.endswith("id") and name != _FORM_NAME and value in {"", "0"} for name, value in pairs)
+    return is_word or any(name.endswith("id") and name != _FORM_NAME and value in {"", "0", "-1"} for name, value in pairs)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, tzinfo
 from email.utils import parsedate_to_datetime
 
 import aiohttp
@@ -107,10 +107,11 @@ def _repeats(headers: Mapping[str, str], validator: str | None) -> bool:
     return validator is not None and validator == (headers.get(hdrs.LAST_MODIFIED) if tag is None else tag)
 
 
-def date_of(text: str | None) -> datetime | None:
-    """Read a date of a header. None if there is none, or it cannot be read."""
+def date_of(text: str | None, zone: tzinfo | None = None) -> datetime | None:
+    """Read a date of a header. None if there is none, it cannot be read, or it has no time zone and there is no other `zone`."""
     try:
         date = parsedate_to_datetime(text) if text and text.isascii() else None
     except (ValueError, OverflowError):
         return None
+    date = date and date.replace(tzinfo=date.tzinfo or zone)
     return date if date and date.tzinfo else None

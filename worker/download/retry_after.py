@@ -22,11 +22,12 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     text = headers.get(hdrs.RETRY_AFTER, "")
     if seconds := _SECONDS.fullmatch(text):
         return min(float(seconds[1]), MAX_S)
-    until = date_of(text)
+    # RFC 9110 (5.6.7) has a form without a time zone, which is UTC.
+    until = date_of(text, UTC)
     if until is None:
         return None
     # The two dates are from one clock, which may differ from ours.
-    now = date_of(headers.get(hdrs.DATE)) or datetime.now(UTC)
+    now = date_of(headers.get(hdrs.DATE), UTC) or datetime.now(UTC)
     return min(max((until - now).total_seconds(), 0.0), MAX_S)
 
 

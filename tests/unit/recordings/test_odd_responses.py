@@ -312,6 +312,7 @@ DATE = "Mon, 23 Nov 2026 07:44:00 GMT"
         ({"Retry-After": "soon"}, None), ({"Retry-After": ""}, None), ({}, None), ({"Retry-After": "\u0667"}, None),
         ({"Retry-After": "Mon, 23 Nov 2026 07:44:09 GMT", "Date": DATE}, 9), ({"Retry-After": DATE, "Date": DATE}, 0),
         ({"Retry-After": "Mon, 23 Nov 2020 07:44:09 GMT"}, 0), ({"Retry-After": "Mon, 23 Nov 9999 07:44:09 GMT"}, MAX_S),
+        ({"Retry-After": "Mon Nov 23 07:44:09 2026", "Date": "Mon Nov 23 07:44:00 2026"}, 9),
         ({"Retry-After": "Monday, 23-Nov-26 07:44:09 GMT", "Date": DATE}, 9), ({"Retry-After": "Mon, 99 Nov 2026 07:44:09 GMT"}, None),
     ],
 )  # fmt: skip
