@@ -77,7 +77,7 @@ _UNREPLACED = "arrived unreplaced: FocalScope sent the placeholder instead of it
 
 _READERS: Mapping[str, Callable[[str], object]] = {
     _CALL_ID: read_call_id,
-    _REQUEST_ID: read_whole,
+    _REQUEST_ID: lambda text: read_whole(text) or None,
     _GUID_NAME: read_guid,
     _IS_RECORDED: read_bit,
     _IS_ANSWERED: read_bit,
@@ -180,13 +180,16 @@ def _choose(adapter: Adapter, values: dict[str, str], others: Sequence[tuple[str
         read = _READERS.get(name, _not_blank)
         chosen = next((value for value in replaced if read(value) is not None), replaced[0])
         values[name] = chosen
+        not_used: list[str] = []
         for other in replaced:
             if other == chosen or (read(other) is not None and read(other) == read(chosen)):
                 continue
             if name in NEEDED and read(other) is not None:
                 raise InvalidCallbackError(_name(adapter, name), other, "was sent twice with different values")
             if tidied(other):
-                ignored.append(IgnoredValue(name, other, Reason.SENT_TWICE))
+                not_used.append(other)
+        if not_used:  # one value, since they become one fact
+            ignored.append(IgnoredValue(name, ", ".join(not_used), Reason.SENT_TWICE))
 
 
 def _not_blank(text: str) -> str | None:

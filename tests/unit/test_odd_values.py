@@ -263,6 +263,8 @@ def test_a_parameter_sent_twice_counts_once_and_the_other_value_is_kept() -> Non
     assert parsed("RequestID=513&RequestID=514").request_id == 513
     assert parsed("LastQueueName=Sales&LastQueueName=Support").extras == {"LastQueueName": "Sales"}
     assert noted(parsed("LastQueueName=Sales&LastQueueName=Support")) == [("LastQueueName", "Support", "sent_twice")]
+    (row,) = ignored_of(call_of(f"{NEEDED}&LastQueueName=Sales&LastQueueName=Support&LastQueueName=Orders"))
+    assert row["value"] == "Support, Orders", "every one of several"
 
 
 @pytest.mark.parametrize(
@@ -273,6 +275,7 @@ def test_a_parameter_sent_twice_counts_once_and_the_other_value_is_kept() -> Non
         (f"Guid={GUID.upper()}&Guid={GUID}", "guid", GUID, []),
         ("RequestID=&RequestID=513", "request_id", 513, []),
         ("RequestID=abc&RequestID=513", "request_id", 513, [("DialApiRequestID", "abc", "sent_twice")]),
+        ("RequestID=0&RequestID=513", "request_id", 513, [("DialApiRequestID", "0", "sent_twice")]),
         ("RequestID=513&RequestID=0513", "request_id", 513, []),
         ("RequestID=513&requestid=514", "request_id", 513, [("DialApiRequestID", "514", "sent_twice")]),
         ("RequestID=+&amp;RequestID=513", "request_id", 513, []),
