@@ -47,5 +47,6 @@ def moment(text: str, now: datetime | None = None) -> datetime:
         return ago(text.strip(), now)
     except (ConfigError, OverflowError):
         raise ConfigError(
-            f"{text!r} is not a duration and no time. Expected RFC 3339 like 2026-11-23T07:44:00Z, an age like 90s or 2h, or now."
+            f"{text!r} is neither a duration nor a time. "
+            "Expected RFC 3339 like 2026-11-23T07:44:00Z, an age like 90s or 2h, or now."
         ) from None

@@ -1,4 +1,7 @@
-"""Faults on the way from FocalScope to Callfold: callbacks reordered, duplicated, delayed, lost, or sent in a burst."""
+"""Faults on the way from FocalScope to Callfold: callbacks reordered, duplicated, delayed, lost, or sent in a burst.
+
+No callback is sent before its event. Otherwise the clock of the simulated PBX would seem to be ahead.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,8 @@ import random
 from dataclasses import dataclass
 
 from simulator.scenario import Step
+
+_LATER_S = 0.001
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +34,7 @@ def inject_faults(steps: list[Step], faults: Faults, rng: random.Random) -> tupl
     for index in range(len(times) - 1):
         if rng.random() < faults.reorder:
             other = rng.randrange(index + 1, len(times))
-            times[index], times[other] = times[other], times[index]
+            times[index] = times[other] + _LATER_S  # a swap would send the other one before its event
     sent = []
     for step, planned_s in zip(kept, times, strict=True):
         at_s = planned_s + (rng.uniform(0, faults.max_delay_s) if rng.random() < faults.delay else 0.0)

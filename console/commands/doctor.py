@@ -219,7 +219,9 @@ async def _refusals(settings: Settings) -> str:
     totals = await _from_rabbitmq(count_refusals(settings))
     if totals.has_callbacks():  # they need not be those of a PBX
         raise DoubtError(" ".join(totals.sentences()[:_REFUSALS_SHOWN]))
-    return f"{counted(totals.count(), 'request')} in the last day; no source is named in one"
+    if not totals.count():
+        return "none in the last day"
+    return f"{counted(totals.count(), 'request')} in the last day, none for a configured source (see `callfold quarantine list`)"
 
 
 async def _dead_letters(settings: Settings) -> str:

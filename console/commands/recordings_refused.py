@@ -70,11 +70,15 @@ class _Acceptance:
 async def list_refused(settings: Settings, source: str | None, *, as_json: bool) -> int:
     """Print the refused files, the newest first."""
     archive = Archive(settings.archive_url)
+    count = 0
     for name in select_sources(settings, source):
         listed = [refused async for refused in refused_files(archive, name)]
+        count += len(listed)
         for refused in sorted(listed, key=lambda one: one.at, reverse=True):
             fields = asdict(refused) | {"uri": archive.uri(refused.file)}
             sys.stdout.write((orjson.dumps(fields).decode() if as_json else _line(refused)) + "\n")
+    if not as_json:
+        sys.stderr.write(f"{counted(count, 'refused file')}\n")
     return 0
 
 

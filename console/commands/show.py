@@ -19,6 +19,7 @@ from console.safe_text import plain_line
 from shared.config.settings import Settings
 from shared.domain.call import Status
 from shared.domain.ids import CallKey, CallRef, SourceName
+from shared.domain.parties import EndedBy
 from shared.errors import CallfoldError, ConfigError, HistoryUnavailableError
 
 _MAX_LINE_CHARACTERS = 100
@@ -120,8 +121,14 @@ def _text(fields: Mapping[str, Any]) -> str:
 
 def who(row: CallRow) -> str:
     """Return a line that says what kind of call it is, and who took part, as far as that is known."""
+    ended_by = None if row.ended_by is EndedBy.UNKNOWN else row.ended_by
     agent = row.agent if row.agent_name in {None, row.agent} else f"{row.agent} {row.agent_name}"
-    known = {"agent": agent, "number": row.number, "queue": row.queue, "ended by": row.ended_by}
+    known = {
+        "agent": agent,
+        "number": row.number,
+        "queue": row.queue,
+        "ended by": ended_by,
+    }
     return ", ".join([row.call_type or "unknown type", *(f"{name} {value}" for name, value in known.items() if value)])
 
 

@@ -6,6 +6,7 @@ import asyncio
 import copy
 import hashlib
 import io
+import random
 import wave
 from typing import Any
 from urllib.parse import parse_qsl
@@ -25,9 +26,9 @@ from shared.domain.ids import CallKey, SourceName
 from shared.domain.raw_event import CallbackEvent
 from simulator.audio import recording
 from simulator.compare import COMPLETED, STORED, differences
-from simulator.faults import Faults
+from simulator.faults import Faults, inject_faults
 from simulator.focalscope import FocalScope, Plan
-from simulator.scenario import SECTOK, Truth
+from simulator.scenario import SECTOK, Step, Truth
 from tests.helpers.servers import POLICY
 
 LINK = make_link("http://127.0.0.1:1", "acme", "s3cret")
@@ -101,6 +102,17 @@ async def test_faults_really_happen_and_without_them_each_event_comes_once() -> 
     pbx, rest = await _play(30, Faults(drop=0.5))
     happened = sum(4 if truth.dialed else 2 for truth in pbx.truths.values())
     assert sum(truth.dropped for truth in pbx.truths.values()) == happened - len(rest) > 10
+
+
+def test_callbacks_change_places_and_none_is_sent_before_its_event() -> None:
+    steps = [Step(float(number), {"number": str(number)}) for number in range(6)]
+    rng = random.Random(1)  # noqa: S311 - repeatable on purpose
+    orders = set()
+    for _ in range(200):
+        sent, _ = inject_faults(steps, FAULTS, rng)
+        assert all(step.at_s >= float(step.values["number"]) for step in sent)
+        orders.add("".join(dict.fromkeys(step.values["number"] for step in sent)))
+    assert len(orders) > 50
 
 
 async def test_the_same_seed_is_the_same_story() -> None:

@@ -11,6 +11,7 @@ from console.commands.list_calls import _line
 from console.commands.show import who
 from shared.domain.call import Status
 from shared.domain.callback import CallType
+from shared.domain.parties import EndedBy
 from tests.helpers.records import DIAL, SECOND_AGENT, SECOND_NUMBER, A, D, record
 
 KASPER = "ResponderAgentExt=1001 ResponderAgent=Kasper"
@@ -67,5 +68,6 @@ def test_the_command_line_names_type_agent_number_queue_and_who_hung_up() -> Non
     lines = [f"{line} {IDA} LastQueueName=Sales" for line in SECOND_AGENT]
     listed = row(*lines, dial=DIAL)
     assert who(listed) == "API, agent 1002 Ida, number +4512345678, queue Sales, ended by dialed"
+    assert "ended by" not in who(listed.model_copy(update={"ended_by": EndedBy.UNKNOWN}))
     assert "API  " in _line(listed)
     assert who(row("0 Login 77 missed", request_id="")) == "Login"

@@ -8,8 +8,12 @@ import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pytest
+
+from console.commands.recordings_refused import list_refused
 from shared.archive.refused import delete_refused, delete_undescribed, keep_refused
 from shared.archive.storage import Archive
+from shared.config.settings import Settings
 from tests.helpers.refused_files import check_limits, keep, kept, refused_file
 
 
@@ -69,3 +73,8 @@ async def test_a_damaged_description_hides_no_other_and_is_dropped_in_its_turn(t
         assert (await kept(archive))[0] == ["8"]
     await delete_refused(archive, refused)
     assert len((await kept(archive))[1]) == 2
+
+
+async def test_an_empty_list_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert await list_refused(Settings(archive_url=tmp_path.as_uri()), None, as_json=False) == 0
+    assert capsys.readouterr() == ("", "0 refused files\n")
