@@ -11,6 +11,7 @@ import orjson
 import pytest
 from redis.asyncio import Redis
 
+from console.repair.later_uses import merge_later_uses, redirect
 from shared.amqp.publisher import Message
 from shared.config.sources import load_sources
 from shared.domain.call import derive
@@ -263,6 +264,21 @@ async def test_a_request_id_used_again_with_the_same_call_ids_is_a_new_call_by_i
         await site.fold(events if round_ == 0 else rng.sample(events, len(events)), worker=round_ % 2)
         derived = await site.derived(request_id)
         assert derived == {name: call | {"revision": 0} for name, call in calls.items()}
+
+
+async def test_a_rebuild_separates_uses_with_the_same_call_ids(site: _Site) -> None:
+    adapter = load_sources(None)[SOURCE].adapter
+    key = CallKey(SOURCE, CallRef("513"))
+    events = [facts_of(event, adapter)[1] for use in (1, 2) for event in reset_pair(use * DAY, use)]
+    for part in (events[:6], events[6:]):
+        await redirect(site.store, {key: part}, POLICY.max_call_s)
+    replayed = (await site.store.merge({key: []})).calls
+    later = await merge_later_uses(site.store, replayed, {}, POLICY.max_call_s)
+    assert ([each.call for each in later.calls], later.moved) == (["513.2"], {})
+    calls = await site.derived(513)
+    assert [(_legs(call), call["started_at"], call["talk_seconds"]) for call in calls.values()] == [
+        (["11", "12"], at(use * DAY), 30) for use in (1, 2)
+    ]
 
 
 async def test_behind_a_tombstone_other_guids_show_that_the_same_call_ids_are_a_new_call(site: _Site) -> None:
