@@ -74,10 +74,13 @@ class Fetcher:
         links = recording_links(source, job)
         client = self._clients[source.name]
 
+        kept: list[RefusedError] = []
+
         async def keep(error: RefusedError) -> None:
             is_last = isinstance(outcome_of(error, attempt, self._schedule_s), End)
             if error.reason in KEPT_REASONS and (is_last or error.reason is not Reason.GROWING):
                 await self._refused.keep(attempt, sidecar.path, error, source.archive_recipient)
+                kept.append(error)
 
         # A part that is kept on disk is not encrypted, so a source that encrypts its recordings keeps none.
         try:
@@ -90,7 +93,7 @@ class Fetcher:
         await self._outcomes.publish(job, Result.STORED, info, info.event_suffix)
         if attempt.may_have_stored:  # with other content than this attempt has fetched
             await self._outcomes.republish_stored(job, (await self._sidecars.read(job)).after, but=info.event_suffix)
-        await self.forget_refused(attempt)
+        await self.forget_refused(attempt, is_kept=bool(kept))
         forget_parts(self._directory, job.id)
 
     async def store_earlier(self, attempt: Attempt, lock: Lock) -> bool:
@@ -124,9 +127,9 @@ class Fetcher:
             return None
         return None if refused is None else self._refused.uri(refused)
 
-    async def forget_refused(self, attempt: Attempt) -> None:
-        """Delete what earlier attempts have kept. If that fails, it stays until it is accepted, or expires."""
-        if not KEPT_REASONS & set(attempt.reasons) and attempt.round == 1 and not attempt.may_have_stored:
+    async def forget_refused(self, attempt: Attempt, *, is_kept: bool = False) -> None:
+        """Delete what this attempt (`is_kept`) or an earlier one kept. If that fails, it stays until it is accepted or expires."""
+        if not is_kept and not KEPT_REASONS & set(attempt.reasons) and attempt.round == 1 and not attempt.may_have_stored:
             return
         try:
             refused = await self._refused.of(attempt.job)

@@ -12,7 +12,7 @@ from pathlib import Path
 from shared.errors import NotBegunError
 from worker.download.client import Client, OnRefused
 from worker.download.failures import RULES, FetchError, Reason, Result
-from worker.download.inspection import Recording, RefusedError
+from worker.download.inspection import Recording, RefusedError, is_text
 from worker.download.partial_file import forget, partial
 from worker.download.targets import Link
 from worker.recordings.attempt import Attempt
@@ -26,20 +26,24 @@ async def downloaded(
 ) -> AsyncIterator[Recording]:
     """Download a recording. `is_kept`: a partial download stays in `directory` for the next attempt.
 
-    `on_refused` is awaited with a complete answer that is refused, if no other link is tried. If the block raises FetchError,
-    the download is discarded.
+    `on_refused` is awaited with a complete answer that is refused, unless it is a text and another link is tried. If the block
+    raises FetchError, the download is discarded.
 
     Raises:
         NotBegunError: nothing was requested; see `Client.fetch`.
-        FetchError: no link worked. The failure is that of the last link.
+        FetchError: no link worked. The failure is that of the last link, or of a link that brought a file.
     """
     failures: list[tuple[Link, FetchError]] = []
+    files: list[FetchError] = []
     seen = {"seen_bytes": attempt.seen_bytes, "seen_audio_bytes": attempt.seen_audio_bytes}
     for number, link in enumerate(links):
         is_last = link is links[-1]
 
         async def refuse(error: RefusedError, *, is_last: bool = is_last) -> None:
-            if is_last or not error.is_wrong_link:
+            is_file = not is_text(error.content.file)
+            if is_file:
+                files.append(error)
+            if is_file or is_last or not error.is_wrong_link:
                 await on_refused(error)
 
         async with AsyncExitStack() as opened:
@@ -56,7 +60,7 @@ async def downloaded(
             except FetchError as error:
                 failures.append((link, error))
                 if is_last or not error.is_wrong_link:
-                    raise _concluded(failures) from error
+                    raise _concluded(failures, files) from error
                 continue
             try:
                 yield recording
@@ -76,9 +80,14 @@ def _part_name(job_id: str, number: int) -> str:
     return f"{job_id}/{number}" if number else job_id
 
 
-def _concluded(failures: Sequence[tuple[Link, FetchError]]) -> FetchError:
-    """Return the failure of the last link. It is about the recording if a link that certainly names it was not found."""
+def _concluded(failures: Sequence[tuple[Link, FetchError]], files: Sequence[FetchError]) -> FetchError:
+    """Return the failure of the last link. It is about the recording if a link that certainly names it was not found.
+
+    If an earlier link brought a file that is no recording, that is the failure: the PBX does have something.
+    """
     last = failures[-1][1]
+    if files and RULES[last.reason].result is Result.ABSENT:
+        return files[0]
     is_absent = [RULES[error.reason].result is Result.ABSENT and link.is_certain for link, error in failures]
     last.is_about_recording = any(is_absent) or last.reason is Reason.NO_AUDIO
     for _, error in failures[:-1]:

@@ -43,7 +43,13 @@ def _source(server: Scripted, path: Path, keys: str = TEMPLATE) -> Source:
 
 
 async def _attempt(
-    server: Scripted, path: Path, sent: str | None, *answers: Answer, keys: str = TEMPLATE, guid: str | None = GUID
+    server: Scripted,
+    path: Path,
+    sent: str | None,
+    *answers: Answer,
+    keys: str = TEMPLATE,
+    guid: str | None = GUID,
+    on_refused: AsyncMock | None = None,
 ) -> bytes | JobOutcome:
     """Make the last attempt of a job whose earlier ones found nothing."""
     server.answers = list(answers) or [NOT_FOUND]
@@ -54,7 +60,7 @@ async def _attempt(
         links = recording_links(source, one)
         async with (
             Client(source, LIMITS, asyncio.Semaphore(1)) as client,
-            downloaded(client, links, attempt, path / "parts", is_kept=True, on_refused=AsyncMock()) as recording,
+            downloaded(client, links, attempt, path / "parts", is_kept=True, on_refused=on_refused or AsyncMock()) as recording,
         ):
             return recording.file.read()
     except (FetchError, BusyError) as error:
@@ -77,6 +83,21 @@ async def test_without_a_usable_url_the_template_is_requested(server: Scripted, 
     assert isinstance(ended, End)
     assert (ended.result, ended.reason) == (Result.FAILED, Reason.NO_RECORDING_LINK)
     assert _paths(server) == []
+
+
+@pytest.mark.parametrize("second", [NOT_FOUND, EMPTY])
+async def test_a_file_that_is_no_recording_is_not_absent_and_is_kept(server: Scripted, tmp_path: Path, second: Answer) -> None:
+    file = b"\xff\xfb\x90\x64" + bytes(4000)
+    kept = AsyncMock()
+    ended = await _attempt(server, tmp_path, SENT, whole(file), second, on_refused=kept)
+    assert isinstance(ended, End)
+    assert (ended.reason, ended.result) == (Reason.NOT_A_RECORDING, Result.FAILED)
+    kept.assert_awaited_once()
+    text = b'{"error": "unknown"}'
+    ended = await _attempt(server, tmp_path, SENT, whole(text), second, on_refused=kept)
+    assert isinstance(ended, End)
+    assert ended.result is Result.ABSENT
+    kept.assert_awaited_once()
 
 
 @pytest.mark.parametrize(
