@@ -128,7 +128,7 @@ class Fetcher:
         return None if refused is None else self._refused.uri(refused)
 
     async def forget_refused(self, attempt: Attempt, *, is_kept: bool = False) -> None:
-        """Delete what this attempt (`is_kept`) or an earlier one kept. If that fails, it stays until it is accepted or expires."""
+        """Delete what this attempt (`is_kept`) or an earlier one kept. If that fails, it stays until it expires."""
         if not is_kept and not KEPT_REASONS & set(attempt.reasons) and attempt.round == 1 and not attempt.may_have_stored:
             return
         try:

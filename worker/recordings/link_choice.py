@@ -87,6 +87,7 @@ def _concluded(failures: Sequence[tuple[Link, FetchError]], files: Sequence[Fetc
     """
     last = failures[-1][1]
     if files and RULES[last.reason].result is Result.ABSENT:
+        files[0].detail += f". The recording_url: {last.reason}, {last.detail}"
         return files[0]
     is_absent = [RULES[error.reason].result is Result.ABSENT and link.is_certain for link, error in failures]
     last.is_about_recording = any(is_absent) or last.reason is Reason.NO_AUDIO
