@@ -29,7 +29,7 @@ from shared.domain.callback_values import (
     tidied,
 )
 from shared.domain.ids import GUID
-from shared.domain.ignored import IgnoredValue, Reason
+from shared.domain.ignored import TIMES, IgnoredValue, Reason
 from shared.domain.recording_link import is_link, read_link
 from shared.errors import InvalidCallbackError
 
@@ -73,6 +73,7 @@ _RECORDING_URL = Placeholder.RECORDING_URL.value
 _CALL_TYPE = (Placeholder.CALL_TYPE_NAME.value, Placeholder.CALL_TYPE_CODE.value)
 _EVENT = (Placeholder.EVENT_NAME.value, Placeholder.EVENT_CODE.value)
 _BITS = frozenset({"0", "1"})
+_TIME_DIGITS = frozenset("123456789")
 _UNREPLACED = "arrived unreplaced: FocalScope sent the placeholder instead of its value"
 
 _READERS: Mapping[str, Callable[[str], object]] = {
@@ -83,6 +84,7 @@ _READERS: Mapping[str, Callable[[str], object]] = {
     _IS_ANSWERED: read_bit,
     _TOTAL_WAIT_MS: read_wait_ms,
     _RECORDING_URL: read_link,
+    **dict.fromkeys(TIMES, lambda text: text if not _TIME_DIGITS.isdisjoint(text) else None),
     **dict.fromkeys(_CALL_TYPE, lambda text: read_name(text, _CALL_TYPES)),
     **dict.fromkeys(_EVENT, lambda text: read_name(text, _EVENTS)),
     **dict.fromkeys(TEXTS, lambda text: None if is_null(text) or not tidied(text) else text),

@@ -282,6 +282,12 @@ def test_a_parameter_sent_twice_counts_once_and_the_other_value_is_kept() -> Non
         ("callid=78", "call_id", "77", []),
         ("LastQueueName=+&LastQueueName=Sales", "extras", {"LastQueueName": "Sales"}, []),
         ("IsCallRecorded=1&IsCallRecorded=true", "recorded", True, []),
+        (
+            f"EndTimestampUTC=0&EndTimestampUTC=null&EndTimestampUTC={NOW_MS}",
+            "extras",
+            {"EndTimestampUTC": str(NOW_MS)},
+            [("EndTimestampUTC", "0, null", "sent_twice")],
+        ),
         ("IsCallRecorded=maybe&IsCallRecorded=1", "recorded", True, [("IsCallRecorded", "maybe", "sent_twice")]),
         ("CallID=077", "call_id", "77", []),
         ("CallID=null", "call_id", "77", [("CallID", "null", "sent_twice")]),
