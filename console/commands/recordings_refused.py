@@ -120,13 +120,23 @@ async def accept(settings: Settings, what: str, *, as_json: bool) -> int:
 
 
 def _names(refused: RefusedFile) -> set[str | None]:
-    return {refused.name, refused.guid, f"{refused.name}.{refused.call_id}", f"call-{refused.call_id}"}
+    return {refused.name, refused.guid, f"call-{refused.call_id}", _of_leg(refused), _of_call(refused)}
+
+
+def _of_leg(refused: RefusedFile) -> str:
+    return f"{refused.name}.{refused.call_id}"
+
+
+def _of_call(refused: RefusedFile) -> str:
+    """Return a name that no other refused file has, even if a CallID was used again."""
+    return f"{refused.call}.{_of_leg(refused)}"
 
 
 def _only(listed: Sequence[RefusedFile], source: str, name: str) -> RefusedFile:
     if not listed:
         raise CallfoldError(f"No refused file {name} of {source}. List them with `callfold recordings refused`.")
     if len(listed) > 1:
-        names = ", ".join(f"{source}/{refused.name}.{refused.call_id}" for refused in listed)
+        name_of = _of_leg if len({_of_leg(refused) for refused in listed}) == len(listed) else _of_call
+        names = ", ".join(f"{source}/{name_of(refused)}" for refused in listed)
         raise CallfoldError(f"Several legs have a refused file {name}. Accept one of {names}.")
     return listed[0]

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from console.commands.recordings_refused import list_refused
+from console.commands.recordings_refused import _names, _only, list_refused
 from shared.archive.refused import delete_refused, delete_undescribed, keep_refused
 from shared.archive.storage import Archive
 from shared.config.settings import Settings
+from shared.errors import CallfoldError
 from tests.helpers.refused_files import check_limits, keep, kept, refused_file
 
 
@@ -60,6 +61,10 @@ async def test_a_call_id_used_again_does_not_replace_the_file_of_another_call(tm
     calls = ("call-7", "call-7.2", "513")
     files = [await keep(archive, "7", call.encode(), call=call) for call in calls]
     assert [await archive.read(refused.file) for refused in files] == [call.encode() for call in calls]
+    with pytest.raises(CallfoldError, match="Several legs") as several:
+        _only(files, "acme", "call-7")
+    names = [name.strip(" .") for name in str(several.value).partition("Accept one of acme/")[2].split(", acme/")]
+    assert [[refused for refused in files if name in _names(refused)] for name in names] == [[refused] for refused in files]
     await delete_refused(archive, files[1])
     assert [await archive.read(refused.file) for refused in files] == [b"call-7", None, b"513"]
 
