@@ -13,6 +13,10 @@ from shared.domain.ids import CallKey, CallRef, SourceName
 from shared.errors import ConfigError
 
 
+_OF_RECORDING = "recording/"
+"""What follows the call in the id of an event about a recording; in that of a call event, its revision follows."""
+
+
 def cli_user() -> str:
     """Return the user for audit lines; in a container, a user may have only a number."""
     try:
@@ -46,7 +50,10 @@ def split_name(source: str, what: str | None) -> tuple[str, str | None]:
     source, _, name = source.strip().strip("/").partition("/")
     if what is not None:
         name = what.strip().removeprefix(f"{source}/")
-    return source, name.partition("/")[0] or None
+    call, _, rest = name.partition("/")
+    if rest.isdecimal() or rest.startswith(_OF_RECORDING):
+        return source, call
+    return source, name or what
 
 
 def warn_if_unknown(settings: Settings, source: str | None) -> None:

@@ -110,7 +110,7 @@ async def test_the_adapter_link_as_json_names_what_the_source_does_not_know(tmp_
         (["worker"], {"CALLFOLD_ARCHIVE_URL": "gopher://x"}, "CALLFOLD_ARCHIVE_URL"),
         (["worker"], {"CALLFOLD_RECORDING_DIR": "/proc/self/fdinfo"}, "CALLFOLD_RECORDING_DIR"),
         (["ingress"], {"CALLFOLD_SOURCES": "/nowhere/sources.toml"}, "/nowhere/sources.toml"),
-        (["tail", "--since", "yesterday"], {}, "not a duration"),
+        (["tail", "--since", "yesterday"], {}, "neither a duration nor a time"),
         (["console"], {"CALLFOLD_CONSOLE_HOST": "::"}, "CALLFOLD_CONSOLE_KEY"),
         (["history"], {"CALLFOLD_HISTORY_URL": "mysql://u:hunter2@h/d"}, "CALLFOLD_HISTORY_URL"),
     ],
