@@ -12,7 +12,6 @@ from shared.config.sources import Sources, unknown_source_message
 from shared.domain.ids import CallKey, CallRef, SourceName
 from shared.errors import ConfigError
 
-
 _OF_RECORDING = "recording/"
 """What follows the call in the id of an event about a recording; in that of a call event, its revision follows."""
 
