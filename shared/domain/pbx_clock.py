@@ -2,7 +2,8 @@
 
 A PBX timestamp and a time of receipt come from two clocks. No duration may mix them. Each event with its own timestamp is a
 sample. Its receipt less its timestamp is the offset between the clocks plus the delay of the callback. Delays only add, so the
-smallest sample is the best one. Receipts of the call are moved by it to the axis of the PBX.
+smallest sample is the best one. Receipts of the call are moved by it to the axis of the PBX. A call without a sample takes
+the offset that a worker has estimated by other calls of its source, if there is one.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from shared.domain.callback import LegEvent
-from shared.domain.facts import AT, Fact
+from shared.domain.facts import AHEAD, AT, Fact, leg_of
 from shared.domain.times import rfc3339
 
 EQUAL_S = 1.0
@@ -38,7 +39,7 @@ class PbxClock:
     """The clock of the PBX during one call.
 
     Attributes:
-        offset: a time of receipt less this is a time of the PBX; None if no event has its own timestamp.
+        offset: a time of receipt less this is a time of the PBX; None if neither the call nor an estimate shows it.
         has_jumped: the clock was set during the call, so its timestamps say nothing.
     """
 
@@ -93,9 +94,10 @@ class _Sample(NamedTuple):
 
 def pbx_clock(legs: Iterable[LegFacts]) -> PbxClock:
     """Return the clock of the PBX by the facts of all legs of a call."""
-    samples = [sample for facts in legs for sample in _samples(facts)]
+    known = list(legs)
+    samples = [sample for facts in known for sample in _samples(facts)]
     if not samples:
-        return PbxClock()
+        return PbxClock(min((timedelta(seconds=-float(facts[AHEAD])) for facts in known if AHEAD in facts), default=None))
     if _has_jumped(samples):
         return PbxClock(has_jumped=True)
     return PbxClock(min(sample.offset for sample in samples))
@@ -110,6 +112,17 @@ def event_ahead(facts: Sequence[Fact]) -> tuple[str, float] | None:
             if other == own:
                 return received_at, (datetime.fromisoformat(sent) - datetime.fromisoformat(received_at)).total_seconds()
     return None
+
+
+def estimate_fact(facts: Sequence[Fact], ahead_s: float) -> Fact:
+    """Return the fact that the clock of the PBX is ahead of the receipt of an event by an estimate of `ahead_s` seconds."""
+    return f"{leg_of(facts)}{AHEAD}", f"{ahead_s:.3f}"
+
+
+def needs_estimate(facts: Sequence[Fact]) -> bool:
+    """Return whether an event has timestamps, but not the one that shows the clock."""
+    leg = leg_of(facts)
+    return bool(leg) and any(name.startswith(leg + AT) for name, _ in facts) and event_ahead(facts) is None
 
 
 def clock_problem(source: str, ahead_s: float) -> str:

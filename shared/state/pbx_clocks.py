@@ -1,4 +1,4 @@
-"""Notes on the clocks of the PBXs, for a day each: the workers estimate them, and the console shows them."""
+"""Notes on the clocks of the PBXs, for a day each: the workers estimate and use them, and the console shows them."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ from worker.folding.ingress_clocks import IngressClocks, sent_at
 from worker.folding.later_uses import LaterUses
 from worker.folding.merging import Merging
 from worker.folding.outbox import read_outbox
-from worker.folding.pbx_clocks import PbxClocks
+from worker.folding.pbx_clocks import PbxClocks, apply_pbx_clocks
 
 log = get_logger(__name__)
 
@@ -114,7 +114,8 @@ class Fold:
         messages = [(decode(body), at) for body, at in zip_longest(bodies, sent, fillvalue="") if isinstance(body, bytes)]
         events = await self._without_future_timers(await self._without_future_receipts(messages))
         batch = read_batch(events, self._sources)
-        await self._observe_pbx_clocks(batch)
+        if self._pbx_clocks is not None:
+            await apply_pbx_clocks(self._pbx_clocks, self._store.pbx_clocks, batch.facts)
         await self._publisher.publish_until_confirmed(batch.dead_letters)
         for source, placeholders in batch.unreplaced.items():
             await until_redis_answers(lambda: self._store.unreplaced.record(source, placeholders))  # noqa: B023 - awaited before the loop goes on
@@ -123,13 +124,6 @@ class Fold:
             keys: Iterable[CallKey] = piece
             while facts := {key: batch.facts[key] for key in keys if key in batch.facts}:
                 keys = await self._merge_and_publish(batch, facts)
-
-    async def _observe_pbx_clocks(self, batch: Batch) -> None:
-        """Estimate the clocks of the PBXs, and store the estimates for the console."""
-        if self._pbx_clocks is None:
-            return
-        for source, ahead_s in self._pbx_clocks.observe(batch.facts).items():
-            await until_redis_answers(lambda: self._store.pbx_clocks.record(source, ahead_s))  # noqa: B023 - awaited before the loop goes on
 
     async def _without_future_receipts(self, messages: Sequence[tuple[Messaged, str]]) -> Messaged:
         """Move events back that were received in the future, because the clock of an ingress is ahead."""

@@ -1,7 +1,7 @@
 """Estimates how far the clock of each PBX is ahead of the times of receipt, from events that have their own timestamp.
 
 A callback is late by its way, never early. So of the recent events, the one whose timestamp is furthest ahead shows the clock
-best.
+best. A call whose own events do not show the clock gets the estimate as a fact.
 """
 
 from __future__ import annotations
@@ -14,9 +14,11 @@ from typing import Final
 from shared import metrics
 from shared.domain.facts import Fact
 from shared.domain.ids import CallKey, SourceName
-from shared.domain.pbx_clock import clock_problem, event_ahead
+from shared.domain.pbx_clock import clock_problem, estimate_fact, event_ahead, needs_estimate
 from shared.log import get_logger
 from shared.outage import Outage
+from shared.state.pbx_clocks import PbxClockNotes
+from shared.state.replies import until_redis_answers
 
 log = get_logger(__name__)
 _DIFFERENCES = Outage(log, "pbx_clock_differs", "pbx_clock_agrees")
@@ -64,6 +66,19 @@ class PbxClocks:
                     latest[key.source] = received_s
         return {source: self._estimates[source].known_s for source, at_s in latest.items() if self._judge(source, at_s)}
 
+    def unknown(self, facts: Mapping[CallKey, Iterable[Sequence[Fact]]]) -> set[SourceName]:
+        """Return the sources whose clock an event needs and this worker has not observed."""
+        sources = {key.source for key, events in facts.items() if any(map(needs_estimate, events))}
+        return sources - self._estimates.keys()
+
+    def add_estimates(self, facts: Mapping[CallKey, Iterable[list[Fact]]], stored: Mapping[SourceName, float]) -> None:
+        """Add the estimate to the facts of each event that needs it. `stored`: those of sources that are unknown here."""
+        known = {**stored, **{source: estimate.known_s for source, estimate in self._estimates.items()}}
+        for key, events in facts.items():
+            if key.source in known:
+                for event in filter(needs_estimate, events):
+                    event.insert(1, estimate_fact(event, known[key.source]))
+
     def _judge(self, source: SourceName, at_s: float) -> bool:
         """Report a clock; returns whether its estimate is to be stored."""
         estimate = self._estimates[source]
@@ -79,3 +94,12 @@ class PbxClocks:
         if is_due:
             estimate.recorded_at_s, estimate.was_wrong = at_s, bool(problem)
         return is_due
+
+
+async def apply_pbx_clocks(clocks: PbxClocks, notes: PbxClockNotes, facts: Mapping[CallKey, list[list[Fact]]]) -> None:
+    """Learn the clocks of the PBXs from events, store them, and give the estimates to the events that need them."""
+    for source, ahead_s in clocks.observe(facts).items():
+        await until_redis_answers(lambda: notes.record(source, ahead_s))  # noqa: B023 - awaited before the loop goes on
+    unknown = clocks.unknown(facts)
+    stored = await until_redis_answers(lambda: notes.of(unknown)) if unknown else {}
+    clocks.add_estimates(facts, stored)

@@ -1,0 +1,86 @@
+"""A missed leg that was sent only with its start: the clock of its PBX is known from other calls, also to a worker that folded none."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable
+from datetime import UTC, datetime, timedelta
+
+import orjson
+import pytest
+
+from shared.amqp.publisher import Message
+from shared.config.sources import load_sources
+from shared.domain.ids import SourceName
+from shared.domain.raw_event import CallbackEvent, encode, join
+from shared.domain.times import rfc3339
+from shared.state.store import Store
+from tests.helpers.servers import POLICY, Servers
+from worker.folding.fold import Fold
+from worker.folding.pbx_clocks import PbxClocks
+
+T0 = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=1)
+
+
+def at(seconds: float) -> str:
+    return rfc3339(T0 + timedelta(seconds=seconds))
+
+
+class _Site:
+    """Workers that each keep their own estimates, on one Redis, with a RabbitMQ that confirms everything."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.records: dict[int, dict[str, object]] = {}
+
+    async def publish_until_confirmed(self, messages: Iterable[Message]) -> None:
+        for message in messages:
+            if message.exchange == "calls":
+                event = orjson.loads(message.body)
+                self.records[event["data"]["request_id"]] = event["data"]
+
+    def worker(self, name: str) -> Fold:
+        return Fold(self, self._store, load_sources(None), POLICY, holder=name, pbx_clocks=PbxClocks())  # type: ignore[arg-type]
+
+
+async def _fold(worker: Fold, request_id: int, received_s: float, ahead_s: float, **sent_s: float) -> None:
+    """Fold what a PBX sends of a missed call: hangup and missed, with the same timestamps."""
+    times = "".join(f"&{name}={round((T0.timestamp() + seconds + ahead_s) * 1000)}" for name, seconds in sent_s.items())
+    queries = (f"CallType=API&Event={event}&CallID=1{request_id}&RequestID={request_id}{times}" for event in ("hangup", "missed"))
+    events = [CallbackEvent(SourceName("default"), at(received_s), query) for query in queries]
+    await worker.fold([join(map(encode, events))])
+
+
+@pytest.fixture
+async def site(redis_only: Servers) -> AsyncIterator[_Site]:
+    store = Store(redis_only.stack.redis_url)
+    yield _Site(store)
+    await store.aclose()
+
+
+@pytest.mark.parametrize("ahead_s", [0.0, 30.0, -30.0, 240.0, 7200.0])
+async def test_a_missed_leg_with_its_start_alone_rang_by_the_clock_that_other_calls_show(site: _Site, ahead_s: float) -> None:
+    await _fold(site.worker("a"), 513, 20, ahead_s, StartTimestampUTC=5, EndTimestampUTC=20)
+    for request_id, worker in ((514, site.worker("a")), (515, site.worker("b"))):
+        await _fold(worker, request_id, 110, ahead_s, StartTimestampUTC=100)
+        record = site.records[request_id]
+        agent = record["agent"]
+        assert isinstance(agent, dict)
+        assert (agent["ring_seconds"], agent["started_at"], record["ignored"]) == (10, at(100 + ahead_s), [])
+        assert (record["started_at"], record["ended_at"]) == (at(100 + ahead_s), at(110 + ahead_s)), "one clock"
+
+
+async def test_a_worker_uses_its_own_estimate_rather_than_an_older_one(site: _Site) -> None:
+    await _fold(site.worker("a"), 513, 20, 240, StartTimestampUTC=5, EndTimestampUTC=20)
+    worker = site.worker("b")
+    await _fold(worker, 514, 200, 0, StartTimestampUTC=190, EndTimestampUTC=200)
+    await _fold(worker, 515, 310, 0, StartTimestampUTC=300)
+    agent = site.records[515]["agent"]
+    assert isinstance(agent, dict)
+    assert agent["ring_seconds"] == 10
+
+
+async def test_while_no_call_has_shown_the_clock_the_ring_time_is_unknown(site: _Site) -> None:
+    await _fold(site.worker("a"), 513, 110, 30, StartTimestampUTC=100)
+    agent = site.records[513]["agent"]
+    assert isinstance(agent, dict)
+    assert agent["ring_seconds"] is None
