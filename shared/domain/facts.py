@@ -8,7 +8,7 @@ ordered strings: RFC 3339 UTC times with microseconds, ids, plain text. A fact t
 - `dial:<time>`, `dial:<time>.<name>`: the same, so that the dials of two uses of a RequestID do not mix.
 - `leg:<CallType>:<CallID>:<event>`: time of receipt of start, pickup, missed or hangup.
 - `leg:...:at.start`, `.at.pickup`, `.at.end`: timestamps of the adapter.
-- `leg:...:pbx_ahead`: how far the clock of the PBX is ahead of that of ingress, by other calls of its source (seconds), see `pbx_clock.py`.
+- `leg:...:pbx_ahead`: seconds by which the clock of the PBX is ahead, estimated by other calls of its source (`pbx_clock.py`).
 - `leg:...:guid`: GUID of the recording.
 - `leg:...:recorded`: `1` once the leg is known to be recorded.
 - `leg:...:url.<event>`: RecordingURL of that event, a credential that is never shown.
