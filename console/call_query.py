@@ -30,8 +30,9 @@ from pydantic import (
 from console.durations import ago
 from console.number_search import international_forms, number_patterns, spelled
 from shared.domain.adapter_link import Placeholder
-from shared.domain.call import CloseReason, Outcome, Status
+from shared.domain.call import Status
 from shared.domain.callback import CallType
+from shared.domain.closing import CloseReason, Outcome
 from shared.domain.parties import EndedBy
 from shared.domain.times import rfc3339
 from shared.errors import ConfigError

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from shared.domain.adapter_link import Placeholder
-from shared.domain.call import Outcome
 from shared.domain.callback import CallType, LegEvent
+from shared.domain.closing import Outcome
 from shared.domain.leg import LegState
 from shared.domain.parties import EndedBy
 

@@ -31,7 +31,8 @@ from shared.amqp.topology import (
 from shared.clock import utc_now
 from shared.config.settings import Settings
 from shared.config.sources import Sources
-from shared.domain.call import Call, Policy, derive
+from shared.domain.call import Call, derive
+from shared.domain.closing import Policy
 from shared.domain.times import at_microseconds, milliseconds, rfc3339
 from shared.errors import BrokerUnavailableError, StoreUnavailableError
 from shared.runtime.broker import broker_address

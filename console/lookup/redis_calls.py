@@ -7,8 +7,9 @@ from collections.abc import AsyncIterator
 
 from console.call_query import CallQuery, CallRow, Position, row_of
 from shared.config.sources import Sources
-from shared.domain.call import Policy, derive
+from shared.domain.call import derive
 from shared.domain.call_event import call_record
+from shared.domain.closing import Policy
 from shared.domain.ids import CallKey
 from shared.domain.times import at_microseconds, microseconds
 from shared.state.keys import parse_call_key

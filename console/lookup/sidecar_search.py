@@ -9,7 +9,8 @@ from contextlib import suppress
 from shared.archive.sidecar import Sidecar, day_of
 from shared.archive.storage import Archive
 from shared.config.settings import Settings
-from shared.domain.call import Policy, derive
+from shared.domain.call import derive
+from shared.domain.closing import Policy
 from shared.domain.ids import GUID, CallKey, CallRef, SourceName
 from shared.domain.recording import RecordingJob
 from shared.domain.revision_summary import filed_at

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from console.ignored_values import why_ignored
 from console.page.text import NOT_KNOWN
-from shared.domain.call import CloseReason, Outcome
+from shared.domain.closing import CloseReason, Outcome
 from shared.domain.leg import Leg
 from shared.domain.recording_flags import Flag
 

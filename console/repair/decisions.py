@@ -10,7 +10,8 @@ from enum import StrEnum
 from console.repair.published_calls import PublishedCall
 from console.repair.published_summary import published_summary
 from shared.config.sources import Sources
-from shared.domain.call import Call, Policy, derive
+from shared.domain.call import Call, derive
+from shared.domain.closing import Policy
 from shared.domain.ids import CallKey
 from shared.domain.revision_summary import amends, summary
 from shared.domain.times import milliseconds

@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 
 from console.repair.published_calls import PublishedCall
 from console.repair.published_summary import ids_of
-from shared.domain.call import is_request_id
 from shared.domain.facts import Fact
-from shared.domain.ids import CallKey, later_use, use_number
+from shared.domain.ids import CallKey, is_request_id, later_use, use_number
 from shared.domain.uses import Use, copies, guid_facts, has_other_guid, use_fact, uses_of, uses_of_events, with_own_legs
 from shared.state.store import Store
 from shared.state.stored_call import RestoredPublication, StoredCall, WakeUp

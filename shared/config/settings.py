@@ -13,7 +13,7 @@ from shared import crash_points as crash
 from shared.config.environment import with_credentials
 from shared.config.messages import closest_name, validation_message
 from shared.config.sources import Sources, load_sources
-from shared.domain.call import Policy
+from shared.domain.closing import Policy
 from shared.errors import ConfigError
 
 PREFIX = "CALLFOLD_"

@@ -44,6 +44,12 @@ def later_use(call: str, number: int) -> CallRef:
     return CallRef(f"{first_use(call)}.{number}") if number > 1 else first_use(call)
 
 
+def is_request_id(call: str) -> bool:
+    """Return whether a call is named by a RequestID of the dial API, and not by a CallID."""
+    request_id = first_use(call)
+    return request_id.isascii() and request_id.isdigit()
+
+
 class CallKey(NamedTuple):
     """One call of one source; written `acme/513`."""
 

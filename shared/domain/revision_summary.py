@@ -12,10 +12,11 @@ from typing import Any
 
 import orjson
 
-from shared.domain.call import Call, is_request_id
+from shared.domain.call import Call
 from shared.domain.call_event import E164, SIDES, dial_of, leg_identity, parties_of, sides_of
 from shared.domain.callback import CallType
 from shared.domain.file_names import LegIds, guid_owners
+from shared.domain.ids import is_request_id
 from shared.domain.leg import Leg, LegState
 from shared.domain.parties import EndedBy
 

@@ -8,7 +8,8 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 
 from shared.domain.adapter_link import Adapter
-from shared.domain.call import Call, Policy, derive
+from shared.domain.call import Call, derive
+from shared.domain.closing import Policy
 from shared.domain.facts import Fact, facts_of
 from shared.domain.ids import CallKey, CallRef, SourceName
 from shared.domain.raw_event import CallbackEvent, TimerEvent

@@ -23,7 +23,7 @@ from console.local.stack import LocalStack, Server
 from shared.amqp.connection import BrokerAddress
 from shared.amqp.server_check import check_server
 from shared.amqp.topology import topology
-from shared.domain.call import Policy
+from shared.domain.closing import Policy
 from shared.domain.ids import CallKey
 from shared.errors import BrokerUnavailableError
 from shared.state.store import Store

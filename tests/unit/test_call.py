@@ -11,8 +11,9 @@ import pytest
 
 from console.repair.published_summary import published_summary
 from shared.domain.adapter_link import SAMPLE_LINK, parse_link
-from shared.domain.call import Call, CloseReason, Outcome, Status, derive
+from shared.domain.call import Call, Status, derive
 from shared.domain.call_event import call_record
+from shared.domain.closing import CloseReason, Outcome
 from shared.domain.facts import CLOCK, facts_of
 from shared.domain.ids import CallKey, CallRef, SourceName
 from shared.domain.leg import LegState

@@ -16,7 +16,7 @@ from console.cli.main import app
 from shared import metrics
 from shared.config.settings import variables
 from shared.config.sources import AGENT_PATTERN, DIAL_FIELDS, NUMBER_PATTERN, Source, load_sources
-from shared.domain.call import Outcome
+from shared.domain.closing import Outcome
 
 _ROOT = Path(__file__).resolve().parents[2]
 _SETTINGS = (_ROOT / "docs" / "settings.md").read_text("utf-8")

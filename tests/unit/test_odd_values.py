@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.domain.adapter_link import SAMPLE_LINK, Adapter, Placeholder, make_link, parse_link
-from shared.domain.call import Call, Outcome, derive
+from shared.domain.call import Call, derive
 from shared.domain.call_event import call_record
 from shared.domain.callback import Callback, CallType, LegEvent, parse_callback
+from shared.domain.closing import Outcome
 from shared.domain.facts import facts_of
 from shared.domain.ids import CallKey, CallRef, SourceName
 from shared.domain.ignored import IgnoredValue, Reason

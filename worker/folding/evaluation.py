@@ -10,7 +10,8 @@ from shared.amqp.dead_letters import DeadLetterReason
 from shared.amqp.publisher import Message
 from shared.clock import utc_now
 from shared.config.sources import Sources
-from shared.domain.call import Call, Policy, derive
+from shared.domain.call import Call, derive
+from shared.domain.closing import Policy
 from shared.domain.facts import CLOCK
 from shared.domain.ids import CallKey
 from shared.domain.ignored import Reason

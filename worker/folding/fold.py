@@ -17,8 +17,8 @@ from shared.amqp.publisher import Message, Publisher
 from shared.amqp.topology import SPOOL
 from shared.config.sources import Sources
 from shared.crash_points import crash_point
-from shared.domain.call import Policy
 from shared.domain.call_event import is_login
+from shared.domain.closing import Policy
 from shared.domain.facts import Fact
 from shared.domain.ids import CallKey, first_use
 from shared.domain.raw_event import RawEvent, Undecodable, decode

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 
 import orjson
 
-from shared.domain.call import Policy
+from shared.domain.closing import Policy
 from shared.domain.facts import LEG, Fact, leg_of
 from shared.domain.ids import CallKey, first_use, later_use, use_number
 from shared.domain.raw_event import RawEvent, TimerEvent

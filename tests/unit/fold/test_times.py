@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shared.domain.call import Call, CloseReason, Outcome, Status
+from shared.domain.call import Call, Status
 from shared.domain.callback import CallType, LegEvent
+from shared.domain.closing import CloseReason, Outcome
 from shared.domain.facts import CLOCK
 from shared.domain.raw_event import CallbackEvent
 from shared.domain.times import rfc3339

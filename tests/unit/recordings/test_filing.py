@@ -14,7 +14,7 @@ import pytest
 
 from console.lookup.sidecar_search import RecordingSearch, sidecars_of
 from shared.archive.encryption import encrypt
-from shared.domain.call import Policy
+from shared.domain.closing import Policy
 from shared.domain.recording import RecordingState
 from shared.domain.recording_info import RecordingInfo
 from shared.errors import BusyError

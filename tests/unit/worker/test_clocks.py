@@ -13,7 +13,8 @@ from structlog.testing import capture_logs
 
 from shared.amqp.consumer import Delivery
 from shared.amqp.topology import MARKER, MARKER_BODY, SENT_AT, SENT_BY
-from shared.domain.call import Policy, derive
+from shared.domain.call import derive
+from shared.domain.closing import Policy
 from shared.domain.facts import CLOCK
 from shared.domain.ids import CallKey, CallRef, SourceName
 from shared.domain.raw_event import CallbackEvent, DialEvent, RawEvent, TimerEvent, Undecodable
