@@ -31,8 +31,8 @@ from console.durations import ago
 from console.number_search import international_forms, number_patterns, spelled
 from shared.domain.adapter_link import Placeholder
 from shared.domain.call import Status
-from shared.domain.callback import CallType
 from shared.domain.closing import CloseReason, Outcome
+from shared.domain.leg_event import CallType
 from shared.domain.parties import EndedBy
 from shared.domain.times import rfc3339
 from shared.errors import ConfigError

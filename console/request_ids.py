@@ -21,7 +21,7 @@ class RequestIdProblem:
 
 def request_id_problem(refused: RefusedLeg, source: Source) -> RequestIdProblem:
     """Describe the latest refusal of a source."""
-    parameter = source.adapter.parameter(Placeholder.REQUEST_ID) or Placeholder.REQUEST_ID
+    parameter = source.adapter.name_of(Placeholder.REQUEST_ID)
     return RequestIdProblem(
         refused.call,
         f"Source {source.name} sends one RequestID for many calls: {refused.call} has too many legs. "

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from shared.domain.adapter_link import Placeholder
-from shared.domain.callback import CallType, LegEvent
 from shared.domain.closing import Outcome
 from shared.domain.leg import LegState
+from shared.domain.leg_event import CallType, LegEvent
 from shared.domain.parties import EndedBy
 
 

@@ -18,7 +18,7 @@ from shared.amqp.batch_publish import HeaderValue
 from shared.amqp.consumer import Consumer, Delivery
 from shared.amqp.topology import CALLS_JOURNAL
 from shared.config.settings import Settings
-from shared.domain.callback import CallType
+from shared.domain.leg_event import CallType
 from shared.errors import BrokerUnavailableError, CallfoldError
 from shared.log import get_logger
 from shared.runtime.broker import broker_address

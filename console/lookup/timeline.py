@@ -11,10 +11,11 @@ from urllib.parse import unquote, unquote_plus
 
 from shared.domain.adapter_link import Adapter, Placeholder
 from shared.domain.call import Call
-from shared.domain.callback import LegEvent, parse_callback
+from shared.domain.callback import parse_callback
 from shared.domain.callback_query import has_semicolons, is_escaped, meaning_of_misspelled
 from shared.domain.facts import LEG, facts_of, leg_of
 from shared.domain.ids import CallKey, first_use
+from shared.domain.leg_event import LegEvent
 from shared.domain.raw_event import CallbackEvent, DialEvent, RawEvent, TimerEvent, Undecodable, decode, encode, receipt_times
 from shared.domain.times import java_time
 from shared.masking import MASK, is_credential, mask_credentials

@@ -17,8 +17,8 @@ from console.page.urls import call_url
 from console.request_ids import RequestIdProblem
 from shared.amqp.topology import CALLBACKS_DEAD, CALLBACKS_FOLD, RECORDINGS, RECORDINGS_DEAD
 from shared.domain.call import Call
-from shared.domain.callback import CallType
 from shared.domain.leg import Leg, LegState
+from shared.domain.leg_event import CallType
 from shared.domain.people import Person, person_of
 
 _AXIS_LENGTHS_S = (30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400)

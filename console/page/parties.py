@@ -8,7 +8,7 @@ from typing import Any
 
 from console.call_query import JsonObject, row_of
 from shared.domain.call import Status
-from shared.domain.callback import CallType
+from shared.domain.leg_event import CallType
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,8 +35,8 @@ from console.page.sparkline import HEIGHT, WIDTH
 from console.page.text import moved
 from console.page.timeline import MAX_LANES, Picture, leg_names, picture
 from console.safe_text import plain
-from shared.domain.callback import CallType
 from shared.domain.closing import Outcome
+from shared.domain.leg_event import CallType
 from shared.masking import mask_credentials
 
 _POLICY = {

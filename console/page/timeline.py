@@ -13,8 +13,8 @@ from enum import StrEnum
 from console.page.axis import Axis, Tick, axis_over, ticks
 from console.page.models import TimelineRow
 from console.page.text import duration, seconds_between
-from shared.domain.callback import CallType
 from shared.domain.leg import Leg, LegState
+from shared.domain.leg_event import CallType
 
 MAX_LANES = 20
 """The number of legs that are drawn. A call can have thousands; the rest are only counted."""

@@ -10,10 +10,10 @@ import orjson
 
 from shared.domain.call import Call
 from shared.domain.call_event import SIDES
-from shared.domain.callback import LegEvent
 from shared.domain.facts import AT, LEG, URL
 from shared.domain.file_names import LegIds, Owners, guid_owners
 from shared.domain.leg import Leg
+from shared.domain.leg_event import LegEvent
 from shared.domain.revision_summary import (
     compared_state,
     dial_summary,

@@ -99,6 +99,10 @@ class Adapter:
         """Return the name of the parameter that carries a placeholder, for error messages."""
         return next((name for name, meaning in self.meanings.items() if meaning == placeholder), None)
 
+    def name_of(self, placeholder: str) -> str:
+        """Return the name of the parameter that carries a placeholder, or else that of the placeholder."""
+        return self.parameter(placeholder) or placeholder
+
 
 def parse_link(link: str) -> Adapter:
     """Parse an adapter link.

@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from shared.domain.callback import CallType, LegEvent
 from shared.domain.closing import Closing, Policy, close
 from shared.domain.facts import CLOCK, DIAL, LEG
 from shared.domain.ids import CallKey, first_use, is_request_id, use_number
 from shared.domain.leg import Leg, LegState, read_legs
+from shared.domain.leg_event import CallType, LegEvent
 from shared.domain.parties import EndedBy, ended_by, representative, sides
 from shared.domain.pbx_clock import PbxClock
 from shared.domain.times import at_microseconds, rfc3339, seconds_between

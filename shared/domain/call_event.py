@@ -12,9 +12,9 @@ from typing import Any
 import orjson
 
 from shared.domain.call import Call
-from shared.domain.callback import CallType
 from shared.domain.ids import CallKey
 from shared.domain.leg import Leg
+from shared.domain.leg_event import CallType
 from shared.domain.people import person_of, queue_of
 from shared.domain.recording import RecordingJob
 from shared.masking import mask_value

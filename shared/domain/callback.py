@@ -5,13 +5,13 @@ Only call type, event and CallID are needed. Any other value that cannot be read
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from enum import StrEnum
 from typing import NamedTuple, TypeVar
 
 from shared.domain.adapter_link import Adapter, Placeholder
-from shared.domain.callback_query import NEEDED, read_query, repaired
+from shared.domain.callback_choice import choose
+from shared.domain.callback_query import read_query, repaired
 from shared.domain.callback_values import (
     MAX_DIGITS,
     MAX_WAIT_DIGITS,
@@ -29,38 +29,10 @@ from shared.domain.callback_values import (
     tidied,
 )
 from shared.domain.ids import GUID
-from shared.domain.ignored import TIMES, IgnoredValue, Reason
-from shared.domain.recording_link import is_link, read_link
+from shared.domain.ignored import IgnoredValue, Reason
+from shared.domain.leg_event import CALL_TYPES, EVENTS, CallType, LegEvent
+from shared.domain.recording_link import is_link
 from shared.errors import InvalidCallbackError
-
-
-class CallType(StrEnum):
-    """Type of a leg (`CallTypeName`)."""
-
-    INCOMING = "Incoming"
-    OUTGOING = "Outgoing"
-    INTERNAL = "Internal"
-    LOGIN = "Login"
-    API = "API"
-    CONFERENCE = "Conference"
-
-
-class LegEvent(StrEnum):
-    """Event of a leg (`DialApiEventName`)."""
-
-    START = "start"
-    HANGUP = "hangup"
-    PICKUP = "pickup"
-    MISSED = "missed"
-
-
-CALL_TYPE_CODES: Mapping[str, CallType] = {str(code): kind for code, kind in enumerate(CallType, start=1)}
-EVENT_CODES: Mapping[str, LegEvent] = {str(code): event for code, event in enumerate(LegEvent)}
-# The usual spellings, and those in lower case, by which `read_name` finds any other. A name can arrive as a code.
-_CALL_TYPES: Mapping[str, CallType] = {n: kind for kind in CallType for n in (kind.value, kind.value.lower())} | dict(
-    CALL_TYPE_CODES
-)
-_EVENTS: Mapping[str, LegEvent] = {event.value: event for event in LegEvent} | dict(EVENT_CODES)
 
 # Plain strings, because hashing an enum member runs Python code and this is the hot path of ingress.
 _CALL_ID = Placeholder.CALL_ID.value
@@ -73,23 +45,7 @@ _RECORDING_URL = Placeholder.RECORDING_URL.value
 _CALL_TYPE = (Placeholder.CALL_TYPE_NAME.value, Placeholder.CALL_TYPE_CODE.value)
 _EVENT = (Placeholder.EVENT_NAME.value, Placeholder.EVENT_CODE.value)
 _BITS = frozenset({"0", "1"})
-_TIME_DIGITS = frozenset("123456789")
 _UNREPLACED = "arrived unreplaced: FocalScope sent the placeholder instead of its value"
-
-_READERS: Mapping[str, Callable[[str], object]] = {
-    _CALL_ID: read_call_id,
-    _REQUEST_ID: lambda text: read_whole(text) or None,
-    _GUID_NAME: read_guid,
-    _IS_RECORDED: read_bit,
-    _IS_ANSWERED: read_bit,
-    _TOTAL_WAIT_MS: read_wait_ms,
-    _RECORDING_URL: read_link,
-    **dict.fromkeys(TIMES, lambda text: text if not _TIME_DIGITS.isdisjoint(text) else None),
-    **dict.fromkeys(_CALL_TYPE, lambda text: read_name(text, _CALL_TYPES)),
-    **dict.fromkeys(_EVENT, lambda text: read_name(text, _EVENTS)),
-    **dict.fromkeys(TEXTS, lambda text: None if is_null(text) or not tidied(text) else text),
-}
-"""Reads a value, or returns None. It chooses between several values of one placeholder."""
 
 _Known = TypeVar("_Known")
 
@@ -132,7 +88,7 @@ def _parse(adapter: Adapter, query: str) -> Callback:
     """Parse a callback. This is the hot path of ingress: a usual value is recognised here, any other one by a function."""
     values, others, ignored, has_braces = read_query(adapter, query)
     if others or has_braces:
-        _choose(adapter, values, others, ignored)
+        choose(adapter, values, others, ignored)
     take = values.pop  # what is left has no attribute
     call_id = take(_CALL_ID, None)
     if call_id is None:
@@ -140,13 +96,13 @@ def _parse(adapter: Adapter, query: str) -> Callback:
     if not (call_id.isdecimal() and call_id.isascii()) or len(call_id) > MAX_DIGITS:
         call_id = _call_id(adapter, call_id)
     name, code = take(_CALL_TYPE[0], ""), take(_CALL_TYPE[1], "")
-    call_type = _CALL_TYPES.get(name) or _named(adapter, _CALL_TYPE, (name, code), _CALL_TYPES, ignored)
-    if code and _CALL_TYPES.get(code) is not call_type:
-        _check_code(_CALL_TYPE, code, call_type, _CALL_TYPES, ignored)
+    call_type = CALL_TYPES.get(name) or _named(adapter, _CALL_TYPE, (name, code), CALL_TYPES, ignored)
+    if code and CALL_TYPES.get(code) is not call_type:
+        _check_code(_CALL_TYPE, code, call_type, CALL_TYPES, ignored)
     name, code = take(_EVENT[0], ""), take(_EVENT[1], "")
-    event = _EVENTS.get(name) or _named(adapter, _EVENT, (name, code), _EVENTS, ignored)
-    if code and _EVENTS.get(code) is not event:
-        _check_code(_EVENT, code, event, _EVENTS, ignored)
+    event = EVENTS.get(name) or _named(adapter, _EVENT, (name, code), EVENTS, ignored)
+    if code and EVENTS.get(code) is not event:
+        _check_code(_EVENT, code, event, EVENTS, ignored)
     request_id = take(_REQUEST_ID, None)
     guid = take(_GUID_NAME, None)
     recorded = take(_IS_RECORDED, "0")
@@ -164,46 +120,12 @@ def _parse(adapter: Adapter, query: str) -> Callback:
     )
 
 
-def _choose(adapter: Adapter, values: dict[str, str], others: Sequence[tuple[str, str]], ignored: list[IgnoredValue]) -> None:
-    """Leave one value of each placeholder: the first that is usable. The others are ignored.
-
-    Raises:
-        InvalidCallbackError: call type, event or CallID was sent twice with different values, and both can be read.
-    """
-    for name in list(values):
-        candidates = dict.fromkeys([values[name], *(value for other, value in others if other == name)])
-        unreplaced = [value for value in candidates if is_unreplaced(name, value)]
-        ignored.extend(IgnoredValue(name, value, Reason.PLACEHOLDER) for value in unreplaced)
-        replaced = [value for value in candidates if value not in unreplaced]
-        if not replaced:
-            if name != _CALL_ID:  # its error needs the value
-                del values[name]
-            continue
-        read = _READERS.get(name, _not_blank)
-        chosen = next((value for value in replaced if read(value) is not None), replaced[0])
-        values[name] = chosen
-        not_used: list[str] = []
-        for other in replaced:
-            if other == chosen or (read(other) is not None and read(other) == read(chosen)):
-                continue
-            if name in NEEDED and read(other) is not None:
-                raise InvalidCallbackError(_name(adapter, name), other, "was sent twice with different values")
-            if tidied(other):
-                not_used.append(other)
-        if not_used:  # one value, since they become one fact
-            ignored.append(IgnoredValue(name, ", ".join(not_used), Reason.SENT_TWICE))
-
-
-def _not_blank(text: str) -> str | None:
-    return text if tidied(text) else None
-
-
 def _call_id(adapter: Adapter, text: str) -> str:
     call_id = read_call_id(text)
     if call_id is not None:
         return call_id
     problem = f"is not a whole number of at most {MAX_DIGITS} digits"
-    raise InvalidCallbackError(_name(adapter, _CALL_ID), text, _UNREPLACED if is_unreplaced(_CALL_ID, text) else problem)
+    raise InvalidCallbackError(adapter.name_of(_CALL_ID), text, _UNREPLACED if is_unreplaced(_CALL_ID, text) else problem)
 
 
 def _named(
@@ -222,10 +144,10 @@ def _named(
         return value
     if sent:
         problem = f"is not one of {', '.join(dict.fromkeys(map(str, known.values())))}"
-        raise InvalidCallbackError(_name(adapter, sent[0][0]), sent[0][1], problem, is_name=True)
+        raise InvalidCallbackError(adapter.name_of(sent[0][0]), sent[0][1], problem, is_name=True)
     for placeholder, text, _ in ignored:
         if placeholder in placeholders:
-            raise InvalidCallbackError(_name(adapter, placeholder), text, _UNREPLACED, is_name=True)
+            raise InvalidCallbackError(adapter.name_of(placeholder), text, _UNREPLACED, is_name=True)
     raise _missing(adapter, next(placeholder for placeholder in placeholders if adapter.parameter(placeholder)))
 
 
@@ -298,8 +220,4 @@ def _take_out(values: dict[str, str], name: str, reason: Reason, ignored: list[I
 
 
 def _missing(adapter: Adapter, placeholder: str) -> InvalidCallbackError:
-    return InvalidCallbackError(_name(adapter, placeholder), "", "is missing or empty")
-
-
-def _name(adapter: Adapter, placeholder: str) -> str:
-    return adapter.parameter(placeholder) or placeholder
+    return InvalidCallbackError(adapter.name_of(placeholder), "", "is missing or empty")

@@ -23,9 +23,10 @@ from collections.abc import Iterable, Sequence
 from typing import assert_never
 
 from shared.domain.adapter_link import Adapter, Placeholder
-from shared.domain.callback import Callback, LegEvent, parse_callback
+from shared.domain.callback import Callback, parse_callback
 from shared.domain.ids import CallKey, CallRef, SourceName
 from shared.domain.ignored import FACT, IgnoredValue, Reason, ignored_fact
+from shared.domain.leg_event import LegEvent
 from shared.domain.raw_event import CallbackEvent, DialEvent, RawEvent, TimerEvent
 from shared.domain.times import java_time, microseconds
 

@@ -5,8 +5,8 @@ It took each time from the PBX's timestamp, else from the receipt, so a duration
 
 from __future__ import annotations
 
-from shared.domain.callback import LegEvent
 from shared.domain.facts import AT
+from shared.domain.leg_event import LegEvent
 from shared.domain.pbx_clock import END, PICKUP, START, ClockTimes, LegFacts
 
 

@@ -8,11 +8,11 @@ from enum import StrEnum
 from typing import Literal
 
 from shared.domain.adapter_link import Placeholder
-from shared.domain.callback import CallType, LegEvent
 from shared.domain.callback_values import as_number, read_bit, read_wait_ms
 from shared.domain.facts import AT, FIELD, GUID, LEG, RECORDED, URL
 from shared.domain.first_release import mixed_times
 from shared.domain.ignored import IgnoredOfLeg, read_ignored
+from shared.domain.leg_event import CallType, LegEvent
 from shared.domain.pbx_clock import UNKNOWN_TIMES, ClockTimes, LegTimes, PbxClock, leg_times, pbx_clock
 from shared.domain.recording_link import is_link
 from shared.domain.times import seconds_between

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
-from shared.domain.callback import CallType
 from shared.domain.leg import Leg, LegState
+from shared.domain.leg_event import CallType
 from shared.domain.times import seconds_between
 
 # Callbacks overtake each other, so the order of two receipts says nothing if they are this close.

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from shared.domain.callback import LegEvent
 from shared.domain.facts import AHEAD, AT, Fact, leg_of
+from shared.domain.leg_event import LegEvent
 from shared.domain.times import rfc3339
 
 EQUAL_S = 1.0

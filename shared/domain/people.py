@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 from shared.domain.adapter_link import Placeholder
 from shared.domain.call import Call
-from shared.domain.callback import CallType
 from shared.domain.leg import Leg
+from shared.domain.leg_event import CallType
 from shared.masking import mask_value
 
 _EXTENSION = re.compile(r"[0-9]{1,15}")

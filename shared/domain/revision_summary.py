@@ -14,10 +14,10 @@ import orjson
 
 from shared.domain.call import Call
 from shared.domain.call_event import E164, SIDES, dial_of, leg_identity, parties_of, sides_of
-from shared.domain.callback import CallType
 from shared.domain.file_names import LegIds, guid_owners
 from shared.domain.ids import is_request_id
 from shared.domain.leg import Leg, LegState
+from shared.domain.leg_event import CallType
 from shared.domain.parties import EndedBy
 
 _DIAL_FIELDS = ("reference", "metadata", "dial")

@@ -19,9 +19,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import count
 
-from shared.domain.callback import LegEvent
 from shared.domain.facts import CLOCK, DIAL, DIAL_AT, GUID, LEG, Fact, leg_of
 from shared.domain.ids import CallRef, use_number
+from shared.domain.leg_event import LegEvent
 
 USE = "use"
 """Fact: the number of the first use of which there are facts, in six digits. Without it, that is the first use."""

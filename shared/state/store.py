@@ -13,9 +13,9 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from shared.domain.callback import LegEvent
 from shared.domain.facts import Fact, leg_of, started_us
 from shared.domain.ids import CallKey, SourceName
+from shared.domain.leg_event import LegEvent
 from shared.domain.times import microseconds
 from shared.state.bounds import BOUNDS
 from shared.state.call_reader import CallReader

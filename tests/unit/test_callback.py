@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 
 from shared.domain.adapter_link import SAMPLE_LINK, make_link, parse_link
-from shared.domain.callback import CallType, LegEvent, parse_callback
+from shared.domain.callback import parse_callback
+from shared.domain.leg_event import CallType, LegEvent
 from shared.errors import InvalidCallbackError
 
 SAMPLE = parse_link(SAMPLE_LINK)

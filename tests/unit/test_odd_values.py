@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 from shared.domain.adapter_link import SAMPLE_LINK, Adapter, Placeholder, make_link, parse_link
 from shared.domain.call import Call, derive
 from shared.domain.call_event import call_record
-from shared.domain.callback import Callback, CallType, LegEvent, parse_callback
+from shared.domain.callback import Callback, parse_callback
 from shared.domain.closing import Outcome
 from shared.domain.facts import facts_of
 from shared.domain.ids import CallKey, CallRef, SourceName
 from shared.domain.ignored import IgnoredValue, Reason
+from shared.domain.leg_event import CallType, LegEvent
 from shared.domain.raw_event import CallbackEvent, decode, encode, join
 from shared.domain.revision_summary import summary
 from shared.domain.times import java_time

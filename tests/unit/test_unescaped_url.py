@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 
 from shared.config.sources import load_sources
 from shared.domain.adapter_link import Adapter, Placeholder, make_link, parse_link
-from shared.domain.callback import CallType, LegEvent, parse_callback
+from shared.domain.callback import parse_callback
 from shared.domain.facts import facts_of
 from shared.domain.ids import SourceName
 from shared.domain.ignored import Reason
 from shared.domain.leg import read_legs
+from shared.domain.leg_event import CallType, LegEvent
 from shared.domain.raw_event import CallbackEvent
 
 URL = "https://localhost:8080/_cros_/master/?uid=form_faster_downloadcall&target=self&sectok=3511b272&nId=103870"

@@ -17,7 +17,7 @@ from console.history import store
 from console.history.database_errors import ValueRejectedError
 from console.history.store import History
 from shared.archive.encryption import SCHEME
-from shared.domain.callback import CallType
+from shared.domain.leg_event import CallType
 from shared.errors import ConfigError, HistoryUnavailableError
 from tests.helpers.history import (
     AT,

@@ -11,8 +11,8 @@ import pytest
 from console.cli import calls
 from console.cli.app import app
 from console.cli.quick_start import import_help
-from shared.domain.callback import CallType
 from shared.domain.closing import Outcome
+from shared.domain.leg_event import CallType
 from tests.helpers.pace import LIMIT_S
 
 _HEAVY = {

@@ -10,7 +10,7 @@ from console.call_query import CallQuery, CallRow, row_of
 from console.commands.list_calls import _line
 from console.commands.show import who
 from shared.domain.call import Status
-from shared.domain.callback import CallType
+from shared.domain.leg_event import CallType
 from shared.domain.parties import EndedBy
 from tests.helpers.records import DIAL, SECOND_AGENT, SECOND_NUMBER, A, D, record
 

@@ -22,7 +22,7 @@ from shared.amqp.connection import BrokerAddress
 from shared.amqp.server_check import check_server
 from shared.amqp.topology import Topology
 from shared.config.settings import load_settings
-from shared.domain.callback import CallType
+from shared.domain.leg_event import CallType
 from shared.errors import BrokerUnavailableError
 from tests.helpers.certificates import Authority
 from tests.helpers.console import acme

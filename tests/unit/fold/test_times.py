@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared.domain.call import Call, Status
-from shared.domain.callback import CallType, LegEvent
 from shared.domain.closing import CloseReason, Outcome
 from shared.domain.facts import CLOCK
+from shared.domain.leg_event import CallType, LegEvent
 from shared.domain.raw_event import CallbackEvent
 from shared.domain.times import rfc3339
 from tests.helpers.folding import T0, Published, callback

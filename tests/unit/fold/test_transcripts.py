@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from shared.domain.call import Call
-from shared.domain.callback import CallType
 from shared.domain.leg import Leg
+from shared.domain.leg_event import CallType
 from tests.helpers.folding import T0, Published, callback, seconds_of, timer
 
 DIRECTORY = Path(__file__).parents[2] / "transcripts"

@@ -15,8 +15,8 @@ from console.page.models import TimelineRow
 from console.page.sparkline import HEIGHT, WIDTH, sparkline
 from console.page.timeline import Activity, Period, lanes, leg_names, periods, picture
 from console.safe_text import plain, plain_line
-from shared.domain.callback import CallType
 from shared.domain.leg import Leg, LegState
+from shared.domain.leg_event import CallType
 from tests.helpers.page_fakes import AGENT_LEG, BEGAN, DIALED_LEG, at, call
 
 AXIS = Axis(BEGAN, BEGAN + timedelta(seconds=100))
