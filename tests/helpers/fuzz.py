@@ -342,7 +342,7 @@ def _body(headers: bytes, body: bytes) -> tuple[str, str, bytes | None]:
     fields = [(name.lower(), value.strip()) for name, _, value in (line.partition(b":") for line in headers.split(b"\r\n"))]
 
     def first(wanted: bytes) -> str:
-        return next((value.decode("latin-1") for name, value in fields if name == wanted), "")
+        return next((value.decode("utf-8", "surrogateescape") for name, value in fields if name == wanted), "")
 
     if any(name == b"transfer-encoding" for name, _ in fields):
         content = _unchunked(body)
