@@ -46,7 +46,7 @@ _CONSEQUENCES: Mapping[Placeholder, str] = {
     Placeholder.REQUEST_ID: "the two legs of a dialed call cannot be matched, so each leg becomes a separate call",
     Placeholder.STARTED: "the start is the time of receipt, network delay included",
     Placeholder.PICKED_UP: "the pickup is the time of receipt, network delay included",
-    Placeholder.ENDED: "the end is the time of receipt, network delay included",
+    Placeholder.ENDED: "the end is the time of receipt, network delay included, and how long a missed phone rang can be unknown",
     Placeholder.IS_RECORDED: "no recording is ever downloaded",
     Placeholder.GUID: "recordings are named by CallID instead of FocalScope's own name",
     Placeholder.RECORDING_URL: "recordings are downloaded only from the source's recording_url template",
