@@ -42,11 +42,13 @@ class BusyError(CallfoldError):
 class NotBegunError(BusyError):
     """Nothing was done: another process has the recording, a limit of downloads is reached, or the PBX asked to wait.
 
-    `wait_s` is how long the PBX asked to wait. It is 0 if the PBX did not.
+    `wait_s` is how long the PBX asked to wait. It is 0 if the PBX did not. `may_have_kept` says that another link of the
+    recording was requested before, and that its refused file may be kept.
     """
 
     def __init__(self, detail: str, *, wait_s: float = 0.0) -> None:
         self.wait_s = wait_s
+        self.may_have_kept = False
         super().__init__(detail)
 
 

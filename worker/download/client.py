@@ -107,21 +107,24 @@ class Client:
         seen_audio_bytes: int | None = None,
         names: Collection[str] = (),
         on_refused: OnRefused | None = None,
+        is_continued: bool = False,
     ) -> AsyncIterator[Recording]:
         """Complete a partial download, and check that it is a recording.
 
         `seen_bytes` and `seen_audio_bytes` describe the answer to the previous attempt, see `examine`. `names` are the ids of the
         recording: where a redirect leads to a link without them, "not found" is no answer about it. `on_refused` is awaited with
-        a complete answer that is refused, before it is discarded.
+        a complete answer that is refused, before it is discarded. `is_continued`: the attempt has already requested another
+        link. Then it waits for the rate limit as a redirect does.
 
         Raises:
             NotBegunError: no slot is free for this host, the rate limit of the source is exhausted, or the PBX asked to wait.
             FetchError: the download failed. The partial download keeps what can be resumed.
         """
         interrupted: FetchError | None = None
-        async with self._slot(url):
+        target = url
+        async with self._slot(url, is_continued=is_continued):
             try:
-                await self._download(url, part, names)
+                target = await self._download(url, part, names)
             except FetchError as error:
                 if error.reason not in _WITHOUT_END or not part.size:
                     raise
@@ -132,10 +135,13 @@ class Client:
             with error.content.file:
                 if interrupted:
                     raise interrupted from error
-                if on_refused is not None:
+                failure = _behind_redirect(error, url, target, names)
+                if on_refused is not None and failure is error:
                     await on_refused(error)
             part.restart()
-            raise
+            if failure is error:
+                raise
+            raise failure from error
         except FetchError as error:
             if interrupted:
                 raise interrupted from error
@@ -149,7 +155,7 @@ class Client:
             yield recording
 
     @asynccontextmanager
-    async def _slot(self, url: str) -> AsyncIterator[None]:
+    async def _slot(self, url: str, *, is_continued: bool) -> AsyncIterator[None]:
         try:
             async with asyncio.timeout(_SLOT_WAIT_S):
                 await self._slots.acquire()
@@ -158,20 +164,21 @@ class Client:
         try:
             if wait_s := self._pauses.remaining_s(url):
                 raise NotBegunError(f"the PBX asked to wait for another {wait_s:.0f} s", wait_s=wait_s)
-            if self._rate_limit.delay_s > _RATE_LIMIT_WAIT_S:
+            if self._rate_limit.delay_s > _RATE_LIMIT_WAIT_S and not is_continued:
                 raise NotBegunError("request limit of this source reached")
             yield
         finally:
             self._slots.release()
 
-    async def _download(self, url: str, part: Partial, names: Collection[str]) -> None:
-        """Repeat requests until the partial download is complete."""
+    async def _download(self, url: str, part: Partial, names: Collection[str]) -> str:
+        """Repeat requests until the partial download is complete. Return the link that answered, behind any redirects."""
         continuations, restarts = _CONTINUATIONS, _RESTARTS
         while True:
             before = part.size
             try:
-                if await self._request(url, part, names):
-                    return
+                target = await self._request(url, part, names)
+                if target is not None:
+                    return target
                 restarts -= 1
             except FetchError as error:
                 continuations -= part.size - before < _PROGRESS_BYTES
@@ -181,8 +188,8 @@ class Client:
             if restarts < 0:
                 raise FetchError(Reason.UNEXPECTED_STATUS, "the server's responses to range requests contradict each other")
 
-    async def _request(self, url: str, part: Partial, names: Collection[str]) -> bool:
-        """Send one request and follow redirects. Return False if the partial download was discarded."""
+    async def _request(self, url: str, part: Partial, names: Collection[str]) -> str | None:
+        """Send one request and follow redirects. Return the link that answered, None if the partial download was discarded."""
         headers: dict[str, str] = {}
         if part.size and part.validator:
             headers = {hdrs.RANGE: f"bytes={part.size}-", hdrs.IF_RANGE: part.validator}
@@ -197,7 +204,7 @@ class Client:
                         check_path(self._source, target, is_redirect=True)
                         continue
                     try:
-                        return await self._receive(response, part, url)
+                        return target if await self._receive(response, part, url) else None
                     except FetchError as error:
                         raise _behind_redirect(error, url, target, names) from error
         raise FetchError(Reason.TOO_MANY_REDIRECTS, f"more than {_REDIRECTS} redirects")

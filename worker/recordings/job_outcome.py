@@ -15,7 +15,7 @@ _AFTER_STORING = frozenset({Reason.ARCHIVE_UNAVAILABLE, Reason.NO_SPACE, Reason.
 # A recording that seems too short is requested again after this wait of the schedule, or a later one.
 _LATER = 3
 
-_UNCERTAIN = "no link names this recording for certain, so the PBX has not said that there is none: "
+_UNCERTAIN = "only links that may be of something else have nothing, so the PBX has not said that there is no recording: "
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Done:
 class Wait:
     """Nothing could be done: the recording is locked, its host has no free slot, or the PBX asked to wait.
 
-    The attempt does not count. `wait_s` and `at_least_s` are as in `Retry`.
+    It may also be that this was so for its second link. The attempt does not count. `wait_s` and `at_least_s` are as in `Retry`.
     """
 
     wait_s: float
@@ -73,8 +73,8 @@ JobOutcome = Done | Wait | Retry | End
 def outcome_of(error: Exception, attempt: Attempt, schedule_s: Sequence[float]) -> JobOutcome:
     """Decide what a failure leads to; `schedule_s` has the waits between attempts. An unknown exception is an internal error."""
     match _decisive(error):
-        case NotBegunError(wait_s=asked_s):
-            return Wait(*_waits(schedule_s[0], asked_s, schedule_s), may_have_stored=False)
+        case NotBegunError(wait_s=asked_s, may_have_kept=may_have_kept):
+            return Wait(*_waits(schedule_s[0], asked_s, schedule_s), may_have_stored=may_have_kept)
         case BusyError():
             return Wait(schedule_s[0], may_have_stored=True)
         case FetchError() as failure:

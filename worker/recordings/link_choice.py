@@ -30,7 +30,8 @@ async def downloaded(
     raises FetchError, the download is discarded.
 
     Raises:
-        NotBegunError: nothing was requested; see `Client.fetch`.
+        NotBegunError: a link could not be requested yet; see `Client.fetch`. The attempt does not count: that link may have
+            the recording.
         FetchError: no link worked. The failure is that of the last link, or of a link that brought a file.
     """
     failures: list[tuple[Link, FetchError]] = []
@@ -40,7 +41,7 @@ async def downloaded(
         is_last = link is links[-1]
 
         async def refuse(error: RefusedError, *, is_last: bool = is_last) -> None:
-            is_file = not is_text(error.content.file)
+            is_file = error.reason is not Reason.EMPTY and not is_text(error.content.file)
             if is_file:
                 files.append(error)
             if is_file or is_last or not error.is_wrong_link:
@@ -50,13 +51,11 @@ async def downloaded(
             try:
                 name = _part_name(attempt.job.id, number)
                 part = opened.enter_context(partial(directory, name, is_kept=is_kept, link=link.url))
-                fetching = client.fetch(link.url, part, **seen, names=link.names, on_refused=refuse)
+                fetching = client.fetch(link.url, part, **seen, names=link.names, on_refused=refuse, is_continued=bool(failures))
                 recording = await opened.enter_async_context(fetching)
-            except NotBegunError:
-                if not failures:
-                    raise
-                failures[-1][1].is_about_recording = False  # the other link may have the recording
-                raise failures[-1][1] from None
+            except NotBegunError as error:
+                error.may_have_kept = bool(files)
+                raise
             except FetchError as error:
                 failures.append((link, error))
                 if is_last or not error.is_wrong_link:
@@ -86,11 +85,11 @@ def _concluded(failures: Sequence[tuple[Link, FetchError]], files: Sequence[Fetc
     If an earlier link brought a file that is no recording, that is the failure: the PBX does have something.
     """
     last = failures[-1][1]
-    if files and RULES[last.reason].result is Result.ABSENT:
-        files[0].detail += f". The recording_url: {last.reason}, {last.detail}"
-        return files[0]
-    is_absent = [RULES[error.reason].result is Result.ABSENT and link.is_certain for link, error in failures]
-    last.is_about_recording = any(is_absent) or last.reason is Reason.NO_AUDIO
-    for _, error in failures[:-1]:
-        last.detail += f". The RecordingURL: {error.reason}, {error.detail}"
-    return last
+    is_nothing = [RULES[error.reason].result is Result.ABSENT for _, error in failures]
+    file = next((error for error in files if error is not last), None) if is_nothing[-1] else None
+    failure = last if file is None else file
+    failure.is_about_recording = any(link.is_certain for (link, _), nothing in zip(failures, is_nothing, strict=True) if nothing)
+    others = [(link, error) for link, error in failures if error is not failure]
+    for link, error in others:
+        failure.detail += f". The {'recording_url' if link.is_template else 'RecordingURL'}: {error.reason}, {error.detail}"
+    return failure

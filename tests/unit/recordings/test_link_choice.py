@@ -15,12 +15,14 @@ from shared.errors import BusyError
 from tests.helpers.pace import LIMIT_S
 from tests.helpers.recordings import GUID, WAV, job
 from tests.helpers.scripted_http import Answer, Scripted, head, rest, whole
+from tests.helpers.wav_files import FMT, chunk, riff
 from worker.download.client import Client
 from worker.download.failures import FetchError, Reason, Result
 from worker.download.limits import Limits
+from worker.download.retry_after import Pauses
 from worker.download.targets import recording_links
 from worker.recordings.attempt import Attempt
-from worker.recordings.job_outcome import End, JobOutcome, Retry, outcome_of
+from worker.recordings.job_outcome import End, JobOutcome, Retry, Wait, outcome_of
 from worker.recordings.link_choice import downloaded, forget_parts
 
 LIMITS = Limits(max_bytes=1_000_000, stall_s=LIMIT_S, min_bytes_per_second=1)
@@ -30,6 +32,8 @@ SENT = "https://localhost:8080/rec?sectok=s3cret"
 NOT_FOUND: Answer = [head(404, "Content-Length: 0")]
 PAGE: Answer = [head(200), b"<html>log in"]
 EMPTY: Answer = [head(200, "Content-Length: 0")]
+NO_AUDIO: Answer = whole(riff(FMT, chunk(b"data", b"")))  # a header alone
+UNCERTAIN = "localhost:8080/rec?a=b"
 NO_RECORDING: Answer = [head(200), b'{"error":"unknown"}']
 
 
@@ -151,6 +155,14 @@ async def test_a_right_link_with_another_problem_is_requested_alone(server: Scri
         ((None, "recording_url = '{origin}/latest.wav'", GUID), [NOT_FOUND], (Result.FAILED, Reason.NO_RECORDING_LINK)),
         ((SENT, "", GUID), [[head(302, "Location: /login")], NOT_FOUND], (Result.FAILED, Reason.REDIRECTED)),
         ((SENT, "", GUID), [[head(200)]], (Result.FAILED, Reason.INTERRUPTED)),
+        ((SENT, "", GUID), [NO_AUDIO], (Result.ABSENT, Reason.EMPTY)),
+        ((UNCERTAIN, "", GUID), [NO_AUDIO], (Result.FAILED, Reason.NO_RECORDING_LINK)),
+        ((None, "recording_url = '{origin}/get?r={{request_id}}'", GUID), [NO_AUDIO], (Result.FAILED, Reason.NO_RECORDING_LINK)),
+        ((UNCERTAIN, "recording_url = '{origin}/latest.wav'", GUID), [NO_AUDIO, NO_AUDIO], (Result.FAILED, Reason.NO_RECORDING_LINK)),
+        ((UNCERTAIN, TEMPLATE, GUID), [NO_AUDIO, NO_AUDIO], (Result.ABSENT, Reason.EMPTY)),
+        ((UNCERTAIN, TEMPLATE, GUID), [NO_AUDIO, NOT_FOUND], (Result.ABSENT, Reason.NOT_FOUND)),
+        ((SENT, "", GUID), [[head(302, "Location: /login")], NO_AUDIO], (Result.FAILED, Reason.REDIRECTED)),
+        ((SENT, "recording_url = '{origin}/latest.wav'", GUID), [[head(403)], NOT_FOUND], (Result.FAILED, Reason.NO_RECORDING_LINK)),
     ],
 )  # fmt: skip
 async def test_a_recording_is_absent_only_if_the_pbx_was_asked_for_it(
@@ -172,28 +184,44 @@ async def test_both_links_are_in_the_detail_and_one_that_is_the_same_is_requeste
     assert isinstance(ended, End | Retry)
     assert "s3cret" not in repr(ended)
     assert ended.detail == "status 403. The RecordingURL: not_found, status 404"
+    ended = await _attempt(server, tmp_path, UNCERTAIN, NO_AUDIO, keys="")
+    assert isinstance(ended, End)
+    assert ended.detail.endswith("no recording: a header without audio"), ended.detail
     server.asked.clear()
     await _attempt(server, tmp_path, "https://localhost/get?nId=7", NOT_FOUND)
     assert len(server.asked) == 1
 
 
-async def test_a_wait_for_the_second_link_says_nothing_of_the_recording(
+@pytest.mark.parametrize("first", [NOT_FOUND, EMPTY, NO_AUDIO, PAGE, whole(b"\xff\xfb\x90\x64" + bytes(4000))])
+async def test_an_attempt_whose_second_link_must_wait_does_not_count(
+    server: Scripted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: Answer
+) -> None:
+    paused = Pauses()
+    paused.pause_link(f"{server.origin}/get?nId=7", LIMIT_S)
+    monkeypatch.setattr("worker.download.client.Pauses", lambda: paused)
+    outcome = await _attempt(server, tmp_path, SENT, first)
+    assert isinstance(outcome, Wait), outcome
+    assert outcome.at_least_s > 0
+    assert outcome.may_have_stored is (len(first) > 1 and first[1][:1] == b"\xff")  # type: ignore[index]
+    assert _paths(server) == ["/rec?sectok=s3cret"]
+
+
+async def test_an_attempt_whose_second_link_finds_no_slot_does_not_count(
+    server: Scripted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.download.client._SLOT_WAIT_S", 0.1)
+    slots = asyncio.Semaphore(1)
+    monkeypatch.setattr(slots, "release", lambda: None)  # another download is always faster
+    monkeypatch.setattr(f"{__name__}.asyncio.Semaphore", lambda _: slots)
+    assert isinstance(await _attempt(server, tmp_path, SENT, NOT_FOUND), Wait)
+    assert len(server.asked) == 1
+
+
+async def test_the_second_link_waits_for_the_rate_limit_as_a_redirect_does(
     server: Scripted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("worker.download.client._RATE_LIMIT_WAIT_S", 0.0)
-    keys = f"{TEMPLATE}\nrecordings_per_second = 0.01"
-    monkeypatch.setattr("tests.unit.recordings.test_link_choice._source", lambda *_: _slow(server, tmp_path, keys))
-    ended = await _attempt(server, tmp_path, SENT, NOT_FOUND)
-    assert isinstance(ended, End)
-    assert (ended.result, ended.reason, len(server.asked)) == (Result.FAILED, Reason.NO_RECORDING_LINK, 1)
-
-
-def _slow(server: Scripted, path: Path, keys: str) -> Source:
-    sources = path / "sources.toml"
-    sources.write_text(
-        f'[sources.acme]\nsecret = "x"\nrecording_origin = "{server.origin}"\n{keys.format(origin=server.origin)}\n'
-    )
-    return load_sources(sources)[SourceName("acme")]
+    assert await _attempt(server, tmp_path, SENT, NOT_FOUND, whole(WAV)) == WAV
 
 
 async def test_each_link_has_its_own_part(server: Scripted, tmp_path: Path) -> None:
