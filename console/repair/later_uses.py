@@ -9,7 +9,8 @@ from console.repair.published_calls import PublishedCall
 from console.repair.published_summary import ids_of
 from shared.domain.facts import Fact
 from shared.domain.ids import CallKey, is_request_id, later_use, use_number
-from shared.domain.uses import Use, copies, guid_facts, has_other_guid, use_fact, uses_of, uses_of_events, with_own_legs
+from shared.domain.reused_legs import deciding_facts, may_be_reused, with_own_legs
+from shared.domain.uses import Use, copies, use_fact, uses_of, uses_of_events
 from shared.state.store import Store
 from shared.state.stored_call import RestoredPublication, StoredCall, WakeUp
 
@@ -78,9 +79,9 @@ async def _with_own_legs(
     store: Store, facts: Mapping[CallKey, list[list[Fact]]], max_call_s: float
 ) -> dict[CallKey, list[list[Fact]]]:
     """Name the legs of CallIDs that were used before with the same RequestID, as the fold does."""
-    names = {key: [name for name, _ in guid_facts(events)] for key, events in facts.items()}
+    names = {key: deciding_facts(events) for key, events in facts.items()}
     guids = await store.read_some_facts({key: of_key for key, of_key in names.items() if of_key})
-    known = await store.read_facts([key for key, of_key in guids.items() if has_other_guid(facts[key], of_key)])
+    known = await store.read_facts([key for key, of_key in guids.items() if may_be_reused(facts[key], of_key)])
     return {key: with_own_legs(events, known[key], max_call_s) if key in known else events for key, events in facts.items()}
 
 

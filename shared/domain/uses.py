@@ -8,8 +8,7 @@ of arrival does not matter. The legs are sorted by their first receipt. One begi
 
 The second use is the call `513.2`, the third `513.3`. The facts of a later use also hold the legs before it.
 
-A CallID can be used again with its RequestID. Another GUID shows that, after a gap of more than the maximum call time. Facts then
-name the leg `leg:API:77.2:`, since a minimum would lose its events. The record has its CallID, 77.
+A CallID can be used again with its RequestID. Its leg is then named `leg:API:77.2:`, see `reused_legs.py`.
 """
 
 from __future__ import annotations
@@ -17,9 +16,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from itertools import count
 
-from shared.domain.facts import CLOCK, DIAL, DIAL_AT, GUID, LEG, Fact, leg_of
+from shared.domain.facts import CLOCK, DIAL, DIAL_AT, GUID, LEG, Fact
 from shared.domain.ids import CallRef, use_number
 from shared.domain.leg_event import LegEvent
 
@@ -29,7 +27,6 @@ USE = "use"
 AFTER_CLOSED_S = 3600.0
 _ENDS = frozenset({LegEvent.HANGUP.value, LegEvent.MISSED.value})
 _EVENTS = frozenset(event.value for event in LegEvent)
-_GUID_FACT = f":{GUID}"
 _TIME_CHARACTERS = len("2026-11-23T07:44:00.123456Z")
 
 
@@ -192,50 +189,6 @@ def uses_of_events(events: Iterable[Sequence[Fact]], known: Sequence[Mapping[str
             facts[number][name] = min(value, facts[number].get(name, value))
         numbers[position] = number + 1
     return numbers
-
-
-def guid_facts(events: Iterable[Sequence[Fact]]) -> list[Fact]:
-    """Return the GUIDs that events of legs have, each with the name of its fact."""
-    return [event[1] for event in events if len(event) > 1 and event[1][0].endswith(_GUID_FACT)]
-
-
-def has_other_guid(events: Iterable[Sequence[Fact]], known: Mapping[str, str]) -> bool:
-    """Return whether a leg of some events has another GUID than it is known by, or two of them."""
-    seen = dict(known)
-    return any(seen.setdefault(name, guid) != guid for name, guid in guid_facts(events))
-
-
-def with_own_legs(events: Sequence[Sequence[Fact]], known: Mapping[str, str], max_call_s: float) -> list[list[Fact]]:
-    """Return the events of a RequestID. Those of a CallID that was used before are of another leg, `leg:API:77.2:`.
-
-    Events are read in the order of their receipts, and each one is known to those after it.
-    """
-    facts = dict(known)
-    renamed = [list(event) for event in events]
-    for event in sorted(renamed, key=lambda each: each[0][1]):
-        leg = leg_of(event)
-        if leg:
-            own = _leg_of_use(event, leg, facts, max(max_call_s, AFTER_CLOSED_S), uses_of(facts, max_call_s))
-            event[:] = [(own + name.removeprefix(leg), value) for name, value in event]
-        for name, value in event:
-            facts[name] = min(value, facts.get(name, value))
-    return renamed
-
-
-def _leg_of_use(event: Sequence[Fact], leg: str, facts: Mapping[str, str], gap_s: float, uses: Sequence[Use]) -> str:
-    """Return the prefix of the leg that an event belongs to. Without a GUID, that is the leg of the nearest use."""
-    received_at = datetime.fromisoformat(event[0][1])
-    guid = dict(event).get(leg + GUID)
-    own, silent_s = leg, dict[str, float]()
-    for number in count(2):
-        use = next((each for each in uses if own in each.legs), None)
-        if use is None:
-            break
-        silent_s[own] = min(abs((received_at - datetime.fromisoformat(at)).total_seconds()) for at, _ in use.receipts)
-        if guid is not None and (facts.get(own + GUID) in {None, guid} or silent_s[own] <= gap_s):
-            return own
-        own = f"{leg[:-1]}.{number}:"
-    return own if guid is not None or not silent_s else min(silent_s, key=lambda each: silent_s[each])
 
 
 def copies(facts: Mapping[str, str], uses: Iterable[Use], number: int | None) -> list[list[Fact]]:

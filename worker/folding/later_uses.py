@@ -2,7 +2,7 @@
 
 Every event arrives at the first use, `513`. While that one has facts, they show the uses, and each later use gets a copy of
 all of them (`shared/domain/uses.py`). When its facts have expired, the later uses that are left decide in its place. If there
-are none, its tombstone distinguishes a new leg that comes much later from a late callback of an old one.
+are none, its tombstone distinguishes a new leg that comes much later from a late callback of an old one (`behind_tombstone.py`).
 
 Each step can be repeated: copies are merged as minima, and an event that is delivered again takes the same way.
 """
@@ -10,42 +10,22 @@ Each step can be repeated: copies are merged as minima, and an event that is del
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-
-import orjson
+from dataclasses import dataclass, field
 
 from shared.domain.closing import Policy
-from shared.domain.facts import LEG, Fact, leg_of
+from shared.domain.facts import Fact, leg_of
 from shared.domain.ids import CallKey, first_use, later_use, use_number
 from shared.domain.raw_event import RawEvent, TimerEvent
-from shared.domain.times import milliseconds
-from shared.domain.uses import (
-    AFTER_CLOSED_S,
-    Use,
-    copies,
-    first_number,
-    guid_facts,
-    has_other_guid,
-    use_fact,
-    uses_of,
-    uses_of_events,
-    with_own_legs,
-)
+from shared.domain.reused_legs import deciding_facts, may_be_reused, with_own_legs
+from shared.domain.uses import Use, copies, first_number, use_fact, uses_of, uses_of_events
 from shared.state.replies import until_redis_answers
 from shared.state.store import Store
 from shared.state.stored_call import PublicationState, StoredCall
 from worker.folding.batch import Batch
+from worker.folding.behind_tombstone import BehindTombstone, Pair, later_keys
 from worker.folding.merging import Merging
 
-# Later uses that are read if the first one is a tombstone. A callback of one before them counts as new.
-_LOOKED_BACK = 8
-
-# A rebuild restores tombstones without their legs. A callback this late is none of a leg that has ended.
-_UNKNOWN_LEGS_S = 24 * 3600
-
 _BY_CALL_ID = "call-"
-
-Pair = tuple[RawEvent, list[Fact]]
 
 
 @dataclass(slots=True)
@@ -82,20 +62,22 @@ class LaterUses:
         if not keys:
             return
         known = await until_redis_answers(lambda: self._store.read_facts(keys))
-        for key in keys:
-            if max(uses_of_events(batch.facts[key], [known[key]], self._max_call_s)) > 1:
+        again = [key for key in keys if max(uses_of_events(batch.facts[key], [known[key]], self._max_call_s)) > 1]
+        if not again:
+            return
+        stored = (await until_redis_answers(Merging(self._store, {key: [] for key in again}).step)).calls
+        for key in again:
+            if stored[key].state is not PublicationState.TOMBSTONED:  # behind a tombstone, `route` assigns them
                 await self._redirect(key, known[key], batch)
 
     async def _assign_legs(self, batch: Batch) -> None:
         """Name the legs of CallIDs that were used before with the same RequestID."""
-        guids = {
-            key: [name for name, _ in guid_facts(batch.facts[key])] for key in batch.facts if not key.call.startswith(_BY_CALL_ID)
-        }
-        names = {key: of_key for key, of_key in guids.items() if of_key}
+        of_pairs = {key: deciding_facts(events) for key, events in batch.facts.items() if not key.call.startswith(_BY_CALL_ID)}
+        names = {key: of_key for key, of_key in of_pairs.items() if of_key}
         if not names:
             return
         known = await until_redis_answers(lambda: self._store.read_some_facts(names))
-        keys = [key for key in names if has_other_guid(batch.facts[key], known[key])]
+        keys = [key for key in names if may_be_reused(batch.facts[key], known[key])]
         facts = await until_redis_answers(lambda: self._store.read_facts(keys)) if keys else {}
         for key in keys:
             batch.facts[key] = with_own_legs(batch.facts[key], facts[key], self._max_call_s)
@@ -129,83 +111,39 @@ class LaterUses:
 
     async def _route(self, first: CallKey, known: CallKey, call: StoredCall, pairs: Sequence[Pair], routed: Routed) -> None:
         """Copy facts of the call `known` to the uses after it, and share out the events."""
-        uses, number = uses_of(call.facts, self._max_call_s), first_number(call.facts)
-        own = use_number(known.call)
-        if number + len(uses) - 1 <= own:
-            return
-        kept = [use for each, use in enumerate(uses, number) if each >= own]
-        is_first = known == first
-        facts = {
-            CallKey(first.source, later_use(first.call, each)): copies(
-                call.facts, uses if is_first else kept, None if is_first else own
-            )
-            for each in range(own + 1, number + len(uses))
+        uses = dict(enumerate(uses_of(call.facts, self._max_call_s), first_number(call.facts)))
+        known_number = use_number(known.call)
+        later = {
+            CallKey(first.source, later_use(first.call, number)): use for number, use in uses.items() if number > known_number
         }
-        begins = {key: uses[use_number(key.call) - number].first_at for key in facts}
-        share = _share(known, dict(enumerate(uses, number)), pairs)
+        if not later:
+            return
+        if known == first:
+            copied = copies(call.facts, uses.values(), None)
+        else:
+            copied = copies(call.facts, [use for number, use in uses.items() if number >= known_number], known_number)
+        share = _share(known, uses, pairs)
         routed.events[known] = share.pop(known, [])
-        await self._merge(facts, begins, share, routed)
-        await self._remember(first, number + len(uses) - 1)
+        begins = {key: use.first_at for key, use in later.items()}
+        await self._merge(dict.fromkeys(later, copied), begins, share, routed)
+        await self._remember(first, max(uses))
 
     async def _route_behind_tombstone(self, first: CallKey, tombstone: StoredCall, pairs: Sequence[Pair], routed: Routed) -> None:
         if not pairs:
             return
-        numbers = range(max(2, tombstone.uses - _LOOKED_BACK + 1), tombstone.uses + 1)
-        keys = [CallKey(first.source, later_use(first.call, number)) for number in numbers]
+        keys = later_keys(first, tombstone)
         read = (await until_redis_answers(Merging(self._store, {key: [] for key in keys}).step)).calls if keys else {}
-        known = {key: call for key, call in read.items() if call.facts or call.state is PublicationState.TOMBSTONED}
-        known[first] = replace(tombstone, facts={})  # those of these events, which are not stored
-        targets: dict[CallKey, list[Pair]] = {}
-        expired: list[RawEvent] = []
-        for pair in pairs:
-            target = self._target(first, known, pair)
-            if target is None:
-                expired.append(pair[0])
-            else:
-                targets.setdefault(target, []).append(pair)
-        routed.events[first] = expired
-        for key, of_call in targets.items():
-            number, is_new = use_number(key.call), key not in known
-            events, facts = [event for event, _ in of_call], [facts for _, facts in of_call]
-            if is_new:
-                facts = [[*each, use_fact(number)] for each in facts]
-            elif has_other_guid(facts, known[key].facts):
-                facts = with_own_legs(facts, known[key].facts, self._max_call_s)
-            begins = {key: min(event.received_at for event in events)} if is_new else {}
-            await self._merge({key: facts}, begins, {key: events}, routed)
-            await self._remember(first, number)
+        later = {key: read[key] for key in keys if key in read}
+        uses = BehindTombstone(first, tombstone, later, self._max_call_s)
+        assigned = uses.assign(pairs)
+        routed.events[first] = assigned.expired
+        for key, of_use in assigned.of_uses.items():
+            events = [event for event, _ in of_use]
+            begins = {} if key in uses.live else {key: min(event.received_at for event in events)}
+            await self._merge({key: [facts for _, facts in of_use]}, begins, {key: events}, routed)
+            await self._remember(first, use_number(key.call))
             if key in routed.calls:
-                await self._route(first, key, routed.calls[key], list(zip(events, facts, strict=True)), routed)
-
-    def _target(self, first: CallKey, known: Mapping[CallKey, StoredCall], pair: Pair) -> CallKey | None:
-        """Return the use that an event belongs to when the first one has expired; None if that has expired as well."""
-        event, facts = pair
-        leg = leg_of(facts)
-        for key, call in known.items():
-            if leg and leg in self._legs(key, call):
-                if call.facts:
-                    if has_other_guid([facts], call.facts):
-                        continue
-                    return key
-                is_other = first.call.startswith(_BY_CALL_ID) or _has_other_guid(facts, call)
-                if not is_other or not _is_later(event, call, _UNKNOWN_LEGS_S):
-                    return None
-        last = max(known, key=lambda key: use_number(key.call))
-        if known[last].facts:
-            return last
-        gap_s = AFTER_CLOSED_S if all(call.facts or call.summary for call in known.values()) else _UNKNOWN_LEGS_S
-        if not _is_later(event, known[last], gap_s):
-            return None
-        return CallKey(first.source, later_use(first.call, known[first].uses + 1))
-
-    def _legs(self, key: CallKey, call: StoredCall) -> set[str]:
-        """Return the prefixes of the legs that a call has, without those before it, and with those after it."""
-        if not call.facts:
-            legs = orjson.loads(call.summary)["legs"] if call.summary else {}
-            return {f"{LEG}{leg.replace('/', ':')}:" for leg in legs}
-        uses = uses_of(call.facts, self._max_call_s)
-        own = max(0, use_number(key.call) - first_number(call.facts))
-        return {leg for use in uses[own:] for leg in use.legs}
+                await self._route(first, key, routed.calls[key], of_use, routed)
 
     async def _merge(
         self,
@@ -226,23 +164,12 @@ class LaterUses:
         await until_redis_answers(lambda: self._store.remember_uses({first: number}))
 
 
-def _is_later(event: RawEvent, tombstone: StoredCall, gap_s: float) -> bool:
-    over_ms = tombstone.merged_at_ms
-    return over_ms is not None and milliseconds(event.received_at) - over_ms > gap_s * 1000
-
-
 def _add_first_uses(batch: Batch) -> None:
     """Let the timer of a later use of a RequestID read the first use too: an earlier release merges all events there alone."""
     for key in [each for each in batch.events if use_number(each.call) > 1 and not each.call.startswith(_BY_CALL_ID)]:
         first = CallKey(key.source, first_use(key.call))
         batch.events.setdefault(first, [])
         batch.facts.setdefault(first, [])
-
-
-def _has_other_guid(facts: Sequence[Fact], tombstone: StoredCall) -> bool:
-    """Return whether an event has a GUID that no leg of an expired call had, although they had GUIDs."""
-    known = orjson.loads(tombstone.summary).get("guids", {}) if tombstone.summary else {}
-    return bool(known) and any(guid not in known for _, guid in guid_facts([facts]))
 
 
 def _share(known: CallKey, uses: Mapping[int, Use], pairs: Iterable[Pair]) -> dict[CallKey, list[RawEvent]]:

@@ -236,6 +236,22 @@ async def test_a_call_id_used_again_is_a_new_call_and_a_repeated_callback_is_not
     assert site.ids[3:] == ["default/call-78/1"], "it lasted nine hours"
 
 
+async def test_behind_a_tombstone_each_use_of_a_call_id_without_guid_is_a_new_call(site: _Site) -> None:
+    lines = [f"CallType=Incoming&CallID=77&Event={event}" for event in ("start", "pickup", "hangup")]
+    days = (0, 9, 12, 30, 35)
+    uses = [[CallbackEvent(SOURCE, at(day * DAY + second), line) for second, line in enumerate(lines)] for day in days]
+    await site.fold(uses[0])
+    await site.expire("call-77", published_s=40)
+    for event in (*uses[1], *uses[2]):
+        await site.fold([event])
+    assert site.ids[1:] == ["default/call-77.2/1", "default/call-77.3/1"]
+    for number, day in (("call-77.2", 9), ("call-77.3", 12)):
+        await site.expire(number, published_s=day * DAY)
+    await site.fold([*uses[3], *uses[4], replace(uses[0][2], received_at=at(12 * DAY + 60))])
+    assert (site.ids[3:], site.dead) == (["default/call-77.4/1", "default/call-77.5/1"], ["expired_call"])
+    assert [call["talk_seconds"] for call in site.calls().values()] == [1] * 5
+
+
 async def test_a_new_leg_soon_after_a_call_that_has_expired_is_late_and_not_new(site: _Site) -> None:
     await site.fold(pair(0, 10))
     await site.expire("513", published_s=40)
@@ -264,6 +280,65 @@ async def test_a_request_id_used_again_with_the_same_call_ids_is_a_new_call_by_i
         await site.fold(events if round_ == 0 else rng.sample(events, len(events)), worker=round_ % 2)
         derived = await site.derived(request_id)
         assert derived == {name: call | {"revision": 0} for name, call in calls.items()}
+
+
+def without_guid(event: CallbackEvent) -> CallbackEvent:
+    return replace(event, query=event.query.partition("&Guid=")[0] + "&Guid=null")
+
+
+async def test_a_hangup_without_guid_in_a_batch_of_its_own_ends_the_call_of_its_time(site: _Site) -> None:
+    await site.fold(reset_pair(0, 1))
+    for event in reset_pair(3 * DAY, 2):
+        await site.fold([without_guid(event) if "hangup" in event.query else event])
+    assert (site.ids, site.dead) == (["default/513/1", "default/513.2/1"], [])
+    assert [(call["outcome"], call["talk_seconds"]) for call in site.calls().values()] == [("answered", 30)] * 2
+
+
+async def test_the_same_events_in_any_batches_give_the_same_calls_with_and_without_guids(site: _Site) -> None:
+    rng = random.Random(21)  # noqa: S311 - repeatable on purpose
+    several = 0
+    for round_ in range(8):
+        expected: dict[str, dict[str, object]] = {}
+        events = [event for use in (1, 2, 3) for event in reset_pair(2 * DAY * use, 4 - use, 800)]
+        events = [without_guid(event) if rng.random() < 0.5 else event for event in events]
+        for split in range(4):
+            request_id = 800 + 4 * round_ + split
+            order = [replace(event, query=event.query.replace("=800", f"={request_id}")) for event in events]
+            while order:
+                size = (len(order), 1, 2)[split] if split < 3 else rng.randrange(1, 5)
+                await site.fold(order[:size], worker=rng.randrange(2))
+                order = order[size:]
+            calls = await site.derived(request_id)
+            expected = expected or calls
+            assert calls == expected, [event.query for event in events]
+        several += len(expected) > 1
+    assert several >= 4, "the GUIDs that are left mostly show a new use"
+
+
+async def test_a_rebuild_separates_events_without_guid_in_any_parts(site: _Site) -> None:
+    adapter = load_sources(None)[SOURCE].adapter
+    key = CallKey(SOURCE, CallRef("513"))
+    events = [*reset_pair(0, 1), *(without_guid(each) if "hangup" in each.query else each for each in reset_pair(3 * DAY, 2))]
+    for event in events:
+        await redirect(site.store, {key: [facts_of(event, adapter)[1]]}, POLICY.max_call_s)
+    replayed = (await site.store.merge({key: []})).calls
+    await merge_later_uses(site.store, replayed, {}, POLICY.max_call_s)
+    assert [call["talk_seconds"] for call in (await site.derived(513)).values()] == [30, 30]
+
+
+async def test_behind_a_tombstone_a_hangup_without_guid_ends_the_call_of_its_time(site: _Site) -> None:
+    await site.fold(reset_pair(0, 1))
+    await site.expire("513", published_s=40)
+    for use, day in ((2, 9), (3, 12)):
+        for event in reset_pair(day * DAY, use):
+            await site.fold([without_guid(event) if "hangup" in event.query else event])
+    assert (site.ids[1:], site.dead) == (["default/513.2/1", "default/513.3/1"], [])
+    await site.expire("513.2", published_s=9 * DAY)
+    await site.expire("513.3", published_s=12 * DAY)
+    for event in reset_pair(20 * DAY, 4):
+        await site.fold([without_guid(event) if "hangup" in event.query else event])
+    assert (site.ids[3:], site.dead) == (["default/513.4/1"], [])
+    assert [call["talk_seconds"] for call in site.calls().values()] == [30] * 4
 
 
 async def test_a_rebuild_separates_uses_with_the_same_call_ids(site: _Site) -> None:
