@@ -19,11 +19,13 @@ HEAD_BYTES = 64 << 10
 CHUNK_HEADER_BYTES = 8
 _FORM_BYTES = 12
 _HEADER_BYTES = 44  # the smallest header
-_FORMS = {b"RIFF": "<", b"RIFX": ">", b"RF64": "<", b"BW64": "<"}
+FORMS = {b"RIFF": "<", b"RIFX": ">", b"RF64": "<", b"BW64": "<"}
+"""Names of the forms, and the byte order of their numbers."""
 _FORMS_64 = frozenset({b"RF64", b"BW64"})
 _MIN_FORMAT_BYTES, _MAX_FORMAT_BYTES = 16, 4096
 _MAX_LEADING_BYTES = 64
-_LEADING = b"\xef\xbb\xbf\xff\xfe\0 \t\r\n"
+LEADING = b"\xef\xbb\xbf\xff\xfe\0 \t\r\n\f\v"
+"""Bytes that servers put before a recording: white space, a byte order mark, zeros."""
 _ID3_HEADER_BYTES = 10
 # Far more than any recorder writes. It limits how many reads a file of empty chunks can cause.
 _MAX_CHUNKS = 1000
@@ -135,7 +137,7 @@ def parse_header(size: int | None = None) -> Parser[Header]:
     head = yield Span(0, HEAD_BYTES)
     start = _start(head)
     name, length, _ = struct.unpack_from("<4sI4s", head, start)
-    parts = _HeaderParts(head, _FORMS[name])
+    parts = _HeaderParts(head, FORMS[name])
     yield from _walk(parts, start + _FORM_BYTES)
     if parts.format is None or parts.audio is None:
         _search(parts, start + _FORM_BYTES)
@@ -172,10 +174,10 @@ def _start(head: bytes) -> int:
     if head[:3] == b"ID3" and len(head) > _ID3_HEADER_BYTES:
         first, second, third, last = head[6:_ID3_HEADER_BYTES]
         start = _ID3_HEADER_BYTES + (first << 21 | second << 14 | third << 7 | last)
-    elif head[:4] not in _FORMS:
-        start = len(head) - len(head.lstrip(_LEADING))
+    elif head[:4] not in FORMS:
+        start = len(head) - len(head.lstrip(LEADING))
         start = start if start <= _MAX_LEADING_BYTES else 0
-    if head[start : start + 4] not in _FORMS or head[start + 8 : start + _FORM_BYTES] != b"WAVE":
+    if head[start : start + 4] not in FORMS or head[start + 8 : start + _FORM_BYTES] != b"WAVE":
         raise InvalidWavError(Flaw.NOT_A_RECORDING, "not a RIFF/WAVE file")
     return start
 

@@ -9,11 +9,11 @@ import time
 import aiohttp
 
 from shared.crash_points import crash_point
-from worker.download.content_encoding import may_be_compressed, starts_like_audio
+from worker.download.content_encoding import may_be_compressed
 from worker.download.failures import FetchError, Reason
-from worker.download.inspection import PAGE, SNIFF_BYTES, is_page
 from worker.download.limits import Limits
 from worker.download.partial_file import Partial
+from worker.download.sniffing import PAGE, SNIFF_BYTES, is_page, is_text, starts_like_audio
 
 _CHUNK_BYTES = 64 * 1024
 _RIFF_HEAD_BYTES = 8
@@ -59,7 +59,7 @@ def ends_by_header(part: Partial) -> bool:
 
 
 class _Sniffer:
-    """Detects a web page by its first bytes. The content type only counts if these are not those of a recording."""
+    """Detects a web page by its first bytes. The content type only counts if these may be those of a text."""
 
     def __init__(self, content_type: str, encoding: str) -> None:
         self._encoding = encoding
@@ -77,4 +77,6 @@ class _Sniffer:
             raise FetchError(Reason.LOGIN_PAGE, PAGE)
 
     def _may_be_audio(self) -> bool:
-        return not self._is_typed_page or starts_like_audio(self._head) or may_be_compressed(self._head, self._encoding)
+        if not self._is_typed_page or starts_like_audio(self._head) or may_be_compressed(self._head, self._encoding):
+            return True
+        return not is_text(self._head)

@@ -10,13 +10,10 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import BinaryIO
 
+from shared.domain.wav import FORMS
 from worker.download.failures import FetchError, Reason
+from worker.download.sniffing import SNIFF_BYTES, starts_like_audio
 
-AUDIO_HEADS = (b"RIFF", b"RIFX", b"RF64", b"BW64")
-_TAG = b"ID3"
-# White space, a byte order mark, zeros.
-_LEADING = b"\xef\xbb\xbf\xff\xfe\0 \t\r\n\f\v"
-_SNIFFED_BYTES = 64
 _GZIP_HEAD = b"\x1f\x8b\x08"
 _ZLIB_METHOD, _ZLIB_MODULUS = 8, 31
 _HEAD_BYTES = 4
@@ -55,11 +52,6 @@ def open_content(file: BinaryIO, encoding: str, directory: Path, max_bytes: int)
     return content
 
 
-def starts_like_audio(head: bytes) -> bool:
-    """Return whether a file begins like a recording, perhaps after white space or with a tag of music players."""
-    return head.lstrip(_LEADING).startswith((*AUDIO_HEADS, _TAG))
-
-
 def may_be_compressed(head: bytes, encoding: str) -> bool:
     """Return whether a body that starts with `head` may be a compressed recording."""
     return head.startswith(_GZIP_HEAD) or _is_zlib(head) or not _DEFLATE.isdisjoint(_NAMES.findall(encoding))
@@ -75,13 +67,13 @@ def _compression_of(content: BinaryIO, names: Collection[str]) -> int | None:
     # Two bytes prove little, and raw deflate has no header: then what comes out decides.
     if _is_zlib(head) and (is_named or _starts_audio(content, _ANY_HEADER)):
         return _ANY_HEADER
-    return _RAW if is_named and head not in AUDIO_HEADS and _starts_audio(content, _RAW) else None
+    return _RAW if is_named and head not in FORMS and _starts_audio(content, _RAW) else None
 
 
 def _check_supported(content: BinaryIO, names: Collection[str]) -> None:
     content.seek(0)
     unsupported = sorted(_UNSUPPORTED.intersection(names))
-    if unsupported and not starts_like_audio(content.read(_SNIFFED_BYTES)):
+    if unsupported and not starts_like_audio(content.read(SNIFF_BYTES)):
         raise FetchError(Reason.COMPRESSED, f"Content-Encoding {unsupported[0]!r} is not supported")
 
 
@@ -93,7 +85,7 @@ def _is_zlib(head: bytes) -> bool:
 def _starts_audio(content: BinaryIO, bits: int) -> bool:
     content.seek(0)
     try:
-        return zlib.decompressobj(bits).decompress(content.read(_PIECE_BYTES), _HEAD_BYTES) in AUDIO_HEADS
+        return zlib.decompressobj(bits).decompress(content.read(_PIECE_BYTES), _HEAD_BYTES) in FORMS
     except zlib.error:
         return False
 

@@ -12,13 +12,10 @@ from shared.domain.wav import Flaw, InvalidWavError
 from worker.download.content_encoding import open_content
 from worker.download.failures import FetchError, Reason
 from worker.download.partial_file import Partial
+from worker.download.sniffing import PAGE, is_page
 from worker.download.wav_check import Audio, RefusedWavError, read_audio
 
-PAGE = "a web page instead of a recording. The token may be wrong or expired"
-SNIFF_BYTES = 64
-_TEXT_BYTES = 512
-# White space, and every byte of printable ASCII, Latin-1 or UTF-8.
-_TEXT = b"\t\n\f\r" + bytes(range(0x20, 0x7F)) + bytes(range(0x80, 0x100))
+_PAGE_BYTES = 4096
 _NO_AUDIO = Audio(None, None, None)
 _INCOMPLETE = frozenset({Flaw.TRUNCATED, Flaw.NO_AUDIO, Flaw.EMPTY})
 
@@ -71,7 +68,7 @@ def _examine(file: BinaryIO, seen_bytes: int | None, seen_audio_bytes: int | Non
         audio = read_audio(file, size)
     except InvalidWavError as error:
         file.seek(0)
-        if is_page(file.read(SNIFF_BYTES)):  # a compressed page
+        if is_page(file.read(_PAGE_BYTES)):  # a compressed page
             raise FetchError(Reason.LOGIN_PAGE, PAGE) from error
         has_grown = seen_bytes is not None and size > seen_bytes
         reason = Reason.GROWING if has_grown and error.flaw in _INCOMPLETE else Reason(error.flaw)
@@ -85,15 +82,3 @@ def _examine(file: BinaryIO, seen_bytes: int | None, seen_audio_bytes: int | Non
         detail = f"{size} bytes so far. The header does not show whether the audio is complete"
         raise RefusedError(Reason.GROWING, detail, recording)
     return recording
-
-
-def is_text(file: BinaryIO) -> bool:
-    """Return whether a file is a text, such as an error in JSON, and so no audio of any kind."""
-    file.seek(0)
-    head = file.read(_TEXT_BYTES)
-    return not head.translate(None, _TEXT)
-
-
-def is_page(head: bytes) -> bool:
-    """Return whether a file starts like HTML or XML, after any byte order mark and white space."""
-    return head.lstrip(b"\xef\xbb\xbf\xfe\xff\0 \t\r\n\f")[:1] == b"<"

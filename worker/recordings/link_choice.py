@@ -12,8 +12,9 @@ from pathlib import Path
 from shared.errors import NotBegunError
 from worker.download.client import Client, OnRefused
 from worker.download.failures import RULES, FetchError, Reason, Result
-from worker.download.inspection import Recording, RefusedError, is_text
+from worker.download.inspection import Recording, RefusedError
 from worker.download.partial_file import forget, partial
+from worker.download.sniffing import is_text_file
 from worker.download.targets import Link
 from worker.recordings.attempt import Attempt
 
@@ -41,7 +42,7 @@ async def downloaded(
         is_last = link is links[-1]
 
         async def refuse(error: RefusedError, *, is_last: bool = is_last) -> None:
-            is_file = error.reason is not Reason.EMPTY and not is_text(error.content.file)
+            is_file = error.reason is not Reason.EMPTY and not is_text_file(error.content.file)
             if is_file:
                 files.append(error)
             if is_file or is_last or not error.is_wrong_link:

@@ -20,7 +20,8 @@ from shared.domain.recording_flags import Flag
 from shared.domain.recording_info import RecordingInfo
 from shared.log import get_logger
 from worker.download.failures import Reason
-from worker.download.inspection import Recording, RefusedError, is_text
+from worker.download.inspection import Recording, RefusedError
+from worker.download.sniffing import is_text_file
 from worker.download.wav_check import Audio
 from worker.recordings.attempt import Attempt
 from worker.recordings.sidecars import Sidecars
@@ -113,7 +114,7 @@ class RefusedRecordings:
 
 def _is_worthless(error: RefusedError) -> bool:
     is_header = error.reason is Reason.NO_AUDIO and error.content.bytes < _MIN_BYTES_WITHOUT_AUDIO
-    return is_header or is_text(error.content.file)
+    return is_header or is_text_file(error.content.file)
 
 
 def _is_better(error: RefusedError, before: RefusedFile) -> bool:

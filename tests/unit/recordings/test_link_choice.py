@@ -89,11 +89,16 @@ async def test_without_a_usable_url_the_template_is_requested(server: Scripted, 
     assert _paths(server) == []
 
 
-@pytest.mark.parametrize("second", [NOT_FOUND, EMPTY])
-async def test_a_file_that_is_no_recording_is_not_absent_and_is_kept(server: Scripted, tmp_path: Path, second: Answer) -> None:
-    file = b"\xff\xfb\x90\x64" + bytes(4000)
+@pytest.mark.parametrize(
+    "file", [b"\xff\xfb\x90\x64" + bytes(4000), b"\xd5" * 4000, b"\xff" * 4000, b"\x55" * 4000, bytes(9) + b"<" * 4000]
+)
+@pytest.mark.parametrize(("second", "kind"), [(NOT_FOUND, "audio/wav"), (EMPTY, "text/html")])
+async def test_a_file_that_is_no_recording_is_not_absent_and_is_kept(
+    server: Scripted, tmp_path: Path, second: Answer, file: bytes, kind: str
+) -> None:
     kept = AsyncMock()
-    ended = await _attempt(server, tmp_path, SENT, whole(file), second, on_refused=kept)
+    first: Answer = [head(200).replace(b"audio/wav", kind.encode()), file]
+    ended = await _attempt(server, tmp_path, SENT, first, second, on_refused=kept)
     assert isinstance(ended, End)
     assert (ended.reason, ended.result) == (Reason.NOT_A_RECORDING, Result.FAILED)
     kept.assert_awaited_once()
