@@ -14,9 +14,9 @@ from enum import StrEnum
 from shared.domain.closing import Closing, Policy, close
 from shared.domain.facts import CLOCK, DIAL, LEG
 from shared.domain.ids import CallKey, first_use, is_request_id, use_number
-from shared.domain.leg import Leg, LegState, read_legs
+from shared.domain.leg import Leg, LegState, in_order, read_legs
 from shared.domain.leg_event import CallType, LegEvent
-from shared.domain.parties import EndedBy, ended_by, representative, sides
+from shared.domain.parties import EndedBy, agent_of, ended_by, representatives, sides
 from shared.domain.pbx_clock import PbxClock
 from shared.domain.times import at_microseconds, rfc3339, seconds_between
 from shared.domain.uses import facts_of_use
@@ -85,9 +85,8 @@ class Call:
 
     def ring_seconds_of(self, leg: Leg) -> float | None:
         """Return how long the phone of one leg rang until it was picked up or missed."""
-        dialed = [each for each in self.legs if each.call_type is CallType.OUTGOING and self.request_id is not None]
-        first = min(dialed, key=lambda each: (each.first_seen_at, each.call_id), default=None)
-        return _ring_seconds(leg, self.agent if leg is first else None)
+        both = sides(sorted(self.legs, key=in_order), is_pair=is_request_id(self.key.call))
+        return _ring_seconds(leg, agent_of(leg, both.agent) if both.dialed and leg is both.dialed[0] else None)
 
 
 def derive(key: CallKey, facts: Mapping[str, str], policy: Policy, *, merged_at_ms: int | None = None) -> Call:
@@ -124,7 +123,7 @@ def _assemble(key: CallKey, legs: list[Leg], closing: Closing | None, facts: Map
     receipts = _receipts(facts) or [facts.get(CLOCK, "")]
     is_pair = is_request_id(key.call)
     both = sides(legs, is_pair=is_pair)
-    agent, dialed = map(representative, both)
+    agent, dialed = representatives(both)
     far = both.dialed if is_pair else both.agent
     near = [leg for leg in legs if leg.call_type is not CallType.OUTGOING] if is_pair else []
     answering = dialed if is_pair else agent

@@ -120,7 +120,12 @@ def read_legs(facts: Mapping[str, str]) -> tuple[list[Leg], PbxClock]:
     by_leg = _leg_facts(facts)
     clock = pbx_clock(by_leg.values())
     legs = (_leg(identity, leg_facts, clock) for identity, leg_facts in by_leg.items())
-    return sorted(legs, key=lambda leg: (leg.first_seen_at, leg.call_id)), clock
+    return sorted(legs, key=in_order), clock
+
+
+def in_order(leg: Leg) -> tuple[str, str]:
+    """Return the key by which legs are sorted: the first seen first."""
+    return leg.first_seen_at, leg.call_id
 
 
 def _leg_facts(facts: Mapping[str, str]) -> dict[tuple[str, str], dict[str, str]]:

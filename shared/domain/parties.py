@@ -41,9 +41,43 @@ def sides(legs: Sequence[Leg], *, is_pair: bool) -> Sides:
     return Sides(agent, dialed)
 
 
-def representative(side: Sequence[Leg]) -> Leg | None:
-    """Return the leg that represents a side: the first that was answered, else the first."""
+def representatives(both: Sides) -> tuple[Leg | None, Leg | None]:
+    """Return the leg that represents each side. For the dialed one it is the first that was answered, else the first."""
+    dialed = _first_answered(both.dialed)
+    return agent_of(dialed, both.agent), dialed
+
+
+def agent_of(dialed: Leg | None, agents: Sequence[Leg]) -> Leg | None:
+    """Return the agent leg that a dialed leg was connected with, or waited for until it was missed.
+
+    It is the first that was answered, and was up when the dialed leg was picked up or missed. If none was, it is the last one
+    to end. Without a dialed leg it is the first that was answered, and if none was, the first.
+    """
+    answered = [leg for leg in agents if leg.was_answered]
+    if dialed is None or len(answered) <= 1:
+        return _first_answered(agents)
+    last = max(answered, key=lambda leg: min(filter(None, (leg.hung_up_at, leg.missed_at)), default="~"))
+    return next((leg for leg in answered if _was_up(leg, dialed)), last)
+
+
+def _first_answered(side: Sequence[Leg]) -> Leg | None:
     return next((leg for leg in side if leg.was_answered), side[0] if side else None)
+
+
+def _was_up(agent: Leg, dialed: Leg) -> bool:
+    """Return whether an agent leg was up when a dialed leg was picked up or missed. The PBX's clock decides if it is known."""
+    for times, of_dialed, least_s in (
+        (agent.pbx, dialed.pbx, 0.0),
+        (agent.axis, dialed.axis, _ORDERED_S),
+        (agent.received, dialed.received, _ORDERED_S),
+    ):
+        then = of_dialed.pickup if dialed.was_answered else of_dialed.end
+        for first, last in ((times.end, then), (then, times.pickup)):
+            if (seconds_between(first, last) or 0.0) > least_s:
+                return False
+        if None not in (times.end, times.pickup, then):
+            return True
+    return True
 
 
 def lost_pickups(both: Sides) -> Sequence[Leg]:

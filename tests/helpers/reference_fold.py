@@ -162,6 +162,7 @@ def who(happenings: list[Happening]) -> Who:
         named[side] = next((leg[1] for leg in legs if leg in talked), legs[0][1] if legs else None)
         ends = [[heard[leg][what] for what in ("hangup", "missed") if what in heard[leg]] for leg in legs if leg in talked]
         hung_up[side] = [min(end) if end else None for end in ends]
+    named["agent"] = _who_was_up(happenings, heard, talked, named)
     others = {call_id for _, call_id in heard} - set(named.values())
     if not hung_up["agent"] or not hung_up["dialed"]:
         return (named["agent"], named["dialed"], others, None)
@@ -169,3 +170,26 @@ def who(happenings: list[Happening]) -> Who:
     if agent is None or dialed is None or abs(agent - dialed) < 1:
         return (named["agent"], named["dialed"], others, "unknown")
     return (named["agent"], named["dialed"], others, "agent" if agent < dialed else "dialed")
+
+
+def _who_was_up(
+    happenings: list[Happening],
+    heard: dict[tuple[str, str], dict[str, float]],
+    talked: list[tuple[str, str]],
+    named: dict[str, str | None],
+) -> str | None:
+    """Of several agents who picked up, the first who was there when the dialed party picked up or missed the call, else the last."""
+    agents = [leg for leg in _in_order(happenings) if leg[0] == "agent" and leg in talked]
+    never = 1e9
+    over = {leg: min([told[what] for what in ("hangup", "missed") if what in told], default=never) for leg, told in heard.items()}
+    picked_up = {
+        leg: told["pickup"]
+        for leg, told in heard.items()
+        if "pickup" in told and told["pickup"] <= told.get("hangup", told.get("missed", never))
+    }
+    dialed = ("dialed", named["dialed"] or "")
+    if len(agents) < 2 or dialed not in heard:
+        return named["agent"]
+    then = picked_up.get(dialed, never) if dialed in talked else over[dialed]
+    up = [leg for leg in agents if then == never or (over[leg] + 1 >= then and picked_up.get(leg, 0) - 1 <= then)]
+    return (up or [max(agents, key=lambda leg: over[leg])])[0][1]

@@ -40,6 +40,59 @@ def test_the_legs_that_answered_represent_their_sides(
     assert (ids(data), data["outcome"], data["complete"]) == (named, outcome, True)
 
 
+TOOK_OVER = (f"5 {A} pickup", f"20 {A} hangup", f"21 {B} pickup", f"30 {D} pickup", f"60 {D} hangup", f"61 {B} hangup")
+
+
+def test_the_agent_is_the_one_who_was_there_when_the_dialed_party_picked_up() -> None:
+    for order in itertools.permutations(TOOK_OVER):
+        data = record(*order)
+        assert (ids(data), data["ring_seconds"], data["dialed"]["ring_seconds"]) == (("2", "3", ["1"]), 9, 9)
+        assert (data["talk_seconds"], data["ended_by"]) == (30, "dialed")
+
+
+@pytest.mark.parametrize(
+    ("lines", "agent", "rang_s"),
+    [
+        # The first one hung up while the phone rang. The dialed party missed the call, or the second agent gave up.
+        ((*TOOK_OVER[:3], f"40 {D} missed", f"41 {B} hangup"), "2", 19),
+        ((*TOOK_OVER[:3], f"39 {B} hangup", f"41 {D} missed"), "2", 20),
+        # Both were there, or the order of two receipts says nothing: the first.
+        ((f"5 {A} pickup", f"6 {B} pickup", f"30 {D} pickup", f"60 {D} hangup", f"61 {B} hangup", f"62 {A} hangup"), "1", 25),
+        ((f"5 {A} pickup", f"29.5 {A} hangup", *TOOK_OVER[2:]), "1", 25),
+        # The first one picked up when the other two talked already.
+        ((f"1 {A} start", f"5 {B} pickup", *TOOK_OVER[3:5], f"40 {A} pickup", f"61 {A} hangup", f"62 {B} hangup"), "2", 25),
+        # The hangup of the first one was lost.
+        ((TOOK_OVER[0], *TOOK_OVER[2:]), "1", 25),
+    ],
+)
+def test_of_several_agents_who_answered_the_one_of_the_conversation_is_named(
+    lines: tuple[str, ...], agent: str, rang_s: float
+) -> None:
+    data = record(*lines)
+    assert (data["agent"]["call_id"], data["dialed"]["ring_seconds"]) == (agent, rang_s)
+
+
+def test_by_the_clock_of_the_pbx_an_agent_was_over_whatever_the_receipts_say() -> None:
+    lines = (
+        f"5 {A} pickup",
+        f"35 {A} hangup {stamp('Pickup', 5)} {stamp('End', 20)}",
+        f"21 {B} pickup {stamp('Pickup', 21)}",
+        f"30 {D} pickup {stamp('Pickup', 30)}",
+        f"60 {D} hangup",
+        f"61 {B} hangup",
+    )
+    data = record(*lines)
+    assert (ids(data), data["ring_seconds"]) == (("2", "3", ["1"]), 9)
+
+
+def test_each_first_phone_rings_from_the_agent_who_waited_for_it() -> None:
+    data = record(
+        f"0 {A} pickup", f"9 {D} missed", f"10 {A} hangup", f"12 {B} pickup", f"20 {E} pickup", f"40 {E} hangup", f"41 {B} hangup"
+    )
+    assert ids(data) == ("2", "4", ["1", "3"])
+    assert [leg["ring_seconds"] for leg in (data["dialed"], *data["other_legs"])] == [None, None, 9]
+
+
 def test_an_agent_who_hung_up_without_an_event_missed_the_call_if_another_one_answered() -> None:
     first = record(f"0 {A} hangup", *SECOND_AGENT[2:])["other_legs"][0]
     assert (first["state"], first["inferred"]) == ("missed", True)
