@@ -17,6 +17,7 @@ from worker.download.sniffing import SNIFF_BYTES, starts_like_audio
 _GZIP_HEAD = b"\x1f\x8b\x08"
 _ZLIB_METHOD, _ZLIB_MODULUS = 8, 31
 _HEAD_BYTES = 4
+_CONTENT_BYTES = 4096
 _PIECE_BYTES = 16 << 10  # decompresses to 16 MiB at most
 # wbits of zlib: detect gzip or zlib by the header, or read raw deflate, which has none.
 _ANY_HEADER, _RAW = 47, -15
@@ -50,6 +51,19 @@ def open_content(file: BinaryIO, encoding: str, directory: Path, max_bytes: int)
         content.close()
         raise
     return content
+
+
+def content_head(file: BinaryIO, encoding: str) -> bytes:
+    """Return the beginning of the content of a download, also if the rest cannot be decompressed. Empty if nothing can."""
+    bits = _compression_of(file, _NAMES.findall(encoding))
+    file.seek(0)
+    piece = file.read(_PIECE_BYTES)
+    if bits is None:
+        return piece[:_CONTENT_BYTES]
+    try:
+        return zlib.decompressobj(bits).decompress(piece, _CONTENT_BYTES)
+    except zlib.error:
+        return b""
 
 
 def may_be_compressed(head: bytes, encoding: str) -> bool:

@@ -9,10 +9,10 @@ from typing import BinaryIO
 from shared.archive.checksum import sha256_of
 from shared.domain.recording_flags import Flag
 from shared.domain.wav import Flaw, InvalidWavError
-from worker.download.content_encoding import open_content
+from worker.download.content_encoding import content_head, open_content
 from worker.download.failures import FetchError, Reason
 from worker.download.partial_file import Partial
-from worker.download.sniffing import PAGE, is_page
+from worker.download.sniffing import PAGE, is_page, is_text
 from worker.download.wav_check import Audio, RefusedWavError, read_audio
 
 _PAGE_BYTES = 4096
@@ -46,13 +46,16 @@ def examine(part: Partial, max_bytes: int, seen_bytes: int | None, seen_audio_by
     returned the same sizes.
 
     Raises:
-        RefusedError: it is not a recording, or not yet complete.
-        FetchError: it is empty or a web page, or cannot be decompressed.
+        RefusedError: it is not a recording, or not yet complete, or cannot be decompressed.
+        FetchError: it is empty, too large or a web page.
     """
     if part.size == 0:
         raise FetchError(Reason.EMPTY, "the body is empty")
     part.file.flush()
-    file = open_content(part.file, part.encoding, part.directory, max_bytes)
+    try:
+        file = open_content(part.file, part.encoding, part.directory, max_bytes)
+    except FetchError as error:
+        raise _as_sent(part, error) from error
     try:
         return _examine(file, seen_bytes, seen_audio_bytes)
     except RefusedError:
@@ -60,6 +63,17 @@ def examine(part: Partial, max_bytes: int, seen_bytes: int | None, seen_audio_by
     except BaseException:
         file.close()
         raise
+
+
+def _as_sent(part: Partial, error: FetchError) -> FetchError:
+    """Return why a body cannot be decompressed, with the body as it was sent, unless it is a compressed page or text."""
+    head = content_head(part.file, part.encoding)
+    if is_page(head):
+        return FetchError(Reason.LOGIN_PAGE, PAGE)
+    if error.reason is Reason.TOO_LARGE or (head and is_text(head)):
+        return error
+    file = os.fdopen(os.dup(part.file.fileno()), "rb")
+    return RefusedError(error.reason, error.detail, Recording(file, part.size, sha256_of(file), _NO_AUDIO))
 
 
 def _examine(file: BinaryIO, seen_bytes: int | None, seen_audio_bytes: int | None) -> Recording:

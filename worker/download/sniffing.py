@@ -20,7 +20,7 @@ _PRINTABLE = frozenset(range(0x20, 0x7F)) | frozenset(_BLANKS)
 _CONTROLS = frozenset(range(0x20)) - frozenset(_BLANKS) | {0x7F}
 # Of a text in Latin-1 or another code page. Telephone audio of any loudness has far fewer.
 _MOST = 0.75
-# Quiet audio in A-law or mu-law can look like letters. A text has blanks, digits or punctuation between them.
+# Quiet audio in A-law or mu-law can be printable. A text has blanks, digits or punctuation between them.
 _BETWEEN = frozenset(range(0x20, 0x40)) | frozenset(_BLANKS)
 _LONGEST_WORD = 48
 

@@ -7,12 +7,14 @@ import errno
 import fcntl
 import gzip
 import os
+import random
 import tempfile
 import time
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,7 @@ from tests.helpers.servers import eventually
 from worker.download.client import Client
 from worker.download.download_directory import check_directory, keep_swept, prepare, sweep
 from worker.download.failures import FetchError, Reason
+from worker.download.inspection import RefusedError
 from worker.download.limits import Limits
 from worker.download.partial_file import Partial, forget, partial
 
@@ -200,6 +203,7 @@ async def test_a_part_that_was_the_whole_is_the_whole(server: Scripted, tmp_path
         ([head(200), b"hb is no zlib, though it begins like it"], Reason.NOT_A_RECORDING),
         ([head(200), zlib.compress(b"<html>log in")], Reason.NOT_A_RECORDING),
         ([head(200, "Content-Encoding: deflate"), zlib.compress(b"<html>log in")], Reason.LOGIN_PAGE),
+        ([head(200, "Content-Encoding: gzip"), gzip.compress(b"\n<html>log in")[:-4]], Reason.LOGIN_PAGE),
         ([head(200, "Content-Encoding: deflate"), zlib.compress(WAV)[:-9]], Reason.TRUNCATED),
         ([head(200, "Content-Encoding: deflate"), zlib.compress(bytes(1_000_001))], Reason.TOO_LARGE),
         ([head(200), BOMB], Reason.TOO_LARGE),
@@ -221,6 +225,42 @@ async def test_what_is_not_whole_is_told_for_what_it_is(
     server.answers = [answer]
     limits = IMPATIENT if reason is Reason.STALLED else LIMITS
     assert (await _refused(server, tmp_path, limits=limits)).reason is reason
+
+
+NOISE = random.Random(7).randbytes(9000)  # noqa: S311 - no secret
+DAMAGED = gzip.compress(WAV)[:-4000] + NOISE[:100] + gzip.compress(WAV)[-3900:]
+
+
+@pytest.mark.parametrize(
+    ("told", "body", "reason"),
+    [
+        ("br", NOISE, Reason.COMPRESSED),
+        ("zstd", NOISE, Reason.COMPRESSED),
+        ("gzip", gzip.compress(WAV)[:-500], Reason.TRUNCATED),
+        ("", gzip.compress(WAV)[:-500], Reason.TRUNCATED),
+        ("gzip", DAMAGED, Reason.COMPRESSED),
+        ("deflate", zlib.compress(WAV)[:-500], Reason.TRUNCATED),
+        ("br, gzip", gzip.compress(NOISE), Reason.COMPRESSED),
+        ("br", b"no such call", None),
+        ("gzip", gzip.compress(b'{"error": "no such call"}')[:-4], None),
+        ("gzip", gzip.compress(b"<html>" + NOISE)[:-500], None),
+    ],
+)
+async def test_what_cannot_be_decompressed_is_refused_as_it_was_sent(
+    server: Scripted, tmp_path: Path, told: str, body: bytes, reason: Reason | None
+) -> None:
+    server.answers = [[head(200, f"Content-Length: {len(body)}", f"Content-Encoding: {told}"), body]]
+    refused: list[tuple[Reason, bytes, int, str]] = []
+
+    async def note(error: RefusedError) -> None:
+        content = error.content
+        refused.append((error.reason, content.file.read(), content.bytes, content.sha256))
+
+    async with _client(server, tmp_path) as client:
+        with partial(tmp_path / "parts", NAME, is_kept=True) as part, pytest.raises(FetchError):
+            async with client.fetch(f"{server.origin}/rec", part, seen_bytes=None, on_refused=note):
+                pass
+    assert refused == ([] if reason is None else [(reason, body, len(body), sha256(body).hexdigest())])
 
 
 @pytest.mark.parametrize(
