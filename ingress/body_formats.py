@@ -1,6 +1,6 @@
 """The bodies that a POST can have, each as the query string with the same meaning: form, JSON, multipart form.
 
-A body comes from a stranger until its secret is found, so that search looks at few bytes more than once. The Content-Type names
+A body comes from a stranger until its secret is found, so that search reads no more of it than it needs. The Content-Type names
 the format. Between a form and JSON the bytes decide, since clients often name the wrong one of the two.
 """
 
@@ -12,13 +12,14 @@ import re
 from collections.abc import Iterable, Iterator
 from decimal import Decimal
 from email.message import Message
-from email.parser import BytesHeaderParser
-from email.utils import collapse_rfc2231_value
+from email.parser import HeaderParser
 from enum import Enum
+from itertools import islice
 from urllib.parse import quote_from_bytes
 
 from ingress.targets import is_odd, tidied
-from shared.domain.adapter_link import SECRET_PARAMETER, find_secret
+from shared.domain.adapter_link import SECRET_PARAMETER
+from shared.percent_encoding import bytes_of
 
 FORM_TYPE = "application/x-www-form-urlencoded"
 _JSON_TYPES = frozenset({"application/json", "text/json", "application/x-json", "text/x-json"})
@@ -31,11 +32,20 @@ _CHARSETS = frozenset({"iso-8859-1", "latin-1", "latin1", "iso-8859-15", "window
 _LONGEST_TYPE = 512
 _LOOKED_AT = 1024
 _MAX_PARTS, _PART_HEAD_BYTES = 1024, 1024
-_LARGEST_EXPONENT = 30
-_JSON_SECRET = re.compile(rb'"%s"\s*:\s*(?:"((?:[^"\\]|\\.){0,1024})"|([-+.\deE]{1,64}))' % SECRET_PARAMETER.encode(), re.DOTALL)
-_PART_SECRET = re.compile(
-    rb'\bname="?%s"?[^\r\n]{0,100}(?:\r?\n[^\r\n]{1,100}){0,8}\r?\n\r?\n([^\r\n]*)' % SECRET_PARAMETER.encode(), re.IGNORECASE
+# Parts of a stranger's multipart form that are searched, as parameters of a form are: more than a callback may have.
+_MAX_SEARCHED = 256
+# How a JSON object begins in UTF-16 or UTF-32, with and without a byte order mark.
+_WIDE_JSON = tuple(
+    mark + "{".encode(codec)
+    for codec, *marks in (
+        ("utf-16-le", b"\xff\xfe"),
+        ("utf-16-be", b"\xfe\xff"),
+        ("utf-32-le", b"\xff\xfe\0\0"),
+        ("utf-32-be", b"\0\0\xfe\xff"),
+    )
+    for mark in (b"", *marks)
 )
+_LARGEST_EXPONENT = 30
 
 
 class BodyFormat(Enum):
@@ -52,9 +62,11 @@ class UnreadableBodyError(Exception):
         self.status, self.title, self.detail = status, title, detail
 
 
-UNKNOWN_FORMAT = UnreadableBodyError(
-    415, "Unsupported Media Type", f"The body of a POST must be {FORM_TYPE}, JSON or {_MULTIPART_TYPE}."
-)
+class UnknownFormatError(UnreadableBodyError):
+    """A body that is none of the formats. Each is a new error: one that is raised again keeps the frames of every time."""
+
+    def __init__(self) -> None:
+        super().__init__(415, "Unsupported Media Type", f"The body of a POST must be {FORM_TYPE}, JSON or {_MULTIPART_TYPE}.")
 
 
 def format_of(content_type: str, body: bytes) -> BodyFormat | None:
@@ -75,33 +87,34 @@ def format_of(content_type: str, body: bytes) -> BodyFormat | None:
 
 def _seems(start: bytes) -> BodyFormat | None:
     """Return the format that the first bytes of a body seem to have."""
-    if start.startswith(b"{"):
+    if start.startswith((b"{", *_WIDE_JSON)):
         return BodyFormat.JSON
     if start.startswith(b"--") and b"content-disposition:" in start.lower():
         return BodyFormat.MULTIPART
     return BodyFormat.FORM if _LOOKS_LIKE_FORM.match(start) else None
 
 
-def find_body_secret(body_format: BodyFormat, body: bytes) -> str | None:
-    """Find the parameter `token` of a body, in time by its length. What is found is not trusted but compared."""
-    match body_format:
-        case BodyFormat.FORM:
-            return find_secret(_stripped(body))
+def find_body_secret(content_type: str, body: bytes) -> str | None:
+    """Find the first parameter `token` of JSON or a multipart form, which `to_query` would return too; None in a form.
+
+    It reads the body in the same way, but encodes no other parameter. What is found is not trusted but compared.
+
+    Raises:
+        UnreadableBodyError: the body is not valid in its format.
+    """
+    match format_of(content_type, body):
         case BodyFormat.JSON:
-            member = _JSON_SECRET.search(body)
-            return _json_text(member) if member else None
+            values = (_value(value) for name, value in _members(content_type, body) if name == SECRET_PARAMETER)
+            secret = next(values, None)
+            return None if secret is None else bytes_of(secret).decode("utf-8", "replace")
         case BodyFormat.MULTIPART:
-            part = _PART_SECRET.search(body)
-            return part[1].decode("utf-8", "replace") if part else None
-
-
-def _json_text(member: re.Match[bytes]) -> str | None:
-    if member[1] is None:
-        return member[2].decode()
-    try:
-        return str(json.loads(b'"%s"' % member[1]))
-    except ValueError:
-        return None
+            parts = islice(_parts(content_type, body), _MAX_SEARCHED)
+            secrets = (value.decode("utf-8", "replace") for name, value in parts if name == SECRET_PARAMETER.encode())
+            return next(secrets, None)
+        case BodyFormat.FORM:
+            return None
+        case None:
+            raise UnknownFormatError
 
 
 def to_query(content_type: str, body: bytes) -> str:
@@ -116,11 +129,11 @@ def to_query(content_type: str, body: bytes) -> str:
             query = percent_encoded(_stripped(body))
             return tidied(query) if query and is_odd(query) else query
         case BodyFormat.JSON:
-            return _from_json(content_type, body)
+            return _joined((bytes_of(name), bytes_of(_value(value))) for name, value in _members(content_type, body))
         case BodyFormat.MULTIPART:
-            return _joined(_parts(_parameter(content_type, "boundary"), body))
+            return _joined(_parts(content_type, body))
         case None:
-            raise UNKNOWN_FORMAT
+            raise UnknownFormatError
 
 
 def percent_encoded(form: bytes) -> str:
@@ -136,39 +149,57 @@ def _joined(pairs: Iterable[tuple[bytes, bytes]]) -> str:
     return "&".join(f"{quote_from_bytes(name, safe='')}={quote_from_bytes(value, safe='')}" for name, value in pairs)
 
 
-def _parameter(content_type: str, name: str) -> str | None:
+def _type_parameter(content_type: str, name: str) -> bytes | None:
     """Return a parameter of a Content-Type. Reading a very long one would take far more time than its length."""
     if len(content_type) > _LONGEST_TYPE:
         return None
     message = Message()
     message["Content-Type"] = content_type
-    value = message.get_param(name)
-    return None if value is None else collapse_rfc2231_value(value)
+    return _parameter(message, "Content-Type", name)
+
+
+def _parameter(headers: Message, header: str, name: str) -> bytes | None:
+    """Return a parameter of a header whose characters are its bytes; None without one.
+
+    RFC 2231 lets the sender name any codec of Python. Only known ones are used, and for others the bytes stay as they are.
+
+    Raises:
+        UnreadableBodyError: its continuations or its bytes are not valid.
+    """
+    try:
+        value = headers.get_param(name, header=header)
+        if not isinstance(value, tuple):
+            return None if value is None else value.encode("latin-1")
+        content = value[2].encode("latin-1")
+        is_known = (value[0] or "").lower() in _CHARSETS
+        return content.decode(str(value[0])).encode() if is_known else content
+    except (ValueError, TypeError) as error:  # the library sorts numbered continuations with others
+        raise UnreadableBodyError(400, "Bad Request", f"The parameter {name} of a header cannot be read.") from error
 
 
 class _Members(list[tuple[str, object]]):
     """The members of a JSON object, those of the same name included."""
 
 
-def _from_json(content_type: str, body: bytes) -> str:
+def _members(content_type: str, body: bytes) -> _Members:
+    """Parse a JSON object."""
+    charset = (_type_parameter(content_type, "charset") or b"").decode("latin-1")
     try:
-        parsed = json.loads(
-            _text(body, _parameter(content_type, "charset")), object_pairs_hook=_Members, parse_int=str, parse_float=_number
-        )
-        if isinstance(parsed, _Members):
-            return _joined((_bytes(name), _bytes(_value(value))) for name, value in parsed)
+        parsed = json.loads(_text(body, charset), object_pairs_hook=_Members, parse_int=str, parse_float=_number)
     except (ValueError, RecursionError) as error:
         raise UnreadableBodyError(400, "Bad Request", "The body is not valid JSON.") from error
+    if isinstance(parsed, _Members):
+        return parsed
     raise UnreadableBodyError(400, "Bad Request", "The JSON body is no object with the parameters as its members.")
 
 
-def _text(body: bytes, charset: str | None) -> str:
+def _text(body: bytes, charset: str) -> str:
     """Decode JSON. Bytes that are none of its encoding stay in the values, and are read like those of a form."""
     encoding = json.detect_encoding(body)
     try:
         return body.decode(encoding)
     except UnicodeDecodeError:
-        if charset and charset.lower() in _CHARSETS:
+        if charset.lower() in _CHARSETS:
             return body.decode(charset)
         return body.decode(encoding, "surrogateescape")
 
@@ -204,16 +235,10 @@ def _plain(value: object) -> object:
     return [_plain(each) for each in value] if isinstance(value, list) else value
 
 
-def _bytes(text: str) -> bytes:
-    try:
-        return text.encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError:
-        return text.encode("utf-8", "surrogatepass")
-
-
-def _parts(boundary: str | None, body: bytes) -> Iterator[tuple[bytes, bytes]]:
-    body = _stripped(body)
-    mark = body.partition(b"\n")[0].rstrip() if boundary is None else b"--" + boundary.encode("utf-8", "surrogateescape")
+def _parts(content_type: str, body: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Return name and value of each field of a multipart form. Without a boundary in its type, its first line is one."""
+    body, boundary = _stripped(body), _type_parameter(content_type, "boundary")
+    mark = body.partition(b"\n")[0].rstrip() if boundary is None else b"--" + boundary
     pieces = (b"\n" + body).split(b"\n" + mark, _MAX_PARTS + 1) if len(mark) > len("--") else []
     parts = pieces[1:-1]
     if not parts or len(parts) > _MAX_PARTS or not pieces[-1].startswith(b"--"):
@@ -225,11 +250,11 @@ def _part(part: bytes) -> tuple[bytes, bytes]:
     """Return name and value of a field."""
     head, end, value = part.partition(b"\r\n\r\n" if b"\r\n" in part[:_PART_HEAD_BYTES] else b"\n\n")
     if end and len(head) <= _PART_HEAD_BYTES:
-        headers = BytesHeaderParser().parsebytes(head.lstrip())
-        name = headers.get_param("name", header="Content-Disposition")
+        headers = HeaderParser().parsestr(head.lstrip().decode("latin-1"))
+        name = _parameter(headers, "Content-Disposition", "name")
         if name is not None:
             value = _transferred(str(headers["Content-Transfer-Encoding"] or "").lower(), value.removesuffix(b"\r"))
-            return _bytes(collapse_rfc2231_value(name)), value
+            return name, value
     raise UnreadableBodyError(400, "Bad Request", f"A part of the body has no name, so it is not valid {_MULTIPART_TYPE}.")
 
 

@@ -16,14 +16,14 @@ from ingress.answers import (
     PATH,
     problem,
 )
-from ingress.body_formats import UNKNOWN_FORMAT, UnreadableBodyError, find_body_secret, format_of, to_query
-from ingress.forms import Body, read_body
+from ingress.body_formats import UnknownFormatError, UnreadableBodyError
+from ingress.forms import Body, is_form, query_of, read_body, secret_of
 from ingress.intake import Intake
 from ingress.outgoing_message import OutgoingMessage
 from ingress.refusals import Refusals
 from ingress.request_lines import TARGET_BYTES
 from ingress.source_secrets import SourceSecrets
-from ingress.targets import is_odd, read_target, tidied, with_second_query
+from ingress.targets import is_odd, read_target, respelled, tidied, with_second_query
 from shared import metrics
 from shared.amqp.dead_letters import DeadLetterReason, dead_letter_headers
 from shared.amqp.topology import CALLBACKS_DEAD
@@ -37,6 +37,7 @@ from shared.domain.unread_body import UnreadCallback
 from shared.errors import InvalidCallbackError, SpoolUnavailableError
 from shared.log import get_logger
 from shared.outage import Outage
+from shared.percent_encoding import bytes_of
 from shared.runtime.client_address import Proxies
 from shared.runtime.http_protocol import MAX_BODY_BYTES, header_problem
 
@@ -49,10 +50,6 @@ _DEAD_LETTER_BYTES = 1024
 _NO_BODY = Body()
 
 Send = Callable[[OutgoingMessage], Awaitable[None]]
-
-
-def _as_bytes(query: str) -> bytes:
-    return query.encode("utf-8", "surrogateescape")
 
 
 def _parsed(source: Source, event: CallbackEvent) -> CallbackEvent:
@@ -117,37 +114,55 @@ class CallbackHandler:
 
     async def _answer_post(self, request: web.BaseRequest, source: Source, query: str) -> web.Response:
         """Judge the secret as soon as it is known: before the body is read, if the query has one, else before it is decoded."""
-        secret = find_secret(_as_bytes(query))
-        if secret is not None and self._secrets.is_wrong(source, secret):
-            second = self._second_query(source, query)
-            if second is None:
-                return self._refusals.wrong_secret(request, source.name, query)
-            return await self._answer_post(request, source, second)
-        is_trusted = not self._secrets.is_wrong(source, secret)
-        body = await read_body(request, is_trusted=is_trusted)
-        if not is_trusted:
-            if body.problem:
-                return self._refusals.body(request, source.name, body.problem)
-            body_format = format_of(body.content_type, body.content)
-            if body_format is None and not self._secrets.is_in_body(source.name, body.content):
-                return self._refusals.body(request, source.name, UNKNOWN_FORMAT)
-            if body_format and self._secrets.is_wrong(source, find_body_secret(body_format, body.content)):
-                return self._refusals.wrong_secret(request, source.name, query, body)
+        right = self._right(source, query)
+        if right is None and find_secret(bytes_of(query)) is not None:
+            return self._refusals.wrong_secret(request, source.name, query)
+        body = await read_body(request, is_trusted=right is not None)
         try:
-            if not body.problem and body.content:
-                query = "&".join(part for part in (query, to_query(body.content_type, body.content)) if part)
+            if right is None:
+                if body.problem:
+                    return self._refusals.body(request, source.name, body.problem)
+                sent = self._with_right_secret(source, body)
+                if sent is None:
+                    return self._refusals.wrong_secret(request, source.name, query, body)
+            else:
+                sent, query = query_of(body) if body.content and not body.problem else "", right
         except UnreadableBodyError as error:
-            body = replace(body, problem=error)
+            if right is None and not self._secrets.is_in_body(source.name, body.content):
+                if isinstance(error, UnknownFormatError):
+                    return self._refusals.body(request, source.name, error)
+                return self._refusals.wrong_secret(request, source.name, query, body)
+            sent, body = "", replace(body, problem=error)
+        query = "&".join(part for part in (right or query, sent) if part)
         return await self._keep(request, source, take_secret(query)[1], body)
+
+    def _right(self, source: Source, query: str) -> str | None:
+        """Return a query in the spelling in which its secret is right; None if it is wrong in all."""
+        if not self._secrets.is_wrong(source, find_secret(bytes_of(query))):
+            return query
+        others = respelled(query, source.adapter.meanings)
+        return next((each for each in others if not self._secrets.is_wrong(source, find_secret(bytes_of(each)))), None)
+
+    def _with_right_secret(self, source: Source, body: Body) -> str | None:
+        """Return the query of a stranger's body with the right secret; None if that is wrong.
+
+        Raises:
+            UnreadableBodyError: the body cannot be understood.
+        """
+        if is_form(body):
+            return self._right(source, query_of(body))
+        return None if self._secrets.is_wrong(source, secret_of(body)) else query_of(body)
 
     async def _accept(self, request: web.BaseRequest, source: Source, query: str) -> web.Response:
         """Judge the secret of a GET, and make its callback durable."""
         # For a long query it is cheaper to judge the secret before all parameters are split.
-        if len(query) > _LONG_QUERY and self._secrets.is_wrong(source, find_secret(_as_bytes(query))):
-            return await self._accept_second(request, source, query)
-        secret, rest = take_secret(query)
-        if self._secrets.is_wrong(source, secret):
-            return await self._accept_second(request, source, query)
+        is_long = len(query) > _LONG_QUERY
+        secret, rest = (None, "") if is_long else take_secret(query)
+        if is_long or self._secrets.is_wrong(source, secret):
+            right = self._right(source, query)
+            if right is None:
+                return self._refusals.wrong_secret(request, source.name, query)
+            rest = take_secret(right)[1]
         return await self._keep(request, source, rest, _NO_BODY)
 
     async def _keep(self, request: web.BaseRequest, source: Source, query: str, body: Body) -> web.Response:
@@ -169,17 +184,6 @@ class CallbackHandler:
         self._unavailable.succeeded()
         self._accepted[source.name].inc()
         return web.Response(body=b"accepted\n", headers=_ACCEPTED)
-
-    def _second_query(self, source: Source, query: str) -> str | None:
-        """Return a query with a wrong secret as one that has a second query, if its secret is right then."""
-        second = with_second_query(query, source.adapter.meanings)
-        return None if second is None or self._secrets.is_wrong(source, find_secret(_as_bytes(second))) else second
-
-    async def _accept_second(self, request: web.BaseRequest, source: Source, query: str) -> web.Response:
-        second = self._second_query(source, query)
-        if second is None:
-            return self._refusals.wrong_secret(request, source.name, query)
-        return await self._accept(request, source, second)
 
     async def _keep_invalid(self, request: web.BaseRequest, event: CallbackEvent, error: InvalidCallbackError) -> web.Response:
         """Reject an invalid callback and dead-letter it: after a correction of the adapter link it can be redriven."""

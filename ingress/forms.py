@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from aiohttp import web
 from aiohttp.hdrs import CONTENT_ENCODING, CONTENT_TYPE, EXPECT
 from aiohttp.http import HttpVersion11
 
-from ingress.body_formats import UnreadableBodyError
+from ingress.body_formats import BodyFormat, UnreadableBodyError, find_body_secret, format_of, to_query
+from shared.log import get_logger
 from shared.runtime.http_protocol import MAX_BODY_BYTES
+
+log = get_logger(__name__)
 
 _IDENTITY = frozenset({"", "identity"})
 
@@ -29,6 +34,42 @@ class Body:
     content_type: str = ""
     encoding: str = ""
     problem: UnreadableBodyError | None = None
+
+
+def query_of(body: Body) -> str:
+    """Return the query string with the meaning of a body that is whole.
+
+    Raises:
+        UnreadableBodyError: it cannot be understood.
+    """
+    with _without_fault():
+        return to_query(body.content_type, body.content)
+
+
+def secret_of(body: Body) -> str | None:
+    """Find the parameter `token` of a body that is no form. In a form it is found in the query.
+
+    Raises:
+        UnreadableBodyError: the body cannot be understood.
+    """
+    with _without_fault():
+        return find_body_secret(body.content_type, body.content)
+
+
+def is_form(body: Body) -> bool:
+    return format_of(body.content_type, body.content) is BodyFormat.FORM
+
+
+@contextmanager
+def _without_fault() -> Iterator[None]:
+    """Take a fault of Callfold for a body that cannot be understood: then it is kept."""
+    try:
+        yield
+    except UnreadableBodyError:
+        raise
+    except Exception as error:  # a stranger chooses the bytes, and no callback may be lost to them
+        log.error("body_reading_failed", error=type(error).__name__)  # noqa: TRY400 - a traceback could quote a secret
+        raise UnreadableBodyError(400, "Bad Request", "The body could not be read, because of a fault in Callfold.") from error
 
 
 async def read_body(request: web.BaseRequest, *, is_trusted: bool) -> Body:

@@ -13,8 +13,8 @@ from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass
 
-from ingress.body_formats import UnreadableBodyError, percent_encoded, to_query
-from ingress.forms import Body
+from ingress.body_formats import UnreadableBodyError, percent_encoded
+from ingress.forms import Body, query_of
 from ingress.peer_rates import PeerRates
 from ingress.source_secrets import SourceSecrets
 from shared import metrics
@@ -27,6 +27,7 @@ from shared.domain.quarantined import QuarantinedCallback, Refusal, RefusalCount
 from shared.errors import BrokerUnavailableError
 from shared.log import get_logger
 from shared.outage import Outage
+from shared.percent_encoding import bytes_of
 from shared.runtime.process import background
 
 log = get_logger(__name__)
@@ -163,11 +164,11 @@ class Quarantine:
 
     def _without_secret(self, suspect: Suspect) -> QuarantinedCallback:
         """Remove the secret, whatever it was, and every other value that is the secret of a source."""
-        query, body = percent_encoded(suspect.query.encode("utf-8", "surrogateescape")), suspect.body
+        query, body = percent_encoded(bytes_of(suspect.query)), suspect.body
         content = body.content
         if content and not body.problem:
             try:
-                query = "&".join(part for part in (query, to_query(body.content_type, content)) if part)
+                query = "&".join(part for part in (query, query_of(body)) if part)
                 content = b""
             except UnreadableBodyError:
                 content = self._secrets.hide_all_in_body(content)

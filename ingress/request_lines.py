@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import re
 
+from shared.percent_encoding import encode_unprintable
+
 # The longest accepted line, as received.
 LINE_BYTES = 8192
 # A percent-encoded byte takes three. A longer target stands for a line that was too long.
@@ -23,7 +25,6 @@ _PLAIN = re.compile(rb"[A-Z]+ [!-~]+ HTTP/1\.[01]\r\n")
 # Greedy: the last ` HTTP/1.1` of a line is the version. An earlier one belongs to a value. Each part begins at one place only, or
 # a line of spaces would be tried at every one.
 _LINE = re.compile(rb"([A-Z]++ ++)([^\n]+)( HTTP/\d\.\d\r\n)")
-_NOT_IN_A_TARGET = re.compile(rb"[^!-~]")
 _BODY = re.compile(rb"\r\n(?i:content-length|transfer-encoding):[ \t]*([^\r\n]*)")
 _BODY_OR_UPGRADE = re.compile(rb"\r\n(?i:content-length|transfer-encoding|upgrade)[ \t]*:")
 # The parser drops what follows a request with this header in the same segment. Ingress supports no other protocol.
@@ -92,7 +93,7 @@ class RequestLines:
             return _encoded(head)
         # Encoded although it is incomplete, so that it is rejected for its length.
         method, space, target = head.partition(b" ")
-        return method + space + _percent_encoded(target).ljust(PARSER_BYTES + 1, b"-")
+        return method + space + encode_unprintable(target).ljust(PARSER_BYTES + 1, b"-")
 
 
 def _is_one_plain_request(data: bytes) -> bool:
@@ -113,11 +114,7 @@ def _encoded(head: bytes) -> bytes:
     line = _LINE.match(head.lstrip(b"\r\n"))
     if line is None:
         return head
-    target = _percent_encoded(line[2])
+    target = encode_unprintable(line[2])
     if line.end() - 2 > LINE_BYTES:
         target = target.ljust(TARGET_BYTES + 1, b"-")
     return line[1] + target + line[3] + line.string[line.end() :]
-
-
-def _percent_encoded(target: bytes) -> bytes:
-    return _NOT_IN_A_TARGET.sub(lambda match: b"%%%02X" % match[0][0], target)

@@ -6,9 +6,11 @@ People paste links, and PBXes and proxies join, escape and normalize them. A cal
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 from urllib.parse import unquote, unquote_to_bytes
+
+from shared.percent_encoding import encode_unprintable
 
 # RFC 9112, 3.2.2: a server must accept the absolute form. The host in it is ignored.
 _ABSOLUTE_FORM = re.compile(r"https?://[^/?]*", re.IGNORECASE)
@@ -16,7 +18,9 @@ _BEGIN_OF_QUERY = re.compile(r"[?&]|%3F|%26", re.IGNORECASE)
 _SLASH = re.compile(r"[/\\]|%2F|%5C", re.IGNORECASE)
 # What HTML has for `&`, escaped once or more often.
 _ESCAPED_AND = re.compile(r"&(?:(?:amp|#0{0,6}38|#x0{0,6}26);)++", re.IGNORECASE)
-_NOT_IN_A_QUERY = re.compile(rb"[^!-~]")
+# The parameter `token` behind any separator, as `find_secret` reads its name.
+_TOKEN = re.compile(r"(?:^|[&;](?:%20|\+)*)(?:t|%74)(?:o|%6[Ff])(?:k|%6[Bb])(?:e|%65)(?:n|%6[Ee])=")
+_SEMICOLON = re.compile(r";(?:%20|\+)*")
 _ROOM = "callbacks"
 
 
@@ -53,7 +57,7 @@ def is_odd(query: str) -> bool:
 def tidied(query: str) -> str:
     """Return a query as its sender meant it: without `?` and `&` in front, `&amp;` as `&`, and not escaped as a whole."""
     if "=" not in query and "%3d" in query.lower():
-        query = _NOT_IN_A_QUERY.sub(lambda match: b"%%%02X" % match[0][0], unquote_to_bytes(query)).decode("ascii")
+        query = encode_unprintable(unquote_to_bytes(query)).decode("ascii")
     if ";" in query:
         query = _ESCAPED_AND.sub("&", query)
     return query.lstrip("?&")
@@ -67,6 +71,28 @@ def with_second_query(query: str, meanings: Mapping[str, str]) -> str | None:
     before, _, after = query.partition("?")
     name = before.rpartition("&")[2].partition("=")[0]
     return f"{before}&{after}" if after and unquote(name) not in meanings else None
+
+
+def with_split_token(query: str) -> str | None:
+    """Return a query whose `token` is followed or preceded by a semicolon, with `&` for the semicolons of that part.
+
+    None if there is no such semicolon. It may belong to the secret, so the secret decides.
+    """
+    token = _TOKEN.search(query) if ";" in query else None
+    if token is None:
+        return None
+    start, end = query.rfind("&", 0, token.end()) + 1, query.find("&", token.end())
+    part = query[start:] if end < 0 else query[start:end]
+    return f"{query[:start]}{_SEMICOLON.sub('&', part)}{query[start + len(part) :]}" if ";" in part else None
+
+
+def respelled(query: str, meanings: Mapping[str, str]) -> Iterator[str]:
+    """Yield what a query with a wrong `token` may mean: it has a second query, semicolons, or a fragment."""
+    others = [each for each in (with_second_query(query, meanings), with_split_token(query)) if each is not None]
+    yield from others
+    for each in (query, *others):
+        if "#" in each:
+            yield each.partition("#")[0]
 
 
 def _plain(segment: str) -> str:

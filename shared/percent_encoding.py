@@ -1,4 +1,7 @@
-"""Percent-decoding that is repeated until nothing changes, in time proportional to the length of the text."""
+"""Percent-encoding: of bytes that no link can have, and decoding that is repeated until nothing changes.
+
+All of it takes time proportional to the length of the text.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,20 @@ _PERCENT = ord("%")
 _ESCAPE_BYTES = 3
 # What is encoded again and again.
 _NESTED = re.compile(r"%(?:25)+(?=[0-9A-Fa-f]{2})")
+_NOT_IN_A_LINK = re.compile(rb"[^!-~]")
+
+
+def bytes_of(text: str) -> bytes:
+    """Encode a text as it was received. Half a surrogate pair, which is no text, becomes bytes that are not UTF-8."""
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "surrogatepass")
+
+
+def encode_unprintable(content: bytes) -> bytes:
+    """Percent-encode what a link cannot have: blanks, control characters, and bytes that are not ASCII."""
+    return _NOT_IN_A_LINK.sub(lambda match: b"%%%02X" % match[0][0], content)
 
 
 def decode_repeatedly(text: str) -> str:

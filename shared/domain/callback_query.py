@@ -17,6 +17,7 @@ from shared.domain.recording_link import decode_link
 from shared.domain.unescaped_url import with_whole_url
 from shared.errors import InvalidCallbackError
 from shared.partial_values import shorten_name
+from shared.percent_encoding import bytes_of
 
 MAX_QUERY_CHARACTERS = 128 * 1024
 MAX_PARAMETERS = 100
@@ -137,7 +138,7 @@ def _decode(name: str, meaning: str, value: str, ignored: list[IgnoredValue]) ->
     """Decode a value. What is too long in any case is not decoded."""
     if len(value) > _CHARACTERS_PER_BYTE * MAX_VALUE_BYTES:
         raise _too_long(name, value)
-    raw = unquote_to_bytes(_as_bytes(value).replace(b"+", b" "))
+    raw = unquote_to_bytes(bytes_of(value).replace(b"+", b" "))
     if len(raw) > MAX_VALUE_BYTES:
         raise _too_long(name, value)
     try:
@@ -153,17 +154,9 @@ def _decode(name: str, meaning: str, value: str, ignored: list[IgnoredValue]) ->
     return decoded
 
 
-def _as_bytes(value: str) -> bytes:
-    """Encode a value as it was received. Half a surrogate pair, which is no text, becomes bytes that are not UTF-8."""
-    try:
-        return value.encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError:
-        return value.encode("utf-8", "surrogatepass")
-
-
 def _as_text(value: str) -> str:
     """Return a raw value without half surrogate pairs, which cannot be stored."""
-    return value if value.isascii() else _as_bytes(value).decode("utf-8", "backslashreplace")
+    return value if value.isascii() else bytes_of(value).decode("utf-8", "backslashreplace")
 
 
 def _check_encodings(name: str, decoded: str) -> None:
@@ -207,7 +200,7 @@ def _check_unknown(name: str, value: str) -> None:
         raise InvalidCallbackError(shorten_name(name[:MAX_NAME_BYTES]), "", f"has a name longer than {MAX_NAME_BYTES} bytes")
     if len(value) > MAX_VALUE_BYTES:
         is_too_long = (
-            len(value) > _CHARACTERS_PER_BYTE * MAX_VALUE_BYTES or len(unquote_to_bytes(_as_bytes(value))) > MAX_VALUE_BYTES
+            len(value) > _CHARACTERS_PER_BYTE * MAX_VALUE_BYTES or len(unquote_to_bytes(bytes_of(value))) > MAX_VALUE_BYTES
         )
         if is_too_long:
             raise _too_long(shorten_name(name), value)

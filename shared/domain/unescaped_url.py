@@ -12,6 +12,7 @@ from collections.abc import Collection, Sequence
 from urllib.parse import quote, unquote_plus
 
 from shared.domain.adapter_link import SECRET_PARAMETER, Adapter, Placeholder
+from shared.percent_encoding import bytes_of
 
 _RECORDING_URL = Placeholder.RECORDING_URL.value
 _MAX_BYTES = 8 * 1024
@@ -37,7 +38,7 @@ def with_whole_url(adapter: Adapter, parts: list[str]) -> list[str]:
         if end == start + 1 and _ESCAPED_SEPARATORS.search(url.partition("?")[2]):
             return parts  # it is whole, and escaped where a query needs it
     whole = "&".join((url, *parts[start + 1 : end]))
-    content = _as_bytes(_WRAPPERS.sub("", _ESCAPED_TWICE.sub("%", whole)))
+    content = bytes_of(_WRAPPERS.sub("", _ESCAPED_TWICE.sub("%", whole)))
     if len(content) > _MAX_BYTES:
         return parts
     return [*parts[:start], f"{name}={quote(content, safe='')}", *parts[end:]]
@@ -57,14 +58,6 @@ def _count_of_pieces(adapter: Adapter, own: str, before: Collection[str], follow
         return count
     own_names = {*adapter.meanings, *adapter.constants, SECRET_PARAMETER}.difference(before)
     return next((number for number, name in enumerate(names) if name in own_names), len(names))
-
-
-def _as_bytes(url: str) -> bytes:
-    """Encode a URL as it was received. Half a surrogate pair, which is no text, becomes bytes that are not UTF-8."""
-    try:
-        return url.encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError:
-        return url.encode("utf-8", "surrogatepass")
 
 
 def _name(part: str) -> str:

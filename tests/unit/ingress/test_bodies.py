@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import gzip
 import json
-from base64 import b64decode
+from base64 import b64decode, b64encode
 from contextlib import suppress
 from pathlib import Path
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, quote
 
 import orjson
 import pytest
-from hypothesis import given
+import structlog
+from hypothesis import example, given
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
-from ingress.body_formats import UnreadableBodyError, find_body_secret, format_of, to_query
+from ingress.body_formats import UnreadableBodyError, find_body_secret, to_query
 from shared.domain.unread_body import readable
 from tests.helpers.linear import assert_linear
 from tests.helpers.raw_http import connected_to, post
@@ -80,6 +82,29 @@ BODIES = {
     ),
     "multipart without its boundary": ("multipart/form-data", _multipart(*PAIRS)),
     "multipart without a type": (None, _multipart(*PAIRS)),
+    "multipart with encoded names": (
+        "multipart/form-data; boundary*=utf-8''x",
+        b"".join(f"--x\r\nContent-Disposition: form-data; name*=us-ascii''{n}\r\n\r\n{v}\r\n".encode() for n, v in PAIRS)
+        + b"--x--",
+    ),
+    "multipart whose token is in base64": (
+        "multipart/form-data; boundary=x",
+        _multipart(("token", b64encode(SECRET.encode()).decode()), head="Content-Transfer-Encoding: base64\r\n")[
+            : -len("--x--\r\n")
+        ]
+        + _multipart(*MEMBERS.items()),
+    ),
+    "json in utf-16": ("application/json", _json(token=SECRET).decode().encode("utf-16")),
+    "json in utf-16 without a mark": ("application/json", _json(token=SECRET).decode().encode("utf-16-le")),
+    "json in utf-16 without a type": (None, _json(token=SECRET).decode().encode("utf-16-be")),
+    "json in utf-32": ("application/json", _json(token=SECRET).decode().encode("utf-32")),
+    "json whose name is escaped": ("application/json", _json(token=SECRET).replace(b'"token"', b'"t\\u006fken"')),
+    "form with a question mark": (FORM, f"?token={SECRET}&{QUERY}".encode()),
+    "form that is escaped as a whole": (FORM, quote(f"token={SECRET}&{QUERY}", safe="").encode()),
+    "form with semicolons": (FORM, f"token={SECRET};{QUERY.replace('&', ';')}".encode()),
+    "form with semicolons and the token last": (FORM, f"{QUERY.replace('&', ';')};token={SECRET}".encode()),
+    "form whose token has a line end": (FORM, f"{QUERY}&token={SECRET}%0D%0A".encode()),
+    "form whose token is encoded twice": (FORM, f"{QUERY}&token={quote(quote(SECRET, safe=''))}".encode()),
 }
 
 
@@ -99,10 +124,16 @@ async def test_the_token_may_be_in_the_query_and_the_callback_in_a_body(start: S
         assert orjson.loads(site.accepted[0])["query"] == QUERY
 
 
+def _without_right_token(body: bytes) -> bytes:
+    for encoding in ("utf-8", "utf-16-le", "utf-16-be", "utf-32-le"):
+        body = body.replace("hunter2".encode(encoding), "hunter3".encode(encoding))
+    return body.replace(b64encode(SECRET.encode()), b64encode(b"hunter3"))
+
+
 @pytest.mark.parametrize("name", BODIES)
 async def test_a_wrong_token_is_refused_in_every_format(start: Start, name: str) -> None:
     content_type, body = BODIES[name]
-    wrong = body.replace(b"hunter2", b"hunter3")
+    wrong = _without_right_token(body)
     async with start() as site:
         assert (await _answer(site, "/callbacks/acme", content_type, wrong))[0] == 401
         assert (await _answer(site, "/callbacks/acme", content_type, wrong.replace(b"token", b"other")))[0] == 401
@@ -232,12 +263,92 @@ async def test_a_dead_letter_shows_a_body_as_text(start: Start) -> None:
     assert "body_base64" not in shown
 
 
-@given(st.binary(max_size=300), st.sampled_from(["application/json", FORM, "multipart/form-data; boundary=x", "", "x"]))
-def test_any_bytes_are_a_query_or_unreadable(body: bytes, content_type: str) -> None:
-    if body_format := format_of(content_type, body):
-        find_body_secret(body_format, body)
+CODECS = st.sampled_from(
+    ["idna", "punycode", "undefined", "a\0b", "rot13", "hex", "zip", "cp1252", "utf-16", "utf-7", "", "\xff", "x" * 99]
+)
+TEXTS = st.one_of(st.sampled_from(["a%ff", "x%81", "%", "\x81", "'", '"', "token"]), st.text("ax%8f1;=*'\"\\ \n", max_size=12))
+
+
+def _parameter(name: str, number: str, mark: str, codec: str, text: str) -> str:
+    prefix = f"{codec}''" if mark else ""
+    return f"; {name}{number}{mark}={prefix}{text}"
+
+
+PARAMETERS = st.builds(
+    _parameter,
+    st.sampled_from(["name", "filename", "boundary", "charset"]),
+    st.sampled_from(["", "", "*0", "*1", "*" + "9" * 400]),
+    st.sampled_from(["", "*"]),
+    CODECS,
+    TEXTS,
+)
+MANY_PARAMETERS = st.lists(PARAMETERS, max_size=4).map("".join)
+
+
+def _read_both_ways(content_type: str, body: bytes) -> None:
+    with suppress(UnreadableBodyError):
+        find_body_secret(content_type, body)
     with suppress(UnreadableBodyError):
         assert to_query(content_type, body).isascii()
+
+
+@given(st.binary(max_size=300), st.sampled_from(["application/json", FORM, "multipart/form-data; boundary=x", "", "x"]))
+def test_any_bytes_are_a_query_or_unreadable(body: bytes, content_type: str) -> None:
+    _read_both_ways(content_type, body)
+
+
+@given(
+    MANY_PARAMETERS,
+    MANY_PARAMETERS,
+    st.sampled_from(["application/json", FORM, "multipart/form-data", "multipart/form-data; boundary=x"]),
+)
+@example("", "; name*=idna''a%ff", "multipart/form-data")
+@example("", "; name*=punycode''a%ff", "multipart/form-data")
+@example("", "; name*=undefined''a", "multipart/form-data")
+@example("", "; name*=a\0b''t", "multipart/form-data")
+@example("", "; name*=a; name*1*=b", "multipart/form-data")
+@example("; boundary*=idna''x%ff", "; name=a", "multipart/form-data")
+@example("; charset*=idna''x%ff", "; name=a", "application/json")
+def test_any_parameters_of_headers_are_a_query_or_unreadable(of_type: str, of_part: str, media_type: str) -> None:
+    content_type = f"{media_type}{of_type}"
+    for body in (f"--x\r\nContent-Disposition: form-data{of_part}\r\n\r\n1\r\n--x--".encode("latin-1"), b'{"a": "\xff"}'):
+        _read_both_ways(content_type, body)
+
+
+@pytest.mark.parametrize("codec", ["idna", "punycode", "undefined", "a\0b", "latin-1", ""])
+async def test_a_part_whose_name_has_any_codec_costs_no_callback(start: Start, codec: str) -> None:
+    odd = f"--x\r\nContent-Disposition: form-data; name*={codec}''a%ff\r\n\r\n1\r\n".encode("latin-1")
+    async with start() as site:
+        content_type = "multipart/form-data; boundary*=idna''x"
+        assert (await _answer(site, "/callbacks/acme", content_type, odd + _multipart(*PAIRS)))[0] == 200
+        assert len(site.accepted) == 1
+
+
+def test_no_error_keeps_the_bodies_that_were_refused_before() -> None:
+    depths = set()
+    for _ in range(3):
+        with pytest.raises(UnreadableBodyError) as raised:
+            to_query("text/xml", b"<a/>")
+        depths.add(len(raised.traceback))
+    assert len(depths) == 1
+
+
+async def test_a_fault_in_reading_a_body_costs_no_callback(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> str:
+        raise AssertionError("a fault")
+
+    monkeypatch.setattr("ingress.forms.to_query", fails)
+    structlog.configure(cache_logger_on_first_use=False)
+    body = f"token={SECRET}&{QUERY}".encode()
+    with capture_logs() as logs:
+        async with start() as site:
+            assert (await _answer(site, f"/callbacks/acme?token={SECRET}", FORM, body))[0] == 400
+            assert (await _answer(site, "/callbacks/acme", FORM, body))[0] == 400
+            assert (await _answer(site, "/callbacks/acme", FORM, QUERY.encode()))[0] == 401
+            kept = [orjson.loads(message.body)[0] for message in site.dead_letters]
+    assert [b64decode(each["body_base64"]) for each in kept] == [f"token=***&{QUERY}".encode()] * 2
+    assert [message.headers["reason"] for message in site.dead_letters] == ["unreadable_body"] * 2
+    assert [line["error"] for line in logs if line["event"] == "body_reading_failed"] == ["AssertionError"] * 3
 
 
 @pytest.mark.parametrize(
@@ -257,9 +368,6 @@ def test_any_bytes_are_a_query_or_unreadable(body: bytes, content_type: str) -> 
 def test_a_body_takes_time_by_its_length(part: bytes) -> None:
     def read(body: bytes) -> None:
         for content_type in ("application/json", "multipart/form-data; boundary=x", FORM):
-            if body_format := format_of(content_type, body):
-                find_body_secret(body_format, body)
-            with suppress(UnreadableBodyError):
-                to_query(content_type, body)
+            _read_both_ways(content_type, body)
 
     assert_linear(read, lambda size: part * (size // len(part)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import parse_qs, quote
 
 import orjson
 import pytest
@@ -47,6 +47,13 @@ SPELLED = [
     f"/callbacks/acme?{QUERY.replace('&', '&amp;amp;')}",
     f"/callbacks/acme?{QUERY.replace('&', '&#38;')}",
     f"/callbacks/acme?token={SECRET}?{LINE}",
+    f"/callbacks/acme?token={SECRET};{LINE}",
+    f"/callbacks/acme?token={SECRET};CallType=API;{LINE.removeprefix('CallType=API&')}",
+    f"/callbacks/acme?{LINE}&token={SECRET}#",
+    f"/callbacks/acme?{LINE}&token={SECRET}#top",
+    f"/callbacks/acme?{LINE}&token={SECRET}%0D%0A",
+    f"/callbacks/acme?{LINE}&token=%22{SECRET}%22",
+    f"/callbacks/acme?{LINE};token={SECRET}",
     f"http://hooks.example.com//callbacks/acme/?{QUERY}",
     f"HTTPS://hooks.example.com/Callbacks/acme&{QUERY}",
 ]
@@ -84,6 +91,25 @@ async def test_what_is_no_spelling_of_a_link_is_refused(start: Start, target: st
         await connection.send(get(target))
         assert await connection.status() == status
         assert site.accepted == []
+
+
+@pytest.mark.parametrize("secret", ["hunter2;hunter2", "hunter2#hunter2", "hunter2;a=b&c", " hunter2?a=hunter2 "])
+async def test_a_secret_with_the_characters_of_a_link_is_read_as_it_is(tmp_path: Path, secret: str) -> None:
+    start = site_of(tmp_path, f'[sources.acme]\nsecret = "{secret}"\n')
+    sent = secret.replace("&", "%26").replace(" ", "+")
+    async with start() as site, connected_to(site.port) as connection:
+        await connection.send(
+            get(f"/callbacks/acme?token={sent}&{LINE}") + post(f"/callbacks/acme?token={sent}", body=LINE.encode())
+        )
+        assert [await connection.status(), await connection.status()] == [200, 200]
+
+
+async def test_all_parameters_may_be_separated_by_semicolons(start: Start) -> None:
+    async with start() as site, connected_to(site.port) as connection:
+        for query in (f"token={SECRET}&{LINE}", f"{LINE}&token={SECRET}"):
+            await connection.send(get(f"/callbacks/acme?{query.replace('&', ';')}"))
+            assert await connection.status() == 200
+        assert [parse_qs(orjson.loads(event)["query"], separator="&")["CallID"] for event in site.accepted] == [["77"]] * 2
 
 
 async def test_a_source_without_a_secret_takes_a_second_query_too(tmp_path: Path) -> None:
