@@ -32,6 +32,7 @@ _REASONS: Mapping[str, str] = {
     Reason.NOT_A_TIME: "it is no time, or far from its receipt",
     Reason.NOT_MILLISECONDS: "it is no whole number of milliseconds",
     Reason.NOT_A_URL: "it is no URL of a recording, so the source's recording_url is requested",
+    Reason.IN_URL: "it may be a piece of the RecordingURL, which was not escaped",
     Reason.CONTRADICTS: "it contradicts other values of the leg",
 }
 

@@ -12,7 +12,7 @@ from urllib.parse import unquote, unquote_plus
 from shared.domain.adapter_link import Adapter, Placeholder
 from shared.domain.call import Call
 from shared.domain.callback import parse_callback
-from shared.domain.callback_query import has_semicolons, is_escaped, meaning_of_misspelled
+from shared.domain.callback_query import has_semicolons, is_escaped
 from shared.domain.facts import LEG, facts_of, leg_of
 from shared.domain.ids import CallKey, first_use
 from shared.domain.leg_event import LegEvent
@@ -170,7 +170,7 @@ def _without_credentials(adapter: Adapter, query: str) -> str:
     for part in _SEMICOLONS.split(plain) if has_semicolons(plain) else _SEPARATORS.split(plain):
         name, equals, value = part.partition("=")
         decoded = unquote_plus(name)
-        meaning = adapter.meanings.get(decoded) or meaning_of_misspelled(adapter, decoded) or ""
+        meaning = adapter.meaning(decoded) or ""
         is_secret = meaning == Placeholder.RECORDING_URL or is_credential(meaning)
         parts.append(f"{name}{equals}{MASK}" if value and is_secret else part)
     return "".join(parts)

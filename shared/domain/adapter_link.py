@@ -95,6 +95,10 @@ class Adapter:
         unique = {name: meaning for name, meaning in folded.items() if names.count(name) == 1}
         object.__setattr__(self, "folded_meanings", unique)
 
+    def meaning(self, name: str) -> str | None:
+        """Return the meaning of a decoded parameter name in any letter case, also with blanks or what is left of `&amp;`."""
+        return self.meanings.get(name) or self.folded_meanings.get(tidy_name(name).casefold())
+
     def parameter(self, placeholder: str) -> str | None:
         """Return the name of the parameter that carries a placeholder, for error messages."""
         return next((name for name, meaning in self.meanings.items() if meaning == placeholder), None)
@@ -102,6 +106,11 @@ class Adapter:
     def name_of(self, placeholder: str) -> str:
         """Return the name of the parameter that carries a placeholder, or else that of the placeholder."""
         return self.parameter(placeholder) or placeholder
+
+
+def tidy_name(name: str) -> str:
+    """Return a decoded parameter name without the blanks around it, and without what is left of `&amp;` or a second `?`."""
+    return name.strip(" \t\ufeff").removeprefix("amp;").lstrip("? ").strip()
 
 
 def parse_link(link: str) -> Adapter:

@@ -7,6 +7,7 @@ in. The longest callback of FocalScope is far below every limit.
 from __future__ import annotations
 
 import codecs
+import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 from urllib.parse import unquote, unquote_plus, unquote_to_bytes
@@ -14,7 +15,7 @@ from urllib.parse import unquote, unquote_plus, unquote_to_bytes
 from shared.domain.adapter_link import Adapter, Placeholder
 from shared.domain.ignored import IgnoredValue, Reason
 from shared.domain.recording_link import decode_link
-from shared.domain.unescaped_url import with_whole_url
+from shared.domain.unescaped_url import with_whole_urls
 from shared.errors import InvalidCallbackError
 from shared.partial_values import shorten_name
 from shared.percent_encoding import bytes_of
@@ -39,6 +40,8 @@ NEEDED = frozenset(
 """Placeholders that a callback needs; of type and event, one of two."""
 _RECORDING_URL = Placeholder.RECORDING_URL.value
 
+# A part with a second `=`: a value that was not escaped.
+_TWO_EQUALS = re.compile("=[^&]*=")
 # No character has more bytes, and no byte is encoded with more characters.
 _BYTES_PER_CHARACTER, _CHARACTERS_PER_BYTE = 4, 3
 
@@ -78,11 +81,12 @@ def read_query(adapter: Adapter, query: str) -> QueryValues:
     parts = query.split("&", MAX_PARAMETERS)
     if len(parts) > MAX_PARAMETERS or len(query) > MAX_QUERY_CHARACTERS:
         raise _too_much(query)
-    if "://" in query or "?" in query:
-        parts = with_whole_url(adapter, parts)
     values: dict[str, str] = {}
     others: list[tuple[str, str]] = []
     ignored: list[IgnoredValue] = []
+    if "://" in query or "?" in query or _TWO_EQUALS.search(query):
+        parts, in_doubt = with_whole_urls(adapter, parts)
+        ignored += _ignored_pieces(adapter, in_doubt)
     unknown: list[tuple[str, str]] = []
     meanings = adapter.meanings
     is_ascii = query.isascii()
@@ -109,6 +113,15 @@ def read_query(adapter: Adapter, query: str) -> QueryValues:
     return _with_misspelled(adapter, unknown, sent) if unknown else sent
 
 
+def _ignored_pieces(adapter: Adapter, parts: Sequence[str]) -> Iterator[IgnoredValue]:
+    """Read the parameters that may be pieces of a RecordingURL. What is only known to be possible is not used."""
+    for part in parts:
+        name, _, value = part.partition("=")
+        meaning = adapter.meaning(unquote_plus(name))
+        if meaning is not None and value:
+            yield IgnoredValue(meaning, _decode(name, meaning, value, []), Reason.IN_URL)
+
+
 def _with_misspelled(adapter: Adapter, unknown: Sequence[tuple[str, str]], sent: QueryValues) -> QueryValues:
     """Read the parameters whose names differ from those of the adapter in letter case, blanks, or an HTML-escaped `&`.
 
@@ -120,18 +133,13 @@ def _with_misspelled(adapter: Adapter, unknown: Sequence[tuple[str, str]], sent:
     for name, value in unknown:
         if not value or name in adapter.constants:
             continue
-        meaning = meaning_of_misspelled(adapter, name)
+        meaning = adapter.meaning(name)
         if meaning is not None and not (meaning in NEEDED and meaning in own):
             decoded = _decode(name, meaning, value, ignored)
             has_braces = True  # it may have
             if values.setdefault(meaning, decoded) != decoded:
                 others.append((meaning, decoded))
     return QueryValues(values, others, ignored, has_braces)
-
-
-def meaning_of_misspelled(adapter: Adapter, name: str) -> str | None:
-    """Return the meaning of a decoded parameter name that the adapter does not have in this spelling; None if it has none."""
-    return adapter.folded_meanings.get(name.strip(" \t\ufeff").removeprefix("amp;").lstrip("? ").casefold().strip())
 
 
 def _decode(name: str, meaning: str, value: str, ignored: list[IgnoredValue]) -> str:

@@ -32,6 +32,7 @@ class Reason(StrEnum):
     NOT_A_TIME = "not_a_time"
     NOT_MILLISECONDS = "not_milliseconds"
     NOT_A_URL = "not_a_url"
+    IN_URL = "in_url"
     CONTRADICTS = "contradicts"
 
 

@@ -9,6 +9,9 @@ import re
 from dataclasses import dataclass
 from urllib.parse import unquote_to_bytes
 
+IN_DOUBT = "#in-doubt"
+"""Marks a URL that may have been cut or changed on its way. It is a fragment, so it is never requested."""
+
 _MAX_ENCODINGS = 5
 # What wraps a value: white space, control characters, quotes, angle brackets, and marks that are not visible.
 _WRAPPERS = (
@@ -24,6 +27,9 @@ _WITHOUT_SCHEME = re.compile(
 )
 _BEGIN = re.compile("https?://", re.IGNORECASE)
 _BRACES = re.compile("[{}]|%7[BbDd]")
+_ESCAPED_QUESTION = re.compile("%(?:25)*3[Ff]")
+_ESCAPED_EQUALS = re.compile("%(?:25)*3[Dd]")
+_ESCAPED_AMPERSAND = re.compile("%(?:25)*26")
 _JSON_ESCAPE = re.compile(r"\\u00([0-7][0-9A-Fa-f])|\\/")
 # Braces of a placeholder that arrived unreplaced.
 _UNREPLACED = re.compile(r"(?:\{|%(?:25)*7[Bb]){2}|(?:\}|%(?:25)*7[Dd]){2}")
@@ -45,10 +51,12 @@ class RecordingLink:
     Attributes:
         target: path and query as they are requested: printable ASCII, not escaped again.
         is_certain: the value was a URL as it was sent, so that the PBX can only have meant this link.
+        is_in_doubt: the PBX may have meant another link, even if this one names the recording.
     """
 
     target: str
     is_certain: bool
+    is_in_doubt: bool = False
 
 
 def read_link(sent: str) -> RecordingLink | None:
@@ -62,15 +70,17 @@ def read_link(sent: str) -> RecordingLink | None:
     match = url or _WITHOUT_SCHEME.fullmatch(mended)
     if match is None:
         return None
-    path, question, query = (match["rest"] or "").partition("#")[0].partition("?")
+    rest = (match["rest"] or "").partition("#")[0]
+    path, question, query = rest.partition("?")
     plain_path = path.replace("\\", "/") or "/"
     if not query and not plain_path.strip("/"):
         return None
     if _is_cut(query):
         return None
     is_as_sent = url is not None and mended == text and plain_path == (path or "/") and _BEGIN.match(text) is not None
-    is_certain = is_as_sent and not _lacks_value(plain_path, query)
-    return RecordingLink(to_ascii(f"{plain_path}{question}{query}"), is_certain)
+    is_in_doubt = mended.endswith(IN_DOUBT)
+    is_certain = is_as_sent and not is_in_doubt and not _lacks_value(plain_path, query)
+    return RecordingLink(to_ascii(f"{plain_path}{question}{query}"), is_certain, is_in_doubt)
 
 
 def is_link(sent: str) -> bool:
@@ -108,10 +118,23 @@ def _unwrapped(text: str) -> str:
 def _decoded(text: str) -> str:
     """Decode a value that was escaped more often than once: until it begins like a link."""
     for _ in range(_MAX_ENCODINGS):
-        if "%" not in text or _URL.fullmatch(text) or _WITHOUT_SCHEME.fullmatch(text):
+        is_url = "%" not in text or _URL.fullmatch(text) or _WITHOUT_SCHEME.fullmatch(text)
+        if is_url and not _has_escaped_query(text):
             break
         text = _unwrapped(_decoded_once(text))
     return text
+
+
+def _has_escaped_query(url: str) -> bool:
+    """Return whether a URL has a query that was escaped once more than the URL: its `?`, `=` or `&`."""
+    path, question, query = url.partition("#")[0].partition("?")
+    if not question:
+        begin = _ESCAPED_QUESTION.search(path)
+        return begin is not None and ("=" in path[begin.end() :] or _ESCAPED_EQUALS.search(path, begin.end()) is not None)
+    if "=" not in query:
+        return _ESCAPED_EQUALS.search(query) is not None
+    names = (pair.partition("=") for pair in _ESCAPED_AMPERSAND.split(query)[1:])
+    return "&" not in query and any(name and equals and "%" not in name for name, equals, _ in names)
 
 
 def _decoded_once(text: str) -> str:

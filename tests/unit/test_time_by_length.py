@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from urllib.parse import quote
 
 import pytest
@@ -139,6 +140,19 @@ SOME = (
 @pytest.mark.parametrize("reader", READERS)
 def test_what_reads_values_takes_time_by_their_length(reader: str, text: str) -> None:
     assert_linear(READERS[reader], TEXTS[text], largest=1 << 17)
+
+
+@pytest.mark.parametrize(
+    "url", ["+", "%20", "%3F", "%26", "%253D", "%26a", "%25", "&a=", "&CallerID=1", "&RecordingURL=https://x?"]
+)
+def test_a_url_that_was_not_escaped_is_read_in_time_by_its_length(url: str) -> None:
+    adapter = parse_link(make_link("http://a", "acme", None))
+
+    def read(text: str) -> None:
+        with suppress(InvalidCallbackError):
+            parse_callback(adapter, text)
+
+    assert_linear(read, lambda size: "CallID=1&RecordingURL=https://x?a" + url * (size // len(url)) + "x", largest=1 << 17)
 
 
 def test_the_refusal_of_events_of_one_call_takes_time_by_their_number() -> None:

@@ -73,7 +73,8 @@ def _own_link(source: Source, job: RecordingJob) -> Link | None:
     url = _base(source.recording_origin) + sent.target
     check_path(source, url)
     names = _names(job)
-    return Link(url, sent.is_certain or names_recording(url, names), names)
+    is_certain = not sent.is_in_doubt and (sent.is_certain or names_recording(url, names))
+    return Link(url, is_certain, names)
 
 
 def _template_link(source: Source, job: RecordingJob) -> Link | None:

@@ -150,6 +150,8 @@ async def test_a_right_link_with_another_problem_is_requested_alone(server: Scri
         (("localhost:8080/rec?a=b", TEMPLATE, GUID), [NOT_FOUND, NOT_FOUND], (Result.ABSENT, Reason.NOT_FOUND)),
         (("localhost:8080/rec?a=7", "", GUID), [NOT_FOUND], (Result.ABSENT, Reason.NOT_FOUND)),
         (("localhost:8080/rec?a=17", "", GUID), [EMPTY], (Result.FAILED, Reason.NO_RECORDING_LINK)),
+        (("https://pbx/rec?a=7#in-doubt", "", GUID), [NOT_FOUND], (Result.FAILED, Reason.NO_RECORDING_LINK)),
+        (("https://pbx/rec?a=7#in-doubt", TEMPLATE, GUID), [NOT_FOUND, NOT_FOUND], (Result.ABSENT, Reason.NOT_FOUND)),
         ((f"/rec/{GUID.upper()}.wav", "", GUID), [NOT_FOUND], (Result.ABSENT, Reason.NOT_FOUND)),
         (("/rec/x.wav", "", GUID), [NOT_FOUND], (Result.FAILED, Reason.NO_RECORDING_LINK)),
         (("https%3A%2F%2Fpbx%2Frec", "", GUID), [NOT_FOUND], (Result.FAILED, Reason.NO_RECORDING_LINK)),
