@@ -34,7 +34,7 @@ class Reason(StrEnum):
     LOGIN_PAGE = "login_page"
     NOT_A_RECORDING = "not_a_recording"
     TRUNCATED = "truncated"
-    LENGTH_MISMATCH = "length_mismatch"
+    LENGTH_MISMATCH = "length_mismatch"  # never raised; in the headers of jobs of release 0.1.0
     NO_AUDIO = "no_audio"
     SHORTER_THAN_CALL = "shorter_than_call"
     COMPRESSED = "compressed"
@@ -157,6 +157,7 @@ class FetchError(CallfoldError):
         audio_bytes: size of its audio according to its header, compared too.
         retry_after_s: how long the PBX asked to wait before the next request.
         is_about_recording: the link named this recording for certain. Otherwise "not found" is no statement about it.
+        may_have_kept: a link brought a file, which may be kept as a refused file.
     """
 
     def __init__(
@@ -174,6 +175,7 @@ class FetchError(CallfoldError):
         self.audio_bytes = audio_bytes
         self.retry_after_s = retry_after_s
         self.is_about_recording = True
+        self.may_have_kept = False
         super().__init__(f"{reason}: {detail}")
 
     @property

@@ -35,7 +35,7 @@ class Attempt:
         is_again: fetch a recording even if it is stored, to compare.
         handed_over: id of this copy of a job whose delivery was acked early; see `early_ack.py`.
         redelivered: how often this message was delivered before and came back without an ack.
-        may_have_stored: an earlier attempt may have stored something without publishing it.
+        may_have_stored: an earlier attempt may have stored something without publishing it, or kept a refused file.
         reasons: why the earlier attempts failed, in order.
     """
 

@@ -50,8 +50,8 @@ class RecordingConsumer:
         self._kept_bytes = settings.recording_kept_bytes
         self._sidecars = Sidecars(archive, settings.recording_dir)
         self._outcomes = OutcomePublisher(publisher, store, self._sidecars)
-        refused = RefusedRecordings(archive, self._sidecars, settings.recording_dir, settings.recording_refused_bytes)
-        self._fetcher = Fetcher(sources, self._sidecars, self._outcomes, refused, settings)
+        self._refused = RefusedRecordings(archive, self._sidecars, settings.recording_dir, settings.recording_refused_bytes)
+        self._fetcher = Fetcher(sources, self._sidecars, self._outcomes, self._refused, settings)
         self._ack_s = settings.recording_ack_seconds
         self._free = asyncio.Semaphore(settings.recording_concurrency)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -176,7 +176,7 @@ class RecordingConsumer:
         if attempt.job.fetch:
             await self._outcomes.republish(attempt, sidecar)
             if sidecar.state is RecordingState.STORED:
-                await self._fetcher.forget_refused(attempt)
+                await self._refused.forget_kept(attempt)
             forget_parts(self._directory, attempt.job.id)
 
     async def _is_over(self, attempt: Attempt, sidecar: Sidecar) -> bool:
@@ -225,9 +225,9 @@ class RecordingConsumer:
         """Publish the end of a job, and dead-letter it. A recording that was stored stays so, whatever a later attempt brings."""
         reason: str = outcome.reason
         if attempt.job.fetch and not (sidecar and sidecar.state in _WAS_STORED):
-            if lock is not None and await self._fetcher.store_earlier(attempt, lock):
+            if lock is not None and await self._refused.store_earlier(attempt, lock.confirm, self._outcomes):
                 return
-            kept = await self._fetcher.kept_uri(attempt, outcome.reason)
+            kept = await self._refused.kept_uri(attempt, outcome.reason)
             ended = await self._outcomes.end(attempt, outcome.result, outcome.reason, kept)
             if sidecar is not None and lock is not None:
                 await self._outcomes.note(attempt, sidecar, lock, ended)

@@ -6,7 +6,6 @@ from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from shared.archive.deadlines import ArchiveUnavailableError
 from shared.archive.sidecar import Sidecar
 from shared.config.settings import Settings
 from shared.config.sources import Source, Sources
@@ -15,7 +14,6 @@ from shared.domain.expected_talk import expected_seconds, is_much_shorter
 from shared.domain.ids import SourceName
 from shared.domain.recording_flags import Flag
 from shared.domain.recording_info import RecordingInfo
-from shared.log import get_logger
 from shared.retention.recording_lock import Lock
 from worker.download.client import Client
 from worker.download.failures import FetchError, Reason, Result, next_wait_s
@@ -28,8 +26,6 @@ from worker.recordings.link_choice import downloaded, forget_parts
 from worker.recordings.outcomes import OutcomePublisher
 from worker.recordings.refused_recordings import KEPT_REASONS, RefusedRecordings
 from worker.recordings.sidecars import Sidecars
-
-log = get_logger(__name__)
 
 
 class Fetcher:
@@ -78,8 +74,8 @@ class Fetcher:
 
         async def keep(error: RefusedError) -> None:
             is_last = isinstance(outcome_of(error, attempt, self._schedule_s), End)
-            if error.reason in KEPT_REASONS and (is_last or error.reason is not Reason.GROWING):
-                await self._refused.keep(attempt, sidecar.path, error, source.archive_recipient)
+            is_due = error.reason in KEPT_REASONS and (is_last or error.reason is not Reason.GROWING)
+            if is_due and await self._refused.keep(attempt, sidecar.path, error, source.archive_recipient):
                 kept.append(error)
 
         # A part that is kept on disk is not encrypted, so a source that encrypts its recordings keeps none.
@@ -93,53 +89,13 @@ class Fetcher:
         await self._outcomes.publish(job, Result.STORED, info, info.event_suffix)
         if attempt.may_have_stored:  # with other content than this attempt has fetched
             await self._outcomes.republish_stored(job, (await self._sidecars.read(job)).after, but=info.event_suffix)
-        await self.forget_refused(attempt, is_kept=bool(kept))
+        await self._refused.forget_kept(attempt, is_kept=bool(kept))
         forget_parts(self._directory, job.id)
-
-    async def store_earlier(self, attempt: Attempt, lock: Lock) -> bool:
-        """Store and publish what an earlier attempt found too short, because the job ends without a better recording.
-
-        Returns:
-            False if there is nothing to store.
-
-        Raises:
-            ArchiveUnavailableError, BusyError: as `fetch`.
-        """
-        if Reason.SHORTER_THAN_CALL not in attempt.reasons:
-            return False
-        refused = await self._refused.of(attempt.job)
-        if refused is None or refused.reason != Reason.SHORTER_THAN_CALL:
-            return False
-        info = await self._refused.store(attempt, refused, Flag.SHORTER_THAN_CALL, lock.confirm)
-        await self._outcomes.publish(attempt.job, Result.STORED, info, info.event_suffix)
-        await self._refused.forget(refused)
-        forget_parts(self._directory, attempt.job.id)
-        return True
-
-    async def kept_uri(self, attempt: Attempt, reason: Reason) -> str | None:
-        """Return the URI of the refused file of a job that ends, if one is kept."""
-        if not KEPT_REASONS & {*attempt.reasons, reason}:
-            return None
-        try:
-            refused = await self._refused.of(attempt.job)
-        except ArchiveUnavailableError as error:
-            log.warning("refused_file_unknown", id=attempt.job.id, detail=str(error))
-            return None
-        return None if refused is None else self._refused.uri(refused)
-
-    async def forget_refused(self, attempt: Attempt, *, is_kept: bool = False) -> None:
-        """Delete what this attempt (`is_kept`) or an earlier one kept. If that fails, it stays until it expires."""
-        if not is_kept and not KEPT_REASONS & set(attempt.reasons) and attempt.round == 1 and not attempt.may_have_stored:
-            return
-        try:
-            refused = await self._refused.of(attempt.job)
-            if refused is not None:
-                await self._refused.forget(refused)
-        except ArchiveUnavailableError as error:
-            log.warning("refused_file_not_deleted", id=attempt.job.id, detail=str(error))
 
     async def _store(self, attempt: Attempt, sidecar: Sidecar, recording: Recording, source: Source, lock: Lock) -> RecordingInfo:
         """Store a recording. One that is much shorter than the call is kept, and requested again once; the longer one is stored.
+
+        If it cannot be kept, it is stored at once.
 
         Raises:
             FetchError: it is to be requested again.
@@ -148,11 +104,11 @@ class Fetcher:
         if is_much_shorter(recording.audio.seconds, expected_s):
             seconds = recording.audio.seconds or 0
             error = RefusedError(Reason.SHORTER_THAN_CALL, f"{seconds:.0f} s of a call with {expected_s:.0f} s", recording)
-            is_again = self._is_worth_another(attempt, sidecar, recording)
-            if is_again and await self._refused.keep(attempt, sidecar.path, error, source.archive_recipient):
+            is_worth_another = self._is_worth_another(attempt, sidecar, recording)
+            if is_worth_another and await self._refused.keep(attempt, sidecar.path, error, source.archive_recipient):
                 raise error
-            earlier = await self._refused.of(attempt.job) if Reason.SHORTER_THAN_CALL in attempt.reasons else None
-            if earlier is not None and earlier.reason == Reason.SHORTER_THAN_CALL and (earlier.seconds or 0) > seconds:
+            earlier = await self._refused.earlier(attempt)
+            if earlier is not None and (earlier.seconds or 0) > seconds:
                 return await self._refused.store(attempt, earlier, Flag.SHORTER_THAN_CALL, lock.confirm)
             audio = replace(recording.audio, flags=recording.audio.flags | {Flag.SHORTER_THAN_CALL})
             recording = replace(recording, audio=audio)

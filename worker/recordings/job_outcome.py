@@ -44,7 +44,7 @@ class Retry:
         wait_s: one of the schedule's waits.
         at_least_s: what the PBX asked for, if that is more than the schedule has; 0 otherwise.
         seen_bytes: size of a whole answer that is not believed yet.
-        may_have_stored: the attempt may have stored something without publishing it.
+        may_have_stored: the attempt may have stored something without publishing it, or kept a refused file.
         seen_audio_bytes: size of the audio in that answer, according to its header.
     """
 
@@ -83,7 +83,8 @@ def outcome_of(error: Exception, attempt: Attempt, schedule_s: Sequence[float]) 
             failure = FetchError(Reason.ARCHIVE_UNAVAILABLE, str(unavailable))
         case fault:
             failure = FetchError(Reason.INTERNAL_ERROR, detail_of(fault))
-    reason, detail, may_have_stored = failure.reason, failure.detail, failure.reason in _AFTER_STORING
+    reason, detail = failure.reason, failure.detail
+    may_have_stored = reason in _AFTER_STORING or failure.may_have_kept
     reasons = [*attempt.reasons, reason]
     wait_s = next_wait_s(reason, attempt.number, schedule_s, same_reason=reasons.count(reason))
     if wait_s is not None:

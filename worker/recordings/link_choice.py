@@ -90,6 +90,7 @@ def _concluded(failures: Sequence[tuple[Link, FetchError]], files: Sequence[Fetc
     file = next((error for error in files if error is not last), None) if is_nothing[-1] else None
     failure = last if file is None else file
     failure.is_about_recording = any(link.is_certain for (link, _), nothing in zip(failures, is_nothing, strict=True) if nothing)
+    failure.may_have_kept = bool(files)
     others = [(link, error) for link, error in failures if error is not failure]
     for link, error in others:
         failure.detail += f". The {'recording_url' if link.is_template else 'RecordingURL'}: {error.reason}, {error.detail}"

@@ -15,15 +15,18 @@ from shared.archive.local_disk import Confirm
 from shared.archive.refused import RefusedFile, delete_refused, keep_refused, path_of_refused, read_refused
 from shared.archive.storage import Archive
 from shared.clock import utc_now
+from shared.domain.file_names import LegIds, file_names
 from shared.domain.recording import RecordingJob
 from shared.domain.recording_flags import Flag
 from shared.domain.recording_info import RecordingInfo
 from shared.log import get_logger
-from worker.download.failures import Reason
+from worker.download.failures import Reason, Result
 from worker.download.inspection import Recording, RefusedError
 from worker.download.sniffing import is_text_file
 from worker.download.wav_check import Audio
 from worker.recordings.attempt import Attempt
+from worker.recordings.link_choice import forget_parts
+from worker.recordings.outcomes import OutcomePublisher
 from worker.recordings.sidecars import Sidecars
 from worker.recordings.stored_form import StoredForm, stored_form
 
@@ -50,11 +53,18 @@ class RefusedRecordings:
     async def keep(self, attempt: Attempt, sidecar_path: str, error: RefusedError, recipient: str | None) -> bool:
         """Keep a refused file, unless it is no audio of any kind or a better one is kept. Return whether one is kept.
 
-        Raises:
-            ArchiveUnavailableError: it could not be kept.
+        If that fails, the attempt goes on: its result counts more than the file.
         """
         if not self._max_bytes or await asyncio.to_thread(_is_worthless, error):
             return False
+        try:
+            return await self._keep(attempt, sidecar_path, error, recipient)
+        except (ArchiveUnavailableError, OSError) as failure:
+            detail = f"{error.reason}, {error.detail}. Not kept: {failure}"
+            log.warning("refused_file_not_kept", id=attempt.job.id, reason=error.reason, detail=detail)
+            return False
+
+    async def _keep(self, attempt: Attempt, sidecar_path: str, error: RefusedError, recipient: str | None) -> bool:
         before = await self.of(attempt.job)
         if before is not None and not _is_better(error, before):
             return True
@@ -66,6 +76,65 @@ class RefusedRecordings:
         for leg in dropped:
             log.warning("refused_file_dropped", source=attempt.job.source, leg=leg)
         return True
+
+    async def earlier(self, attempt: Attempt) -> RefusedFile | None:
+        """Return the recording that an earlier attempt found too short, if it is kept.
+
+        Raises:
+            ArchiveUnavailableError: it could not be read.
+        """
+        if Reason.SHORTER_THAN_CALL not in attempt.reasons:
+            return None
+        refused = await self.of(attempt.job)
+        return refused if refused is not None and refused.reason == Reason.SHORTER_THAN_CALL else None
+
+    async def store_earlier(self, attempt: Attempt, confirm: Confirm, outcomes: OutcomePublisher) -> bool:
+        """Store and publish what an earlier attempt found too short, because the job ends without a better recording.
+
+        Returns:
+            False if there is nothing to store.
+
+        Raises:
+            ArchiveUnavailableError, BusyError: see `store`.
+        """
+        refused = await self.earlier(attempt)
+        if refused is None:
+            return False
+        info = await self.store(attempt, refused, Flag.SHORTER_THAN_CALL, confirm)
+        await outcomes.publish(attempt.job, Result.STORED, info, info.event_suffix)
+        await self.forget(refused)
+        forget_parts(self._directory, attempt.job.id)
+        return True
+
+    async def kept_uri(self, attempt: Attempt, reason: Reason) -> str | None:
+        """Return the URI of the refused file of a job that ends, if one is kept."""
+        if not KEPT_REASONS & {*attempt.reasons, reason}:
+            return None
+        try:
+            refused = await self.of(attempt.job)
+        except ArchiveUnavailableError as error:
+            log.warning("refused_file_unknown", id=attempt.job.id, detail=str(error))
+            return None
+        return None if refused is None else self.uri(refused)
+
+    async def forget_kept(self, attempt: Attempt, *, is_kept: bool = False) -> None:
+        """Delete what this attempt (`is_kept`), an earlier one or an earlier job of the leg kept, because it is stored now.
+
+        If that fails, the file stays until it expires. Of the first job and its first attempt nothing else is read.
+        """
+        is_first = attempt.asked == (1, 1) and not attempt.may_have_stored
+        if is_first and not is_kept and not KEPT_REASONS & set(attempt.reasons):
+            return
+        job = attempt.job
+        # An earlier revision may not have had the GUID yet.
+        names = {job.name, *file_names([LegIds(None, job.call_id)], {})} if job.revision > 1 else {job.name}
+        try:
+            for name in names:
+                refused = await self.of(replace(job, name=name))
+                if refused is not None:
+                    await self.forget(refused)
+        except ArchiveUnavailableError as error:
+            log.warning("refused_file_not_deleted", id=attempt.job.id, detail=str(error))
 
     async def of(self, job: RecordingJob) -> RefusedFile | None:
         """Return the refused file that is kept for a leg."""
