@@ -9,11 +9,11 @@ from pathlib import Path
 from aiohttp import web
 
 from shared.archive.local_disk import INCOMPLETE
+from tests.helpers import full_disk
 from tests.helpers.recording_faults import ERROR_ONCE, ERRORS, SLOW_DOWN_ONCE, SLOW_DOWNS, Place, Trouble
 from tests.helpers.s3 import BUCKET, Busy, contents, there
 from tests.helpers.servers import eventually_nothing
 
-FULL_DISK = Path(__file__).with_name("full_disk")
 _PREFIX = "calls/"
 _ONCE = {ERROR_ONCE: 500, SLOW_DOWN_ONCE: 503}
 _ALWAYS = {ERRORS: 500, SLOW_DOWNS: 503}
@@ -28,7 +28,7 @@ class Disk:
         self._root = directory / "archive"
         self._flag = directory / "full"
         self._blocked = self._root / "acme" / "monitor" / "2026-UTC" / "11" / "24"
-        self.settings = {"PYTHONPATH": str(FULL_DISK), "FULL_WHILE_THERE_IS": str(self._flag)}
+        self.settings = {full_disk.VARIABLE: str(self._flag)}
 
     @contextmanager
     def full(self) -> Iterator[None]:

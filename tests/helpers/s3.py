@@ -32,8 +32,9 @@ async def _nothing() -> None:
 class Busy:
     """Passes requests on, but for those that meet a bad moment."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, session: aiohttp.ClientSession) -> None:
         self.port = port
+        self._session = session
         self._target = f"http://127.0.0.1:{port}"
         self.bad: dict[str, list[int]] = {}  # method -> statuses of the next requests
         self.always: dict[str, int] = {}
@@ -83,10 +84,9 @@ class Busy:
         headers = {name: value for name, value in request.headers.items() if name.lower() != "transfer-encoding"}
         if self.is_deaf:
             headers.pop("If-None-Match", None)
-        async with (
-            aiohttp.ClientSession(auto_decompress=False) as session,
-            session.request(request.method, self._target + request.raw_path, headers=headers, data=io.BytesIO(body)) as answer,
-        ):
+        async with self._session.request(
+            request.method, self._target + request.raw_path, headers=headers, data=io.BytesIO(body)
+        ) as answer:
             passed = {k: v for k, v in answer.headers.items() if k.lower() not in {"content-length", "transfer-encoding"}}
             if request.method == "HEAD":
                 passed["Content-Length"] = answer.headers["Content-Length"]
@@ -119,16 +119,17 @@ async def s3_server() -> AsyncIterator[int]:
 @asynccontextmanager
 async def busy_s3(port: int) -> AsyncIterator[Busy]:
     """Stand before a server whose bucket is emptied first."""
-    busy = Busy(port)
-    app = web.Application(client_max_size=64 << 20)
-    app.router.add_route("*", "/{path:.*}", busy.handle)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    busy.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-    await asyncio.to_thread(_make_empty_bucket, port)
-    yield busy
-    await runner.cleanup()
+    async with aiohttp.ClientSession(auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar()) as session:
+        busy = Busy(port, session)
+        app = web.Application(client_max_size=64 << 20)
+        app.router.add_route("*", "/{path:.*}", busy.handle)
+        runner = web.AppRunner(app)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        busy.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+        await asyncio.to_thread(_make_empty_bucket, port)
+        yield busy
+        await runner.cleanup()
 
 
 def environment(url: str) -> dict[str, str]:

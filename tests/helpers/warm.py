@@ -35,6 +35,8 @@ from typing import IO, Any
 
 import coverage
 
+from tests.helpers import full_disk
+
 ROOT = Path(__file__).resolve().parents[2]
 _PACKAGES = ("shared", "ingress", "worker", "console", "simulator")
 _CLI = "callfold"
@@ -236,6 +238,7 @@ def _settle_in(request: dict[str, Any], output: Sequence[int]) -> None:
         os.close(given)
     os.environ.clear()
     os.environ.update(request["environment"])
+    full_disk.begin()
     time.tzset()
     random.seed()
     sys.stdout = io.TextIOWrapper(io.FileIO(1, "w", closefd=False), encoding="utf-8", write_through=True)

@@ -12,7 +12,7 @@ from console.local.ports import free_port
 from console.local.processes import Fleet
 from shared.archive.local_disk import INCOMPLETE
 from shared.errors import ConfigError
-from tests.helpers.faulty_archives import FULL_DISK
+from tests.helpers import full_disk
 from tests.helpers.recordings import Pbx, job, sources_of, submit
 from tests.helpers.s3 import Busy, there
 from tests.helpers.servers import Servers, call_back, callfold, eventually, exit_code, metric, next_events
@@ -64,7 +64,7 @@ async def test_a_worker_that_starts_while_the_disk_of_the_archive_is_full_folds_
 ) -> None:
     flag = servers.directory / "full"
     flag.touch()
-    more = {"PYTHONPATH": str(FULL_DISK), "FULL_WHILE_THERE_IS": str(flag)}
+    more = {full_disk.VARIABLE: str(flag)}
     async with _folding(servers, pbx, **more) as (fleet, told):
         assert "No space left on device" in fleet.processes[0].log_path.read_text()
         code, said, _ = await callfold("doctor", **servers.environment(**more))

@@ -20,7 +20,7 @@ from redis.asyncio import Redis
 from console.commands.recordings_verify import check_day
 from shared.archive.storage import Archive
 from simulator.audio import recording
-from tests.helpers.faulty_archives import FULL_DISK
+from tests.helpers import full_disk
 from tests.helpers.recordings import (
     GUID,
     WAV,
@@ -192,7 +192,7 @@ async def test_an_archive_that_takes_nothing_is_told_of_and_the_recording_stored
     servers: Servers, pbx: Pbx, trouble: str
 ) -> None:
     blocked = servers.directory / ("archive/acme" if trouble == "unwritable" else "full")
-    full = {"PYTHONPATH": str(FULL_DISK), "FULL_WHILE_THERE_IS": str(servers.directory / "full")}
+    full = {full_disk.VARIABLE: str(servers.directory / "full")}
     async with servers.subscribed("recording.#") as queue, worker(servers, pbx, **full):
         blocked.write_text("in the way")
         ids = []
