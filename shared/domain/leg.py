@@ -157,7 +157,7 @@ def _leg(identity: tuple[str, str], facts: Mapping[str, str], clock: PbxClock) -
         state=state,
         guid=facts.get(GUID),
         started_at=times.started_at,
-        picked_up_at=hung_up_at or missed_at if is_pickup_late else picked_up_at,
+        picked_up_at=min(filter(None, (hung_up_at, missed_at)), default=None) if is_pickup_late else picked_up_at,
         missed_at=missed_at,
         hung_up_at=hung_up_at,
         recorded=RECORDED in facts,

@@ -26,6 +26,7 @@ LegFacts = Mapping[str, str]
 
 START, PICKUP, END = "start", "pickup", "end"
 _EVENTS_OF = {START: (LegEvent.START,), PICKUP: (LegEvent.PICKUP,), END: (LegEvent.HANGUP, LegEvent.MISSED)}
+_LATER_THAN = {START: (LegEvent.PICKUP, LegEvent.HANGUP, LegEvent.MISSED), PICKUP: (LegEvent.HANGUP, LegEvent.MISSED), END: ()}
 
 # Two callbacks are not held up for the same time, so samples that agree to this second show what the clock was.
 _AGREEING = timedelta(seconds=1)
@@ -180,8 +181,7 @@ def leg_times(facts: LegFacts, clock: PbxClock) -> LegTimes:
     pbx = ClockTimes(sent.get(START), sent.get(PICKUP), sent.get(END))
     received = ClockTimes(*(_receipt(facts, what) for what in (START, PICKUP, END)))
     started, picked_up, over = map(clock.place_known, (received.start, received.pickup, received.end))
-    if clock.offset is not None:
-        started, picked_up = _not_after(started, sent, (PICKUP, END)), _not_after(picked_up, sent, (END,))
+    started, picked_up = _not_after(started, sent, (PICKUP, END)), _not_after(picked_up, sent, (END,))
     _drop_contradictions(sent, ignored, picked_up, over)
     started_at, picked_up_at = sent.get(START, started), sent.get(PICKUP, picked_up)
     axis = UNKNOWN_TIMES if clock.offset is None else ClockTimes(started_at, picked_up_at, sent.get(END, over))
@@ -191,9 +191,7 @@ def leg_times(facts: LegFacts, clock: PbxClock) -> LegTimes:
 def _receipt(facts: LegFacts, what: str) -> str | None:
     """Return when an event was received; None also if a later event was received before it, so that it was held up."""
     received_at = min((facts[event] for event in _EVENTS_OF[what] if event in facts), default=None)
-    over = facts.get(LegEvent.HANGUP) or facts.get(LegEvent.MISSED)
-    later = {START: (facts.get(LegEvent.PICKUP), over), PICKUP: (over,), END: ()}[what]
-    is_held_up = received_at is not None and any(at is not None and at < received_at for at in later)
+    is_held_up = received_at is not None and any(facts.get(later, received_at) < received_at for later in _LATER_THAN[what])
     return None if is_held_up else received_at
 
 

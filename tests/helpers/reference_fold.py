@@ -54,9 +54,9 @@ def times(happenings: list[Happening]) -> Times:
             hung_up = seconds
         found[side, call_id] = (picked_up, missed, hung_up)
     for leg, (picked_up, missed, hung_up) in found.items():
-        end = missed if hung_up is None else hung_up
-        if picked_up is not None and end is not None:
-            found[leg] = (min(picked_up, end), missed, hung_up)
+        ends = [end for end in (missed, hung_up) if end is not None]
+        if picked_up is not None:
+            found[leg] = (min([picked_up, *ends]), missed, hung_up)
     return found
 
 
@@ -182,11 +182,7 @@ def _who_was_up(
     agents = [leg for leg in _in_order(happenings) if leg[0] == "agent" and leg in talked]
     never = 1e9
     over = {leg: min([told[what] for what in ("hangup", "missed") if what in told], default=never) for leg, told in heard.items()}
-    picked_up = {
-        leg: told["pickup"]
-        for leg, told in heard.items()
-        if "pickup" in told and told["pickup"] <= told.get("hangup", told.get("missed", never))
-    }
+    picked_up = {leg: told["pickup"] for leg, told in heard.items() if "pickup" in told and told["pickup"] <= over[leg]}
     dialed = ("dialed", named["dialed"] or "")
     if len(agents) < 2 or dialed not in heard:
         return named["agent"]
