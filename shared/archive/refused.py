@@ -6,15 +6,19 @@ ends in `.age` if encrypted. A leg has one. Nothing else in the archive refers t
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
-from dataclasses import asdict, dataclass, fields
+import re
+from collections.abc import AsyncIterator, Iterable, Mapping
+from dataclasses import asdict, dataclass
 from datetime import datetime
+from types import NoneType
 from typing import Any, BinaryIO
 
 import orjson
 
+from shared.archive.deadlines import ArchiveUnavailableError
 from shared.archive.sidecar import ENCRYPTED_SUFFIX, day_of
 from shared.archive.storage import Archive, Entry
+from shared.domain.ids import CALL_ID, CALL_REF, RECORDING_NAME, SOURCE_NAME
 from shared.domain.recording_info import HASH_DIGITS
 from shared.log import get_logger
 
@@ -81,21 +85,49 @@ def refused_json(refused: RefusedFile) -> bytes:
     return orjson.dumps({"v": 1} | asdict(refused), option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS)
 
 
-def decode_refused(body: bytes) -> RefusedFile:
-    """Read a description.
+_TEXT_OR_NONE = (str, NoneType)
+_WHOLE_OR_NONE = (int, NoneType)
+_FIELD_TYPES: Mapping[str, tuple[type, ...]] = {
+    **dict.fromkeys(("source", "call", "call_id", "name", "leg", "started_at", "sidecar", "at", "reason", "detail"), (str,)),
+    **dict.fromkeys(("guid", "stored_sha256"), _TEXT_OR_NONE),
+    **dict.fromkeys(("attempts", "bytes"), (int,)),
+    **dict.fromkeys(("channels", "sample_rate", "stored_bytes"), _WHOLE_OR_NONE),
+    "seconds": (float, int, NoneType),
+    "sha256": (str,),
+    "flags": (list,),
+    "encryption": (dict, NoneType),
+}
+# Values that become part of a path, or are compared as text.
+_FIELD_FORMS: Mapping[str, re.Pattern[str]] = {
+    "source": SOURCE_NAME,
+    "call": CALL_REF,
+    "call_id": CALL_ID,
+    "name": RECORDING_NAME,
+    "sha256": re.compile("[0-9a-f]{64}"),
+    "started_at": re.compile(r"\d{4}-\d\d-\d\dT[0-9:.]{8,15}Z", re.ASCII),
+    "sidecar": re.compile(rf"{SOURCE_NAME.pattern}/monitor/\d{{4}}-UTC/\d\d/\d\d/[^/]+\.json", re.ASCII),
+}
+
+
+def decode_refused(body: bytes, path: str) -> RefusedFile:
+    """Read the description at a path. It may have been edited.
 
     Raises:
-        ValueError: it is no description of version 1.
+        ValueError: it is no description of version 1, or that of another file.
     """
     data = orjson.loads(body)
     if not isinstance(data, dict) or data.get("v") != 1:
         raise ValueError("not the description of a refused file of version 1")
-    try:
-        known = {field.name: data[field.name] for field in fields(RefusedFile)}
-        datetime.fromisoformat(known["started_at"])
-        return RefusedFile(**known | {"flags": tuple(known["flags"])})
-    except (LookupError, TypeError) as error:
-        raise ValueError(f"not the description of a refused file of version 1: {error!r}") from error
+    wrong = [name for name, types in _FIELD_TYPES.items() if name not in data or type(data[name]) not in types]
+    wrong = wrong or [name for name, form in _FIELD_FORMS.items() if not form.fullmatch(data[name])]
+    if wrong:
+        raise ValueError(f"not the description of a refused file of version 1: {', '.join(wrong)}")
+    datetime.fromisoformat(data["started_at"])
+    known = {name: data[name] for name in _FIELD_TYPES}
+    refused = RefusedFile(**known | {"flags": tuple(map(str, known["flags"]))})
+    if refused.path != path or not refused.sidecar.startswith(f"{refused.source}/"):
+        raise ValueError(f"the description of another file: {refused.path}")
+    return refused
 
 
 def directory_of(source: str) -> str:
@@ -118,20 +150,35 @@ async def read_refused(archive: Archive, path: str) -> RefusedFile | None:
     if body is None:
         return None
     try:
-        return decode_refused(body)
+        return decode_refused(body, path)
     except ValueError as error:
         log.warning("refused_file_damaged", path=path, detail=str(error))
         return None
 
 
-async def refused_files(archive: Archive, source: str) -> AsyncIterator[RefusedFile]:
-    """List the refused files of a source.
+async def paths_of_refused(archive: Archive, source: str) -> AsyncIterator[str]:
+    """List the descriptions of a source's refused files.
 
     Raises:
         ArchiveUnavailableError: they could not be listed.
     """
     async for entry in archive.entries(directory_of(source)):
-        refused = await read_refused(archive, entry.path) if entry.path.endswith(_DESCRIPTION) else None
+        if entry.path.endswith(_DESCRIPTION):
+            yield entry.path
+
+
+async def refused_files(archive: Archive, source: str) -> AsyncIterator[RefusedFile]:
+    """List the refused files of a source. A description that cannot be read is logged, and hides no other.
+
+    Raises:
+        ArchiveUnavailableError: they could not be listed.
+    """
+    async for path in paths_of_refused(archive, source):
+        try:
+            refused = await read_refused(archive, path)
+        except ArchiveUnavailableError as error:
+            log.warning("refused_file_damaged", path=path, detail=str(error))
+            continue
         if refused is not None:
             yield refused
 

@@ -43,6 +43,15 @@ async def is_held(archive: Archive, key: CallKey) -> bool:
 async def holds(archive: Archive, source: str) -> AsyncIterator[CallHold]:
     """List the held calls of a source."""
     async for entry in archive.entries(f"{source}/holds"):
-        data = orjson.loads(await archive.read(entry.path) or b"{}")
+        at, reason = _read(await archive.read(entry.path) or b"{}")
         call = entry.path.rpartition("/")[2].removesuffix(".json")
-        yield CallHold(CallKey(SourceName(source), CallRef(call)), str(data.get("at", "")), str(data.get("reason", "")))
+        yield CallHold(CallKey(SourceName(source), CallRef(call)), at, reason)
+
+
+def _read(body: bytes) -> tuple[str, str]:
+    """Return time and reason of a hold. One that was damaged is still a hold."""
+    try:
+        data = orjson.loads(body)
+    except ValueError:
+        return "", ""
+    return (str(data.get("at", "")), str(data.get("reason", ""))) if isinstance(data, dict) else ("", "")

@@ -15,7 +15,14 @@ from datetime import UTC, datetime
 
 from shared.amqp.publisher import Publisher
 from shared.archive.deadlines import ArchiveUnavailableError
-from shared.archive.refused import RefusedFile, delete_refused, delete_undescribed, refused_files
+from shared.archive.refused import (
+    RefusedFile,
+    decode_refused,
+    delete_refused,
+    delete_undescribed,
+    directory_of,
+    paths_of_refused,
+)
 from shared.archive.sidecar import ENCRYPTED_SUFFIX, day_of
 from shared.archive.storage import Archive
 from shared.domain.ids import CallKey, CallRef, SourceName
@@ -59,39 +66,61 @@ class Retention:
     done: Expired = field(default_factory=Expired)
 
     async def run(self, sources: Iterable[str], progress: Callable[[str], object]) -> Expired:
-        """Process each day of the given sources; `progress` is called after each day.
+        """Process each day of the given sources; `progress` is called after each day. A source that fails stops no other.
 
         Raises:
-            ArchiveUnavailableError: the archive cannot be listed, or many deletions failed in a row.
+            ArchiveUnavailableError: a source cannot be listed, or many of its deletions failed in a row.
             ClockError: the clocks differ.
         """
         await self._compare_clocks()
         before = rfc3339(self.before)
         expiry = Expiry(self.archive, self.publisher, self.store, before, self.with_records, self.is_dry_run, self.done)
+        failures: list[ArchiveUnavailableError] = []
         for source in sources:
-            marks = await self._marks(source)
-            for day in await self.archive.days(source):
-                if day.removeprefix(source) <= day_of("", before):
-                    await self._day(source, day, expiry, marks.get(_mark(source, day), []))
-                    progress(day)
-            await self._expire_refused(source, before)
+            try:
+                await self._source(source, expiry, progress)
+            except ArchiveUnavailableError as error:
+                failures.append(error)
+        if failures:
+            raise failures[0]
         return self.done
+
+    async def _source(self, source: str, expiry: Expiry, progress: Callable[[str], object]) -> None:
+        marks = await self._marks(source)
+        for day in await self.archive.days(source):
+            if day.removeprefix(source) <= day_of("", expiry.before):
+                await self._day(source, day, expiry, marks.get(_mark(source, day), []))
+                progress(day)
+        await self._expire_refused(source, expiry.before)
 
     async def _expire_refused(self, source: str, before: str) -> None:
         """Delete the refused files of calls that started before a time. They have no event, because none was stored."""
-        async for refused in refused_files(self.archive, source):
-            if refused.started_at >= before:
-                continue
+        async for path in paths_of_refused(self.archive, source):
             try:
-                async with locked(self.store, refused.lock) as lock:
-                    await self._expire_one_refused(refused, lock)
+                await self._expire_description(path, before)
             except* BusyError:
                 self.done.waiting += 1
-            except* ArchiveUnavailableError as group:
-                self.done.problems += [f"{refused.file}: {error}" for error in leaf_errors(group)]
-
+            except* (ArchiveUnavailableError, ValueError) as group:
+                self.done.problems += [f"{path}: {error}" for error in leaf_errors(group)]
         if not self.is_dry_run:
-            await delete_undescribed(self.archive, source, self.before)
+            try:
+                await delete_undescribed(self.archive, source, self.before)
+            except ArchiveUnavailableError as error:
+                self.done.problems.append(f"{directory_of(source)}: {error}")
+
+    async def _expire_description(self, path: str, before: str) -> None:
+        """Delete the refused file of a description.
+
+        Raises:
+            ArchiveUnavailableError: something could not be read or deleted.
+            BusyError: its recording is locked.
+            ValueError: the description is damaged.
+        """
+        body = await self.archive.read(path)
+        refused = None if body is None else decode_refused(body, path)
+        if refused is not None and refused.started_at < before:
+            async with locked(self.store, refused.lock) as lock:
+                await self._expire_one_refused(refused, lock)
 
     async def _expire_one_refused(self, refused: RefusedFile, lock: Lock) -> None:
         if await is_held(self.archive, CallKey(SourceName(refused.source), CallRef(refused.call))):

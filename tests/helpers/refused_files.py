@@ -21,7 +21,7 @@ def refused_file(call_id: str, content: bytes, **changed: Any) -> RefusedFile:  
         "name": f"call-{call_id}",
         "leg": "agent",
         "started_at": AT,
-        "sidecar": f"acme/monitor/2026-UTC/11/23/call-{call_id}.json",
+        "sidecar": f"{changed.get('source', 'acme')}/monitor/2026-UTC/11/23/call-{call_id}.json",
         "at": AT,
         "reason": "truncated",
         "detail": "8 of 9 bytes",

@@ -5,16 +5,24 @@ from __future__ import annotations
 import asyncio
 import io
 import os
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from unittest.mock import AsyncMock, Mock
 
+import orjson
 import pytest
 
 from console.commands.recordings_refused import _names, _only, list_refused
-from shared.archive.refused import delete_refused, delete_undescribed, keep_refused
-from shared.archive.storage import Archive
+from shared.amqp.publisher import Publisher
+from shared.archive.deadlines import ArchiveUnavailableError
+from shared.archive.refused import decode_refused, delete_refused, delete_undescribed, keep_refused, refused_files, refused_json
+from shared.archive.storage import Archive, Entry
 from shared.config.settings import Settings
 from shared.errors import CallfoldError
+from shared.retention.holds import holds
+from shared.retention.retention import Retention
+from shared.state.store import Store
 from tests.helpers.refused_files import check_limits, keep, kept, refused_file
 
 
@@ -83,3 +91,85 @@ async def test_a_damaged_description_hides_no_other_and_is_dropped_in_its_turn(t
 async def test_an_empty_list_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert await list_refused(Settings(archive_url=tmp_path.as_uri()), None, as_json=False) == 0
     assert capsys.readouterr() == ("", "0 refused files\n")
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"sha256": None}, {"sha256": "x"}, {"source": "../../x"}, {"source": "other"}, {"call": "../8"}, {"call": "call-8"}, {"call_id": 7},
+        {"call_id": "8"}, {"name": "a/b"}, {"name": ".."}, {"sidecar": "acme/monitor/../../../x.json"}, {"sidecar": "other/monitor/2026-UTC/11/23/7.json"},
+        {"started_at": None}, {"started_at": "9"}, {"started_at": "2026-13-23T07:44:00.000000Z"}, {"bytes": "9"}, {"bytes": True}, {"attempts": None},
+        {"flags": None}, {"flags": "x"}, {"encryption": "age"}, {"seconds": "1"}, {"stored_sha256": 7}, {"detail": None}, {"guid": 7}, {"leg": []},
+    ],
+)  # fmt: skip
+async def test_an_edited_description_is_no_description(tmp_path: Path, changed: dict[str, object]) -> None:
+    archive = Archive(tmp_path.as_uri())
+    refused = await keep(archive, "7", b"x")
+    fields = orjson.loads(refused_json(refused))
+    assert decode_refused(orjson.dumps(fields), refused.path) == refused
+    with pytest.raises(ValueError):  # noqa: PT011 - each has its own words
+        decode_refused(orjson.dumps(fields | changed), refused.path)
+    await archive.put(refused.path, orjson.dumps(fields | changed))
+    assert (await kept(archive))[0] == []
+    await list_refused(Settings(archive_url=tmp_path.as_uri()), None, as_json=False)
+
+
+class _Unreadable(Archive):
+    """An archive with files and directories that cannot be read."""
+
+    unreadable: frozenset[str] = frozenset()
+
+    async def read(self, path: str) -> bytes | None:
+        self._check(path)
+        return await super().read(path)
+
+    async def entries(self, prefix: str) -> AsyncIterator[Entry]:
+        self._check(prefix)
+        async for entry in super().entries(prefix):
+            yield entry
+
+    def _check(self, path: str) -> None:
+        if path in self.unreadable:
+            raise ArchiveUnavailableError(f"{path} could not be read: Permission denied")
+
+
+def _retention(archive: Archive) -> Retention:
+    locks = AsyncMock(acquire=AsyncMock(return_value=True), renew=AsyncMock(return_value=True))
+    now = datetime.now(UTC)
+    store = Mock(spec=Store, locks=locks, now=AsyncMock(return_value=now))
+    return Retention(archive, Mock(spec=Publisher), store, now + timedelta(days=365))
+
+
+@pytest.mark.parametrize("is_damaged", [True, False])
+async def test_a_bad_description_stops_no_retention(tmp_path: Path, *, is_damaged: bool) -> None:
+    archive = _Unreadable(tmp_path.as_uri())
+    bad = await keep(archive, "7", b"x", source="a")
+    await keep(archive, "8", b"x", source="a")
+    await keep(archive, "9", b"x", source="b")
+    if is_damaged:
+        await archive.put(bad.path, b"{}")
+    else:
+        archive.unreadable = frozenset({bad.path})
+    done = await _retention(archive).run(["a", "b"], lambda _: None)
+    assert done.refused == 2
+    assert [problem.partition(":")[0] for problem in done.problems] == [bad.path]
+    assert [refused async for refused in refused_files(archive, "a")] == []
+    assert [refused async for refused in refused_files(archive, "b")] == []
+
+
+async def test_a_source_that_cannot_be_listed_stops_no_retention_of_others(tmp_path: Path) -> None:
+    archive = _Unreadable(tmp_path.as_uri())
+    for source in ("a", "b"):
+        await keep(archive, "7", b"x", source=source, sidecar=f"{source}/monitor/2026-UTC/11/23/call-7.json")
+    archive.unreadable = frozenset({"a/refused"})
+    retention = _retention(archive)
+    with pytest.raises(ArchiveUnavailableError, match="a/refused"):
+        await retention.run(["a", "b"], lambda _: None)
+    assert retention.done.refused == 1
+
+
+async def test_a_damaged_hold_is_still_listed(tmp_path: Path) -> None:
+    archive = Archive(tmp_path.as_uri())
+    for call, body in (("7", b"{"), ("8", b"[]"), ("9", b"\xff")):
+        await archive.put(f"acme/holds/{call}.json", body)
+    assert sorted([held.key.call async for held in holds(archive, "acme")]) == ["7", "8", "9"]
