@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections.abc import AsyncIterator
 
 import aiohttp
 
 from shared.crash_points import crash_point
 from worker.download.content_encoding import may_be_compressed
 from worker.download.failures import FetchError, Reason
+from worker.download.lenient_responses import take_unread
 from worker.download.limits import Limits
 from worker.download.partial_file import Partial
 from worker.download.sniffing import PAGE, SNIFF_BYTES, is_page, is_text, starts_like_audio
@@ -28,7 +30,7 @@ async def read_body(response: aiohttp.ClientResponse, part: Partial, limits: Lim
     """
     sniffer = _Sniffer(response.content_type, part.encoding) if part.size == 0 else None
     measured_from, measured_bytes = time.monotonic(), part.size
-    pieces = response.content.iter_chunked(_CHUNK_BYTES)
+    pieces = _pieces(response.content)
     while True:
         async with asyncio.timeout(limits.stall_s):
             piece = await anext(pieces, b"")
@@ -48,6 +50,17 @@ async def read_body(response: aiohttp.ClientResponse, part: Partial, limits: Lim
             measured_from, measured_bytes = time.monotonic(), part.size
     if sniffer:
         sniffer.end()
+
+
+async def _pieces(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
+    """Yield what arrives of a body, also what had arrived when it failed: whether it was read by then is a matter of time."""
+    try:
+        async for piece in content.iter_chunked(_CHUNK_BYTES):
+            yield piece
+    except aiohttp.ClientError:
+        if unread := take_unread(content):
+            yield unread
+        raise
 
 
 def ends_by_header(part: Partial) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 
-from aiohttp import ClientPayloadError
+from aiohttp import ClientPayloadError, StreamReader
 from aiohttp.client_proto import ResponseHandler
 
 _HEAD_END = re.compile(rb"\r?\n\r?\n")
@@ -59,6 +59,14 @@ class LenientResponseHandler(ResponseHandler):
             head, self._head = self._head, None
             super().data_received(head)
         super().connection_lost(exc)
+
+
+def take_unread(content: StreamReader) -> bytes:
+    """Return what had arrived of a body before it failed. The reader itself withholds it."""
+    unread = b"".join(content._buffer)[content._buffer_offset :]  # noqa: SLF001 - aiohttp has no other way
+    content._buffer.clear()  # noqa: SLF001 - as above
+    content._buffer_offset = 0  # noqa: SLF001 - as above
+    return unread
 
 
 def repaired(head: bytes) -> bytes:

@@ -21,7 +21,7 @@ from shared.errors import NotBegunError
 from tests.helpers.certificates import Authority
 from tests.helpers.pace import LIMIT_S
 from tests.helpers.recordings import WAV
-from tests.helpers.scripted_http import STALL, Answer, Scripted, head, rest, scripted, whole
+from tests.helpers.scripted_http import RESET, STALL, Answer, Scripted, head, rest, scripted, whole
 from worker.download.client import Client
 from worker.download.failures import FetchError, Reason
 from worker.download.limits import Limits
@@ -97,6 +97,14 @@ def _head(*lines: str, status: int = 200) -> bytes:
         [b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 x\r\n", f"Content-Length: {SIZE}\r\n\r\n".encode() + WAV],
         [b"HTTP/1.0 200\r\n\r\n", WAV],
         [b"HTTP/1.1 200 OK\nContent-Type: audio/wav\n\n", WAV],
+        [_head("Transfer-Encoding: chunked") + CHUNKED[0][:-5] + b"zz\r\n"],
+        [_head("Transfer-Encoding: chunked") + CHUNKED[0][:-7] + b"zz\r\n"],
+        [_head("Transfer-Encoding: chunked") + CHUNKED[0][:-7]],
+        [_head("Transfer-Encoding: chunked") + CHUNKED[0][:-5], RESET],
+        [_head("Transfer-Encoding: chunked"), CHUNKED[0][:-5] + b"zz\r\n"],
+        [_head("Transfer-Encoding: chunked"), CHUNKED[0][:-5] + b"-1\r\n"],
+        [_head(f"Content-Length: {SIZE + 10}") + WAV],
+        [_head(f"Content-Length: {SIZE + 10}") + WAV, RESET],
         [bytes([byte]) for byte in _head(f"Content-Length: {SIZE}")] + [WAV],
     ],
 )
