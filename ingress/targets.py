@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 from urllib.parse import unquote, unquote_to_bytes
 
+from shared.domain.ignored import WITH_FORM
 from shared.percent_encoding import encode_unprintable
 
 # RFC 9112, 3.2.2: a server must accept the absolute form. The host in it is ignored.
@@ -66,11 +67,12 @@ def tidied(query: str) -> str:
 def with_second_query(query: str, meanings: Mapping[str, str]) -> str | None:
     """Return a query to whose link a second query was added, as in `?token=...?CallType=...`, with `&` for the second `?`.
 
-    None if it has no second `?`, or in the value of a parameter that has a meaning: that `?` may belong to the value.
+    None if it has no second `?`, or in a text that has a meaning: that `?` may belong to the text. To an id it cannot.
     """
     before, _, after = query.partition("?")
     name = before.rpartition("&")[2].partition("=")[0]
-    return f"{before}&{after}" if after and unquote(name) not in meanings else None
+    meaning = meanings.get(unquote(name))
+    return f"{before}&{after}" if after and (meaning is None or meaning in WITH_FORM) else None
 
 
 def with_split_token(query: str) -> str | None:

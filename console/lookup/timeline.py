@@ -13,6 +13,7 @@ from shared.domain.adapter_link import Adapter, Placeholder
 from shared.domain.call import Call
 from shared.domain.callback import parse_callback
 from shared.domain.callback_query import has_semicolons, is_escaped
+from shared.domain.callback_values import core
 from shared.domain.facts import LEG, facts_of, leg_of
 from shared.domain.ids import CallKey, first_use
 from shared.domain.leg_event import LegEvent
@@ -152,7 +153,7 @@ def _row(event: RawEvent, adapter: Adapter) -> dict[str, str]:
                 "leg": callback.call_id,
                 "event": str(callback.event),
             }
-            event_time = java_time(callback.extras.get(_EVENT_TIME[callback.event], ""), event.received_at)
+            event_time = java_time(core(callback.extras.get(_EVENT_TIME[callback.event], "")), event.received_at)
             row |= {"told_at": event_time} if event_time else {}
         case DialEvent():
             row = {"kind": "dial", "what": encode(event).decode()}

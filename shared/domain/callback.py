@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from operator import contains
 from typing import NamedTuple, TypeVar
 
 from shared.domain.adapter_link import Adapter, Placeholder
 from shared.domain.callback_choice import choose
-from shared.domain.callback_query import read_query, repaired
+from shared.domain.callback_query import NEEDED, read_query, repaired, with_ids_alone
 from shared.domain.callback_values import (
     MAX_DIGITS,
     MAX_WAIT_DIGITS,
@@ -45,6 +46,7 @@ _RECORDING_URL = Placeholder.RECORDING_URL.value
 _CALL_TYPE = (Placeholder.CALL_TYPE_NAME.value, Placeholder.CALL_TYPE_CODE.value)
 _EVENT = (Placeholder.EVENT_NAME.value, Placeholder.EVENT_CODE.value)
 _BITS = frozenset({"0", "1"})
+_UNREAD = frozenset({Reason.NOT_A_REQUEST_ID, Reason.NOT_A_GUID, Reason.NOT_A_BIT, Reason.NOT_MILLISECONDS})
 _UNREPLACED = "arrived unreplaced: FocalScope sent the placeholder instead of its value"
 
 _Known = TypeVar("_Known")
@@ -76,12 +78,27 @@ def parse_callback(adapter: Adapter, query: str) -> Callback:
         InvalidCallbackError: names the parameter that cannot be folded.
     """
     try:
-        return _parse(adapter, query)
+        callback = _parse(adapter, query)
     except InvalidCallbackError:
-        for each in repaired(query):
+        for each in (*repaired(query), with_ids_alone(adapter, query, NEEDED)):
+            if each is None:
+                continue
             with suppress(InvalidCallbackError):
-                return _parse(adapter, each)
+                return _completed(adapter, each, _parse(adapter, each))
         raise
+    return _completed(adapter, query, callback) if callback.ignored else callback
+
+
+def _completed(adapter: Adapter, query: str, callback: Callback) -> Callback:
+    """Return a callback with the ids that a fragment or another separator made unreadable: a call is found by them."""
+    unread = {placeholder for placeholder, _, reason in callback.ignored if reason in _UNREAD}
+    changed = with_ids_alone(adapter, query, unread) if unread else None
+    if changed is not None:
+        with suppress(InvalidCallbackError):  # what is behind the separator may contradict it
+            completed = _parse(adapter, changed)
+            if not any(placeholder in unread and reason in _UNREAD for placeholder, _, reason in completed.ignored):
+                return completed
+    return callback
 
 
 def _parse(adapter: Adapter, query: str) -> Callback:
@@ -140,10 +157,11 @@ def _named(
     read = [known.get(text) or read_name(text, known) for _, text in sent]
     value = next((each for each in read if each is not None), None)
     if value is not None:
-        ignored += [IgnoredValue(*each, _unknown(placeholders)) for each in sent[: read.index(value)] if tidied(each[1])]
+        ignored += [_unread(*each, _unknown(placeholders)) for each in sent[: read.index(value)] if tidied(each[1])]
         return value
     if sent:
         problem = f"is not one of {', '.join(dict.fromkeys(map(str, known.values())))}"
+        problem = _UNREPLACED if is_unreplaced(*sent[0]) else problem
         raise InvalidCallbackError(adapter.name_of(sent[0][0]), sent[0][1], problem, is_name=True)
     for placeholder, text, _ in ignored:
         if placeholder in placeholders:
@@ -157,9 +175,14 @@ def _check_code(
     """Record that a code is not that of the name, which counts."""
     value = read_name(code, known)
     if value is None and tidied(code):
-        ignored.append(IgnoredValue(placeholders[1], code, _unknown(placeholders)))
+        ignored.append(_unread(placeholders[1], code, _unknown(placeholders)))
     elif value is not None and value is not counts:
         ignored.append(IgnoredValue(placeholders[1], code, Reason.CONTRADICTS))
+
+
+def _unread(placeholder: str, text: str, reason: Reason) -> IgnoredValue:
+    """Return a value that its reader could not read, with the reason: it is a placeholder, or else the one given."""
+    return IgnoredValue(placeholder, text, Reason.PLACEHOLDER if is_unreplaced(placeholder, text) else reason)
 
 
 def _unknown(placeholders: tuple[str, str]) -> Reason:
@@ -171,7 +194,7 @@ def _request_id(text: str, ignored: list[IgnoredValue]) -> int | None:
     is_plain = text.isdecimal() and text.isascii() and len(text) <= MAX_DIGITS
     number = int(text) if is_plain else read_whole(text)
     if not number and tidied(text):
-        ignored.append(IgnoredValue(_REQUEST_ID, text, Reason.NOT_A_REQUEST_ID))
+        ignored.append(_unread(_REQUEST_ID, text, Reason.NOT_A_REQUEST_ID))
     return number or None
 
 
@@ -181,14 +204,14 @@ def _guid(text: str, ignored: list[IgnoredValue]) -> str | None:
         return guid
     read = read_guid(text)
     if read is None and tidied(text):
-        ignored.append(IgnoredValue(_GUID_NAME, text, Reason.NOT_A_GUID))
+        ignored.append(_unread(_GUID_NAME, text, Reason.NOT_A_GUID))
     return read
 
 
 def _bit(text: str, ignored: list[IgnoredValue]) -> bool:
     bit = read_bit(text)
     if bit is None and tidied(text):
-        ignored.append(IgnoredValue(_IS_RECORDED, text, Reason.NOT_A_BIT))
+        ignored.append(_unread(_IS_RECORDED, text, Reason.NOT_A_BIT))
     return bit is True
 
 
@@ -207,6 +230,9 @@ def _check_extras(values: dict[str, str], ignored: list[IgnoredValue]) -> None:
     url = values.get(_RECORDING_URL)
     if url is not None and not is_link(url):
         _take_out(values, _RECORDING_URL, Reason.NOT_A_URL, ignored)
+    if any(map(contains, values.values(), values)):  # a placeholder that has lost its braces
+        for name in [name for name, value in values.items() if is_unreplaced(name, value)]:
+            _take_out(values, name, Reason.PLACEHOLDER, ignored)
     if are_some_null(values):
         for name in TEXTS.intersection(values):
             if is_null(values[name]):
@@ -216,7 +242,7 @@ def _check_extras(values: dict[str, str], ignored: list[IgnoredValue]) -> None:
 def _take_out(values: dict[str, str], name: str, reason: Reason, ignored: list[IgnoredValue]) -> None:
     value = values.pop(name)
     if tidied(value):
-        ignored.append(IgnoredValue(name, value, reason))
+        ignored.append(_unread(name, value, reason))
 
 
 def _missing(adapter: Adapter, placeholder: str) -> InvalidCallbackError:

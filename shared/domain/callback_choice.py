@@ -8,6 +8,7 @@ from shared.domain.adapter_link import Adapter, Placeholder
 from shared.domain.callback_query import NEEDED
 from shared.domain.callback_values import (
     TEXTS,
+    core,
     is_null,
     is_unreplaced,
     read_bit,
@@ -23,8 +24,6 @@ from shared.domain.leg_event import CALL_TYPES, EVENTS
 from shared.domain.recording_link import read_link
 from shared.errors import InvalidCallbackError
 
-_TIME_DIGITS = frozenset("123456789")
-
 _READERS: Mapping[str, Callable[[str], object]] = {
     Placeholder.CALL_ID.value: read_call_id,
     Placeholder.REQUEST_ID.value: lambda text: read_whole(text) or None,
@@ -33,7 +32,7 @@ _READERS: Mapping[str, Callable[[str], object]] = {
     Placeholder.IS_ANSWERED.value: read_bit,
     Placeholder.TOTAL_WAIT_MS.value: read_wait_ms,
     Placeholder.RECORDING_URL.value: read_link,
-    **dict.fromkeys(TIMES, lambda text: text if not _TIME_DIGITS.isdisjoint(text) else None),
+    **dict.fromkeys(TIMES, lambda text: text if core(text)[:1].isdecimal() and core(text).strip("0") else None),
     **dict.fromkeys(
         (Placeholder.CALL_TYPE_NAME.value, Placeholder.CALL_TYPE_CODE.value), lambda text: read_name(text, CALL_TYPES)
     ),
@@ -51,14 +50,15 @@ def choose(adapter: Adapter, values: dict[str, str], others: Sequence[tuple[str,
     """
     for name in list(values):
         candidates = dict.fromkeys([values[name], *(value for other, value in others if other == name)])
-        unreplaced = [value for value in candidates if is_unreplaced(name, value)]
+        read = _READERS.get(name, _not_blank)
+        has_form = name in _READERS and name not in TEXTS
+        unreplaced = [value for value in candidates if not (has_form and read(value) is not None) and is_unreplaced(name, value)]
         ignored.extend(IgnoredValue(name, value, Reason.PLACEHOLDER) for value in unreplaced)
         replaced = [value for value in candidates if value not in unreplaced]
         if not replaced:
             if name != Placeholder.CALL_ID.value:  # its error needs the value
                 del values[name]
             continue
-        read = _READERS.get(name, _not_blank)
         chosen = next((value for value in replaced if read(value) is not None), replaced[0])
         values[name] = chosen
         not_used: list[str] = []

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import codecs
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple
 from urllib.parse import unquote, unquote_plus, unquote_to_bytes
 
@@ -44,6 +44,9 @@ _RECORDING_URL = Placeholder.RECORDING_URL.value
 _TWO_EQUALS = re.compile("=[^&]*=")
 # No character has more bytes, and no byte is encoded with more characters.
 _BYTES_PER_CHARACTER, _CHARACTERS_PER_BYTE = 4, 3
+
+# A fragment, or a separator with a parameter behind it.
+_END_OF_ID = re.compile(r"(?<=.)(?:#|[?;](?=[^=&;?#]*[A-Za-z][^=&;?#]*=))")
 
 
 def _as_latin_1(error: UnicodeError) -> tuple[str, int]:
@@ -183,8 +186,26 @@ def repaired(query: str) -> Iterator[str]:
         yield query.replace("&amp;", "&").replace(";", "&")
     if "#" in query:
         yield query.partition("#")[0]
+        yield query.rpartition("#")[0]
     if is_escaped(query):
         yield unquote(query)
+
+
+def with_ids_alone(adapter: Adapter, query: str, unread: Collection[str]) -> str | None:
+    """Return a query with the unread values of some placeholders cut at a fragment, or split at another separator of parameters.
+
+    They have a known form, so neither can belong to them. None if no value has any.
+    """
+    parts = query.split("&")
+    for number, part in enumerate(parts):
+        name, _, value = part.partition("=")
+        plain = unquote_plus(name)
+        end = _END_OF_ID.search(value) if adapter.meaning(plain) in unread else None
+        if end is not None:
+            rest = "" if end[0] == "#" else f"&{value[end.end() :].replace(';', '&')}"
+            parts[number] = f"{name}={value[: end.start()]}{rest}"
+    changed = "&".join(parts)
+    return changed if changed != query else None
 
 
 def has_semicolons(query: str) -> bool:

@@ -20,9 +20,17 @@ MAX_WAIT_DIGITS = 9
 _MAX_NUMBER_CHARACTERS = 64
 # Around a value that a program has quoted, padded or begun with a byte order mark.
 _AROUND = "\0\"'`\ufeff\u200b\u200c\u200d\u200e\u200f\u2060 \t\r\n\v\f\u00a0"
+_QUOTES = "\u201c\u201d\u2018\u2019\xab\xbb"
+# Around a value of a known form, such as what ends a link in a text. None of it is part of a number. A dot or comma before
+# one would be, and so would a minus. Round brackets on both sides can mean a negative number.
+_BEFORE = f"{_AROUND}{_QUOTES}{{[<#=:$"
+_BEHIND = f"{_AROUND}{_QUOTES}}}]>)#/?,;:!|\\"
 # A number that a program has formatted as one with decimals is whole if these are zero.
-_WHOLE = re.compile(r"\+?0*([0-9]+?)(?:\.0+)?", re.ASCII)
-_GUID_PARTS = re.compile(r"([0-9a-f]{8})-?([0-9a-f]{4})-?([0-9a-f]{4})-?([0-9a-f]{4})-?([0-9a-f]{12})")
+_WHOLE = re.compile(r"\+?0*([0-9]+?)(?:\.0*)?", re.ASCII)
+_GUID_PARTS = re.compile(
+    r"[^0-9a-z]*(?:urn:)?(?:[ug]uid:)?[^0-9a-z]*"
+    r"([0-9a-f]{8})-?([0-9a-f]{4})-?([0-9a-f]{4})-?([0-9a-f]{4})-?([0-9a-f]{12})[^0-9a-z]*"
+)
 NO_GUIDS = frozenset({f"{digit * 8}-{digit * 4}-{digit * 4}-{digit * 4}-{digit * 12}" for digit in "0f"})
 """GUIDs that name nothing: of zeros, or of ones."""
 _TRUE = frozenset({"1", "true", "yes", "y", "on", "t"})
@@ -31,7 +39,7 @@ _FALSE = frozenset({"0", "false", "no", "n", "off", "f"})
 _NULLS = frozenset({"null", "NULL", "(null)", "<null>", "[null]", "undefined", "nil", "NaN", "N/A", "n/a", "[object Object]"})
 _PLACEHOLDER = re.compile(r"\{\{\s*[A-Za-z]\w*\s*\}\}", re.ASCII)
 # What is left of one that was cut off, without its braces. An escape can be cut off too.
-_CUT = re.compile(r"\w*(?:%[0-9A-Fa-f]?)?", re.ASCII)
+_CUT = re.compile(r"(?:[A-Za-z]\w*)?(?:%[0-9A-Fa-f]?)?", re.ASCII)
 _BRACES = "{}$ \t\r\n\u00a0"
 
 _Known = TypeVar("_Known")
@@ -42,9 +50,14 @@ def tidied(text: str) -> str:
     return decode_repeatedly(text).strip(_AROUND).strip()
 
 
+def core(text: str) -> str:
+    """Return a value of a known form without what is around it: braces, and what ends or begins a link in a text."""
+    return decode_repeatedly(text).lstrip(_BEFORE).rstrip(_BEHIND).strip()
+
+
 def read_whole(text: str, max_digits: int = MAX_DIGITS) -> int | None:
-    """Read a whole number from 0, also one written as `+7`, `007` or `7.0`."""
-    plain = tidied(text)
+    """Read a whole number from 0, also one written as `+7`, `007`, `7.0` or `{7}`."""
+    plain = core(text)
     match = _WHOLE.fullmatch(plain) if len(plain) <= _MAX_NUMBER_CHARACTERS else None
     return int(match[1]) if match is not None and len(match[1]) <= max_digits else None
 
@@ -56,16 +69,15 @@ def read_call_id(text: str) -> str | None:
 
 
 def read_guid(text: str) -> str | None:
-    """Read a GUID: in any case, with or without hyphens, in braces, and after `urn:uuid:`."""
-    plain = tidied(text).lower().removeprefix("urn:").removeprefix("uuid:").removeprefix("guid:")
-    match = _GUID_PARTS.fullmatch(tidied(plain.strip("{}()[]<>")))
+    """Read a GUID: in any case, with or without hyphens, in braces, after `urn:uuid:`, and among any punctuation."""
+    match = _GUID_PARTS.fullmatch(decode_repeatedly(text).lower())
     guid = "" if match is None else "-".join(match.groups())
     return None if guid in NO_GUIDS else guid or None
 
 
 def read_bit(text: str) -> bool | None:
     """Read a yes or no."""
-    plain = tidied(text).casefold()
+    plain = core(text).removesuffix(".").casefold()
     return True if plain in _TRUE else False if plain in _FALSE else None
 
 
@@ -76,7 +88,7 @@ def read_wait_ms(text: str) -> int | None:
 
 def read_name(text: str, known: Mapping[str, _Known]) -> _Known | None:
     """Read a name or a code in any letter case; `known` has them in lower case."""
-    plain = tidied(text).lower()
+    plain = core(text).removesuffix(".").lower()
     if plain in known:
         return known[plain]
     # Full-width characters, and the I of a Turkish program.

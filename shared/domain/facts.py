@@ -24,6 +24,7 @@ from typing import assert_never
 
 from shared.domain.adapter_link import Adapter, Placeholder
 from shared.domain.callback import Callback, parse_callback
+from shared.domain.callback_values import core
 from shared.domain.ids import CallKey, CallRef, SourceName
 from shared.domain.ignored import FACT, IgnoredValue, Reason, ignored_fact
 from shared.domain.leg_event import LegEvent
@@ -110,7 +111,7 @@ def _timestamps(callback: Callback, received_at: str) -> tuple[list[Fact], list[
         value = callback.extras.get(name)
         if value is None:
             continue
-        at = java_time(value, received_at)
+        at = java_time(value if value.isdecimal() else core(value), received_at)
         if at is not None and at >= earlier:
             earlier = at
             times.append((what, at))

@@ -16,6 +16,20 @@ OLD_FACT = "nonsense."
 TIMES = frozenset({Placeholder.STARTED.value, Placeholder.PICKED_UP.value, Placeholder.ENDED.value})
 """Placeholders of timestamps."""
 
+WITH_FORM = TIMES | {
+    Placeholder.CALL_ID.value,
+    Placeholder.REQUEST_ID.value,
+    Placeholder.GUID.value,
+    Placeholder.IS_RECORDED.value,
+    Placeholder.IS_ANSWERED.value,
+    Placeholder.TOTAL_WAIT_MS.value,
+    Placeholder.CALL_TYPE_NAME.value,
+    Placeholder.CALL_TYPE_CODE.value,
+    Placeholder.EVENT_NAME.value,
+    Placeholder.EVENT_CODE.value,
+}
+"""Placeholders whose values have a known form, and no separator of parameters in it."""
+
 
 class Reason(StrEnum):
     """Why a value was not used as it was sent."""

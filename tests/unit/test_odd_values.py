@@ -167,6 +167,122 @@ def test_another_value_is_kept_or_ignored_with_its_reason(
     assert [each.reason for each in callback.ignored] == ([] if reason is None else [reason])
 
 
+ENDS = [
+    "",
+    "#",
+    "#top",
+    "#a=b",
+    "##",
+    "%23",
+    '"',
+    "'",
+    ">",
+    "%3E",
+    "%0D%0A",
+    "/",
+    "?",
+    "?x=1",
+    ",",
+    ";",
+    ";x=1",
+    ".",
+    "!",
+    "|",
+    ":",
+    "]",
+    "}",
+    ")",
+    "%E2%80%9D",
+]
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_what_ends_a_link_splits_no_call_and_costs_no_value(end: str) -> None:
+    assert noted(parsed(f"RequestID=513{end}")) == []
+    assert parsed(f"RequestID=513{end}").request_id == 513
+    assert parsed(f"RequestID=513{end}&LastQueueName=a").request_id == 513
+    assert parsed(f"ResponderAgent=Team+#2&RequestID=513{end}")[3:7:3] == (513, {"ResponderAgent": "Team #2"})
+    assert parsed(f"Guid={GUID}{end}").guid == GUID
+    assert parsed(f"Guid={GUID.replace('-', '')}{end}").guid == GUID
+    assert parsed(f"IsCallRecorded=1{end}").recorded
+    assert parsed(f"TotalWaitTimeMs=12833{end}").ignored == []
+    for query in (f"CallType=Incoming&Event=missed&CallID=77{end}", f"CallType=Incoming&CallID=77&Event=missed{end}"):
+        assert parse_callback(EVERY, query)[:3] == (CallType.INCOMING, LegEvent.MISSED, "77")
+        assert parse_callback(EVERY, f"LastQueueName=a #1&{query}")[:3] == (CallType.INCOMING, LegEvent.MISSED, "77")
+
+
+@pytest.mark.parametrize("begin", ["#", "<", "%3C", "=", ":", "%E2%80%9C", "{", "{{", "%7B%7B"])
+def test_what_begins_a_value_splits_no_call(begin: str) -> None:
+    assert parsed(f"RequestID={begin}513").request_id == 513
+    assert parsed(f"Guid={begin}{GUID}").guid == GUID
+
+
+@pytest.mark.parametrize(
+    "number",
+    [
+        "513,5",
+        "513;514",
+        "513?514",
+        "513...",
+        "513%E2%80%A6",
+        "(513)",
+        "-513#",
+        "513-",
+        "513%2",
+        "513/514",
+        ".513",
+        "513%23514",
+    ],
+)
+def test_no_other_number_is_guessed(number: str) -> None:
+    assert parsed(f"RequestID={number}").request_id is None
+
+
+def test_parameters_behind_an_id_with_another_separator_are_read() -> None:
+    callback = parsed(f"RequestID=513;Guid={GUID};IsCallRecorded=1")
+    assert callback[3:6] == (513, GUID, True)
+    assert parsed(f"RequestID=513?Guid={GUID}&IsCallRecorded=1")[3:6] == (513, GUID, True)
+    assert parsed("RequestID=513;CallID=78").call_id == "77", "what contradicts is ignored"
+
+
+@pytest.mark.parametrize(
+    ("left", "right"), [("{", "}"), ("{{", "}}"), ("{{ ", " }}"), ("%7B%7B", "%7D%7D"), ("${", "}"), ("$%7B", "%7D")]
+)
+def test_a_value_in_the_braces_of_a_placeholder_is_read(left: str, right: str) -> None:
+    bare = GUID.replace("-", "")
+    callback = parsed(
+        f"Guid={left}{bare}{right}&RequestID={left}513{right}&IsCallRecorded={left}1{right}&TotalWaitTimeMs={left}12{right}"
+    )
+    assert callback[3:6] == (513, GUID, True)
+    assert noted(callback) == []
+    needed = f"CallType={left}Incoming{right}&Event={left}missed{right}&CallID={left}77{right}"
+    assert parse_callback(EVERY, needed)[:3] == (CallType.INCOMING, LegEvent.MISSED, "77")
+    call = call_of(f"{NEEDED}&StartTimestampUTC={left}{NOW_MS}{right}&CallerID={left}4512345678{right}")
+    assert ignored_of(call) == []
+
+
+@pytest.mark.parametrize("placeholder", OPTIONAL)
+@pytest.mark.parametrize("spelled", ["{}", "+{}", "${}", "{{{{{}}}}}", "{}%20"])
+def test_a_placeholder_is_recognised_whatever_the_other_parameters_are(placeholder: str, spelled: str) -> None:
+    sent = f"{NAMES[placeholder]}={spelled.format(placeholder)}"
+    expected = [(placeholder, "placeholder")]
+    other = "ResponderAgent" if placeholder != "ResponderAgent" else "LastQueueName"
+    for more in (sent, f"{sent}&{other}=100%25", f"{other}={{1}}&{sent}", f"{other}=a&{sent}"):
+        callback = parsed(more)
+        assert [(each.placeholder, str(each.reason)) for each in callback.ignored] == expected
+        assert placeholder not in callback.extras
+
+
+def test_a_needed_placeholder_without_its_braces_is_named() -> None:
+    for query in (
+        "CallType=CallTypeName&Event=start&CallID=1",
+        "CallType=API&Event=DialApiEventName&CallID=1",
+        "CallType=API&Event=start&CallID=CallID",
+    ):
+        with pytest.raises(InvalidCallbackError, match="arrived unreplaced"):
+            parse_callback(EVERY, query)
+
+
 def test_what_is_not_utf8_is_noted_as_it_was_sent() -> None:
     assert noted(parsed("ResponderAgent=J%FCrgen+K")) == [("ResponderAgent", "J%FCrgen+K", "not_utf8")]
 

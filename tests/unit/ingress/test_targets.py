@@ -11,6 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ingress.targets import is_odd, read_target, tidied
+from shared.domain.adapter_link import make_link, parse_link
+from shared.domain.callback import parse_callback
 from tests.helpers.raw_http import connected_to, get, post
 from tests.helpers.site import Start, site_of
 
@@ -102,6 +104,25 @@ async def test_a_secret_with_the_characters_of_a_link_is_read_as_it_is(tmp_path:
             get(f"/callbacks/acme?token={sent}&{LINE}") + post(f"/callbacks/acme?token={sent}", body=LINE.encode())
         )
         assert [await connection.status(), await connection.status()] == [200, 200]
+
+
+@pytest.mark.parametrize("end", ["#", "#top", ">", '"', "/", ";", "?", "?x=1", "%0D%0A"])
+async def test_what_ends_a_link_splits_no_call(start: Start, end: str) -> None:
+    adapter = parse_link(make_link("https://h", "acme", None))
+    line = f"CallType=API&Event=pickup&CallID=77&RequestID=513{end}"
+    async with start() as site, connected_to(site.port) as connection:
+        await connection.send(get(f"/callbacks/acme?token={SECRET}&{line}"))
+        assert await connection.status() == 200
+        for event in site.accepted:
+            assert parse_callback(adapter, orjson.loads(event)["query"]).request_id == 513
+
+
+async def test_a_second_query_behind_an_id_may_have_the_token(start: Start) -> None:
+    line = "CallType=API&Event=pickup&CallID=77&RequestID=513"
+    async with start() as site, connected_to(site.port) as connection:
+        await connection.send(get(f"/callbacks/acme?{line}?token={SECRET}"))
+        assert await connection.status() == 200
+        assert orjson.loads(site.accepted[0])["query"] == line
 
 
 async def test_all_parameters_may_be_separated_by_semicolons(start: Start) -> None:
