@@ -59,6 +59,7 @@ RECORDING_FLAGS: Mapping[str, str] = {
     Flag.RIFF_SIZE: "wrong size in its header",
     Flag.SHORTER_THAN_CALL: "shorter than the call",
     Flag.SIZE_UNKNOWN: "no size in its header",
+    Flag.SIZES_OUTDATED: "more audio than its header counts",
     Flag.TRAILING_BYTES: "bytes after the audio",
 }
 CALL_TYPES: Mapping[str, str] = {

@@ -15,5 +15,6 @@ class Flag(StrEnum):
     MORE_AUDIO = "more_audio"
     RIFF_SIZE = "riff_size"
     SHORTER_THAN_CALL = "shorter_than_call"
+    SIZES_OUTDATED = "sizes_outdated"
     SIZE_UNKNOWN = "size_not_told"
     TRAILING_BYTES = "trailing_bytes"

@@ -81,6 +81,12 @@ class Format:
             return self.channels
         return self._linear_frame_bytes() if self.encoding in _LINEAR else None
 
+    @property
+    def block_bytes(self) -> int:
+        """Return the bytes of a frame, or of a block of compressed audio; 1 if it has neither."""
+        block = self._block()
+        return self.frame_bytes or (block.size if block else 1)
+
     def seconds(self, audio_bytes: int, fact: int | None = None) -> float | None:
         """Return the duration of the audio. None if the header does not show it.
 

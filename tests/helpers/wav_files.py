@@ -235,6 +235,27 @@ def _flagged() -> Iterator[Kind]:
     )
 
 
+def _killed() -> Iterator[Kind]:
+    """Yield what writers leave that were killed after they wrote the sizes, and what must not be taken for that."""
+    total, trailing = frozenset({Flag.RIFF_SIZE}), frozenset({Flag.TRAILING_BYTES})
+    outdated = frozenset({Flag.SIZES_OUTDATED})
+    killed = WAV + SAMPLES * 9
+    yield Kind("writer killed, sizes of a tenth", killed, flags=outdated, looks=2, seconds=5.0)
+    yield Kind("writer killed in a sample", killed + b"\x55", flags=outdated, looks=2, seconds=None)
+    law = riff(TELEPHONE, chunk(b"data", MU_LAW_BYTES)) + MU_LAW_BYTES * 9
+    yield Kind("writer of mu-law killed", law, flags=outdated, looks=2, seconds=5.0)
+    blocks = encoded("GSM610")[60:905]
+    gsm_killed = encoded("GSM610")[:905] + blocks * 9
+    yield Kind("writer of GSM killed", gsm_killed, flags=outdated, looks=2, seconds=130 * 320 / RATE)
+    yield Kind("writer of GSM killed in a block", gsm_killed[:-9], flags=outdated, looks=2, seconds=None)
+    page = b"<br />\n<b>Warning</b>: fopen(): No such file or directory in <b>rec.php</b> on line 7\n" * 300
+    yield Kind("a second of text behind", WAV + page, flags=trailing, looks=2)
+    yield Kind("a tag of a second behind", WAV + b"ID3\3\0\0\0\0\0\x7f" + SAMPLES * 9, flags=trailing)
+    yield Kind("many zeros behind", WAV + bytes(80_000), flags=trailing, looks=2)
+    yield Kind("silence behind, then audio", WAV + bytes(40_000) + SAMPLES, flags=outdated, looks=2, seconds=3.5)
+    yield Kind("a LIST of a second behind", WAV + chunk(b"LIST", SAMPLES * 9), flags=total)
+
+
 def _refused() -> Iterator[Kind]:
     for declared, audio in [(0, 0), (36, 0), (8, 0), (0xFFFFFFFF, 0xFFFFFFFF), (0x7FFFF024, 0x7FFFF000)]:
         content = riff(FMT, chunk(b"data", b"", audio), declared=declared)
@@ -267,4 +288,4 @@ def _refused() -> Iterator[Kind]:
     yield Kind("RIFF of a film", WAV.replace(b"WAVE", b"AVI ", 1), _NONE)
 
 
-KINDS = [*_stored(), *_encodings(), *_flagged(), *_refused()]
+KINDS = [*_stored(), *_encodings(), *_flagged(), *_killed(), *_refused()]

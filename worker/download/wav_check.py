@@ -7,6 +7,7 @@ from typing import BinaryIO, TypeVar
 
 from shared.domain.recording_flags import Flag
 from shared.domain.wav import CHUNK_HEADER_BYTES, Chunk, Flaw, Header, InvalidWavError, Parser, parse_chunks, parse_header
+from worker.download.sniffing import is_text
 
 _T = TypeVar("_T")
 # What other programs put behind a recording. Anything else may be audio that the header does not count yet.
@@ -14,6 +15,8 @@ _TAGS = (b"ID3", b"TAG", b"APETAGEX", b"LYRICS", b"3DI")
 _BLANK = b"\0 \t\r\n\x1a"
 _MAX_BLANK_BYTES = 4096
 _MAX_BLANK_INSTEAD_OF_AUDIO = 16
+_MIN_SECONDS_SINCE = 1.0
+_PIECE_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +88,34 @@ def _check(file: BinaryIO, header: Header, size: int) -> Audio:
     is_all_audio = is_uncounted and not rest.chunks and header.declared_end is not None and abs(header.declared_end - size) <= 1
     is_untold = any(more.name == b"data" and not more.has_length and more.body < size for more in rest.chunks)
     is_open_ended = is_uncounted or is_untold or header.declared_end is None
-    audio_bytes = length + rest.other if is_all_audio else length
-    audio = _audio(header, audio_bytes, _flags(header, rest, size), length, is_open_ended=is_open_ended)
+    is_outdated = is_uncounted and _are_sizes_outdated(file, header, rest, size)
+    audio_bytes = length + rest.other if is_all_audio or is_outdated else length
+    flags = _flags(header, rest, size)
+    flags = flags - {Flag.TRAILING_BYTES} | {Flag.SIZES_OUTDATED} if is_outdated else flags
+    audio = _audio(header, audio_bytes, flags, length, is_open_ended=is_open_ended)
+    if is_outdated and audio_bytes % header.format.block_bytes:
+        return replace(audio, seconds=None)  # nothing says how much of the rest is audio
     if audio.seconds == 0:
         raise InvalidWavError(Flaw.NO_AUDIO, "less than one sample of audio in the file")
     return audio
+
+
+def _are_sizes_outdated(file: BinaryIO, header: Header, rest: _Rest, size: int) -> bool:
+    """Return whether a writer that was killed has written audio since it last wrote the sizes into the header.
+
+    Both sizes end at the same place, and at least a second of audio follows. Less changes little, and may be anything.
+    """
+    if rest.chunks or header.declared_end is None or abs(header.declared_end - header.audio.end) > 1:
+        return False
+    if (header.format.seconds(rest.other) or 0) < _MIN_SECONDS_SINCE:
+        return False
+    file.seek(size - rest.other)
+    piece = file.read(_MAX_BLANK_BYTES)
+    if is_text(piece):
+        return False
+    while piece and not piece.strip(b"\0"):  # a file can be reserved before it is written
+        piece = file.read(_PIECE_BYTES)
+    return bool(piece)
 
 
 def _counts_the_header(header: Header, size: int) -> bool:
