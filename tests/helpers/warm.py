@@ -181,6 +181,9 @@ def _import_all() -> None:
         for module in pkgutil.walk_packages([str(ROOT / package)], f"{package}."):
             if not module.name.endswith("__main__"):
                 importlib.import_module(module.name)
+    for lazy in ("phonenumbers", "rich.markdown", "typer.rich_utils"):  # loaded at the first use
+        importlib.import_module(lazy)
+    importlib.import_module("console.page.render").compile_templates()  # each console would do so again at its start
 
 
 def _read_exactly(requests: socket.socket, size: int) -> bytes:
