@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import re
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from pydantic import SecretStr
 
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f]")
+# With an "@" behind the host, what seems to be the host can be part of a user or password.
+_SHOWABLE = re.compile(
+    r"([a-z][a-z0-9+.-]*://)(?:[^/?#\\@]*@)?([\w.-]+(?::[0-9]{1,5})?)(?:[/?#][^@]*)?", re.ASCII | re.IGNORECASE | re.DOTALL
+)
 _LAST_OF_LATIN_1 = 0xFF
 
 
 def origin(url: str) -> str:
-    """Return scheme, host and port of a URL, without the scheme's default port."""
-    parts = urlsplit(url)
+    """Return scheme, host and port of a URL, without the scheme's default port.
+
+    Raises:
+        ValueError: it has none. The error shows the scheme and host alone, since anything else may be a credential.
+    """
+    parts = _split(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError(f"{_shown(url)} is not an http or https URL with a host")
     try:
@@ -25,10 +33,17 @@ def origin(url: str) -> str:
     return f"{parts.scheme}://{host}{'' if port in {None, _DEFAULT_PORTS[parts.scheme]} else f':{port}'}"
 
 
+def _split(url: str) -> SplitResult:
+    try:
+        return urlsplit(url)
+    except ValueError:  # it quotes the user and password
+        raise ValueError(f"{_shown(url)} is not a URL. Percent-encode the user name and password") from None
+
+
 def _shown(url: str) -> str:
-    """Return a URL without what may be a credential: its user, path and query."""
-    scheme, separator, rest = url.partition("://")
-    return f"{scheme}{separator}{rest.rpartition('@')[2].partition('/')[0].partition('?')[0]}"
+    """Return scheme and host of a URL, or "the text" if it is in doubt what they are."""
+    match = _SHOWABLE.fullmatch(url)
+    return "the text" if match is None else f"{match[1]}{match[2]}"
 
 
 def login_of(url: str) -> str | None:
@@ -37,7 +52,7 @@ def login_of(url: str) -> str | None:
     Raises:
         ValueError: HTTP cannot send them (RFC 7617), or they are not percent-encoded.
     """
-    parts = urlsplit(url)
+    parts = _split(url)
     user_info, at, _ = parts.netloc.rpartition("@")
     if not at:
         return None
@@ -52,7 +67,7 @@ def check_origin(url: SecretStr) -> SecretStr:
     text = url.get_secret_value()
     origin(text)
     login_of(text)
-    parts = urlsplit(text)
+    parts = _split(text)
     if "@" in f"{parts.path}{parts.query}{parts.fragment}":
         raise ValueError('"@" comes after the host. Percent-encode the user name and password')
     return url

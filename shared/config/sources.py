@@ -42,7 +42,9 @@ def _placeholder_check(*known: str) -> Callable[[SecretStr], SecretStr]:
         unknown = [field for field in _FIELD.findall(link) if field not in known]
         if unknown:
             names = ", ".join(f"{{{field}}}" for field in known)
-            raise ValueError(f"unknown placeholder {{{unknown[0]}}}, known: {names}")
+            # Braces can also be part of a password.
+            shown = f" {{{unknown[0]}}}" if closest_name(unknown[0], known) else ""
+            raise ValueError(f"unknown placeholder{shown}, known: {names}")
         return template
 
     return check

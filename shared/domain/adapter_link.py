@@ -122,8 +122,8 @@ def parse_link(link: str) -> Adapter:
     try:
         parts = urlsplit(link.strip())
         pairs = parse_qsl(parts.query, keep_blank_values=True)
-    except ValueError as error:
-        raise ConfigError(f"The adapter link is not a URL: {error}.") from error
+    except ValueError as error:  # it can quote a user and password
+        raise ConfigError("The adapter link is not a URL. Copy it from `callfold adapter-link`.") from error
     if not pairs:
         raise ConfigError("The adapter link has no parameters. Example: " + SAMPLE_LINK)
     meanings: dict[str, str] = {}

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from shared.config.settings import load_settings
 from shared.config.sources import RECORDING_FIELDS, load_sources
@@ -98,7 +101,7 @@ recording_origin = "http://10.0.0.5:8080/some/path"
         ("[sources.acme]\nrecord_legs = ['left']", "acme, record_legs: must be 'agent' or 'dialed'"),
         ("[sources.acme]\nrecordings_at_once = 0", "acme, recordings_at_once: must be greater than 0"),
         ("[sources.acme]\nrecording_networks = ['home']", "acme, recording_networks: must be networks like"),
-        ("[sources.acme]\nrecording_url = 'pbx/{call_id}'", "acme, recording_url: pbx/{call_id} is not an http or https URL"),
+        ("[sources.acme]\nrecording_url = 'pbx/{call_id}'", "acme, recording_url: the text is not an http or https URL"),
         (
             "[sources.acme]\nrecording_url = 'https://pbx/?nId={callid}'",
             "acme, recording_url: unknown placeholder {callid}, known: {call_id}, {guid}, {request_id}",
@@ -136,6 +139,73 @@ def test_a_source_that_cannot_work_is_named_with_its_key(tmp_path: Path, text: s
     assert "Input should" not in str(refused.value)
     assert "Value error" not in str(refused.value)
     assert "hunter" not in str(refused.value)
+
+
+SCHEMES = [
+    "https://",
+    "http://",
+    "ftp://",
+    "https:/",
+    "https:",
+    "https:\\",
+    "",
+    "//",
+    "://",
+    "x hunter://",
+    "hunter:x://",
+    "https://https://",
+]
+LOGINS = [
+    "",
+    "joe:hunter2@",
+    "hunter2@",
+    "hunter:x@",
+    "joe:hun/hunter2@",
+    "joe:#hunter2@",
+    "{hunter2}:x@",
+    "{hunter}:x@",
+    "joe:[hunter@",
+    "joe:hunter\uff1a@",
+    "joe:hunter2",
+]
+HOSTS = ["pbx", "", "[::1]", "[::1", "pbx:hunter", "pbx:99999", "pb x", "pbx]hunter"]
+TAILS = [
+    "",
+    "/hunter",
+    "/x?sectok=hunter",
+    "?a=hunter@b",
+    "/x?a=b@hunter",
+    "#hunter",
+    "\\hunter",
+    "/x?a={hunter2}",
+    "/{hunter.x}",
+    "/{hunter",
+    ";hunter",
+    " hunter",
+]
+
+
+@given(
+    st.sampled_from(["dial_url", "recording_url", "recording_origin", "adapter"]),
+    st.tuples(*map(st.sampled_from, (SCHEMES, LOGINS, HOSTS, TAILS))).map("".join),
+)
+@example("recording_url", "https:/pbx/x?sectok=hunter2")
+@example("recording_origin", "user:hunter2secret@pbx")
+@example("dial_url", "https://joe:hunter\uff1a@pbx")
+@example("recording_url", "https://[hunter")
+@example("dial_url", "https://pbx/{agent}?pin={hunter2}")
+def test_no_error_shows_a_piece_of_a_link_beyond_its_host(key: str, link: str) -> None:
+    assert "hunter" not in _error_of(f"[sources.acme]\n{key} = '{link}'")
+
+
+def _error_of(text: str) -> str:
+    """Return the error of a sources file, '' without one."""
+    try:
+        with TemporaryDirectory() as directory:
+            _load(Path(directory), text)
+    except ConfigError as error:
+        return str(error)
+    return ""
 
 
 def test_an_empty_secret_counts_as_none(tmp_path: Path) -> None:
