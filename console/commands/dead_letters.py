@@ -10,7 +10,7 @@ import orjson
 import typer
 
 from console.commands.common import cli_user
-from console.commands.output import counted
+from console.counts import counted, either
 from console.dead_letters.listing import LookRequest, find
 from console.dead_letters.prospects import Prospects, foresee, in_words
 from console.dead_letters.queue import DeadLetterQueue, Filter
@@ -23,7 +23,7 @@ from shared.runtime.audit import Action
 
 _PROGRESS_EVERY = 500
 _WHY_SKIPPED = (
-    "Redis may no longer have their calls, which would then be published a second time. "
+    "Redis may no longer have {calls}, which would then be published a second time. "
     "`--force` redrives those that are only old, but never an `expired_call`. "
     "An `unreadable_body` cannot be understood as it is: `show` prints it, and what it says can be sent again."
 )
@@ -36,14 +36,16 @@ async def show(settings: Settings, queue: DeadLetterQueue, request: LookRequest,
         sys.stdout.write(orjson.dumps(fields).decode() + "\n" if as_json else _text(fields))
     shown, count = len(listing.dead_letters), counted(listing.count, "dead letter")
     if not listing.is_complete:
+        were = either(listing.scanned, "was", "were")
         sys.stderr.write(
-            f"At least {count} in {queue.queue_name}: the first {listing.scanned} of {listing.total} were read. "
+            f"At least {count} in {queue.queue_name}: {listing.scanned} of {listing.total} {were} read. "
             "`--all` reads all of them, and others wait for that long.\n"
         )
     elif not as_json or shown < listing.count:
         sys.stderr.write(f"{count} in {queue.queue_name}\n")
     if shown < listing.count:
-        sys.stderr.write(f"The first {shown} are listed. `--limit` lists more.\n")
+        first = either(shown, "The first is", f"The first {shown} are")
+        sys.stderr.write(f"{first} listed. `--limit` lists more.\n")
     return 1 if request.query.ids and not listing.count else 0
 
 
@@ -84,7 +86,8 @@ async def redrive(
     else:
         settled = await settle(settings, queue, query, request, progress=_progress("redriven"))
     if settled.skipped:
-        skipped = f"{counted(settled.skipped, 'matching dead letter')} not redriven: {_WHY_SKIPPED}"
+        skipped = f"{counted(settled.skipped, 'matching dead letter')} not redriven: "
+        skipped += _WHY_SKIPPED.format(calls=either(settled.skipped, "its call", "their calls"))
         if query.ids and not settled.done:
             raise CallfoldError(skipped)
         sys.stderr.write(f"{skipped}\n")
@@ -93,6 +96,7 @@ async def redrive(
         more = {"would_come_back": prospects.coming_back.total(), "reasons": dict(prospects.coming_back)}
     elif returned is not None and settled.done:
         more = {"came_back": returned.count, "reasons": dict(returned.reasons), "not_folded": returned.not_folded}
+        more |= {"unknown": returned.unknown} if returned.unknown else {}
     code = _print_count(query, settled, "redriven", more, manner)
     if returned is not None and settled.done:
         sys.stderr.write(_came_back(returned))
@@ -118,10 +122,11 @@ async def drop(
 def _coming_back(prospects: Prospects, manner: Manner) -> str:
     count, total = prospects.coming_back.total(), prospects.settled.done
     which = "It" if (count, total) == (1, 1) else f"{count} of {total}"
+    what = either(count, "as it is, and would be a dead letter", "as they are, and would be dead letters")
     least = "" if prospects.settled.is_complete else "At least: "
     reasons = "; ".join(map(plain_line, in_words(prospects.coming_back)))
     hint = "" if manner.is_dry_run else " Correct the cause first: the adapter link, the sources file, or what sends them."
-    return f"{least}{which} cannot be understood as it is, and would be a dead letter again. {reasons}.{hint}\n"
+    return f"{least}{which} cannot be understood {what} again. {reasons}.{hint}\n"
 
 
 def _came_back(returned: Returned) -> str:
@@ -132,7 +137,11 @@ def _came_back(returned: Returned) -> str:
     if returned.count:
         text = f"{least}{returned.count} came back: {'; '.join(map(plain_line, in_words(returned.reasons)))}."
     if returned.not_folded:
-        text += f" {returned.not_folded} were not folded within {WAIT_S:g} s: check the workers."
+        were = either(returned.not_folded, "was", "were")
+        text += f" {returned.not_folded} {were} not reported as folded within {WAIT_S:g} s: check the workers."
+    if returned.unknown:
+        were = either(returned.unknown, "was", "were")
+        text += f" Whether {returned.unknown} {were} folded is unknown: the connection for the reports was lost."
     return f"{text}\n"
 
 

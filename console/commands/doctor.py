@@ -15,8 +15,9 @@ from rich.table import Table
 
 from console.commands.broker_checks import numbers, policies, rabbitmq
 from console.commands.hints import with_hint
-from console.commands.output import counted, output
+from console.commands.output import output
 from console.commands.pbx_checks import DoubtError, dial_links, recording_origins
+from console.counts import counted
 from console.dead_letters.listing import LookRequest, find
 from console.dead_letters.quarantine import count_refusals
 from console.dead_letters.queue import DeadLetterQueue, Filter

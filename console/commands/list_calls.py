@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from console.call_query import CallQuery, CallRow
 from console.commands.common import select_sources, warn_if_unknown
-from console.commands.output import counted
+from console.counts import counted
 from console.lookup.csv_export import write_csv
 from console.lookup.lookup import open_lookup
 from console.safe_text import plain_line

@@ -17,8 +17,3 @@ def output(*, on_stderr: bool = False) -> Console:
 
     stream = sys.stderr if on_stderr else sys.stdout
     return Console(width=None if stream.isatty() else _NO_WRAP, stderr=on_stderr)
-
-
-def counted(count: int, noun: str) -> str:
-    """Return a number of things: `1 call`, `2 calls`."""
-    return f"{count} {noun}{'' if count == 1 else 's'}"

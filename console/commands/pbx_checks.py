@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from yarl import URL
 
+from console.counts import counted
 from shared.config.links import origin
 from shared.config.settings import Settings
 from shared.config.sources import Source
@@ -68,9 +69,9 @@ async def _check(links: Sequence[tuple[Source, str]], *, is_guarded: bool) -> st
         try:
             if url.scheme == "https":
                 days = await handshake(addresses, port, url.raw_host or host)
-                answer = f", certificate valid for {days} days"
+                answer = f", certificate valid for {counted(days, 'day')}"
                 if days < _FEW_DAYS:
-                    doubts.append(f"the certificate of {host}:{port} of source {source.name} expires in {days} days")
+                    doubts.append(f"the certificate of {host}:{port} of source {source.name} expires in {counted(days, 'day')}")
             else:
                 await connect(addresses, port)
         except ssl.SSLError as error:

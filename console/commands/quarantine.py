@@ -8,7 +8,7 @@ from collections import deque
 import orjson
 
 from console.commands.common import cli_user
-from console.commands.output import counted
+from console.counts import counted, either
 from console.dead_letters.quarantine import (
     QuarantineFilter,
     QuarantineRedrive,
@@ -45,7 +45,8 @@ async def show(settings: Settings, query: QuarantineFilter, limit: int, *, as_js
     if not as_json or count > limit:
         sys.stderr.write(f"{counted(count, 'callback')} in the quarantine\n")
     if count > limit:
-        sys.stderr.write(f"The newest {limit} are listed. `--limit` lists more.\n")
+        newest_are = either(limit, "The newest is", f"The newest {limit} are")
+        sys.stderr.write(f"{newest_are} listed. `--limit` lists more.\n")
     return 1 if query.ids and not count else 0
 
 
@@ -69,12 +70,14 @@ async def redrive(
     )
     result = await redrive_quarantined(settings, query, request)
     if as_json:
-        fields = {"redriven": result.redriven, "dry_run": dry_run, "skipped": result.skipped}
+        skipped = {why.several: count for why, count in result.skipped.items()}
+        fields = {"redriven": result.redriven, "dry_run": dry_run, "skipped": skipped}
         sys.stdout.write(orjson.dumps(fields).decode() + "\n")
     else:
         sys.stdout.write(f"{result.redriven} {'would be ' if dry_run else ''}redriven\n")
         for why, count in sorted(result.skipped.items()):
-            sys.stderr.write(plain_line(f"{count} not redriven: they {why}.") + "\n")
+            reason = either(count, f"it {why.one}", f"they {why.several}")
+            sys.stderr.write(plain_line(f"{count} not redriven: {reason}.") + "\n")
     return 1 if query.ids and not result.redriven else 0
 
 

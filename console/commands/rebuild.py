@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 import orjson
 
 from console.commands.common import select_sources
-from console.commands.output import counted
+from console.counts import counted
 from console.durations import ago
 from console.repair.decisions import Decision, decide
 from console.repair.later_uses import merge_later_uses, redirect

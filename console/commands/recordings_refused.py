@@ -11,7 +11,7 @@ from pathlib import Path
 import orjson
 
 from console.commands.common import cli_user, select_sources
-from console.commands.output import counted
+from console.counts import counted
 from console.safe_text import plain_line
 from console.streams.connections import wait_until_connected
 from shared.amqp.publisher import Publisher

@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 import orjson
 
 from console.commands.common import select_sources
+from console.counts import counted
 from console.durations import ago
 from shared.archive.sidecar import Sidecar, day_of, is_overdue
 from shared.archive.storage import Archive
@@ -58,7 +59,8 @@ async def verify(settings: Settings, source: str | None, since: str | None, *, a
                 tally.differences += not difference.flags
                 text = orjson.dumps(asdict(difference)).decode() if as_json else f"{difference.path}: {difference.problem}"
                 sys.stdout.write(text + "\n")
-            sys.stderr.write(f"{day}: {tally.files} files, {tally.bytes} bytes read, {tally.differences} differences\n")
+            read = f"{counted(tally.files, 'file')}, {counted(tally.bytes, 'byte')} read"
+            sys.stderr.write(f"{day}: {read}, {counted(tally.differences, 'difference')}\n")
     return 1 if tally.differences else 0
 
 

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 import orjson
 
 from console.commands.common import cli_user, select_sources
-from console.commands.output import counted
+from console.counts import counted
 from console.durations import ago
 from console.safe_text import plain_line
 from console.streams.connections import wait_until_connected

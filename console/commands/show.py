@@ -12,6 +12,7 @@ import orjson
 
 from console.call_query import CallRow, row_of
 from console.commands.common import call_key, select_sources
+from console.counts import counted, either
 from console.dead_letters.of_call import find_of_call
 from console.ignored_values import why_ignored
 from console.lookup.lookup import open_lookup
@@ -83,8 +84,8 @@ async def _refuse_unknown(settings: Settings, key: CallKey, *, has_history: bool
         unread = " Whether its callbacks are dead letters is not known: RabbitMQ could not be read."
     else:
         if dead.dead_letters:
-            hold = "dead letter holds" if len(dead.dead_letters) == 1 else "dead letters hold"
-            count = f"{len(dead.dead_letters)} {hold} its callbacks"
+            dead_letters = len(dead.dead_letters)
+            count = f"{counted(dead_letters, 'dead letter')} {either(dead_letters, 'holds', 'hold')} its callbacks"
             raise CallfoldError(f"Call {key} has no record. {count}: {dead.in_words()}")
     select_sources(settings, key.source)
     if has_history:

@@ -7,6 +7,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl
 
+from console.counts import counted
 from console.dead_letters.queue import DeadLetterQueue, QueuedDeadLetter
 from console.dead_letters.turns import reader_of
 from shared.config.settings import Settings
@@ -30,7 +31,7 @@ class OfCall:
     def in_words(self) -> str:
         """Return what they say, and the command that redrives them."""
         details = sorted({f"{each.reason}: {mask_credentials(each.detail)}" for each in self.dead_letters})
-        more = "" if len(details) == 1 else f", and {len(details) - 1} other reasons"
+        more = "" if len(details) == 1 else f", and {counted(len(details) - 1, 'other reason')}"
         ids = " ".join(each.id for each in self.dead_letters[:_MAX_IDS])
         rest = " and further ids" if len(self.dead_letters) > _MAX_IDS else ""
         return (

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
+from console.counts import either
 from console.dead_letters.queue import DeadLetterQueue, Filter, QueuedDeadLetter
 from console.dead_letters.redrive_or_drop import Settled, SettleRequest
 from console.dead_letters.turns import reader_of
@@ -90,4 +91,4 @@ def in_words(reasons: Counter[str], at_most: int = 3) -> Sequence[str]:
     """Return the most frequent reasons with their counts, and how many others there are."""
     lines = [f"{count} {reason}" for reason, count in reasons.most_common(at_most)]
     others = reasons.total() - sum(count for _, count in reasons.most_common(at_most))
-    return [*lines, f"{others} for other reasons"] if others else lines
+    return [*lines, f"{others} for {either(others, 'another reason', 'other reasons')}"] if others else lines

@@ -7,7 +7,9 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import NamedTuple
 
+from console.counts import either
 from console.dead_letters.queue import ID_CHARACTERS
 from console.durations import ago
 from console.refusals import REMEMBERED, RefusalTotals
@@ -84,12 +86,25 @@ class QuarantineRedrive:
     oldest: str = ""
 
 
+class WhyNot(NamedTuple):
+    """Why callbacks are not redriven: the predicates of one and of several."""
+
+    one: str
+    several: str
+
+
+_REDRIVEN = WhyNot("was redriven before", "were redriven before")
+_NO_SOURCE = WhyNot("is of no configured source (`--as` names it)", "are of no configured source (`--as` names it)")
+_TOO_OLD = WhyNot("is so old that Redis may no longer have its call", "are so old that Redis may no longer have their calls")
+_NOT_UNDERSTOOD = WhyNot("cannot be understood as it is", "cannot be understood as they are")
+
+
 @dataclass(slots=True)
 class QuarantineResult:
-    """Counts of a redrive; in a dry run, `redriven` would be. `skipped` counts by reason in words."""
+    """Counts of a redrive; in a dry run, `redriven` would be."""
 
     redriven: int = 0
-    skipped: dict[str, int] = field(default_factory=dict)
+    skipped: dict[WhyNot, int] = field(default_factory=dict)
 
 
 @asynccontextmanager
@@ -175,7 +190,9 @@ async def redrive_quarantined(
                 try:
                     await publisher.publish(*(message for _, message in batch))
                 except BrokerUnavailableError as error:
-                    raise CallfoldError(f"{result.redriven} of {len(redrivable)} were redriven, then: {error}") from error
+                    raise CallfoldError(
+                        f"{result.redriven} of {len(redrivable)} {either(result.redriven, 'was', 'were')} redriven, then: {error}"
+                    ) from error
                 await _remember(store.flags, [each for each, _ in batch], settings)
                 result.redriven += len(batch)
                 progress(result.redriven)
@@ -192,7 +209,7 @@ async def _redrivable(
         async for callback in matching:
             why = _why_not(callback, request, sources)
             if why is None and await store.flags.is_set(_flag(callback.id)):
-                why = "were redriven before"
+                why = _REDRIVEN
             if why is None:
                 redrivable.append((callback.id, _message(callback, request)))
             else:
@@ -200,19 +217,20 @@ async def _redrivable(
     return redrivable
 
 
-def _why_not(callback: QuarantinedCallback, request: QuarantineRedrive, sources: Sources) -> str | None:
-    """Return in words why a callback is not redriven; None if it is."""
+def _why_not(callback: QuarantinedCallback, request: QuarantineRedrive, sources: Sources) -> WhyNot | None:
+    """Return why a callback is not redriven; None if it is."""
     source = sources.get(_target(callback, request))
     if source is None:
-        return "are of no configured source (`--as` names it)"
+        return _NO_SOURCE
     if callback.received_at < request.oldest:
-        return "are so old that Redis may no longer have their calls"
+        return _TOO_OLD
     if source.secret is not None and callback.secret_of != source.name and not request.is_unverified:
-        return f"did not have the secret of {source.name}, so anybody may have sent them (`--unverified` includes them)"
+        why = f"did not have the secret of {source.name}, so anybody may have sent"
+        return WhyNot(f"{why} it (`--unverified` includes it)", f"{why} them (`--unverified` includes them)")
     try:
         parse_callback(source.adapter, callback.query)
     except InvalidCallbackError:
-        return "cannot be understood as they are"
+        return _NOT_UNDERSTOOD
     return None
 
 

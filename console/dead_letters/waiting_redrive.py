@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import itertools
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from console.dead_letters.queue import DeadLetterQueue, Filter, QueuedDeadLetter
 from console.dead_letters.redrive_or_drop import Settled, SettleRequest, settle
@@ -28,6 +29,8 @@ WAIT_S = 15.0
 # Of so many events it is noticed that they come back, so that a redrive needs little memory.
 _MOST_EVENTS = 20_000
 _CONSUMER_CHECKS = 3
+# How often it is checked whether echoes can still arrive.
+_ECHO_CHECK_S = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +39,15 @@ class Returned:
 
     Attributes:
         reasons: those that are dead letters again, by reason and detail.
-        not_folded: how many no worker had folded by the end of the wait.
+        not_folded: how many no worker had reported as folded by the end of the wait.
+        unknown: how many may have been folded without a report, because the connection for it was lost.
         has_worker: whether a worker consumed the queue at the end of the redrive.
         is_complete: False if the queue is too long to be read to its end, or more were redriven than are followed.
     """
 
     reasons: Counter[str] = field(default_factory=Counter)
     not_folded: int = 0
+    unknown: int = 0
     has_worker: bool = True
     is_complete: bool = True
 
@@ -77,13 +82,21 @@ async def redrive_and_wait(
         return settled, await _returned(settings, followed, has_worker=has_worker)
 
 
+class _Publish(NamedTuple):
+    """Dead letters of one publish, and the queue to which a worker reports them."""
+
+    queue: str
+    size: int
+
+
 class _Followed:
     """Redriven callbacks, each until a worker's echo says that it is folded."""
 
     def __init__(self, echoes: EchoQueue) -> None:
         self._echoes = echoes
         self._numbers = itertools.count(1)
-        self._waiting: dict[int, int] = {}
+        self._waiting: dict[int, _Publish] = {}
+        self.unknown = 0
         self._changed = asyncio.Event()
         self.events: set[bytes] = set()
         self.has_all = True
@@ -99,13 +112,16 @@ class _Followed:
             if self.has_all:
                 self.events |= digests
         queue = self._echoes.name
+        if queue is None:
+            self.unknown += len(dead_letters)
+            return {}
         number = next(self._numbers)
-        self._waiting[number] = len(dead_letters)
-        return {} if queue is None else {ECHO_TO: queue, ECHO_ID: number}
+        self._waiting[number] = _Publish(queue, len(dead_letters))
+        return {ECHO_TO: queue, ECHO_ID: number}
 
     @property
     def not_folded(self) -> int:
-        return sum(self._waiting.values())
+        return sum(publish.size for publish in self._waiting.values())
 
     async def run(self) -> NoReturn:
         """Take echoes until cancelled."""
@@ -116,14 +132,22 @@ class _Followed:
             self._changed.set()
 
     async def wait(self, within_s: float) -> None:
-        """Wait until all are folded, or until the time is up."""
-        try:
-            async with asyncio.timeout(within_s):
-                while self._waiting:
-                    self._changed.clear()
+        """Wait until all are folded that an echo can report, or until the time is up."""
+        end = time.monotonic() + within_s
+        self._give_up_lost()
+        while self._waiting and (left := end - time.monotonic()) > 0:
+            self._changed.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(min(left, _ECHO_CHECK_S)):
                     await self._changed.wait()
-        except TimeoutError:
-            return
+            self._give_up_lost()
+
+    def _give_up_lost(self) -> None:
+        """Count as unknown what was to be reported to a queue that is gone: each connection has a new one."""
+        queue = self._echoes.name
+        for number, publish in list(self._waiting.items()):
+            if publish.queue != queue:
+                self.unknown += self._waiting.pop(number).size
 
 
 @asynccontextmanager
@@ -160,7 +184,7 @@ async def _returned(settings: Settings, followed: _Followed, *, has_worker: bool
                         if not followed.events.isdisjoint(_digests(each.delivery.body))
                     )
             is_complete = followed.has_all and turn.read >= turn.total and not turn.is_partial
-            return Returned(reasons, followed.not_folded, has_worker, is_complete)
+            return Returned(reasons, followed.not_folded, followed.unknown, has_worker, is_complete)
 
         return await reader.retried(look)
 

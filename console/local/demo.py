@@ -22,7 +22,8 @@ import orjson
 from rich.console import Console
 from rich.json import JSON
 
-from console.commands.output import counted, output
+from console.commands.output import output
+from console.counts import counted
 from console.local.child_process import while_all_run
 from console.local.ports import free_port
 from console.local.processes import Fleet

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import orjson
 
 from console.commands.common import select_sources
-from console.commands.output import counted
+from console.counts import counted
 from console.streams.events import read_event
 from console.streams.journal import journal
 from shared.amqp.consumer import Delivery

@@ -10,6 +10,7 @@ from typing import BinaryIO
 from aiohttp import web
 from pydantic import ValidationError
 
+from console.counts import counted
 from console.lookup.sidecar_search import RecordingSearch
 from console.missing_recordings import why_missing
 from console.web.keys import IDENTITY
@@ -102,7 +103,7 @@ class RecordingsApi:
         is_same = request.headers.get("If-Range", etag) == etag
         bytes_range = read_range(request.headers.get("Range") if is_same else None, audio.size)
         if bytes_range is None:
-            title = f"The range is outside the recording, which has {audio.size} bytes. Request a range within it."
+            title = f"The range is outside the recording, which has {counted(audio.size, 'byte')}. Request a range within it."
             return problem(416, title, {"Content-Range": f"bytes */{audio.size}"})
         if request.method == "GET":
             await self._audit_download(request[IDENTITY].name, sidecar, is_beginning=bytes_range.first == 0)

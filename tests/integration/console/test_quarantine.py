@@ -125,8 +125,8 @@ async def test_what_cannot_be_folded_or_is_too_old_is_not_redriven(
 async def test_a_list_shows_the_newest_with_what_is_known_of_them(
     servers: Servers, settings: Settings, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
-    unread = replace(_callback(name, query=""), body=b"<a password='x1'/>", content_type="text/xml")
-    hidden = _callback(name, secret_of="acme", query=f"{VENDOR_LINES[0]}&RecordingURL=http%3A%2F%2Fa%2F%3Fsectok%3Dx1")
+    unread = replace(_callback(name, query=""), body=b"<a password='hunter2'/>", content_type="text/xml")
+    hidden = _callback(name, secret_of="acme", query=f"{VENDOR_LINES[0]}&RecordingURL=http%3A%2F%2Fa%2F%3Fsectok%3Dhunter2")
     ids = await _put(servers, _callback(name), hidden, unread)
     await _redrive(settings, capsys, QuarantineFilter(ids=(ids[1],)), "acme")
     assert await show(settings, QuarantineFilter(source=name, since="1h"), 2, as_json=True) == 0
@@ -136,7 +136,7 @@ async def test_a_list_shows_the_newest_with_what_is_known_of_them(
     assert (third["reason"], third["peer"], third["redriven"]) == ("unknown_source", "192.0.2.1", False)
     assert third["body"] == "<a password='***'/>"
     assert "3 callbacks" in err
-    assert "x1" not in out
+    assert "hunter2" not in out
     assert await show(settings, QuarantineFilter(source=name, reason="wrong_secret"), 9, as_json=False) == 0
     assert await show(settings, QuarantineFilter(ids=(ids[1][:8],)), 9, as_json=False) == 0
     out, err = capsys.readouterr()

@@ -81,7 +81,7 @@ async def test_a_redriven_letter_is_folded_and_gone_and_the_others_stay(servers:
         told = json.loads(out)
         assert (code, told["redriven"], told["came_back"], told["not_folded"]) == (0, 3, 2, 0)
         assert sorted(reason.partition(":")[0] for reason in told["reasons"]) == ["invalid_callback", "unknown_source"]
-        assert "2 of 3 cannot be understood as it is, and would be a dead letter again. 1 " in err
+        assert "2 of 3 cannot be understood as they are, and would be dead letters again. 1 " in err
         assert "2 came back: 1 " in err
     assert sorted(str(left.headers["reason"]) for left in await servers.take_all("callbacks.dead")) == [
         "invalid_callback",

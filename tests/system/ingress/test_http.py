@@ -142,7 +142,7 @@ async def test_a_callback_with_a_wrong_name_or_token_is_found_again_and_redriven
         assert (found["reason"], found["query"], found["peer"]) == ("unknown_source", LINE, "127.0.0.1")
     code, out, err = await callfold("quarantine", "redrive", "--source", "wrong-name", "--as", "acme", **environment)
     assert (code, out) == (0, "1 redriven\n")
-    assert "1 not redriven: they did not have the secret of acme" in err
+    assert "1 not redriven: it did not have the secret of acme" in err
     code, _, err = await callfold("quarantine", "redrive", "--unverified", "--yes", **environment)
     assert (code, "Name them with --source" in err) == (2, True)
     (message,) = await servers.take_all("callbacks.fold")

@@ -11,8 +11,8 @@ from pydantic import BaseModel, ValidationError
 
 from console.call_query import CallQuery
 from console.commands import doctor, pbx_checks
-from console.commands.output import counted
 from console.commands.show import wrapped
+from console.counts import counted
 from console.dialing.focalscope import DialRequest
 from console.local.ports import free_port
 from console.validation import first_mistake

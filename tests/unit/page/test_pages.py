@@ -422,6 +422,12 @@ def test_what_would_come_back_is_said_before_a_redrive() -> None:
         (Result("redrive", 3, came_back={"fold_failed": 1, "undecodable": 1}), "2 are dead letters again: 1 fold_failed, 1 un"),
         (Result("redrive", 3, 0, {"fold_failed": 2}, is_minimum=True), "▲ 3 redriven. At least 2 are dead letters again: 2 fold"),
         (Result("redrive", 3, not_folded=2), "▲ 3 redriven. 2 not folded yet. Check that a worker runs."),
+        (
+            Result("redrive", 3, unknown=2),
+            "▲ 3 redriven. Whether 2 were folded is unknown: the connection for the reports was lost.",
+        ),
+        (Result("redrive", 3, unknown=1), "Whether 1 was folded is unknown"),
+        (Result("redrive", 0, skipped=1), "1 not redriven. Redis may no longer have its call, which"),
         (Result("redrive", 0, skipped=2), "▲ 0 redriven. 2 not redriven. Redis may no longer have their calls"),
         (Result("redrive", 0), "▲ 0 redriven. They are no longer dead letters"),
         (Result("drop", 1), "✓ 1 deleted."),
