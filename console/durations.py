@@ -30,22 +30,22 @@ def ago(text: str, now: datetime | None = None) -> datetime:
 
 
 def moment(text: str, now: datetime | None = None) -> datetime:
-    """Parse a time in RFC 3339, an age like `2h`, or `now`.
+    """Parse a time in RFC 3339, an age like `2h`, or `now`; 1970 at the earliest, as in `ago`.
 
     Raises:
-        ConfigError: it is none of these.
+        ConfigError: it is none of these, or no time of the years 1 to 9999 in UTC.
     """
     if text.strip().casefold() == "now":
         return now or datetime.now(UTC)
     try:
         at = datetime.fromisoformat(text.strip())
-    except ValueError:
-        at = None
-    if at is not None and at.tzinfo is not None:
-        return at.astimezone(UTC)
+        if at.tzinfo is not None:
+            return max(_EARLIEST, at.astimezone(UTC))
+    except (ValueError, OverflowError):  # an age, or a time that is in no year in UTC
+        pass
     try:
         return ago(text.strip(), now)
-    except (ConfigError, OverflowError):
+    except ConfigError:
         raise ConfigError(
             f"{text!r} is neither a duration nor a time. "
             "Expected RFC 3339 like 2026-11-23T07:44:00Z, an age like 90s or 2h, or now."

@@ -22,7 +22,10 @@ HISTORY_SCHEMES = ("sqlite:///", "postgresql+psycopg://")
 
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
-Seconds = Annotated[float, Field(gt=0)]
+# 100 years. Beyond a few thousand, times could not be calculated.
+_MAX_DAYS = 36525
+_MAX_SECONDS = _MAX_DAYS * 86400
+Seconds = Annotated[float, Field(gt=0, le=_MAX_SECONDS)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 
 
@@ -102,7 +105,7 @@ class Settings(BaseSettings):
         default=120, description="Wait for the other legs after one leg has ended, counted from the last event."
     )
     max_call_seconds: Seconds = Field(default=4 * 3600, description="Time without an event after which a call is closed.")
-    retain_seconds: Annotated[int, Field(gt=0)] = Field(
+    retain_seconds: Annotated[int, Field(gt=0, le=_MAX_SECONDS)] = Field(
         default=7 * 86400, description="Time that Redis keeps a call after its completion."
     )
     recording_retry_seconds: Annotated[tuple[Seconds, ...], NoDecode, Field(min_length=1)] = Field(
@@ -139,7 +142,7 @@ class Settings(BaseSettings):
         description="Maximum total size of a source's files that were refused as recordings and are kept in the archive. "
         "Above it, the oldest are deleted (0: keep none).",
     )
-    retention_days: Annotated[int, Field(ge=0)] = Field(
+    retention_days: Annotated[int, Field(ge=0, le=_MAX_DAYS)] = Field(
         default=0, description="Age in days at which the daily retention deletes recordings (0: never)."
     )
     retention_with_records: bool = Field(
@@ -152,14 +155,14 @@ class Settings(BaseSettings):
         "`sqlite:///.callfold/history.sqlite`, which `callfold calls` and `callfold show` read.",
     )
     publish_timeout_seconds: Seconds = Field(default=3, description="Maximum wait for a publisher confirm.")
-    timer_hold_off_seconds: Annotated[float, Field(ge=0)] = Field(
+    timer_hold_off_seconds: Annotated[float, Field(ge=0, le=_MAX_SECONDS)] = Field(
         default=15,
         description="Pause of the timers after a reconnect to RabbitMQ or a refused marker: ingress reports its spool first.",
     )
     timer_lease_seconds: Seconds = Field(
         default=5, description="Lease of a worker on a due call. If the worker dies, another takes over after this time."
     )
-    drain_seconds: Annotated[float, Field(ge=0)] = Field(
+    drain_seconds: Annotated[float, Field(ge=0, le=_MAX_SECONDS)] = Field(
         default=2,
         description="Time on SIGTERM between turning unready and closing the port, so that load balancers notice.",
     )
