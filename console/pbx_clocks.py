@@ -13,6 +13,6 @@ async def find_pbx_clock_problems(store: Store, sources: Sources) -> list[str]:
     Raises:
         StoreUnavailableError: Redis does not answer.
     """
-    ahead = await store.pbx_clocks.of(sources)
-    problems = {source: clock_problem(source, ahead_s) for source, ahead_s in ahead.items()}
-    return [f"{problem} They differ by {abs(ahead[source]):.1f} s." for source, problem in problems.items() if problem]
+    notes = await store.pbx_clocks.of(sources)
+    problems = {source: clock_problem(source, note.ahead_s) for source, note in notes.items()}
+    return [f"{problem} They differ by {abs(notes[source].ahead_s):.1f} s." for source, problem in problems.items() if problem]

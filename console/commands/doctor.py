@@ -190,13 +190,13 @@ async def _request_ids(settings: Settings) -> str:
 async def _pbx_clocks(settings: Settings) -> str:
     sources = settings.load_sources()
     async with _open_store(settings) as store:
-        ahead = await store.pbx_clocks.of(sources)
+        notes = await store.pbx_clocks.of(sources)
         problems = await find_pbx_clock_problems(store, sources)
     if problems:
         raise DoubtError(" ".join(problems))
-    if not ahead:
+    if not notes:
         return "not known: no source sent timestamps in the last day"
-    return ", ".join(f"{source} {ahead_s:+.1f} s" for source, ahead_s in ahead.items())
+    return ", ".join(f"{source} {note.ahead_s:+.1f} s" for source, note in notes.items())
 
 
 async def _placeholders(settings: Settings) -> str:

@@ -13,7 +13,7 @@
 - `callfold:note:<name>`: a flag or a short text that expires, see `flags.py`.
 - `callfold:refused_legs:<source>`: the last call of a source that has too many legs, see `refused_legs.py`.
 - `callfold:unreplaced:<source>`: the placeholders of a source that arrived unreplaced, see `unreplaced.py`.
-- `callfold:pbx_clock:<source>`: how far the clock of its PBX is ahead, see `pbx_clocks.py`.
+- `callfold:pbx_clock:<source>`, `callfold:pbx_clock_at:<source>`: how far the clock of its PBX is ahead, see `pbx_clocks.py`.
 - `callfold:{watermark}:members`, `:rounds`, `:spools`: reports on callbacks that are not folded yet, see `barrier.py`.
 - `callfold:dial:...`: dial requests, see `dials.py`.
 - `callfold:probe`: written to find out whether Redis can be written.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from redis.asyncio import Redis
@@ -27,9 +27,12 @@ class RefusedLegs:
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
 
-    async def record(self, call: CallKey, at: str) -> None:
-        """Store that a callback received at `at` was refused."""
-        await redis_reply(self._redis.set(_key(call.source), f"{call.call} {at}", ex=_DAY_S))
+    async def record(self, calls: Mapping[CallKey, str]) -> None:
+        """Store of which calls callbacks were refused, and when the last one was received, in one round trip."""
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for key, at in sorted(calls.items(), key=lambda call: call[1]):
+                pipe.set(_key(key.source), f"{key.call} {at}", ex=_DAY_S)
+            await redis_reply(pipe.execute())
 
     async def of(self, sources: Iterable[SourceName]) -> list[RefusedLeg]:
         """Return the latest refusal of each source that had one in the last day."""

@@ -28,12 +28,13 @@ class UnreplacedPlaceholders:
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
 
-    async def record(self, source: SourceName, placeholders: Mapping[str, tuple[CallRef, str]]) -> None:
-        """Store the last call of each placeholder, and when its callback was received."""
-        notes = {name: f"{call} {at}" for name, (call, at) in placeholders.items()}
+    async def record(self, placeholders: Mapping[SourceName, Mapping[str, tuple[CallRef, str]]]) -> None:
+        """Store the last call of each placeholder of some sources, and when its callback was received, in one round trip."""
         async with self._redis.pipeline(transaction=False) as pipe:
-            pipe.hset(_key(source), mapping=notes)  # type: ignore[arg-type]  # its type is invariant
-            pipe.expire(_key(source), _DAY_S)
+            for source, of_source in placeholders.items():
+                notes = {name: f"{call} {at}" for name, (call, at) in of_source.items()}
+                pipe.hset(_key(source), mapping=notes)  # type: ignore[arg-type]  # its type is invariant
+                pipe.expire(_key(source), _DAY_S)
             await redis_reply(pipe.execute())
 
     async def of(self, sources: Iterable[SourceName], since: str) -> list[UnreplacedPlaceholder]:

@@ -117,8 +117,8 @@ class Fold:
         if self._pbx_clocks is not None:
             await apply_pbx_clocks(self._pbx_clocks, self._store.pbx_clocks, batch.facts)
         await self._publisher.publish_until_confirmed(batch.dead_letters)
-        for source, placeholders in batch.unreplaced.items():
-            await until_redis_answers(lambda: self._store.unreplaced.record(source, placeholders))  # noqa: B023 - awaited before the loop goes on
+        if batch.unreplaced:
+            await until_redis_answers(lambda: self._store.unreplaced.record(batch.unreplaced))
         await self._later_uses.redirect(batch)
         for piece in batch.pieces(_PIECE_EVENTS):
             keys: Iterable[CallKey] = piece
@@ -162,8 +162,8 @@ class Fold:
         if merged.refused:
             await self._dead_letter_refused(batch, merged.refused)
         routed = await self._later_uses.route(batch, merged.calls)
-        for key, refused in routed.refused.items():
-            await self._publisher.publish_until_confirmed(dead_letters_of_refused(key, refused))
+        dead = chain.from_iterable(dead_letters_of_refused(key, refused) for key, refused in routed.refused.items())
+        await self._publisher.publish_until_confirmed(dead)
         crash_point("fold.routed")
         events = batch.events | {key: [*batch.timers(key), *of_call] for key, of_call in routed.events.items()}
         lost: list[CallKey] = []
@@ -184,13 +184,17 @@ class Fold:
 
     async def _dead_letter_refused(self, batch: Batch, refused: Mapping[CallKey, Sequence[int]]) -> None:
         """Take events that are beyond the bounds of their calls out of the batch. What is merged again is thus without them."""
+        dead_letters: list[Message] = []
+        latest: dict[CallKey, str] = {}
         for key, positions in refused.items():
             events = batch.refuse(key, positions)
             if events:
                 metrics.CALLBACKS_BEYOND_BOUNDS.labels(key.source).inc(len(events))
-                await self._publisher.publish_until_confirmed(dead_letters_of_refused(key, events))
-                latest = max(event.received_at for event in events)
-                await until_redis_answers(lambda: self._store.refused_legs.record(key, latest))  # noqa: B023 - awaited before the loop goes on
+                dead_letters += dead_letters_of_refused(key, events)
+                latest[key] = max(event.received_at for event in events)
+        if latest:
+            await self._publisher.publish_until_confirmed(dead_letters)
+            await until_redis_answers(lambda: self._store.refused_legs.record(latest))
 
     async def _publish(self, due: Mapping[CallKey, Publication]) -> list[CallKey]:
         """Claim, publish and mark revisions; returns the calls whose claims were lost.

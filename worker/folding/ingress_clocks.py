@@ -7,7 +7,6 @@ behind, or it waited in the queue. How long messages wait is known from the mark
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
@@ -19,6 +18,7 @@ from shared.domain.sender_clock import EQUAL_CLOCKS
 from shared.log import get_logger
 from shared.outage import Outage
 from shared.state.redis_clock import RedisClock
+from worker.folding.recent_maximum import RecentMaximum
 
 log = get_logger(__name__)
 _DIFFERENCES = Outage(log, "ingress_clock_differs", "ingress_clock_agrees")
@@ -26,16 +26,6 @@ _DIFFERENCES = Outage(log, "ingress_clock_differs", "ingress_clock_agrees")
 _WINDOW_S: Final = 20.0
 _FORGOTTEN_S: Final = 600.0
 _MAX_MACHINES: Final = 100
-
-
-@dataclass(slots=True)
-class _Machine:
-    """One clock: how far it is ahead of Redis at least, in this window and in the one before."""
-
-    began_s: float
-    seen_s: float
-    ahead_s: float
-    before_s: float | None = None
 
 
 def sent_at(headers: Mapping[str, object]) -> str:
@@ -50,7 +40,7 @@ class IngressClocks:
     def __init__(self, clock: RedisClock) -> None:
         self._clock = clock
         self._wait_s = 0.0
-        self._machines: dict[str, _Machine] = {}
+        self._machines: dict[str, RecentMaximum] = {}  # by how many seconds each clock is ahead of Redis
 
     def observe(self, deliveries: Iterable[Delivery]) -> None:
         """Learn from deliveries that have just arrived, markers included."""
@@ -70,26 +60,23 @@ class IngressClocks:
             self._forget_old(now_s)
             if len(self._machines) >= _MAX_MACHINES:
                 return
-            machine = self._machines[name] = _Machine(now_s, now_s, ahead_s)
-        if now_s - machine.began_s >= _WINDOW_S:
-            machine.began_s, machine.before_s, machine.ahead_s = now_s, machine.ahead_s, ahead_s
-        machine.ahead_s = max(machine.ahead_s, ahead_s)
-        machine.seen_s = now_s
+            machine = self._machines[name] = RecentMaximum(_WINDOW_S, now_s, ahead_s)
+        machine.add(ahead_s, now_s)
         self._judge(name, machine)
 
-    def _judge(self, name: str, machine: _Machine) -> None:
+    def _judge(self, name: str, machine: RecentMaximum) -> None:
         limit_s = EQUAL_CLOCKS.total_seconds()
-        # A single message can be late because a worker died. A clock that is behind is so in every window.
-        known_s = machine.ahead_s if machine.before_s is None else max(machine.ahead_s, machine.before_s)
+        known_s = machine.value
         metrics.INGRESS_CLOCK_OFFSET.labels(name).set(known_s)
-        if known_s > limit_s or (known_s < -limit_s and machine.before_s is not None):
+        # A single message can be late because a worker died. A clock that is behind is so in every window.
+        if known_s > limit_s or machine.is_below(-limit_s):
             sentence = f"The clock of {name} is {'ahead of' if known_s > 0 else 'behind'} that of Redis"
             _DIFFERENCES.failed(sentence, task=name, machine=name, offset_s=round(known_s, 1))
         elif abs(known_s) <= limit_s:
             _DIFFERENCES.succeeded(task=name)
 
     def _forget_old(self, now_s: float) -> None:
-        for name in [name for name, machine in self._machines.items() if now_s - machine.seen_s > _FORGOTTEN_S]:
+        for name in [name for name, machine in self._machines.items() if now_s - machine.last_s > _FORGOTTEN_S]:
             del self._machines[name]
             _DIFFERENCES.gave_up(task=name)
             metrics.INGRESS_CLOCK_OFFSET.remove(name)

@@ -79,6 +79,28 @@ async def test_a_worker_uses_its_own_estimate_rather_than_an_older_one(site: _Si
     assert agent["ring_seconds"] == 10
 
 
+@pytest.mark.parametrize("is_another_worker", [True, False])
+async def test_an_estimate_of_hours_ago_is_not_used_since_the_clock_may_have_been_corrected(
+    site: _Site, *, is_another_worker: bool
+) -> None:
+    worker = site.worker("a")
+    await _fold(worker, 513, -2 * 3600, 60, StartTimestampUTC=-2 * 3600 - 15, EndTimestampUTC=-2 * 3600)
+    await _fold(site.worker("b") if is_another_worker else worker, 514, 110, 0, StartTimestampUTC=100)
+    agent = site.records[514]["agent"]
+    assert isinstance(agent, dict)
+    assert agent["ring_seconds"] is None, "with the estimate it would be 70 s"
+
+
+async def test_a_worker_that_has_seen_no_clock_for_a_while_uses_what_another_one_has_seen_since(site: _Site) -> None:
+    worker = site.worker("a")
+    await _fold(worker, 513, -1500, 60, StartTimestampUTC=-1515, EndTimestampUTC=-1500)
+    await _fold(site.worker("b"), 514, 20, 0, StartTimestampUTC=5, EndTimestampUTC=20)
+    await _fold(worker, 515, 110, 0, StartTimestampUTC=100)
+    agent = site.records[515]["agent"]
+    assert isinstance(agent, dict)
+    assert agent["ring_seconds"] == 10
+
+
 async def test_while_no_call_has_shown_the_clock_the_ring_time_is_unknown(site: _Site) -> None:
     await _fold(site.worker("a"), 513, 110, 30, StartTimestampUTC=100)
     agent = site.records[513]["agent"]

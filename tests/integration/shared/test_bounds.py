@@ -10,6 +10,7 @@ import orjson
 import pytest
 from prometheus_client import REGISTRY
 from redis.asyncio import Redis
+from redis.asyncio.client import Pipeline
 
 from console.ignored_values import unreplaced_problem
 from shared.amqp.publisher import Message
@@ -20,12 +21,14 @@ from shared.domain.raw_event import CallbackEvent, DialEvent, RawEvent, TimerEve
 from shared.errors import StoreUnavailableError
 from shared.state.bounds import MAX_LEGS
 from shared.state.keys import facts_key, partition, publication_key
+from shared.state.pbx_clocks import PbxClockNote
 from shared.state.store import Store
 from shared.state.stored_call import Claim, Merged, Publication
 from tests.helpers.servers import POLICY, Servers
 from worker.folding.batch import read_batch
 from worker.folding.fold import Fold
 from worker.folding.merging import Merging
+from worker.folding.pbx_clocks import PbxClocks
 
 SOURCE = SourceName("default")
 KEY = CallKey(SOURCE, CallRef("7"))
@@ -173,6 +176,34 @@ async def test_the_fold_notes_placeholders_that_arrive_unreplaced_and_completes_
     labels = {"source": SOURCE, "placeholder": "CallUUID"}
     assert (REGISTRY.get_sample_value("callfold_placeholders_unreplaced_total", labels) or 0) >= 2
     assert (REGISTRY.get_sample_value("callfold_ignored_values_total", labels | {"reason": "placeholder"}) or 0) >= 2
+
+
+async def test_what_several_sources_show_is_noted_in_one_round_trip_each(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [SourceName(name) for name in "abc"]
+    source = load_sources(None)[SOURCE]
+    publisher = _Confirming()
+    fold = Fold(publisher, store, dict.fromkeys(names, source), POLICY, holder="a", pbx_clocks=PbxClocks())  # type: ignore[arg-type]
+    round_trips: list[str] = []
+    execute, execute_command = Pipeline.execute, Redis.execute_command
+
+    async def counted(pipe: Pipeline) -> list[object]:
+        round_trips.append(str(pipe.command_stack))
+        return await execute(pipe)
+
+    async def counted_command(redis: Redis, *args: object, **options: object) -> object:
+        round_trips.append(str(args))
+        return await execute_command(redis, *args, **options)  # type: ignore[no-untyped-call]
+
+    monkeypatch.setattr(Pipeline, "execute", counted)
+    monkeypatch.setattr(Redis, "execute_command", counted_command)
+    end = "&Guid={{CallUUID}}&EndTimestampUTC=1795419840000"
+    lines = [f"CallType=Outgoing&CallID={leg}&Event=missed&RequestID=7{end}" for leg in range(MAX_LEGS + 1)]
+    await fold.fold([join([encode(CallbackEvent(name, AT, line)) for line in lines]) for name in names])
+    notes = ("callfold:unreplaced", "callfold:pbx_clock:", "callfold:refused_legs")
+    assert [sum(note in commands for commands in round_trips) for note in notes] == [1, 1, 1]
+    assert {note.call.source for note in await store.unreplaced.of(names, AT)} == set(names)
+    assert {note.call.source for note in await store.refused_legs.of(names)} == set(names)
+    assert await store.pbx_clocks.of(names) == dict.fromkeys(names, PbxClockNote(0.0, AT))
 
 
 async def find_unreplaced_since(store: Store, since: str) -> list[str]:

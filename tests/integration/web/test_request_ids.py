@@ -12,6 +12,7 @@ from console.live import monitor
 from shared.clock import utc_now
 from shared.config.settings import Settings
 from shared.domain.ids import CallKey, CallRef, SourceName
+from shared.state.pbx_clocks import PbxClockNote
 from shared.state.store import Store
 from tests.helpers.console import AUTHORIZED, KEY, console_here
 from tests.helpers.servers import Servers
@@ -27,10 +28,9 @@ async def test_the_page_shows_which_call_has_too_many_legs(servers: Servers, mon
     at = utc_now()
     async with aclosing(Store(servers.stack.redis_url)) as store:
         await store.merge({key: [[("dial", at)]] for key in (refused, other)})
-        await store.refused_legs.record(refused, at)
-        await store.unreplaced.record(
-            other.source, {"CallUUID": (other.call, at), "DID": (refused.call, "2026-01-01T00:00:00.000000Z")}
-        )
+        await store.refused_legs.record({refused: at})
+        placeholders = {"CallUUID": (other.call, at), "DID": (refused.call, "2026-01-01T00:00:00.000000Z")}
+        await store.unreplaced.record({other.source: placeholders})
     async with (
         console_here(servers, monkeypatch, CALLFOLD_CONSOLE_KEY=KEY) as url,
         aiohttp.ClientSession(url, headers=AUTHORIZED) as session,
@@ -43,7 +43,7 @@ async def test_the_page_shows_which_call_has_too_many_legs(servers: Servers, mon
 
         assert "The clock of a PBX is wrong" not in await page("/")
         async with aclosing(Store(servers.stack.redis_url)) as store:
-            await store.pbx_clocks.record(refused.source, 240.0)
+            await store.pbx_clocks.record({refused.source: PbxClockNote(240.0, at)})
         assert "source default is ahead of that of ingress. Synchronize it with NTP. They differ by 240.0 s." in await page("/")
         for path in ("/", "/ui/calls/default/7"):
             text = await page(path)

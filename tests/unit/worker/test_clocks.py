@@ -20,9 +20,12 @@ from shared.domain.ids import CallKey, CallRef, SourceName
 from shared.domain.raw_event import CallbackEvent, DialEvent, RawEvent, TimerEvent, Undecodable
 from shared.domain.sender_clock import latest_time, moved_back
 from shared.domain.times import milliseconds, rfc3339
+from shared.outage import Outage
 from shared.runtime import store_watch
 from shared.state import redis_clock
+from shared.state.pbx_clocks import PbxClockNote
 from shared.state.redis_clock import RedisClock
+from worker.folding import ingress_clocks, pbx_clocks
 from worker.folding.ingress_clocks import IngressClocks
 from worker.folding.pbx_clocks import PbxClocks
 
@@ -193,7 +196,7 @@ def _pbx_offset(source: str) -> float | None:
 def test_the_clock_of_a_pbx_is_estimated_by_its_least_delayed_events_and_named_once() -> None:
     clocks = PbxClocks()
     fast, slow, right = (CallKey(SourceName(name), CallRef("7")) for name in ("fast", "slow", "right"))
-    stored: dict[SourceName, float] = {}
+    stored: dict[SourceName, PbxClockNote] = {}
     with capture_logs() as lines:
         for second in range(0, 900, 10):
             delay_s = (second % 70) / 10
@@ -209,11 +212,57 @@ def test_the_clock_of_a_pbx_is_estimated_by_its_least_delayed_events_and_named_o
         ]
         assert "local time instead of UTC" in lines[1]["detail"]
         assert "NTP" in lines[0]["detail"]
-        assert list(stored.values()) == [240, -7200, 0]
+        assert [note.ahead_s for note in stored.values()] == [240, -7200, 0]
         for second in range(900, 1800, 10):
             stored |= clocks.observe({key: [_told(second, 0)] for key in (fast, slow)})
     assert [line["event"] for line in lines[2:]] == ["pbx_clock_agrees"]
-    assert (_pbx_offset("fast"), stored[slow.source]) == (0, 0)
+    assert (_pbx_offset("fast"), stored[slow.source].ahead_s) == (0, 0)
+
+
+@pytest.fixture
+def fresh_logs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no other test have logged that a clock differs."""
+    monkeypatch.setattr(pbx_clocks, "_DIFFERENCES", Outage(pbx_clocks.log, "pbx_clock_differs", "pbx_clock_agrees"))
+    outage = Outage(ingress_clocks.log, "ingress_clock_differs", "ingress_clock_agrees")
+    monkeypatch.setattr(ingress_clocks, "_DIFFERENCES", outage)
+
+
+@pytest.mark.usefixtures("fresh_logs")
+def test_a_clock_that_was_corrected_in_the_night_agrees_with_the_first_event_of_the_day() -> None:
+    clocks = PbxClocks()
+    key = CallKey(SourceName("night"), CallRef("7"))
+    with capture_logs() as lines:
+        for second in range(0, 900, 10):
+            clocks.observe({key: [_told(second, 60)]})
+        assert _pbx_offset("night") == 60
+        clocks.observe({key: [_told(8 * 3600, -0.2)]})
+        assert _pbx_offset("night") == pytest.approx(-0.2)
+        clocks.observe({key: [_told(600, 60)]})  # folded again by a redrive
+        assert _pbx_offset("night") == pytest.approx(-0.2)
+        clocks.observe({key: [_told(9 * 3600, -45)]})  # one that was held up
+    assert [line["event"] for line in lines] == ["pbx_clock_differs", "pbx_clock_agrees"]
+
+
+@pytest.mark.usefixtures("fresh_logs")
+def test_a_pbx_that_is_seldom_used_and_behind_is_named() -> None:
+    clocks = PbxClocks()
+    with capture_logs() as lines:
+        for hour in range(3):
+            clocks.observe({CallKey(SourceName("seldom"), CallRef("7")): [_told(hour * 3600, -45)]})
+    assert [line["event"] for line in lines] == ["pbx_clock_differs"]
+
+
+@pytest.mark.usefixtures("fresh_logs")
+def test_an_ingress_whose_clock_was_corrected_during_a_pause_agrees_at_once() -> None:
+    machines = _Machines()
+    with capture_logs() as lines:
+        for _ in range(60):
+            machines.true_s += 1
+            machines.deliver("paused", 60)
+        machines.true_s += 300
+        machines.deliver("paused", 0)
+    assert _offset("paused") == pytest.approx(0, abs=0.1)
+    assert [line["event"] for line in lines] == ["ingress_clock_differs", "ingress_clock_agrees"]
 
 
 def test_the_metric_of_a_machine_that_is_gone_is_removed() -> None:
