@@ -12,10 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from shared.domain.wav import Header, InvalidWavError, parse_header
-from shared.domain.wav_format import Format
+from shared.domain.wav_format import A_LAW, MU_LAW, PCM, Format
 
 BINS = 300
-_PCM, _A_LAW, _MU_LAW = 1, 6, 7
 _MAX_CHANNELS = 2
 _FIRST_BIN_FRAMES = 64
 _LANE_HEIGHT = 40
@@ -172,7 +171,7 @@ def _frame_bytes(audio_format: Format) -> int:
 
 def _check_drawable(audio_format: Format, order: str) -> None:
     encoding, bits = audio_format.encoding, audio_format.bits
-    is_known = (encoding == _PCM and bits in (8, 16)) or (encoding in (_A_LAW, _MU_LAW) and bits == 8)  # noqa: PLR2004 - bits of a sample
+    is_known = (encoding == PCM and bits in (8, 16)) or (encoding in (A_LAW, MU_LAW) and bits == 8)  # noqa: PLR2004 - bits of a sample
     is_plain = audio_format.frame_bytes == _frame_bytes(audio_format) and order == "<"
     if not is_known or not is_plain or audio_format.channels > _MAX_CHANNELS:
         raise _UnsupportedError
@@ -202,7 +201,7 @@ def _a_law(rank: int) -> float:
 
 # For each encoding with 8 bits: the rank in loudness of each sample, and the amplitude of each rank.
 _TABLES = {
-    _PCM: (bytes(abs(sample - 128) for sample in range(256)), tuple(rank / 128 for rank in range(129))),
-    _A_LAW: (bytes((sample ^ 0x55) & 0x7F for sample in range(256)), tuple(_a_law(rank) for rank in range(128))),
-    _MU_LAW: (bytes(~sample & 0x7F for sample in range(256)), tuple(_mu_law(rank) for rank in range(128))),
+    PCM: (bytes(abs(sample - 128) for sample in range(256)), tuple(rank / 128 for rank in range(129))),
+    A_LAW: (bytes((sample ^ 0x55) & 0x7F for sample in range(256)), tuple(_a_law(rank) for rank in range(128))),
+    MU_LAW: (bytes(~sample & 0x7F for sample in range(256)), tuple(_mu_law(rank) for rank in range(128))),
 }

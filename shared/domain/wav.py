@@ -122,6 +122,7 @@ class _HeaderParts:
     fact: int | None = None
     sizes_64: tuple[int, int] | None = None
     is_searched: bool = False
+    walked: int = 0  # where the chunks lead to nothing
     is_unusable: bool = False  # the format chunk describes nothing that can be played
     has_others: bool = False  # chunks that are neither format nor audio
 
@@ -196,6 +197,7 @@ def _walk(parts: _HeaderParts, position: int) -> Parser[None]:
     """Follow the chunks to the audio, or to the format if it comes later."""
     previous = 0
     for _ in range(_MAX_CHUNKS):
+        parts.walked = position
         chunk = yield from _parse_chunk(parts.head, position, parts.order, is_odd=previous % 2 == 1)
         if chunk is None or not (_is_printable(chunk.name) or _leads_on(parts.head, chunk)):
             return
@@ -238,7 +240,9 @@ def _search(parts: _HeaderParts, position: int) -> None:
         begin = head.find(b"fmt ", begin + 1)
     else:
         return
-    position = head.find(b"data", begin + CHUNK_HEADER_BYTES)
+    # The content of a chunk before that place may have the name in it.
+    position = head.find(b"data", max(parts.walked, begin + CHUNK_HEADER_BYTES))
+    position = head.find(b"data", begin + CHUNK_HEADER_BYTES) if position < 0 else position
     audio = _chunk(head[position : position + CHUNK_HEADER_BYTES], position, parts.order) if position >= 0 else None
     if audio is not None:
         parts.format, parts.audio, parts.is_searched = audio_format, audio, True

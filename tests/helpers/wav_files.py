@@ -214,6 +214,9 @@ def _flagged() -> Iterator[Kind]:
     hidden = gsm[:12] + chunk(b"LIST", b"INFO", 100) + gsm[12:]
     yield Kind("GSM, LIST too long before it", hidden, flags=frozenset({Flag.CHUNK_SIZES, Flag.RIFF_SIZE}))
     yield Kind("fmt too long", riff(chunk(b"fmt ", PCM_FORMAT, 18), DATA), flags=frozenset({Flag.CHUNK_SIZES}))
+    yield Kind(
+        "name of the audio in a chunk", riff(FMT, chunk(b"JUNK", b"data"), bytes(3), DATA), flags=frozenset({Flag.CHUNK_SIZES})
+    )
     yield Kind("zeros between the chunks", riff(FMT, bytes(6), DATA), flags=frozenset({Flag.CHUNK_SIZES}))
     yield Kind("CRLF before", b"\r\n" + WAV, flags=frozenset({Flag.LEADING_BYTES}))
     yield Kind("ID3 before", b"ID3\3\0\0\0\0\0\x05hello" + WAV, flags=frozenset({Flag.LEADING_BYTES}))

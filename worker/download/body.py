@@ -16,9 +16,9 @@ from worker.download.lenient_responses import take_unread
 from worker.download.limits import Limits
 from worker.download.partial_file import Partial
 from worker.download.sniffing import PAGE, SNIFF_BYTES, is_page, is_text, starts_like_audio
+from worker.download.wav_check import has_declared_size
 
 _CHUNK_BYTES = 64 * 1024
-_RIFF_HEAD_BYTES = 8
 
 
 async def read_body(response: aiohttp.ClientResponse, part: Partial, limits: Limits) -> None:
@@ -65,10 +65,9 @@ async def _pieces(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
 
 def ends_by_header(part: Partial) -> bool:
     """Return whether a WAV file has all bytes that its header counts, whatever length the server announced."""
-    part.file.seek(0)
-    head = part.file.read(_RIFF_HEAD_BYTES)
+    is_whole = has_declared_size(part.file, part.size)
     part.file.seek(0, os.SEEK_END)
-    return head.startswith(b"RIFF") and int.from_bytes(head[4:], "little") + len(head) == part.size
+    return is_whole
 
 
 class _Sniffer:

@@ -64,6 +64,15 @@ def read_audio(file: BinaryIO, size: int) -> Audio:
     return _check(file, _run(parse_header(size), file), size)
 
 
+def has_declared_size(file: BinaryIO, size: int) -> bool:
+    """Return whether a file ends where its header says, and its audio before that."""
+    try:
+        header = _run(parse_header(size), file)
+    except InvalidWavError:
+        return False
+    return header.declared_end == size >= header.audio.end
+
+
 def _check(file: BinaryIO, header: Header, size: int) -> Audio:
     available = max(size - header.audio.body, 0)
     length = header.audio.length

@@ -102,7 +102,8 @@ class Attempt:
     ) -> Message:
         """Return the message that waits in a retry queue for the next attempt; without `counts`, this one does not count.
 
-        `wait_s` is the delay of the queue. `at_least_s` is what the PBX asked for; the wait is then that and a little more.
+        `wait_s` is the delay of the queue. `at_least_s` is what the PBX asked for; the wait is then that and a little more. Only
+        the head of a queue expires, so earlier jobs with a longer wait can extend it, up to `wait_s`.
         """
         headers: dict[str, HeaderValue] = {
             "attempts": self.number if counts else self.number - 1,

@@ -22,6 +22,7 @@ from tests.helpers.certificates import Authority
 from tests.helpers.pace import LIMIT_S
 from tests.helpers.recordings import WAV
 from tests.helpers.scripted_http import RESET, STALL, Answer, Scripted, head, rest, scripted, whole
+from tests.helpers.wav_files import KINDS
 from worker.download.client import Client
 from worker.download.failures import FetchError, Reason
 from worker.download.limits import Limits
@@ -154,6 +155,16 @@ async def test_a_compressed_recording_with_the_length_of_the_plain_one_is_whole(
     assert await _fetch(server, tmp_path) == WAV
     server.answers = [[head(200, f"Content-Length: {SIZE}", "Content-Encoding: gzip"), packed]]
     assert await _fetch(server, tmp_path) == WAV
+
+
+@pytest.mark.parametrize("name", ["plain", "RIFX", "RF64", "BW64", "LIST behind", "audio before fmt"])
+async def test_a_whole_recording_of_every_form_is_not_requested_again(server: Scripted, tmp_path: Path, name: str) -> None:
+    (content,) = (kind.content for kind in KINDS if kind.name == name)
+    for before in (b"", b"\r\n"):
+        server.asked.clear()
+        server.answers = [[_head(f"Content-Length: {10 * SIZE}", 'ETag: "a"'), before + content]]
+        assert await _fetch(server, tmp_path) == before + content
+        assert len(server.asked) == 1
 
 
 async def test_a_length_that_is_too_large_does_not_matter_where_the_connection_stays_open(
