@@ -198,10 +198,12 @@ class CallbackHandler:
     ) -> web.Response:
         """Reject a callback whose body cannot be understood, and dead-letter it with the bytes."""
         content = self._secrets.hide_in_body(event.source, body.content)
+        content_type = self._secrets.hide(event.source, body.content_type)
+        encoding = self._secrets.hide(event.source, body.encoding)
         is_cut = len(body.content) == MAX_BODY_BYTES and error.status == 413  # noqa: PLR2004 - Content Too Large
-        unread = UnreadCallback(event.source, event.received_at, event.query, content, body.content_type, body.encoding, is_cut)
+        unread = UnreadCallback(event.source, event.received_at, event.query, content, content_type, encoding, is_cut)
         self._invalid[event.source].failed(error.detail, source=event.source, parameter=None, problem=error.title)
-        detail = f"{error.detail} It has {len(body.content)} bytes of type {body.content_type or 'unknown'}."
+        detail = f"{error.detail} It has {len(body.content)} bytes of type {content_type or 'unknown'}."
         answer = problem(error.status, error.title, f"{error.detail} The callback is kept as a dead letter.")
         return await self._dead_letter(request, (event, unread.encode()), (DeadLetterReason.UNREADABLE_BODY, detail), answer)
 

@@ -17,11 +17,13 @@ from ingress.body_formats import UnreadableBodyError, percent_encoded
 from ingress.forms import Body, query_of
 from ingress.peer_rates import PeerRates
 from ingress.source_secrets import SourceSecrets
+from ingress.targets import respelled
 from shared import metrics
 from shared.amqp.publisher import Message, Publisher
 from shared.amqp.topology import CALLBACKS_QUARANTINE
 from shared.clock import utc_now
-from shared.domain.adapter_link import SECRET_PARAMETER, find_secret, take_secret
+from shared.domain.adapter_link import SECRET_PARAMETER, find_secret
+from shared.domain.callback_values import tidied
 from shared.domain.ids import SOURCE_NAME
 from shared.domain.quarantined import QuarantinedCallback, Refusal, RefusalCount, encode_counts
 from shared.errors import BrokerUnavailableError
@@ -172,9 +174,10 @@ class Quarantine:
                 content = b""
             except UnreadableBodyError:
                 content = self._secrets.hide_all_in_body(content)
-        owner = self._secrets.owner(find_secret(query.encode()))
+        secrets = (find_secret(each.encode()) for each in (query, *respelled(query, {})))
+        owner = next(filter(None, map(self._secrets.owner, secrets)), None)
         kept = self._secrets.hide_all(_without_tokens(query))
-        is_name = SOURCE_NAME.fullmatch(suspect.source) and self._secrets.owner(suspect.source) is None
+        is_name = SOURCE_NAME.fullmatch(suspect.source) and not self._secrets.is_in_name(suspect.source)
         return QuarantinedCallback(
             id=uuid.uuid4().hex,
             reason=suspect.reason,
@@ -183,15 +186,28 @@ class Quarantine:
             received_at=suspect.received_at,
             query=kept,
             secret_of=owner or "",
-            content_type=body.content_type if content else "",
+            content_type=self._secrets.hide_all(body.content_type) if content else "",
             body=content,
         )
 
 
 def _without_tokens(query: str) -> str:
-    """Remove the parameter `token` in any letter case: a wrong name may carry the right secret."""
-    parts = take_secret(query)[1].split("&")
-    return "&".join(part for part in parts if part.partition("=")[0].strip().lower() != SECRET_PARAMETER)
+    """Remove the parameter `token` in any spelling of its name: a wrong name may carry the right secret.
+
+    Parameters behind a semicolon after it stay, since the semicolon may separate them.
+    """
+    return "&".join(part for part in map(_without_token, query.split("&")) if part is not None)
+
+
+def _without_token(part: str) -> str | None:
+    if not any(map(_is_token, part.split(";"))):
+        return part
+    kept = [piece for piece in part.split(";") if "=" in piece and not _is_token(piece)]
+    return ";".join(kept) if kept else None
+
+
+def _is_token(part: str) -> bool:
+    return tidied(part.partition("=")[0]).strip("?+").lower() == SECRET_PARAMETER
 
 
 def _message_of(body: bytes) -> Message:

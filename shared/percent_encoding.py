@@ -6,13 +6,17 @@ All of it takes time proportional to the length of the text.
 from __future__ import annotations
 
 import re
-from urllib.parse import unquote
+from urllib.parse import unquote, unquote_to_bytes
 
 _HEX = frozenset(b"0123456789ABCDEFabcdef")
 _PERCENT = ord("%")
 _ESCAPE_BYTES = 3
 # What is encoded again and again.
 _NESTED = re.compile(r"%(?:25)+(?=[0-9A-Fa-f]{2})")
+_NESTED_BYTES = re.compile(rb"%(?:25)+(?=[0-9A-Fa-f]{2})")
+# How JSON escapes a character of one byte.
+_JSON_ESCAPE = re.compile(rb"\\u00([0-9A-Fa-f]{2})")
+_JSON_ESCAPE_BYTES = 6
 _NOT_IN_A_LINK = re.compile(rb"[^!-~]")
 
 
@@ -47,3 +51,37 @@ def _decode_inside_out(text: str) -> str:
         while len(decoded) >= _ESCAPE_BYTES and decoded[-3] == _PERCENT and decoded[-2] in _HEX and decoded[-1] in _HEX:
             decoded[-3:] = bytes.fromhex(decoded[-2:].decode())
     return decoded.decode("utf-8", "replace")
+
+
+def decode_bytes(content: bytes) -> bytes:
+    """Decode bytes until no percent escape is left, and those of JSON for one byte once."""
+    plain = _decoded(content)
+    return _decoded(_JSON_ESCAPE.sub(rb"%\1", plain)) if b"\\u00" in plain else plain
+
+
+def _decoded(content: bytes) -> bytes:
+    if b"%" not in content:
+        return content
+    plain = unquote_to_bytes(_NESTED_BYTES.sub(b"%", content))
+    return plain if b"%" not in plain or unquote_to_bytes(plain) == plain else decode_with_places(plain)[0]
+
+
+def decode_with_places(content: bytes) -> tuple[bytes, list[int]]:
+    """Return what `decode_bytes` returns, and where each of its bytes begins in the content; the last place is its end."""
+    decoded, places = bytearray(), []
+    for place, byte in enumerate(content):
+        decoded.append(byte)
+        places.append(place)
+        while (length := _escape_at_end(decoded)) > 0:
+            decoded[-length:] = bytes.fromhex(decoded[-2:].decode())
+            del places[1 - length :]
+    return bytes(decoded), [*places, len(content)]
+
+
+def _escape_at_end(decoded: bytearray) -> int:
+    """Return the length of the escape at the end of some bytes, 0 without one."""
+    if decoded[-1] not in _HEX or len(decoded) < _ESCAPE_BYTES or decoded[-2] not in _HEX:
+        return 0
+    if decoded[-_ESCAPE_BYTES] == _PERCENT:
+        return _ESCAPE_BYTES
+    return _JSON_ESCAPE_BYTES if decoded[-_JSON_ESCAPE_BYTES:-2] == b"\\u00" else 0

@@ -10,14 +10,12 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from urllib.parse import parse_qsl, quote, quote_plus, unquote, unquote_plus, unquote_to_bytes, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, unquote_plus, unquote_to_bytes, urlsplit
 
 from shared.errors import ConfigError
-from shared.masking import MASK
 
 SECRET_PARAMETER = "token"  # noqa: S105 - the parameter's name, not a secret
 _SHORTEST_HIDDEN = 8
-_ESCAPE = re.compile("%[0-9A-F]{2}")
 # The parameter `token` in every spelling that `unquote` reads as that name.
 _SECRET_PART = re.compile(rb"(?:t|%74)(?:o|%6[Ff])(?:k|%6[Bb])(?:e|%65)(?:n|%6[Ee])(?:=(.*))?\Z", re.DOTALL)
 # More than a callback may have. It bounds the work for a request whose secret is not known yet.
@@ -190,17 +188,6 @@ def find_secret(query: bytes) -> str | None:
     return None
 
 
-def spellings(secret: str) -> frozenset[str]:
-    """Return the forms a secret can have in a query string; none if it is too short to be distinguished from other values."""
-    if len(secret) < _SHORTEST_HIDDEN:
-        return frozenset()
-    encoded = {quote(secret, safe=""), quote_plus(secret)}
-    return frozenset({secret, *encoded, *(_ESCAPE.sub(lambda hexadecimal: hexadecimal[0].lower(), each) for each in encoded)})
-
-
-def hide_values(query: str, hidden: frozenset[str]) -> str:
-    """Mask the parameters of a raw query string whose whole value is in `hidden`."""
-    if not any(value in query for value in hidden):
-        return query
-    parts = (part.partition("=") for part in query.split("&"))
-    return "&".join(f"{name}{equals}{MASK if value in hidden else value}" for name, equals, value in parts)
+def is_hidden(secret: str) -> bool:
+    """Return whether a secret is hidden in what is kept: a short one cannot be distinguished from other values."""
+    return len(secret) >= _SHORTEST_HIDDEN

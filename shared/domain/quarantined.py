@@ -1,6 +1,6 @@
 """The messages of the stream `callbacks.quarantine`: callbacks that were refused, and counts of refusals.
 
-A stranger can have sent any of them. No secret is in them.
+A stranger can have sent any of them. The secret of no source is in them, however it is spelled.
 """
 
 from __future__ import annotations

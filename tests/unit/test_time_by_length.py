@@ -10,14 +10,14 @@ import pytest
 
 from console.page.text import body, clip
 from console.safe_text import plain, plain_line
-from shared.domain.adapter_link import hide_values, make_link, parse_link, spellings, take_secret
+from shared.domain.adapter_link import make_link, parse_link, take_secret
 from shared.domain.callback import parse_callback
 from shared.domain.ids import CallKey, CallRef, SourceName
 from shared.domain.raw_event import CallbackEvent, decode
 from shared.errors import InvalidCallbackError
 from shared.masking import is_credential, mask_credentials, mask_value
 from shared.partial_values import mask, shorten_name
-from shared.percent_encoding import decode_repeatedly
+from shared.percent_encoding import bytes_of, decode_bytes, decode_repeatedly, decode_with_places
 from tests.helpers.linear import assert_linear
 from tests.helpers.volume import sizes
 from worker.folding.batch import Batch
@@ -111,9 +111,8 @@ READERS: dict[str, Callable[[str], object]] = {
     "mask_value": lambda text: mask_value(text, text),
     "decode_repeatedly": decode_repeatedly,
     "take_secret": take_secret,
-    "hide_values": lambda text: hide_values(text, spellings("token-token")),
-    "hide_values of all": lambda text: hide_values(text, frozenset(text[:64])),
-    "spellings": spellings,
+    "decode_bytes": lambda text: decode_bytes(bytes_of(text)),
+    "decode_with_places": lambda text: decode_with_places(bytes_of(text)),
     "plain": plain,
     "plain_line": plain_line,
     "clip": clip,

@@ -231,6 +231,22 @@ async def test_a_body_with_the_secret_is_kept_without_it(start: Start) -> None:
             assert b64decode(kept["body_base64"]) == b"<a token='***' json='***' url='***'/>"
 
 
+async def test_a_header_with_the_secret_is_kept_without_it(start: Start) -> None:
+    async with start() as site:
+        target = f"/callbacks/acme?token={SECRET}"
+        assert (await _answer(site, target, f"text/xml; a={SECRET}", b"<a/>", f"Content-Encoding: {SECRET}"))[0] == 415
+        assert SECRET.encode() not in site.dead_letters[0].body
+        assert SECRET not in str(site.dead_letters[0].headers)
+
+
+async def test_an_accepted_callback_is_kept_without_the_secret_wherever_it_is(start: Start) -> None:
+    twice = quote(quote(SECRET, safe=""), safe="")
+    async with start() as site:
+        query = f"{QUERY}&x=1?token={SECRET}&y={twice}z&w=%68{SECRET[1:]}"
+        assert (await _answer(site, f"/callbacks/acme?token={SECRET}", FORM, query.encode()))[0] == 200
+        assert orjson.loads(site.accepted[0])["query"] == f"{QUERY}&x=1?token=***&y=***z&w=***"
+
+
 async def test_a_callback_in_the_query_is_accepted_whatever_the_body_is(start: Start) -> None:
     async with start() as site:
         for content_type, body, _ in UNREADABLE.values():

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn, cast
+from urllib.parse import quote
 
 import pytest
 from prometheus_client import REGISTRY
@@ -110,6 +111,18 @@ KEPT = {
     "secret as name": (get(f"/callbacks/{OTHER}?{LINE}"), "unknown_source", "", LINE, ""),
     "token within a value": (get(f"/callbacks/acme?a=x{SPELLED}y&{LINE}"), "wrong_secret", "acme", f"a=x***y&{LINE}", ""),
     "form": (post("/callbacks/acme", body=f"token=wrong&{LINE}".encode()), "wrong_secret", "acme", LINE, ""),
+    "encoded twice": (get(f"/callbacks/acme?a={quote(SPELLED)}x&{LINE}"), "wrong_secret", "acme", f"a=***x&{LINE}", ""),
+    "a letter encoded": (get(f"/callbacks/acme?a=%68{SECRET[1:]}&{LINE}"), "wrong_secret", "acme", f"a=***&{LINE}", ""),
+    "token with an encoded name": (get(f"/callbacks/acme?%54oken=wrong&{LINE}"), "wrong_secret", "acme", LINE, ""),
+    "semicolons": (
+        get(f"/callbacks/acme?token=wrong;{LINE.replace('&', ';')}"),
+        "wrong_secret",
+        "acme",
+        LINE.replace("&", ";"),
+        "",
+    ),
+    "semicolons of another source": (get(f"/callbacks/acme?token={OTHER};{LINE}"), "wrong_secret", "acme", LINE, "other"),
+    "secret within the name": (get(f"/callbacks/x{OTHER}-y?{LINE}"), "unknown_source", "", LINE, ""),
     "json": (
         post("/callbacks/acmee", JSON, body=b'{"token": "hunter2\\/hunter2", "a": 1}'),
         "unknown_source",
