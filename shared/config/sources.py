@@ -164,15 +164,33 @@ def load_sources(path: Path | None) -> Sources:
         raise ConfigError(f"Cannot read the sources file {path}: {error.strerror}. Check CALLFOLD_SOURCES.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"The sources file {path} is not valid TOML: {error}.") from error
-    for name in written:
-        if name != "sources" and closest_name(name, ["sources"]):
-            raise ConfigError(
-                f"The sources file {path} has a table [{name}...]. Did you mean [sources...], as in [sources.acme]?"
-            )
     tables = written.get("sources")
+    _refuse_outside(path, written, has_sources=isinstance(tables, dict) and bool(tables))
+    if isinstance(tables, list):
+        raise ConfigError(f"The sources file {path} has [[sources]], which is a list. Write a table like [sources.acme].")
     if not isinstance(tables, dict) or not tables:
         raise ConfigError(f"The sources file {path} has no source. Add a table like [sources.acme].")
     return {SourceName(name): _parse_source(SourceName(name), table) for name, table in tables.items()}
+
+
+def _refuse_outside(path: Path, written: Mapping[str, object], *, has_sources: bool) -> None:
+    """Refuse tables and keys that are meant for a source, but are not below `sources`.
+
+    Raises:
+        ConfigError: there is one; the message says where it belongs.
+    """
+    for name, value in written.items():
+        if name == "sources":
+            continue
+        if closest_name(name, ["sources"]):
+            raise ConfigError(
+                f"The sources file {path} has a table [{name}...]. Did you mean [sources...], as in [sources.acme]?"
+            )
+        if isinstance(value, dict) and (not has_sources or not value.keys().isdisjoint(_Section.model_fields)):
+            table = name if SOURCE_NAME.fullmatch(name) else "acme"
+            raise ConfigError(f"The sources file {path} has a table [{name}]. Did you mean [sources.{table}]?")
+        if name in _Section.model_fields:
+            raise ConfigError(f"The sources file {path} has {name} in no table. Write it below a table like [sources.acme].")
 
 
 def unknown_source_message(name: str, sources: Sources) -> str:
@@ -190,6 +208,8 @@ def secret_variables(path: Path) -> list[str]:
 def _parse_source(name: SourceName, table: object) -> Source:
     if not SOURCE_NAME.fullmatch(name):
         raise ConfigError(f"Invalid source name {name!r}: use at most 63 of a-z, 0-9, - and _, with a letter or digit first.")
+    if not isinstance(table, dict) and name in _Section.model_fields:
+        raise ConfigError(f"The key {name} is directly below [sources]. Write it below a table like [sources.acme].")
     if not isinstance(table, dict):
         raise ConfigError(f"Source {name} is not a table. Write [sources.{name}], and its keys below it.")
     try:

@@ -240,3 +240,32 @@ def test_every_placeholder_of_a_recording_link_is_filled(tmp_path: Path) -> None
     )
     assert isinstance(sources, dict)
     assert recording_links(sources["acme"], job)[0].url == "https://pbx/?call_id=7&guid=g&request_id=513"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('[acme]\nsecret = "x"', "has a table [acme]. Did you mean [sources.acme]?"),
+        ("[acme]", "has a table [acme]. Did you mean [sources.acme]?"),
+        ('["Acme Ltd"]\nsecret = "x"', "has a table [Acme Ltd]. Did you mean [sources.acme]?"),
+        ('[acme]\nsecret = "x"\n[sources.other]\nsecret = "y"', "has a table [acme]. Did you mean [sources.acme]?"),
+        ('[source.acme]\nsecret = "x"', "Did you mean [sources...], as in [sources.acme]?"),
+        ('secret = "x"', "has secret in no table. Write it below a table like [sources.acme]."),
+        ('[sources]\nsecret = "x"', "secret is directly below [sources]. Write it below a table like [sources.acme]."),
+        ('[[sources]]\nsecret = "x"', "has [[sources]], which is a list. Write a table like [sources.acme]."),
+        ("", "has no source. Add a table like [sources.acme]."),
+        ("[sources]", "has no source. Add a table like [sources.acme]."),
+    ],
+)
+def test_a_source_in_the_wrong_place_is_named(tmp_path: Path, text: str, said: str) -> None:
+    file = tmp_path / "sources.toml"
+    file.write_text(text)
+    with pytest.raises(ConfigError) as refused:
+        load_sources(file)
+    assert said in str(refused.value)
+
+
+def test_tables_of_others_are_left_alone(tmp_path: Path) -> None:
+    file = tmp_path / "sources.toml"
+    file.write_text('version = 1\n[owner]\nteam = "voice"\n[sources.acme]\nsecret = "x"')
+    assert list(load_sources(file)) == ["acme"]
