@@ -29,11 +29,11 @@ _REASONS: Mapping[str, str] = {
     Reason.NOT_A_REQUEST_ID: "it is no RequestID, so the leg is a separate call",
     Reason.NOT_A_GUID: "it is no GUID",
     Reason.NOT_A_BIT: "it is neither yes nor no",
-    Reason.NOT_A_TIME: "it is no time, or far from its receipt",
+    Reason.NOT_A_TIME: "it is no time, or too far from its receipt",
     Reason.NOT_MILLISECONDS: "it is no whole number of milliseconds",
-    Reason.NOT_A_URL: "it is no URL of a recording, so the source's recording_url is requested",
+    Reason.NOT_A_URL: "it is no URL of a recording, so only the source's recording_url can be requested",
     Reason.IN_URL: "it may be a piece of the RecordingURL, which was not escaped",
-    Reason.CONTRADICTS: "it contradicts other values of the leg",
+    Reason.CONTRADICTS: "it contradicts another value of the leg",
 }
 
 

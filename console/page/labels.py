@@ -123,7 +123,9 @@ def spaced(name: str) -> str:
 
 
 def ignored(reason: str) -> str:
-    return spaced(why_ignored(reason))
+    """Return why a value was not used; a reason of a newer version as words."""
+    why = why_ignored(reason)
+    return spaced(why) if why == reason else why
 
 
 def recording_flag(flag: str) -> str:

@@ -10,7 +10,8 @@ import pytest
 from multidict import MultiDict
 
 from console.dead_letters.queue import DeadLetterQueue
-from console.page import render
+from console.ignored_values import why_ignored
+from console.page import labels, render
 from console.page.assets import ASSETS
 from console.page.link_explanation import explain_callback
 from console.page.models import (
@@ -30,6 +31,7 @@ from console.web.dead_letter_results import Result
 from shared.domain.adapter_link import make_link, parse_link
 from shared.domain.call import derive
 from shared.domain.ids import CallKey, CallRef, SourceName
+from shared.domain.ignored import Reason
 from shared.domain.leg import Leg
 from tests.helpers import page_fakes as fakes
 from tests.helpers.html_page import Page
@@ -214,6 +216,20 @@ def test_the_page_of_a_call_lists_what_was_ignored_and_why() -> None:
     assert "and 10 more values" in text
     old = {name: value for name, value in page.record.items() if name != "ignored"}
     assert "Ignored values" not in render.call_page(fakes.OPERATOR, replace(page, record=old))
+
+
+@pytest.mark.parametrize("reason", Reason)
+def test_the_page_says_of_each_reason_what_is_true(reason: Reason) -> None:
+    page = fakes.call_page()
+    row = {"call_id": fakes.AGENT_LEG, "event": "pickup", "placeholder": "ResponderAgent", "value": "J%FCrgen", "reason": reason}
+    text = Page(render.call_page(fakes.OPERATOR, replace(page, record={**page.record, "ignored": [row]}))).text
+    assert why_ignored(reason) != reason
+    assert f" {why_ignored(reason)} " in text, "as it is written, settings included, and not cut off"
+    assert "Ignored values they were not used as they were sent" in text
+
+
+def test_a_reason_of_a_newer_version_is_shown_as_words() -> None:
+    assert labels.ignored("not_of_this_world") == "not of this world"
 
 
 def test_a_callback_is_explained_with_what_is_ignored() -> None:
