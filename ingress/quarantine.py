@@ -11,7 +11,8 @@ import time
 import uuid
 from collections import deque
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import islice
 
 from ingress.body_formats import UnreadableBodyError, percent_encoded
 from ingress.forms import Body, query_of
@@ -43,7 +44,7 @@ _LAST_S = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Suspect:
-    """A refused callback as it arrived, its secret included; it is in memory only."""
+    """A refused callback as it arrived, its secret included; it is in memory only. Its copies have its id."""
 
     reason: Refusal
     source: str
@@ -51,6 +52,7 @@ class Suspect:
     received_at: str
     query: str
     body: Body
+    id: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     @property
     def size(self) -> int:
@@ -119,30 +121,46 @@ class Quarantine:
                             await self._publish(is_last=True)
 
     async def _publish(self, *, is_last: bool) -> None:
-        """Publish some of what waits, and the counts if they are due or the last ones."""
-        if is_last or time.monotonic() - self._counted_at >= _COUNTS_EVERY_S:
-            counts = [RefusalCount(*key, count.number, count.peer) for key, count in self._counts.items()]
-            self._counts = {}
-        else:
-            counts = []
-        suspects = [self._waiting.popleft() for _ in range(min(_AT_ONCE, len(self._waiting)))]
-        messages = [message for suspect in suspects if (message := await self._message(suspect))]
+        """Publish some of what waits, and the counts if they are due or the last ones.
+
+        All of it waits until it is confirmed. So a stop in between loses nothing, and the last step publishes it once more.
+        """
+        is_due = is_last or time.monotonic() - self._counted_at >= _COUNTS_EVERY_S
+        counts = [RefusalCount(*key, count.number, count.peer) for key, count in self._counts.items()] if is_due else []
+        suspects = list(islice(self._waiting, _AT_ONCE))
+        copies = [copy for suspect in suspects if (copy := await self._message(suspect))]
+        messages = [*copies, _message_of(encode_counts(utc_now(), counts))] if counts else copies
+        is_kept = True
         if counts:
             self._counted_at = time.monotonic()
-            messages.append(_message_of(encode_counts(utc_now(), counts)))
-        if not messages:
-            return
+        if messages:
+            is_kept = await self._is_published(messages)
+        for suspect in suspects:
+            self._waiting.popleft()
+            self._waiting_bytes -= suspect.size
+        self._results["kept"].inc(len(copies) if is_kept else 0)
+        self._results["lost"].inc(len(suspects) - len(copies) if is_kept else len(suspects))
+        if is_kept:
+            self._subtract(counts)
+        else:
+            await asyncio.sleep(_PAUSE_S)
+
+    async def _is_published(self, messages: list[Message]) -> bool:
         try:
             await self._publisher.publish(*messages)
         except BrokerUnavailableError as error:
             self._lost.failed(str(error))
-            self._results["lost"].inc(len(suspects))
-            for each in counts:
-                self.count(Refusal(each.reason), each.source, each.peer, times=each.count)
-            await asyncio.sleep(_PAUSE_S)
-        else:
-            self._lost.succeeded()
-            self._results["kept"].inc(len(suspects))
+            return False
+        self._lost.succeeded()
+        return True
+
+    def _subtract(self, counts: list[RefusalCount]) -> None:
+        """Take published counts out of those that wait. More may have arrived since."""
+        for each in counts:
+            key = each.reason, each.source
+            self._counts[key].number -= each.count
+            if not self._counts[key].number:
+                del self._counts[key]
 
     async def _wait(self) -> None:
         """Wait for something to publish. Counts are published at most every few seconds."""
@@ -157,9 +175,8 @@ class Quarantine:
 
     async def _message(self, suspect: Suspect) -> Message | None:
         await asyncio.sleep(0)  # good callbacks have their turn in between
-        self._waiting_bytes -= suspect.size
         try:
-            return _message_of(self._without_secret(suspect).encode())
+            return _message_of(self._without_secret(suspect).encode(), suspect.id)
         except Exception as error:  # noqa: BLE001 - nothing that a stranger sends may end ingress
             log.error("quarantine_copy_failed", error=type(error).__name__)  # noqa: TRY400 - a traceback could quote a secret
             return None
@@ -179,7 +196,7 @@ class Quarantine:
         kept = self._secrets.hide_all(_without_tokens(query))
         is_name = SOURCE_NAME.fullmatch(suspect.source) and not self._secrets.is_in_name(suspect.source)
         return QuarantinedCallback(
-            id=uuid.uuid4().hex,
+            id=suspect.id,
             reason=suspect.reason,
             source=suspect.source if is_name else "",
             peer=suspect.peer,
@@ -210,5 +227,5 @@ def _is_token(part: str) -> bool:
     return tidied(part.partition("=")[0]).strip("?+").lower() == SECRET_PARAMETER
 
 
-def _message_of(body: bytes) -> Message:
-    return Message("", CALLBACKS_QUARANTINE, body, uuid.uuid4().hex)
+def _message_of(body: bytes, message_id: str = "") -> Message:
+    return Message("", CALLBACKS_QUARANTINE, body, message_id or uuid.uuid4().hex)

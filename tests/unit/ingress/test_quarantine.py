@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn, cast
@@ -14,9 +14,10 @@ import pytest
 from prometheus_client import REGISTRY
 
 from ingress.callbacks import CallbackHandler
+from ingress.forms import Body
 from ingress.group_commit import GroupCommit
 from ingress.peer_rates import ALL_BURST_BYTES, OVERHEAD_BYTES, PEER_BURST_BYTES, PEER_BYTES_PER_S, PeerRates
-from ingress.quarantine import Quarantine
+from ingress.quarantine import Quarantine, Suspect
 from ingress.refusals import Refusals
 from ingress.server import serving
 from ingress.source_secrets import SourceSecrets
@@ -27,6 +28,7 @@ from shared.errors import BrokerUnavailableError
 from shared.runtime.client_address import Proxies
 from shared.runtime.process import background
 from tests.helpers.intake import published_at_once
+from tests.helpers.pace import LIMIT_S
 from tests.helpers.raw_http import connected_to, get, post
 from tests.helpers.servers import eventually
 from tests.helpers.site import PATIENT
@@ -72,6 +74,22 @@ class _Broker:
 
     async def has(self, count: int) -> bool:
         return len(self.callbacks()) >= count
+
+
+class _SilentBroker(_Broker):
+    """Confirms nothing of the first batch."""
+
+    is_asked: asyncio.Event
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_asked = asyncio.Event()
+
+    async def publish(self, *messages: Message) -> None:
+        if not self.is_asked.is_set():
+            self.is_asked.set()
+            await asyncio.Event().wait()
+        await super().publish(*messages)
 
 
 @asynccontextmanager
@@ -193,6 +211,55 @@ async def test_what_still_waits_is_published_at_the_end(tmp_path: Path) -> None:
             await _status(port, get("/callbacks/acme?a=b"))
     assert len(broker.callbacks()) == 4
     assert broker.counts()["wrong_secret"] == 3
+
+
+def _offered(quarantine: Quarantine, *names: str) -> None:
+    for name in names:
+        quarantine.count(Refusal.UNKNOWN_SOURCE, "", "192.0.2.7")
+        quarantine.offer(Suspect(Refusal.UNKNOWN_SOURCE, name, "192.0.2.7", "2026-11-23T07:44:00.000000Z", "a=b", Body()))
+
+
+async def test_a_copy_that_fails_counts_as_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    broker = _Broker()
+    quarantine = Quarantine(cast("Publisher", broker), SourceSecrets({}))
+    kept, lost = (_metric("callfold_callbacks_quarantined_total", result=result) for result in ("kept", "lost"))
+    copy = QuarantinedCallback.encode
+
+    def encode(callback: QuarantinedCallback) -> bytes:
+        if callback.source == "bad":
+            raise AssertionError("a fault")
+        return copy(callback)
+
+    monkeypatch.setattr(QuarantinedCallback, "encode", encode)
+    _offered(quarantine, "good", "bad", "better")
+    async with background(quarantine.run()):
+        await eventually(lambda: broker.has(2))
+    assert [each.source for each in broker.callbacks()] == ["good", "better"]
+    assert _metric("callfold_callbacks_quarantined_total", result="kept") == kept + 2
+    assert _metric("callfold_callbacks_quarantined_total", result="lost") == lost + 1
+
+
+async def test_a_stop_within_a_publish_loses_nothing() -> None:
+    broker = _SilentBroker()
+    quarantine = Quarantine(cast("Publisher", broker), SourceSecrets({}))
+    _offered(quarantine, "first", "second")
+    running = asyncio.create_task(quarantine.run())
+    async with asyncio.timeout(LIMIT_S):
+        await broker.is_asked.wait()
+    _offered(quarantine, "third")
+    running.cancel()
+    with suppress(asyncio.CancelledError):
+        await running
+    assert [each.source for each in broker.callbacks()] == ["first", "second", "third"]
+    assert broker.counts() == {"unknown_source": 3}
+
+
+async def test_what_is_published_again_has_the_same_id() -> None:
+    broker = _Broker()
+    quarantine = Quarantine(cast("Publisher", broker), SourceSecrets({}))
+    _offered(quarantine, "a")
+    (suspect,) = quarantine._waiting
+    assert quarantine._without_secret(suspect).id == quarantine._without_secret(suspect).id
 
 
 async def test_a_stranger_that_sends_too_much_is_limited_and_answered(tmp_path: Path) -> None:
