@@ -174,9 +174,10 @@ async def _empty_queues(url: str, *, is_running: bool) -> None:
 
         if not is_running:
             await eventually(are_left_alone)
+        queues = [await channel.get_queue(name, ensure=False) for name in names]
         idle_rounds = 0
         while idle_rounds < (1 if is_running else 2):
-            purged = [await (await channel.get_queue(name)).purge() for name in names]
+            purged = [await queue.purge() for queue in queues]
             idle_rounds = 0 if any(done.message_count for done in purged) else idle_rounds + 1
 
 

@@ -29,7 +29,7 @@ CONFIG = Path(__file__).resolve().parents[3] / "deploy" / "haproxy.cfg"
 SECRET = "hunter2-hunter2"
 SENDERS = 10
 # Between two callbacks of a sender: a steady stream, not a flood that hides a pause.
-PACE_S = 0.01
+PACE_S = 0.03
 MORE = 500
 # The last of the counters in a log line: how often HAProxy tried again.
 RETRIED = re.compile(r"/\+?[1-9][0-9]* GET ")
@@ -56,10 +56,23 @@ class Site:
 
 @pytest_asyncio.fixture
 async def site(servers: Servers) -> AsyncIterator[Site]:
+    async with _site(servers, drain_s="0") as running:
+        yield running
+
+
+@pytest_asyncio.fixture
+async def draining_site(servers: Servers) -> AsyncIterator[Site]:
+    """A site whose ingress processes tell HAProxy that they will end, and go on for a while."""
+    async with _site(servers, drain_s=paced(5)) as running:
+        yield running
+
+
+@asynccontextmanager
+async def _site(servers: Servers, *, drain_s: str) -> AsyncIterator[Site]:
     sources = servers.directory / "sources.toml"
     sources.write_text(f'[sources.acme]\nsecret = "{SECRET}"\n')
     ports, public, log = [free_port(), free_port()], free_port(), servers.directory / "haproxy.log"
-    async with servers.fleet(CALLFOLD_SOURCES=str(sources), CALLFOLD_DRAIN_SECONDS=paced(5)) as fleet:
+    async with servers.fleet(CALLFOLD_SOURCES=str(sources), CALLFOLD_DRAIN_SECONDS=drain_s) as fleet:
         for number, port in enumerate(ports, start=1):
             # A spool each, as on two machines.
             spool = str(servers.directory / f"spool-{number}")
@@ -135,7 +148,8 @@ class Stream:
         await eventually(reached)
 
 
-async def test_ingress_processes_are_restarted_one_after_the_other_without_a_failed_or_lost_callback(site: Site) -> None:
+async def test_ingress_processes_are_restarted_one_after_the_other_without_a_failed_or_lost_callback(draining_site: Site) -> None:
+    site = draining_site
     stream = Stream(site.url)
 
     async def seen_up(name: str, since_line: int) -> bool:

@@ -98,11 +98,11 @@ async def test_redis_away_nothing_is_dialed_and_the_answer_says_so(servers: Serv
         await (servers.stack.redis.kill() if how == "killed" else _paused(servers))
         try:
             for key in ("k-1", ""):  # the first on a connection that there is: what it noted is carried out later
-                status, told = await _dial(here, key)
-                assert (status, told["dial_state"]) == (503, "refused")
-            for path in ("/calls", "/calls/acme/513"):
-                status, told, headers = await here.get(path, headers=AUTHORIZED)
-                assert (status, headers["Retry-After"]) == (503, "5")
+                dialed, *looked_up = await asyncio.gather(
+                    _dial(here, key), *(here.get(path, headers=AUTHORIZED) for path in ("/calls", "/calls/acme/513"))
+                )
+                assert (dialed[0], dialed[1]["dial_state"]) == (503, "refused")
+                assert [(status, headers["Retry-After"]) for status, _, headers in looked_up] == [(503, "5")] * 2
         finally:
             await (servers.stack.redis.start() if how == "killed" else _resumed(servers))
         assert len(here.dialing.asked["1001"]) == 1
