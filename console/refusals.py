@@ -7,7 +7,10 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
-from shared.domain.quarantined import Refusal, RefusalCounts
+from console.streams.journal import journal_until_now
+from shared.amqp.topology import CALLBACKS_QUARANTINE
+from shared.config.settings import Settings
+from shared.domain.quarantined import Refusal, RefusalCounts, decode_quarantined, may_be_counts
 from shared.domain.times import rfc3339
 from shared.partial_values import mask
 
@@ -86,6 +89,21 @@ class RefusalTotals:
         source = f" for {key.source}" if key.source else ""
         noun = "request was" if count == 1 else "requests were"
         return f"{count} {noun} refused{source}, {what}, the last from {self._peers[key]}. {advice}."
+
+
+async def count_refusals(settings: Settings) -> RefusalTotals:
+    """Count what ingress refused in the last day.
+
+    Raises:
+        CallfoldError: RabbitMQ cannot be reached, or the connection is lost while reading.
+    """
+    totals = RefusalTotals()
+    async with journal_until_now(settings, datetime.now(UTC) - REMEMBERED, stream=CALLBACKS_QUARANTINE) as deliveries:
+        async for delivery in deliveries:
+            counts = decode_quarantined(delivery.body) if may_be_counts(delivery.body) else None
+            if isinstance(counts, RefusalCounts):
+                totals.add(counts)
+    return totals
 
 
 def _earliest() -> str:

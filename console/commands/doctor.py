@@ -19,11 +19,11 @@ from console.commands.output import output
 from console.commands.pbx_checks import DoubtError, dial_links, recording_origins
 from console.counts import counted
 from console.dead_letters.listing import LookRequest, find
-from console.dead_letters.quarantine import count_refusals
 from console.dead_letters.queue import DeadLetterQueue, Filter
 from console.history.store import History
 from console.ignored_values import find_unreplaced
 from console.pbx_clocks import find_pbx_clock_problems
+from console.refusals import count_refusals
 from console.request_ids import find_request_id_problems
 from ingress.spool import Spool
 from shared.archive.storage import Archive

@@ -6,13 +6,11 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import NamedTuple
 
 from console.counts import either
 from console.dead_letters.queue import ID_CHARACTERS
 from console.durations import ago
-from console.refusals import REMEMBERED, RefusalTotals
 from console.streams.connections import wait_until_connected
 from console.streams.journal import journal_until_now
 from shared.amqp.publisher import Message
@@ -21,7 +19,7 @@ from shared.config.settings import Settings
 from shared.config.sources import Sources
 from shared.domain.callback import parse_callback
 from shared.domain.ids import SourceName
-from shared.domain.quarantined import QuarantinedCallback, RefusalCounts, decode_quarantined, may_be_counts
+from shared.domain.quarantined import QuarantinedCallback, decode_quarantined
 from shared.domain.raw_event import CallbackEvent, encode, join
 from shared.domain.times import rfc3339
 from shared.errors import BrokerUnavailableError, CallfoldError, InvalidCallbackError
@@ -126,21 +124,6 @@ async def read_quarantine(settings: Settings, query: QuarantineFilter) -> AsyncI
                     yield callback
 
         yield matching()
-
-
-async def count_refusals(settings: Settings) -> RefusalTotals:
-    """Count what ingress refused in the last day.
-
-    Raises:
-        CallfoldError: RabbitMQ cannot be reached, or the connection is lost while reading.
-    """
-    totals = RefusalTotals()
-    async with journal_until_now(settings, datetime.now(UTC) - REMEMBERED, stream=CALLBACKS_QUARANTINE) as deliveries:
-        async for delivery in deliveries:
-            counts = decode_quarantined(delivery.body) if may_be_counts(delivery.body) else None
-            if isinstance(counts, RefusalCounts):
-                totals.add(counts)
-    return totals
 
 
 async def redriven_ids(settings: Settings, ids: Sequence[str]) -> frozenset[str]:

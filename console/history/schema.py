@@ -6,7 +6,7 @@ from sqlalchemy import Connection, func, inspect, select, text
 from sqlalchemy.schema import CreateColumn
 
 from console.history.database_errors import NO_TABLES
-from console.history.tables import METADATA, VERSION, VERSIONS, creation_lock, has_column
+from console.history.tables import METADATA, VERSION, VERSIONS, column_names, creation_lock
 from shared.errors import ConfigError, HistoryUnavailableError
 
 
@@ -31,8 +31,9 @@ def create_tables(connection: Connection) -> None:
         connection.execute(VERSIONS.insert().values(id=1, version=VERSION))
     check_version(connection)
     for table in METADATA.sorted_tables:
+        names = column_names(connection, table)
         for column in table.columns:
-            if not has_column(connection, column):
+            if column.name not in names:
                 definition = CreateColumn(column).compile(dialect=connection.dialect)
                 connection.execute(text(f"ALTER TABLE {table.name} ADD COLUMN {definition}"))
 

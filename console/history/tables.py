@@ -142,6 +142,18 @@ def creation_lock(dialect: str) -> TextClause | None:
     return text("SELECT pg_advisory_xact_lock(5130513)") if dialect == "postgresql" else None
 
 
+def column_names(connection: Connection, table: Table) -> set[str]:
+    """Read which columns of a table the database has."""
+    return {present["name"] for present in inspect(connection).get_columns(table.name)}
+
+
 def has_column(connection: Connection, column: Column[Any]) -> bool:
-    """Return whether the database has a column. A release before this one may have created its table."""
-    return any(present["name"] == column.name for present in inspect(connection).get_columns(column.table.name))
+    """Return whether the database has a column. A release before this one may have created its table.
+
+    A column stays, so what a connection has found is not read again. Another process can add one that is missing.
+    """
+    known: dict[str, set[str]] = connection.info.setdefault("callfold_columns", {})
+    table = column.table
+    if column.name not in known.get(table.name, ()):
+        known[table.name] = column_names(connection, table)
+    return column.name in known[table.name]
