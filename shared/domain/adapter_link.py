@@ -48,6 +48,13 @@ class Placeholder(StrEnum):
     QUEUE = "LastQueueName"
 
 
+TIMESTAMPS: Mapping[str, str] = {
+    Placeholder.STARTED.value: "start",
+    Placeholder.PICKED_UP.value: "pickup",
+    Placeholder.ENDED.value: "end",
+}
+"""Placeholders of timestamps, each with what happened to the leg then."""
+
 PARAMETER_NAMES: Mapping[Placeholder, str] = {
     Placeholder.CALL_TYPE_NAME: "CallType",
     Placeholder.EVENT_NAME: "Event",

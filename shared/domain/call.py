@@ -12,10 +12,10 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from shared.domain.closing import Closing, Policy, close
-from shared.domain.facts import CLOCK, DIAL, LEG
+from shared.domain.facts import CLOCK, DIAL, receipts
 from shared.domain.ids import CallKey, first_use, is_request_id, use_number
 from shared.domain.leg import Leg, LegState, in_order, read_legs
-from shared.domain.leg_event import CallType, LegEvent
+from shared.domain.leg_event import CallType
 from shared.domain.parties import EndedBy, agent_of, ended_by, representatives, sides
 from shared.domain.pbx_clock import PbxClock
 from shared.domain.times import at_microseconds, rfc3339, seconds_between
@@ -98,29 +98,25 @@ def derive(key: CallKey, facts: Mapping[str, str], policy: Policy, *, merged_at_
     of_all, facts = facts, facts_of_use(key.call, facts, policy.max_call_s)
     legs, pbx = read_legs(facts)
     clock = facts.get(CLOCK, "")
-    receipts = _receipts(facts)
-    last_event_at = max(receipts, default=clock)
+    received = receipts(facts)
+    last_event_at = max(received, default=clock)
     # Only a timer proves silence. There is none if the last event was received after the timer.
     quiet_from = last_event_at if merged_at_ms is None else max(last_event_at, at_microseconds(merged_at_ms * 1000))
-    quiet_s = (seconds_between(quiet_from, clock) or 0.0) if receipts else 0.0
+    quiet_s = (seconds_between(quiet_from, clock) or 0.0) if received else 0.0
     is_pair = is_request_id(key.call)
     inferred, closing = close(legs, quiet_s, policy, is_pair=is_pair)
-    call = _assemble(key, inferred, closing, facts, pbx)
+    call = _assemble(key, inferred, closing, facts, pbx, received=received or [clock])
     if facts is not of_all or use_number(key.call) > 1:
         call = replace(call, is_of_several=True)
-    if closing or not receipts:
+    if closing or not received:
         return call
     closing_s = next((wait_s for wait_s in policy.waits_s if close(legs, wait_s, policy, is_pair=is_pair)[1]), policy.max_call_s)
     return replace(call, wake_at=rfc3339(datetime.fromisoformat(quiet_from) + timedelta(seconds=closing_s)))
 
 
-def _receipts(facts: Mapping[str, str]) -> list[str]:
-    events = set(LegEvent)
-    return [at for name, at in facts.items() if name == DIAL or (name.startswith(LEG) and name.rpartition(":")[2] in events)]
-
-
-def _assemble(key: CallKey, legs: list[Leg], closing: Closing | None, facts: Mapping[str, str], pbx: PbxClock) -> Call:
-    receipts = _receipts(facts) or [facts.get(CLOCK, "")]
+def _assemble(
+    key: CallKey, legs: list[Leg], closing: Closing | None, facts: Mapping[str, str], pbx: PbxClock, *, received: Sequence[str]
+) -> Call:
     is_pair = is_request_id(key.call)
     both = sides(legs, is_pair=is_pair)
     agent, dialed = representatives(both)
@@ -130,7 +126,7 @@ def _assemble(key: CallKey, legs: list[Leg], closing: Closing | None, facts: Map
     answered_at = answering.picked_up_at if answering else None
     ends = [at for leg in legs for at in (leg.hung_up_at, leg.missed_at) if at]
     starts = [at for leg in legs for at in (leg.started_at, leg.picked_up_at, leg.first_seen_at) if at]
-    started_at = min([*starts, pbx.place(facts[DIAL])] if DIAL in facts else starts, default=receipts[0])
+    started_at = min([*starts, pbx.place(facts[DIAL])] if DIAL in facts else starts, default=received[0])
     # Callbacks can be received in another order. A call cannot end before it started or was answered.
     ended_at = max(*ends, started_at, answered_at or "") if ends else None
     return Call(
@@ -143,8 +139,8 @@ def _assemble(key: CallKey, legs: list[Leg], closing: Closing | None, facts: Map
         started_at=started_at,
         answered_at=answered_at,
         ended_at=ended_at if closing else None,
-        first_event_at=min(receipts),
-        last_event_at=max(receipts),
+        first_event_at=min(received),
+        last_event_at=max(received),
         wake_at=None,
         ring_seconds=_ring_seconds(answering, agent if far and answering is far[0] and is_pair else None),
         talk_seconds=_talk_seconds(answering, near, far, pbx),

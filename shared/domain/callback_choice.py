@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from shared.domain.adapter_link import Adapter, Placeholder
+from shared.domain.adapter_link import TIMESTAMPS, Adapter, Placeholder
 from shared.domain.callback_query import NEEDED
 from shared.domain.callback_values import (
     TEXTS,
@@ -19,7 +19,7 @@ from shared.domain.callback_values import (
     read_whole,
     tidied,
 )
-from shared.domain.ignored import TIMES, IgnoredValue, Reason
+from shared.domain.ignored import IgnoredValue, Reason
 from shared.domain.leg_event import CALL_TYPES, EVENTS
 from shared.domain.recording_link import read_link
 from shared.errors import InvalidCallbackError
@@ -32,7 +32,7 @@ _READERS: Mapping[str, Callable[[str], object]] = {
     Placeholder.IS_ANSWERED.value: read_bit,
     Placeholder.TOTAL_WAIT_MS.value: read_wait_ms,
     Placeholder.RECORDING_URL.value: read_link,
-    **dict.fromkeys(TIMES, lambda text: text if core(text)[:1].isdecimal() and core(text).strip("0") else None),
+    **dict.fromkeys(TIMESTAMPS, lambda text: text if core(text)[:1].isdecimal() and core(text).strip("0") else None),
     **dict.fromkeys(
         (Placeholder.CALL_TYPE_NAME.value, Placeholder.CALL_TYPE_CODE.value), lambda text: read_name(text, CALL_TYPES)
     ),

@@ -6,7 +6,9 @@ ordered strings: RFC 3339 UTC times with microseconds, ids, plain text. A fact t
 - `>clock`: the latest time of a timer event, which is "now" for the call. A repeated callback does not change it.
 - `dial`, `dial.<name>`: time of the dial request, with its user, reference and metadata.
 - `dial:<time>`, `dial:<time>.<name>`: the same, so that the dials of two uses of a RequestID do not mix.
+- `use`: the number of the first use of which there are facts, in a call of a later use (`uses.py`).
 - `leg:<CallType>:<CallID>:<event>`: time of receipt of start, pickup, missed or hangup.
+- `leg:<CallType>:<CallID>.2:...`: the same of a leg whose CallID was used before with its RequestID (`reused_legs.py`).
 - `leg:...:at.start`, `.at.pickup`, `.at.end`: timestamps of the adapter.
 - `leg:...:pbx_ahead`: seconds by which the clock of the PBX is ahead, estimated by other calls of its source (`pbx_clock.py`).
 - `leg:...:guid`: GUID of the recording.
@@ -19,10 +21,10 @@ ordered strings: RFC 3339 UTC times with microseconds, ids, plain text. A fact t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import assert_never
 
-from shared.domain.adapter_link import Adapter, Placeholder
+from shared.domain.adapter_link import TIMESTAMPS, Adapter, Placeholder
 from shared.domain.callback import Callback, parse_callback
 from shared.domain.callback_values import core
 from shared.domain.ids import CallKey, CallRef, SourceName
@@ -45,12 +47,9 @@ IGNORED = ":" + FACT
 
 Fact = tuple[str, str]
 
-_TIMESTAMPS = {
-    Placeholder.STARTED.value: AT + "start",
-    Placeholder.PICKED_UP.value: AT + "pickup",
-    Placeholder.ENDED.value: AT + "end",
-}
-_DATING_FIELDS = frozenset({*LegEvent, AT + "start", AT + "pickup"})
+_EVENTS = frozenset(event.value for event in LegEvent)
+_DATING_FIELDS = _EVENTS | {AT + "start", AT + "pickup"}
+_TIME_CHARACTERS = len("2026-11-23T07:44:00.123456Z")
 
 
 def facts_of(event: RawEvent, adapter: Adapter) -> tuple[CallKey, list[Fact]]:
@@ -94,7 +93,7 @@ def _callback_facts(callback: Callback, received_at: str) -> list[Fact]:
     for name, value in callback.extras.items():
         if name == Placeholder.RECORDING_URL:
             facts.append((f"{leg}{URL}{callback.event}", value))
-        elif name not in _TIMESTAMPS:
+        elif name not in TIMESTAMPS:
             facts.append((f"{leg}{FIELD}{callback.event}.{name}", value))
     for ignored in (*callback.ignored, *not_used):
         name, value = ignored_fact(callback.event, ignored)
@@ -107,14 +106,14 @@ def _timestamps(callback: Callback, received_at: str) -> tuple[list[Fact], list[
     times: list[Fact] = []
     ignored: list[IgnoredValue] = []
     earlier = ""
-    for name, what in _TIMESTAMPS.items():
+    for name, what in TIMESTAMPS.items():
         value = callback.extras.get(name)
         if value is None:
             continue
         at = java_time(value if value.isdecimal() else core(value), received_at)
         if at is not None and at >= earlier:
             earlier = at
-            times.append((what, at))
+            times.append((AT + what, at))
         elif at is not None or value.strip():
             ignored.append(IgnoredValue(name, value, Reason.NOT_A_TIME if at is None else Reason.CONTRADICTS))
     return times, ignored
@@ -124,6 +123,24 @@ def leg_of(facts: Sequence[Fact]) -> str:
     """Return the prefix of the names of a callback's facts, which identifies its leg; "" for a dial or a timer."""
     name = facts[0][0] if facts else ""
     return name[: name.rindex(":") + 1] if name.startswith(LEG) else ""
+
+
+def receipt_of_leg(name: str) -> tuple[str, str] | None:
+    """Split the name of a fact that is the receipt of a callback into `leg:API:77:` and its event; None for another fact."""
+    if not name.startswith(LEG):
+        return None
+    end = name.rindex(":") + 1
+    return (name[:end], name[end:]) if name[end:] in _EVENTS else None
+
+
+def is_receipt_of_dial(name: str) -> bool:
+    """Return whether a fact is the receipt of a dial request: `dial` is the first one, `dial:<time>` any."""
+    return name == DIAL or (name.startswith(DIAL_AT) and len(name) == len(DIAL_AT) + _TIME_CHARACTERS)
+
+
+def receipts(facts: Mapping[str, str]) -> list[str]:
+    """Return when the events of one call were received: its first dial request and its callbacks."""
+    return [at for name, at in facts.items() if name == DIAL or receipt_of_leg(name)]
 
 
 def started_us(facts: Iterable[Fact]) -> int | None:

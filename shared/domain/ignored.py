@@ -6,17 +6,14 @@ from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from typing import NamedTuple
 
-from shared.domain.adapter_link import Placeholder
+from shared.domain.adapter_link import TIMESTAMPS, Placeholder
 
 FACT = "ignored."
 """Relative to its leg, the name of a fact is `ignored.<event>.<Placeholder>.<reason>`, and its value is the value as received."""
 OLD_FACT = "nonsense."
 """The same of an earlier version, for timestamps alone: `nonsense.<Placeholder>`."""
 
-TIMES = frozenset({Placeholder.STARTED.value, Placeholder.PICKED_UP.value, Placeholder.ENDED.value})
-"""Placeholders of timestamps."""
-
-WITH_FORM = TIMES | {
+WITH_FORM = frozenset(TIMESTAMPS) | {
     Placeholder.CALL_ID.value,
     Placeholder.REQUEST_ID.value,
     Placeholder.GUID.value,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal
 
-from shared.domain.adapter_link import Placeholder
+from shared.domain.adapter_link import TIMESTAMPS, Placeholder
 from shared.domain.callback_values import as_number, read_bit, read_wait_ms
 from shared.domain.facts import AT, FIELD, GUID, LEG, RECORDED, URL
 from shared.domain.first_release import mixed_times
@@ -17,7 +17,7 @@ from shared.domain.pbx_clock import UNKNOWN_TIMES, ClockTimes, LegTimes, PbxCloc
 from shared.domain.recording_link import is_link
 from shared.domain.times import seconds_between
 
-_TIMESTAMPS = {"start": Placeholder.STARTED.value, "pickup": Placeholder.PICKED_UP.value, "end": Placeholder.ENDED.value}
+_PLACEHOLDERS = {what: name for name, what in TIMESTAMPS.items()}
 
 
 class LegState(StrEnum):
@@ -164,7 +164,7 @@ def _leg(identity: tuple[str, str], facts: Mapping[str, str], clock: PbxClock) -
         recording_url=_recording_url(facts),
         fields=_fields(facts),
         ignored=times.ignored,
-        ignored_values=read_ignored(facts, ((_TIMESTAMPS[what], facts[AT + what]) for what in times.ignored)),
+        ignored_values=read_ignored(facts, ((_PLACEHOLDERS[what], facts[AT + what]) for what in times.ignored)),
         is_pickup_late=is_pickup_late,
         pbx=times.pbx,
         axis=times.axis,

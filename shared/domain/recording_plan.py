@@ -23,24 +23,27 @@ def recording_jobs(
     """
     requested = requested_recordings(call, before, record_legs)
     names = file_names(ids_of(call), guids(call, before))
-    return [
-        RecordingJob(
-            source=call.key.source,
-            call=call.key.call,
-            request_id=call.request_id,
-            call_id=leg.call_id,
-            guid=leg.guid,
-            name=name,
-            leg=side,
-            fetch=(is_new := (leg_key(leg), recorded(leg)) not in requested)
-            and _recording_state(side, leg, record_legs) == RecordingState.WAITING,
-            state=_recording_state(side, leg, record_legs) if is_new else RecordingState.WAITING,
-            recording_url=leg.recording_url if leg.recording_url and is_link(leg.recording_url) else None,
-            started_at=filed_at(call, before),
-            record=record,
+    jobs: list[RecordingJob] = []
+    for (side, leg), name in zip(sides_of(call), names, strict=True):
+        is_requested = (leg_key(leg), recorded(leg)) in requested
+        state = RecordingState.WAITING if is_requested else _recording_state(side, leg, record_legs)
+        jobs.append(
+            RecordingJob(
+                source=call.key.source,
+                call=call.key.call,
+                request_id=call.request_id,
+                call_id=leg.call_id,
+                guid=leg.guid,
+                name=name,
+                leg=side,
+                fetch=state == RecordingState.WAITING and not is_requested,
+                state=state,
+                recording_url=leg.recording_url if leg.recording_url and is_link(leg.recording_url) else None,
+                started_at=filed_at(call, before),
+                record=record,
+            )
         )
-        for (side, leg), name in zip(sides_of(call), names, strict=True)
-    ]
+    return jobs
 
 
 def _recording_state(side: str, leg: Leg, record_legs: Collection[str]) -> RecordingState:

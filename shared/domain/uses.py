@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from shared.domain.facts import CLOCK, DIAL, DIAL_AT, GUID, LEG, Fact
+from shared.domain.facts import CLOCK, DIAL, DIAL_AT, GUID, LEG, Fact, is_receipt_of_dial, receipt_of_leg
 from shared.domain.ids import CallRef, use_number
 from shared.domain.leg_event import LegEvent
 
@@ -26,8 +26,7 @@ USE = "use"
 
 AFTER_CLOSED_S = 3600.0
 _ENDS = frozenset({LegEvent.HANGUP.value, LegEvent.MISSED.value})
-_EVENTS = frozenset(event.value for event in LegEvent)
-_TIME_CHARACTERS = len("2026-11-23T07:44:00.123456Z")
+_TO_THE_HOUR = len("2026-11-23T07")
 
 
 @dataclass(slots=True)
@@ -94,11 +93,10 @@ def _items(facts: Mapping[str, str]) -> Iterator[_Item]:
     legs: dict[str, _Item] = {}
     dials: set[str] = set()
     for name, value in facts.items():
-        if name.startswith(LEG):
-            leg, _, event = name.rpartition(":")
-            if event in _EVENTS:
-                legs.setdefault(leg, _Item(leg + ":")).receipts.append((value, event in _ENDS))
-        elif name == DIAL or (name.startswith(DIAL_AT) and len(name) == len(DIAL_AT) + _TIME_CHARACTERS):
+        if receipt := receipt_of_leg(name):
+            leg, event = receipt
+            legs.setdefault(leg, _Item(leg)).receipts.append((value, event in _ENDS))
+        elif is_receipt_of_dial(name):
             dials.add(value)
     yield from legs.values()
     yield from (_Item("", [(at, False)]) for at in dials)
@@ -119,17 +117,11 @@ def facts_of_use(call: CallRef, facts: Mapping[str, str], max_call_s: float) -> 
 
 def _may_be_several(facts: Mapping[str, str]) -> bool:
     """Return whether there is room for a gap between the events of some facts; cheap, since most calls have none."""
-    receipts = [at for name, at in facts.items() if name.rpartition(":")[2] in _EVENTS or name.startswith(DIAL)]
-    receipts = [at for at in receipts if len(at) == _TIME_CHARACTERS and at.endswith("Z")]
-    if len(receipts) < 2:  # noqa: PLR2004 - one event is one use
+    receipts = [at for name, at in facts.items() if receipt_of_leg(name) or is_receipt_of_dial(name)]
+    first, last = min(receipts, default=""), max(receipts, default="")
+    if first[:_TO_THE_HOUR] == last[:_TO_THE_HOUR]:
         return False
-    first, last = min(receipts), max(receipts)
-    if first[:10] == last[:10] and first[:13] == last[:13]:  # the same hour
-        return False
-    try:
-        return (datetime.fromisoformat(last) - datetime.fromisoformat(first)).total_seconds() > AFTER_CLOSED_S
-    except ValueError:  # a field of a dial that looks like a time
-        return True
+    return (datetime.fromisoformat(last) - datetime.fromisoformat(first)).total_seconds() > AFTER_CLOSED_S
 
 
 def _only(use: Use, facts: Mapping[str, str]) -> dict[str, str]:

@@ -49,7 +49,7 @@ _BLOCKS: Mapping[int, Block] = {
     GSM_610: Block(65, 320),
 }
 _GSM_PLAIN = Block(33, 160)
-_NMS_SAMPLES = 160
+_NMS, _NMS_SAMPLES = 0x38, 160
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,18 +122,16 @@ class Format:
         return by_bits
 
     def _block(self) -> Block | None:
-        match self.encoding:
-            case 0x11:
-                return self._adpcm_block(header=4, first=1)
-            case 2:
-                return self._adpcm_block(header=7, first=2)
-            case 0x31 if self.block_align == _GSM_PLAIN.size:
-                return _GSM_PLAIN
-            case 0x38 if self.block_align:
-                return Block(self.block_align, _NMS_SAMPLES)
-            case encoding if block := _BLOCKS.get(encoding):
-                return Block(block.size * self.channels, block.samples)
-        return None
+        if self.encoding == IMA_ADPCM:
+            return self._adpcm_block(header=4, first=1)
+        if self.encoding == MS_ADPCM:
+            return self._adpcm_block(header=7, first=2)
+        if self.encoding == GSM_610 and self.block_align == _GSM_PLAIN.size:
+            return _GSM_PLAIN
+        if self.encoding == _NMS and self.block_align:
+            return Block(self.block_align, _NMS_SAMPLES)
+        block = _BLOCKS.get(self.encoding)
+        return block and Block(block.size * self.channels, block.samples)
 
     def _adpcm_block(self, *, header: int, first: int) -> Block:
         """Return a block of ADPCM with 4 bits. For each channel it begins with `header` bytes, which have `first` samples."""

@@ -11,9 +11,10 @@ from shared.amqp.dead_letters import DETAIL, DeadLetterReason, dead_letter_heade
 from shared.amqp.publisher import Message
 from shared.amqp.topology import CALLBACKS_DEAD
 from shared.config.sources import Sources
+from shared.domain.adapter_link import TIMESTAMPS
 from shared.domain.facts import IGNORED, Fact, facts_of
 from shared.domain.ids import CallKey, CallRef, SourceName
-from shared.domain.ignored import TIMES, Reason, split_fact
+from shared.domain.ignored import Reason, split_fact
 from shared.domain.raw_event import MAX_EVENTS_PER_MESSAGE, RawEvent, TimerEvent, Undecodable, encode, join
 from shared.errors import InvalidCallbackError
 from shared.log import get_logger
@@ -114,7 +115,7 @@ def read_batch(events: Iterable[RawEvent | Undecodable], sources: Sources) -> Ba
 def count_ignored(source: SourceName, placeholder: str, reason: str) -> None:
     """Count a value that was not used as it was sent. Its placeholder is one of the source's adapter, so few are possible."""
     metrics.IGNORED_VALUES.labels(source, placeholder, reason).inc()
-    if placeholder in TIMES and reason in {Reason.NOT_A_TIME, Reason.CONTRADICTS}:
+    if placeholder in TIMESTAMPS and reason in {Reason.NOT_A_TIME, Reason.CONTRADICTS}:
         metrics.NONSENSE_TIMESTAMPS.labels(source).inc()
 
 
