@@ -38,7 +38,6 @@ from shared.errors import InvalidCallbackError, SpoolUnavailableError
 from shared.log import get_logger
 from shared.outage import Outage
 from shared.percent_encoding import bytes_of
-from shared.runtime.client_address import Proxies
 from shared.runtime.http_protocol import MAX_BODY_BYTES, header_problem
 
 log = get_logger(__name__)
@@ -74,9 +73,9 @@ def _parsed(source: Source, event: CallbackEvent) -> CallbackEvent:
 class CallbackHandler:
     """Answers callbacks of known sources and rejects every other request."""
 
-    def __init__(self, sources: Sources, intake: Intake, send: Send, refusals: Refusals | None = None) -> None:
+    def __init__(self, sources: Sources, intake: Intake, send: Send, refusals: Refusals) -> None:
         """Take the sources, the intake for valid callbacks, what dead-letters invalid ones, and what answers all others."""
-        self._refusals = refusals or Refusals(sources, Proxies(""))
+        self._refusals = refusals
         self._sources = sources
         self._by_path = {f"{PATH}{name}": source for name, source in sources.items()}
         self._intake = intake

@@ -14,7 +14,7 @@ from ingress.server import serving
 from shared.config.sources import load_sources
 from shared.runtime.connections import HttpLimits
 from shared.runtime.process import background
-from tests.helpers.intake import published_at_once
+from tests.helpers.intake import counted, published_at_once
 
 # Nothing ends within this time in a test that passes.
 PATIENT = HttpLimits(head_s=600, body_s=600, idle_s=600, send_s=600)
@@ -49,7 +49,7 @@ def site_of(directory: Path, sources: str) -> Start:
             site.dead_letters.append(message)
 
         commit, loaded = GroupCommit(write), load_sources(path)
-        handler = CallbackHandler(loaded, published_at_once(loaded, commit), send)
+        handler = CallbackHandler(loaded, published_at_once(loaded, commit), send, counted(loaded))
         serves = serving(handler, "127.0.0.1", 0, shutdown_timeout_s=10, max_connections=CONNECTIONS, limits=limits)
         async with background(commit.run()), serves as site.port:
             yield site

@@ -30,6 +30,7 @@ from shared.domain.ids import SourceName
 from shared.domain.raw_event import CallbackEvent, decode, encode
 from shared.errors import BrokerUnavailableError
 from shared.runtime.process import background
+from tests.helpers.intake import counted
 from tests.helpers.pace import LIMIT_S
 from tests.helpers.raw_http import Connection, connected_to, get, post
 from tests.helpers.servers import eventually
@@ -99,7 +100,7 @@ async def _serving(sources: Sources, intake_of: Callable[[GroupCommit], Intake])
 
     commit = GroupCommit(write)
     site = _Site(cast("Connection", None), intake_of(commit))
-    handler = CallbackHandler(sources, site.intake, send)
+    handler = CallbackHandler(sources, site.intake, send, counted(sources))
     serves = serving(handler, "127.0.0.1", 0, shutdown_timeout_s=10, max_connections=16, limits=LIMITS)
     async with background(commit.run()), serves as port, connected_to(port) as site.connection:
         yield site

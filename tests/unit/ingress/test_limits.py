@@ -23,7 +23,7 @@ from ingress.server import serving
 from shared.config.sources import load_sources
 from shared.domain.adapter_link import find_secret, take_secret
 from shared.runtime.connections import HttpLimits
-from tests.helpers.intake import published_at_once
+from tests.helpers.intake import counted, published_at_once
 from tests.helpers.pace import LIMIT_S
 from tests.helpers.raw_http import Connection, connected_to, get, post
 
@@ -68,7 +68,7 @@ def start(tmp_path: Path) -> Start:
 
         commit = GroupCommit(write)
         sources = load_sources(tmp_path / "sources.toml")
-        handler = CallbackHandler(sources, published_at_once(sources, commit), send)
+        handler = CallbackHandler(sources, published_at_once(sources, commit), send, counted(sources))
         running = asyncio.create_task(commit.run())
         serves = serving(handler, "127.0.0.1", 0, shutdown_timeout_s=10, max_connections=MANY, limits=limits)
         async with serves as site.port:
