@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import random
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -160,6 +162,19 @@ async def test_a_refused_file_that_cannot_be_kept_hides_neither_the_reason_nor_t
         assert len(desk.server.asked) == 2
         assert await desk.attempt(whole(JUNK), whole(WAV)) is None
     assert [line["event"] for line in logs if line["log_level"] == "warning"] == ["refused_file_not_kept"] * 2
+
+
+@pytest.mark.parametrize(
+    ("encoding", "body", "reason"),
+    [("br", random.Random(7).randbytes(9000), "compressed"), ("gzip", gzip.compress(WAV)[:-500], "truncated")],  # noqa: S311
+)
+async def test_a_body_that_cannot_be_decompressed_is_kept(desk: Desk, encoding: str, body: bytes, reason: str) -> None:
+    following = await desk.attempt(whole(body, f"Content-Encoding: {encoding}"))
+    assert following is not None
+    assert following.reasons == (reason,)
+    refused = await desk.refused.of(following.job)
+    assert refused is not None
+    assert (refused.reason, refused.seconds, await desk.archive.read(refused.file)) == (reason, None, body)
 
 
 async def test_a_short_recording_that_cannot_be_kept_is_stored_at_once(desk: Desk) -> None:
