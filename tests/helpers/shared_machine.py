@@ -5,13 +5,18 @@ Processes that start warm have it; a command that starts cold is given it by its
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import import_module
 
 from console.local import demo, processes, stack
 from shared.amqp import stream_end
+from shared.domain import barrier
 from simulator import focalscope
 from tests.helpers.pace import LIMIT_S, PACE
+
+NEVER_CONSUMED = "TESTS_NEVER_CONSUMED_S"
+"""Sets in a process how long timers wait for a worker that died before its first report, where many die so."""
 
 # How long Callfold waits for its servers: they take longer to answer on a slow machine, and on any machine while its disk is busy.
 _LEAST_S = 10
@@ -38,3 +43,9 @@ def keep_to(*, imports_all: bool = False) -> None:
         module = import_module(name) if imports_all else sys.modules.get(name)
         for constant in constants if module else ():
             setattr(module, constant, max(_LEAST_S, getattr(module, constant) * PACE))
+
+
+def keep_to_environment() -> None:
+    """Set in this process what its environment asks for."""
+    if NEVER_CONSUMED in os.environ:
+        barrier.NEVER_CONSUMED_MS = round(float(os.environ[NEVER_CONSUMED]) * 1000)

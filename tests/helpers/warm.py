@@ -35,7 +35,7 @@ from typing import IO, Any
 
 import coverage
 
-from tests.helpers import full_disk
+from tests.helpers import full_disk, shared_machine
 
 ROOT = Path(__file__).resolve().parents[2]
 _PACKAGES = ("shared", "ingress", "worker", "console", "simulator")
@@ -142,7 +142,7 @@ def close() -> None:
 
 def _serve(requests: socket.socket) -> None:
     _import_all()
-    importlib.import_module("tests.helpers.shared_machine").keep_to(imports_all=True)
+    shared_machine.keep_to(imports_all=True)
     gc.collect()
     gc.freeze()  # so that the pages stay shared
     assert threading.active_count() == 1, "a process that has threads must not fork"
@@ -242,6 +242,7 @@ def _settle_in(request: dict[str, Any], output: Sequence[int]) -> None:
     os.environ.clear()
     os.environ.update(request["environment"])
     full_disk.begin()
+    shared_machine.keep_to_environment()
     time.tzset()
     random.seed()
     sys.stdout = io.TextIOWrapper(io.FileIO(1, "w", closefd=False), encoding="utf-8", write_through=True)

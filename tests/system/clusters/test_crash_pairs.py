@@ -25,8 +25,9 @@ from shared.clock import utc_now
 from shared.domain.ids import SourceName
 from shared.domain.raw_event import CallbackEvent, encode, join
 from tests.helpers.downstream import DOWNSTREAM, downstream
-from tests.helpers.pace import LIMIT_S, PACE
+from tests.helpers.pace import LIMIT_S, PACE, paced
 from tests.helpers.servers import UNMEASURED, Servers, eventually, exit_code, lines_of
+from tests.helpers.shared_machine import NEVER_CONSUMED
 from tests.helpers.volume import sizes
 
 POINTS = (
@@ -45,8 +46,8 @@ POINTS = (
 FIRST_CALL = 4_000_000
 DEATHS_OF_A_SHARE = 5
 GROUP = 25
-# A worker that dies before its first report holds all timers for a minute (ADR 7). The others of its chain die meanwhile, so that
-# a worker of the other chain that is to die at a timer may have to wait for all of them.
+# A worker that dies before its first report holds all timers for a while (ADR 7): a minute, here less, since so many die. The
+# others of its chain die meanwhile, so that a worker of the other chain that is to die at a timer may have to wait for all of them.
 _DEATH_S = 10 * LIMIT_S
 TRICKLE = 4  # calls a second for those who are still to die, one of them lossy
 QUICK = {
@@ -55,6 +56,7 @@ QUICK = {
     "CALLFOLD_MAX_CALL_SECONDS": "60",
     "CALLFOLD_TIMER_LEASE_SECONDS": "1",
     "CALLFOLD_TIMER_HOLD_OFF_SECONDS": "0",
+    NEVER_CONSUMED: paced(10),
     "CALLFOLD_RECORDING_CONCURRENCY": "1",  # not what this is about
 }
 
