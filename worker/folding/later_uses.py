@@ -63,11 +63,9 @@ class LaterUses:
             return
         known = await until_redis_answers(lambda: self._store.read_facts(keys))
         again = [key for key in keys if max(uses_of_events(batch.facts[key], [known[key]], self._max_call_s)) > 1]
-        if not again:
-            return
-        stored = (await until_redis_answers(Merging(self._store, {key: [] for key in again}).step)).calls
+        expired = await self._expired([key for key in again if not known[key]])
         for key in again:
-            if stored[key].state is not PublicationState.TOMBSTONED:  # behind a tombstone, `route` assigns them
+            if key not in expired:
                 await self._redirect(key, known[key], batch)
 
     async def _assign_legs(self, batch: Batch) -> None:
@@ -79,8 +77,15 @@ class LaterUses:
         known = await until_redis_answers(lambda: self._store.read_some_facts(names))
         keys = [key for key in names if may_be_reused(batch.facts[key], known[key])]
         facts = await until_redis_answers(lambda: self._store.read_facts(keys)) if keys else {}
+        expired = await self._expired([key for key in keys if not facts[key]])
         for key in keys:
-            batch.facts[key] = with_own_legs(batch.facts[key], facts[key], self._max_call_s)
+            if key not in expired:
+                batch.facts[key] = with_own_legs(batch.facts[key], facts[key], self._max_call_s)
+
+    async def _expired(self, keys: Sequence[CallKey]) -> set[CallKey]:
+        """Return which of the calls without facts are tombstones. `route` assigns what comes behind these."""
+        stored = (await until_redis_answers(Merging(self._store, {key: [] for key in keys}).step)).calls if keys else {}
+        return {key for key, call in stored.items() if call.state is PublicationState.TOMBSTONED}
 
     async def _redirect(self, first: CallKey, known: Mapping[str, str], batch: Batch) -> None:
         count = (await until_redis_answers(lambda: self._store.count_uses([first])))[first]

@@ -236,6 +236,17 @@ async def test_a_call_id_used_again_is_a_new_call_and_a_repeated_callback_is_not
     assert site.ids[3:] == ["default/call-78/1"], "it lasted nine hours"
 
 
+async def test_behind_a_tombstone_a_backlog_of_two_uses_takes_no_late_callback_of_the_old_one(site: _Site) -> None:
+    old = reset_pair(0, 1)
+    await site.fold(old)
+    await site.expire("513", published_s=40)
+    late = replace(old[-1], received_at=at(25 * DAY + 60))
+    await site.fold([*reset_pair(20 * DAY, 2), *reset_pair(25 * DAY, 3), late])
+    assert (site.ids[1:], site.dead) == (["default/513.2/1", "default/513.3/1"], ["expired_call"])
+    agents = [call["agent"] for call in site.calls().values()]
+    assert [agent["guid"][:8] for agent in agents] == [f"0000000{use}" for use in (1, 2, 3)]  # type: ignore[index]
+
+
 async def test_behind_a_tombstone_each_use_of_a_call_id_without_guid_is_a_new_call(site: _Site) -> None:
     lines = [f"CallType=Incoming&CallID=77&Event={event}" for event in ("start", "pickup", "hangup")]
     days = (0, 9, 12, 30, 35)
