@@ -14,7 +14,7 @@ from shared.domain.first_release import mixed_times
 from shared.domain.ignored import IgnoredOfLeg, read_ignored
 from shared.domain.leg_event import CallType, LegEvent
 from shared.domain.pbx_clock import UNKNOWN_TIMES, ClockTimes, LegTimes, PbxClock, leg_times, pbx_clock
-from shared.domain.recording_link import is_link
+from shared.domain.recording_link import IN_DOUBT, is_link
 from shared.domain.times import seconds_between
 
 _PLACEHOLDERS = {what: name for name, what in TIMESTAMPS.items()}
@@ -185,9 +185,13 @@ _LATEST_FIRST = (LegEvent.MISSED, LegEvent.HANGUP, LegEvent.PICKUP, LegEvent.STA
 
 
 def _recording_url(facts: Mapping[str, str]) -> str | None:
-    """Return the RecordingURL of the latest event that names a recording. If none does, any: earlier versions kept those too."""
+    """Return the RecordingURL of the latest event that names a recording, preferably one that was not cut.
+
+    If none names a recording, return any: earlier versions kept those too.
+    """
     urls = [facts[URL + event] for event in _LATEST_FIRST if URL + event in facts]
-    return next(filter(is_link, urls), urls[0] if urls else None)
+    links = list(filter(is_link, urls)) or urls[:1]
+    return next((link for link in links if not link.endswith(IN_DOUBT)), links[0] if links else None)
 
 
 def _fields(facts: Mapping[str, str]) -> dict[str, str]:

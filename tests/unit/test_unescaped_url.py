@@ -200,6 +200,16 @@ def test_the_usable_one_of_several_urls_is_whole_too() -> None:
         assert _url(f"{BEFORE}&RecordingURL={first}&RecordingURL={URL}{AFTER}") == URL
 
 
+def test_of_several_events_a_url_that_was_not_cut_counts() -> None:
+    facts = {"leg:API:7:hangup": "2026-11-23T07:44:00.000000Z", "leg:API:7:pickup": "2026-11-23T07:43:00.000000Z"}
+    cut = {"leg:API:7:url.hangup": f"https://pbx/x?CallID=7{IN_DOUBT}"}
+    assert [leg.recording_url for leg in read_legs(facts | cut)[0]] == [f"https://pbx/x?CallID=7{IN_DOUBT}"]
+    assert [leg.recording_url for leg in read_legs(facts | cut | {"leg:API:7:url.pickup": URL})[0]] == [URL]
+    assert [leg.recording_url for leg in read_legs(facts | {"leg:API:7:url.pickup": "null"})[0]] == ["null"]
+    both = {"leg:API:7:url.hangup": "null", "leg:API:7:url.pickup": f"{URL}{IN_DOUBT}"}
+    assert [leg.recording_url for leg in read_legs(facts | both)[0]] == [f"{URL}{IN_DOUBT}"]
+
+
 def test_pieces_that_are_too_long_together_are_no_link() -> None:
     query = f"{BEFORE}&RecordingURL=https://pbx/x?uid=1&a={'a' * 8000}&b={'b' * 8000}&nId=7{AFTER}"
     assert _url(query) is None
