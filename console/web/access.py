@@ -17,6 +17,7 @@ from console.web.problems import problem
 from console.web.wrong_keys import MAX_PER_MINUTE, MINUTE_S, WrongKeys
 from shared.config.settings import LOOPBACK
 from shared.runtime.client_address import Proxies
+from shared.runtime.http_protocol import media_type
 
 _CSRF_FIELD = "csrf"
 _CSRF_HEADER = "X-CSRF-Token"
@@ -141,6 +142,6 @@ def _is_same_origin(request: web.Request) -> bool:
 
 async def _has_token(request: web.Request, identity: Identity) -> bool:
     token = request.headers.get(_CSRF_HEADER, "")
-    if not token and request.content_type == "application/x-www-form-urlencoded":
+    if not token and media_type(request) == "application/x-www-form-urlencoded":
         token = str((await read_form(request)).get(_CSRF_FIELD, ""))
     return hmac.compare_digest(to_bytes(token), identity.csrf.encode())

@@ -8,6 +8,8 @@ from aiohttp import web
 from multidict import MultiDictProxy
 from pydantic import BaseModel
 
+from shared.runtime.http_protocol import media_type
+
 _MULTIPART = "multipart/form-data"
 _UTF_8 = frozenset({"utf-8", "utf8", "us-ascii"})
 _CANNOT_DECODE = "The form cannot be decoded: send it URL-encoded, as UTF-8"
@@ -36,9 +38,10 @@ async def read_form(request: web.Request) -> MultiDictProxy[str | bytes | bytear
     Raises:
         HTTPBadRequest: the form is not UTF-8, or has several parts, as one with files.
     """
-    if request.content_type == _MULTIPART or (request.charset or "utf-8").lower() not in _UTF_8:
-        raise web.HTTPBadRequest(reason=_CANNOT_DECODE)
     try:
-        return await request.post()
+        is_readable = media_type(request) != _MULTIPART and (request.charset or "utf-8").lower() in _UTF_8
+        if is_readable:
+            return await request.post()
     except ValueError as error:
         raise web.HTTPBadRequest(reason=_CANNOT_DECODE) from error
+    raise web.HTTPBadRequest(reason=_CANNOT_DECODE)

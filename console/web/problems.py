@@ -9,6 +9,7 @@ from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
 from console.validation import first_mistake
+from shared.runtime.http_protocol import media_type
 
 PROBLEM = "application/problem+json"
 
@@ -27,7 +28,7 @@ def invalid(error: ValidationError, model: type[BaseModel], **members: object) -
 
 def reject_unless_json(request: web.Request, **members: object) -> web.Response | None:
     """Reject a body whose Content-Type is not JSON; None if it is."""
-    if request.content_type == "application/json":
+    if media_type(request) == "application/json":
         return None
     title = "The Content-Type is not JSON. Send Content-Type: application/json."
     return problem(415, title, None, parameter="Content-Type", **members)

@@ -12,6 +12,7 @@ from contextlib import suppress
 from typing import cast
 
 from aiohttp import web
+from aiohttp.hdrs import CONTENT_TYPE
 from aiohttp.http import HttpVersion10, HttpVersion11, RawRequestMessage
 from aiohttp.http_exceptions import BadHttpMessage, LineTooLong
 from aiohttp.streams import StreamReader
@@ -188,6 +189,11 @@ class LimitedProtocol(RequestHandler):
     def _end_body(self, body: StreamReader, error: Exception) -> None:
         """Let the request fail that reads a body. The connection closes after its response."""
         body.set_exception(error)
+
+
+def media_type(request: web.BaseRequest) -> str:
+    """Return the type of a body, '' without one. The library would read the parameters too, with any codec that they name."""
+    return request.headers.get(CONTENT_TYPE, "").partition(";")[0].strip().lower()
 
 
 def header_problem(error: BaseException | None) -> str | None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 from aiohttp import web
-from aiohttp.test_utils import TestClient, TestServer
+from aiohttp.test_utils import TestClient, TestServer, make_mocked_request
 
 from console.web.parameters import read_form
+from console.web.problems import reject_unless_json
 
 URL_ENCODED = "application/x-www-form-urlencoded"
 
@@ -20,6 +21,9 @@ URL_ENCODED = "application/x-www-form-urlencoded"
         (f"{URL_ENCODED}; charset=punycode", b"key=-" + b"a" * 60_000, 400),
         (f"{URL_ENCODED}; charset=unicode_escape", b"key=\\ud800", 400),
         (f"{URL_ENCODED}; charset=nonsense", b"key=a", 400),
+        (f"{URL_ENCODED}; charset*=idna''x%ff", b"key=a", 400),
+        (f"{URL_ENCODED}; charset*=punycode''x%ff", b"key=a", 400),
+        (f"{URL_ENCODED}; name*=undefined''x", b"key=a", 400),
         ("multipart/form-data; boundary=b", b'--b\r\nContent-Disposition: form-data; name="key"\r\n\r\na\r\n--b--\r\n', 400),
     ],
 )
@@ -35,3 +39,17 @@ async def test_a_form_is_url_encoded_utf_8_or_refused(content_type: str, body: b
         client.post("/login", data=body, headers={"Content-Type": content_type}) as response,
     ):
         assert response.status == status
+
+
+@pytest.mark.parametrize(
+    ("content_type", "is_json"),
+    [
+        ("application/json", True),
+        ("Application/JSON ; charset*=idna''x%ff", True),
+        ("text/xml; a*=idna''x%ff", False),
+        (None, False),
+    ],
+)
+def test_no_parameter_of_a_type_is_an_error_of_the_console(content_type: str | None, is_json: bool) -> None:  # noqa: FBT001
+    headers = {} if content_type is None else {"Content-Type": content_type}
+    assert (reject_unless_json(make_mocked_request("POST", "/dial", headers=headers)) is None) == is_json
