@@ -34,7 +34,7 @@ class Reason(StrEnum):
     LOGIN_PAGE = "login_page"
     NOT_A_RECORDING = "not_a_recording"
     TRUNCATED = "truncated"
-    LENGTH_MISMATCH = "length_mismatch"  # never raised; in the headers of jobs of release 0.1.0
+    LENGTH_MISMATCH = "length_mismatch"  # never raised: jobs of the first release have it
     NO_AUDIO = "no_audio"
     SHORTER_THAN_CALL = "shorter_than_call"
     COMPRESSED = "compressed"
