@@ -81,7 +81,7 @@ async def _with_own_legs(
     """Name the legs of CallIDs that were used before with the same RequestID, as the fold does."""
     names = {key: deciding_facts(events) for key, events in facts.items()}
     guids = await store.read_some_facts({key: of_key for key, of_key in names.items() if of_key})
-    known = await store.read_facts([key for key, of_key in guids.items() if may_be_reused(facts[key], of_key)])
+    known = await store.read_facts([key for key, of_key in guids.items() if may_be_reused(facts[key], of_key, max_call_s)])
     return {key: with_own_legs(events, known[key], max_call_s) if key in known else events for key, events in facts.items()}
 
 

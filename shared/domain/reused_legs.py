@@ -1,7 +1,8 @@
 """Legs of a RequestID whose CallID was used before: a PBX that was reset can give the same CallIDs again.
 
-Another GUID shows that, after a gap of more than the maximum call time. Facts then name the leg `leg:API:77.2:`, since a minimum
-would lose its events. The record has its CallID, 77. An event without GUID belongs to the leg of the nearest use.
+Another GUID shows that, after a gap of more than the maximum call time. So does a GUID if the leg has none, but had this event
+or a later one before the gap. Facts then name the leg `leg:API:77.2:`, since a minimum would lose its events. The record has its
+CallID, 77. An event without GUID belongs to the leg of the nearest use.
 """
 
 from __future__ import annotations
@@ -11,37 +12,55 @@ from datetime import datetime
 from itertools import count
 
 from shared.domain.facts import GUID, Fact, leg_of
-from shared.domain.uses import AFTER_CLOSED_S, Use, uses_of
+from shared.domain.uses import AFTER_CLOSED_S, SAME_OR_LATER, Use, is_of_next_use, uses_of
 
 _GUID_FACT = f":{GUID}"
 _SECOND_GUID = f".2:{GUID}"
+_WITH_GUID = 3  # facts of an event, at most, of which one is its GUID
 
 
 def guid_facts(events: Iterable[Sequence[Fact]]) -> list[Fact]:
     """Return the GUIDs that events of legs have, each with the name of its fact."""
-    return [event[1] for event in events if len(event) > 1 and event[1][0].endswith(_GUID_FACT)]
+    return [guid for guid in map(_guid_fact, events) if guid is not None]
+
+
+def _guid_fact(event: Sequence[Fact]) -> Fact | None:
+    """Return the GUID of an event, which is behind its receipt, or behind the estimate of the PBX's clock."""
+    return next((fact for fact in event[1:_WITH_GUID] if fact[0].endswith(_GUID_FACT)), None)
 
 
 def deciding_facts(events: Iterable[Sequence[Fact]]) -> list[str]:
-    """Return the names of the facts by which `may_be_reused` decides: GUIDs of known legs, and of their second use.
+    """Return the names of the facts by which `may_be_reused` decides: GUIDs and receipts of legs, GUIDs of their second use.
 
-    An event with a GUID needs that of its leg. One without asks whether the leg has a second use, which always has a GUID.
+    An event with a GUID needs what its leg has. One without asks whether the leg has a second use, which always has a GUID.
     """
     names = dict[str, None]()
     for event in events:
-        if len(event) > 1 and event[1][0].endswith(_GUID_FACT):
-            names[event[1][0]] = None
-        elif leg := leg_of(event):
+        leg = leg_of(event)
+        if _guid_fact(event) is not None:
+            event_of_leg = event[0][0].removeprefix(leg)
+            names |= dict.fromkeys([leg + GUID, *(leg + each for each in SAME_OR_LATER.get(event_of_leg, ()))])
+        elif leg:
             names[_of_use(leg, 2) + GUID] = None
     return list(names)
 
 
-def may_be_reused(events: Iterable[Sequence[Fact]], known: Mapping[str, str]) -> bool:
+def may_be_reused(events: Iterable[Sequence[Fact]], known: Mapping[str, str], max_call_s: float) -> bool:
     """Return whether `with_own_legs` may rename an event, by the facts that `deciding_facts` names.
 
-    A leg of the events has another GUID than it is known by, or two of them. Or a leg is known to have a second use.
+    A leg of the events has another GUID than it is known by, or two of them. Or it has none, and the event came much later than
+    the leg had it. Or a leg is known to have a second use.
     """
-    return has_other_guid(events, known) or any(name.endswith(_SECOND_GUID) for name in known)
+    if any(name.endswith(_SECOND_GUID) for name in known):
+        return True
+    seen = dict(known)
+    for event in sorted(events, key=lambda each: each[0][1]):
+        guid = _guid_fact(event)
+        if guid is not None and (seen[guid[0]] != guid[1] if guid[0] in seen else is_of_next_use(event, seen, max_call_s)):
+            return True
+        for name, value in event[:_WITH_GUID]:
+            seen[name] = min(value, seen.get(name, value))
+    return False
 
 
 def has_other_guid(events: Iterable[Sequence[Fact]], known: Mapping[str, str]) -> bool:
@@ -77,10 +96,16 @@ def _leg_of_use(event: Sequence[Fact], leg: str, facts: Mapping[str, str], gap_s
         if use is None:
             break
         silent_s[own] = min(abs((received_at - datetime.fromisoformat(at)).total_seconds()) for at, _ in use.receipts)
-        if guid is not None and (facts.get(own + GUID) in {None, guid} or silent_s[own] <= gap_s):
+        if guid is not None and (silent_s[own] <= gap_s or _has_guid(own, guid, event, facts, gap_s)):
             return own
         own = _of_use(leg, number)
     return own if guid is not None or not silent_s else min(silent_s, key=lambda each: silent_s[each])
+
+
+def _has_guid(leg: str, guid: str, event: Sequence[Fact], facts: Mapping[str, str], gap_s: float) -> bool:
+    """Return whether a leg has the GUID of an event. One without GUID gets it, unless the leg had the event long before."""
+    known = facts.get(leg + GUID)
+    return known == guid or (known is None and not is_of_next_use(event, facts, gap_s))
 
 
 def _of_use(leg: str, number: int) -> str:

@@ -139,7 +139,7 @@ def _only(use: Use, facts: Mapping[str, str]) -> dict[str, str]:
     return own
 
 
-_SAME_OR_LATER = {
+SAME_OR_LATER = {
     LegEvent.START.value: tuple(LegEvent),
     LegEvent.PICKUP.value: (LegEvent.PICKUP, LegEvent.HANGUP, LegEvent.MISSED),
     LegEvent.HANGUP.value: (LegEvent.HANGUP, LegEvent.MISSED),
@@ -157,7 +157,7 @@ def is_of_next_use(event: Sequence[Fact], known: Mapping[str, str], max_call_s: 
     guid = dict(event).get(f"{leg}:{GUID}")
     if guid is not None and guid == known.get(f"{leg}:{GUID}"):
         return False
-    reached = [known[f"{leg}:{each}"] for each in _SAME_OR_LATER.get(what, ()) if f"{leg}:{each}" in known]
+    reached = [known[f"{leg}:{each}"] for each in SAME_OR_LATER.get(what, ()) if f"{leg}:{each}" in known]
     if not reached:
         return False
     silent_s = (datetime.fromisoformat(received_at) - datetime.fromisoformat(min(reached))).total_seconds()

@@ -109,7 +109,11 @@ class BehindTombstone:
         )
 
     def _with_own_legs(self, events: Sequence[list[Fact]]) -> Sequence[list[Fact]]:
-        return with_own_legs(events, self._facts, self._max_call_s) if may_be_reused(events, self._facts) else events
+        return (
+            with_own_legs(events, self._facts, self._max_call_s)
+            if may_be_reused(events, self._facts, self._max_call_s)
+            else events
+        )
 
     def _with_leg(self, leg: str) -> CallKey | None:
         return next((key for key, legs in self._legs.items() if leg in legs), None)

@@ -75,7 +75,7 @@ class LaterUses:
         if not names:
             return
         known = await until_redis_answers(lambda: self._store.read_some_facts(names))
-        keys = [key for key in names if may_be_reused(batch.facts[key], known[key])]
+        keys = [key for key in names if may_be_reused(batch.facts[key], known[key], self._max_call_s)]
         facts = await until_redis_answers(lambda: self._store.read_facts(keys)) if keys else {}
         expired = await self._expired([key for key in keys if not facts[key]])
         for key in keys:

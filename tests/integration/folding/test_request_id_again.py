@@ -27,6 +27,7 @@ from worker.folding.fold import Fold
 
 SOURCE = SourceName("default")
 HOUR, DAY = 3600.0, 86_400.0
+GUID = "00000009-0000-0000-0000-000000000077"
 T0 = datetime.now(UTC) - timedelta(days=40)
 PAIR = ((0, "API", 1, "pickup"), (3, "Outgoing", 2, "pickup"), (33, "Outgoing", 2, "hangup"), (34, "API", 1, "hangup"))
 
@@ -303,6 +304,21 @@ async def test_a_hangup_without_guid_in_a_batch_of_its_own_ends_the_call_of_its_
         await site.fold([without_guid(event) if "hangup" in event.query else event])
     assert (site.ids, site.dead) == (["default/513/1", "default/513.2/1"], [])
     assert [(call["outcome"], call["talk_seconds"]) for call in site.calls().values()] == [("answered", 30)] * 2
+
+
+@pytest.mark.parametrize("size", [1, 4, 8])
+async def test_a_guid_shows_a_new_call_also_if_the_old_one_had_none(site: _Site, size: int) -> None:
+    events = [*pair(0, 10), *reset_pair(3 * DAY, 2)]
+    for begin in range(0, len(events), size):
+        await site.fold(events[begin : begin + size])
+    assert (site.ids, site.dead) == (["default/513/1", "default/513.2/1"], [])
+    first, second = site.calls().values()
+    assert [call["talk_seconds"] for call in (first, second)] == [30, 30]
+    assert (first["agent"]["guid"], second["agent"]["guid"][:8]) == (None, "00000002")  # type: ignore[index]
+    long = CallbackEvent(SOURCE, at(9 * HOUR), "CallType=API&CallID=77&Event=pickup&RequestID=514")
+    await site.fold([long])
+    await site.fold([replace(reset_pair(19 * HOUR, 3, 514)[3], query=long.query.replace("pickup", "hangup") + f"&Guid={GUID}")])
+    assert await site.store.read(CallKey(SOURCE, CallRef("514.2"))) is None, "it lasted ten hours"
 
 
 async def test_the_same_events_in_any_batches_give_the_same_calls_with_and_without_guids(site: _Site) -> None:

@@ -11,9 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared.domain.call import Call
-from shared.domain.facts import CLOCK
+from shared.domain.facts import CLOCK, facts_of, leg_of
+from shared.domain.pbx_clock import estimate_fact
 from shared.domain.raw_event import CallbackEvent
-from tests.helpers.folding import T0, Published, at, callback
+from shared.domain.reused_legs import may_be_reused, with_own_legs
+from tests.helpers.folding import ADAPTER, T0, Published, at, callback
 
 WRONG_S = [0.0, 0.4, -0.4, 30.0, -30.0, 240.0, -240.0, 3600.0, -5 * 3600.0, 7200.25]
 
@@ -106,6 +108,14 @@ def test_a_clock_that_is_set_back_during_the_call_makes_no_talk_negative(jump_s:
     call = _fold(before[0], before[2], after[1], after[3])
     assert call.talk_seconds == 27
     assert {leg.ignored for leg in call.legs} == {("end",)}
+
+
+def test_an_event_with_an_estimate_still_shows_by_its_guid_that_its_call_id_was_used_again() -> None:
+    event = facts_of(_send(3 * 86_400, "missed", 0, Start=3 * 86_400 - 10), ADAPTER)[1]
+    event[1:1] = [estimate_fact(event, 0.2), ("leg:API:1:guid", "g2")]
+    known = {"leg:API:1:missed": at(0), "leg:API:1:guid": "g1"}
+    assert may_be_reused([event], known, 14400)
+    assert leg_of(with_own_legs([event], known, 14400)[0]) == "leg:API:1.2:"
 
 
 @settings(max_examples=150, deadline=None)
