@@ -88,6 +88,15 @@ def test_an_upgrade_requests_no_recording_again(rows: list[Row]) -> None:
         assert [call_id for call_id in fetched if any(key.endswith(f"/{call_id}") for key, _ in had)] == []
 
 
+def test_a_recording_that_the_first_release_did_not_want_counts_as_not_requested(rows: list[Row]) -> None:
+    not_wanted = 0
+    for row in rows:
+        had = requested_recordings(_call(row), _published(row), ["agent", "dialed"])
+        assert had == _requested_in_the_first_release(_published(row))
+        not_wanted += sum(bool(name) for _, name in row["summary"]["legs"].values()) - len(had)
+    assert not_wanted > 20
+
+
 def test_a_rebuild_from_records_of_the_first_release_amends_nothing(rows: list[Row]) -> None:
     for row in rows:
         call = _call(row)
