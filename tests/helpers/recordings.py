@@ -11,6 +11,7 @@ from typing import Any
 import aio_pika
 import orjson
 from aiohttp import web
+from redis.asyncio import Redis
 
 from console.local.processes import Fleet, ServiceProcess
 from shared.domain.ids import CallRef, SourceName
@@ -160,3 +161,10 @@ async def ended_by_us(servers: Servers, queue: aio_pika.abc.AbstractQueue, call_
     assert letter.headers["reason"] == "internal_error"
     assert RecordingJob.decode(letter.body).call_id == call_id
     await eventually_clean(servers)
+
+
+async def end_leases(servers: Servers) -> None:
+    """End the lock of every recording, as its lease would some seconds after its worker died. Call it where all who have one did."""
+    async with Redis.from_url(servers.stack.redis_url) as redis:
+        for lock in await redis.keys("callfold:lock:*"):
+            await redis.delete(lock)

@@ -16,7 +16,7 @@ from shared.archive.storage import Archive
 from simulator.audio import recording
 from tests.helpers.long_recordings import Long, growth_bytes
 from tests.helpers.pace import LIMIT_S
-from tests.helpers.recordings import GUID, Pbx, dead_letter, job, nothing_left, submit, worker
+from tests.helpers.recordings import GUID, Pbx, dead_letter, end_leases, job, nothing_left, submit, worker
 from tests.helpers.s3 import Busy, there
 from tests.helpers.servers import Servers, exit_code, next_events, waiting_events
 from tests.helpers.volume import sizes
@@ -95,8 +95,9 @@ async def test_of_a_worker_killed_in_the_middle_of_an_upload_nothing_is_at_the_f
         await submit(servers, job().encode())
         assert await exit_code(victim) == -signal.SIGKILL
         assert (await there(s3.port))[0] == [f"{DAY}/{GUID}.json"]
+        await end_leases(servers)
         await fleet.add("heir", "worker", {}).start()
-        (event,) = await next_events(queue, 1)  # the victim's lock ends first
+        (event,) = await next_events(queue, 1)
     assert event.routing_key == "recording.stored.acme"
     assert (await there(s3.port))[0] == [f"{DAY}/{GUID}.json", f"{DAY}/{GUID}.wav"]
     assert await Archive(ARCHIVE).sha256(f"acme/monitor/2026-UTC/11/23/{GUID}.wav") == hashlib.sha256(LONG).hexdigest()
