@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from contextlib import aclosing
 from pathlib import Path
@@ -31,19 +32,22 @@ RESTARTED = "If `callfold up` was restarted, its servers have new ports"
 async def test_a_wrong_password_is_told_as_one_and_never_shown(servers: Servers) -> None:
     amqp, redis = servers.stack.amqp_url.replace("guest:guest", f"guest:{SECRET}"), servers.stack.redis_url
     environment = servers.environment(CALLFOLD_AMQP_URL=amqp, CALLFOLD_REDIS_URL=redis.replace("//", f"//nobody:{SECRET}@"))
-    code, out, err = await callfold("doctor", "--json", **environment)
+    nowhere = environment | {"CALLFOLD_AMQP_URL": servers.stack.amqp_url + "nowhere"}
+    (code, out, err), tail, (_, elsewhere, _) = await asyncio.gather(
+        callfold("doctor", "--json", **environment),
+        callfold("tail", "--limit", "1", **environment),
+        callfold("doctor", "--json", **nowhere),
+    )
     findings = {finding["check"]: finding["detail"] for finding in map(json.loads, out.splitlines())}
     assert code == 1
     assert findings["rabbitmq"].startswith(f"RabbitMQ: 127.0.0.1:{servers.stack.rabbitmq.port}: refused the user or password.")
     assert findings["redis"].startswith("Redis refused the user or password. Check CALLFOLD_REDIS_URL.")
     assert SECRET not in out + err
-    code, out, err = await callfold("tail", "--limit", "1", **environment)
+    code, out, err = tail
     assert code == 1
     assert "callfold: RabbitMQ refused the user or password. Check CALLFOLD_AMQP_URL" in err
     assert SECRET not in out + err
-    environment |= {"CALLFOLD_AMQP_URL": servers.stack.amqp_url + "nowhere"}
-    code, out, err = await callfold("doctor", "--json", **environment)
-    assert "refused the virtual host" in out
+    assert "refused the virtual host" in elsewhere
 
 
 async def test_a_server_that_is_away_is_told_with_its_setting_and_what_a_restart_changes() -> None:

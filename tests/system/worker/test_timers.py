@@ -57,31 +57,35 @@ async def _running(servers: Servers, *, workers: int = 1, **more: str) -> AsyncI
         yield port, fleet
 
 
-@pytest.mark.parametrize(
-    ("sent", "outcome", "reason"),
-    [
-        ([PICKUP, HANGUP], "agent_hung_up", "settled"),
-        ([HANGUP], "agent_missed", "settled"),
-        ([FAR_PICKUP, FAR_HANGUP, HANGUP], "answered", "hangup"),
-        ([PICKUP, FAR_HANGUP, HANGUP], "dialed_missed", "settled"),
-        ([PICKUP, FAR_PICKUP, FAR_HANGUP], "answered", "timeout"),
-        ([PICKUP, FAR_PICKUP, HANGUP], "answered", "timeout"),
-        ([FAR_PICKUP, FAR_HANGUP], "answered", "timeout"),
-        ([PICKUP], "unknown", "timeout"),
-        ([PICKUP, FAR_PICKUP], "answered", "timeout"),
-    ],
+LOST = (
+    ([PICKUP, HANGUP], "agent_hung_up", "settled"),
+    ([HANGUP], "agent_missed", "settled"),
+    ([FAR_PICKUP, FAR_HANGUP, HANGUP], "answered", "hangup"),
+    ([PICKUP, FAR_HANGUP, HANGUP], "dialed_missed", "settled"),
+    ([PICKUP, FAR_PICKUP, FAR_HANGUP], "answered", "timeout"),
+    ([PICKUP, FAR_PICKUP, HANGUP], "answered", "timeout"),
+    ([FAR_PICKUP, FAR_HANGUP], "answered", "timeout"),
+    ([PICKUP], "unknown", "timeout"),
+    ([PICKUP, FAR_PICKUP], "answered", "timeout"),
 )
-async def test_a_call_that_lost_callbacks_ends_by_a_timer_once(
-    servers: Servers, sent: list[int], outcome: str, reason: str
-) -> None:
-    lines = lines_of(513)
+
+
+async def test_calls_that_lost_callbacks_end_by_a_timer_once(servers: Servers) -> None:
+    expected = {}
     async with servers.subscribed("call.#") as events, _running(servers, workers=2) as (port, _):
-        assert set(await call_back(port, [lines[number] for number in sent])) == {200}
-        (event,) = await next_new(events, 1)
-        assert event.routing_key == f"call.completed.default.{outcome}"
-        assert event.message_id == "default/513/1"
-        assert (event.body["data"]["close_reason"], event.body["data"]["complete"]) == (reason, reason != "timeout")
-        await _quiet(servers, events, event)
+        for call, (sent, outcome, reason) in enumerate(LOST, start=513):
+            assert set(await call_back(port, [lines_of(call)[number] for number in sent])) == {200}
+            expected[f"default/{call}/1"] = (f"call.completed.default.{outcome}", reason, reason != "timeout")
+        told = await next_new(events, len(LOST))
+        ends = {event.message_id: (event.routing_key, *_closing(event)) for event in told}
+        assert ends == expected
+        await settled(servers, *(CallKey(SourceName("default"), CallRef(str(call))) for call in range(513, 513 + len(LOST))))
+        assert [event for event in await waiting_events(events) if event not in told] == []
+
+
+def _closing(event: Event) -> tuple[str, bool]:
+    data = event.body["data"]
+    return data["close_reason"], data["complete"]
 
 
 async def _quiet(servers: Servers, events: aio_pika.abc.AbstractQueue, *known: Event) -> None:
@@ -167,23 +171,22 @@ async def test_a_long_backlog_of_callbacks_closes_no_call_early(servers: Servers
     assert set(reasons) == {f"default/{number}/1" for number in calls}
 
 
-@pytest.mark.parametrize(
-    ("call_type", "told", "outcome"),
-    [
-        ("Incoming", ["start", "pickup", "hangup"], "answered"),
-        ("Incoming", ["start", "hangup", "missed"], "missed"),
-        ("Internal", ["pickup", "hangup"], "answered"),
-        ("Login", ["start", "hangup"], "missed"),
-        ("Conference", ["pickup", "hangup"], "answered"),
-        ("Outgoing", ["start", "missed"], "missed"),
-    ],
+ALONE = (
+    ("Incoming", ("start", "pickup", "hangup"), "answered"),
+    ("Incoming", ("start", "hangup", "missed"), "missed"),
+    ("Internal", ("pickup", "hangup"), "answered"),
+    ("Login", ("start", "hangup"), "missed"),
+    ("Conference", ("pickup", "hangup"), "answered"),
+    ("Outgoing", ("start", "missed"), "missed"),
 )
-async def test_a_call_without_request_id_is_one_leg_named_by_its_call_id(
-    servers: Servers, call_type: str, told: list[str], outcome: str
-) -> None:
+
+
+async def test_calls_without_request_id_are_one_leg_each_named_by_its_call_id(servers: Servers) -> None:
+    expected = {}
     async with servers.subscribed("call.#") as events, _running(servers) as (port, _):
-        await call_back(port, [f"CallType={call_type}&Event={event}&CallID=77&RequestID=" for event in told])
-        (event,) = await next_new(events, 1)
-    assert event.routing_key == f"call.completed.default.{outcome}"
-    assert (event.message_id, event.body["subject"]) == ("default/call-77/1", "call-77")
-    assert event.body["data"]["request_id"] is None
+        for call, (call_type, told, outcome) in enumerate(ALONE, start=77):
+            await call_back(port, [f"CallType={call_type}&Event={event}&CallID={call}&RequestID=" for event in told])
+            expected[f"default/call-{call}/1"] = (f"call.completed.default.{outcome}", f"call-{call}")
+        ended = await next_new(events, len(ALONE))
+    assert {event.message_id: (event.routing_key, event.body["subject"]) for event in ended} == expected
+    assert [event.body["data"]["request_id"] for event in ended] == [None] * len(ALONE)
