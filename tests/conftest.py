@@ -123,6 +123,7 @@ class _Groups(LoadScopeScheduling):  # type: ignore[misc]
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
+    gc.enable()  # the process that deals out the tests collects none
     return _Groups(config, log)
 
 
