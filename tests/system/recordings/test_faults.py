@@ -26,7 +26,7 @@ from simulator.scenario import SECTOK
 from tests.helpers.faulty_archives import Bucket, Disk
 from tests.helpers.pace import LIMIT_S
 from tests.helpers.recording_faults import ALWAYS, FULL, KILLED, UNWRITABLE, Trouble, dealt, not_of, of
-from tests.helpers.recordings import job, nothing_left, takes_jobs
+from tests.helpers.recordings import end_leases, job, nothing_left, takes_jobs
 from tests.helpers.s3 import Busy
 from tests.helpers.servers import UNMEASURED, Servers, callfold, eventually, waiting_events
 from tests.helpers.volume import sizes
@@ -184,6 +184,8 @@ async def _kill_in_the_middle(storm: _Storm, place: Disk | Bucket) -> None:
         cut_off = set(sorted(await eventually(half_way, timeout_s=TOLD_S))[:at_once])
         victims, storm.fleet.processes[:] = list(storm.fleet.processes), []
         await asyncio.gather(*(victim.stop(signal.SIGKILL) for victim in victims))
+        if storm.kills:  # after the first kill, whose heirs meet the locks of who died
+            await end_leases(storm.servers)
         storm.kills += len(victims)
         await place.note_left()
         for call_id in cut_off:
