@@ -8,7 +8,7 @@ from contextlib import suppress
 
 import pytest
 import soundfile
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from shared.domain.recording_flags import Flag
@@ -90,13 +90,15 @@ def test_no_cut_is_taken_for_the_whole(data: st.DataObject) -> None:
 @given(st.data())
 def test_whole_audio_is_stored_whatever_the_sizes_around_it_are(data: st.DataObject) -> None:
     """Sizes of the file and of other chunks are wrong, and bytes are added between and behind the chunks."""
-    content = st.binary(max_size=40).filter(lambda body: b"data" not in body)
+    bodies = st.binary(max_size=40).filter(lambda body: b"data" not in body)
     before = data.draw(st.lists(st.sampled_from([b"JUNK", b"LIST", b"bext", b"\xa9x\0y"]), max_size=3), label="before")
-    chunks = [chunk(name, data.draw(content), data.draw(st.none() | st.integers(0, 1 << 32 - 1))) for name in before]
+    chunks = [chunk(name, data.draw(bodies), data.draw(st.none() | st.integers(0, 1 << 32 - 1))) for name in before]
     filler = data.draw(st.sampled_from([b"", bytes(3), b"\r\n"]), label="filler")
     behind = data.draw(st.binary(max_size=5000) | st.sampled_from([b"", LIST, LIST[:9], b"\r\n", bytes(600)]), label="behind")
     declared = data.draw(st.none() | st.integers(0, (1 << 32) - 1), label="total")
-    audio = audio_of(riff(*chunks[:1], FMT, *chunks[1:], filler, chunk(b"data", SAMPLES), declared=declared) + behind)
+    content = riff(*chunks[:1], FMT, *chunks[1:], filler, chunk(b"data", SAMPLES), declared=declared) + behind
+    assume(declared is None or abs(8 + declared - len(content)) > 1)  # else the bytes behind the audio count as audio
+    audio = audio_of(content)
     assert audio.declared_bytes == len(SAMPLES)
     assert audio.seconds == 0.5
 
