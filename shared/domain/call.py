@@ -162,13 +162,14 @@ def _ring_seconds(answering: Leg | None, agent: Leg | None) -> float | None:
 
 
 def _talk_seconds(answering: Leg | None, near: Sequence[Leg], far: Sequence[Leg], pbx: PbxClock) -> float | None:
-    """Return the length of the conversation. All ends are on the axis of the PBX if it has one, else they are receipts.
+    """Return the length of the conversation. All ends are on the axis of the PBX if the call shows it, else they are receipts.
 
     A login is no conversation.
     """
     if answering is None or not answering.was_answered or answering.call_type is CallType.LOGIN:
         return None
-    pickup = (answering.received if pbx.offset is None else answering.axis).pickup
+    is_known = pbx.offset is not None and not pbx.is_estimated
+    pickup = answering.axis.pickup if is_known else pbx.place_known(answering.received.pickup)
     return seconds_between(pickup, _over_at([leg.hung_up_at for leg in side if leg.was_answered] for side in (near, far)))
 
 

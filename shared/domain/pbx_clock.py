@@ -42,10 +42,12 @@ class PbxClock:
     Attributes:
         offset: a time of receipt less this is a time of the PBX; None if neither the call nor an estimate shows it.
         has_jumped: the clock was set during the call, so its timestamps say nothing.
+        is_estimated: the offset is that of other calls. A rebuild may not know it, so the talk time does not depend on it.
     """
 
     offset: timedelta | None = None
     has_jumped: bool = False
+    is_estimated: bool = False
 
     def place(self, received_at: str) -> str:
         """Move a time of receipt to the axis of the call's times."""
@@ -98,10 +100,27 @@ def pbx_clock(legs: Iterable[LegFacts]) -> PbxClock:
     known = list(legs)
     samples = [sample for facts in known for sample in _samples(facts)]
     if not samples:
-        return PbxClock(min((timedelta(seconds=-float(facts[AHEAD])) for facts in known if AHEAD in facts), default=None))
+        return PbxClock(_estimate(known), is_estimated=True)
     if _has_jumped(samples):
         return PbxClock(has_jumped=True)
     return PbxClock(min(sample.offset for sample in samples))
+
+
+def _estimate(legs: Iterable[LegFacts]) -> timedelta | None:
+    """Return the offset that was estimated by other calls; None if a leg's timestamps would be after its last receipt then.
+
+    Such a clock was set between the calls.
+    """
+    offset: timedelta | None = None
+    known = [facts for facts in legs if AHEAD in facts]
+    if known:
+        offset = min(timedelta(seconds=-float(facts[AHEAD])) for facts in known)
+        for facts in known:
+            sent, _ = _timestamps(facts)
+            last = max((facts[event] for event in LegEvent if event in facts), default="")
+            if sent and last and rfc3339(datetime.fromisoformat(last) - offset) < max(sent.values()):
+                return None
+    return offset
 
 
 def event_ahead(facts: Sequence[Fact]) -> tuple[str, float] | None:

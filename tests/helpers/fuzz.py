@@ -8,11 +8,16 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from random import Random
-from urllib.parse import quote, quote_from_bytes, unquote_plus, unquote_to_bytes
+from urllib.parse import quote_from_bytes, unquote_plus, unquote_to_bytes
+
+from pydantic import SecretStr
 
 from ingress.body_formats import UnreadableBodyError, to_query
+from ingress.source_secrets import SourceSecrets
 from ingress.targets import is_odd, read_target, tidied, with_second_query
-from shared.domain.adapter_link import make_link, parse_link
+from shared.config.sources import Source
+from shared.domain.adapter_link import Adapter, make_link, parse_link
+from shared.domain.ids import SourceName
 
 SECRET = "fuzz-secret-0123456789"
 SOURCES = f"""
@@ -295,6 +300,8 @@ def number_of(query: str) -> int | None:
 
 
 _MEANINGS = parse_link(make_link("http://a", "acme", None)).meanings
+_ACME = SourceName("acme")
+_SECRETS = SourceSecrets({_ACME: Source(name=_ACME, secret=SecretStr(SECRET), adapter=Adapter(_MEANINGS))})
 _LARGEST = 64 * 1024
 
 
@@ -328,9 +335,8 @@ def queries_to_keep(raw: bytes) -> frozenset[str]:
 
 
 def _without_secret(query: str) -> str:
-    parts = [part.partition("=") for part in query.split("&") if unquote_plus(part.partition("=")[0]) != "token"]
-    secrets = {SECRET, quote(SECRET, safe="")}
-    return "&".join(f"{name}{equals}{'***' if value in secrets else value}" for name, equals, value in parts)
+    parts = [part for part in query.split("&") if unquote_plus(part.partition("=")[0]) != "token"]
+    return _SECRETS.hide(_ACME, "&".join(parts))
 
 
 def _as_ascii(text: bytes, *, is_kept: Callable[[int], bool]) -> str:

@@ -106,3 +106,13 @@ async def test_while_no_call_has_shown_the_clock_the_ring_time_is_unknown(site: 
     agent = site.records[513]["agent"]
     assert isinstance(agent, dict)
     assert agent["ring_seconds"] is None
+
+
+async def test_an_estimate_that_contradicts_the_timestamps_of_a_call_is_not_used(site: _Site) -> None:
+    """The clock was set between the calls."""
+    await _fold(site.worker("a"), 513, 900, -800, StartTimestampUTC=890, EndTimestampUTC=900)
+    await _fold(site.worker("a"), 514, 1000, 0, StartTimestampUTC=990)
+    record = site.records[514]
+    agent = record["agent"]
+    assert isinstance(agent, dict)
+    assert (agent["ring_seconds"], record["started_at"], record["ended_at"]) == (None, at(990), at(1000))

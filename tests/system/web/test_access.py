@@ -255,7 +255,7 @@ async def test_a_change_with_a_cookie_needs_the_token_of_a_page(here: World) -> 
     )
     assert (status, headers["Location"]) == (
         303,
-        "/ui/dead-letters?which=callbacks&action=redrive&done=0&skipped=0&not_folded=0&is_minimum=0",
+        "/ui/dead-letters?which=callbacks&action=redrive&done=0&skipped=0&not_folded=0&unknown=0&is_minimum=0",
     )
 
 
