@@ -8,15 +8,15 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from random import Random
-from urllib.parse import quote_from_bytes, unquote_plus, unquote_to_bytes
+from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from pydantic import SecretStr
 
 from ingress.body_formats import UnreadableBodyError, to_query
 from ingress.source_secrets import SourceSecrets
-from ingress.targets import is_odd, read_target, tidied, with_second_query
+from ingress.targets import is_odd, read_target, respelled, tidied, with_second_query
 from shared.config.sources import Source
-from shared.domain.adapter_link import Adapter, make_link, parse_link
+from shared.domain.adapter_link import Adapter, make_link, parse_link, take_secret
 from shared.domain.ids import SourceName
 
 SECRET = "fuzz-secret-0123456789"
@@ -319,24 +319,25 @@ def queries_to_keep(raw: bytes) -> frozenset[str]:
     path, _, query = target.partition("?")
     if path != "/callbacks/acme":
         query = read_target(target).query
-    queries = {tidied(query) if is_odd(query) else query}
+    queries = _spellings(tidied(query) if is_odd(query) else query)
     if line.startswith(b"POST "):
         kind, encoding, content = _body(headers, body)
         if content is None:
             return frozenset()
         if content and encoding in {"", "identity"} and len(content) <= _LARGEST:
             with suppress(UnreadableBodyError):
-                added = to_query(kind, content)
-                queries = {"&".join(part for part in (query, added) if part) for query in queries}
-    queries |= {second for query in queries if (second := with_second_query(query, _MEANINGS))}
-    return frozenset(map(_without_secret, queries)) | frozenset(
-        second for query in queries if (second := with_second_query(_without_secret(query), _MEANINGS))
-    )
+                sent = _spellings(to_query(kind, content))
+                queries = {"&".join(part for part in (each, added) if part) for each in queries for added in sent}
+    kept = frozenset(map(_without_secret, queries))
+    return kept | {second for query in kept if (second := with_second_query(query, _MEANINGS))}
+
+
+def _spellings(query: str) -> set[str]:
+    return {query, *respelled(query, _MEANINGS)}
 
 
 def _without_secret(query: str) -> str:
-    parts = [part for part in query.split("&") if unquote_plus(part.partition("=")[0]) != "token"]
-    return _SECRETS.hide(_ACME, "&".join(parts))
+    return _SECRETS.hide(_ACME, take_secret(query)[1])
 
 
 def _as_ascii(text: bytes, *, is_kept: Callable[[int], bool]) -> str:
