@@ -216,7 +216,16 @@ async def delete_refused(archive: Archive, refused: RefusedFile) -> None:
     Raises:
         ArchiveUnavailableError: it could not be deleted.
     """
-    await _delete(archive, (await _files_by_leg(archive, refused.source)).get(_stem(refused.path), []))
+    await delete_refused_of(archive, refused.source, refused.path)
+
+
+async def delete_refused_of(archive: Archive, source: str, path: str) -> None:
+    """Delete the refused file of a leg by the path of its description, which a killed worker may not have written yet.
+
+    Raises:
+        ArchiveUnavailableError: it could not be deleted.
+    """
+    await _delete(archive, (await _files_by_leg(archive, source)).get(_stem(path), []))
 
 
 async def delete_undescribed(archive: Archive, source: str, before: datetime) -> None:

@@ -12,7 +12,7 @@ from typing import BinaryIO
 from shared.archive.checksum import sha256_of
 from shared.archive.deadlines import ArchiveUnavailableError
 from shared.archive.local_disk import Confirm
-from shared.archive.refused import RefusedFile, delete_refused, keep_refused, path_of_refused, read_refused
+from shared.archive.refused import RefusedFile, delete_refused, delete_refused_of, keep_refused, path_of_refused, read_refused
 from shared.archive.storage import Archive
 from shared.clock import utc_now
 from shared.domain.file_names import LegIds, file_names
@@ -130,9 +130,7 @@ class RefusedRecordings:
         names = {job.name, *file_names([LegIds(None, job.call_id)], {})} if job.revision > 1 else {job.name}
         try:
             for name in names:
-                refused = await self.of(replace(job, name=name))
-                if refused is not None:
-                    await self.forget(refused)
+                await delete_refused_of(self._archive, job.source, path_of_refused(job.source, job.call, name, job.call_id))
         except ArchiveUnavailableError as error:
             log.warning("refused_file_not_deleted", id=attempt.job.id, detail=str(error))
 

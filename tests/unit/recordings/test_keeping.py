@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 
 from shared.archive.deadlines import ArchiveUnavailableError
 from shared.archive.local_disk import Confirm
-from shared.archive.storage import Archive
+from shared.archive.storage import Archive, Entry
 from shared.config.settings import Settings
 from shared.config.sources import load_sources
 from shared.domain.recording_info import RecordingInfo
@@ -66,6 +66,10 @@ class CountingArchive(Archive):
         if "/refused/" in path:
             self._check()
         return await super().put(path, content, confirm=confirm, is_new=is_new)
+
+    def entries(self, prefix: str) -> AsyncIterator[Entry]:
+        self.reads += "/refused" in prefix
+        return super().entries(prefix)
 
     def _check(self) -> None:
         if self.is_denied:
@@ -141,6 +145,16 @@ async def test_a_refused_file_goes_once_a_later_revision_of_the_call_stores_the_
     amended = job(recording_url="https://pbx/rec?x=7", record={"revision": 2})
     again = Attempt(amended, amended.encode(), 1, amended.started_at)
     assert await desk.attempt(whole(WAV), before=again) is None
+    assert await kept(desk.archive) == ([], [])
+
+
+async def test_a_refused_file_goes_whose_worker_was_killed_before_it_was_described(desk: Desk) -> None:
+    first = await desk.attempt(whole(WAV[:-10]))
+    assert first is not None
+    (description,) = [entry.path async for entry in desk.archive.entries("acme/refused") if entry.path.endswith(".json")]
+    await desk.archive.delete(description)
+    redelivered = Attempt.of(first.job.encode(), {"x-delivery-count": 1})
+    assert await desk.attempt(whole(WAV), before=redelivered) is None
     assert await kept(desk.archive) == ([], [])
 
 
