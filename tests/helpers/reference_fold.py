@@ -181,8 +181,10 @@ def _who_was_up(
     """Of several agents who picked up, the first who was there when the dialed party picked up or missed the call, else the last."""
     agents = [leg for leg in _in_order(happenings) if leg[0] == "agent" and leg in talked]
     never = 1e9
-    over = {leg: min([told[what] for what in ("hangup", "missed") if what in told], default=never) for leg, told in heard.items()}
-    picked_up = {leg: told["pickup"] for leg, told in heard.items() if "pickup" in told and told["pickup"] <= over[leg]}
+    over = {
+        leg: min([times[what] for what in ("hangup", "missed") if what in times], default=never) for leg, times in heard.items()
+    }
+    picked_up = {leg: times["pickup"] for leg, times in heard.items() if "pickup" in times and times["pickup"] <= over[leg]}
     dialed = ("dialed", named["dialed"] or "")
     if len(agents) < 2 or dialed not in heard:
         return named["agent"]

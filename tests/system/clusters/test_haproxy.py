@@ -62,7 +62,7 @@ async def site(servers: Servers) -> AsyncIterator[Site]:
 
 @pytest_asyncio.fixture
 async def draining_site(servers: Servers) -> AsyncIterator[Site]:
-    """A site whose ingress processes tell HAProxy that they will end, and go on for a while."""
+    """A site whose ingress processes announce to HAProxy that they will end, and go on for a while."""
     async with _site(servers, drain_s=paced(5)) as running:
         yield running
 

@@ -169,16 +169,16 @@ async def test_doctor_finds_a_system_that_can_work_and_one_that_cannot(servers: 
 async def test_doctor_tries_every_broker_in_turn_and_says_which_answered(servers: Servers) -> None:
     there = servers.environment()["CALLFOLD_AMQP_URL"]
     away = "amqp://guest:hunter2@127.0.0.1:1/,amqp://guest:hunter2@127.0.0.1:2/"
-    (code, out, _), (code_of_none, told, _) = await asyncio.gather(
+    (code, out, _), (code_of_none, report, _) = await asyncio.gather(
         callfold("doctor", "--json", **servers.environment(CALLFOLD_AMQP_URL=f"{away},{there}")),
         callfold("doctor", "--json", **servers.environment(CALLFOLD_AMQP_URL=away)),
     )
     assert code == 0
     assert f"at 127.0.0.1:{servers.stack.rabbitmq.port}, with" in out
     assert code_of_none == 1
-    assert "127.0.0.1:1: " in told
-    assert "127.0.0.1:2: " in told
-    assert "hunter2" not in told
+    assert "127.0.0.1:1: " in report
+    assert "127.0.0.1:2: " in report
+    assert "hunter2" not in report
 
 
 @pytest.mark.parametrize("role", ["ingress", "worker", "console"])

@@ -76,11 +76,11 @@ async def test_calls_that_lost_callbacks_end_by_a_timer_once(servers: Servers) -
         for call, (sent, outcome, reason) in enumerate(LOST, start=513):
             assert set(await call_back(port, [lines_of(call)[number] for number in sent])) == {200}
             expected[f"default/{call}/1"] = (f"call.completed.default.{outcome}", reason, reason != "timeout")
-        told = await next_new(events, len(LOST))
-        ends = {event.message_id: (event.routing_key, *_closing(event)) for event in told}
+        published = await next_new(events, len(LOST))
+        ends = {event.message_id: (event.routing_key, *_closing(event)) for event in published}
         assert ends == expected
         await settled(servers, *(CallKey(SourceName("default"), CallRef(str(call))) for call in range(513, 513 + len(LOST))))
-        assert [event for event in await waiting_events(events) if event not in told] == []
+        assert [event for event in await waiting_events(events) if event not in published] == []
 
 
 def _closing(event: Event) -> tuple[str, bool]:
@@ -184,8 +184,8 @@ ALONE = (
 async def test_calls_without_request_id_are_one_leg_each_named_by_its_call_id(servers: Servers) -> None:
     expected = {}
     async with servers.subscribed("call.#") as events, _running(servers) as (port, _):
-        for call, (call_type, told, outcome) in enumerate(ALONE, start=77):
-            await call_back(port, [f"CallType={call_type}&Event={event}&CallID={call}&RequestID=" for event in told])
+        for call, (call_type, sent, outcome) in enumerate(ALONE, start=77):
+            await call_back(port, [f"CallType={call_type}&Event={event}&CallID={call}&RequestID=" for event in sent])
             expected[f"default/call-{call}/1"] = (f"call.completed.default.{outcome}", f"call-{call}")
         ended = await next_new(events, len(ALONE))
     assert {event.message_id: (event.routing_key, event.body["subject"]) for event in ended} == expected

@@ -32,7 +32,8 @@ from worker.download.retry_after import MAX_S, Pauses, retry_after
 LIMITS = Limits(max_bytes=1_000_000, stall_s=LIMIT_S, min_bytes_per_second=1)
 SIZE = len(WAV)
 UNREADABLE_RANGES = [
-    f"Content-Range: {told}" for told in ("", "x", f"bytes=0-{SIZE - 1}/{SIZE}", f"Bytes 0-{SIZE - 1}/{SIZE}", f"bytes */{SIZE}")
+    f"Content-Range: {value}"
+    for value in ("", "x", f"bytes=0-{SIZE - 1}/{SIZE}", f"Bytes 0-{SIZE - 1}/{SIZE}", f"bytes */{SIZE}")
 ]
 CHUNKED = [f"{SIZE:x}".encode() + b"\r\n" + WAV + b"\r\n0\r\n\r\n"]
 
@@ -90,7 +91,7 @@ def _head(*lines: str, status: int = 200) -> bytes:
         [_head(f"Content-Length: {10**30}"), WAV],
         [_head(f"Content-Length:\r\n {SIZE}") + WAV],
         [_head("X: a\r\n b\r\n\tc", f"Content-Length: {SIZE}"), WAV],
-        *([_head(told, status=206), WAV] for told in UNREADABLE_RANGES),
+        *([_head(value, status=206), WAV] for value in UNREADABLE_RANGES),
         [_head("Content-Encoding: identity", "content-encoding: deflate"), zlib.compress(WAV, wbits=-15)],
         [_head("Content-Length: unknown"), WAV],
         [_head("Content-Length: -1"), WAV],

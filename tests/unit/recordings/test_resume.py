@@ -232,7 +232,7 @@ DAMAGED = gzip.compress(WAV)[:-4000] + NOISE[:100] + gzip.compress(WAV)[-3900:]
 
 
 @pytest.mark.parametrize(
-    ("told", "body", "reason"),
+    ("encoding", "body", "reason"),
     [
         ("br", NOISE, Reason.COMPRESSED),
         ("zstd", NOISE, Reason.COMPRESSED),
@@ -247,9 +247,9 @@ DAMAGED = gzip.compress(WAV)[:-4000] + NOISE[:100] + gzip.compress(WAV)[-3900:]
     ],
 )
 async def test_what_cannot_be_decompressed_is_refused_as_it_was_sent(
-    server: Scripted, tmp_path: Path, told: str, body: bytes, reason: Reason | None
+    server: Scripted, tmp_path: Path, encoding: str, body: bytes, reason: Reason | None
 ) -> None:
-    server.answers = [[head(200, f"Content-Length: {len(body)}", f"Content-Encoding: {told}"), body]]
+    server.answers = [[head(200, f"Content-Length: {len(body)}", f"Content-Encoding: {encoding}"), body]]
     refused: list[tuple[Reason, bytes, int, str]] = []
 
     async def note(error: RefusedError) -> None:

@@ -185,8 +185,8 @@ def test_a_marker_of_no_round_hides_no_clock_that_is_behind() -> None:
     assert _offset("behind") == pytest.approx(-600, abs=0.1)
 
 
-def _told(received_s: float, ahead_s: float, event: str = "hangup", told: str = "end") -> list[tuple[str, str]]:
-    return [(f"leg:API:1:{event}", _at(received_s)), (f"leg:API:1:at.{told}", _at(received_s + ahead_s))]
+def _sample(received_s: float, ahead_s: float, event: str = "hangup", what: str = "end") -> list[tuple[str, str]]:
+    return [(f"leg:API:1:{event}", _at(received_s)), (f"leg:API:1:at.{what}", _at(received_s + ahead_s))]
 
 
 def _pbx_offset(source: str) -> float | None:
@@ -201,9 +201,9 @@ def test_the_clock_of_a_pbx_is_estimated_by_its_least_delayed_events_and_named_o
         for second in range(0, 900, 10):
             delay_s = (second % 70) / 10
             facts = {
-                fast: [_told(second, 240 - delay_s), [("dial", _at(second))]],
-                slow: [_told(second, -7200 - delay_s, "pickup", "pickup")],
-                right: [_told(second, -delay_s, "missed"), [("leg:API:1:pickup", _at(0)), ("leg:API:1:at.end", _at(9))]],
+                fast: [_sample(second, 240 - delay_s), [("dial", _at(second))]],
+                slow: [_sample(second, -7200 - delay_s, "pickup", "pickup")],
+                right: [_sample(second, -delay_s, "missed"), [("leg:API:1:pickup", _at(0)), ("leg:API:1:at.end", _at(9))]],
             }
             stored |= clocks.observe(facts)
         assert [(line["event"], line["source"], line["offset_s"]) for line in lines] == [
@@ -214,7 +214,7 @@ def test_the_clock_of_a_pbx_is_estimated_by_its_least_delayed_events_and_named_o
         assert "NTP" in lines[0]["detail"]
         assert [note.ahead_s for note in stored.values()] == [240, -7200, 0]
         for second in range(900, 1800, 10):
-            stored |= clocks.observe({key: [_told(second, 0)] for key in (fast, slow)})
+            stored |= clocks.observe({key: [_sample(second, 0)] for key in (fast, slow)})
     assert [line["event"] for line in lines[2:]] == ["pbx_clock_agrees"]
     assert (_pbx_offset("fast"), stored[slow.source].ahead_s) == (0, 0)
 
@@ -233,13 +233,13 @@ def test_a_clock_that_was_corrected_in_the_night_agrees_with_the_first_event_of_
     key = CallKey(SourceName("night"), CallRef("7"))
     with capture_logs() as lines:
         for second in range(0, 900, 10):
-            clocks.observe({key: [_told(second, 60)]})
+            clocks.observe({key: [_sample(second, 60)]})
         assert _pbx_offset("night") == 60
-        clocks.observe({key: [_told(8 * 3600, -0.2)]})
+        clocks.observe({key: [_sample(8 * 3600, -0.2)]})
         assert _pbx_offset("night") == pytest.approx(-0.2)
-        clocks.observe({key: [_told(600, 60)]})  # folded again by a redrive
+        clocks.observe({key: [_sample(600, 60)]})  # folded again by a redrive
         assert _pbx_offset("night") == pytest.approx(-0.2)
-        clocks.observe({key: [_told(9 * 3600, -45)]})  # one that was held up
+        clocks.observe({key: [_sample(9 * 3600, -45)]})  # one that was held up
     assert [line["event"] for line in lines] == ["pbx_clock_differs", "pbx_clock_agrees"]
 
 
@@ -248,7 +248,7 @@ def test_a_pbx_that_is_seldom_used_and_behind_is_named() -> None:
     clocks = PbxClocks()
     with capture_logs() as lines:
         for hour in range(3):
-            clocks.observe({CallKey(SourceName("seldom"), CallRef("7")): [_told(hour * 3600, -45)]})
+            clocks.observe({CallKey(SourceName("seldom"), CallRef("7")): [_sample(hour * 3600, -45)]})
     assert [line["event"] for line in lines] == ["pbx_clock_differs"]
 
 
