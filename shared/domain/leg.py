@@ -1,4 +1,4 @@
-"""One leg of a call, read from its own facts alone. `call.py` infers what other legs imply."""
+"""One leg of a call, read from its own facts alone. `closing.py` infers what other legs imply."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """A second, slow and obvious fold, to hold the first against: sort what happened, walk through it, say how the call ended.
 
-It shares no code with `shared/domain/call.py` and knows nothing of facts: an event is (seconds, side, CallID, what), where the side is
+It shares no code with `shared/domain` and knows nothing of facts: an event is (seconds, side, CallID, what), where the side is
 `agent`, `dialed`, or `timer` with no CallID.
 """
 
