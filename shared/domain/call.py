@@ -73,19 +73,28 @@ class Call:
         return (*(leg for leg in (self.agent, self.dialed) if leg), *self.other_legs)
 
     @property
+    def is_pair(self) -> bool:
+        """Return whether the dial API started the call, which has an agent leg and a dialed leg then."""
+        return is_request_id(self.key.call)
+
+    @property
     def request_id(self) -> int | None:
-        return int(first_use(self.key.call)) if is_request_id(self.key.call) else None
+        return int(first_use(self.key.call)) if self.is_pair else None
 
     @property
     def call_type(self) -> CallType | None:
         """Return what kind of call it is: `API` if it has a RequestID, else the type of its leg. None without a leg."""
-        if is_request_id(self.key.call):
+        if self.is_pair:
             return CallType.API
         return self.agent.call_type if self.agent else None
 
     def ring_seconds_of(self, leg: Leg) -> float | None:
         """Return how long the phone of one leg rang until it was picked up or missed."""
-        both = sides(sorted(self.legs, key=in_order), is_pair=is_request_id(self.key.call))
+        if leg is (self.dialed if self.is_pair else self.agent):
+            return self.ring_seconds
+        if leg.call_type is not CallType.OUTGOING:
+            return leg.ring_seconds
+        both = sides(sorted(self.legs, key=in_order), is_pair=self.is_pair)
         return _ring_seconds(leg, agent_of(leg, both.agent) if both.dialed and leg is both.dialed[0] else None)
 
 

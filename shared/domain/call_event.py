@@ -71,7 +71,14 @@ def parties_of(call: Call) -> dict[str, object]:
 
 def leg_identity(call: Call, leg: Leg) -> dict[str, object]:
     """Return the part of a leg's record that identifies the leg and the person on it."""
-    return {"call_id": leg.call_id, **person_of(call, leg)._asdict()}
+    person = person_of(call, leg)
+    return {
+        "call_id": leg.call_id,
+        "extension": person.extension,
+        "name": person.name,
+        "user_id": person.user_id,
+        "number": person.number,
+    }
 
 
 def dial_of(call: Call) -> dict[str, object]:

@@ -75,13 +75,15 @@ class Closing:
 
 def close(legs: list[Leg], quiet_s: float, policy: Policy, *, is_pair: bool) -> tuple[list[Leg], Closing | None]:
     """Apply the rules after `quiet_s` seconds without an event; returns the legs with inferred states."""
-    lost = lost_pickups(sides(legs, is_pair=is_pair)) if is_pair else ()
-    inferred = [_infer(leg, settled=quiet_s >= policy.settle_s, is_pickup_lost=leg in lost) for leg in legs]
+    inferred = legs
+    if any(leg.state is LegState.RINGING for leg in legs):
+        lost = lost_pickups(sides(legs, is_pair=is_pair)) if is_pair else ()
+        inferred = [_infer(leg, settled=quiet_s >= policy.settle_s, is_pickup_lost=leg in lost) for leg in legs]
     return inferred, _closing(inferred, quiet_s, policy, is_pair=is_pair)
 
 
 def _infer(leg: Leg, *, settled: bool, is_pickup_lost: bool) -> Leg:
-    """Replace the state of a leg whose event was lost."""
+    """Replace the state of a leg whose event was lost. Such a leg seems to ring."""
     if is_pickup_lost:
         return replace(leg, state=LegState.ENDED if leg.is_over else LegState.TALKING, inferred=True)
     if leg.is_ambiguous and settled:

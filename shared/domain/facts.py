@@ -48,6 +48,7 @@ IGNORED = ":" + FACT
 Fact = tuple[str, str]
 
 _EVENTS = frozenset(event.value for event in LegEvent)
+_RECEIPT = tuple(f":{event}" for event in LegEvent)
 _DATING_FIELDS = _EVENTS | {AT + "start", AT + "pickup"}
 _TIME_CHARACTERS = len("2026-11-23T07:44:00.123456Z")
 
@@ -127,10 +128,15 @@ def leg_of(facts: Sequence[Fact]) -> str:
 
 def receipt_of_leg(name: str) -> tuple[str, str] | None:
     """Split the name of a fact that is the receipt of a callback into `leg:API:77:` and its event; None for another fact."""
-    if not name.startswith(LEG):
+    if not is_receipt_of_leg(name):
         return None
     end = name.rindex(":") + 1
-    return (name[:end], name[end:]) if name[end:] in _EVENTS else None
+    return name[:end], name[end:]
+
+
+def is_receipt_of_leg(name: str) -> bool:
+    """Return whether a fact is the receipt of a callback, such as `leg:API:77:pickup`."""
+    return name.endswith(_RECEIPT) and name.startswith(LEG)
 
 
 def is_receipt_of_dial(name: str) -> bool:
@@ -140,7 +146,7 @@ def is_receipt_of_dial(name: str) -> bool:
 
 def receipts(facts: Mapping[str, str]) -> list[str]:
     """Return when the events of one call were received: its first dial request and its callbacks."""
-    return [at for name, at in facts.items() if name == DIAL or receipt_of_leg(name)]
+    return [at for name, at in facts.items() if name == DIAL or is_receipt_of_leg(name)]
 
 
 def started_us(facts: Iterable[Fact]) -> int | None:

@@ -5,18 +5,19 @@ It took each time from the PBX's timestamp, else from the receipt, so a duration
 
 from __future__ import annotations
 
-from shared.domain.facts import AT
 from shared.domain.leg_event import LegEvent
-from shared.domain.pbx_clock import END, PICKUP, START, ClockTimes, LegFacts
+from shared.domain.pbx_clock import END, PICKUP, START, ClockTimes, LegFacts, sent_times
 
 
 def mixed_times(facts: LegFacts) -> ClockTimes:
     """Return pickup and hangup of a leg. The pickup is None if it was received after the end and has no timestamp."""
-    at = {what: facts[AT + what] for what in (START, PICKUP, END) if AT + what in facts}
+    at = sent_times(facts)
     receipts = {START: facts.get(LegEvent.START), PICKUP: facts.get(LegEvent.PICKUP)}
     over = facts.get(LegEvent.HANGUP) or facts.get(LegEvent.MISSED)
     if over is not None and over < facts.get(LegEvent.PICKUP, over):
         receipts[PICKUP] = None
+    if not at:  # true of most links
+        return ClockTimes(None, receipts[PICKUP], facts.get(LegEvent.HANGUP))
     if START in at and at.get(PICKUP, at[START]) < at[START]:
         del at[PICKUP]
     picked_up_at = at.get(PICKUP, receipts[PICKUP])

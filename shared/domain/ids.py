@@ -46,7 +46,7 @@ def later_use(call: str, number: int) -> CallRef:
 
 def is_request_id(call: str) -> bool:
     """Return whether a call is named by a RequestID of the dial API, and not by a CallID."""
-    request_id = first_use(call)
+    request_id = call.partition(".")[0]
     return request_id.isascii() and request_id.isdigit()
 
 

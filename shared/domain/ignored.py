@@ -12,6 +12,7 @@ FACT = "ignored."
 """Relative to its leg, the name of a fact is `ignored.<event>.<Placeholder>.<reason>`, and its value is the value as received."""
 OLD_FACT = "nonsense."
 """The same of an earlier version, for timestamps alone: `nonsense.<Placeholder>`."""
+_FACTS = (FACT, OLD_FACT)
 
 WITH_FORM = frozenset(TIMESTAMPS) | {
     Placeholder.CALL_ID.value,
@@ -83,12 +84,12 @@ def read_ignored(facts: Mapping[str, str], contradicted: Iterable[tuple[str, str
     `facts` have names relative to the leg. `contradicted` are timestamps that other facts of the leg contradict, by placeholder.
     """
     ignored = [IgnoredOfLeg(None, placeholder, at, Reason.CONTRADICTS) for placeholder, at in contradicted]
-    for name, value in facts.items():
+    for name in [name for name in facts if name.startswith(_FACTS)]:
         if name.startswith(FACT):
             event, placeholder, reason = split_fact(name.removeprefix(FACT))
-            ignored.append(IgnoredOfLeg(event, placeholder, value, reason))
-        elif name.startswith(OLD_FACT):
-            ignored.append(IgnoredOfLeg(None, name.removeprefix(OLD_FACT), value, Reason.NOT_A_TIME))
+            ignored.append(IgnoredOfLeg(event, placeholder, facts[name], reason))
+        else:
+            ignored.append(IgnoredOfLeg(None, name.removeprefix(OLD_FACT), facts[name], Reason.NOT_A_TIME))
     return tuple(sorted(ignored, key=_order))
 
 

@@ -18,6 +18,7 @@ from shared.domain.recording_link import IN_DOUBT, is_link
 from shared.domain.times import seconds_between
 
 _PLACEHOLDERS = {what: name for name, what in TIMESTAMPS.items()}
+_RECEIPTS = tuple(LegEvent)
 
 
 class LegState(StrEnum):
@@ -27,6 +28,9 @@ class LegState(StrEnum):
     TALKING = "talking"
     ENDED = "ended"
     MISSED = "missed"
+
+
+_ANSWERED = frozenset({LegState.TALKING, LegState.ENDED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +85,7 @@ class Leg:
 
     @property
     def was_answered(self) -> bool:
-        return self.state in (LegState.TALKING, LegState.ENDED)
+        return self.state in _ANSWERED
 
     @property
     def seems_answered(self) -> bool:
@@ -153,7 +157,7 @@ def _leg(identity: tuple[str, str], facts: Mapping[str, str], clock: PbxClock) -
     return Leg(
         call_type=CallType(call_type),
         call_id=call_id,
-        first_seen_at=clock.place(min(facts[event] for event in LegEvent if event in facts)),
+        first_seen_at=clock.place(min([facts[event] for event in _RECEIPTS if event in facts])),
         state=state,
         guid=facts.get(GUID),
         started_at=times.started_at,
@@ -182,6 +186,7 @@ def _ended_at(facts: Mapping[str, str], event: LegEvent, times: LegTimes, clock:
 
 # If events of one leg have different values, the value of the event later in the leg's life is used.
 _LATEST_FIRST = (LegEvent.MISSED, LegEvent.HANGUP, LegEvent.PICKUP, LegEvent.START)
+_URLS = [URL + event for event in _LATEST_FIRST]
 
 
 def _recording_url(facts: Mapping[str, str]) -> str | None:
@@ -189,16 +194,19 @@ def _recording_url(facts: Mapping[str, str]) -> str | None:
 
     If none names a recording, return any: earlier versions kept those too.
     """
-    urls = [facts[URL + event] for event in _LATEST_FIRST if URL + event in facts]
+    urls = [facts[name] for name in _URLS if name in facts]
+    if not urls:
+        return None
     links = list(filter(is_link, urls)) or urls[:1]
-    return next((link for link in links if not link.endswith(IN_DOUBT)), links[0] if links else None)
+    return next((link for link in links if not link.endswith(IN_DOUBT)), links[0])
 
 
 def _fields(facts: Mapping[str, str]) -> dict[str, str]:
     fields: dict[str, str] = {}
-    for event in _LATEST_FIRST:
+    names = sorted([name for name in facts if name.startswith(FIELD)])
+    for event in _LATEST_FIRST if names else ():
         prefix = f"{FIELD}{event}."
-        for name in sorted(facts):
+        for name in names:
             if name.startswith(prefix) and not (value := facts[name]).isspace():
                 placeholder = name.removeprefix(prefix)
                 fields.setdefault(placeholder, as_number(placeholder, value) if value[:1] == " " else value)

@@ -26,7 +26,10 @@ LegFacts = Mapping[str, str]
 
 START, PICKUP, END = "start", "pickup", "end"
 _EVENTS_OF = {START: (LegEvent.START,), PICKUP: (LegEvent.PICKUP,), END: (LegEvent.HANGUP, LegEvent.MISSED)}
+_SENT = {what: AT + what for what in (START, PICKUP, END)}
 _LATER_THAN = {START: (LegEvent.PICKUP, LegEvent.HANGUP, LegEvent.MISSED), PICKUP: (LegEvent.HANGUP, LegEvent.MISSED), END: ()}
+
+_IN_ORDER = ((PICKUP, (START,)), (END, (START, PICKUP)))
 
 # Two callbacks are not held up for the same time, so samples that agree to this second show what the clock was.
 _AGREEING = timedelta(seconds=1)
@@ -176,12 +179,17 @@ def _has_jumped(samples: Sequence[_Sample]) -> bool:
     )
 
 
+def sent_times(facts: LegFacts) -> dict[str, str]:
+    """Return the timestamps of a leg: start, pickup and end, as far as the adapter sent them."""
+    return {what: facts[name] for what, name in _SENT.items() if name in facts}
+
+
 def _timestamps(facts: LegFacts) -> tuple[dict[str, str], list[str]]:
     """Return the timestamps of a leg that agree with each other, and the names of the others."""
-    sent = {what: facts[AT + what] for what in (START, PICKUP, END) if AT + what in facts}
-    ignored = []
-    for what, before in ((PICKUP, (START,)), (END, (START, PICKUP))):
-        if what in sent and sent[what] < max((sent[name] for name in before if name in sent), default=""):
+    sent = sent_times(facts)
+    ignored: list[str] = []
+    for what, before in _IN_ORDER if len(sent) > 1 else ():
+        if what in sent and sent[what] < max([sent[name] for name in before if name in sent], default=""):
             ignored.append(what)
             del sent[what]
     return sent, ignored
@@ -196,12 +204,13 @@ def leg_times(facts: LegFacts, clock: PbxClock) -> LegTimes:
     sent, ignored = _timestamps(facts)
     has_pickup_timestamp = PICKUP in sent
     if clock.has_jumped:
-        sent, ignored = {}, [what for what in (START, PICKUP, END) if AT + what in facts]
-    pbx = ClockTimes(sent.get(START), sent.get(PICKUP), sent.get(END))
-    received = ClockTimes(*(_receipt(facts, what) for what in (START, PICKUP, END)))
+        sent, ignored = {}, list(sent_times(facts))
+    pbx = ClockTimes(sent.get(START), sent.get(PICKUP), sent.get(END)) if sent else UNKNOWN_TIMES
+    received = ClockTimes(_receipt(facts, START), _receipt(facts, PICKUP), _receipt(facts, END))
     started, picked_up, over = map(clock.place_known, (received.start, received.pickup, received.end))
-    started, picked_up = _not_after(started, sent, (PICKUP, END)), _not_after(picked_up, sent, (END,))
-    _drop_contradictions(sent, ignored, picked_up, over)
+    if sent:
+        started, picked_up = _not_after(started, sent, (PICKUP, END)), _not_after(picked_up, sent, (END,))
+        _drop_contradictions(sent, ignored, picked_up, over)
     started_at, picked_up_at = sent.get(START, started), sent.get(PICKUP, picked_up)
     axis = UNKNOWN_TIMES if clock.offset is None else ClockTimes(started_at, picked_up_at, sent.get(END, over))
     return LegTimes(started_at, picked_up_at, sent.get(END), pbx, axis, received, tuple(ignored), has_pickup_timestamp)
@@ -209,8 +218,11 @@ def leg_times(facts: LegFacts, clock: PbxClock) -> LegTimes:
 
 def _receipt(facts: LegFacts, what: str) -> str | None:
     """Return when an event was received; None also if a later event was received before it, so that it was held up."""
-    received_at = min((facts[event] for event in _EVENTS_OF[what] if event in facts), default=None)
-    is_held_up = received_at is not None and any(facts.get(later, received_at) < received_at for later in _LATER_THAN[what])
+    received = [facts[event] for event in _EVENTS_OF[what] if event in facts]
+    if not received:
+        return None
+    received_at = min(received)
+    is_held_up = min([facts.get(later, received_at) for later in _LATER_THAN[what]], default=received_at) < received_at
     return None if is_held_up else received_at
 
 

@@ -39,12 +39,11 @@ class Person(NamedTuple):
 
 def person_of(call: Call, leg: Leg) -> Person:
     """Return the person on a leg of a call. Credentials are masked."""
-    is_dialed = call.request_id is not None and leg.call_type is CallType.OUTGOING
     number = _first(leg, *_FAR_PARTY.get(leg.call_type, ()))
-    if is_dialed:
+    if call.is_pair and leg.call_type is CallType.OUTGOING:
         return Person(number=_dialed_number(call) or number)
     person = _responder(leg, number)
-    if call.request_id is None or leg.call_type is not CallType.API:
+    if not call.is_pair or leg.call_type is not CallType.API:
         return person
     extension = _dialing_extension(call)
     if person == Person() and leg is call.agent and call.dialed is not None:
@@ -56,6 +55,8 @@ def person_of(call: Call, leg: Leg) -> Person:
 
 def _responder(leg: Leg, number: str | None = None) -> Person:
     """Return the agent that FocalScope names on a leg."""
+    if not leg.fields:
+        return Person(number=number)
     return Person(
         _first(leg, Placeholder.AGENT_EXTENSION), _first(leg, Placeholder.AGENT), _first(leg, Placeholder.USER_ID), number
     )
@@ -69,17 +70,23 @@ def queue_of(call: Call) -> str | None:
 def _dialing_extension(call: Call) -> str | None:
     """Return the extension of the dial request. If several agents were called, it is unknown which of them has it."""
     extension = call.dial.get("agent", "")
-    is_only_one = sum(leg.call_type is CallType.API for leg in call.legs) == 1
-    return extension if is_only_one and _EXTENSION.fullmatch(extension) else None
+    return extension if _EXTENSION.fullmatch(extension) and _is_only_one(call, CallType.API) else None
 
 
 def _dialed_number(call: Call) -> str | None:
     """Return the number of the dial request. If several legs were dialed, it is unknown which of them has it."""
-    is_only_one = sum(leg.call_type is CallType.OUTGOING for leg in call.legs) == 1
-    return mask_value("number", call.dial.get("number", "")) or None if is_only_one else None
+    number = call.dial.get("number", "")
+    return mask_value("number", number) if number and _is_only_one(call, CallType.OUTGOING) else None
+
+
+def _is_only_one(call: Call, kind: CallType) -> bool:
+    return [leg.call_type for leg in call.legs].count(kind) == 1
 
 
 def _first(leg: Leg, *placeholders: Placeholder) -> str | None:
     """Return the first of these values that the leg has. A long one is no name and no number; it is in the leg's `fields`."""
-    values = ((name, leg.fields.get(name, "").strip()) for name in placeholders)
-    return next((mask_value(name, value) for name, value in values if 0 < len(value) <= _MAX_CHARACTERS), None)
+    for name in placeholders:
+        value = leg.fields.get(name, "").strip()
+        if 0 < len(value) <= _MAX_CHARACTERS:
+            return mask_value(name, value)
+    return None

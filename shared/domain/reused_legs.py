@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from itertools import count
 
-from shared.domain.facts import GUID, Fact, leg_of
-from shared.domain.uses import AFTER_CLOSED_S, SAME_OR_LATER, Use, is_of_next_use, uses_of
+from shared.domain.facts import GUID, Fact, is_receipt_of_leg, leg_of
+from shared.domain.uses import AFTER_CLOSED_S, SAME_OR_LATER, Use, has_gap, is_of_next_use, uses_of
 
 _GUID_FACT = f":{GUID}"
 _SECOND_GUID = f".2:{GUID}"
@@ -26,7 +26,10 @@ def guid_facts(events: Iterable[Sequence[Fact]]) -> list[Fact]:
 
 def _guid_fact(event: Sequence[Fact]) -> Fact | None:
     """Return the GUID of an event, which is behind its receipt, or behind the estimate of the PBX's clock."""
-    return next((fact for fact in event[1:_WITH_GUID] if fact[0].endswith(_GUID_FACT)), None)
+    for fact in event[1:_WITH_GUID]:
+        if fact[0].endswith(_GUID_FACT):
+            return fact
+    return None
 
 
 def deciding_facts(events: Iterable[Sequence[Fact]]) -> list[str]:
@@ -34,14 +37,15 @@ def deciding_facts(events: Iterable[Sequence[Fact]]) -> list[str]:
 
     An event with a GUID needs what its leg has. One without asks whether the leg has a second use, which always has a GUID.
     """
-    names = dict[str, None]()
+    names = set[str]()
     for event in events:
+        guid = _guid_fact(event)
         leg = leg_of(event)
-        if _guid_fact(event) is not None:
-            event_of_leg = event[0][0].removeprefix(leg)
-            names |= dict.fromkeys([leg + GUID, *(leg + each for each in SAME_OR_LATER.get(event_of_leg, ()))])
+        if guid is not None:
+            names.add(guid[0])
+            names.update([leg + each for each in SAME_OR_LATER.get(event[0][0][len(leg) :], ())])
         elif leg:
-            names[_of_use(leg, 2) + GUID] = None
+            names.add(_of_use(leg, 2) + GUID)
     return list(names)
 
 
@@ -51,12 +55,18 @@ def may_be_reused(events: Iterable[Sequence[Fact]], known: Mapping[str, str], ma
     A leg of the events has another GUID than it is known by, or two of them. Or it has none, and the event came much later than
     the leg had it. Or a leg is known to have a second use.
     """
-    if any(name.endswith(_SECOND_GUID) for name in known):
+    if any(name.endswith(_SECOND_GUID) for name in known) or has_other_guid(events, known):
         return True
+    receipts = [event[0][1] for event in events] + [at for name, at in known.items() if is_receipt_of_leg(name)]
+    return has_gap(receipts) and _came_much_later(events, known, max_call_s)
+
+
+def _came_much_later(events: Iterable[Sequence[Fact]], known: Mapping[str, str], max_call_s: float) -> bool:
+    """Return whether an event with a GUID came much later than its leg had it, while the leg had no GUID."""
     seen = dict(known)
     for event in sorted(events, key=lambda each: each[0][1]):
         guid = _guid_fact(event)
-        if guid is not None and (seen[guid[0]] != guid[1] if guid[0] in seen else is_of_next_use(event, seen, max_call_s)):
+        if guid is not None and guid[0] not in seen and is_of_next_use(event, seen, max_call_s):
             return True
         for name, value in event[:_WITH_GUID]:
             seen[name] = min(value, seen.get(name, value))

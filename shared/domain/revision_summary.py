@@ -34,17 +34,15 @@ def summary(call: Call, before: str = "", record_legs: Collection[str] = ()) -> 
     """
     if call.closing is None:
         raise ValueError(f"{call.key} is still open")
+    all_legs = [(leg_key(leg), recorded(leg), leg) for leg in call.legs]
     has_dialed = has_dialed_leg(call.key.call, call.legs)
     content = {
         "outcome": call.closing.outcome,
         "complete": call.closing.complete,
         "talk_seconds": call.mixed_talk_seconds,
         "legs": {
-            leg_key(leg): [
-                compared_state(leg, leg.state, is_inferred=leg.inferred, is_over=leg.is_over, has_dialed=has_dialed),
-                recorded(leg),
-            ]
-            for leg in call.legs
+            key: [compared_state(leg, leg.state, is_inferred=leg.inferred, is_over=leg.is_over, has_dialed=has_dialed), recording]
+            for key, recording, leg in all_legs
         },
     }
     asked = dict(requested_recordings(call, before, record_legs))
@@ -53,7 +51,7 @@ def summary(call: Call, before: str = "", record_legs: Collection[str] = ()) -> 
     talk = {"talk_seconds": call.talk_seconds}
     content |= dial_summary(dial_of(call))
     content |= {
-        "asked": with_newer_values(asked, parties_of(call) | legs | talk, {leg_key(leg): leg.state for leg in call.legs}),
+        "asked": with_newer_values(asked, parties_of(call) | legs | talk, {key: leg.state for key, _, leg in all_legs}),
         "filed_at": filed_at(call, before),
         "guids": guids(call, before),
     }
@@ -176,7 +174,9 @@ def requested_recordings(call: Call, before: str, record_legs: Collection[str]) 
 
     Two legs may have the same GUID, so the recording alone does not identify the leg.
     """
-    content = orjson.loads(before) if before else {"legs": {}}
+    if not before:
+        return set()
+    content = orjson.loads(before)
     if isinstance(content.get("asked"), dict):
         return {(key, name) for key, name in content["asked"].items() if key != _NEWER}
     legs: Mapping[str, tuple[str, str]] = content["legs"]

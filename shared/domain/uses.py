@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from shared.domain.facts import CLOCK, DIAL, DIAL_AT, GUID, LEG, Fact, is_receipt_of_dial, receipt_of_leg
+from shared.domain.facts import CLOCK, DIAL, DIAL_AT, GUID, LEG, Fact, is_receipt_of_dial, is_receipt_of_leg, receipt_of_leg
 from shared.domain.ids import CallRef, use_number
 from shared.domain.leg_event import LegEvent
 
@@ -105,7 +105,7 @@ def _items(facts: Mapping[str, str]) -> Iterator[_Item]:
 def facts_of_use(call: CallRef, facts: Mapping[str, str], max_call_s: float) -> Mapping[str, str]:
     """Return the facts of one use among those of all: `513.2` has the legs of the second."""
     number, first = use_number(call), first_number(facts)
-    if number == first and not _may_be_several(facts):
+    if number == first and not may_be_several(facts):
         return facts
     uses = uses_of(facts, max_call_s)
     if number == first and len(uses) <= 1:
@@ -115,9 +115,13 @@ def facts_of_use(call: CallRef, facts: Mapping[str, str], max_call_s: float) -> 
     return _only(uses[number - first], facts)
 
 
-def _may_be_several(facts: Mapping[str, str]) -> bool:
+def may_be_several(facts: Mapping[str, str]) -> bool:
     """Return whether there is room for a gap between the events of some facts; cheap, since most calls have none."""
-    receipts = [at for name, at in facts.items() if receipt_of_leg(name) or is_receipt_of_dial(name)]
+    return has_gap([at for name, at in facts.items() if is_receipt_of_leg(name) or is_receipt_of_dial(name)])
+
+
+def has_gap(receipts: Sequence[str]) -> bool:
+    """Return whether some times are far enough apart for two uses of a RequestID or CallID."""
     first, last = min(receipts, default=""), max(receipts, default="")
     if first[:_TO_THE_HOUR] == last[:_TO_THE_HOUR]:
         return False

@@ -10,7 +10,8 @@ from redis.asyncio import Redis
 
 from shared.domain.ids import CallKey
 from shared.state.keys import PARTITIONS, facts_key, open_key, parse_call_key, partition, publication_key, recent_key
-from shared.state.replies import redis_reply, text
+from shared.state.replies import redis_reply, text, text_pairs
+from shared.state.script import Argument, Script
 from shared.state.stored_call import PublicationState, StoredCall
 
 # Replies that arrive together are parsed in one step, in which nothing else runs.
@@ -26,6 +27,7 @@ class CallReader:
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
+        self._fields = Script("fields")
 
     async def read(self, key: CallKey) -> StoredCall | None:
         """Read a call; None if it has no facts in Redis."""
@@ -72,12 +74,12 @@ class CallReader:
         """Read those facts of calls that are named, without those that a call does not have."""
 
         async def read_part(number: int, part: Sequence[CallKey]) -> dict[CallKey, dict[str, str]]:
-            async with self._redis.pipeline(transaction=False) as pipe:
-                for key in part:
-                    pipe.hmget(facts_key(number, key), names[key])
-                replies = await pipe.execute()
-            rows = ((key, zip(names[key], values, strict=True)) for key, values in zip(part, replies, strict=True))
-            return {key: {name: text(value) for name, value in row if value is not None} for key, row in rows}
+            args: list[Argument] = []
+            for key in part:
+                args += (len(names[key]), *names[key])
+            keys_of_facts = [facts_key(number, key) for key in part]
+            rows = cast("list[list[bytes]]", await self._fields(self._redis, keys_of_facts, args))
+            return {key: text_pairs(row) for key, row in zip(part, rows, strict=True)}
 
         return await _in_parts(names, read_part)
 

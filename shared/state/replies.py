@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 from redis.exceptions import AuthenticationError, RedisError
@@ -52,3 +52,9 @@ async def until_redis_answers(step: Callable[[], Awaitable[_T]]) -> _T:
 
 def text(value: object) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def text_pairs(flat: Sequence[bytes]) -> dict[str, str]:
+    """Read `name, value, name, value, ...`, as scripts return the fields of a hash."""
+    items = [item.decode() for item in flat]
+    return dict(zip(items[::2], items[1::2], strict=True))

@@ -36,7 +36,7 @@ from shared.state.locks import Locks
 from shared.state.pbx_clocks import PbxClockNotes
 from shared.state.redis_clock import RedisClock
 from shared.state.refused_legs import RefusedLegs
-from shared.state.replies import redis_reply, text
+from shared.state.replies import redis_reply, text, text_pairs
 from shared.state.script import Argument, Script
 from shared.state.stored_call import (
     Claim,
@@ -253,8 +253,7 @@ def _merged(rows: Mapping[CallKey, Sequence[object]]) -> Merged:
 
 def _stored_call(row: Sequence[object]) -> StoredCall:
     flat, revision, state, summary, version, wake_at, merged, uses = row
-    pairs = [text(item) for item in cast("list[bytes]", flat)]
-    facts = dict(zip(pairs[::2], pairs[1::2], strict=True))
+    facts = text_pairs(cast("list[bytes]", flat))
     wake_at_ms = round(float(text(wake_at))) if wake_at else None
     publication = int(text(revision)), PublicationState(text(state)), text(summary), text(version)
     return StoredCall(facts, *publication, wake_at_ms, int(text(merged)) if merged else None, int(text(uses)))

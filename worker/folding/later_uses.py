@@ -17,7 +17,7 @@ from shared.domain.facts import Fact, leg_of
 from shared.domain.ids import CallKey, first_use, later_use, use_number
 from shared.domain.raw_event import RawEvent, TimerEvent
 from shared.domain.reused_legs import deciding_facts, may_be_reused, with_own_legs
-from shared.domain.uses import Use, copies, first_number, use_fact, uses_of, uses_of_events
+from shared.domain.uses import Use, copies, first_number, may_be_several, use_fact, uses_of, uses_of_events
 from shared.state.replies import until_redis_answers
 from shared.state.store import Store
 from shared.state.stored_call import PublicationState, StoredCall
@@ -116,8 +116,10 @@ class LaterUses:
 
     async def _route(self, first: CallKey, known: CallKey, call: StoredCall, pairs: Sequence[Pair], routed: Routed) -> None:
         """Copy facts of the call `known` to the uses after it, and share out the events."""
-        uses = dict(enumerate(uses_of(call.facts, self._max_call_s), first_number(call.facts)))
         known_number = use_number(known.call)
+        if first_number(call.facts) <= known_number and not may_be_several(call.facts):
+            return
+        uses = dict(enumerate(uses_of(call.facts, self._max_call_s), first_number(call.facts)))
         later = {
             CallKey(first.source, later_use(first.call, number)): use for number, use in uses.items() if number > known_number
         }
