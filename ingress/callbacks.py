@@ -8,14 +8,9 @@ from dataclasses import replace
 
 from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
-from multidict import CIMultiDict
 
-from ingress.answers import (
-    HEADERS,
-    KEPT,
-    PATH,
-    problem,
-)
+from ingress.accepted import ACCEPTED
+from ingress.answers import KEPT, PATH, problem
 from ingress.body_formats import UnknownFormatError, UnreadableBodyError
 from ingress.forms import Body, is_form, query_of, read_body, secret_of
 from ingress.intake import Intake
@@ -42,7 +37,6 @@ from shared.runtime.http_protocol import MAX_BODY_BYTES, header_problem
 
 log = get_logger(__name__)
 
-_ACCEPTED = CIMultiDict(HEADERS | {"Content-Type": "text/plain"})  # built once: this is the hot path
 _LONG_QUERY = 1024
 # What a dead letter counts beyond its bytes: its headers, and what RabbitMQ keeps of each message. Its queue has no limit.
 _DEAD_LETTER_BYTES = 1024
@@ -182,7 +176,7 @@ class CallbackHandler:
             return self._reject_for_now(request, source.name, error)
         self._unavailable.succeeded()
         self._accepted[source.name].inc()
-        return web.Response(body=b"accepted\n", headers=_ACCEPTED)
+        return ACCEPTED
 
     async def _keep_invalid(self, request: web.BaseRequest, event: CallbackEvent, error: InvalidCallbackError) -> web.Response:
         """Reject an invalid callback and dead-letter it: after a correction of the adapter link it can be redriven."""

@@ -12,6 +12,7 @@ from aiohttp.http import RawRequestMessage
 from aiohttp.streams import StreamReader
 from aiohttp.web_protocol import RequestHandler
 
+from ingress.accepted import ACCEPTED, accepted, accepted_bytes, is_usual
 from ingress.callbacks import CallbackHandler
 from ingress.request_lines import PARSER_BYTES, RequestLines
 from shared.log import get_logger
@@ -39,6 +40,20 @@ class _Protocol(LimitedProtocol):
             super().data_received(ready)
         else:
             self.head_began()
+
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        if resp is not ACCEPTED:
+            return await super().finish_response(request, resp, start_time)
+        if not is_usual(request):
+            return await super().finish_response(request, accepted(), start_time)
+        # What the library does, for a response whose bytes are known.
+        try:
+            await request.writer.write_eof(accepted_bytes())
+        except ConnectionError:
+            return resp, True
+        return resp, False
 
     def handle_error(
         self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
