@@ -31,7 +31,7 @@ ACCEPTED = _Accepted(body=_TEXT, headers=_HEADERS)
 
 
 def accepted() -> web.Response:
-    """Return the answer as a response of its own, for the library to send."""
+    """Return the answer as a new response, for the library to send."""
     return web.Response(body=_TEXT, headers=_HEADERS)
 
 

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import cached_property
 
 from shared.domain.ids import SourceName
 
@@ -38,7 +39,7 @@ class Route(Enum):
     OVER_WAITING = "refuse: its waiting callbacks reach the hard cap"
     OVER_DAY = "refuse: its bytes per day are used up"
 
-    @property
+    @cached_property  # every callback asks twice
     def is_refusal(self) -> bool:
         return self is Route.OVER_WAITING or self is Route.OVER_DAY
 

@@ -87,16 +87,19 @@ def read_query(adapter: Adapter, query: str) -> QueryValues:
     values: dict[str, str] = {}
     others: list[tuple[str, str]] = []
     ignored: list[IgnoredValue] = []
+    is_ascii = query.isascii()
+    # What the whole query does not have, none of its parts has, unless they are changed.
+    is_plain = is_ascii and "%" not in query and "+" not in query and len(query) <= MAX_VALUE_BYTES // _BYTES_PER_CHARACTER
     if "://" in query or "?" in query or _TWO_EQUALS.search(query):
+        is_plain = False
         parts, in_doubt = with_whole_urls(adapter, parts)
         ignored += _ignored_pieces(adapter, in_doubt)
     unknown: list[tuple[str, str]] = []
     meanings = adapter.meanings
-    is_ascii = query.isascii()
     has_braces = "{" in query or "}" in query
     for part in parts:
         name, _, value = part.partition("=")
-        if "%" in name or "+" in name:
+        if not is_plain and ("%" in name or "+" in name):
             name = unquote_plus(name)
         meaning = meanings.get(name)
         if meaning is None:
@@ -106,7 +109,9 @@ def read_query(adapter: Adapter, query: str) -> QueryValues:
             continue
         if not value:
             continue
-        if "%" in value or "+" in value or len(value) > MAX_VALUE_BYTES // _BYTES_PER_CHARACTER or not is_ascii:
+        if not is_plain and (
+            "%" in value or "+" in value or len(value) > MAX_VALUE_BYTES // _BYTES_PER_CHARACTER or not is_ascii
+        ):
             value = _decode(name, meaning, value, ignored)
             # A brace can be encoded once more.
             has_braces = has_braces or "{" in value or "}" in value or "%" in value
