@@ -12,10 +12,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from functools import lru_cache
 from typing import Protocol
 
 from aiormq.abc import ChannelFrame
 from aiormq.channel import Channel
+from pamqp import frame
+from pamqp.body import ContentBody
 from pamqp.commands import Basic
 from pamqp.common import FieldTable
 from pamqp.header import ContentHeader
@@ -50,7 +53,7 @@ async def send(channel: Channel, messages: Sequence[Publishable]) -> list[asynci
     """
     async with channel.lock:
         confirmations: list[asyncio.Future[object]] = []
-        frames: list[Basic.Publish | ContentHeader | object] = []
+        payload: list[bytes] = []
         for message in messages:
             confirmations.append(_expect_confirmation(channel, message.message_id))
             properties = Basic.Properties(
@@ -60,15 +63,20 @@ async def send(channel: Channel, messages: Sequence[Publishable]) -> list[asynci
                 headers=message.header_table,
                 expiration=None if message.expires_ms is None else str(message.expires_ms),
             )
-            frames.append(Basic.Publish(exchange=message.exchange, routing_key=message.routing_key, mandatory=True))
-            frames.append(ContentHeader(properties=properties, body_size=len(message.body)))
-            frames += channel._split_body(message.body)  # noqa: SLF001 - see the module's docstring
+            content: list[ContentHeader | ContentBody] = [ContentHeader(properties=properties, body_size=len(message.body))]
+            content += channel._split_body(message.body)  # noqa: SLF001 - see the module's docstring
+            payload.append(_publish_frame(message.exchange, message.routing_key, channel.number))
+            payload += [frame.marshal(part, channel.number) for part in content]
         written = channel.create_future()
-        await channel.write_queue.put(
-            ChannelFrame.marshall(channel_number=channel.number, frames=frames, drain_future=written)  # type: ignore[arg-type]
-        )
+        await channel.write_queue.put(ChannelFrame(b"".join(payload), should_close=False, drain_future=written))
         await written
     return confirmations
+
+
+@lru_cache(maxsize=1024)
+def _publish_frame(exchange: str, routing_key: str, channel_number: int) -> bytes:
+    """Return the frame that begins a publish. There are few different ones, and the library is slow to write one."""
+    return frame.marshal(Basic.Publish(exchange=exchange, routing_key=routing_key, mandatory=True), channel_number)
 
 
 def is_blocked(channel: Channel) -> bool:

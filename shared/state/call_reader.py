@@ -9,9 +9,9 @@ from typing import TypeVar, cast
 from redis.asyncio import Redis
 
 from shared.domain.ids import CallKey
-from shared.state.keys import PARTITIONS, facts_key, open_key, parse_call_key, partition, publication_key, recent_key
+from shared.state.keys import PARTITIONS, by_partition, facts_key, open_key, parse_call_key, publication_key, recent_key
 from shared.state.replies import redis_reply, text, text_pairs
-from shared.state.script import Argument, Script
+from shared.state.script import Argument, Run, Script
 from shared.state.stored_call import PublicationState, StoredCall
 
 # Replies that arrive together are parsed in one step, in which nothing else runs.
@@ -72,16 +72,19 @@ class CallReader:
 
     async def read_some_facts(self, names: Mapping[CallKey, Sequence[str]]) -> dict[CallKey, dict[str, str]]:
         """Read those facts of calls that are named, without those that a call does not have."""
-
-        async def read_part(number: int, part: Sequence[CallKey]) -> dict[CallKey, dict[str, str]]:
+        parts = by_partition(names)
+        runs: list[Run] = []
+        for number, part in parts.items():
             args: list[Argument] = []
             for key in part:
                 args += (len(names[key]), *names[key])
-            keys_of_facts = [facts_key(number, key) for key in part]
-            rows = cast("list[list[bytes]]", await self._fields(self._redis, keys_of_facts, args))
-            return {key: text_pairs(row) for key, row in zip(part, rows, strict=True)}
-
-        return await _in_parts(names, read_part)
+            runs.append(([facts_key(number, key) for key in part], args))
+        replies = cast("list[list[list[bytes]]]", await redis_reply(self._fields.run_each(self._redis, runs)))
+        return {
+            key: text_pairs(row)
+            for part, rows in zip(parts.values(), replies, strict=True)
+            for key, row in zip(part, rows, strict=True)
+        }
 
     async def open_calls(self) -> dict[CallKey, int]:
         """List the open calls with their wake-up times (ms since 1970)."""
@@ -147,10 +150,7 @@ async def _in_parts(
 ) -> dict[CallKey, _T]:
     """Read calls in one round trip for each partition, or several if a partition has very many of them."""
     names = list(keys)
-    by_partition: dict[int, list[CallKey]] = {}
-    for key in names:
-        by_partition.setdefault(partition(key), []).append(key)
-    parts = [(number, part[at : at + _PART]) for number, part in by_partition.items() for at in range(0, len(part), _PART)]
+    parts = [(number, part[at : at + _PART]) for number, part in by_partition(names).items() for at in range(0, len(part), _PART)]
     values: dict[CallKey, _T] = {}
     for at in range(0, len(parts), _PARTS_AT_ONCE):
         for part in await redis_reply(asyncio.gather(*(read(*part) for part in parts[at : at + _PARTS_AT_ONCE]))):

@@ -37,6 +37,14 @@ def partition(key: CallKey) -> int:
     return zlib.crc32(str(key).encode()) % PARTITIONS
 
 
+def by_partition(keys: Iterable[CallKey]) -> dict[int, list[CallKey]]:
+    """Sort calls by their partition."""
+    parts: dict[int, list[CallKey]] = {}
+    for key in keys:
+        parts.setdefault(partition(key), []).append(key)
+    return parts
+
+
 def parse_call_key(name: str) -> CallKey:
     source, _, call = name.partition("/")
     return CallKey(SourceName(source), CallRef(call))

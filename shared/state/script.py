@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Iterable, Sequence
 from hashlib import sha1
 from importlib import resources
 from typing import cast
@@ -11,6 +11,8 @@ from redis.asyncio import Redis
 from redis.exceptions import NoScriptError
 
 Argument = str | bytes | int
+Run = tuple[Sequence[str], Sequence[Argument]]
+"""The keys and arguments of one run."""
 
 
 class Script:
@@ -29,3 +31,23 @@ class Script:
         except NoScriptError:
             answer = redis.eval(self._text, len(keys), *keys, *args)
             return await cast("Awaitable[object]", answer)
+
+    async def run_each(self, redis: Redis, runs: Sequence[Run]) -> list[object]:
+        """Run the script several times in one round trip; returns the replies in order. Each run is atomic, not all together."""
+        replies = await self._send(redis, runs)
+        missing = [number for number, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+        if missing:
+            first, *others = missing
+            replies[first] = await self(redis, *runs[first])  # the server has the script then
+            for number, reply in zip(others, await self._send(redis, [runs[number] for number in others]), strict=True):
+                replies[number] = reply
+        for reply in replies:
+            if isinstance(reply, Exception):
+                raise reply
+        return replies
+
+    async def _send(self, redis: Redis, runs: Iterable[Run]) -> list[object]:
+        async with redis.pipeline(transaction=False) as pipe:
+            for keys, args in runs:
+                pipe.evalsha(self._digest, len(keys), *keys, *args)
+            return await pipe.execute(raise_on_error=False)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import chain
-from typing import TypeVar, cast
+from typing import cast
 
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
@@ -25,10 +24,10 @@ from shared.state.flags import Flags
 from shared.state.keys import (
     PARTITIONS,
     PROBE_KEY,
+    by_partition,
     facts_and_publication_keys,
     open_key,
     parse_call_key,
-    partition,
     publication_key,
     recent_key,
 )
@@ -37,7 +36,7 @@ from shared.state.pbx_clocks import PbxClockNotes
 from shared.state.redis_clock import RedisClock
 from shared.state.refused_legs import RefusedLegs
 from shared.state.replies import redis_reply, text, text_pairs
-from shared.state.script import Argument, Script
+from shared.state.script import Argument, Run, Script
 from shared.state.stored_call import (
     Claim,
     Leased,
@@ -59,8 +58,6 @@ _CONNECTIONS = 32
 TOMBSTONE_BEYOND_FACTS_S = 8 * 24 * 3600
 _DAY_S = 24 * 3600
 _RECEIPTS = tuple(event.value for event in LegEvent)
-
-_T = TypeVar("_T")
 
 
 class Store(CallReader):
@@ -112,7 +109,7 @@ class Store(CallReader):
         `begins`: when a call began that also gets facts of events before it (RFC 3339 UTC).
         """
 
-        async def merge_partition(number: int, keys: Sequence[CallKey]) -> dict[CallKey, Sequence[object]]:
+        def merge_partition(number: int, keys: Sequence[CallKey]) -> Run:
             args: list[Argument] = [self._first_wake_up_ms, self._listed_ms, *BOUNDS, len(_RECEIPTS), *_RECEIPTS]
             for key in keys:
                 args += (str(key), len(events[key]))
@@ -120,11 +117,9 @@ class Store(CallReader):
                 for facts in events[key]:
                     start = max(started_us(facts) or 0, begin) or ""
                     args += (leg_of(facts), start, len(facts), *chain.from_iterable(facts))
-            names = [open_key(number), recent_key(number), *facts_and_publication_keys(number, keys)]
-            rows = cast("list[list[object]]", await self._merge(self._redis, names, args))
-            return dict(zip(keys, rows, strict=True))
+            return [open_key(number), recent_key(number), *facts_and_publication_keys(number, keys)], args
 
-        return _merged(await _by_partition(events, merge_partition))
+        return _merged(cast("dict[CallKey, list[object]]", await self._run(self._merge, events, merge_partition)))
 
     async def claim(self, publications: Mapping[CallKey, Publication], *, holder: str) -> dict[CallKey, tuple[Claim, bytes]]:
         """Claim publications. A claim that is YOURS comes with the outbox to publish, which after a take-over is the stored one.
@@ -132,16 +127,15 @@ class Store(CallReader):
         `holder` is unique among all running holders. A holder that asks again gets its own claim back.
         """
 
-        async def claim_partition(number: int, keys: Sequence[CallKey]) -> dict[CallKey, tuple[Claim, bytes]]:
+        def claim_partition(number: int, keys: Sequence[CallKey]) -> Run:
             args: list[Argument] = [holder, self._lease_ms]
             for key in keys:
                 publication = publications[key]
                 args += (publication.revision, publication.outbox, publication.summary, publication.version)
-            names = [publication_key(number, key) for key in keys]
-            rows = cast("list[list[bytes]]", await self._claim(self._redis, names, args))
-            return {key: (Claim(text(code)), outbox) for key, (code, outbox) in zip(keys, rows, strict=True)}
+            return [publication_key(number, key) for key in keys], args
 
-        return await _by_partition(publications, claim_partition)
+        claims = cast("dict[CallKey, list[bytes]]", await self._run(self._claim, publications, claim_partition))
+        return {key: (Claim(text(code)), outbox) for key, (code, outbox) in claims.items()}
 
     async def mark(self, published: Mapping[CallKey, int]) -> None:
         """Mark the revisions that RabbitMQ has confirmed as published. These calls expire after the retention time."""
@@ -150,12 +144,10 @@ class Store(CallReader):
     async def remember_uses(self, uses: Mapping[CallKey, int]) -> None:
         """Remember how many uses RequestIDs had, by the call of the first use."""
 
-        async def remember_partition(number: int, keys: Sequence[CallKey]) -> dict[CallKey, None]:
-            names = [publication_key(number, key) for key in keys]
-            await self._remember(self._redis, names, [self._retention[1], *(uses[key] for key in keys)])
-            return {}
+        def remember_partition(number: int, keys: Sequence[CallKey]) -> Run:
+            return [publication_key(number, key) for key in keys], [self._retention[1], *(uses[key] for key in keys)]
 
-        await _by_partition(uses, remember_partition)
+        await self._run(self._remember, uses, remember_partition)
 
     async def schedule(self, wake_ups: Mapping[CallKey, WakeUp]) -> None:
         """Set wake-ups. A caller that has not seen every fact can only set an earlier one."""
@@ -172,14 +164,13 @@ class Store(CallReader):
     async def _update(self, script: Script, rows: Mapping[CallKey, tuple[Argument, ...]]) -> None:
         """Run a script that takes the two retention times, and then the name and the row of each call."""
 
-        async def update_partition(number: int, keys: Sequence[CallKey]) -> dict[CallKey, None]:
+        def update_partition(number: int, keys: Sequence[CallKey]) -> Run:
             args: list[Argument] = [*self._retention]
             for key in keys:
                 args += (str(key), *rows[key])
-            await script(self._redis, [open_key(number), *facts_and_publication_keys(number, keys)], args)
-            return {}
+            return [open_key(number), *facts_and_publication_keys(number, keys)], args
 
-        await _by_partition(rows, update_partition)
+        await self._run(script, rows, update_partition)
 
     async def lease(
         self, *, until_ms: int, lease_s: float, limits: LeaseLimits, last_wake_ups: Mapping[SourceName, int] | None = None
@@ -190,21 +181,32 @@ class Store(CallReader):
         """
         args: list[Argument] = [round(lease_s * 1000), limits.calls, until_ms, limits.calls_of_source, limits.interval_ms]
         args += chain.from_iterable((last_wake_ups or {}).items())
-        scripts = (self._lease(self._redis, [open_key(number)], args) for number in range(PARTITIONS))
-        parts = cast("list[tuple[list[bytes], list[bytes | int], int]]", await redis_reply(asyncio.gather(*scripts)))
-        return _leased(parts)
+        runs = [([open_key(number)], args) for number in range(PARTITIONS)]
+        parts = await redis_reply(self._lease.run_each(self._redis, runs))
+        return _leased(cast("list[tuple[list[bytes], list[bytes | int], int]]", parts))
 
     async def postpone(self, wake_ups: Mapping[CallKey, int], *, leased_until_ms: int) -> None:
         """Move the wake-ups of leased calls (ms since 1970). A call that was folded since keeps the wake-up it has got."""
 
-        async def postpone_partition(number: int, keys: Sequence[CallKey]) -> dict[CallKey, None]:
+        def postpone_partition(number: int, keys: Sequence[CallKey]) -> Run:
             args: list[Argument] = [leased_until_ms]
             for key in keys:
                 args += (str(key), wake_ups[key])
-            await self._postpone(self._redis, [open_key(number)], args)
-            return {}
+            return [open_key(number)], args
 
-        await _by_partition(wake_ups, postpone_partition)
+        await self._run(self._postpone, wake_ups, postpone_partition)
+
+    async def _run(
+        self, script: Script, keys: Iterable[CallKey], run_of: Callable[[int, Sequence[CallKey]], Run]
+    ) -> dict[CallKey, object]:
+        """Run a script for each partition of some calls, in one round trip; returns its row for each call, if it has rows."""
+        parts = by_partition(keys)
+        replies = await redis_reply(script.run_each(self._redis, [run_of(*part) for part in parts.items()]))
+        rows: dict[CallKey, object] = {}
+        for part, reply in zip(parts.values(), replies, strict=True):
+            if reply is not None:
+                rows |= zip(part, cast("list[object]", reply), strict=True)
+        return rows
 
     async def now(self) -> datetime:
         """Return the time by the clock of Redis. `clock` knows it from then on."""
@@ -236,17 +238,7 @@ class Store(CallReader):
         await redis_reply(self._redis.set(PROBE_KEY, b"", px=_PROBE_KEPT_MS))
 
 
-async def _by_partition(
-    keys: Iterable[CallKey], step: Callable[[int, Sequence[CallKey]], Awaitable[dict[CallKey, _T]]]
-) -> dict[CallKey, _T]:
-    parts: dict[int, list[CallKey]] = {}
-    for key in keys:
-        parts.setdefault(partition(key), []).append(key)
-    answers = await redis_reply(asyncio.gather(*(step(number, part) for number, part in parts.items())))
-    return {key: value for answer in answers for key, value in answer.items()}
-
-
-def _merged(rows: Mapping[CallKey, Sequence[object]]) -> Merged:
+def _merged(rows: Mapping[CallKey, list[object]]) -> Merged:
     refused = {key: cast("list[int]", row[0]) for key, row in rows.items() if row[0]}
     return Merged({key: _stored_call(row[1:]) for key, row in rows.items() if len(row) > 1}, refused)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -42,7 +43,6 @@ class Batch:
     def add(self, event: RawEvent, key: CallKey, facts: list[Fact]) -> None:
         self.facts.setdefault(key, []).append(facts)
         self.events.setdefault(key, []).append(event)
-        metrics.EVENTS_FOLDED.labels(event.kind).inc()
         if IGNORED in facts[-1][0]:
             self._count_ignored(event, key, facts)
 
@@ -109,6 +109,8 @@ def read_batch(events: Iterable[RawEvent | Undecodable], sources: Sources) -> Ba
             batch.dead_letters.append(dead_letter(event, DeadLetterReason.FOLD_FAILED, f"{type(error).__name__}: {error}"))
         else:
             batch.add(event, key, facts)
+    for kind, count in Counter(event.kind for of_call in batch.events.values() for event in of_call).items():
+        metrics.EVENTS_FOLDED.labels(kind).inc(count)
     return batch
 
 

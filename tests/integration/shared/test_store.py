@@ -22,7 +22,7 @@ from shared.domain.ids import CallKey, CallRef, SourceName
 from shared.domain.times import milliseconds, rfc3339
 from shared.errors import BusyError, StoreUnavailableError
 from shared.retention.recording_lock import locked
-from shared.state.keys import partition
+from shared.state.keys import facts_key, partition
 from shared.state.store import Store
 from shared.state.stored_call import Claim, LeaseLimits, Publication, PublicationState, WakeUp
 from tests.helpers.pace import LIMIT_S, PACE
@@ -241,11 +241,43 @@ async def test_a_leased_call_is_postponed_unless_something_of_it_was_folded_sinc
 
 async def test_scripts_are_sent_again_to_a_server_that_forgot_them(servers: Servers) -> None:
     redis = Redis.from_url(servers.stack.redis_url)
+    keys = [_key(str(number)) for number in range(40)]
+    assert len({partition(key) for key in keys}) > 2
     async with _store(servers) as store:
-        await store.merge({_key("1"): [[("x", "2")]]})
+        await store.merge({key: [[("x", "2")]] for key in keys})
         await redis.script_flush()
-        assert (await store.merge({_key("1"): [[("x", "1")]]})).calls[_key("1")].facts == {"x": "1"}
+        merged = await store.merge({key: [[("x", "1"), ("y", key.call)]] for key in keys})
+        assert {key: call.facts for key, call in merged.calls.items()} == {key: {"x": "1", "y": key.call} for key in keys}
     await redis.aclose()
+
+
+async def test_a_partition_that_fails_fails_the_whole_step_and_a_repeat_completes_it(servers: Servers) -> None:
+    redis = Redis.from_url(servers.stack.redis_url)
+    keys = [_key(str(number)) for number in range(40)]
+    async with _store(servers) as store:
+        broken = facts_key(partition(keys[7]), keys[7])
+        await redis.set(broken, "not a hash")
+        with pytest.raises(StoreUnavailableError, match="WRONGTYPE"):
+            await store.merge({key: [[("x", "1")]] for key in keys})
+        await redis.delete(broken)
+        merged = await store.merge({key: [[("x", "1")]] for key in keys})
+        assert {key: call.facts for key, call in merged.calls.items()} == {key: {"x": "1"} for key in keys}
+    await redis.aclose()
+
+
+async def test_named_facts_are_read_and_those_that_a_call_lacks_are_left_out(servers: Servers) -> None:
+    many = {f"n{number}": str(number) for number in range(2500)}  # more than one command reads
+    keys = [_key(str(number)) for number in range(20)]
+    async with _store(servers) as store:
+        await store.merge({key: [[("x", key.call), ("y", "1")]] for key in keys[1:]})
+        await store.merge({keys[1]: [[pair] for pair in many.items()]})
+        names = {key: ["z", "x"] for key in keys} | {keys[1]: [*many, "x", "z"], keys[2]: []}
+        read = await store.read_some_facts(names)
+        stored = await store.read_facts(keys)
+    assert read == {key: {name: stored[key][name] for name in of_key if name in stored[key]} for key, of_key in names.items()}
+    assert read[keys[0]] == read[keys[2]] == {}
+    assert read[keys[3]] == {"x": "3"}
+    assert read[keys[1]]["x"] == "1"
 
 
 async def test_redis_away_is_an_error_of_ours_within_seconds(servers: Servers) -> None:
