@@ -216,16 +216,18 @@ async def delete_refused(archive: Archive, refused: RefusedFile) -> None:
     Raises:
         ArchiveUnavailableError: it could not be deleted.
     """
-    await delete_refused_of(archive, refused.source, refused.path)
+    await delete_refused_of(archive, refused.source, [refused.path])
 
 
-async def delete_refused_of(archive: Archive, source: str, path: str) -> None:
-    """Delete the refused file of a leg by the path of its description, which a killed worker may not have written yet.
+async def delete_refused_of(archive: Archive, source: str, paths: Iterable[str]) -> None:
+    """Delete refused files by the paths of their descriptions, which a killed worker may not have written yet.
 
     Raises:
-        ArchiveUnavailableError: it could not be deleted.
+        ArchiveUnavailableError: they could not be listed or deleted.
     """
-    await _delete(archive, (await _files_by_leg(archive, source)).get(_stem(path), []))
+    groups = await _files_by_leg(archive, source)
+    for path in paths:
+        await _delete(archive, groups.get(_stem(path), []))
 
 
 async def delete_undescribed(archive: Archive, source: str, before: datetime) -> None:

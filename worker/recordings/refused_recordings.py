@@ -128,9 +128,9 @@ class RefusedRecordings:
         job = attempt.job
         # An earlier revision may not have had the GUID yet.
         names = {job.name, *file_names([LegIds(None, job.call_id)], {})} if job.revision > 1 else {job.name}
+        paths = [path_of_refused(job.source, job.call, name, job.call_id) for name in sorted(names)]
         try:
-            for name in names:
-                await delete_refused_of(self._archive, job.source, path_of_refused(job.source, job.call, name, job.call_id))
+            await delete_refused_of(self._archive, job.source, paths)
         except ArchiveUnavailableError as error:
             log.warning("refused_file_not_deleted", id=attempt.job.id, detail=str(error))
 

@@ -144,7 +144,9 @@ async def test_a_refused_file_goes_once_a_later_revision_of_the_call_stores_the_
     assert (await kept(desk.archive))[0] == ["7"]
     amended = job(recording_url="https://pbx/rec?x=7", record={"revision": 2})
     again = Attempt(amended, amended.encode(), 1, amended.started_at)
+    reads = desk.archive.reads
     assert await desk.attempt(whole(WAV), before=again) is None
+    assert desk.archive.reads == reads + 1  # the files of the source are listed once, whatever names the leg had
     assert await kept(desk.archive) == ([], [])
 
 
