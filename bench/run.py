@@ -22,6 +22,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import aio_pika
 import aiohttp
@@ -44,6 +45,15 @@ CALL = (
     "CallType=Outgoing&Event=hangup&CallID={n}50&RequestID={n}&EventCode=1&IsCallRecorded=1&Guid=923041af-adb5-a8ae-f29c-e60ea5e17448",
     "CallType=API&Event=hangup&CallID={n}49&RequestID={n}&EventCode=1&IsCallRecorded=1&Guid=bfa2dbc8-ab8a-34c8-f243-c2aad8c446ff",
 )
+
+
+class Contender(NamedTuple):
+    """A running contender, with its port and its private port."""
+
+    command: str
+    port: int
+    private: int
+    child: asyncio.subprocess.Process
 
 
 class Bench:
@@ -70,19 +80,22 @@ class Bench:
         }
 
     @asynccontextmanager
-    async def process(self, *command: str) -> AsyncIterator[tuple[int, int]]:
-        """Run one contender; yields its port and its private port."""
+    async def process(self, *command: str) -> AsyncIterator[Contender]:
+        """Run one contender."""
         port, private = free_port(), free_port()
         with (self.directory / "log").open("ab") as log:
             child = await asyncio.create_subprocess_exec(
                 *kill_with_parent(), sys.executable, *command, env=self.environment(port, private), stdout=log, stderr=log
             )
         try:
-            yield port, private
+            yield Contender(" ".join(command), port, private, child)
         finally:
             child.terminate()
             async with asyncio.timeout(30):
                 await child.wait()
+
+    def log_end(self) -> str:
+        return "\n".join((self.directory / "log").read_text(errors="replace").splitlines()[-20:])
 
 
 CALLFOLD_INGRESS = ("-m", "ingress")
@@ -100,6 +113,16 @@ async def answers(port: int) -> None:
 async def ready(private: int) -> None:
     """Wait until Callfold's ingress is connected to the broker; earlier requests would measure the spool."""
     await until_ok(f"http://127.0.0.1:{private}/readyz")
+
+
+async def nothing_spooled(private: int) -> None:
+    """Wait until Callfold's ingress has published all callbacks. One that was spooled reaches the queue later."""
+    async with asyncio.timeout(60), aiohttp.ClientSession() as session:
+        while True:
+            async with session.get(f"http://127.0.0.1:{private}/metrics") as response:
+                if re.search(r"^callfold_spool_messages 0(\.0)?$", await response.text(), re.MULTILINE):
+                    return
+            await asyncio.sleep(0.05)
 
 
 async def until_ok(url: str) -> None:
@@ -127,12 +150,12 @@ async def wrk(port: int, seconds: int, connections: int) -> float:
 
 
 async def ingress_rate(bench: Bench, command: tuple[str, ...]) -> float:
-    async with bench.process(*command) as (port, private):
-        await answers(port)
+    async with bench.process(*command) as contender:
+        await answers(contender.port)
         if command is CALLFOLD_INGRESS:
-            await ready(private)
-        await wrk(port, 1, bench.options.connections)
-        rate = await wrk(port, bench.options.seconds, bench.options.connections)
+            await ready(contender.private)
+        await wrk(contender.port, 1, bench.options.connections)
+        rate = await wrk(contender.port, bench.options.seconds, bench.options.connections)
     await purge(bench, "naive.callbacks", CALLBACKS_FOLD)
     return rate
 
@@ -166,13 +189,15 @@ async def send_calls(port: int, first: int, count: int) -> None:
 async def end_to_end(bench: Bench, ingress: tuple[str, ...], worker: tuple[str, ...], done: str, first: int) -> float:
     """Fill the queue through ingress, then time the worker until the last event is published."""
     count = bench.options.calls
-    async with bench.process(*ingress) as (port, private):
-        await answers(port)
+    async with bench.process(*ingress) as contender:
+        await answers(contender.port)
         if ingress is CALLFOLD_INGRESS:
-            await ready(private)
+            await ready(contender.private)
         await purge(bench, "naive.callbacks", CALLBACKS_FOLD)
         # Not timed: ingress is measured separately, and this client in Python would hide the difference.
-        await send_calls(port, first, count)
+        await send_calls(contender.port, first, count)
+        if ingress is CALLFOLD_INGRESS:
+            await nothing_spooled(contender.private)
     async with await aio_pika.connect(bench.stack.amqp_url, timeout=10) as connection:
         channel = await connection.channel()
         await channel.set_qos(prefetch_count=500)
@@ -192,12 +217,24 @@ async def end_to_end(bench: Bench, ingress: tuple[str, ...], worker: tuple[str, 
                 finished.set()
 
         await queue.consume(on_message, no_ack=True)
-        async with bench.process(*worker):
-            async with asyncio.timeout(300):
-                await finished.wait()
+        async with bench.process(*worker) as contender:
+            await until_finished(bench, contender, finished, ids, count)
     await purge(bench, RECORDINGS, "naive.jobs", done)
     # From the first event to the last, so the start of Python is not measured.
     return float(count * 4 / (times[-1] - times[0]))
+
+
+async def until_finished(bench: Bench, contender: Contender, finished: asyncio.Event, ids: set[int], count: int) -> None:
+    """Wait until all calls are published; fails if the contender ends before, or takes 5 minutes."""
+    ends = [asyncio.create_task(finished.wait()), asyncio.create_task(contender.child.wait())]
+    try:
+        await asyncio.wait(ends, timeout=300, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for end in ends:
+            end.cancel()
+    if not finished.is_set():
+        state = f"ended with {contender.child.returncode}" if contender.child.returncode is not None else "has stopped"
+        raise SystemExit(f"{contender.command} {state} after {len(ids)} of {count} calls.\n{bench.log_end()}")
 
 
 async def rounds(title: str, count: int, contenders: dict[str, Callable[[int], Awaitable[float]]]) -> dict[str, list[float]]:
