@@ -90,7 +90,8 @@ class Bench:
         try:
             yield Contender(" ".join(command), port, private, child)
         finally:
-            child.terminate()
+            if child.returncode is None:
+                child.terminate()
             async with asyncio.timeout(30):
                 await child.wait()
 
@@ -118,11 +119,21 @@ async def ready(private: int) -> None:
 async def nothing_spooled(private: int) -> None:
     """Wait until Callfold's ingress has published all callbacks. One that was spooled reaches the queue later."""
     async with asyncio.timeout(60), aiohttp.ClientSession() as session:
-        while True:
-            async with session.get(f"http://127.0.0.1:{private}/metrics") as response:
-                if re.search(r"^callfold_spool_messages 0(\.0)?$", await response.text(), re.MULTILINE):
-                    return
-            await asyncio.sleep(0.05)
+        if await metric(session, private, "callfold_spooled_messages_total") == 0:
+            return
+        empty = 0
+        while empty < 3:  # the size of the spool is measured once a second
+            await asyncio.sleep(1)
+            empty = 0 if await metric(session, private, "callfold_spool_messages") else empty + 1
+
+
+async def metric(session: aiohttp.ClientSession, private: int, name: str) -> float:
+    """Read a metric of Callfold that has no label."""
+    async with session.get(f"http://127.0.0.1:{private}/metrics") as response:
+        value = re.search(rf"^{name} (\S+)$", await response.text(), re.MULTILINE)
+    if value is None:
+        raise SystemExit(f"{name} is missing")
+    return float(value[1])
 
 
 async def until_ok(url: str) -> None:

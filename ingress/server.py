@@ -48,7 +48,7 @@ class _Protocol(LimitedProtocol):
             return await super().finish_response(request, resp, start_time)
         if not is_usual(request):
             return await super().finish_response(request, accepted(), start_time)
-        # What the library does, for a response whose bytes are known.
+        # What the library does, for a response whose bytes are known. Its other steps are for forms that it parsed, and upgrades.
         try:
             await request.writer.write_eof(accepted_bytes())
         except ConnectionError:

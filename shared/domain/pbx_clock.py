@@ -60,7 +60,8 @@ class PbxClock:
         return None if received_at is None else self.place(received_at)
 
 
-class ClockTimes(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class ClockTimes:
     """Start, pickup and end of one leg by one clock: RFC 3339 UTC, or None if this clock does not know them."""
 
     start: str | None = None

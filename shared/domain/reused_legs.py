@@ -41,7 +41,7 @@ def deciding_facts(events: Iterable[Sequence[Fact]]) -> list[str]:
     for event in events:
         guid = _guid_fact(event)
         leg = leg_of(event)
-        if guid is not None:
+        if leg and guid is not None:
             names.add(guid[0])
             names.update([leg + each for each in SAME_OR_LATER.get(event[0][0][len(leg) :], ())])
         elif leg:

@@ -71,7 +71,10 @@ class CallReader:
         return await _in_parts(keys, read_part)
 
     async def read_some_facts(self, names: Mapping[CallKey, Sequence[str]]) -> dict[CallKey, dict[str, str]]:
-        """Read those facts of calls that are named, without those that a call does not have."""
+        """Read those facts of calls that are named, without those that a call does not have.
+
+        All come in one round trip: GUIDs and times are short, and the replies of a batch are parsed in a few ms.
+        """
         parts = by_partition(names)
         runs: list[Run] = []
         for number, part in parts.items():

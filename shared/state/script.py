@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Iterable, Sequence
 from hashlib import sha1
 from importlib import resources
@@ -9,6 +10,10 @@ from typing import cast
 
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+# 2 s for a connection, and 2 s for the replies (see `store.py`).
+_STEP_S = 4
 
 Argument = str | bytes | int
 Run = tuple[Sequence[str], Sequence[Argument]]
@@ -33,14 +38,18 @@ class Script:
             return await cast("Awaitable[object]", answer)
 
     async def run_each(self, redis: Redis, runs: Sequence[Run]) -> list[object]:
-        """Run the script several times in one round trip; returns the replies in order. Each run is atomic, not all together."""
-        replies = await self._send(redis, runs)
-        missing = [number for number, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
-        if missing:
-            first, *others = missing
-            replies[first] = await self(redis, *runs[first])  # the server has the script then
-            for number, reply in zip(others, await self._send(redis, [runs[number] for number in others]), strict=True):
-                replies[number] = reply
+        """Run the script several times in one round trip; returns the replies in order. Each run is atomic, not all together.
+
+        The limit of a connection is for each reply. That of a step is for all of them, since a claim must not outlast its lease.
+        """
+        try:
+            async with asyncio.timeout(_STEP_S):
+                replies = await self._send(redis, runs)
+                for number, reply in enumerate(replies):
+                    if isinstance(reply, NoScriptError):
+                        replies[number] = await self(redis, *runs[number])
+        except TimeoutError as error:
+            raise RedisTimeoutError(f"no reply to all of {len(runs)} runs of a script within {_STEP_S} s") from error
         for reply in replies:
             if isinstance(reply, Exception):
                 raise reply

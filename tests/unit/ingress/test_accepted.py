@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from tests.helpers.pace import LIMIT_S
 from tests.helpers.raw_http import Connection, connected_to, get, post
@@ -66,3 +67,35 @@ async def test_a_callback_whose_body_is_still_to_come_is_answered_and_the_connec
         assert f"{CLOSES}\r\n" in await _head(connection)
         assert await connection.is_closed()
         assert len(site.accepted) == 1
+
+
+@pytest.mark.parametrize("request_bytes", USUAL, ids=["GET", "POST", "form"])
+async def test_the_library_builds_no_answer_to_a_usual_request(
+    start: Start, request_bytes: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def built() -> None:
+        raise AssertionError("the library built the answer")
+
+    monkeypatch.setattr("ingress.server.accepted", built)
+    async with start() as site, connected_to(site.port) as connection:
+        await connection.send(request_bytes)
+        assert (await _head(connection)).startswith("HTTP/1.1 200 OK\r\n")
+
+
+async def test_a_client_that_goes_before_its_answer_costs_only_its_connection(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def reset() -> bytes:
+        raise ConnectionResetError
+
+    async with start() as site:
+        with monkeypatch.context() as broken, capture_logs() as logs:
+            broken.setattr("ingress.server.accepted_bytes", reset)
+            async with connected_to(site.port) as connection:
+                await connection.send(get(TARGET))
+                assert await connection.is_closed()
+        async with connected_to(site.port) as connection:
+            await connection.send(get(TARGET))
+            assert (await _head(connection)).startswith("HTTP/1.1 200 OK\r\n")
+        assert len(site.accepted) == 2
+    assert [line for line in logs if line["log_level"] == "error"] == []
