@@ -10,6 +10,7 @@ tests/integration/shared/test_broker.py holds the assumption: acks, returns and 
 from __future__ import annotations
 
 import asyncio
+import struct
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import lru_cache
@@ -17,13 +18,14 @@ from typing import Protocol
 
 from aiormq.abc import ChannelFrame
 from aiormq.channel import Channel
-from pamqp import frame
+from pamqp import constants, encode, frame
 from pamqp.body import ContentBody
 from pamqp.commands import Basic
 from pamqp.common import FieldTable
 from pamqp.header import ContentHeader
 
 _PERSISTENT = 2
+_SIZE_AT = 4  # in the payload of a header frame, after class and weight; it has 8 bytes
 HeaderValue = str | int | datetime
 
 
@@ -56,17 +58,10 @@ async def send(channel: Channel, messages: Sequence[Publishable]) -> list[asynci
         payload: list[bytes] = []
         for message in messages:
             confirmations.append(_expect_confirmation(channel, message.message_id))
-            properties = Basic.Properties(
-                content_type=message.content_type,
-                delivery_mode=_PERSISTENT,
-                message_id=message.message_id,
-                headers=message.header_table,
-                expiration=None if message.expires_ms is None else str(message.expires_ms),
-            )
-            content: list[ContentHeader | ContentBody] = [ContentHeader(properties=properties, body_size=len(message.body))]
-            content += channel._split_body(message.body)  # noqa: SLF001 - see the module's docstring
             payload.append(_publish_frame(message.exchange, message.routing_key, channel.number))
-            payload += [frame.marshal(part, channel.number) for part in content]
+            payload.append(_header_frame(message, channel.number))
+            bodies: list[ContentBody] = channel._split_body(message.body)  # noqa: SLF001 - see the module's docstring
+            payload += [frame.marshal(body, channel.number) for body in bodies]
         written = channel.create_future()
         await channel.write_queue.put(ChannelFrame(b"".join(payload), should_close=False, drain_future=written))
         await written
@@ -77,6 +72,33 @@ async def send(channel: Channel, messages: Sequence[Publishable]) -> list[asynci
 def _publish_frame(exchange: str, routing_key: str, channel_number: int) -> bytes:
     """Return the frame that begins a publish. There are few different ones, and the library is slow to write one."""
     return frame.marshal(Basic.Publish(exchange=exchange, routing_key=routing_key, mandatory=True), channel_number)
+
+
+def _header_frame(message: Publishable, channel_number: int) -> bytes:
+    """Return the frame with size and properties of a message."""
+    if message.header_table is not None or message.expires_ms is not None or not message.message_id:
+        expiration = None if message.expires_ms is None else str(message.expires_ms)
+        properties = _properties(message.content_type, message.message_id, message.header_table, expiration)
+        return frame.marshal(ContentHeader(properties=properties, body_size=len(message.body)), channel_number)
+    before_size, before_id = _header_parts(message.content_type)
+    payload = before_size + struct.pack(">Q", len(message.body)) + before_id + encode.short_string(message.message_id)
+    start = struct.pack(">BHI", constants.FRAME_HEADER, channel_number, len(payload))
+    return start + payload + constants.FRAME_END_CHAR
+
+
+@lru_cache(maxsize=64)
+def _header_parts(content_type: str) -> tuple[bytes, bytes]:
+    """Return what is before the size, and what is between it and the message id, which is the last property of most messages."""
+    payload = ContentHeader(properties=_properties(content_type, "-")).marshal()
+    return payload[:_SIZE_AT], payload[_SIZE_AT + 8 : -len(encode.short_string("-"))]
+
+
+def _properties(
+    content_type: str, message_id: str, headers: FieldTable | None = None, expiration: str | None = None
+) -> Basic.Properties:
+    return Basic.Properties(
+        content_type=content_type, delivery_mode=_PERSISTENT, message_id=message_id, headers=headers, expiration=expiration
+    )
 
 
 def is_blocked(channel: Channel) -> bool:

@@ -70,7 +70,9 @@ class Call:
 
     @property
     def legs(self) -> tuple[Leg, ...]:
-        return (*(leg for leg in (self.agent, self.dialed) if leg), *self.other_legs)
+        if self.agent is not None and self.dialed is not None:
+            return (self.agent, self.dialed, *self.other_legs)
+        return (*filter(None, (self.agent, self.dialed)), *self.other_legs)
 
     @property
     def is_pair(self) -> bool:
@@ -179,20 +181,20 @@ def _talk_seconds(answering: Leg | None, near: Sequence[Leg], far: Sequence[Leg]
         return None
     is_known = pbx.offset is not None and not pbx.is_estimated
     pickup = answering.axis.pickup if is_known else pbx.place_known(answering.received.pickup)
-    return seconds_between(pickup, _over_at([leg.hung_up_at for leg in side if leg.was_answered] for side in (near, far)))
+    return seconds_between(pickup, _over_at([[leg.hung_up_at for leg in side if leg.was_answered] for side in (near, far)]))
 
 
 def _mixed_talk_seconds(answering: Leg | None, *groups: Sequence[Leg]) -> float | None:
     if answering is None or not answering.was_answered:
         return None
-    over_at = _over_at([leg.mixed.end for leg in side if leg.was_answered] for side in groups)
+    over_at = _over_at([[leg.mixed.end for leg in side if leg.was_answered] for side in groups])
     return seconds_between(answering.mixed.pickup, over_at)
 
 
 def _over_at(ends_of_sides: Iterable[Sequence[str | None]]) -> str | None:
     """Return the end of the conversation: when the last leg of one side ended."""
-    ended = (max(filter(None, ends), default=None) for ends in ends_of_sides)
-    return min(filter(None, ended), default=None)
+    ended = [max([end for end in ends if end is not None]) for ends in ends_of_sides if any(ends)]
+    return min(ended, default=None)
 
 
 def _status(legs: list[Leg], closing: Closing | None) -> Status:

@@ -107,7 +107,8 @@ def is_login(body: bytes) -> bool:
 
 def sides_of(call: Call) -> list[tuple[str, Leg]]:
     """Return the legs in the order of a record, each with its side: `agent`, `dialed` or `other`."""
-    sides = [(name, leg) for name, leg in zip(SIDES, (call.agent, call.dialed), strict=True) if leg]
+    sides = [("agent", call.agent)] if call.agent is not None else []
+    sides += [("dialed", call.dialed)] if call.dialed is not None else []
     return sides + [("other", leg) for leg in call.other_legs]
 
 

@@ -49,7 +49,7 @@ Fact = tuple[str, str]
 
 _EVENTS = frozenset(event.value for event in LegEvent)
 _RECEIPT = tuple(f":{event}" for event in LegEvent)
-_DATING_FIELDS = _EVENTS | {AT + "start", AT + "pickup"}
+_DATING = (*_RECEIPT, f":{AT}start", f":{AT}pickup")
 _TIME_CHARACTERS = len("2026-11-23T07:44:00.123456Z")
 
 
@@ -151,7 +151,5 @@ def receipts(facts: Mapping[str, str]) -> list[str]:
 
 def started_us(facts: Iterable[Fact]) -> int | None:
     """Return the start of a call by some of its facts (microseconds since 1970); None if no event is among them."""
-    times = [
-        value for name, value in facts if name == DIAL or (name.startswith(LEG) and name.rpartition(":")[2] in _DATING_FIELDS)
-    ]
+    times = [value for name, value in facts if name == DIAL or (name.endswith(_DATING) and name.startswith(LEG))]
     return microseconds(min(times)) if times else None
