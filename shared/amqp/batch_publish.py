@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Protocol
 
 from aiormq.abc import ChannelFrame
@@ -48,16 +48,62 @@ class Publishable(Protocol):
     def expires_ms(self) -> int | None: ...
 
 
-async def send(channel: Channel, messages: Sequence[Publishable]) -> list[asyncio.Future[object]]:
-    """Write persistent, mandatory publishes and return their pending confirmations, in order.
+class Pending:
+    """The pending confirmations of one batch. The channel knows the batch as one future: one for each message costs it more.
+
+    Attributes:
+        confirmations: one for each message, in order. Each ends with the ack, nack or return of its message.
+        settled: ends when all of them have ended. It also ends with the channel, and then they do.
+    """
+
+    __slots__ = ("_channel", "_left", "confirmations", "settled")
+
+    def __init__(self, channel: Channel, messages: Sequence[Publishable]) -> None:
+        """Take the next delivery tags of the channel."""
+        self._channel = channel
+        self._left = len(messages)
+        self.settled: asyncio.Future[None] = channel.create_future()
+        self.settled.add_done_callback(self._end)
+        self.confirmations = [self._expect(message.message_id) for message in messages]
+
+    def _expect(self, message_id: str) -> asyncio.Future[object]:
+        channel = self._channel
+        channel.delivery_tag += 1
+        confirmation: asyncio.Future[object] = channel.loop.create_future()
+        channel.confirmations[channel.delivery_tag] = confirmation
+        channel.message_id_delivery_tag[message_id] = channel.delivery_tag
+        confirmation.add_done_callback(partial(self._confirmed, message_id, channel.delivery_tag))
+        return confirmation
+
+    def _confirmed(self, message_id: str, tag: int, confirmation: asyncio.Future[object]) -> None:
+        if not confirmation.cancelled():
+            confirmation.exception()  # the publisher may have given up, and asyncio logs an exception that nobody reads
+        if self._channel.message_id_delivery_tag.get(message_id) == tag:
+            del self._channel.message_id_delivery_tag[message_id]
+        self._left -= 1
+        if not self._left and not self.settled.done():
+            self.settled.set_result(None)
+
+    def _end(self, settled: asyncio.Future[None]) -> None:
+        error = None if settled.cancelled() else settled.exception()
+        for confirmation in self.confirmations if self._left else ():
+            if confirmation.done():
+                continue
+            if error is None:
+                confirmation.cancel()
+            else:
+                confirmation.set_exception(error)
+
+
+async def send(channel: Channel, messages: Sequence[Publishable]) -> Pending:
+    """Write persistent, mandatory publishes and return their pending confirmations.
 
     After an exception the caller must drop the channel: its count of delivery tags may be wrong.
     """
     async with channel.lock:
-        confirmations: list[asyncio.Future[object]] = []
+        pending = Pending(channel, messages)
         payload: list[bytes] = []
         for message in messages:
-            confirmations.append(_expect_confirmation(channel, message.message_id))
             payload.append(_publish_frame(message.exchange, message.routing_key, channel.number))
             payload.append(_header_frame(message, channel.number))
             bodies: list[ContentBody] = channel._split_body(message.body)  # noqa: SLF001 - see the module's docstring
@@ -65,7 +111,7 @@ async def send(channel: Channel, messages: Sequence[Publishable]) -> list[asynci
         written = channel.create_future()
         await channel.write_queue.put(ChannelFrame(b"".join(payload), should_close=False, drain_future=written))
         await written
-    return confirmations
+    return pending
 
 
 @lru_cache(maxsize=1024)
@@ -105,22 +151,3 @@ def is_blocked(channel: Channel) -> bool:
     """Return whether RabbitMQ has said that an alarm blocks this connection. It says so after the first publish."""
     unblocked: asyncio.Event = getattr(channel.connection, "_Connection__connection_unblocked")  # noqa: B009 - mangled otherwise
     return not unblocked.is_set()
-
-
-def _expect_confirmation(channel: Channel, message_id: str) -> asyncio.Future[object]:
-    """Take the next delivery tag; the future ends with the ack, nack or return of the message."""
-    channel.delivery_tag += 1
-    tag = channel.delivery_tag
-    confirmation: asyncio.Future[object] = channel.create_future()
-    channel.confirmations[tag] = confirmation
-    channel.message_id_delivery_tag[message_id] = tag
-    confirmation.add_done_callback(_remover(channel, message_id, tag))
-    return confirmation
-
-
-def _remover(channel: Channel, message_id: str, tag: int) -> Callable[[asyncio.Future[object]], None]:
-    def remove(_: asyncio.Future[object]) -> None:
-        if channel.message_id_delivery_tag.get(message_id) == tag:
-            del channel.message_id_delivery_tag[message_id]
-
-    return remove

@@ -18,7 +18,7 @@ from pamqp.commands import Basic
 from pamqp.common import FieldTable
 
 from shared import metrics
-from shared.amqp.batch_publish import HeaderValue, is_blocked, send
+from shared.amqp.batch_publish import HeaderValue, Pending, is_blocked, send
 from shared.amqp.channel_requests import broker_request
 from shared.amqp.connection import BACKOFF_S, BrokerAddress, BrokerConnection
 from shared.amqp.connection_errors import LOST, is_cancelled, is_lost
@@ -202,8 +202,9 @@ class Publisher(BrokerConnection):
         confirmations: Sequence[asyncio.Future[object]] = ()
         try:
             async with asyncio.timeout(self._timeout_s) as limit:
-                confirmations = await send(channel, messages)
-                await self._wait(channel, confirmations, limit if outlasts_alarm else None)
+                pending = await send(channel, messages)
+                confirmations = pending.confirmations
+                await self._wait(channel, pending, limit if outlasts_alarm else None)
         except LOST as error:  # includes the timeout
             reason = f"RabbitMQ did not confirm within {self._timeout_s:g} s" if isinstance(error, TimeoutError) else str(error)
             self.recycle(reason)
@@ -217,11 +218,9 @@ class Publisher(BrokerConnection):
         outcomes = zip(messages, map(_failure, confirmations), strict=True)
         return [(message, failure) for message, failure in outcomes if failure]
 
-    async def _wait(
-        self, channel: Channel, confirmations: Sequence[asyncio.Future[object]], limit: asyncio.Timeout | None
-    ) -> None:
+    async def _wait(self, channel: Channel, pending: Pending, limit: asyncio.Timeout | None) -> None:
         """Wait for confirmations. Under an alarm return at once, or if there is a limit, move it while the alarm lasts."""
-        while (await asyncio.wait(confirmations, timeout=_LOOK_S))[1]:
+        while (await asyncio.wait([pending.settled], timeout=_LOOK_S))[1]:
             if not is_blocked(channel):
                 continue
             self._note_blocked(is_now=True)
@@ -241,9 +240,9 @@ def _unconfirmed(
 def _failure(confirmation: asyncio.Future[object]) -> BrokerUnavailableError | None:
     if not confirmation.done():
         return BrokerUnavailableError(_BLOCKED)
-    if confirmation.cancelled():
+    error = None if confirmation.cancelled() else confirmation.exception()
+    if confirmation.cancelled() or isinstance(error, asyncio.CancelledError) or type(error) is Exception:  # as in `is_lost`
         return BrokerUnavailableError("the connection to RabbitMQ was lost")
-    error = confirmation.exception()
     if isinstance(error, DeliveryError) and not isinstance(error, PublishError):  # a nack, and no return
         return BrokerRejectedError("RabbitMQ rejected a message: a queue is full, or has no leader")
     if error is not None:

@@ -85,7 +85,7 @@ async def test_a_broker_that_hangs_fails_the_publish_in_time_and_what_was_sent_i
 
 
 @pytest.mark.parametrize("reason", [asyncio.CancelledError(), None], ids=["cancelled", "bare"])
-@pytest.mark.parametrize("request_name", ["count consumers", "get", "count", "depths", "lock"])
+@pytest.mark.parametrize("request_name", ["publish", "count consumers", "get", "count", "depths", "lock"])
 async def test_a_request_that_is_cut_off_by_the_end_of_its_connection_fails_as_an_outage(
     servers: Servers, request_name: str, reason: BaseException | None
 ) -> None:
@@ -93,6 +93,7 @@ async def test_a_request_that_is_cut_off_by_the_end_of_its_connection_fails_as_a
     publisher = Publisher(_address(servers), timeout_s=LIMIT_S)
     getter, depths = QueueReader(_address(servers), CALLBACKS_DEAD), QueueDepths(_address(servers))
     requests: dict[str, tuple[Publisher | QueueReader | QueueDepths, Callable[[], Coroutine[Any, Any, object]]]] = {
+        "publish": (publisher, lambda: publisher.publish(_message(b"1"), _message(b"2"))),
         "count consumers": (publisher, lambda: publisher.count_consumers(CALLBACKS_FOLD)),
         "get": (getter, getter.get),
         "count": (getter, getter.count),
