@@ -77,7 +77,7 @@ class Pending:
 
     def _confirmed(self, message_id: str, tag: int, confirmation: asyncio.Future[object]) -> None:
         if not confirmation.cancelled():
-            confirmation.exception()  # the publisher may have given up, and asyncio logs an exception that nobody reads
+            confirmation.exception()  # the publisher may have given up, and asyncio logs an exception that no code reads
         if self._channel.message_id_delivery_tag.get(message_id) == tag:
             del self._channel.message_id_delivery_tag[message_id]
         self._left -= 1
