@@ -24,8 +24,8 @@ from shared.runtime.loop_watch import watching_loop
 log = get_logger(__name__)
 
 
-_CANCEL_AGAIN_S = 3  # longer than it takes to close a connection
-# A few requests reach the default of 700, and half a batch of the fold has 5,000 objects that are all in use. At this number one
+_CANCEL_AGAIN_S = 3  # longer than it takes to close a connection.
+# A few requests reach the default of 700, and half a batch of the fold has 5,000 objects that are in use. At this number a
 # collection takes about 10 ms. With more, it takes too long for a step of the event loop.
 _GC_ALLOCATIONS = 20_000
 _CLOSING_S = 10  # to close connections, after the time limit for work in flight
