@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 # Without a first line with flags, Redis runs a script while its memory is full, and fails it in the middle of its writes.
-FLAGS = {"lock": "allow-oom", "mark": "allow-oom", "reports": "no-writes", "schedule": "allow-oom"}
+FLAGS = {"fields": "no-writes", "lock": "allow-oom", "mark": "allow-oom", "reports": "no-writes", "schedule": "allow-oom"}
 SCRIPTS = sorted((Path(__file__).resolve().parents[2] / "shared" / "state" / "scripts").glob("*.lua"))
 
 
