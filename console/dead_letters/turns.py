@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import aclosing, asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager
 from typing import TypeVar
 
 from console.dead_letters.queue import DeadLetterQueue, QueuedDeadLetter, decode
@@ -205,12 +205,13 @@ class DeadLetterReader:
             raise CallfoldError(failure)
 
     async def _try_lock(self, name: str, within_s: float) -> bool:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(within_s):
-                while not await self._reader.try_lock(name):  # noqa: ASYNC110 - RabbitMQ holds the lock
-                    await asyncio.sleep(_LOCK_RETRY_S)
-                return True
-        return False
+        # A try that was cut off while RabbitMQ refuses it would cost the connection. The reader limits each try.
+        end = time.monotonic() + within_s
+        while not await self._reader.try_lock(name):
+            if time.monotonic() > end:
+                return False
+            await asyncio.sleep(_LOCK_RETRY_S)
+        return True
 
 
 @asynccontextmanager
