@@ -54,7 +54,8 @@ class QueueReader(BrokerConnection):
             try:
                 trial = await channel.connection.channel(timeout=_GET_TIMEOUT_S)  # RabbitMQ closes it with the refusal
                 await trial.queue_declare(f"{self._queue}.{name}", exclusive=True, timeout=_GET_TIMEOUT_S)
-                await trial.close()
+                async with asyncio.timeout(_GET_TIMEOUT_S):
+                    await trial.close()
             except ChannelLockedResource:
                 return False
         self._locks.add(name)

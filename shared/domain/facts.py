@@ -47,7 +47,6 @@ IGNORED = ":" + FACT
 
 Fact = tuple[str, str]
 
-_EVENTS = frozenset(event.value for event in LegEvent)
 _RECEIPT = tuple(f":{event}" for event in LegEvent)
 _DATING = (*_RECEIPT, f":{AT}start", f":{AT}pickup")
 _TIME_CHARACTERS = len("2026-11-23T07:44:00.123456Z")
