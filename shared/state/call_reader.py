@@ -9,7 +9,7 @@ from typing import TypeVar, cast
 from redis.asyncio import Redis
 
 from shared.domain.ids import CallKey
-from shared.state.keys import PARTITIONS, by_partition, facts_key, open_key, parse_call_key, publication_key, recent_key
+from shared.state.keys import PARTITIONS, Keys, by_partition, parse_call_key
 from shared.state.replies import redis_reply, text, text_pairs
 from shared.state.script import Argument, Run, Script
 from shared.state.stored_call import PublicationState, StoredCall
@@ -25,8 +25,8 @@ _T = TypeVar("_T")
 class CallReader:
     """Every method raises StoreUnavailableError if Redis is not available."""
 
-    def __init__(self, redis: Redis) -> None:
-        self._redis = redis
+    def __init__(self, redis: Redis, keys: Keys) -> None:
+        self._redis, self.keys = redis, keys
         self._fields = Script("fields")
 
     async def read(self, key: CallKey) -> StoredCall | None:
@@ -39,9 +39,9 @@ class CallReader:
         async def read_part(number: int, part: Sequence[CallKey]) -> dict[CallKey, StoredCall | None]:
             async with self._redis.pipeline(transaction=False) as pipe:
                 for key in part:
-                    pipe.hgetall(facts_key(number, key))
-                    pipe.hmget(publication_key(number, key), "revision", "state", "summary", "version", "merged_ms")
-                pipe.zmscore(open_key(number), [str(key) for key in part])
+                    pipe.hgetall(self.keys.facts(number, key))
+                    pipe.hmget(self.keys.publication(number, key), "revision", "state", "summary", "version", "merged_ms")
+                pipe.zmscore(self.keys.open(number), [str(key) for key in part])
                 *replies, wake_ups = await pipe.execute()
             return {key: _stored_call(*row) for key, *row in zip(part, replies[::2], replies[1::2], wake_ups, strict=True)}
 
@@ -54,7 +54,7 @@ class CallReader:
         async def read_part(number: int, part: Sequence[CallKey]) -> dict[CallKey, int]:
             async with self._redis.pipeline(transaction=False) as pipe:
                 for key in part:
-                    pipe.hget(publication_key(number, key), "uses")
+                    pipe.hget(self.keys.publication(number, key), "uses")
                 return {key: int(uses or 1) for key, uses in zip(part, await pipe.execute(), strict=True)}
 
         return await _in_parts(keys, read_part)
@@ -65,7 +65,7 @@ class CallReader:
         async def read_part(number: int, part: Sequence[CallKey]) -> dict[CallKey, dict[str, str]]:
             async with self._redis.pipeline(transaction=False) as pipe:
                 for key in part:
-                    pipe.hgetall(facts_key(number, key))
+                    pipe.hgetall(self.keys.facts(number, key))
                 return {key: _facts(fields) for key, fields in zip(part, await pipe.execute(), strict=True)}
 
         return await _in_parts(keys, read_part)
@@ -81,7 +81,7 @@ class CallReader:
             args: list[Argument] = []
             for key in part:
                 args += (len(names[key]), *names[key])
-            runs.append(([facts_key(number, key) for key in part], args))
+            runs.append(([self.keys.facts(number, key) for key in part], args))
         replies = cast("list[list[list[bytes]]]", await redis_reply(self._fields.run_each(self._redis, runs)))
         return {
             key: text_pairs(row)
@@ -93,7 +93,7 @@ class CallReader:
         """List the open calls with their wake-up times (ms since 1970)."""
 
         async def read_partition(number: int) -> list[tuple[bytes, float]]:
-            return cast("list[tuple[bytes, float]]", await self._redis.zrange(open_key(number), 0, -1, withscores=True))
+            return cast("list[tuple[bytes, float]]", await self._redis.zrange(self.keys.open(number), 0, -1, withscores=True))
 
         rows = await redis_reply(asyncio.gather(*(read_partition(number) for number in range(PARTITIONS))))
         return {parse_call_key(text(name)): int(score) for part in rows for name, score in part}
@@ -102,10 +102,10 @@ class CallReader:
         """List the open calls that have a start, newest first: start (microseconds since 1970) and name."""
         starts: list[tuple[int, str]] = []
         for number in range(PARTITIONS):
-            names = await redis_reply(cast("Awaitable[list[bytes]]", self._redis.zrange(open_key(number), 0, -1)))
+            names = await redis_reply(cast("Awaitable[list[bytes]]", self._redis.zrange(self.keys.open(number), 0, -1)))
             for at in range(0, len(names), _NAMES_A_STEP):
                 part = [text(name) for name in names[at : at + _NAMES_A_STEP]]
-                scores = await redis_reply(self._redis.zmscore(recent_key(number), part))
+                scores = await redis_reply(self._redis.zmscore(self.keys.recent(number), part))
                 starts += [(int(at_us), name) for name, at_us in zip(part, scores, strict=True) if at_us is not None]
         starts.sort(reverse=True)
         return starts
@@ -121,7 +121,7 @@ class CallReader:
         share = at_most * 2 // PARTITIONS + 1
 
         async def read_partition(number: int) -> list[tuple[bytes, float]]:
-            name = recent_key(number)
+            name = self.keys.recent(number)
             read = self._redis.zrange(name, latest, "-inf", desc=True, byscore=True, offset=0, num=share, withscores=True)
             return cast("list[tuple[bytes, float]]", await read)
 
@@ -139,8 +139,8 @@ class CallReader:
         async def read_part(number: int, part: Sequence[CallKey]) -> dict[CallKey, bool]:
             async with self._redis.pipeline(transaction=False) as pipe:
                 for key in part:
-                    pipe.exists(facts_key(number, key))
-                pipe.zmscore(recent_key(number), [str(key) for key in part])
+                    pipe.exists(self.keys.facts(number, key))
+                pipe.zmscore(self.keys.recent(number), [str(key) for key in part])
                 *have_facts, starts = await pipe.execute()
             rows = zip(part, have_facts, starts, strict=True)
             return {key: bool(has_facts) and start is not None for key, has_facts, start in rows}

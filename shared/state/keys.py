@@ -1,6 +1,7 @@
 """Names of the keys in Redis.
 
-`{p}` is one of 16 partitions. It is a hash tag, so the keys of one script share a slot of Redis Cluster.
+`{p}` is the tag of one of 16 partitions. It is a hash tag, so the keys of one script share a slot of Redis Cluster.
+One server has the tags `0` to `15`. A cluster has tags with evenly spread slots, so that its masters share the partitions.
 
 - `callfold:{p}:facts:<source>/<call>`: hash of facts, see `facts.py`.
 - `callfold:{p}:publication:<source>/<call>`: hash with version and legs (of the facts), merged_ms (their last change),
@@ -25,6 +26,8 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
 
 from shared.domain.ids import CallKey, CallRef, SourceName
 
@@ -50,21 +53,42 @@ def parse_call_key(name: str) -> CallKey:
     return CallKey(SourceName(source), CallRef(call))
 
 
-def open_key(number: int) -> str:
-    return f"callfold:{{{number}}}:open"
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """Makes the names of the keys of partitions. Nothing else does, because the tags depend on the kind of the server."""
+
+    tags: tuple[str, ...]
+
+    def open(self, number: int) -> str:
+        return self._name(number, "open")
+
+    def recent(self, number: int) -> str:
+        return self._name(number, "recent")
+
+    def facts(self, number: int, key: CallKey) -> str:
+        return self._name(number, f"facts:{key}")
+
+    def publication(self, number: int, key: CallKey) -> str:
+        return self._name(number, f"publication:{key}")
+
+    def facts_and_publications(self, number: int, keys: Iterable[CallKey]) -> list[str]:
+        return [name for key in keys for name in (self.facts(number, key), self.publication(number, key))]
+
+    def _name(self, number: int, what: str) -> str:
+        return f"callfold:{{{self.tags[number]}}}:{what}"
 
 
-def recent_key(number: int) -> str:
-    return f"callfold:{{{number}}}:recent"
+PLAIN_KEYS: Final = Keys(tuple(map(str, range(PARTITIONS))))
+"""Of a single server and of Sentinel, as in release 0.1.0."""
+
+# The slot of tag p, its CRC16 modulo 16384, is within 32 of the middle of the p-th of 16 equal ranges.
+CLUSTER_KEYS: Final = Keys((
+    "0-67", "1-236", "2-315", "3-102", "4-13", "5-242", "6-361", "7-176",
+    "8-265", "9-238", "10-7", "11-37", "12-231", "13-470", "14-167", "15-43",
+))  # fmt: skip
+"""Of a cluster. A changed tag would lose the calls of its partition, so they stay as they are."""
 
 
-def facts_key(number: int, key: CallKey) -> str:
-    return f"callfold:{{{number}}}:facts:{key}"
-
-
-def publication_key(number: int, key: CallKey) -> str:
-    return f"callfold:{{{number}}}:publication:{key}"
-
-
-def facts_and_publication_keys(number: int, keys: Iterable[CallKey]) -> list[str]:
-    return [name for key in keys for name in (facts_key(number, key), publication_key(number, key))]
+def watermark_key(what: str) -> str:
+    """Return the name of a hash of reports. All of them share a slot, because one script reads them."""
+    return f"callfold:{{watermark}}:{what}"

@@ -23,13 +23,10 @@ from shared.state.dials import DialStore
 from shared.state.flags import Flags
 from shared.state.keys import (
     PARTITIONS,
+    PLAIN_KEYS,
     PROBE_KEY,
     by_partition,
-    facts_and_publication_keys,
-    open_key,
     parse_call_key,
-    publication_key,
-    recent_key,
 )
 from shared.state.locks import Locks
 from shared.state.pbx_clocks import PbxClockNotes
@@ -80,7 +77,7 @@ class Store(CallReader):
             protocol=2,  # keeps the shape of script replies if the default of the library changes
             retry=Retry(NoBackoff(), 0),  # callers repeat whole steps; a retry in the library would only hide an outage
         )
-        super().__init__(Redis.from_pool(pool))
+        super().__init__(Redis.from_pool(pool), PLAIN_KEYS)
         self._lease_ms = round(claim_lease_s * 1000)
         self._first_wake_up_ms = round(first_wake_up_s * 1000)
         self._retention = (retain_s, retain_s + TOMBSTONE_BEYOND_FACTS_S)
@@ -117,7 +114,7 @@ class Store(CallReader):
                 for facts in events[key]:
                     start = max(started_us(facts) or 0, begin) or ""
                     args += (leg_of(facts), start, len(facts), *chain.from_iterable(facts))
-            return [open_key(number), recent_key(number), *facts_and_publication_keys(number, keys)], args
+            return [self.keys.open(number), self.keys.recent(number), *self.keys.facts_and_publications(number, keys)], args
 
         return _merged(cast("dict[CallKey, list[object]]", await self._run(self._merge, events, merge_partition)))
 
@@ -132,7 +129,7 @@ class Store(CallReader):
             for key in keys:
                 publication = publications[key]
                 args += (publication.revision, publication.outbox, publication.summary, publication.version)
-            return [publication_key(number, key) for key in keys], args
+            return [self.keys.publication(number, key) for key in keys], args
 
         claims = cast("dict[CallKey, list[bytes]]", await self._run(self._claim, publications, claim_partition))
         return {key: (Claim(text(code)), outbox) for key, (code, outbox) in claims.items()}
@@ -145,7 +142,7 @@ class Store(CallReader):
         """Remember how many uses RequestIDs had, by the call of the first use."""
 
         def remember_partition(number: int, keys: Sequence[CallKey]) -> Run:
-            return [publication_key(number, key) for key in keys], [self._retention[1], *(uses[key] for key in keys)]
+            return [self.keys.publication(number, key) for key in keys], [self._retention[1], *(uses[key] for key in keys)]
 
         await self._run(self._remember, uses, remember_partition)
 
@@ -168,7 +165,7 @@ class Store(CallReader):
             args: list[Argument] = [*self._retention]
             for key in keys:
                 args += (str(key), *rows[key])
-            return [open_key(number), *facts_and_publication_keys(number, keys)], args
+            return [self.keys.open(number), *self.keys.facts_and_publications(number, keys)], args
 
         await self._run(script, rows, update_partition)
 
@@ -181,7 +178,7 @@ class Store(CallReader):
         """
         args: list[Argument] = [round(lease_s * 1000), limits.calls, until_ms, limits.calls_of_source, limits.interval_ms]
         args += chain.from_iterable((last_wake_ups or {}).items())
-        runs = [([open_key(number)], args) for number in range(PARTITIONS)]
+        runs = [([self.keys.open(number)], args) for number in range(PARTITIONS)]
         parts = await redis_reply(self._lease.run_each(self._redis, runs))
         return _leased(cast("list[tuple[list[bytes], list[bytes | int], int]]", parts))
 
@@ -192,7 +189,7 @@ class Store(CallReader):
             args: list[Argument] = [leased_until_ms]
             for key in keys:
                 args += (str(key), wake_ups[key])
-            return [open_key(number)], args
+            return [self.keys.open(number)], args
 
         await self._run(self._postpone, wake_ups, postpone_partition)
 

@@ -10,10 +10,11 @@ from typing import cast
 from redis.asyncio import Redis
 
 from shared.domain.barrier import FoldedUntil, Member, Reports, Round, Spool, complete_round, folded_until, gone, is_forgotten
+from shared.state.keys import watermark_key
 from shared.state.replies import redis_reply, text
 from shared.state.script import Argument, Script
 
-_MEMBERS, _ROUNDS, _SPOOLS = (f"callfold:{{watermark}}:{what}" for what in ("members", "rounds", "spools"))
+_MEMBERS, _ROUNDS, _SPOOLS = map(watermark_key, ("members", "rounds", "spools"))
 _MEMBER = re.compile(r"(\d+) (\d*) (\d+)", re.ASCII)
 _ROUND = re.compile(r"(\d+) (\d*)", re.ASCII)
 _SPOOL = re.compile(r"(\d*) \S* (\d+)", re.ASCII)

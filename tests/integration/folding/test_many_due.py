@@ -15,7 +15,7 @@ from shared.config.sources import load_sources
 from shared.domain.barrier import FoldedUntil
 from shared.domain.ids import CallKey, CallRef, SourceName
 from shared.domain.raw_event import TimerEvent, decode
-from shared.state.keys import PARTITIONS, open_key, partition
+from shared.state.keys import PARTITIONS, PLAIN_KEYS, partition
 from shared.state.store import Store
 from tests.helpers.servers import Servers
 from worker.folding.timer_shares import BURST, PER_S
@@ -40,7 +40,7 @@ class _Site:
             parts.setdefault(partition(key), {})[str(key)] = wake_up_ms + number
         async with self._redis.pipeline(transaction=False) as pipeline:
             for number, scores in parts.items():
-                pipeline.zadd(open_key(number), scores)
+                pipeline.zadd(PLAIN_KEYS.open(number), scores)
             await pipeline.execute()
 
     async def publish(self, message: Message) -> None:
@@ -49,7 +49,7 @@ class _Site:
                 assert isinstance(event, TimerEvent)
                 key = CallKey(SourceName(event.source), CallRef(event.call))
                 self.fired[key] += 1
-                pipeline.zrem(open_key(partition(key)), str(key))
+                pipeline.zrem(PLAIN_KEYS.open(partition(key)), str(key))
             await pipeline.execute()
 
     async def fire(self, after_ms: int) -> Counter[SourceName]:
@@ -62,7 +62,7 @@ class _Site:
         """Count the open calls with a wake-up until then."""
         async with self._redis.pipeline(transaction=False) as pipeline:
             for number in range(PARTITIONS):
-                pipeline.zcount(open_key(number), "-inf", until)
+                pipeline.zcount(PLAIN_KEYS.open(number), "-inf", until)
             return sum(await pipeline.execute())
 
 

@@ -20,7 +20,7 @@ from shared.domain.facts import facts_of
 from shared.domain.ids import CallKey, CallRef, SourceName, later_use
 from shared.domain.raw_event import CallbackEvent, DialEvent, RawEvent, TimerEvent, encode, join
 from shared.domain.times import rfc3339
-from shared.state.keys import facts_key, partition, publication_key
+from shared.state.keys import PLAIN_KEYS, partition
 from shared.state.store import Store
 from tests.helpers.servers import POLICY, Servers
 from worker.folding.fold import Fold
@@ -97,9 +97,9 @@ class _Site:
     async def expire(self, call: str, *, published_s: float) -> None:
         """Expire the facts of a published call, whose tombstone was made at some time."""
         key = CallKey(SOURCE, CallRef(call))
-        await self.redis.delete(facts_key(partition(key), key))
+        await self.redis.delete(PLAIN_KEYS.facts(partition(key), key))
         merged_ms = round((T0.timestamp() + published_s) * 1000)
-        await self.redis.hset(publication_key(partition(key), key), "merged_ms", merged_ms)
+        await self.redis.hset(PLAIN_KEYS.publication(partition(key), key), "merged_ms", merged_ms)
 
 
 @pytest.fixture
@@ -212,7 +212,7 @@ async def test_after_the_old_call_has_expired_a_new_leg_is_a_new_call_and_a_late
     await site.fold([*pair(30 * DAY, 110), late, *pair(9 * DAY, 70)[2:]])
     assert (site.ids[3:], site.dead[1:]) == (["default/513.4/1"], ["expired_call"] * 3)
     key = CallKey(SOURCE, CallRef("513"))
-    assert await site.redis.hget(publication_key(partition(key), key), "uses") == b"4"
+    assert await site.redis.hget(PLAIN_KEYS.publication(partition(key), key), "uses") == b"4"
 
 
 async def test_a_call_id_used_again_is_a_new_call_and_a_repeated_callback_is_not(site: _Site) -> None:

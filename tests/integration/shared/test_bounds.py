@@ -20,7 +20,7 @@ from shared.domain.ids import CallKey, CallRef, SourceName
 from shared.domain.raw_event import CallbackEvent, DialEvent, RawEvent, TimerEvent, decode, encode, join
 from shared.errors import StoreUnavailableError
 from shared.state.bounds import MAX_LEGS
-from shared.state.keys import facts_key, partition, publication_key
+from shared.state.keys import PLAIN_KEYS, partition
 from shared.state.pbx_clocks import PbxClockNote
 from shared.state.store import Store
 from shared.state.stored_call import Claim, Merged, Publication
@@ -95,11 +95,11 @@ async def test_long_values_leave_room_for_fewer_legs_and_known_legs_end_at_a_hig
 
 async def test_a_call_of_an_earlier_version_is_counted_once_and_a_huge_one_is_not_read(store: Store, redis: Redis) -> None:
     await store.merge({KEY: [_event(leg) for leg in range(MAX_LEGS - 1)]})
-    place = publication_key(partition(KEY), KEY)
+    place = PLAIN_KEYS.publication(partition(KEY), KEY)
     await redis.hdel(place, "legs")
     assert (await store.merge({KEY: [_event(100), _event(101)]})).refused == {KEY: [1]}
     assert await redis.hget(place, "legs") == str(MAX_LEGS).encode()
-    await redis.hset(facts_key(partition(KEY), KEY), mapping={f"leg:API:{leg}:start": AT for leg in range(70_000)})
+    await redis.hset(PLAIN_KEYS.facts(partition(KEY), KEY), mapping={f"leg:API:{leg}:start": AT for leg in range(70_000)})
     for count in ("64", None):
         if count is None:
             await redis.hdel(place, "legs")
@@ -109,8 +109,8 @@ async def test_a_call_of_an_earlier_version_is_counted_once_and_a_huge_one_is_no
 
 async def test_a_tombstone_stays_one_whatever_it_counted(store: Store, redis: Redis) -> None:
     await store.merge({KEY: [_event(leg) for leg in range(MAX_LEGS)]})
-    await redis.hset(publication_key(partition(KEY), KEY), mapping={"state": "published", "revision": 1})
-    await redis.delete(facts_key(partition(KEY), KEY))
+    await redis.hset(PLAIN_KEYS.publication(partition(KEY), KEY), mapping={"state": "published", "revision": 1})
+    await redis.delete(PLAIN_KEYS.facts(partition(KEY), KEY))
     merged = await store.merge({KEY: [_event(200)]})
     assert (merged.refused, merged.calls[KEY].state) == ({}, "tombstone")
 

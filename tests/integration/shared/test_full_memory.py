@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 
 from shared.domain.ids import CallKey, CallRef, SourceName
 from shared.errors import StoreUnavailableError
-from shared.state.keys import partition, recent_key
+from shared.state.keys import PLAIN_KEYS, partition
 from shared.state.store import Store
 from shared.state.stored_call import Claim, LeaseLimits, Publication, RestoredPublication, WakeUp
 from shared.state.watermark import SpoolReport
@@ -62,7 +62,7 @@ async def _prepare(store: Store, redis: Redis) -> None:
     version = (await store.merge({KEY: [[SEEN]]})).calls[KEY].version
     await store.schedule({KEY: WakeUp(1, version)})
     # It is out of date, so that the first command of merge.lua frees memory. Redis lets a script go on after such a write.
-    await redis.zadd(recent_key(partition(KEY)), {"acme/1": 1})
+    await redis.zadd(PLAIN_KEYS.recent(partition(KEY)), {"acme/1": 1})
 
 
 @pytest.mark.parametrize("script", NEED_MEMORY)

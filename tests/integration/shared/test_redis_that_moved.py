@@ -13,7 +13,7 @@ import pytest_asyncio
 from console.local.stack import Server
 from shared.domain.ids import CallKey, CallRef, SourceName
 from shared.errors import StoreReadOnlyError, StoreUnavailableError
-from shared.state.keys import facts_key, partition
+from shared.state.keys import PLAIN_KEYS, partition
 from shared.state.replies import until_redis_answers
 from shared.state.store import Store
 from tests.helpers.moving_name import MovingName, moving_name
@@ -23,7 +23,7 @@ from tests.helpers.scripted_redis import scripted_redis
 from tests.helpers.servers import eventually
 
 KEY = CallKey(SourceName("acme"), CallRef("513"))
-FACTS = facts_key(partition(KEY), KEY)
+FACTS = PLAIN_KEYS.facts(partition(KEY), KEY)
 
 
 @pytest_asyncio.fixture

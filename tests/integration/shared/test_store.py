@@ -23,7 +23,7 @@ from shared.domain.ids import CallKey, CallRef, SourceName
 from shared.domain.times import milliseconds, rfc3339
 from shared.errors import BusyError, StoreUnavailableError
 from shared.retention.recording_lock import locked
-from shared.state.keys import facts_key, partition
+from shared.state.keys import PLAIN_KEYS, partition
 from shared.state.store import Store
 from shared.state.stored_call import Claim, LeaseLimits, Publication, PublicationState, WakeUp
 from tests.helpers.pace import LIMIT_S, PACE
@@ -176,7 +176,7 @@ async def test_a_callback_of_a_call_whose_facts_expired_changes_nothing(servers:
         await store.merge({key: [[("x", "1")]]})
         await store.claim({key: Publication(key, 1, b"o", "told", "1")}, holder="a")
         await store.mark({key: 1})
-        await redis.delete(f"callfold:{{{partition(key)}}}:facts:{key}")
+        await redis.delete(PLAIN_KEYS.facts(partition(key), key))
         assert (await store.merge({key: [[("x", "0")]]})).calls[key].state is PublicationState.TOMBSTONED
         assert (await store.read_facts([key]))[key] == {}
         assert await store.open_calls() == {}
@@ -256,7 +256,7 @@ async def test_a_partition_that_fails_fails_the_whole_step_and_a_repeat_complete
     redis = Redis.from_url(servers.stack.redis_url)
     keys = [_key(str(number)) for number in range(40)]
     async with _store(servers) as store:
-        broken = facts_key(partition(keys[7]), keys[7])
+        broken = PLAIN_KEYS.facts(partition(keys[7]), keys[7])
         await redis.set(broken, "not a hash")
         with pytest.raises(StoreUnavailableError, match="WRONGTYPE"):
             await store.merge({key: [[("x", "1")]] for key in keys})
