@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
-from console.streams.journal import journal_until_now
 from shared.amqp.topology import CALLBACKS_QUARANTINE
 from shared.config.settings import Settings
 from shared.domain.quarantined import Refusal, RefusalCounts, decode_quarantined, may_be_counts
 from shared.domain.times import rfc3339
 from shared.partial_values import mask
+from shared.streams.journal import journal_until_now
 
 REMEMBERED = timedelta(days=1)
 _HOUR = len("2026-11-23T07")

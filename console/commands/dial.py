@@ -9,7 +9,6 @@ import orjson
 from console.commands.common import cli_user, select_sources
 from console.dialing.dial_service import DialService, Limits, audited_dial
 from console.dialing.focalscope import Dialer, DialRequest, DialState
-from console.streams.connections import wait_until_connected
 from shared.config.settings import Settings
 from shared.errors import CallfoldError
 from shared.exit_codes import EXIT_FAILURE, EXIT_OK
@@ -17,6 +16,7 @@ from shared.runtime.audit import Audit
 from shared.runtime.broker import create_publisher
 from shared.runtime.process import background
 from shared.runtime.store import open_store
+from shared.streams.connections import wait_until_connected
 
 EXIT_UNKNOWN = 3
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from console.streams.errors import NotConnectedError
 from shared.errors import BrokerUnavailableError, CallfoldError, HistoryUnavailableError, StoreUnavailableError
+from shared.streams.errors import NotConnectedError
 
 _SETTINGS: dict[type[CallfoldError], str] = {
     BrokerUnavailableError: "CALLFOLD_AMQP_URL",

@@ -15,11 +15,6 @@ import orjson
 
 from console.commands.common import select_sources
 from console.durations import ago
-from console.repair.published_calls import PublishedCall, Revisions, add_revision, read_published
-from console.repair.published_summary import ids_of, requested_place
-from console.streams.connections import wait_until_connected
-from console.streams.events import Event, read_event
-from console.streams.journal import journal_until_now
 from shared.amqp.publisher import Message
 from shared.amqp.topology import CALLS_JOURNAL, RECORDINGS
 from shared.archive.sidecar import Sidecar, day_of, is_overdue, path_of
@@ -33,9 +28,14 @@ from shared.domain.ids import CallKey, CallRef, SourceName
 from shared.domain.recording import RecordingJob, RecordingState
 from shared.domain.recording_plan import recording_jobs
 from shared.domain.times import rfc3339
+from shared.rebuild.published_calls import PublishedCall, Revisions, add_revision, read_published
+from shared.rebuild.published_summary import ids_of, requested_place
 from shared.runtime.broker import create_publisher
 from shared.runtime.process import background
 from shared.runtime.store import open_store
+from shared.streams.connections import wait_until_connected
+from shared.streams.events import Event, read_event
+from shared.streams.journal import journal_until_now
 
 _PROGRESS_EVERY = 100
 

@@ -13,7 +13,6 @@ import orjson
 from console.commands.common import cli_user, select_sources
 from console.counts import counted
 from console.safe_text import plain_line
-from console.streams.connections import wait_until_connected
 from shared.amqp.publisher import Publisher
 from shared.archive.local_disk import Confirm
 from shared.archive.refused import RefusedFile, refused_files
@@ -27,6 +26,7 @@ from shared.runtime.broker import create_publisher
 from shared.runtime.process import background
 from shared.runtime.store import open_store
 from shared.state.store import Store
+from shared.streams.connections import wait_until_connected
 from worker.download.failures import Result
 from worker.recordings.attempt import Attempt
 from worker.recordings.outcomes import OutcomePublisher

@@ -12,7 +12,6 @@ from console.commands.common import cli_user, select_sources
 from console.counts import counted
 from console.durations import ago
 from console.safe_text import plain_line
-from console.streams.connections import wait_until_connected
 from shared.archive.storage import Archive
 from shared.config.settings import Settings
 from shared.errors import ConfigError
@@ -22,6 +21,7 @@ from shared.runtime.audit import Audit
 from shared.runtime.broker import create_publisher
 from shared.runtime.process import background
 from shared.runtime.store import open_store
+from shared.streams.connections import wait_until_connected
 
 
 @dataclass(frozen=True, slots=True)

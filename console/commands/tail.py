@@ -12,13 +12,13 @@ from typing import cast
 
 from console.durations import moment
 from console.safe_text import plain_line
-from console.streams.events import Event, one_line, read_event, topic_matcher
-from console.streams.journal import Offset, journal, journal_until_now
 from shared.amqp.consumer import Delivery
 from shared.amqp.topology import CALLS_JOURNAL
 from shared.config.settings import Settings
 from shared.domain.times import rfc3339
 from shared.errors import ConfigError
+from shared.streams.events import Event, one_line, read_event, topic_matcher
+from shared.streams.journal import Offset, journal, journal_until_now
 
 
 @dataclass(frozen=True, slots=True)

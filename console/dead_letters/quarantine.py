@@ -11,8 +11,6 @@ from typing import NamedTuple
 from console.counts import either
 from console.dead_letters.queue import ID_CHARACTERS
 from console.durations import ago
-from console.streams.connections import wait_until_connected
-from console.streams.journal import journal_until_now
 from shared.amqp.publisher import Message
 from shared.amqp.topology import CALLBACKS, CALLBACKS_QUARANTINE
 from shared.config.settings import Settings
@@ -30,6 +28,8 @@ from shared.runtime.process import background
 from shared.runtime.store import open_store
 from shared.state.flags import Flags
 from shared.state.store import TOMBSTONE_BEYOND_FACTS_S
+from shared.streams.connections import wait_until_connected
+from shared.streams.journal import journal_until_now
 
 _BATCH = 50
 # Longer than a callback is redriven at all.

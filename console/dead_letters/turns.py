@@ -16,13 +16,13 @@ from contextlib import aclosing, asynccontextmanager
 from typing import TypeVar
 
 from console.dead_letters.queue import DeadLetterQueue, QueuedDeadLetter, decode
-from console.streams.connections import wait_until_connected
 from shared.amqp.publisher import Publisher
 from shared.amqp.queue_reader import MAX_TAKEN, QueueReader
 from shared.config.settings import Settings
 from shared.errors import BrokerUnavailableError, CallfoldError
 from shared.runtime.broker import broker_address
 from shared.runtime.process import background
+from shared.streams.connections import wait_until_connected
 
 _LOCK_TIMEOUT_S = 20  # longer than RabbitMQ needs to notice that the holder of the lock has disconnected
 _LOCK_RETRY_S = 0.05

@@ -15,7 +15,6 @@ from typing import NamedTuple, NoReturn
 from console.dead_letters.queue import DeadLetterQueue, Filter, QueuedDeadLetter
 from console.dead_letters.redrive_or_drop import Settled, SettleRequest, settle
 from console.dead_letters.turns import reader_of
-from console.streams.connections import wait_until_connected
 from shared.amqp.echo import EchoQueue, echo_number
 from shared.amqp.queue_reader import QueueReader
 from shared.amqp.topology import CALLBACKS_FOLD, ECHO_ID, ECHO_TO
@@ -24,6 +23,7 @@ from shared.domain.raw_event import Undecodable, decode, encode
 from shared.masking import mask_credentials
 from shared.runtime.broker import broker_address
 from shared.runtime.process import background
+from shared.streams.connections import wait_until_connected
 
 WAIT_S = 15.0
 # Of so many events it is noticed that they come back, so that a redrive needs little memory.

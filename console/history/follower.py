@@ -11,8 +11,6 @@ from typing import NoReturn, TypeVar
 from console.history.batch import Batch, StreamMessage
 from console.history.database_errors import ValueRejectedError
 from console.history.store import History
-from console.streams.journal import is_bookmark
-from console.streams.position import StreamPosition
 from shared import metrics
 from shared.amqp.batch_publish import HeaderValue
 from shared.amqp.connection import BACKOFF_S, BrokerAddress
@@ -22,6 +20,8 @@ from shared.errors import HistoryUnavailableError
 from shared.log import get_logger
 from shared.outage import Outage
 from shared.runtime.process import background
+from shared.streams.journal import is_bookmark
+from shared.streams.position import StreamPosition
 
 log = get_logger(__name__)
 _DATABASE = Outage(log, "history_unreachable", "history_reachable")

@@ -11,9 +11,6 @@ from datetime import UTC, datetime, timedelta
 from itertools import takewhile
 from typing import NoReturn
 
-from console.streams.events import one_line, read_event
-from console.streams.journal import is_bookmark, journal_until_now
-from console.streams.position import StreamPosition
 from shared.amqp.batch_publish import HeaderValue
 from shared.amqp.consumer import Consumer, Delivery
 from shared.amqp.topology import CALLS_JOURNAL
@@ -22,6 +19,9 @@ from shared.domain.leg_event import CallType
 from shared.errors import BrokerUnavailableError, CallfoldError
 from shared.log import get_logger
 from shared.runtime.broker import broker_address
+from shared.streams.events import one_line, read_event
+from shared.streams.journal import is_bookmark, journal_until_now
+from shared.streams.position import StreamPosition
 
 log = get_logger(__name__)
 

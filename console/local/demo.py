@@ -31,12 +31,12 @@ from console.local.progress_view import Progress, live
 from console.local.simulate import FAULTS
 from console.local.stack import LocalStack
 from console.local.up import default_directories
-from console.streams.events import read_event
-from console.streams.journal import journal
 from shared.amqp.consumer import Delivery
 from shared.config.settings import load_settings
 from shared.domain.adapter_link import SAMPLE_LINK, make_link
 from shared.runtime.store import open_store
+from shared.streams.events import read_event
+from shared.streams.journal import journal
 from simulator.compare import COMPLETED, STORED, Event, differences
 from simulator.focalscope import FocalScope, Plan
 from simulator.scenario import SECTOK

@@ -13,13 +13,13 @@ import orjson
 
 from console.commands.common import select_sources
 from console.counts import counted
-from console.streams.events import read_event
-from console.streams.journal import journal
 from shared.amqp.consumer import Delivery
 from shared.config.settings import Settings
 from shared.domain.adapter_link import make_link
 from shared.domain.ids import SourceName
 from shared.errors import CallfoldError, ConfigError
+from shared.streams.events import read_event
+from shared.streams.journal import journal
 from simulator.compare import Event, differences
 from simulator.faults import Faults
 from simulator.focalscope import FocalScope, Plan

@@ -15,7 +15,6 @@ from datetime import datetime, timedelta
 from enum import StrEnum, auto
 
 from console.lookup.timeline import Row, Search, Timeline, events_of, received_at
-from console.streams.journal import Offset, journal_until_now
 from shared.amqp.consumer import Delivery
 from shared.amqp.topology import CALLBACKS_JOURNAL
 from shared.clock import utc_now
@@ -24,6 +23,7 @@ from shared.domain.adapter_link import Adapter
 from shared.domain.call import Call
 from shared.domain.ids import CallKey
 from shared.errors import CallfoldError, leaf_errors
+from shared.streams.journal import Offset, journal_until_now
 
 # The journal is in RabbitMQ's order of arrival. It is read from the call's start for this long, or up to now.
 _READ_FOR_S = 5.0

@@ -13,13 +13,13 @@ from pydantic import ValidationError
 from console.live.feed import Feed, PublishedEvent
 from console.live.monitor import Monitor
 from console.live.snapshot import Snapshot
-from console.streams.events import topic_matcher
 from console.web.keys import IDENTITY
 from console.web.models import EventsQuery
 from console.web.open_responses import OpenResponses
 from console.web.parameters import read_parameters
 from console.web.problems import invalid, problem
 from shared.log import get_logger
+from shared.streams.events import topic_matcher
 
 log = get_logger(__name__)
 

@@ -14,13 +14,13 @@ from sqlalchemy import func, select
 from console.history.service import serve
 from console.history.store import History
 from console.history.tables import CALLS as CALLS_TABLE
-from console.streams.journal import journal_end, journal_until_now
 from shared.amqp.connection import BrokerAddress
 from shared.amqp.publisher import Message, Publisher
 from shared.amqp.topology import AUDIT_JOURNAL, CALLS, CALLS_JOURNAL, topology
 from shared.config.settings import load_settings
 from shared.errors import HistoryUnavailableError
 from shared.runtime.process import background
+from shared.streams.journal import journal_end, journal_until_now
 from tests.helpers.history import Event, call_event
 from tests.helpers.pace import LIMIT_S
 from tests.helpers.servers import RETRY_S, Servers, eventually

@@ -7,12 +7,12 @@ from collections.abc import Collection
 
 import orjson
 
-from console.repair.published_calls import PublishedCall, add_revision
 from shared.domain.call_event import call_record
 from shared.domain.ids import CallKey
 from shared.domain.raw_event import CallbackEvent
 from shared.domain.recording import RecordingJob
 from shared.domain.recording_plan import recording_jobs
+from shared.rebuild.published_calls import PublishedCall, add_revision
 from tests.helpers.folding import Published, callback
 
 SIDES = ("agent", "dialed")

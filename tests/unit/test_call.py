@@ -9,7 +9,6 @@ from datetime import UTC, datetime, timedelta
 import orjson
 import pytest
 
-from console.repair.published_summary import published_summary
 from shared.domain.adapter_link import SAMPLE_LINK, parse_link
 from shared.domain.call import Call, Status, derive
 from shared.domain.call_event import call_record
@@ -21,6 +20,7 @@ from shared.domain.raw_event import CallbackEvent, DialEvent
 from shared.domain.recording_plan import recording_jobs
 from shared.domain.revision_summary import amends, summary
 from shared.domain.times import java_time, rfc3339
+from shared.rebuild.published_summary import published_summary
 from tests.helpers.servers import POLICY
 
 KEY = CallKey(SourceName("acme"), CallRef("513"))

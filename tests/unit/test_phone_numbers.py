@@ -130,7 +130,7 @@ def test_the_extension_of_an_internal_call_has_no_international_form(number: str
 
 
 def test_a_country_amends_no_call() -> None:
-    from console.repair.published_summary import published_summary  # noqa: PLC0415 - a rebuild reads it from the record
+    from shared.rebuild.published_summary import published_summary  # noqa: PLC0415 - a rebuild reads it from the record
 
     call = call_with("CallerID=+4512345678", {"number": "87654321"})
     record = orjson.loads(orjson.dumps(call_record(call, 1, "DK")))

@@ -9,7 +9,6 @@ import pytest
 from prometheus_client import REGISTRY
 
 from console.durations import ago
-from console.streams.events import topic_matcher
 from ingress.group_commit import GroupCommit
 from shared.amqp.publisher import Message
 from shared.config.sources import Source
@@ -20,6 +19,7 @@ from shared.domain.recording import RecordingJob
 from shared.errors import ConfigError, SpoolUnavailableError
 from shared.runtime.process import BackgroundEndedError, background
 from shared.state.stored_call import PublicationState, StoredCall
+from shared.streams.events import topic_matcher
 from tests.helpers.pace import LIMIT_S
 from tests.helpers.servers import POLICY
 from worker.folding.batch import read_batch

@@ -11,7 +11,6 @@ import orjson
 import pytest
 from redis.asyncio import Redis
 
-from console.repair.later_uses import merge_later_uses, redirect
 from shared.amqp.publisher import Message
 from shared.config.sources import load_sources
 from shared.domain.call import derive
@@ -20,6 +19,7 @@ from shared.domain.facts import facts_of
 from shared.domain.ids import CallKey, CallRef, SourceName, later_use
 from shared.domain.raw_event import CallbackEvent, DialEvent, RawEvent, TimerEvent, encode, join
 from shared.domain.times import rfc3339
+from shared.rebuild.later_uses import merge_later_uses, redirect
 from shared.state.keys import PLAIN_KEYS, partition
 from shared.state.store import Store
 from tests.helpers.servers import POLICY, Servers

@@ -20,11 +20,11 @@ from console.history.batch import StreamMessage
 from console.history.engine import open_engine
 from console.history.store import History
 from console.local.ports import free_port
-from console.streams import position
 from shared import metrics
 from shared.amqp.topology import AUDIT_JOURNAL, CALLS_JOURNAL, topology
 from shared.errors import HistoryUnavailableError
 from shared.runtime.audit import Action, Audit
+from shared.streams import position
 from tests.helpers.history import all_tables, allow_text, refuse_call, refuse_text
 from tests.helpers.history_process import calls_of, count_of, has_calls, new_source, publish, publishing, serving, settled
 from tests.helpers.pace import LIMIT_S

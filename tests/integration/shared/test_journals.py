@@ -15,10 +15,10 @@ import pytest
 import pytest_asyncio
 
 from console.live.feed import Feed
-from console.streams.journal import Offset, journal, journal_end, journal_until_now
 from shared.amqp.topology import CALLBACKS_JOURNAL, CALLS_JOURNAL
 from shared.config.settings import Settings
 from shared.runtime.process import background
+from shared.streams.journal import Offset, journal, journal_end, journal_until_now
 from tests.helpers.history import call_event
 from tests.helpers.pace import LIMIT_S
 from tests.helpers.servers import Servers, Stack, empty_streams

@@ -18,9 +18,9 @@ from multiprocessing import get_context
 import orjson
 import pytest
 
-from console.streams.journal import journal_until_now
 from shared.domain.quarantined import QuarantinedCallback, Refusal, RefusalCounts, decode_quarantined
 from shared.domain.times import rfc3339
+from shared.streams.journal import journal_until_now
 from tests.helpers import fuzz, fuzz_client
 from tests.helpers.attacks import resident_bytes, within_bounds
 from tests.helpers.console import KEY, VIEWER_KEY, World, world

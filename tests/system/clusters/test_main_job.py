@@ -15,10 +15,10 @@ from redis.asyncio import Redis
 
 from console.local.ports import free_port
 from console.local.processes import ServiceProcess
-from console.streams.journal import journal_until_now
 from shared.config.settings import Settings, load_settings
 from shared.domain.ids import CallKey, CallRef, SourceName
 from shared.domain.times import rfc3339
+from shared.streams.journal import journal_until_now
 from tests.helpers.pace import LIMIT_S
 from tests.helpers.servers import (
     AGENT_GUID,

@@ -18,8 +18,8 @@ import pytest
 import pytest_asyncio
 
 from console.live.feed import Feed, PublishedEvent
-from console.streams.journal import journal_until_now
 from shared.runtime.process import background
+from shared.streams.journal import journal_until_now
 from tests.helpers.console import AUTHORIZED, KEY, Sent, World, read_events, world
 from tests.helpers.pace import LIMIT_S
 from tests.helpers.servers import CALLFOLD, Servers, callfold, eventually, lines_of

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from console.commands.recordings_backfill import jobs_of
-from console.repair.published_summary import published_summary
 from shared.config.sources import DEFAULT_SOURCE, load_sources
+from shared.rebuild.published_summary import published_summary
 from tests.helpers.folding import SOURCE
 from tests.helpers.revisions import SIDES, Revisions, line
 from tests.helpers.volume import sizes

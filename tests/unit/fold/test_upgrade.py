@@ -16,13 +16,13 @@ import orjson
 import pytest
 
 from console.call_query import row_of
-from console.repair.published_summary import published_summary
 from shared.domain.call import Call, Status, derive
 from shared.domain.call_event import call_record
 from shared.domain.ids import CallKey, CallRef
 from shared.domain.raw_event import CallbackEvent
 from shared.domain.recording_plan import recording_jobs
 from shared.domain.revision_summary import amends, filed_at, requested_recordings, summary
+from shared.rebuild.published_summary import published_summary
 from tests.helpers.folding import SOURCE, Published, callback, timer
 from tests.helpers.servers import POLICY
 

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from console.streams.events import topic_matcher
+from shared.streams.events import topic_matcher
 from tests.helpers.pace import PACE
 
 

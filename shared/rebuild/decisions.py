@@ -7,14 +7,14 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from console.repair.published_calls import PublishedCall
-from console.repair.published_summary import published_summary
 from shared.config.sources import Sources
 from shared.domain.call import Call, derive
 from shared.domain.closing import Policy
 from shared.domain.ids import CallKey
 from shared.domain.revision_summary import amends, summary
 from shared.domain.times import milliseconds
+from shared.rebuild.published_calls import PublishedCall
+from shared.rebuild.published_summary import published_summary
 from shared.state.stored_call import PublicationState, RestoredPublication, StoredCall, WakeUp
 
 

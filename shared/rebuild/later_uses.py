@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from console.repair.published_calls import PublishedCall
-from console.repair.published_summary import ids_of
 from shared.domain.facts import Fact
 from shared.domain.ids import CallKey, is_request_id, later_use, use_number
 from shared.domain.reused_legs import deciding_facts, may_be_reused, with_own_legs
 from shared.domain.uses import Use, copies, use_fact, uses_of, uses_of_events
+from shared.rebuild.published_calls import PublishedCall
+from shared.rebuild.published_summary import ids_of
 from shared.state.store import Store
 from shared.state.stored_call import RestoredPublication, StoredCall, WakeUp
 

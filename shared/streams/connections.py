@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
-from console.streams.errors import NotConnectedError
 from shared.amqp.consumer import Consumer
 from shared.amqp.publisher import Publisher
 from shared.amqp.queue_reader import QueueReader
+from shared.streams.errors import NotConnectedError
 
 _CONNECT_S = 15
 

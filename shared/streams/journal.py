@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Literal
 
-from console.streams.connections import _CONNECT_S, wait_until_connected
 from shared.amqp.batch_publish import HeaderValue
 from shared.amqp.consumer import Consumer, Delivery
 from shared.amqp.topology import CALLS_JOURNAL
@@ -16,6 +15,7 @@ from shared.config.settings import Settings
 from shared.errors import BrokerUnavailableError, CallfoldError
 from shared.runtime.broker import broker_address
 from shared.runtime.process import background
+from shared.streams.connections import _CONNECT_S, wait_until_connected
 
 Offset = datetime | int | Literal["first", "next"]
 _PREFETCH = 200

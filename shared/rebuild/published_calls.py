@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
-from console.repair.published_summary import Place, Record, ids_of, places_of
-from console.streams.events import read_event
-from console.streams.journal import journal_until_now
 from shared.amqp.topology import CALLS_JOURNAL
 from shared.config.settings import Settings
 from shared.domain.ids import CallKey, CallRef, SourceName, first_use
+from shared.rebuild.published_summary import Place, Record, ids_of, places_of
+from shared.streams.events import read_event
+from shared.streams.journal import journal_until_now
 
 _BATCH_CALLS = 1000
 
