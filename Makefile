@@ -13,7 +13,7 @@ IN_PARALLEL := $(MAKE) -s -j $(if $(filter output-sync,$(.FEATURES)),--output-sy
 # Keep bytecode even if the user's environment disables it. Otherwise hundreds of processes would compile the same files.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo up check test coverage test-volume attack lint mutants bench screenshots setup lock audit clean format rules types layers english serverless
+.PHONY: help demo up check test coverage test-volume attack lint mutants bench matrix screenshots setup lock audit clean format rules types layers english serverless
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -54,6 +54,9 @@ test-volume: setup ## Run the large sizes of tests, then all mutants (over an ho
 
 attack: setup ## Attack a running stack on loopback for 10 minutes and hold the limits of docs/security.md
 	@ATTACK_SECONDS=$(or $(ATTACK_SECONDS),20) $(BIN)/python -m pytest -q --durations=0 tests/system/attacks
+
+matrix: setup ## Run tests on each supported RabbitMQ, Redis and Valkey (needs root on Debian; one: make matrix ON=trixie-valkey)
+	@ON="$(ON)" $(BIN)/python -m tests.matrix.run $(FILE)
 
 lint: setup ## Check format, rules, types, import layers and English
 	@$(IN_PARALLEL) format rules types layers english

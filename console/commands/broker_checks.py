@@ -14,8 +14,6 @@ from shared.errors import BrokerRejectedError, BrokerUnavailableError, ConfigErr
 from shared.runtime.broker import broker_address
 from shared.runtime.process import background
 
-_OLDEST = (3, 10)
-
 
 async def rabbitmq(settings: Settings) -> str:
     """Connect to RabbitMQ, declare the topology, and publish an empty message to the fold queue.
@@ -26,13 +24,13 @@ async def rabbitmq(settings: Settings) -> str:
     """
     address = broker_address(settings, "doctor")
     server = await check_server(address)
-    if numbers(server.version) < _OLDEST:
-        raise ConfigError(f"RabbitMQ {server.version} at {server.location} is too old. Upgrade to 3.10 or later.")
+    if server.version.problem:
+        raise ConfigError(f"{server.location}: {server.version.problem}")
     publisher = Publisher(address, timeout_s=settings.publish_timeout_seconds)
     async with background(publisher.run()):
         await _probe(publisher, settings.publish_timeout_seconds)
     working = "quorum queues, streams and at-least-once dead-lettering (no plugin needed)"
-    return f"RabbitMQ {server.version} at {server.location}, with working {working}"
+    return f"{server.version} at {server.location}, with working {working}"
 
 
 async def _probe(publisher: Publisher, timeout_s: float) -> None:
@@ -62,8 +60,3 @@ async def policies(settings: Settings) -> str:
     if harmful := harmful_policies(all_policies, queues):
         raise ConfigError(f"{'. '.join(harmful)}. Narrow the pattern of the policy, or delete it.")
     return f"none of {len(all_policies)} can lose messages"
-
-
-def numbers(version: str) -> tuple[int, ...]:
-    """Return the first two numbers of a version."""
-    return tuple(int(part) for part in version.split(".")[:2] if part.isdigit())

@@ -13,7 +13,7 @@ import orjson
 from rich.markup import escape
 from rich.table import Table
 
-from console.commands.broker_checks import numbers, policies, rabbitmq
+from console.commands.broker_checks import policies, rabbitmq
 from console.commands.hints import with_hint
 from console.commands.output import output
 from console.commands.pbx_checks import DoubtError, dial_links, recording_origins
@@ -35,7 +35,6 @@ from shared.runtime.store_watch import clock_problem
 from shared.state.store import Store
 from worker.download.download_directory import check_directory
 
-_OLDEST_REDIS = (7, 0)
 _REFUSALS_SHOWN = 5
 _READING_S = 5
 
@@ -103,19 +102,16 @@ def _verdict(finding: Finding) -> str:
 async def _redis(settings: Settings) -> str:
     async with open_store(settings) as store:
         await store.check()
-        info = await store.server_settings()
-    if numbers(info["version"]) < _OLDEST_REDIS:
-        raise ConfigError(f"Redis {info['version']} is too old. Upgrade to 7.0 or later.")
-    if info.get("maxmemory-policy") != "noeviction":
-        policy = info.get("maxmemory-policy")
-        raise ConfigError(f"Redis may evict calls: its maxmemory-policy is {policy}. Set it to noeviction.")
-    if info.get("appendonly") != "yes":
-        raise ConfigError("Redis loses its data on a restart: appendonly is off. Set it to yes.")
-    if info.get("appendfsync") != "always":
-        raise ConfigError(
-            f"Redis can lose the last second of data: its appendfsync is {info.get('appendfsync')}. Set it to always."
-        )
-    return f"Redis {info['version']}; AOF with fsync always, noeviction"
+        server, configured = await store.server_settings()
+    if server.problem:
+        raise ConfigError(server.problem)
+    if (policy := configured.get("maxmemory-policy")) != "noeviction":
+        raise ConfigError(f"{server.name} may evict calls: its maxmemory-policy is {policy}. Set it to noeviction.")
+    if configured.get("appendonly") != "yes":
+        raise ConfigError(f"{server.name} loses its data on a restart: appendonly is off. Set it to yes.")
+    if (fsync := configured.get("appendfsync")) != "always":
+        raise ConfigError(f"{server.name} can lose the last second of data: its appendfsync is {fsync}. Set it to always.")
+    return f"{server}; AOF with fsync always, noeviction"
 
 
 async def _clock(settings: Settings) -> str:

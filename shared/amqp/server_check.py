@@ -13,13 +13,14 @@ from shared.amqp.declare import declare
 from shared.amqp.plain_connection import CONNECT_TIMEOUT_S, plain_connection
 from shared.amqp.topology import Topology
 from shared.errors import BrokerUnavailableError
+from shared.server_version import ServerVersion, broker_version
 
 
 @dataclass(frozen=True, slots=True)
 class Server:
     """A server that answered; `location` is host and port, without credentials."""
 
-    version: str
+    version: ServerVersion
     location: str
 
 
@@ -48,8 +49,8 @@ def _problem(error: Exception) -> str:
     return refusal(error) or f"{type(error).__name__}: {error}"
 
 
-async def _version(url: URL, topology: Topology) -> str:
+async def _version(url: URL, topology: Topology) -> ServerVersion:
     async with asyncio.timeout(CONNECT_TIMEOUT_S * 2), plain_connection(url) as connection:
         await declare(await connection.channel(), topology)
         properties = connection.transport.connection.server_properties if connection.transport else {}
-        return str(properties.get("version", "unknown"))
+        return broker_version(properties)

@@ -16,6 +16,7 @@ from shared.domain.facts import Fact, leg_of, started_us
 from shared.domain.ids import CallKey, SourceName
 from shared.domain.leg_event import LegEvent
 from shared.domain.times import microseconds
+from shared.server_version import ServerVersion, store_version
 from shared.state.bounds import BOUNDS
 from shared.state.call_reader import CallReader
 from shared.state.connections import WritablePool
@@ -213,15 +214,15 @@ class Store(CallReader):
         self.clock.measured(at_s, began=began, ended=time.monotonic())
         return datetime.fromtimestamp(at_s, UTC)
 
-    async def server_settings(self) -> dict[str, str]:
-        """Return the version of the server and its settings of persistence and eviction."""
+    async def server_settings(self) -> tuple[ServerVersion, dict[str, str]]:
+        """Return the server, and its settings of persistence and eviction."""
 
-        async def read_settings() -> dict[str, str]:
+        async def read_settings() -> tuple[ServerVersion, dict[str, str]]:
             info = await self._redis.info("server")
             config: dict[str, str] = {}
             for name in ("maxmemory-policy", "appendonly", "appendfsync"):
                 config |= {text(k): text(v) for k, v in (await self._redis.config_get(name)).items()}
-            return {"version": str(info.get("redis_version", "unknown"))} | config
+            return store_version(info), config
 
         return await redis_reply(read_settings())
 

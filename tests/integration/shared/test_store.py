@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import subprocess
 import time
 import uuid
 from collections.abc import AsyncIterator
@@ -30,6 +31,10 @@ from tests.helpers.pace import LIMIT_S, PACE
 from tests.helpers.servers import Servers, eventually
 
 LIMITS = LeaseLimits(calls=10, calls_of_source=10, interval_ms=1)
+
+
+def _printed(*command: str) -> str:
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
 def _now_ms() -> int:
@@ -309,6 +314,13 @@ async def test_named_facts_are_read_and_those_that_a_call_lacks_are_left_out(ser
     assert read[keys[0]] == read[keys[2]] == {}
     assert read[keys[3]] == {"x": "3"}
     assert read[keys[1]] == many | {"x": "1"}
+
+
+async def test_the_server_is_named_as_its_own_program_does(servers: Servers) -> None:
+    async with _store(servers) as store:
+        server, _ = await store.server_settings()
+    assert _printed("redis-server", "--version").startswith(f"{server.name} server v={server.version} ")
+    assert server.problem is None
 
 
 async def test_redis_away_is_an_error_of_ours_within_seconds(servers: Servers) -> None:
