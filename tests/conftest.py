@@ -21,6 +21,7 @@ from console.local.stack import LocalStack
 from tests.helpers import shared_machine, warm
 from tests.helpers.pace import PACE
 from tests.helpers.postgres import PostgreSQL, postgresql
+from tests.helpers.rabbitmq_cluster import RabbitMQCluster
 from tests.helpers.recordings import Pbx, serving
 from tests.helpers.s3 import Busy, busy_s3, environment, s3_server
 from tests.helpers.servers import Servers, Stack, complaints, empty, empty_streams, prepare
@@ -48,6 +49,7 @@ shared_machine.keep_to(imports_all=True)
 MARKERS = {
     "browser": "browser",
     "rabbitmq_server": "rabbitmq",
+    "rabbitmq_cluster": "rabbitmq",
     "postgres": "postgres",
     "s3_port": "s3",
     "redis_server": "redis",
@@ -183,6 +185,13 @@ async def rabbitmq_only(rabbitmq_server: LocalStack, tmp_path: Path) -> Servers:
     stack = Stack(with_rabbitmq=rabbitmq_server)
     await empty(stack)
     return Servers(stack, tmp_path)
+
+
+@pytest_asyncio.fixture
+async def rabbitmq_cluster(tmp_path: Path) -> AsyncIterator[RabbitMQCluster]:
+    """Three nodes for one test: what a test does to a cluster stays with it."""
+    async with RabbitMQCluster(tmp_path / "cluster") as cluster:
+        yield cluster
 
 
 @pytest_asyncio.fixture(scope="session")

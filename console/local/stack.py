@@ -18,9 +18,9 @@ from typing import Self
 from console.local import stack_lock
 from console.local.child_process import ChildProcess
 from console.local.ports import free_port
+from console.local.rabbitmq_node import DEPLOY, node_environment
 from shared.errors import ConfigError
 
-_DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 _START_TIMEOUT_S = 60
 _STOP_TIMEOUT_S = 20
 _STOP_BOOTING_S = 1
@@ -148,38 +148,17 @@ class LocalStack:
 def _redis(directory: Path) -> list[Server]:
     port, data = free_port(), directory / "redis"
     data.mkdir(exist_ok=True)
-    command = ["redis-server", str(_DEPLOY / "redis.conf"), "--bind", "127.0.0.1", "--port", str(port), "--dir", str(data)]
+    command = ["redis-server", str(DEPLOY / "redis.conf"), "--bind", "127.0.0.1", "--port", str(port), "--dir", str(data)]
     environment = os.environ | {"LC_ALL": "C"}
     return [Server("redis", command, environment, port=port, log=directory / "redis.log", probe=REDIS_PROBE)]
 
 
 def _rabbitmq(directory: Path) -> list[Server]:
     """Return RabbitMQ and its Erlang port mapper, which RabbitMQ would otherwise start as a daemon and leave running."""
-    data = directory / "rabbitmq"
-    data.mkdir(exist_ok=True)
-    (data / "enabled_plugins").write_text("[].\n", "utf-8")
     mapper, port = free_port(), free_port()
-    environment = os.environ | {
-        "HOME": str(data),  # the Erlang cookie
-        "ERL_EPMD_PORT": str(mapper),
-        "ERL_EPMD_ADDRESS": "127.0.0.1",
-        # RabbitMQ stores the node name in its data, so it must not change with the port.
-        "RABBITMQ_NODENAME": "callfold@localhost",
-        "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
-        "RABBITMQ_NODE_PORT": str(port),
-        "RABBITMQ_DIST_PORT": str(free_port()),
-        "RABBITMQ_MNESIA_BASE": str(data / "mnesia"),
-        "RABBITMQ_LOG_BASE": str(data / "log"),
-        "RABBITMQ_LOGS": "-",
-        "RABBITMQ_ENABLED_PLUGINS_FILE": str(data / "enabled_plugins"),
-        "RABBITMQ_CONFIG_FILE": str(_DEPLOY / "rabbitmq.conf"),
-        "ERL_AFLAGS": f'-run file eval "{_DEPLOY / "rabbitmq-preload.erl"}"',  # halves the start time
-        "ERL_CRASH_DUMP_SECONDS": "0",  # else a crash dumps its memory to the working directory
-        "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+sbwt none -kernel inet_dist_use_interface {127,0,0,1}",
-        "RUNNING_UNDER_SYSTEMD": "true",  # makes the script exec the server, so that signals reach it
-    }
+    environment = node_environment(directory / "rabbitmq", name="callfold@localhost", port=port, mapper=mapper)
     epmd = ["epmd", "-port", str(mapper), "-address", "127.0.0.1"]
-    rabbitmq = [_find("rabbitmq-server") or ""]
+    rabbitmq = [find_program("rabbitmq-server") or ""]
     return [
         Server("epmd", epmd, environment, port=mapper, log=directory / "epmd.log"),
         Server("rabbitmq", rabbitmq, environment, port=port, log=directory / "rabbitmq.log", probe=RABBITMQ_PROBE),
@@ -188,7 +167,7 @@ def _rabbitmq(directory: Path) -> list[Server]:
 
 def _require(servers: frozenset[str]) -> None:
     programs = {"redis": ("redis-server",), "rabbitmq": ("rabbitmq-server", "epmd")}
-    missing = [program for server in sorted(servers) for program in programs[server] if _find(program) is None]
+    missing = [program for server in sorted(servers) for program in programs[server] if find_program(program) is None]
     if missing:
         raise ConfigError(
             f"Not installed: {', '.join(missing)}. Run `sudo apt-get install rabbitmq-server redis-server` (Debian), "
@@ -196,6 +175,7 @@ def _require(servers: frozenset[str]) -> None:
         )
 
 
-def _find(program: str) -> str | None:
+def find_program(program: str) -> str | None:
+    """Return the path of a server program, or None if it is not installed."""
     preferred = os.pathsep.join(_SERVER_DIRECTORIES) if program == "rabbitmq-server" else ""
     return (shutil.which(program, path=preferred) if preferred else None) or shutil.which(program)
