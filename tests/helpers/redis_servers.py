@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import cast
 
 from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
 from console.local.ports import free_port
 from console.local.stack import REDIS_PROBE, Server
+from tests.helpers.pace import PACE
 from tests.helpers.servers import eventually
+
+_FROZEN_S = PACE
 
 
 @asynccontextmanager
@@ -30,11 +35,34 @@ async def redis_server(directory: Path, *options: str) -> AsyncIterator[Server]:
         await server.kill()
 
 
-async def ask(server: Server, *command: str | int) -> object:
-    """Send one command to a server."""
-    async with Redis(port=server.port, decode_responses=True) as redis:
+@asynccontextmanager
+async def started(servers: Sequence[Server]) -> AsyncIterator[None]:
+    """Start servers together, and kill them at the end; a test may have stopped or paused some."""
+    async with AsyncExitStack() as closing:
+        async with asyncio.TaskGroup() as group:
+            for server in servers:
+                closing.push_async_callback(server.kill)
+                group.create_task(server.start())
+        yield
+
+
+async def ask(server: Server, *command: str | int, is_raw: bool = False) -> object:
+    """Send one command to a server; `is_raw`: the library does not interpret the answer."""
+    async with Redis(port=server.port, decode_responses=True, protocol=2) as redis:
+        if is_raw:
+            redis.response_callbacks.clear()
         answer: object = await redis.execute_command(*command)  # type: ignore[no-untyped-call]
         return answer
+
+
+async def ask_running(servers: Sequence[Server], *command: str | int) -> list[object]:
+    """Send one command to each server that runs and is not frozen, and return the answers as the servers give them."""
+    answers = []
+    for server in servers:
+        with suppress(TimeoutError, RedisError, OSError):
+            async with asyncio.timeout(_FROZEN_S):
+                answers.append(await ask(server, *command, is_raw=True))
+    return answers
 
 
 async def info(server: Server) -> dict[str, object]:
