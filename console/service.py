@@ -38,7 +38,7 @@ from shared.config.secret_strength import check_console_keys
 from shared.config.settings import Settings
 from shared.errors import StoreReadOnlyError, StoreUnavailableError
 from shared.runtime.audit import Audit
-from shared.runtime.broker import create_publisher
+from shared.runtime.broker import create_publisher, watch_broker_hosts
 from shared.runtime.client_address import Proxies
 from shared.runtime.health import Handicap, private_port
 from shared.runtime.process import background
@@ -96,7 +96,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             background(publisher.run(), feed.consumer.run(), monitor.callbacks_journal.run(), monitor.depths.run()),
             background(feed.run(), monitor.count(), monitor.run(), dials.run()),
             background(refused.consumer.run(), refused.run()),
-            background(watch_store(store), watch_store(calls)),
+            background(watch_store(store), watch_store(calls), watch_broker_hosts(settings)),
             background(failed_log_ins.run(), wrong_keys.run()),
             serving(app, settings),
         ):

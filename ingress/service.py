@@ -23,7 +23,7 @@ from shared.amqp.topology import CALLBACKS_FOLD_BYTES
 from shared.config.secret_strength import check_source_secrets
 from shared.config.settings import Settings
 from shared.log import get_logger
-from shared.runtime.broker import create_publisher
+from shared.runtime.broker import create_publisher, watch_broker_hosts
 from shared.runtime.client_address import Proxies
 from shared.runtime.descriptors import connection_limit, descriptor_limit
 from shared.runtime.health import private_port
@@ -67,7 +67,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         async with (
             private_port(settings.metrics_host, settings.metrics_port, problems),
             background(publisher.run(), depth.run(), echoes.run(), probes.run(), drain.run(), drain.watch()),
-            background(commit.run(), waiting.run(), intake.run(), quarantine.run()),
+            background(commit.run(), waiting.run(), intake.run(), quarantine.run(), watch_broker_hosts(settings)),
             serving(
                 handler,
                 settings.ingress_host,

@@ -40,6 +40,10 @@ QUEUE_FULL = Gauge(
     "callfold_queue_full", "1 while this process publishes nothing to a queue because it is full, or nearly.", ("queue",)
 )
 BROKER_BLOCKED = Gauge("callfold_broker_blocked", "1 while an alarm of RabbitMQ (memory or disk) blocks the publisher.")
+BROKER_HOST_REACHABLE = Gauge(
+    "callfold_broker_host_reachable", "1 if an address of `CALLFOLD_AMQP_URL` answered the last probe.", ("host",)
+)
+BROKER_MOVES = Counter("callfold_broker_moves_total", "Connections that went back to their own node of RabbitMQ.")
 HARMFUL_POLICIES = Gauge("callfold_harmful_policies", "Policies of RabbitMQ that can lose messages of Callfold's queues.")
 CALLBACKS_WAITED = Counter(
     "callfold_callbacks_waited_total", "Callbacks that waited because their source sent more than its share.", ("source",)

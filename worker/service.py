@@ -12,7 +12,7 @@ from shared.archive.storage import Archive
 from shared.config.settings import Settings
 from shared.errors import StoreUnavailableError
 from shared.log import get_logger
-from shared.runtime.broker import create_publisher
+from shared.runtime.broker import create_publisher, watch_broker_hosts
 from shared.runtime.health import Handicap, private_port
 from shared.runtime.process import background
 from shared.runtime.store import open_store
@@ -92,6 +92,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
                 timers.run(raw),
                 daily.run(),
                 watch_policies(settings),
+                watch_broker_hosts(settings),
                 keep_swept(settings.recording_dir),
                 watch_store(store),
             ),

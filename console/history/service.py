@@ -15,7 +15,7 @@ from shared.amqp.topology import AUDIT_JOURNAL, CALLS_JOURNAL
 from shared.config.settings import Settings
 from shared.errors import HistoryUnavailableError
 from shared.log import get_logger
-from shared.runtime.broker import broker_address
+from shared.runtime.broker import broker_address, watch_broker_hosts
 from shared.runtime.health import private_port
 from shared.runtime.process import background
 
@@ -50,7 +50,10 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
                 for follower in followers:
                     group.create_task(follower.run())
 
-        async with private_port(settings.metrics_host, settings.metrics_port, problems), background(follow()):
+        async with (
+            private_port(settings.metrics_host, settings.metrics_port, problems),
+            background(follow(), watch_broker_hosts(settings)),
+        ):
             await stop.wait()
             log.info("shutdown_started", seconds=settings.shutdown_timeout_seconds)
             with suppress(TimeoutError):

@@ -2,6 +2,10 @@
 
 The library's own reconnection is not used. It takes a single URL, and if a queue cannot be declared again, its consumer stays
 silent while the connection looks open.
+
+With several addresses, each connection has a random one as its home, so that connections spread evenly. If its home is away, it
+uses another one, and goes home once that has answered for a while. Nothing fails meanwhile: the new connection is open before
+the old one is left, and the old one stays until everything in flight on it is settled.
 """
 
 from __future__ import annotations
@@ -10,16 +14,19 @@ import asyncio
 import itertools
 import random
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NoReturn, cast
+from enum import Enum
+from typing import NoReturn
 
 from aiormq.channel import Channel
-from yarl import URL
 
+from shared import metrics
 from shared.amqp.channel_requests import wait_while_open
 from shared.amqp.connection_errors import is_cancelled, is_lost, loss, refusal
-from shared.amqp.declare import declare
-from shared.amqp.plain_connection import CONNECT_TIMEOUT_S, plain_connection
+from shared.amqp.hosts import HostWatch, location
+from shared.amqp.plain_connection import CONNECT_TIMEOUT_S
+from shared.amqp.session import Session, open_session
 from shared.amqp.topology import Topology
 from shared.errors import ConfigError, StoreUnavailableError
 from shared.log import get_logger
@@ -28,9 +35,13 @@ from shared.outage import Outage
 log = get_logger(__name__)
 
 BACKOFF_S = (0.1, 0.3, 1, 2, 5)
-_HEARTBEAT_S = 5  # the library drops a silent peer after (heartbeat + 1) * 3 = 18 s
 _WATCH_INTERVAL_S = 2
 _STABLE_S = 10  # a shorter connection does not reset the backoff: a message may be what ends it
+# Connections go home within this time after their home is stable, not all at once.
+_SPREAD_S = 60.0
+# How long a connection that was left stays open at least, for requests that have just begun.
+_LINGER_S = 10.0
+_SETTLE_POLL_S = 0.5
 _UNREACHABLE = "cannot be reached"
 _CONFLICT = "has a queue or exchange with other settings"
 _SHOWN_CHARACTERS = 200
@@ -43,6 +54,15 @@ class BrokerAddress:
     urls: tuple[str, ...]
     topology: Topology
     name: str
+    hosts: HostWatch | None = None
+
+
+class GoHome(Enum):
+    """How a connection goes back to its home address: not at all, by a reconnect, or by a new connection beside the old one."""
+
+    NEVER = "never"
+    RECONNECT = "reconnect"
+    MOVE = "move"
 
 
 class BrokerConnection:
@@ -66,6 +86,10 @@ class BrokerConnection:
         self._lost = asyncio.Event()
         self._recycled_for = ""
         self._channel: Channel | None = None
+        self._session: Session | None = None
+        self._left: set[asyncio.Task[None]] = set()
+        self._home = ""
+        self._home_at: float | None = None
         self._up = asyncio.Event()
         # `broker_connected` logs the end of each of these.
         self._unreachable = Outage(log, "broker_unreachable")
@@ -92,23 +116,36 @@ class BrokerConnection:
             ConfigError: a queue or exchange exists with other arguments; with `retries_conflicts` only before the first success.
         """
         attempt = 0
-        for url in itertools.cycle(self.address.urls):
-            began = time.monotonic()
-            try:
-                await self._session(URL(url))
-            except Exception as error:
-                if not self._may_retry(error):
-                    raise
-            except asyncio.CancelledError:
-                if is_cancelled():
-                    raise
-                self._log_unreachable("CancelledError", "the library gave up")
-            if time.monotonic() - began > _STABLE_S:
-                attempt = 0
-            delay_s = BACKOFF_S[min(attempt, len(BACKOFF_S) - 1)]
-            attempt += 1
-            await asyncio.sleep(delay_s * random.uniform(0.5, 1.0))  # noqa: S311 - spreads reconnects, no secret
-        raise AssertionError("cycle() of at least one URL does not end")
+        urls = random.sample(self.address.urls, len(self.address.urls))
+        self._home = urls[0]
+        positions = itertools.count()
+        try:
+            while True:
+                began = time.monotonic()
+                if await self._use(urls[next(positions) % len(urls)]):
+                    positions = itertools.count()  # home is first
+                if time.monotonic() - began > _STABLE_S:
+                    attempt = 0
+                delay_s = BACKOFF_S[min(attempt, len(BACKOFF_S) - 1)]
+                attempt += 1
+                await asyncio.sleep(delay_s * random.uniform(0.5, 1.0))  # noqa: S311 - spreads reconnects, no secret
+        finally:
+            for task in self._left:
+                task.cancel()
+            await asyncio.gather(*self._left, return_exceptions=True)
+
+    async def _use(self, url: str) -> bool:
+        """Connect, and return once the connection is lost or cannot be opened; True if it is given up to go home."""
+        try:
+            return await self._connected(url)
+        except Exception as error:
+            if not self._may_retry(error):
+                raise
+        except asyncio.CancelledError:
+            if is_cancelled():
+                raise
+            self._log_unreachable("CancelledError", "the library gave up")
+        return False
 
     def _may_retry(self, error: Exception) -> bool:
         """Log why a session failed, and return whether another attempt may succeed."""
@@ -129,38 +166,99 @@ class BrokerConnection:
     def _log_unreachable(self, error: str, detail: str) -> None:
         self._unreachable.failed(detail[:_SHOWN_CHARACTERS], connection=self._name, error=error)
 
-    async def _session(self, url: URL) -> None:
-        if "heartbeat" not in url.query:
-            url = url.update_query(heartbeat=str(_HEARTBEAT_S))
+    async def _connected(self, url: str) -> bool:
         self._lost.clear()
         self._recycled_for = ""
-        async with plain_connection(url, {"connection_name": self._name}) as connection:
+        self._home_at = None
+        try:
+            await self._enter(await open_session(url, self.address.topology, self._name))
+            self._up.set()
+            self.sessions += 1
+            log.info("broker_connected", connection=self._name)
+            self._unreachable.succeeded()
+            self._unregistered.succeeded()
+            goes_home = await self._watch()
+            channel = self._channel
+            reason = self._recycled_for or (loss(channel) if channel else "") or "it did not work"
+        finally:
+            self._up.clear()
+            self._channel = None
             try:
-                async with asyncio.timeout(CONNECT_TIMEOUT_S * 2):
-                    # mandatory and on_return_raises: an unroutable publish must fail, and by default the library confirms it.
-                    channel = connection.channel(publisher_confirms=True, on_return_raises=True)
-                    await channel.initialize()
-                    await declare(channel, self.address.topology)
-                    underlay = cast("Channel", await channel.get_underlay_channel())
-                    self._channel = underlay
-                    await self._on_open(underlay)
-                self._up.set()
-                self.sessions += 1
-                log.info("broker_connected", connection=self._name)
-                self._unreachable.succeeded()
-                self._unregistered.succeeded()
-                await self._watch(underlay)
-                reason = self._recycled_for or loss(underlay) or "it did not work"
-            finally:
-                self._up.clear()
-                self._channel = None
                 self._on_close()
-        log.warning("broker_connection_lost", connection=self._name, detail=reason[:_SHOWN_CHARACTERS])
+            finally:
+                session, self._session = self._session, None
+                if session is not None:
+                    await session.close()
+        if goes_home:
+            log.info("broker_connection_moved", connection=self._name, host=location(self._home))
+            metrics.BROKER_MOVES.inc()
+        else:
+            log.warning("broker_connection_lost", connection=self._name, detail=reason[:_SHOWN_CHARACTERS])
+        return goes_home
 
-    async def _watch(self, channel: Channel) -> None:
-        """Return once the channel is closed, stops working, or is to be recycled."""
-        while not self._lost.is_set() and not channel.is_closed and await self._is_working(channel):
-            await wait_while_open(channel, self._lost, timeout_s=_WATCH_INTERVAL_S)
+    async def _enter(self, session: Session) -> None:
+        self._session = session
+        async with asyncio.timeout(CONNECT_TIMEOUT_S * 2):
+            self._channel = session.channel
+            await self._on_open(session.channel)
+
+    async def _watch(self) -> bool:
+        """Return once the channel is closed, stops working, or is to be recycled; True if it is given up to go home."""
+        while (
+            (channel := self._channel) and not self._lost.is_set() and not channel.is_closed and await self._is_working(channel)
+        ):
+            if self._may_go_home(channel):
+                if self._goes_home is GoHome.RECONNECT:
+                    return True
+                await self._move()
+            else:
+                await wait_while_open(channel, self._lost, timeout_s=_WATCH_INTERVAL_S)
+        return False
+
+    def _may_go_home(self, channel: Channel) -> bool:
+        hosts, session = self.address.hosts, self._session
+        if hosts is None or session is None or session.url == self._home or not hosts.is_stable(self._home):
+            self._home_at = None
+            return False
+        if self._home_at is None:
+            self._home_at = time.monotonic() + random.uniform(0, _SPREAD_S)  # noqa: S311 - no secret
+        return self._goes_home is not GoHome.NEVER and time.monotonic() >= self._home_at and self._is_movable(channel)
+
+    async def _move(self) -> None:
+        """Open a connection to the home address and continue there. If that fails, stay, and try again later."""
+        self._home_at = None
+        try:
+            new = await open_session(self._home, self.address.topology, self._name)
+        except (Exception, asyncio.CancelledError) as error:
+            if is_cancelled() or not (is_lost(error) or isinstance(error, ConfigError | asyncio.CancelledError)):
+                raise
+            return
+        old = self._session
+        try:
+            is_settled = await self._leave()
+        except BaseException:
+            await new.close()
+            raise
+        if old is not None:
+            task = asyncio.create_task(_close_when_settled(old, is_settled))
+            self._left.add(task)
+            task.add_done_callback(self._left.discard)
+        await self._enter(new)
+        log.info("broker_connection_moved", connection=self._name, host=location(self._home))
+        metrics.BROKER_MOVES.inc()
+
+    @property
+    def _goes_home(self) -> GoHome:
+        return GoHome.NEVER
+
+    def _is_movable(self, channel: Channel) -> bool:
+        """Return whether this is a good moment to move."""
+        del channel
+        return True
+
+    async def _leave(self) -> Callable[[], bool]:
+        """Begin nothing more on the current channel; returns a function that says whether all that was begun has ended."""
+        return lambda: True
 
     async def _on_open(self, channel: Channel) -> None:
         """Prepare a new channel; the connection is up once this returns."""
@@ -170,3 +268,13 @@ class BrokerConnection:
 
     async def _is_working(self, channel: Channel) -> bool:
         return not channel.is_closed
+
+
+async def _close_when_settled(session: Session, is_settled: Callable[[], bool]) -> None:
+    """Close a session that was left. What is in flight on it is not cut off, however long it takes."""
+    try:
+        await asyncio.sleep(_LINGER_S)
+        while not session.channel.is_closed and not is_settled():  # noqa: ASYNC110 - acks and confirms set no event
+            await asyncio.sleep(_SETTLE_POLL_S)
+    finally:
+        await session.close()

@@ -19,7 +19,7 @@ from aiormq.channel import Channel
 
 from shared.amqp.batch_publish import HeaderValue
 from shared.amqp.channel_requests import broker_request, write_while_open
-from shared.amqp.connection import BrokerAddress, BrokerConnection
+from shared.amqp.connection import BrokerAddress, BrokerConnection, GoHome
 from shared.amqp.connection_errors import LOST
 from shared.amqp.in_flight import InFlight
 from shared.amqp.plain_connection import CLOSE_TIMEOUT_S
@@ -129,6 +129,22 @@ class Consumer(BrokerConnection):
         )
         self._tag = consumed.consumer_tag
         self._last_delivery_at = time.monotonic()
+
+    @property
+    def _goes_home(self) -> GoHome:
+        # A stream is read again from where it was, so a reconnect loses nothing and repeats nothing.
+        return GoHome.RECONNECT if self._can_resubscribe else GoHome.MOVE
+
+    def _is_movable(self, channel: Channel) -> bool:
+        del channel
+        return not self._is_stopping
+
+    async def _leave(self) -> Callable[[], bool]:
+        """Stop deliveries on the current channel. Those in flight are acked on it."""
+        in_flight, channel, tag = self.in_flight, self._channel, self._tag
+        if channel is not None and tag is not None:
+            await channel.basic_cancel(tag, timeout=_ANSWER_TIMEOUT_S)
+        return lambda: in_flight.is_empty
 
     def _on_close(self) -> None:
         self._discard_waiting()

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from aiormq.channel import Channel
 
-from shared.amqp.connection import BrokerAddress
+from shared.amqp.connection import BrokerAddress, GoHome
 from shared.amqp.consumer import Consumer
 from shared.amqp.publisher import Message
 from shared.amqp.topology import ECHO_ID, ECHO_QUEUE_PREFIX, ECHO_TO, Topology
@@ -34,6 +34,10 @@ class EchoQueue(Consumer):
     def name(self) -> str | None:
         """The queue that receives echoes now, or None while there is none."""
         return self.queue if self.is_up else None
+
+    @property
+    def _goes_home(self) -> GoHome:
+        return GoHome.RECONNECT  # its queue ends with its connection
 
     async def _on_open(self, channel: Channel) -> None:
         self.queue = f"{ECHO_QUEUE_PREFIX}{uuid.uuid4().hex}"

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import time
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from aiormq.channel import Channel
@@ -20,7 +21,7 @@ from pamqp.common import FieldTable
 from shared import metrics
 from shared.amqp.batch_publish import HeaderValue, Pending, is_blocked, send
 from shared.amqp.channel_requests import broker_request
-from shared.amqp.connection import BACKOFF_S, BrokerAddress, BrokerConnection
+from shared.amqp.connection import BACKOFF_S, BrokerAddress, BrokerConnection, GoHome
 from shared.amqp.connection_errors import LOST, is_cancelled, is_lost
 from shared.amqp.queue_gate import QueueGate
 from shared.amqp.topology import CALLBACKS, CALLBACKS_FOLD, MARKER, MARKER_BODY
@@ -34,6 +35,8 @@ _CONFIRMS = Outage(log, "publish_retried", "publish_confirmed")
 _PUBLISHES_IN_FLIGHT = 200
 # How often a publish that waits looks whether an alarm blocks it.
 _LOOK_S = 0.1
+# How long a connection that was left waits for its confirms.
+_LAST_CONFIRM_S = 60.0
 _BLOCKED = "an alarm of RabbitMQ (memory or disk) blocks publishers"
 
 
@@ -83,6 +86,19 @@ class Publisher(BrokerConnection):
     def obstacles(self) -> list[str]:
         """Return why RabbitMQ takes no callbacks now although it is connected."""
         return [problem for problem in (_BLOCKED if self.is_blocked else "", self.gate.problem) if problem]
+
+    @property
+    def _goes_home(self) -> GoHome:
+        return GoHome.MOVE
+
+    def _is_movable(self, channel: Channel) -> bool:
+        # A new connection would not know of the alarm, and not show it.
+        return not is_blocked(channel)
+
+    async def _leave(self) -> Callable[[], bool]:
+        """Wait for confirms that are under way; those of a publish that was given up never come."""
+        channel, give_up_at = self._channel, time.monotonic() + _LAST_CONFIRM_S
+        return lambda: channel is None or not channel.confirmations or time.monotonic() > give_up_at
 
     async def _is_working(self, channel: Channel) -> bool:
         self._note_blocked(is_now=is_blocked(channel))
@@ -207,16 +223,21 @@ class Publisher(BrokerConnection):
                 await self._wait(channel, pending, limit if outlasts_alarm else None)
         except LOST as error:  # includes the timeout
             reason = f"RabbitMQ did not confirm within {self._timeout_s:g} s" if isinstance(error, TimeoutError) else str(error)
-            self.recycle(reason)
+            self._recycle(channel, reason)
             return _unconfirmed(messages, confirmations, BrokerUnavailableError(reason))
         except BaseException as error:
             # Interrupted between counting and writing, the channel's count of delivery tags may be wrong.
-            self.recycle("a publish was interrupted")
+            self._recycle(channel, "a publish was interrupted")
             if is_lost(error) or (isinstance(error, asyncio.CancelledError) and not is_cancelled()):
                 return _unconfirmed(messages, confirmations, BrokerUnavailableError("the connection to RabbitMQ was lost"))
             raise
         outcomes = zip(messages, map(_failure, confirmations), strict=True)
         return [(message, failure) for message, failure in outcomes if failure]
+
+    def _recycle(self, channel: Channel, reason: str) -> None:
+        """Recycle the connection of a channel, unless it is one that was left."""
+        if channel is self._channel:
+            self.recycle(reason)
 
     async def _wait(self, channel: Channel, pending: Pending, limit: asyncio.Timeout | None) -> None:
         """Wait for confirmations. Under an alarm return at once, or if there is a limit, move it while the alarm lasts."""

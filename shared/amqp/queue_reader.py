@@ -12,7 +12,7 @@ from aiormq.exceptions import ChannelLockedResource
 from pamqp.commands import Basic, Queue
 
 from shared.amqp.channel_requests import broker_request, wait_while_open, write_while_open
-from shared.amqp.connection import BrokerAddress, BrokerConnection
+from shared.amqp.connection import BrokerAddress, BrokerConnection, GoHome
 from shared.amqp.consumer import Delivery
 from shared.errors import BrokerUnavailableError
 
@@ -176,6 +176,10 @@ class QueueDepths(BrokerConnection):
 
     def __init__(self, address: BrokerAddress) -> None:
         super().__init__(address, "depths")
+
+    @property
+    def _goes_home(self) -> GoHome:
+        return GoHome.MOVE
 
     async def count(self, queues: Iterable[str]) -> dict[str, int]:
         """Count the ready messages of each queue.

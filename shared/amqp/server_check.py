@@ -10,6 +10,7 @@ from yarl import URL
 from shared.amqp.connection import BrokerAddress
 from shared.amqp.connection_errors import is_lost, refusal
 from shared.amqp.declare import declare
+from shared.amqp.hosts import location
 from shared.amqp.plain_connection import CONNECT_TIMEOUT_S, plain_connection
 from shared.amqp.topology import Topology
 from shared.errors import BrokerUnavailableError
@@ -33,13 +34,12 @@ async def check_server(address: BrokerAddress) -> Server:
     """
     failures: list[str] = []
     for url in map(URL, address.urls):
-        location = f"{url.host}:{url.port or (5671 if url.scheme == 'amqps' else 5672)}"
         try:
-            return Server(await _version(url, address.topology), location)
+            return Server(await _version(url, address.topology), location(url))
         except Exception as error:
             if not is_lost(error):
                 raise
-            failures.append(f"{location}: {_problem(error)}")
+            failures.append(f"{location(url)}: {_problem(error)}")
     raise BrokerUnavailableError(f"RabbitMQ: {'; '.join(failures)}")
 
 

@@ -36,7 +36,7 @@ class Settings(BaseSettings):
 
     amqp_url: SecretStr = Field(
         default=SecretStr("amqp://guest:guest@127.0.0.1:5672/"),
-        description="RabbitMQ URL. Several URLs, separated by commas, are tried in turn.",
+        description="RabbitMQ URL. Several URLs are separated by commas. Each connection begins with a random one.",
     )
     management_url: SecretStr | None = Field(
         default=None,

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import uuid
+from functools import cache
+from typing import NoReturn
 
 from shared.amqp.connection import BrokerAddress
+from shared.amqp.hosts import HostWatch
 from shared.amqp.publisher import Publisher
 from shared.amqp.topology import topology
 from shared.config.settings import Settings
@@ -14,7 +17,18 @@ from shared.config.settings import Settings
 def broker_address(settings: Settings, role: str) -> BrokerAddress:
     """Return the address for one process; its name is unique, for claims and for RabbitMQ's list of connections."""
     name = f"{role}-{os.uname().nodename}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
-    return BrokerAddress(settings.amqp_urls, topology(settings.recording_retry_seconds), name)
+    return BrokerAddress(settings.amqp_urls, topology(settings.recording_retry_seconds), name, _host_watch(settings.amqp_urls))
+
+
+@cache
+def _host_watch(urls: tuple[str, ...]) -> HostWatch:
+    """Return the watch that all connections of this process share."""
+    return HostWatch(urls)
+
+
+async def watch_broker_hosts(settings: Settings) -> NoReturn:
+    """Watch which addresses of RabbitMQ answer, until cancelled. Without this task, connections stay where they are."""
+    await _host_watch(settings.amqp_urls).run()
 
 
 def create_publisher(settings: Settings, role: str, *, retries_conflicts: bool = False) -> Publisher:

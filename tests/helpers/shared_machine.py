@@ -29,6 +29,7 @@ _WAITS = {
     "shared.amqp.plain_connection": ("CONNECT_TIMEOUT_S",),
     "shared.amqp.queue_reader": ("_GET_TIMEOUT_S",),
     "shared.amqp.server_check": ("CONNECT_TIMEOUT_S",),
+    "shared.amqp.session": ("CONNECT_TIMEOUT_S",),
     "shared.state.script": ("_STEP_S",),
     "shared.state.store": ("_SOCKET_TIMEOUT_S",),
 }
