@@ -15,7 +15,8 @@ from shared.amqp.connection import BrokerAddress, BrokerConnection
 from shared.amqp.consumer import Consumer
 from shared.amqp.hosts import HostWatch
 from shared.amqp.publisher import Message, Publisher
-from shared.amqp.topology import CALLBACKS, CALLBACKS_DEAD, CALLBACKS_FOLD, CALLS_JOURNAL, topology
+from shared.amqp.session import Session, open_session
+from shared.amqp.topology import CALLBACKS, CALLBACKS_DEAD, CALLBACKS_FOLD, CALLS_JOURNAL, Topology, topology
 from shared.runtime.process import background
 from tests.helpers.forwarder import Forwarder
 from tests.helpers.pace import LIMIT_S, PACE
@@ -50,7 +51,7 @@ class Addresses:
 
 @pytest_asyncio.fixture
 async def addresses(rabbitmq_only: Servers, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Addresses]:
-    monkeypatch.setattr(connection.random, "sample", lambda urls, _: list(urls))
+    monkeypatch.setattr("random.sample", lambda urls, _: list(urls))
     for name, seconds in (("_SPREAD_S", 0.1), ("_WATCH_INTERVAL_S", 0.05), ("_LINGER_S", 0.2), ("_SETTLE_POLL_S", 0.05)):
         monkeypatch.setattr(connection, name, seconds * PACE)
     monkeypatch.setattr(hosts, "_INTERVAL_S", 0.1 * PACE)
@@ -149,13 +150,12 @@ async def test_a_connection_whose_home_does_not_take_it_stays_where_it_is(
     addresses: Addresses, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tried: list[str] = []
-    open_session = connection.open_session
 
-    async def refuse_home(url: str, *arguments: object) -> object:
+    async def refuse_home(url: str, topology: Topology, name: str) -> Session:
         if url == addresses.home.amqp_url:
             tried.append(url)
             raise ConnectionError("refused")
-        return await open_session(url, *arguments)  # type: ignore[arg-type]
+        return await open_session(url, topology, name)
 
     monkeypatch.setattr(connection, "open_session", refuse_home)
     publisher = Publisher(addresses.address, timeout_s=LIMIT_S)
