@@ -4,8 +4,8 @@ The library's own reconnection is not used. It takes a single URL, and if a queu
 silent while the connection looks open.
 
 With several addresses, each connection has a random one as its home, so that connections spread evenly. If its home is away, it
-uses another one, and goes home once that has answered for a while. Nothing fails meanwhile: the new connection is open before
-the old one is left, and the old one stays until everything in flight on it is settled.
+uses another one, and goes home once that has answered for a while. No request fails: the new connection is open before the old
+one is left. The old one stays until everything in flight on it is settled.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ log = get_logger(__name__)
 
 BACKOFF_S = (0.1, 0.3, 1, 2, 5)
 _WATCH_INTERVAL_S = 2
-_STABLE_S = 10  # a shorter connection does not reset the backoff: a message may be what ends it
+# A shorter connection does not reset the backoff: a message may be what ends it.
+_STABLE_S = 10
 # Connections go home within this time after their home is stable, not all at once.
 _SPREAD_S = 60.0
 # How long a connection that was left stays open at least, for requests that have just begun.
@@ -58,7 +59,7 @@ class BrokerAddress:
 
 
 class GoHome(Enum):
-    """How a connection goes back to its home address: not at all, by a reconnect, or by a new connection beside the old one."""
+    """The step by which a connection goes back to its home: none, a reconnect, or a move while the old connection is still open."""
 
     NEVER = "never"
     RECONNECT = "reconnect"
