@@ -59,7 +59,7 @@ class BrokerAddress:
 
 
 class GoHome(Enum):
-    """The step by which a connection goes back to its home: none, a reconnect, or a move while the old connection is still open."""
+    """The step by which a connection goes back to its home: none, a reconnect, or a move while the old one is still open."""
 
     NEVER = "never"
     RECONNECT = "reconnect"
