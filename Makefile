@@ -13,7 +13,7 @@ IN_PARALLEL := $(MAKE) -s -j $(if $(filter output-sync,$(.FEATURES)),--output-sy
 # Keep bytecode even if the user's environment disables it. Otherwise hundreds of processes would compile the same files.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo up check test coverage test-volume attack lint mutants bench matrix screenshots setup lock audit clean format rules types layers english serverless
+.PHONY: help demo up check test coverage test-volume attack chaos lint mutants bench matrix screenshots setup lock audit clean format rules types layers english serverless
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -57,6 +57,9 @@ attack: setup ## Attack a running stack on loopback for 10 minutes and hold the 
 
 matrix: setup ## Run tests on each supported RabbitMQ, Redis and Valkey (needs root on Debian; one: make matrix ON=trixie-valkey)
 	@ON="$(ON)" $(BIN)/python -m tests.matrix.run $(FILE)
+
+chaos: setup ## Break everything for 10 minutes under load, while an auditor watches (CHAOS_SECONDS, _SEED, _RATE, _REDIS, _FAULTS)
+	@$(BIN)/python -m tests.chaos
 
 lint: setup ## Check format, rules, types, import layers and English
 	@$(IN_PARALLEL) format rules types layers english

@@ -1,0 +1,84 @@
+"""Options of a chaos run, from the environment: CHAOS_SECONDS and the others of `make chaos`."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Self
+
+REDIS = ("single", "sentinel", "cluster")
+
+UNFINISHED = frozenset({"redis:emptied", "redis:stale"})
+"""Faults that happen only if they are named: Callfold does not survive them yet."""
+
+
+class OptionError(Exception):
+    """An option of the run is wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """One run.
+
+    Attributes:
+        seconds: how long there are load and faults; the start and the end take a minute more.
+        rate: callbacks a second.
+        faults: kinds of faults, or how they begin (`kill`, `stall:worker-redis`); one that begins with `-` is left out. Empty: all.
+        scale: factor of the times for which faults last.
+        overlap: share of the faults during which a second one begins.
+    """
+
+    seconds: float = 540
+    seed: int = 1
+    rate: float = 20
+    redis: str = "single"
+    faults: Sequence[str] = ()
+    nodes: int = 3
+    workers: int = 3
+    ingresses: int = 2
+    scale: float = 1
+    overlap: float = 0.25
+    is_short: bool = False
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Self:
+        """Read the options.
+
+        Raises:
+            OptionError: a value is wrong.
+        """
+        default = cls()
+        try:
+            options = cls(
+                seconds=float(environment.get("CHAOS_SECONDS") or default.seconds),
+                seed=int(environment.get("CHAOS_SEED") or random.randrange(1_000_000)),  # noqa: S311 - no secret
+                rate=float(environment.get("CHAOS_RATE") or default.rate),
+                redis=environment.get("CHAOS_REDIS") or default.redis,
+                faults=tuple(filter(None, environment.get("CHAOS_FAULTS", "").replace(" ", "").split(","))),
+                nodes=int(environment.get("CHAOS_NODES") or default.nodes),
+            )
+        except ValueError as error:
+            raise OptionError(f"CHAOS_...: {error}") from error
+        if options.redis not in REDIS:
+            raise OptionError(f'CHAOS_REDIS is "{options.redis}", expected one of {", ".join(REDIS)}')
+        return options
+
+    def is_wanted(self, kind: str) -> bool:
+        """Return whether a kind of fault may happen."""
+        if any(kind.startswith(name.removeprefix("-")) for name in self.faults if name.startswith("-")):
+            return False
+        chosen = [name for name in self.faults if not name.startswith("-")]
+        if not chosen:
+            return kind not in UNFINISHED
+        return any(kind.startswith(name) for name in chosen)
+
+    @property
+    def command(self) -> str:
+        """The command that repeats this run."""
+        faults = f" CHAOS_FAULTS={','.join(self.faults)}" if self.faults else ""
+        return (
+            f"make chaos CHAOS_SECONDS={self.seconds:g} CHAOS_SEED={self.seed} CHAOS_RATE={self.rate:g} "
+            f"CHAOS_REDIS={self.redis} CHAOS_NODES={self.nodes}{faults}"
+        )
