@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import orjson
@@ -14,10 +15,11 @@ from console.durations import ago
 from shared.amqp.queue_reader import QueueReader
 from shared.amqp.topology import CALLBACKS_FOLD
 from shared.config.settings import Settings
-from shared.domain.times import rfc3339
 from shared.errors import CallfoldError
-from shared.rebuild.journal_facts import EventCounts, Window, facts_in_journal
-from shared.rebuild.replay import replay
+from shared.rebuild.call_search import CallSearch
+from shared.rebuild.journal_facts import count_events
+from shared.rebuild.replay import Replay
+from shared.rebuild.scope import Scope
 from shared.runtime.broker import broker_address
 from shared.runtime.process import background
 from shared.runtime.store import open_store
@@ -43,32 +45,32 @@ async def rebuild(settings: Settings, since: str, source: str | None, mode: Mode
     """Count the events to replay, then replay them unless it is a dry run."""
     select_sources(settings, source)
     sources, start = settings.load_sources(), ago(since)
-    total = EventCounts()
-    async for _ in facts_in_journal(settings, Window(start, source), sources, total, _show_progress):
-        pass
+    total = await count_events(settings, start, source, sources, _show_progress)
     text = f"{counted(total.events, 'event')} of {counted(len(total.calls), 'call')}"
     sys.stderr.write(f"{text} since {start:%Y-%m-%d %H:%M:%S} UTC\n")
     if mode.is_dry_run:
         if mode.as_json:
             _print({"events": total.events, "not_understood": total.invalid, "calls": len(total.calls)})
         return 0
-    counts = EventCounts()
 
     async def is_to_publish() -> bool:
         # A worker will fold the callbacks still queued, so their calls must not be marked as published.
-        return mode.is_publishing or not await _is_empty(settings, CALLBACKS_FOLD)
+        return not await _is_empty(settings, CALLBACKS_FOLD)
 
     async with open_store(settings) as store:
         if not mode.is_forced:
             await _refuse_while_workers_run(settings)
-        window = Window(start, source, total.calls, rfc3339(start))
-        done = await replay(settings, store, sources, window, counts, is_to_publish=is_to_publish, on_progress=_show_progress)
+        with ExitStack() as resources:
+            scope = Scope(source=source)
+            candidates = await CallSearch(settings, store, sources, scope, resources).find(start, is_extended=False)
+            replay = Replay(settings, store, sources, scope, candidates)
+            done = await replay.run(None if mode.is_publishing else is_to_publish)
     if mode.as_json:
-        by_decision = {str(decision): count for decision, count in sorted(done.items())}
-        _print({"events": counts.events, "not_understood": counts.invalid, "calls": len(counts.calls)} | by_decision)
+        by_decision = {str(decision): count for decision, count in sorted(done.done.items())}
+        _print({"events": done.events, "not_understood": done.invalid, "calls": len(done.calls)} | by_decision)
         return 0
-    calls = ", ".join(f"{count} {decision.text}" for decision, count in sorted(done.items())) or "none"
-    sys.stdout.write(f"{counted(counts.events, 'event')} replayed, {counts.invalid} invalid. Calls: {calls}\n")
+    calls = ", ".join(f"{count} {decision.text}" for decision, count in sorted(done.done.items())) or "none"
+    sys.stdout.write(f"{counted(done.events, 'event')} replayed, {done.invalid} invalid. Calls: {calls}\n")
     return 0
 
 

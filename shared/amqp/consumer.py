@@ -64,7 +64,16 @@ class Delivery:
         """Ack the message; if its channel is or becomes lost, this has no effect and the message is redelivered."""
         if self.in_flight is not None:
             self.in_flight.settle(self.tag)
-        acking = self.channel.basic_ack(self.tag, wait=False)
+        await self._ack(multiple=False)
+
+    async def ack_all(self) -> None:
+        """Ack the message and every one before it on its channel, with one frame. For a stream that costs half as much."""
+        if self.in_flight is not None:
+            self.in_flight.settle_until(self.tag)
+        await self._ack(multiple=True)
+
+    async def _ack(self, *, multiple: bool) -> None:
+        acking = self.channel.basic_ack(self.tag, multiple=multiple, wait=False)
         with suppress(*LOST):
             await (write_while_open(self.channel, acking) if self.channel.write_queue.full() else acking)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 
 
 class InFlight:
@@ -33,6 +34,15 @@ class InFlight:
     def settle(self, tag: int) -> None:
         """Remove a delivery and pass every marker that has no unsettled delivery before it."""
         self._tags.pop(tag, None)
+        self._pass_markers()
+
+    def settle_until(self, tag: int) -> None:
+        """Remove a delivery and all before it."""
+        for settled in list(itertools.takewhile(lambda each: each <= tag, self._tags)):
+            del self._tags[settled]
+        self._pass_markers()
+
+    def _pass_markers(self) -> None:
         oldest = next(iter(self._tags), None)
         for marker in [marker for marker in self._marker_rounds if oldest is None or marker < oldest]:
             self.passed_round = max(self.passed_round, self._marker_rounds.pop(marker))

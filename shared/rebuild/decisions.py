@@ -49,9 +49,10 @@ _TEXTS = {
 
 @dataclass(frozen=True, slots=True)
 class Decisions:
-    """The publications to restore, the wake-ups to schedule, and how often each decision was made."""
+    """The publications to restore, the wake-ups to schedule, and the decisions; `of` has those about calls with facts."""
 
     counts: Counter[Decision] = field(default_factory=Counter)
+    of: dict[CallKey, Decision] = field(default_factory=dict)
     publications: dict[CallKey, RestoredPublication] = field(default_factory=dict)
     wake_ups: dict[CallKey, WakeUp] = field(default_factory=dict)
 
@@ -78,7 +79,9 @@ def decide(
                 decisions.counts[Decision.INVALID] += 1
                 continue
             record_legs = sources[key.source].record_legs
-            decisions.counts[_decide(decisions, state, published.get(key), call, record_legs, publish=publish)] += 1
+            decision = _decide(decisions, state, published.get(key), call, record_legs, publish=publish)
+            decisions.of[key] = decision
+            decisions.counts[decision] += 1
         else:
             decisions.counts[Decision.KNOWN] += 1  # a tombstone
     return decisions
@@ -94,7 +97,8 @@ def _decide(
     publish: bool,
 ) -> Decision:
     key = call.key
-    if known is not None and known.revision > state.revision:
+    is_claimed = state.state is PublicationState.CLAIMED
+    if known is not None and (known.revision > state.revision or (is_claimed and known.revision == state.revision)):
         restored = published_summary(
             known.record,
             known.filed_at,
@@ -110,7 +114,8 @@ def _decide(
             return Decision.TOMBSTONED
         decisions.publications[key] = RestoredPublication(known.revision, restored, _wake_up(call, state, restored))
         return Decision.RESTORED if call.closing else Decision.REOPENED
-    if state.state is PublicationState.CLAIMED:
+    if is_claimed:
+        decisions.wake_ups[key] = WakeUp(0, state.version)
         return Decision.KNOWN  # the worker that takes over the claim publishes what it holds
     if state.revision:
         wake_up = _wake_up(call, state, state.summary)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from shared.domain.facts import Fact
+from shared.domain.facts import LEG, Fact
 from shared.domain.ids import CallKey, is_request_id, later_use, use_number
 from shared.domain.reused_legs import deciding_facts, may_be_reused, with_own_legs
-from shared.domain.uses import Use, copies, use_fact, uses_of, uses_of_events
-from shared.rebuild.published_calls import PublishedCall
+from shared.domain.uses import Use, copies, may_be_several, use_fact, uses_of, uses_of_events
+from shared.rebuild.published_calls import PublishedCall, PublishedUses
 from shared.rebuild.published_summary import ids_of
+from shared.rebuild.scope import EVERYTHING, Scope
 from shared.state.store import Store
 from shared.state.stored_call import RestoredPublication, StoredCall, WakeUp
 
@@ -29,39 +30,56 @@ class LaterUses:
 
 
 async def merge_later_uses(
-    store: Store, calls: Mapping[CallKey, StoredCall], published: Mapping[CallKey, PublishedCall], max_call_s: float
+    store: Store, calls: Mapping[CallKey, StoredCall], published: PublishedUses, max_call_s: float, scope: Scope = EVERYTHING
 ) -> LaterUses:
     """Merge the later uses of replayed calls, as the fold does.
 
-    The journal may lack the legs of earlier uses. The published records then show which use the first replayed legs are.
+    The journal may lack the legs of earlier uses. The published records then show which use the first replayed legs are. A first
+    use outside the scope has lost nothing, and is read alone.
     """
     later = LaterUses()
     for key, call in calls.items():
-        if use_number(key.call) > 1 or not call.facts:
+        records = published.get(key, {})
+        if use_number(key.call) > 1 or not call.facts or is_first_use_alone(call.facts, records):
             continue
         uses = uses_of(call.facts, max_call_s)
-        number = _first_number(key, uses, published)
+        number = _first_number(uses, records, call.uses if call.revision == 0 and not scope.has(key) else 1)
         facts = {
             CallKey(key.source, later_use(key.call, each)): copies(call.facts, uses, None if number == 1 else number)
             for each in range(max(2, number), number + len(uses))
         }
         if not facts:
             continue
-        begins = {of: uses[use_number(of.call) - number].first_at for of in facts}
-        later.calls |= (await store.merge(facts, begins=begins)).calls
-        await store.remember_uses({key: number + len(uses) - 1})
-        if number > 1:
-            revision = published[key].revision if key in published else 1
-            later.moved[key] = RestoredPublication(revision, "", WakeUp(None, call.version), is_tombstone=True)
+        inside = {each: facts[each] for each in scope.only(facts)}
+        begins = {of: uses[use_number(of.call) - number].first_at for of in inside}
+        if inside:
+            later.calls |= (await store.merge(inside, begins=begins)).calls
+        if scope.has(key):
+            await store.remember_uses({key: number + len(uses) - 1})
+            if number > 1:
+                revision = records[1].revision if 1 in records else 1
+                later.moved[key] = RestoredPublication(revision, "", WakeUp(None, call.version), is_tombstone=True)
     return later
 
 
-async def redirect(store: Store, facts: Mapping[CallKey, list[list[Fact]]], max_call_s: float) -> dict[CallKey, list[list[Fact]]]:
-    """Assign replayed events of CallIDs that were used again to their uses, as the fold does."""
+def is_first_use_alone(facts: Mapping[str, str], records: Mapping[int, PublishedCall]) -> bool:
+    """Return whether some facts are those of the first use and of no other; cheap, since most calls have no other."""
+    if may_be_several(facts) or any(number > 1 for number in records):
+        return False
+    return not records or bool(_call_ids(name for name in facts if name.startswith(LEG)) & _ids(records[1]))
+
+
+async def redirect(
+    store: Store, facts: Mapping[CallKey, list[list[Fact]]], max_call_s: float, scope: Scope = EVERYTHING
+) -> dict[CallKey, StoredCall]:
+    """Merge replayed events. Those of CallIDs that were used again are assigned to their uses, as the fold does.
+
+    Returns the calls of the scope with all their facts. Others have lost nothing, and are not merged.
+    """
     first = [key for key in facts if not is_request_id(key.call) and use_number(key.call) == 1]
-    counts = await store.count_uses(first)
+    counts = await store.count_uses(first) if first else {}
     keys = {key: [CallKey(key.source, later_use(key.call, number)) for number in range(1, counts[key] + 1)] for key in first}
-    known = await store.read_facts([each for of_key in keys.values() for each in of_key])
+    known = await store.read_facts([each for of_key in keys.values() for each in of_key]) if keys else {}
     assigned = await _with_own_legs(store, {key: events for key, events in facts.items() if key not in keys}, max_call_s)
     uses: dict[CallKey, int] = {}
     for key, of_key in keys.items():
@@ -70,9 +88,11 @@ async def redirect(store: Store, facts: Mapping[CallKey, list[list[Fact]]], max_
             more = [use_fact(number)] if number > 1 else []
             assigned.setdefault(CallKey(key.source, later_use(key.call, number)), []).append([*event, *more])
         uses |= {key: max(numbers)} if max(numbers) > 1 else {}
-    await store.merge(assigned)
-    await store.remember_uses(uses)
-    return assigned
+    merged = await store.merge({key: assigned[key] for key in scope.only(assigned)})
+    remembered = {key: uses[key] for key in scope.only(uses)}
+    if remembered:
+        await store.remember_uses(remembered)
+    return merged.calls
 
 
 async def _with_own_legs(
@@ -85,13 +105,21 @@ async def _with_own_legs(
     return {key: with_own_legs(events, known[key], max_call_s) if key in known else events for key, events in facts.items()}
 
 
-def _first_number(key: CallKey, uses: list[Use], published: Mapping[CallKey, PublishedCall]) -> int:
-    """Return the number of the first replayed use: that of the record with one of its legs, else the one after all records."""
+def _first_number(uses: Sequence[Use], records: Mapping[int, PublishedCall], known_uses: int) -> int:
+    """Return the number of the first replayed use: that of the record with one of its legs, else the one after all records.
+
+    Of a first use that has expired in Redis, `known_uses` shows it.
+    """
     if not uses:
         return 1
-    records = {
-        use_number(of.call): known.record for of, known in published.items() if CallKey(of.source, later_use(of.call, 1)) == key
-    }
-    own = {leg.split(":")[2].partition(".")[0] for leg in uses[0].legs}
-    with_its_legs = [number for number, record in records.items() if own & {leg.call_id for leg in ids_of(record)}]
-    return min(with_its_legs, default=max(records, default=0) + 1)
+    own = _call_ids(uses[0].legs)
+    with_its_legs = [number for number, record in records.items() if own & _ids(record)]
+    return min(with_its_legs, default=max(max(records, default=0) + 1, known_uses - len(uses) + 1))
+
+
+def _call_ids(legs: Iterable[str]) -> set[str]:
+    return {leg.split(":")[2].partition(".")[0] for leg in legs if leg}
+
+
+def _ids(known: PublishedCall) -> set[str]:
+    return {leg.call_id for leg in ids_of(known.record)}

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
+from shared.amqp.consumer import Delivery
 from shared.amqp.topology import CALLS_JOURNAL
 from shared.config.settings import Settings
-from shared.domain.ids import CallKey, CallRef, SourceName, first_use
+from shared.domain.ids import CallKey, CallRef, SourceName, later_use
 from shared.rebuild.published_summary import Place, Record, ids_of, places_of
+from shared.rebuild.scope import first_key
 from shared.streams.events import read_event
 from shared.streams.journal import journal_until_now
 
 _BATCH_CALLS = 1000
+_HEAD_BYTES = 512
+_TYPE = b'"type":"callfold.call.'
+_ID = re.compile(rb'^\{"specversion":"1\.0","id":"([a-z0-9_-]{1,63})/([0-9a-z.~-]{1,40})/([0-9]{1,9})",')
 
 Revisions = Mapping[CallKey, int]
 
@@ -41,6 +47,19 @@ class PublishedCall:
         return {guid: call_id for guid, (_, _, call_id) in self.guid_origins.items()}
 
 
+PublishedUses = Mapping[CallKey, Mapping[int, PublishedCall]]
+"""The published uses of each RequestID or CallID by their number; the key is the call of the first use."""
+
+
+def by_call(published: PublishedUses) -> dict[CallKey, PublishedCall]:
+    """Return the published calls by their own keys."""
+    return {
+        CallKey(first.source, later_use(first.call, number)): known
+        for first, uses in published.items()
+        for number, known in uses.items()
+    }
+
+
 async def read_published(
     settings: Settings, calls: Collection[CallKey], source: str | None, on_others: Callable[[Revisions], Awaitable[None]]
 ) -> dict[CallKey, PublishedCall]:
@@ -49,23 +68,54 @@ async def read_published(
     It reads from the beginning, because a call id that was ever used must not be published again.
     """
     published: dict[CallKey, PublishedCall] = {}
+
+    def add(key: CallKey, record: Record) -> None:
+        add_revision(published, key, record)
+
+    def is_wanted(key: CallKey) -> bool:
+        return first_key(key) in calls
+
+    await read_revisions(settings, is_wanted, add, lambda key: source in (None, key.source), on_others)
+    return published
+
+
+async def read_revisions(
+    settings: Settings,
+    is_wanted: Callable[[CallKey], bool],
+    on_wanted: Callable[[CallKey, Record], None],
+    is_other: Callable[[CallKey], bool],
+    on_others: Callable[[Revisions], Awaitable[None]],
+) -> None:
+    """Read the whole call journal: the records of the calls that are wanted, and the last revisions of others, in batches."""
     others: dict[CallKey, int] = {}
     async with journal_until_now(settings, "first", stream=CALLS_JOURNAL) as deliveries:
         async for delivery in deliveries:
-            event = read_event(delivery) if delivery.routing_key.startswith("call.") else None
-            if event is None:
-                continue
-            record: Record = event["data"]
-            key = CallKey(SourceName(record["source"]), CallRef(event["subject"]))
-            if CallKey(key.source, first_use(key.call)) in calls:
-                add_revision(published, key, record)
-            elif source in (None, key.source):
-                others[key] = max(others.get(key, 0), record["revision"])
+            named = _named(delivery)
+            if named is not None and not is_wanted(named[0]):
+                key, revision = named
+                if is_other(key):
+                    others[key] = max(others.get(key, 0), revision)
+            elif (event := read_event(delivery) if delivery.routing_key.startswith("call.") else None) is not None:
+                record: Record = event["data"]
+                key = CallKey(SourceName(record["source"]), CallRef(event["subject"]))
+                if is_wanted(key):
+                    on_wanted(key, record)
+                elif is_other(key):
+                    others[key] = max(others.get(key, 0), record["revision"])
             if len(others) >= _BATCH_CALLS:
                 await on_others(others)
                 others = {}
     await on_others(others)
-    return published
+
+
+def _named(delivery: Delivery) -> tuple[CallKey, int] | None:
+    """Return call and revision of the event of a call by the beginning of its body, in which Callfold writes its id and type.
+
+    Most records of a long journal are not needed, and need not be parsed.
+    """
+    head = delivery.body[:_HEAD_BYTES]
+    match = _ID.search(head) if _TYPE in head else None
+    return None if match is None else (CallKey(SourceName(match[1].decode()), CallRef(match[2].decode())), int(match[3]))
 
 
 def add_revision(published: dict[CallKey, PublishedCall], key: CallKey, record: Record) -> None:

@@ -1,63 +1,202 @@
-"""Replay of the callback journal into Redis, after which the publications of the call journal are restored."""
+"""Replay of the callback journal into Redis, and restoring what was published of each replayed call.
+
+While it runs, nothing else may write to the partitions of the scope. Every step may be repeated, so a replay that was cut short
+is begun again.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Awaitable, Callable
-from dataclasses import replace
-from datetime import datetime, timedelta
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from itertools import islice
 
 from shared.config.settings import Settings
 from shared.config.sources import Sources
-from shared.rebuild.decisions import Decision, decide
-from shared.rebuild.journal_facts import BATCH_EVENTS, EventCounts, Window, facts_in_journal
-from shared.rebuild.later_uses import merge_later_uses, redirect
-from shared.rebuild.published_calls import Revisions, read_published
+from shared.crash_points import crash_point
+from shared.domain.facts import Fact
+from shared.domain.ids import CallKey, use_number
+from shared.rebuild.call_search import FoundCalls
+from shared.rebuild.decisions import Decision, Decisions, decide
+from shared.rebuild.journal_facts import facts_of_message
+from shared.rebuild.later_uses import is_first_use_alone, merge_later_uses, redirect
+from shared.rebuild.published_calls import by_call
+from shared.rebuild.scope import Scope, first_key
 from shared.state.store import Store
-from shared.state.stored_call import RestoredPublication, WakeUp
+from shared.state.stored_call import PublicationState, StoredCall
 
-# Machines' clocks differ, and the start of a replay is found by the clock of RabbitMQ.
-_CLOCK_MARGIN = timedelta(minutes=1)
+BATCH_EVENTS = 1000
+# The events of a call mostly come within minutes. Those that are kept so long need one round trip together.
+_KEPT_EVENTS = 20_000
+_DECIDED_TOGETHER = 100
+
+Facts = Mapping[CallKey, list[list[Fact]]]
 
 
-async def replay(
-    settings: Settings,
-    store: Store,
-    sources: Sources,
-    window: Window,
-    counts: EventCounts,
-    *,
-    is_to_publish: Callable[[], Awaitable[bool]],
-    on_progress: Callable[[int], None],
-) -> Counter[Decision]:
-    """Replay the calls of a window and decide about each; returns how often each decision was made.
+@dataclass(slots=True)
+class Replayed:
+    """Counts of a replay so far: events, those that are invalid, calls, and how often each decision was made."""
 
-    `is_to_publish` is called after the replay. It says whether complete calls that were never published stay unpublished until
-    a worker publishes them; else they are marked as published.
-    """
+    events: int = 0
+    invalid: int = 0
+    calls: set[CallKey] = field(default_factory=set)
+    done: Counter[Decision] = field(default_factory=Counter)
 
-    async def restore_others(revisions: Revisions) -> None:
-        # These calls are not replayed. A late callback for one of them is recognized by its publication.
-        await store.restore_publications(
-            {key: RestoredPublication(revision, "", WakeUp(None, "")) for key, revision in revisions.items()}
-        )
 
-    published = await read_published(settings, window.calls, window.source, restore_others)
-    for known in published.values():
-        begun = datetime.fromisoformat(known.record["started_at"]) - _CLOCK_MARGIN
-        window = replace(window, begins=min(window.begins, begun))
-    async for facts in facts_in_journal(settings, window, sources, counts, on_progress):
-        counts.calls |= set(await redirect(store, facts, settings.policy.max_call_s))
-    publish = await is_to_publish()
-    done: Counter[Decision] = Counter()
-    calls = sorted(counts.calls)
-    for first in range(0, len(calls), BATCH_EVENTS):
-        folded = await store.merge({key: [] for key in calls[first : first + BATCH_EVENTS]})
-        later = await merge_later_uses(store, folded.calls, published, settings.policy.max_call_s)
-        folded_calls = {key: call for key, call in folded.calls.items() if key not in later.moved} | later.calls
-        decisions = decide(settings.policy, sources, folded_calls, published, publish=publish)
-        done += decisions.counts
-        await store.restore_publications(later.moved)
-        await store.restore_publications(decisions.publications)
-        await store.schedule(decisions.wake_ups)
-    return done
+class Replay:
+    """One replay of the calls that a search has found."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        sources: Sources,
+        scope: Scope,
+        candidates: FoundCalls,
+        *,
+        prepare: Callable[[Facts], Awaitable[None]] | None = None,
+        on_events: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        """Take what was found.
+
+        `prepare` may add facts to events. `on_events` gets the number of events that were read since its last call.
+        """
+        self._policy = settings.policy
+        self._store, self._sources, self._scope, self._candidates = store, sources, scope, candidates
+        self._prepare, self._on_events = prepare, on_events
+        self._kept: dict[CallKey, list[list[Fact]]] = {}
+        self._kept_events = 0
+        self._undecided: set[CallKey] = set()
+        self._outside: dict[CallKey, dict[str, str]] = {}
+        self.replayed = Replayed()
+
+    async def run(self, is_to_publish: Callable[[], Awaitable[bool]] | None = None) -> Replayed:
+        """Replay the events, then decide about each call.
+
+        `is_to_publish` is called when all events are merged. It says whether workers publish complete calls that were never
+        published; else they are marked as published. Without it they do.
+        """
+        decides = is_to_publish is None
+        for part in self._candidates.messages:
+            for body in part:
+                await self._read(body, decides=decides)
+        while self._kept:
+            await self._flush(decides=decides)
+        crash_point("rebuild.replayed")
+        publish = is_to_publish is None or await is_to_publish()
+        calls = sorted(self._undecided | self._unseen())
+        for first in range(0, len(calls), BATCH_EVENTS):
+            await self._decide(calls[first : first + BATCH_EVENTS], publish=publish)
+        await self._decide_outside(publish=publish)
+        crash_point("rebuild.decided")
+        return self.replayed
+
+    def _unseen(self) -> set[CallKey]:
+        """Return the candidates without a replayed event: Redis may have them in a state that is older than the journals."""
+        return {key for key in self._scope.only(self._candidates.calls) if key not in self.replayed.calls}
+
+    async def _read(self, body: bytes, *, decides: bool) -> None:
+        rows, invalid = facts_of_message(body, self._sources, datetime.now(UTC))
+        self.replayed.invalid += invalid
+        facts: dict[CallKey, list[list[Fact]]] = {}
+        events = 0
+        for key, of_event in rows:
+            if first_key(key) in self._candidates.calls:
+                facts.setdefault(key, []).append(of_event)
+                events += 1
+        if self._prepare is not None and facts:
+            await self._prepare(facts)
+        for key, of_call in facts.items():
+            self._kept.setdefault(key, []).extend(of_call)
+        self.replayed.events += events
+        self._kept_events += events
+        self._on_events(events)
+        while self._kept_events > _KEPT_EVENTS:
+            await self._flush(decides=decides)
+
+    async def _flush(self, *, decides: bool) -> None:
+        """Merge the calls that have been kept for longest."""
+        taken: dict[CallKey, list[list[Fact]]] = {}
+        events = 0
+        for key in list(islice(self._kept, BATCH_EVENTS)):
+            if events >= BATCH_EVENTS:
+                break
+            taken[key] = self._kept.pop(key)
+            events += len(taken[key])
+        self._kept_events -= events
+        self._keep_outside(taken)
+        merged = await redirect(self._store, taken, self._policy.max_call_s, self._scope)
+        again = self.replayed.calls & merged.keys()
+        self.replayed.calls |= merged.keys()
+        self._undecided |= again if decides else merged.keys()
+        if decides:
+            await self._decide_early({key: call for key, call in merged.items() if key not in again})
+
+    def _keep_outside(self, taken: Facts) -> None:
+        """Keep the facts of calls outside the scope: Redis may have no more than a tombstone of a first use."""
+        for key in taken.keys() if not self._scope.is_whole else ():
+            if not self._scope.has(key):
+                facts = self._outside.setdefault(key, {})
+                for name, value in (fact for event in taken[key] for fact in event):
+                    facts[name] = min(value, facts.get(name, value))
+
+    async def _decide_early(self, calls: Mapping[CallKey, StoredCall]) -> None:
+        """Decide about calls before all events are merged, where more events cannot make the decision wrong.
+
+        What is restored then has every event that was published. Events that follow set the wake-up at the end.
+        """
+        published = self._candidates.published.read({first_key(key) for key in calls})
+        early = {
+            key: call
+            for key, call in calls.items()
+            if use_number(key.call) == 1 and is_first_use_alone(call.facts, published.get(key, {}))
+        }
+        self._undecided |= calls.keys() - early.keys()
+        for part in _parts(early):
+            decisions = decide(self._policy, self._sources, part, by_call(published), publish=True)
+            for key, decision in decisions.of.items():
+                if decision is Decision.TOMBSTONED:  # more events can complete its facts
+                    del decisions.publications[key]
+                    decisions.counts[decision] -= 1
+                    self._undecided.add(key)
+            await self._write(decisions)
+
+    async def _decide(self, keys: Sequence[CallKey], *, publish: bool) -> None:
+        """Decide about calls of which all events are merged."""
+        calls = (await self._store.merge({key: [] for key in keys})).calls
+        published = self._candidates.published.read({first_key(key) for key in calls})
+        later = await merge_later_uses(self._store, calls, published, self._policy.max_call_s, self._scope)
+        await self._store.restore_publications(later.moved)
+        calls = {key: call for key, call in calls.items() if key not in later.moved} | later.calls
+        for part in _parts(calls):
+            await self._write(decide(self._policy, self._sources, part, by_call(published), publish=publish))
+
+    async def _write(self, decisions: Decisions) -> None:
+        self.replayed.done += decisions.counts
+        if decisions.publications:
+            await self._store.restore_publications(decisions.publications)
+        if decisions.wake_ups:
+            await self._store.schedule(decisions.wake_ups)
+
+    async def _decide_outside(self, *, publish: bool) -> None:
+        """Decide about later uses in the scope of calls outside it. Redis has the facts of these, or a tombstone."""
+        keys = [key for key in self._candidates.calls if not self._scope.has(key)]
+        for first in range(0, len(keys), BATCH_EVENTS):
+            part = keys[first : first + BATCH_EVENTS]
+            stored = await self._store.read_many(part)
+            expired = [key for key in part if key not in stored and key in self._outside]
+            uses = await self._store.count_uses(expired) if expired else {}
+            behind = {
+                key: StoredCall(self._outside[key], 0, PublicationState.NONE, "", "", None, uses=uses[key]) for key in expired
+            }
+            published = self._candidates.published.read(part)
+            later = await merge_later_uses(self._store, stored | behind, published, self._policy.max_call_s, self._scope)
+            await self._write(decide(self._policy, self._sources, later.calls, by_call(published), publish=publish))
+
+
+def _parts(calls: Mapping[CallKey, StoredCall]) -> Iterator[dict[CallKey, StoredCall]]:
+    """Split calls into parts whose decisions do not keep the event loop busy for long."""
+    rest = iter(calls.items())
+    while part := dict(islice(rest, _DECIDED_TOGETHER)):
+        yield part

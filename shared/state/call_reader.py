@@ -59,6 +59,23 @@ class CallReader:
 
         return await _in_parts(keys, read_part)
 
+    async def publications(self, keys: Iterable[CallKey]) -> dict[CallKey, tuple[int, PublicationState, bool]]:
+        """Read the last revision of calls, its state, and whether Redis has facts of the call."""
+
+        async def read_part(number: int, part: Sequence[CallKey]) -> dict[CallKey, tuple[int, PublicationState, bool]]:
+            async with self._redis.pipeline(transaction=False) as pipe:
+                for key in part:
+                    pipe.hmget(self.keys.publication(number, key), "revision", "state")
+                    pipe.exists(self.keys.facts(number, key))
+                replies = await pipe.execute()
+            rows = zip(part, replies[::2], replies[1::2], strict=True)
+            return {
+                key: (int(revision or 0), PublicationState(text(state or b"")), bool(has_facts))
+                for key, (revision, state), has_facts in rows
+            }
+
+        return await _in_parts(keys, read_part)
+
     async def read_facts(self, keys: Iterable[CallKey]) -> dict[CallKey, dict[str, str]]:
         """Read the facts of calls; an unknown call has none."""
 

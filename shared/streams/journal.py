@@ -17,8 +17,9 @@ from shared.runtime.broker import broker_address
 from shared.runtime.process import background
 from shared.streams.connections import _CONNECT_S, wait_until_connected
 
-Offset = datetime | int | Literal["first", "next"]
-_PREFETCH = 200
+Offset = datetime | int | Literal["first", "last", "next"]
+_PREFETCH = 1000
+_ACKED_TOGETHER = _PREFETCH // 4
 _SILENCE_S = 30
 _RETRY_S = 0.2
 # Earlier releases marked the end of a journal with a message of this header. Such messages stay in it for 7 days.
@@ -30,6 +31,7 @@ class _Reader:
 
     def __init__(self, settings: Settings, stream: str, offset: Offset) -> None:
         self.last: int | None = None
+        self._unacked = 0
         self._offset = offset
         self.consumer = Consumer(broker_address(settings, "journal"), stream, prefetch=_PREFETCH, arguments=self._arguments)
 
@@ -37,13 +39,15 @@ class _Reader:
         return {"x-stream-offset": self._offset if self.last is None else self.last + 1}
 
     async def next(self) -> Delivery:
-        """Return the next delivery of an event. On a stream, an ack only grants credit for more."""
+        """Return the next delivery of an event. On a stream, an ack only grants credit for more, so many are acked together."""
         while True:
             delivery = await self.consumer.get()
-            await delivery.ack()
-            if (
-                self.last is None or delivery.offset > self.last
-            ):  # a stream starts at a chunk boundary, which can repeat older ones
+            self._unacked += 1
+            if self._unacked >= _ACKED_TOGETHER or not self.consumer.has_waiting():
+                self._unacked = 0
+                await delivery.ack_all()
+            # A stream starts at a chunk boundary, which can repeat older ones.
+            if self.last is None or delivery.offset > self.last:
                 self.last = delivery.offset
                 return delivery
 
@@ -69,9 +73,11 @@ async def journal(settings: Settings, offset: Offset, *, stream: str = CALLS_JOU
 
 @asynccontextmanager
 async def journal_until_now(
-    settings: Settings, since: Offset, *, stream: str, connect_s: float = _CONNECT_S
+    settings: Settings, since: Offset, *, stream: str, before: int | None = None, connect_s: float = _CONNECT_S
 ) -> AsyncIterator[AsyncIterator[Delivery]]:
     """Open a journal; yields an iterator over the deliveries from a time, an offset or `first` up to now.
+
+    With `before`, it ends ahead of that offset.
 
     Raises:
         CallfoldError: RabbitMQ cannot be reached, or the connection is lost while reading.
@@ -80,6 +86,8 @@ async def journal_until_now(
 
     async def deliveries() -> AsyncIterator[Delivery]:
         end = await _end_of(reader.consumer)
+        if end is not None and before is not None:
+            end = min(end, before - 1)
         # Where the stream has something since then, its first delivery has arrived by now.
         while end is not None and (reader.consumer.has_waiting() if reader.last is None else reader.last < end):
             try:
@@ -87,7 +95,7 @@ async def journal_until_now(
                     delivery = await reader.next()
             except TimeoutError:
                 raise CallfoldError(f"{stream} could not be read to its end: no delivery for {_SILENCE_S} s.") from None
-            if not is_bookmark(delivery):
+            if not is_bookmark(delivery) and (before is None or delivery.offset < before):
                 yield delivery
 
     async with background(reader.consumer.run()):

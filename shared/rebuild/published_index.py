@@ -1,0 +1,65 @@
+"""The published revisions of many calls, without their long values. The revisions are kept as bytes, since there can be many."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import orjson
+
+from shared.domain.ids import CallKey, later_use, use_number
+from shared.rebuild.kept_bytes import KeptBytes
+from shared.rebuild.published_calls import PublishedCall, add_revision
+from shared.rebuild.published_summary import Record
+from shared.rebuild.scope import first_key
+
+_UNUSED = frozenset({"fields", "ignored"})
+
+
+class PublishedIndex:
+    """The published calls by the first use of their RequestID or CallID.
+
+    Attributes:
+        earliest: the earliest start of a call (RFC 3339 UTC); '' if there is none.
+    """
+
+    def __init__(self, kept: KeptBytes) -> None:
+        self._kept = kept
+        self._positions: dict[CallKey, dict[int, tuple[int, ...]]] = {}
+        self.earliest = ""
+
+    def __len__(self) -> int:
+        return len(self._positions)
+
+    def add(self, key: CallKey, record: Record) -> None:
+        """Add one published revision of a call, in any order."""
+        uses = self._positions.setdefault(first_key(key), {})
+        number = use_number(key.call)
+        uses[number] = (*uses.get(number, ()), self._kept.add(orjson.dumps(_slim(record))))
+        started_at = str(record["started_at"])
+        self.earliest = min(self.earliest or started_at, started_at)
+
+    def read(self, firsts: Iterable[CallKey]) -> dict[CallKey, dict[int, PublishedCall]]:
+        """Read the published uses of some RequestIDs or CallIDs, by their number; those without any are absent."""
+        return {first: self._read(first, uses) for first in firsts if (uses := self._positions.get(first))}
+
+    def _read(self, first: CallKey, uses: Mapping[int, tuple[int, ...]]) -> dict[int, PublishedCall]:
+        found: dict[CallKey, PublishedCall] = {}
+        for number, positions in uses.items():
+            for position in positions:
+                record = orjson.loads(self._kept.get(position))
+                add_revision(found, CallKey(first.source, later_use(first.call, number)), record)
+        return {use_number(key.call): known for key, known in found.items()}
+
+
+def _slim(record: Record) -> dict[str, Any]:
+    """Return what decides about a revision: the record without adapter values."""
+    slim = {name: value for name, value in record.items() if name not in _UNUSED}
+    for name in ("agent", "dialed"):
+        slim[name] = _slim_leg(record[name])
+    slim["other_legs"] = [_slim_leg(leg) for leg in record["other_legs"]]
+    return slim
+
+
+def _slim_leg(leg: Record | None) -> dict[str, Any] | None:
+    return None if leg is None else {name: value for name, value in leg.items() if name not in _UNUSED}
