@@ -71,21 +71,21 @@ class CallSearch:
         self._on_messages = on_messages
         self._calls_of = EventCalls(sources)
         self._published: set[CallKey] = set()
-        self._found = FoundCalls(set(), PublishedIndex(resources.enter_context(KeptBytes(directory))))
+        self._candidates = FoundCalls(set(), PublishedIndex(resources.enter_context(KeptBytes(directory))))
 
     async def find(self, start: datetime, *, is_extended: bool) -> FoundCalls:
-        """Find the calls with an event since `start`. Without `is_extended`, only events of these calls are found before it."""
-        found = self._found
+        """Find the calls with an event since `start`. Without `is_extended`, only events of these calls are read before it."""
+        candidates = self._candidates
         outside = await self._read_window(start)
-        found.calls |= await self._first_uses_of_lost(outside)
-        found.calls |= await self._open_in_redis()
+        candidates.calls |= await self._first_uses_of_lost(outside)
+        candidates.calls |= await self._open_in_redis()
         while stale := await self._read_published():
-            found.calls |= stale
-        earliest = found.published.earliest
+            candidates.calls |= stale
+        earliest = candidates.published.earliest
         begins = min(start, datetime.fromisoformat(earliest) - CLOCK_MARGIN) if earliest else start
         if is_extended or begins < start:
             await self._read_backwards(start, begins, is_extended=is_extended)
-        return found
+        return candidates
 
     async def _read_window(self, start: datetime) -> set[CallKey]:
         """Read the events since a time; returns the calls outside the scope, of which a later use may be inside."""
@@ -96,19 +96,19 @@ class CallSearch:
                 key = self._calls_of.of(event)
                 if key is not None and self._scope.has_source(key):
                     first = first_key(key)
-                    (self._found.calls if self._scope.has(key) or self._scope.has(first) else outside).add(first)
+                    (self._candidates.calls if self._scope.has(key) or self._scope.has(first) else outside).add(first)
             part.add(body)
         return outside
 
     async def _first_uses_of_lost(self, outside: Iterable[CallKey]) -> set[CallKey]:
         """Return the calls outside the scope of which a later use is inside."""
-        keys, found = list(outside), set[CallKey]()
+        keys, first_uses = list(outside), set[CallKey]()
         for at in range(0, len(keys), _BATCH_CALLS):
             counts = await self._store.count_uses(keys[at : at + _BATCH_CALLS])
             for key, uses in counts.items():
                 if any(self._scope.has(CallKey(key.source, later_use(key.call, number))) for number in range(2, uses + 1)):
-                    found.add(key)
-        return found
+                    first_uses.add(key)
+        return first_uses
 
     async def _open_in_redis(self) -> set[CallKey]:
         return {first_key(key) for key in await self._store.open_calls() if self._scope.has(key)}
@@ -118,8 +118,8 @@ class CallSearch:
 
         Returns the calls of which Redis has facts and an earlier publication. They must be replayed too.
         """
-        found, stale = self._found, set[CallKey]()
-        found.published = PublishedIndex(self._resources.enter_context(KeptBytes(self._directory)))
+        candidates, stale = self._candidates, set[CallKey]()
+        candidates.published = PublishedIndex(self._resources.enter_context(KeptBytes(self._directory)))
 
         async def restore(revisions: Revisions) -> None:
             stored = await self._store.publications(revisions)
@@ -137,20 +137,20 @@ class CallSearch:
             )
 
         def is_candidate(key: CallKey) -> bool:
-            return first_key(key) in found.calls
+            return first_key(key) in candidates.calls
 
-        await read_revisions(self._settings, is_candidate, found.published.add, self._scope.has, restore)
+        await read_revisions(self._settings, is_candidate, candidates.published.add, self._scope.has, restore)
         return stale
 
     async def _read_backwards(self, start: datetime, begins: datetime, *, is_extended: bool) -> None:
-        found = self._found
+        candidates = self._candidates
         step = max(timedelta(seconds=self._settings.max_call_seconds), _SHORTEST_STEP)
         until, has_hit = start, True
         while has_hit or until > begins:
-            before = found.earliest_offset
+            before = candidates.earliest_offset
             latest = None if before == 0 else await self._time_before(before)
             if latest is None:
-                found.is_cut = bool(before) and has_hit
+                candidates.is_cut = bool(before) and has_hit
                 return
             until = min(min(until, latest) - step, begins) if is_extended else begins
             has_hit = await self._read_step(until, before, is_extended=is_extended) and is_extended
@@ -166,7 +166,7 @@ class CallSearch:
 
     async def _read_step(self, begin: datetime, before: int | None, *, is_extended: bool) -> bool:
         """Read a part of the journal before an offset; returns whether it has an event of a candidate."""
-        part, calls, has_hit = self._keep(at_end=False), self._found.calls, False
+        part, calls, has_hit = self._keep(at_end=False), self._candidates.calls, False
         async for body in self._bodies(begin, before):
             hits = 0
             for event in decode(body):
@@ -192,12 +192,12 @@ class CallSearch:
         async with journal_until_now(self._settings, since, stream=CALLBACKS_JOURNAL, before=before) as deliveries:
             async for delivery in deliveries:
                 if is_read and first:
-                    self._found.earliest_offset = delivery.offset
+                    self._candidates.earliest_offset = delivery.offset
                 first = False
                 yield delivery.body
                 self._on_messages(1)
 
     def _keep(self, *, at_end: bool) -> KeptMessages:
         part = self._resources.enter_context(KeptMessages(self._directory))
-        self._found.messages.insert(len(self._found.messages) if at_end else 0, part)
+        self._candidates.messages.insert(len(self._candidates.messages) if at_end else 0, part)
         return part

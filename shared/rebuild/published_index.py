@@ -44,12 +44,12 @@ class PublishedIndex:
         return {first: self._read(first, uses) for first in firsts if (uses := self._positions.get(first))}
 
     def _read(self, first: CallKey, uses: Mapping[int, tuple[int, ...]]) -> dict[int, PublishedCall]:
-        found: dict[CallKey, PublishedCall] = {}
+        calls: dict[CallKey, PublishedCall] = {}
         for number, positions in uses.items():
             for position in positions:
                 record = orjson.loads(self._kept.get(position))
-                add_revision(found, CallKey(first.source, later_use(first.call, number)), record)
-        return {use_number(key.call): known for key, known in found.items()}
+                add_revision(calls, CallKey(first.source, later_use(first.call, number)), record)
+        return {use_number(key.call): known for key, known in calls.items()}
 
 
 def _slim(record: Record) -> dict[str, Any]:

@@ -34,7 +34,23 @@ _NAMES = (
     "Leg",
     "x",
 )
-_VALUES = ("API", "pickup", "77", "513", "0513", "0", "", "5,13", "51+3", "%35", "\uff19", "1" * 18, "1" * 19, "{{CallID}}", "a?b=1")
+_VALUES = (
+    "API",
+    "pickup",
+    "77",
+    "513",
+    "0513",
+    "0",
+    "",
+    "5,13",
+    "51+3",
+    "%35",
+    "\uff19",
+    "1" * 18,
+    "1" * 19,
+    "{{CallID}}",
+    "a?b=1",
+)
 _LINKS = ("RecordingURL=http://h/r?a=1", "RecordingURL=http%3A%2F%2Fh%2Fr", "RequestID=513#RequestID=514", "CallerID=%2B45;x")
 _PARTS = st.tuples(st.sampled_from(_NAMES), st.sampled_from(_VALUES)).map("=".join) | st.sampled_from(_LINKS)
 _QUERIES = st.tuples(
