@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import struct
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache, partial
 from typing import Protocol
@@ -46,6 +47,26 @@ class Publishable(Protocol):
     def header_table(self) -> FieldTable | None: ...
     @property
     def expires_ms(self) -> int | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """A message of another broker, published with all properties that it had there."""
+
+    exchange: str
+    routing_key: str
+    body: bytes
+    properties: Basic.Properties
+    content_type: str = ""
+    expires_ms: int | None = None
+
+    @property
+    def message_id(self) -> str:
+        return self.properties.message_id or ""
+
+    @property
+    def header_table(self) -> FieldTable:
+        return self.properties.headers or {}
 
 
 class Pending:
@@ -124,7 +145,10 @@ def _header_frame(message: Publishable, channel_number: int) -> bytes:
     """Return the frame with size and properties of a message."""
     if message.header_table is not None or message.expires_ms is not None or not message.message_id:
         expiration = None if message.expires_ms is None else str(message.expires_ms)
-        properties = _properties(message.content_type, message.message_id, message.header_table, expiration)
+        if isinstance(message, Copy):
+            properties = message.properties
+        else:
+            properties = _properties(message.content_type, message.message_id, message.header_table, expiration)
         return frame.marshal(ContentHeader(properties=properties, body_size=len(message.body)), channel_number)
     before_size, before_id = _header_parts(message.content_type)
     payload = before_size + struct.pack(">Q", len(message.body)) + before_id + encode.short_string(message.message_id)

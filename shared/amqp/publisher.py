@@ -19,7 +19,7 @@ from pamqp.commands import Basic
 from pamqp.common import FieldTable
 
 from shared import metrics
-from shared.amqp.batch_publish import HeaderValue, Pending, is_blocked, send
+from shared.amqp.batch_publish import Copy, HeaderValue, Pending, Publishable, is_blocked, send
 from shared.amqp.channel_requests import broker_request
 from shared.amqp.connection import BACKOFF_S, BrokerAddress, BrokerConnection, GoHome
 from shared.amqp.connection_errors import LOST, is_cancelled, is_lost
@@ -123,10 +123,17 @@ class Publisher(BrokerConnection):
 
     async def publish_until_confirmed(self, messages: Iterable[Message]) -> None:
         """Publish and retry without limit, so that an outage delays messages and never loses them."""
+        await self._publish_until_confirmed(messages)
+
+    async def copy_until_confirmed(self, copies: Iterable[Copy]) -> None:
+        """Publish messages of another broker, as `publish_until_confirmed` does."""
+        await self._publish_until_confirmed(copies)
+
+    async def _publish_until_confirmed(self, messages: Iterable[Publishable]) -> None:
         waiting, task = list(messages), object()
         try:
             for attempt in itertools.count():
-                unconfirmed: list[Message] = []
+                unconfirmed: list[Publishable] = []
                 for first in range(0, len(waiting), _PUBLISHES_IN_FLIGHT):
                     await self.wait_until_up()
                     await self.wait_until_unblocked()
@@ -176,8 +183,8 @@ class Publisher(BrokerConnection):
         return declared.message_count or 0
 
     async def _publish(
-        self, messages: Sequence[Message], *, outlasts_alarm: bool = False
-    ) -> list[tuple[Message, BrokerUnavailableError]]:
+        self, messages: Sequence[Publishable], *, outlasts_alarm: bool = False
+    ) -> list[tuple[Publishable, BrokerUnavailableError]]:
         """Publish messages unless the gate is closed for one; returns those that were not confirmed, with the reason."""
         gate = self.gate
         if gate.is_closed and any(message.exchange == gate.exchange for message in messages) and not await self.reopen_gate():
@@ -202,8 +209,8 @@ class Publisher(BrokerConnection):
         return True
 
     async def _send(
-        self, messages: Sequence[Message], *, outlasts_alarm: bool = False
-    ) -> list[tuple[Message, BrokerUnavailableError]]:
+        self, messages: Sequence[Publishable], *, outlasts_alarm: bool = False
+    ) -> list[tuple[Publishable, BrokerUnavailableError]]:
         """Publish messages in one write; returns those that were not confirmed, with the reason.
 
         After a timeout the connection is recycled. The library assigns returns to publishes by message id, so the same id must
@@ -251,8 +258,8 @@ class Publisher(BrokerConnection):
 
 
 def _unconfirmed(
-    messages: Sequence[Message], confirmations: Sequence[asyncio.Future[object]], error: BrokerUnavailableError
-) -> list[tuple[Message, BrokerUnavailableError]]:
+    messages: Sequence[Publishable], confirmations: Sequence[asyncio.Future[object]], error: BrokerUnavailableError
+) -> list[tuple[Publishable, BrokerUnavailableError]]:
     """Return only the unconfirmed messages: if all were sent again, a slow broker might never confirm the whole batch."""
     confirmed = [done.done() and _failure(done) is None for done in confirmations] or [False] * len(messages)
     return [(message, error) for message, is_confirmed in zip(messages, confirmed, strict=True) if not is_confirmed]

@@ -148,3 +148,18 @@ def topology(recording_retry_s: Iterable[float]) -> Topology:
             Binding(RECORDINGS, RECORDINGS, RECORDINGS),
         ),
     )
+
+
+def move_exchange(queue: str) -> str:
+    """Return the exchange of a move through which messages of another broker reach a queue with their routing keys."""
+    return f"move.{queue}"
+
+
+def with_move_exchanges(to: Topology) -> Topology:
+    """Add an exchange to a topology for each queue. They are deleted when the move has finished."""
+    queues = [queue.name for queue in to.queues]
+    return Topology(
+        exchanges=(*to.exchanges, *(Exchange(move_exchange(name), "fanout") for name in queues)),
+        queues=to.queues,
+        bindings=(*to.bindings, *(Binding(name, move_exchange(name), "") for name in queues)),
+    )

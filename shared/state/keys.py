@@ -17,6 +17,7 @@ One server has the tags `0` to `15`. A cluster has tags with evenly spread slots
 - `callfold:pbx_clock:<source>`, `callfold:pbx_clock_at:<source>`: how far the clock of its PBX is ahead, see `pbx_clocks.py`.
 - `callfold:{watermark}:members`, `:rounds`, `:spools`: reports on callbacks that are not folded yet, see `barrier.py`.
 - `callfold:dial:...`: dial requests, see `dials.py`.
+- `callfold:broker_move`: how far a move to another RabbitMQ has come, see `broker_move.py`.
 - `callfold:probe`: written to find out whether Redis can be written.
 
 The facts of a published call expire after the retention time, its publication some time later. Open calls never expire.

@@ -18,6 +18,7 @@ from shared.domain.leg_event import LegEvent
 from shared.domain.times import microseconds
 from shared.server_version import ServerVersion, store_version
 from shared.state.bounds import BOUNDS
+from shared.state.broker_move import BrokerMoveNotes
 from shared.state.call_reader import CallReader
 from shared.state.connections import WritablePool
 from shared.state.dials import DialStore
@@ -89,6 +90,7 @@ class Store(CallReader):
         self.clock = RedisClock()
         self._postpone, self._remember = Script("postpone"), Script("remember")
         self.watermarks = Watermarks(self._redis)
+        self.broker_move = BrokerMoveNotes(self._redis)
         self.locks = Locks(self._redis)
         self.flags = Flags(self._redis)
         self.dials = DialStore(self._redis)

@@ -21,6 +21,9 @@ done
 touch "$root/etc/hosts"
 mount --bind /etc/hosts "$root/etc/hosts"
 
+# The machine's own release is the old one in a test that moves to a newer one.
+OLD_RABBITMQ_SERVER=$(readlink -f /usr/lib/rabbitmq/bin/rabbitmq-server) && export OLD_RABBITMQ_SERVER
+
 # Callfold prefers this directory to the PATH, because Debian's programs on the PATH switch to another user.
 [ ! -d /usr/lib/rabbitmq/bin ] || mount --bind "$programs" /usr/lib/rabbitmq/bin
 PATH=$programs:$PATH

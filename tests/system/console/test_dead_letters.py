@@ -128,7 +128,7 @@ async def test_a_message_the_broker_gave_up_tells_so(servers: Servers) -> None:
         given = 0
         while (message := await taken_from(queue, no_ack=False)) is not None or given <= 20:
             if message is not None:
-                await message.nack(requeue=True)
+                await message.reject(requeue=True)  # RabbitMQ 4.3 does not count a nack
                 given += 1
 
     async def dead() -> bool:

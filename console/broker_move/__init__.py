@@ -1,0 +1,1 @@
+"""Moving a running installation to another RabbitMQ."""
