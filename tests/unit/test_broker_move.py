@@ -88,8 +88,10 @@ def test_progress_is_a_sentence_for_each_change(capsys: pytest.CaptureFixture[st
     ):
         progress.report(step, facts)
     assert capsys.readouterr().out.splitlines() == [
-        "Queues of subscribers on the old broker: crm (call.#). Bind them on the new broker before workers switch, "
-        "and consume the old ones until they are empty.",
+        (
+            "Queues of subscribers on the old broker: crm (call.#). Bind them on the new broker before workers switch, "
+            "and consume the old ones until they are empty."
+        ),
         "No queue of a subscriber is bound to `calls` on the old broker.",
         "Queues of subscribers: unknown. Their owners bind them on the new broker before workers switch.",
         "Declared on the new broker. Copying 4 streams, then moving 6 queues.",
