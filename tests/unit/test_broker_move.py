@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 from pamqp.commands import Basic
-from pamqp.common import FieldTable
 
 from console.commands.broker_move import Progress, move
 from shared.amqp.batch_publish import Copy
