@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
+from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import Any, ClassVar, cast
+
 import pytest
 from pamqp.commands import Basic
+from pamqp.common import FieldTable
 
+from console.broker_move import hold
+from console.broker_move.hold import TimerHold
+from console.broker_move.queues import QueueMove
 from console.commands.broker_move import Progress, move
 from shared.amqp.batch_publish import Copy
+from shared.amqp.connection import BrokerAddress
 from shared.amqp.copying import copied_properties, without_equal_ids
 from shared.amqp.subscribers import subscriptions
+from shared.amqp.topology import Topology
+from shared.domain.barrier import FoldedUntil, Member, Reports, Round, Spool, folded_until
 from shared.errors import ConfigError
+from shared.state.watermark import SpoolReport
 from tests.helpers.settings import settings_here
+from worker.folding.echoes import Echoes
 
 
 def _copy(message_id: str | None) -> Copy:
@@ -26,7 +40,7 @@ def test_no_batch_has_two_equal_ids_and_the_order_stays() -> None:
 
 
 def test_a_copy_keeps_every_property_but_those_of_the_old_broker() -> None:
-    headers = {
+    headers: FieldTable = {
         "reason": "unknown_source",
         "x-stream-offset": 7,
         "echo_to": "callbacks.echo.1",
@@ -101,3 +115,99 @@ def test_progress_is_a_sentence_for_each_change(capsys: pytest.CaptureFixture[st
         "Moved 1 message of callbacks.fold",
         "Cannot look. Trying again.",
     ]
+
+
+class _Source:
+    """Delivers what it was given, once."""
+
+    def __init__(self, deliveries: list[_Delivery]) -> None:
+        self.deliveries = deliveries
+
+    async def get(self) -> _Delivery:
+        return self.deliveries.pop(0)
+
+    def get_waiting(self, max_bytes: int) -> list[_Delivery]:
+        assert max_bytes
+        waiting, self.deliveries = self.deliveries, []
+        return waiting
+
+    def copies(self, deliveries: list[_Delivery], exchange: str) -> list[Copy]:
+        return [Copy(exchange, "", each.body, Basic.Properties()) for each in deliveries]
+
+
+class _Delivery:
+    headers: ClassVar[dict[str, object]] = {}
+
+    def __init__(self, body: bytes, steps: list[str]) -> None:
+        self.body = body
+        self._steps = steps
+
+    async def ack(self) -> None:
+        self._steps.append(f"acked {self.body.decode()}")
+
+
+async def test_a_message_is_acked_once_the_new_broker_has_confirmed_it() -> None:
+    steps: list[str] = []
+
+    class New:
+        async def copy_until_confirmed(self, copies: list[Copy]) -> None:
+            await asyncio.sleep(0)
+            steps.extend(f"confirmed {each.body.decode()} in {each.exchange}" for each in copies)
+
+    old = SimpleNamespace(address=BrokerAddress((), Topology(), "tests"))
+    moving = QueueMove("recordings", cast("Any", old), cast("Any", New()), Echoes(cast("Any", None)), waits_for_workers=False)
+    moving._source = cast("Any", _Source([_Delivery(b"1", steps), _Delivery(b"2", steps)]))
+    await moving._move_waiting()
+    assert steps == ["confirmed 1 in move.recordings", "confirmed 2 in move.recordings", "acked 1", "acked 2"]
+    assert moving.moved == 2
+
+
+class _Watermarks:
+    """Reports of workers; a round is complete each time they are read."""
+
+    def __init__(self, rounds: list[int]) -> None:
+        self.rounds = rounds
+        self.stored: list[SpoolReport] = []
+        self.spools: list[Spool] = []
+
+    async def reports(self) -> Reports:
+        opened_ms = self.rounds.pop(0)
+        return Reports([Round(opened_ms, opened_ms, 1)], [Member("w", 1, 1, opened_ms)], self.spools, _NOW_MS)
+
+    async def folded_until(self) -> FoldedUntil | None:
+        return folded_until(await self.reports())
+
+    async def store_spool_reports(self, reports: list[SpoolReport]) -> None:
+        self.stored += reports
+
+
+_NOW_MS = 1_800_000_000_000
+
+
+def _hold(watermarks: _Watermarks) -> TimerHold:
+    async def now() -> datetime:
+        await asyncio.sleep(0)
+        return datetime.fromtimestamp(_NOW_MS / 1000, UTC)
+
+    return TimerHold(cast("Any", SimpleNamespace(watermarks=watermarks, now=now)))
+
+
+async def test_the_timers_are_held_at_what_was_folded_when_the_move_began() -> None:
+    watermarks = _Watermarks([_NOW_MS - 900, _NOW_MS - 500])
+    await _hold(watermarks).begin()
+    assert watermarks.stored == [SpoolReport("broker-move", _NOW_MS - 500, _NOW_MS)]
+
+
+async def test_a_move_that_was_interrupted_keeps_the_time_of_its_hold() -> None:
+    watermarks = _Watermarks([_NOW_MS - 900, _NOW_MS - 500])
+    watermarks.spools = [Spool("another", 3, _NOW_MS), Spool("broker-move", 7, _NOW_MS)]
+    await _hold(watermarks).begin()
+    assert watermarks.stored == [SpoolReport("broker-move", 7, _NOW_MS)]
+
+
+async def test_the_hold_ends_with_a_round_that_was_opened_after_all_was_moved(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hold, "_LOOK_S", 0)
+    watermarks = _Watermarks([_NOW_MS - 900, _NOW_MS, _NOW_MS + 300, _NOW_MS + 600])
+    await _hold(watermarks).end()
+    assert watermarks.stored == [SpoolReport("broker-move", None, _NOW_MS)]
+    assert watermarks.rounds == [_NOW_MS + 600]
