@@ -119,7 +119,7 @@ def _redis_of(directory: Path) -> int:
     """Find it by the directory it works in: it writes its command line anew."""
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
-            if (process / "cwd").readlink() == directory / "redis":
+            if (process / "cwd").samefile(directory / "redis"):
                 return int(process.name)
     raise AssertionError(directory)
 
