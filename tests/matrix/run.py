@@ -26,6 +26,7 @@ _SCRIPTS = Path(__file__).resolve().parent
 # The main job, faults and load on whole clusters; the fold; each use of a server; commands on real servers.
 _TESTS = (
     "tests/system/clusters",
+    "tests/chaos",
     "tests/system/worker",
     "tests/system/console",
     "tests/integration",

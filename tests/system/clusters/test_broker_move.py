@@ -20,6 +20,9 @@ from console.local import stack as local_stack
 from console.local.ports import free_port
 from console.local.processes import Fleet, ServiceProcess
 from console.local.stack import LocalStack
+from shared.amqp.connection import BrokerAddress
+from shared.amqp.server_check import check_server
+from shared.amqp.topology import Topology
 from shared.config.settings import load_settings
 from shared.domain.barrier import complete_round
 from shared.runtime.store import open_store
@@ -45,6 +48,10 @@ async def _old_broker(directory: Path, monkeypatch: pytest.MonkeyPatch) -> Async
     async with LocalStack(directory, only=frozenset({"rabbitmq"})) as old:
         await declare(old.amqp_url)
         yield old
+
+
+async def _release(url: str) -> str:
+    return str((await check_server(BrokerAddress((url,), Topology(), "tests"))).version)
 
 
 class _Load:
@@ -216,6 +223,8 @@ async def test_a_move_under_load_loses_nothing_and_closes_nothing_early(
 ) -> None:
     new_url = servers.stack.amqp_url
     async with _old_broker(tmp_path / "old", monkeypatch) as old:
+        are_equal = await _release(old.amqp_url) == await _release(new_url)
+        assert are_equal == ("OLD_RABBITMQ_SERVER" not in os.environ)
         settings = {**servers.environment(**QUICK), "CALLFOLD_AMQP_URL": old.amqp_url}
         settings_here(monkeypatch, settings)
         published, load, ports = _Published(), _Load(size), [free_port(), free_port()]
