@@ -7,6 +7,7 @@ import sys
 
 from shared.amqp.consumer import Consumer
 from shared.amqp.topology import CALLBACKS_FOLD
+from shared.config.live_sources import LiveSources
 from shared.config.settings import Settings
 from shared.runtime.broker import create_publisher
 from shared.runtime.process import background, run_process
@@ -19,7 +20,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     publisher = create_publisher(settings, "bench")
     raw = Consumer(publisher.address, CALLBACKS_FOLD, prefetch=FOLD_PREFETCH)
     async with open_store(settings) as store:
-        sources = settings.load_sources()
+        sources = LiveSources.load(settings.sources_file)
         holders = [f"{publisher.address.name}/{number}" for number in range(CONCURRENT_FOLDS)]
         folds = [Fold(publisher, store, sources, settings.policy, holder=holder) for holder in holders]
         async with background(publisher.run(), raw.run()), background(*(fold.run(raw) for fold in folds)):

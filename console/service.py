@@ -34,6 +34,7 @@ from console.web.stored_audio import AudioArchive
 from console.web.waveforms import Waveforms
 from console.web.wrong_keys import WrongKeys
 from shared.archive.storage import Archive
+from shared.config.live_sources import LiveSources
 from shared.config.secret_strength import check_console_keys
 from shared.config.settings import Settings
 from shared.errors import StoreReadOnlyError, StoreUnavailableError
@@ -42,6 +43,7 @@ from shared.runtime.broker import create_publisher, watch_broker_hosts
 from shared.runtime.client_address import Proxies
 from shared.runtime.health import Handicap, private_port
 from shared.runtime.process import background
+from shared.runtime.sources_watch import watch_sources
 from shared.runtime.store import open_store
 from shared.runtime.store_watch import watch_store
 from shared.state.store import Store
@@ -56,7 +58,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     """
     check_console_keys(settings)
     compile_templates()
-    sources, archive = settings.load_sources(), Archive(settings.archive_url)
+    sources, archive = LiveSources.load(settings.sources_file), Archive(settings.archive_url)
     publisher = create_publisher(settings, "console")
     feed = Feed(settings)
     async with AsyncExitStack() as closing:
@@ -71,7 +73,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         audit, keys, ended = Audit(publisher), Keys(settings), EndedSessions(store)
         lookup = Lookup(settings, sources, calls, archive, history)
         failed_log_ins, wrong_keys, proxies = WrongKeys(audit), WrongKeys(audit), Proxies(settings.console_proxies)
-        dead_letters, slots = DeadLettersApi(settings), RequestSlots()
+        dead_letters, slots = DeadLettersApi(settings, sources), RequestSlots()
         audio = AudioArchive(archive, settings.archive_identity)
         waveforms = Waveforms(audio)
         apis = Apis(
@@ -92,11 +94,11 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
 
         listening = asyncio.Event()
         async with (
-            private_port(settings.metrics_host, settings.metrics_port, lambda: _problems(store, listening, stop)),
+            private_port(settings.metrics_host, settings.metrics_port, lambda: _problems(store, sources, listening, stop)),
             background(publisher.run(), feed.consumer.run(), monitor.callbacks_journal.run(), monitor.depths.run()),
             background(feed.run(), monitor.count(), monitor.run(), dials.run()),
             background(refused.consumer.run(), refused.run()),
-            background(watch_store(store), watch_store(calls), watch_broker_hosts(settings)),
+            background(watch_store(store), watch_store(calls), watch_broker_hosts(settings), watch_sources(sources)),
             background(failed_log_ins.run(), wrong_keys.run()),
             serving(app, settings),
         ):
@@ -113,16 +115,16 @@ async def _open_history(settings: Settings) -> AsyncIterator[History | None]:
         yield history
 
 
-async def _problems(store: Store, listening: asyncio.Event, stop: asyncio.Event) -> list[str]:
+async def _problems(store: Store, sources: LiveSources, listening: asyncio.Event, stop: asyncio.Event) -> list[str]:
     """Return what keeps the console from its work. RabbitMQ is not required: without it the console finds calls and dials."""
     if not listening.is_set():
         return ["starting"]
-    problems: list[str] = []
+    problems: list[str] = [*map(Handicap, sources.problems())]
     try:
         await store.check()
     except StoreReadOnlyError as error:
         # All consoles share this server. Look-ups work, and a load balancer must not take the last console away from readers.
-        problems = [Handicap(error)]
+        problems.append(Handicap(error))
     except StoreUnavailableError as error:
-        problems = [str(error)]
+        problems.append(str(error))
     return [*problems, "shutting down"] if stop.is_set() else problems

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
+from typing import NamedTuple
 
 from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
@@ -15,9 +16,9 @@ from ingress.body_formats import UnknownFormatError, UnreadableBodyError
 from ingress.forms import Body, is_form, query_of, read_body, secret_of
 from ingress.intake import Intake
 from ingress.outgoing_message import OutgoingMessage
-from ingress.refusals import Refusals
+from ingress.refusals import Refusals, start_series
 from ingress.request_lines import TARGET_BYTES
-from ingress.source_secrets import SourceSecrets
+from ingress.source_secrets import SourceSecrets, Which
 from ingress.targets import is_odd, read_target, respelled, tidied, with_second_query
 from shared import metrics
 from shared.amqp.dead_letters import DeadLetterReason, dead_letter_headers
@@ -30,12 +31,8 @@ from shared.domain.ids import SourceName
 from shared.domain.raw_event import CallbackEvent, encode, join
 from shared.domain.unread_body import UnreadCallback
 from shared.errors import InvalidCallbackError, SpoolUnavailableError
-from shared.log import get_logger
-from shared.outage import Outage
 from shared.percent_encoding import bytes_of
 from shared.runtime.http_protocol import MAX_BODY_BYTES, header_problem
-
-log = get_logger(__name__)
 
 _LONG_QUERY = 1024
 # What a dead letter counts beyond its bytes: its headers, and what RabbitMQ keeps of each message. Its queue has no limit.
@@ -43,6 +40,13 @@ _DEAD_LETTER_BYTES = 1024
 _NO_BODY = Body()
 
 Send = Callable[[OutgoingMessage], Awaitable[None]]
+
+
+class _Right(NamedTuple):
+    """A query in the spelling in which its secret is right, and which secret of the source that is."""
+
+    query: str
+    which: Which
 
 
 def _parsed(source: Source, event: CallbackEvent) -> CallbackEvent:
@@ -65,19 +69,23 @@ def _parsed(source: Source, event: CallbackEvent) -> CallbackEvent:
 
 
 class CallbackHandler:
-    """Answers callbacks of known sources and rejects every other request."""
+    """Answers callbacks of known sources and rejects every other request, by one state of the sources: see `LiveHandler`."""
 
     def __init__(self, sources: Sources, intake: Intake, send: Send, refusals: Refusals) -> None:
         """Take the sources, the intake for valid callbacks, what dead-letters invalid ones, and what answers all others."""
+        start_series(sources)
         self._refusals = refusals
         self._sources = sources
         self._by_path = {f"{PATH}{name}": source for name, source in sources.items()}
         self._intake = intake
         self._send = send
         self._secrets = SourceSecrets(sources)
-        self._unavailable = Outage(log, "callback_rejected_503", "callbacks_accepted", is_error=True)
-        self._invalid = {name: Outage(log, "callback_rejected") for name in sources}
         self._accepted = {name: metrics.CALLBACKS.labels(name, "accepted") for name in sources}
+        self._used = {
+            (name, which): metrics.CALLBACK_SECRETS.labels(name, which)
+            for name, source in sources.items()
+            for which in (Which if source.secret else ())
+        }
 
     async def answer(self, request: web.BaseRequest) -> web.Response:
         """Answer one request; the answer is 200 only if the callback is durable."""
@@ -115,28 +123,36 @@ class CallbackHandler:
             if right is None:
                 if body.problem:
                     return self._refusals.body(request, source.name, body.problem)
-                sent = self._with_right_secret(source, body)
-                if sent is None:
+                in_body = self._with_right_secret(source, body)
+                if in_body is None:
                     return self._refusals.wrong_secret(request, source.name, query, body)
+                sent, which = in_body
             else:
-                sent, query = query_of(body) if body.content and not body.problem else "", right
+                sent = query_of(body) if body.content and not body.problem else ""
+                query, which = right
         except UnreadableBodyError as error:
-            if right is None and not self._secrets.is_in_body(source.name, body.content):
+            which_sent = self._secrets.which_in_body(source.name, body.content) if right is None else right.which
+            if which_sent is None:
                 if isinstance(error, UnknownFormatError):
                     return self._refusals.body(request, source.name, error)
                 return self._refusals.wrong_secret(request, source.name, query, body)
-            sent, body = "", replace(body, problem=error)
-        query = "&".join(part for part in (right or query, sent) if part)
-        return await self._keep(request, source, take_secret(query)[1], body)
+            sent, which, body = "", which_sent, replace(body, problem=error)
+            query = query if right is None else right.query
+        query = "&".join(part for part in (query, sent) if part)
+        return await self._keep(request, source, _Right(take_secret(query)[1], which), body)
 
-    def _right(self, source: Source, query: str) -> str | None:
+    def _right(self, source: Source, query: str) -> _Right | None:
         """Return a query in the spelling in which its secret is right; None if it is wrong in all."""
-        if not self._secrets.is_wrong(source, find_secret(bytes_of(query))):
-            return query
-        others = respelled(query, source.adapter.meanings)
-        return next((each for each in others if not self._secrets.is_wrong(source, find_secret(bytes_of(each)))), None)
+        which = self._secrets.which(source, find_secret(bytes_of(query)))
+        if which is not None:
+            return _Right(query, which)
+        for each in respelled(query, source.adapter.meanings):
+            which = self._secrets.which(source, find_secret(bytes_of(each)))
+            if which is not None:
+                return _Right(each, which)
+        return None
 
-    def _with_right_secret(self, source: Source, body: Body) -> str | None:
+    def _with_right_secret(self, source: Source, body: Body) -> _Right | None:
         """Return the query of a stranger's body with the right secret; None if that is wrong.
 
         Raises:
@@ -144,25 +160,31 @@ class CallbackHandler:
         """
         if is_form(body):
             return self._right(source, query_of(body))
-        return None if self._secrets.is_wrong(source, secret_of(body)) else query_of(body)
+        which = self._secrets.which(source, secret_of(body))
+        return None if which is None else _Right(query_of(body), which)
 
     async def _accept(self, request: web.BaseRequest, source: Source, query: str) -> web.Response:
         """Judge the secret of a GET, and make its callback durable."""
         # For a long query it is cheaper to judge the secret before all parameters are split.
         is_long = len(query) > _LONG_QUERY
         secret, rest = (None, "") if is_long else take_secret(query)
-        if is_long or self._secrets.is_wrong(source, secret):
+        which = None if is_long else self._secrets.which(source, secret)
+        if which is None:
             right = self._right(source, query)
             if right is None:
                 return self._refusals.wrong_secret(request, source.name, query)
-            rest = take_secret(right)[1]
-        return await self._keep(request, source, rest, _NO_BODY)
+            rest, which = take_secret(right.query)[1], right.which
+        return await self._keep(request, source, _Right(rest, which), _NO_BODY)
 
-    async def _keep(self, request: web.BaseRequest, source: Source, query: str, body: Body) -> web.Response:
+    async def _keep(self, request: web.BaseRequest, source: Source, right: _Right, body: Body) -> web.Response:
         """Make a callback durable, given its query without the secret. A body with a problem is not in the query."""
         if refusal := self._intake.refusal(source.name):
             return self._refusals.limited(request, source.name, refusal)
-        event = CallbackEvent(source.name, utc_now(), self._secrets.hide(source.name, query))
+        query, which = right
+        if counter := self._used.get((source.name, which)):
+            counter.inc()
+        query = self._secrets.hide(source.name, query)
+        event = CallbackEvent(source.name, utc_now(), query, has_previous_secret=which is Which.PREVIOUS)
         try:
             event = _parsed(source, event)
         except InvalidCallbackError as error:
@@ -174,7 +196,7 @@ class CallbackHandler:
             await self._intake.submit(source.name, encoded, self._intake.take(source.name, len(encoded)))
         except SpoolUnavailableError as error:
             return self._reject_for_now(request, source.name, error)
-        self._unavailable.succeeded()
+        self._refusals.accepted()
         self._accepted[source.name].inc()
         return ACCEPTED
 
@@ -183,7 +205,9 @@ class CallbackHandler:
         detail = f"{error} (value {error.shown_value})" if error.shown_value else str(error)
         members = {"parameter": error.parameter, "value": error.shown_value}
         answer = problem(400, "Invalid callback", f"The {error}. {KEPT}", members)
-        self._invalid[event.source].failed(str(error), source=event.source, parameter=error.parameter, problem=error.problem)
+        self._refusals.rejected(event.source).failed(
+            str(error), source=event.source, parameter=error.parameter, problem=error.problem
+        )
         return await self._dead_letter(request, (event, encode(event)), (DeadLetterReason.INVALID_CALLBACK, detail), answer)
 
     async def _keep_body(
@@ -195,7 +219,7 @@ class CallbackHandler:
         encoding = self._secrets.hide(event.source, body.encoding)
         is_cut = len(body.content) == MAX_BODY_BYTES and error.status == 413  # noqa: PLR2004 - Content Too Large
         unread = UnreadCallback(event.source, event.received_at, event.query, content, content_type, encoding, is_cut)
-        self._invalid[event.source].failed(error.detail, source=event.source, parameter=None, problem=error.title)
+        self._refusals.rejected(event.source).failed(error.detail, source=event.source, parameter=None, problem=error.title)
         detail = f"{error.detail} It has {len(body.content)} bytes of type {content_type or 'unknown'}."
         answer = problem(error.status, error.title, f"{error.detail} The callback is kept as a dead letter.")
         return await self._dead_letter(request, (event, unread.encode()), (DeadLetterReason.UNREADABLE_BODY, detail), answer)
@@ -216,7 +240,7 @@ class CallbackHandler:
             await self._send(OutgoingMessage("", CALLBACKS_DEAD, headers, body))
         except SpoolUnavailableError as unavailable:
             return self._reject_for_now(request, event.source, unavailable)
-        self._unavailable.succeeded()
+        self._refusals.accepted()
         metrics.CALLBACKS.labels(event.source, "invalid").inc()
         metrics.DEAD_LETTERS.labels(CALLBACKS_DEAD, reason).inc()
         return answer
@@ -233,6 +257,4 @@ class CallbackHandler:
         return self._refusals.head(request, status, error)
 
     def _reject_for_now(self, request: web.BaseRequest, source: SourceName, error: SpoolUnavailableError) -> web.Response:
-        metrics.CALLBACKS.labels(source, "unavailable").inc()
-        self._unavailable.failed(str(error), source=source)
-        return self._refusals.unavailable(request, source)
+        return self._refusals.unavailable(request, source, error)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property
@@ -101,13 +101,27 @@ class SourceShare:
 class FairShares:
     """Decides the route of each source, several times a second. Between two updates a callback costs a look-up."""
 
-    def __init__(self, sources: Iterable[SourceName], *, bytes_per_day: int, max_waiting_bytes: int) -> None:
+    def __init__(self, sources: Collection[SourceName], *, bytes_per_day: int, max_waiting_bytes: int) -> None:
         """Take the allowance of each source, and what all sources together may have waiting."""
+        self._bytes_per_day = bytes_per_day
+        self._names = sources
         self._shares = {name: SourceShare(bytes_per_day) for name in sources}
         self._max_waiting_bytes = max_waiting_bytes
 
     def of(self, source: SourceName) -> SourceShare:
-        return self._shares[source]
+        """Return the share of a source. Between a change of the sources and `follow`, one that is not known sends at once."""
+        return self._shares.get(source) or SourceShare(self._bytes_per_day)
+
+    def follow(self, names: Collection[SourceName]) -> list[SourceName]:
+        """Take over a change of the sources; the shares of the others stay as they are. Returns those that are gone."""
+        if names is self._names:
+            return []
+        self._names = names
+        gone = [name for name in self._shares if name not in names]
+        for name in gone:
+            del self._shares[name]
+        self._shares |= {name: SourceShare(self._bytes_per_day) for name in names if name not in self._shares}
+        return gone
 
     def update(self, elapsed_s: float, load: Load) -> dict[SourceName, Route]:
         """Decide the routes from what arrived in the last `elapsed_s`; returns those that changed."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Collection
 from typing import NamedTuple, NoReturn
 
 from ingress.fair_shares import TICK_S, FairShares, Load, Route
@@ -12,6 +12,7 @@ from ingress.group_commit import GroupCommit
 from ingress.probes import Probes
 from ingress.waiting import Waiting
 from shared import metrics
+from shared.config.live_sources import LiveSources
 from shared.domain.ids import SourceName
 from shared.errors import SpoolUnavailableError
 from shared.log import get_logger
@@ -74,12 +75,13 @@ class Intake:
         else:
             metrics.CALLBACKS_WAITED.labels(source).inc()
 
-    async def run(self) -> NoReturn:
+    async def run(self, sources: LiveSources) -> NoReturn:
         """Decide the routes until cancelled. Run it as a task."""
         before = time.monotonic()
         while True:
             await asyncio.sleep(TICK_S)
             now = time.monotonic()
+            self._follow(sources.current)
             lag_s, waiting = self._probes.lag_s(), self._waiting.waiting_bytes
             load = Load(lag_s, is_fold_away=self._probes.is_fold_away(), waiting_bytes=waiting)
             for source, route in self._shares.update(now - before, load).items():
@@ -88,6 +90,14 @@ class Intake:
             metrics.PUBLISH_TO_FOLD_SECONDS.set(lag_s)
             for source in waiting.keys() | self._routes.keys():
                 metrics.WAITING_BYTES.labels(source).set(waiting.get(source, 0))
+
+    def _follow(self, sources: Collection[SourceName]) -> None:
+        """Take over a change of the sources. What still waits of a source that was removed is drained."""
+        for gone in self._shares.follow(sources):
+            self._routes.pop(gone, None)
+            for outage in self._outages.pop(gone, ()):
+                outage.succeeded()
+            metrics.WAITING_BYTES.labels(gone).set(0)
 
     def _report(self, source: SourceName, route: Route) -> None:
         """Log a change. A source that keeps changing is logged once a minute."""

@@ -23,6 +23,7 @@ from shared import metrics
 from shared.amqp.publisher import Message, Publisher
 from shared.amqp.topology import CALLBACKS_QUARANTINE
 from shared.clock import utc_now
+from shared.config.live_sources import Derived
 from shared.domain.adapter_link import SECRET_PARAMETER, find_secret
 from shared.domain.callback_values import tidied
 from shared.domain.ids import SOURCE_NAME
@@ -68,7 +69,7 @@ class _Count:
 class Quarantine:
     """Takes refused callbacks and counts without waiting; `run` publishes them."""
 
-    def __init__(self, publisher: Publisher, secrets: SourceSecrets) -> None:
+    def __init__(self, publisher: Publisher, secrets: Derived[SourceSecrets]) -> None:
         self._publisher = publisher
         self._secrets = secrets
         self._rates = PeerRates(time.monotonic())
@@ -182,7 +183,8 @@ class Quarantine:
             return None
 
     def _without_secret(self, suspect: Suspect) -> QuarantinedCallback:
-        """Remove the secret, whatever it was, and every other value that is the secret of a source."""
+        """Remove the secret, whatever it was, and every other value that is a secret of a source, current or previous."""
+        known = self._secrets.current
         query, body = percent_encoded(bytes_of(suspect.query)), suspect.body
         content = body.content
         if content and not body.problem:
@@ -190,11 +192,11 @@ class Quarantine:
                 query = "&".join(part for part in (query, query_of(body)) if part)
                 content = b""
             except UnreadableBodyError:
-                content = self._secrets.hide_all_in_body(content)
+                content = known.hide_all_in_body(content)
         secrets = (find_secret(each.encode()) for each in (query, *respelled(query, {})))
-        owner = next(filter(None, map(self._secrets.owner, secrets)), None)
-        kept = self._secrets.hide_all(_without_tokens(query))
-        is_name = SOURCE_NAME.fullmatch(suspect.source) and not self._secrets.is_in_name(suspect.source)
+        owner = next(filter(None, map(known.owner, secrets)), None)
+        kept = known.hide_all(_without_tokens(query))
+        is_name = SOURCE_NAME.fullmatch(suspect.source) and not known.is_in_name(suspect.source)
         return QuarantinedCallback(
             id=suspect.id,
             reason=suspect.reason,
@@ -203,7 +205,7 @@ class Quarantine:
             received_at=suspect.received_at,
             query=kept,
             secret_of=owner or "",
-            content_type=self._secrets.hide_all(body.content_type) if content else "",
+            content_type=known.hide_all(body.content_type) if content else "",
             body=content,
         )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from aiohttp import web
 
 from ingress.answers import (
@@ -21,9 +23,9 @@ from ingress.intake import Refusal as LimitedRefusal
 from ingress.quarantine import Quarantine, Suspect
 from shared import metrics
 from shared.clock import utc_now
-from shared.config.sources import Sources
 from shared.domain.ids import SourceName
 from shared.domain.quarantined import Refusal
+from shared.errors import SpoolUnavailableError
 from shared.log import get_logger
 from shared.outage import Outage
 from shared.runtime.client_address import Proxies
@@ -38,21 +40,25 @@ _NO_BODY = Body()
 _NO_SOURCE = SourceName("")
 
 
+def start_series(sources: Iterable[SourceName]) -> None:
+    """Let the series of each source begin at 0."""
+    for name in sources:
+        for result in ("accepted", "invalid", "wrong_secret", "limited", "unavailable"):
+            metrics.CALLBACKS.labels(name, result)
+
+
 class Refusals:
     """Answers what is refused, with its traces. Without a quarantine, these are counts and log lines."""
 
-    def __init__(self, sources: Sources, proxies: Proxies, quarantine: Quarantine | None = None) -> None:
+    def __init__(self, proxies: Proxies, quarantine: Quarantine | None = None) -> None:
         self._proxies = proxies
         self._quarantine = quarantine
         self._counters = {reason: metrics.CALLBACKS_REFUSED.labels(reason) for reason in Refusal}
-        self._outages = {
-            (reason, source): Outage(log, "callback_refused") for reason in Refusal for source in (_NO_SOURCE, *sources)
-        }
+        self._outages: dict[tuple[Refusal, SourceName], Outage] = {}
+        self._rejected: dict[SourceName, Outage] = {}
+        self._unavailable = Outage(log, "callback_rejected_503", "callbacks_accepted", is_error=True)
         for status in (400, 404, *_OF_BODIES, 405, 414, 431):  # so that each series exists from the start
             metrics.REQUESTS_REFUSED.labels(str(status))
-        for name in sources:
-            for result in ("accepted", "invalid", "wrong_secret", "limited", "unavailable"):
-                metrics.CALLBACKS.labels(name, result)
 
     def wrong_secret(self, request: web.BaseRequest, source: SourceName, query: str, body: Body = _NO_BODY) -> web.Response:
         peer = self._record(request, Refusal.WRONG_SECRET, (401, UNAUTHORIZED), source)
@@ -81,7 +87,19 @@ class Refusals:
         self._record(request, Refusal.LIMITED, (429, limit.reason), source)
         return too_many(source, *limit)
 
-    def unavailable(self, request: web.BaseRequest, source: SourceName) -> web.Response:
+    def accepted(self) -> None:
+        """Record that a callback is durable, which ends an outage."""
+        self._unavailable.succeeded()
+
+    def rejected(self, source: SourceName) -> Outage:
+        """Return the log of the callbacks of a source that are rejected and kept."""
+        if source not in self._rejected:
+            self._rejected[source] = Outage(log, "callback_rejected")
+        return self._rejected[source]
+
+    def unavailable(self, request: web.BaseRequest, source: SourceName, error: SpoolUnavailableError) -> web.Response:
+        metrics.CALLBACKS.labels(source, "unavailable").inc()
+        self._unavailable.failed(str(error), source=source)
         self._record(request, Refusal.UNAVAILABLE, (503, ""), source)
         return unavailable()
 
@@ -105,7 +123,7 @@ class Refusals:
         peer = self._proxies.client(request)
         if reason not in _LOGGED_ELSEWHERE:
             status, detail = why
-            outage = self._outages[reason, source]
+            outage = self._outages.setdefault((reason, source), Outage(log, "callback_refused"))
             outage.failed(detail, key=peer, reason=reason, status=status, source=source or None, peer=peer)
         if self._quarantine is not None:
             self._quarantine.count(reason, source, peer)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
+from typing import Protocol
 
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
@@ -13,7 +14,6 @@ from aiohttp.streams import StreamReader
 from aiohttp.web_protocol import RequestHandler
 
 from ingress.accepted import ACCEPTED, accepted, accepted_bytes, is_usual
-from ingress.callbacks import CallbackHandler
 from ingress.request_lines import PARSER_BYTES, RequestLines
 from shared.log import get_logger
 from shared.runtime.connections import Connections, HttpLimits
@@ -26,10 +26,20 @@ log = get_logger(__name__)
 LIMITS = HttpLimits(idle_s=75)
 
 
+class Handler(Protocol):
+    """Answers requests."""
+
+    def answer(self, request: web.BaseRequest) -> Awaitable[web.StreamResponse]:
+        """Answer one request."""
+
+    def refuse_head(self, request: web.BaseRequest, status: int, error: BaseException | None) -> web.Response:
+        """Refuse what the HTTP parser does not take."""
+
+
 class _Protocol(LimitedProtocol):
     """Answers requests that the HTTP parser rejects: the library's error page and log line quote them, secret included."""
 
-    def __init__(self, server: web.Server, connections: Connections, handler: CallbackHandler) -> None:
+    def __init__(self, server: web.Server, connections: Connections, handler: Handler) -> None:
         super().__init__(server, connections, max_line_bytes=PARSER_BYTES)
         self._handler = handler
         self._lines = RequestLines()
@@ -82,7 +92,7 @@ def _request(
 
 
 class _Server(web.Server):
-    def __init__(self, handler: CallbackHandler, connections: Connections) -> None:
+    def __init__(self, handler: Handler, connections: Connections) -> None:
         super().__init__(handler.answer, request_factory=_request)
         self._limited_to = connections
         self._handler = handler
@@ -93,7 +103,7 @@ class _Server(web.Server):
 
 @asynccontextmanager
 async def serving(
-    handler: CallbackHandler,
+    handler: Handler,
     host: str,
     port: int,
     *,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
 from ingress.callbacks import CallbackHandler
 from ingress.fair_shares import WAITING_PART, FairShares
 from ingress.fold_depth import FoldDepth
 from ingress.group_commit import GroupCommit
 from ingress.intake import Intake
+from ingress.live_handler import LiveHandler
 from ingress.probes import Probes
 from ingress.publish_or_spool import DurableWriter
 from ingress.quarantine import Quarantine
@@ -20,14 +22,16 @@ from ingress.spool_drain import SpoolDrain
 from ingress.waiting import Waiting
 from shared.amqp.echo import EchoQueue
 from shared.amqp.topology import CALLBACKS_FOLD_BYTES
+from shared.config.live_sources import LiveSources
 from shared.config.secret_strength import check_source_secrets
 from shared.config.settings import Settings
 from shared.log import get_logger
 from shared.runtime.broker import create_publisher, watch_broker_hosts
 from shared.runtime.client_address import Proxies
 from shared.runtime.descriptors import connection_limit, descriptor_limit
-from shared.runtime.health import private_port
+from shared.runtime.health import Handicap, private_port
 from shared.runtime.process import background
+from shared.runtime.sources_watch import watch_sources
 
 log = get_logger(__name__)
 
@@ -38,13 +42,13 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     Raises:
         ConfigError: a source, the port or (at the first connection) the broker's topology is misconfigured.
     """
-    sources = settings.load_sources()
-    check_source_secrets(settings, sources)
+    sources = LiveSources.load(settings.sources_file, partial(check_source_secrets, settings))
     proxies = Proxies(settings.ingress_proxies, setting="CALLFOLD_INGRESS_PROXIES")
     # Once ingress serves, no error of the broker may end it: the spool accepts what RabbitMQ does not.
     publisher = create_publisher(settings, "ingress", retries_conflicts=True)
     # On a separate connection, so that what strangers send cannot hold up the confirms of good callbacks.
-    quarantine = Quarantine(create_publisher(settings, "quarantine", retries_conflicts=True), SourceSecrets(sources))
+    strangers = create_publisher(settings, "quarantine", retries_conflicts=True)
+    quarantine = Quarantine(strangers, sources.derive(SourceSecrets))
     depth = FoldDepth(publisher, CALLBACKS_FOLD_BYTES)
     echoes = EchoQueue(publisher.address)
     probes = Probes(echoes)
@@ -56,20 +60,23 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         drain = SpoolDrain(publisher, spool, writer)
         commit = GroupCommit(writer.write)
         max_waiting_bytes = int(WAITING_PART * settings.spool_max_bytes)
-        shares = FairShares(sources, bytes_per_day=settings.source_bytes_per_day, max_waiting_bytes=max_waiting_bytes)
+        shares = FairShares(sources.current, bytes_per_day=settings.source_bytes_per_day, max_waiting_bytes=max_waiting_bytes)
         intake = Intake(shares, commit, waiting, probes)
-        refusals = Refusals(sources, proxies, quarantine)
-        handler = CallbackHandler(sources, intake, writer.send, refusals)
+        refusals = Refusals(proxies, quarantine)
+        handlers = sources.derive(lambda of_sources: CallbackHandler(of_sources, intake, writer.send, refusals))
 
         async def problems() -> list[str]:
-            return ["shutting down"] if stop.is_set() else [*await writer.problems(), *intake.problems()]
+            if stop.is_set():
+                return ["shutting down"]
+            return [*await writer.problems(), *intake.problems(), *map(Handicap, sources.problems())]
 
         async with (
             private_port(settings.metrics_host, settings.metrics_port, problems),
             background(publisher.run(), depth.run(), echoes.run(), probes.run(), drain.run(), drain.watch()),
-            background(commit.run(), waiting.run(), intake.run(), quarantine.run(), watch_broker_hosts(settings)),
+            background(commit.run(), waiting.run(), intake.run(sources), quarantine.run()),
+            background(watch_broker_hosts(settings), watch_sources(sources)),
             serving(
-                handler,
+                LiveHandler(handlers),
                 settings.ingress_host,
                 settings.ingress_port,
                 shutdown_timeout_s=settings.shutdown_timeout_seconds,

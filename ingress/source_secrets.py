@@ -6,7 +6,8 @@ import hmac
 import html
 import json
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
+from enum import StrEnum
 from hashlib import sha256
 
 from shared.config.sources import Source, Sources
@@ -21,25 +22,56 @@ _LONGEST = 1024
 _WIDE = ("utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be")
 
 
+class Which(StrEnum):
+    """Which secret of a source a callback has."""
+
+    CURRENT = "current"
+    PREVIOUS = "previous"
+
+
+class _Hidden:
+    """The spellings of a secret that is hidden, apart from percent-encoding."""
+
+    __slots__ = ("in_name", "pattern", "which", "wide")
+
+    def __init__(self, secret: str, which: Which) -> None:
+        self.which = which
+        self.pattern = _pattern(secret)
+        self.in_name = re.compile(re.escape(secret.lower()).encode())
+        self.wide = [secret.encode(encoding, "surrogatepass") for encoding in _WIDE]
+
+    def is_in(self, content: bytes) -> bool:
+        return bool(_is_in(content, [self.pattern])) or any(wide in content for wide in self.wide)
+
+
 class SourceSecrets:
-    """Knows each secret by its digest and by the spellings that it can have, apart from percent-encoding."""
+    """Knows the current and the previous secrets: each by its digest, and by the spellings that it can have."""
 
     def __init__(self, sources: Sources) -> None:
-        secrets = {name: source.secret.get_secret_value() for name, source in sources.items() if source.secret}
+        secrets = {name: source.secrets for name, source in sources.items() if source.secrets}
         # Digests have the same length, so the comparison takes the same time for every secret.
-        self._digests = {name: _digest(secret) for name, secret in secrets.items()}
-        self._owners = {digest: name for name, digest in self._digests.items()}
+        self._digests = {name: [*map(_digest, of_source)] for name, of_source in secrets.items()}
+        # A current secret takes precedence over the same one that another source had before.
+        self._owners = {digest: name for name, (_, *previous) in self._digests.items() for digest in previous}
+        self._owners |= {current: name for name, (current, *_) in self._digests.items()}
         # An adapter link can contain the secret again under another name, and that copy must not be stored either.
-        self._patterns = {name: _pattern(secret) for name, secret in secrets.items() if is_hidden(secret)}
-        self._in_names = [re.compile(re.escape(secrets[name].lower()).encode()) for name in self._patterns]
-        self._wide = {name: [secrets[name].encode(encoding, "surrogatepass") for encoding in _WIDE] for name in self._patterns}
+        self._hidden = {
+            name: [_Hidden(secret, _which(number)) for number, secret in enumerate(of_source) if is_hidden(secret)]
+            for name, of_source in secrets.items()
+        }
 
-    def is_wrong(self, source: Source, secret: str | None) -> bool:
-        """Compare a secret that was sent; None if there was none. Blanks, quotes and a second encoding do not count."""
-        expected = self._digests.get(source.name)
-        if expected is None or hmac.compare_digest(_digest(secret or ""), expected):
-            return False
-        return len(secret or "") > _LONGEST or not hmac.compare_digest(_digest(tidied(secret or "")), expected)
+    def which(self, source: Source, secret: str | None) -> Which | None:
+        """Return which secret of a source was sent; None if it is wrong. A source without a secret takes any as its current one.
+
+        `secret` is None if there was none. Blanks, quotes and a second encoding do not count.
+        """
+        digests = self._digests.get(source.name)
+        if digests is None:
+            return Which.CURRENT
+        which = _compared(_digest(secret or ""), digests)
+        if which is None and len(secret or "") <= _LONGEST:
+            which = _compared(_digest(tidied(secret or "")), digests)
+        return which
 
     def owner(self, secret: str | None) -> SourceName | None:
         """Return the source that has this secret."""
@@ -49,19 +81,18 @@ class SourceSecrets:
             self._owners.get(_digest(tidied(secret))) if len(secret) <= _LONGEST else None
         )
 
-    def is_in_body(self, source: SourceName, content: bytes) -> bool:
-        """Return whether a body of any format has the secret of its source; a short one is not searched."""
-        if source not in self._patterns:
-            return False
-        return bool(_is_in(content, [self._patterns[source]])) or any(wide in content for wide in self._wide[source])
+    def which_in_body(self, source: SourceName, content: bytes) -> Which | None:
+        """Return which secret of its source a body of any format has; a short one is not searched."""
+        return next((each.which for each in self._hidden.get(source, ()) if each.is_in(content)), None)
 
     def hide(self, source: SourceName, query: str) -> str:
-        """Mask the secret of a source wherever it is in a query, however often it is encoded."""
-        pattern = self._patterns.get(source)
-        if pattern is None:
+        """Mask the secrets of a source wherever they are in a query, however often they are encoded."""
+        hidden = self._hidden.get(source)
+        if not hidden:
             return query
         content = bytes_of(query)
-        return _text(_hidden(content, [pattern])) if _is_in(content, [pattern]) else query
+        present = _is_in(content, [each.pattern for each in hidden])
+        return _text(_hidden(content, present)) if present else query
 
     def hide_all(self, text: str) -> str:
         """Mask the secrets of all sources wherever they are in a text."""
@@ -71,23 +102,37 @@ class SourceSecrets:
 
     def hide_all_in_body(self, content: bytes) -> bytes:
         """Mask the secrets of all sources in a body of any format. All other bytes stay as they are."""
-        return self._hide(self._patterns, content)
+        return self._hide([each for of_source in self._hidden.values() for each in of_source], content)
 
     def hide_in_body(self, source: SourceName, content: bytes) -> bytes:
-        """Mask the secret of a source in a body of any format. All other bytes stay as they are."""
-        return self._hide([source] if source in self._patterns else [], content)
+        """Mask the secrets of a source in a body of any format. All other bytes stay as they are."""
+        return self._hide(self._hidden.get(source, ()), content)
 
     def is_in_name(self, name: str) -> bool:
         """Return whether a name of a source, in lower case, has the secret of any source."""
-        return any(pattern.search(name.encode()) for pattern in self._in_names)
+        return any(each.in_name.search(name.encode()) for of_source in self._hidden.values() for each in of_source)
 
-    def _hide(self, sources: Collection[SourceName], content: bytes) -> bytes:
-        present = _is_in(content, [self._patterns[source] for source in sources])
+    @staticmethod
+    def _hide(hidden: Collection[_Hidden], content: bytes) -> bytes:
+        present = _is_in(content, [each.pattern for each in hidden])
         content = _hidden(content, present) if present else content
         if b"\0" in content:
-            for wide in (wide for source in sources for wide in self._wide[source]):
+            for wide in (wide for each in hidden for wide in each.wide):
                 content = content.replace(wide, MASK.encode())
         return content
+
+
+def _which(number: int) -> Which:
+    return Which.PREVIOUS if number else Which.CURRENT
+
+
+def _compared(digest: bytes, digests: Sequence[bytes]) -> Which | None:
+    """Compare a digest with all of a source, so that the time does not depend on which one it is."""
+    which: Which | None = None
+    for number, each in enumerate(digests):
+        if hmac.compare_digest(digest, each):
+            which = _which(number)
+    return which
 
 
 def _digest(secret: str) -> bytes:

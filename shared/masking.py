@@ -22,8 +22,8 @@ MASK = "***"
 
 _NAMES = frozenset({"sid", "session", "pwd", "pass", "key", "auth", "sig", "cookies"})
 _ENDINGS = (
-    "token", "sectok", "password", "passwd", "passphrase", "secret", "signature", "credential", "credentials", "sessionid",
-    "sessid", "apikey", "accesskey", "privatekey", "secretkey", "consolekey", "viewerkey",
+    "token", "sectok", "password", "passwd", "passphrase", "secret", "secrets", "signature", "credential", "credentials",
+    "sessionid", "sessid", "apikey", "accesskey", "privatekey", "secretkey", "consolekey", "viewerkey",
 )  # fmt: skip
 # These are credentials in a link, but usually not in JSON or prose.
 _ORDINARY = frozenset({"key", "pass"})

@@ -5,6 +5,18 @@ from __future__ import annotations
 from prometheus_client import Counter, Gauge, Histogram
 
 CALLBACKS = Counter("callfold_callbacks_total", "Callbacks answered by ingress.", ("source", "result"))
+CALLBACK_SECRETS = Counter(
+    "callfold_callback_secrets_total",
+    "Callbacks with a valid secret, by which of the source's secrets it was (current or previous).",
+    ("source", "which"),
+)
+SOURCES_RELOAD_FAILED = Gauge(
+    "callfold_sources_reload_failed", "1 while the sources file has a fault, so that earlier sources stay in force."
+)
+SOURCES_LOADED = Gauge(
+    "callfold_sources_loaded_timestamp_seconds",
+    "Time at which the sources file was last read without a fault, in seconds since 1970.",
+)
 REQUESTS_REFUSED = Counter(
     "callfold_requests_refused_total", "Requests rejected before they were parsed as callbacks.", ("status",)
 )

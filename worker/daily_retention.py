@@ -12,8 +12,8 @@ from typing import NoReturn
 
 from shared.amqp.publisher import Publisher
 from shared.archive.storage import Archive
+from shared.config.live_sources import LiveSources
 from shared.config.settings import Settings
-from shared.config.sources import Sources
 from shared.crash_points import crash_point
 from shared.errors import BusyError, UnavailableError, leaf_errors
 from shared.log import get_logger
@@ -35,7 +35,7 @@ _NOTE_KEPT_S = 2 * 86400.0
 class DailyRetention:
     """Runs retention once for each UTC day, in the first worker that gets the lock. The next check repeats a failed run."""
 
-    def __init__(self, archive: Archive, publisher: Publisher, store: Store, sources: Sources, settings: Settings) -> None:
+    def __init__(self, archive: Archive, publisher: Publisher, store: Store, sources: LiveSources, settings: Settings) -> None:
         self._archive = archive
         self._publisher = publisher
         self._store = store
@@ -81,7 +81,7 @@ class DailyRetention:
         retention = Retention(self._archive, self._publisher, self._store, now - timedelta(days=self._days), self._with_records)
         request = {"older_than": f"{self._days}d", "with_records": self._with_records}
         async with audited(Audit(self._publisher), _WHO, retention.done, request):
-            done = await retention.run(self._sources, lambda day: log.debug("retention_day_finished", day=day))
+            done = await retention.run(self._sources.current, lambda day: log.debug("retention_day_finished", day=day))
         await until_redis_answers(lambda: self._store.flags.set(day, expires_in_s=_NOTE_KEPT_S))
         for problem in done.problems:
             log.warning("retention_problem_found", detail=problem)

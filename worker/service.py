@@ -9,12 +9,14 @@ from shared.amqp.consumer import Consumer
 from shared.amqp.publisher import Publisher
 from shared.amqp.topology import CALLBACKS_FOLD, RECORDINGS
 from shared.archive.storage import Archive
+from shared.config.live_sources import LiveSources
 from shared.config.settings import Settings
 from shared.errors import StoreUnavailableError
 from shared.log import get_logger
 from shared.runtime.broker import create_publisher, watch_broker_hosts
 from shared.runtime.health import Handicap, private_port
 from shared.runtime.process import background
+from shared.runtime.sources_watch import watch_sources
 from shared.runtime.store import open_store
 from shared.runtime.store_watch import watch_store
 from shared.state.store import Store
@@ -45,7 +47,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         ConfigError: a source, the archive, the download directory or the broker's topology is misconfigured. If the archive is
             only unavailable, the worker starts and waits for it.
     """
-    sources = settings.load_sources()
+    sources = LiveSources.load(settings.sources_file)
     publisher = create_publisher(settings, "worker")
     address = publisher.address
     jobs = Consumer(address, RECORDINGS, prefetch=settings.recording_concurrency)  # every delivered job starts at once
@@ -71,7 +73,6 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         timers = Timers(
             publisher,
             store,
-            sources,
             lease_s=settings.timer_lease_seconds,
             hold_off_s=settings.timer_hold_off_seconds,
         )
@@ -81,7 +82,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
 
         async with (
             consuming(jobs, archive),
-            private_port(settings.metrics_host, settings.metrics_port, lambda: _problems(publisher, raw, store, stop)),
+            private_port(settings.metrics_host, settings.metrics_port, lambda: _problems(publisher, raw, store, sources, stop)),
             background(publisher.run(), raw.run()),
             background(
                 *(fold.run(raw) for fold in folds),
@@ -95,6 +96,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
                 watch_broker_hosts(settings),
                 keep_swept(settings.recording_dir),
                 watch_store(store),
+                watch_sources(sources),
             ),
         ):
             await stop.wait()
@@ -105,9 +107,10 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
                     await asyncio.gather(*(fold.finish() for fold in folds), recordings.finish())
 
 
-async def _problems(publisher: Publisher, raw: Consumer, store: Store, stop: asyncio.Event) -> list[str]:
+async def _problems(publisher: Publisher, raw: Consumer, store: Store, sources: LiveSources, stop: asyncio.Event) -> list[str]:
     """List why this worker is not ready."""
     problems: list[str] = [] if publisher.is_up and raw.is_up else ["RabbitMQ is not connected"]
+    problems += map(Handicap, sources.problems())
     problems += map(Handicap, publisher.obstacles())  # it waits, and a restart would not help
     try:
         await store.check()

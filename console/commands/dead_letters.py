@@ -73,7 +73,7 @@ async def redrive(
     manner = replace(manner or Manner(), is_dry_run=dry_run, as_json=as_json)
     oldest = "" if manner.is_forced else oldest_redrivable(settings, queue)
     request = SettleRequest(Action.REDRIVE, cli_user(), is_dry_run=False, oldest=oldest)
-    prospects = await foresee(settings, queue, query, request)
+    prospects = await foresee(settings, queue, query, request, settings.load_sources())
     if prospects.coming_back:
         sys.stderr.write(_coming_back(prospects, manner))
         if not (manner.is_dry_run or manner.is_sure) and sys.stdin.isatty():
@@ -110,7 +110,7 @@ async def drop(
     manner = replace(manner or Manner(), is_dry_run=dry_run, as_json=as_json)
     request = SettleRequest(Action.DROP, cli_user(), manner.is_dry_run)
     if not (manner.is_dry_run or manner.is_sure):
-        matching = (await foresee(settings, queue, query, request)).settled
+        matching = (await foresee(settings, queue, query, request, settings.load_sources())).settled
         if matching.done or not matching.is_complete:
             count = f"{'' if matching.is_complete else 'at least '}{counted(matching.done, 'dead letter')}"
             exist = "It exists" if matching.done == 1 else "They exist"

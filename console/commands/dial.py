@@ -9,6 +9,7 @@ import orjson
 from console.commands.common import cli_user, select_sources
 from console.dialing.dial_service import DialService, Limits, audited_dial
 from console.dialing.focalscope import Dialer, DialRequest, DialState
+from shared.config.live_sources import LiveSources
 from shared.config.settings import Settings
 from shared.errors import CallfoldError
 from shared.exit_codes import EXIT_FAILURE, EXIT_OK
@@ -31,7 +32,7 @@ async def dial(settings: Settings, request: DialRequest, key: str, *, as_json: b
         background(publisher.run()),
     ):
         await wait_until_connected(publisher)
-        dials = DialService(dialer, store.dials, publisher, sources, Limits.of(settings))
+        dials = DialService(dialer, store.dials, publisher, LiveSources(sources), Limits.of(settings))
         answer = await audited_dial(dials, Audit(publisher), request, cli_user(), key)
     request_id = answer.body.get("request_id")
     if as_json:

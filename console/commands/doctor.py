@@ -23,6 +23,7 @@ from console.dead_letters.queue import DeadLetterQueue, Filter
 from console.history.store import History
 from console.ignored_values import find_unreplaced
 from console.pbx_clocks import find_pbx_clock_problems
+from console.previous_secrets import describe, is_in_use, read_last_uses
 from console.refusals import count_refusals
 from console.request_ids import find_request_id_problems
 from ingress.spool import Spool
@@ -195,6 +196,15 @@ async def _pbx_clocks(settings: Settings) -> str:
     return ", ".join(f"{source} {note.ahead_s:+.1f} s" for source, note in notes.items())
 
 
+async def _previous_secrets(settings: Settings) -> str:
+    async with _open_store(settings) as store:
+        uses = await read_last_uses(store, settings.load_sources())
+    sentences = " ".join(describe(name, at) for name, at in uses.items())
+    if any(at is not None and is_in_use(at) for at in uses.values()):
+        raise DoubtError(sentences)
+    return sentences or "no source has any"
+
+
 async def _placeholders(settings: Settings) -> str:
     async with _open_store(settings) as store:
         problems = await find_unreplaced(store, settings.load_sources())
@@ -248,6 +258,7 @@ CHECKS: dict[str, Check] = {
     "dead letters": _dead_letters,
     "redis": _redis,
     "request ids": _request_ids,
+    "previous secrets": _previous_secrets,
     "placeholders": _placeholders,
     "refusals": _refusals,
     "clock": _clock,

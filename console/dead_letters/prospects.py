@@ -34,14 +34,16 @@ class Prospects:
     coming_back: Counter[str] = field(default_factory=Counter)
 
 
-async def foresee(settings: Settings, queue: DeadLetterQueue, query: Filter, request: SettleRequest) -> Prospects:
+async def foresee(
+    settings: Settings, queue: DeadLetterQueue, query: Filter, request: SettleRequest, sources: Sources
+) -> Prospects:
     """Count what an action would do, in a bounded read that changes nothing.
 
     Raises:
         CallfoldError: others held the queue for too long, or RabbitMQ cannot be reached.
     """
     async with reader_of(settings, queue) as reader:
-        matches, sources = query.matcher(), settings.load_sources()
+        matches = query.matcher()
 
         async def look() -> Prospects:
             done, skipped, coming_back = 0, 0, Counter[str]()

@@ -18,8 +18,9 @@ from console.dialing.dial_journal import DialJournal
 from console.dialing.focalscope import Dialer, DialError, DialRequest, DialState, check_request
 from shared.amqp.publisher import Publisher
 from shared.clock import utc_now
+from shared.config.live_sources import LiveSources
 from shared.config.settings import Settings
-from shared.config.sources import Source, Sources
+from shared.config.sources import Source
 from shared.domain.raw_event import DialEvent, encode
 from shared.errors import StoreUnavailableError
 from shared.log import get_logger
@@ -65,7 +66,7 @@ class Limits:
 class DialService:
     """Handles dial requests. Errors are answers too; their `dial_state` says whether a phone may be ringing."""
 
-    def __init__(self, dialer: Dialer, store: DialStore, publisher: Publisher, sources: Sources, limits: Limits) -> None:
+    def __init__(self, dialer: Dialer, store: DialStore, publisher: Publisher, sources: LiveSources, limits: Limits) -> None:
         self._dialer = dialer
         self._store = store
         self._sources = sources
@@ -145,7 +146,7 @@ class DialService:
 
     async def _dial(self, request: DialRequest, who: str) -> DialAnswer:
         try:
-            source = check_request(self._sources, request)
+            source = check_request(self._sources.current, request)
             excess = await self._excess(source, who)
             if excess is not None:
                 return excess

@@ -15,6 +15,7 @@ from console.ignored_values import UnreplacedProblem, find_unreplaced
 from console.live.feed import Feed, PublishedEvent
 from console.live.snapshot import OPEN_SHOWN, SECONDS_SHOWN, Snapshot
 from console.pbx_clocks import find_pbx_clock_problems
+from console.previous_secrets import find_previous_secrets
 from console.refusals import RefusalTotals
 from console.request_ids import RequestIdProblem, find_request_id_problems
 from shared.amqp.batch_publish import HeaderValue
@@ -29,8 +30,8 @@ from shared.amqp.topology import (
     retry_queue,
 )
 from shared.clock import utc_now
+from shared.config.live_sources import LiveSources
 from shared.config.settings import Settings
-from shared.config.sources import Sources
 from shared.domain.call import Call, derive
 from shared.domain.closing import Policy
 from shared.domain.times import at_microseconds, milliseconds, rfc3339
@@ -52,7 +53,7 @@ _SECOND = len("2026-11-23T07:44:00")
 class Monitor:
     """Takes snapshots. Without watchers it only counts callbacks, from the callback journal."""
 
-    def __init__(self, settings: Settings, sources: Sources, store: Store, feed: Feed, refused: RefusalTotals) -> None:
+    def __init__(self, settings: Settings, sources: LiveSources, store: Store, feed: Feed, refused: RefusalTotals) -> None:
         self._sources = sources
         self._store = store
         self._feed = feed
@@ -126,8 +127,11 @@ class Monitor:
         """Take a snapshot now; servers that cannot be reached are named in its `problems`."""
         at = utc_now()
         problems: list[str] = []
-        (calls, starts_us), (request_ids, unreplaced), pbx_clocks = await asyncio.gather(
-            self._open_calls(problems), self._link_problems(), self._pbx_clocks()
+        (calls, starts_us), (request_ids, unreplaced), pbx_clocks, previous_secrets = await asyncio.gather(
+            self._open_calls(problems),
+            self._link_problems(),
+            self._pbx_clocks(),
+            find_previous_secrets(self._store, self._sources.current),
         )
         depths = await self._depths(problems)
         since = rfc3339(datetime.now(UTC) - _OUTCOMES_FOR)
@@ -148,6 +152,8 @@ class Monitor:
             request_ids=request_ids,
             pbx_clocks=pbx_clocks,
             unreplaced=unreplaced,
+            previous_secrets=previous_secrets,
+            sources_file=self._sources.problems(),
             refused_count=self._refused.count(),
             refusals=self._refused.sentences(),
             has_refused_callbacks=self._refused.has_callbacks(),
@@ -172,17 +178,16 @@ class Monitor:
 
     async def _link_problems(self) -> tuple[Sequence[RequestIdProblem], Sequence[UnreplacedProblem]]:
         """Find the sources to correct. `_open_calls` reports a Redis that cannot be reached."""
+        sources = self._sources.current
         try:
-            return await asyncio.gather(
-                find_request_id_problems(self._store, self._sources), find_unreplaced(self._store, self._sources)
-            )
+            return await asyncio.gather(find_request_id_problems(self._store, sources), find_unreplaced(self._store, sources))
         except StoreUnavailableError:
             return (), ()
 
     async def _pbx_clocks(self) -> Sequence[str]:
         """Find the PBXs whose clocks are wrong. `_open_calls` reports a Redis that cannot be reached."""
         try:
-            return await find_pbx_clock_problems(self._store, self._sources)
+            return await find_pbx_clock_problems(self._store, self._sources.current)
         except StoreUnavailableError:
             return ()
 

@@ -29,6 +29,8 @@ class Snapshot:
         refused_count: requests that ingress refused in the last day, with a sentence for each kind in `refusals`.
         has_refused_callbacks: whether some of them were surely callbacks.
         unreplaced: the sources whose placeholders arrive unreplaced.
+        previous_secrets: sentences about the sources that use a previous secret.
+        sources_file: a sentence about the sources file, if it has a fault.
     """
 
     at: str
@@ -45,6 +47,8 @@ class Snapshot:
     request_ids: Sequence[RequestIdProblem] = ()
     pbx_clocks: Sequence[str] = ()
     unreplaced: Sequence[UnreplacedProblem] = ()
+    previous_secrets: Sequence[str] = ()
+    sources_file: Sequence[str] = ()
     refused_count: int = 0
     refusals: Sequence[str] = ()
     has_refused_callbacks: bool = False

@@ -15,7 +15,9 @@ from console.history.location import DEFAULT_URL
 from console.ignored_values import UnreplacedProblem, find_unreplaced
 from console.lookup.merge import HistoryOnlyCalls, Page, find_calls
 from console.lookup.redis_calls import RedisCalls
+from console.previous_secrets import find_previous_secrets
 from console.request_ids import RequestIdProblem, find_request_id_problems
+from shared.config.live_sources import LiveSources
 from shared.config.settings import Settings
 from shared.config.sources import Sources
 from shared.domain.call import derive
@@ -42,18 +44,23 @@ class Lookup:
     """Finds calls in Redis, which has open and recently completed calls, and in the history if there is one."""
 
     def __init__(
-        self, settings: Settings, sources: Sources, store: Store, archive: Archive | None, history: History | None
+        self, settings: Settings, sources: LiveSources, store: Store, archive: Archive | None, history: History | None
     ) -> None:
         """Without an `archive`, the one of the settings is opened when the detail of a call is needed."""
         self._settings = settings
         self._policy = settings.policy
         self._timelines: Timelines | None = None
-        self.sources = sources
+        self._sources = sources
         self._store = store
         self._archive = archive
         self._history = history
         self.has_history = history is not None
         self.redis = RedisCalls(store, settings.policy, sources)
+
+    @property
+    def sources(self) -> Sources:
+        """Return the sources in force."""
+        return self._sources.current
 
     async def find(self, query: CallQuery) -> Page:
         """Find a page of calls. If the history is unavailable, the page has the calls in Redis and a `problem`.
@@ -147,10 +154,11 @@ class Lookup:
 
     async def request_id_problem(self, key: CallKey) -> RequestIdProblem | None:
         """Return what to correct if this call has too many legs. None also while Redis is unavailable, which `detail` reports."""
-        if key.source not in self.sources:
+        source = self.sources.get(key.source)
+        if source is None:
             return None
         try:
-            problems = await find_request_id_problems(self._store, {key.source: self.sources[key.source]})
+            problems = await find_request_id_problems(self._store, {key.source: source})
         except StoreUnavailableError:
             return None
         return next((problem for problem in problems if problem.call == key), None)
@@ -161,6 +169,10 @@ class Lookup:
             return await find_unreplaced(self._store, sources)
         except StoreUnavailableError:
             return []
+
+    async def previous_secrets(self, sources: Sources) -> list[str]:
+        """Describe the sources that use a previous secret. None also while Redis is unavailable."""
+        return await find_previous_secrets(self._store, sources)
 
     async def _past(self, key: CallKey, *, is_needed: bool = False) -> CallHistory | None:
         """Read a call from the history; None if it is not there, or the history is unavailable and not `is_needed`."""
@@ -187,4 +199,4 @@ async def open_lookup(settings: Settings) -> AsyncIterator[Lookup]:
             from console.history.store import History  # noqa: PLC0415 - most commands start without SQL
 
             history = await closing.enter_async_context(aclosing(History(url)))
-        yield Lookup(settings, settings.load_sources(), store, None, history)
+        yield Lookup(settings, LiveSources.load(settings.sources_file), store, None, history)

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 
 from console.call_query import CallQuery, CallRow, Position, row_of
-from shared.config.sources import Sources
+from shared.config.live_sources import LiveSources
 from shared.domain.call import derive
 from shared.domain.call_event import call_record
 from shared.domain.closing import Policy
@@ -29,10 +29,10 @@ def _is_large(state: StoredCall) -> bool:
 class RedisCalls:
     """The calls in Redis (implements `console.call_query.Calls`)."""
 
-    def __init__(self, store: Store, policy: Policy, sources: Sources) -> None:
+    def __init__(self, store: Store, policy: Policy, sources: LiveSources) -> None:
         self._store = store
         self._policy = policy
-        self._countries = {name: source.country for name, source in sources.items()}
+        self._sources = sources
         self._turn = asyncio.Lock()
 
     async def _breathe(self) -> None:
@@ -82,5 +82,6 @@ class RedisCalls:
     def row(self, key: CallKey, state: StoredCall) -> CallRow:
         """Summarize a call."""
         call = derive(key, state.facts, self._policy)
-        record = call_record(call, state.revision, self._countries.get(key.source))
+        source = self._sources.known.get(key.source)
+        record = call_record(call, state.revision, source.country if source else None)
         return row_of(record, key.call, call.status)

@@ -103,7 +103,7 @@ def explain_link(adapter: Adapter) -> LinkExplanation:
 
 
 def secret_problem(link: str, sources: Sources) -> str | None:
-    """Return why ingress would refuse the callbacks of a pasted link for their path or `token`; None if it would not."""
+    """Return what is wrong with the path or `token` of a pasted link; None if its callbacks have the current secret."""
     path, _, query = link.partition("?")
     name = SourceName(path.rstrip("/").rpartition("/")[2].lower())
     source, (token, _) = sources.get(name), take_secret(query)
@@ -111,6 +111,11 @@ def secret_problem(link: str, sources: Sources) -> str | None:
         return f"The path of the link ends in no configured source, so its callbacks get 404. Configured: {', '.join(sources)}."
     if source.secret is None or _is_same(token, source.secret):
         return None
+    if any(_is_same(token, previous) for previous in source.previous_secrets):
+        return (
+            f"The token is a previous secret of {name}, which is accepted until it is removed from `previous_secrets`. "
+            f"Compare with `callfold adapter-link {name}`."
+        )
     if token is None:
         return f"The link has no token, so its callbacks get 401. Compare with `callfold adapter-link {name}`."
     owner = next((f" It is the one of {other.name}." for other in sources.values() if _is_same(token, other.secret)), "")

@@ -66,6 +66,8 @@ class LiveView:
     request_ids: Sequence[RequestIdProblem]
     pbx_clocks: Sequence[str]
     unreplaced: Sequence[UnreplacedProblem]
+    previous_secrets: Sequence[str]
+    sources_file: Sequence[str]
     refusals: Sequence[str]
     calls: tuple[OpenCall, ...]
     open_count: int
@@ -91,6 +93,8 @@ def live_view(snapshot: Snapshot) -> LiveView:
         request_ids=snapshot.request_ids,
         pbx_clocks=snapshot.pbx_clocks,
         unreplaced=snapshot.unreplaced,
+        previous_secrets=snapshot.previous_secrets,
+        sources_file=snapshot.sources_file,
         refusals=snapshot.refusals if snapshot.has_refused_callbacks else (),
         calls=tuple(_open_call(call, axis, snapshot.at) for call in snapshot.open_calls),
         open_count=snapshot.open_count,

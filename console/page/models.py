@@ -268,6 +268,7 @@ class AdapterPage:
         secret_problem: why ingress would refuse the callbacks of the pasted link for their path or token.
         callback: the pasted link, if it is a callback with values.
         unreplaced: sentences about the placeholders that arrived unreplaced in the last day.
+        previous_secrets: a sentence about the source of the link, if it used a previous secret in the last day.
     """
 
     sources: Sequence[str]
@@ -280,6 +281,7 @@ class AdapterPage:
     pasted_problem: str | None = None
     callback: CallbackExplanation | None = None
     unreplaced: Sequence[str] = ()
+    previous_secrets: Sequence[str] = ()
     secret_problem: str | None = None
 
 

@@ -17,6 +17,7 @@ from console.durations import ago
 from console.web.keys import IDENTITY
 from console.web.parameters import read_parameters
 from console.web.problems import invalid, reject_unless_json
+from shared.config.live_sources import LiveSources
 from shared.config.settings import Settings
 from shared.errors import ConfigError
 from shared.runtime.audit import Action
@@ -65,8 +66,9 @@ class DeadLettersAction(BaseModel):
 class DeadLettersApi:
     """Serves the two queues of dead letters."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, sources: LiveSources) -> None:
         self._settings = settings
+        self._sources = sources
 
     async def list(self, request: web.Request) -> web.Response:
         """Return the matching dead letters, credentials masked, and their number."""
@@ -109,7 +111,8 @@ class DeadLettersApi:
 
     async def foresee(self, action: DeadLettersAction, who: str) -> Prospects:
         """Predict which dead letters would come back from a redrive."""
-        return await foresee(self._settings, action.queue, Filter(tuple(action.ids)), self._request(action, who))
+        query, sources = Filter(tuple(action.ids)), self._sources.current
+        return await foresee(self._settings, action.queue, query, self._request(action, who), sources)
 
     def _request(self, action: DeadLettersAction, who: str) -> SettleRequest:
         return SettleRequest(Action(action.action), who, action.dry_run, oldest_redrivable(self._settings, action.queue))

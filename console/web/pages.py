@@ -22,7 +22,8 @@ from console.web.page_responses import error_page, html, viewer_of
 from console.web.parameters import read_form
 from console.web.playback import Presenter
 from shared.clock import utc_now
-from shared.config.sources import Source, Sources, unknown_source_message
+from shared.config.live_sources import LiveSources
+from shared.config.sources import Source, unknown_source_message
 from shared.domain.adapter_link import make_link, parse_link
 from shared.domain.ids import CallKey, CallRef, SourceName, is_call_ref
 from shared.errors import ConfigError, InvalidCallbackError
@@ -35,7 +36,7 @@ _MAX_ROWS = 200  # a page is rendered in one step
 class Pages:
     """Serves live calls, searches, single calls, and help with adapter links."""
 
-    def __init__(self, lookup: Lookup, monitor: Monitor, sources: Sources, presenter: Presenter) -> None:
+    def __init__(self, lookup: Lookup, monitor: Monitor, sources: LiveSources, presenter: Presenter) -> None:
         self._lookup = lookup
         self._monitor = monitor
         self._sources = sources
@@ -49,20 +50,22 @@ class Pages:
         text = request.query.get("q", "").strip()
         rows = await self._lookup.find_by_ref(CallRef(text)) if is_call_ref(text) else ()
         if len(rows) > 1:
-            return html(render.calls_page(viewer_of(request), CallsPage({}, rows, sources=[*self._sources])))
+            return html(render.calls_page(viewer_of(request), CallsPage({}, rows, sources=[*self._sources.current])))
         raise web.HTTPSeeOther(call_url(rows[0].source, rows[0].call) if rows else search_url(text))
 
     async def calls(self, request: web.Request) -> web.Response:
         parameters = dict(request.query)
         query = read_query(parameters)
         if isinstance(query, dict):
-            page = CallsPage(parameters, (), errors=query, sources=[*self._sources])
+            page = CallsPage(parameters, (), errors=query, sources=[*self._sources.current])
             return html(render.calls_page(viewer_of(request), page), status=400)
         query = query.model_copy(update={"limit": min(query.limit, _MAX_ROWS)})
         result = await self._lookup.find_at_least(query, 1)
         cursor = query.cursor_at(result.next) if result.next else None
         other = await self._other_state(query) if not result.rows and cursor is None else None
-        page = CallsPage(parameters, result.rows, cursor, sources=[*self._sources], problem=result.problem, other_state=other)
+        page = CallsPage(
+            parameters, result.rows, cursor, sources=[*self._sources.current], problem=result.problem, other_state=other
+        )
         return html(render.calls_page(viewer_of(request), page))
 
     async def _other_state(self, query: CallQuery) -> str | None:
@@ -104,7 +107,9 @@ class Pages:
         source, public_url = request.query.get("source"), request.query.get("public_url")
         link, link_problem = self._link(source, public_url) if source and public_url else (None, None)
         pasted = str(form["link"]).strip() if form.get("link") else None
-        page = AdapterPage([*self._sources], source, public_url, link, link_problem, pasted)
+        page = AdapterPage([*self._sources.current], source, public_url, link, link_problem, pasted)
+        if link and source:
+            page = replace(page, previous_secrets=await self._previous_secrets(source))
         if pasted:
             page = replace(await asyncio.to_thread(self._explained, page, pasted), unreplaced=await self._unreplaced(pasted))
         return html(render.adapter_page(viewer_of(request), page))
@@ -112,14 +117,14 @@ class Pages:
     def _explained(self, page: AdapterPage, pasted: str) -> AdapterPage:
         """Explain a pasted link, or a callback: the link of a source as FocalScope called it, with values."""
         try:
-            return replace(page, parsed=parse_link(pasted), secret_problem=secret_problem(pasted, self._sources))
+            return replace(page, parsed=parse_link(pasted), secret_problem=secret_problem(pasted, self._sources.current))
         except ConfigError as error:
             source, link_problem = self._source_of(pasted), str(error)
             if source is None:
                 return replace(page, pasted_problem=link_problem)
         try:
             callback = explain_callback(source.adapter, pasted.partition("?")[2])
-            return replace(page, callback=callback, secret_problem=secret_problem(pasted, self._sources))
+            return replace(page, callback=callback, secret_problem=secret_problem(pasted, self._sources.current))
         except InvalidCallbackError as invalid:
             if "{{" in pasted:  # a link that lacks something, rather than a callback
                 return replace(page, pasted_problem=link_problem)
@@ -128,18 +133,24 @@ class Pages:
     def _source_of(self, link: str) -> Source | None:
         """Return the source that a link names in its path."""
         name = link.partition("?")[0].rstrip("/").rpartition("/")[2]
-        return self._sources.get(SourceName(name))
+        return self._sources.current.get(SourceName(name))
 
     async def _unreplaced(self, pasted: str) -> list[str]:
         """Describe the placeholders of a link's source that arrived unreplaced; of every source, if the link names none."""
         source = self._source_of(pasted)
-        problems = await self._lookup.unreplaced(self._sources if source is None else {source.name: source})
+        problems = await self._lookup.unreplaced(self._sources.current if source is None else {source.name: source})
         return [problem.detail for problem in problems]
 
+    async def _previous_secrets(self, name: str) -> list[str]:
+        """Describe the use of a previous secret by the source whose link is shown."""
+        source = self._sources.current.get(SourceName(name))
+        return [] if source is None else await self._lookup.previous_secrets({source.name: source})
+
     def _link(self, name: str, public_url: str) -> tuple[str | None, str | None]:
-        source = self._sources.get(SourceName(name))
+        sources = self._sources.current
+        source = sources.get(SourceName(name))
         if source is None:
-            return None, unknown_source_message(name, self._sources)
+            return None, unknown_source_message(name, sources)
         if not public_url.startswith(("http://", "https://")):
             return None, "The public address is not a URL. Enter it with http:// or https://."
         return make_link(public_url, name, source.secret.get_secret_value() if source.secret else None), None

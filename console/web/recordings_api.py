@@ -24,7 +24,7 @@ from console.web.slots import Slots
 from console.web.stored_audio import Audio, AudioArchive, NoAudioError, StoredFile
 from console.web.waveforms import Waveforms
 from shared.archive.sidecar import Sidecar
-from shared.config.sources import Sources
+from shared.config.live_sources import LiveSources
 from shared.domain.ids import SourceName
 from shared.runtime.audit import Action, Audit
 
@@ -44,7 +44,7 @@ class RecordingsApi:
     """Sends recordings from the archive, and decrypts them if the console has the identity."""
 
     def __init__(
-        self, search: RecordingSearch, sources: Sources, audio: AudioArchive, waveforms: Waveforms, audit: Audit
+        self, search: RecordingSearch, sources: LiveSources, audio: AudioArchive, waveforms: Waveforms, audit: Audit
     ) -> None:
         self._search = search
         self._sources = sources
@@ -145,7 +145,7 @@ class RecordingsApi:
         except ValidationError as error:
             return invalid(error, RecordingQuery)
         sidecar = None
-        if SourceName(source) in self._sources:
+        if SourceName(source) in self._sources.current:
             sidecar = await self._search.find(source, name, query.call)
         if sidecar is None:
             return problem(404, f"Source {source} has no recording {name}. Find it with GET /calls/{{source}}/{{call}}.")

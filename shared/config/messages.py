@@ -57,6 +57,12 @@ def validation_message(error: ValidationError, known: Collection[str], *, label:
     return f"{key}: {requirement(details)}." if key else f"{requirement(details)}."
 
 
+def first_key(error: ValidationError) -> str:
+    """Return the key that the first problem is about, or ''."""
+    location = error.errors(include_input=False, include_url=False)[0]["loc"]
+    return str(location[0]) if location else ""
+
+
 def requirement(details: ErrorDetails, special: Mapping[str, str] = MappingProxyType({})) -> str:
     """Return what a value must be; `special` takes precedence over the common requirements."""
     context = details.get("ctx", {})

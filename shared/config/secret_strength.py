@@ -64,8 +64,12 @@ def check_console_keys(settings: Settings) -> None:
 
 
 def _weak_secrets_of(sources: Sources) -> list[str]:
-    secrets = [(source.name, source.secret.get_secret_value()) for source in sources.values() if source.secret]
-    return [f"The secret of source {name} {problem}" for name, secret in secrets if (problem := weakness(secret))]
+    secrets = [(source.name, number, secret) for source in sources.values() for number, secret in enumerate(source.secrets)]
+    return [
+        f"{'A previous' if number else 'The'} secret of source {name} {problem}"
+        for name, number, secret in secrets
+        if (problem := weakness(secret))
+    ]
 
 
 def _weak_keys_of(settings: Settings) -> list[str]:

@@ -2,151 +2,52 @@
 
 from __future__ import annotations
 
-import os
 import re
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, IPvAnyNetwork, SecretStr, ValidationError, field_validator
+from pydantic import ConfigDict, SecretStr, ValidationError
 
-from shared.archive.encryption import check_recipient
-from shared.config.environment import read_credential
-from shared.config.links import check_dial_login, check_origin, login_of, origin
-from shared.config.messages import closest_name, validation_message
+from shared.config.links import login_of, origin
+from shared.config.messages import closest_name, first_key, validation_message
+from shared.config.source_options import FROM_ENVIRONMENT, FROM_FILE, Options, Section, references
 from shared.domain.adapter_link import Adapter, make_link, parse_link
 from shared.domain.ids import SOURCE_NAME, SourceName
 from shared.errors import ConfigError
-from shared.phone_numbers import is_country
 
 DEFAULT_SOURCE = SourceName("default")
-_FROM_ENVIRONMENT, _FROM_FILE = "env:", "file:"
-_SETTINGS = "CALLFOLD_"
-AGENT_PATTERN = r"[0-9A-Za-z_.@-]{1,64}"
-NUMBER_PATTERN = r"\+?[0-9*#]{1,32}"
-DIAL_FIELDS = ("agent", "number", "queue_prefix", "reference")
-"""The placeholders of `dial_url`."""
-RECORDING_FIELDS = ("call_id", "guid", "request_id")
-"""The placeholders of `recording_url`."""
-_FIELD = re.compile(r"\{([^{}]*)\}")
 
 
-def _placeholder_check(*known: str) -> Callable[[SecretStr], SecretStr]:
-    """Create a validator of links that may contain these placeholders."""
-
-    def check(template: SecretStr) -> SecretStr:
-        link = template.get_secret_value()
-        origin(link)
-        login_of(link)
-        unknown = [field for field in _FIELD.findall(link) if field not in known]
-        if unknown:
-            names = ", ".join(f"{{{field}}}" for field in known)
-            # Braces can also be part of a password.
-            shown = f" {{{unknown[0]}}}" if closest_name(unknown[0], known) else ""
-            raise ValueError(f"unknown placeholder{shown}, known: {names}")
-        return template
-
-    return check
-
-
-def _check_pattern(pattern: str) -> str:
-    try:
-        re.compile(pattern)
-    except re.error as error:
-        raise ValueError(f"not a regular expression ({error})") from error
-    return pattern
-
-
-def _check_path(pattern: str) -> str:
-    if not pattern.startswith("/"):
-        raise ValueError(f'{pattern} does not begin with "/". Write a path such as "/recordings/*"')
-    if any(character in pattern for character in "?#%") or ".." in pattern.split("/"):
-        raise ValueError(f'{pattern} is not a plain path. Write it without query, "%" and "..", such as "/recordings/*"')
-    return pattern
-
-
-def _check_country(code: str) -> str:
-    country = code.upper()
-    if not is_country(country):
-        hint = "Did you mean GB?" if country == "UK" else "Write its code of ISO 3166, such as DK"
-        raise ValueError(f'"{code[:20]}" is not a country. {hint}')
-    return country
-
-
-class _Options(BaseModel):
-    """The keys of a source that `Source` has unchanged."""
-
-    dial_url: Annotated[SecretStr, AfterValidator(_placeholder_check(*DIAL_FIELDS)), AfterValidator(check_dial_login)] | None = (
-        None
-    )
-    recording_url: Annotated[SecretStr, AfterValidator(_placeholder_check(*RECORDING_FIELDS))] | None = None
-    recording_paths: tuple[Annotated[str, AfterValidator(_check_path)], ...] = ()
-    country: Annotated[str, AfterValidator(_check_country)] | None = None
-    record_legs: frozenset[Literal["agent", "dialed"]] = Field(default=frozenset({"agent", "dialed"}))
-    recording_networks: tuple[IPvAnyNetwork, ...] = ()
-    recordings_at_once: Annotated[int, Field(gt=0, le=100)] = 4
-    recordings_per_second: Annotated[float, Field(ge=0.01, le=1000)] = 20
-    archive_recipient: Annotated[str, AfterValidator(check_recipient)] | None = None
-    agent_pattern: Annotated[str, AfterValidator(_check_pattern)] = AGENT_PATTERN
-    number_pattern: Annotated[str, AfterValidator(_check_pattern)] = NUMBER_PATTERN
-    allow_numbers: tuple[str, ...] = ()
-    deny_numbers: tuple[str, ...] = ()
-    queue_prefixes: tuple[str, ...] = ()
-    outside_prefixes: tuple[Annotated[str, Field(pattern=r"^[0-9]{1,8}$")], ...] = ()
-    allow_feature_codes: bool = False
-    dials_per_day: Annotated[int, Field(gt=0)] | None = None
-
-
-class _Section(_Options):
-    """One `[sources.<name>]` table of the file."""
-
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
-
-    secret: SecretStr | None = None
-    recording_origin: Annotated[SecretStr, AfterValidator(check_origin)] | None = None
-    adapter: str | None = None  # default: the link that `callfold adapter-link` prints, with every placeholder
-
-    @field_validator("secret", "adapter", "dial_url", "recording_url", "recording_origin", mode="before")
-    @classmethod
-    def _resolve(cls, written: object) -> object:
-        """Read a credential from where `env:NAME` or `file:PATH` says it is."""
-        if not isinstance(written, str):
-            return written
-        if written.startswith(_FROM_FILE):
-            return _from_file(written)
-        return _from_environment(written) if written.startswith(_FROM_ENVIRONMENT) else written or None
-
-
-def _from_file(written: str) -> str:
-    try:
-        return read_credential(Path(written.removeprefix(_FROM_FILE)), written)
-    except ConfigError as error:
-        raise ValueError(str(error).removesuffix(".")) from error
-
-
-def _from_environment(written: str) -> str:
-    name = written.removeprefix(_FROM_ENVIRONMENT)
-    if name.startswith(_SETTINGS):
-        raise ValueError(f"{written} names a setting. Choose a variable name that does not begin with {_SETTINGS}")
-    if not os.environ.get(name):
-        raise ValueError(f"the environment variable {name} is not set")
-    return os.environ[name]
-
-
-class Source(_Options):
+class Source(Options):
     """One FocalScope system. Its repr hides links that contain credentials."""
 
     model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
 
     name: SourceName
     secret: SecretStr | None
+    previous_secrets: tuple[SecretStr, ...] = ()
     adapter: Adapter
     recording_origin: str | None = None
     recording_login: SecretStr | None = None
 
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """Return every secret that ingress accepts, the current one first; none if the source has no secret."""
+        current = () if self.secret is None else (self.secret.get_secret_value(),)
+        return (*current, *(each.get_secret_value() for each in self.previous_secrets))
+
 
 Sources = Mapping[SourceName, Source]
+
+
+class SourceError(ConfigError):
+    """A fault of one source; `key` is the key at fault, or ''."""
+
+    def __init__(self, message: str, source: str, key: str = "") -> None:
+        super().__init__(message)
+        self.source = source
+        self.key = key
 
 
 def load_sources(path: Path | None) -> Sources:
@@ -157,12 +58,32 @@ def load_sources(path: Path | None) -> Sources:
     """
     if path is None:
         return {DEFAULT_SOURCE: _parse_source(DEFAULT_SOURCE, {})}
+    return parse_sources(path, read_text(path))
+
+
+def read_text(path: Path) -> str:
+    """Read the sources file as text.
+
+    Raises:
+        ConfigError: it cannot be read, or is not UTF-8.
+    """
     try:
-        text = path.read_text("utf-8")
-        written = tomllib.loads(text)
+        return path.read_text("utf-8")
     except OSError as error:
         raise ConfigError(f"Cannot read the sources file {path}: {error.strerror}. Check CALLFOLD_SOURCES.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"The sources file {path} is not valid TOML: {error}.") from error
+
+
+def parse_sources(path: Path, text: str) -> Sources:
+    """Parse the text of a sources file; `path` names it in errors.
+
+    Raises:
+        ConfigError: it is not TOML, or a source is invalid; the message names source, key and line.
+    """
+    try:
+        written = tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:  # the latter for very many brackets
         raise ConfigError(f"The sources file {path} is not valid TOML: {error}.") from error
     tables = written.get("sources")
     _refuse_outside(path, written, has_sources=isinstance(tables, dict) and bool(tables))
@@ -170,7 +91,26 @@ def load_sources(path: Path | None) -> Sources:
         raise ConfigError(f"The sources file {path} has [[sources]], which is a list. Write a table like [sources.acme].")
     if not isinstance(tables, dict) or not tables:
         raise ConfigError(f"The sources file {path} has no source. Add a table like [sources.acme].")
-    return {SourceName(name): _parse_source(SourceName(name), table) for name, table in tables.items()}
+    try:
+        return {SourceName(name): _parse_source(SourceName(name), table) for name, table in tables.items()}
+    except SourceError as error:
+        line = _line_of(text, error)
+        raise ConfigError(f"{error} See line {line} of {path}." if line else str(error)) from error
+
+
+def _line_of(text: str, error: SourceError) -> int | None:
+    """Return the line of the key at fault, or else of its table. None for a spelling that is not searched for."""
+    header = re.compile(rf"""\s*\[\s*sources\s*\.\s*["']?{re.escape(error.source)}["']?\s*\]""")
+    key = re.compile(rf"""\s*["']?{re.escape(error.key)}["']?\s*=""")
+    of_table: int | None = None
+    for number, line in enumerate(text.splitlines(), start=1):
+        if header.match(line):
+            of_table = number
+        elif of_table is not None and line.lstrip().startswith("["):
+            break
+        elif of_table is not None and error.key and key.match(line):
+            return number
+    return of_table
 
 
 def _refuse_outside(path: Path, written: Mapping[str, object], *, has_sources: bool) -> None:
@@ -186,10 +126,10 @@ def _refuse_outside(path: Path, written: Mapping[str, object], *, has_sources: b
             raise ConfigError(
                 f"The sources file {path} has a table [{name}...]. Did you mean [sources...], as in [sources.acme]?"
             )
-        if isinstance(value, dict) and (not has_sources or not value.keys().isdisjoint(_Section.model_fields)):
+        if isinstance(value, dict) and (not has_sources or not value.keys().isdisjoint(Section.model_fields)):
             table = name if SOURCE_NAME.fullmatch(name) else "acme"
             raise ConfigError(f"The sources file {path} has a table [{name}]. Did you mean [sources.{table}]?")
-        if name in _Section.model_fields:
+        if name in Section.model_fields:
             raise ConfigError(f"The sources file {path} has {name} in no table. Write it below a table like [sources.acme].")
 
 
@@ -200,35 +140,48 @@ def unknown_source_message(name: str, sources: Sources) -> str:
 
 def secret_variables(path: Path) -> list[str]:
     """Return the environment variables from which a valid sources file takes secrets and links."""
-    tables = tomllib.loads(path.read_text("utf-8"))["sources"].values()
-    values = [value for table in tables for value in table.values() if isinstance(value, str)]
-    return [value.removeprefix(_FROM_ENVIRONMENT) for value in values if value.startswith(_FROM_ENVIRONMENT)]
+    return _references(path.read_text("utf-8"), FROM_ENVIRONMENT)
+
+
+def credential_files(text: str) -> list[str]:
+    """Return the paths of the files from which the text of a sources file takes secrets and links; none if it is no TOML."""
+    try:
+        return _references(text, FROM_FILE)
+    except (tomllib.TOMLDecodeError, AttributeError, KeyError, RecursionError):
+        return []
+
+
+def _references(text: str, kind: str) -> list[str]:
+    tables = tomllib.loads(text)["sources"].values()
+    return [each for table in tables for value in table.values() for each in references(value, kind)]
 
 
 def _parse_source(name: SourceName, table: object) -> Source:
     if not SOURCE_NAME.fullmatch(name):
-        raise ConfigError(f"Invalid source name {name!r}: use at most 63 of a-z, 0-9, - and _, with a letter or digit first.")
-    if not isinstance(table, dict) and name in _Section.model_fields:
+        problem = f"Invalid source name {name!r}: use at most 63 of a-z, 0-9, - and _, with a letter or digit first."
+        raise SourceError(problem, name)
+    if not isinstance(table, dict) and name in Section.model_fields:
         raise ConfigError(f"The key {name} is directly below [sources]. Write it below a table like [sources.acme].")
     if not isinstance(table, dict):
         raise ConfigError(f"Source {name} is not a table. Write [sources.{name}], and its keys below it.")
     try:
-        section = _Section.model_validate(table)
-        recording_origin, recording_login = _downloads(section)
-        adapter = parse_link(section.adapter or make_link("http://localhost", name, None))
+        section = Section.model_validate(table)
     except ValidationError as error:
-        raise ConfigError(f"Source {name}, {validation_message(error, _Section.model_fields)}") from None
+        problem = f"Source {name}, {validation_message(error, Section.model_fields)}"
+        raise SourceError(problem, name, first_key(error)) from None
+    try:
+        recording_origin, recording_login = _downloads(section)
     except (ConfigError, ValueError) as error:
-        raise ConfigError(f"Source {name}: {error}") from None
-    if section.secret and adapter.secret and section.secret.get_secret_value() != adapter.secret:
-        raise ConfigError(
-            f"Source {name}: `secret` and the parameter `token` of `adapter` differ, so every callback would get 401. Remove one."
-        )
-    secret = section.secret or (SecretStr(adapter.secret) if adapter.secret else None)
-    options = {option: getattr(section, option) for option in _Options.model_fields}
+        raise SourceError(f"Source {name}: {str(error).removesuffix('.')}.", name, "recording_url") from None
+    try:
+        adapter = parse_link(section.adapter or make_link("http://localhost", name, None))
+    except (ConfigError, ValueError) as error:
+        raise SourceError(f"Source {name}: {error}", name, "adapter") from None
+    options = {option: getattr(section, option) for option in Options.model_fields}
     return Source(
         name=name,
-        secret=secret,
+        secret=_secret(name, section, adapter),
+        previous_secrets=section.previous_secrets,
         adapter=adapter,
         recording_origin=recording_origin,
         recording_login=recording_login,
@@ -236,7 +189,30 @@ def _parse_source(name: SourceName, table: object) -> Source:
     )
 
 
-def _downloads(section: _Section) -> tuple[str | None, SecretStr | None]:
+def _secret(name: SourceName, section: Section, adapter: Adapter) -> SecretStr | None:
+    """Return the secret of a source.
+
+    Raises:
+        SourceError: the table has two, or previous secrets that are none.
+    """
+    if section.secret and adapter.secret and section.secret.get_secret_value() != adapter.secret:
+        differ = "`secret` and the parameter `token` of `adapter` differ, so every callback would get 401. Remove one"
+        raise SourceError(f"Source {name}: {differ}.", name, "secret")
+    secret = section.secret or (SecretStr(adapter.secret) if adapter.secret else None)
+    previous = [each.get_secret_value() for each in section.previous_secrets]
+    problem = ""
+    if previous and secret is None:
+        problem = "the source has no `secret`, so ingress accepts any. Set one, or remove this key"
+    elif secret is not None and secret.get_secret_value() in previous:
+        problem = "an entry is the current secret. Remove it from the list"
+    elif len(set(previous)) < len(previous):
+        problem = "a secret is in the list twice. Remove one of them"
+    if problem:
+        raise SourceError(f"Source {name}, previous_secrets: {problem}.", name, "previous_secrets")
+    return secret
+
+
+def _downloads(section: Section) -> tuple[str | None, SecretStr | None]:
     """Return the origin of downloads, and the login for it.
 
     Raises:

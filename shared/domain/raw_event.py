@@ -30,16 +30,24 @@ _MAX_BYTES, _MAX_ELEMENTS = 16 << 20, 50_000
 # Of a dial. The console accepts fewer and shorter fields.
 MAX_FIELDS, _MAX_FIELD_NAME_CHARACTERS, _MAX_FIELD_BYTES = 64, 128, 4 * 1024
 _MAX_SOURCE_CHARACTERS = 63
+_PREVIOUS = {"secret": "previous"}
 
 
 @dataclass(frozen=True, slots=True)
 class CallbackEvent:
-    """One HTTP callback. `query` is the raw query string without the secret; `received_at` is RFC 3339 UTC, microseconds."""
+    """One HTTP callback.
+
+    Attributes:
+        received_at: RFC 3339 UTC, microseconds.
+        query: the raw query string without the secret.
+        has_previous_secret: whether it came with a previous secret of its source.
+    """
 
     kind: ClassVar[str] = "callback"
     source: SourceName
     received_at: str
     query: str
+    has_previous_secret: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +87,7 @@ def encode(event: RawEvent) -> bytes:
     common = {"v": VERSION, "source": event.source, "received_at": event.received_at, "kind": event.kind}
     match event:
         case CallbackEvent():
-            return orjson.dumps(common | {"query": event.query})
+            return orjson.dumps(common | {"query": event.query} | (_PREVIOUS if event.has_previous_secret else {}))
         case DialEvent():
             return orjson.dumps(common | {"request_id": event.request_id, "fields": dict(event.fields)})
         case TimerEvent():
@@ -146,7 +154,8 @@ def _event(element: object) -> RawEvent:
     source, received_at = _source(element), _time(element, "received_at")
     match element["kind"]:
         case CallbackEvent.kind:
-            return CallbackEvent(source, received_at, _text(element, "query"))
+            has_previous = element.get("secret") == _PREVIOUS["secret"]
+            return CallbackEvent(source, received_at, _text(element, "query"), has_previous_secret=has_previous)
         case DialEvent.kind:
             return DialEvent(source, received_at, _request_id(element), _fields(element["fields"]))
         case TimerEvent.kind:

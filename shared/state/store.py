@@ -32,6 +32,7 @@ from shared.state.keys import (
 )
 from shared.state.locks import Locks
 from shared.state.pbx_clocks import PbxClockNotes
+from shared.state.previous_secrets import PreviousSecrets
 from shared.state.redis_clock import RedisClock
 from shared.state.refused_legs import RefusedLegs
 from shared.state.replies import redis_reply, text, text_pairs
@@ -97,6 +98,7 @@ class Store(CallReader):
         self.refused_legs = RefusedLegs(self._redis)
         self.unreplaced = UnreplacedPlaceholders(self._redis)
         self.pbx_clocks = PbxClockNotes(self._redis)
+        self.previous_secrets = PreviousSecrets(self._redis)
 
     async def aclose(self) -> None:
         await self._redis.aclose()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from typing import cast
 
 from ingress.fair_shares import FairShares
@@ -11,17 +11,16 @@ from ingress.intake import Intake
 from ingress.probes import Probes
 from ingress.refusals import Refusals
 from ingress.waiting import Waiting
-from shared.config.sources import Sources
 from shared.domain.ids import SourceName
 from shared.runtime.client_address import Proxies
 
 
-def published_at_once(sources: Iterable[SourceName], commit: GroupCommit, *, bytes_per_day: int = 1 << 40) -> Intake:
+def published_at_once(sources: Collection[SourceName], commit: GroupCommit, *, bytes_per_day: int = 1 << 40) -> Intake:
     """Publish every callback at once, up to an allowance; the routes change only if the test updates the shares."""
     shares = FairShares(sources, bytes_per_day=bytes_per_day, max_waiting_bytes=1 << 30)
     return Intake(shares, commit, cast("Waiting", None), cast("Probes", None))
 
 
-def counted(sources: Sources) -> Refusals:
+def counted() -> Refusals:
     """Answer refusals without a quarantine: they are counted and logged."""
-    return Refusals(sources, Proxies(""))
+    return Refusals(Proxies(""))

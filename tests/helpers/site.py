@@ -49,7 +49,7 @@ def site_of(directory: Path, sources: str) -> Start:
             site.dead_letters.append(message)
 
         commit, loaded = GroupCommit(write), load_sources(path)
-        handler = CallbackHandler(loaded, published_at_once(loaded, commit), send, counted(loaded))
+        handler = CallbackHandler(loaded, published_at_once(loaded, commit), send, counted())
         serves = serving(handler, "127.0.0.1", 0, shutdown_timeout_s=10, max_connections=CONNECTIONS, limits=limits)
         async with background(commit.run()), serves as site.port:
             yield site

@@ -22,6 +22,7 @@ from shared.amqp.topology import CALLS, RECORDINGS_DEAD
 from shared.archive.local_disk import Confirm
 from shared.archive.sidecar import Sidecar
 from shared.archive.storage import Archive
+from shared.config.live_sources import LiveSources
 from shared.config.settings import load_settings
 from shared.domain.recording import RecordingJob
 from shared.state.locks import Locks
@@ -185,7 +186,7 @@ class _Archive(Archive):
 async def staged(broker: Broker, count: int, redis_url: str, archive: Path) -> AsyncIterator[list[Worker]]:
     """Start workers with the settings of this process; each stands before its first job."""
     settings = load_settings()
-    sources = settings.load_sources()
+    sources = LiveSources.load(settings.sources_file)
     workers, stores, tasks = [Worker() for _ in range(count)], [], []
     for worker in workers:
         stores.append(_Store(redis_url, worker))

@@ -15,7 +15,8 @@ from console.call_query import CallQuery
 from console.cli.main import app
 from shared import metrics
 from shared.config.settings import variables
-from shared.config.sources import AGENT_PATTERN, DIAL_FIELDS, NUMBER_PATTERN, Source, load_sources
+from shared.config.source_options import AGENT_PATTERN, DIAL_FIELDS, NUMBER_PATTERN
+from shared.config.sources import Source, load_sources
 from shared.domain.closing import Outcome
 
 _ROOT = Path(__file__).resolve().parents[2]

@@ -8,7 +8,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from shared.config.settings import load_settings
-from shared.config.sources import RECORDING_FIELDS, load_sources
+from shared.config.source_options import RECORDING_FIELDS
+from shared.config.sources import load_sources, secret_variables
 from shared.domain.recording import RecordingJob, RecordingState
 from shared.errors import ConfigError
 from worker.download.targets import recording_links
@@ -88,6 +89,17 @@ recording_origin = "http://10.0.0.5:8080/some/path"
     assert "hunter" not in repr(sources)
 
 
+def test_previous_secrets_are_read_and_not_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACME_BEFORE", "hunter3")
+    (tmp_path / "secret").write_text("hunter4\n")
+    text = f"[sources.acme]\nadapter = '{LINK}&token=hunter2'\nprevious_secrets = ['env:ACME_BEFORE', 'file:{tmp_path}/secret', 'hunter5']"
+    sources = _load(tmp_path, text)
+    assert isinstance(sources, dict)
+    assert sources["acme"].secrets == ("hunter2", "hunter3", "hunter4", "hunter5")
+    assert "hunter" not in repr(sources)
+    assert secret_variables(tmp_path / "sources.toml") == ["ACME_BEFORE"]
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [
@@ -127,6 +139,21 @@ recording_origin = "http://10.0.0.5:8080/some/path"
             "[sources.acme]\nrecording_origin = 'https://joe:hunter2@pbx'\nrecording_url = 'https://joe:hunter3@pbx/x'",
             "acme: recording_origin and recording_url have different users or passwords",
         ),
+        ("[sources.acme]\nsecret = 'a'\nprevious_secrets = ['b', '']", "acme, previous_secrets: an entry is empty.*line 3"),
+        ("[sources.acme]\nsecret = 'a'\n\nprevious_secrets = ['a']", "acme, previous_secrets: an entry is the current.*line 4"),
+        (
+            f"[sources.acme]\nadapter = '{LINK}&token=a'\nprevious_secrets = ['a']",
+            "acme, previous_secrets: an entry is the current secret",
+        ),
+        ("[sources.acme]\nsecret = 'a'\nprevious_secrets = ['b', 'b']", "acme, previous_secrets: a secret is in the list twice"),
+        ("[sources.acme]\nprevious_secrets = ['b']", "acme, previous_secrets: the source has no `secret`"),
+        ("[sources.acme]\nsecret = 'a'\nprevious_secrets = 'b'", "acme, previous_secrets: must be a list in square brackets"),
+        ("[sources.acme]\nsecret = 'a'\nprevious_secrets = [5]", "acme, previous_secrets: must be text in quotes"),
+        (
+            "[sources.acme]\nsecret = 'a'\nprevious_secrets = ['env:NOT_SET_ANYWHERE']",
+            "previous_secrets: the environment variable",
+        ),
+        ("[sources.'acme']\n'secret' = 5", "acme, secret: must be text in quotes.*line 2"),
         ("[sources.acme]\nadapter = 'https://h/?a={{CallID}}'", r"lacks \{\{CallTypeName\}\}"),
         ("[sources.'A B']\n", "Invalid source name 'A B'"),
         ("[sources", "not valid TOML"),

@@ -160,7 +160,7 @@ def test_the_refusal_of_events_of_one_call_takes_time_by_their_number() -> None:
 
     def refuse(text: str) -> None:
         count = len(text)
-        batch = Batch({key: [[]] * count}, {key: [event] * count})
+        batch = Batch(facts={key: [[]] * count}, events={key: [event] * count})
         assert len(batch.refuse(key, list(range(count)))) == count
 
     assert_linear(refuse, lambda size: "x" * size, largest=1 << 15)

@@ -61,7 +61,7 @@ class Client:
     """
 
     def __init__(self, source: Source, limits: Limits, slots: asyncio.Semaphore) -> None:
-        """Prepare a client. `source` must have an origin for recordings. `slots`: see `slots_by_source`."""
+        """Prepare a client. `source` must have an origin for recordings. `slots`: see `HostSlots`."""
         self._source = source
         self._origin = URL(source.recording_origin or "")
         self._limits = limits

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Collection
 from dataclasses import dataclass
 
 from yarl import URL
 
 from shared.config.settings import Settings
-from shared.config.sources import Source
-from shared.domain.ids import SourceName
+from shared.config.sources import Source, Sources
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,15 +25,38 @@ class Limits:
         return cls(settings.recording_max_bytes, settings.recording_stall_seconds, settings.recording_min_bytes_per_second)
 
 
-def slots_by_source(sources: Collection[Source]) -> dict[SourceName, asyncio.Semaphore]:
-    """Create the download slots. Sources with origins on one host share its slots, and their smallest limit applies."""
+class HostSlots:
+    """The download slots of each host. Sources with origins on one host share its slots, and their smallest limit applies."""
+
+    def __init__(self) -> None:
+        self._sources: Sources = {}
+        self._limits: dict[str, int] = {}
+        self._slots: dict[str, tuple[int, asyncio.Semaphore]] = {}
+
+    def of(self, source: Source, sources: Sources) -> asyncio.Semaphore:
+        """Return the slots of the host of a source, which may have been removed from `sources`.
+
+        If the limit of a host changes, it gets new slots, and the downloads in progress keep the old ones.
+        """
+        if sources is not self._sources:
+            self._sources, self._limits = sources, _smallest_limits(sources)
+        host = _host(source)
+        limit = self._limits.get(host, source.recordings_at_once)
+        if host not in self._slots or self._slots[host][0] != limit:
+            self._slots[host] = (limit, asyncio.Semaphore(limit))
+        return self._slots[host][1]
+
+
+def _smallest_limits(sources: Sources) -> dict[str, int]:
     limits: dict[str, int] = {}
-    hosts = {source.name: URL(source.recording_origin or "").host or "" for source in sources}
-    for source in sources:
-        host = hosts[source.name]
+    for source in sources.values():
+        host = _host(source)
         limits[host] = min(source.recordings_at_once, limits.get(host, source.recordings_at_once))
-    slots = {host: asyncio.Semaphore(limit) for host, limit in limits.items()}
-    return {name: slots[host] for name, host in hosts.items()}
+    return limits
+
+
+def _host(source: Source) -> str:
+    return URL(source.recording_origin or "").host or ""
 
 
 class RateLimit:

@@ -12,11 +12,11 @@ from shared.amqp.dead_letters import DETAIL, DeadLetterReason, dead_letter_heade
 from shared.amqp.publisher import Message
 from shared.amqp.topology import CALLBACKS_DEAD
 from shared.config.sources import Sources
-from shared.domain.adapter_link import TIMESTAMPS
+from shared.domain.adapter_link import TIMESTAMPS, Adapter
 from shared.domain.facts import IGNORED, Fact, facts_of
 from shared.domain.ids import CallKey, CallRef, SourceName
 from shared.domain.ignored import Reason, split_fact
-from shared.domain.raw_event import MAX_EVENTS_PER_MESSAGE, RawEvent, TimerEvent, Undecodable, encode, join
+from shared.domain.raw_event import MAX_EVENTS_PER_MESSAGE, CallbackEvent, RawEvent, TimerEvent, Undecodable, encode, join
 from shared.errors import InvalidCallbackError
 from shared.log import get_logger
 from shared.outage import Outage
@@ -26,19 +26,26 @@ log = get_logger(__name__)
 _DEAD_LETTERED = Outage(log, "message_dead_lettered")
 
 _MESSAGE_BYTES = 1 << 20
+_NO_ADAPTER = Adapter({})
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
     """Raw events by call, each with its facts at the same position of another list, and the dead letters among them.
 
-    `unreplaced` has, of each source, the placeholders that arrived unreplaced: in which call last, and when it was received.
+    Attributes:
+        sources: the sources by which it is read and evaluated.
+        unreplaced: of each source the placeholders that arrived unreplaced: in which call last, and when it was received.
+        previous_secrets: when a callback with a previous secret of a source was last received.
     """
+
+    sources: Sources = field(default_factory=dict)
 
     facts: dict[CallKey, list[list[Fact]]] = field(default_factory=dict)
     events: dict[CallKey, list[RawEvent]] = field(default_factory=dict)
     dead_letters: list[Message] = field(default_factory=list)
     unreplaced: dict[SourceName, dict[str, tuple[CallRef, str]]] = field(default_factory=dict)
+    previous_secrets: dict[SourceName, str] = field(default_factory=dict)
 
     def add(self, event: RawEvent, key: CallKey, facts: list[Fact]) -> None:
         self.facts.setdefault(key, []).append(facts)
@@ -91,18 +98,20 @@ class Batch:
 
 def read_batch(events: Iterable[RawEvent | Undecodable], sources: Sources) -> Batch:
     """Sort events by call and read their facts."""
-    batch = Batch()
+    batch = Batch(sources)
     for event in events:
         if isinstance(event, Undecodable):
             batch.dead_letters.append(_dead_letter(event.body, DeadLetterReason.UNDECODABLE, event.problem, ""))
             continue
         source = sources.get(event.source)
-        if source is None:
+        if source is None and not isinstance(event, TimerEvent):  # timers close the open calls of a source that was removed
             detail = f"no source {event.source} is configured"
             batch.dead_letters.append(dead_letter(event, DeadLetterReason.UNKNOWN_SOURCE, detail))
             continue
+        if isinstance(event, CallbackEvent) and event.has_previous_secret:
+            batch.previous_secrets[event.source] = max(event.received_at, batch.previous_secrets.get(event.source, ""))
         try:
-            key, facts = facts_of(event, source.adapter)
+            key, facts = facts_of(event, source.adapter if source else _NO_ADAPTER)
         except InvalidCallbackError as error:
             batch.dead_letters.append(dead_letter(event, DeadLetterReason.INVALID_CALLBACK, str(error)))
         except Exception as error:  # noqa: BLE001 - a bug that one event triggers must not stop the others

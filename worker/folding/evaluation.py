@@ -9,6 +9,7 @@ from shared import metrics
 from shared.amqp.dead_letters import DeadLetterReason
 from shared.amqp.publisher import Message
 from shared.clock import utc_now
+from shared.config.source_options import BOTH_LEGS
 from shared.config.sources import Sources
 from shared.domain.call import Call, derive
 from shared.domain.closing import Policy
@@ -93,12 +94,14 @@ class Evaluator:
         if call.closing is None:  # the facts hold nothing but the clock
             consequences.wake_ups[key] = WakeUp(None, merged.version)
             return
-        source = self._sources[key.source]
-        new_summary = summary(call, merged.summary, source.record_legs)
+        source = self._sources.get(key.source)
+        # Of a source that was removed before this process started. Its jobs fail visibly, and can be redriven once it is back.
+        record_legs, country = (source.record_legs, source.country) if source else (BOTH_LEGS, None)
+        new_summary = summary(call, merged.summary, record_legs)
         if not merged.revision or amends(merged.summary, new_summary):
             if not merged.revision:
                 _count_contradicted(call)
-            outbox = write_outbox(call, merged.revision + 1, source.record_legs, before=merged.summary, country=source.country)
+            outbox = write_outbox(call, merged.revision + 1, record_legs, before=merged.summary, country=country)
             consequences.publications[key] = Publication(key, merged.revision + 1, outbox, new_summary, merged.version)
         elif merged.wake_at_ms is not None:
             consequences.wake_ups[key] = WakeUp(None, merged.version)

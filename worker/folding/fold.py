@@ -15,13 +15,14 @@ from shared import metrics
 from shared.amqp.consumer import Consumer, Delivery
 from shared.amqp.publisher import Message, Publisher
 from shared.amqp.topology import SPOOL
+from shared.config.live_sources import LiveSources
 from shared.config.sources import Sources
 from shared.crash_points import crash_point
 from shared.domain.call_event import is_login
 from shared.domain.closing import Policy
 from shared.domain.facts import Fact
 from shared.domain.ids import CallKey, first_use
-from shared.domain.raw_event import RawEvent, Undecodable, decode
+from shared.domain.raw_event import CallbackEvent, DialEvent, RawEvent, Undecodable, decode
 from shared.domain.sender_clock import EQUAL_CLOCKS, is_future_timer, latest_time, moved_back
 from shared.domain.times import rfc3339
 from shared.log import get_logger
@@ -58,7 +59,7 @@ class Fold:
         self,
         publisher: Publisher,
         store: Store,
-        sources: Sources,
+        sources: LiveSources,
         policy: Policy,
         *,
         holder: str,
@@ -73,7 +74,7 @@ class Fold:
         self._publisher = publisher
         self._store = store
         self._sources = sources
-        self._evaluator = Evaluator(sources, policy)
+        self._policy = policy
         self._holder = holder
         self._later_uses = LaterUses(store, policy)
         self._busy = asyncio.Lock()
@@ -113,17 +114,29 @@ class Fold:
         """
         messages = [(decode(body), at) for body, at in zip_longest(bodies, sent, fillvalue="") if isinstance(body, bytes)]
         events = await self._without_future_timers(await self._without_future_receipts(messages))
-        batch = read_batch(events, self._sources)
+        batch = read_batch(events, await self._sources_of(events))
         if self._pbx_clocks is not None:
             await apply_pbx_clocks(self._pbx_clocks, self._store.pbx_clocks, batch.facts)
         await self._publisher.publish_until_confirmed(batch.dead_letters)
         if batch.unreplaced:
             await until_redis_answers(lambda: self._store.unreplaced.record(batch.unreplaced))
+        if batch.previous_secrets:
+            await until_redis_answers(lambda: self._store.previous_secrets.record(batch.previous_secrets))
         await self._later_uses.redirect(batch)
         for piece in batch.pieces(_PIECE_EVENTS):
             keys: Iterable[CallKey] = piece
             while facts := {key: batch.facts[key] for key in keys if key in batch.facts}:
                 keys = await self._merge_and_publish(batch, facts)
+
+    async def _sources_of(self, events: Messaged) -> Sources:
+        """Return the sources by which a batch is folded, those that were removed included.
+
+        Ingress can take over a new source earlier than this worker, so the file is read again before a source counts as unknown.
+        """
+        known = self._sources.known
+        if any(isinstance(event, CallbackEvent | DialEvent) and event.source not in known for event in events):
+            await self._sources.refresh()
+        return self._sources.known
 
     async def _without_future_receipts(self, messages: Sequence[tuple[Messaged, str]]) -> Messaged:
         """Move events back that were received in the future, because the clock of an ingress is ahead."""
@@ -168,14 +181,14 @@ class Fold:
         events = batch.events | {key: [*batch.timers(key), *of_call] for key, of_call in routed.events.items()}
         lost: list[CallKey] = []
         for part in _parts(merged.calls | routed.calls):
-            lost += await self._publish_what_follows(events, part)
+            lost += await self._publish_what_follows(batch.sources, events, part)
             await asyncio.sleep(0)  # an evaluation does not give way, and a part may have no other step
         return [key for call in lost for key in {call, CallKey(call.source, first_use(call.call))}]
 
     async def _publish_what_follows(
-        self, events: Mapping[CallKey, Sequence[RawEvent]], calls: Mapping[CallKey, StoredCall]
+        self, sources: Sources, events: Mapping[CallKey, Sequence[RawEvent]], calls: Mapping[CallKey, StoredCall]
     ) -> list[CallKey]:
-        consequences = self._evaluator.evaluate(events, calls)
+        consequences = Evaluator(sources, self._policy).evaluate(events, calls)
         await self._publisher.publish_until_confirmed(consequences.dead_letters)
         if consequences.wake_ups:
             await until_redis_answers(lambda: self._store.schedule(consequences.wake_ups))

@@ -18,7 +18,6 @@ from shared import metrics
 from shared.amqp.consumer import Consumer
 from shared.amqp.publisher import Message, Publisher
 from shared.amqp.topology import CALLBACKS
-from shared.config.sources import Sources
 from shared.crash_points import crash_point
 from shared.domain.barrier import FoldedUntil
 from shared.domain.ids import CallKey
@@ -47,11 +46,10 @@ _UNCONFIRMED_MS = 1000
 class Timers:
     """Publishes timer events of calls that are due. Several workers can run it: one worker at a time leases a call."""
 
-    def __init__(self, publisher: Publisher, store: Store, sources: Sources, *, lease_s: float, hold_off_s: float) -> None:
+    def __init__(self, publisher: Publisher, store: Store, *, lease_s: float, hold_off_s: float) -> None:
         """Prepare; in `hold_off_s` after a reconnect, every ingress reports what is left in its spool."""
         self._publisher = publisher
         self._store = store
-        self._sources = sources
         self._lease_s = lease_s
         self._hold_off_s = hold_off_s
         self._held_until = time.monotonic() + hold_off_s
@@ -116,7 +114,7 @@ class Timers:
     async def _fire_leased(self, leased: Sequence[CallKey], watermark: FoldedUntil) -> int:
         if leased:
             crash_point("timer.leased")
-        due, postponed = self._shares.divide((key for key in leased if key.source in self._sources), watermark.ms)
+        due, postponed = self._shares.divide(leased, watermark.ms)  # also those of a source that was removed
         if postponed:
             await self._store.postpone(postponed, leased_until_ms=watermark.ms + round(self._lease_s * 1000))
         for first in range(0, len(due), MAX_EVENTS_PER_MESSAGE):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import NoReturn
 
@@ -14,8 +13,8 @@ from shared.amqp.publisher import Publisher
 from shared.archive.sidecar import Sidecar, path_of
 from shared.archive.storage import Archive
 from shared.clock import utc_now
+from shared.config.live_sources import LiveSources
 from shared.config.settings import Settings
-from shared.config.sources import Sources
 from shared.crash_points import crash_point
 from shared.domain.recording import RecordingState
 from shared.domain.recording_info import RecordingInfo
@@ -42,7 +41,7 @@ _WAS_STORED = frozenset({RecordingState.STORED, RecordingState.EXPIRING, Recordi
 class RecordingConsumer:
     """Processes jobs of the queue `recordings`, several at a time. Each recording is processed by one worker at a time."""
 
-    def __init__(self, publisher: Publisher, store: Store, archive: Archive, sources: Sources, settings: Settings) -> None:
+    def __init__(self, publisher: Publisher, store: Store, archive: Archive, sources: LiveSources, settings: Settings) -> None:
         self._publisher = publisher
         self._store = store
         self._schedule_s = settings.recording_retry_seconds
@@ -58,8 +57,7 @@ class RecordingConsumer:
 
     async def run(self, consumer: Consumer) -> NoReturn:
         """Process jobs as long as the process lives. Run it as a task."""
-        async with AsyncExitStack() as closing, asyncio.TaskGroup() as group:
-            await self._fetcher.open(closing)
+        async with self._fetcher.clients, asyncio.TaskGroup() as group:
             while True:
                 await self._free.acquire()
                 delivery = await consumer.get()

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 
 from shared.archive.sidecar import Sidecar
+from shared.config.live_sources import LiveSources
 from shared.config.settings import Settings
-from shared.config.sources import Source, Sources
+from shared.config.sources import Source
 from shared.crash_points import crash_point
 from shared.domain.expected_talk import expected_seconds, is_much_shorter
 from shared.domain.ids import SourceName
 from shared.domain.recording_flags import Flag
 from shared.domain.recording_info import RecordingInfo
 from shared.retention.recording_lock import Lock
-from worker.download.client import Client
+from worker.download.clients import Clients
 from worker.download.failures import FetchError, Reason, Result, next_wait_s
 from worker.download.inspection import Recording, RefusedError
-from worker.download.limits import Limits, slots_by_source
+from worker.download.limits import Limits
 from worker.download.targets import recording_links
 from worker.recordings.attempt import Attempt
 from worker.recordings.job_outcome import End, outcome_of
@@ -33,7 +33,7 @@ class Fetcher:
 
     def __init__(
         self,
-        sources: Sources,
+        sources: LiveSources,
         sidecars: Sidecars,
         outcomes: OutcomePublisher,
         refused: RefusedRecordings,
@@ -45,15 +45,7 @@ class Fetcher:
         self._refused = refused
         self._directory: Path = settings.recording_dir
         self._schedule_s = settings.recording_retry_seconds
-        self._limits = Limits.of(settings)
-        self._clients: dict[SourceName, Client] = {}
-
-    async def open(self, closing: AsyncExitStack) -> None:
-        """Open a client for each source that has recordings."""
-        slots = slots_by_source(self._sources.values())
-        for name, source in self._sources.items():
-            if source.recording_origin:
-                self._clients[name] = await closing.enter_async_context(Client(source, self._limits, slots[name]))
+        self.clients = Clients(Limits.of(settings))
 
     async def fetch(self, attempt: Attempt, sidecar: Sidecar, lock: Lock) -> None:
         """Fetch and store a recording, and publish its event.
@@ -64,12 +56,8 @@ class Fetcher:
             BusyError: the lock was lost, or the host has no free download slot.
         """
         job = attempt.job
-        source = self._sources.get(SourceName(job.source))
-        if source is None:
-            raise FetchError(Reason.UNKNOWN_SOURCE, f"no source {job.source} is configured")
+        source = await self._source(SourceName(job.source))
         links = recording_links(source, job)
-        client = self._clients[source.name]
-
         kept: list[RefusedError] = []
 
         async def keep(error: RefusedError) -> None:
@@ -81,7 +69,10 @@ class Fetcher:
         # A part that is kept on disk is not encrypted, so a source that encrypts its recordings keeps none.
         try:
             is_kept = source.archive_recipient is None
-            async with downloaded(client, links, attempt, self._directory, is_kept=is_kept, on_refused=keep) as recording:
+            async with (
+                self.clients.of(source, self._sources.current) as client,
+                downloaded(client, links, attempt, self._directory, is_kept=is_kept, on_refused=keep) as recording,
+            ):
                 info = await self._store(attempt, sidecar, recording, source, lock)
         except OSError as error:
             raise FetchError(Reason.NO_SPACE, f"CALLFOLD_RECORDING_DIR: {error.strerror or type(error).__name__}") from error
@@ -91,6 +82,19 @@ class Fetcher:
             await self._outcomes.republish_stored(job, (await self._sidecars.read(job)).after, but=info.event_suffix)
         await self._refused.forget_kept(attempt, is_kept=bool(kept))
         forget_parts(self._directory, job.id)
+
+    async def _source(self, name: SourceName) -> Source:
+        """Return a source, also one that was just added, or that was removed while it has calls.
+
+        Raises:
+            FetchError: it is not configured.
+        """
+        if name not in self._sources.known:
+            await self._sources.refresh()
+        source = self._sources.known.get(name)
+        if source is None:
+            raise FetchError(Reason.UNKNOWN_SOURCE, f"no source {name} is configured")
+        return source
 
     async def _store(self, attempt: Attempt, sidecar: Sidecar, recording: Recording, source: Source, lock: Lock) -> RecordingInfo:
         """Store a recording. One that is much shorter than the call is kept, and requested again once; the longer one is stored.

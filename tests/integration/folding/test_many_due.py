@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import cast
 
 import pytest
 from redis.asyncio import Redis
 
 from shared.amqp.publisher import Message, Publisher
-from shared.config.sources import load_sources
 from shared.domain.barrier import FoldedUntil
 from shared.domain.ids import CallKey, CallRef, SourceName
 from shared.domain.raw_event import TimerEvent, decode
@@ -22,15 +20,15 @@ from worker.folding.timer_shares import BURST, PER_S
 from worker.folding.timers import Timers
 
 NOW_MS = 1_800_000_000_000
-FLOODER, OTHER, GONE = SourceName("flooder"), SourceName("other"), SourceName("gone")
+FLOODER, OTHER = SourceName("flooder"), SourceName("other")
 MANY = 100_000
 
 
 class _Site:
     """Timers of a worker whose events close their calls at once."""
 
-    def __init__(self, store: Store, redis: Redis, sources: Path) -> None:
-        self.timers = Timers(cast("Publisher", self), store, load_sources(sources), lease_s=30, hold_off_s=0)
+    def __init__(self, store: Store, redis: Redis) -> None:
+        self.timers = Timers(cast("Publisher", self), store, lease_s=30, hold_off_s=0)
         self.fired: Counter[CallKey] = Counter()
         self._redis = redis
 
@@ -71,21 +69,18 @@ def _keys(source: SourceName, count: int, first: int = 1) -> list[CallKey]:
 
 
 @pytest.fixture
-async def site(redis_only: Servers, tmp_path: Path) -> AsyncIterator[_Site]:
-    (tmp_path / "sources.toml").write_text(f"[sources.{FLOODER}]\n[sources.{OTHER}]\n")
+async def site(redis_only: Servers) -> AsyncIterator[_Site]:
     store = Store(redis_only.stack.redis_url)
     async with Redis.from_url(redis_only.stack.redis_url) as redis:
-        yield _Site(store, redis, tmp_path / "sources.toml")
+        yield _Site(store, redis)
     await store.aclose()
 
 
-@pytest.mark.parametrize("flooder", [FLOODER, GONE])
-async def test_due_calls_of_one_source_hide_none_of_another(site: _Site, flooder: SourceName) -> None:
-    """Also if the source is configured no more, so that nothing of it fires."""
-    await site.add(_keys(flooder, MANY), NOW_MS - MANY)
+async def test_due_calls_of_one_source_hide_none_of_another(site: _Site) -> None:
+    await site.add(_keys(FLOODER, MANY), NOW_MS - MANY)
     await site.add(_keys(OTHER, 1), NOW_MS)
     first = await site.fire(0)
-    assert first == ({OTHER: 1, FLOODER: BURST} if flooder == FLOODER else {OTHER: 1})
+    assert first == {OTHER: 1, FLOODER: BURST}
     assert await site.count() == MANY + 1 - first.total(), "none is lost"
     assert await site.count(NOW_MS) == 0, "none is due any more"
     assert await site.count(NOW_MS + 10_000) <= 11 * PER_S, "and no more come due than may fire"

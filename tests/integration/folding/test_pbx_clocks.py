@@ -9,7 +9,7 @@ import orjson
 import pytest
 
 from shared.amqp.publisher import Message
-from shared.config.sources import load_sources
+from shared.config.live_sources import LiveSources
 from shared.domain.ids import SourceName
 from shared.domain.raw_event import CallbackEvent, encode, join
 from shared.domain.times import rfc3339
@@ -39,7 +39,7 @@ class _Site:
                 self.records[event["data"]["request_id"]] = event["data"]
 
     def worker(self, name: str) -> Fold:
-        return Fold(self, self._store, load_sources(None), POLICY, holder=name, pbx_clocks=PbxClocks())  # type: ignore[arg-type]
+        return Fold(self, self._store, LiveSources.load(None), POLICY, holder=name, pbx_clocks=PbxClocks())  # type: ignore[arg-type]
 
 
 async def _fold(worker: Fold, request_id: int, received_s: float, ahead_s: float, **sent_s: float) -> None:

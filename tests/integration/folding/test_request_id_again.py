@@ -12,6 +12,7 @@ import pytest
 from redis.asyncio import Redis
 
 from shared.amqp.publisher import Message
+from shared.config.live_sources import LiveSources
 from shared.config.sources import load_sources
 from shared.domain.call import derive
 from shared.domain.call_event import call_record
@@ -59,7 +60,7 @@ class _Site:
     def __init__(self, store: Store, redis: Redis) -> None:
         self.store, self.redis = store, redis
         self.messages: list[Message] = []
-        self._folds = [Fold(self, store, load_sources(None), POLICY, holder=name) for name in "ab"]  # type: ignore[arg-type]
+        self._folds = [Fold(self, store, LiveSources.load(None), POLICY, holder=name) for name in "ab"]  # type: ignore[arg-type]
 
     async def publish_until_confirmed(self, messages: Iterable[Message]) -> None:
         self.messages += messages

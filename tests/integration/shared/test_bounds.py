@@ -14,6 +14,7 @@ from redis.asyncio.client import Pipeline
 
 from console.ignored_values import unreplaced_problem
 from shared.amqp.publisher import Message
+from shared.config.live_sources import LiveSources
 from shared.config.sources import load_sources
 from shared.domain.facts import Fact
 from shared.domain.ids import CallKey, CallRef, SourceName
@@ -131,7 +132,7 @@ def _callbacks(legs: range, event: str, request_id: int = 7) -> list[RawEvent]:
 
 async def test_the_fold_dead_letters_each_refused_callback_once_and_publishes_the_others(store: Store) -> None:
     publisher = _Confirming()
-    fold = Fold(publisher, store, load_sources(None), POLICY, holder="a")  # type: ignore[arg-type]
+    fold = Fold(publisher, store, LiveSources.load(None), POLICY, holder="a")  # type: ignore[arg-type]
     await fold.fold([join(map(encode, _callbacks(range(MAX_LEGS + 700), "start")))])
     dial: list[RawEvent] = [DialEvent(SOURCE, AT, 7, {"reference": "r"}), TimerEvent(SOURCE, AT, KEY.call)]
     good = [
@@ -154,7 +155,7 @@ async def test_the_fold_dead_letters_each_refused_callback_once_and_publishes_th
 
 async def test_the_fold_notes_placeholders_that_arrive_unreplaced_and_completes_the_call(store: Store) -> None:
     publisher = _Confirming()
-    fold = Fold(publisher, store, load_sources(None), POLICY, holder="a")  # type: ignore[arg-type]
+    fold = Fold(publisher, store, LiveSources.load(None), POLICY, holder="a")  # type: ignore[arg-type]
     line = "CallType=API&CallID=1&Event=missed&RequestID=8&Guid={{CallUUID}}&LastQueueName=%7B%7BLastQueueName%7D%7D"
     later = "2026-11-23T08:00:00.000000Z"
     await fold.fold(
@@ -182,7 +183,7 @@ async def test_what_several_sources_show_is_noted_in_one_round_trip_each(store: 
     names = [SourceName(name) for name in "abc"]
     source = load_sources(None)[SOURCE]
     publisher = _Confirming()
-    fold = Fold(publisher, store, dict.fromkeys(names, source), POLICY, holder="a", pbx_clocks=PbxClocks())  # type: ignore[arg-type]
+    fold = Fold(publisher, store, LiveSources(dict.fromkeys(names, source)), POLICY, holder="a", pbx_clocks=PbxClocks())  # type: ignore[arg-type]
     round_trips: list[str] = []
     execute, execute_command = Pipeline.execute, Redis.execute_command
 
@@ -213,7 +214,7 @@ async def find_unreplaced_since(store: Store, since: str) -> list[str]:
 
 async def test_a_redriven_dead_letter_is_refused_again_and_changes_nothing(store: Store) -> None:
     publisher = _Confirming()
-    fold = Fold(publisher, store, load_sources(None), POLICY, holder="a")  # type: ignore[arg-type]
+    fold = Fold(publisher, store, LiveSources.load(None), POLICY, holder="a")  # type: ignore[arg-type]
     await fold.fold([join(map(encode, _callbacks(range(MAX_LEGS + 3), "start")))])
     (dead,) = publisher.messages
     before = (await store.merge({KEY: []})).calls[KEY]
@@ -263,7 +264,7 @@ async def test_large_calls_that_end_together_are_published_a_few_at_a_time(store
 
     monkeypatch.setattr(store, "claim", noted)
     publisher = _Confirming()
-    fold = Fold(publisher, store, load_sources(None), POLICY, holder="a")  # type: ignore[arg-type]
+    fold = Fold(publisher, store, LiveSources.load(None), POLICY, holder="a")  # type: ignore[arg-type]
     ends = [
         CallbackEvent(SOURCE, AT, f"CallType={side}&CallID=1&Event={event}&RequestID={key.call}")
         for key in calls
@@ -277,7 +278,7 @@ async def test_large_calls_that_end_together_are_published_a_few_at_a_time(store
 
 async def test_a_message_of_very_many_events_is_folded_in_pieces(store: Store) -> None:
     publisher = _Confirming()
-    fold = Fold(publisher, store, load_sources(None), POLICY, holder="a")  # type: ignore[arg-type]
+    fold = Fold(publisher, store, LiveSources.load(None), POLICY, holder="a")  # type: ignore[arg-type]
     events = [event for call in range(1, 12_001) for event in _callbacks(range(1), "pickup", call)]
     await fold.fold([join(map(encode, events))])
     assert len(await store.open_calls()) == 12_000

@@ -14,8 +14,8 @@ import pytest_asyncio
 
 from console import service
 from console.lookup.lookup import Lookup
+from shared.config.live_sources import LiveSources
 from shared.config.settings import Settings
-from shared.config.sources import Sources
 from shared.domain.facts import facts_of
 from shared.domain.ids import CallKey
 from shared.state.store import Store
@@ -42,7 +42,7 @@ async def here(servers: Servers) -> AsyncIterator[World]:
 async def test_a_dial_needs_no_connection_that_look_ups_use(servers: Servers, monkeypatch: pytest.MonkeyPatch) -> None:
     stores: list[Store] = []
 
-    def lookup(settings: Settings, known: Sources, store: Store, *others: Any) -> Lookup:  # noqa: ANN401
+    def lookup(settings: Settings, known: LiveSources, store: Store, *others: Any) -> Lookup:  # noqa: ANN401
         stores.append(store)
         return Lookup(settings, known, store, *others)
 

@@ -20,6 +20,7 @@ from shared.amqp.connection import BrokerAddress
 from shared.amqp.publisher import Message, Publisher
 from shared.amqp.topology import topology
 from shared.archive.storage import Archive
+from shared.config.live_sources import LiveSources
 from shared.config.settings import load_settings
 from shared.errors import BrokerUnavailableError, UnavailableError
 from shared.retention.expiry import Expiry
@@ -302,7 +303,7 @@ async def test_one_worker_a_day_runs_retention_and_a_run_that_failed_is_run_agai
     archive, now = Archive(settings.archive_url), datetime.now(UTC)
     async with open_store(settings) as store, background(publisher.run()):
         await publisher.wait_until_up()
-        daily = [DailyRetention(archive, publisher, store, settings.load_sources(), settings) for _ in range(2)]
+        daily = [DailyRetention(archive, publisher, store, LiveSources.load(settings.sources_file), settings) for _ in range(2)]
         root = servers.directory / "archive" / "daily"
         aside = root.rename(root.with_name("aside"))
         root.write_text("in the way", encoding="utf-8")
@@ -339,7 +340,7 @@ async def test_a_daily_run_that_was_killed_is_taken_up_by_another_worker(
     publisher = Publisher(BrokerAddress(loaded.amqp_urls, topology(RETRY_S), "test"), timeout_s=LIMIT_S)
     async with open_store(loaded) as store, background(publisher.run()):
         await publisher.wait_until_up()
-        heir = DailyRetention(Archive(loaded.archive_url), publisher, store, loaded.load_sources(), loaded)
+        heir = DailyRetention(Archive(loaded.archive_url), publisher, store, LiveSources.load(loaded.sources_file), loaded)
         await eventually(lambda: heir.once(now))
         assert site.files() == [f"{GUID}.json"]
         assert not await heir.once(now), "once a day"

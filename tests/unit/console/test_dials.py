@@ -9,7 +9,7 @@ from typing import cast
 from console.dialing.dial_service import DialService, Limits
 from console.dialing.focalscope import Dialer, DialRequest
 from shared.amqp.publisher import Publisher
-from shared.config.sources import load_sources
+from shared.config.live_sources import LiveSources
 from shared.state.dials import DialStore
 
 RULES = '[sources.acme]\ndial_url = "http://127.0.0.1:1/dial?agent={agent}&number={number}"\n'
@@ -58,7 +58,7 @@ class _Dialer:
 def _dials(directory: Path, store: _Store, publisher: _SlowPublisher) -> DialService:
     (directory / "sources.toml").write_text(RULES, "utf-8")
     parts = cast("Dialer", _Dialer()), cast("DialStore", store), cast("Publisher", publisher)
-    return DialService(*parts, load_sources(directory / "sources.toml"), Limits(per_minute=60, per_day=5000, wait_s=1))
+    return DialService(*parts, LiveSources.load(directory / "sources.toml"), Limits(per_minute=60, per_day=5000, wait_s=1))
 
 
 async def test_a_dial_whose_event_is_on_its_way_is_not_published_a_second_time(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from console.lookup.redis_calls import RedisCalls
 from console.lookup.timeline import Timeline
 from console.lookup.timeline_reader import Timelines
 from shared.archive.storage import Archive
+from shared.config.live_sources import LiveSources
 from shared.config.sources import DEFAULT_SOURCE, load_sources
 from shared.domain import call_event
 from shared.domain.call import derive
@@ -124,7 +125,7 @@ async def test_between_the_large_calls_of_a_search_others_have_their_turn() -> N
     async def read_many(_: object) -> dict[CallKey, StoredCall]:
         return dict.fromkeys(KEYS, state)
 
-    calls = RedisCalls(cast("Store", SimpleNamespace(newest=newest, read_many=read_many)), POLICY, {})
+    calls = RedisCalls(cast("Store", SimpleNamespace(newest=newest, read_many=read_many)), POLICY, LiveSources({}))
     with _counting_turns() as turns:
         rows = [row async for _, row in calls.newest(CallQuery(), None)]
     assert len(rows) == len(KEYS)

@@ -25,6 +25,7 @@ from shared.amqp.echo import EchoQueue, echo
 from shared.amqp.publisher import Message, Publisher
 from shared.amqp.topology import ECHO_ID
 from shared.clock import utc_now
+from shared.config.live_sources import LiveSources
 from shared.config.sources import Sources, load_sources
 from shared.domain.ids import SourceName
 from shared.domain.raw_event import CallbackEvent, decode, encode
@@ -100,7 +101,7 @@ async def _serving(sources: Sources, intake_of: Callable[[GroupCommit], Intake])
 
     commit = GroupCommit(write)
     site = _Site(cast("Connection", None), intake_of(commit))
-    handler = CallbackHandler(sources, site.intake, send, counted(sources))
+    handler = CallbackHandler(sources, site.intake, send, counted())
     serves = serving(handler, "127.0.0.1", 0, shutdown_timeout_s=10, max_connections=16, limits=LIMITS)
     async with background(commit.run()), serves as port, connected_to(port) as site.connection:
         yield site
@@ -186,7 +187,7 @@ async def test_beyond_its_part_of_the_waiting_callbacks_a_source_gets_429_until_
     async with (
         Waiting(tmp_path, publisher, FoldDepth(publisher, 1 << 30), broker.probes, max_bytes=64 * MIB) as waiting,
         _serving(sources, lambda commit: Intake(shares, commit, waiting, broker.probes)) as site,
-        background(waiting.run(), site.intake.run()),
+        background(waiting.run(), site.intake.run(LiveSources(sources))),
     ):
         await waiting.add(ACME, encode(CallbackEvent(ACME, utc_now(), "from before")))
 

@@ -68,7 +68,7 @@ def start(tmp_path: Path) -> Start:
 
         commit = GroupCommit(write)
         sources = load_sources(tmp_path / "sources.toml")
-        handler = CallbackHandler(sources, published_at_once(sources, commit), send, counted(sources))
+        handler = CallbackHandler(sources, published_at_once(sources, commit), send, counted())
         running = asyncio.create_task(commit.run())
         serves = serving(handler, "127.0.0.1", 0, shutdown_timeout_s=10, max_connections=MANY, limits=limits)
         async with serves as site.port:

@@ -18,10 +18,11 @@ from ingress.forms import Body
 from ingress.group_commit import GroupCommit
 from ingress.peer_rates import ALL_BURST_BYTES, OVERHEAD_BYTES, PEER_BURST_BYTES, PEER_BYTES_PER_S, PeerRates
 from ingress.quarantine import Quarantine, Suspect
-from ingress.refusals import Refusals
+from ingress.refusals import Refusals, start_series
 from ingress.server import serving
 from ingress.source_secrets import SourceSecrets
 from shared.amqp.publisher import Message, Publisher
+from shared.config.live_sources import LiveSources
 from shared.config.sources import load_sources
 from shared.domain.quarantined import QuarantinedCallback, Refusal, RefusalCounts, decode_quarantined
 from shared.errors import BrokerUnavailableError
@@ -100,9 +101,9 @@ async def _serving(directory: Path, broker: _Broker) -> AsyncIterator[int]:
     async def no_more(*_: object) -> None:
         pass
 
-    quarantine = Quarantine(cast("Publisher", broker), SourceSecrets(sources))
+    quarantine = Quarantine(cast("Publisher", broker), LiveSources(sources).derive(SourceSecrets))
     commit = GroupCommit(no_more)
-    refusals = Refusals(sources, Proxies("127.0.0.1", setting="x"), quarantine)
+    refusals = Refusals(Proxies("127.0.0.1", setting="x"), quarantine)
     handler = CallbackHandler(sources, published_at_once(sources, commit), no_more, refusals)
     serves = serving(handler, "127.0.0.1", 0, shutdown_timeout_s=10, max_connections=16, limits=PATIENT)
     async with background(quarantine.run(), commit.run()), serves as port:
@@ -221,7 +222,7 @@ def _offered(quarantine: Quarantine, *names: str) -> None:
 
 async def test_a_copy_that_fails_counts_as_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     broker = _Broker()
-    quarantine = Quarantine(cast("Publisher", broker), SourceSecrets({}))
+    quarantine = Quarantine(cast("Publisher", broker), LiveSources({}).derive(SourceSecrets))
     kept, lost = (_metric("callfold_callbacks_quarantined_total", result=result) for result in ("kept", "lost"))
     copy = QuarantinedCallback.encode
 
@@ -241,7 +242,7 @@ async def test_a_copy_that_fails_counts_as_lost(monkeypatch: pytest.MonkeyPatch)
 
 async def test_a_stop_within_a_publish_loses_nothing() -> None:
     broker = _SilentBroker()
-    quarantine = Quarantine(cast("Publisher", broker), SourceSecrets({}))
+    quarantine = Quarantine(cast("Publisher", broker), LiveSources({}).derive(SourceSecrets))
     _offered(quarantine, "first", "second")
     running = asyncio.create_task(quarantine.run())
     async with asyncio.timeout(LIMIT_S):
@@ -256,7 +257,7 @@ async def test_a_stop_within_a_publish_loses_nothing() -> None:
 
 async def test_what_is_published_again_has_the_same_id() -> None:
     broker = _Broker()
-    quarantine = Quarantine(cast("Publisher", broker), SourceSecrets({}))
+    quarantine = Quarantine(cast("Publisher", broker), LiveSources({}).derive(SourceSecrets))
     _offered(quarantine, "a")
     (suspect,) = quarantine._waiting
     assert quarantine._without_secret(suspect).id == quarantine._without_secret(suspect).id
@@ -294,7 +295,8 @@ def _metric(name: str, **labels: str) -> float:
 
 def test_every_reason_has_a_series_from_the_start(tmp_path: Path) -> None:
     (tmp_path / "sources.toml").write_text("[sources.fresh]\n")
-    Refusals(load_sources(tmp_path / "sources.toml"), Proxies(""))
+    Refusals(Proxies(""))
+    start_series(load_sources(tmp_path / "sources.toml"))
     for reason in Refusal:
         assert REGISTRY.get_sample_value("callfold_callbacks_refused_total", {"reason": reason}) is not None
     for result in ("accepted", "invalid", "wrong_secret", "limited", "unavailable"):

@@ -45,7 +45,7 @@ async def test_a_flood_of_rejections_is_one_line_and_one_at_the_end(tmp_path: Pa
     (tmp_path / "sources.toml").write_text("[sources.acme]\n")
     sources, disk = load_sources(tmp_path / "sources.toml"), _Disk()
     commit = GroupCommit(disk.write)
-    handler = CallbackHandler(sources, published_at_once(sources, commit), disk.send, counted(sources))
+    handler = CallbackHandler(sources, published_at_once(sources, commit), disk.send, counted())
 
     async def status() -> int:
         return (await handler.answer(make_mocked_request("GET", target))).status
@@ -67,7 +67,7 @@ async def test_a_flood_of_invalid_callbacks_is_a_line_for_each_problem_and_few_p
     structlog.configure(cache_logger_on_first_use=False)
     (tmp_path / "sources.toml").write_text("[sources.acme]\n[sources.other]\n")
     sources, disk = load_sources(tmp_path / "sources.toml"), _Disk()
-    handler = CallbackHandler(sources, published_at_once(sources, GroupCommit(disk.write)), disk.send, counted(sources))
+    handler = CallbackHandler(sources, published_at_once(sources, GroupCommit(disk.write)), disk.send, counted())
     with capture_logs() as logs:
         for _ in range(100):
             await handler.answer(make_mocked_request("GET", INVALID))
@@ -82,7 +82,7 @@ async def test_a_flood_of_invalid_callbacks_is_a_line_for_each_problem_and_few_p
 async def test_the_answer_to_an_invalid_callback_says_that_it_is_kept(tmp_path: Path) -> None:
     (tmp_path / "sources.toml").write_text("[sources.acme]\n")
     sources, disk = load_sources(tmp_path / "sources.toml"), _Disk()
-    handler = CallbackHandler(sources, published_at_once(sources, GroupCommit(disk.write)), disk.send, counted(sources))
+    handler = CallbackHandler(sources, published_at_once(sources, GroupCommit(disk.write)), disk.send, counted())
     response = await handler.answer(make_mocked_request("GET", INVALID))
     assert isinstance(response.body, bytes)
     said = "The parameter CallID is missing or empty. The callback is kept as a dead letter. Correct the link, then redrive it."

@@ -12,18 +12,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingress.source_secrets import SourceSecrets
+from ingress.source_secrets import SourceSecrets, Which
 from shared.config.sources import Sources, load_sources
 from shared.domain.ids import SourceName
 from shared.percent_encoding import decode_repeatedly
 from tests.helpers.linear import assert_linear
 
-ACME, OTHER, DIGITS = SourceName("acme"), SourceName("other"), SourceName("digits")
-SECRETS = {ACME: "hunter2/hunter2+x y", OTHER: 'Ünter2&<"unter3">', DIGITS: "123456789012"}
+ACME, OTHER, DIGITS, ROTATED = map(SourceName, ("acme", "other", "digits", "rotated"))
+SECRETS = {ACME: "hunter2/hunter2+x y", OTHER: 'Ünter2&<"unter3">', DIGITS: "123456789012", ROTATED: "hunter2&before"}
+NEW = "hunter3-of-the-rotated-source"
 
 
 def _sources(directory: Path) -> Sources:
-    tables = [f"[sources.{name}]\nsecret = {json.dumps(secret)}\n" for name, secret in SECRETS.items()]
+    tables = [f"[sources.{name}]\nsecret = {json.dumps(secret)}\n" for name, secret in SECRETS.items() if name != ROTATED]
+    tables += [f'[sources.{ROTATED}]\nsecret = "{NEW}"\nprevious_secrets = ["hunter1-long-ago", "{SECRETS[ROTATED]}"]\n']
     (directory / "sources.toml").write_text("".join(tables))
     return load_sources(directory / "sources.toml")
 
@@ -62,7 +64,7 @@ WIDE: list[Literal["utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"]] = ["utf-
 AROUND = st.text("ax0%25/=&?;+#\"'<>\\u \xe9", max_size=8)
 
 
-@given(st.sampled_from([ACME, OTHER]), st.sampled_from(SPELLINGS), AROUND, AROUND)
+@given(st.sampled_from([ACME, OTHER, ROTATED]), st.sampled_from(SPELLINGS), AROUND, AROUND)
 def test_a_secret_is_hidden_in_any_spelling_and_place(
     secrets: SourceSecrets, source: SourceName, spelling: object, before: str, after: str
 ) -> None:
@@ -74,7 +76,7 @@ def test_a_secret_is_hidden_in_any_spelling_and_place(
         assert "unter2" not in decode_repeatedly(hidden)
         assert hidden.startswith("a=")
         assert hidden.endswith(f".{after}")
-    assert secrets.is_in_body(source, text.encode())
+    assert secrets.which_in_body(source, text.encode())
 
 
 @given(st.text(max_size=60), st.binary(max_size=60))
@@ -86,7 +88,7 @@ def test_all_other_text_stays_as_it_is(secrets: SourceSecrets, text: str, conten
 @pytest.mark.parametrize("encoding", WIDE)
 def test_a_secret_is_hidden_in_a_body_of_wide_characters(secrets: SourceSecrets, encoding: str) -> None:
     body = f'{{"token": "{SECRETS[ACME]}", "a'.encode(encoding)
-    assert secrets.is_in_body(ACME, body)
+    assert secrets.which_in_body(ACME, body)
     assert SECRETS[ACME].encode(encoding) not in secrets.hide_in_body(ACME, body)
 
 
@@ -106,3 +108,38 @@ def test_hiding_takes_time_by_the_length_of_the_text(secrets: SourceSecrets, par
     assert_linear(secrets.hide_all, lambda size: part * (size // len(part)))
     assert_linear(secrets.hide_all, lambda size: f"{part * (size // len(part))}.{spelled}.")
     assert_linear(secrets.hide_all, lambda size: f"{spelled}." * (size // len(spelled)))
+
+
+def test_current_and_previous_secrets_are_told_apart_and_of_one_that_two_sources_have_the_current_one_counts(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "sources.toml").write_text(
+        f'[sources.acme]\nsecret = "{NEW}"\n[sources.rotated]\nsecret = "hunter4-hunter4"\nprevious_secrets = ["hunter1", "{NEW}"]\n'
+    )
+    sources = load_sources(tmp_path / "sources.toml")
+    secrets, rotated = SourceSecrets(sources), sources[ROTATED]
+    assert secrets.which(rotated, "hunter4-hunter4") is Which.CURRENT
+    for spelled in ("hunter1", ' "hunter1" ', NEW):
+        assert secrets.which(rotated, spelled) is Which.PREVIOUS
+    for wrong in (None, "", "hunter", "hunter12"):
+        assert secrets.which(rotated, wrong) is None
+    assert secrets.which(sources[ACME], "hunter1") is None
+    assert (secrets.owner(NEW), secrets.owner("hunter1"), secrets.owner("hunter")) == (ACME, ROTATED, None)
+    assert secrets.which_in_body(ROTATED, f"<t>{NEW}</t>".encode()) is Which.PREVIOUS
+
+
+def test_every_secret_of_a_source_is_compared_whichever_is_right(
+    secrets: SourceSecrets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared: list[bytes] = []
+
+    def compare(one: bytes, other: bytes) -> bool:
+        compared.append(other)
+        return one == other
+
+    monkeypatch.setattr("ingress.source_secrets.hmac.compare_digest", compare)
+    source = _sources(tmp_path)[ROTATED]
+    for sent in (NEW, "hunter1-long-ago", SECRETS[ROTATED]):
+        compared.clear()
+        assert secrets.which(source, sent)
+        assert len(compared) == len(source.secrets)

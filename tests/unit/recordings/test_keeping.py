@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import random
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, BinaryIO
 from unittest.mock import AsyncMock, Mock
@@ -16,8 +15,8 @@ from structlog.testing import capture_logs
 from shared.archive.deadlines import ArchiveUnavailableError
 from shared.archive.local_disk import Confirm
 from shared.archive.storage import Archive, Entry
+from shared.config.live_sources import LiveSources
 from shared.config.settings import Settings
-from shared.config.sources import load_sources
 from shared.domain.recording_info import RecordingInfo
 from simulator.audio import recording
 from tests.helpers.recordings import WAV, job
@@ -94,7 +93,7 @@ class Desk:
             "recordings_per_second = 1000\n"
         )
         self.outcomes = AsyncMock()
-        self.fetcher = Fetcher(load_sources(sources), self.sidecars, self.outcomes, self.refused, self.settings)
+        self.fetcher = Fetcher(LiveSources.load(sources), self.sidecars, self.outcomes, self.refused, self.settings)
 
     async def attempt(
         self, *answers: Answer, before: Attempt | None = None, record: dict[str, Any] | None = None
@@ -121,8 +120,7 @@ class Desk:
 @pytest.fixture
 async def desk(tmp_path: Path, server: Scripted) -> AsyncIterator[Desk]:
     desk = Desk(tmp_path, server)
-    async with AsyncExitStack() as closing:
-        await desk.fetcher.open(closing)
+    async with desk.fetcher.clients:
         yield desk
 
 

@@ -18,7 +18,7 @@ from tests.helpers.recordings import WAV
 from tests.helpers.scripted_http import RESET, Scripted, head, rest, whole
 from worker.download import client as client_module
 from worker.download.client import Client
-from worker.download.limits import Limits, slots_by_source
+from worker.download.limits import HostSlots, Limits
 from worker.download.partial_file import partial
 
 LIMITS = Limits(max_bytes=1_000_000, stall_s=LIMIT_S, min_bytes_per_second=1)
@@ -30,8 +30,8 @@ async def _clients(tmp_path: Path, **tables: str) -> AsyncIterator[dict[str, Cli
     path = tmp_path / "sources.toml"
     path.write_text("".join(f'[sources.{name}]\nsecret = "x"\n{keys}\n' for name, keys in tables.items()))
     sources = load_sources(path)
-    slots = slots_by_source(sources.values())
-    clients = {name: Client(source, LIMITS, slots[name]) for name, source in sources.items()}
+    slots = HostSlots()
+    clients = {name: Client(source, LIMITS, slots.of(source, sources)) for name, source in sources.items()}
     for client in clients.values():
         await client.__aenter__()
     yield {str(name): client for name, client in clients.items()}
@@ -109,7 +109,8 @@ def test_sources_on_other_hosts_have_their_own(tmp_path: Path) -> None:
         '[sources.b]\nsecret = "x"\nrecording_origin = "http://pbx.example.com:8080"\n'
         '[sources.c]\nsecret = "x"\nrecording_origin = "https://other.example.com"\n[sources.d]\nsecret = "x"\n'
     )
-    slots = {str(name): slot for name, slot in slots_by_source(load_sources(tmp_path / "s").values()).items()}
+    sources, hosts = load_sources(tmp_path / "s"), HostSlots()
+    slots = {str(name): hosts.of(source, sources) for name, source in sources.items()}
     assert slots["a"] is slots["b"]
     assert slots["c"] is not slots["a"]
 

@@ -6,7 +6,8 @@ import pytest
 from pydantic import SecretStr
 
 from console.dialing.focalscope import DialError, DialRequest, check_request
-from shared.config.sources import AGENT_PATTERN, NUMBER_PATTERN, Source
+from shared.config.source_options import AGENT_PATTERN, NUMBER_PATTERN
+from shared.config.sources import Source
 from shared.domain.adapter_link import SAMPLE_LINK, parse_link
 from shared.domain.ids import SourceName
 

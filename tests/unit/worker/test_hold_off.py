@@ -10,7 +10,6 @@ import pytest
 
 from shared.amqp.consumer import Consumer
 from shared.amqp.publisher import Publisher
-from shared.config.sources import Sources
 from shared.domain.barrier import FoldedUntil
 from shared.errors import BrokerUnavailableError
 from shared.runtime.process import background
@@ -65,7 +64,7 @@ class _Store:
 
 
 def _timers(publisher: _Connection, store: _Store, *, hold_off_s: float) -> Timers:
-    return Timers(cast("Publisher", publisher), cast("Store", store), cast("Sources", {}), lease_s=1, hold_off_s=hold_off_s)
+    return Timers(cast("Publisher", publisher), cast("Store", store), lease_s=1, hold_off_s=hold_off_s)
 
 
 async def _watermark(timers: Timers, raw: _Connection) -> Any:  # noqa: ANN401
