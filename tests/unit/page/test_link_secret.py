@@ -12,7 +12,7 @@ from console.page.link_explanation import secret_problem
 from shared.config.sources import Sources, load_sources
 from tests.helpers import page_fakes as fakes
 
-SECRET, OTHER = "hunter2/hunter2", "other-secret-0123456789"
+SECRET, OTHER, BEFORE = "hunter2/hunter2", "other-secret-0123456789", "hunter2-of-before"
 BASE = "https://hooks.example.com/callbacks"
 LINE = "CallType={{CallTypeName}}&Event={{DialApiEventName}}&CallID={{CallID}}"
 
@@ -20,7 +20,9 @@ LINE = "CallType={{CallTypeName}}&Event={{DialApiEventName}}&CallID={{CallID}}"
 @pytest.fixture
 def sources(tmp_path: Path) -> Sources:
     path = tmp_path / "sources.toml"
-    path.write_text(f'[sources.acme]\nsecret = "{SECRET}"\n[sources.other]\nsecret = "{OTHER}"\n[sources.open]\n')
+    path.write_text(
+        f'[sources.acme]\nsecret = "{SECRET}"\n[sources.other]\nsecret = "{OTHER}"\nprevious_secrets = ["{BEFORE}"]\n[sources.open]\n'
+    )
     return load_sources(path)
 
 
@@ -43,6 +45,8 @@ def test_a_link_that_ingress_takes_has_no_problem(sources: Sources, link: str) -
     [
         (f"{BASE}/acme?token=wrong&{LINE}", "The token is not the secret of acme, so its callbacks get 401. Compare"),
         (f"{BASE}/acme?token={OTHER}&{LINE}", "get 401. It is the one of other. Compare"),
+        (f"{BASE}/other?token={BEFORE}&{LINE}", "The token is a previous secret of other, which is accepted until it is removed"),
+        (f"{BASE}/acme?token={BEFORE}&{LINE}", "The token is not the secret of acme, so its callbacks get 401. Compare"),
         (f"{BASE}/acme?{LINE}", "The link has no token, so its callbacks get 401."),
         (f"{BASE}/acmee?token={SECRET}&{LINE}", "no configured source, so its callbacks get 404. Configured: acme, other, open."),
         (f"https://test/identity.asp?{LINE}", "get 404."),
@@ -52,6 +56,6 @@ def test_a_link_that_ingress_refuses_has_a_sentence_that_quotes_no_secret(source
     found = secret_problem(link, sources)
     assert found is not None
     assert problem in found
-    assert not any(secret in found for secret in (SECRET, OTHER, "wrong"))
+    assert not any(secret in found for secret in (SECRET, OTHER, BEFORE, "wrong"))
     page = replace(fakes.adapter_page(), secret_problem=found)
     assert problem.split(".", maxsplit=1)[0] in render.adapter_page(fakes.OPERATOR, page).replace("&#39;", "'")

@@ -195,6 +195,15 @@ def test_the_page_of_a_call_with_too_many_legs_says_what_to_correct() -> None:
     assert "See also callfold doctor" in page.text
 
 
+def test_the_live_page_says_that_the_sources_file_has_a_fault_and_which_source_uses_a_previous_secret() -> None:
+    fault, use = "The sources of today stay in force. No TOML.", "Source acme still uses a previous secret"
+    page = Page(render.live_fragment(replace(fakes.snapshot(), sources_file=[fault], previous_secrets=[use] * 7)))
+    assert fault in page.text
+    assert "callfold sources check" in page.text
+    assert use in page.text
+    assert "and 2 more sources" in page.text
+
+
 def test_the_live_page_names_placeholders_that_arrive_unreplaced_and_links_the_last_call() -> None:
     page = Page(render.live_fragment(replace(fakes.snapshot(), unreplaced=[fakes.unreplaced()] * 7)))
     assert (
