@@ -127,4 +127,5 @@ async def _problems(store: Store, sources: LiveSources, listening: asyncio.Event
         problems.append(Handicap(error))
     except StoreUnavailableError as error:
         problems.append(str(error))
+    problems += map(Handicap, store.handicaps)
     return [*problems, "shutting down"] if stop.is_set() else problems

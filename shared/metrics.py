@@ -96,6 +96,9 @@ FOLD_SECONDS = Histogram(
     "Seconds to fold a batch: merge, claim, publish, mark.",
     buckets=(0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1, 5),
 )
+REDIS_UNCONFIRMED = Counter(
+    "callfold_redis_unconfirmed_total", "Batches of writes that too few replicas of Redis confirmed in time; work went on."
+)
 CLOCK_OFFSET = Gauge("callfold_clock_offset_seconds", "Seconds by which the clock of this process is ahead of that of Redis.")
 INGRESS_CLOCK_OFFSET = Gauge(
     "callfold_ingress_clock_offset_seconds",

@@ -116,4 +116,5 @@ async def _problems(publisher: Publisher, raw: Consumer, store: Store, sources: 
         await store.check()
     except StoreUnavailableError as error:
         problems.append(str(error))
+    problems += map(Handicap, store.handicaps)
     return [*problems, "shutting down"] if stop.is_set() else problems

@@ -17,6 +17,7 @@ from console.commands.broker_checks import policies, rabbitmq
 from console.commands.hints import with_hint
 from console.commands.output import output
 from console.commands.pbx_checks import DoubtError, dial_links, recording_origins
+from console.commands.redis_checks import redis_finding
 from console.counts import counted
 from console.dead_letters.listing import LookRequest, find
 from console.dead_letters.queue import DeadLetterQueue, Filter
@@ -103,16 +104,9 @@ def _verdict(finding: Finding) -> str:
 async def _redis(settings: Settings) -> str:
     async with open_store(settings) as store:
         await store.check()
-        server, configured = await store.server_settings()
-    if server.problem:
-        raise ConfigError(server.problem)
-    if (policy := configured.get("maxmemory-policy")) != "noeviction":
-        raise ConfigError(f"{server.name} may evict calls: its maxmemory-policy is {policy}. Set it to noeviction.")
-    if configured.get("appendonly") != "yes":
-        raise ConfigError(f"{server.name} loses its data on a restart: appendonly is off. Set it to yes.")
-    if (fsync := configured.get("appendfsync")) != "always":
-        raise ConfigError(f"{server.name} can lose the last second of data: its appendfsync is {fsync}. Set it to always.")
-    return f"{server}; AOF with fsync always, noeviction"
+        nodes = await store.server_settings()
+        await store.verify()
+    return redis_finding(nodes, store.handicaps)
 
 
 async def _clock(settings: Settings) -> str:

@@ -15,6 +15,7 @@ from shared.config.messages import closest_name, validation_message
 from shared.config.sources import Sources, load_sources
 from shared.domain.closing import Policy
 from shared.errors import ConfigError
+from shared.state.redis_url import parse_redis_url
 
 PREFIX = "CALLFOLD_"
 
@@ -43,7 +44,13 @@ class Settings(BaseSettings):
         description="URL of RabbitMQ's management API, with a user that has the tag `policymaker`. "
         "`callfold doctor` and workers then report policies that can lose messages.",
     )
-    redis_url: SecretStr = Field(default=SecretStr("redis://127.0.0.1:6379/0"), description="Redis or Valkey URL.")
+    redis_url: SecretStr = Field(
+        default=SecretStr("redis://127.0.0.1:6379/0"),
+        description="URL of Redis or Valkey: `redis://`, `redis+sentinel://` or `redis+cluster://`, each also with TLS.",
+    )
+    redis_replicas: Annotated[int, Field(ge=0, le=10)] = Field(
+        default=0, description="Replicas that confirm what must not be lost, for at most a second. Work goes on without them."
+    )
     secrets_dir: Path | None = Field(
         default=None,
         description="Directory of credentials. Each file has the name of its variable, such as `CALLFOLD_CONSOLE_KEY`.",
@@ -199,8 +206,7 @@ class Settings(BaseSettings):
     def _check_together(self) -> Self:
         if not self.amqp_urls or not all(url.startswith(("amqp://", "amqps://")) for url in self.amqp_urls):
             raise ValueError("CALLFOLD_AMQP_URL must be amqp:// or amqps:// URLs, separated by commas")
-        if not self.redis_url.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
-            raise ValueError("CALLFOLD_REDIS_URL must be a redis://, rediss:// or unix:// URL")
+        parse_redis_url(self.redis_url.get_secret_value())
         if self.management_url and not self.management_url.get_secret_value().startswith(("http://", "https://")):
             raise ValueError("CALLFOLD_MANAGEMENT_URL must be an http:// or https:// URL")
         if self.history_url and not self.history_url.get_secret_value().startswith(HISTORY_SCHEMES):

@@ -13,7 +13,10 @@ from shared.state.store import Store
 async def open_store(settings: Settings) -> AsyncIterator[Store]:
     """Open the store of a process or a command, and close its connections at the end."""
     store = Store(
-        settings.redis_url.get_secret_value(), first_wake_up_s=settings.max_call_seconds, retain_s=settings.retain_seconds
+        settings.redis_url.get_secret_value(),
+        first_wake_up_s=settings.max_call_seconds,
+        retain_s=settings.retain_seconds,
+        replicas=settings.redis_replicas,
     )
     try:
         yield store

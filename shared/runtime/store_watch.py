@@ -16,19 +16,22 @@ from shared.state.store import Store
 
 log = get_logger(__name__)
 _CLOCKS = Outage(log, "clock_differs", "clock_agrees")
+_MASTER = Outage(log, "redis_master_unclear", "redis_master_clear")
 
 _INTERVAL_S: Final = 5.0
 _CHECKS_PER_CLOCK: Final = 12  # once a minute
 
 
 async def watch_store(store: Store) -> NoReturn:
-    """Write to Redis every few seconds, and compare the clocks once a minute. Run it as a task.
+    """Write to Redis and find its master again every few seconds, and compare the clocks once a minute. Run it as a task.
 
     A refused write drops all connections, so that readers leave a server that cannot be written too.
     """
     for number in itertools.count():
         try:
             await store.check()
+            await store.verify()
+            _report_master(store)
             if number % _CHECKS_PER_CLOCK == 0 or store.clock.offset_s is None:
                 await store.now()
                 report_clock(store.clock.offset_s)
@@ -38,6 +41,13 @@ async def watch_store(store: Store) -> NoReturn:
             REDIS_OUTAGE.succeeded(task=store)
         await asyncio.sleep(_INTERVAL_S)
     raise AssertionError("count() does not end")
+
+
+def _report_master(store: Store) -> None:
+    if store.unclear_master:
+        _MASTER.failed(store.unclear_master, task=store)
+    else:
+        _MASTER.succeeded(task=store)
 
 
 def report_clock(offset_s: float | None) -> None:

@@ -6,10 +6,9 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TypeVar, cast
 
-from redis.asyncio import Redis
-
 from shared.domain.ids import CallKey
-from shared.state.keys import PARTITIONS, Keys, by_partition, parse_call_key
+from shared.state.keys import PARTITIONS, by_partition, parse_call_key
+from shared.state.redis_client import RedisClient
 from shared.state.replies import redis_reply, text, text_pairs
 from shared.state.script import Argument, Run, Script
 from shared.state.stored_call import PublicationState, StoredCall
@@ -25,8 +24,8 @@ _T = TypeVar("_T")
 class CallReader:
     """Every method raises StoreUnavailableError if Redis is not available."""
 
-    def __init__(self, redis: Redis, keys: Keys) -> None:
-        self._redis, self.keys = redis, keys
+    def __init__(self, redis: RedisClient) -> None:
+        self._redis, self.keys = redis, redis.key_names
         self._fields = Script("fields")
 
     async def read(self, key: CallKey) -> StoredCall | None:

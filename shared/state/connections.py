@@ -2,11 +2,12 @@
 
 The name or virtual address of Redis can move to another server. The old one then still answers as a replica, so nothing would
 ever connect to the new one. Each refused write therefore drops its connection, and the idle ones too. The next command connects
-again, which resolves the name again. Commands in flight on other connections are finished first.
+again, which resolves the name again, or asks the Sentinels again. Commands in flight on other connections are finished first.
 """
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakSet
@@ -15,7 +16,11 @@ from redis.asyncio import BlockingConnectionPool, Connection, SSLConnection, Uni
 from redis.connection import HiredisRespSerializer
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.typing import EncodableT
+
+from shared.state.locating import Locator
+from shared.state.redis_url import Address
 
 _REPLICA: Final = "role:slave"
 # For each error code of Redis: what is wrong, after "Redis at <address> ".
@@ -58,6 +63,17 @@ class _Watched(_Base):
 
     pool: WritablePool | None = None
 
+    async def connect_check_health(self, check_health: bool = True, retry_socket_connect: bool = True) -> None:  # noqa: FBT001, FBT002 - the library's signature
+        """Connect, to where the server is now if it can be at several addresses."""
+        locator = self.pool.locator if self.pool is not None else None
+        if locator is not None and not self.is_connected:
+            self.host, self.port = await locator.locate()
+        try:
+            await super().connect_check_health(check_health, retry_socket_connect)
+        except (RedisError, asyncio.CancelledError):  # a frozen server can take the time of the whole step
+            self._lost()
+            raise
+
     async def on_connect_check_health(self, check_health: bool = True) -> None:  # noqa: FBT001, FBT002 - the library's signature
         """Finish the connection, and refuse a replica: what it answers can be out of date, and what it stores is lost."""
         await super().on_connect_check_health(check_health=check_health)
@@ -73,14 +89,23 @@ class _Watched(_Base):
         """Read a reply; each reply of a pipeline is read here too."""
         try:
             return await super().read_response(*args, **options)
+        except asyncio.CancelledError:
+            self._lost()
+            raise
         except RedisError as error:
             code = _code(error)
             if code not in _REFUSALS:
+                if isinstance(error, RedisConnectionError | RedisTimeoutError):
+                    self._lost()
                 raise
             # A connection that is marked already was dropped with all others.
             if self.pool is not None and not self.should_reconnect():  # type: ignore[no-untyped-call]
                 self.pool.drop_all()
             raise RefusedError(self.address, code) from error
+
+    def _lost(self) -> None:
+        if self.pool is not None and self.pool.locator is not None:
+            self.pool.locator.lost(Address(self.host, self.port))
 
     def pack_command(self, *args: EncodableT) -> list[bytes]:
         """Write a command in the protocol of Redis, in UTF-8; four times as fast as the library's own way for asyncio.
@@ -127,6 +152,7 @@ class WritablePool(BlockingConnectionPool):
     def __init__(self, *args: Any, **options: Any) -> None:  # noqa: ANN401 - as the library declares it
         super().__init__(*args, **options)
         self.connection_class = _WATCHED[self.connection_class]
+        self.locator: Locator | None = None
         self._made: WeakSet[_Watched] = WeakSet()
         self._dropped_at = -_DROP_ALL_INTERVAL_S
 
@@ -146,5 +172,20 @@ class WritablePool(BlockingConnectionPool):
         if time.monotonic() - self._dropped_at < _DROP_ALL_INTERVAL_S:
             return
         self._dropped_at = time.monotonic()
+        if self.locator is not None and self.locator.current is not None:
+            self.locator.lost(self.locator.current)
         for connection in self._made:
             connection.mark_for_reconnect()  # type: ignore[no-untyped-call]
+
+    async def verify(self) -> None:
+        """Search the server again, and drop each connection to another one before its next command.
+
+        Raises:
+            UnclearMasterError: it is not clear which one it is. Connections stay, because the Sentinels may only be away.
+        """
+        if self.locator is None:
+            return
+        address = self.locator.current = await self.locator.find()
+        for connection in self._made:
+            if (connection.host, connection.port) != address:
+                connection.mark_for_reconnect()  # type: ignore[no-untyped-call]

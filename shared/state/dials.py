@@ -14,8 +14,8 @@ import time
 from collections.abc import Awaitable
 from typing import cast
 
-from redis.asyncio import Redis
-
+from shared.state.redis_client import RedisClient
+from shared.state.replicas import Confirm
 from shared.state.replies import redis_reply
 from shared.state.script import Script
 
@@ -34,15 +34,14 @@ def until_next(period_s: int) -> int:
 class DialStore:
     """Every method raises StoreUnavailableError if Redis is not available."""
 
-    def __init__(self, redis: Redis) -> None:
+    def __init__(self, redis: RedisClient) -> None:
         self._redis = redis
         self._lock = Script("lock")  # the state of a request is the holder of its key
 
     async def begin(self, key: str, pending: bytes) -> bytes | None:
         """Store `pending` as the state of the request with this key, or return the state or answer that is there already."""
         # With NX and GET together (Redis 7.0 and later), exactly one of several concurrent requests gets None.
-        answer = self._redis.set(f"callfold:dial:answer:{key}", pending, nx=True, get=True, ex=_ANSWER_S)
-        return cast("bytes | None", await redis_reply(cast("Awaitable[object]", answer)))
+        return cast("bytes | None", await self._set(key, pending, nx=True, get=True))
 
     async def answer(self, key: str) -> bytes | None:
         """Return the state of the request with this key, or its answer."""
@@ -50,7 +49,14 @@ class DialStore:
 
     async def finish(self, key: str, answer: bytes) -> None:
         """Store the answer for every repeat of the request."""
-        await redis_reply(self._redis.set(f"callfold:dial:answer:{key}", answer, ex=_ANSWER_S))
+        await self._set(key, answer)
+
+    async def _set(self, key: str, value: bytes, *, nx: bool = False, get: bool = False) -> object:
+        """Store a state or an answer. Replicas confirm it, because a request that is forgotten would ring a phone twice."""
+        batch = self._redis.batch(Confirm.YES)
+        batch.set(f"callfold:dial:answer:{key}", value, nx=nx, get=get, ex=_ANSWER_S)
+        (answer,) = await redis_reply(batch.execute())
+        return cast("object", answer)
 
     async def forget(self, key: str, pending: bytes) -> None:
         """Forget a request that did nothing, so that its key can be used again. The state of another request stays.
@@ -66,7 +72,9 @@ class DialStore:
 
     async def keep(self, dial_id: str, event: bytes) -> None:
         """Keep the event of a dial until `journaled` is called."""
-        await redis_reply(cast("Awaitable[object]", self._redis.hset(_UNJOURNALED, dial_id, event)))
+        batch = self._redis.batch(Confirm.YES)
+        batch.hset(_UNJOURNALED, dial_id, event)
+        await redis_reply(batch.execute())
 
     async def journaled(self, dial_id: str) -> None:
         await redis_reply(cast("Awaitable[object]", self._redis.hdel(_UNJOURNALED, dial_id)))

@@ -19,7 +19,8 @@ One server has the tags `0` to `15`. A cluster has tags with evenly spread slots
 - `callfold:{watermark}:members`, `:rounds`, `:spools`: reports on callbacks that are not folded yet, see `barrier.py`.
 - `callfold:dial:...`: dial requests, see `dials.py`.
 - `callfold:broker_move`: how far a move to another RabbitMQ has come, see `broker_move.py`.
-- `callfold:probe`: written to find out whether Redis can be written.
+- `callfold:probe`: written to find out whether Redis can be written. In a cluster also `callfold:{p}:probe` and
+  `callfold:{watermark}:probe`.
 
 The facts of a published call expire after the retention time, its publication some time later. Open calls never expire.
 """
@@ -76,12 +77,15 @@ class Keys:
     def facts_and_publications(self, number: int, keys: Iterable[CallKey]) -> list[str]:
         return [name for key in keys for name in (self.facts(number, key), self.publication(number, key))]
 
+    def probe(self, number: int) -> str:
+        return self._name(number, "probe")
+
     def _name(self, number: int, what: str) -> str:
         return f"callfold:{{{self.tags[number]}}}:{what}"
 
 
 PLAIN_KEYS: Final = Keys(tuple(map(str, range(PARTITIONS))))
-"""Of a single server and of Sentinel, as in release 0.1.0."""
+"""Of a single server and of Sentinel, as in the first release."""
 
 # The slot of tag p, its CRC16 modulo 16384, is within 32 of the middle of the p-th of 16 equal ranges.
 CLUSTER_KEYS: Final = Keys((

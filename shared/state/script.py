@@ -12,8 +12,8 @@ from redis.asyncio import Redis
 from redis.exceptions import NoScriptError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-# 2 s for a connection, and 2 s for the replies (see `store.py`).
-_STEP_S = 4
+from shared.state.redis_client import STEP_S, RedisClient
+from shared.state.replicas import Confirm
 
 Argument = str | bytes | int
 Run = tuple[Sequence[str], Sequence[Argument]]
@@ -37,26 +37,27 @@ class Script:
             answer = redis.eval(self._text, len(keys), *keys, *args)
             return await cast("Awaitable[object]", answer)
 
-    async def run_each(self, redis: Redis, runs: Sequence[Run]) -> list[object]:
+    async def run_each(self, redis: RedisClient, runs: Sequence[Run], confirm: Confirm = Confirm.NO) -> list[object]:
         """Run the script several times in one round trip; returns the replies in order. Each run is atomic, not all together.
 
         The limit of a connection is for each reply. That of a step is for all of them, since a claim must not outlast its lease.
         """
         try:
-            async with asyncio.timeout(_STEP_S):
-                replies = await self._send(redis, runs)
-                for number, reply in enumerate(replies):
-                    if isinstance(reply, NoScriptError):
-                        replies[number] = await self(redis, *runs[number])
+            async with asyncio.timeout(STEP_S):
+                replies = await self._send(redis, runs, ("EVALSHA", self._digest), confirm)
+                unknown = [number for number, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+                again = await self._send(redis, [runs[number] for number in unknown], ("EVAL", self._text), confirm)
+                for number, reply in zip(unknown, again, strict=True):
+                    replies[number] = reply
         except TimeoutError as error:
-            raise RedisTimeoutError(f"no reply to all of {len(runs)} runs of a script within {_STEP_S} s") from error
+            raise RedisTimeoutError(f"no reply to all of {len(runs)} runs of a script within {STEP_S} s") from error
         for reply in replies:
             if isinstance(reply, Exception):
                 raise reply
         return replies
 
-    async def _send(self, redis: Redis, runs: Iterable[Run]) -> list[object]:
-        async with redis.pipeline(transaction=False) as pipe:
-            for keys, args in runs:
-                pipe.evalsha(self._digest, len(keys), *keys, *args)
-            return await pipe.execute(raise_on_error=False)
+    async def _send(self, redis: RedisClient, runs: Iterable[Run], script: tuple[str, str], confirm: Confirm) -> list[object]:
+        batch = redis.batch(confirm)
+        for keys, args in runs:
+            batch.execute_command(*script, len(keys), *keys, *args)
+        return await batch.execute(raise_on_error=False)

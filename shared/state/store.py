@@ -2,39 +2,36 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import chain
 from typing import cast
 
-from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-
 from shared.domain.facts import Fact, leg_of, started_us
 from shared.domain.ids import CallKey, SourceName
 from shared.domain.leg_event import LegEvent
 from shared.domain.times import microseconds
-from shared.server_version import ServerVersion, store_version
 from shared.state.bounds import BOUNDS
 from shared.state.broker_move import BrokerMoveNotes
 from shared.state.call_reader import CallReader
-from shared.state.connections import WritablePool
 from shared.state.dials import DialStore
 from shared.state.flags import Flags
 from shared.state.keys import (
     PARTITIONS,
-    PLAIN_KEYS,
-    PROBE_KEY,
     by_partition,
     parse_call_key,
 )
+from shared.state.locating import UnclearMasterError
 from shared.state.locks import Locks
+from shared.state.node_settings import NodeSettings, read_node
 from shared.state.pbx_clocks import PbxClockNotes
 from shared.state.previous_secrets import PreviousSecrets
 from shared.state.redis_clock import RedisClock
+from shared.state.redis_connect import connect
 from shared.state.refused_legs import RefusedLegs
+from shared.state.replicas import Confirm
 from shared.state.replies import redis_reply, text, text_pairs
 from shared.state.script import Argument, Run, Script
 from shared.state.stored_call import (
@@ -51,9 +48,6 @@ from shared.state.stored_call import (
 from shared.state.unreplaced import UnreplacedPlaceholders
 from shared.state.watermark import Watermarks
 
-_SOCKET_TIMEOUT_S = 2
-_PROBE_KEPT_MS = 10_000
-_CONNECTIONS = 32
 # A publication outlives its facts by longer than the journal, so that a replay recognizes calls that are over.
 TOMBSTONE_BEYOND_FACTS_S = 8 * 24 * 3600
 _DAY_S = 24 * 3600
@@ -61,26 +55,29 @@ _RECEIPTS = tuple(event.value for event in LegEvent)
 
 
 class Store(CallReader):
-    """Call state in Redis. Every method raises StoreUnavailableError if Redis is not available; all can be repeated."""
+    """Call state in Redis. Every method raises StoreUnavailableError if Redis is not available; all can be repeated.
+
+    Attributes:
+        clock: that of Redis.
+        unclear_master: why it is unclear which server is the master, as the last `verify` found it, or ''.
+    """
 
     def __init__(
-        self, url: str, *, claim_lease_s: float = 10, first_wake_up_s: float = 4 * 3600, retain_s: int = 7 * 24 * 3600
+        self,
+        url: str,
+        *,
+        claim_lease_s: float = 10,
+        first_wake_up_s: float = 4 * 3600,
+        retain_s: int = 7 * 24 * 3600,
+        replicas: int = 0,
     ) -> None:
         """Prepare connections without opening one.
 
         `first_wake_up_s`: time from the first fact of a call to its first re-evaluation, unless an earlier one is requested.
         `retain_s`: how long the facts of a published call are kept.
+        `replicas`: how many replicas confirm what must not be lost, if they can.
         """
-        pool = WritablePool.from_url(
-            url,
-            max_connections=_CONNECTIONS,
-            timeout=_SOCKET_TIMEOUT_S,
-            socket_timeout=_SOCKET_TIMEOUT_S,
-            socket_connect_timeout=_SOCKET_TIMEOUT_S,
-            protocol=2,  # keeps the shape of script replies if the default of the library changes
-            retry=Retry(NoBackoff(), 0),  # callers repeat whole steps; a retry in the library would only hide an outage
-        )
-        super().__init__(Redis.from_pool(pool), PLAIN_KEYS)
+        super().__init__(connect(url, replicas=replicas))
         self._lease_ms = round(claim_lease_s * 1000)
         self._first_wake_up_ms = round(first_wake_up_s * 1000)
         self._retention = (retain_s, retain_s + TOMBSTONE_BEYOND_FACTS_S)
@@ -89,6 +86,7 @@ class Store(CallReader):
         self._merge, self._claim, self._mark = Script("merge"), Script("claim"), Script("mark")
         self._schedule, self._lease, self._restore = Script("schedule"), Script("lease"), Script("restore")
         self.clock = RedisClock()
+        self.unclear_master = ""
         self._postpone, self._remember = Script("postpone"), Script("remember")
         self.watermarks = Watermarks(self._redis)
         self.broker_move = BrokerMoveNotes(self._redis)
@@ -201,9 +199,12 @@ class Store(CallReader):
     async def _run(
         self, script: Script, keys: Iterable[CallKey], run_of: Callable[[int, Sequence[CallKey]], Run]
     ) -> dict[CallKey, object]:
-        """Run a script for each partition of some calls, in one round trip; returns its row for each call, if it has rows."""
+        """Run a script for each partition of some calls, in one round trip; returns its row for each call, if it has rows.
+
+        Replicas confirm all that it writes: even a wake-up that is lost closes its call hours later.
+        """
         parts = by_partition(keys)
-        replies = await redis_reply(script.run_each(self._redis, [run_of(*part) for part in parts.items()]))
+        replies = await redis_reply(script.run_each(self._redis, [run_of(*part) for part in parts.items()], confirm=Confirm.YES))
         rows: dict[CallKey, object] = {}
         for part, reply in zip(parts.values(), replies, strict=True):
             if reply is not None:
@@ -218,26 +219,43 @@ class Store(CallReader):
         self.clock.measured(at_s, began=began, ended=time.monotonic())
         return datetime.fromtimestamp(at_s, UTC)
 
-    async def server_settings(self) -> tuple[ServerVersion, dict[str, str]]:
-        """Return the server, and its settings of persistence and eviction."""
+    async def server_settings(self) -> list[NodeSettings]:
+        """Return each server that has data, with its settings of persistence and eviction; masters first."""
 
-        async def read_settings() -> tuple[ServerVersion, dict[str, str]]:
-            info = await self._redis.info("server")
-            config: dict[str, str] = {}
-            for name in ("maxmemory-policy", "appendonly", "appendfsync"):
-                config |= {text(k): text(v) for k, v in (await self._redis.config_get(name)).items()}
-            return store_version(info), config
+        async def read_nodes() -> list[NodeSettings]:
+            return list(await asyncio.gather(*map(read_node, await self._redis.nodes())))
 
-        return await redis_reply(read_settings())
+        return await redis_reply(read_nodes())
+
+    @property
+    def handicaps(self) -> list[str]:
+        """Problems of the servers with which Redis can be written, as the last `verify` and the last writes found them."""
+        return [*self._redis.replicas.problems, *filter(None, [self.unclear_master])]
+
+    async def verify(self) -> None:
+        """Find out again which server is the master and whether replicas confirm; `handicaps` knows it then.
+
+        Raises:
+            StoreUnavailableError: Redis did not answer.
+        """
+
+        async def unclear_master() -> str:
+            try:
+                await self._redis.verify()
+            except UnclearMasterError as error:
+                return str(error)
+            return ""
+
+        self.unclear_master = await redis_reply(unclear_master())
 
     async def check(self) -> None:
         """Check that Redis can be written.
 
         Raises:
             StoreReadOnlyError: Redis refuses writes for now and can be read.
-            StoreUnavailableError: Redis does not answer, or cannot be written.
+            StoreUnavailableError: Redis or a master of a cluster does not answer, or cannot be written.
         """
-        await redis_reply(self._redis.set(PROBE_KEY, b"", px=_PROBE_KEPT_MS))
+        await redis_reply(self._redis.probe())
 
 
 def _merged(rows: Mapping[CallKey, list[object]]) -> Merged:

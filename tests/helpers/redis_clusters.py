@@ -50,17 +50,21 @@ class RedisCluster:
         found = await info(master)
         return [self._at(int(cast("dict[str, int]", value)["port"])) for name, value in found.items() if _is_replica(name)]
 
-    async def settle(self, *, of: Sequence[Server] | None = None) -> None:
-        """Wait until every node sees the whole cluster and each replica follows its master; `of`: only these nodes."""
-        nodes = self.nodes if of is None else of
+    async def settle(self, *, replicas_each: int | None = None) -> None:
+        """Wait until every node sees the whole cluster with its replicas, and each replica follows its master."""
+        if replicas_each is None:
+            replicas_each = len(self.replicas) // len(self.masters)
 
         async def is_settled() -> bool:
-            for node in nodes:
+            for node in self.nodes:
                 state = cast("str", await ask_plainly(node, "CLUSTER", "INFO"))
                 if "cluster_state:ok" not in state or f"cluster_known_nodes:{len(self.nodes)}\r" not in state:
                     return False
                 found = await info(node)
                 if found["role"] == "slave" and found["master_link_status"] != "up":
+                    return False
+                ranges = cast("list[list[object]]", await ask_plainly(node, "CLUSTER", "SLOTS"))
+                if replicas_each and any(len(row) < 3 + replicas_each for row in ranges):
                     return False
             return True
 
@@ -138,7 +142,7 @@ async def redis_cluster(
                 await ask_plainly(node, "CLUSTER", "ADDSLOTSRANGE", begins[number], begins[number + 1] - 1)
             if number:
                 await ask_plainly(node, "CLUSTER", "MEET", "127.0.0.1", nodes[0].port, _bus_port(nodes[0]))
-        await redis.settle()
+        await redis.settle(replicas_each=0)
         ids = [await node_id(node) for node in redis.masters]
         for number, node in enumerate(redis.replicas):
             await ask_plainly(node, "CLUSTER", "REPLICATE", ids[number % masters])

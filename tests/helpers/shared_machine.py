@@ -30,8 +30,10 @@ _WAITS = {
     "shared.amqp.queue_reader": ("_GET_TIMEOUT_S",),
     "shared.amqp.server_check": ("CONNECT_TIMEOUT_S",),
     "shared.amqp.session": ("CONNECT_TIMEOUT_S",),
-    "shared.state.script": ("_STEP_S",),
-    "shared.state.store": ("_SOCKET_TIMEOUT_S",),
+    "shared.state.locating": ("_ANSWER_S",),
+    "shared.state.redis_client": ("_SOCKET_TIMEOUT_S",),
+    "shared.state.redis_cluster": ("STEP_S",),
+    "shared.state.script": ("STEP_S",),
 }
 
 

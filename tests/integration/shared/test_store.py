@@ -292,7 +292,7 @@ class _SlowRedis(asyncio.Protocol):
 async def test_all_partitions_together_have_one_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     """A claim must not outlast its lease, however slowly each partition answers."""
     limit_s = PACE
-    monkeypatch.setattr("shared.state.script._STEP_S", limit_s)
+    monkeypatch.setattr("shared.state.script.STEP_S", limit_s)
     server = await asyncio.get_running_loop().create_server(lambda: _SlowRedis(limit_s / 4), "127.0.0.1", 0)
     async with server:
         store = Store(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0")
@@ -318,9 +318,9 @@ async def test_named_facts_are_read_and_those_that_a_call_lacks_are_left_out(ser
 
 async def test_the_server_is_named_as_its_own_program_does(servers: Servers) -> None:
     async with _store(servers) as store:
-        server, _ = await store.server_settings()
-    assert _printed("redis-server", "--version").startswith(f"{server.name} server v={server.version} ")
-    assert server.problem is None
+        (node,) = await store.server_settings()
+    assert _printed("redis-server", "--version").startswith(f"{node.server.name} server v={node.server.version} ")
+    assert node.server.problem is None
 
 
 async def test_redis_away_is_an_error_of_ours_within_seconds(servers: Servers) -> None:

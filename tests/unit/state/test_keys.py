@@ -1,4 +1,4 @@
-"""Tags of the partitions: on one server those of release 0.1.0, in a cluster spread evenly over its masters."""
+"""Tags of the partitions: on one server those of the first release, in a cluster spread evenly over its masters."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _master(slot: int, masters: int) -> int:
     return max(number for number, begin in enumerate(begins) if begin <= slot)
 
 
-def test_one_server_has_the_names_of_release_0_1_0() -> None:
+def test_one_server_has_the_names_of_the_first_release() -> None:
     assert PLAIN_KEYS.open(0) == "callfold:{0}:open"
     assert PLAIN_KEYS.recent(15) == "callfold:{15}:recent"
     assert PLAIN_KEYS.facts(7, KEY) == "callfold:{7}:facts:acme/513"
