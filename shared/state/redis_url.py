@@ -14,7 +14,7 @@ SETTING: Final = "CALLFOLD_REDIS_URL"
 _REDIS_PORT: Final = 6379
 _SENTINEL_PORT: Final = 26379
 _MAX_PORT: Final = 65535
-_NEXT_URL = re.compile(r",(?=[a-z+]+://)", re.IGNORECASE)
+_NEXT_URL = re.compile(r",\s*(?=[a-z+]+://)", re.IGNORECASE)
 _PORT = re.compile(r"\d{1,5}", re.ASCII)
 
 
