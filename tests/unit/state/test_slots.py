@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
 
 import pytest
 from redis.crc import key_slot
@@ -13,6 +12,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from shared.state.keys import CLUSTER_KEYS, watermark_key
 from shared.state.redis_url import Address, Endpoint
 from shared.state.slots import read_slots, slot_of
+from tests.helpers.answering_redis import answering_redis
 
 
 @pytest.mark.parametrize(
@@ -30,28 +30,14 @@ def test_a_command_goes_to_the_slot_of_its_keys(command: Sequence[object], key: 
     assert slot_of(command) == key_slot(key.encode())
 
 
-@asynccontextmanager
-async def _node(epoch: int, state: str, master_port: int) -> AsyncIterator[Address]:
+def _node(epoch: int, state: bytes, master_port: int) -> AbstractAsyncContextManager[Address]:
     """Serve a node that sees one master, without a host, which then has that of the node."""
-    info = f"cluster_state:{state}\r\ncluster_current_epoch:{epoch}\r\n".encode()
-    slots = b"*1\r\n*3\r\n:0\r\n:16383\r\n*3\r\n$0\r\n\r\n:%d\r\n$2\r\nid\r\n" % master_port
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while line := await reader.readline():
-            words = []
-            for _ in range(int(line[1:])):
-                await reader.readline()
-                words.append((await reader.readline()).strip().upper())
-            answers = {b"INFO": b"$%d\r\n%s\r\n" % (len(info), info), b"SLOTS": slots}
-            writer.write(answers.get(words[1], b"+OK\r\n"))
-        writer.close()
-
-    async with await asyncio.start_server(serve, "127.0.0.1", 0) as listener:
-        yield Address("127.0.0.1", listener.sockets[0].getsockname()[1])
+    info = b"cluster_state:%s\r\ncluster_current_epoch:%d\r\n" % (state, epoch)
+    return answering_redis({"CLUSTER INFO": info, "CLUSTER SLOTS": [[0, 16383, [b"", master_port, b"id"]]]})
 
 
 async def test_the_view_of_a_node_that_was_cut_off_is_not_believed() -> None:
-    async with _node(7, "ok", 1) as stale, _node(8, "ok", 2) as current, _node(8, "fail", 3) as lonely:
+    async with _node(7, b"ok", 1) as stale, _node(8, b"ok", 2) as current, _node(8, b"fail", 3) as lonely:
         for order in ([stale, current, lonely], [lonely, current, stale]):
             slots = await read_slots(Endpoint("redis"), order)
             assert slots.masters == [Address("127.0.0.1", 2)]
