@@ -77,7 +77,10 @@ class RedisClient(Redis):
         return Batch(self, confirm)
 
     def pipeline(self, transaction: bool = False, shard_hint: str | None = None) -> Batch:  # noqa: ARG002, FBT001, FBT002 - the library's signature
-        return self.batch()
+        """Begin a batch. A cluster runs no batch as a transaction, because its commands can be for several nodes."""
+        batch = self.batch()
+        batch.is_transaction = transaction
+        return batch
 
     async def probe(self) -> None:
         """Write to every server that has partitions."""
