@@ -59,7 +59,7 @@ MARKERS = {
 ORDER = ("browser", "processes", "rabbitmq", "postgres", "s3", "redis")
 PROCESSES = ("tests/system/", "tests/browser/")
 # Whole clusters: a load balancer, deaths and outages under load, everything that `up` starts. Of each folder one test at a time.
-CLUSTERS = ("tests/system/clusters/", "tests/system/attacks/")
+CLUSTERS = ("tests/system/chaos/", "tests/system/clusters/", "tests/system/attacks/")
 # Begun early, they cost least: the history reads all that other tests have published, and those of the worker wait for leases.
 EARLY = ("tests/integration/history/", "tests/system/worker/")
 

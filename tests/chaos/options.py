@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Self
+from dataclasses import dataclass, replace
 
 REDIS = ("single", "sentinel", "cluster")
 
@@ -40,23 +39,25 @@ class Options:
     ingresses: int = 2
     scale: float = 1
     overlap: float = 0.25
-    is_short: bool = False
+    leg_grace_s: float = 30
+    max_call_s: float = 60
 
-    @classmethod
-    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Self:
+    @staticmethod
+    def from_environment(environment: Mapping[str, str] = os.environ) -> Options:
         """Read the options.
 
         Raises:
             OptionError: a value is wrong.
         """
-        default = cls()
+        default = SHORT if environment.get("CHAOS_SHORT") else Options(seed=random.randrange(1_000_000))  # noqa: S311 - no secret
         try:
-            options = cls(
+            options = replace(
+                default,
                 seconds=float(environment.get("CHAOS_SECONDS") or default.seconds),
-                seed=int(environment.get("CHAOS_SEED") or random.randrange(1_000_000)),  # noqa: S311 - no secret
+                seed=int(environment.get("CHAOS_SEED") or default.seed),
                 rate=float(environment.get("CHAOS_RATE") or default.rate),
                 redis=environment.get("CHAOS_REDIS") or default.redis,
-                faults=tuple(filter(None, environment.get("CHAOS_FAULTS", "").replace(" ", "").split(","))),
+                faults=tuple(filter(None, environment.get("CHAOS_FAULTS", "").replace(" ", "").split(","))) or default.faults,
                 nodes=int(environment.get("CHAOS_NODES") or default.nodes),
             )
         except ValueError as error:
@@ -82,3 +83,20 @@ class Options:
             f"make chaos CHAOS_SECONDS={self.seconds:g} CHAOS_SEED={self.seed} CHAOS_RATE={self.rate:g} "
             f"CHAOS_REDIS={self.redis} CHAOS_NODES={self.nodes}{faults}"
         )
+
+
+SHORT = Options(
+    seconds=55,
+    rate=6,
+    faults=(
+        *("kill:worker", "kill:ingress", "kill:rabbitmq", "restart:redis", "pause:worker", "rolling:ingress"),
+        *("stall:ingress-rabbitmq", "half-open:worker-rabbitmq", "cut:worker-redis", "disk:spool", "disk:archive"),
+    ),
+    nodes=1,
+    workers=2,
+    scale=0.4,
+    overlap=0,
+    leg_grace_s=15,
+    max_call_s=25,
+)
+"""The run of `make test`: one of everything, few calls, and faults that need little of the machine."""

@@ -150,6 +150,7 @@ def _report(options: Options, system: System, supervisor: Supervisor, verdict: M
         "exits": supervisor.exits,
         "figures": verdict["figures"],
         "violations": verdict["violations"],
+        "excused": verdict["excused"],
     }
 
 

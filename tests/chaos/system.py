@@ -27,8 +27,6 @@ SOURCE, PROBE = "acme", "probe"
 RETRY_S = (1, 2, 4, 8, 15, 30, 30, 30)
 _STOP_S = 20
 _DISKS = {"archive": 512 << 20, "ingress-1-spool": 8 << 20}
-# Short, so that calls that lost callbacks are closed within the run. Longer than a frozen process may hold callbacks.
-_WAITS = {"CALLFOLD_SETTLE_SECONDS": "5", "CALLFOLD_LEG_GRACE_SECONDS": "30", "CALLFOLD_MAX_CALL_SECONDS": "60"}
 
 
 @dataclass(slots=True)
@@ -132,7 +130,10 @@ async def _add_processes(system: System) -> None:
     sources.write_text("\n".join(lines), "utf-8")
     shared = {
         **{name: value for name, value in os.environ.items() if not name.startswith("CALLFOLD_")},
-        **_WAITS,
+        # Short, so that calls that lost callbacks are closed within the run. Longer than a frozen process holds callbacks.
+        "CALLFOLD_SETTLE_SECONDS": "5",
+        "CALLFOLD_LEG_GRACE_SECONDS": f"{options.leg_grace_s:g}",
+        "CALLFOLD_MAX_CALL_SECONDS": f"{options.max_call_s:g}",
         "CALLFOLD_SOURCES": str(sources),
         "CALLFOLD_ARCHIVE_URL": system.archive.as_uri(),
         "CALLFOLD_RECORDING_RETRY_SECONDS": ",".join(map(str, RETRY_S)),

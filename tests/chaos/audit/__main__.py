@@ -70,7 +70,7 @@ async def main() -> int:
         verdict = await _judge(Path(directory), Path(archive), queues.split(","), urls)
     except asyncio.CancelledError:
         return 0
-    result = {"clean": verdict.is_clean, "violations": verdict.violations, "figures": verdict.figures}
+    result = {"clean": verdict.is_clean, "violations": verdict.violations, "excused": verdict.excused, "figures": verdict.figures}
     Path(directory, "verdict.json").write_bytes(orjson.dumps(result, option=orjson.OPT_INDENT_2))
     return 0 if verdict.is_clean else 1
 

@@ -11,6 +11,9 @@ from tests.chaos.audit.evidence import Evidence, Fault, Sent
 
 GIVEN_UP_S = 10.0
 """How long a callback waits that never got an answer."""
+_SHORTEST_S = 0.5
+# One node of a cluster is away, and the others are not.
+_ONE_NODE = ("kill:rabbitmq", "pause:rabbitmq", "restart:rabbitmq", "drain:rabbitmq", "rolling:rabbitmq")
 
 
 def figures(evidence: Evidence) -> dict[str, Any]:
@@ -20,6 +23,7 @@ def figures(evidence: Evidence) -> dict[str, Any]:
     outside = [one for one in evidence.sent if not windows.cover(one.sent)]
     accepted = [one for one in evidence.sent if one.is_accepted]
     silences = _silences(evidence.sent)
+    by_fault = _silence_by_fault(silences, faults)
     recovery = sorted(fault.recovered - fault.end for fault in faults if fault.recovered is not None)
     answers = sorted(one.answered - one.sent for one in accepted if one.answered is not None)
     return {
@@ -32,7 +36,8 @@ def figures(evidence: Evidence) -> dict[str, Any]:
         "answer_p99_s": quantile(answers, 0.99),
         "slowest_answer_s": max(answers, default=0.0),
         "longest_silence_s": max((length for _, length in silences), default=0.0),
-        "longest_silence_by_fault_s": _silence_by_fault(silences, faults),
+        "longest_silence_one_node_down_s": max((by_fault.get(kind, 0.0) for kind in _ONE_NODE), default=0.0),
+        "longest_silence_by_fault_s": by_fault,
         "faults": len(faults),
         "faults_by_kind": dict(Counter(fault.kind for fault in faults)),
         "recovery_p50_s": quantile(recovery, 0.5),
@@ -87,9 +92,11 @@ def _silences(sent: Sequence[Sent]) -> list[tuple[float, float]]:
 
 
 def _silence_by_fault(silences: Sequence[tuple[float, float]], faults: Sequence[Fault]) -> dict[str, float]:
+    """Return the longest silence during faults of each kind; of two kinds at once, none is to blame."""
     longest: dict[str, float] = {}
-    for fault in faults:
-        for since, length in silences:
-            if since <= fault.until and since + length >= fault.begin:
-                longest[fault.kind] = max(length, longest.get(fault.kind, 0.0))
-    return {kind: round(length, 3) for kind, length in sorted(longest.items())}
+    for since, length in silences:
+        if length >= _SHORTEST_S:
+            kinds = {fault.kind for fault in faults if since <= fault.until and since + length >= fault.begin}
+            for kind in kinds if len(kinds) == 1 else ():
+                longest[kind] = max(round(length, 3), longest.get(kind, 0.0))
+    return dict(sorted(longest.items()))
