@@ -4,45 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import random
-import shutil
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import aiohttp
-from redis.asyncio import Redis
 
 from console.local.child_process import ChildProcess
 from console.local.processes import ServiceProcess
-from tests.chaos import rabbitmq
+from tests.chaos import rabbitmq, redis_faults
+from tests.chaos.act import Act, nothing
 from tests.chaos.links import Link
 from tests.chaos.processes import Supervisor, kill, launch, stop
 from tests.chaos.system import System
 
 READY_S = 30
 
-Step = Callable[[], Awaitable[object]]
-
-
-@dataclass(frozen=True, slots=True)
-class Act:
-    """One fault. Two acts of the same group never overlap: together they could cost more than is promised."""
-
-    kind: str
-    target: str
-    group: str
-    hold_s: float
-    begin: Step
-    end: Step
-
-
 Draw = Callable[[random.Random], Act]
-
-
-async def _nothing() -> None:
-    return
 
 
 def kinds(system: System, supervisor: Supervisor) -> dict[str, Draw]:
@@ -109,7 +87,7 @@ class Faults:
             await self._down(process, stop)
             await self._up(process)
 
-        return Act(f"restart:{name}", process.name, name, 0, restart, _nothing)
+        return Act(f"restart:{name}", process.name, name, 0, restart, nothing)
 
     async def _down(self, process: ChildProcess, how: Callable[[ChildProcess], Awaitable[None]]) -> None:
         self._supervisor.leave(process)
@@ -197,41 +175,19 @@ class Faults:
         return drawn
 
     def of_redis(self) -> dict[str, Draw]:
-        """A Redis whose memory is full, that was emptied, or that comes back with old data."""
-        return {"redis:oom": self._oom, "redis:emptied": self._emptied, "redis:stale": self._stale}
-
-    def _oom(self, rng: random.Random) -> Act:
-        async def limit(value: str) -> None:
-            for server in self._system.redis.servers:
-                async with Redis(port=server.port) as redis:
-                    await redis.config_set("maxmemory", value)
-
-        return Act("redis:oom", "all", "redis", rng.uniform(2, 10), partial(limit, "1mb"), partial(limit, "0"))
-
-    def _emptied(self, rng: random.Random) -> Act:
-        server = rng.choice(self._system.redis.servers)
-
-        async def flush() -> None:
-            async with Redis(port=server.port) as redis:
-                await redis.flushall()
-
-        return Act("redis:emptied", server.name, "redis", 0, flush, _nothing)
-
-    def _stale(self, rng: random.Random) -> Act:
-        """Kill a server some seconds after a copy of its data was made, and start it with the copy."""
-        server = rng.choice(self._system.redis.servers)
-        data = self._system.redis.directories[server.name]
-        copy = data.with_name(f"{data.name}-copy")
-
-        async def take() -> None:
-            await asyncio.to_thread(_copy, data, copy)
-
-        async def restore() -> None:
-            await kill(server)
-            await asyncio.to_thread(_copy, copy, data)
-            await launch(server)
-
-        return Act("redis:stale", server.name, "redis", rng.uniform(2, 10), take, restore)
+        """A Redis whose memory is full, that was emptied, that comes back with old data, or whose slots move."""
+        redis = self._system.redis
+        drawn: dict[str, Draw] = {
+            "redis:oom": partial(redis_faults.out_of_memory, redis),
+            "redis:emptied": partial(redis_faults.emptied, redis),
+        }
+        if redis.layout == "single":
+            drawn["redis:stale"] = partial(redis_faults.stale, redis)
+        else:
+            drawn["redis:stale-failover"] = partial(redis_faults.stale_failover, redis, self._system.links)
+        if redis.layout == "cluster":
+            drawn["redis:slots"] = partial(redis_faults.moving_slots, redis)
+        return drawn
 
     def of_disks(self) -> dict[str, Draw]:
         """Full disks: that of the archive, and that of a spool while its ingress needs it."""
@@ -289,7 +245,7 @@ class Faults:
                     await self._up(process)
                     await self._ready(process)
 
-            return Act(f"rolling:{name}", "one after the other", name, 0, roll, _nothing)
+            return Act(f"rolling:{name}", "one after the other", name, 0, roll, nothing)
 
         def scale_ingress(rng: random.Random) -> Act:
             process = rng.choice(system.ingresses)
@@ -336,8 +292,3 @@ async def is_ready(process: ServiceProcess) -> None:
                         if response.ok:
                             return
                 await asyncio.sleep(0.2)
-
-
-def _copy(source: Path, target: Path) -> None:
-    shutil.rmtree(target, ignore_errors=True)
-    shutil.copytree(source, target)

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import orjson
 
-from tests.chaos.faults import Act, Draw, kinds
+from tests.chaos.act import Act
+from tests.chaos.faults import Draw, kinds
 from tests.chaos.options import Options
 from tests.chaos.processes import Supervisor
 from tests.chaos.recovery import Prober

@@ -20,7 +20,7 @@ from tests.chaos.clock import Clock, stepping_clock
 from tests.chaos.disks import Disk, small_disk
 from tests.chaos.links import ROOT, Links
 from tests.chaos.options import Options
-from tests.chaos.redis import RedisServers, single
+from tests.chaos.redis import RedisServers, redis_servers
 from tests.helpers.rabbitmq_cluster import Node, RabbitMQCluster
 
 SOURCE, PROBE = "acme", "probe"
@@ -93,7 +93,7 @@ async def running(options: Options, directory: Path) -> AsyncIterator[System]:
         cluster = RabbitMQCluster(directory / "rabbitmq", nodes=options.nodes)
         await closing.enter_async_context(cluster)
         clients = [f"worker-{number}" for number in range(1, options.workers + 2)]
-        redis = await closing.enter_async_context(single(directory, links, clients))
+        redis = await closing.enter_async_context(redis_servers(options.redis, directory, links, clients))
         system = System(options, directory, links, cluster.nodes, redis, secrets.token_urlsafe(16), free_port(), free_port())
         for part in (system.archive, system.logs, system.audit):
             part.mkdir()
