@@ -7,41 +7,40 @@ from functools import partial
 
 from ingress.callbacks import CallbackHandler
 from ingress.fair_shares import WAITING_PART, FairShares
-from ingress.fold_depth import FoldDepth
+from ingress.final_drain import drain_before_exit
 from ingress.group_commit import GroupCommit
 from ingress.intake import Intake
 from ingress.live_handler import LiveHandler
-from ingress.probes import Probes
-from ingress.publish_or_spool import DurableWriter
 from ingress.quarantine import Quarantine
 from ingress.refusals import Refusals
 from ingress.server import serving
 from ingress.source_secrets import SourceSecrets
-from ingress.spool import Spool
-from ingress.spool_drain import SpoolDrain
-from ingress.waiting import Waiting
-from shared.amqp.echo import EchoQueue
-from shared.amqp.topology import CALLBACKS_FOLD_BYTES
+from ingress.spools import Spools
 from shared.config.live_sources import LiveSources
 from shared.config.secret_strength import check_source_secrets
 from shared.config.settings import Settings
+from shared.errors import SpoolLeftError
 from shared.log import get_logger
 from shared.runtime.broker import create_publisher, watch_broker_hosts
 from shared.runtime.client_address import Proxies
 from shared.runtime.descriptors import connection_limit, descriptor_limit
 from shared.runtime.health import Handicap, private_port
-from shared.runtime.process import background
+from shared.runtime.process import StopRequest, background
 from shared.runtime.sources_watch import watch_sources
 
 log = get_logger(__name__)
 
 
-async def serve(settings: Settings, stop: asyncio.Event) -> None:
-    """Accept callbacks until `stop` is set. Then report not ready, wait for load balancers, finish requests and close.
+async def serve(settings: Settings, stop: StopRequest) -> None:
+    """Accept callbacks until `stop` is set.
+
+    Then report not ready, wait for load balancers, close the port, finish requests, and drain the spool.
 
     Raises:
         ConfigError: a source, the port or (at the first connection) the broker's topology is misconfigured.
+        SpoolLeftError: it was stopped, and callbacks are left in the spool.
     """
+    stop.extra_s = settings.spool_drain_seconds
     sources = LiveSources.load(settings.sources_file, partial(check_source_secrets, settings))
     proxies = Proxies(settings.ingress_proxies, setting="CALLFOLD_INGRESS_PROXIES")
     # Once ingress serves, no error of the broker may end it: the spool accepts what RabbitMQ does not.
@@ -49,19 +48,12 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     # On a separate connection, so that what strangers send cannot hold up the confirms of good callbacks.
     strangers = create_publisher(settings, "quarantine", retries_conflicts=True)
     quarantine = Quarantine(strangers, sources.derive(SourceSecrets))
-    depth = FoldDepth(publisher, CALLBACKS_FOLD_BYTES)
-    echoes = EchoQueue(publisher.address)
-    probes = Probes(echoes)
-    async with (
-        Spool(settings.spool_dir, max_bytes=settings.spool_max_bytes) as spool,
-        Waiting(settings.spool_dir, publisher, depth, probes, max_bytes=settings.spool_max_bytes) as waiting,
-    ):
-        writer = DurableWriter(publisher, spool, depth, probes)
-        drain = SpoolDrain(publisher, spool, writer)
+    async with Spools(settings.spool_dir, publisher, max_bytes=settings.spool_max_bytes) as spools:
+        writer = spools.writer
         commit = GroupCommit(writer.write)
         max_waiting_bytes = int(WAITING_PART * settings.spool_max_bytes)
         shares = FairShares(sources.current, bytes_per_day=settings.source_bytes_per_day, max_waiting_bytes=max_waiting_bytes)
-        intake = Intake(shares, commit, waiting, probes)
+        intake = Intake(shares, commit, spools.waiting, spools.probes)
         refusals = Refusals(proxies, quarantine)
         handlers = sources.derive(lambda of_sources: CallbackHandler(of_sources, intake, writer.send, refusals))
 
@@ -72,17 +64,20 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
 
         async with (
             private_port(settings.metrics_host, settings.metrics_port, problems),
-            background(publisher.run(), depth.run(), echoes.run(), probes.run(), drain.run(), drain.watch()),
-            background(commit.run(), waiting.run(), intake.run(sources), quarantine.run()),
+            background(*spools.tasks(), spools.drain.watch()),
+            background(commit.run(), intake.run(sources), quarantine.run()),
             background(watch_broker_hosts(settings), watch_sources(sources)),
-            serving(
+        ):
+            async with serving(
                 LiveHandler(handlers),
                 settings.ingress_host,
                 settings.ingress_port,
                 shutdown_timeout_s=settings.shutdown_timeout_seconds,
                 max_connections=connection_limit(settings.max_connections, descriptor_limit()),
-            ),
-        ):
-            await stop.wait()
-            log.info("shutdown_started", seconds=settings.drain_seconds)
-            await asyncio.sleep(settings.drain_seconds)
+            ):
+                await stop.wait()
+                log.info("shutdown_started", seconds=settings.drain_seconds)
+                await asyncio.sleep(settings.drain_seconds)
+            left = await drain_before_exit(spools, stop, settings.spool_drain_seconds)
+    if left:
+        raise SpoolLeftError(left)

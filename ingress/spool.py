@@ -125,6 +125,19 @@ class Spool:
 
         return await self._attempt(lambda: self._file.run(count))
 
+    async def is_drained(self) -> bool:
+        """Return whether no message is left: each one is published, and deleted in the file.
+
+        Raises:
+            SpoolUnavailableError: the file cannot be read.
+        """
+        return not self.has_undeleted and await self._attempt(lambda: self._file.run(_is_empty))
+
+    async def delete_if_empty(self) -> None:
+        """Delete the file if it has no messages, at the end of its use. No process may use it at that time."""
+        with suppress(SpoolUnavailableError):
+            await self._attempt(lambda: self._file.delete_if(_is_empty))
+
     async def size(self) -> int:
         """Return the bytes that the messages take in the file, as good as SQLite knows; 0 if there are none."""
 
@@ -246,3 +259,7 @@ class Spool:
             return await asyncio.get_running_loop().run_in_executor(self._thread, work)
         except (sqlite3.Error, OSError) as error:
             raise SpoolUnavailableError(self._problems.sentence(error)) from error
+
+
+def _is_empty(db: sqlite3.Connection) -> bool:
+    return db.execute("select 1 from messages limit 1").fetchone() is None

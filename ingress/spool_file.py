@@ -95,6 +95,13 @@ class SpoolFile:
 
     def replace_if(self, is_done: Callable[[sqlite3.Connection], bool]) -> bool:
         """Delete the file and begin a new one if nothing in it is needed; on a full disk rows cannot be deleted singly."""
+        return self._delete_if(is_done, then=self._connect)
+
+    def delete_if(self, is_done: Callable[[sqlite3.Connection], bool]) -> bool:
+        """Delete the file if nothing in it is needed; the next use begins a new one."""
+        return self._delete_if(is_done, then=lambda: None)
+
+    def _delete_if(self, is_done: Callable[[sqlite3.Connection], bool], *, then: Callable[[], None]) -> bool:
         db = self._open()
         with self._paths.locked():
             if not self._is_in_place():
@@ -104,8 +111,8 @@ class SpoolFile:
                     return False
                 self._paths.delete()
             self.close()
-            self._identity = None  # the new file may get the number of the old one
-            self._connect()
+            self._identity = None  # a new file may get the number of the old one
+            then()
         return True
 
     def _repair(self, error: sqlite3.Error) -> bool:

@@ -14,6 +14,7 @@ from shared.file_lock import open_lock_file, try_lock
 _LOCK_TIMEOUT_S, _LOCK_POLL_S = 5.0, 0.02
 _LOG, _INDEX = "-wal", "-shm"
 NO_LOG = 0
+SET_ASIDE, KEPT = ".damaged-", ".salvaged-"
 
 Identity = tuple[int, int, int]
 """Device and number of the file, and number of its log, or NO_LOG."""
@@ -50,7 +51,13 @@ class SpoolPaths:
     def set_aside(self) -> Path:
         """Rename the file and its parts, whole, so that nothing in them is lost; returns the new name of the file."""
         at = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
-        target = self.path.with_name(f"{self.path.name}.damaged-{at}")
+        return self._rename(self.path.with_name(f"{self.path.name}{SET_ASIDE}{at}"))
+
+    def keep(self) -> Path:
+        """Rename a file that was set aside, once its readable rows are published; returns the new name."""
+        return self._rename(self.path.with_name(self.path.name.replace(SET_ASIDE, KEPT)))
+
+    def _rename(self, target: Path) -> Path:
         for part in reversed(self._parts):
             with suppress(FileNotFoundError):
                 part.rename(target.with_name(target.name + part.name.removeprefix(self.path.name)))

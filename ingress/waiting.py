@@ -44,6 +44,13 @@ _READ_BYTES = 256 * 1024
 _PREFIX, _SUFFIX = "waiting-", ".sqlite"
 
 
+def source_of(file_name: str) -> SourceName | None:
+    """Return the source whose callbacks wait in a file, or None for another file."""
+    name = file_name.removeprefix(_PREFIX).removesuffix(_SUFFIX)
+    is_lane = file_name == f"{_PREFIX}{name}{_SUFFIX}" and SOURCE_NAME.fullmatch(name)
+    return SourceName(name) if is_lane else None
+
+
 @dataclass(slots=True)
 class _Lane:
     """The callbacks of one source that wait."""
@@ -99,18 +106,27 @@ class Waiting:
             for lane in self._lanes.values():
                 self._start(lane)
             while True:
-                await self._open_left()
+                await self.open_left()
                 await self._measure()
                 await asyncio.sleep(_SCAN_S)
         raise AssertionError("the loop does not end")
 
-    async def _open_left(self) -> None:
+    async def spool_of(self, source: SourceName) -> Spool:
+        """Return the file of a source, opened if necessary."""
+        return (self._lanes.get(source) or await self._open(source)).spool
+
+    @property
+    def spools(self) -> list[Spool]:
+        """The files that are open, one for each source."""
+        return [lane.spool for lane in self._lanes.values()]
+
+    async def open_left(self) -> None:
         """Open lanes that another process has created: it may die and leave its callbacks."""
         with suppress(OSError):
             for path in await asyncio.to_thread(lambda: [*self._directory.glob(f"{_PREFIX}*{_SUFFIX}")]):
-                name = path.name.removeprefix(_PREFIX).removesuffix(_SUFFIX)
-                if SOURCE_NAME.fullmatch(name) and name not in self._lanes:
-                    await self._open(SourceName(name))
+                source = source_of(path.name)
+                if source is not None and source not in self._lanes:
+                    await self._open(source)
 
     async def _measure(self) -> None:
         """Measure the lanes. While RabbitMQ accepts nothing, no drain does."""

@@ -76,6 +76,10 @@ class SpoolUnavailableError(UnavailableError):
     """The local spool is full, or cannot be written."""
 
 
+class SpoolLeftError(CallfoldError):
+    """The process has stopped, and callbacks are left in its spool (exit code 4). They are durable there."""
+
+
 def leaf_errors(group: BaseExceptionGroup[_ErrorT]) -> list[_ErrorT]:
     """Return the errors of a group and of the groups in it."""
     errors: list[_ErrorT] = []

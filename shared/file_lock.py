@@ -17,14 +17,14 @@ def open_lock_file(path: Path) -> int:
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
 
-def try_lock(file: BinaryIO | int) -> bool:
-    """Lock an open file; returns False if another holder has it.
+def try_lock(file: BinaryIO | int, *, is_shared: bool = False) -> bool:
+    """Lock an open file, alone or shared with others that do the same; returns False if another holder prevents that.
 
     Raises:
         OSError: the file system has no locks.
     """
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, (fcntl.LOCK_SH if is_shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True

@@ -17,10 +17,10 @@ import aiohttp
 from console.local.child_process import ChildProcess, ProcessFailedError
 from console.local.ports import free_port
 from shared.errors import ConfigError
-from shared.exit_codes import EXIT_CONFIG
+from shared.exit_codes import EXIT_CONFIG, EXIT_OK, EXIT_SPOOL_LEFT
 
 _READY_TIMEOUT_S = 30
-_STOP_TIMEOUT_S = 30  # longer than a process gives itself
+_STOP_TIMEOUT_S = 50  # longer than a process gives itself
 
 
 class ServiceProcess(ChildProcess):
@@ -68,7 +68,7 @@ class ServiceProcess(ChildProcess):
             return
         await self.end(number, within_s=_STOP_TIMEOUT_S)
         # A process that does not handle the signal yet dies of it. It has started no work.
-        if number != signal.SIGKILL and self.returncode not in {0, -number}:
+        if number != signal.SIGKILL and self.returncode not in {EXIT_OK, EXIT_SPOOL_LEFT, -number}:
             raise self.failure(f"did not stop cleanly (exit code {self.returncode})")
 
 

@@ -94,6 +94,10 @@ class Settings(BaseSettings):
         description="Directory of the callbacks that ingress accepts while RabbitMQ is unavailable.",
     )
     spool_max_bytes: int = Field(default=1 << 30, ge=1 << 20, description="Maximum size of the spool file.")
+    spool_drain_seconds: Annotated[float, Field(ge=0, le=_MAX_SECONDS)] = Field(
+        default=20,
+        description="Maximum time after SIGTERM in which ingress publishes what is left in its spool (0: leave it).",
+    )
     source_bytes_per_day: int = Field(
         default=5 << 30,
         ge=1 << 20,

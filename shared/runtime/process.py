@@ -15,8 +15,8 @@ import uvloop
 
 from shared.config.environment import service_variables
 from shared.config.settings import Settings, load_settings
-from shared.errors import CallfoldError, ConfigError, leaf_errors
-from shared.exit_codes import EXIT_CONFIG, EXIT_FAILURE, EXIT_OK
+from shared.errors import CallfoldError, ConfigError, SpoolLeftError, leaf_errors
+from shared.exit_codes import EXIT_CONFIG, EXIT_FAILURE, EXIT_OK, EXIT_SPOOL_LEFT
 from shared.log import configure, get_logger
 from shared.runtime.descriptors import raise_descriptor_limit
 from shared.runtime.loop_watch import watching_loop
@@ -35,11 +35,28 @@ class BackgroundEndedError(CallfoldError):
     """A task that must run as long as the process has ended."""
 
 
-Main = Callable[[Settings, asyncio.Event], Awaitable[None]]
+class StopRequest(asyncio.Event):
+    """Set by the first SIGTERM or SIGINT.
+
+    Attributes:
+        urgent: set by the second signal. Waits that are only useful end then.
+        extra_s: seconds that the process needs to stop besides the time limits that all processes have.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.urgent = asyncio.Event()
+        self.extra_s = 0.0
+
+
+Main = Callable[[Settings, StopRequest], Awaitable[None]]
 
 
 def run_process(name: str, main: Main) -> int:
-    """Run a service until SIGTERM or SIGINT. Returns the exit code: 0 stopped, 1 failed, 2 configuration error."""
+    """Run a service until SIGTERM or SIGINT.
+
+    Returns the exit code: 0 stopped, 1 failed, 2 configuration error, 4 stopped with callbacks in the spool.
+    """
     failures: list[CallfoldError] = []
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the loop runs, which logs it
     try:
@@ -53,19 +70,23 @@ def run_process(name: str, main: Main) -> int:
         failures = leaf_errors(group)
     for failure in failures[:1]:
         sys.stderr.write(f"callfold {name}: {failure}\n")
+        if isinstance(failure, SpoolLeftError):
+            return EXIT_SPOOL_LEFT
         return EXIT_CONFIG if isinstance(failure, ConfigError) else EXIT_FAILURE
     return EXIT_OK
 
 
 async def _run_until_stopped(main: Main, settings: Settings) -> None:
-    stop = asyncio.Event()
+    stop = StopRequest()
     loop = asyncio.get_running_loop()
     limit_s = settings.drain_seconds + settings.shutdown_timeout_seconds + _CLOSING_S
 
     def on_signal() -> None:
-        if not stop.is_set():
+        if stop.is_set():
+            stop.urgent.set()
+        else:
             stop.set()
-            loop.call_later(limit_s, _exit_now, loop)
+            loop.call_later(limit_s + stop.extra_s, _exit_now, loop)
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)

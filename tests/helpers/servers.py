@@ -235,6 +235,7 @@ class Servers:
             "CALLFOLD_ARCHIVE_URL": (self.directory / "archive").as_uri(),
             "CALLFOLD_RECORDING_RETRY_SECONDS": ",".join(f"{delay_s:g}" for delay_s in RETRY_S),
             "CALLFOLD_DRAIN_SECONDS": "0",
+            "CALLFOLD_SPOOL_DRAIN_SECONDS": "1",  # many tests leave RabbitMQ away at their end
             "CALLFOLD_PUBLISH_TIMEOUT_SECONDS": paced(10),
             "CALLFOLD_SHUTDOWN_TIMEOUT_SECONDS": paced(15),
             "CALLFOLD_LOG_FORMAT": "json",
