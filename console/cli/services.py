@@ -67,12 +67,20 @@ def console() -> None:
     _run_service("console", serve)
 
 
-def history() -> None:
+def history(
+    *,
+    migrate_only: Annotated[
+        bool, typer.Option("--migrate-only", help="Migrate the tables to this release and exit (default: migrate and run).")
+    ] = False,
+) -> None:
     """Run the history: copy calls and events into a SQL database.
 
     It writes calls, recording events and audit lines. CALLFOLD_HISTORY_URL names the database.
     """
-    from console.history.service import serve
+    from console.history.service import migrate, serve
+
+    if migrate_only:
+        run(migrate(read_settings()))
 
     _run_service("history", serve)
 

@@ -1,41 +1,54 @@
-"""Creation, upgrade and version check of the history's tables."""
+"""Migration and version check of the history's tables.
+
+Each migration is a revision of Alembic in `migrations/versions`. Alembic is imported only if there is something to migrate.
+"""
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, func, inspect, select, text
-from sqlalchemy.schema import CreateColumn
+import logging
+import threading
+from pathlib import Path
+
+from sqlalchemy import Connection, func, inspect, select
 
 from console.history.database_errors import NO_TABLES
-from console.history.tables import METADATA, VERSION, VERSIONS, column_names, creation_lock
+from console.history.tables import FIRST_REVISION, METADATA, REVISION, REVISIONS, VERSION, VERSIONS, migration_lock
 from shared.errors import ConfigError, HistoryUnavailableError
+from shared.log import get_logger
+
+log = get_logger(__name__)
+
+_MIGRATIONS = Path(__file__).parent / "migrations"
+_ALEMBIC = threading.Lock()  # its context is a global of the process
 
 
-def create_tables(connection: Connection) -> None:
-    """Create the tables if there are none, and add the columns that a release before this one did not have.
+def migrate(connection: Connection) -> None:
+    """Bring the tables to the revision of this program: create them, or run the migrations that are missing.
+
+    Several processes may start at once: a lock lets one after the other in, and the later ones find nothing to do.
+    Tables with a revision that this program does not know belong to a newer release. They are used as they are if their version
+    is known, because then only columns were added.
 
     Raises:
         ConfigError: the database has tables of another version or another program, or is not UTF-8.
     """
-    lock = creation_lock(connection.dialect.name)
+    lock = migration_lock(connection.dialect.name)
     if lock is not None:
         connection.execute(lock)
     present = set(inspect(connection).get_table_names())
-    if VERSIONS.name not in present:
-        foreign = sorted(present & {table.name for table in METADATA.sorted_tables})
-        if foreign:
-            raise ConfigError(
-                f"CALLFOLD_HISTORY_URL: table {foreign[0]} belongs to another program. Use a separate database for the history."
-            )
-        _require_utf8(connection)
-        METADATA.create_all(connection)
-        connection.execute(VERSIONS.insert().values(id=1, version=VERSION))
-    check_version(connection)
-    for table in METADATA.sorted_tables:
-        names = column_names(connection, table)
-        for column in table.columns:
-            if column.name not in names:
-                definition = CreateColumn(column).compile(dialect=connection.dialect)
-                connection.execute(text(f"ALTER TABLE {table.name} ADD COLUMN {definition}"))
+    revision = _revision(connection) if REVISIONS.name in present else None
+    if VERSIONS.name in present:
+        check_version(connection)
+        _upgrade(connection, revision or FIRST_REVISION, is_recorded=revision is not None)
+        return
+    foreign = sorted(present & {table.name for table in METADATA.sorted_tables})
+    if foreign or revision is not None:
+        name = foreign[0] if foreign else REVISIONS.name
+        raise ConfigError(
+            f"CALLFOLD_HISTORY_URL: table {name} belongs to another program. Use a separate database for the history."
+        )
+    _require_utf8(connection)
+    _upgrade(connection, None, is_recorded=True)
 
 
 def check_version(connection: Connection) -> None:
@@ -48,10 +61,40 @@ def check_version(connection: Connection) -> None:
     if not inspect(connection).has_table(VERSIONS.name):
         raise HistoryUnavailableError(NO_TABLES)
     version = connection.execute(select(VERSIONS.c.version)).scalar_one()
-    if version != VERSION:
+    if version > VERSION:
         raise ConfigError(
-            f"CALLFOLD_HISTORY_URL: the tables have version {version}, this program needs {VERSION}. See CHANGELOG.md to migrate."
+            f"CALLFOLD_HISTORY_URL: the tables have version {version}, this program knows {VERSION}. "
+            "A newer release has migrated them, and there is no way back. Use that release, or restore a backup."
         )
+    if version < VERSION:
+        raise ConfigError(
+            f"CALLFOLD_HISTORY_URL: the tables have version {version} of a development version, and cannot be migrated."
+        )
+
+
+def _upgrade(connection: Connection, revision: str | None, *, is_recorded: bool) -> None:
+    """Run the migrations after a revision. One that is not recorded is that of tables from before there were migrations."""
+    if revision == REVISION:
+        return
+    from alembic import command  # noqa: PLC0415 - most starts migrate nothing
+    from alembic.config import Config  # noqa: PLC0415
+    from alembic.script import ScriptDirectory  # noqa: PLC0415
+
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    config = Config(attributes={"connection": connection})
+    config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
+    if revision is not None and revision not in {each.revision for each in ScriptDirectory.from_config(config).walk_revisions()}:
+        log.info("history_tables_newer", revision=revision, known=REVISION)
+        return
+    with _ALEMBIC:
+        if not is_recorded and revision is not None:
+            command.stamp(config, revision)
+        command.upgrade(config, "head")
+    log.info("history_migrated", before=revision, after=REVISION)
+
+
+def _revision(connection: Connection) -> str | None:
+    return connection.execute(select(REVISIONS.c.version_num)).scalar_one_or_none()
 
 
 def _require_utf8(connection: Connection) -> None:

@@ -6,14 +6,17 @@ Nothing waits for it. While it is down, the streams keep the events.
 from __future__ import annotations
 
 import asyncio
+import sys
 from contextlib import aclosing, suppress
 
 from console.history.follower import Follower, until_available
 from console.history.location import DEFAULT_URL
 from console.history.store import History
+from console.history.tables import REVISION
 from shared.amqp.topology import AUDIT_JOURNAL, CALLS_JOURNAL
 from shared.config.settings import Settings
 from shared.errors import HistoryUnavailableError
+from shared.exit_codes import EXIT_OK
 from shared.log import get_logger
 from shared.runtime.broker import broker_address, watch_broker_hosts
 from shared.runtime.health import private_port
@@ -22,15 +25,31 @@ from shared.runtime.process import background
 log = get_logger(__name__)
 
 
+async def migrate(settings: Settings) -> int:
+    """Bring the tables to the revision of this program and end; returns the exit code.
+
+    Raises:
+        HistoryUnavailableError: the database is unavailable.
+        ConfigError: the URL is invalid, or the database has other tables.
+    """
+    async with aclosing(History(_url(settings), is_writer=True)) as history:
+        await history.prepare()
+        sys.stdout.write(f"{history.name} has the tables of this release (revision {REVISION}).\n")
+    return EXIT_OK
+
+
+def _url(settings: Settings) -> str:
+    return settings.history_url.get_secret_value() if settings.history_url else DEFAULT_URL
+
+
 async def serve(settings: Settings, stop: asyncio.Event) -> None:
     """Write until `stop` is set, then finish the current batch and close.
 
     Raises:
         ConfigError: the URL is invalid, or the database has other tables.
     """
-    url = settings.history_url.get_secret_value() if settings.history_url else DEFAULT_URL
     address = broker_address(settings, "history")
-    async with aclosing(History(url, is_writer=True)) as history:
+    async with aclosing(History(_url(settings), is_writer=True)) as history:
         followers = [Follower(stream, history, address) for stream in (CALLS_JOURNAL, AUDIT_JOURNAL)]
 
         async def problems() -> list[str]:

@@ -54,12 +54,12 @@ class History:
         self._threads = ThreadPoolExecutor(1 if is_writer else MAX_READERS, thread_name_prefix="history")
 
     async def prepare(self) -> None:
-        """Create the tables if there are none.
+        """Create the tables, or run the migrations that are missing.
 
         Raises:
             ConfigError: the database has tables of another version or another program, or is not UTF-8.
         """
-        await self._do(schema.create_tables)
+        await self._do(schema.migrate)
 
     async def check(self) -> None:
         """Check that the history can be read.

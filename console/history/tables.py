@@ -24,10 +24,13 @@ from sqlalchemy import (
 )
 
 VERSION = 2
-"""The version of these tables. A change that breaks the last release increments it and adds the migration to CHANGELOG.md.
+"""The version of these tables. Programs with another version refuse them: only a migration that breaks the last release sets it.
 
-A column that may be null needs no new version: `schema.create_tables` adds it, and the last release works on without it.
+A migration that adds tables, indexes or columns that may be null keeps the version: the last release works on without them.
 """
+
+FIRST_REVISION, REVISION = "0001", "0002"
+"""Revisions in `migrations/versions`: that of tables without a recorded one, and the newest, which is that of these tables."""
 
 METADATA = MetaData()
 TEXT = Text().with_variant(Text(collation="C"), "postgresql")
@@ -38,6 +41,9 @@ VERSIONS = Table(
     Column("id", Integer, primary_key=True, autoincrement=False),
     Column("version", Integer, nullable=False),
 )
+
+# Alembic keeps it: the revision of the last migration.
+REVISIONS = Table("alembic_version", MetaData(), Column("version_num", Text, primary_key=True))
 
 EVENTS = Table(
     "events",
@@ -137,8 +143,11 @@ OFFSETS = Table(
 )
 
 
-def creation_lock(dialect: str) -> TextClause | None:
-    """Return the statement that lets one process at a time create the tables. SQLite's transaction does so by itself."""
+def migration_lock(dialect: str) -> TextClause | None:
+    """Return the statement that lets one process at a time migrate. SQLite's transaction does so by itself.
+
+    Releases before there were migrations take the same lock when they create the tables.
+    """
     return text("SELECT pg_advisory_xact_lock(5130513)") if dialect == "postgresql" else None
 
 

@@ -12,7 +12,7 @@ from sqlalchemy import Engine, event, text
 from console.call_query import CallQuery
 from console.history import queries
 from console.history.engine import open_engine
-from console.history.schema import create_tables
+from console.history.schema import migrate
 from console.history.tables import METADATA
 
 
@@ -36,7 +36,7 @@ def engine(tmp_path: Path) -> Engine:
 def test_the_columns_of_a_table_are_read_once(engine: Engine) -> None:
     found = _introspections(engine)
     with engine.begin() as connection:
-        create_tables(connection)
+        migrate(connection)
     of_tables = {name: sum(count for text, count in found.items() if f'"{name}"' in text) for name in METADATA.tables}
     assert max(of_tables.values()) < 5, "not for each column; SQLAlchemy reads them as well"
     found.clear()
@@ -50,7 +50,7 @@ def test_the_columns_of_a_table_are_read_once(engine: Engine) -> None:
 
 def test_a_column_that_a_newer_release_adds_meanwhile_is_seen(engine: Engine) -> None:
     with engine.begin() as connection:
-        create_tables(connection)
+        migrate(connection)
         connection.execute(text("ALTER TABLE recordings DROP COLUMN flags"))
     with closing(engine.connect()) as reader:
         reader.info.clear()
