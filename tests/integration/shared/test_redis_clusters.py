@@ -91,6 +91,20 @@ class _Writers:
         assert set(await self._store.read_many(self.merged)) == set(self.merged)
 
 
+async def test_slots_that_moved_are_followed(redis: RedisCluster) -> None:
+    """The new node does not have the scripts either."""
+    keys = [_key(number) for number in range(100)]
+    async with _store(redis.url) as store:
+        await store.merge({key: [[("a", "1")]] for key in keys})
+        for number in (0, 1, 15):
+            move = await _move(redis, number)
+            await move.begin()
+            await move.finish()
+        assert await store.read_facts(keys) == {key: {"a": "1"} for key in keys}
+        merged = await store.merge({key: [[("b", "2")]] for key in keys})
+        assert {key: call.facts for key, call in merged.calls.items()} == {key: {"a": "1", "b": "2"} for key in keys}
+
+
 async def test_every_command_of_the_store_runs_in_a_cluster(redis: RedisCluster) -> None:
     keys = [_key(number) for number in range(100)]
     async with _store(redis.url, replicas=1) as store:
