@@ -43,6 +43,7 @@ from tests.helpers.volume import sizes
 _MAX_INGRESS, _MAX_WORKERS, _AT_ONCE = 3, 3, 3
 _LONGEST_S = 2700 * PACE
 _KILLED = 0.4
+_NOWHERE = 1  # a port that refuses connections
 
 
 @dataclass(slots=True)
@@ -76,6 +77,7 @@ class _World:
         self.workers: list[ServiceProcess] = []
         self.counts = Counter[str]()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._is_flapping = False
 
     @property
     def ingresses(self) -> list[tuple[_Host, _Ingress]]:
@@ -133,14 +135,18 @@ class _World:
             self.hosts.remove(host)
 
     async def flap(self) -> None:
-        await self._wire.set(refuse=True)
+        """Reset what is connected, and all that connects in the next seconds."""
+        to, self._wire.to = self._wire.to, _NOWHERE
+        self._wire.cut()
         await asyncio.sleep(self._random.uniform(0.1, 3))
-        await self._wire.set()
+        self._wire.to = to
+        self._is_flapping = False
 
     def begin_event(self) -> bool:
         """Begin one event that is possible now; returns whether it is a scale event."""
         name, work = self._random.choice(self._possible())
         self.counts[name] += 1
+        self._is_flapping = self._is_flapping or name == "flap"
         task = asyncio.create_task(work())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -162,7 +168,7 @@ class _World:
             choices.append(("start worker", self.start_worker))
         if len(self.workers) > 1:
             choices += [("stop worker", self.stop_worker)] * 2
-        if not self._wire.refuse:
+        if not self._is_flapping:
             choices += [("flap", self.flap)] * 3
         return choices
 
@@ -175,9 +181,8 @@ class _World:
         return len(self._tasks) < _AT_ONCE
 
     async def finish(self) -> None:
-        """End all events, make the link whole, stop every ingress in order, and take over what others left."""
+        """End all events, stop every ingress in order, and take over what others left."""
         await asyncio.gather(*self._tasks)
-        await self._wire.set()
         for host, ingress in self.ingresses:
             await ingress.role.stop()
             host.ingress.remove(ingress)
