@@ -23,7 +23,7 @@ class FoldDepth:
     """Closes the gate of a publisher while the queue is nearly full: from 90 % of its limit until it is below 80 %."""
 
     def __init__(self, publisher: Publisher, limit_bytes: int) -> None:
-        """Take the limit of the queue in bytes. A policy can set a lower one, which shows only in rejected messages."""
+        """Take the limit of the queue in bytes. If its policy has a lower one, it shows only in rejected messages."""
         self._publisher = publisher
         self._limit_bytes = limit_bytes
         self._published = self._published_bytes = 0  # since the queue was last seen empty

@@ -48,7 +48,8 @@ async def serve(settings: Settings, stop: StopRequest) -> None:
     # On a separate connection, so that what strangers send cannot hold up the confirms of good callbacks.
     strangers = create_publisher(settings, "quarantine", retries_conflicts=True)
     quarantine = Quarantine(strangers, sources.derive(SourceSecrets))
-    async with Spools(settings.spool_dir, publisher, max_bytes=settings.spool_max_bytes) as spools:
+    sizes = {"max_bytes": settings.spool_max_bytes, "fold_bytes": settings.fold_queue_bytes}
+    async with Spools(settings.spool_dir, publisher, **sizes) as spools:
         writer = spools.writer
         commit = GroupCommit(writer.write)
         max_waiting_bytes = int(WAITING_PART * settings.spool_max_bytes)

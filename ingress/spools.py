@@ -31,12 +31,12 @@ class Spools:
 
     use: SpoolUse
 
-    def __init__(self, directory: Path, publisher: Publisher, *, max_bytes: int) -> None:
-        """Prepare; `max_bytes` limits each file."""
+    def __init__(self, directory: Path, publisher: Publisher, *, max_bytes: int, fold_bytes: int = CALLBACKS_FOLD_BYTES) -> None:
+        """Prepare; `max_bytes` limits each file, and `fold_bytes` is the limit of `callbacks.fold`."""
         self.directory = directory
         self._publisher = publisher
         self._echoes = EchoQueue(publisher.address)
-        self.depth = FoldDepth(publisher, CALLBACKS_FOLD_BYTES)
+        self.depth = FoldDepth(publisher, fold_bytes)
         self.probes = Probes(self._echoes)
         self.spool = Spool(directory, max_bytes=max_bytes)
         self.waiting = Waiting(directory, publisher, self.depth, self.probes, max_bytes=max_bytes)

@@ -57,6 +57,8 @@ BROKER_HOST_REACHABLE = Gauge(
 )
 BROKER_MOVES = Counter("callfold_broker_moves_total", "Connections that went back to their own node of RabbitMQ.")
 HARMFUL_POLICIES = Gauge("callfold_harmful_policies", "Policies of RabbitMQ that can lose messages of Callfold's queues.")
+POLICIES_MISSING = Gauge("callfold_policies_missing", "Queues of RabbitMQ that lack a limit, because their policy is missing.")
+POLICIES_CHANGED = Gauge("callfold_policies_changed", "Queues of RabbitMQ whose limits are not those that Callfold ships.")
 CALLBACKS_WAITED = Counter(
     "callfold_callbacks_waited_total", "Callbacks that waited because their source sent more than its share.", ("source",)
 )

@@ -1,14 +1,15 @@
-"""`callfold broker move`."""
+"""`callfold broker definitions|declare|move`."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from console.cli.common import AsJson, Panel, example, read_settings, run
 
-broker = typer.Typer(help="Move to another RabbitMQ.", no_args_is_help=True)
+broker = typer.Typer(help="Prepare RabbitMQ, or move to another one.", no_args_is_help=True)
 
 
 def add_to(app: typer.Typer) -> None:
@@ -16,9 +17,28 @@ def add_to(app: typer.Typer) -> None:
     app.add_typer(broker, name="broker", rich_help_panel=Panel.RECOVERY)
 
 
-@broker.callback()
-def _group() -> None:
-    """Keep the command `move` below `broker`, which has no other one."""
+@broker.command("definitions", epilog=example("callfold broker definitions > definitions.json"))
+def broker_definitions(
+    users: Annotated[
+        Path | None,
+        typer.Option(help="Directory of passwords, one file for each user. Missing ones are created (default: no users)."),
+    ] = None,
+    subscriber: Annotated[
+        list[str] | None, typer.Option(help="One more user, which may read one source, e.g. billing=acme. Repeatable.")
+    ] = None,
+) -> None:
+    """Print the policies of RabbitMQ with the sizes and ages of queues, as JSON for `rabbitmqctl import_definitions`."""
+    from console.commands.broker_definitions import definitions
+
+    raise typer.Exit(definitions(read_settings(), users, subscriber or []))
+
+
+@broker.command("declare", epilog=example("callfold broker declare"))
+def broker_declare() -> None:
+    """Declare queues, exchanges and bindings once, for processes with `CALLFOLD_AMQP_DECLARE=false`."""
+    from console.commands.broker_definitions import declare
+
+    run(declare(read_settings()))
 
 
 @broker.command("move", epilog=example("callfold broker move --to env:NEW_AMQP_URL"))

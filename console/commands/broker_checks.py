@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import uuid
 
-from shared.amqp.policies import harmful_policies, read_policies
+from console.commands.doubt import DoubtError
+from shared.amqp.policies import changed_limits, harmful_policies, missing_limits, read_policies
 from shared.amqp.publisher import Message, Publisher
 from shared.amqp.server_check import check_server
-from shared.amqp.topology import CALLBACKS_FOLD, MARKER, MARKER_BODY, topology
+from shared.amqp.topology import CALLBACKS_FOLD, MARKER, MARKER_BODY
 from shared.config.settings import Settings
 from shared.errors import BrokerRejectedError, BrokerUnavailableError, ConfigError
-from shared.runtime.broker import broker_address
+from shared.runtime.broker import broker_address, whole_topology
 from shared.runtime.process import background
+
+_IMPORT = "Run `callfold broker definitions > definitions.json`, then `rabbitmqctl import_definitions definitions.json`."
 
 
 async def rabbitmq(settings: Settings) -> str:
@@ -21,6 +24,7 @@ async def rabbitmq(settings: Settings) -> str:
     Raises:
         BrokerUnavailableError: RabbitMQ is not reachable, its fold queue is full, or an alarm blocks publishers.
         ConfigError: it is too old, or a queue exists with other arguments.
+        DoubtError: it works, but an earlier release declared queues whose sizes can only be lowered.
     """
     address = broker_address(settings, "doctor")
     server = await check_server(address)
@@ -30,7 +34,13 @@ async def rabbitmq(settings: Settings) -> str:
     async with background(publisher.run()):
         await _probe(publisher, settings.publish_timeout_seconds)
     working = "quorum queues, streams and at-least-once dead-lettering (no plugin needed)"
-    return f"{server.version} at {server.location}, with working {working}"
+    found = f"{server.version} at {server.location}, with working {working}"
+    if server.fixed:
+        raise DoubtError(
+            f"{found}. An earlier release declared {', '.join(server.fixed)} with sizes as arguments, which cannot change. "
+            "Policies apply to the streams, and can lower the limits of the others. docs/operations.md says how to raise them."
+        )
+    return found
 
 
 async def _probe(publisher: Publisher, timeout_s: float) -> None:
@@ -51,12 +61,20 @@ async def policies(settings: Settings) -> str:
 
     Raises:
         BrokerUnavailableError: the management API does not answer.
-        ConfigError: a policy can lose messages.
+        ConfigError: a policy is missing, or one can lose messages.
+        DoubtError: nothing is known without the management API.
     """
     if settings.management_url is None:
-        return "not checked"
+        raise DoubtError(
+            "not known: only RabbitMQ's management API shows policies. Set CALLFOLD_MANAGEMENT_URL, or compare "
+            "`rabbitmqctl list_policies` with `callfold broker definitions`."
+        )
     all_policies = await read_policies(settings.management_url.get_secret_value(), settings.amqp_urls[0])
-    queues = [queue.name for queue in topology(settings.recording_retry_seconds).queues]
-    if harmful := harmful_policies(all_policies, queues):
+    queues = whole_topology(settings).queues
+    if harmful := harmful_policies(all_policies, [queue.name for queue in queues]):
         raise ConfigError(f"{'. '.join(harmful)}. Narrow the pattern of the policy, or delete it.")
-    return f"none of {len(all_policies)} can lose messages"
+    if missing := missing_limits(all_policies, queues):
+        raise ConfigError(f"{', '.join(missing)} can grow without limit. {_IMPORT}")
+    if changed := changed_limits(all_policies, queues):
+        return f"none can lose messages; changed limits: {'; '.join(changed)}"
+    return f"none of {len(all_policies)} can lose messages, and every limit is as shipped"

@@ -14,9 +14,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from console.commands.broker_checks import policies, rabbitmq
+from console.commands.doubt import DoubtError
 from console.commands.hints import with_hint
 from console.commands.output import output
-from console.commands.pbx_checks import DoubtError, dial_links, recording_origins
+from console.commands.pbx_checks import dial_links, recording_origins
 from console.commands.redis_checks import redis_finding
 from console.counts import counted
 from console.dead_letters.listing import LookRequest, find
@@ -59,7 +60,6 @@ Check = Callable[[Settings], Awaitable[str]]
 async def doctor(settings: Settings, *, as_json: bool) -> int:
     """Run every check and print the findings; returns 1 if one failed."""
     checks = CHECKS | ({"history": _history} if settings.history_url else {})
-    checks |= {"policies": policies} if settings.management_url else {}
     findings = without_repeats([await run_check(name, check, settings) for name, check in checks.items()])
     if as_json:
         for finding in findings:
@@ -249,6 +249,7 @@ CHECKS: dict[str, Check] = {
     "recording origins": recording_origins,
     "dial links": dial_links,
     "rabbitmq": rabbitmq,
+    "policies": policies,
     "dead letters": _dead_letters,
     "redis": _redis,
     "request ids": _request_ids,

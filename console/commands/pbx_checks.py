@@ -10,11 +10,12 @@ from collections.abc import Sequence
 
 from yarl import URL
 
+from console.commands.doubt import DoubtError
 from console.counts import counted
 from shared.config.links import origin
 from shared.config.settings import Settings
 from shared.config.sources import Source
-from shared.errors import CallfoldError, ConfigError
+from shared.errors import ConfigError
 from worker.download.address_guard import address_check
 from worker.download.connection_failures import certificate_failure
 
@@ -23,10 +24,6 @@ _CONNECT_S = 3
 _DAY_S = 86400
 # Enough to renew a certificate by hand.
 _FEW_DAYS = 14
-
-
-class DoubtError(CallfoldError):
-    """It may work nevertheless, so it is only a warning: a host can come back, or only other machines need it."""
 
 
 async def recording_origins(settings: Settings) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from console.commands.pbx_checks import DoubtError
+from console.commands.doubt import DoubtError
 from shared.errors import ConfigError
 from shared.state.node_settings import NodeSettings
 

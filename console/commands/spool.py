@@ -66,7 +66,7 @@ async def drain(settings: Settings, directory: Path, wait_s: float) -> int:
         sys.stdout.write(f"{directory} holds no callbacks.\n")
     await check_server(broker_address(settings, "spool"))
     publisher = create_publisher(settings, "spool", retries_conflicts=True)
-    async with Spools(directory, publisher, max_bytes=_NO_LIMIT) as spools:
+    async with Spools(directory, publisher, max_bytes=_NO_LIMIT, fold_bytes=settings.fold_queue_bytes) as spools:
         if not spools.use.is_alone():
             raise CallfoldError(_IN_USE.format(directory=directory))
         salvaged = await _salvage(spools)

@@ -1,19 +1,22 @@
-"""Policies of RabbitMQ that can lose messages of Callfold's queues. Nothing in AMQP shows them, so the management API is read.
+"""Policies of RabbitMQ as they apply to Callfold's queues. Nothing in AMQP shows them, so the management API is read.
 
-Of a limit that both have, RabbitMQ takes the smaller one; every other argument of a queue wins over a policy. So a policy cannot
-redirect the dead letters of a work queue or make it drop messages. It can expire messages or queues, and shorten journals.
+A queue takes the matching policy with the highest priority, and one operator policy. Streams take sizes and ages from the policy
+before their arguments. Quorum queues take the smaller one of two limits, and `overflow` from the policy. So a policy can expire
+messages or queues, shorten journals, and make a full queue drop its oldest messages.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import quote
 
 import aiohttp
 from yarl import URL
 
+from shared.amqp.definitions import policy_name
+from shared.amqp.topology import Queue
 from shared.errors import BrokerUnavailableError
 
 _TIMEOUT_S = 5
@@ -23,6 +26,8 @@ _NOT_OURS = frozenset({"exchanges", "classic_queues"})
 _HARMFUL = frozenset({"expires", "message-ttl", "max-age"})
 _HARMFUL_TO_JOURNALS = frozenset({"max-length-bytes"})
 _HARMFUL_TO_DEAD_LETTERS = frozenset({"delivery-limit"})
+_DROPS = ("overflow", "drop-head")
+_LIMITS = frozenset({"max-age", "max-length-bytes", "stream-max-segment-size-bytes"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,32 +36,75 @@ class Policy:
 
     name: str
     pattern: str
-    keys: frozenset[str]
+    definition: Mapping[str, object] = field(default_factory=dict)
+    priority: int = 0
+    is_operator: bool = False
+
+    def matches(self, queue: str) -> bool:
+        try:
+            return re.search(self.pattern, queue) is not None
+        except re.error:  # RabbitMQ's expressions are those of Perl; one that cannot be read may match
+            return True
 
     def harms(self, queue: str) -> list[str]:
         """Return the keys of this policy that can lose messages of a queue, if it matches the queue."""
-        try:
-            if not re.search(self.pattern, queue):
-                return []
-        except re.error:  # RabbitMQ's expressions are those of Perl; one that cannot be read may match
-            pass
-        harmful = _HARMFUL
-        if queue.endswith(".journal"):
-            harmful |= _HARMFUL_TO_JOURNALS
+        if not self.matches(queue):
+            return []
+        is_journal = queue.endswith(".journal")
+        harmful = _HARMFUL | (_HARMFUL_TO_JOURNALS if is_journal else frozenset())
         if queue.endswith(".dead"):
             harmful |= _HARMFUL_TO_DEAD_LETTERS
-        return sorted(self.keys & harmful)
+        if self.name == f"callfold-{queue}" and not self.is_operator:
+            harmful -= _LIMITS  # the limits of this queue, as the operator wants them
+        drops = {_DROPS[0]} if _DROPS in self.definition.items() and not is_journal else set()
+        return sorted(self.definition.keys() & harmful | drops)
 
 
-def harmful_policies(policies: Iterable[Policy], queues: Sequence[str]) -> list[str]:
+def in_effect(policies: Iterable[Policy], queue: str) -> list[Policy]:
+    """Return the policies that apply to a queue. Of several with the same priority, RabbitMQ takes any."""
+    found: list[Policy] = []
+    for is_operator in (False, True):
+        matching = [policy for policy in policies if policy.is_operator == is_operator and policy.matches(queue)]
+        highest = max((policy.priority for policy in matching), default=0)
+        found += [policy for policy in matching if policy.priority == highest]
+    return found
+
+
+def harmful_policies(policies: Sequence[Policy], queues: Sequence[str]) -> list[str]:
     """Return a sentence for each policy that can lose messages."""
+    effective = {queue: in_effect(policies, queue) for queue in queues}
     sentences = []
     for policy in policies:
-        harmed = {queue: keys for queue in queues if (keys := policy.harms(queue))}
+        harmed = {queue: keys for queue in queues if policy in effective[queue] and (keys := policy.harms(queue))}
         if harmed:
             named = ", ".join(sorted(set().union(*harmed.values())))
             sentences.append(f"The policy {policy.name} ({named}) can lose messages of {', '.join(harmed)}")
     return sentences
+
+
+def missing_limits(policies: Sequence[Policy], queues: Iterable[Queue]) -> list[str]:
+    """Return the names of the queues that lack a limit, because their policy is missing or replaced by another one."""
+    return [queue.name for queue in queues if any(key not in _limits(policies, queue) for key in queue.limits)]
+
+
+def changed_limits(policies: Sequence[Policy], queues: Iterable[Queue]) -> list[str]:
+    """Describe, queue by queue, the limits that are not those that Callfold ships."""
+    sentences = []
+    for queue in queues:
+        limits = _limits(policies, queue)
+        changed = [
+            f"{key} {limits[key]} instead of {value}" for key, value in queue.limits.items() if limits.get(key, value) != value
+        ]
+        if changed:
+            sentences.append(f"{queue.name}: {', '.join(changed)}")
+    return sentences
+
+
+def _limits(policies: Sequence[Policy], queue: Queue) -> Mapping[str, object]:
+    """Return the definition in effect for a queue. Callfold's counts if another policy has the same priority."""
+    effective = [policy for policy in in_effect(policies, queue.name) if not policy.is_operator]
+    effective.sort(key=lambda policy: policy.name != policy_name(queue))
+    return effective[0].definition if effective else {}
 
 
 async def read_policies(management_url: str, amqp_url: str) -> list[Policy]:
@@ -74,13 +122,21 @@ async def read_policies(management_url: str, amqp_url: str) -> list[Policy]:
             for kind in _KINDS:
                 address = URL(f"{str(base).rstrip('/')}/api/{kind}/{vhost}", encoded=True)
                 async with session.get(address, allow_redirects=False, raise_for_status=True) as response:
-                    policies += [_policy(entry) for entry in await response.json() if entry.get("apply-to") not in _NOT_OURS]
+                    entries = await response.json()
+                is_operator = kind != _KINDS[0]
+                policies += [_policy(entry, is_operator) for entry in entries if entry.get("apply-to") not in _NOT_OURS]
     except (aiohttp.ClientError, TimeoutError, ValueError, AttributeError, KeyError, TypeError) as error:
         detail = f"status {error.status}" if isinstance(error, aiohttp.ClientResponseError) else f"{type(error).__name__} {error}"
         raise BrokerUnavailableError(f"Cannot read the policies at {base.host}:{base.port}: {detail}") from error
     return policies
 
 
-def _policy(entry: Mapping[str, object]) -> Policy:
-    definition = entry["definition"]
-    return Policy(str(entry["name"]), str(entry["pattern"]), frozenset(definition if isinstance(definition, dict) else ()))
+def _policy(entry: Mapping[str, object], is_operator: bool) -> Policy:  # noqa: FBT001 - the caller names it
+    definition, priority = entry["definition"], entry.get("priority")
+    return Policy(
+        str(entry["name"]),
+        str(entry["pattern"]),
+        definition if isinstance(definition, dict) else {},
+        priority if isinstance(priority, int) else 0,
+        is_operator,
+    )

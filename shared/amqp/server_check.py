@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from yarl import URL
@@ -19,10 +20,17 @@ from shared.server_version import ServerVersion, broker_version
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A server that answered; `location` is host and port, without credentials."""
+    """A server that answered.
+
+    Attributes:
+        version: of the server.
+        location: host and port, without credentials.
+        fixed: the queues whose sizes are arguments, because an earlier release declared them.
+    """
 
     version: ServerVersion
     location: str
+    fixed: Sequence[str]
 
 
 async def check_server(address: BrokerAddress) -> Server:
@@ -35,7 +43,7 @@ async def check_server(address: BrokerAddress) -> Server:
     failures: list[str] = []
     for url in map(URL, address.urls):
         try:
-            return Server(await _version(url, address.topology), location(url))
+            return await _check(url, address.topology)
         except Exception as error:
             if not is_lost(error):
                 raise
@@ -49,8 +57,8 @@ def _problem(error: Exception) -> str:
     return refusal(error) or f"{type(error).__name__}: {error}"
 
 
-async def _version(url: URL, topology: Topology) -> ServerVersion:
+async def _check(url: URL, topology: Topology) -> Server:
     async with asyncio.timeout(CONNECT_TIMEOUT_S * 2), plain_connection(url) as connection:
-        await declare(await connection.channel(), topology)
+        fixed = await declare(connection, topology)
         properties = connection.transport.connection.server_properties if connection.transport else {}
-        return broker_version(properties)
+        return Server(broker_version(properties), location(url), fixed)

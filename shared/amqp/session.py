@@ -43,10 +43,10 @@ async def open_session(url: str, topology: Topology, name: str) -> Session:
     async with AsyncExitStack() as closing:
         connection = await closing.enter_async_context(plain_connection(address, {"connection_name": name}))
         async with asyncio.timeout(CONNECT_TIMEOUT_S * 2):
+            await declare(connection, topology)
             # mandatory and on_return_raises: an unroutable publish must fail, and by default the library confirms it.
             channel = connection.channel(publisher_confirms=True, on_return_raises=True)
             await channel.initialize()
-            await declare(channel, topology)
             underlay = cast("Channel", await channel.get_underlay_channel())
         return Session(url, underlay, closing.pop_all())
     raise AssertionError("an exit stack does not suppress errors")

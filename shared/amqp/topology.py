@@ -1,4 +1,7 @@
-"""RabbitMQ topology as data: the only place with arguments of queues. `declare.py` declares it.
+"""RabbitMQ topology as data: the only place with arguments and limits of queues. `declare.py` declares it.
+
+RabbitMQ never changes the arguments of a queue. Sizes and ages are limits: policies, so that they can change on a running system
+(`definitions.py`, ADR 17).
 
 It works unchanged on RabbitMQ 3.10 to 4.x: every option whose default changed between them is set.
 """
@@ -6,7 +9,7 @@ It works unchanged on RabbitMQ 3.10 to 4.x: every option whose default changed b
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 CALLBACKS = "callbacks"
 CALLBACKS_FOLD = "callbacks.fold"
@@ -39,6 +42,8 @@ _GIB = 1 << 30
 # Well below the memory alarm. An alarm blocks publishes, and the fold must publish to drain this queue.
 CALLBACKS_FOLD_BYTES = 2 * _GIB
 
+Values = Mapping[str, str | int]
+
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
@@ -48,8 +53,18 @@ class Exchange:
 
 @dataclass(frozen=True, slots=True)
 class Queue:
+    """A queue or stream.
+
+    Attributes:
+        arguments: fixed when it is declared.
+        limits: sizes and ages, as the definition of a policy.
+        earlier_arguments: what releases before the policies declared besides. Such a queue is used as it is.
+    """
+
     name: str
-    arguments: Mapping[str, str | int]
+    arguments: Values
+    limits: Values = field(default_factory=dict)
+    earlier_arguments: Values = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +83,7 @@ class Topology:
     bindings: tuple[Binding, ...] = ()
 
 
-_WORK: Mapping[str, str | int] = {
+_WORK: Values = {
     "x-queue-type": "quorum",  # confirmed means fsynced by a majority
     "x-delivery-limit": DELIVERY_LIMIT,  # removes poison messages; set because 4.x has a default and 3.x has none
     "x-overflow": "reject-publish",  # a full queue rejects publishes and drops nothing; at-least-once requires it
@@ -76,7 +91,7 @@ _WORK: Mapping[str, str | int] = {
     "x-dead-letter-exchange": "",  # the default exchange routes by queue name, so no binding can be missing
 }
 
-_DEAD: Mapping[str, str | int] = {
+_DEAD: Values = {
     "x-queue-type": "quorum",
     "x-delivery-limit": 1_000_000_000,  # 4.x would drop a dead letter that was read 20 times
     # Unbounded on purpose: a dead letter may be the only copy of a callback. Set an alarm on the depth of the queue.
@@ -84,13 +99,22 @@ _DEAD: Mapping[str, str | int] = {
 }
 
 
-def _journal(segment_bytes: int, max_bytes: int) -> Mapping[str, str | int]:
-    return {
-        "x-queue-type": "stream",
-        "x-max-age": "7D",
-        "x-stream-max-segment-size-bytes": segment_bytes,  # retention drops whole segments
-        "x-max-length-bytes": max_bytes,  # limits disk use, far above a week of a large contact centre
+def _journal(name: str, segment_bytes: int, max_bytes: int) -> Queue:
+    limits: Values = {
+        "max-age": "7D",
+        "stream-max-segment-size-bytes": segment_bytes,  # retention drops whole segments
+        "max-length-bytes": max_bytes,  # limits disk use, far above a week of a large contact centre
     }
+    return Queue(name, {"x-queue-type": "stream"}, limits, _as_arguments(limits))
+
+
+def _bounded(name: str, dead_letters: str, max_bytes: int, *, earlier_bytes: int = 2 * _GIB) -> Queue:
+    arguments = {**_WORK, "x-dead-letter-routing-key": dead_letters}
+    return Queue(name, arguments, {"max-length-bytes": max_bytes}, {"x-max-length-bytes": earlier_bytes})
+
+
+def _as_arguments(limits: Values) -> Values:
+    return {f"x-{name}": value for name, value in limits.items()}
 
 
 def retry_queue(delay_s: float) -> str:
@@ -112,8 +136,8 @@ def _retry(delay_s: float) -> Queue:
     )
 
 
-def topology(recording_retry_s: Iterable[float]) -> Topology:
-    """Return the whole topology of Callfold, with one retry queue for each distinct delay."""
+def topology(recording_retry_s: Iterable[float], *, fold_bytes: int = CALLBACKS_FOLD_BYTES) -> Topology:
+    """Return the whole topology of Callfold, with a retry queue for each distinct delay; `fold_bytes` limits `callbacks.fold`."""
     return Topology(
         exchanges=(
             # A fanout: the fold queue and the journal both get every raw message, and its confirm waits for both.
@@ -124,21 +148,14 @@ def topology(recording_retry_s: Iterable[float]) -> Topology:
         queues=(
             Queue(CALLBACKS_DEAD, _DEAD),
             Queue(RECORDINGS_DEAD, _DEAD),
-            Queue(
-                CALLBACKS_FOLD,
-                {
-                    **_WORK,
-                    "x-dead-letter-routing-key": CALLBACKS_DEAD,
-                    "x-max-length-bytes": CALLBACKS_FOLD_BYTES,
-                },
-            ),
-            Queue(CALLBACKS_JOURNAL, _journal(100 * _MIB, 50 * _GIB)),
+            _bounded(CALLBACKS_FOLD, CALLBACKS_DEAD, fold_bytes),
+            _journal(CALLBACKS_JOURNAL, 100 * _MIB, 50 * _GIB),
             # Strangers can fill it. Its oldest messages make room, and its size limits what they take of the disk.
-            Queue(CALLBACKS_QUARANTINE, _journal(4 * _MIB, 64 * _MIB)),
-            Queue(CALLS_JOURNAL, _journal(100 * _MIB, 50 * _GIB)),
+            _journal(CALLBACKS_QUARANTINE, 4 * _MIB, 64 * _MIB),
+            _journal(CALLS_JOURNAL, 100 * _MIB, 50 * _GIB),
             # No exchange: only the history reads audit records. There are few of them, so the segments are small.
-            Queue(AUDIT_JOURNAL, _journal(20 * _MIB, 1 * _GIB)),
-            Queue(RECORDINGS, {**_WORK, "x-dead-letter-routing-key": RECORDINGS_DEAD, "x-max-length-bytes": 2 * _GIB}),
+            _journal(AUDIT_JOURNAL, 20 * _MIB, 1 * _GIB),
+            _bounded(RECORDINGS, RECORDINGS_DEAD, 2 * _GIB),
             *(_retry(delay_s) for delay_s in sorted(set(recording_retry_s))),
         ),
         bindings=(

@@ -42,7 +42,16 @@ class Settings(BaseSettings):
     management_url: SecretStr | None = Field(
         default=None,
         description="URL of RabbitMQ's management API, with a user that has the tag `policymaker`. "
-        "`callfold doctor` and workers then report policies that can lose messages.",
+        "`callfold doctor` and workers then report policies that are missing or can lose messages.",
+    )
+    amqp_declare: bool = Field(
+        default=True,
+        description="`false`: processes declare no queues, exchanges and bindings. `callfold broker declare` does it once.",
+    )
+    fold_queue_bytes: int = Field(
+        default=2 << 30,
+        ge=1 << 20,
+        description="Size at which `callbacks.fold` is full: the `max-length-bytes` of its policy. Nearly there, ingress spools.",
     )
     redis_url: SecretStr = Field(
         default=SecretStr("redis://127.0.0.1:6379/0"),

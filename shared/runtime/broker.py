@@ -10,14 +10,20 @@ from typing import NoReturn
 from shared.amqp.connection import BrokerAddress
 from shared.amqp.hosts import HostWatch
 from shared.amqp.publisher import Publisher
-from shared.amqp.topology import topology
+from shared.amqp.topology import Topology, topology
 from shared.config.settings import Settings
 
 
 def broker_address(settings: Settings, role: str) -> BrokerAddress:
     """Return the address for one process; its name is unique, for claims and for RabbitMQ's list of connections."""
     name = f"{role}-{os.uname().nodename}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
-    return BrokerAddress(settings.amqp_urls, topology(settings.recording_retry_seconds), name, _host_watch(settings.amqp_urls))
+    declared = whole_topology(settings) if settings.amqp_declare else Topology()
+    return BrokerAddress(settings.amqp_urls, declared, name, _host_watch(settings.amqp_urls))
+
+
+def whole_topology(settings: Settings) -> Topology:
+    """Return the topology with the limits that the settings name, whether this process declares it or not."""
+    return topology(settings.recording_retry_seconds, fold_bytes=settings.fold_queue_bytes)
 
 
 @cache

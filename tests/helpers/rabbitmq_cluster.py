@@ -18,12 +18,34 @@ from typing import Self
 import orjson
 
 from console.local.ports import free_port
-from console.local.rabbitmq_node import DEPLOY, node_environment
+from console.local.rabbitmq_node import node_environment
 from console.local.stack import RABBITMQ_PROBE, Server, find_program
 
 _TOOLS = ("/usr/lib/rabbitmq/bin", "/opt/homebrew/sbin", "/usr/local/sbin", "/usr/sbin")
 # RabbitMQ notices a frozen node, or one behind a cut link, after this time. The default is a minute.
 _NET_TICK_S = 10
+_FORMATION = ("peer_discovery_backend", "classic_config.nodes.1")
+
+
+async def run_tool(environment: Mapping[str, str], tool: str, *arguments: str) -> str:
+    """Run a program of RabbitMQ's command line for the node with this environment; returns its output."""
+    program = shutil.which(tool, path=os.pathsep.join((*_TOOLS, environment["PATH"])))
+    assert program, f"{tool} is not installed"
+    process = await asyncio.create_subprocess_exec(
+        program,
+        "-q",
+        "-n",
+        environment["RABBITMQ_NODENAME"],
+        *arguments,
+        # The tool is an Erlang node too, and must neither preload the server nor become the second one with its port.
+        env={**environment, "ERL_AFLAGS": "", "RABBITMQ_DIST_PORT": ""},
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    output, _ = await process.communicate()
+    assert process.returncode == 0, f"{tool} {' '.join(arguments)}: {output.decode()}"
+    return output.decode()
 
 
 class Node(Server):
@@ -44,24 +66,7 @@ class Node(Server):
 
     async def run(self, tool: str, *arguments: str) -> str:
         """Run a program of RabbitMQ's command line for this node (`rabbitmqctl`, `rabbitmq-upgrade`); returns its output."""
-        path = os.pathsep.join((*_TOOLS, self.environment["PATH"]))
-        program = shutil.which(tool, path=path)
-        assert program, f"{tool} is not installed"
-        process = await asyncio.create_subprocess_exec(
-            program,
-            "-q",
-            "-n",
-            self.erlang_name,
-            *arguments,
-            # The tool is an Erlang node too, and must neither preload the server nor become the second one with its port.
-            env={**self.environment, "ERL_AFLAGS": "", "RABBITMQ_DIST_PORT": ""},
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-        )
-        output, _ = await process.communicate()
-        assert process.returncode == 0, f"{tool} {' '.join(arguments)}: {output.decode()}"
-        return output.decode()
+        return await run_tool(self.environment, tool, *arguments)
 
     async def drain(self) -> None:
         """Put the node into maintenance: it closes its connections, takes no new ones, and gives its leaders away."""
@@ -75,11 +80,9 @@ class Node(Server):
 class RabbitMQCluster:
     """Nodes of one cluster; the first one is started before the others join it."""
 
-    def __init__(self, directory: Path, *, nodes: int = 3, definitions: Path | None = None) -> None:
-        """Prepare; each node loads `definitions` whenever it starts."""
+    def __init__(self, directory: Path, *, nodes: int = 3) -> None:
         mapper = free_port()
         self._directory = directory
-        self._definitions = definitions
         directory.mkdir(parents=True, exist_ok=True)
         self.nodes = [self._node(number, mapper) for number in range(1, nodes + 1)]
         environment = self.nodes[0].environment
@@ -88,18 +91,10 @@ class RabbitMQCluster:
         self._closing = AsyncExitStack()
 
     def _node(self, number: int, mapper: int) -> Node:
-        config = self._directory / f"node-{number}.conf"
-        settings = [(DEPLOY / "rabbitmq.conf").read_text("utf-8")]
-        if number > 1:
-            settings += [
-                "cluster_formation.peer_discovery_backend = classic_config",
-                f"cluster_formation.classic_config.nodes.1 = {_name(1)}",
-            ]
-        if self._definitions is not None:
-            settings.append(f"load_definitions = {self._definitions}")
-        config.write_text("\n".join([*settings, ""]), "utf-8")
-        port = free_port()
-        environment = {**node_environment(self._directory / "data", name=_name(number), port=port, mapper=mapper, config=config)}
+        joins = ("classic_config", _name(1))
+        more = [f"cluster_formation.{key} = {value}" for key, value in zip(_FORMATION, joins, strict=True)] if number > 1 else []
+        port, data = free_port(), self._directory / "data"
+        environment = {**node_environment(data, name=_name(number), port=port, mapper=mapper, more_config=more)}
         environment["RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS"] += f" -kernel net_ticktime {_NET_TICK_S}"
         name = f"rabbitmq-{number}"
         program = [find_program("rabbitmq-server") or "rabbitmq-server"]

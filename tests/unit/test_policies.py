@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Any
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
 
+import orjson
 import pytest
 import pytest_asyncio
 from aiohttp import encode_basic_auth, web
 
-from shared.amqp.policies import Policy, harmful_policies, read_policies
+from shared.amqp.definitions import PRIORITY, policies
+from shared.amqp.policies import Policy, changed_limits, harmful_policies, missing_limits, read_policies
 from shared.amqp.topology import topology
 from shared.errors import BrokerUnavailableError
 
@@ -22,22 +26,78 @@ QUEUES = [queue.name for queue in topology((5,)).queues]
         (".*", {"message-ttl"}, QUEUES),
         ("^callbacks", {"expires"}, [name for name in QUEUES if name.startswith("callbacks")]),
         ("journal$", {"max-age"}, [name for name in QUEUES if name.endswith("journal")]),
-        (".*", {"max-length-bytes", "overflow"}, [name for name in QUEUES if name.endswith("journal")]),
+        (".*", {"max-length-bytes"}, [name for name in QUEUES if name.endswith("journal")]),
         (".*", {"delivery-limit"}, ["callbacks.dead", "recordings.dead"]),
-        (".*", {"ha-mode", "overflow", "dead-letter-exchange", "queue-leader-locator"}, []),
+        (".*", {"ha-mode", "dead-letter-exchange", "queue-leader-locator"}, []),
+        ("^recordings$", {"overflow"}, ["recordings"]),
         ("^other", {"message-ttl"}, []),
         ("(?no Python", {"message-ttl"}, QUEUES),
     ],
 )
 def test_a_policy_is_harmful_by_its_keys_and_the_queues_that_it_matches(pattern: str, keys: set[str], harmed: list[str]) -> None:
-    policy = Policy("bad", pattern, frozenset(keys))
+    policy = Policy("bad", pattern, dict.fromkeys(keys, "drop-head"))
     assert [queue for queue in QUEUES if policy.harms(queue)] == harmed
     assert len(harmful_policies([policy], QUEUES)) == bool(harmed)
 
 
 def test_the_sentence_names_the_policy_its_keys_and_the_queues() -> None:
-    (sentence,) = harmful_policies([Policy("bad", r"\.dead$", frozenset({"message-ttl", "expires", "x"}))], QUEUES)
+    (sentence,) = harmful_policies([Policy("bad", r"\.dead$", {"message-ttl": 1, "expires": 1, "x": 1})], QUEUES)
     assert sentence == "The policy bad (expires, message-ttl) can lose messages of callbacks.dead, recordings.dead"
+
+
+def _shipped() -> list[Policy]:
+    return [
+        Policy(str(each["name"]), str(each["pattern"]), cast("dict[str, object]", each["definition"]), PRIORITY)
+        for each in policies(topology((5,)), vhost="/")
+    ]
+
+
+def test_the_shipped_policies_harm_nothing_and_every_limit_is_there() -> None:
+    shipped = _shipped()
+    assert harmful_policies(shipped, QUEUES) == []
+    assert missing_limits(shipped, topology((5,)).queues) == []
+    assert changed_limits(shipped, topology((5,)).queues) == []
+
+
+@pytest.mark.parametrize(
+    ("more", "missing"),
+    [
+        ([], []),
+        ([Policy("weak", ".*", {"max-length": 1}, PRIORITY - 1)], []),
+        ([Policy("operator", ".*", {"max-length-bytes": 1}, PRIORITY + 1, is_operator=True)], []),
+        ([Policy("strong", "^calls", {"max-length": 1}, PRIORITY + 1)], ["calls.journal"]),
+        ([Policy("equal", "^calls", {"max-length": 1}, PRIORITY)], []),
+    ],
+)
+def test_a_policy_with_a_higher_priority_takes_the_limits_away(more: list[Policy], missing: list[str]) -> None:
+    assert missing_limits([*more, *_shipped()], topology((5,)).queues) == missing
+
+
+def test_without_policies_every_queue_that_is_not_for_dead_letters_or_retries_lacks_its_limits() -> None:
+    assert missing_limits([], topology((5,)).queues) == [
+        name for name in QUEUES if not name.endswith(".dead") and ".retry." not in name
+    ]
+
+
+def test_a_changed_limit_is_shown_and_does_no_harm() -> None:
+    changed = [
+        replace(policy, definition={**policy.definition, "max-age": "14D"}) if policy.name == "callfold-calls.journal" else policy
+        for policy in _shipped()
+    ]
+    assert changed_limits(changed, topology((5,)).queues) == ["calls.journal: max-age 14D instead of 7D"]
+    assert harmful_policies(changed, QUEUES) == []
+
+
+def test_a_policy_that_another_one_overrides_is_not_reported() -> None:
+    general = Policy("general", ".*", {"max-age": "1h"}, 0)
+    (sentence,) = harmful_policies([general, *_shipped()], QUEUES)
+    assert "journal" not in sentence
+
+
+def test_what_the_command_ships_is_the_file() -> None:
+    """After a change of a limit: `callfold broker definitions > deploy/definitions.json`."""
+    shipped = orjson.loads((Path(__file__).parents[2] / "deploy" / "definitions.json").read_bytes())
+    assert shipped == {"policies": policies(topology(()), vhost="/")}
 
 
 def _entry(name: str, apply_to: str) -> dict[str, Any]:
@@ -65,7 +125,7 @@ async def management() -> AsyncIterator[str]:
 
 async def test_both_kinds_of_policies_of_the_virtual_host_are_read(management: str) -> None:
     found = await read_policies(f"http://o:p%40ss@{management}", "amqp://u:p@127.0.0.1/a%2Fb")
-    assert [policy.name for policy in found] == ["one", "two"]
+    assert [(policy.name, policy.is_operator, policy.priority) for policy in found] == [("one", False, 0), ("two", True, 0)]
 
 
 async def test_a_refusal_is_said_without_the_password(management: str) -> None:
