@@ -40,15 +40,15 @@ async def watch_policies(settings: Settings) -> NoReturn:
 
 def _report(policies: Sequence[Policy], queues: Sequence[Queue], known: set[tuple[str, str]]) -> set[tuple[str, str]]:
     """Set the metrics and log what is not known yet; returns what is known now."""
-    found = {
+    sentences = {
         "policy_harmful": harmful_policies(policies, [queue.name for queue in queues]),
         "policy_missing": missing_limits(policies, queues),
         "policy_changed": changed_limits(policies, queues),
     }
-    metrics.HARMFUL_POLICIES.set(len(found["policy_harmful"]))
-    metrics.POLICIES_MISSING.set(len(found["policy_missing"]))
-    metrics.POLICIES_CHANGED.set(len(found["policy_changed"]))
-    now = {(event, detail) for event, details in found.items() for detail in details}
+    metrics.HARMFUL_POLICIES.set(len(sentences["policy_harmful"]))
+    metrics.POLICIES_MISSING.set(len(sentences["policy_missing"]))
+    metrics.POLICIES_CHANGED.set(len(sentences["policy_changed"]))
+    now = {(event, detail) for event, details in sentences.items() for detail in details}
     for event, detail in sorted(now - known):
         if event == "policy_harmful":
             log.error("policy_harmful", detail=detail)

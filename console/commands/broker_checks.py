@@ -34,13 +34,13 @@ async def rabbitmq(settings: Settings) -> str:
     async with background(publisher.run()):
         await _probe(publisher, settings.publish_timeout_seconds)
     working = "quorum queues, streams and at-least-once dead-lettering (no plugin needed)"
-    found = f"{server.version} at {server.location}, with working {working}"
+    summary = f"{server.version} at {server.location}, with working {working}"
     if server.fixed:
         raise DoubtError(
-            f"{found}. An earlier release declared {', '.join(server.fixed)} with sizes as arguments, which cannot change. "
+            f"{summary}. An earlier release declared {', '.join(server.fixed)} with sizes as arguments, which cannot change. "
             "Policies apply to the streams, and can lower the limits of the others. docs/operations.md says how to raise them."
         )
-    return found
+    return summary
 
 
 async def _probe(publisher: Publisher, timeout_s: float) -> None:
@@ -76,5 +76,5 @@ async def policies(settings: Settings) -> str:
     if missing := missing_limits(all_policies, queues):
         raise ConfigError(f"{', '.join(missing)} can grow without limit. {_IMPORT}")
     if changed := changed_limits(all_policies, queues):
-        return f"none can lose messages; changed limits: {'; '.join(changed)}"
+        return f"none can lose messages. Changed limits: {'; '.join(changed)}"
     return f"none of {len(all_policies)} can lose messages, and every limit is as shipped"

@@ -62,12 +62,12 @@ class Policy:
 
 def in_effect(policies: Iterable[Policy], queue: str) -> list[Policy]:
     """Return the policies that apply to a queue. Of several with the same priority, RabbitMQ takes any."""
-    found: list[Policy] = []
+    effective: list[Policy] = []
     for is_operator in (False, True):
         matching = [policy for policy in policies if policy.is_operator == is_operator and policy.matches(queue)]
         highest = max((policy.priority for policy in matching), default=0)
-        found += [policy for policy in matching if policy.priority == highest]
-    return found
+        effective += [policy for policy in matching if policy.priority == highest]
+    return effective
 
 
 def harmful_policies(policies: Sequence[Policy], queues: Sequence[str]) -> list[str]:
