@@ -13,12 +13,13 @@ from shared.runtime.broker import create_publisher
 from shared.runtime.process import background, run_process
 from shared.runtime.store import open_store
 from worker.folding.fold import Fold
-from worker.service import CONCURRENT_FOLDS, FOLD_PREFETCH
+from worker.folding.prefetch import MOST_MESSAGES
+from worker.service import CONCURRENT_FOLDS
 
 
 async def serve(settings: Settings, stop: asyncio.Event) -> None:
     publisher = create_publisher(settings, "bench")
-    raw = Consumer(publisher.address, CALLBACKS_FOLD, prefetch=FOLD_PREFETCH)
+    raw = Consumer(publisher.address, CALLBACKS_FOLD, prefetch=MOST_MESSAGES)
     async with open_store(settings) as store:
         sources = LiveSources.load(settings.sources_file)
         holders = [f"{publisher.address.name}/{number}" for number in range(CONCURRENT_FOLDS)]

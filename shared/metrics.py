@@ -93,6 +93,9 @@ TIMERS_HELD = Gauge("callfold_timers_held", "1 while timers are paused because t
 FOLD_LAG_SECONDS = Gauge(
     "callfold_fold_lag_seconds", "Maximum age in seconds of callbacks that are not folded yet; timers are late by this much."
 )
+FOLD_PREFETCH = Gauge(
+    "callfold_fold_prefetch", "Messages that the worker may have in flight, so that their callbacks are limited."
+)
 FOLD_SECONDS = Histogram(
     "callfold_fold_seconds",
     "Seconds to fold a batch: merge, claim, publish, mark.",

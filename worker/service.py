@@ -27,6 +27,7 @@ from worker.folding.echoes import Echoes
 from worker.folding.fold import Fold
 from worker.folding.ingress_clocks import IngressClocks
 from worker.folding.pbx_clocks import PbxClocks
+from worker.folding.prefetch import FEWEST_MESSAGES, FoldPrefetch
 from worker.folding.timers import Timers
 from worker.policy_watch import watch_policies
 from worker.recordings.archive_gate import consuming
@@ -34,8 +35,6 @@ from worker.recordings.consumer import RecordingConsumer
 
 log = get_logger(__name__)
 
-# Enough to fill a batch while the previous one is folded. At most this many messages are unacked at one worker.
-FOLD_PREFETCH = 128
 # One batch is merged while another waits for its confirms.
 CONCURRENT_FOLDS = 2
 
@@ -54,7 +53,8 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     archive = Archive(settings.archive_url)
     prepare(settings.recording_dir)
     async with open_store(settings) as store:
-        raw = Consumer(address, CALLBACKS_FOLD, prefetch=FOLD_PREFETCH, register=store.watermarks.register)
+        raw = Consumer(address, CALLBACKS_FOLD, prefetch=FEWEST_MESSAGES, register=store.watermarks.register)
+        prefetch = FoldPrefetch(raw)
         holders = [f"{address.name}/{number}" for number in range(CONCURRENT_FOLDS)]
         clocks, echoes, pbx_clocks = IngressClocks(store.clock), Echoes(publisher), PbxClocks()
         folds = [
@@ -67,6 +67,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
                 clocks=clocks,
                 echoes=echoes,
                 pbx_clocks=pbx_clocks,
+                prefetch=prefetch,
             )
             for holder in holders
         ]

@@ -86,6 +86,7 @@ class BrokerConnection:
         self._name = f"{address.name} {role}"
         self._lost = asyncio.Event()
         self._recycled_for = ""
+        self._attention = asyncio.Event()
         self._channel: Channel | None = None
         self._session: Session | None = None
         self._left: set[asyncio.Task[None]] = set()
@@ -109,6 +110,7 @@ class BrokerConnection:
         self._up.clear()
         self._recycled_for = self._recycled_for or reason
         self._lost.set()
+        self._attention.set()
 
     async def run(self) -> NoReturn:
         """Connect, and reconnect whenever the connection is lost. Run it as a task; cancel it to close.
@@ -183,9 +185,9 @@ class BrokerConnection:
             reason = self._recycled_for or (loss(channel) if channel else "") or "it did not work"
         finally:
             self._up.clear()
-            self._channel = None
+            channel, self._channel = self._channel, None
             try:
-                self._on_close()
+                self._on_close(channel)
             finally:
                 session, self._session = self._session, None
                 if session is not None:
@@ -205,6 +207,7 @@ class BrokerConnection:
 
     async def _watch(self) -> bool:
         """Return once the channel is closed, stops working, or is to be recycled; True if it is given up to go home."""
+        self._attention.clear()
         while (
             (channel := self._channel) and not self._lost.is_set() and not channel.is_closed and await self._is_working(channel)
         ):
@@ -213,7 +216,8 @@ class BrokerConnection:
                     return True
                 await self._move()
             else:
-                await wait_while_open(channel, self._lost, timeout_s=_WATCH_INTERVAL_S)
+                await wait_while_open(channel, self._attention, timeout_s=self._watch_interval_s)
+                self._attention.clear()
         return False
 
     def _may_go_home(self, channel: Channel) -> bool:
@@ -249,6 +253,10 @@ class BrokerConnection:
         metrics.BROKER_MOVES.inc()
 
     @property
+    def _watch_interval_s(self) -> float:
+        return _WATCH_INTERVAL_S
+
+    @property
     def _goes_home(self) -> GoHome:
         return GoHome.NEVER
 
@@ -264,8 +272,8 @@ class BrokerConnection:
     async def _on_open(self, channel: Channel) -> None:
         """Prepare a new channel; the connection is up once this returns."""
 
-    def _on_close(self) -> None:
-        """Forget what belonged to the channel that was closed."""
+    def _on_close(self, channel: Channel | None) -> None:
+        """Forget what belongs to a channel that is lost."""
 
     async def _is_working(self, channel: Channel) -> bool:
         return not channel.is_closed

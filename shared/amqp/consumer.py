@@ -25,7 +25,7 @@ from shared.amqp.in_flight import InFlight
 from shared.amqp.plain_connection import CLOSE_TIMEOUT_S
 from shared.amqp.stream_end import StreamEnd
 from shared.amqp.topology import MARKER, MARKER_BODY
-from shared.errors import BrokerUnavailableError
+from shared.errors import BrokerUnavailableError, StoreUnavailableError
 from shared.log import get_logger
 
 log = get_logger(__name__)
@@ -34,6 +34,7 @@ _OFFSET = "x-stream-offset"
 _ROUND = re.compile(r"\d{1,15}", re.ASCII)  # ms since 1970; a longer one would be no marker of Callfold
 _RESUBSCRIBE_AFTER_S = 15
 _ANSWER_TIMEOUT_S = 10
+_RENEW_POLL_S = 0.05
 Arguments = Mapping[str, HeaderValue]
 
 
@@ -92,6 +93,8 @@ def marker_round(headers: Mapping[str, object]) -> int | None:
 class Consumer(BrokerConnection):
     """Consumes one queue. Deliveries of a lost channel are discarded, since RabbitMQ has requeued them.
 
+    What was delivered before the connection moved, or before the prefetch changed, has its own `in_flight` and channel.
+
     A stream that delivers nothing for a while is subscribed again. After a broker was killed, a stream can accept publishes and
     deliver none of them to a consumer whose connection looks open.
     """
@@ -113,7 +116,7 @@ class Consumer(BrokerConnection):
         """
         super().__init__(address, f"consumer of {queue}")
         self.queue = queue
-        self._prefetch = prefetch
+        self._prefetch = self._wanted_prefetch = prefetch
         self._arguments = arguments if callable(arguments) else lambda: arguments or {}
         self._can_resubscribe = callable(arguments)
         self._last_delivery_at = 0.0
@@ -122,10 +125,31 @@ class Consumer(BrokerConnection):
         self._is_stopping = False
         self._register = register
         self.in_flight = InFlight("")
+        self._left_in_flight: list[InFlight] = []
+
+    def set_prefetch(self, prefetch: int) -> None:
+        """Consume with another prefetch soon, on the same channel. RabbitMQ takes it for a new consumer only.
+
+        If it is smaller, the new consumer begins when no more than that is in flight.
+        """
+        self._wanted_prefetch = prefetch
+        self._attention.set()
+
+    @property
+    def prefetch(self) -> int:
+        """The prefetch that was set last."""
+        return self._wanted_prefetch
+
+    def take_settled(self) -> list[str]:
+        """Return, once, the registered names under which this no longer consumes, and of which nothing is in flight."""
+        settled = [left.consumer for left in self._left_in_flight if left.is_empty]
+        self._left_in_flight = [left for left in self._left_in_flight if not left.is_empty]
+        return settled
 
     async def _on_open(self, channel: Channel) -> None:
         if self._is_stopping:
             return
+        self._prefetch = self._wanted_prefetch
         self.in_flight = InFlight(f"{self._name}/{uuid.uuid4().hex}")
         await channel.basic_qos(prefetch_count=self._prefetch)
         if self._register is not None:
@@ -152,11 +176,47 @@ class Consumer(BrokerConnection):
         """Stop deliveries on the current channel. Those in flight are acked on it."""
         in_flight, channel, tag = self.in_flight, self._channel, self._tag
         if channel is not None and tag is not None:
+            self._tag = None
             await channel.basic_cancel(tag, timeout=_ANSWER_TIMEOUT_S)
+            self._forget_later(in_flight)
         return lambda: in_flight.is_empty
 
-    def _on_close(self) -> None:
-        self._discard_waiting()
+    def _forget_later(self, in_flight: InFlight) -> None:
+        if self._register is not None:
+            self._left_in_flight.append(in_flight)
+
+    def _on_close(self, channel: Channel | None) -> None:
+        """Drop what the lost channel delivered. A connection that was left may still be open, so its deliveries stay."""
+        self._tag = None
+        self._left_in_flight.clear()
+        waiting = self._take_waiting()
+        for delivery in waiting:
+            if delivery.channel is not channel and not delivery.channel.is_closed:
+                self._waiting.put_nowait(delivery)
+
+    @property
+    def _watch_interval_s(self) -> float:
+        return super()._watch_interval_s if self._tag is not None or self._is_stopping else _RENEW_POLL_S
+
+    async def _renew(self, channel: Channel) -> bool:
+        """Consume again on the same channel, with the prefetch that is wanted; False if RabbitMQ does not answer."""
+        try:
+            with broker_request(f"Cannot consume {self.queue}"):
+                if self._tag is not None:
+                    await self._leave()
+                if len(self.in_flight) <= self._wanted_prefetch:
+                    await self._on_open(channel)
+                if self._is_stopping and self._tag is not None:
+                    await channel.basic_cancel(self._tag, timeout=CLOSE_TIMEOUT_S)
+        except BrokerUnavailableError as error:
+            log.warning("consumer_not_renewed", connection=self._name, detail=str(error))
+            return False
+        except StoreUnavailableError as error:  # it must be registered first; the next attempt follows
+            self._forget_later(self.in_flight)
+            self._unregistered.failed(str(error), connection=self._name)
+        else:
+            self._unregistered.succeeded()
+        return True
 
     async def _is_working(self, channel: Channel) -> bool:
         if self._is_stopping:
@@ -165,6 +225,8 @@ class Consumer(BrokerConnection):
         # While deliveries are in flight, the stream may only be waiting for credit.
         if self._can_resubscribe and is_silent and self.in_flight.is_empty and self._tag is not None:
             return await self._resubscribe(channel, self._tag)
+        if self._tag is None or self._wanted_prefetch != self._prefetch:
+            return await self._renew(channel)
         # RabbitMQ cancels the consumer of a queue that was deleted or moved, while the channel stays open.
         return not channel.is_closed and self._tag in channel.consumers
 
@@ -229,8 +291,7 @@ class Consumer(BrokerConnection):
         if self._channel is not None and self._tag is not None:
             with suppress(BrokerUnavailableError), broker_request(f"Cannot cancel the consumer of {self.queue}"):
                 await self._channel.basic_cancel(self._tag, timeout=CLOSE_TIMEOUT_S)
-        self._discard_waiting()
+        self._take_waiting()
 
-    def _discard_waiting(self) -> None:
-        while not self._waiting.empty():
-            self._waiting.get_nowait()
+    def _take_waiting(self) -> list[Delivery]:
+        return [self._waiting.get_nowait() for _ in range(self._waiting.qsize())]

@@ -21,6 +21,9 @@ class InFlight:
         self.passed_round = 0
         self.has_passed = asyncio.Event()
 
+    def __len__(self) -> int:
+        return len(self._tags)
+
     @property
     def is_empty(self) -> bool:
         return not self._tags

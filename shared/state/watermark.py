@@ -45,6 +45,10 @@ class Watermarks:
         """Register a consumer of `callbacks.fold`. From now on no round is complete without it."""
         await redis_reply(self._register(self._redis, [_MEMBERS], [consumer]))
 
+    async def unregister(self, consumer: str) -> None:
+        """Remove a consumer that has been cancelled and has settled all it received."""
+        await redis_reply(self._redis.hdel(_MEMBERS, consumer))
+
     async def open_round(self, *, pause_s: float) -> int | None:
         """Open a round of markers and return its number; None if the last one was opened less than `pause_s` ago."""
         answer = await redis_reply(self._round(self._redis, [_ROUNDS], [round(pause_s * 1000)]))

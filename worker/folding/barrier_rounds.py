@@ -75,6 +75,8 @@ class BarrierRounds:
             in_flight = self._raw.in_flight
             in_flight.has_passed.clear()
             try:
+                for consumer in self._raw.take_settled():
+                    await self._store.watermarks.unregister(consumer)
                 if in_flight.passed_round and self._raw.is_up:
                     await self._report(in_flight.consumer, in_flight.passed_round)
                     _REPORTS.succeeded()

@@ -38,6 +38,7 @@ from worker.folding.later_uses import LaterUses
 from worker.folding.merging import Merging
 from worker.folding.outbox import read_outbox
 from worker.folding.pbx_clocks import PbxClocks, apply_pbx_clocks
+from worker.folding.prefetch import FoldPrefetch
 
 log = get_logger(__name__)
 
@@ -66,11 +67,13 @@ class Fold:
         clocks: IngressClocks | None = None,
         echoes: Echoes | None = None,
         pbx_clocks: PbxClocks | None = None,
+        prefetch: FoldPrefetch | None = None,
     ) -> None:
         """Take what the fold needs; `holder` names it in claims and must be unique."""
         self._clocks = clocks
         self._echoes = echoes
         self._pbx_clocks = pbx_clocks
+        self._prefetch = prefetch
         self._publisher = publisher
         self._store = store
         self._sources = sources
@@ -113,6 +116,8 @@ class Fold:
         `sent`: for each message when its sender published it by its own clock, or '' if unknown.
         """
         messages = [(decode(body), at) for body, at in zip_longest(bodies, sent, fillvalue="") if isinstance(body, bytes)]
+        if self._prefetch is not None:
+            self._prefetch.observe(len(messages), sum(len(events) for events, _ in messages))
         events = await self._without_future_timers(await self._without_future_receipts(messages))
         batch = read_batch(events, await self._sources_of(events))
         if self._pbx_clocks is not None:
