@@ -7,6 +7,7 @@ import struct
 from collections.abc import Callable, Iterator, Sequence
 
 from aiormq.abc import DeliveredMessage
+from aiormq.channel import Channel
 from pamqp import encode
 from pamqp.commands import Basic
 from pamqp.common import FieldValue
@@ -30,8 +31,8 @@ class CopySource(Consumer):
         super().__init__(address, queue, prefetch=prefetch, arguments=arguments)
         self._properties: dict[int, Basic.Properties] = {}
 
-    def _on_close(self) -> None:
-        super()._on_close()
+    def _on_close(self, channel: Channel | None) -> None:
+        super()._on_close(channel)
         self._properties.clear()
 
     async def _deliver(self, message: DeliveredMessage) -> None:
