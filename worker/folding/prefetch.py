@@ -9,7 +9,7 @@ from __future__ import annotations
 from shared import metrics
 from shared.amqp.consumer import Consumer
 
-# In flight at one worker, as far as their mean size tells.
+# In flight at one worker, going by their mean size.
 _CALLBACKS = 4000
 # Enough to fill a batch while the previous one is folded.
 MOST_MESSAGES = 128
@@ -34,8 +34,8 @@ class FoldPrefetch:
             return
         older = 0 if self._mean is None else _OLDER**messages
         self._mean = older * (self._mean or 0) + (1 - older) * callbacks / messages
-        wanted = min(MOST_MESSAGES, max(FEWEST_MESSAGES, round(_CALLBACKS / max(1, self._mean))))
+        prefetch = min(MOST_MESSAGES, max(FEWEST_MESSAGES, round(_CALLBACKS / max(1, self._mean))))
         current = self._consumer.prefetch
-        if current > wanted * _TOO_MANY or wanted >= current * _TOO_FEW or (wanted == MOST_MESSAGES and current < wanted):
-            self._consumer.set_prefetch(wanted)
-            metrics.FOLD_PREFETCH.set(wanted)
+        if current > prefetch * _TOO_MANY or prefetch >= current * _TOO_FEW or (prefetch == MOST_MESSAGES and current < prefetch):
+            self._consumer.set_prefetch(prefetch)
+            metrics.FOLD_PREFETCH.set(prefetch)
