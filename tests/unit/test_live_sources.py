@@ -139,10 +139,7 @@ def _swapped(path: Path) -> None:
 
 
 @pytest.mark.parametrize("change", [_edited, _replaced, _swapped])
-async def test_a_process_takes_over_a_file_however_it_is_changed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[Path], None]
-) -> None:
-    monkeypatch.setattr(sources_watch, "_POLL_S", 0.01)
+async def test_a_file_is_taken_over_however_it_is_changed(tmp_path: Path, change: Callable[[Path], None]) -> None:
     path = tmp_path / "sources.toml"
     if change is _swapped:
         (tmp_path / "..1").mkdir()
@@ -152,8 +149,17 @@ async def test_a_process_takes_over_a_file_however_it_is_changed(
     else:
         path.write_text(ONE)
     sources = LiveSources.load(path)
+    change(path)
+    await _polled_twice(sources)
+    assert [*sources.current] == [ACME, OTHER]
+
+
+async def test_a_process_polls_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources_watch, "_POLL_S", 0.01)
+    path = _written(tmp_path, ONE)
+    sources = LiveSources.load(path)
     async with background(watch_sources(sources)):
-        change(path)
+        path.write_text(TWO)
         await eventually(partial(_has_both, sources))
 
 

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
 import pytest
 from prometheus_client import REGISTRY
@@ -13,9 +14,12 @@ from prometheus_client import REGISTRY
 from ingress.callbacks import CallbackHandler
 from ingress.fair_shares import TICK_S, FairShares, Load, Route
 from ingress.group_commit import GroupCommit
+from ingress.intake import Intake
 from ingress.live_handler import LiveHandler
 from ingress.outgoing_message import OutgoingMessage
+from ingress.probes import Probes
 from ingress.server import serving
+from ingress.waiting import Waiting
 from shared.config.live_sources import LiveSources
 from shared.domain.ids import SourceName
 from shared.domain.raw_event import CallbackEvent, decode, join
@@ -157,3 +161,18 @@ def test_shares_follow_the_sources_and_those_that_stay_keep_their_state() -> Non
     shares.of(gone).take(2000)
     assert shares.update(TICK_S, Load()) == {}
     assert shares.follow([acme, new]) == []
+
+
+def test_the_intake_reports_no_more_on_a_source_that_is_removed() -> None:
+    acme, gone = map(SourceName, ("acme", "gone"))
+    shares = FairShares([acme, gone], bytes_per_day=1000, max_waiting_bytes=1 << 20)
+    intake = Intake(shares, cast("GroupCommit", None), cast("Waiting", None), cast("Probes", None))
+    for name in (acme, gone):
+        shares.of(name).take(2000)
+    for name, route in shares.update(TICK_S, Load()).items():
+        intake._report(name, route)
+    assert len(intake.problems()) == 2
+    intake._follow([acme])
+    (problem,) = intake.problems()
+    assert "acme" in problem
+    assert intake.refusal(gone) is None
