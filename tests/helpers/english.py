@@ -12,7 +12,7 @@ import re
 import subprocess
 import sys
 import tokenize
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -76,10 +76,10 @@ def findings(paths: Iterable[Path]) -> list[Finding]:
     found = []
     for path in paths:
         name, text = str(path.relative_to(ROOT)), path.read_text("utf-8")
-        if path.suffix == ".py":
-            found += [Finding(name, *rest) for rest in _names(text)]
-            found += [Finding(name, *rest) for rest in _first_words(text)]
-        for paragraph in _paragraphs(path.suffix, text):
+        nodes = list(ast.walk(ast.parse(text))) if path.suffix == ".py" else []
+        found += [Finding(name, *rest) for rest in _names(nodes)]
+        found += [Finding(name, *rest) for rest in _first_words(nodes)]
+        for paragraph in _paragraphs(path.suffix, text, nodes):
             found += [Finding(name, paragraph.line, *rest) for rest in _problems(paragraph.text)]
     return found
 
@@ -94,11 +94,11 @@ def checked_files() -> list[Path]:
     ]
 
 
-def _paragraphs(suffix: str, text: str) -> Iterator[_Text]:
+def _paragraphs(suffix: str, text: str, nodes: Sequence[ast.AST]) -> Iterator[_Text]:
     if suffix == ".py":
-        yield from _docstrings(text)
+        yield from _docstrings(nodes)
         yield from _comments(text)
-        yield from _strings(text)
+        yield from _strings(nodes)
     elif suffix == ".md":
         yield from _markdown(text)
     elif suffix == ".html":
@@ -151,8 +151,8 @@ def _markdown(text: str) -> Iterator[_Text]:
     yield from cells
 
 
-def _docstrings(text: str) -> Iterator[_Text]:
-    for node in ast.walk(ast.parse(text)):
+def _docstrings(nodes: Sequence[ast.AST]) -> Iterator[_Text]:
+    for node in nodes:
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(node):
             first = node.body[0]
             lines = (ast.get_docstring(node) or "").splitlines()
@@ -172,20 +172,18 @@ def _comments(text: str) -> Iterator[_Text]:
     yield from _joined(lines)
 
 
-def _strings(text: str) -> Iterator[_Text]:
+def _strings(nodes: Sequence[ast.AST]) -> Iterator[_Text]:
     """Sentences in strings: errors, helps, what commands print."""
-    tree = ast.parse(text)
     documented = {
         id(node.body[0].value)
-        for node in ast.walk(tree)
+        for node in nodes
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
         and node.body
         and isinstance(node.body[0], ast.Expr)
     }
-    parts = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in ast.walk(node)} - {
-        id(node) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr)
-    }
-    for node in ast.walk(tree):
+    joined = [node for node in nodes if isinstance(node, ast.JoinedStr)]
+    parts = {id(part) for node in joined for part in ast.walk(node)} - set(map(id, joined))
+    for node in nodes:
         if id(node) in documented or id(node) in parts:
             continue
         if isinstance(node, ast.JoinedStr):
@@ -200,8 +198,8 @@ def _strings(text: str) -> Iterator[_Text]:
                     yield _Text(node.lineno + number, line.strip())
 
 
-def _names(text: str) -> Iterator[tuple[int, str, str]]:
-    for node in ast.walk(ast.parse(text)):
+def _names(nodes: Sequence[ast.AST]) -> Iterator[tuple[int, str, str]]:
+    for node in nodes:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             name = node.name
         elif isinstance(node, ast.arg):
@@ -216,8 +214,8 @@ def _names(text: str) -> Iterator[tuple[int, str, str]]:
             yield node.lineno, "a name that does not say what it is", name
 
 
-def _first_words(text: str) -> Iterator[tuple[int, str, str]]:
-    for node in ast.walk(ast.parse(text)):
+def _first_words(nodes: Sequence[ast.AST]) -> Iterator[tuple[int, str, str]]:
+    for node in nodes:
         if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             first = (ast.get_docstring(node) or "").partition("\n")[0]
             if _FIRST_WORDS.match(first):

@@ -18,6 +18,7 @@ from shared.domain.ids import CallKey, CallRef, SourceName
 from shared.domain.times import rfc3339
 from shared.state.store import Store
 from tests.helpers.console import AUTHORIZED, KEY, console_here
+from tests.helpers.pace import LIMIT_S
 from tests.helpers.servers import Servers
 
 # Every third call is one of those that are asked for.
@@ -28,6 +29,7 @@ _RARE = [str(number) for number in range(27, -1, -3)]
 async def session(servers: Servers, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[aiohttp.ClientSession]:
     """A console that looks at four calls at a time, with thirty calls."""
     monkeypatch.setattr(merge, "_MAX_SCANNED", 4)
+    monkeypatch.setattr(lookup, "_SEARCH_FOR_S", LIMIT_S)  # eight searches one after the other
     began = datetime.now(UTC) - timedelta(hours=1)
     async with aclosing(Store(servers.stack.redis_url)) as store:
         for number in range(30):

@@ -190,6 +190,7 @@ async def test_whoever_looks_sees_every_letter_while_others_look_and_redrive(
     servers: Servers, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(turns, "_LOCK_TIMEOUT_S", LIMIT_S)
+    monkeypatch.setattr(turns, "_PATIENCE_S", LIMIT_S)  # on a slow machine a redrive takes longer to end its turn
     wanted = 150
     await asyncio.gather(*(bury(servers, "acme", f"a={number}", "unknown_source") for number in range(wanted)))
     for number in range(3):
@@ -203,10 +204,10 @@ async def test_whoever_looks_sees_every_letter_while_others_look_and_redrive(
     looking = asyncio.gather(*(find(settings, DeadLetterQueue.CALLBACKS, LookRequest(other, 10)) for _ in range(4)))
     redriving = asyncio.gather(*(settle(settings, DeadLetterQueue.CALLBACKS, acme, real) for _ in range(2)))
     listed = await _callfold(servers, "list", "--json", "--source", "other")
-    while listed[0]:  # its turn did not come in time
-        assert "reading these dead letters" in listed[2]
+    while listed[0] or "At least" in listed[2]:  # its turn did not come in time: it ends, or shows what the redrive leaves it
+        assert "reading these dead letters" in listed[2] or not listed[0]
         listed = await _callfold(servers, "list", "--json", "--source", "other")
-    assert [listing.count for listing in await looking] == [3] * 4
+    assert [(listing.count, listing.is_complete) for listing in await looking] == [(3, True)] * 4
     assert len(listed[1].splitlines()) == 3
     assert sorted(await redriving) == [(0, 0, True), (wanted, 0, True)]
     assert len(await servers.take_all("callbacks.fold")) == wanted

@@ -242,7 +242,7 @@ DAMAGED = gzip.compress(WAV)[:-4000] + NOISE[:100] + gzip.compress(WAV)[-3900:]
         ("deflate", zlib.compress(WAV)[:-500], Reason.TRUNCATED),
         ("br, gzip", gzip.compress(NOISE), Reason.COMPRESSED),
         ("br", b"no such call", None),
-        ("gzip", gzip.compress(b'{"error": "no such call"}')[:-4], None),
+        ("gzip", gzip.compress(b'{"error": "no such call"}', mtime=0)[:-4], None),
         ("gzip", gzip.compress(b"<html>" + NOISE)[:-500], None),
     ],
 )
