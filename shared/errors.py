@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TypeVar
 
 from shared.partial_values import mask, shorten_name
@@ -64,8 +65,42 @@ class StoreUnavailableError(UnavailableError):
     """Redis did not answer, or cannot write now. The command may have run nevertheless."""
 
 
+class StateUnverifiedError(StoreUnavailableError):
+    """The connection to Redis is new, and its state was not compared with what is known yet."""
+
+
 class StoreReadOnlyError(StoreUnavailableError):
     """Redis refuses writes for now and can be read: too little memory, too few replicas, or a disk that cannot be written."""
+
+
+class StateMovedError(UnavailableError):
+    """The state of a partition of Redis has changed: it is lost, is being rebuilt, or is rebuilt. The whole work begins again."""
+
+
+class StateLostError(StateMovedError):
+    """Redis has lost state: it was emptied, went back, or has evicted keys.
+
+    Attributes:
+        causes: what happened to each partition that is concerned.
+    """
+
+    def __init__(self, causes: Mapping[int, str]) -> None:
+        self.causes = causes
+        partitions = ", ".join(f"{number} ({cause})" for number, cause in sorted(causes.items()))
+        super().__init__(f"Redis has lost state of partitions: {partitions}. A worker rebuilds it from the journals.")
+
+
+class StateWaitsError(StateMovedError):
+    """An event needs a partition that is not ready.
+
+    Attributes:
+        call, partition: the event is one of this call, and waits for this partition.
+    """
+
+    def __init__(self, call: object, partition: int) -> None:
+        self.call = call
+        self.partition = partition
+        super().__init__(f"Events of {call} wait until partition {partition} of Redis is rebuilt.")
 
 
 class HistoryUnavailableError(UnavailableError):

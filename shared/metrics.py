@@ -89,6 +89,9 @@ CALLBACKS_BEYOND_BOUNDS = Counter(
 )
 TIMERS = Counter("callfold_timers_total", "Timer events published.")
 TIMERS_AHEAD = Counter("callfold_timers_ahead_total", "Timer events dropped because their time was in the future.")
+PARTITIONS_REBUILDING = Gauge(
+    "callfold_partitions_rebuilding", "Partitions of Redis that have lost state, and whose calls wait until it is rebuilt."
+)
 TIMERS_HELD = Gauge("callfold_timers_held", "1 while timers are paused because the fold backlog is unknown.")
 FOLD_LAG_SECONDS = Gauge(
     "callfold_fold_lag_seconds", "Maximum age in seconds of callbacks that are not folded yet; timers are late by this much."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from contextlib import suppress
 
 from shared.amqp.consumer import Consumer
@@ -28,7 +29,10 @@ from worker.folding.fold import Fold
 from worker.folding.ingress_clocks import IngressClocks
 from worker.folding.pbx_clocks import PbxClocks
 from worker.folding.prefetch import FEWEST_MESSAGES, FoldPrefetch
+from worker.folding.state_journal import StateJournal
+from worker.folding.state_watch import StateWatch
 from worker.folding.timers import Timers
+from worker.folding.waiting_events import WaitingEvents
 from worker.policy_watch import watch_policies
 from worker.recordings.archive_gate import consuming
 from worker.recordings.consumer import RecordingConsumer
@@ -52,25 +56,32 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     jobs = Consumer(address, RECORDINGS, prefetch=settings.recording_concurrency)  # every delivered job starts at once
     archive = Archive(settings.archive_url)
     prepare(settings.recording_dir)
-    async with open_store(settings) as store:
+    async with open_store(settings, is_guarded=True) as store:
         raw = Consumer(address, CALLBACKS_FOLD, prefetch=FEWEST_MESSAGES, register=store.watermarks.register)
         prefetch = FoldPrefetch(raw)
-        holders = [f"{address.name}/{number}" for number in range(CONCURRENT_FOLDS)]
         clocks, echoes, pbx_clocks = IngressClocks(store.clock), Echoes(publisher), PbxClocks()
-        folds = [
-            Fold(
+        journal = StateJournal(address, publisher, store.positions, store.clock.now)
+        watch = StateWatch(store, journal)
+
+        def handicaps() -> list[Handicap]:
+            return [*map(Handicap, sources.problems()), *watch.problems()]
+
+        def fold_with(other: Store, name: str) -> Fold:
+            return Fold(
                 publisher,
-                store,
+                other,
                 sources,
                 settings.policy,
-                holder=holder,
+                holder=f"{address.name}/{name}",
                 clocks=clocks,
                 echoes=echoes,
                 pbx_clocks=pbx_clocks,
-                prefetch=prefetch,
+                prefetch=prefetch if other is store else None,
+                journal=journal,
             )
-            for holder in holders
-        ]
+
+        folds = [fold_with(store, str(number)) for number in range(CONCURRENT_FOLDS)]
+        waiting = WaitingEvents(store, lambda other: fold_with(other, "waiting"))
         timers = Timers(
             publisher,
             store,
@@ -83,7 +94,9 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
 
         async with (
             consuming(jobs, archive),
-            private_port(settings.metrics_host, settings.metrics_port, lambda: _problems(publisher, raw, store, sources, stop)),
+            private_port(
+                settings.metrics_host, settings.metrics_port, lambda: _problems(publisher, raw, store, handicaps(), stop)
+            ),
             background(publisher.run(), raw.run()),
             background(
                 *(fold.run(raw) for fold in folds),
@@ -92,6 +105,9 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
                 rounds.report(),
                 recordings.run(jobs),
                 timers.run(raw),
+                journal.run(),
+                watch.run(),
+                waiting.run(),
                 daily.run(),
                 watch_policies(settings),
                 watch_broker_hosts(settings),
@@ -108,11 +124,13 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
                     await asyncio.gather(*(fold.finish() for fold in folds), recordings.finish())
 
 
-async def _problems(publisher: Publisher, raw: Consumer, store: Store, sources: LiveSources, stop: asyncio.Event) -> list[str]:
+async def _problems(
+    publisher: Publisher, raw: Consumer, store: Store, handicaps: Iterable[Handicap], stop: asyncio.Event
+) -> list[str]:
     """List why this worker is not ready."""
     problems: list[str] = [] if publisher.is_up and raw.is_up else ["RabbitMQ is not connected"]
-    problems += map(Handicap, sources.problems())
     problems += map(Handicap, publisher.obstacles())  # it waits, and a restart would not help
+    problems += handicaps
     try:
         await store.check()
     except StoreUnavailableError as error:

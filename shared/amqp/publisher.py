@@ -133,22 +133,36 @@ class Publisher(BrokerConnection):
         waiting, task = list(messages), object()
         try:
             for attempt in itertools.count():
-                unconfirmed: list[Publishable] = []
-                for first in range(0, len(waiting), _PUBLISHES_IN_FLIGHT):
-                    await self.wait_until_up()
-                    await self.wait_until_unblocked()
-                    batch = waiting[first : first + _PUBLISHES_IN_FLIGHT]
-                    failures = await self._publish(batch, outlasts_alarm=True)
-                    unconfirmed += [message for message, _ in failures]
-                    for message, error in failures[:1]:
-                        _CONFIRMS.failed(str(error), task=task, messages=len(failures), first=message.message_id)
-                if not unconfirmed:
-                    _CONFIRMS.succeeded(task=task)
+                waiting = await self.publish_once(waiting, task=task)
+                if not waiting:
                     return
-                waiting = unconfirmed
                 await asyncio.sleep(BACKOFF_S[min(attempt, len(BACKOFF_S) - 1)])
         finally:
             _CONFIRMS.gave_up(task=task)
+
+    async def publish_once(
+        self, messages: Sequence[Publishable], *, task: object, may_send: Callable[[], bool] = lambda: True
+    ) -> list[Publishable]:
+        """Publish once RabbitMQ takes messages; returns those that were not confirmed.
+
+        `may_send` is asked after each wait: messages that may no longer be sent are returned too. `task` names the caller to the
+        log of failures.
+        """
+        unconfirmed: list[Publishable] = []
+        for first in range(0, len(messages), _PUBLISHES_IN_FLIGHT):
+            await self.wait_until_up()
+            await self.wait_until_unblocked()
+            batch = messages[first : first + _PUBLISHES_IN_FLIGHT]
+            if not may_send():
+                unconfirmed += batch
+                continue
+            failures = await self._publish(batch, outlasts_alarm=True)
+            unconfirmed += [message for message, _ in failures]
+            for message, error in failures[:1]:
+                _CONFIRMS.failed(str(error), task=task, messages=len(failures), first=message.message_id)
+        if not unconfirmed:
+            _CONFIRMS.succeeded(task=task)
+        return unconfirmed
 
     async def count_consumers(self, queue: str) -> int:
         """Count the consumers of a queue as its leader knows them.

@@ -25,6 +25,7 @@ from shared.amqp.topology import (
     ECHO_QUEUE_PREFIX,
     RECORDINGS,
     RECORDINGS_DEAD,
+    STATE_JOURNAL,
 )
 
 USER_PREFIX = "callfold-"
@@ -57,7 +58,7 @@ ROLES: Mapping[str, Role] = {
     "ingress": Role(_ECHOES, _any_of(CALLBACKS, _DEFAULT_EXCHANGE), _ECHOES),
     "worker": Role(
         write=_any_of(CALLBACKS, CALLS, RECORDINGS, _DEFAULT_EXCHANGE),
-        read=_any_of(CALLBACKS_FOLD, CALLBACKS_JOURNAL, CALLS_JOURNAL, RECORDINGS),
+        read=_any_of(CALLBACKS_FOLD, CALLBACKS_JOURNAL, CALLS_JOURNAL, RECORDINGS, STATE_JOURNAL),
     ),
     # Its locks on dead letters are queues that end with their connection.
     "console": Role(

@@ -8,6 +8,7 @@ again, which resolves the name again, or asks the Sentinels again. Commands in f
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakSet
@@ -37,6 +38,7 @@ _REFUSALS: Final = {
 # These come from the right server, and reading still works there.
 _READABLE: Final = frozenset({"NOREPLICAS", "OOM", "MISCONF"})
 _DROP_ALL_INTERVAL_S: Final = 1.0
+_HISTORY: Final = re.compile(rb"master_replid:(\w+)")
 _PACKER: Final = HiredisRespSerializer()
 
 
@@ -62,6 +64,7 @@ class _Watched(_Base):
     """A connection that checks the role of its server and recognizes refused writes."""
 
     pool: WritablePool | None = None
+    history: bytes | None = None
 
     async def connect_check_health(self, check_health: bool = True, retry_socket_connect: bool = True) -> None:  # noqa: FBT001, FBT002 - the library's signature
         """Connect, to where the server is now if it can be at several addresses."""
@@ -81,9 +84,11 @@ class _Watched(_Base):
         try:
             answer = await self.read_response(disable_decoding=True)
         except ResponseError:  # the user may not ask; a write shows it then
-            return
+            answer = b""
         if _REPLICA.encode() in answer:
             raise RefusedError(self.address, _REPLICA)
+        if self.pool is not None:
+            self.pool.met(self, _history(answer))
 
     async def read_response(self, *args: Any, **options: Any) -> Any:  # noqa: ANN401 - as the library declares it
         """Read a reply; each reply of a pipeline is read here too."""
@@ -146,8 +151,18 @@ def _code(error: RedisError) -> str:
     return error.status_code or str(error).partition(" ")[0]
 
 
+def _history(replication: bytes) -> bytes | None:
+    """Return the id of the history of a server's data: a master has a new one after each start and each promotion."""
+    history = _HISTORY.search(replication)
+    return history[1] if history else None
+
+
 class WritablePool(BlockingConnectionPool):
-    """A pool whose connections are dropped once the server refuses a write."""
+    """A pool whose connections are dropped once the server refuses a write.
+
+    Attributes:
+        incarnation: grows when a connection leads to a server with another history, or to one that does not say which it has.
+    """
 
     def __init__(self, *args: Any, **options: Any) -> None:  # noqa: ANN401 - as the library declares it
         super().__init__(*args, **options)
@@ -155,6 +170,18 @@ class WritablePool(BlockingConnectionPool):
         self.locator: Locator | None = None
         self._made: WeakSet[_Watched] = WeakSet()
         self._dropped_at = -_DROP_ALL_INTERVAL_S
+        self.incarnation = 0
+        self._history: bytes | None = None
+
+    def met(self, connection: _Watched, history: bytes | None) -> None:
+        """Record the history of the server that a new connection leads to. Connections to another history are dropped."""
+        connection.history = history
+        if history is None or history != self._history:
+            self.incarnation += 1
+            self._history = history
+            for other in self._made:
+                if other.history not in {None, history}:
+                    other.mark_for_reconnect()  # type: ignore[no-untyped-call]
 
     def make_connection(self) -> Any:  # noqa: ANN401 - as the library declares it
         connection = super().make_connection()  # type: ignore[no-untyped-call]

@@ -10,6 +10,8 @@ One server has the tags `0` to `15`. A cluster has tags with evenly spread slots
   which the outbox was made).
 - `callfold:{p}:open`: sorted set of open calls, scored by wake-up time (ms since 1970).
 - `callfold:{p}:recent`: sorted set of calls, open or not, scored by start (microseconds since 1970), for queries.
+- `callfold:{p}:position`: hash with the generation and the state of the partition, see `positions.py`.
+- `callfold:{p}:waiting`: list of raw events that wait until the partition is rebuilt.
 - `callfold:lock:<name>`: holder of an exclusive lock, see `locks.py`.
 - `callfold:note:<name>`: a flag or a short text that expires, see `flags.py`.
 - `callfold:refused_legs:<source>`: the last call of a source that has too many legs, see `refused_legs.py`.
@@ -73,6 +75,12 @@ class Keys:
 
     def publication(self, number: int, key: CallKey) -> str:
         return self._name(number, f"publication:{key}")
+
+    def position(self, number: int) -> str:
+        return self._name(number, "position")
+
+    def waiting(self, number: int) -> str:
+        return self._name(number, "waiting")
 
     def facts_and_publications(self, number: int, keys: Iterable[CallKey]) -> list[str]:
         return [name for key in keys for name in (self.facts(number, key), self.publication(number, key))]

@@ -72,6 +72,11 @@ class RedisClient(Redis):
         located = self._pool.locator.current if self._pool.locator else None
         return str(located or self._first or self.url.socket.partition("?")[0])
 
+    @property
+    def incarnation(self) -> int:
+        """A number that grows when a connection leads to another server, or to one whose data may be other data."""
+        return self._pool.incarnation
+
     def batch(self, confirm: Confirm = Confirm.NO) -> Batch:
         """Begin a pipeline whose writes replicas may have to confirm."""
         return Batch(self, confirm)

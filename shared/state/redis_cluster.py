@@ -59,6 +59,10 @@ class RedisCluster(RedisClient):
         (reply,) = raised(await self.run([(args, options)], Confirm.NO))
         return reply
 
+    @property
+    def incarnation(self) -> int:
+        return sum(node.incarnation for node in self._nodes.values())
+
     def batch(self, confirm: Confirm = Confirm.NO) -> Batch:
         return _ClusterBatch(self, confirm)
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Iterable, Sequence
+from functools import cached_property
 from hashlib import sha1
 from importlib import resources
 from typing import cast
 
 from redis.asyncio import Redis
-from redis.exceptions import NoScriptError
+from redis.exceptions import NoScriptError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from shared.state.redis_client import STEP_S, RedisClient
@@ -23,10 +24,16 @@ Run = tuple[Sequence[str], Sequence[Argument]]
 class Script:
     """A Lua file. It is run by its digest, or sent in full if the server does not have it, for example after a restart."""
 
-    def __init__(self, name: str) -> None:
-        """Read `shared/state/scripts/<name>.lua`."""
-        self._text = resources.files("shared.state").joinpath("scripts", f"{name}.lua").read_text("utf-8")
+    def __init__(self, name: str, *, is_guarded: bool = False) -> None:
+        """Read `shared/state/scripts/<name>.lua`. If it `is_guarded`, position.lua decides whether it is run."""
+        self._name = name
+        self._text = _guarded(_read(name)) if is_guarded else _read(name)
         self._digest = sha1(self._text.encode(), usedforsecurity=False).hexdigest()
+
+    @cached_property
+    def guarded(self) -> Script:
+        """The script behind position.lua. Of `run_each`, a reply is an error if the position was not as expected."""
+        return Script(self._name, is_guarded=True)
 
     async def __call__(self, redis: Redis, keys: Sequence[str], args: Sequence[Argument]) -> object:
         """Run the script. The reply has the shape that its header states, or is None if the script returns nothing."""
@@ -52,7 +59,7 @@ class Script:
         except TimeoutError as error:
             raise RedisTimeoutError(f"no reply to all of {len(runs)} runs of a script within {STEP_S} s") from error
         for reply in replies:
-            if isinstance(reply, Exception):
+            if isinstance(reply, Exception) and not _is_other_position(reply):
                 raise reply
         return replies
 
@@ -61,3 +68,18 @@ class Script:
         for keys, args in runs:
             batch.execute_command(*script, len(keys), *keys, *args)
         return await batch.execute(raise_on_error=False)
+
+
+def _read(name: str) -> str:
+    return resources.files("shared.state").joinpath("scripts", f"{name}.lua").read_text("utf-8")
+
+
+def _guarded(script: str) -> str:
+    """Return a script as a function, with position.lua behind it. The first line has the flags of the script."""
+    flags, _, body = script.partition("\n")
+    _, _, position = _read("position").partition("\n")
+    return f"{flags}\nlocal function script()\n{body}end\n{position}"
+
+
+def _is_other_position(error: Exception) -> bool:
+    return isinstance(error, ResponseError) and str(error).startswith("STATE ")

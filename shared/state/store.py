@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+import uuid
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import chain
 from typing import cast
@@ -26,7 +28,9 @@ from shared.state.keys import (
 from shared.state.locating import UnclearMasterError
 from shared.state.locks import Locks
 from shared.state.node_settings import NodeSettings, read_node
+from shared.state.partitions import Partitions
 from shared.state.pbx_clocks import PbxClockNotes
+from shared.state.positions import PartitionState, Positions
 from shared.state.previous_secrets import PreviousSecrets
 from shared.state.redis_clock import RedisClock
 from shared.state.redis_connect import connect
@@ -70,14 +74,17 @@ class Store(CallReader):
         first_wake_up_s: float = 4 * 3600,
         retain_s: int = 7 * 24 * 3600,
         replicas: int = 0,
+        is_guarded: bool = False,
     ) -> None:
         """Prepare connections without opening one.
 
+        `is_guarded`: each write compares the position of its partition with what is known, see `positions.py`.
         `first_wake_up_s`: time from the first fact of a call to its first re-evaluation, unless an earlier one is requested.
         `retain_s`: how long the facts of a published call are kept.
         `replicas`: how many replicas confirm what must not be lost, if they can.
         """
         super().__init__(connect(url, replicas=replicas))
+        self.claim_lease_s = claim_lease_s
         self._lease_ms = round(claim_lease_s * 1000)
         self._first_wake_up_ms = round(first_wake_up_s * 1000)
         self._retention = (retain_s, retain_s + TOMBSTONE_BEYOND_FACTS_S)
@@ -88,6 +95,11 @@ class Store(CallReader):
         self.clock = RedisClock()
         self.unclear_master = ""
         self._postpone, self._remember = Script("postpone"), Script("remember")
+        self.positions = Positions(uuid.uuid4().hex[:12])
+        self.partitions = Partitions(self._redis, self.keys, self.positions, self.clock)
+        self._is_guarded = is_guarded
+        self._open_to: Mapping[int, Collection[PartitionState]] = {}
+        self._generations: Mapping[int, int] = {}
         self.watermarks = Watermarks(self._redis)
         self.broker_move = BrokerMoveNotes(self._redis)
         self.locks = Locks(self._redis)
@@ -100,6 +112,41 @@ class Store(CallReader):
 
     async def aclose(self) -> None:
         await self._redis.aclose()
+
+    def for_rebuild(self, generations: Mapping[int, int]) -> Store:
+        """Return a store that alone writes to partitions that are being rebuilt, as long as they have these generations."""
+        other = copy.copy(self)
+        other._is_guarded, other._generations = True, generations  # noqa: SLF001 - it is of this class
+        other._open_to = dict.fromkeys(generations, frozenset({PartitionState.REBUILDING}))  # noqa: SLF001 - as above
+        return other
+
+    def for_drain(self, number: int) -> Store:
+        """Return a store that writes to a partition while it is drained too."""
+        other = copy.copy(self)
+        other._open_to = {number: {PartitionState.DRAINING, PartitionState.READY}}  # noqa: SLF001 - it is of this class
+        return other
+
+    def can_write(self, number: int) -> bool:
+        """Return whether this store may write calls of a partition, as far as it knows; True if it knows nothing of it."""
+        state = self.positions.state(number)
+        return not self._is_guarded or state is None or self._may_write(number, state)
+
+    def _may_write(self, number: int, state: PartitionState) -> bool:
+        if number in self._generations and self.positions.generation(number) != self._generations[number]:
+            return False
+        return state in self._open_to.get(number, {PartitionState.READY})
+
+    async def fence(self, partitions: Iterable[int] = range(PARTITIONS)) -> None:
+        """Begin a new generation of those partitions that have lost state. They are then to be rebuilt."""
+        await self.partitions.fence(list(partitions))
+
+    async def rebuilding(self) -> dict[int, int]:
+        """Read from Redis which partitions are to be rebuilt, with their generations."""
+        return await self.partitions.rebuilding()
+
+    async def finish_rebuild(self, partition: int, generation: int) -> bool:
+        """End the rebuild of a partition; False if it has another generation by now."""
+        return await self.partitions.finish(partition, generation) is not None
 
     async def merge(
         self, events: Mapping[CallKey, Sequence[Sequence[Fact]]], *, begins: Mapping[CallKey, str] | None = None
@@ -119,7 +166,8 @@ class Store(CallReader):
                     args += (leg_of(facts), start, len(facts), *chain.from_iterable(facts))
             return [self.keys.open(number), self.keys.recent(number), *self.keys.facts_and_publications(number, keys)], args
 
-        return _merged(cast("dict[CallKey, list[object]]", await self._run(self._merge, events, merge_partition)))
+        rows = await self._run(self._merge, events, merge_partition, mode="we")
+        return _merged(cast("dict[CallKey, list[object]]", rows))
 
     async def claim(self, publications: Mapping[CallKey, Publication], *, holder: str) -> dict[CallKey, tuple[Claim, bytes]]:
         """Claim publications. A claim that is YOURS comes with the outbox to publish, which after a take-over is the stored one.
@@ -139,7 +187,9 @@ class Store(CallReader):
 
     async def mark(self, published: Mapping[CallKey, int]) -> None:
         """Mark the revisions that RabbitMQ has confirmed as published. These calls expire after the retention time."""
-        await self._update(self._mark, {key: (revision,) for key, revision in published.items()})
+        rows: dict[CallKey, tuple[Argument, ...]] = {key: (revision,) for key, revision in published.items()}
+        # If Redis loses the mark alone, the claim is taken over, and its stored outbox is published again.
+        await self._update(self._mark, rows, is_owed=False)
 
     async def remember_uses(self, uses: Mapping[CallKey, int]) -> None:
         """Remember how many uses RequestIDs had, by the call of the first use."""
@@ -161,7 +211,7 @@ class Store(CallReader):
             rows[key] = (publication.revision, publication.summary, publication.wake_up.version, wake_up)
         await self._update(self._restore, rows)
 
-    async def _update(self, script: Script, rows: Mapping[CallKey, tuple[Argument, ...]]) -> None:
+    async def _update(self, script: Script, rows: Mapping[CallKey, tuple[Argument, ...]], *, is_owed: bool = True) -> None:
         """Run a script that takes the two retention times, and then the name and the row of each call."""
 
         def update_partition(number: int, keys: Sequence[CallKey]) -> Run:
@@ -170,7 +220,7 @@ class Store(CallReader):
                 args += (str(key), *rows[key])
             return [self.keys.open(number), *self.keys.facts_and_publications(number, keys)], args
 
-        await self._run(script, rows, update_partition)
+        await self._run(script, rows, update_partition, is_owed=is_owed)
 
     async def lease(
         self, *, until_ms: int, lease_s: float, limits: LeaseLimits, last_wake_ups: Mapping[SourceName, int] | None = None
@@ -181,8 +231,10 @@ class Store(CallReader):
         """
         args: list[Argument] = [round(lease_s * 1000), limits.calls, until_ms, limits.calls_of_source, limits.interval_ms]
         args += chain.from_iterable((last_wake_ups or {}).items())
-        runs = [([self.keys.open(number)], args) for number in range(PARTITIONS)]
-        parts = await redis_reply(self._lease.run_each(self._redis, runs))
+        runs: dict[int, Run] = {
+            number: ([self.keys.open(number)], args) for number in range(PARTITIONS) if self.can_write(number)
+        }
+        parts = list((await self._write(self._lease, runs, mode="")).values())
         return _leased(cast("list[tuple[list[bytes], list[bytes | int], int]]", parts))
 
     async def postpone(self, wake_ups: Mapping[CallKey, int], *, leased_until_ms: int) -> None:
@@ -194,22 +246,35 @@ class Store(CallReader):
                 args += (str(key), wake_ups[key])
             return [self.keys.open(number)], args
 
-        await self._run(self._postpone, wake_ups, postpone_partition)
+        await self._run(self._postpone, wake_ups, postpone_partition, mode="")
 
     async def _run(
-        self, script: Script, keys: Iterable[CallKey], run_of: Callable[[int, Sequence[CallKey]], Run]
+        self,
+        script: Script,
+        keys: Iterable[CallKey],
+        run_of: Callable[[int, Sequence[CallKey]], Run],
+        *,
+        mode: str = "w",
+        is_owed: bool = True,
     ) -> dict[CallKey, object]:
         """Run a script for each partition of some calls, in one round trip; returns its row for each call, if it has rows.
 
         Replicas confirm all that it writes: even a wake-up that is lost closes its call hours later.
         """
         parts = by_partition(keys)
-        replies = await redis_reply(script.run_each(self._redis, [run_of(*part) for part in parts.items()], confirm=Confirm.YES))
+        runs = {number: run_of(number, part) for number, part in parts.items()}
         rows: dict[CallKey, object] = {}
-        for part, reply in zip(parts.values(), replies, strict=True):
+        for number, reply in (await self._write(script, runs, mode=mode, is_owed=is_owed)).items():
             if reply is not None:
-                rows |= zip(part, cast("list[object]", reply), strict=True)
+                rows |= zip(parts[number], cast("list[object]", reply), strict=True)
         return rows
+
+    async def _write(self, script: Script, runs: Mapping[int, Run], *, mode: str, is_owed: bool = True) -> dict[int, object]:
+        """Run a script in some partitions; `mode` and `is_owed` are as in `Partitions.write`."""
+        if self._is_guarded:
+            return await self.partitions.write(script, runs, self._may_write, mode=mode, is_owed=is_owed)
+        confirm = Confirm.YES if mode else Confirm.NO
+        return dict(zip(runs, await redis_reply(script.run_each(self._redis, list(runs.values()), confirm)), strict=True))
 
     async def now(self) -> datetime:
         """Return the time by the clock of Redis. `clock` knows it from then on."""

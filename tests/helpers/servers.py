@@ -22,10 +22,12 @@ from console.local.processes import Fleet, ServiceProcess
 from console.local.stack import LocalStack, Server
 from shared.amqp.connection import BrokerAddress
 from shared.amqp.server_check import check_server
-from shared.amqp.topology import topology
+from shared.amqp.topology import STATE_JOURNAL, topology
 from shared.domain.closing import Policy
 from shared.domain.ids import CallKey
 from shared.errors import BrokerUnavailableError
+from shared.state.keys import PARTITIONS, PLAIN_KEYS
+from shared.state.position_records import encode_record
 from shared.state.store import Store
 from tests.helpers import warm
 from tests.helpers.pace import LIMIT_S, paced
@@ -150,10 +152,25 @@ async def empty(stack: Stack, *, is_running: bool = False) -> None:
     """
     if stack.with_rabbitmq:
         await _empty_queues(stack.amqp_url, is_running=is_running)
-    if stack.with_redis:
-        redis = Redis.from_url(stack.redis_url)
-        await redis.flushall()
-        await redis.aclose()
+    if stack.with_redis and stack.with_rabbitmq:
+        await begin_generation(stack.redis_url, stack.amqp_url)
+    elif stack.with_redis:
+        async with Redis.from_url(stack.redis_url) as redis:
+            await redis.flushall()
+
+
+async def begin_generation(redis_url: str, amqp_url: str) -> None:
+    """Empty a Redis as if it had been rebuilt. Workers would take it for a loss, because `state.journal` keeps what it has."""
+    generation = time.time_ns() // 1_000_000
+    async with Redis.from_url(redis_url) as redis, redis.pipeline(transaction=True) as pipe:
+        pipe.flushall()
+        for number in range(PARTITIONS):
+            position: list[str | int] = ["generation", generation, "state", "ready", "replaced", generation, "evicted", 0]
+            pipe.hset(PLAIN_KEYS.position(number), items=position)
+        await pipe.execute()
+    body = encode_record("tests", dict.fromkeys(range(PARTITIONS), (generation, 0)), generation)
+    async with await aio_pika.connect(amqp_url, timeout=LIMIT_S) as connection:
+        await (await connection.channel()).default_exchange.publish(aio_pika.Message(body), STATE_JOURNAL)
 
 
 async def _empty_queues(url: str, *, is_running: bool) -> None:

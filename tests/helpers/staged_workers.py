@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -125,6 +125,10 @@ class _Publisher:
         await self._worker.pause()
         for message in messages:
             self._broker.take(message)
+
+    async def publish_once(self, messages: Sequence[Message], **_: object) -> list[Message]:
+        await self.publish_until_confirmed(messages)
+        return []
 
 
 class _Store(Store):

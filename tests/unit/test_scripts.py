@@ -8,7 +8,17 @@ from pathlib import Path
 import pytest
 
 # Without a first line with flags, Redis runs a script while its memory is full, and fails it in the middle of its writes.
-FLAGS = {"fields": "no-writes", "lock": "allow-oom", "mark": "allow-oom", "reports": "no-writes", "schedule": "allow-oom"}
+FLAGS = {
+    "fence": "allow-oom",
+    "fields": "no-writes",
+    "finish": "allow-oom",
+    "lock": "allow-oom",
+    "look": "allow-oom",
+    "mark": "allow-oom",
+    "reports": "no-writes",
+    "schedule": "allow-oom",
+    "take": "allow-oom",
+}
 SCRIPTS = sorted((Path(__file__).resolve().parents[2] / "shared" / "state" / "scripts").glob("*.lua"))
 
 

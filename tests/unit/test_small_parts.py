@@ -23,8 +23,8 @@ from shared.streams.events import topic_matcher
 from tests.helpers.pace import LIMIT_S
 from tests.helpers.servers import POLICY
 from worker.folding.batch import read_batch
+from worker.folding.claims import _report_published
 from worker.folding.evaluation import Consequences, Evaluator
-from worker.folding.fold import _report_published
 
 AT = "2026-11-23T07:44:00.123456Z"
 ACME = SourceName("acme")

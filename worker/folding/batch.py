@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from shared import metrics
@@ -14,13 +14,14 @@ from shared.amqp.topology import CALLBACKS_DEAD
 from shared.config.sources import Sources
 from shared.domain.adapter_link import TIMESTAMPS, Adapter
 from shared.domain.facts import IGNORED, Fact, facts_of
-from shared.domain.ids import CallKey, CallRef, SourceName
+from shared.domain.ids import CallKey, CallRef, SourceName, first_use
 from shared.domain.ignored import Reason, split_fact
 from shared.domain.raw_event import MAX_EVENTS_PER_MESSAGE, CallbackEvent, RawEvent, TimerEvent, Undecodable, encode, join
 from shared.errors import InvalidCallbackError
 from shared.log import get_logger
 from shared.outage import Outage
 from shared.state.bounds import MAX_LEGS
+from shared.state.keys import partition
 
 log = get_logger(__name__)
 _DEAD_LETTERED = Outage(log, "message_dead_lettered")
@@ -94,6 +95,27 @@ class Batch:
             self.events[key] = [events[number] for number in kept]
             self.facts[key] = [facts[number] for number in kept]
         return [event for number in positions if not isinstance(event := events[number], TimerEvent)]
+
+
+def take_waiting(batch: Batch, waits_for: Mapping[CallKey, int], can_write: Callable[[int], bool]) -> dict[int, list[bytes]]:
+    """Remove the events that wait for a partition, and return them by partition, in the order of arrival.
+
+    An event waits for the partition of its call, and that of the first use of its RequestID, which shows what the call is.
+    `waits_for` has the partitions of later uses that calls need. Timers are dropped, because their calls stay due.
+    """
+    waiting: dict[int, list[bytes]] = {}
+    for key in list(batch.events):
+        numbers = [partition(key), partition(CallKey(key.source, first_use(key.call)))]
+        numbers += [waits_for[key]] if key in waits_for else []
+        for number in numbers:
+            if not can_write(number):
+                events = batch.events.pop(key)
+                del batch.facts[key]
+                rows = [encode(event) for event in events if not isinstance(event, TimerEvent)]
+                if rows:
+                    waiting.setdefault(number, []).extend(rows)
+                break
+    return waiting
 
 
 def read_batch(events: Iterable[RawEvent | Undecodable], sources: Sources) -> Batch:

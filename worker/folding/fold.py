@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from itertools import chain, zip_longest
-from typing import NoReturn
+from typing import NoReturn, cast
 
 from shared import metrics
 from shared.amqp.consumer import Consumer, Delivery
@@ -18,27 +17,28 @@ from shared.amqp.topology import SPOOL
 from shared.config.live_sources import LiveSources
 from shared.config.sources import Sources
 from shared.crash_points import crash_point
-from shared.domain.call_event import is_login
 from shared.domain.closing import Policy
 from shared.domain.facts import Fact
 from shared.domain.ids import CallKey, first_use
 from shared.domain.raw_event import CallbackEvent, DialEvent, RawEvent, Undecodable, decode
 from shared.domain.sender_clock import EQUAL_CLOCKS, is_future_timer, latest_time, moved_back
 from shared.domain.times import rfc3339
+from shared.errors import StateLostError, StateMovedError, StateWaitsError
 from shared.log import get_logger
 from shared.state.replies import until_redis_answers
 from shared.state.store import Store
-from shared.state.stored_call import Claim, Publication, StoredCall
+from shared.state.stored_call import StoredCall
 from worker.folding.barrier_rounds import spool_reports
-from worker.folding.batch import Batch, dead_letters_of_refused, read_batch
+from worker.folding.batch import Batch, dead_letters_of_refused, read_batch, take_waiting
+from worker.folding.claims import Claims
 from worker.folding.echoes import Echoes
 from worker.folding.evaluation import Evaluator
 from worker.folding.ingress_clocks import IngressClocks, sent_at
 from worker.folding.later_uses import LaterUses
 from worker.folding.merging import Merging
-from worker.folding.outbox import read_outbox
 from worker.folding.pbx_clocks import PbxClocks, apply_pbx_clocks
 from worker.folding.prefetch import FoldPrefetch
+from worker.folding.state_journal import StateJournal
 
 log = get_logger(__name__)
 
@@ -50,7 +50,7 @@ _BATCH_BYTES = 256 * 1024
 _PIECE_EVENTS = 5000
 # Facts that are evaluated in one step, which takes about a microsecond for each byte if the values are long.
 _PART_BYTES = 1 << 20
-_HELD_POLL_S = 0.05
+_BEGIN_AGAIN_S = 0.05
 
 
 class Fold:
@@ -68,8 +68,10 @@ class Fold:
         echoes: Echoes | None = None,
         pbx_clocks: PbxClocks | None = None,
         prefetch: FoldPrefetch | None = None,
+        journal: StateJournal | None = None,
     ) -> None:
-        """Take what the fold needs; `holder` names it in claims and must be unique."""
+        """Take what the fold needs; `holder` names it in claims and must be unique. A guarded store needs a `journal`."""
+        self._journal = journal
         self._clocks = clocks
         self._echoes = echoes
         self._pbx_clocks = pbx_clocks
@@ -78,7 +80,7 @@ class Fold:
         self._store = store
         self._sources = sources
         self._policy = policy
-        self._holder = holder
+        self._claims = Claims(publisher, store, journal, holder=holder)
         self._later_uses = LaterUses(store, policy)
         self._busy = asyncio.Lock()
 
@@ -118,8 +120,34 @@ class Fold:
         messages = [(decode(body), at) for body, at in zip_longest(bodies, sent, fillvalue="") if isinstance(body, bytes)]
         if self._prefetch is not None:
             self._prefetch.observe(len(messages), sum(len(events) for events, _ in messages))
+        waits_for: dict[CallKey, int] = {}
+        while True:
+            try:
+                with self._store.positions.unchanged():
+                    await self._fold(messages, waits_for)
+            except StateWaitsError as error:
+                waits_for[cast("CallKey", error.call)] = error.partition
+            except StateLostError:
+                await until_redis_answers(self._store.fence)
+            except StateMovedError:
+                pass  # it is known by now which partitions are not ready
+            else:
+                break
+            await asyncio.sleep(_BEGIN_AGAIN_S)
+        if self._journal is not None:
+            await self._journal.publish()
+
+    async def _fold(self, messages: Sequence[tuple[Messaged, str]], waits_for: Mapping[CallKey, int]) -> None:
+        """Fold messages; `waits_for` has calls whose events need another partition than that of the call.
+
+        Raises:
+            StateMovedError: a partition has lost state, or is rebuilt. Nothing is wrong if everything is folded again.
+        """
         events = await self._without_future_timers(await self._without_future_receipts(messages))
         batch = read_batch(events, await self._sources_of(events))
+        waiting = take_waiting(batch, waits_for, self._store.can_write)
+        if waiting:
+            await until_redis_answers(lambda: self._store.partitions.wait(waiting))
         if self._pbx_clocks is not None:
             await apply_pbx_clocks(self._pbx_clocks, self._store.pbx_clocks, batch.facts)
         await self._publisher.publish_until_confirmed(batch.dead_letters)
@@ -198,7 +226,7 @@ class Fold:
         if consequences.wake_ups:
             await until_redis_answers(lambda: self._store.schedule(consequences.wake_ups))
             crash_point("fold.scheduled")
-        return await self._publish(consequences.publications)
+        return await self._claims.publish(consequences.publications)
 
     async def _dead_letter_refused(self, batch: Batch, refused: Mapping[CallKey, Sequence[int]]) -> None:
         """Take events that are beyond the bounds of their calls out of the batch. What is merged again is thus without them."""
@@ -213,31 +241,6 @@ class Fold:
         if latest:
             await self._publisher.publish_until_confirmed(dead_letters)
             await until_redis_answers(lambda: self._store.refused_legs.record(latest))
-
-    async def _publish(self, due: Mapping[CallKey, Publication]) -> list[CallKey]:
-        """Claim, publish and mark revisions; returns the calls whose claims were lost.
-
-        A revision that another worker has claimed is claimed again until it is published or its lease expires.
-        """
-        lost: list[CallKey] = []
-        while due:
-            claiming = due
-            claims = await until_redis_answers(lambda: self._store.claim(claiming, holder=self._holder))  # noqa: B023 - awaited before the loop goes on
-            ours = {key: read_outbox(outbox) for key, (claim, outbox) in claims.items() if claim is Claim.YOURS}
-            crash_point("fold.claimed")
-            await self._publisher.publish_until_confirmed(chain.from_iterable(ours.values()))
-            crash_point("fold.published")
-            if ours:
-                published = {key: due[key].revision for key in ours}
-                await until_redis_answers(lambda: self._store.mark(published))  # noqa: B023 - as above
-            crash_point("fold.marked")
-            _report_published(ours)
-            lost += [key for key, (claim, _) in claims.items() if claim is Claim.LOST]
-            # If its holder dies, the stored outbox is taken over and published, so this one is not needed.
-            due = {key: replace(due[key], outbox=b"") for key, (claim, _) in claims.items() if claim is Claim.HELD}
-            if due:
-                await asyncio.sleep(_HELD_POLL_S)
-        return lost
 
     async def _record_spools(self, deliveries: Iterable[Delivery]) -> None:
         """Record in Redis what drained messages say about the rest of their spool."""
@@ -258,12 +261,3 @@ def _parts(calls: Mapping[CallKey, StoredCall]) -> Iterator[Mapping[CallKey, Sto
             part, size = {}, 0
     if part:
         yield part
-
-
-def _report_published(published: Mapping[CallKey, Sequence[Message]]) -> None:
-    """Count and log published revisions; the call event is the first message of each. A login counts as no other outcome."""
-    for key, messages in published.items():
-        _, kind, _, outcome = messages[0].routing_key.split(".")
-        counter = metrics.CALLS_COMPLETED if kind == "completed" else metrics.CALLS_AMENDED
-        counter.labels(key.source, metrics.LOGIN if is_login(messages[0].body) else outcome).inc()
-        log.info("call_published", id=messages[0].message_id, outcome=outcome)

@@ -18,6 +18,8 @@ from shared.domain.ids import CallKey, first_use, later_use, use_number
 from shared.domain.raw_event import RawEvent, TimerEvent
 from shared.domain.reused_legs import deciding_facts, may_be_reused, with_own_legs
 from shared.domain.uses import Use, copies, first_number, may_be_several, use_fact, uses_of, uses_of_events
+from shared.errors import StateWaitsError
+from shared.state.keys import partition
 from shared.state.replies import until_redis_answers
 from shared.state.store import Store
 from shared.state.stored_call import PublicationState, StoredCall
@@ -90,11 +92,13 @@ class LaterUses:
     async def _redirect(self, first: CallKey, known: Mapping[str, str], batch: Batch) -> None:
         count = (await until_redis_answers(lambda: self._store.count_uses([first])))[first]
         later = [CallKey(first.source, later_use(first.call, number)) for number in range(2, count + 1)]
+        self._check_ready(first, later)
         of_later = await until_redis_answers(lambda: self._store.read_facts(later))
         numbers = uses_of_events(batch.facts[first], [known, *(of_later[key] for key in later)], self._max_call_s)
         moved = [position for position, number in enumerate(numbers) if number > 1]
         for position, (event, facts) in zip(moved, batch.take(first, moved), strict=True):
             key = CallKey(first.source, later_use(first.call, numbers[position]))
+            self._check_ready(first, [key])
             batch.events.setdefault(key, []).append(event)
             batch.facts.setdefault(key, []).append([*facts, use_fact(numbers[position])])
         await self._remember(first, max(numbers))
@@ -125,6 +129,7 @@ class LaterUses:
         }
         if not later:
             return
+        self._check_ready(first, later)
         if known == first:
             copied = copies(call.facts, uses.values(), None)
         else:
@@ -139,10 +144,12 @@ class LaterUses:
         if not pairs:
             return
         keys = later_keys(first, tombstone)
+        self._check_ready(first, keys)
         read = (await until_redis_answers(Merging(self._store, {key: [] for key in keys}).step)).calls if keys else {}
         later = {key: read[key] for key in keys if key in read}
         uses = BehindTombstone(first, tombstone, later, self._max_call_s)
         assigned = uses.assign(pairs)
+        self._check_ready(first, assigned.of_uses)
         routed.events[first] = assigned.expired
         for key, of_use in assigned.of_uses.items():
             events = [event for event, _ in of_use]
@@ -166,6 +173,16 @@ class LaterUses:
         for key in merged.refused:  # at the bounds, it is unknown which of the copied legs has no room
             routed.refused[key] = routed.events.pop(key)
             routed.calls.pop(key, None)
+
+    def _check_ready(self, first: CallKey, keys: Iterable[CallKey]) -> None:
+        """Let the events of a call wait if a later use is in a partition that is being rebuilt.
+
+        Raises:
+            StateWaitsError: the fold puts the events of `first` aside and begins again.
+        """
+        for key in keys:
+            if not self._store.can_write(partition(key)):
+                raise StateWaitsError(first, partition(key))
 
     async def _remember(self, first: CallKey, number: int) -> None:
         await until_redis_answers(lambda: self._store.remember_uses({first: number}))

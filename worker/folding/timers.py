@@ -23,7 +23,7 @@ from shared.domain.barrier import FoldedUntil
 from shared.domain.ids import CallKey
 from shared.domain.raw_event import MAX_EVENTS_PER_MESSAGE, TimerEvent, encode, join
 from shared.domain.times import rfc3339
-from shared.errors import BrokerUnavailableError, StoreUnavailableError
+from shared.errors import BrokerUnavailableError, StateMovedError, StoreUnavailableError
 from shared.log import get_logger
 from shared.outage import Outage
 from shared.state.keys import PARTITIONS
@@ -68,6 +68,8 @@ class Timers:
                     metrics.FOLD_LAG_SECONDS.set(time.time() - watermark.ms / 1000)
                     await self.fire(watermark)
                     _PAUSE.succeeded()
+            except StateMovedError as error:  # the fold and the watch do what is necessary
+                _PAUSE.failed(str(error))
             except (BrokerUnavailableError, StoreUnavailableError) as error:
                 self.hold_off()
                 _PAUSE.failed(str(error))

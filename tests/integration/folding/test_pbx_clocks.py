@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 
 import orjson
@@ -37,6 +37,10 @@ class _Site:
             if message.exchange == "calls":
                 event = orjson.loads(message.body)
                 self.records[event["data"]["request_id"]] = event["data"]
+
+    async def publish_once(self, messages: Sequence[Message], **_: object) -> list[Message]:
+        await self.publish_until_confirmed(messages)
+        return []
 
     def worker(self, name: str) -> Fold:
         return Fold(self, self._store, LiveSources.load(None), POLICY, holder=name, pbx_clocks=PbxClocks())  # type: ignore[arg-type]

@@ -65,6 +65,10 @@ class _Site:
     async def publish_until_confirmed(self, messages: Iterable[Message]) -> None:
         self.messages += messages
 
+    async def publish_once(self, messages: Sequence[Message], **_: object) -> list[Message]:
+        await self.publish_until_confirmed(messages)
+        return []
+
     async def fold(self, events: Sequence[RawEvent], worker: int = 0) -> None:
         await self._folds[worker].fold([join(map(encode, events))])
 

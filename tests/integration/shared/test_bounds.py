@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import suppress
 
 import orjson
@@ -122,8 +122,12 @@ class _Confirming:
     def __init__(self) -> None:
         self.messages: list[Message] = []
 
-    async def publish_until_confirmed(self, messages: list[Message]) -> None:
+    async def publish_until_confirmed(self, messages: Iterable[Message]) -> None:
         self.messages += messages
+
+    async def publish_once(self, messages: Sequence[Message], **_: object) -> list[Message]:
+        await self.publish_until_confirmed(messages)
+        return []
 
 
 def _callbacks(legs: range, event: str, request_id: int = 7) -> list[RawEvent]:

@@ -16,7 +16,7 @@ from console.local.processes import ServiceProcess
 from console.local.stack import Server
 from tests.helpers.moving_name import moving_name
 from tests.helpers.redis_servers import ask, demote, fail_over, redis_server
-from tests.helpers.servers import Servers, call_back, callfold, eventually, lines_of, next_new, waiting_events
+from tests.helpers.servers import Servers, begin_generation, call_back, callfold, eventually, lines_of, next_new, waiting_events
 
 _OUTAGES = {
     "redis_unavailable": "redis_available",
@@ -44,6 +44,7 @@ async def test_worker_and_console_follow_redis_to_another_server_and_back(
 ) -> None:
     port = free_port()
     one, two = redis_pair
+    await begin_generation(f"redis://127.0.0.1:{one.port}/0", servers.stack.amqp_url)
     async with moving_name(one.port) as name, servers.subscribed("call.#") as events:
         settings = {"CALLFOLD_REDIS_URL": name.url}
         async with servers.fleet(**settings) as fleet:
@@ -94,6 +95,7 @@ async def test_a_full_redis_is_named_costs_no_callback_and_takes_no_console_away
     one, _ = redis_pair
     port = free_port()
     redis_url = f"redis://127.0.0.1:{one.port}/0"
+    await begin_generation(redis_url, servers.stack.amqp_url)
     async with servers.subscribed("call.#") as events, servers.fleet(CALLFOLD_REDIS_URL=redis_url) as fleet:
         ingress = fleet.add("ingress", "ingress", {"CALLFOLD_INGRESS_PORT": str(port)})
         worker = fleet.add("worker", "worker", {})

@@ -19,7 +19,7 @@ from shared.amqp.publisher import Message
 from shared.domain.ids import CallKey, CallRef, SourceName
 from tests.helpers.folding import Published, at, callback
 from tests.helpers.page_fakes import snapshot
-from worker.folding.fold import _report_published
+from worker.folding.claims import _report_published
 from worker.folding.outbox import read_outbox, write_outbox
 
 

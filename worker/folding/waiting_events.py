@@ -1,0 +1,86 @@
+"""Folds the events that waited in Redis while their partition was rebuilt, in the order of arrival.
+
+Until none is left, other events of the partition wait behind them, and its timers wait too. So everything that arrives during a
+rebuild is folded as if it had arrived after it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Callable
+from typing import Final, NoReturn
+
+from shared.domain.raw_event import join
+from shared.errors import StateLostError, StateMovedError, StoreUnavailableError
+from shared.log import get_logger
+from shared.outage import Outage
+from shared.runtime.process import wait_at_most
+from shared.state.positions import PartitionState
+from shared.state.store import Store
+from worker.folding.fold import Fold
+
+log = get_logger(__name__)
+_DRAINS = Outage(log, "waiting_events_delayed", "waiting_events_folded")
+
+_LOCK: Final = "drain"
+_LEASE_S: Final = 30.0
+_LOOK_S: Final = 2.0
+_EVENTS: Final = 500
+
+
+class WaitingEvents:
+    """Drains partitions that were rebuilt. One worker at a time does it; another one takes over when its lease has expired."""
+
+    def __init__(self, store: Store, fold: Callable[[Store], Fold]) -> None:
+        """Take the store, and a function that makes a fold which writes with another store."""
+        self._store = store
+        self._fold = fold
+        self._holder = uuid.uuid4().hex
+
+    async def run(self) -> NoReturn:
+        """Drain until cancelled. Run it as a task."""
+        due = self._store.positions.drain_due
+        while True:
+            await wait_at_most(due, _LOOK_S)
+            due.clear()
+            try:
+                await self.drain()
+                _DRAINS.succeeded()
+            except (StateMovedError, StoreUnavailableError) as error:
+                _DRAINS.failed(str(error))
+                await asyncio.sleep(_LOOK_S)
+
+    async def drain(self) -> None:
+        """Drain each partition that is to be drained.
+
+        Raises:
+            StateMovedError, StoreUnavailableError: begin again.
+        """
+        draining = [n for n, state in self._store.positions.not_ready().items() if state is PartitionState.DRAINING]
+        if not draining or not await self._store.locks.acquire(_LOCK, self._holder, lease_s=_LEASE_S):
+            return
+        try:
+            for number in draining:
+                await self._drain(number)
+        except StateLostError:
+            await self._store.fence()
+            raise
+        finally:
+            await self._store.locks.release(_LOCK, self._holder)
+
+    async def _drain(self, number: int) -> None:
+        generation = self._store.positions.generation(number)
+        fold, folded = self._fold(self._store.for_drain(number)), 0
+        events = await self._store.partitions.take_waiting(number, _EVENTS)
+        while True:
+            if events:
+                await fold.fold([join(events)])
+                events, folded = await self._store.partitions.take_waiting(number, _EVENTS, events), folded + len(events)
+            if not events and await self._store.partitions.finish(number, generation) is not PartitionState.DRAINING:
+                break
+            if not events:
+                events = await self._store.partitions.take_waiting(number, _EVENTS)
+            if not await self._store.locks.acquire(_LOCK, self._holder, lease_s=_LEASE_S):
+                return
+        log.info("waiting_events_drained", partition=number, events=folded)
