@@ -19,14 +19,30 @@ from shared.state.store import Store
 from shared.state.stored_call import Claim, LeaseLimits, Publication, RestoredPublication, WakeUp
 from tests.helpers.pace import LIMIT_S
 from tests.helpers.redis_clusters import Move, RedisCluster, fail_over, redis_cluster
+from tests.helpers.redis_servers import ask
 from tests.helpers.servers import eventually
 
 _CALLS = 40
 SLOTS = [key_slot(CLUSTER_KEYS.open(number).encode()) for number in range(PARTITIONS)]
 
 
+@pytest_asyncio.fixture(scope="module")
+async def shared_redis(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[RedisCluster]:
+    async with redis_cluster(tmp_path_factory.mktemp("cluster") / "redis") as running:
+        yield running
+
+
 @pytest_asyncio.fixture
-async def redis(tmp_path: Path) -> AsyncIterator[RedisCluster]:
+async def redis(shared_redis: RedisCluster) -> RedisCluster:
+    """A cluster that is empty, and whose slots earlier tests may have moved."""
+    for master in shared_redis.masters:
+        await ask(master, "FLUSHALL")
+    return shared_redis
+
+
+@pytest_asyncio.fixture
+async def own_redis(tmp_path: Path) -> AsyncIterator[RedisCluster]:
+    """A cluster whose nodes the test breaks."""
     async with redis_cluster(tmp_path / "redis") as running:
         yield running
 
@@ -180,7 +196,10 @@ async def test_calls_can_be_read_while_their_slot_moves_and_merges_wait_for_its_
         assert {key: call.facts for key, call in merged.calls.items()} == {key: {"a": "1", "b": "2"} for key in keys}
 
 
-async def test_what_a_replica_confirmed_survives_the_failover_of_a_master(redis: RedisCluster) -> None:
+async def test_what_a_replica_confirmed_survives_the_failover_of_a_master_and_a_check_names_one_that_is_away(
+    own_redis: RedisCluster,
+) -> None:
+    redis = own_redis
     async with _store(redis.url, replicas=1) as store:
         writers = _Writers(store)
         async with writers.running():
@@ -190,13 +209,7 @@ async def test_what_a_replica_confirmed_survives_the_failover_of_a_master(redis:
             old.resume()
         await writers.check()
         await asyncio.wait_for(until_redis_answers(store.check), LIMIT_S)
-
-
-async def test_a_check_names_the_master_that_is_away(redis: RedisCluster) -> None:
-    async with _store(redis.url) as store:
-        await store.check()
-        for replica in redis.replicas:
-            await replica.kill()
-        await redis.masters[1].kill()
+        for node in (*redis.replicas[1:], redis.masters[1]):
+            await node.kill()
         with pytest.raises(StoreUnavailableError, match=f":{redis.masters[1].port}"):
             await store.check()

@@ -76,6 +76,7 @@ async def _is(condition: bool) -> bool:  # noqa: FBT001 - a condition
     return condition
 
 
+@pytest.mark.volume
 async def test_a_sentinel_that_is_cut_off_with_the_old_master_is_not_believed(redis: RedisSentinels) -> None:
     """Its two peers have failed over. It still names the old master, which still takes writes."""
     old, (alone, *others) = redis.servers[0], redis.sentinels
