@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import orjson
 import pytest
-from typer.testing import CliRunner
 
-from console.cli.app import app
+from console.commands.sources_check import check_file
+from shared.config.settings import load_settings
 from shared.errors import ConfigError
 
 NOW = '[sources.acme]\nsecret = "hunter2-hunter2-a"\ncountry = "DK"\n[sources.gone]\nsecret = "hunter2-hunter2-b"\n'
@@ -27,11 +28,14 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
     return running, new
 
 
-def test_what_would_change_is_printed_without_secrets(files: tuple[Path, Path]) -> None:
+def _check(path: Path, *, as_json: bool = False) -> int:
+    return check_file(load_settings(), path, as_json=as_json)
+
+
+def test_what_would_change_is_printed_without_secrets(files: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
     _, new = files
-    done = CliRunner().invoke(app, ["sources", "check", str(new)])
-    assert done.exit_code == 0
-    assert done.stdout.splitlines() == [
+    assert _check(new) == 0
+    assert capsys.readouterr().out.splitlines() == [
         f"{new} is valid: 2 sources.",
         "+ new: added",
         '~ acme: country changed, "DK" -> "SE"',
@@ -41,10 +45,10 @@ def test_what_would_change_is_printed_without_secrets(files: tuple[Path, Path]) 
     ]
 
 
-def test_a_program_reads_the_same_as_json(files: tuple[Path, Path]) -> None:
+def test_a_program_reads_the_same_as_json(files: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
     running, new = files
-    done = CliRunner().invoke(app, ["sources", "check", str(new), "--json"])
-    assert orjson.loads(done.stdout) == {
+    assert _check(new, as_json=True) == 0
+    assert orjson.loads(capsys.readouterr().out) == {
         "file": str(new),
         "valid": True,
         "sources": ["acme", "new"],
@@ -53,8 +57,8 @@ def test_a_program_reads_the_same_as_json(files: tuple[Path, Path]) -> None:
         "changed": {"acme": {"country": '"DK" -> "SE"', "secret": "changed", "previous_secrets": "changed"}},
         "removed": ["gone"],
     }
-    done = CliRunner().invoke(app, ["sources", "check", str(running)])
-    assert (done.exit_code, done.stdout) == (0, f"{running} is valid: 2 sources.\nIt changes nothing.\n")
+    assert _check(running) == 0
+    assert capsys.readouterr().out == f"{running} is valid: 2 sources.\nIt changes nothing.\n"
 
 
 @pytest.mark.parametrize(
@@ -66,23 +70,31 @@ def test_a_program_reads_the_same_as_json(files: tuple[Path, Path]) -> None:
     ],
 )
 def test_a_fault_is_named_with_source_key_and_line(
-    files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, text: str, host: str, said: str
+    files: tuple[Path, Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    *,
+    text: str,
+    host: str,
+    said: str,
 ) -> None:
     _, new = files
     monkeypatch.setenv("CALLFOLD_INGRESS_HOST", host)
     new.write_text(text)
     with pytest.raises(ConfigError, match=said):
-        CliRunner().invoke(app, ["sources", "check", str(new)], catch_exceptions=False)
-    done = CliRunner().invoke(app, ["sources", "check", str(new), "--json"])
-    assert (done.exit_code, orjson.loads(done.stdout)["valid"]) == (2, False)
-    with pytest.raises(ConfigError, match=said):
-        raise ConfigError(orjson.loads(done.stdout)["problem"])
+        _check(new)
+    assert _check(new, as_json=True) == 2
+    printed = orjson.loads(capsys.readouterr().out)
+    assert printed["valid"] is False
+    assert re.search(said, printed["problem"])
 
 
-def test_a_valid_file_is_not_compared_with_one_that_has_a_fault(files: tuple[Path, Path]) -> None:
+def test_a_valid_file_is_not_compared_with_one_that_has_a_fault(
+    files: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
     running, new = files
     running.write_text("[sources.acme")
-    done = CliRunner().invoke(app, ["sources", "check", str(new)])
-    assert done.exit_code == 0
-    assert "it was not compared" in done.stderr
-    assert orjson.loads(CliRunner().invoke(app, ["sources", "check", str(new), "--json"]).stdout)["compared"] is False
+    assert _check(new) == 0
+    assert "it was not compared" in capsys.readouterr().err
+    assert _check(new, as_json=True) == 0
+    assert orjson.loads(capsys.readouterr().out)["compared"] is False
