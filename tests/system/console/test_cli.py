@@ -143,6 +143,7 @@ async def test_doctor_finds_a_system_that_can_work_and_one_that_cannot(servers: 
         "recording origins",
         "dial links",
         "rabbitmq",
+        "policies",
         "dead letters",
         "redis",
         "request ids",
