@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from console.commands.pbx_checks import DoubtError
+from console.commands.doubt import DoubtError
 from console.commands.redis_checks import redis_finding
 from shared.errors import ConfigError
 from shared.server_version import ServerVersion
