@@ -35,6 +35,7 @@ from shared.config.settings import Settings
 from shared.errors import CallfoldError, ConfigError, StoreUnavailableError
 from shared.runtime.store import open_store
 from shared.runtime.store_watch import clock_problem
+from shared.state.redis_url import parse_redis_url
 from shared.state.store import Store
 from worker.download.download_directory import check_directory
 
@@ -106,7 +107,7 @@ async def _redis(settings: Settings) -> str:
         await store.check()
         nodes = await store.server_settings()
         await store.verify()
-    return redis_finding(nodes, store.handicaps)
+    return redis_finding(parse_redis_url(settings.redis_url.get_secret_value()).kind, nodes, store.handicaps)
 
 
 async def _clock(settings: Settings) -> str:

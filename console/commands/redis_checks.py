@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from console.commands.doubt import DoubtError
 from shared.errors import ConfigError
 from shared.state.node_settings import NodeSettings
+from shared.state.redis_url import Kind
+
+_MODES: Final = {Kind.SERVER: "one server and its replicas", Kind.SENTINEL: "Sentinel", Kind.CLUSTER: "cluster"}
 
 
-def redis_finding(nodes: Sequence[NodeSettings], handicaps: Sequence[str]) -> str:
+def redis_finding(kind: Kind, nodes: Sequence[NodeSettings], handicaps: Sequence[str]) -> str:
     """Return the servers with their versions.
 
     Raises:
@@ -23,7 +27,7 @@ def redis_finding(nodes: Sequence[NodeSettings], handicaps: Sequence[str]) -> st
             raise ConfigError(problem if is_one else f"{node.node.address}: {problem}")
     if is_one and not handicaps:
         return f"{nodes[0].server}; AOF with fsync always, noeviction"
-    servers = ", ".join(_shown(node) for node in nodes)
+    servers = f"{_MODES[kind]}: {', '.join(map(_shown, nodes))}"
     away = [f"{node.node.address} does not answer ({node.problem})" for node in nodes if node.problem]
     if doubts := [*away, *handicaps]:
         raise DoubtError(f"{'; '.join(doubts)}. Found: {servers}")

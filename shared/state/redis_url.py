@@ -95,7 +95,7 @@ def parse_redis_url(text: str) -> RedisUrl:
             url = _joined(urls)
         _check_options(url)
     except ValueError as error:
-        raise ValueError(f"{SETTING} {error}") from None
+        raise ValueError(f"{SETTING} {error}".rstrip(".")) from None
     return url
 
 

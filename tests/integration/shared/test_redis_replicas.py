@@ -64,7 +64,7 @@ async def test_what_must_not_be_lost_is_confirmed(pair: tuple[Server, Server], w
 
 async def test_of_several_addresses_the_master_is_used(pair: tuple[Server, Server]) -> None:
     one, two = pair
-    store = Store(f"redis://127.0.0.1:1,127.0.0.1:{two.port},127.0.0.1:{one.port}/0")
+    store = Store(f"redis://127.0.0.1:1,127.0.0.1:{two.port},127.0.0.1:{one.port}/0", replicas=1)
     try:
         await store.merge({KEY: [[("a", "1")]]})
         await promote(two)
