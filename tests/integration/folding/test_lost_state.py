@@ -177,13 +177,14 @@ async def test_a_worker_that_wrote_nothing_sees_that_redis_went_back(site: Site,
     """Only the other worker wrote, and it is gone: the stream alone says that a fact is missing."""
     events = _events(513)
     snapshot = tmp_path / "redis" / "dump.rdb"
-    async with site.worker("one") as one, site.worker("two") as two:
-        await _ready(one)
+    async with site.worker("two") as two:
         await _ready(two)
         await two.take(*_events(600)[:1])
-        await one.take(events[0])
-        async with Redis(port=site.redis.port) as redis:
-            await redis.save()
+        async with site.worker("one") as one:
+            await _ready(one)
+            await one.take(events[0])
+            async with Redis(port=site.redis.port) as redis:
+                await redis.save()
             old = snapshot.read_bytes()
             await one.take(events[1])
         site.events += events[:2]

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 import pytest_asyncio
 from redis.asyncio import Redis
 
 from shared.domain.ids import CallKey, CallRef, SourceName
-from shared.errors import StateLostError, StateMovedError
+from shared.errors import StateLostError, StateMovedError, StateUnverifiedError
 from shared.state.keys import PARTITIONS, PLAIN_KEYS, partition
 from shared.state.positions import PartitionState
 from shared.state.store import Store
 from shared.state.stored_call import Claim, LeaseLimits, Publication, WakeUp
 from tests.helpers.servers import Servers
+from worker.folding.state_journal import StateJournal
+from worker.folding.state_watch import StateWatch
 
 KEY = CallKey(SourceName("acme"), CallRef("513"))
 NUMBER = partition(KEY)
@@ -107,6 +112,42 @@ async def test_a_lost_partition_is_fenced_once_and_only_its_rebuilder_writes(ser
             await rebuilder.merge(FACTS)
         await store.merge(FACTS)
         await other.merge(FACTS)  # it learns that the partition is ready
+
+
+async def test_a_process_that_knows_an_earlier_generation_alone_writes_nothing(servers: Servers, redis: Redis) -> None:
+    """It has written nothing itself, so no number of its own is missing."""
+    async with _store(servers) as store, _store(servers) as other:
+        await store.merge(FACTS)
+        await other.read_facts([KEY])
+        await other.partitions.verify()
+        await redis.delete(PLAIN_KEYS.position(NUMBER))
+        await store.fence()
+        assert await store.finish_rebuild(NUMBER, (await store.rebuilding())[NUMBER])
+        assert (await redis.hget(PLAIN_KEYS.position(NUMBER), "state")) == b"ready"
+        with pytest.raises(StateMovedError):
+            await other.claim({KEY: PUBLICATION}, holder="a")
+        assert await redis.hget(PLAIN_KEYS.publication(NUMBER, KEY), "state") is None
+
+
+async def test_a_new_connection_is_verified_with_what_others_have_published(servers: Servers, redis: Redis) -> None:
+    async with _store(servers) as store, _store(servers) as other:
+        await other.merge(FACTS)
+        position = await redis.dump(PLAIN_KEYS.position(NUMBER))
+        await other.merge(FACTS)
+        await redis.restore(PLAIN_KEYS.position(NUMBER), 0, position or b"", replace=True)
+        now_ms = round(time.time() * 1000)
+
+        async def sync() -> None:
+            for number, (generation, writes) in other.positions.unrecorded().items():
+                store.positions.take(number, generation, {other.positions.writer: (writes, now_ms)}, now_ms)
+
+        journal = SimpleNamespace(sync=sync, now_ms=now_ms)
+        watch = StateWatch(store, cast("StateJournal", journal))
+        with pytest.raises(StateUnverifiedError):
+            await store.merge(FACTS)
+        while not store.partitions.is_verified:
+            await watch.check()
+        assert list(await store.rebuilding()) == [NUMBER]
 
 
 async def test_events_wait_during_a_rebuild_and_are_drained_after_it(servers: Servers, redis: Redis) -> None:
