@@ -101,8 +101,10 @@ class Faults:
     def of_links(self) -> dict[str, Draw]:
         """Links that are cut, stalled, half open, slow, or refuse connections."""
         links: dict[str, list[Link]] = {}
+        spare = {f"{process.name}>" for process in self._system.spare_workers}  # they mostly do not run
         for link in self._system.links.links.values():
-            links.setdefault(link.kind, []).append(link)
+            if not link.name.startswith(tuple(spare)):
+                links.setdefault(link.kind, []).append(link)
         set_link = self._system.links.set
         broken: dict[str, Callable[[random.Random, Link], Awaitable[None]]] = {
             "cut": lambda _, link: self._system.links.cut(link),

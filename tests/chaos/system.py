@@ -137,6 +137,7 @@ async def _add_processes(system: System) -> None:
         "CALLFOLD_SOURCES": str(sources),
         "CALLFOLD_ARCHIVE_URL": system.archive.as_uri(),
         "CALLFOLD_RECORDING_RETRY_SECONDS": ",".join(map(str, RETRY_S)),
+        "CALLFOLD_REDIS_REPLICAS": "0" if options.redis == "single" else "1",
         "CALLFOLD_LOG_FORMAT": "json",
     }
     for number in range(1, options.ingresses + 1):
