@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, closing, suppress
@@ -25,7 +26,7 @@ from ingress.outgoing_message import OutgoingMessage
 from ingress.spool_file import ReplacedError, SpoolFile
 from ingress.spool_problems import SpoolProblems
 from ingress.spool_rows import DamagedRow, read_row
-from ingress.spool_sqlite import is_full, transaction
+from ingress.spool_sqlite import is_full, is_read_error, transaction
 from shared.amqp.topology import CALLBACKS
 from shared.domain.raw_event import receipt_times
 from shared.errors import SpoolUnavailableError
@@ -33,6 +34,8 @@ from shared.file_lock import open_lock_file, try_lock
 
 SPOOL_FILE = "spool.sqlite"
 _DRAIN_LOCK = "drain.lock"
+# A failure of the disk that passes must not cost a file.
+_SALVAGE_S = 10.0
 # A text that is not UTF-8 would otherwise fail the whole query.
 _ROW = "id, cast(exchange as blob), cast(routing_key as blob), headers, body"
 
@@ -55,6 +58,7 @@ class Spool:
         self._problems = SpoolProblems(self._file.path)
         self.added = asyncio.Event()
         self.has_undeleted = False
+        self._unreadable_since: float | None = None
         self._read = (0, 0)  # the generation of the file that `oldest` read, and the last id that is removed
 
     @property
@@ -123,7 +127,7 @@ class Spool:
         def count(db: sqlite3.Connection) -> int:
             return int(db.execute("select count(*) from messages where id > ?", (self._skipped(),)).fetchone()[0])
 
-        return await self._attempt(lambda: self._file.run(count))
+        return await self._attempt_read(lambda: self._file.run(count))
 
     async def is_drained(self) -> bool:
         """Return whether no message is left: each one is published, and deleted in the file.
@@ -167,7 +171,9 @@ class Spool:
                     break
             return messages
 
-        return await self._attempt(lambda: self._file.run(read))
+        rows = await self._attempt_read(lambda: self._file.run(read))
+        self._unreadable_since = None
+        return rows
 
     async def oldest_receipt(self, *, after: int = 0) -> str:
         """Return when the oldest callback was received, of those after the id `after` that was read; '' if there is none.
@@ -181,7 +187,7 @@ class Spool:
                 intact = (row for _, *columns in rows if not isinstance(row := read_row(*columns), DamagedRow))
                 return next(chain.from_iterable(receipt_times(row.body) for row in intact), "")
 
-        return await self._attempt(lambda: self._file.run(read, generation=self._read[0] if after else None))
+        return await self._attempt_read(lambda: self._file.run(read, generation=self._read[0] if after else None))
 
     async def remove(self, ids: Sequence[int]) -> None:
         """Remove messages that RabbitMQ has confirmed: the oldest ones, as `oldest` returned them.
@@ -253,6 +259,19 @@ class Spool:
             self._problems.note("write", str(error))
             raise
         self._problems.note("write", "")
+
+    async def _attempt_read(self, work: Callable[[], _T]) -> _T:
+        """Read; if the disk has failed to read some rows for a while, the others move to a new file, so that they are drained."""
+        try:
+            return await self._attempt(work)
+        except SpoolUnavailableError as error:
+            now = time.monotonic()
+            if isinstance(error.__cause__, sqlite3.Error) and is_read_error(error.__cause__):
+                self._unreadable_since = self._unreadable_since or now
+                if now - self._unreadable_since >= _SALVAGE_S:
+                    self._unreadable_since = now
+                    await self._attempt(self._file.salvage)
+            raise
 
     async def _attempt(self, work: Callable[[], _T]) -> _T:
         try:

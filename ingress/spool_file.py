@@ -14,7 +14,12 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import TypeVar
 
+import orjson
+
+from ingress.outgoing_message import OutgoingMessage
 from ingress.spool_paths import NO_LOG, Identity, SpoolPaths
+from ingress.spool_reader import SpoolReader
+from ingress.spool_rows import DamagedRow
 from ingress.spool_sqlite import is_damage, is_passing, transaction
 from shared import metrics
 from shared.log import get_logger
@@ -114,6 +119,28 @@ class SpoolFile:
             self._identity = None  # a new file may get the number of the old one
             then()
         return True
+
+    def salvage(self) -> None:
+        """Set the file aside and begin a new one with the rows that can be read, if some can and others cannot.
+
+        Raises:
+            OSError: the lock is held for too long.
+            sqlite3.Error: the new file cannot be written. The rows are then in the file that was set aside.
+        """
+        with self._paths.locked():
+            if not self._is_in_place():
+                return
+            reader = SpoolReader(self.path)
+            readable = sum(1 for _ in reader.rows())
+            if not (readable and reader.problem):
+                return
+            target = self._set_aside(OSError(reader.problem))
+            self._connect()
+            rows = (_columns(row) for row in SpoolReader(target).rows())
+            if (db := self._connection) is not None:
+                with transaction(db):
+                    db.executemany(f"insert into messages ({_COPIED}) values (?, ?, ?, ?)", rows)  # noqa: S608 - a constant
+            log.error("spool_salvaged", file=str(target), messages=readable)
 
     def _repair(self, error: sqlite3.Error) -> bool:
         """Set a damaged file aside, or close it after another error; returns whether another attempt makes sense."""
@@ -219,13 +246,14 @@ class SpoolFile:
             log.exception("spool_not_restored", file=str(self.path), detail=str(error))
         vanished.close()
 
-    def _set_aside(self, reason: Exception) -> None:
-        """Set the file aside and close it. The lock must be held."""
+    def _set_aside(self, reason: Exception) -> Path:
+        """Set the file aside and close it; returns its new name. The lock must be held."""
         target = self._paths.set_aside()
         self.close()  # now that it is renamed: SQLite would otherwise write its log into it first
         self._identity = None
         metrics.SPOOL_SET_ASIDE.labels(self.path.stem).inc()
         log.error("spool_set_aside", file=str(target), detail=str(reason))
+        return target
 
     def _is_without_log(self) -> bool:
         """Return whether the file that was open is in the directory without its log, where the latest rows are."""
@@ -240,3 +268,8 @@ class SpoolFile:
             return self._identity == self._paths.identity()
         except OSError:
             return False
+
+
+def _columns(row: OutgoingMessage | DamagedRow) -> tuple[str, str, bytes, bytes]:
+    message = row.dead_letter() if isinstance(row, DamagedRow) else row
+    return message.exchange, message.routing_key, orjson.dumps(dict(message.headers)), message.body

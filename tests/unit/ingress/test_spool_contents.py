@@ -12,13 +12,14 @@ import pytest
 from console.commands.spool import status
 from ingress.outgoing_message import OutgoingMessage
 from ingress.spool import SPOOL_FILE, Spool
-from ingress.spool_contents import SpoolContents, read_contents
+from ingress.spool_contents import SpoolContents, read_contents, set_aside_files
 from ingress.spool_reader import SpoolReader
+from ingress.spool_rows import DamagedRow, read_row
 from ingress.spool_use import SpoolUse, is_drain_locked, is_used
 from shared.amqp.topology import CALLBACKS
 from shared.domain.ids import SourceName
 from shared.domain.raw_event import CallbackEvent, encode, join
-from shared.errors import ConfigError
+from shared.errors import ConfigError, SpoolUnavailableError
 
 MIB = 1 << 20
 _AT = "2026-11-23T07:44:0{}.000000Z"
@@ -96,3 +97,49 @@ def test_a_file_that_is_no_database_is_a_problem_and_no_directory_an_error(tmp_p
     with pytest.raises(ConfigError, match="is no directory"):
         status(tmp_path / "nowhere", as_json=False)
     assert not (tmp_path / "nowhere").exists()
+
+
+async def test_rows_behind_one_that_the_disk_cannot_read_are_drained_and_its_file_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await fill(tmp_path, [message(1), message(2), message(3)])
+
+    def fail(*columns: bytes) -> OutgoingMessage | DamagedRow:
+        if b"CallID=2&" in columns[3]:
+            error = sqlite3.OperationalError("disk I/O error")
+            error.sqlite_errorcode = sqlite3.SQLITE_IOERR_READ
+            raise error
+        return read_row(*columns)
+
+    monkeypatch.setattr("ingress.spool.read_row", fail)
+    monkeypatch.setattr("ingress.spool_reader.read_row", fail)
+    async with Spool(tmp_path, max_bytes=64 * MIB) as spool:
+        with pytest.raises(SpoolUnavailableError):  # it may pass
+            await spool.oldest(10, max_bytes=MIB)
+        assert not set_aside_files(tmp_path)
+        monkeypatch.setattr("ingress.spool._SALVAGE_S", 0)
+        with pytest.raises(SpoolUnavailableError):
+            await spool.oldest(10, max_bytes=MIB)
+        assert [row.body for _, row in await spool.oldest(10, max_bytes=MIB)] == [message(1).body, message(3).body]
+        assert len(set_aside_files(tmp_path)) == 1
+        await spool.remove([id_ for id_, _ in await spool.oldest(10, max_bytes=MIB)])
+    monkeypatch.undo()
+    assert read_contents(tmp_path).callbacks == 3
+
+
+async def test_a_disk_that_reads_nothing_costs_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    await fill(tmp_path, [message(1)])
+
+    def fail(*_: bytes) -> OutgoingMessage | DamagedRow:
+        error = sqlite3.OperationalError("disk I/O error")
+        error.sqlite_errorcode = sqlite3.SQLITE_IOERR_READ
+        raise error
+
+    for module in ("spool", "spool_reader"):
+        monkeypatch.setattr(f"ingress.{module}.read_row", fail)
+    monkeypatch.setattr("ingress.spool._SALVAGE_S", 0)
+    async with Spool(tmp_path, max_bytes=64 * MIB) as spool:
+        for _ in range(2):
+            with pytest.raises(SpoolUnavailableError):
+                await spool.oldest(10, max_bytes=MIB)
+    assert not set_aside_files(tmp_path)
