@@ -93,7 +93,7 @@ async def test_a_spool_that_another_process_uses_is_left_to_it_at_once(tmp_path:
     await fill(tmp_path, [message(1)])
     other = SpoolUse(tmp_path)
     async with _spools(tmp_path, _Switched()) as spools:
-        assert await drain_before_exit(spools, StopRequest(), LIMIT_S) == ""
+        assert await drain_before_exit(spools, StopRequest(), 5) == ""
     other.close()
     assert read_contents(tmp_path).callbacks == 1
 
