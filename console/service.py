@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 
+from console.dialing.dial_keys import DialKeys
 from console.dialing.dial_service import DialService, Limits
 from console.dialing.focalscope import Dialer
 from console.history.store import History
@@ -67,7 +68,8 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         calls = await closing.enter_async_context(open_store(settings))
         dialer = await closing.enter_async_context(Dialer(settings.dial_timeout_seconds))
         history = await closing.enter_async_context(_open_history(settings))
-        dials = DialService(dialer, store.dials, publisher, sources, Limits.of(settings))
+        dial_keys = DialKeys(publisher)
+        dials = DialService(dialer, store.dials, publisher, sources, Limits.of(settings), keys=dial_keys)
         refused = RefusalFeed(settings)
         monitor = Monitor(settings, sources, calls, feed, refused.totals)
         audit, keys, ended = Audit(publisher), Keys(settings), EndedSessions(store)
@@ -96,7 +98,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         async with (
             private_port(settings.metrics_host, settings.metrics_port, lambda: _problems(store, sources, listening, stop)),
             background(publisher.run(), feed.consumer.run(), monitor.callbacks_journal.run(), monitor.depths.run()),
-            background(feed.run(), monitor.count(), monitor.run(), dials.run()),
+            background(feed.run(), monitor.count(), monitor.run(), dials.run(), dial_keys.run()),
             background(refused.consumer.run(), refused.run()),
             background(watch_store(store), watch_store(calls), watch_broker_hosts(settings), watch_sources(sources)),
             background(failed_log_ins.run(), wrong_keys.run()),

@@ -107,6 +107,13 @@ FOLD_SECONDS = Histogram(
 REDIS_UNCONFIRMED = Counter(
     "callfold_redis_unconfirmed_total", "Batches of writes that too few replicas of Redis confirmed in time; work went on."
 )
+REBUILDS = Counter("callfold_rebuilds_total", "Rebuilds of lost state of Redis by this worker.", ("result",))
+REBUILD_SECONDS = Gauge("callfold_rebuild_seconds", "Seconds that the running rebuild, or else the last one, has taken.")
+REBUILD_MESSAGES = Counter("callfold_rebuild_messages_total", "Messages read from `callbacks.journal` by rebuilds.")
+REBUILD_EVENTS = Counter("callfold_rebuild_events_total", "Events replayed into Redis by rebuilds.")
+JOURNAL_TOO_SHORT = Gauge(
+    "callfold_rebuild_journal_too_short", "1 if `callbacks.journal` did not reach back far enough for the last rebuild."
+)
 CLOCK_OFFSET = Gauge("callfold_clock_offset_seconds", "Seconds by which the clock of this process is ahead of that of Redis.")
 INGRESS_CLOCK_OFFSET = Gauge(
     "callfold_ingress_clock_offset_seconds",

@@ -34,6 +34,7 @@ from worker.folding.state_watch import StateWatch
 from worker.folding.timers import Timers
 from worker.folding.waiting_events import WaitingEvents
 from worker.policy_watch import watch_policies
+from worker.rebuilding.rebuilder import Rebuilder
 from worker.recordings.archive_gate import consuming
 from worker.recordings.consumer import RecordingConsumer
 
@@ -82,6 +83,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
 
         folds = [fold_with(store, str(number)) for number in range(CONCURRENT_FOLDS)]
         waiting = WaitingEvents(store, lambda other: fold_with(other, "waiting"))
+        rebuilder = Rebuilder(store, settings, sources)
         timers = Timers(
             publisher,
             store,
@@ -108,6 +110,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
                 journal.run(),
                 watch.run(),
                 waiting.run(),
+                rebuilder.run(),
                 daily.run(),
                 watch_policies(settings),
                 watch_broker_hosts(settings),

@@ -7,6 +7,7 @@ import sys
 import orjson
 
 from console.commands.common import cli_user, select_sources
+from console.dialing.dial_keys import DialKeys
 from console.dialing.dial_service import DialService, Limits, audited_dial
 from console.dialing.focalscope import Dialer, DialRequest, DialState
 from shared.config.live_sources import LiveSources
@@ -29,10 +30,10 @@ async def dial(settings: Settings, request: DialRequest, key: str, *, as_json: b
     async with (
         open_store(settings) as store,
         Dialer(settings.dial_timeout_seconds) as dialer,
-        background(publisher.run()),
+        background(publisher.run(), (keys := DialKeys(publisher)).run()),
     ):
         await wait_until_connected(publisher)
-        dials = DialService(dialer, store.dials, publisher, LiveSources(sources), Limits.of(settings))
+        dials = DialService(dialer, store.dials, publisher, LiveSources(sources), Limits.of(settings), keys=keys)
         answer = await audited_dial(dials, Audit(publisher), request, cli_user(), key)
     request_id = answer.body.get("request_id")
     if as_json:

@@ -15,6 +15,7 @@ from typing import NoReturn, Self
 import orjson
 
 from console.dialing.dial_journal import DialJournal
+from console.dialing.dial_keys import DialKeys
 from console.dialing.focalscope import Dialer, DialError, DialRequest, DialState, check_request
 from shared.amqp.publisher import Publisher
 from shared.clock import utc_now
@@ -66,7 +67,18 @@ class Limits:
 class DialService:
     """Handles dial requests. Errors are answers too; their `dial_state` says whether a phone may be ringing."""
 
-    def __init__(self, dialer: Dialer, store: DialStore, publisher: Publisher, sources: LiveSources, limits: Limits) -> None:
+    def __init__(
+        self,
+        dialer: Dialer,
+        store: DialStore,
+        publisher: Publisher,
+        sources: LiveSources,
+        limits: Limits,
+        *,
+        keys: DialKeys | None = None,
+    ) -> None:
+        """Take what dials; without `keys`, Redis alone knows which keys were used."""
+        self._keys = keys
         self._dialer = dialer
         self._store = store
         self._sources = sources
@@ -81,27 +93,44 @@ class DialService:
     async def _dial_once(self, request: DialRequest, who: str, key: str) -> DialAnswer:
         digest = hashlib.sha256(orjson.dumps(request.model_dump(), option=orjson.OPT_SORT_KEYS)).hexdigest()
         name = hashlib.sha256(f"{who}/{key}".encode("utf-8", "surrogateescape")).hexdigest()
-        pending = orjson.dumps({"digest": digest, "by": uuid.uuid4().hex})
+        by = uuid.uuid4().hex
+        pending = orjson.dumps({"digest": digest, "by": by})
         try:
             await self._release(name)
             earlier = await self._store.begin(name, pending)
         except StoreUnavailableError:
             self._remember_to_release(name, pending)  # Redis may have stored it despite the error
             return _refusal(503, _NO_REDIS, None)
+        earlier = earlier or await self._forgotten(name, by, pending)
         if earlier is not None:
             return replace(await self._repeat(name, digest, earlier), is_repeated=True)
         answer = await self._dial(request, who)
         try:
             if answer.body.get("dial_state") == DialState.REFUSED:
+                if self._keys is not None:
+                    await self._keys.release(name, by)
                 self._remember_to_release(name, pending)
                 await self._release(name)
             else:
-                result = {"digest": digest, "status": answer.status, "body": answer.body}
-                await self._store.finish(name, orjson.dumps(result))
+                result = orjson.dumps({"digest": digest, "status": answer.status, "body": answer.body})
+                if self._keys is not None:
+                    await self._keys.finish(name, by, result)
+                await self._store.finish(name, result)
         except StoreUnavailableError as error:
             # The client gets its answer. A repeat gets `unknown`, or dials once the key of a refused request is released.
             log.warning("dial_answer_not_stored", detail=str(error))
         return answer
+
+    async def _forgotten(self, name: str, by: str, pending: bytes) -> bytes | None:
+        """Return the entry of an earlier request with this key that Redis has lost, and store it again."""
+        earlier = None if self._keys is None else await self._keys.claim(name, by, pending)
+        if earlier is not None:
+            log.warning("dial_key_restored", detail="Redis had lost an Idempotency-Key. No phone rings again.")
+            try:
+                await self._store.finish(name, earlier)
+            except StoreUnavailableError as error:
+                log.warning("dial_answer_not_stored", detail=str(error))
+        return earlier
 
     def _remember_to_release(self, name: str, pending: bytes) -> None:
         """Remember that a request dialed nothing. Beyond the limit the oldest keys stay taken, which is the safe side."""
@@ -130,7 +159,7 @@ class DialService:
                     if "status" in first:
                         return DialAnswer(first["status"], first["body"])
                     await asyncio.sleep(_POLL_S)
-                    latest = await self._store.answer(name)
+                    latest = await self._store.answer(name) or (self._keys.entry(name) if self._keys else None)
                     if latest is None:
                         return await self._without_entry(entry)
                     entry = latest
@@ -177,6 +206,8 @@ class DialService:
             await asyncio.sleep(_RETRY_S)
             await self._release_delayed()
             await self.journal.publish_pending()
+            if self._keys is not None:
+                await self._keys.record_delayed()
 
     async def _release_delayed(self) -> None:
         try:

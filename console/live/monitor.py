@@ -16,6 +16,7 @@ from console.live.feed import Feed, PublishedEvent
 from console.live.snapshot import OPEN_SHOWN, SECONDS_SHOWN, Snapshot
 from console.pbx_clocks import find_pbx_clock_problems
 from console.previous_secrets import find_previous_secrets
+from console.rebuilds import describe_rebuild
 from console.refusals import RefusalTotals
 from console.request_ids import RequestIdProblem, find_request_id_problems
 from shared.amqp.batch_publish import HeaderValue
@@ -163,6 +164,8 @@ class Monitor:
     async def _open_calls(self, problems: list[str]) -> tuple[Sequence[Call], Sequence[int]]:
         """Read the newest open calls, and the start of every open call (microseconds since 1970), newest first."""
         try:
+            if rebuild := await describe_rebuild(self._store):
+                problems.append(rebuild)
             starts = await self._store.open_starts()
             newest = [parse_call_key(name) for _, name in starts[:OPEN_SHOWN]]
             facts = await self._store.read_facts(newest)

@@ -22,6 +22,7 @@ from shared.amqp.topology import (
     CALLBACKS_QUARANTINE,
     CALLS,
     CALLS_JOURNAL,
+    DIALS_JOURNAL,
     ECHO_QUEUE_PREFIX,
     RECORDINGS,
     RECORDINGS_DEAD,
@@ -64,7 +65,10 @@ ROLES: Mapping[str, Role] = {
     "console": Role(
         _LOCKS,
         _any_of(CALLBACKS, CALLS, RECORDINGS, _DEFAULT_EXCHANGE),
-        _any_of(AUDIT_JOURNAL, CALLBACKS_DEAD, CALLBACKS_JOURNAL, CALLBACKS_QUARANTINE, CALLS_JOURNAL, RECORDINGS_DEAD),
+        _any_of(
+            *(AUDIT_JOURNAL, CALLBACKS_JOURNAL, CALLBACKS_QUARANTINE, CALLS_JOURNAL, DIALS_JOURNAL),
+            *(CALLBACKS_DEAD, RECORDINGS_DEAD),
+        ),
     ),
     "history": Role(read=_any_of(AUDIT_JOURNAL, CALLS_JOURNAL)),
 }

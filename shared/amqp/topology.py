@@ -19,6 +19,7 @@ CALLBACKS_QUARANTINE = "callbacks.quarantine"
 CALLS = "calls"
 CALLS_JOURNAL = "calls.journal"
 AUDIT_JOURNAL = "audit.journal"
+DIALS_JOURNAL = "dials.journal"
 STATE_JOURNAL = "state.journal"
 RECORDINGS = "recordings"
 RECORDINGS_DEAD = "recordings.dead"
@@ -156,6 +157,8 @@ def topology(recording_retry_s: Iterable[float], *, fold_bytes: int = CALLBACKS_
             _journal(CALLS_JOURNAL, 100 * _MIB, 50 * _GIB),
             # No exchange: only the history reads audit records. There are few of them, so the segments are small.
             _journal(AUDIT_JOURNAL, 20 * _MIB, 1 * _GIB),
+            # No exchange: consoles publish and read the Idempotency-Keys of dial requests. A day is enough.
+            _journal(DIALS_JOURNAL, 4 * _MIB, 256 * _MIB),
             # No exchange: workers publish and read their writes to Redis. The last seconds are enough.
             _journal(STATE_JOURNAL, 4 * _MIB, 64 * _MIB),
             _bounded(RECORDINGS, RECORDINGS_DEAD, 2 * _GIB),

@@ -7,7 +7,7 @@ of a call that was never published makes it a candidate too: timers may have bee
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -16,19 +16,20 @@ from pathlib import Path
 from shared.amqp.topology import CALLBACKS_JOURNAL
 from shared.config.settings import Settings
 from shared.config.sources import Sources
-from shared.domain.ids import CallKey, later_use
+from shared.domain.ids import CallKey, later_use, use_number
 from shared.domain.raw_event import RawEvent, TimerEvent, Undecodable, decode
 from shared.domain.sender_clock import latest_time
 from shared.rebuild.event_calls import EventCalls
 from shared.rebuild.kept_bytes import KeptBytes, KeptMessages
+from shared.rebuild.patient_store import RebuildStore
 from shared.rebuild.published_calls import Revisions, read_revisions
 from shared.rebuild.published_index import PublishedIndex
 from shared.rebuild.scope import Scope, first_key
-from shared.state.store import Store
 from shared.state.stored_call import PublicationState, RestoredPublication, WakeUp
 from shared.streams.journal import Offset, journal_until_now
 
 _BATCH_CALLS = 1000
+_STEP_MESSAGES = 2000
 # Machines' clocks differ, and the start of a replay is found by the clock of RabbitMQ.
 CLOCK_MARGIN = timedelta(minutes=1)
 _SHORTEST_STEP = timedelta(hours=1)
@@ -57,18 +58,24 @@ class CallSearch:
     def __init__(
         self,
         settings: Settings,
-        store: Store,
+        store: RebuildStore,
         sources: Sources,
         scope: Scope,
         resources: ExitStack,
         *,
         directory: Path | None = None,
         on_messages: Callable[[int], None] = lambda _: None,
+        on_step: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
-        """Prepare; `on_messages` gets the number of messages that were read since its last call."""
+        """Prepare.
+
+        `on_messages` gets the number of messages that were read since its last call. `on_step` is called now and then, and may
+        raise an error to end the search.
+        """
         self._settings, self._store, self._scope = settings, store, scope
         self._resources, self._directory = resources, directory
-        self._on_messages = on_messages
+        self._on_messages, self._on_step = on_messages, on_step
+        self._unreported = 0
         self._calls_of = EventCalls(sources)
         self._published: set[CallKey] = set()
         self._candidates = FoundCalls(set(), PublishedIndex(resources.enter_context(KeptBytes(directory))))
@@ -118,29 +125,45 @@ class CallSearch:
 
         Returns the calls of which Redis has facts and an earlier publication. They must be replayed too.
         """
-        candidates, stale = self._candidates, set[CallKey]()
+        candidates, stale, uses = self._candidates, set[CallKey](), dict[CallKey, int]()
         candidates.published = PublishedIndex(self._resources.enter_context(KeptBytes(self._directory)))
 
         async def restore(revisions: Revisions) -> None:
-            stored = await self._store.publications(revisions)
+            await self._report()
+            for key in revisions:
+                uses[first_key(key)] = max(uses.get(first_key(key), 1), use_number(key.call))
+            stored = await self._store.publications(self._scope.only(revisions))
             older = {
                 key
                 for key, (revision, state, has_facts) in stored.items()
-                if has_facts and (revision < revisions[key] or state is not PublicationState.PUBLISHED)
+                if has_facts and (revision < revisions[key].revision or state is not PublicationState.PUBLISHED)
             }
             stale.update(first_key(key) for key in older)
             # These calls are not replayed. A late callback for one of them is recognized by its publication.
-            rows = {key: revision for key, revision in revisions.items() if key not in older}
+            rows = {
+                key: RestoredPublication(last.revision, "", WakeUp(None, ""), last_event_ms=last.last_event_ms)
+                for key, last in revisions.items()
+                if key in stored and key not in older
+            }
             self._published |= rows.keys() | {first_key(key) for key in rows}
-            await self._store.restore_publications(
-                {key: RestoredPublication(revision, "", WakeUp(None, "")) for key, revision in rows.items()}
-            )
+            await self._store.restore_publications(rows)
 
         def is_candidate(key: CallKey) -> bool:
             return first_key(key) in candidates.calls
 
-        await read_revisions(self._settings, is_candidate, candidates.published.add, self._scope.has, restore)
+        def is_other(key: CallKey) -> bool:
+            return self._scope.has(key) or self._scope.has(first_key(key))
+
+        await read_revisions(self._settings, is_candidate, candidates.published.add, is_other, restore)
+        await self._remember_uses({key: number for key, number in uses.items() if number > 1 and self._scope.has(key)})
         return stale
+
+    async def _remember_uses(self, uses: dict[CallKey, int]) -> None:
+        """Restore how many uses RequestIDs had, at their first uses. One that the journal no longer has was published too."""
+        stored = await self._store.publications(uses)
+        gone = [key for key, (revision, _, has_facts) in stored.items() if not revision and not has_facts]
+        await self._store.restore_publications({key: RestoredPublication(1, "", WakeUp(None, "")) for key in gone})
+        await self._store.remember_uses(uses)
 
     async def _read_backwards(self, start: datetime, begins: datetime, *, is_extended: bool) -> None:
         candidates = self._candidates
@@ -195,7 +218,16 @@ class CallSearch:
                     self._candidates.earliest_offset = delivery.offset
                 first = False
                 yield delivery.body
-                self._on_messages(1)
+                self._unreported += 1
+                if self._unreported >= _STEP_MESSAGES:
+                    await self._report()
+        await self._report()
+
+    async def _report(self) -> None:
+        self._on_messages(self._unreported)
+        self._unreported = 0
+        if self._on_step is not None:
+            await self._on_step()
 
     def _keep(self, *, at_end: bool) -> KeptMessages:
         part = self._resources.enter_context(KeptMessages(self._directory))

@@ -9,10 +9,10 @@ from shared.domain.facts import LEG, Fact
 from shared.domain.ids import CallKey, is_request_id, later_use, use_number
 from shared.domain.reused_legs import deciding_facts, may_be_reused, with_own_legs
 from shared.domain.uses import Use, copies, may_be_several, use_fact, uses_of, uses_of_events
+from shared.rebuild.patient_store import RebuildStore
 from shared.rebuild.published_calls import PublishedCall, PublishedUses
 from shared.rebuild.published_summary import ids_of
 from shared.rebuild.scope import EVERYTHING, Scope
-from shared.state.store import Store
 from shared.state.stored_call import RestoredPublication, StoredCall, WakeUp
 
 
@@ -30,7 +30,11 @@ class LaterUses:
 
 
 async def merge_later_uses(
-    store: Store, calls: Mapping[CallKey, StoredCall], published: PublishedUses, max_call_s: float, scope: Scope = EVERYTHING
+    store: RebuildStore,
+    calls: Mapping[CallKey, StoredCall],
+    published: PublishedUses,
+    max_call_s: float,
+    scope: Scope = EVERYTHING,
 ) -> LaterUses:
     """Merge the later uses of replayed calls, as the fold does.
 
@@ -66,11 +70,14 @@ def is_first_use_alone(facts: Mapping[str, str], records: Mapping[int, Published
     """Return whether some facts are those of the first use and of no other; cheap, since most calls have no other."""
     if may_be_several(facts) or any(number > 1 for number in records):
         return False
-    return not records or bool(_call_ids(name for name in facts if name.startswith(LEG)) & _ids(records[1]))
+    if not records:
+        return True
+    ids = _ids(records[1])
+    return any(_call_id(name) in ids for name in facts if name.startswith(LEG))
 
 
 async def redirect(
-    store: Store, facts: Mapping[CallKey, list[list[Fact]]], max_call_s: float, scope: Scope = EVERYTHING
+    store: RebuildStore, facts: Mapping[CallKey, list[list[Fact]]], max_call_s: float, scope: Scope = EVERYTHING
 ) -> dict[CallKey, StoredCall]:
     """Merge replayed events. Those of CallIDs that were used again are assigned to their uses, as the fold does.
 
@@ -96,7 +103,7 @@ async def redirect(
 
 
 async def _with_own_legs(
-    store: Store, facts: Mapping[CallKey, list[list[Fact]]], max_call_s: float
+    store: RebuildStore, facts: Mapping[CallKey, list[list[Fact]]], max_call_s: float
 ) -> dict[CallKey, list[list[Fact]]]:
     """Name the legs of CallIDs that were used before with the same RequestID, as the fold does."""
     names = {key: deciding_facts(events) for key, events in facts.items()}
@@ -118,7 +125,12 @@ def _first_number(uses: Sequence[Use], records: Mapping[int, PublishedCall], kno
 
 
 def _call_ids(legs: Iterable[str]) -> set[str]:
-    return {leg.split(":")[2].partition(".")[0] for leg in legs if leg}
+    return {_call_id(leg) for leg in legs if leg}
+
+
+def _call_id(leg: str) -> str:
+    """Return the CallID in the name of a leg or of one of its facts."""
+    return leg.split(":", 3)[2].partition(".")[0]
 
 
 def _ids(known: PublishedCall) -> set[str]:

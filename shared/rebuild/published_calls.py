@@ -10,6 +10,7 @@ from shared.amqp.consumer import Delivery
 from shared.amqp.topology import CALLS_JOURNAL
 from shared.config.settings import Settings
 from shared.domain.ids import CallKey, CallRef, SourceName, later_use
+from shared.domain.times import milliseconds
 from shared.rebuild.published_summary import Place, Record, ids_of, places_of
 from shared.rebuild.scope import first_key
 from shared.streams.events import read_event
@@ -18,9 +19,19 @@ from shared.streams.journal import journal_until_now
 _BATCH_CALLS = 1000
 _HEAD_BYTES = 512
 _TYPE = b'"type":"callfold.call.'
+_TIME = re.compile(rb'"time":"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z)"')
 _ID = re.compile(rb'^\{"specversion":"1\.0","id":"([a-z0-9_-]{1,63})/([0-9a-z.~-]{1,40})/([0-9]{1,9})",')
 
-Revisions = Mapping[CallKey, int]
+
+@dataclass(frozen=True, slots=True)
+class LastRevision:
+    """The last revision of a call that is not replayed, and when the last event in it was received (ms since 1970), or None."""
+
+    revision: int
+    last_event_ms: int | None
+
+
+Revisions = Mapping[CallKey, LastRevision]
 
 
 @dataclass(slots=True)
@@ -87,35 +98,42 @@ async def read_revisions(
     on_others: Callable[[Revisions], Awaitable[None]],
 ) -> None:
     """Read the whole call journal: the records of the calls that are wanted, and the last revisions of others, in batches."""
-    others: dict[CallKey, int] = {}
+    others: dict[CallKey, LastRevision] = {}
+
+    def add_other(key: CallKey, last: LastRevision) -> None:
+        if is_other(key) and (key not in others or others[key].revision < last.revision):
+            others[key] = last
+
     async with journal_until_now(settings, "first", stream=CALLS_JOURNAL) as deliveries:
         async for delivery in deliveries:
             named = _named(delivery)
             if named is not None and not is_wanted(named[0]):
-                key, revision = named
-                if is_other(key):
-                    others[key] = max(others.get(key, 0), revision)
+                add_other(*named)
             elif (event := read_event(delivery) if delivery.routing_key.startswith("call.") else None) is not None:
                 record: Record = event["data"]
                 key = CallKey(SourceName(record["source"]), CallRef(event["subject"]))
                 if is_wanted(key):
                     on_wanted(key, record)
-                elif is_other(key):
-                    others[key] = max(others.get(key, 0), record["revision"])
+                else:
+                    add_other(key, LastRevision(record["revision"], None))
             if len(others) >= _BATCH_CALLS:
                 await on_others(others)
-                others = {}
+                others.clear()
     await on_others(others)
 
 
-def _named(delivery: Delivery) -> tuple[CallKey, int] | None:
+def _named(delivery: Delivery) -> tuple[CallKey, LastRevision] | None:
     """Return call and revision of the event of a call by the beginning of its body, in which Callfold writes its id and type.
 
     Most records of a long journal are not needed, and need not be parsed.
     """
     head = delivery.body[:_HEAD_BYTES]
     match = _ID.search(head) if _TYPE in head else None
-    return None if match is None else (CallKey(SourceName(match[1].decode()), CallRef(match[2].decode())), int(match[3]))
+    if match is None:
+        return None
+    at = _TIME.search(head)
+    last_event_ms = milliseconds(at[1].decode()) if at else None
+    return CallKey(SourceName(match[1].decode()), CallRef(match[2].decode())), LastRevision(int(match[3]), last_event_ms)
 
 
 def add_revision(published: dict[CallKey, PublishedCall], key: CallKey, record: Record) -> None:

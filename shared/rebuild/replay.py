@@ -21,9 +21,9 @@ from shared.rebuild.call_search import FoundCalls
 from shared.rebuild.decisions import Decision, Decisions, decide
 from shared.rebuild.journal_facts import facts_of_message
 from shared.rebuild.later_uses import is_first_use_alone, merge_later_uses, redirect
+from shared.rebuild.patient_store import RebuildStore
 from shared.rebuild.published_calls import by_call
 from shared.rebuild.scope import Scope, first_key
-from shared.state.store import Store
 from shared.state.stored_call import PublicationState, StoredCall
 
 BATCH_EVENTS = 1000
@@ -50,21 +50,22 @@ class Replay:
     def __init__(
         self,
         settings: Settings,
-        store: Store,
+        store: RebuildStore,
         sources: Sources,
         scope: Scope,
         candidates: FoundCalls,
         *,
-        prepare: Callable[[Facts], Awaitable[None]] | None = None,
         on_events: Callable[[int], None] = lambda _: None,
+        on_step: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         """Take what was found.
 
-        `prepare` may add facts to events. `on_events` gets the number of events that were read since its last call.
+        `on_events` gets the number of events that were read since its last call. `on_step` is called now and then, and may raise
+        an error to end the replay.
         """
         self._policy = settings.policy
         self._store, self._sources, self._scope, self._candidates = store, sources, scope, candidates
-        self._prepare, self._on_events = prepare, on_events
+        self._on_events, self._on_step = on_events, on_step
         self._kept: dict[CallKey, list[list[Fact]]] = {}
         self._kept_events = 0
         self._undecided: set[CallKey] = set()
@@ -105,8 +106,6 @@ class Replay:
             if first_key(key) in self._candidates.calls:
                 facts.setdefault(key, []).append(of_event)
                 events += 1
-        if self._prepare is not None and facts:
-            await self._prepare(facts)
         for key, of_call in facts.items():
             self._kept.setdefault(key, []).extend(of_call)
         self.replayed.events += events
@@ -173,6 +172,8 @@ class Replay:
             await self._write(decide(self._policy, self._sources, part, by_call(published), publish=publish))
 
     async def _write(self, decisions: Decisions) -> None:
+        if self._on_step is not None:
+            await self._on_step()
         self.replayed.done += decisions.counts
         if decisions.publications:
             await self._store.restore_publications(decisions.publications)

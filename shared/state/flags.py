@@ -27,6 +27,14 @@ class Flags:
         answer = self._redis.set(_key(name), value, nx=True, get=True, px=round(expires_in_s * 1000))
         return cast("bytes | None", await redis_reply(cast("Awaitable[object]", answer))) or value
 
+    async def put(self, name: str, value: bytes, *, expires_in_s: float) -> None:
+        """Store a value under a name, whatever is there."""
+        await redis_reply(self._redis.set(_key(name), value, px=round(expires_in_s * 1000)))
+
+    async def value(self, name: str) -> bytes | None:
+        """Return the value of a name, or None."""
+        return cast("bytes | None", await redis_reply(cast("Awaitable[object]", self._redis.get(_key(name)))))
+
 
 def _key(name: str) -> str:
     return f"callfold:note:{name}"

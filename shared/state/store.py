@@ -208,7 +208,8 @@ class Store(CallReader):
         rows: dict[CallKey, tuple[Argument, ...]] = {}
         for key, publication in publications.items():
             wake_up = "tombstone" if publication.is_tombstone else _at(publication.wake_up)
-            rows[key] = (publication.revision, publication.summary, publication.wake_up.version, wake_up)
+            last_event = "" if publication.last_event_ms is None else publication.last_event_ms
+            rows[key] = (publication.revision, publication.summary, publication.wake_up.version, wake_up, last_event)
         await self._update(self._restore, rows)
 
     async def _update(self, script: Script, rows: Mapping[CallKey, tuple[Argument, ...]], *, is_owed: bool = True) -> None:

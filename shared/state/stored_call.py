@@ -118,9 +118,11 @@ class RestoredPublication:
 
     Attributes:
         is_tombstone: the call's facts are incomplete and are deleted, because a call derived from them would be wrong.
+        last_event_ms: when the last event of the revision was received (ms since 1970); None if unknown.
     """
 
     revision: int
     summary: str
     wake_up: WakeUp
     is_tombstone: bool = False
+    last_event_ms: int | None = None

@@ -1,0 +1,150 @@
+"""Time and CPU seconds to rebuild Redis from the journals.
+
+    python bench/rebuild.py [--callbacks 200000] [--per-message 5]
+
+It fills both journals of a private RabbitMQ with complete, published calls, and rebuilds an empty Redis from them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
+from itertools import count, islice
+from pathlib import Path
+
+import uvloop
+
+from console.local.stack import LocalStack
+from shared.amqp.publisher import Message, Publisher
+from shared.amqp.topology import CALLBACKS_JOURNAL, CALLS
+from shared.config.settings import Settings, load_settings
+from shared.config.sources import DEFAULT_SOURCE
+from shared.domain.call import derive
+from shared.domain.call_event import CLOUDEVENT, call_event, call_record
+from shared.domain.facts import Fact, facts_of
+from shared.domain.ids import CallKey
+from shared.domain.raw_event import CallbackEvent, encode, join
+from shared.domain.times import rfc3339
+from shared.log import configure
+from shared.rebuild.call_search import CallSearch
+from shared.rebuild.replay import Replay
+from shared.rebuild.scope import EVERYTHING
+from shared.runtime.broker import create_publisher
+from shared.runtime.process import background
+from shared.runtime.store import open_store
+
+GOAL_SECONDS_PER_MILLION = 120
+_IN_FLIGHT = 200
+_TICKS = os.sysconf("SC_CLK_TCK")
+_GUID = "-0000-4000-8000-0000000000"
+_CALL = (
+    "CallType=API&Event=pickup&CallID={n}49&RequestID={n}&EventCode=2&IsCallRecorded=&Guid={n:08x}" + _GUID + "49",
+    "CallType=Outgoing&Event=pickup&CallID={n}50&RequestID={n}&EventCode=2&IsCallRecorded=&Guid={n:08x}" + _GUID + "50",
+    "CallType=Outgoing&Event=hangup&CallID={n}50&RequestID={n}&EventCode=1&IsCallRecorded=1&Guid={n:08x}" + _GUID + "50",
+    "CallType=API&Event=hangup&CallID={n}49&RequestID={n}&EventCode=1&IsCallRecorded=1&Guid={n:08x}" + _GUID + "49",
+)
+_MORE = (
+    "&CallerID=%2B4533112233&DID=4588776655&ResponderAgentExt=1001&ResponderAgent=Jane+Doe&LastQueueName=Sales"
+    "&TotalWaitTimeMs=4200"
+)
+# Calls that are under way at the same time.
+_AT_ONCE = 200
+
+
+def events(callbacks: int) -> Iterator[CallbackEvent]:
+    """Return the callbacks of the last two hours, those of calls that overlap in turn."""
+    began, step = datetime.now(UTC) - timedelta(hours=2), timedelta(hours=2) / callbacks
+    at = count()
+    for first in count(100_000_000, _AT_ONCE):
+        for line in _CALL:
+            for number in range(first, first + _AT_ONCE):
+                yield CallbackEvent(DEFAULT_SOURCE, rfc3339(began + step * next(at)), line.format(n=number) + _MORE)
+
+
+async def fill(settings: Settings, publisher: Publisher, options: argparse.Namespace) -> int:
+    """Fill the journals; returns the number of calls."""
+    adapter = settings.load_sources()[DEFAULT_SOURCE].adapter
+    facts: dict[CallKey, list[Fact]] = {}
+    messages: list[Message] = []
+    for part in _batched(islice(events(options.callbacks), options.callbacks), options.per_message):
+        body = join(encode(event) for event in part)
+        messages.append(Message("", CALLBACKS_JOURNAL, body, uuid.uuid4().hex))
+        for event in part:
+            key, of_event = facts_of(event, adapter)
+            facts.setdefault(key, []).extend(of_event)
+        if len(messages) >= _IN_FLIGHT:
+            await publisher.publish(*messages)
+            messages = []
+    for key, of_call in facts.items():
+        call = derive(key, dict(of_call), settings.policy)
+        if call.closing is not None:
+            routing_key, event_id, body = call_event(call, call_record(call, 1, None))
+            messages.append(Message(CALLS, routing_key, body, event_id, CLOUDEVENT))
+        if len(messages) >= _IN_FLIGHT:
+            await publisher.publish(*messages)
+            messages = []
+    await publisher.publish(*messages)
+    return len(facts)
+
+
+def _batched(rows: Iterator[CallbackEvent], size: int) -> Iterator[Sequence[CallbackEvent]]:
+    while part := list(islice(rows, size)):
+        yield part
+
+
+def cpu_seconds(directory: str, name: str) -> float:
+    """Return the CPU seconds of a private server."""
+    ticks = 0
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            stat = (path / "stat").read_text()
+            if name in stat and directory in (path / "environ").read_text() + (path / "cmdline").read_text():
+                fields = stat.rpartition(")")[2].split()
+                ticks += int(fields[11]) + int(fields[12])
+        except OSError:
+            continue
+    return ticks / _TICKS
+
+
+async def measure(options: argparse.Namespace) -> bool:
+    """Fill, rebuild, and print the figures; returns whether the goal is met."""
+    with tempfile.TemporaryDirectory() as directory, ExitStack() as resources:
+        async with LocalStack(Path(directory)) as stack:
+            os.environ |= {"CALLFOLD_AMQP_URL": stack.amqp_url, "CALLFOLD_REDIS_URL": stack.redis_url}
+            settings = load_settings()
+            configure("json", "error", process="bench")
+            publisher = create_publisher(settings, "bench")
+            async with background(publisher.run()):
+                await publisher.wait_until_up()
+                calls = await fill(settings, publisher, options)
+            servers = {name: cpu_seconds(directory, name) for name in ("beam.smp", "redis-server")}
+            began, cpu = time.monotonic(), time.process_time()
+            async with open_store(settings) as store:
+                sources, start = settings.load_sources(), datetime.now(UTC) - timedelta(seconds=settings.max_call_seconds)
+                search = CallSearch(settings, store, sources, EVERYTHING, resources, directory=Path(directory))
+                candidates = await search.find(start, is_extended=True)
+                read = time.monotonic() - began, time.process_time() - cpu
+                replayed = await Replay(settings, store, sources, EVERYTHING, candidates).run()
+            took, used = time.monotonic() - began, time.process_time() - cpu
+            print(f"{replayed.events} callbacks of {calls} calls, {options.per_message} in a message: {dict(replayed.done)}")
+            print(f"  reading {read[0]:.1f} s, CPU {read[1]:.1f} s; all {took:.1f} s, CPU {used:.1f} s")
+            print(f"  CPU per callback: {used / replayed.events * 1e6:.0f} us", end="")
+            for name, before in servers.items():
+                print(f", {name} {(cpu_seconds(directory, name) - before) / replayed.events * 1e6:.0f} us", end="")
+            million = took / replayed.events * 1e6
+            print(f"\n  1,000,000 callbacks: {million:.0f} s, goal {GOAL_SECONDS_PER_MILLION} s")
+            return million <= GOAL_SECONDS_PER_MILLION
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--callbacks", type=int, default=200_000, help="callbacks in the journal (default: %(default)s)")
+    parser.add_argument("--per-message", type=int, default=5, help="callbacks in a message (default: %(default)s)")
+    sys.exit(0 if uvloop.run(measure(parser.parse_args())) else 1)

@@ -1,0 +1,110 @@
+"""An Idempotency-Key makes a phone ring once, also if Redis loses the key."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import cast
+
+import pytest
+from redis.asyncio import Redis
+
+from console.dialing.dial_keys import DialKeys
+from console.dialing.dial_service import DialService, Limits
+from console.dialing.focalscope import Dialer, DialError, DialRequest, DialState
+from shared.config.live_sources import LiveSources
+from shared.config.sources import load_sources
+from shared.runtime.broker import create_publisher
+from shared.runtime.process import background
+from shared.runtime.store import open_store
+from tests.helpers.pace import LIMIT_S
+from tests.helpers.servers import Servers
+from tests.helpers.settings import settings_here
+
+RULES = '[sources.acme]\ndial_url = "http://127.0.0.1:1/dial?agent={agent}&number={number}"\n'
+REQUEST = DialRequest(source="acme", agent="1001", number="+4512345678")
+
+
+class _Phones:
+    """Stands for FocalScope, and counts the dials."""
+
+    def __init__(self) -> None:
+        self.rung = 0
+        self.is_refusing = False
+
+    async def dial(self, *_: object) -> int:
+        if self.is_refusing:
+            raise DialError(DialState.REFUSED, 502, "no")
+        self.rung += 1
+        await asyncio.sleep(0)
+        return 512 + self.rung
+
+
+@asynccontextmanager
+async def console(servers: Servers, monkeypatch: pytest.MonkeyPatch, phones: _Phones) -> AsyncIterator[DialService]:
+    rules = servers.directory / "sources.toml"
+    rules.write_text(RULES, "utf-8")
+    settings = settings_here(monkeypatch, servers.environment(CALLFOLD_SOURCES=str(rules)))
+    publisher = create_publisher(settings, "console")
+    keys = DialKeys(publisher)
+    limits = Limits(per_minute=60, per_day=5000, wait_s=LIMIT_S)
+    async with open_store(settings) as store, background(publisher.run(), keys.run()):
+        await publisher.wait_until_up()
+        yield DialService(
+            cast("Dialer", phones), store.dials, publisher, LiveSources(load_sources(Path(rules))), limits, keys=keys
+        )
+
+
+async def emptied(servers: Servers) -> None:
+    async with Redis.from_url(servers.stack.redis_url) as redis:
+        await redis.flushall()
+
+
+async def test_a_repeat_after_redis_has_lost_the_key_gets_the_first_answer(
+    servers: Servers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    phones = _Phones()
+    async with console(servers, monkeypatch, phones) as first, console(servers, monkeypatch, phones) as second:
+        answer = await first.dial(REQUEST, "anna", "lost-1")
+        await emptied(servers)
+        repeats = await asyncio.gather(*(each.dial(REQUEST, "anna", "lost-1") for each in (first, second, first, second)))
+        assert [(each.status, each.body, each.is_repeated) for each in repeats] == [(201, answer.body, True)] * 4
+        await emptied(servers)
+        assert (await second.dial(REQUEST, "anna", "other")).status == 201
+        other = REQUEST.model_copy(update={"number": "+4587654321"})
+        assert (await second.dial(other, "anna", "lost-1")).status == 422
+    async with console(servers, monkeypatch, phones) as started_later:
+        await emptied(servers)
+        assert (await started_later.dial(REQUEST, "anna", "lost-1")).body == answer.body
+    assert phones.rung == 2
+
+
+async def test_a_refused_request_frees_its_key_in_the_stream_too(servers: Servers, monkeypatch: pytest.MonkeyPatch) -> None:
+    phones = _Phones()
+    async with console(servers, monkeypatch, phones) as dials:
+        phones.is_refusing = True
+        assert (await dials.dial(REQUEST, "anna", "refused-1")).status == 502
+        phones.is_refusing = False
+        await emptied(servers)
+        assert (await dials.dial(REQUEST, "anna", "refused-1")).status == 201
+        await emptied(servers)
+        assert (await dials.dial(REQUEST, "anna", "refused-1")).is_repeated
+    assert phones.rung == 1
+
+
+async def test_concurrent_requests_at_several_consoles_ring_once_although_redis_loses_the_key(
+    servers: Servers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    phones = _Phones()
+    async with console(servers, monkeypatch, phones) as first, console(servers, monkeypatch, phones) as second:
+        for number in range(10):
+            dialing = [
+                asyncio.ensure_future(each.dial(REQUEST, "anna", f"race-{number}")) for each in (first, second) for _ in range(2)
+            ]
+            await emptied(servers)
+            dialing.append(asyncio.ensure_future(second.dial(REQUEST, "anna", f"race-{number}")))
+            answers = [(answer.status, answer.body) for answer in await asyncio.gather(*dialing)]
+            assert answers == [answers[0]] * len(dialing)
+    assert phones.rung == 10
