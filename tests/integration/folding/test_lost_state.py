@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -214,10 +215,12 @@ async def test_a_restart_of_all_workers_does_not_forget_what_redis_had(site: Sit
 async def test_evicted_keys_are_lost_state(site: Site) -> None:
     async with site.worker("one") as worker, Redis(port=site.redis.port) as redis:
         await _ready(worker)
+        worker.watch._looked_at = math.inf  # the merge must see it
         await worker.take(*_events(513)[:2])
-        await redis.set("other", bytes(100_000))
-        await redis.config_set("maxmemory-policy", "allkeys-lru")
+        await redis.set("other", bytes(100_000), ex=1000)
+        await redis.config_set("maxmemory-policy", "volatile-lru")
         await redis.config_set("maxmemory", 1)
+        await redis.get("other")
         await redis.config_set("maxmemory-policy", "noeviction")
         await redis.config_set("maxmemory", 0)
         assert (await redis.info("stats"))["evicted_keys"]
