@@ -40,6 +40,9 @@ async def show(settings: Settings, source: str, call: str | None, *, as_json: bo
             detail = await lookup.detail(key)
         except HistoryUnavailableError as error:
             raise CallfoldError(f"Call {key} is not in Redis, and the history cannot be read. {error}") from error
+        is_rebuilding = await lookup.is_rebuilding(key)
+    if is_rebuilding:
+        sys.stderr.write("Redis has lost state. Until a worker has rebuilt it, this call can be incomplete.\n")
     if detail is None:
         await _refuse_unknown(settings, key, has_history=lookup.has_history)
     if not detail.facts:

@@ -25,6 +25,7 @@ from shared.domain.ids import CallKey, CallRef, SourceName, first_use, later_use
 from shared.errors import HistoryUnavailableError, StoreUnavailableError
 from shared.log import get_logger
 from shared.runtime.store import open_store
+from shared.state.keys import partition
 from shared.state.store import Store
 
 if TYPE_CHECKING:
@@ -61,6 +62,10 @@ class Lookup:
     def sources(self) -> Sources:
         """Return the sources in force."""
         return self._sources.current
+
+    async def is_rebuilding(self, key: CallKey) -> bool:
+        """Return whether Redis has lost state of the call's partition, so that what it has of the call may be incomplete."""
+        return partition(key) in await self._store.partitions.waiting()
 
     async def find(self, query: CallQuery) -> Page:
         """Find a page of calls. If the history is unavailable, the page has the calls in Redis and a `problem`.

@@ -68,6 +68,7 @@ async def _dump(redis: Redis) -> dict[bytes | str, bytes | None]:
 async def test_no_script_writes_to_an_emptied_partition(servers: Servers, redis: Redis, name: str) -> None:
     async with _store(servers) as store:
         await store.merge(FACTS)
+        await store.merge(FACTS)  # by now the first connection is verified
         await redis.flushall()
         with pytest.raises(StateLostError) as lost:
             await WRITES[name](store)
@@ -79,6 +80,7 @@ async def test_no_script_writes_to_an_emptied_partition(servers: Servers, redis:
 async def test_no_script_writes_to_an_older_state(servers: Servers, redis: Redis, name: str) -> None:
     async with _store(servers) as store, _store(servers) as other:
         await other.merge(FACTS)
+        await store.merge(FACTS)
         old = {name: await redis.dump(name) for name in await redis.keys("callfold*")}
         await store.merge(FACTS)
         await redis.flushall()
@@ -99,6 +101,7 @@ async def test_a_lost_partition_is_fenced_once_and_only_its_rebuilder_writes(ser
         await asyncio.gather(store.fence(), other.fence())
         rebuilding = await store.rebuilding()
         assert list(rebuilding) == [NUMBER]
+        assert await store.partitions.waiting() == {NUMBER: PartitionState.REBUILDING}
         for each in (store, other):
             assert each.positions.state(NUMBER) is PartitionState.REBUILDING
             assert not each.can_write(NUMBER)
