@@ -25,7 +25,7 @@ async def drain_before_exit(spools: Spools, stop: StopRequest, limit_s: float) -
     Returns a sentence about what is left, or '' if the directory holds no callbacks for which this process is responsible.
     """
     if not await spools.is_drained():
-        if not spools.use.is_alone():
+        if spools.use.leave_to_others():
             log.info("spool_left_to_other_process", directory=str(spools.directory))
             return ""
         log.info("shutdown_waits_for_spool", directory=str(spools.directory), seconds=limit_s)

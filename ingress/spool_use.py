@@ -32,6 +32,17 @@ class SpoolUse:
         self._share()
         return is_alone
 
+    def leave_to_others(self) -> bool:
+        """End the use if another process uses the directory; returns whether it ended.
+
+        If all processes of a directory ask at the same moment, one of them stays: who leaves is not seen by the next one that asks.
+        """
+        if self.try_exclude():
+            self._share()
+            return False
+        self.close()
+        return True
+
     def try_exclude(self) -> bool:
         """Keep other processes out of the directory until `close`, if none uses it. The own use ends otherwise."""
         if self._handle is None:

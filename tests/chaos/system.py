@@ -130,8 +130,8 @@ async def _add_processes(system: System) -> None:
     sources.write_text("\n".join(lines), "utf-8")
     shared = {
         **{name: value for name, value in os.environ.items() if not name.startswith("CALLFOLD_")},
-        # Short, so that calls that lost callbacks are closed within the run. Longer than a frozen process holds callbacks.
         "CALLFOLD_SPOOL_DRAIN_SECONDS": "5",  # the nemesis waits 25 s for the end of a process
+        # Short, so that calls that lost callbacks are closed within the run. Longer than a frozen process holds callbacks.
         "CALLFOLD_SETTLE_SECONDS": "5",
         "CALLFOLD_LEG_GRACE_SECONDS": f"{options.leg_grace_s:g}",
         "CALLFOLD_MAX_CALL_SECONDS": f"{options.max_call_s:g}",

@@ -111,7 +111,9 @@ class _World:
         host.ingress.remove(ingress)
         self._fleet.processes.remove(ingress.role)
         self.counts[f"exit code {ingress.role.returncode}"] += 1
-        if ingress.role.returncode == EXIT_OK and not host.ingress and not host.is_busy:
+        # If it left the spool to another process, that one may have been killed since.
+        is_left = "spool_left_to_other_process" in ingress.role.log_path.read_text("utf-8")
+        if ingress.role.returncode == EXIT_OK and not is_left and not host.ingress and not host.is_busy:
             assert spool_files(host.directory) == []
             self.hosts.remove(host)
 
@@ -149,7 +151,6 @@ class _World:
         self._is_flapping = self._is_flapping or name == "flap"
         task = asyncio.create_task(work())
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
         return name != "flap"
 
     def _possible(self) -> list[tuple[str, Callable[[], Coroutine[object, object, None]]]]:
@@ -175,9 +176,10 @@ class _World:
     async def has_room(self) -> bool:
         """Return whether another event may begin; an event that failed fails the test."""
         if len(self._tasks) >= _AT_ONCE:
-            done, _ = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                task.result()
+            await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in [task for task in self._tasks if task.done()]:
+            self._tasks.remove(task)
+            task.result()
         return len(self._tasks) < _AT_ONCE
 
     async def finish(self) -> None:

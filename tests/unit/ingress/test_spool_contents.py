@@ -68,6 +68,13 @@ async def test_a_use_and_a_drain_are_seen_from_another_process(tmp_path: Path) -
     assert not is_drain_locked(tmp_path)
 
 
+def test_of_all_processes_that_leave_a_directory_at_once_one_stays(tmp_path: Path) -> None:
+    uses = [SpoolUse(tmp_path) for _ in range(3)]
+    assert [use.leave_to_others() for use in uses] == [True, True, False]
+    assert uses[2].is_alone()
+    uses[2].close()
+
+
 async def test_of_a_file_with_a_broken_page_all_other_rows_are_read(tmp_path: Path) -> None:
     """Rows fill several pages. One leaf of the table is overwritten, as by a failing disk."""
     await fill(tmp_path, [message(number, padding=500) for number in range(100)])
