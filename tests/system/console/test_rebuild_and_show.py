@@ -189,6 +189,7 @@ async def test_the_history_that_is_written_here_by_default_is_asked_without_a_se
     settings_here(monkeypatch, servers.environment())
     monkeypatch.chdir(servers.directory)
     await _kept(DEFAULT_URL)
+    capsys.readouterr()  # the history logs that it has made its tables
     assert await show(load_settings(), "default", "513", as_json=True) == 0
     assert json.loads(capsys.readouterr().out)["published_revision"] == 2
 
