@@ -159,6 +159,12 @@ class Faults:
             begin, end = partial(rabbitmq.drain, node), partial(rabbitmq.revive, node)
             return Act("drain:rabbitmq", node.name, "rabbitmq", rng.uniform(2, 10), begin, end)
 
+        def partition(rng: random.Random) -> Act:
+            node = rng.choice(self._system.nodes)
+            others = [other for other in self._system.nodes if other is not node]
+            begin, end = partial(rabbitmq.isolate, node, others), partial(rabbitmq.reunite, node, others)
+            return Act("partition:rabbitmq", node.name, "rabbitmq", rng.uniform(3, 15), begin, end)
+
         def outage(rng: random.Random) -> Act:
             async def begin() -> None:
                 await asyncio.gather(*(kill(node) for node in self._system.nodes))
@@ -173,7 +179,7 @@ class Faults:
             "alarm:disk": partial(alarm, "disk", rabbitmq.disk_alarm),
         }
         if len(self._system.nodes) > 1:
-            drawn |= {"drain:rabbitmq": drain, "outage:rabbitmq": outage}
+            drawn |= {"drain:rabbitmq": drain, "outage:rabbitmq": outage, "partition:rabbitmq": partition}
         return drawn
 
     def of_redis(self) -> dict[str, Draw]:

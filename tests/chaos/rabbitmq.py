@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.helpers.rabbitmq_cluster import Node
@@ -12,8 +13,8 @@ from tests.helpers.rabbitmq_cluster import Node
 _LIMIT_S = 60
 
 
-async def call(node: Node, module: str, function: str, arguments: str = "") -> None:
-    """Call a function of Erlang in a node.
+async def evaluate(node: Node, code: str) -> None:
+    """Run Erlang in a node.
 
     Raises:
         RuntimeError: it failed, or took too long.
@@ -21,37 +22,61 @@ async def call(node: Node, module: str, function: str, arguments: str = "") -> N
     path = os.pathsep.join((node.environment["PATH"], "/usr/lib/erlang/bin", "/usr/lib64/erlang/bin"))
     program = shutil.which("erl_call", path=path)
     if program is None:  # not every distribution has it
-        await node.run("rabbitmqctl", "eval", f"{module}:{function}({arguments}).")
+        await node.run("rabbitmqctl", "eval", f"{code}.")
         return
-    cookie = Path(node.environment["HOME"], ".erlang.cookie").read_text("ascii")
-    command = ["-sname", node.erlang_name, "-c", cookie, "-a", f"{module} {function} [{arguments}]"]
     process = await asyncio.create_subprocess_exec(
-        program, *command, env=dict(node.environment), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+        program,
+        *("-sname", node.erlang_name, "-c", _cookie(node), "-e"),
+        env=dict(node.environment),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
     )
     try:
         async with asyncio.timeout(_LIMIT_S):
-            output, _ = await process.communicate()
+            output, _ = await process.communicate(f"{code}.\n".encode())
     except TimeoutError:
         process.kill()
         await process.wait()
-        raise RuntimeError(f"{function} took more than {_LIMIT_S} s in {node.name}") from None
-    if process.returncode or b"badrpc" in output:
-        raise RuntimeError(f"{function} failed in {node.name}: {output.decode()}")
+        raise RuntimeError(f"{code} took more than {_LIMIT_S} s in {node.name}") from None
+    if process.returncode or not output.startswith(b"{ok"):
+        raise RuntimeError(f"{code} failed in {node.name}: {output.decode()}")
 
 
 async def memory_alarm(node: Node, *, is_on: bool) -> None:
-    await call(node, "vm_memory_monitor", "set_vm_memory_high_watermark", "{absolute,1048576}" if is_on else "0.5")
+    mark = "{absolute, 1048576}" if is_on else "0.5"
+    await evaluate(node, f"vm_memory_monitor:set_vm_memory_high_watermark({mark})")
 
 
 async def disk_alarm(node: Node, *, is_on: bool) -> None:
     """Have a node hold that its disk is full, or lift the limit again: the disk of this machine may be fuller than it wants."""
-    await call(node, "rabbit_disk_monitor", "set_disk_free_limit", str(1 << 50) if is_on else "1000000")
+    await evaluate(node, f"rabbit_disk_monitor:set_disk_free_limit({1 << 50 if is_on else 1_000_000})")
 
 
 async def drain(node: Node) -> None:
     """Put a node into maintenance, as `rabbitmq-upgrade drain` does."""
-    await call(node, "rabbit_maintenance", "drain")
+    await evaluate(node, "rabbit_maintenance:drain()")
 
 
 async def revive(node: Node) -> None:
-    await call(node, "rabbit_maintenance", "revive")
+    await evaluate(node, "rabbit_maintenance:revive()")
+
+
+async def isolate(node: Node, others: Sequence[Node]) -> None:
+    """Cut a node off from all others at once: no side accepts a connection while their secrets for each other differ."""
+    await _each(node, others, "erlang:set_cookie(Node, cut_off)")
+    await _each(node, others, "erlang:disconnect_node(Node)")
+
+
+async def reunite(node: Node, others: Sequence[Node]) -> None:
+    """End the isolation; the nodes find each other again by themselves."""
+    await _each(node, others, f"erlang:set_cookie(Node, '{_cookie(node)}')")
+
+
+async def _each(node: Node, others: Sequence[Node], code: str) -> None:
+    names = ", ".join(f"'{other.erlang_name}'" for other in others)
+    await evaluate(node, f"lists:foreach(fun(Node) -> {code} end, [{names}])")
+
+
+def _cookie(node: Node) -> str:
+    return Path(node.environment["HOME"], ".erlang.cookie").read_text("ascii")

@@ -13,7 +13,7 @@ GIVEN_UP_S = 10.0
 """How long a callback waits that never got an answer."""
 _SHORTEST_S = 0.5
 # One node of a cluster is away, and the others are not.
-_ONE_NODE = ("kill:rabbitmq", "pause:rabbitmq", "restart:rabbitmq", "drain:rabbitmq", "rolling:rabbitmq")
+_ONE_NODE = ("kill:rabbitmq", "pause:rabbitmq", "restart:rabbitmq", "drain:rabbitmq", "rolling:rabbitmq", "partition:rabbitmq")
 
 
 def figures(evidence: Evidence) -> dict[str, Any]:
