@@ -35,7 +35,7 @@ class SpoolUse:
     def leave_to_others(self) -> bool:
         """End the use if another process uses the directory; returns whether it ended.
 
-        If all processes of a directory ask at the same moment, one of them stays: who leaves is not seen by the next one that asks.
+        If all processes of a directory ask at the same moment, one of them stays. The next one that asks does not see those that left.
         """
         if self.try_exclude():
             self._share()
