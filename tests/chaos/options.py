@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 REDIS = ("single", "sentinel", "cluster")
 
-UNFINISHED = frozenset({"redis:emptied", "redis:stale", "redis:stale-failover"})
+UNFINISHED = frozenset({"redis:stale-failover"})
 """Faults that happen only if they are named: Callfold does not survive them yet."""
 
 

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import time
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlencode
 
@@ -38,10 +39,13 @@ class Prober:
         self._published: dict[str, float] = {}
 
     async def recovered(self) -> float | None:
-        """Return when the last call of the first batch was published that was wholly accepted; None if none was in time."""
+        """Return when the last call of a batch was published that was wholly accepted, and every call accepted before it.
+
+        None if that takes too long. A batch that comes through alone may only have met parts that work.
+        """
         await asyncio.to_thread(self._skip)
         began = time.monotonic()
-        batches: list[asyncio.Task[list[str]]] = []
+        batches: list[asyncio.Task[list[str | None]]] = []
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=ACCEPTED_WITHIN_S)) as session:
             try:
                 while time.monotonic() < began + LIMIT_S:
@@ -49,17 +53,25 @@ class Prober:
                     for _ in range(5):
                         await asyncio.sleep(_EVERY_S / 5)
                         await asyncio.to_thread(self._read)
-                        for batch in batches:
-                            if batch.done() and batch.result() and set(batch.result()) <= set(self._published):
-                                return max(self._published[event] for event in batch.result())
+                        if (at := self._recovered_at([batch.result() for batch in batches if batch.done()])) is not None:
+                            return at
             finally:
                 await asyncio.gather(*batches, return_exceptions=True)
         return None
 
-    async def _send_batch(self, session: aiohttp.ClientSession) -> list[str]:
-        """Send the calls of a batch; returns the ids of their events, none if a callback was not accepted in time."""
-        sent = await asyncio.gather(*(self._send(session, next(self._numbers)) for _ in range(_BATCH)))
-        return [event for event in sent if event] if all(sent) else []
+    def _recovered_at(self, batches: Sequence[Sequence[str | None]]) -> float | None:
+        accepted: set[str] = set()
+        for batch in batches:
+            accepted |= {event for event in batch if event}
+            if not accepted <= set(self._published):
+                return None
+            if all(batch):
+                return max(self._published[event] for event in accepted)
+        return None
+
+    async def _send_batch(self, session: aiohttp.ClientSession) -> list[str | None]:
+        """Send the calls of a batch; returns the ids of their events, None for one that was not accepted in time."""
+        return await asyncio.gather(*(self._send(session, next(self._numbers)) for _ in range(_BATCH)))
 
     async def _send(self, session: aiohttp.ClientSession, number: int) -> str | None:
         for event in ("hangup", "missed"):
