@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import urlencode
 
@@ -53,20 +53,12 @@ class Prober:
                     for _ in range(5):
                         await asyncio.sleep(_EVERY_S / 5)
                         await asyncio.to_thread(self._read)
-                        if (at := self._recovered_at([batch.result() for batch in batches if batch.done()])) is not None:
+                        if (
+                            at := recovered_at([batch.result() for batch in batches if batch.done()], self._published)
+                        ) is not None:
                             return at
             finally:
                 await asyncio.gather(*batches, return_exceptions=True)
-        return None
-
-    def _recovered_at(self, batches: Sequence[Sequence[str | None]]) -> float | None:
-        accepted: set[str] = set()
-        for batch in batches:
-            accepted |= {event for event in batch if event}
-            if not accepted <= set(self._published):
-                return None
-            if all(batch):
-                return max(self._published[event] for event in accepted)
         return None
 
     async def _send_batch(self, session: aiohttp.ClientSession) -> list[str | None]:
@@ -108,3 +100,15 @@ class Prober:
                 if _MARK in line.replace(b"\\", b""):
                     row = orjson.loads(line)
                     self._published.setdefault(orjson.loads(row["body"])["id"], row["at"])
+
+
+def recovered_at(batches: Iterable[Sequence[str | None]], published: Mapping[str, float]) -> float | None:
+    """Return when the first wholly accepted batch was published, and with it every call accepted before; None if it was not yet."""
+    accepted: set[str] = set()
+    for batch in batches:
+        accepted |= {event for event in batch if event}
+        if not accepted <= set(published):
+            return None
+        if all(batch):
+            return max(published[event] for event in accepted)
+    return None

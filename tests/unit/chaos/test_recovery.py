@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
-from tests.chaos.recovery import Prober
+from tests.chaos.recovery import recovered_at
 
 FIRST, SECOND, THIRD = "probe/1/1", "probe/2/1", "probe/3/1"
 CASES: dict[str, tuple[list[list[str | None]], dict[str, float], float | None]] = {
@@ -21,8 +19,6 @@ CASES: dict[str, tuple[list[list[str | None]], dict[str, float], float | None]] 
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_recovered(name: str, tmp_path: Path) -> None:
+def test_recovered(name: str) -> None:
     batches, published, at = CASES[name]
-    prober = Prober(tmp_path, "http://localhost/callbacks/probe?token=x&CallType=", "probe")
-    prober._published = published
-    assert prober._recovered_at(batches) == at
+    assert recovered_at(batches, published) == at
