@@ -15,7 +15,7 @@ from console.local.ports import free_port
 from shared.state.keys import CLUSTER_KEYS
 from tests.helpers import redis_clusters, redis_sentinels
 from tests.helpers.downstream import DOWNSTREAM, downstream
-from tests.helpers.servers import Servers, call_back, eventually_as_many, lines_of
+from tests.helpers.servers import Servers, Stack, call_back, empty_streams, eventually_as_many, lines_of
 
 _CALLS = 30
 _Break = Callable[[], Awaitable[None]]
@@ -68,6 +68,8 @@ async def test_a_failover_under_load_costs_no_call(
             seen.setdefault(str(message.message_id), set()).add(message.body)
         return len(seen)
 
+    assert isinstance(servers.stack, Stack)
+    await empty_streams(servers.stack)  # it knows the positions of the Redis that other tests share
     async with AsyncExitStack() as closing:
         url, break_it = await closing.enter_async_context(topology(servers.directory / "redis"))
         await closing.enter_async_context(downstream(servers))
