@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -13,9 +14,12 @@ from shared.domain.closing import Policy
 from shared.domain.ids import CallKey
 from shared.domain.revision_summary import amends, summary
 from shared.domain.times import milliseconds
+from shared.domain.uses import facts_of_use
 from shared.rebuild.published_calls import PublishedCall
 from shared.rebuild.published_summary import published_summary
 from shared.state.stored_call import PublicationState, RestoredPublication, StoredCall, WakeUp
+
+_REUSED = re.compile(r"^(leg:[^:]+:[0-9]+)\.[0-9]+:")
 
 
 class Decision(StrEnum):
@@ -79,7 +83,9 @@ def decide(
                 decisions.counts[Decision.INVALID] += 1
                 continue
             record_legs = sources[key.source].record_legs
-            decision = _decide(decisions, state, published.get(key), call, record_legs, publish=publish)
+            known = published.get(key)
+            facts = {} if known is None else _facts_of_record(key, state.facts, policy)
+            decision = _decide(decisions, state, known, call, facts, record_legs=record_legs, publish=publish)
             decisions.of[key] = decision
             decisions.counts[decision] += 1
         else:
@@ -87,13 +93,20 @@ def decide(
     return decisions
 
 
+def _facts_of_record(key: CallKey, facts: Mapping[str, str], policy: Policy) -> Mapping[str, str]:
+    """Return the facts of one use with its legs named as in its record: a leg whose CallID was used before has that CallID."""
+    own = facts_of_use(key.call, facts, policy.max_call_s)
+    return facts if own is facts else {_REUSED.sub(r"\1:", name): value for name, value in own.items()}
+
+
 def _decide(
     decisions: Decisions,
     state: StoredCall,
     known: PublishedCall | None,
     call: Call,
-    record_legs: Collection[str],
+    facts: Mapping[str, str],
     *,
+    record_legs: Collection[str],
     publish: bool,
 ) -> Decision:
     key = call.key
@@ -102,7 +115,7 @@ def _decide(
         restored = published_summary(
             known.record,
             known.filed_at,
-            state.facts,
+            facts,
             call,
             owners=known.owners,
             record_legs=record_legs,

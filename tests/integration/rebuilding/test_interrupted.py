@@ -160,6 +160,16 @@ async def test_a_request_id_that_was_used_twice_before_the_window_is_the_third_c
     assert world.records()["513.3"]["reference"] == "third"
 
 
+async def test_a_call_with_the_call_ids_of_an_earlier_one_is_restored_with_its_facts(worlds: tuple[World, World]) -> None:
+    world, _ = worlds
+    await world.fold([callback(0, "API", 11, "missed", guid=1)])
+    await world.fold(pair(3 * DAY, guid=2))
+    await world.redis.flushdb()
+    await rebuilt(world)
+    await world.fold(pair(3 * DAY, guid=2))
+    assert ([event["id"] for event in world.events()], world.dead) == (["default/513/1", "default/513.2/1"], [])
+
+
 async def test_a_journal_that_lost_its_beginning_gives_a_tombstone_and_no_wrong_call(worlds: tuple[World, World]) -> None:
     world, _ = worlds
     for event in pair(0):
