@@ -35,7 +35,7 @@ class SpoolUse:
     def leave_to_others(self) -> bool:
         """End the use if another process uses the directory; returns whether it ended.
 
-        If all processes of a directory ask at the same moment, one of them stays. The next one that asks does not see those that left.
+        If all processes of a directory ask at once, one of them stays. The next one that asks does not see those that left.
         """
         if self.try_exclude():
             self._share()
