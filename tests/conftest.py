@@ -18,13 +18,13 @@ from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
 from console.local.stack import LocalStack
-from tests.helpers import shared_machine, warm
+from tests.helpers import quick_rabbitmq, shared_machine, warm
 from tests.helpers.pace import PACE
 from tests.helpers.postgres import PostgreSQL, postgresql
 from tests.helpers.rabbitmq_cluster import RabbitMQCluster
 from tests.helpers.recordings import Pbx, serving
 from tests.helpers.s3 import Busy, busy_s3, environment, s3_server
-from tests.helpers.servers import Servers, Stack, complaints, empty, empty_streams, prepare
+from tests.helpers.servers import Servers, Stack, complaints, declare_streams, empty, empty_streams, make_killable
 from tests.helpers.volume import LONGER
 
 # What is made while tests are collected stays to the end: to look through it for garbage again and again takes a third of that time.
@@ -43,6 +43,7 @@ hypothesis.settings.register_profile("tests", _HYPOTHESIS, derandomize=True)
 hypothesis.settings.register_profile("volume", _HYPOTHESIS)
 
 shared_machine.keep_to(imports_all=True)
+quick_rabbitmq.keep_to()
 
 
 # A fixture that a test needs, itself or through others, gives it a marker.
@@ -150,7 +151,7 @@ async def redis_server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterato
 @pytest_asyncio.fixture(scope="session")
 async def rabbitmq_server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[LocalStack]:
     async with LocalStack(tmp_path_factory.mktemp("rabbitmq"), only=frozenset({"rabbitmq"})) as running:
-        await prepare(running)
+        await declare_streams(running)
         yield running
 
 
@@ -168,9 +169,15 @@ async def fresh_stack(stack: Stack) -> Stack:
 
 
 @pytest_asyncio.fixture
-async def servers(stack: Stack, tmp_path: Path) -> Servers:
-    await empty(stack)
+async def servers(stack: Stack, tmp_path: Path, request: pytest.FixtureRequest) -> Servers:
+    await _empty(stack, request)
     return Servers(stack, tmp_path)
+
+
+async def _empty(stack: Stack, request: pytest.FixtureRequest) -> None:
+    if "rabbitmq.kill()" in request.path.read_text("utf-8"):
+        await make_killable(stack)
+    await empty(stack)
 
 
 @pytest_asyncio.fixture
@@ -181,9 +188,9 @@ async def redis_only(redis_server: LocalStack, tmp_path: Path) -> Servers:
 
 
 @pytest_asyncio.fixture
-async def rabbitmq_only(rabbitmq_server: LocalStack, tmp_path: Path) -> Servers:
+async def rabbitmq_only(rabbitmq_server: LocalStack, tmp_path: Path, request: pytest.FixtureRequest) -> Servers:
     stack = Stack(with_rabbitmq=rabbitmq_server)
-    await empty(stack)
+    await _empty(stack, request)
     return Servers(stack, tmp_path)
 
 

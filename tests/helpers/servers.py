@@ -30,7 +30,7 @@ from shared.state.keys import PARTITIONS, PLAIN_KEYS
 from shared.state.position_records import encode_record
 from shared.state.store import Store
 from tests.helpers import warm
-from tests.helpers.pace import LIMIT_S, paced
+from tests.helpers.pace import LIMIT_S, PACE, paced
 
 AGENT_GUID = "bfa2dbc8-ab8a-34c8-f243-c2aad8c446ff"
 DIALED_GUID = "923041af-adb5-a8ae-f29c-e60ea5e17448"
@@ -108,15 +108,26 @@ async def declare(url: str) -> None:
     await eventually(is_declared)
 
 
-async def prepare(stack: LocalStack) -> None:
-    """Declare the topology and restart RabbitMQ once in good order.
+_WRITTEN_AFTER_S = 30 * PACE
+_declared_at: dict[str, float] = {}
+
+
+async def declare_streams(stack: Stack | LocalStack) -> None:
+    """Declare the topology of a RabbitMQ that lacks it, and note when."""
+    await declare(stack.amqp_url)
+    _declared_at[stack.amqp_url] = time.monotonic()
+
+
+async def make_killable(stack: Stack) -> None:
+    """Restart RabbitMQ in good order if its streams are new.
 
     RabbitMQ 3.10 writes its register of streams to disk only seconds after one was created, or when it stops: a broker that
     a test kills sooner would come back with a stream that nobody can use.
     """
-    await declare(stack.amqp_url)
-    await stack.rabbitmq.stop()
-    await stack.rabbitmq.start()
+    if time.monotonic() - _declared_at[stack.amqp_url] < _WRITTEN_AFTER_S:
+        await stack.rabbitmq.stop()
+        await stack.rabbitmq.start()
+        _declared_at[stack.amqp_url] = -_WRITTEN_AFTER_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +210,7 @@ async def _empty_queues(url: str, *, is_running: bool) -> None:
 
 
 async def empty_streams(stack: Stack) -> None:
-    """Delete every stream and declare it again, so that nothing of earlier tests is read. A test may not kill RabbitMQ soon after it."""
+    """Delete every stream and declare it again, so that nothing of earlier tests is read."""
     async with await aio_pika.connect(stack.amqp_url, timeout=LIMIT_S) as connection:
 
         async def are_deleted() -> bool:
@@ -213,7 +224,7 @@ async def empty_streams(stack: Stack) -> None:
             return False
 
         await eventually(are_deleted)
-    await declare(stack.amqp_url)
+    await declare_streams(stack)
 
 
 def assert_may_start_processes() -> None:
