@@ -10,6 +10,7 @@ import pytest
 from playwright.async_api import Page, expect
 
 from tests.helpers.browser import OPERATOR, PLAYS, SECRET, SOURCE, System, Visits, tab_to, until
+from tests.helpers.volume import sizes
 
 
 async def _to_page(page: Page, name: str) -> None:
@@ -24,7 +25,7 @@ async def _skip_to_content(page: Page) -> None:
     await expect(page.locator("main")).to_be_focused()
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("theme", sizes("light", "dark"))  # they differ in colors alone: tests/unit/page/test_themes.py
 async def test_a_day_at_the_console_without_a_mouse(
     system: System, visits: Visits, answered: int, theme: Literal["light", "dark"]
 ) -> None:

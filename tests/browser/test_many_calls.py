@@ -25,7 +25,7 @@ CSV_ROWS = 500
 MOST_BYTES = 700_000
 
 
-@pytest_asyncio.fixture(scope="module", params=sizes(1_250, 5_250))
+@pytest_asyncio.fixture(scope="module", params=sizes(650, 5_250))
 async def many(system: System, request: pytest.FixtureRequest) -> set[str]:
     """Calls that ring, forty in the same second each; returns what they are called in lists."""
     calls: int = request.param

@@ -10,10 +10,10 @@ import pytest_asyncio
 from playwright.async_api import Page, expect
 
 from tests.helpers.browser import SOURCE, System, Visits, until
+from tests.helpers.volume import sizes
 
 PHONE = {"width": 390, "height": 844}
 LONG = "4530517261" * 8  # one word, wider than the screen
-THEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 # Elements that can be scrolled sideways, or would have to be to see all of them.
 STICKS_OUT = """() => [...document.querySelectorAll('*')]
   .filter(e => !(e instanceof SVGElement) && getComputedStyle(e).display !== 'inline' && e.scrollWidth > e.clientWidth + 1)
@@ -78,7 +78,7 @@ async def views(system: System, answered: int) -> dict[str, str]:
     }
 
 
-@pytest.mark.parametrize("theme", THEMES)
+@pytest.mark.parametrize("theme", sizes("light", "dark"))  # they differ in colors alone: tests/unit/page/test_themes.py
 async def test_every_view_fits_a_phone(
     system: System, visits: Visits, views: dict[str, str], theme: Literal["light", "dark"]
 ) -> None:
