@@ -24,6 +24,7 @@ from shared.state.stored_call import Publication, RestoredPublication, WakeUp
 from tests.helpers.downstream import DOWNSTREAM, downstream
 from tests.helpers.pace import LIMIT_S
 from tests.helpers.servers import VENDOR_LINES, Servers, call_back, eventually, exit_code, lines_of
+from tests.helpers.volume import sizes
 
 
 @pytest.mark.parametrize(
@@ -63,8 +64,8 @@ async def _published(servers: Servers, request_id: int, published: list[aio_pika
     return any(message.message_id == f"default/{request_id}/1" for message in published)
 
 
-async def _load(ports: list[int], numbers: Iterable[int], answered: set[int]) -> set[int]:
-    """Send the four lines of each call, one call every 50 ms; one counts as answered when all four got 200. Returns the calls."""
+async def _load(ports: list[int], numbers: Iterable[int], answered: set[int], calls_per_s: int) -> set[int]:
+    """Send the four lines of each call, so many calls a second; one counts as answered when all four got 200. Returns the calls."""
     sent = set()
     connector = aiohttp.TCPConnector(limit=40)
     async with aiohttp.ClientSession(connector=connector) as session:
@@ -80,7 +81,7 @@ async def _load(ports: list[int], numbers: Iterable[int], answered: set[int]) ->
 
         for number in numbers:
             sent.add(number)
-            await asyncio.gather(one(number), asyncio.sleep(0.05))
+            await asyncio.gather(one(number), asyncio.sleep(1 / calls_per_s))
     return sent
 
 
@@ -104,26 +105,27 @@ async def _system(servers: Servers) -> AsyncIterator[tuple[Fleet, list[int]]]:
 OUTAGE_S = 10
 
 
-async def test_rabbitmq_killed_under_load_costs_no_call(servers: Servers) -> None:
+@pytest.mark.parametrize("calls_per_s", sizes(8, 20))
+async def test_rabbitmq_killed_under_load_costs_no_call(servers: Servers, calls_per_s: int) -> None:
     """It is away for ten seconds and more. The load lasts longer: some calls are answered before, some meanwhile, some after."""
     answered: set[int] = set()
     over = asyncio.Event()
     async with _system(servers) as (fleet, ports):
         numbers = takewhile(lambda _: not over.is_set(), count(1000))
-        load = asyncio.ensure_future(_load(ports, numbers, answered))
-        await eventually(lambda: _size_is(answered, 50))
+        load = asyncio.ensure_future(_load(ports, numbers, answered, calls_per_s))
+        await eventually(lambda: _size_is(answered, 2 * calls_per_s))
         await servers.stack.rabbitmq.kill()
         killed, taken = time.monotonic(), len(answered)
 
         async def was_away() -> bool:
-            return time.monotonic() - killed >= OUTAGE_S and len(answered) >= taken + 200
+            return time.monotonic() - killed >= OUTAGE_S and len(answered) >= taken + calls_per_s * OUTAGE_S // 2
 
         try:
             await eventually(was_away)
         finally:
             await servers.stack.rabbitmq.start()
         taken = len(answered)
-        await eventually(lambda: _size_is(answered, taken + 50))
+        await eventually(lambda: _size_is(answered, taken + 2 * calls_per_s))
         assert not load.done()
         over.set()
         sent = await asyncio.wait_for(load, LIMIT_S)
@@ -147,16 +149,18 @@ async def _nothing_dead(servers: Servers) -> bool:
     return await servers.take_all("callbacks.dead") == []
 
 
-async def test_redis_killed_under_load_holds_calls_up_and_loses_none(servers: Servers) -> None:
+@pytest.mark.parametrize("calls", sizes(60, 150))
+async def test_redis_killed_under_load_holds_calls_up_and_loses_none(servers: Servers, calls: int) -> None:
     answered: set[int] = set()
+    numbers = range(2000, 2000 + calls)
     async with _system(servers) as (fleet, ports):
-        load = asyncio.ensure_future(_load(ports, range(2000, 2150), answered))
-        await eventually(lambda: _size_is(answered, 20))
+        load = asyncio.ensure_future(_load(ports, numbers, answered, 20))
+        await eventually(lambda: _size_is(answered, calls // 6))
         await servers.stack.redis.kill()
-        await eventually(lambda: _size_is(answered, 100))
+        await eventually(lambda: _size_is(answered, 2 * calls // 3))
         await servers.stack.redis.start()
         await asyncio.wait_for(load, LIMIT_S)
-        assert answered == set(range(2000, 2150))
+        assert answered == set(numbers)
         await _all_came_through(servers, fleet, answered)
 
 

@@ -47,6 +47,7 @@ from tests.helpers.servers import (
     waiting_events,
     worker_at_work,
 )
+from tests.helpers.volume import sizes
 
 SOURCE = SourceName("default")
 PICKUP, FAR_PICKUP, FAR_HANGUP, HANGUP = range(4)
@@ -184,7 +185,7 @@ async def test_a_spool_that_drains_for_longer_than_the_hold_off_closes_no_call_e
                 ingress.send_signal(signal.SIGCONT)
 
 
-ROWS = 120
+ROWS = 60
 
 
 def _spool(servers: Servers) -> Spool:
@@ -288,7 +289,8 @@ async def test_redis_away_while_calls_are_due_closes_none_early(servers: Servers
         assert await _until_all(events, calls) == {(1, "hangup"): len(calls)}
 
 
-async def test_an_hour_without_redis_closes_no_call_early(servers: Servers) -> None:
+@pytest.mark.parametrize("large", sizes(15, 60))
+async def test_an_hour_without_redis_closes_no_call_early(servers: Servers, large: int) -> None:
     """The calls are due when Redis comes back, and have been for an hour; their hangups wait, in the hands of two workers.
 
     The workers are stopped while the calls are put there, as they were left an hour ago: else these would be closed at once.
@@ -299,7 +301,7 @@ async def test_an_hour_without_redis_closes_no_call_early(servers: Servers) -> N
     bodies = []
     for call in calls:
         # One worker gets the large messages, and is not done for a while when the other has nothing left.
-        filler = [line for _ in range(60 * (call % 2)) for line in lines_of(next(other))]
+        filler = [line for _ in range(large * (call % 2)) for line in lines_of(next(other))]
         bodies.append(_body([*filler, lines_of(call)[HANGUP]], at))
     quick = SHORT | {"CALLFOLD_TIMER_HOLD_OFF_SECONDS": "0"}
     async with servers.subscribed("call.#") as events, servers.fleet(**quick) as fleet:
