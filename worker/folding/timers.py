@@ -56,6 +56,7 @@ class Timers:
         self._rounds_from_ms: int | None = None
         self._sessions = (0, 0)
         self._shares = TimerShares()
+        self._folded_ms: int | None = None
 
     async def run(self, raw: Consumer) -> NoReturn:
         """Fire timers until cancelled; `raw` is the consumer of `callbacks.fold`. Run it as a task."""
@@ -64,8 +65,8 @@ class Timers:
             try:
                 watermark = await self._watermark(raw)
                 metrics.TIMERS_HELD.set(watermark is None)
+                self._show_lag(watermark)
                 if watermark is not None:
-                    metrics.FOLD_LAG_SECONDS.set(time.time() - watermark.ms / 1000)
                     await self.fire(watermark)
                     _PAUSE.succeeded()
             except StateMovedError as error:  # the fold and the watch do what is necessary
@@ -87,6 +88,13 @@ class Timers:
         # An older round can complete before the spool reports of ingress are folded, even after a long hold-off.
         folded = await self._store.watermarks.folded_until(opened_from_ms=self._rounds_from_ms)
         return None if folded is None else folded.before(_UNCONFIRMED_MS)
+
+    def _show_lag(self, watermark: FoldedUntil | None) -> None:
+        """Show the lag, which grows while the watermark is unknown: a consumer that begins makes it so until the next round."""
+        if watermark is not None:
+            self._folded_ms = watermark.ms
+        if self._folded_ms is not None:
+            metrics.FOLD_LAG_SECONDS.set(time.time() - self._folded_ms / 1000)
 
     def hold_off(self) -> None:
         """Fire no timers for a while, since ingress may have spooled callbacks: after that, only rounds opened later count."""
