@@ -237,5 +237,6 @@ async def _warm_start() -> AsyncIterator[None]:
 def _scrubbed() -> Iterator[None]:
     before = dict(os.environ)
     yield
-    os.environ.clear()
-    os.environ.update(before)
+    if os.environ != before:
+        os.environ.clear()
+        os.environ.update(before)
