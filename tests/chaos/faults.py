@@ -58,7 +58,7 @@ class Faults:
 
     def of_processes(self) -> dict[str, Draw]:
         """Killed, frozen and restarted processes."""
-        drawn: dict[str, Draw] = {}
+        drawn: dict[str, Draw] = {"kill-waiting:ingress": self._kill_waiting}
         for name, processes in self._parties().items():
             drawn[f"kill:{name}"] = partial(self._kill, name, processes)
             drawn[f"pause:{name}"] = partial(self._pause, name, processes)
@@ -88,6 +88,25 @@ class Faults:
             await self._up(process)
 
         return Act(f"restart:{name}", process.name, name, 0, restart, nothing)
+
+    def _kill_waiting(self, rng: random.Random) -> Act:
+        """Kill an ingress while it waits for confirms that cannot come: it must not have answered those callbacks yet."""
+        process = rng.choice(self._system.ingresses)
+        links = [link for link in self._system.links.of(["ingress-rabbitmq"]) if link.name.startswith(f"{process.name}>")]
+
+        async def begin() -> None:
+            for link in links:
+                await self._system.links.set(link, stall=("up", "down"))
+
+        async def end() -> None:
+            await self._down(process, kill)
+            for link in links:
+                await self._system.links.cut(link)
+                await self._system.links.set(link)
+            await self._up(process)
+
+        # Less than the time after which it gives up and writes to its spool.
+        return Act("kill-waiting:ingress", process.name, "ingress", rng.uniform(1.5, 2.5), begin, end)
 
     async def _down(self, process: ChildProcess, how: Callable[[ChildProcess], Awaitable[None]]) -> None:
         self._supervisor.leave(process)

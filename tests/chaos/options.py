@@ -85,7 +85,14 @@ SHORT = Options(
     rate=6,
     faults=(
         *("kill:worker", "kill:ingress", "kill:rabbitmq", "restart:redis", "pause:worker", "rolling:ingress"),
-        *("stall:ingress-rabbitmq", "half-open:worker-rabbitmq", "cut:worker-redis", "disk:spool", "disk:archive"),
+        *(
+            "stall:ingress-rabbitmq",
+            "half-open:worker-rabbitmq",
+            "cut:worker-redis",
+            "disk:spool",
+            "disk:archive",
+            "kill-waiting:ingress",
+        ),
     ),
     nodes=1,
     workers=2,
