@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from console.local import stack
-from console.local.rabbitmq_node import DEPLOY, node_environment
+from console.local.rabbitmq_node import node_environment
 
 # A setting of the file, and what it becomes. One that is not here fails every test with a server: add it.
 _ARGUMENTS = {
@@ -22,6 +22,7 @@ _ARGUMENTS = {
     "disk_free_limit.absolute": '-rabbit disk_free_limit "{}"',
     "queue_leader_locator": '-rabbit queue_leader_locator <<"{}">>',
     "cluster_partition_handling": "-rabbit cluster_partition_handling {}",
+    "load_definitions": '-rabbit load_definitions "{}"',
     "log.console.level": "-rabbit log [{{console,[{{enabled,true}},{{level,{}}}]}},{{file,[{{file,false}}]}}]",
 }
 _PART_OF_LOG = {"log.console": "true", "log.file": "false"}
@@ -39,8 +40,8 @@ def arguments(config: str) -> str:
 
 def _environment(data: Path, **options: Any) -> Mapping[str, str]:  # noqa: ANN401 - those of the original
     found = node_environment(data, **options)
-    shipped = arguments((DEPLOY / "rabbitmq.conf").read_text("utf-8"))
-    return {**found, "RABBITMQ_CONFIG_FILE": str(data / "none"), _ADDED: f"{found[_ADDED]} +S 1:1 +SDcpu 1:1 {shipped}"}
+    settings = arguments(Path(found["RABBITMQ_CONFIG_FILE"]).read_text("utf-8"))
+    return {**found, "RABBITMQ_CONFIG_FILE": str(data / "none"), _ADDED: f"{found[_ADDED]} +S 1:1 +SDcpu 1:1 {settings}"}
 
 
 def keep_to() -> None:

@@ -69,8 +69,9 @@ class _Acks:
     worker: Worker
     write_queue: asyncio.Queue[object] = field(default_factory=asyncio.Queue)
 
-    async def basic_ack(self, tag: int, *, wait: bool) -> None:
+    async def basic_ack(self, tag: int, *, multiple: bool, wait: bool) -> None:
         del wait
+        assert not multiple, "each job is acked alone"
         await self.worker.pause()
         self.broker.given.pop(tag, None)
 

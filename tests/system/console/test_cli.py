@@ -10,6 +10,7 @@ import sqlite3
 import sys
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ import pytest
 from console.local import stack as stack_module
 from console.local.child_process import ProcessFailedError
 from console.local.ports import free_port
+from console.local.rabbitmq_node import node_environment
 from console.local.stack import LocalStack
 from shared.domain.adapter_link import Placeholder, parse_link
 from simulator.scenario import SECTOK
@@ -334,8 +336,7 @@ async def test_the_demo_as_json_is_one_object_and_the_rest_is_elsewhere(tmp_path
 async def test_a_private_rabbitmq_that_crashes_as_it_starts_leaves_no_dump_of_its_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "rabbitmq.conf").write_text("no_such_setting = 1\n", "utf-8")
-    monkeypatch.setattr(stack_module, "_DEPLOY", tmp_path)
+    monkeypatch.setattr(stack_module, "node_environment", partial(node_environment, more_config=["no_such_setting = 1"]))
     monkeypatch.chdir(tmp_path)
     with pytest.RaisesGroup(ProcessFailedError):
         await LocalStack(tmp_path / "stack", only=frozenset({"rabbitmq"})).__aenter__()
