@@ -14,6 +14,7 @@ from shared.config.secret_strength import weakness
 from shared.config.settings import CREDENTIALS, load_settings
 from shared.config.sources import load_sources
 from shared.errors import ConfigError
+from shared.runtime.process import StopRequest
 from tests.helpers.settings import settings_here
 
 # What Kubernetes sets for the services `callfold`, `callfold-ingress` and `callfold-redis`, and Docker for a link.
@@ -141,4 +142,4 @@ async def test_beyond_loopback_a_weak_secret_stops_the_start_with_the_reason(
     here = settings_here(monkeypatch, {"CALLFOLD_SOURCES": str(sources), **settings})
     assert callable(serve)
     with pytest.raises(ConfigError, match=said):
-        await serve(here, None)
+        await serve(here, StopRequest())

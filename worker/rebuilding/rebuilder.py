@@ -102,7 +102,8 @@ class Rebuilder:
         if not generations:
             return
         async with locked(self._store, _LOCK) as lock:
-            # Another worker may have finished since.
+            # Another worker may have finished since. A loss often concerns all partitions, which are then rebuilt together.
+            await self._store.fence()
             generations = await self._store.rebuilding()
             if generations:
                 await self._rebuild(generations, lock)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -49,6 +49,10 @@ class _Worker:
 
     async def publish_until_confirmed(self, messages: Iterable[Message]) -> None:
         self.published += messages
+
+    async def publish_once(self, messages: Sequence[Message], **_: object) -> list[Message]:
+        self.published += messages
+        return []
 
     async def fold(self, *events: RawEvent) -> None:
         self.published.clear()

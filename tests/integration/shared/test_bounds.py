@@ -191,9 +191,9 @@ async def test_what_several_sources_show_is_noted_in_one_round_trip_each(store: 
     round_trips: list[str] = []
     execute, execute_command = Pipeline.execute, Redis.execute_command
 
-    async def counted(pipe: Pipeline, *, raise_on_error: bool = True) -> list[object]:
+    async def counted(pipe: Pipeline, *options: bool) -> list[object]:
         round_trips.append(str(pipe.command_stack))
-        return await execute(pipe, raise_on_error=raise_on_error)
+        return await execute(pipe, *options)
 
     async def counted_command(redis: Redis, *args: object, **options: object) -> object:
         round_trips.append(str(args))

@@ -109,7 +109,11 @@ async def test_between_the_open_calls_of_the_live_page_others_have_their_turn() 
     async def read_facts(_: object) -> dict[CallKey, dict[str, str]]:
         return dict.fromkeys(KEYS, facts)
 
-    here = SimpleNamespace(_store=SimpleNamespace(open_starts=open_starts, read_facts=read_facts), _policy=POLICY)
+    async def waiting() -> dict[int, object]:
+        return {}
+
+    store = SimpleNamespace(open_starts=open_starts, read_facts=read_facts, partitions=SimpleNamespace(waiting=waiting))
+    here = SimpleNamespace(_store=store, _policy=POLICY)
     with _counting_turns() as turns:
         calls, _ = await Monitor._open_calls(cast("Monitor", here), [])
     assert len(calls) == len(KEYS)
