@@ -117,6 +117,21 @@ async def test_what_is_lost_again_just_before_the_end_is_not_ready(
     assert [event["id"] for event in world.events()] == ["default/513/1"]
 
 
+async def test_one_rebuild_takes_all_partitions_that_a_loss_concerns(worlds: tuple[World, World]) -> None:
+    world, _ = worlds
+    for number in range(8):
+        await world.fold(pair(10.0 * number, 600 + number))
+    await world.redis.flushdb()
+    await world.store.fence([3])  # as a worker that is in the middle of a fence
+    await world.rebuild()
+    states = await world.store.partitions.waiting()
+    assert PartitionState.REBUILDING not in states.values()
+    await world.drain()
+    for number in range(8):
+        await world.fold(pair(10.0 * number, 600 + number))
+    assert len(world.events()) == 8
+
+
 async def failure(world: World) -> CallfoldError:
     """Return why a rebuild could not be finished."""
     try:
