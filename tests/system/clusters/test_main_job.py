@@ -11,7 +11,6 @@ import aiohttp
 import orjson
 import pytest
 import pytest_asyncio
-from redis.asyncio import Redis
 
 from console.local.ports import free_port
 from console.local.processes import ServiceProcess
@@ -26,6 +25,7 @@ from tests.helpers.servers import (
     VENDOR_LINES,
     Event,
     Servers,
+    begin_generation,
     call_back,
     connected,
     eventually,
@@ -68,7 +68,7 @@ async def test_the_vendors_four_lines_in_every_order_each_sent_twice_are_one_eve
             _is_the_vendors_call(event)
             _are_the_jobs_of(event, await next_events(jobs, 2))
             await _settled(servers, workers, callbacks=8 * number)
-            await _forget_all_calls(servers)
+            await begin_generation(servers.stack.redis_url, servers.stack.amqp_url)  # the same call is new once more
         await _fence(servers, ports[0])
         assert [event for event in await waiting_events(events) if event.body["data"]["request_id"] == 513] == []
         assert [job for job in await waiting_events(jobs) if job.body["request_id"] == 513] == []
@@ -123,12 +123,6 @@ async def _metrics(role: ServiceProcess) -> dict[str, float]:
     async with aiohttp.ClientSession() as session, session.get(role.metrics_url) as response:
         lines = (await response.text()).splitlines()
     return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines if not line.startswith("#"))}
-
-
-async def _forget_all_calls(servers: Servers) -> None:
-    redis = Redis.from_url(servers.stack.redis_url)
-    await redis.flushall()
-    await redis.aclose()
 
 
 async def _journal_of_513(settings: Settings, since: datetime) -> list[str]:
