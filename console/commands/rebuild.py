@@ -90,9 +90,10 @@ async def _refuse_while_workers_run(settings: Settings) -> None:
         # RabbitMQ also returns 0 if the queue does not answer it in time.
         running = max([await reader.count_consumers() for _ in range(3)])
     if running:
+        # Not how many: while a worker renews its consumer, RabbitMQ counts both of them.
         raise CallfoldError(
-            f"{counted(running, 'worker')} {'is' if running == 1 else 'are'} running and would publish calls that are only half "
-            "replayed. Stop all workers first, or use --force to start anyway."
+            "At least one worker is running and would publish calls that are only half replayed. "
+            "Stop all workers first, or use --force to start anyway."
         )
 
 

@@ -273,7 +273,7 @@ async def test_a_rebuild_refuses_while_a_worker_runs_unless_forced(servers: Serv
         await _tell(servers, lines_of(739_000_000))
         code, out, err = await callfold("rebuild", "--since", "1m", **environment)
         assert (code, out) == (1, "")
-        assert "1 worker is running and would publish calls that are only half replayed. Stop all workers first" in err
+        assert "At least one worker is running and would publish calls that are only half replayed. Stop all workers first" in err
         code, out, err = await callfold("rebuild", "--since", "1m", "--force", **environment)
         assert (code, "replayed" in out) == (0, True), err
     await no_consumer(servers)
