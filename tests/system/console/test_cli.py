@@ -149,6 +149,7 @@ async def test_doctor_finds_a_system_that_can_work_and_one_that_cannot(servers: 
         "dead letters",
         "redis",
         "request ids",
+        "previous secrets",
         "placeholders",
         "refusals",
         "clock",
