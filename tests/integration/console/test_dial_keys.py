@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -20,10 +21,12 @@ from shared.runtime.broker import create_publisher
 from shared.runtime.process import background
 from shared.runtime.store import open_store
 from tests.helpers.pace import LIMIT_S
-from tests.helpers.servers import Servers
+from tests.helpers.servers import Servers, eventually
 from tests.helpers.settings import settings_here
 
 RULES = '[sources.acme]\ndial_url = "http://127.0.0.1:1/dial?agent={agent}&number={number}"\n'
+# Each run has its user: the stream knows the keys of an earlier one.
+WHO = uuid.uuid4().hex
 REQUEST = DialRequest(source="acme", agent="1001", number="+4512345678")
 
 
@@ -33,13 +36,18 @@ class _Phones:
     def __init__(self) -> None:
         self.rung = 0
         self.is_refusing = False
+        self.has_rung, self.may_answer = asyncio.Event(), asyncio.Event()
+        self.may_answer.set()
 
     async def dial(self, *_: object) -> int:
         if self.is_refusing:
             raise DialError(DialState.REFUSED, 502, "no")
         self.rung += 1
+        number = 512 + self.rung
+        self.has_rung.set()
         await asyncio.sleep(0)
-        return 512 + self.rung
+        await self.may_answer.wait()
+        return number
 
 
 @asynccontextmanager
@@ -67,30 +75,57 @@ async def test_a_repeat_after_redis_has_lost_the_key_gets_the_first_answer(
 ) -> None:
     phones = _Phones()
     async with console(servers, monkeypatch, phones) as first, console(servers, monkeypatch, phones) as second:
-        answer = await first.dial(REQUEST, "anna", "lost-1")
+        answer = await first.dial(REQUEST, WHO, "lost-1")
         await emptied(servers)
-        repeats = await asyncio.gather(*(each.dial(REQUEST, "anna", "lost-1") for each in (first, second, first, second)))
+        repeats = await asyncio.gather(*(each.dial(REQUEST, WHO, "lost-1") for each in (first, second, first, second)))
         assert [(each.status, each.body, each.is_repeated) for each in repeats] == [(201, answer.body, True)] * 4
         await emptied(servers)
-        assert (await second.dial(REQUEST, "anna", "other")).status == 201
+        assert (await second.dial(REQUEST, WHO, "other")).status == 201
         other = REQUEST.model_copy(update={"number": "+4587654321"})
-        assert (await second.dial(other, "anna", "lost-1")).status == 422
+        assert (await second.dial(other, WHO, "lost-1")).status == 422
     async with console(servers, monkeypatch, phones) as started_later:
         await emptied(servers)
-        assert (await started_later.dial(REQUEST, "anna", "lost-1")).body == answer.body
+        assert (await started_later.dial(REQUEST, WHO, "lost-1")).body == answer.body
     assert phones.rung == 2
+
+
+async def test_a_repeat_that_waits_gets_the_first_answer_although_redis_loses_the_key_meanwhile(
+    servers: Servers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    phones = _Phones()
+    phones.may_answer.clear()
+    async with console(servers, monkeypatch, phones) as dials, Redis.from_url(servers.stack.redis_url) as redis:
+
+        async def looks() -> int:
+            return int((await redis.info("commandstats")).get("cmdstat_get", {}).get("calls", 0))
+
+        async def looks_again() -> bool:
+            return repeat.done() or await looks() > seen + 1
+
+        first = asyncio.ensure_future(dials.dial(REQUEST, WHO, "waits-1"))
+        await asyncio.wait_for(phones.has_rung.wait(), LIMIT_S)
+        repeat = asyncio.ensure_future(dials.dial(REQUEST, WHO, "waits-1"))
+        for is_lost in (False, True):
+            if is_lost:
+                await emptied(servers)
+            seen = await looks()
+            await eventually(looks_again)
+        phones.may_answer.set()
+        answers = [(each.status, each.body, each.is_repeated) for each in (await first, await repeat)]
+        assert answers == [(201, first.result().body, False), (201, first.result().body, True)]
+    assert phones.rung == 1
 
 
 async def test_a_refused_request_frees_its_key_in_the_stream_too(servers: Servers, monkeypatch: pytest.MonkeyPatch) -> None:
     phones = _Phones()
     async with console(servers, monkeypatch, phones) as dials:
         phones.is_refusing = True
-        assert (await dials.dial(REQUEST, "anna", "refused-1")).status == 502
+        assert (await dials.dial(REQUEST, WHO, "refused-1")).status == 502
         phones.is_refusing = False
         await emptied(servers)
-        assert (await dials.dial(REQUEST, "anna", "refused-1")).status == 201
+        assert (await dials.dial(REQUEST, WHO, "refused-1")).status == 201
         await emptied(servers)
-        assert (await dials.dial(REQUEST, "anna", "refused-1")).is_repeated
+        assert (await dials.dial(REQUEST, WHO, "refused-1")).is_repeated
     assert phones.rung == 1
 
 
@@ -101,10 +136,10 @@ async def test_concurrent_requests_at_several_consoles_ring_once_although_redis_
     async with console(servers, monkeypatch, phones) as first, console(servers, monkeypatch, phones) as second:
         for number in range(10):
             dialing = [
-                asyncio.ensure_future(each.dial(REQUEST, "anna", f"race-{number}")) for each in (first, second) for _ in range(2)
+                asyncio.ensure_future(each.dial(REQUEST, WHO, f"race-{number}")) for each in (first, second) for _ in range(2)
             ]
             await emptied(servers)
-            dialing.append(asyncio.ensure_future(second.dial(REQUEST, "anna", f"race-{number}")))
+            dialing.append(asyncio.ensure_future(second.dial(REQUEST, WHO, f"race-{number}")))
             answers = [(answer.status, answer.body) for answer in await asyncio.gather(*dialing)]
             assert answers == [answers[0]] * len(dialing)
     assert phones.rung == 10

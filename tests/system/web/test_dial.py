@@ -59,7 +59,7 @@ async def _dial(
     here: World, parameters: Mapping[str, object] | None = None, *, key: str = "", console: str = "console", **wanted: object
 ) -> tuple[int, Any]:
     headers = {"Authorization": f"Bearer {_OTHER_KEY if console == 'other' else KEY}"}
-    headers |= {"Idempotency-Key": key} if key else {}
+    headers |= {"Idempotency-Key": here.idempotency_key(key)} if key else {}
     body = {"source": "acme", "number": "+4512345678"} | dict(parameters or {}) | wanted
     status, told, _ = await here.ask("POST", "/dial", console=console, headers=headers, json=body)
     return status, told
@@ -209,9 +209,9 @@ async def test_a_dial_without_answer_is_never_dialed_again_under_its_key(here: W
 
 async def test_the_answer_to_a_key_is_kept_for_a_day(here: World) -> None:
     assert (await _dial(here, agent="day", key="day-1"))[0] == 201
-    who = hashlib.sha256(KEY.encode()).hexdigest()[:12]
+    who, key = hashlib.sha256(KEY.encode()).hexdigest()[:12], here.idempotency_key("day-1")
     async with redis_of(here.servers) as redis:
-        left_s = await redis.ttl(f"callfold:dial:answer:{hashlib.sha256(f'{who}/day-1'.encode()).hexdigest()}")
+        left_s = await redis.ttl(f"callfold:dial:answer:{hashlib.sha256(f'{who}/{key}'.encode()).hexdigest()}")
     assert 86_000 <= left_s <= 86_400
 
 
