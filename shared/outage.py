@@ -24,7 +24,8 @@ _ErrorT = TypeVar("_ErrorT", bound=Exception)
 class Outage:
     """The outage of one thing, as several tasks experience it.
 
-    It begins with the first failure, and ends when each task that failed has succeeded or given up. A reason that is not the one
+    It begins with the first failure, and ends when each task that failed has succeeded or given up. If the last one gave up, the
+    next success of any task is logged as the end. A reason that is not the one
     logged last is a change and is logged too, but at most five reasons a minute are. Failures that were not logged, because the
     thing fails and works in turn, count in the next line.
     """
@@ -59,8 +60,8 @@ class Outage:
             write(self._event, detail=reason, failures=self._failures, **facts)
 
     def succeeded(self, *, task: object = None) -> None:
-        """Record that a task succeeded. It costs nothing unless the task had failed."""
-        if task in self._failing:
+        """Record that a task succeeded. It costs nothing unless something has failed."""
+        if task in self._failing or (self._since is not None and not self._failing):
             self._forget(task, is_success=True)
 
     def gave_up(self, *, task: object = None) -> None:
@@ -94,10 +95,10 @@ class Outage:
         raise AssertionError("count() does not end")
 
     def _forget(self, task: object, *, is_success: bool) -> None:
-        del self._failing[task]
-        if self._failing or self._since is None:
+        self._failing.pop(task, None)
+        if self._failing or self._since is None or (self._is_announced and not is_success):
             return
-        if is_success and self._is_announced and self._ended_event is not None:
+        if self._is_announced and self._ended_event is not None:
             seconds = round(time.monotonic() - self._since, 1)
             self._log.info(self._ended_event, seconds=seconds, failures=self._failures)
         if self._is_announced:

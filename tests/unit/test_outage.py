@@ -108,6 +108,16 @@ def test_giving_up_is_no_success(clock: _Clock) -> None:
     assert [line["event"] for line in lines] == ["thing_broken"]
 
 
+def test_an_outage_that_the_last_task_gave_up_ends_with_the_next_success_of_any_task(clock: _Clock) -> None:
+    thing = _outage()
+    with capture_logs() as lines:
+        thing.failed("no answer", task="one")
+        thing.gave_up(task="one")
+        thing.succeeded(task="two")
+        thing.succeeded(task="two")
+    assert [line["event"] for line in lines] == ["thing_broken", "thing_works"]
+
+
 async def test_a_step_is_repeated_until_it_succeeds_and_a_step_that_is_cancelled_leaves_no_outage() -> None:
     thing, failures = _outage(), list[ConnectionError]()
 
