@@ -418,7 +418,7 @@ async def test_what_people_do_is_told_in_the_log_and_the_history_without_their_k
 
 
 async def test_a_repeat_of_a_dial_is_told_as_one(here: World) -> None:
-    headers = AUTHORIZED | {"Idempotency-Key": here.idempotency_key("told-1")}
+    headers = AUTHORIZED | {"Idempotency-Key": here.idempotency_key("repeated-1")}
     answers = [await here.ask("POST", "/dial", headers=headers, json=_DIAL | {"agent": "1098"}) for _ in range(3)]
     request_id = str(answers[0][1]["request_id"])
 
