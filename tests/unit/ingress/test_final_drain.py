@@ -21,6 +21,7 @@ from shared.amqp.publisher import Message, Publisher
 from shared.amqp.topology import Topology
 from shared.runtime.process import StopRequest, background
 from tests.helpers.pace import LIMIT_S
+from tests.helpers.servers import eventually
 from tests.unit.ingress.test_spool_contents import MIB, fill, message
 from tests.unit.ingress.test_waiting import _Broker
 
@@ -61,14 +62,28 @@ def _left(directory: Path) -> list[str]:
     return sorted(path.name for path in directory.iterdir() if "lock" not in path.name)
 
 
-async def test_both_kinds_of_files_are_drained_and_deleted_once_rabbitmq_is_back(tmp_path: Path) -> None:
+async def test_both_kinds_of_files_are_drained_and_deleted_once_rabbitmq_is_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await fill(tmp_path, [message(1), message(2)])
     await fill(tmp_path, [message(3)], file_name="waiting-acme.sqlite")
     broker, stop = _Switched(), StopRequest()
     async with _spools(tmp_path, broker) as spools:
+        looks: list[bool] = []
+        is_drained = spools.is_drained
+
+        async def look() -> bool:
+            looks.append(await is_drained())
+            return looks[-1]
+
+        async def has_looked_again() -> bool:
+            return len(looks) > 2
+
+        monkeypatch.setattr(spools, "is_drained", look)
         task = asyncio.create_task(drain_before_exit(spools, stop, LIMIT_S))
-        await asyncio.sleep(0.3)
+        await eventually(has_looked_again)
         assert not task.done()
+        assert not any(looks)
         broker.connected.set()
         assert await task == ""
     assert len(broker.events()) == 3
