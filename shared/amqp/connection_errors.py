@@ -18,8 +18,12 @@ LOST = (AMQPError, OSError, ChannelInvalidStateError)
 
 
 def is_lost(error: BaseException) -> bool:
-    """Return whether the connection was lost; a broker that stops while a channel opens raises a bare `Exception`."""
-    return isinstance(error, LOST) or type(error) is Exception
+    """Return whether the connection was lost.
+
+    A broker that stops while a channel opens raises a bare `Exception`. A channel on a connection that just closed, and with
+    uvloop a write to it, raise a bare `RuntimeError` whose text ends in "closed".
+    """
+    return isinstance(error, LOST) or type(error) is Exception or (type(error) is RuntimeError and str(error).endswith(" closed"))
 
 
 def refusal(error: BaseException) -> str | None:

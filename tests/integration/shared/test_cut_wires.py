@@ -11,6 +11,8 @@ from urllib.parse import urlsplit
 
 import pytest
 import uvloop
+from aiormq import Connection as Amqp
+from pamqp.base import Frame
 from redis.asyncio import Connection
 
 from shared.amqp import connection
@@ -67,6 +69,55 @@ async def test_redis_cut_off_at_any_byte_is_away(redis_only: Servers) -> None:
     async with cut_wire(_port(redis_only.stack.redis_url), _budgets(400)) as wire:
         await asyncio.to_thread(uvloop.run, ask(wire.port))
     assert wire.cut > 100
+
+
+async def test_rabbitmq_whose_connection_closed_before_a_channel_opens_is_away(
+    rabbitmq_only: Servers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The library answers with a bare `RuntimeError`."""
+    open_channel = Amqp.channel
+
+    async def cut_first(connection: Amqp, *arguments: object, **options: object) -> object:
+        if next(openings) < 4:
+            await connection.close(ConnectionResetError("cut"))
+        return await open_channel(connection, *arguments, **options)  # type: ignore[arg-type]
+
+    openings = itertools.count()
+    monkeypatch.setattr(Amqp, "channel", cut_first)
+    await _links_come_up(rabbitmq_only, monkeypatch)
+    assert next(openings) > 4
+
+
+async def test_rabbitmq_whose_connection_closed_in_the_handshake_is_away(
+    rabbitmq_only: Servers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """uvloop answers a write to it with a bare `RuntimeError`, which the library passes on."""
+    request = Amqp._rpc
+
+    async def cut_first(frame: Frame, writer: asyncio.StreamWriter, *arguments: object, **options: object) -> object:
+        if next(requests) < 4:
+            writer.transport.abort()
+            await asyncio.sleep(0)  # now it is closed
+        return await request(frame, writer, *arguments, **options)  # type: ignore[arg-type]
+
+    requests = itertools.count()
+    monkeypatch.setattr(Amqp, "_rpc", staticmethod(cut_first))
+    await _links_come_up(rabbitmq_only, monkeypatch)
+    assert next(requests) > 4
+
+
+async def _links_come_up(servers: Servers, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Connect both links, on the event loop of the processes."""
+    monkeypatch.setattr(connection, "BACKOFF_S", (0.01,))
+
+    async def connect() -> None:
+        address = BrokerAddress((servers.stack.amqp_url,), topology(RETRY_S), "tests")
+        publisher, consumer = Publisher(address, timeout_s=LIMIT_S), Consumer(address, CALLBACKS_FOLD, prefetch=10)
+        async with background(publisher.run(), consumer.run()), asyncio.timeout(LIMIT_S):
+            await publisher.wait_until_up()
+            await consumer.wait_until_up()
+
+    await asyncio.to_thread(uvloop.run, connect())
 
 
 async def test_rabbitmq_cut_off_at_any_byte_is_away_and_both_links_come_back(
