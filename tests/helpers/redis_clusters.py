@@ -123,16 +123,21 @@ async def move_slot(slot: int, source: Server, target: Server) -> None:
 
 @asynccontextmanager
 async def redis_cluster(
-    directory: Path, *options: str, masters: int = 3, replicas_each: int = 1, program: str = "redis-server"
+    directory: Path,
+    *options: str,
+    masters: int = 3,
+    replicas_each: int = 1,
+    has_tls: bool = False,
+    program: str = "redis-server",
 ) -> AsyncIterator[RedisCluster]:
-    """Start a cluster until the block ends; `options` are those of each node.
+    """Start a cluster until the block ends; `options` are those of each node. With `has_tls` each listens on a second port.
 
     Masters have the slots that `redis-cli --cluster create` would give them. A replica takes over from a master that does not
     answer for a second.
     """
     directory.mkdir(exist_ok=True)
     count = masters * (1 + replicas_each)
-    nodes = [_node(directory / f"node-{number}", program, options) for number in range(count)]
+    nodes = [_node(directory / f"node-{number}", program, options, has_tls=has_tls) for number in range(count)]
     redis = RedisCluster(nodes[:masters], nodes[masters:])
     async with started(nodes):
         begins = [round(number * SLOTS / masters) for number in range(masters)] + [SLOTS]
@@ -162,13 +167,19 @@ async def fail_over(redis: RedisCluster, master: Server) -> Server:
     return replica
 
 
-def _node(directory: Path, program: str, options: Sequence[str]) -> Server:
+def tls_port(node: Server) -> int:
+    return int(node.environment["TLS_PORT"])
+
+
+def _node(directory: Path, program: str, options: Sequence[str], *, has_tls: bool) -> Server:
     directory.mkdir()
-    port, bus_port = free_port(), free_port()
+    port, bus_port, with_tls = free_port(), free_port(), free_port() if has_tls else 0
     command = [program, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(directory)]
     command += ["--repl-diskless-sync-delay", "0", "--repl-ping-replica-period", "1", "--cluster-enabled", "yes"]
     command += ["--cluster-port", str(bus_port), "--cluster-node-timeout", str(_NODE_TIMEOUT_MS), *options]
-    environment = os.environ | {"LC_ALL": "C", "BUS_PORT": str(bus_port)}
+    if has_tls:
+        command += ["--tls-port", str(with_tls)]
+    environment = os.environ | {"LC_ALL": "C", "BUS_PORT": str(bus_port), "TLS_PORT": str(with_tls)}
     return Server("redis", command, environment, port=port, log=directory / "log", probe=REDIS_PROBE)
 
 

@@ -95,7 +95,7 @@ async def redis_sentinels(
         role = ["--replicaof", "127.0.0.1", str(ports[0])] if number else []
         servers.append(_server(directory / f"redis-{number}", program, port, [*role, *options]))
     watchers = [
-        _sentinel(directory / f"sentinel-{n}", program, ports[0], sentinels // 2 + 1, sentinel_options) for n in range(sentinels)
+        sentinel(directory / f"sentinel-{n}", program, ports[0], sentinels // 2 + 1, sentinel_options) for n in range(sentinels)
     ]
     async with started(servers[:1]), started(servers[1:]), started(watchers):
         redis = RedisSentinels(servers, watchers)
@@ -110,8 +110,8 @@ def _server(directory: Path, program: str, port: int, options: Sequence[str]) ->
     return Server("redis", command, os.environ | {"LC_ALL": "C"}, port=port, log=directory / "log", probe=REDIS_PROBE)
 
 
-def _sentinel(directory: Path, program: str, primary: int, quorum: int, options: Sequence[str]) -> Server:
-    """Write the configuration, which the Sentinel rewrites, and return the process."""
+def sentinel(directory: Path, program: str, primary: int, quorum: int, options: Sequence[str]) -> Server:
+    """Write the configuration of a Sentinel, which rewrites it, and return the process."""
     directory.mkdir()
     port, file = free_port(), directory / "sentinel.conf"
     lines = [
