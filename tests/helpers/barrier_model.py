@@ -71,10 +71,12 @@ class Sent:
 class Channel:
     """A consumer: what the broker gave it, oldest first, and how much of that its process has folded and settled.
 
-    The broker forgets a channel that is closed; the process may go on with what it has read, and learn of it later.
+    The broker forgets a channel that is closed; the process may go on with what it has read, and learn of it later. A process
+    that changed its prefetch has several consumers on one connection, and only the last of them consumes.
     """
 
     name: str
+    connection: str
     is_consuming: bool = False
     is_closed: bool = False
     is_cancelled: bool = False
@@ -123,12 +125,14 @@ class Model:
             channel.stream.append(self.ready.pop(0))
 
     def close(self, channel: Channel, order: int) -> None:
-        """Close a channel: what it had not settled is ready again, ahead of everything else, in some order."""
-        if not channel.is_closed:
-            channel.is_closed = True
-            back = [sent for at, sent in enumerate(channel.stream) if at not in channel.settled]
-            turn = order % (len(back) or 1)
-            self.ready[:0] = back[turn:] + back[:turn]
+        """Close a connection: what was not settled on it is ready again, ahead of everything else, in some order."""
+        back: list[Sent] = []
+        for each in self.channels:
+            if each.connection == channel.connection and not each.is_closed:
+                each.is_closed = True
+                back += [sent for at, sent in enumerate(each.stream) if at not in each.settled]
+        turn = order % (len(back) or 1)
+        self.ready[:0] = back[turn:] + back[:turn]
 
     def receivers(self) -> list[Channel]:
         return [each for each in self.channels if each.is_consuming and not each.is_closed and not each.is_cancelled]
@@ -140,10 +144,21 @@ class Model:
 
     # a worker
 
-    def register(self) -> None:
-        channel = Channel(f"c{len(self.channels)}")
-        self.channels.append(channel)
-        self.redis.join(channel.name)
+    def register(self, connection: str | None = None) -> None:
+        name = f"c{len(self.channels)}"
+        self.channels.append(Channel(name, connection or name))
+        self.redis.join(name)
+
+    def renew(self, channel: Channel) -> None:
+        """Cancel a consumer, and register the next one of the same connection, as for another prefetch."""
+        if channel.is_consuming and not channel.is_closed:
+            self.cancel(channel)
+            self.register(channel.connection)
+
+    def unregister(self, channel: Channel) -> None:
+        """Remove a consumer that was cancelled and has settled all it received."""
+        if channel.is_cancelled and channel.oldest == len(channel.stream):
+            self.redis.members.pop(channel.name, None)
 
     def consume(self, channel: Channel) -> None:
         registered = self.redis.members.get(channel.name)

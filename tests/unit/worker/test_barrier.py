@@ -80,6 +80,16 @@ class BarrierMachine(RuleBasedStateMachine):
     def a_worker_stops(self, number: int) -> None:
         self.model.cancel(self.channel(number))
 
+    @precondition(lambda self: self.model.channels)
+    @rule(number=CHANNELS)
+    def a_worker_changes_its_prefetch(self, number: int) -> None:
+        self.model.renew(self.channel(number))
+
+    @precondition(lambda self: self.model.channels)
+    @rule(number=CHANNELS)
+    def a_worker_unregisters(self, number: int) -> None:
+        self.model.unregister(self.channel(number))
+
     @rule(frozen=CHANNELS, seed=st.integers(0, 1000))
     def all_but_one_go_on(self, frozen: int, seed: int) -> None:
         channels = [channel for channel in self.model.channels if channel is not self.channel(frozen)]
@@ -156,6 +166,8 @@ def _any_step(chance: random.Random, model: Model) -> None:
         lambda: _go_on(chance, model): 6,
         lambda: model.close(one, chance.randrange(3)): 1,
         lambda: model.cancel(one): 1,
+        lambda: model.renew(one): 1,
+        lambda: model.unregister(one): 1,
     }
     chance.choices([*steps], [*steps.values()])[0]()
 
@@ -293,6 +305,25 @@ def test_a_consumer_that_stops_holds_the_barrier_until_what_it_had_is_settled_or
     model.conclude()
     assert model.concluded_ms == before
     _pass_together(model, [other])
+    assert (model.concluded_ms or 0) > (before or 0)
+
+
+def test_a_consumer_whose_prefetch_changed_holds_the_barrier_until_what_it_had_is_settled() -> None:
+    model = _at_work(2)
+    old, other = _frozen_with_a_callback(model), model.channels[1]
+    before = model.concluded_ms
+    model.renew(old)
+    new = model.channels[2]
+    model.consume(new)
+    for _ in range(2):
+        _pass_together(model, [other, new])
+        model.unregister(old)
+        assert model.concluded_ms == before
+    model.read(old)
+    model.settle(old, 0)
+    model.unregister(old)
+    for _ in range(2):
+        _pass_together(model, [other, new])
     assert (model.concluded_ms or 0) > (before or 0)
 
 
