@@ -36,7 +36,7 @@ def settings(*, as_json: AsJson = False) -> None:
     """List every setting with its default."""
     import orjson
 
-    from shared.config.settings import variables
+    from shared.config.setting_rows import variables
 
     for variable, default, description in variables():
         row = {"variable": variable, "default": default, "description": description}

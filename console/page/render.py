@@ -17,17 +17,16 @@ from console.call_query import AnyState, CallQuery, JsonObject
 from console.live.snapshot import Snapshot
 from console.page import labels, text, urls
 from console.page.assets import asset_url
+from console.page.call_models import CallPage, TimelineRow
 from console.page.link_explanation import explain_link
 from console.page.live_view import live_view
 from console.page.models import (
     AdapterPage,
-    CallPage,
     CallsPage,
     ConfirmPage,
     DeadLettersPage,
     ErrorPage,
     LoginPage,
-    TimelineRow,
     Viewer,
 )
 from console.page.parties import parties_of, people_of, ring_seconds_of

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from console.page.axis import Axis, Tick, axis_over, ticks
-from console.page.models import TimelineRow
+from console.page.call_models import TimelineRow
 from console.page.text import duration, seconds_between
 from shared.domain.leg import Leg, LegState
 from shared.domain.leg_event import CallType

@@ -13,8 +13,9 @@ from console.live.monitor import Monitor
 from console.lookup.csv_export import CSV, write_csv_in_steps
 from console.lookup.lookup import Lookup
 from console.page import render
+from console.page.call_models import CallPage
 from console.page.link_explanation import explain_callback, secret_problem
-from console.page.models import AdapterPage, CallPage, CallsPage
+from console.page.models import AdapterPage, CallsPage
 from console.page.search_form import read_query
 from console.page.urls import call_url, search_url
 from console.web.keys import IDENTITY

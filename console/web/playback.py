@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 
-from console.page.models import RecordingRow
+from console.page.call_models import RecordingRow
 from console.page.playback import (
     Playback,
     Player,

@@ -265,7 +265,7 @@ def load_settings() -> Settings:
     Raises:
         ConfigError: a variable is unknown or invalid, or a credential's file cannot be read; the message names it.
     """
-    known = [_variable(name) for name in Settings.model_fields]
+    known = [variable_of(name) for name in Settings.model_fields]
     environment = with_credentials(os.environ, CREDENTIALS)
     unknown = sorted(name for name in environment if name.startswith(PREFIX) and name not in {*known, crash.VARIABLE})
     if unknown:
@@ -275,29 +275,17 @@ def load_settings() -> Settings:
     try:
         return Settings()
     except ValidationError as error:
-        raise ConfigError(validation_message(error, known, label=_variable)) from None
+        raise ConfigError(validation_message(error, known, label=variable_of)) from None
 
 
-def _variable(field: str) -> str:
+def variable_of(field: str) -> str:
+    """Return the environment variable of a field."""
     if field == "sources_file" or field.startswith(PREFIX):
         return PREFIX + "SOURCES"
     return PREFIX + field.upper()
 
 
 CREDENTIALS = tuple(
-    _variable(name) for name, field in Settings.model_fields.items() if field.annotation in {SecretStr, SecretStr | None}
+    variable_of(name) for name, field in Settings.model_fields.items() if field.annotation in {SecretStr, SecretStr | None}
 )
 """The settings that can also come from files."""
-
-
-def variables() -> list[tuple[str, str, str]]:
-    """Return every setting as (variable, default, description)."""
-    rows = []
-    for name, field in Settings.model_fields.items():
-        default = field.default.get_secret_value() if isinstance(field.default, SecretStr) else field.default
-        if field.default_factory is not None:
-            default = ".callfold/archive as a file URL"
-        if isinstance(default, tuple):
-            default = ",".join(f"{part:g}" for part in default)
-        rows.append((_variable(name), "" if default is None else str(default), field.description or ""))
-    return rows

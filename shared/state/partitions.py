@@ -9,12 +9,13 @@ from typing import Final, cast
 from shared.errors import StateLostError, StateMovedError, StateUnverifiedError
 from shared.log import get_logger
 from shared.state.keys import PARTITIONS, Keys
-from shared.state.positions import Known, LossCause, PartitionState, Positions, StoredPosition, Ticket
+from shared.state.positions import Positions, Ticket
 from shared.state.redis_client import RedisClient
 from shared.state.redis_clock import RedisClock
 from shared.state.replicas import Confirm
 from shared.state.replies import redis_reply, text, text_pairs
 from shared.state.script import Argument, Run, Script
+from shared.state.stored_position import Known, LossCause, PartitionState, StoredPosition
 
 log = get_logger(__name__)
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import orjson
 
 from shared.state.keys import PARTITIONS
-from shared.state.positions import Known, Writers
+from shared.state.stored_position import Known, Writers
 
 VERSION = 1
 

@@ -1,16 +1,6 @@
 """What this process knows of the positions of partitions in Redis. From them it sees that Redis has lost state.
 
-A position is a generation, a state, and for each writer the number of its writes (`position.lua`). Every script that writes calls
-compares the position with what its process knows, and counts the write. A smaller number shows that Redis went back. Writers
-publish their numbers to the stream `state.journal` before they ack anything, so a restart of all processes forgets none.
-
-A partition is in one of three states:
-
-- `ready`: calls are folded.
-- `rebuilding`: it has lost state. Nothing is evaluated, claimed, scheduled, leased or published. Events that arrive wait.
-- `draining`: it is rebuilt, and the events that waited are folded, in the order of arrival. Other events wait behind them.
-
-A loss begins a new generation, larger than every known one (`Store.fence`). Scripts of an earlier generation then change nothing.
+`stored_position.py` says what a position is.
 
 A rebuilder works as follows. Everything raises StoreUnavailableError while Redis is away.
 
@@ -34,49 +24,15 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from enum import StrEnum
 
 from shared.errors import StateMovedError
+from shared.state.stored_position import Known, LossCause, PartitionState, StoredPosition, Writers, loss_between
 
 FORGOTTEN_MS = 24 * 3600 * 1000
 """A writer that has shown no sign of life for this time is forgotten, and Redis may forget it too."""
 
 _MAX_SEEN = 100
 _AT_START: ContextVar[int | None] = ContextVar("changes_at_start", default=None)
-
-
-class PartitionState(StrEnum):
-    """The state of a partition."""
-
-    READY = "ready"
-    REBUILDING = "rebuilding"
-    DRAINING = "draining"
-
-
-class LossCause(StrEnum):
-    """Kinds of losses."""
-
-    EMPTIED = "emptied"
-    OLDER = "older"
-    EVICTED = "evicted"
-    REPLACED = "replaced"
-
-
-@dataclass(frozen=True, slots=True)
-class StoredPosition:
-    """A position as it is in Redis.
-
-    Attributes:
-        replaced: the latest generation that was known when this one began; 0 if it is the first one.
-        writes: the number of writes of each writer.
-        has_evicted: Redis has evicted keys since the generation began.
-    """
-
-    generation: int
-    state: PartitionState
-    replaced: int
-    writes: Mapping[str, int]
-    has_evicted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,18 +43,6 @@ class Ticket:
     generation: int
     state: PartitionState
     writers: tuple[tuple[str, int], ...]
-
-
-Writers = Mapping[str, tuple[int, int]]
-"""Of each writer the number of its writes, and its last sign of life (ms since 1970)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Known:
-    """The generation and the writers of one partition, as a full map has them and as a look compares them."""
-
-    generation: int
-    writers: Writers
 
 
 @dataclass(slots=True)
@@ -226,7 +170,7 @@ class Positions:
         known = self._partitions.get(number)
         if known is not None and (before is None or known.generation != before.generation):
             return None  # read before a change that is known by now
-        cause = _loss(before, stored)
+        cause = loss_between(before, stored)
         if known is not None and known.is_lost and stored is not None and stored.generation == known.generation:
             cause = cause or LossCause.OLDER
         if cause is not None and known is not None:
@@ -335,17 +279,3 @@ class Positions:
 
     def _alive(self, writers: Writers, since_ms: int) -> dict[str, tuple[int, int]]:
         return {writer: row for writer, row in writers.items() if row[1] >= since_ms or writer == self.writer}
-
-
-def _loss(before: Known | None, stored: StoredPosition | None) -> LossCause | None:
-    if before is None:
-        return LossCause.EVICTED if stored is not None and stored.has_evicted else None
-    if stored is None:
-        return LossCause.EMPTIED
-    if stored.generation < before.generation:
-        return LossCause.OLDER
-    if stored.generation > before.generation:
-        return LossCause.REPLACED if stored.replaced < before.generation else None
-    if any(writes > stored.writes.get(writer, 0) for writer, (writes, _) in before.writers.items()):
-        return LossCause.OLDER
-    return LossCause.EVICTED if stored.has_evicted else None

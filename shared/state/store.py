@@ -1,13 +1,10 @@
-"""Calls in Redis: merge facts, claim and mark publications, set and lease wake-ups. `call_reader.py` reads."""
+"""Calls in Redis: merge facts, claim and mark publications, set and lease wake-ups. `call_reader.py` reads them."""
 
 from __future__ import annotations
 
-import asyncio
 import copy
-import time
 import uuid
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import chain
 from typing import cast
 
@@ -18,37 +15,23 @@ from shared.domain.times import microseconds
 from shared.state.bounds import BOUNDS
 from shared.state.broker_move import BrokerMoveNotes
 from shared.state.call_reader import CallReader
+from shared.state.call_replies import read_leased, read_merged
 from shared.state.dials import DialStore
 from shared.state.flags import Flags
-from shared.state.keys import (
-    PARTITIONS,
-    by_partition,
-    parse_call_key,
-)
-from shared.state.locating import UnclearMasterError
+from shared.state.keys import PARTITIONS, by_partition
 from shared.state.locks import Locks
-from shared.state.node_settings import NodeSettings, read_node
 from shared.state.partitions import Partitions
 from shared.state.pbx_clocks import PbxClockNotes
-from shared.state.positions import PartitionState, Positions
+from shared.state.positions import Positions
 from shared.state.previous_secrets import PreviousSecrets
-from shared.state.redis_clock import RedisClock
 from shared.state.redis_connect import connect
+from shared.state.redis_servers import RedisServers
 from shared.state.refused_legs import RefusedLegs
 from shared.state.replicas import Confirm
-from shared.state.replies import redis_reply, text, text_pairs
+from shared.state.replies import redis_reply, text
 from shared.state.script import Argument, Run, Script
-from shared.state.stored_call import (
-    Claim,
-    Leased,
-    LeaseLimits,
-    Merged,
-    Publication,
-    PublicationState,
-    RestoredPublication,
-    StoredCall,
-    WakeUp,
-)
+from shared.state.stored_call import Claim, Leased, LeaseLimits, Merged, Publication, RestoredPublication, WakeUp
+from shared.state.stored_position import PartitionState
 from shared.state.unreplaced import UnreplacedPlaceholders
 from shared.state.watermark import Watermarks
 
@@ -58,12 +41,10 @@ _DAY_S = 24 * 3600
 _RECEIPTS = tuple(event.value for event in LegEvent)
 
 
-class Store(CallReader):
+class Store(CallReader, RedisServers):
     """Call state in Redis. Every method raises StoreUnavailableError if Redis is not available; all can be repeated.
 
-    Attributes:
-        clock: that of Redis.
-        unclear_master: why it is unclear which server is the master, as the last `verify` found it, or ''.
+    It reads calls as `CallReader` does, and has the clock and the checks of `RedisServers`.
     """
 
     def __init__(
@@ -83,7 +64,9 @@ class Store(CallReader):
         `retain_s`: how long the facts of a published call are kept.
         `replicas`: how many replicas confirm what must not be lost, if they can.
         """
-        super().__init__(connect(url, replicas=replicas))
+        redis = connect(url, replicas=replicas)
+        CallReader.__init__(self, redis)
+        RedisServers.__init__(self, redis)
         self.claim_lease_s = claim_lease_s
         self._lease_ms = round(claim_lease_s * 1000)
         self._first_wake_up_ms = round(first_wake_up_s * 1000)
@@ -92,8 +75,6 @@ class Store(CallReader):
         self._listed_ms = self._first_wake_up_ms + (retain_s + _DAY_S) * 1000
         self._merge, self._claim, self._mark = Script("merge"), Script("claim"), Script("mark")
         self._schedule, self._lease, self._restore = Script("schedule"), Script("lease"), Script("restore")
-        self.clock = RedisClock()
-        self.unclear_master = ""
         self._postpone, self._remember = Script("postpone"), Script("remember")
         self.positions = Positions(uuid.uuid4().hex[:12])
         self.partitions = Partitions(self._redis, self.keys, self.positions, self.clock)
@@ -167,7 +148,7 @@ class Store(CallReader):
             return [self.keys.open(number), self.keys.recent(number), *self.keys.facts_and_publications(number, keys)], args
 
         rows = await self._run(self._merge, events, merge_partition, mode="we")
-        return _merged(cast("dict[CallKey, list[object]]", rows))
+        return read_merged(cast("dict[CallKey, list[object]]", rows))
 
     async def claim(self, publications: Mapping[CallKey, Publication], *, holder: str) -> dict[CallKey, tuple[Claim, bytes]]:
         """Claim publications. A claim that is YOURS comes with the outbox to publish, which after a take-over is the stored one.
@@ -236,7 +217,7 @@ class Store(CallReader):
             number: ([self.keys.open(number)], args) for number in range(PARTITIONS) if self.can_write(number)
         }
         parts = list((await self._write(self._lease, runs, mode="")).values())
-        return _leased(cast("list[tuple[list[bytes], list[bytes | int], int]]", parts))
+        return read_leased(cast("list[tuple[list[bytes], list[bytes | int], int]]", parts))
 
     async def postpone(self, wake_ups: Mapping[CallKey, int], *, leased_until_ms: int) -> None:
         """Move the wake-ups of leased calls (ms since 1970). A call that was folded since keeps the wake-up it has got."""
@@ -276,75 +257,6 @@ class Store(CallReader):
             return await self.partitions.write(script, runs, self._may_write, mode=mode, is_owed=is_owed)
         confirm = Confirm.YES if mode else Confirm.NO
         return dict(zip(runs, await redis_reply(script.run_each(self._redis, list(runs.values()), confirm)), strict=True))
-
-    async def now(self) -> datetime:
-        """Return the time by the clock of Redis. `clock` knows it from then on."""
-        began = time.monotonic()
-        second, microseconds = cast("tuple[int, int]", await redis_reply(cast("Awaitable[object]", self._redis.time())))
-        at_s = second + microseconds / 1e6
-        self.clock.measured(at_s, began=began, ended=time.monotonic())
-        return datetime.fromtimestamp(at_s, UTC)
-
-    async def server_settings(self) -> list[NodeSettings]:
-        """Return each server that has data, with its settings of persistence and eviction; masters first."""
-
-        async def read_nodes() -> list[NodeSettings]:
-            return list(await asyncio.gather(*map(read_node, await self._redis.nodes())))
-
-        return await redis_reply(read_nodes())
-
-    @property
-    def handicaps(self) -> list[str]:
-        """Problems of the servers with which Redis can be written, as the last `verify` and the last writes found them."""
-        return [*self._redis.replicas.problems, *filter(None, [self.unclear_master])]
-
-    async def verify(self) -> None:
-        """Find out again which server is the master and whether replicas confirm; `handicaps` knows it then.
-
-        Raises:
-            StoreUnavailableError: Redis did not answer.
-        """
-
-        async def unclear_master() -> str:
-            try:
-                await self._redis.verify()
-            except UnclearMasterError as error:
-                return str(error)
-            return ""
-
-        self.unclear_master = await redis_reply(unclear_master())
-
-    async def check(self) -> None:
-        """Check that Redis can be written.
-
-        Raises:
-            StoreReadOnlyError: Redis refuses writes for now and can be read.
-            StoreUnavailableError: Redis or a master of a cluster does not answer, or cannot be written.
-        """
-        await redis_reply(self._redis.probe())
-
-
-def _merged(rows: Mapping[CallKey, list[object]]) -> Merged:
-    refused = {key: cast("list[int]", row[0]) for key, row in rows.items() if row[0]}
-    return Merged({key: _stored_call(row[1:]) for key, row in rows.items() if len(row) > 1}, refused)
-
-
-def _stored_call(row: Sequence[object]) -> StoredCall:
-    flat, revision, state, summary, version, wake_at, merged, uses = row
-    facts = text_pairs(cast("list[bytes]", flat))
-    wake_at_ms = round(float(text(wake_at))) if wake_at else None
-    publication = int(text(revision)), PublicationState(text(state)), text(summary), text(version)
-    return StoredCall(facts, *publication, wake_at_ms, int(text(merged)) if merged else None, int(text(uses)))
-
-
-def _leased(parts: Sequence[tuple[list[bytes], list[bytes | int], int]]) -> Leased:
-    last_wake_ups: dict[SourceName, int] = {}
-    for _, row, _ in parts:
-        for source, last_ms in zip(row[::2], row[1::2], strict=True):
-            name = SourceName(text(source))
-            last_wake_ups[name] = max(last_wake_ups.get(name, 0), int(last_ms))
-    calls = [parse_call_key(text(name)) for names, _, _ in parts for name in names]
-    return Leased(calls, last_wake_ups, is_more=any(is_more for _, _, is_more in parts))
 
 
 def _at(wake_up: WakeUp) -> Argument:

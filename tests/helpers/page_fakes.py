@@ -10,8 +10,9 @@ from console.call_query import CallRow
 from console.dead_letters.queue import DeadLetterQueue
 from console.ignored_values import UnreplacedProblem, unreplaced_problem
 from console.live.snapshot import Snapshot
+from console.page.call_models import CallPage
 from console.page.link_explanation import CallbackExplanation
-from console.page.models import AdapterPage, CallPage, CallsPage, ConfirmPage, DeadLetterRow, DeadLettersPage, Notice, Viewer
+from console.page.models import AdapterPage, CallsPage, ConfirmPage, DeadLetterRow, DeadLettersPage, Notice, Viewer
 from console.request_ids import RequestIdProblem, request_id_problem
 from shared.config.sources import Source
 from shared.domain.adapter_link import Adapter, Placeholder, parse_link

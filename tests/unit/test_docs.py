@@ -14,7 +14,7 @@ from typer.main import get_command
 from console.call_query import CallQuery
 from console.cli.main import app
 from shared import metrics
-from shared.config.settings import variables
+from shared.config.setting_rows import variables
 from shared.config.source_options import AGENT_PATTERN, DIAL_FIELDS, NUMBER_PATTERN
 from shared.config.sources import Source, load_sources
 from shared.domain.closing import Outcome

@@ -20,7 +20,8 @@ from shared.errors import BrokerUnavailableError
 from shared.log import get_logger
 from shared.runtime.process import background
 from shared.state.position_records import Record, decode, encode_map, encode_record, encode_sync
-from shared.state.positions import Known, Positions
+from shared.state.positions import Positions
+from shared.state.stored_position import Known
 
 log = get_logger(__name__)
 

@@ -16,8 +16,8 @@ from shared.log import get_logger
 from shared.outage import Outage
 from shared.runtime.health import Handicap
 from shared.runtime.process import wait_at_most
-from shared.state.positions import Known, PartitionState
 from shared.state.store import Store
+from shared.state.stored_position import Known, PartitionState
 from worker.folding.state_journal import StateJournal
 
 log = get_logger(__name__)

@@ -16,8 +16,8 @@ from shared.errors import StateLostError, StateMovedError, StoreUnavailableError
 from shared.log import get_logger
 from shared.outage import Outage
 from shared.runtime.process import wait_at_most
-from shared.state.positions import PartitionState
 from shared.state.store import Store
+from shared.state.stored_position import PartitionState
 from worker.folding.fold import Fold
 
 log = get_logger(__name__)

@@ -26,8 +26,8 @@ from shared.domain.raw_event import CallbackEvent, RawEvent, encode, join
 from shared.domain.times import rfc3339
 from shared.runtime.process import background
 from shared.state.keys import PARTITIONS, PLAIN_KEYS, partition
-from shared.state.positions import PartitionState
 from shared.state.store import Store
+from shared.state.stored_position import PartitionState
 from tests.helpers.redis_servers import redis_server
 from tests.helpers.servers import POLICY, RETRY_S, Servers, begin_generation, eventually, lines_of
 from worker.folding.fold import Fold

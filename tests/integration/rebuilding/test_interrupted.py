@@ -15,7 +15,7 @@ from shared.domain.times import rfc3339
 from shared.errors import BusyError, CallfoldError, StateMovedError, leaf_errors
 from shared.rebuild import replay
 from shared.retention.recording_lock import Lock
-from shared.state.positions import PartitionState
+from shared.state.stored_position import PartitionState
 from tests.helpers.folding import T0
 from tests.helpers.lost_state import World, rebuilt
 from worker.rebuilding import rebuilder

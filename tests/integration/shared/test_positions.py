@@ -16,9 +16,9 @@ from redis.asyncio import Redis
 from shared.domain.ids import CallKey, CallRef, SourceName
 from shared.errors import StateLostError, StateMovedError, StateUnverifiedError
 from shared.state.keys import PARTITIONS, PLAIN_KEYS, partition
-from shared.state.positions import PartitionState
 from shared.state.store import Store
 from shared.state.stored_call import Claim, LeaseLimits, Publication, WakeUp
+from shared.state.stored_position import PartitionState
 from tests.helpers.servers import Servers
 from worker.folding.state_journal import StateJournal
 from worker.folding.state_watch import StateWatch

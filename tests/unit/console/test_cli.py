@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from console.local.stack import LocalStack
-from shared.config.settings import variables
+from shared.config.setting_rows import variables
 from tests.helpers.pace import LIMIT_S
 
 ROOT = Path(__file__).resolve().parents[3]

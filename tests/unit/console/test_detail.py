@@ -10,7 +10,7 @@ import orjson
 
 from console.lookup.detail import detail_of
 from console.lookup.timeline import Timeline
-from console.page.models import CallPage
+from console.page.call_models import CallPage
 from shared.archive.storage import Archive
 from shared.config.sources import Source
 from shared.domain.leg import Leg

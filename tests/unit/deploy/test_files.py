@@ -12,7 +12,8 @@ from urllib.parse import urlsplit
 
 import yaml
 
-from shared.config.settings import PREFIX, variables
+from shared.config.setting_rows import variables
+from shared.config.settings import PREFIX
 from shared.config.sources import load_sources
 
 ROOT = Path(__file__).resolve().parents[3]

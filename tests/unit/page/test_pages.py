@@ -13,17 +13,9 @@ from console.dead_letters.queue import DeadLetterQueue
 from console.ignored_values import why_ignored
 from console.page import labels, render
 from console.page.assets import ASSETS
+from console.page.call_models import CallPage, RecordingRow, TimelineRow
 from console.page.link_explanation import explain_callback
-from console.page.models import (
-    CallPage,
-    CallsPage,
-    DeadLettersPage,
-    ErrorPage,
-    LoginPage,
-    RecordingRow,
-    TimelineRow,
-    Viewer,
-)
+from console.page.models import CallsPage, DeadLettersPage, ErrorPage, LoginPage, Viewer
 from console.page.playback import Playback, Player
 from console.page.search_form import read_query
 from console.page.urls import call_url, search_url

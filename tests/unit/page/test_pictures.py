@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from console.page import text
 from console.page.axis import Axis, ages, axis_over, ticks
-from console.page.models import TimelineRow
+from console.page.call_models import TimelineRow
 from console.page.sparkline import HEIGHT, WIDTH, sparkline
 from console.page.timeline import Activity, Period, lanes, leg_names, periods, picture
 from console.safe_text import plain, plain_line

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from shared.state.position_records import Record, decode, encode_map, encode_record, encode_sync
-from shared.state.positions import Known
+from shared.state.stored_position import Known
 
 
 def test_a_record_and_a_map_are_read_back() -> None:

@@ -11,15 +11,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from shared.state.positions import (
-    FORGOTTEN_MS,
-    Known,
-    LossCause,
-    PartitionState,
-    Positions,
-    StoredPosition,
-    Ticket,
-)
+from shared.state.positions import FORGOTTEN_MS, Positions, Ticket
+from shared.state.stored_position import Known, LossCause, PartitionState, StoredPosition
 from tests.helpers.volume import sizes
 
 NUMBER = 0

@@ -22,7 +22,7 @@ import pytest
 import soundfile
 
 from console import decode_audio
-from console.page.models import RecordingRow
+from console.page.call_models import RecordingRow
 from console.page.playback import Playback, Player
 from console.page.waveform import Peaks
 from console.web.native_audio import copy_for_decoder, read_peaks, to_pcm
