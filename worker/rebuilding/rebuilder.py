@@ -15,9 +15,10 @@ wakes up late writes the same once more, or is refused.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Final, NoReturn
 
 from shared import metrics
@@ -113,7 +114,8 @@ class Rebuilder:
         log.warning("rebuild_started", partitions=sorted(generations), generations=sorted(set(generations.values())))
         await progress.report()
         crash_point("rebuild.fenced")
-        await self._wait_for_round(lock, progress)
+        go_on = partial(self._go_on, lock, progress, generations)
+        await self._wait_for_round(go_on)
         scope, sources = Scope(frozenset(generations)), self._sources.known
         store = PatientStore(self._store.for_rebuild(generations))
         with ExitStack() as resources:
@@ -126,7 +128,7 @@ class Rebuilder:
                 resources,
                 directory=self._settings.recording_dir,
                 on_messages=progress.read,
-                on_step=lambda: self._go_on(lock, progress),
+                on_step=go_on,
             )
             since = self._now() - timedelta(seconds=self._settings.max_call_seconds) - _MARGIN
             candidates = await search.find(since, is_extended=True)
@@ -142,7 +144,7 @@ class Rebuilder:
                 scope,
                 candidates,
                 on_events=progress.replay,
-                on_step=lambda: self._go_on(lock, progress),
+                on_step=go_on,
             )
             replayed = await replay.run()
         await lock.confirm()
@@ -155,20 +157,24 @@ class Rebuilder:
         decisions = {decision.name.lower(): count for decision, count in replayed.done.items() if count}
         log.warning("rebuild_finished", **progress.figures(), calls=len(replayed.calls), **decisions)
 
-    async def _go_on(self, lock: Lock, progress: Progress) -> None:
-        """Report the progress, and check that this worker still holds the lock.
+    async def _go_on(self, lock: Lock, progress: Progress, generations: Mapping[int, int]) -> None:
+        """Report the progress, and check that the rest is not in vain.
 
         Raises:
             BusyError: another worker may have begun.
+            StateMovedError: a partition was lost again. Without this check, that would be noticed only when it is written.
         """
         if progress.is_due():
+            for number, generation in generations.items():
+                if self._store.positions.generation(number) > generation:
+                    raise StateMovedError(f"Partition {number} of Redis was lost again while it was rebuilt.")
             await lock.confirm()
             await progress.report()
 
-    async def _wait_for_round(self, lock: Lock, progress: Progress) -> None:
+    async def _wait_for_round(self, go_on: Callable[[], Awaitable[None]]) -> None:
         """Wait until every worker has settled what it had received before the fence."""
         opened_from_ms = round((await until_redis_answers(self._store.now)).timestamp() * 1000)
         watermarks = self._store.watermarks
         while await until_redis_answers(lambda: watermarks.folded_until(opened_from_ms=opened_from_ms)) is None:
-            await self._go_on(lock, progress)
+            await go_on()
             await asyncio.sleep(_ROUND_LOOK_S)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 
@@ -18,7 +19,7 @@ from shared.retention.recording_lock import Lock
 from shared.state.stored_position import PartitionState
 from tests.helpers.folding import T0
 from tests.helpers.lost_state import World, rebuilt
-from worker.rebuilding import rebuilder
+from worker.rebuilding import progress, rebuilder
 
 DAY = 86_400.0
 POINTS = ("rebuild.fenced", "rebuild.published_read", "rebuild.replayed", "rebuild.decided", "rebuild.finished")
@@ -115,6 +116,33 @@ async def test_what_is_lost_again_just_before_the_end_is_not_ready(
     await rebuilt(world)
     await world.fold(pair(0))
     assert [event["id"] for event in world.events()] == ["default/513/1"]
+
+
+async def test_a_rebuild_of_what_is_lost_again_does_not_read_on(
+    worlds: tuple[World, World], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world, _ = worlds
+    for number in range(8):
+        await world.fold(pair(10.0 * number, 600 + number))
+    await world.redis.flushdb()
+    await world.store.fence()
+
+    async def lose_again() -> None:
+        if world.journals.reads == 1:
+            await world.redis.flushdb()
+            await world.store.fence()
+
+    world.journals.on_read = lose_again
+    with monkeypatch.context() as patch:
+        patch.setattr(progress, "_NOTE_S", 0)
+        patch.setattr(Lock, "confirm", AsyncMock())
+        patch.setattr(replay.Replay, "run", AsyncMock(side_effect=AssertionError("it was read to its end")))
+        assert isinstance(await failure(world), StateMovedError)
+    world.journals.on_read = None
+    await rebuilt(world)
+    await world.drain()
+    await world.close_all()
+    assert [event["id"] for event in world.events()] == [f"default/{600 + number}/1" for number in range(8)]
 
 
 async def test_one_rebuild_takes_all_partitions_that_a_loss_concerns(worlds: tuple[World, World]) -> None:
