@@ -28,6 +28,7 @@ from shared.runtime.process import background
 from shared.state.keys import PARTITIONS, PLAIN_KEYS, partition
 from shared.state.store import Store
 from shared.state.stored_position import PartitionState
+from tests.helpers.pace import LIMIT_S
 from tests.helpers.redis_servers import redis_server
 from tests.helpers.servers import POLICY, RETRY_S, Servers, begin_generation, eventually, lines_of
 from worker.folding.fold import Fold
@@ -42,7 +43,7 @@ class Recorder(Publisher):
     """A publisher that records what it has published to `calls`, in order, with what was published ahead of it."""
 
     def __init__(self, address: BrokerAddress) -> None:
-        super().__init__(address, timeout_s=5)
+        super().__init__(address, timeout_s=LIMIT_S)
         self.published: list[Message] = []
 
     async def publish_once(
@@ -165,7 +166,7 @@ async def test_a_call_that_was_half_folded_when_redis_was_emptied_is_published_o
         await worker.take(*events[:2])
         site.events += events[:2]
         await _empty(site)
-        await asyncio.wait_for(worker.take(*events[2:]), 30)
+        await asyncio.wait_for(worker.take(*events[2:]), LIMIT_S)
         assert worker.calls == []
         assert worker.store.positions.state(partition(_key(events[0]))) is PartitionState.REBUILDING
         await site.rebuild(worker)
@@ -190,7 +191,7 @@ async def test_a_worker_that_wrote_nothing_sees_that_redis_went_back(site: Site,
             await one.take(events[1])
         site.events += events[:2]
         await _restart(site, snapshot, old)
-        await asyncio.wait_for(two.take(*events[2:]), 30)
+        await asyncio.wait_for(two.take(*events[2:]), LIMIT_S)
         assert two.calls == []
         await site.rebuild(two)
         await eventually(lambda: _has_published(two, 1))
@@ -205,7 +206,7 @@ async def test_a_restart_of_all_workers_does_not_forget_what_redis_had(site: Sit
         site.events += events[:2]
     await _empty(site)
     async with site.worker("two") as worker:
-        await asyncio.wait_for(worker.take(*events[2:]), 30)
+        await asyncio.wait_for(worker.take(*events[2:]), LIMIT_S)
         assert worker.calls == []
         await site.rebuild(worker)
         await eventually(lambda: _has_published(worker, 1))
@@ -224,7 +225,7 @@ async def test_evicted_keys_are_lost_state(site: Site) -> None:
         await redis.config_set("maxmemory-policy", "noeviction")
         await redis.config_set("maxmemory", 0)
         assert (await redis.info("stats"))["evicted_keys"]
-        await asyncio.wait_for(worker.take(*_events(514)), 30)
+        await asyncio.wait_for(worker.take(*_events(514)), LIMIT_S)
         assert worker.calls == []
         assert len(await worker.store.rebuilding()) == PARTITIONS
 
@@ -248,7 +249,7 @@ async def test_events_wait_for_a_later_use_whose_partition_is_rebuilt(site: Site
         await worker.take(*first)
         await worker.take(second[0])
         await redis.delete(PLAIN_KEYS.position(number))
-        await asyncio.wait_for(worker.take(*second[1:]), 30)
+        await asyncio.wait_for(worker.take(*second[1:]), LIMIT_S)
         assert [record["request_id"] for record in map(_record, worker.calls)] == [513]
         assert await redis.llen(PLAIN_KEYS.waiting(number)) == len(second[1:])
 

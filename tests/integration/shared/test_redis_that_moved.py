@@ -68,18 +68,24 @@ async def test_the_store_goes_on_at_the_new_master_and_back_again(
         assert await ask(one, "HGET", FACTS, "c") == "3"
 
 
-async def test_one_refused_write_sends_the_readers_to_the_new_master_too(redis_pair: tuple[Server, Server]) -> None:
+async def test_one_refused_write_sends_the_readers_to_the_new_master_too(
+    redis_pair: tuple[Server, Server], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A reader would otherwise stay with the old server for ever. A command on its way there is answered."""
+    monkeypatch.setattr("shared.state.redis_client._SOCKET_TIMEOUT_S", LIMIT_S)
     one, two = redis_pair
     await demote(two, one)
     async with moving_name(one.port) as name, _store(name.url) as store:
         await asyncio.gather(*(store.read(KEY) for _ in range(8)))
-        waiting = asyncio.ensure_future(store._redis.blpop(["nothing"], timeout=1))
+        waiting = asyncio.ensure_future(store._redis.blpop(["nothing"], timeout=0))
 
-        async def waits() -> bool:
-            return (await info(one))["blocked_clients"] == 1
+        async def waiting_client() -> int | None:
+            clients = [
+                dict(field.split("=", 1) for field in line.split()) for line in str(await ask(one, "CLIENT", "LIST")).splitlines()
+            ]
+            return next((int(client["id"]) for client in clients if client["cmd"] == "blpop"), None)
 
-        await eventually(waits)
+        client = await eventually(waiting_client)
         await ask(one, "CONFIG", "SET", "min-replicas-to-write", 9)
         await promote(two)
         name.move(two.port)
@@ -89,6 +95,7 @@ async def test_one_refused_write_sends_the_readers_to_the_new_master_too(redis_p
         await ask(two, "HSET", FACTS, "where", "two")
         assert await asyncio.gather(*(store.read_facts([KEY]) for _ in range(8))) == [{KEY: {"where": "two"}}] * 8
         assert name.connections > made
+        await ask(one, "CLIENT", "UNBLOCK", client)
         assert await waiting is None
 
 

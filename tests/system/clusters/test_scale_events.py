@@ -33,6 +33,7 @@ from tests.helpers.servers import (
     UNMEASURED,
     Servers,
     callfold,
+    connected,
     eventually,
     eventually_as_many,
     lines_of,
@@ -185,6 +186,8 @@ class _World:
     async def finish(self) -> None:
         """End all events, stop every ingress in order, and take over what others left."""
         await asyncio.gather(*self._tasks)
+        # Each has a few seconds for its spool, and the pause before it connects again can take as long.
+        await connected(*(ingress.role for _, ingress in self.ingresses))
         for host, ingress in self.ingresses:
             await ingress.role.stop()
             host.ingress.remove(ingress)

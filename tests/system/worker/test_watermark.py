@@ -65,11 +65,6 @@ def _body(lines: Iterable[str], at: str | None = None) -> bytes:
     return join(encode(CallbackEvent(SOURCE, at or utc_now(), line)) for line in lines)
 
 
-def _begun(calls: range) -> bytes:
-    """All but the last callback of some calls, in one message: RabbitMQ confirms it once, so none is due before the next step."""
-    return _body(line for call in calls for line in lines_of(call)[:HANGUP])
-
-
 async def _put(servers: Servers, *bodies: bytes, headers: Mapping[str, str] | None = None) -> None:
     async with servers.queue("callbacks.fold") as queue:
         for body in bodies:
@@ -126,10 +121,10 @@ async def test_what_a_stopped_worker_has_been_given_closes_no_call_early(servers
         await fleet.start_all()
         for worker in (stopped, *others):
             await eventually(partial(_has_timers, worker))
-        await _put(servers, _begun(calls))
-        await eventually(lambda: _are_open(servers, len(calls)))
-        _signal([stopped], signal.SIGSTOP)
+        _signal([stopped], signal.SIGSTOP)  # from now on no round is complete, so no call is due before its hangup is there
         try:
+            began = datetime.now(UTC)
+            await _open_in_redis(servers, calls, began, began + timedelta(seconds=SHORT_GRACE_S))
             await _put(servers, *(_body([filler, lines_of(call)[HANGUP]]) for call in calls))
             if wakes:
                 await eventually(lambda: _lags(others[0], SHORT_GRACE_S + 2, knows=False))
@@ -142,14 +137,6 @@ async def test_what_a_stopped_worker_has_been_given_closes_no_call_early(servers
 async def _has_timers(worker: ServiceProcess) -> bool:
     """Whether it is past its hold-off and knows what is folded."""
     return await metric(worker, "callfold_fold_lag_seconds") > 0 and await metric(worker, "callfold_timers_held") == 0
-
-
-async def _are_open(servers: Servers, count: int) -> bool:
-    store = Store(servers.stack.redis_url)
-    try:
-        return len(await store.open_calls()) == count
-    finally:
-        await store.aclose()
 
 
 @pytest.mark.parametrize("age_s", [0, 3600])
@@ -281,9 +268,15 @@ async def test_redis_away_while_calls_are_due_closes_none_early(servers: Servers
     async with servers.subscribed("call.#") as events, servers.fleet(**quick) as fleet:
         workers = [fleet.add(f"worker-{number}", "worker", {}) for number in range(2)]
         await fleet.start_all()
-        await _put(servers, _begun(calls))
-        await eventually(lambda: _are_open(servers, len(calls)))
-        await servers.stack.redis.kill()
+        for worker in workers:
+            await eventually(partial(_has_timers, worker))
+        _signal(workers, signal.SIGSTOP)
+        try:
+            began = datetime.now(UTC)
+            await _open_in_redis(servers, calls, began, began + timedelta(seconds=SHORT_GRACE_S))
+            await servers.stack.redis.kill()
+        finally:
+            _signal(workers, signal.SIGCONT)
         try:
             await _put(servers, *(_body(lines_of(call)[HANGUP:]) for call in calls))
             for worker in workers:
