@@ -10,17 +10,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from urllib.parse import quote
-
-import aiohttp
-from yarl import URL
 
 from shared.amqp.definitions import policy_name
+from shared.amqp.management import read_management
 from shared.amqp.topology import Queue
-from shared.errors import BrokerUnavailableError
 
-_TIMEOUT_S = 5
-_KINDS = ("policies", "operator-policies")
+_OPERATOR = "operator-policies"
+_KINDS = ("policies", _OPERATOR)
 _NOT_OURS = frozenset({"exchanges", "classic_queues"})
 # By the beginning of the name: `.retry.` queues expire messages on purpose, and a smaller limit of theirs rejects.
 _HARMFUL = frozenset({"expires", "message-ttl", "max-age"})
@@ -113,25 +109,20 @@ async def read_policies(management_url: str, amqp_url: str) -> list[Policy]:
     Raises:
         BrokerUnavailableError: the API does not answer, or refuses.
     """
-    url, vhost = URL(management_url), quote(URL(amqp_url).path.lstrip("/") or "/", safe="")
-    headers = {"Authorization": aiohttp.encode_basic_auth(url.user or "guest", url.password or "guest")}
-    base = url.with_user(None)
-    policies: list[Policy] = []
-    try:
-        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(_TIMEOUT_S), headers=headers) as session:
-            for kind in _KINDS:
-                address = URL(f"{str(base).rstrip('/')}/api/{kind}/{vhost}", encoded=True)
-                async with session.get(address, allow_redirects=False, raise_for_status=True) as response:
-                    entries = await response.json()
-                is_operator = kind != _KINDS[0]
-                policies += [_policy(entry, is_operator) for entry in entries if entry.get("apply-to") not in _NOT_OURS]
-    except (aiohttp.ClientError, TimeoutError, ValueError, AttributeError, KeyError, TypeError) as error:
-        detail = f"status {error.status}" if isinstance(error, aiohttp.ClientResponseError) else f"{type(error).__name__} {error}"
-        raise BrokerUnavailableError(f"Cannot read the policies at {base.host}:{base.port}: {detail}") from error
-    return policies
+
+    def parse(answers: Sequence[Sequence[Mapping[str, object]]]) -> list[Policy]:
+        return [
+            _policy(entry, is_operator=kind == _OPERATOR)
+            for kind, entries in zip(_KINDS, answers, strict=True)
+            for entry in entries
+            if entry.get("apply-to") not in _NOT_OURS
+        ]
+
+    paths = [f"{kind}/{{vhost}}" for kind in _KINDS]
+    return await read_management(management_url, amqp_url, paths, parse, what="the policies")
 
 
-def _policy(entry: Mapping[str, object], is_operator: bool) -> Policy:  # noqa: FBT001 - the caller names it
+def _policy(entry: Mapping[str, object], *, is_operator: bool) -> Policy:
     definition, priority = entry["definition"], entry.get("priority")
     return Policy(
         str(entry["name"]),

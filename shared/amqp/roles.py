@@ -95,11 +95,11 @@ def users(roles: Mapping[str, Role], passwords: Mapping[str, str], *, vhost: str
         user = USER_PREFIX + name
         hashed = {"password_hash": password_hash(passwords[name]), "hashing_algorithm": "rabbit_password_hashing_sha256"}
         definitions["users"].append({"name": user, **hashed, "tags": ""})
-        place = {"user": user, "vhost": vhost}
-        definitions["permissions"].append({**place, "configure": role.configure, "write": role.write, "read": role.read})
+        of_user = {"user": user, "vhost": vhost}
+        definitions["permissions"].append({**of_user, "configure": role.configure, "write": role.write, "read": role.read})
         if role.topic is not None:
             topics = {"exchange": CALLS, "write": _NOTHING, "read": role.topic}
-            definitions["topic_permissions"].append({**place, **topics})
+            definitions["topic_permissions"].append({**of_user, **topics})
     return definitions
 
 

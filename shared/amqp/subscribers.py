@@ -4,15 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from urllib.parse import quote
 
-import aiohttp
-from yarl import URL
-
+from shared.amqp.management import read_management
 from shared.amqp.topology import CALLS
-from shared.errors import BrokerUnavailableError
-
-_TIMEOUT_S = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,19 +26,10 @@ async def read_subscriptions(management_url: str, amqp_url: str, ours: Collectio
     Raises:
         BrokerUnavailableError: the API does not answer, or refuses.
     """
-    url, vhost = URL(management_url), quote(URL(amqp_url).path.lstrip("/") or "/", safe="")
-    headers = {"Authorization": aiohttp.encode_basic_auth(url.user or "guest", url.password or "guest")}
-    base = url.with_user(None)
-    address = URL(f"{str(base).rstrip('/')}/api/exchanges/{vhost}/{CALLS}/bindings/source", encoded=True)
-    try:
-        async with (
-            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(_TIMEOUT_S), headers=headers) as session,
-            session.get(address, allow_redirects=False, raise_for_status=True) as response,
-        ):
-            return subscriptions(await response.json(), ours)
-    except (aiohttp.ClientError, TimeoutError, ValueError, KeyError, TypeError) as error:
-        detail = f"status {error.status}" if isinstance(error, aiohttp.ClientResponseError) else type(error).__name__
-        raise BrokerUnavailableError(f"Cannot read the subscribers at {base.host}:{base.port}: {detail}") from error
+    paths = [f"exchanges/{{vhost}}/{CALLS}/bindings/source"]
+    return await read_management(
+        management_url, amqp_url, paths, lambda answers: subscriptions(answers[0], ours), what="the subscribers"
+    )
 
 
 def subscriptions(bindings: Collection[Mapping[str, object]], ours: Collection[str]) -> list[Subscription]:

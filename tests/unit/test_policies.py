@@ -1,4 +1,4 @@
-"""Policies of RabbitMQ that can lose messages, as the management API of 3.10 lists them."""
+"""Policies of RabbitMQ that can lose messages, and subscribers, as the management API of 3.10 lists them."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from aiohttp import encode_basic_auth, web
 
 from shared.amqp.definitions import PRIORITY, policies
 from shared.amqp.policies import Policy, changed_limits, harmful_policies, missing_limits, read_policies
+from shared.amqp.subscribers import read_subscriptions
 from shared.amqp.topology import topology
 from shared.errors import BrokerUnavailableError
 
@@ -109,9 +110,14 @@ async def management() -> AsyncIterator[str]:
     async def answer(request: web.Request) -> web.Response:
         if request.headers["Authorization"] != encode_basic_auth("o", "p@ss"):
             return web.Response(status=401)
-        if request.rel_url.raw_path == "/prefix/api/policies/a%2Fb":
-            return web.json_response([_entry("one", "queues"), _entry("none", "exchanges")])
-        return web.json_response([_entry("two", "all")])
+        match request.rel_url.raw_path.removeprefix("/prefix/api/"):
+            case "policies/a%2Fb":
+                return web.json_response([_entry("one", "queues"), _entry("none", "exchanges")])
+            case "operator-policies/a%2Fb":
+                return web.json_response([_entry("two", "all")])
+            case "exchanges/a%2Fb/calls/bindings/source":
+                return web.json_response([{"destination": name, "routing_key": "call.#"} for name in ("crm", "calls.journal")])
+        return web.json_response(["neither policies nor bindings"])
 
     server = web.ServerRunner(web.Server(answer))  # type: ignore[arg-type]
     await server.setup()
@@ -126,6 +132,18 @@ async def management() -> AsyncIterator[str]:
 async def test_both_kinds_of_policies_of_the_virtual_host_are_read(management: str) -> None:
     found = await read_policies(f"http://o:p%40ss@{management}", "amqp://u:p@127.0.0.1/a%2Fb")
     assert [(policy.name, policy.is_operator, policy.priority) for policy in found] == [("one", False, 0), ("two", True, 0)]
+
+
+async def test_the_subscribers_of_the_virtual_host_are_read_without_queues_of_callfold(management: str) -> None:
+    found = await read_subscriptions(f"http://o:p%40ss@{management}", "amqp://u:p@127.0.0.1/a%2Fb", {"calls.journal"})
+    assert [str(each) for each in found] == ["crm (call.#)"]
+
+
+@pytest.mark.parametrize("what", ["policies", "subscribers"])
+async def test_an_answer_of_another_program_is_an_api_that_cannot_be_read(management: str, what: str) -> None:
+    url, other = f"http://o:p%40ss@{management}", "amqp://u:p@127.0.0.1/"
+    with pytest.raises(BrokerUnavailableError, match=f"Cannot read the {what} at "):
+        await (read_policies(url, other) if what == "policies" else read_subscriptions(url, other, ()))
 
 
 async def test_a_refusal_is_said_without_the_password(management: str) -> None:
