@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, aclosing
 from types import SimpleNamespace
 from typing import cast
 
@@ -51,13 +51,8 @@ async def redis(servers: Servers) -> AsyncIterator[Redis]:
         yield redis
 
 
-@asynccontextmanager
-async def _store(servers: Servers) -> AsyncIterator[Store]:
-    store = Store(servers.stack.redis_url, is_guarded=True)
-    try:
-        yield store
-    finally:
-        await store.aclose()
+def _store(servers: Servers) -> AbstractAsyncContextManager[Store]:
+    return aclosing(Store(servers.stack.redis_url, is_guarded=True))
 
 
 async def _dump(redis: Redis) -> dict[bytes | str, bytes | None]:

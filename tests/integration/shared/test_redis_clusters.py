@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -47,15 +47,6 @@ async def own_redis(tmp_path: Path) -> AsyncIterator[RedisCluster]:
     # If a master is away, the others go on with their slots, and the error names the one that is away.
     async with redis_cluster(tmp_path / "redis", "--cluster-require-full-coverage", "no") as running:
         yield running
-
-
-@asynccontextmanager
-async def _store(url: str, replicas: int = 0) -> AsyncIterator[Store]:
-    store = Store(url, replicas=replicas)
-    try:
-        yield store
-    finally:
-        await store.aclose()
 
 
 def _key(name: object) -> CallKey:
@@ -112,7 +103,7 @@ class _Writers:
 async def test_slots_that_moved_are_followed(redis: RedisCluster) -> None:
     """The new node does not have the scripts either."""
     keys = [_key(number) for number in range(100)]
-    async with _store(redis.url) as store:
+    async with aclosing(Store(redis.url)) as store:
         await store.merge({key: [[("a", "1")]] for key in keys})
         for number in (0, 1, 15):
             move = await _move(redis, number)
@@ -126,7 +117,7 @@ async def test_slots_that_moved_are_followed(redis: RedisCluster) -> None:
 async def test_every_command_of_the_store_runs_in_a_cluster(redis: RedisCluster, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shared.state.dials.time", SimpleNamespace(time=lambda: 1_800_000_000.0))  # no minute ends
     keys = [_key(number) for number in range(100)]
-    async with _store(redis.url, replicas=1) as store:
+    async with aclosing(Store(redis.url, replicas=1)) as store:
         await store.check()
         await eventually(lambda: replicas_confirm(store))
         merged = await store.merge({key: [[("leg:API:1:pickup", "2026-01-01T00:00:00.000000Z")]] for key in keys})
@@ -169,7 +160,7 @@ async def _move(redis: RedisCluster, number: int) -> Move:
 
 
 async def test_slots_move_while_calls_are_merged(redis: RedisCluster) -> None:
-    async with _store(redis.url) as store:
+    async with aclosing(Store(redis.url)) as store:
         writers = _Writers(store)
         async with writers.running():
             for number in (0, 7, 15):
@@ -184,7 +175,7 @@ async def test_slots_move_while_calls_are_merged(redis: RedisCluster) -> None:
 async def test_calls_can_be_read_while_their_slot_moves_and_merges_wait_for_its_last_key(redis: RedisCluster) -> None:
     """The old node sends clients on for keys that have moved. A new key may be at either node, so its script waits."""
     keys = [key for key in map(_key, range(200)) if partition(key) == 3]
-    async with _store(redis.url) as store:
+    async with aclosing(Store(redis.url)) as store:
         await store.merge({key: [[("a", "1")]] for key in keys})
         move = await _move(redis, 3)
         await move.begin()
@@ -202,7 +193,7 @@ async def test_what_a_replica_confirmed_survives_the_failover_of_a_master_and_a_
     own_redis: RedisCluster,
 ) -> None:
     redis = own_redis
-    async with _store(redis.url, replicas=1) as store:
+    async with aclosing(Store(redis.url, replicas=1)) as store:
         writers = _Writers(store)
         async with writers.running():
             old = redis.masters[0]

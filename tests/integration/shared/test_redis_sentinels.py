@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing
 from pathlib import Path
 
 import pytest
@@ -28,15 +28,6 @@ async def redis(tmp_path: Path) -> AsyncIterator[RedisSentinels]:
         yield running
 
 
-@asynccontextmanager
-async def _store(url: str, replicas: int = 0) -> AsyncIterator[Store]:
-    store = Store(url, replicas=replicas)
-    try:
-        yield store
-    finally:
-        await store.aclose()
-
-
 async def _merge(store: Store, name: str, fact: str) -> dict[str, str]:
     key = CallKey(SourceName("acme"), CallRef(name))
     merged = await asyncio.wait_for(until_redis_answers(lambda: store.merge({key: [[(fact, "1")]]})), LIMIT_S)
@@ -53,7 +44,7 @@ async def test_what_a_replica_confirmed_survives_a_failover_under_writes(redis: 
             await _merge(store, f"{worker}-{number}", "a")
             merged.append(f"{worker}-{number}")
 
-    async with _store(redis.url, replicas=1) as store:
+    async with aclosing(Store(redis.url, replicas=1)) as store:
         stop = asyncio.Event()
         async with asyncio.TaskGroup() as group:
             for worker in range(4):
@@ -82,7 +73,7 @@ async def test_a_sentinel_that_is_cut_off_with_the_old_master_is_not_believed(re
     old, (alone, *others) = redis.servers[0], redis.sentinels
     alone.pause()  # it hears of nothing
     new = await fail_over(redis)
-    async with _store(redis.url) as store:
+    async with aclosing(Store(redis.url)) as store:
         assert await _merge(store, "1", "a") == {"a": "1"}
         assert await ask(new, "DBSIZE") != 0
         for sentinel in others:
@@ -90,10 +81,10 @@ async def test_a_sentinel_that_is_cut_off_with_the_old_master_is_not_believed(re
         # Its address of the old master is all that can be learned now.
         alone.resume()
         old.resume()
-        async with _store(redis.url) as late:
+        async with aclosing(Store(redis.url)) as late:
             with pytest.raises(StoreUnavailableError, match="1 of 3 Sentinels of calls answered, and 2 must agree on the master"):
                 await late.check()
-        async with _store(f"redis+sentinel://127.0.0.1:{alone.port}/calls") as fewer:
+        async with aclosing(Store(f"redis+sentinel://127.0.0.1:{alone.port}/calls")) as fewer:
             with pytest.raises(StoreUnavailableError, match="list more of them in CALLFOLD_REDIS_URL"):
                 await fewer.check()
         assert await _merge(store, "1", "b") == {"a": "1", "b": "1"}, "the master that is known goes on"
@@ -105,7 +96,7 @@ async def test_a_sentinel_that_is_cut_off_with_the_old_master_is_not_believed(re
 async def test_connections_leave_a_master_that_the_sentinels_have_replaced(redis: RedisSentinels) -> None:
     """It does not know yet that it was replaced, and would take writes until it does."""
     old = redis.servers[0]
-    async with _store(redis.url) as store:
+    async with aclosing(Store(redis.url)) as store:
         await asyncio.gather(*(_merge(store, str(number), "a") for number in range(8)))
         new = await fail_over(redis)
         for sentinel in redis.sentinels:  # none makes the old one a replica

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import aclosing
 from pathlib import Path
 
 import pytest
@@ -32,15 +32,6 @@ async def redis_pair(tmp_path: Path) -> AsyncIterator[tuple[Server, Server]]:
         yield one, two
 
 
-@asynccontextmanager
-async def _store(url: str) -> AsyncIterator[Store]:
-    store = Store(url)
-    try:
-        yield store
-    finally:
-        await store.aclose()
-
-
 async def _fail_over(name: MovingName, old: Server, new: Server, *, cut: bool) -> None:
     await fail_over(old, new)
     name.move(new.port, cut=cut)
@@ -58,7 +49,7 @@ async def test_the_store_goes_on_at_the_new_master_and_back_again(
 ) -> None:
     one, two = redis_pair
     await demote(two, one)
-    async with moving_name(one.port) as name, _store(name.url) as store:
+    async with moving_name(one.port) as name, aclosing(Store(name.url)) as store:
         await asyncio.gather(*(_merge(store, ("a", "1")) for _ in range(8)))  # several connections
         await _fail_over(name, one, two, cut=cut)
         assert await _merge(store, ("b", "2")) == {"a": "1", "b": "2"}
@@ -75,7 +66,7 @@ async def test_one_refused_write_sends_the_readers_to_the_new_master_too(
     monkeypatch.setattr("shared.state.redis_client._SOCKET_TIMEOUT_S", LIMIT_S)
     one, two = redis_pair
     await demote(two, one)
-    async with moving_name(one.port) as name, _store(name.url) as store:
+    async with moving_name(one.port) as name, aclosing(Store(name.url)) as store:
         await asyncio.gather(*(store.read(KEY) for _ in range(8)))
         waiting = asyncio.ensure_future(store._redis.blpop(["nothing"], timeout=0))
 
@@ -105,7 +96,7 @@ async def test_a_replica_is_never_used_not_even_for_reading(redis_pair: tuple[Se
     await demote(two, one)
     await ask(two, "CONFIG", "SET", "replica-read-only", "no")
     expected = rf"^Redis at localhost:{two.port} \(127\.0\.0\.1:{two.port}\) is a replica \(role:slave\)$"
-    async with _store(f"redis://localhost:{two.port}/0") as store:
+    async with aclosing(Store(f"redis://localhost:{two.port}/0")) as store:
         with pytest.raises(StoreUnavailableError, match=expected):
             await store.read(KEY)
         with pytest.raises(StoreUnavailableError, match=expected):
@@ -138,7 +129,7 @@ async def _alone(server: Server, directory: Path) -> None:
 async def test_a_master_that_refuses_writes_can_be_read_and_says_why(
     tmp_path: Path, break_it: Callable[[Server, Path], Awaitable[None]], code: str
 ) -> None:
-    async with redis_server(tmp_path / "one") as one, _store(f"redis://127.0.0.1:{one.port}/0") as store:
+    async with redis_server(tmp_path / "one") as one, aclosing(Store(f"redis://127.0.0.1:{one.port}/0")) as store:
         await store.merge({KEY: [[("a", "1")]]})
         await break_it(one, tmp_path / "one")
         for write in (store.check, lambda: store.flags.set("x", expires_in_s=9), lambda: store.dials.count("someone")):
@@ -157,7 +148,7 @@ async def test_a_master_that_refuses_writes_can_be_read_and_says_why(
     ],
 )
 async def test_a_server_that_does_not_serve_is_away_and_says_why(reply: bytes, code: str) -> None:
-    async with scripted_redis(reply) as fake, _store(fake.url) as store:
+    async with scripted_redis(reply) as fake, aclosing(Store(fake.url)) as store:
         for command in (store.check, lambda: store.merge({KEY: [[("b", "2")]]}), lambda: store.read(KEY)):
             made = fake.connections
             with pytest.raises(StoreUnavailableError, match=rf"^Redis at 127\.0\.0\.1:{fake.port} .* \({code}\)$") as raised:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import aclosing
 from pathlib import Path
 
 import pytest
@@ -39,15 +38,6 @@ def _options(authority: Authority) -> list[str]:
     return [word for line in _lines(authority) for word in f"--{line}".split()]
 
 
-@asynccontextmanager
-async def _store(url: str) -> AsyncIterator[Store]:
-    store = Store(url)
-    try:
-        yield store
-    finally:
-        await store.aclose()
-
-
 async def _merge_everywhere(store: Store) -> None:
     assert len({partition(key) for key in _KEYS}) == PARTITIONS
     await store.merge({key: [[("a", "1")]] for key in _KEYS})
@@ -58,7 +48,7 @@ async def test_a_cluster_is_asked_with_tls_on_every_node(tmp_path: Path, authori
     options = [*_options(authority), "--tls-cluster", "yes", "--tls-replication", "yes"]
     async with redis_cluster(tmp_path / "redis", *options, replicas_each=0, has_tls=True) as redis:
         url = f"rediss+cluster://127.0.0.1:{tls_port(redis.nodes[0])}"
-        async with _store(f"{url}?ssl_ca_certs={authority.path}") as store:
+        async with aclosing(Store(f"{url}?ssl_ca_certs={authority.path}")) as store:
             await _merge_everywhere(store)
         await _check_is_refused(url)
 
@@ -75,13 +65,13 @@ async def test_sentinels_and_the_primary_are_asked_with_tls(tmp_path: Path, auth
     async with redis_server(tmp_path / "redis", *options), started([watcher]):
         await eventually(is_watching)
         url = f"rediss+sentinel://127.0.0.1:{watcher_port}/{SERVICE}/0"
-        async with _store(f"{url}?ssl_ca_certs={authority.path}") as store:
+        async with aclosing(Store(f"{url}?ssl_ca_certs={authority.path}")) as store:
             await _merge_everywhere(store)
         await _check_is_refused(url)
 
 
 async def _check_is_refused(url: str) -> None:
     """The certificate is of an issuer that this machine does not trust."""
-    async with _store(url) as store:
+    async with aclosing(Store(url)) as store:
         with pytest.raises(StoreUnavailableError, match="certificate verify failed"):
             await store.check()

@@ -8,8 +8,7 @@ import random
 import subprocess
 import time
 import uuid
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, aclosing
 from pathlib import Path
 from typing import cast
 
@@ -50,13 +49,8 @@ def servers(redis_only: Servers) -> Servers:
     return redis_only
 
 
-@asynccontextmanager
-async def _store(servers: Servers, *, lease_s: float = 10) -> AsyncIterator[Store]:
-    store = Store(servers.stack.redis_url, claim_lease_s=lease_s, retain_s=100)
-    try:
-        yield store
-    finally:
-        await store.aclose()
+def _store(servers: Servers, *, lease_s: float = 10) -> AbstractAsyncContextManager[Store]:
+    return aclosing(Store(servers.stack.redis_url, claim_lease_s=lease_s, retain_s=100))
 
 
 FACTS = st.lists(st.tuples(st.sampled_from(["a", "b", "leg:API:1:guid", ">clock"]), st.text(max_size=5)), max_size=12)
