@@ -25,9 +25,9 @@ class Outage:
     """The outage of one thing, as several tasks experience it.
 
     It begins with the first failure, and ends when each task that failed has succeeded or given up. If the last one gave up, the
-    next success of any task is logged as the end. A reason that is not the one
-    logged last is a change and is logged too, but at most five reasons a minute are. Failures that were not logged, because the
-    thing fails and works in turn, count in the next line.
+    next success of any task is logged as the end. A reason that is not the one logged last is a change and is logged too, but at
+    most five reasons a minute are. Failures that were not logged, because the thing fails and works in turn, count in the next
+    line.
     """
 
     def __init__(self, log: BoundLogger, event: str, ended_event: str | None = None, *, is_error: bool = False) -> None:

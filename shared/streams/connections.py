@@ -9,10 +9,10 @@ from shared.amqp.publisher import Publisher
 from shared.amqp.queue_reader import QueueReader
 from shared.streams.errors import NotConnectedError
 
-_CONNECT_S = 15
+CONNECT_S = 15
 
 
-async def wait_until_connected(*connections: Publisher | Consumer | QueueReader, within_s: float = _CONNECT_S) -> None:
+async def wait_until_connected(*connections: Publisher | Consumer | QueueReader, within_s: float = CONNECT_S) -> None:
     """Wait until all connections are up.
 
     Raises:

@@ -41,7 +41,6 @@ class Batch:
     """
 
     sources: Sources = field(default_factory=dict)
-
     facts: dict[CallKey, list[list[Fact]]] = field(default_factory=dict)
     events: dict[CallKey, list[RawEvent]] = field(default_factory=dict)
     dead_letters: list[Message] = field(default_factory=list)

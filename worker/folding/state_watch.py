@@ -17,12 +17,13 @@ from shared.outage import Outage
 from shared.runtime.health import Handicap
 from shared.runtime.process import wait_at_most
 from shared.state.store import Store
-from shared.state.stored_position import Known, PartitionState
+from shared.state.stored_position import Known
 from worker.folding.state_journal import StateJournal
 
 log = get_logger(__name__)
 _CHECKS = Outage(log, "state_not_verified", "state_verified")
 
+_CHECK_S: Final = 1.0
 _LOOK_S: Final = 5.0
 _MAP_S: Final = 10.0
 # A process that writes nothing shows that it lives, long before it would be forgotten.
@@ -63,7 +64,7 @@ class StateWatch:
                 await asyncio.sleep(_RETRY_S)
             metrics.PARTITIONS_REBUILDING.set(len(self._store.positions.not_ready()))
             if self._store.partitions.is_verified:
-                await wait_at_most(due, 1.0)
+                await wait_at_most(due, _CHECK_S)
 
     async def check(self) -> None:
         """Verify the state if the connection is new, look at it now and then, and publish what is known.
@@ -96,8 +97,3 @@ class StateWatch:
 
 def _content(known: dict[int, Known]) -> dict[int, tuple[int, dict[str, int]]]:
     return {number: (each.generation, {name: row[0] for name, row in each.writers.items()}) for number, each in known.items()}
-
-
-def is_rebuilding(store: Store) -> bool:
-    """Return whether a partition is being rebuilt, as far as this process knows."""
-    return PartitionState.REBUILDING in store.positions.not_ready().values()
