@@ -13,6 +13,11 @@ CALLBACK_SECRETS = Counter(
 SOURCES_RELOAD_FAILED = Gauge(
     "callfold_sources_reload_failed", "1 while the sources file has a fault, so that earlier sources stay in force."
 )
+SOURCES_RELOADS = Counter(
+    "callfold_sources_reloads_total",
+    "States of the sources file that this process read after its start: changed, unchanged, or failed because of a fault.",
+    ("result",),
+)
 SOURCES_LOADED = Gauge(
     "callfold_sources_loaded_timestamp_seconds",
     "Time at which the sources file was last read without a fault, in seconds since 1970.",

@@ -25,7 +25,8 @@ def check(
 ) -> None:
     """Check a sources file as the processes do, and print what it would change.
 
-    It is compared with the file of CALLFOLD_SOURCES. Of secrets and links, only that they change is printed.
+    It is compared with the file of CALLFOLD_SOURCES, not with running processes. Of secrets and links, only that they change is
+    printed.
 
     Exit code 2 if the file has a fault.
     """

@@ -112,6 +112,7 @@ class LiveSources:
             for derived, value in zip(self._derived, built, strict=True):
                 derived.current = value
             _log_changes(changes)
+        metrics.SOURCES_RELOADS.labels("changed" if changes else "unchanged").inc()
         self.problem = ""
         self._loaded_at = utc_now()
         self._outage.succeeded()
@@ -119,6 +120,8 @@ class LiveSources:
         metrics.SOURCES_LOADED.set(time.time())
 
     def _refuse(self, problem: str) -> None:
+        if problem != self.problem:  # a fault is found again each second until it is corrected
+            metrics.SOURCES_RELOADS.labels("failed").inc()
         self.problem = problem
         self._outage.failed(problem)
         metrics.SOURCES_RELOAD_FAILED.set(1)

@@ -6,6 +6,7 @@ import asyncio
 import os
 import re
 import signal
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -26,6 +27,7 @@ from tests.helpers.servers import eventually
 
 ACME, OTHER = SourceName("acme"), SourceName("other")
 ONE = '[sources.acme]\nsecret = "hunter2-hunter2-a"\n'
+_RESULTS = ("changed", "unchanged", "failed")
 TWO = ONE + '[sources.other]\nsecret = "hunter2-hunter2-b"\n'
 
 
@@ -35,8 +37,12 @@ def _written(tmp_path: Path, text: str) -> Path:
     return path
 
 
-def _metric(name: str) -> float:
-    return REGISTRY.get_sample_value(name) or 0.0
+def _metric(name: str, **labels: str) -> float:
+    return REGISTRY.get_sample_value(name, labels) or 0.0
+
+
+def _reloads() -> Counter[str]:
+    return Counter({result: int(_metric("callfold_sources_reloads_total", result=result)) for result in _RESULTS})
 
 
 async def _has_both(sources: LiveSources) -> bool:
@@ -83,7 +89,7 @@ async def test_a_file_with_a_fault_changes_nothing_and_says_so(
     monkeypatch.setenv("CALLFOLD_INGRESS_HOST", "192.0.2.1")
     path = _written(tmp_path, ONE)
     sources = LiveSources.load(path, partial(check_source_secrets, load_settings()))
-    loaded_at, before = _metric("callfold_sources_loaded_timestamp_seconds"), sources.current
+    loaded_at, before, reloads = _metric("callfold_sources_loaded_timestamp_seconds"), sources.current, _reloads()
     if text is None:
         path.unlink()
     else:
@@ -102,6 +108,7 @@ async def test_a_file_with_a_fault_changes_nothing_and_says_so(
     assert [*sources.current] == [ACME, OTHER]
     assert (sources.problems(), _metric("callfold_sources_reload_failed")) == ([], 0)
     assert _metric("callfold_sources_loaded_timestamp_seconds") > loaded_at
+    assert _reloads() - reloads == {"failed": 1, "changed": 1}, "a fault that lasts counts once"
 
 
 async def test_a_state_that_something_cannot_be_built_from_does_not_take_force_in_part(tmp_path: Path) -> None:
@@ -192,10 +199,11 @@ async def test_a_file_that_was_only_touched_changes_nothing(tmp_path: Path) -> N
     sources = LiveSources.load(path)
     built: list[Sources] = []
     sources.derive(built.append)
-    before = sources.current
+    before, reloads = sources.current, _reloads()
     path.write_text(f"# a comment\n{ONE}")
     await _polled_twice(sources)
     assert sources.current is before
+    assert _reloads() - reloads == {"unchanged": 1}
     assert not sources.problems()
 
 
