@@ -1,4 +1,4 @@
-"""The sentence about partitions of Redis that are being rebuilt."""
+"""The sentence of the page and of `callfold doctor` about partitions of Redis that are being rebuilt."""
 
 from __future__ import annotations
 

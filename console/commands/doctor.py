@@ -26,6 +26,7 @@ from console.history.store import History
 from console.ignored_values import find_unreplaced
 from console.pbx_clocks import find_pbx_clock_problems
 from console.previous_secrets import describe, is_in_use, read_last_uses
+from console.rebuilds import describe_rebuild
 from console.refusals import count_refusals
 from console.request_ids import find_request_id_problems
 from ingress.spool import Spool
@@ -108,6 +109,13 @@ async def _redis(settings: Settings) -> str:
         nodes = await store.server_settings()
         await store.verify()
     return redis_finding(parse_redis_url(settings.redis_url.get_secret_value()).kind, nodes, store.handicaps)
+
+
+async def _lost_state(settings: Settings) -> str:
+    async with _open_store(settings) as store:
+        if sentence := await describe_rebuild(store):
+            raise DoubtError(sentence)
+    return "no partition of Redis waits for a rebuild"
 
 
 async def _clock(settings: Settings) -> str:
@@ -253,6 +261,7 @@ CHECKS: dict[str, Check] = {
     "policies": policies,
     "dead letters": _dead_letters,
     "redis": _redis,
+    "lost state": _lost_state,
     "request ids": _request_ids,
     "previous secrets": _previous_secrets,
     "placeholders": _placeholders,

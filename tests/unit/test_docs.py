@@ -18,6 +18,7 @@ from shared.config.setting_rows import variables
 from shared.config.source_options import AGENT_PATTERN, DIAL_FIELDS, NUMBER_PATTERN
 from shared.config.sources import Source, load_sources
 from shared.domain.closing import Outcome
+from shared.state import keys
 
 _ROOT = Path(__file__).resolve().parents[2]
 _SETTINGS = (_ROOT / "docs" / "settings.md").read_text("utf-8")
@@ -75,6 +76,12 @@ def test_every_metric_is_documented_with_its_type_labels_and_meaning() -> None:
         assert [row[4].startswith(metric.documentation) for row in rows if row[0] == f"`{name}`"] == [True], name
     assert written == registered
     assert list(written) == sorted(written)
+
+
+def test_every_kind_of_key_in_redis_is_documented_with_what_happens_without_it() -> None:
+    kinds = set(re.findall(r"`callfold:(?:\{\w+\}:)?([a-z_]+)", keys.__doc__ or ""))
+    written = {word for row in _rows((_ROOT / "docs" / "redis.md").read_text("utf-8")) for word in re.findall(r"[a-z_]+", row[0])}
+    assert {"facts", "members", "broker_move"} <= kinds <= written
 
 
 def test_every_metric_is_registered_in_one_module() -> None:

@@ -148,6 +148,7 @@ async def test_doctor_finds_a_system_that_can_work_and_one_that_cannot(servers: 
         "policies",
         "dead letters",
         "redis",
+        "lost state",
         "request ids",
         "previous secrets",
         "placeholders",
