@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakSet
 
@@ -20,6 +21,7 @@ from redis.exceptions import RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.typing import EncodableT
 
+from shared.state.closed_writes import closed_is_lost
 from shared.state.locating import Locator
 from shared.state.redis_url import Address
 
@@ -89,6 +91,10 @@ class _Watched(_Base):
             raise RefusedError(self.address, _REPLICA)
         if self.pool is not None:
             self.pool.met(self, _history(answer))
+
+    async def send_packed_command(self, command: bytes | str | Iterable[bytes], check_health: bool = True) -> None:  # noqa: FBT001, FBT002 - the library's signature
+        with closed_is_lost():
+            await super().send_packed_command(command, check_health)
 
     async def read_response(self, *args: Any, **options: Any) -> Any:  # noqa: ANN401 - as the library declares it
         """Read a reply; each reply of a pipeline is read here too."""

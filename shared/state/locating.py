@@ -21,6 +21,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, RedisError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+from shared.state.closed_writes import closed_is_lost
 from shared.state.redis_url import Address, RedisUrl
 
 _ANSWER_S: Final = 1.0
@@ -40,13 +41,14 @@ async def ask(url: str, *commands: Sequence[str | int]) -> list[object]:
     pool = ConnectionPool.from_url(url, protocol=2, retry=Retry(NoBackoff(), 0), **limits)
     connection = pool.make_connection()  # type: ignore[no-untyped-call]
     try:
-        async with asyncio.timeout(_ANSWER_S):
-            await connection.connect()
-            replies = []
-            for command in commands:
-                await connection.send_command(*command)
-                replies.append(await connection.read_response())
-            return replies
+        with closed_is_lost():
+            async with asyncio.timeout(_ANSWER_S):
+                await connection.connect()
+                replies = []
+                for command in commands:
+                    await connection.send_command(*command)
+                    replies.append(await connection.read_response())
+                return replies
     finally:
         await connection.disconnect(nowait=True)
 

@@ -18,8 +18,6 @@ REDIS_OUTAGE = Outage(log, "redis_unavailable", "redis_available")
 """The outage as this process experiences it."""
 
 _RETRY_S = (0.05, 0.2, 0.5, 1)
-# The text of uvloop for a write to a connection that an earlier write found reset. redis-py expects an `OSError` there.
-_WRITE_AFTER_RESET = "the handler is closed"
 
 _T = TypeVar("_T")
 
@@ -39,10 +37,6 @@ async def redis_reply(command: Awaitable[_T]) -> _T:
         raise StoreUnavailableError("Redis refused the user or password") from error
     except (RedisError, OSError) as error:
         raise StoreUnavailableError(f"Redis failed ({type(error).__name__}): {error}") from error
-    except RuntimeError as error:
-        if _WRITE_AFTER_RESET not in str(error):
-            raise
-        raise StoreUnavailableError("The connection to Redis was lost") from error
 
 
 async def until_redis_answers(step: Callable[[], Awaitable[_T]]) -> _T:

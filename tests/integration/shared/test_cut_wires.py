@@ -43,7 +43,7 @@ async def test_redis_whose_connection_closed_under_a_write_is_away(redis_only: S
         try:
             with monkeypatch.context() as patched:
                 patched.setattr(Connection, "_send_packed_command", cut_first)
-                with pytest.raises(StoreUnavailableError, match=r"^The connection to Redis was lost$"):
+                with pytest.raises(StoreUnavailableError, match="the connection was lost before a command was written"):
                     await store.check()
             await store.check()
         finally:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 
 import pytest
+import uvloop
+from redis.asyncio import Connection
 
 from shared.state.locating import Sentinels, SeveralAddresses, UnclearMasterError
 from shared.state.redis_url import Address, parse_redis_url
@@ -32,6 +35,24 @@ async def test_the_latest_failover_counts_though_most_sentinels_do_not_know_it_y
 async def test_a_majority_of_the_sentinels_suffices() -> None:
     async with _sentinel(NEW, failover=5) as one, _sentinel(NEW, failover=5) as two:
         assert await _find(AWAY, one, two) == NEW
+
+
+async def test_a_sentinel_whose_connection_closes_under_the_question_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    """uvloop answers such a write with a `RuntimeError`, which redis-py passes on."""
+    write = Connection._send_packed_command
+
+    async def cut(connection: Connection, command: list[bytes]) -> None:
+        if connection.port == one.port:
+            assert connection._writer
+            connection._writer.transport.abort()
+            await asyncio.sleep(0)  # now it is closed
+        await write(connection, command)
+
+    monkeypatch.setattr(Connection, "_send_packed_command", cut)
+    async with _sentinel(NEW, failover=5) as one, _sentinel(NEW, failover=5) as two, _sentinel(NEW, failover=5) as three:
+        assert await asyncio.to_thread(uvloop.run, _find(one, two, three)) == NEW
+        with pytest.raises(UnclearMasterError, match="the connection was lost before a command was written"):
+            await asyncio.to_thread(uvloop.run, _find(one, AWAY, two))
 
 
 async def test_one_of_three_sentinels_is_not_believed() -> None:
