@@ -17,6 +17,7 @@ import orjson
 from console.local import processes, stack
 from shared.errors import CallfoldError
 from tests.chaos.disks import enter_namespace
+from tests.chaos.holds import CommandFailedError
 from tests.chaos.links import ROOT
 from tests.chaos.options import OptionError, Options
 from tests.chaos.run import RunFailedError, chaos
@@ -36,6 +37,15 @@ _FIGURES = (
     ("recovery_p99_s", "recovery after a fault, p99, s"),
     ("amended_in_known_limits", "closed early and amended, as documented"),
     ("recordings", "recordings in the archive"),
+    ("kills", "workers killed"),
+    ("kills_before_recovery", "of these from a loss to its recovery"),
+    ("rebuilds_begun", "rebuilds begun"),
+    ("rebuilds_finished", "rebuilds finished"),
+    ("losses_in_a_row", "losses during the rebuild of another"),
+    ("losses_without_rebuild", "losses that needed no rebuild"),
+    ("holds", "holds"),
+    ("held_recordings", "recordings that retention kept for a hold"),
+    ("deleted", "recordings that retention deleted"),
 )
 
 
@@ -49,7 +59,8 @@ async def _run(options: Options, directory: Path) -> Mapping[str, Any]:
 
 def _print(report: Mapping[str, Any], path: Path) -> None:
     for name, text in _FIGURES:
-        value = report["figures"][name]
+        if (value := report["figures"].get(name)) is None:
+            continue
         sys.stdout.write(f"{text:45} {value:.3f}\n" if isinstance(value, float) else f"{text:45} {value}\n")
     for text in (*report["skipped"], *report["exits"]):
         sys.stdout.write(f"note: {text}\n")
@@ -76,7 +87,7 @@ def main() -> int:
     except (asyncio.CancelledError, KeyboardInterrupt):
         sys.stderr.write("chaos: interrupted\n")
         return 130
-    except (CallfoldError, RunFailedError, ExceptionGroup) as error:
+    except (CallfoldError, RunFailedError, CommandFailedError, ExceptionGroup) as error:
         is_kept = True
         sys.stderr.write(f"chaos: {error}; logs are in {directory}\n")
         return 2

@@ -12,7 +12,7 @@ import aiohttp
 
 from console.local.child_process import ChildProcess
 from console.local.processes import ServiceProcess
-from tests.chaos import rabbitmq, redis_faults
+from tests.chaos import rabbitmq, redis_faults, redis_losses
 from tests.chaos.act import Act, nothing
 from tests.chaos.links import Link
 from tests.chaos.processes import Supervisor, kill, launch, stop
@@ -212,6 +212,9 @@ class Faults:
             drawn["redis:stale"] = partial(redis_faults.stale, redis)
         else:
             drawn["redis:stale-failover"] = partial(redis_faults.stale_failover, redis, self._system.links)
+        if redis.layout == "sentinel":
+            drawn["redis:restored"] = redis_losses.Snapshots(redis).restored
+            drawn["redis:stalled-failover"] = partial(redis_losses.stalled_failover, redis, self._system.links)
         if redis.layout == "cluster":
             drawn["redis:slots"] = partial(redis_faults.moving_slots, redis)
         return drawn

@@ -40,12 +40,15 @@ class Nemesis:
     async def rage(self, seconds: float) -> None:
         """Do faults for so long; the last one is seen through."""
         began = time.monotonic()
-        drawn = {kind: draw for kind, draw in kinds(self.system, self.supervisor).items() if self.options.is_wanted(kind)}
-        for acts in self._plan(drawn):
+        for acts in self._plan(self.wanted()):
             await asyncio.sleep(self._rng.uniform(*_PAUSE_S))
             if time.monotonic() > began + seconds:
                 return
             await self._do(acts, round(time.monotonic() - began))
+
+    def wanted(self) -> dict[str, Draw]:
+        """Return the kinds of faults that the options allow."""
+        return {kind: draw for kind, draw in kinds(self.system, self.supervisor).items() if self.options.is_wanted(kind)}
 
     def _plan(self, drawn: dict[str, Draw]) -> Iterator[list[Act]]:
         """Yield what happens: every kind once before any happens again."""

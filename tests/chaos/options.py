@@ -24,6 +24,7 @@ class Options:
         faults: kinds of faults, or how they begin (`kill`, `stall:worker-redis`); one that begins with `-` is left out. Empty: all.
         scale: factor of the times for which faults last.
         overlap: share of the faults during which a second one begins.
+        losses: instead of faults for some time, Redis loses its state so many times.
     """
 
     seconds: float = 540
@@ -38,6 +39,7 @@ class Options:
     overlap: float = 0.25
     leg_grace_s: float = 30
     max_call_s: float = 60
+    losses: int = 0
 
     @staticmethod
     def from_environment(environment: Mapping[str, str] = os.environ) -> Options:
@@ -47,6 +49,8 @@ class Options:
             OptionError: a value is wrong.
         """
         default = SHORT if environment.get("CHAOS_SHORT") else Options(seed=random.randrange(1_000_000))  # noqa: S311 - no secret
+        if environment.get("CHAOS_LOSSES"):
+            default = replace(default, redis="sentinel", faults=LOSSES, nodes=1, overlap=0)
         try:
             options = replace(
                 default,
@@ -56,6 +60,7 @@ class Options:
                 redis=environment.get("CHAOS_REDIS") or default.redis,
                 faults=tuple(filter(None, environment.get("CHAOS_FAULTS", "").replace(" ", "").split(","))) or default.faults,
                 nodes=int(environment.get("CHAOS_NODES") or default.nodes),
+                losses=int(environment.get("CHAOS_LOSSES") or default.losses),
             )
         except ValueError as error:
             raise OptionError(f"CHAOS_...: {error}") from error
@@ -74,12 +79,17 @@ class Options:
     def command(self) -> str:
         """The command that repeats this run."""
         faults = f" CHAOS_FAULTS={','.join(self.faults)}" if self.faults else ""
+        if self.losses:
+            nodes = f" CHAOS_NODES={self.nodes}" if self.nodes > 1 else ""
+            return f"make chaos CHAOS_LOSSES={self.losses} CHAOS_SEED={self.seed} CHAOS_RATE={self.rate:g}{nodes}"
         return (
             f"make chaos CHAOS_SECONDS={self.seconds:g} CHAOS_SEED={self.seed} CHAOS_RATE={self.rate:g} "
             f"CHAOS_REDIS={self.redis} CHAOS_NODES={self.nodes}{faults}"
         )
 
 
+LOSSES = ("redis:emptied", "redis:restored", "redis:stalled-failover")
+"""The kinds of losses of a Redis under Sentinels."""
 SHORT = Options(
     seconds=55,
     seed=37,  # it begins with the faults that most can go wrong at

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
 from console.local.ports import free_port
 from console.local.stack import REDIS_PROBE, Server
@@ -38,8 +39,15 @@ class RedisServers:
 
     async def primaries(self) -> list[Server]:
         """Return the servers that take writes and are not frozen."""
-        roles = [await ask_running([server], "ROLE") if server.is_running else [] for server in self.servers]
-        return [server for server, role in zip(self.servers, roles, strict=True) if role and role[0][0] == "master"]  # type: ignore[index]
+        found: dict[int, bool] = {}
+        for number, server in enumerate(self.servers):
+            answers = await ask_running([server], "ROLE") if server.is_running else []
+            for role, _, replicas, *_ in cast("list[list[object]]", answers):
+                if role == "master":
+                    found[number] = bool(replicas)
+        if self.layout == "sentinel" and any(found.values()):  # without replicas, it was one before it was killed
+            found = {number: has_replicas for number, has_replicas in found.items() if has_replicas}
+        return [self.servers[number] for number in found]
 
 
 @asynccontextmanager

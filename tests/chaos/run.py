@@ -15,8 +15,9 @@ from typing import Any
 import orjson
 
 from console.local.child_process import kill_with_parent
+from tests.chaos.holds import Holds
 from tests.chaos.links import ROOT
-from tests.chaos.nemesis import Nemesis
+from tests.chaos.losses import Losses
 from tests.chaos.options import Options
 from tests.chaos.processes import Supervisor
 from tests.chaos.recovery import Prober
@@ -24,6 +25,7 @@ from tests.chaos.system import PROBE, SOURCE, System, running
 
 _WARM_UP_S = 8
 _LIMIT_S = 240
+_HELD = 5
 _AUDITOR = (sys.executable, "-m", "tests.chaos.audit")
 
 
@@ -36,18 +38,27 @@ async def chaos(options: Options, directory: Path) -> Mapping[str, Any]:
     began = time.time()
     _say(f"chaos: {options.command}")
     async with running(options, directory) as system, _auditor(system), _load(system) as load, _supervised(system) as supervisor:
-        _say(f"the system is up after {time.time() - began:.0f} s; {options.rate:g} callbacks a second for {options.seconds:g} s")
+        until = f"until {options.losses} losses" if options.losses else f"for {options.seconds:g} s"
+        _say(f"the system is up after {time.time() - began:.0f} s; {options.rate:g} callbacks a second {until}")
         prober = Prober(system.audit, system.adapter(PROBE), PROBE)
         await asyncio.sleep(_WARM_UP_S)
         if await prober.recovered() is None:
             raise RunFailedError("no call was published before the first fault")
-        nemesis = Nemesis(system, supervisor, prober, options)
-        await nemesis.rage(options.seconds)
+        nemesis, holds = Losses(system, supervisor, prober, options), Holds(system)
+        if options.losses:
+            await holds.place(_HELD)
+            await nemesis.lose(options.losses)
+        else:
+            await nemesis.rage(options.seconds)
         await _end_of(load)
         _say("the load has ended; the auditor waits until nothing more is published")
         verdict = await _judged(system)
         spools = [str(path.relative_to(directory)) for path in system.spools if not await asyncio.to_thread(_is_empty, path)]
         report = _report(options, system, supervisor, verdict, round(time.time() - began))
+        if options.losses:
+            if violations := await holds.violations():
+                report["violations"]["holds"] = violations
+            report["figures"] |= {**nemesis.figures(), **holds.figures}
     if spools:
         report["violations"]["left"] = [*report["violations"].get("left", []), f"callbacks are left in {', '.join(spools)}"]
     return report

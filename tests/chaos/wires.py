@@ -6,10 +6,12 @@ It reads commands from standard input, one JSON object a line, and answers each 
 
     {"do": "open", "wire": "worker-1>redis", "port": 20001, "to": 20002}
     {"do": "set", "wires": [...], "refuse": true, "stall": ["up", "down"], "latency_s": 0.2, "bytes_per_s": 2000}
+    {"do": "set", "wires": [...], "stall": ["down"], "replicas_only": true}
     {"do": "cut", "wires": [...]}                     resets every connection
     {"do": "half", "wires": [...], "side": "far"}     resets one side; the other learns nothing
 
-"up" is from the client to the server. A `set` without values makes a wire whole again.
+"up" is from the client to the server. A `set` without values makes a wire whole again. `replicas_only` stalls the replication of
+a Redis server, and leaves its other clients alone.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from typing import Any
 _CHUNK_BYTES = 64 * 1024
 _SLOW_CHUNK_BYTES = 2048
 _RESET = struct.pack("ii", 1, 0)
+_REPLICATION = b"PSYNC"
 
 
 @dataclass(slots=True, eq=False)
@@ -33,6 +36,7 @@ class _Connection:
     near: asyncio.StreamWriter
     far: asyncio.StreamWriter
     is_half: bool = False
+    is_replica: bool = False
 
 
 @dataclass(slots=True)
@@ -43,6 +47,7 @@ class Wire:
     to: int
     refuse: bool = False
     stall: frozenset[str] = frozenset()
+    replicas_only: bool = False
     latency_s: float = 0.0
     bytes_per_s: float = 0.0
     connections: set[_Connection] = field(default_factory=set)
@@ -53,9 +58,16 @@ class Wire:
         self.server = await asyncio.start_server(self._serve, "127.0.0.1", self.port, limit=_CHUNK_BYTES, backlog=200)
 
     async def set(
-        self, *, refuse: bool = False, stall: tuple[str, ...] = (), latency_s: float = 0, bytes_per_s: float = 0
+        self,
+        *,
+        refuse: bool = False,
+        stall: tuple[str, ...] = (),
+        replicas_only: bool = False,
+        latency_s: float = 0,
+        bytes_per_s: float = 0,
     ) -> None:
-        self.stall, self.latency_s, self.bytes_per_s = frozenset(stall), latency_s, bytes_per_s
+        self.stall, self.replicas_only = frozenset(stall), replicas_only
+        self.latency_s, self.bytes_per_s = latency_s, bytes_per_s
         was_refusing, self.refuse = self.refuse, refuse
         if refuse and not was_refusing and self.server:
             self.server.close()
@@ -95,11 +107,12 @@ class Wire:
         """Carry one direction until it ends; the end is passed on. Half-open, what comes is thrown away."""
         try:
             while data := await reader.read(_SLOW_CHUNK_BYTES if self.bytes_per_s else _CHUNK_BYTES):
-                await self._pass(way, len(data))
+                connection.is_replica = connection.is_replica or (way == "up" and _REPLICATION in data)
+                await self._pass(connection, way, len(data))
                 if not connection.is_half:
                     writer.write(data)
                     await writer.drain()
-            await self._pass(way, 0)
+            await self._pass(connection, way, 0)
             if not connection.is_half and writer.can_write_eof():
                 writer.write_eof()
         except (OSError, RuntimeError):
@@ -107,8 +120,8 @@ class Wire:
                 _reset(connection.near)
                 _reset(connection.far)
 
-    async def _pass(self, way: str, size: int) -> None:
-        while way in self.stall:
+    async def _pass(self, connection: _Connection, way: str, size: int) -> None:
+        while way in self.stall and (connection.is_replica or not self.replicas_only):
             await self.changed.wait()
         if delay_s := self.latency_s + (size / self.bytes_per_s if self.bytes_per_s else 0):
             await asyncio.sleep(delay_s)

@@ -12,35 +12,15 @@ from pathlib import Path
 
 import orjson
 
-from console.local.child_process import kill_with_parent
 from tests.chaos.links import ROOT
+from tests.helpers.chaos_runs import chaos_run
 from tests.helpers.pace import LIMIT_S
 from tests.helpers.servers import UNMEASURED, processes_of
 
 
-async def _run(directory: Path, **options: str) -> tuple[int, str]:
-    environment = os.environ | UNMEASURED | {"CHAOS_DIRECTORY": str(directory), "CHAOS_SHORT": "1", **options}
-    process = await asyncio.create_subprocess_exec(
-        *kill_with_parent(),
-        *(sys.executable, "-m", "tests.chaos"),
-        cwd=ROOT,
-        env=environment,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )
-    try:
-        async with asyncio.timeout(4 * LIMIT_S):
-            output, _ = await process.communicate()
-    finally:
-        if process.returncode is None:
-            process.terminate()
-            await process.wait()
-    return process.returncode or 0, output.decode()
-
-
 async def test_no_promise_is_broken_by_two_minutes_of_faults(tmp_path: Path) -> None:
     report_path = tmp_path / "report.json"
-    code, output = await _run(tmp_path, CHAOS_REPORT=str(report_path))
+    code, output = await chaos_run(tmp_path, within_s=4 * LIMIT_S, CHAOS_SHORT="1", CHAOS_REPORT=str(report_path))
     assert code == 0, output
     report = orjson.loads(report_path.read_bytes())
     figures = report["figures"]
