@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 
@@ -138,16 +138,15 @@ async def _judged(system: System) -> Mapping[str, Any]:
 
 
 def _is_empty(spool: Path) -> bool:
-    """Return whether a spool holds no callback. Its file may stay."""
+    """Return whether no file of a spool holds a callback: the spool itself, and callbacks that waited for the fold."""
     import sqlite3  # noqa: PLC0415
 
-    path = spool / "spool.sqlite"
-    if not path.exists():
-        return True
-    with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as database:
-        (count,) = database.execute("select count(*) from messages").fetchone()
-    database.close()
-    return not count
+    for path in spool.glob("*.sqlite"):
+        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
+            (count,) = database.execute("select count(*) from messages").fetchone()
+        if count:
+            return False
+    return True
 
 
 def _report(options: Options, system: System, supervisor: Supervisor, verdict: Mapping[str, Any], seconds: int) -> dict[str, Any]:
