@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 import struct
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
@@ -62,3 +63,29 @@ async def cut_wire(server_port: int, budgets: Iterator[int]) -> AsyncIterator[Cu
     wire.port = listener.getsockname()[1]
     async with await asyncio.start_server(wire.serve, sock=listener):
         yield wire
+
+
+@asynccontextmanager
+async def tls_in_front(server_port: int, context: ssl.SSLContext) -> AsyncIterator[int]:
+    """Serve a plain server with TLS; returns the port. A wire in front of it is cut in handshakes and records too."""
+
+    async def serve(near: asyncio.StreamReader, near_writer: asyncio.StreamWriter) -> None:
+        far, far_writer = await asyncio.open_connection("127.0.0.1", server_port)
+
+        async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            with suppress(OSError):
+                while data := await reader.read(65536):
+                    writer.write(data)
+
+        both = [asyncio.ensure_future(carry(near, far_writer)), asyncio.ensure_future(carry(far, near_writer))]
+        try:
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in both:
+                task.cancel()
+            await asyncio.gather(*both, return_exceptions=True)
+            for writer in (near_writer, far_writer):
+                writer.transport.abort()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context) as server:
+        yield server.sockets[0].getsockname()[1]

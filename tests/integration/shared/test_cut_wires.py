@@ -6,7 +6,9 @@ import asyncio
 import itertools
 import random
 import uuid
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
@@ -23,7 +25,8 @@ from shared.amqp.topology import CALLBACKS, CALLBACKS_FOLD, topology
 from shared.errors import BrokerUnavailableError, StoreUnavailableError
 from shared.runtime.process import background
 from shared.state.store import Store
-from tests.helpers.cut_wire import CutWire, cut_wire
+from tests.helpers.certificates import Authority
+from tests.helpers.cut_wire import CutWire, cut_wire, tls_in_front
 from tests.helpers.pace import LIMIT_S
 from tests.helpers.servers import RETRY_S, Servers, eventually
 
@@ -52,11 +55,14 @@ async def test_redis_whose_connection_closed_under_a_write_is_away(redis_only: S
     await asyncio.to_thread(uvloop.run, ask())
 
 
-async def test_redis_cut_off_at_any_byte_is_away(redis_only: Servers) -> None:
+@pytest.mark.parametrize("has_tls", [False, True])
+async def test_redis_cut_off_at_any_byte_is_away(redis_only: Servers, tmp_path: Path, *, has_tls: bool) -> None:
+    scheme, options, most, rounds = ("rediss", "?ssl_cert_reqs=none", 4000, 100) if has_tls else ("redis", "", 400, 400)
+
     async def ask(port: int) -> None:
-        store = Store(f"redis://127.0.0.1:{port}/0")
+        store = Store(f"{scheme}://127.0.0.1:{port}/0{options}")
         try:
-            for _ in range(400):
+            for _ in range(rounds):
                 try:
                     await store.check()
                     await store.now()
@@ -66,9 +72,9 @@ async def test_redis_cut_off_at_any_byte_is_away(redis_only: Servers) -> None:
         finally:
             await store.aclose()
 
-    async with cut_wire(_port(redis_only.stack.redis_url), _budgets(400)) as wire:
+    async with _wire(redis_only.stack.redis_url, most, tmp_path if has_tls else None) as wire:
         await asyncio.to_thread(uvloop.run, ask(wire.port))
-    assert wire.cut > 100
+    assert wire.cut > rounds // 4
 
 
 async def test_rabbitmq_whose_connection_closed_before_a_channel_opens_is_away(
@@ -120,13 +126,15 @@ async def _links_come_up(servers: Servers, monkeypatch: pytest.MonkeyPatch) -> N
     await asyncio.to_thread(uvloop.run, connect())
 
 
+@pytest.mark.parametrize("has_tls", [False, pytest.param(True, marks=pytest.mark.volume)])
 async def test_rabbitmq_cut_off_at_any_byte_is_away_and_both_links_come_back(
-    rabbitmq_only: Servers, monkeypatch: pytest.MonkeyPatch
+    rabbitmq_only: Servers, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *, has_tls: bool
 ) -> None:
     monkeypatch.setattr(connection, "BACKOFF_S", (0.01,))
+    scheme, options, most = ("amqps", "?no_verify_ssl=1", 16_000) if has_tls else ("amqp", "", 12_000)
 
     async def use(wire: CutWire) -> None:
-        address = BrokerAddress((f"amqp://guest:guest@127.0.0.1:{wire.port}/",), topology(RETRY_S), "tests")
+        address = BrokerAddress((f"{scheme}://guest:guest@127.0.0.1:{wire.port}/{options}",), topology(RETRY_S), "tests")
         publisher, consumer = Publisher(address, timeout_s=LIMIT_S), Consumer(address, CALLBACKS_FOLD, prefetch=10)
 
         async def publish() -> None:
@@ -152,14 +160,19 @@ async def test_rabbitmq_cut_off_at_any_byte_is_away_and_both_links_come_back(
             await eventually(was_cut)
             await eventually(were_up)
 
-    async with cut_wire(_port(rabbitmq_only.stack.amqp_url), _budgets(12_000)) as wire:
+    async with _wire(rabbitmq_only.stack.amqp_url, most, tmp_path if has_tls else None) as wire:
         await asyncio.to_thread(uvloop.run, use(wire))
 
 
-def _port(url: str) -> int:
+@asynccontextmanager
+async def _wire(url: str, most: int, certificates: Path | None) -> AsyncIterator[CutWire]:
+    """Cut connections to a server after at most so many bytes; with a directory for certificates, they have TLS."""
     port = urlsplit(url).port
     assert port
-    return port
+    async with AsyncExitStack() as stack:
+        if certificates is not None:
+            port = await stack.enter_async_context(tls_in_front(port, Authority(certificates).server()))
+        yield await stack.enter_async_context(cut_wire(port, _budgets(most)))
 
 
 def _budgets(most: int) -> Iterator[int]:
