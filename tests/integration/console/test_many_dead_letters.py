@@ -86,8 +86,15 @@ async def test_a_change_makes_way_for_looks_and_they_see_all_that_it_leaves(
     monkeypatch.setattr(redrive_or_drop, "_TURN_S", 0)
     monkeypatch.setattr(redrive_or_drop, "_LARGEST_STEP", 20)
     await _fill(settings, *["acme", "other"] * 150)
-    change = asyncio.create_task(settle(settings, QUEUE, Filter(source="acme"), DROP))
     seen: list[Listing] = []
+    is_awaited = DeadLetterReader.is_awaited
+
+    async def is_awaited_soon(reader: DeadLetterReader) -> bool:
+        """Let the first look come in the middle, however late it is connected."""
+        return bool(await eventually(lambda: is_awaited(reader))) if not seen else await is_awaited(reader)
+
+    monkeypatch.setattr(DeadLetterReader, "is_awaited", is_awaited_soon)
+    change = asyncio.create_task(settle(settings, QUEUE, Filter(source="acme"), DROP))
     while not change.done():
         seen += await asyncio.gather(*(_look(settings, Filter(source="other")) for _ in range(2)))
     assert await change == (150, 0, True)
