@@ -44,7 +44,7 @@ class SpoolReader:
     def _uri(self) -> str:
         # Without a log no process has the file open, and SQLite need not create one, which would belong to the user of a command.
         log = self._path.with_name(f"{self._path.name}-wal")
-        return f"{self._path.absolute().as_uri()}?{'mode=ro' if log.exists() else 'immutable=1'}"
+        return f"{self._path.absolute().as_uri()}?mode=ro{'' if log.exists() else '&immutable=1'}"
 
     def _rows(self, db: sqlite3.Connection) -> Iterator[OutgoingMessage | DamagedRow]:
         after = 0

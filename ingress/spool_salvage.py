@@ -50,7 +50,8 @@ async def _salvage_file(spools: Spools, path: Path) -> Salvaged:
     while batch := await asyncio.to_thread(_next, rows):
         await target.add(batch)
         messages += len(batch)
-    if reader.problem:
+    is_there: bool = await asyncio.to_thread(path.exists)  # else another process has moved its rows
+    if reader.problem and is_there:
         return Salvaged(path, messages, await asyncio.to_thread(SpoolPaths(path).keep), reader.problem)
     await asyncio.to_thread(SpoolPaths(path).delete)
     return Salvaged(path, messages, None, "")

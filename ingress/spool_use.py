@@ -62,12 +62,19 @@ class SpoolUse:
 
 
 def is_used(directory: Path) -> bool:
-    """Return whether a process uses the directory."""
-    use = SpoolUse(directory)
+    """Return whether a process uses the directory.
+
+    The look takes no shared lock: an ingress that stops just then would take it for a use, and leave its spool to it.
+    """
+    handle = _open(directory)
+    if handle is None:
+        return False
     try:
-        return not use.is_alone()
+        return not try_lock(handle)
+    except OSError:
+        return False
     finally:
-        use.close()
+        os.close(handle)
 
 
 def is_drain_locked(directory: Path) -> bool:

@@ -10,6 +10,7 @@ from typing import cast
 
 import pytest
 
+from ingress import spool_salvage
 from ingress.final_drain import drain_before_exit
 from ingress.spool import SPOOL_FILE
 from ingress.spool_contents import read_contents
@@ -148,3 +149,12 @@ async def test_rows_of_files_that_were_set_aside_are_published_and_what_is_unrea
     }
     assert len(broker.events()) == 3
     assert _left(tmp_path) == ["waiting-other.sqlite.salvaged-20261123T074400.000000Z"]
+
+
+async def test_a_file_whose_rows_another_process_moved_first_is_not_reported_as_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spool_salvage, "set_aside_files", lambda directory: [directory / f"{SPOOL_FILE}{DAMAGED}"])
+    async with _spools(tmp_path, _Switched()) as spools:
+        (salvaged,) = await salvage(spools)
+    assert (salvaged.messages, salvaged.kept) == (0, None)

@@ -10,6 +10,7 @@ import orjson
 import pytest
 
 from console.commands.spool import status
+from ingress import spool_use
 from ingress.outgoing_message import OutgoingMessage
 from ingress.spool import SPOOL_FILE, Spool
 from ingress.spool_contents import SpoolContents, read_contents, set_aside_files
@@ -20,6 +21,7 @@ from shared.amqp.topology import CALLBACKS
 from shared.domain.ids import SourceName
 from shared.domain.raw_event import CallbackEvent, encode, join
 from shared.errors import ConfigError, SpoolUnavailableError
+from shared.file_lock import try_lock
 
 MIB = 1 << 20
 _AT = "2026-11-23T07:44:0{}.000000Z"
@@ -68,6 +70,26 @@ async def test_a_use_and_a_drain_are_seen_from_another_process(tmp_path: Path) -
     assert not is_drain_locked(tmp_path)
 
 
+def test_a_look_at_a_use_is_not_taken_for_a_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An ingress that stops would leave its spool to whoever only looks."""
+    use = SpoolUse(tmp_path)
+    left: list[bool] = []
+
+    def lock_and_leave(file: int, *, is_shared: bool = False) -> bool:
+        is_locked = try_lock(file, is_shared=is_shared)
+        monkeypatch.setattr(spool_use, "try_lock", try_lock)
+        left.append(use.leave_to_others())
+        monkeypatch.setattr(spool_use, "try_lock", lock_and_leave)
+        return is_locked
+
+    monkeypatch.setattr(spool_use, "try_lock", lock_and_leave)
+    assert is_used(tmp_path)
+    assert left
+    assert not any(left)
+    monkeypatch.setattr(spool_use, "try_lock", try_lock)
+    use.close()
+
+
 def test_of_all_processes_that_leave_a_directory_at_once_one_stays(tmp_path: Path) -> None:
     uses = [SpoolUse(tmp_path) for _ in range(3)]
     assert [use.leave_to_others() for use in uses] == [True, True, False]
@@ -94,6 +116,12 @@ async def test_of_a_file_with_a_broken_page_all_other_rows_are_read(tmp_path: Pa
     assert (reader.unreadable, bool(reader.problem)) == (lost, True)
     assert rows[-1].body == message(99, padding=500).body
     assert not read_contents(tmp_path).is_empty
+
+
+def test_a_file_that_vanishes_before_it_is_read_is_not_made_again(tmp_path: Path) -> None:
+    """An ingress deletes its empty file at its end. A file that a command makes can belong to another user."""
+    assert list(SpoolReader(tmp_path / SPOOL_FILE).rows()) == []
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_file_that_is_no_database_is_a_problem_and_no_directory_an_error(tmp_path: Path) -> None:
