@@ -76,6 +76,8 @@ def read_credential(path: Path, setting: str) -> str:
         raise ConfigError(f"{setting}: cannot read {path} ({error.strerror}).") from error
     except UnicodeDecodeError:
         raise ConfigError(f"{setting}: {path} is not UTF-8 text.") from None
+    except ValueError as error:  # a path with a null character
+        raise ConfigError(f"{setting}: cannot read {str(path)!r} ({error}).") from None
     if not text or len(content) > _MAX_BYTES or "\n" in text:
         problem = "is empty" if not text else "has more than one line"
         raise ConfigError(f"{setting}: {path} {problem}. It must hold the credential and nothing else.")

@@ -17,6 +17,8 @@ from shared.domain.ids import SOURCE_NAME, SourceName
 from shared.errors import ConfigError
 
 DEFAULT_SOURCE = SourceName("default")
+# Thousands of sources. A file that is none could take 90 times its size of memory, in every process that watches it.
+_MAX_LENGTH = 2 << 20
 
 
 class Source(Options):
@@ -65,14 +67,18 @@ def read_text(path: Path) -> str:
     """Read the sources file as text.
 
     Raises:
-        ConfigError: it cannot be read, or is not UTF-8.
+        ConfigError: it cannot be read, is too large, or is not UTF-8.
     """
     try:
-        return path.read_text("utf-8")
+        with path.open(encoding="utf-8") as file:
+            text = file.read(_MAX_LENGTH + 1)
     except OSError as error:
         raise ConfigError(f"Cannot read the sources file {path}: {error.strerror}. Check CALLFOLD_SOURCES.") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"The sources file {path} is not valid TOML: {error}.") from error
+    if len(text) > _MAX_LENGTH:
+        raise ConfigError(f"The sources file {path} is larger than {_MAX_LENGTH >> 20} MiB. Check CALLFOLD_SOURCES.")
+    return text
 
 
 def parse_sources(path: Path, text: str) -> Sources:

@@ -68,6 +68,6 @@ class SourcesFile:
 def _of_file(path: Path) -> tuple[int, ...]:
     try:
         status = path.stat()
-    except OSError:
+    except (OSError, ValueError):  # the latter for a path with a null character
         return ()
     return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)

@@ -80,6 +80,8 @@ async def test_a_change_takes_force_with_all_that_is_derived_once_the_file_no_lo
         ('[sources.acme]\nsecret = "short"\n', "The secret of source acme has 5 characters"),
         (ONE + 'previous_secrets = ["short"]\n', "A previous secret of source acme has 5 characters"),
         ("", "has no source"),
+        ('[sources.acme]\nsecret = "file:/run/a\\u0000b"\n', "Source acme.*null"),
+        (ONE + "#" * (2 << 20), "is larger than 2 MiB"),
         (None, "Cannot read the sources file"),
     ],
 )
