@@ -99,8 +99,8 @@ class Rebuilder:
             NotBegunError: another worker rebuilds them.
             CallfoldError: it could not be finished. Begin again.
         """
-        generations = await self._store.rebuilding()
-        if not generations:
+        # While Redis is away nothing is to be rebuilt yet, so that is no rebuild that failed.
+        if not await until_redis_answers(self._store.rebuilding):
             return
         async with locked(self._store, _LOCK) as lock:
             # Another worker may have finished since. A loss often concerns all partitions, which are then rebuilt together.
