@@ -93,6 +93,7 @@ async def test_reconnects_leave_memory_descriptors_and_tasks_flat(servers: Serve
             await eventually(partial(_is_published, servers, 1000 + number))
         after = {process.name: await _rested(process) for process in fleet.processes}
     for name, held in after.items():
+        print(f"\n{name}, {reconnects} reconnects: before {_figures(before[name])}; after {_figures(held)}")  # noqa: T201
         grown = Counter(held.tasks) - Counter(before[name].tasks)
         assert grown.total() <= MORE_OF_OTHERS, (
             f"{name} has {len(held.tasks)} tasks, {len(before[name].tasks)} before; new: {grown}"
@@ -103,6 +104,10 @@ async def test_reconnects_leave_memory_descriptors_and_tasks_flat(servers: Serve
             before[name].resident_bytes,
             held.resident_bytes,
         )
+
+
+def _figures(held: Held) -> str:
+    return f"{held.resident_bytes / (1 << 20):.1f} MiB, {held.descriptors} descriptors, {len(held.tasks)} tasks"
 
 
 async def _is_published(servers: Servers, number: int) -> bool:

@@ -28,7 +28,7 @@ from shared.domain.barrier import complete_round
 from shared.runtime.store import open_store
 from shared.state.store import Store
 from tests.helpers.pace import LIMIT_S, PACE
-from tests.helpers.servers import Servers, call_back, callfold, connected, declare, eventually, lines_of
+from tests.helpers.servers import CALLFOLD, ROOT, Servers, call_back, callfold, connected, declare, eventually, lines_of
 from tests.helpers.settings import settings_here
 from tests.helpers.volume import sizes
 
@@ -290,3 +290,62 @@ async def test_a_move_under_load_loses_nothing_and_closes_nothing_early(
             there = await _messages(old.amqp_url, stream)
             assert there
             await _messages(new_url, stream, wanted=there)
+
+
+async def _killed_at(step: str, environment: Mapping[str, str], new_url: str) -> list[str]:
+    """Run a move that finishes, and kill it once it reports a step; returns the steps that it reported."""
+    process = await asyncio.create_subprocess_exec(
+        *(*CALLFOLD, "broker", "move", "--to", "env:NEW_URL", "--finish", "--json"),
+        cwd=ROOT,
+        env={**os.environ, **environment, "NEW_URL": new_url},
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    steps: list[str] = []
+    try:
+        async with asyncio.timeout(LIMIT_S):
+            while (line := await process.stdout.readline()) and step not in steps:
+                steps.append(orjson.loads(line)["step"])
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+    return steps
+
+
+@pytest.mark.volume
+async def test_a_move_that_is_killed_at_each_step_is_finished_by_a_later_one_and_may_be_repeated(
+    servers: Servers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new_url = servers.stack.amqp_url
+    async with _old_broker(tmp_path / "old", monkeypatch) as old:
+        settings = {**servers.environment(**QUICK), "CALLFOLD_AMQP_URL": old.amqp_url}
+        settings_here(monkeypatch, settings)
+        published, ports = _Published(), [free_port(), free_port()]
+        async with published.read(old.amqp_url), published.read(new_url), servers.fleet(**QUICK) as fleet:
+            at_old, at_new = {"CALLFOLD_AMQP_URL": old.amqp_url}, {"CALLFOLD_AMQP_URL": new_url}
+            worker = fleet.add("worker", "worker", at_old)
+            forgotten = fleet.add("ingress", "ingress", {**at_old, "CALLFOLD_INGRESS_PORT": str(ports[0])})
+            await fleet.start_all()
+            await connected(*fleet.processes)
+            for number in range(100, 130):
+                await call_back(ports[0], lines_of(number))
+            await published.wait_for(*range(100, 130))
+            await worker.stop()
+            for number in range(130, 160):  # they wait on the old broker
+                assert await call_back(ports[0], lines_of(number)) == [200] * 4
+            new = fleet.add("worker-new", "worker", at_new)
+            await new.start()
+            for step in ("declared", "copying", "switch", "fenced", "moved", "finished", "finished"):
+                steps = await _killed_at(step, settings, new_url)
+                assert step in steps
+                assert await call_back(ports[0], lines_of(200 + len(published.bodies))[:1]) == [200]
+            await published.wait_for(*range(100, 160))
+            await forgotten.stop()
+            again = fleet.add("ingress-new", "ingress", {**at_new, "CALLFOLD_INGRESS_PORT": str(ports[1])})
+            await again.start()
+            await call_back(ports[1], [lines_of(79)[0], lines_of(79)[3]])  # ends by a timer: they go on
+            await published.wait_for(79)
+    bodies = {name: values for name, values in published.bodies.items() if 100 <= int(name.split("/")[1]) < 160}
+    assert {len(values) for values in bodies.values()} == {1}
+    assert all(b'"outcome":"answered"' in body and b'"revision":1' in body for (body,) in map(tuple, bodies.values()))

@@ -75,6 +75,7 @@ async def test_nodes_are_drained_in_turn_under_load(
         await asyncio.gather(*sending)
         await _read_events(rabbitmq_cluster, sender.accepted, seen)
         spooled = await metric(fleet.processes[0], "callfold_spool_messages")
+    print(f"\n{len(sender.accepted)} calls, the slowest answer after {sender.slowest_s:.2f} s")  # noqa: T201 - the figures of the run
     assert not sender.refused
     assert set(seen) >= sender.accepted
     assert all(b'"outcome":"answered"' in body for body in seen.values())
