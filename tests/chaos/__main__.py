@@ -42,7 +42,7 @@ _FIGURES = (
     ("rebuilds_begun", "rebuilds begun"),
     ("rebuilds_finished", "rebuilds finished"),
     ("losses_in_a_row", "losses during the rebuild of another"),
-    ("losses_without_rebuild", "losses that needed no rebuild"),
+    ("losses_unnoticed", "losses that no worker noticed, as nothing was lost"),
     ("holds", "holds"),
     ("held_recordings", "recordings that retention kept for a hold"),
     ("deleted", "recordings that retention deleted"),

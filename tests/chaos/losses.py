@@ -91,14 +91,15 @@ class Losses(Nemesis):
     def figures(self) -> Mapping[str, Any]:
         """Return how many workers were killed, and what they logged about rebuilds."""
         begun, finished = self._logged("rebuild_started"), self._logged("rebuild_finished")
-        unnoticed = [began for began, ended in self.windows if not any(began <= at <= ended + 1 for at in finished)]
+        noticed = self._logged("state_lost")
+        unnoticed = [began for began, ended in self.windows if not any(began <= at <= ended + 1 for at in noticed)]
         return {
             "kills": len(self.kills),
             "kills_before_recovery": sum(any(began <= at <= ended for began, ended in self.windows) for at in self.kills),
             "rebuilds_begun": len(begun),
             "rebuilds_finished": len(finished),
             "losses_in_a_row": self.done - len(self.windows),
-            "losses_without_rebuild": len(unnoticed),
+            "losses_unnoticed": len(unnoticed),
         }
 
     def _logged(self, event: str) -> list[float]:
