@@ -16,9 +16,8 @@ from tests.helpers.servers import processes_of
 @pytest.mark.parametrize("losses", [pytest.param(50, marks=pytest.mark.volume)])
 async def test_lost_state_costs_nothing_and_ends_no_hold(tmp_path: Path, losses: int) -> None:
     report_path = tmp_path / "report.json"
-    code, output = await chaos_run(
-        tmp_path, within_s=3500 * PACE, CHAOS_LOSSES=str(losses), CHAOS_SEED="1", CHAOS_REPORT=str(report_path)
-    )
+    options = {"CHAOS_LOSSES": str(losses), "CHAOS_SEED": "1", "CHAOS_RATE": "6", "CHAOS_REPORT": str(report_path)}
+    code, output = await chaos_run(tmp_path, within_s=3500 * PACE, **options)
     print(output)  # noqa: T201 - the figures
     assert code == 0, output
     report = orjson.loads(report_path.read_bytes())
