@@ -29,6 +29,8 @@ _PREFETCH: Final = 200
 # Messages to read at the start. A full map is published every few seconds, so the last one is almost always among them.
 _WINDOW: Final = 4096
 _SYNC_S: Final = 10.0
+# If the stream was replaced since its end was found, the messages up to that end never come.
+_SILENCE_S: Final = 30.0
 _RETRY_S: Final = 0.2
 
 Rows = Mapping[int, tuple[int, int]]
@@ -86,7 +88,11 @@ class StateJournal:
         self._read_to = -1
         async with background(consumer.run()):
             while self._read_to < end:
-                delivery = await _next(consumer)
+                try:
+                    async with asyncio.timeout(_SILENCE_S):
+                        delivery = await _next(consumer)
+                except TimeoutError:  # `sync` fails by then, and is logged
+                    return False
                 oldest = delivery.offset if oldest is None else oldest
                 record = self._take(delivery)
                 # The first messages of the stream may be gone: then there is no more.

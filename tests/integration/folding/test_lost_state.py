@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import cast
 
 import orjson
+import pytest
 import pytest_asyncio
 from redis.asyncio import Redis
 
 from console.local.stack import Server
 from shared.amqp.batch_publish import Publishable
 from shared.amqp.connection import BrokerAddress
+from shared.amqp.consumer import Consumer
 from shared.amqp.publisher import Message, Publisher
 from shared.amqp.topology import CALLS, topology
 from shared.config.live_sources import LiveSources
@@ -28,9 +30,10 @@ from shared.runtime.process import background
 from shared.state.keys import PARTITIONS, PLAIN_KEYS, partition
 from shared.state.store import Store
 from shared.state.stored_position import PartitionState
-from tests.helpers.pace import LIMIT_S
+from tests.helpers.pace import LIMIT_S, PACE
 from tests.helpers.redis_servers import redis_server
 from tests.helpers.servers import POLICY, RETRY_S, Servers, begin_generation, eventually, lines_of
+from worker.folding import state_journal
 from worker.folding.fold import Fold
 from worker.folding.state_journal import StateJournal
 from worker.folding.state_watch import StateWatch
@@ -211,6 +214,21 @@ async def test_a_restart_of_all_workers_does_not_forget_what_redis_had(site: Sit
         await site.rebuild(worker)
         await eventually(lambda: _has_published(worker, 1))
         assert _outcomes(worker) == [(513, "answered")]
+
+
+async def test_a_stream_that_is_replaced_while_a_worker_starts_is_read_again(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    find_end, ends = state_journal._end, [10**9]
+
+    async def end(consumer: Consumer) -> int | None:
+        found = await find_end(consumer)
+        return ends.pop() if ends else found
+
+    monkeypatch.setattr(state_journal, "_end", end)
+    monkeypatch.setattr(state_journal, "_SILENCE_S", 2 * PACE)
+    monkeypatch.setattr(state_journal, "_SYNC_S", 3 * PACE)
+    async with site.worker("late") as worker:
+        await _ready(worker)
+    assert not ends
 
 
 async def test_evicted_keys_are_lost_state(site: Site) -> None:
