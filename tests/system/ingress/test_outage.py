@@ -11,7 +11,7 @@ import orjson
 
 from console.local.ports import free_port
 from console.local.processes import Fleet, ServiceProcess
-from tests.helpers.pace import LIMIT_S
+from tests.helpers.pace import LIMIT_S, paced
 from tests.helpers.servers import Servers, call_back, connected, eventually
 
 
@@ -118,7 +118,7 @@ async def test_two_processes_of_one_machine_share_the_spool_and_each_message_goe
 
 async def test_a_broker_that_hangs_costs_a_timeout_and_not_a_callback(servers: Servers) -> None:
     port = free_port()
-    async with servers.fleet(CALLFOLD_PUBLISH_TIMEOUT_SECONDS="0.5") as fleet:
+    async with servers.fleet(CALLFOLD_PUBLISH_TIMEOUT_SECONDS=paced(0.5)) as fleet:
         fleet.add("ingress", "ingress", {"CALLFOLD_INGRESS_PORT": str(port)})
         await fleet.start_all()
         assert await call_back(port, [_line(0)]) == [200]
