@@ -26,7 +26,8 @@ def test_what_rabbitmq_is_built_on_is_loaded_where_it_is_about_to_boot(
         described = f"{{application, {name}, [{{modules, [{name}_one]}}, {{applications, [{built_on}]}}]}}."
         (ebin / f"{name}.app").write_text(described, "utf-8")
         (tmp_path / f"{name}_one.erl").write_text(f"-module({name}_one).\n", "utf-8")
-        subprocess.run(["erlc", "-o", ebin, tmp_path / f"{name}_one.erl"], check=True, timeout=LIMIT_S)
+        # A name without a directory: `erlc` drops the current directory from the front of a path, even if only part of a name.
+        subprocess.run(["erlc", "-o", ebin, f"{name}_one.erl"], cwd=tmp_path, check=True, timeout=LIMIT_S)
     _, server = _rabbitmq(tmp_path)
     erl = ["erl", "-noshell", "-eval", _ARE_LOADED, *started]
     environment = dict(server.environment) | {"ERL_LIBS": str(tmp_path)}
