@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
+from pathlib import Path
 
 import aio_pika
 import pytest
@@ -90,6 +91,44 @@ async def test_an_emptied_redis_is_rebuilt_whoever_dies(servers: Servers, points
             await load.whole(first + 80, 5)
             await eventually(load.are_published)
             await heir.stop()
+        assert load.outcomes == load.sent, "nothing else was published"
+        assert await _not_ready(servers) == {}
+
+
+@pytest.mark.volume
+@pytest.mark.parametrize("point", POINTS)
+async def test_a_worker_that_freezes_with_the_lock_of_a_rebuild_holds_up_nobody(servers: Servers, point: str) -> None:
+    first = 890_000_000 + 1000 * POINTS.index(point)  # the journals keep the calls of the other points
+    connection = await aio_pika.connect(servers.stack.amqp_url, timeout=LIMIT_S)
+    async with connection, servers.subscribed("call.#") as events, servers.fleet(**QUICK) as fleet:
+        load = _Load(servers, await connection.channel(), events)
+        frozen = fleet.add("frozen", "tests.helpers.freezing_process", {"CALLFOLD_CRASH_AT": point})
+        await frozen.start()
+        await load.whole(first, 20)
+        await load.send(first + 30, lines_of(first + 30)[:3], "incomplete")
+        await eventually(load.are_published)
+        await load.send(first + 40, lines_of(first + 40)[:2])
+        await _is_folded(servers, first + 40)
+        await _lose(servers)
+        await load.send(first + 30, lines_of(first + 30)[3:], "answered")
+        await load.whole(first + 50, 20)
+
+        async def is_frozen() -> bool:
+            assert frozen.is_running, frozen.returncode
+            return Path(f"/proc/{frozen.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+
+        await eventually(is_frozen)
+        heir = fleet.add("heir", "worker", {})
+        await heir.start()
+        await load.send(first + 40, lines_of(first + 40)[2:], "answered")
+        await load.whole(first + 80, 5)
+        await eventually(load.are_published)
+        frozen.resume()
+        await load.whole(first + 100, 20)
+        await eventually(load.are_published)
+        await heir.stop()
+        await load.whole(first + 200, 5)
+        await eventually(load.are_published)
         assert load.outcomes == load.sent, "nothing else was published"
         assert await _not_ready(servers) == {}
 
