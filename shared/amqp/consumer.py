@@ -158,10 +158,18 @@ class Consumer(BrokerConnection):
 
     async def _consume(self, channel: Channel) -> None:
         consumed = await channel.basic_consume(
-            self.queue, self._deliver, arguments=dict(self._arguments()) or None, timeout=_ANSWER_TIMEOUT_S
+            self.queue,
+            self._deliver,
+            arguments=dict(self._arguments()) or None,
+            consumer_tag=self._new_tag(),
+            timeout=_ANSWER_TIMEOUT_S,
         )
         self._tag = consumed.consumer_tag
         self._last_delivery_at = time.monotonic()
+
+    def _new_tag(self) -> str | None:
+        """Return the tag to consume with; None leaves it to the library."""
+        return None
 
     @property
     def _goes_home(self) -> GoHome:

@@ -10,10 +10,11 @@ import aio_pika
 from pamqp.common import FieldTable
 from yarl import URL
 
-from shared.amqp import lenient_decoding
+from shared.amqp import delivery_frames, lenient_decoding
 from shared.amqp.connection_errors import LOST
 
 lenient_decoding.install()
+delivery_frames.install()
 
 CONNECT_TIMEOUT_S = 5
 CLOSE_TIMEOUT_S = 2

@@ -10,6 +10,7 @@ from typing import Literal
 
 from shared.amqp.batch_publish import HeaderValue
 from shared.amqp.consumer import Consumer, Delivery
+from shared.amqp.stream_consumer import StreamConsumer
 from shared.amqp.topology import CALLS_JOURNAL
 from shared.config.settings import Settings
 from shared.errors import BrokerUnavailableError, CallfoldError
@@ -33,7 +34,7 @@ class _Reader:
         self.last: int | None = None
         self._unacked = 0
         self._offset = offset
-        self.consumer = Consumer(broker_address(settings, "journal"), stream, prefetch=_PREFETCH, arguments=self._arguments)
+        self.consumer = StreamConsumer(broker_address(settings, "journal"), stream, prefetch=_PREFETCH, arguments=self._arguments)
 
     def _arguments(self) -> dict[str, HeaderValue]:
         return {"x-stream-offset": self._offset if self.last is None else self.last + 1}
@@ -46,6 +47,7 @@ class _Reader:
             if self._unacked >= _ACKED_TOGETHER or not self.consumer.has_waiting():
                 self._unacked = 0
                 await delivery.ack_all()
+                await asyncio.sleep(0)  # the reader of a long journal leaves time to other tasks
             # A stream starts at a chunk boundary, which can repeat older ones.
             if self.last is None or delivery.offset > self.last:
                 self.last = delivery.offset
@@ -90,11 +92,14 @@ async def journal_until_now(
             end = min(end, before - 1)
         # Where the stream has something since then, its first delivery has arrived by now.
         while end is not None and (reader.consumer.has_waiting() if reader.last is None else reader.last < end):
-            try:
-                async with asyncio.timeout(_SILENCE_S):
-                    delivery = await reader.next()
-            except TimeoutError:
-                raise CallfoldError(f"{stream} could not be read to its end: no delivery for {_SILENCE_S} s.") from None
+            if reader.consumer.has_waiting():
+                delivery = await reader.next()
+            else:
+                try:
+                    async with asyncio.timeout(_SILENCE_S):
+                        delivery = await reader.next()
+                except TimeoutError:
+                    raise CallfoldError(f"{stream} could not be read to its end: no delivery for {_SILENCE_S} s.") from None
             if not is_bookmark(delivery) and (before is None or delivery.offset < before):
                 yield delivery
 
