@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Iterable
 from contextlib import suppress
 
@@ -82,7 +83,8 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             )
 
         folds = [fold_with(store, str(number)) for number in range(CONCURRENT_FOLDS)]
-        waiting = WaitingEvents(store, lambda other: fold_with(other, "waiting"))
+        drains = itertools.count()
+        waiting = WaitingEvents(store, lambda other: fold_with(other, f"waiting{next(drains)}"))
         rebuilder = Rebuilder(store, settings, sources)
         timers = Timers(
             publisher,

@@ -22,9 +22,10 @@ LEASE_S = 15.0
 class Lock:
     """A lock in Redis that is renewed while the work lasts."""
 
-    def __init__(self, store: Store, name: str) -> None:
+    def __init__(self, store: Store, name: str, lease_s: float | None = None) -> None:
         self._locks = store.locks
         self._name = name
+        self._lease_s = LEASE_S if lease_s is None else lease_s
         self._holder = uuid.uuid4().hex
 
     async def acquire(self) -> None:
@@ -33,7 +34,7 @@ class Lock:
         Raises:
             NotBegunError: another process holds it.
         """
-        if not await until_redis_answers(lambda: self._locks.acquire(self._name, self._holder, lease_s=LEASE_S)):
+        if not await until_redis_answers(lambda: self._locks.acquire(self._name, self._holder, lease_s=self._lease_s)):
             raise NotBegunError(f"{self._name} is locked by another process")
 
     async def confirm(self) -> None:
@@ -44,15 +45,15 @@ class Lock:
         Raises:
             BusyError: Redis lost the lock, or the lease expired: Redis could not be reached, or this process stood still.
         """
-        if not await until_redis_answers(lambda: self._locks.renew(self._name, self._holder, lease_s=LEASE_S)):
+        if not await until_redis_answers(lambda: self._locks.renew(self._name, self._holder, lease_s=self._lease_s)):
             raise BusyError(f"the lock on {self._name} was lost, and another process may have held it")
 
     async def keep(self) -> NoReturn:
         """Renew the lock as long as the task lives. `confirm` finds out if it was lost."""
         while True:
-            await asyncio.sleep(LEASE_S / 3)
+            await asyncio.sleep(self._lease_s / 3)
             with suppress(StoreUnavailableError):
-                await self._locks.renew(self._name, self._holder, lease_s=LEASE_S)
+                await self._locks.renew(self._name, self._holder, lease_s=self._lease_s)
 
     async def release(self) -> None:
         with suppress(StoreUnavailableError):  # the lease expires
@@ -60,13 +61,13 @@ class Lock:
 
 
 @asynccontextmanager
-async def locked(store: Store, name: str) -> AsyncIterator[Lock]:
-    """Hold a lock.
+async def locked(store: Store, name: str, *, lease_s: float | None = None) -> AsyncIterator[Lock]:
+    """Hold a lock, with the lease of a recording unless there is another one.
 
     Raises:
         NotBegunError: another process holds it.
     """
-    lock = Lock(store, name)
+    lock = Lock(store, name, lease_s)
     await lock.acquire()
     try:
         async with background(lock.keep()):

@@ -159,9 +159,12 @@ class Partitions:
     async def fence(self, numbers: Collection[int] = _ALL) -> None:
         """Begin a new generation of those partitions that have lost state, and learn the new positions."""
         lost = await self._compare(numbers)
-        for number, (cause, seen) in lost.items():
-            args: list[Argument] = [seen or "", max(seen, self._positions.generation(number))]
-            answer = await redis_reply(self._fence(self._redis, [self._keys.position(number)], args))
+        runs: list[Run] = [
+            ([self._keys.position(number)], [seen or "", max(seen, self._positions.generation(number))])
+            for number, (_, seen) in lost.items()
+        ]
+        answers = await redis_reply(self._fence.run_each(self._redis, runs)) if runs else ()
+        for (number, (cause, _)), answer in zip(lost.items(), answers, strict=True):
             is_mine, generation = cast("tuple[int, bytes]", answer)
             if is_mine:
                 self._positions.begun(number, int(generation))

@@ -24,16 +24,19 @@ log = get_logger(__name__)
 _DRAINS = Outage(log, "waiting_events_delayed", "waiting_events_folded")
 
 _LOCK: Final = "drain"
-_LEASE_S: Final = 30.0
-_LOOK_S: Final = 2.0
-_EVENTS: Final = 500
+_LEASE_S: Final = 6.0
+_LOOK_S: Final = 0.5
+# The lease is renewed after so many. If it expires before that, two workers fold the same events in the same order.
+_EVENTS: Final = 200
+# A fold of few events mostly waits for Redis and RabbitMQ.
+_AT_ONCE: Final = 4
 
 
 class WaitingEvents:
     """Drains partitions that were rebuilt. One worker at a time does it; another one takes over when its lease has expired."""
 
     def __init__(self, store: Store, fold: Callable[[Store], Fold]) -> None:
-        """Take the store, and a function that makes a fold which writes with another store."""
+        """Take the store, and a function that makes a fold which writes with another store, each with another holder."""
         self._store = store
         self._fold = fold
         self._holder = uuid.uuid4().hex
@@ -61,13 +64,19 @@ class WaitingEvents:
         if not draining or not await self._store.locks.acquire(_LOCK, self._holder, lease_s=_LEASE_S):
             return
         try:
-            for number in draining:
-                await self._drain(number)
-        except StateLostError:
-            await self._store.fence()
-            raise
+            turns = asyncio.Semaphore(_AT_ONCE)
+            ended = await asyncio.gather(*(self._drain_in_turn(number, turns) for number in draining), return_exceptions=True)
+            failures = [each for each in ended if isinstance(each, BaseException)]
+            if any(isinstance(each, StateLostError) for each in failures):
+                await self._store.fence()
+            for each in failures:
+                raise each
         finally:
             await self._store.locks.release(_LOCK, self._holder)
+
+    async def _drain_in_turn(self, number: int, turns: asyncio.Semaphore) -> None:
+        async with turns:
+            await self._drain(number)
 
     async def _drain(self, number: int) -> None:
         generation = self._store.positions.generation(number)

@@ -43,7 +43,9 @@ log = get_logger(__name__)
 _FAILURES = Outage(log, "rebuild_failed", is_error=True)
 
 _LOCK: Final = "rebuild"
-_LOOK_S: Final = 3.0
+# Events wait until the lease shows that the worker that was rebuilding has died. A rebuild that begins again loses only time.
+_LEASE_S: Final = 6.0
+_LOOK_S: Final = 1.0
 _RETRY_S: Final = 1.0
 _ROUND_LOOK_S: Final = 0.2
 # Clocks differ, and timers may be some minutes late. Calls that were left open for longer are found by the search.
@@ -102,7 +104,7 @@ class Rebuilder:
         # While Redis is away nothing is to be rebuilt yet, so that is no rebuild that failed.
         if not await until_redis_answers(self._store.rebuilding):
             return
-        async with locked(self._store, _LOCK) as lock:
+        async with locked(self._store, _LOCK, lease_s=_LEASE_S) as lock:
             # Another worker may have finished since. A loss often concerns all partitions, which are then rebuilt together.
             await self._store.fence()
             generations = await self._store.rebuilding()
