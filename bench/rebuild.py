@@ -2,7 +2,8 @@
 
     python bench/rebuild.py [--callbacks 200000] [--per-message 5]
 
-It fills both journals of a private RabbitMQ with complete, published calls, and rebuilds an empty Redis from them.
+It fills both journals of a private RabbitMQ with complete, published calls, and rebuilds an empty Redis from them. It exits 1 if
+the goal is missed. On a busy machine only the CPU times say something.
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from itertools import count, islice
 from pathlib import Path
+from typing import NamedTuple, Self
 
 import uvloop
 
@@ -31,6 +33,8 @@ from shared.domain.call_event import CLOUDEVENT, call_event, call_record
 from shared.domain.facts import Fact, facts_of
 from shared.domain.ids import CallKey
 from shared.domain.raw_event import CallbackEvent, encode, join
+from shared.domain.revision_proof import RevisionProof, digest_of
+from shared.domain.revision_summary import summary
 from shared.domain.times import rfc3339
 from shared.log import configure
 from shared.rebuild.call_search import CallSearch
@@ -41,6 +45,7 @@ from shared.runtime.process import background
 from shared.runtime.store import open_store
 
 GOAL_SECONDS_PER_MILLION = 120
+_CORES = 2
 _IN_FLIGHT = 200
 _TICKS = os.sysconf("SC_CLK_TCK")
 _GUID = "-0000-4000-8000-0000000000"
@@ -70,7 +75,8 @@ def events(callbacks: int) -> Iterator[CallbackEvent]:
 
 async def fill(settings: Settings, publisher: Publisher, options: argparse.Namespace) -> int:
     """Fill the journals; returns the number of calls."""
-    adapter = settings.load_sources()[DEFAULT_SOURCE].adapter
+    sources = settings.load_sources()
+    adapter = sources[DEFAULT_SOURCE].adapter
     facts: dict[CallKey, list[Fact]] = {}
     messages: list[Message] = []
     for part in _batched(islice(events(options.callbacks), options.callbacks), options.per_message):
@@ -86,7 +92,10 @@ async def fill(settings: Settings, publisher: Publisher, options: argparse.Names
         call = derive(key, dict(of_call), settings.policy)
         if call.closing is not None:
             routing_key, event_id, body = call_event(call, call_record(call, 1, None))
-            messages.append(Message(CALLS, routing_key, body, event_id, CLOUDEVENT))
+            record_legs = sources[key.source].record_legs
+            proof = RevisionProof(digest_of(dict(of_call)), summary(call, "", record_legs))
+            headers = {} if options.without_proof else proof.headers()
+            messages.append(Message(CALLS, routing_key, body, event_id, CLOUDEVENT, headers))
         if len(messages) >= _IN_FLIGHT:
             await publisher.publish(*messages)
             messages = []
@@ -99,13 +108,24 @@ def _batched(rows: Iterator[CallbackEvent], size: int) -> Iterator[Sequence[Call
         yield part
 
 
+class Spent(NamedTuple):
+    """Wall and CPU seconds of this process."""
+
+    wall_s: float
+    cpu_s: float
+
+    @classmethod
+    def since(cls, began: float, cpu: float) -> Self:
+        return cls(time.monotonic() - began, time.process_time() - cpu)
+
+
 def cpu_seconds(directory: str, name: str) -> float:
     """Return the CPU seconds of a private server."""
     ticks = 0
     for path in Path("/proc").glob("[0-9]*"):
         try:
             stat = (path / "stat").read_text()
-            if name in stat and directory in (path / "environ").read_text() + (path / "cmdline").read_text():
+            if name in stat and directory in f"{(path / 'cwd').readlink()} {(path / 'environ').read_text()}":
                 fields = stat.rpartition(")")[2].split()
                 ticks += int(fields[11]) + int(fields[12])
         except OSError:
@@ -130,21 +150,36 @@ async def measure(options: argparse.Namespace) -> bool:
                 sources, start = settings.load_sources(), datetime.now(UTC) - timedelta(seconds=settings.max_call_seconds)
                 search = CallSearch(settings, store, sources, EVERYTHING, resources, directory=Path(directory))
                 candidates = await search.find(start, is_extended=True)
-                read = time.monotonic() - began, time.process_time() - cpu
+                read = Spent.since(began, cpu)
                 replayed = await Replay(settings, store, sources, EVERYTHING, candidates).run()
-            took, used = time.monotonic() - began, time.process_time() - cpu
+            whole = Spent.since(began, cpu)
             print(f"{replayed.events} callbacks of {calls} calls, {options.per_message} in a message: {dict(replayed.done)}")
-            print(f"  reading {read[0]:.1f} s, CPU {read[1]:.1f} s; all {took:.1f} s, CPU {used:.1f} s")
-            print(f"  CPU per callback: {used / replayed.events * 1e6:.0f} us", end="")
-            for name, before in servers.items():
-                print(f", {name} {(cpu_seconds(directory, name) - before) / replayed.events * 1e6:.0f} us", end="")
-            million = took / replayed.events * 1e6
-            print(f"\n  1,000,000 callbacks: {million:.0f} s, goal {GOAL_SECONDS_PER_MILLION} s")
-            return million <= GOAL_SECONDS_PER_MILLION
+            others = {name: cpu_seconds(directory, name) - before for name, before in servers.items()}
+            return report(replayed.events, read, whole, others)
+
+
+def report(callbacks: int, read: Spent, whole: Spent, others: Mapping[str, float]) -> bool:
+    """Print the figures, and which part takes the time; returns whether the goal is met."""
+    parts = {"reading": read, "replaying": Spent(whole.wall_s - read.wall_s, whole.cpu_s - read.cpu_s), "both": whole}
+    for name, part in parts.items():
+        waits_s = part.wall_s - part.cpu_s
+        print(f"  {name:9}  {part.wall_s:6.1f} s, of which {part.cpu_s:6.1f} s CPU of this process and {waits_s:6.1f} s waiting")
+    all_cpu = {"this process": whole.cpu_s, **others}
+    print("  CPU per callback: " + ", ".join(f"{name} {seconds / callbacks * 1e6:.0f} us" for name, seconds in all_cpu.items()))
+    longest = max(("reading", "replaying"), key=lambda name: parts[name].wall_s)
+    why = "the processor" if parts[longest].cpu_s * 2 > parts[longest].wall_s else "waiting for servers, or for a busy machine"
+    print(f"  {longest} takes longest, most of it {why}")
+    million_s = whole.wall_s / callbacks * 1e6
+    quiet_s = max(whole.cpu_s, sum(all_cpu.values()) / _CORES) / callbacks * 1e6
+    is_met = million_s <= GOAL_SECONDS_PER_MILLION
+    print(f"  1,000,000 callbacks: {million_s:.0f} s, by CPU time at least {quiet_s:.0f} s on {_CORES} cores")
+    print(f"  goal: {GOAL_SECONDS_PER_MILLION} s, {'met' if is_met else 'missed'}")
+    return is_met
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--callbacks", type=int, default=200_000, help="callbacks in the journal (default: %(default)s)")
+    parser.add_argument("--without-proof", action="store_true", help="with the events of an earlier release")
     parser.add_argument("--per-message", type=int, default=5, help="callbacks in a message (default: %(default)s)")
     sys.exit(0 if uvloop.run(measure(parser.parse_args())) else 1)

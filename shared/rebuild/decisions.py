@@ -76,16 +76,18 @@ def decide(
     """
     decisions = Decisions()
     for key, state in folded.items():
+        known = published.get(key)
         if state.facts:
-            try:
-                call = derive(key, state.facts, policy)
-            except Exception:  # noqa: BLE001 - a bug hit by one call must not stop the others; the fold dead-letters that call
-                decisions.counts[Decision.INVALID] += 1
-                continue
-            record_legs = sources[key.source].record_legs
-            known = published.get(key)
-            facts = {} if known is None else _facts_of_record(key, state.facts, policy)
-            decision = _decide(decisions, state, known, call, facts, record_legs=record_legs, publish=publish)
+            decision = _decide_proved(decisions, key, state, known) if known is not None else None
+            if decision is None:
+                try:
+                    call = derive(key, state.facts, policy)
+                except Exception:  # noqa: BLE001 - a bug hit by one call must not stop the others; the fold dead-letters that call
+                    decisions.counts[Decision.INVALID] += 1
+                    continue
+                record_legs = sources[key.source].record_legs
+                facts = {} if known is None else _facts_of_record(key, state.facts, policy)
+                decision = _decide(decisions, state, known, call, facts, record_legs=record_legs, publish=publish)
             decisions.of[key] = decision
             decisions.counts[decision] += 1
         else:
@@ -97,6 +99,20 @@ def _facts_of_record(key: CallKey, facts: Mapping[str, str], policy: Policy) -> 
     """Return the facts of one use with its legs named as in its record: a leg whose CallID was used before has that CallID."""
     own = facts_of_use(key.call, facts, policy.max_call_s)
     return facts if own is facts else {_REUSED.sub(r"\1:", name): value for name, value in own.items()}
+
+
+def _decide_proved(decisions: Decisions, key: CallKey, state: StoredCall, known: PublishedCall) -> Decision | None:
+    """Decide about a call that has exactly the facts from which its last revision was made: nothing more follows from them.
+
+    Returns None if it cannot be known without deriving the call. The decision is that of `_decide`.
+    """
+    if known.proof is None or not known.proof.holds_for(state.facts):
+        return None
+    if known.revision > state.revision or (state.state is PublicationState.CLAIMED and known.revision == state.revision):
+        decisions.publications[key] = RestoredPublication(known.revision, known.proof.summary, WakeUp(None, state.version))
+        return Decision.RESTORED
+    is_known = known.revision == state.revision and state.summary == known.proof.summary
+    return Decision.KNOWN if is_known else None
 
 
 def _decide(

@@ -15,8 +15,8 @@ from shared.domain.facts import facts_of
 from shared.domain.ids import CallKey, CallRef, SourceName
 from shared.domain.raw_event import CallbackEvent, DialEvent, RawEvent, TimerEvent, Undecodable
 
-# What can make another callback of a query: see `callback_query.py`. A parameter's name can be percent-encoded too.
-_UNUSUAL = re.compile(r"[;#?{}]|://|=[^&=]*=|(?:^|&)[^=&]*[%+]")
+# A query that nothing in `callback_query.py` reads in another way: plain names, one `=` each, and no other separator or URL.
+_USUAL = re.compile(r"(?:[A-Za-z0-9_]+=[^=&;#?{}]*&)*[A-Za-z0-9_]+=[^=&;#?{}]*")
 
 
 class EventCalls:
@@ -62,7 +62,9 @@ def _request_id_reader(adapter: Adapter) -> Callable[[str], str | None]:
 
     def read(query: str) -> str | None:
         match = parameter.search(query)
-        if match is None or not query.isascii() or query.lower().count(lowered) > 1 or _UNUSUAL.search(query):
+        if match is None or not query.isascii() or query.lower().count(lowered) > 1:
+            return None
+        if "://" in query or _USUAL.fullmatch(query) is None:
             return None
         return match[1]
 

@@ -10,6 +10,7 @@ from shared.amqp.consumer import Delivery
 from shared.amqp.topology import CALLS_JOURNAL
 from shared.config.settings import Settings
 from shared.domain.ids import CallKey, CallRef, SourceName, later_use
+from shared.domain.revision_proof import RevisionProof, read_proof
 from shared.domain.times import milliseconds
 from shared.rebuild.published_summary import Place, Record, ids_of, places_of
 from shared.rebuild.scope import first_key
@@ -43,6 +44,7 @@ class PublishedCall:
         first_revision, filed_at: the first revision read, and its start time, which decides the folder of the recordings.
         guid_origins: where each GUID was first published, as (revision, position of the leg, CallID).
         places: the side of each recorded leg in each revision.
+        proof: of the last revision, if its event has one.
     """
 
     revision: int
@@ -51,6 +53,7 @@ class PublishedCall:
     first_revision: int
     guid_origins: dict[str, tuple[int, int, str]] = field(default_factory=dict)
     places: dict[str, dict[int, Place]] = field(default_factory=dict)
+    proof: RevisionProof | None = None
 
     @property
     def owners(self) -> dict[str, str]:
@@ -80,8 +83,8 @@ async def read_published(
     """
     published: dict[CallKey, PublishedCall] = {}
 
-    def add(key: CallKey, record: Record) -> None:
-        add_revision(published, key, record)
+    def add(key: CallKey, record: Record, proof: RevisionProof | None) -> None:
+        add_revision(published, key, record, proof)
 
     def is_wanted(key: CallKey) -> bool:
         return first_key(key) in calls
@@ -93,7 +96,7 @@ async def read_published(
 async def read_revisions(
     settings: Settings,
     is_wanted: Callable[[CallKey], bool],
-    on_wanted: Callable[[CallKey, Record], None],
+    on_wanted: Callable[[CallKey, Record, RevisionProof | None], None],
     is_other: Callable[[CallKey], bool],
     on_others: Callable[[Revisions], Awaitable[None]],
 ) -> None:
@@ -113,7 +116,7 @@ async def read_revisions(
                 record: Record = event["data"]
                 key = CallKey(SourceName(record["source"]), CallRef(event["subject"]))
                 if is_wanted(key):
-                    on_wanted(key, record)
+                    on_wanted(key, record, read_proof(delivery.headers))
                 else:
                     add_other(key, LastRevision(record["revision"], None))
             if len(others) >= _BATCH_CALLS:
@@ -136,11 +139,15 @@ def _named(delivery: Delivery) -> tuple[CallKey, LastRevision] | None:
     return CallKey(SourceName(match[1].decode()), CallRef(match[2].decode())), LastRevision(int(match[3]), last_event_ms)
 
 
-def add_revision(published: dict[CallKey, PublishedCall], key: CallKey, record: Record) -> None:
+def add_revision(
+    published: dict[CallKey, PublishedCall], key: CallKey, record: Record, proof: RevisionProof | None = None
+) -> None:
     revision = int(record["revision"])
     known = published.setdefault(key, PublishedCall(revision, record, record["started_at"], revision))
     if revision > known.revision:
-        known.revision, known.record = revision, record
+        known.revision, known.record, known.proof = revision, record, None
+    if revision == known.revision:  # of an event that was published twice, perhaps only one has it
+        known.proof = proof or known.proof
     if revision < known.first_revision:
         known.filed_at, known.first_revision = record["started_at"], revision
     for call_id, place in places_of(record).items():

@@ -8,12 +8,14 @@ from typing import Any
 import orjson
 
 from shared.domain.ids import CallKey, later_use, use_number
+from shared.domain.revision_proof import RevisionProof
 from shared.rebuild.kept_bytes import KeptBytes
 from shared.rebuild.published_calls import PublishedCall, add_revision
 from shared.rebuild.published_summary import Record
 from shared.rebuild.scope import first_key
 
 _UNUSED = frozenset({"fields", "ignored"})
+_PROOF = "proof"
 
 
 class PublishedIndex:
@@ -31,11 +33,14 @@ class PublishedIndex:
     def __len__(self) -> int:
         return len(self._positions)
 
-    def add(self, key: CallKey, record: Record) -> None:
+    def add(self, key: CallKey, record: Record, proof: RevisionProof | None = None) -> None:
         """Add one published revision of a call, in any order."""
         uses = self._positions.setdefault(first_key(key), {})
         number = use_number(key.call)
-        uses[number] = (*uses.get(number, ()), self._kept.add(orjson.dumps(_slim(record))))
+        uses[number] = (
+            *uses.get(number, ()),
+            self._kept.add(orjson.dumps(_slim(record) | {_PROOF: list(proof) if proof else None})),
+        )
         started_at = str(record["started_at"])
         self.earliest = min(self.earliest or started_at, started_at)
 
@@ -48,7 +53,9 @@ class PublishedIndex:
         for number, positions in uses.items():
             for position in positions:
                 record = orjson.loads(self._kept.get(position))
-                add_revision(calls, CallKey(first.source, later_use(first.call, number)), record)
+                proof = record.pop(_PROOF)
+                key = CallKey(first.source, later_use(first.call, number))
+                add_revision(calls, key, record, RevisionProof(*proof) if proof else None)
         return {use_number(key.call): known for key, known in calls.items()}
 
 

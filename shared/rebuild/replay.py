@@ -6,11 +6,13 @@ is begun again.
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from itertools import islice
+from itertools import chain, islice
 
 from shared.config.settings import Settings
 from shared.config.sources import Sources
@@ -30,6 +32,8 @@ BATCH_EVENTS = 1000
 # The events of a call mostly come within minutes. Those that are kept so long need one round trip together.
 _KEPT_EVENTS = 20_000
 _DECIDED_TOGETHER = 100
+# A flush gets its turn after so many messages.
+_READ_TOGETHER = 20
 
 Facts = Mapping[CallKey, list[list[Fact]]]
 
@@ -68,6 +72,7 @@ class Replay:
         self._on_events, self._on_step = on_events, on_step
         self._kept: dict[CallKey, list[list[Fact]]] = {}
         self._kept_events = 0
+        self._flushing: asyncio.Task[None] | None = None
         self._undecided: set[CallKey] = set()
         self._outside: dict[CallKey, dict[str, str]] = {}
         self.replayed = Replayed()
@@ -79,11 +84,13 @@ class Replay:
         published; else they are marked as published. Without it they do.
         """
         decides = is_to_publish is None
-        for part in self._candidates.messages:
-            for body in part:
+        async with self._flushes():
+            for number, body in enumerate(chain.from_iterable(self._candidates.messages)):
                 await self._read(body, decides=decides)
-        while self._kept:
-            await self._flush(decides=decides)
+                if number % _READ_TOGETHER == 0:
+                    await asyncio.sleep(0)
+            while self._kept:
+                await self._begin_flush(decides=decides)
         crash_point("rebuild.replayed")
         publish = is_to_publish is None or await is_to_publish()
         calls = sorted(self._undecided | self._unseen())
@@ -112,10 +119,24 @@ class Replay:
         self._kept_events += events
         self._on_events(events)
         while self._kept_events > _KEPT_EVENTS:
-            await self._flush(decides=decides)
+            await self._begin_flush(decides=decides)
 
-    async def _flush(self, *, decides: bool) -> None:
-        """Merge the calls that have been kept for longest."""
+    @asynccontextmanager
+    async def _flushes(self) -> AsyncIterator[None]:
+        """Let a flush go on while the next messages are read. There is one at a time, so the order of events stays."""
+        try:
+            yield
+            if self._flushing is not None:
+                await self._flushing
+        finally:
+            if self._flushing is not None:
+                self._flushing.cancel()
+                await asyncio.gather(self._flushing, return_exceptions=True)
+
+    async def _begin_flush(self, *, decides: bool) -> None:
+        """Begin to merge the calls that have been kept for longest, once the last such merge has ended."""
+        if self._flushing is not None:
+            await self._flushing
         taken: dict[CallKey, list[list[Fact]]] = {}
         events = 0
         for key in list(islice(self._kept, BATCH_EVENTS)):
@@ -124,6 +145,9 @@ class Replay:
             taken[key] = self._kept.pop(key)
             events += len(taken[key])
         self._kept_events -= events
+        self._flushing = asyncio.create_task(self._flush(taken, decides=decides))
+
+    async def _flush(self, taken: Facts, *, decides: bool) -> None:
         self._keep_outside(taken)
         merged = await redirect(self._store, taken, self._policy.max_call_s, self._scope)
         again = self.replayed.calls & merged.keys()

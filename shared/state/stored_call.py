@@ -65,13 +65,19 @@ class Claim(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Publication:
-    """The messages of one revision of a call, opaque to Redis. `version` is that of the facts from which they were made."""
+    """The messages of one revision of a call, opaque to Redis.
+
+    Attributes:
+        version: that of the facts from which they were made.
+        digest: of these facts, or '' (`revision_proof.py`).
+    """
 
     key: CallKey
     revision: int
     outbox: bytes
     summary: str
     version: str
+    digest: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -43,6 +43,7 @@ class Recorded:
     at: datetime
     body: bytes
     routing_key: str = ""
+    headers: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -96,6 +97,7 @@ class World:
         self.sources = LiveSources(load_sources(None))
         self.settings = settings
         self.dead: list[str] = []
+        self.has_proofs = True
         self.now = datetime(2000, 1, 1, tzinfo=UTC)
         self._hours = 0
         self._fold = self._new_fold(self.store)
@@ -116,8 +118,8 @@ class World:
     async def publish_until_confirmed(self, messages: Iterable[Message]) -> None:
         for message in messages:
             if message.exchange == CALLS:
-                at = self.now
-                self.journals.calls.append(Recorded(len(self.journals.calls), at, message.body, message.routing_key))
+                at, headers = self.now, message.headers if self.has_proofs else {}
+                self.journals.calls.append(Recorded(len(self.journals.calls), at, message.body, message.routing_key, headers))
             elif message.routing_key == "callbacks.dead":
                 self.dead.append(str(message.headers["reason"]))
 
@@ -181,6 +183,11 @@ class World:
 
     async def facts(self) -> dict[str, dict[bytes, bytes]]:
         return {str(name): await self.redis.hgetall(name) for name in await self.redis.keys("*:facts:*")}  # type: ignore[misc]
+
+    async def summaries(self) -> dict[str, bytes]:
+        """Return the summaries of what was published."""
+        names = await self.redis.keys("*:publication:*")
+        return {str(name): value for name in names if (value := await self.redis.hget(name, "summary"))}  # type: ignore[misc]
 
     async def dump(self) -> Snapshot:
         """Return everything in Redis, as a snapshot has it."""

@@ -17,6 +17,7 @@ from shared.amqp.publisher import Message, Publisher
 from shared.crash_points import crash_point
 from shared.domain.call_event import is_login
 from shared.domain.ids import CallKey
+from shared.domain.revision_proof import RevisionProof
 from shared.log import get_logger
 from shared.state.replies import until_redis_answers
 from shared.state.store import Store
@@ -50,7 +51,7 @@ class Claims:
         while due:
             claiming, claimed_at = due, time.monotonic()
             claims = await until_redis_answers(lambda: self._store.claim(claiming, holder=self._holder))  # noqa: B023 - awaited before the loop goes on
-            ours = {key: read_outbox(outbox) for key, (claim, outbox) in claims.items() if claim is Claim.YOURS}
+            ours = {key: _messages(due[key], outbox) for key, (claim, outbox) in claims.items() if claim is Claim.YOURS}
             crash_point("fold.claimed")
             await self._publish_claimed(ours, done, claimed_at)
             crash_point("fold.published")
@@ -84,6 +85,14 @@ class Claims:
         if owed and owed[0].message_id not in missing:
             self._store.positions.recorded(owed[1])
         done |= {message.message_id for message in messages} - missing
+
+
+def _messages(publication: Publication, outbox: bytes) -> list[Message]:
+    """Return the messages of a claimed outbox. One that was taken over was made from facts that this worker may not know."""
+    event, *jobs = read_outbox(outbox)
+    if outbox == publication.outbox:
+        event = replace(event, headers=RevisionProof(publication.digest, publication.summary).headers())
+    return [event, *jobs]
 
 
 def _report_published(published: Mapping[CallKey, Sequence[Message]]) -> None:

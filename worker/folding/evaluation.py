@@ -17,6 +17,7 @@ from shared.domain.facts import CLOCK
 from shared.domain.ids import CallKey
 from shared.domain.ignored import Reason
 from shared.domain.raw_event import RawEvent, TimerEvent
+from shared.domain.revision_proof import digest_of
 from shared.domain.revision_summary import amends, summary
 from shared.domain.times import milliseconds
 from shared.state.stored_call import Publication, PublicationState, StoredCall, WakeUp
@@ -102,6 +103,7 @@ class Evaluator:
             if not merged.revision:
                 _count_contradicted(call)
             outbox = write_outbox(call, merged.revision + 1, record_legs, before=merged.summary, country=country)
-            consequences.publications[key] = Publication(key, merged.revision + 1, outbox, new_summary, merged.version)
+            digest = "" if call.is_of_several else digest_of(merged.facts)
+            consequences.publications[key] = Publication(key, merged.revision + 1, outbox, new_summary, merged.version, digest)
         elif merged.wake_at_ms is not None:
             consequences.wake_ups[key] = WakeUp(None, merged.version)

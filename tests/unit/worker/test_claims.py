@@ -90,3 +90,24 @@ async def test_a_claim_that_is_older_than_its_lease_is_made_again_before_anythin
     world = World([Claim.YOURS, Claim.YOURS], [True])
     assert await world.run() == []
     assert world.steps == ["claim", "not sent", "claim", "publish", "mark"]
+
+
+@pytest.mark.parametrize("outbox", [OUTBOX, b""], ids=["its own outbox", "an outbox that it takes over"])
+async def test_only_an_outbox_of_its_own_goes_out_with_the_digest_of_its_facts(
+    monkeypatch: pytest.MonkeyPatch, outbox: bytes
+) -> None:
+    world, sent = World([Claim.YOURS], [True]), list[Message]()
+    monkeypatch.setattr(world, "publish_once", _recorded(world.publish_once, sent))
+    due = {KEY: Publication(KEY, 1, outbox, "summary", "1", "digest")}
+    await Claims(cast("Publisher", world), cast("Store", cast("Any", world)), None, holder="a").publish(due)
+    [event] = sent
+    assert dict(event.headers) == ({"callfold-facts": "digest", "callfold-summary": "summary"} if outbox else {})
+
+
+def _recorded(publish: Callable[..., Any], sent: list[Message]) -> Callable[..., Any]:
+    async def publish_once(messages: Sequence[Message], **options: object) -> list[Message]:
+        sent.extend(messages)
+        result: list[Message] = await publish(messages, **options)
+        return result
+
+    return publish_once
