@@ -107,26 +107,27 @@ class _Receiver(FrameReceiver):
         self._at = 0
 
     async def get_frame(self) -> tuple[int, int, FrameTypes]:
-        """Return the next frame that is no delivery. After deliveries it is a heartbeat: they too show that the server lives.
+        """Return the next frame that is no delivery. After deliveries, or a part of one, it is a heartbeat: the server lives.
 
         Raises:
             StopAsyncIteration: the connection is closed.
             AMQPConnectionError: it was closed in the middle of a frame, or while this waited.
         """
-        has_taken = False
+        has_arrived = False
         while True:
             if end := self._frames.take(self._buffer, self._at) if self._at < len(self._buffer) else 0:
-                self._at, has_taken = end, True
+                self._at, has_arrived = end, True
                 continue
-            if has_taken:
-                return 0, 0, Heartbeat()
             if end is None and (end := _end_of_frame(self._buffer, self._at)):
                 frame, self._at = bytes(self._buffer[self._at : end]), end
                 try:
                     return pamqp.frame.unmarshal(frame)
                 except PAMQPException as error:
                     raise InvalidFrameError(str(error)) from error
+            if has_arrived:
+                return 0, 0, Heartbeat()
             await self._read()
+            has_arrived = True
 
     async def _read(self) -> None:
         if self.reader.at_eof():

@@ -87,11 +87,10 @@ def read_query(adapter: Adapter, query: str) -> QueryValues:
     values: dict[str, str] = {}
     others: list[tuple[str, str]] = []
     ignored: list[IgnoredValue] = []
-    is_ascii = query.isascii()
     # What the whole query does not have, none of its parts has, unless they are changed.
-    is_plain = is_ascii and "%" not in query and "+" not in query and len(query) <= MAX_VALUE_BYTES // _BYTES_PER_CHARACTER
+    is_short = query.isascii() and len(query) <= MAX_VALUE_BYTES // _BYTES_PER_CHARACTER
     if "://" in query or "?" in query or _TWO_EQUALS.search(query):
-        is_plain = False
+        is_short = False
         parts, in_doubt = with_whole_urls(adapter, parts)
         ignored += _ignored_pieces(adapter, in_doubt)
     unknown: list[tuple[str, str]] = []
@@ -99,7 +98,8 @@ def read_query(adapter: Adapter, query: str) -> QueryValues:
     has_braces = "{" in query or "}" in query
     for part in parts:
         name, _, value = part.partition("=")
-        if not is_plain and ("%" in name or "+" in name):
+        is_encoded = "%" in part or "+" in part
+        if is_encoded and ("%" in name or "+" in name):
             name = unquote_plus(name)
         meaning = meanings.get(name)
         if meaning is None:
@@ -109,9 +109,7 @@ def read_query(adapter: Adapter, query: str) -> QueryValues:
             continue
         if not value:
             continue
-        if not is_plain and (
-            "%" in value or "+" in value or len(value) > MAX_VALUE_BYTES // _BYTES_PER_CHARACTER or not is_ascii
-        ):
+        if is_encoded or not is_short:
             value = _decode(name, meaning, value, ignored)
             # A brace can be encoded once more.
             has_braces = has_braces or "{" in value or "}" in value or "%" in value
@@ -152,6 +150,8 @@ def _with_misspelled(adapter: Adapter, unknown: Sequence[tuple[str, str]], sent:
 
 def _decode(name: str, meaning: str, value: str, ignored: list[IgnoredValue]) -> str:
     """Decode a value. What is too long in any case is not decoded."""
+    if "%" not in value and value.isascii() and len(value) <= MAX_VALUE_BYTES:
+        return value.replace("+", " ")
     if len(value) > _CHARACTERS_PER_BYTE * MAX_VALUE_BYTES:
         raise _too_long(name, value)
     raw = unquote_to_bytes(bytes_of(value).replace(b"+", b" "))

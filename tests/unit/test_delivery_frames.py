@@ -87,6 +87,21 @@ async def test_after_deliveries_the_library_sees_that_the_server_lives() -> None
     assert isinstance((await receiver.get_frame())[2], Heartbeat)
 
 
+async def test_while_a_long_delivery_arrives_the_library_sees_that_the_server_lives() -> None:
+    messages: list[StreamMessage] = []
+    frames, stream = StreamFrames(messages.append), asyncio.StreamReader()
+    frames.expect(TAG)
+    with delivery_frames.used_by(frames):
+        receiver = delivery_frames._receiver_of(stream)
+    sent = delivery(1, b"[]" * 100, {})
+    stream.feed_data(sent[:200])
+    assert isinstance((await receiver.get_frame())[2], Heartbeat)
+    assert not messages
+    stream.feed_data(sent[200:])
+    assert isinstance((await receiver.get_frame())[2], Heartbeat)
+    assert [len(message.body) for message in messages] == [200]
+
+
 async def test_what_is_no_frame_ends_the_connection() -> None:
     frames, stream = StreamFrames(lambda _: None), asyncio.StreamReader()
     with delivery_frames.used_by(frames):

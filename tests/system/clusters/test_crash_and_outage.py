@@ -18,6 +18,7 @@ from redis.asyncio import Redis
 from console.local.ports import free_port
 from console.local.processes import Fleet
 from shared.clock import utc_now
+from shared.domain.facts import CLOCK
 from shared.domain.ids import CallKey, CallRef, SourceName
 from shared.domain.raw_event import CallbackEvent, TimerEvent, encode, join
 from shared.state.store import Store
@@ -220,7 +221,9 @@ async def test_a_redelivered_completion_after_publication_publishes_nothing_more
         seen += await servers.take_all(DOWNSTREAM)
     assert [message.message_id for message in seen].count("default/513/1") == 1
     async with aclosing(Store(servers.stack.redis_url)) as store:
-        assert len((await store.read_facts([key]))[key]) == 8
+        facts = (await store.read_facts([key]))[key]
+    # A callback that was merged while the call was published causes a look at it, which sets the clock.
+    assert len(facts.keys() - {CLOCK}) == 8
 
 
 async def test_a_claim_that_redis_lost_is_made_anew(servers: Servers) -> None:
