@@ -7,7 +7,7 @@ is begun again.
 from __future__ import annotations
 
 import asyncio
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -32,8 +32,6 @@ BATCH_EVENTS = 1000
 # The events of a call mostly come within minutes. Those that are kept so long need one round trip together.
 _KEPT_EVENTS = 20_000
 _DECIDED_TOGETHER = 100
-# While one waits for Redis, the next messages are read.
-_FLUSHES_AHEAD = 3
 # A flush gets its turn after so many messages.
 _READ_TOGETHER = 20
 
@@ -74,7 +72,7 @@ class Replay:
         self._on_events, self._on_step = on_events, on_step
         self._kept: dict[CallKey, list[list[Fact]]] = {}
         self._kept_events = 0
-        self._flushing: deque[asyncio.Task[None]] = deque()
+        self._flushing: asyncio.Task[None] | None = None
         self._undecided: set[CallKey] = set()
         self._outside: dict[CallKey, dict[str, str]] = {}
         self.replayed = Replayed()
@@ -125,20 +123,20 @@ class Replay:
 
     @asynccontextmanager
     async def _flushes(self) -> AsyncIterator[None]:
-        """Let flushes go on while the next messages are read."""
+        """Let a flush go on while the next messages are read. There is one at a time, so the order of events stays."""
         try:
             yield
-            while self._flushing:
-                await self._flushing.popleft()
+            if self._flushing is not None:
+                await self._flushing
         finally:
-            for flush in self._flushing:
-                flush.cancel()
-            await asyncio.gather(*self._flushing, return_exceptions=True)
+            if self._flushing is not None:
+                self._flushing.cancel()
+                await asyncio.gather(self._flushing, return_exceptions=True)
 
     async def _begin_flush(self, *, decides: bool) -> None:
-        """Begin to merge the calls that have been kept for longest, once all but a few earlier merges have ended."""
-        while len(self._flushing) >= _FLUSHES_AHEAD:
-            await self._flushing.popleft()
+        """Begin to merge the calls that have been kept for longest, once the last such merge has ended."""
+        if self._flushing is not None:
+            await self._flushing
         taken: dict[CallKey, list[list[Fact]]] = {}
         events = 0
         for key in list(islice(self._kept, BATCH_EVENTS)):
@@ -147,14 +145,7 @@ class Replay:
             taken[key] = self._kept.pop(key)
             events += len(taken[key])
         self._kept_events -= events
-        before = self._flushing[-1] if self._flushing else None
-        self._flushing.append(asyncio.create_task(self._flush_after(before, taken, decides=decides)))
-
-    async def _flush_after(self, before: asyncio.Task[None] | None, taken: Facts, *, decides: bool) -> None:
-        """Merge some calls when the earlier ones are merged, so that the order of events stays."""
-        if before is not None:
-            await before
-        await self._flush(taken, decides=decides)
+        self._flushing = asyncio.create_task(self._flush(taken, decides=decides))
 
     async def _flush(self, taken: Facts, *, decides: bool) -> None:
         self._keep_outside(taken)
