@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import datetime
 from typing import Final, NoReturn
 
@@ -111,6 +112,12 @@ class StateJournal:
         if record.sync in self._syncs:
             self._syncs[record.sync].set()
         return record
+
+    async def wait_until_connected(self, seconds: float) -> None:
+        """Wait until RabbitMQ is connected, but no longer than a time."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._publisher.wait_until_up()
 
     async def sync(self) -> None:
         """Read everything that RabbitMQ has confirmed by now.

@@ -29,6 +29,7 @@ _MAP_S: Final = 10.0
 # A process that writes nothing shows that it lives, long before it would be forgotten.
 _ALIVE_S: Final = 3600.0
 _RETRY_S: Final = 0.5
+_CONNECT_S: Final = 5.0
 
 
 class StateWatch:
@@ -54,6 +55,8 @@ class StateWatch:
     async def run(self) -> NoReturn:
         """Watch until cancelled. Run it as a task."""
         due = self._store.partitions.verification_due
+        # A process that has just started is not connected yet, which is no failure.
+        await self._journal.wait_until_connected(_CONNECT_S)
         while True:
             due.clear()
             try:
