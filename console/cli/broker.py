@@ -50,6 +50,8 @@ def broker_move(
 ) -> None:
     """Move from the RabbitMQ of CALLFOLD_AMQP_URL to another one, while Callfold runs.
 
+    First import policies and users on the new broker: they are not copied.
+
     Copies the streams, then holds all timers and moves the queues. Runs until Ctrl-C; with --finish until everything is moved.
 
     It can be stopped and run again at any time. Workers forget the hold an hour after it was stopped.

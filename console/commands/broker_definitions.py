@@ -56,7 +56,9 @@ def _subscribers(settings: Settings, named: Sequence[str]) -> Mapping[str, Role]
         if not separator or not _NAME.fullmatch(name) or name in ROLES:
             raise ConfigError(f"Invalid --subscriber {each!r}. Expected NAME=SOURCE, e.g. billing=acme.")
         if SourceName(source) not in sources:
-            raise ConfigError(f"Unknown source {source!r} in --subscriber. Configured: {', '.join(sources)}.")
+            raise ConfigError(
+                f"Unknown source {source!r} in --subscriber. Configured: {', '.join(sources)}. Check CALLFOLD_SOURCES."
+            )
         roles[name] = subscriber(name, source)
     return roles
 

@@ -27,7 +27,7 @@ def check_file(settings: Settings, path: Path, *, as_json: bool) -> int:
         ConfigError: the file has a fault, unless `as_json`: then that is printed.
     """
     try:
-        sources = SourcesFile(path, partial(check_source_secrets, settings)).read()
+        sources = SourcesFile(path, partial(check_source_secrets, settings), is_argument=True).read()
     except ConfigError as error:
         if not as_json:
             raise

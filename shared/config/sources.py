@@ -63,8 +63,8 @@ def load_sources(path: Path | None) -> Sources:
     return parse_sources(path, read_text(path))
 
 
-def read_text(path: Path) -> str:
-    """Read the sources file as text.
+def read_text(path: Path, *, remedy: str = "Check CALLFOLD_SOURCES.") -> str:
+    """Read the sources file as text. An error about its path ends with `remedy`.
 
     Raises:
         ConfigError: it cannot be read, is too large, or is not UTF-8.
@@ -73,11 +73,11 @@ def read_text(path: Path) -> str:
         with path.open(encoding="utf-8") as file:
             text = file.read(_MAX_LENGTH + 1)
     except OSError as error:
-        raise ConfigError(f"Cannot read the sources file {path}: {error.strerror}. Check CALLFOLD_SOURCES.") from error
+        raise ConfigError(f"Cannot read the sources file {path}: {error.strerror}. {remedy}") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"The sources file {path} is not valid TOML: {error}.") from error
     if len(text) > _MAX_LENGTH:
-        raise ConfigError(f"The sources file {path} is larger than {_MAX_LENGTH >> 20} MiB. Check CALLFOLD_SOURCES.")
+        raise ConfigError(f"The sources file {path} is larger than {_MAX_LENGTH >> 20} MiB. {remedy}")
     return text
 
 

@@ -13,13 +13,15 @@ Fingerprint = tuple[tuple[int, ...], ...]
 
 
 class SourcesFile:
-    """The file that `CALLFOLD_SOURCES` names, and the files of credentials that it names. All methods block.
+    """The file that `CALLFOLD_SOURCES` or an argument names, and the files of credentials that it names. All methods block.
 
     A symlink is followed, so that a swap of links, as Kubernetes updates a ConfigMap, is a change too.
     """
 
-    def __init__(self, path: Path, check: Check) -> None:
+    def __init__(self, path: Path, check: Check, *, is_argument: bool = False) -> None:
+        """Take the path, and whether it is an argument of a command: errors do not lead to the setting then."""
         self._path = path
+        self._is_argument = is_argument
         self._check = check
         self._credentials: list[Path] = []
         self._read: Fingerprint | None = None  # None after a fault, so that each poll tries again
@@ -32,7 +34,7 @@ class SourcesFile:
             ConfigError: it has a fault; the message names source, key and line.
         """
         self._read, of_file = None, _of_file(self._path)
-        text = read_text(self._path)
+        text = read_text(self._path, remedy="Check its path.") if self._is_argument else read_text(self._path)
         self._credentials = [Path(each) for each in credential_files(text)]
         before = (of_file, *map(_of_file, self._credentials))
         sources = parse_sources(self._path, text)

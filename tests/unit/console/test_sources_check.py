@@ -98,3 +98,11 @@ def test_a_valid_file_is_not_compared_with_one_that_has_a_fault(
     assert "it was not compared" in capsys.readouterr().err
     assert _check(new, as_json=True) == 0
     assert orjson.loads(capsys.readouterr().out)["compared"] is False
+
+
+def test_a_file_that_is_missing_is_an_argument_and_no_setting(files: tuple[Path, Path]) -> None:
+    _, new = files
+    missing = new.with_name("missing.toml")
+    with pytest.raises(ConfigError) as raised:
+        _check(missing)
+    assert str(raised.value) == f"Cannot read the sources file {missing}: No such file or directory. Check its path."
