@@ -7,6 +7,7 @@ rebuild is folded as if it had arrived after it.
 from __future__ import annotations
 
 import asyncio
+import random
 import uuid
 from collections.abc import Callable
 from typing import Final, NoReturn
@@ -23,7 +24,6 @@ from worker.folding.fold import Fold
 log = get_logger(__name__)
 _DRAINS = Outage(log, "waiting_events_delayed", "waiting_events_folded")
 
-_LOCK: Final = "drain"
 _LEASE_S: Final = 6.0
 _LOOK_S: Final = 0.5
 # The lease is renewed after so many. If it expires before that, two workers fold the same events in the same order.
@@ -33,7 +33,7 @@ _AT_ONCE: Final = 4
 
 
 class WaitingEvents:
-    """Drains partitions that were rebuilt. One worker at a time does it; another one takes over when its lease has expired."""
+    """Drains partitions that were rebuilt, each by one worker at a time. Another one takes over when its lease has expired."""
 
     def __init__(self, store: Store, fold: Callable[[Store], Fold]) -> None:
         """Take the store, and a function that makes a fold which writes with another store, each with another holder."""
@@ -61,22 +61,27 @@ class WaitingEvents:
             StateMovedError, StoreUnavailableError: begin again.
         """
         draining = [n for n, state in self._store.positions.not_ready().items() if state is PartitionState.DRAINING]
-        if not draining or not await self._store.locks.acquire(_LOCK, self._holder, lease_s=_LEASE_S):
-            return
-        try:
-            turns = asyncio.Semaphore(_AT_ONCE)
-            ended = await asyncio.gather(*(self._drain_in_turn(number, turns) for number in draining), return_exceptions=True)
-            failures = [each for each in ended if isinstance(each, BaseException)]
-            if any(isinstance(each, StateLostError) for each in failures):
-                await self._store.fence()
-            for each in failures:
-                raise each
-        finally:
-            await self._store.locks.release(_LOCK, self._holder)
+        random.shuffle(draining)  # each worker begins with others
+        turns = asyncio.Semaphore(_AT_ONCE)
+        ended = await asyncio.gather(*(self._drain_in_turn(number, turns) for number in draining), return_exceptions=True)
+        failures = [each for each in ended if isinstance(each, BaseException)]
+        if any(isinstance(each, StateLostError) for each in failures):
+            await self._store.fence()
+        for each in failures:
+            raise each
 
     async def _drain_in_turn(self, number: int, turns: asyncio.Semaphore) -> None:
+        """Drain a partition unless another worker drains it, or has done so."""
         async with turns:
-            await self._drain(number)
+            lock = _lock(number)
+            if not await self._store.locks.acquire(lock, self._holder, lease_s=_LEASE_S):
+                return
+            try:
+                await self._store.partitions.look([number])
+                if self._store.positions.state(number) is PartitionState.DRAINING:
+                    await self._drain(number)
+            finally:
+                await self._store.locks.release(lock, self._holder)
 
     async def _drain(self, number: int) -> None:
         generation = self._store.positions.generation(number)
@@ -90,6 +95,10 @@ class WaitingEvents:
                 break
             if not events:
                 events = await self._store.partitions.take_waiting(number, _EVENTS)
-            if not await self._store.locks.acquire(_LOCK, self._holder, lease_s=_LEASE_S):
+            if not await self._store.locks.acquire(_lock(number), self._holder, lease_s=_LEASE_S):
                 return
         log.info("waiting_events_drained", partition=number, events=folded)
+
+
+def _lock(number: int) -> str:
+    return f"drain/{number}"

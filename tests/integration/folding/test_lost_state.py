@@ -178,6 +178,24 @@ async def test_a_call_that_was_half_folded_when_redis_was_emptied_is_published_o
         assert _outcomes(worker) == [(513, "answered")]
 
 
+async def test_partitions_are_drained_side_by_side_by_several_workers(site: Site) -> None:
+    """One worker could not keep up with what arrives for all."""
+    calls = [next(call for call in range(513, 9999) if partition(_key(_events(call)[0])) == number) for number in range(4)]
+    async with site.worker("one") as worker:
+        await _ready(worker)
+        await _empty(site)
+        assert await worker.store.locks.acquire("drain/0", "another worker", lease_s=LIMIT_S)
+        for call in calls:
+            await asyncio.wait_for(worker.take(*_events(call)), LIMIT_S)
+        await site.rebuild(worker)
+        await eventually(lambda: _has_published(worker, 3))
+        assert [call for call, _ in _outcomes(worker)] == sorted(calls[1:])
+        assert worker.store.positions.state(0) is PartitionState.DRAINING
+        await worker.store.locks.release("drain/0", "another worker")
+        await eventually(lambda: _has_published(worker, 4))
+        await _ready(worker)
+
+
 async def test_a_worker_that_wrote_nothing_sees_that_redis_went_back(site: Site, tmp_path: Path) -> None:
     """Only the other worker wrote, and it is gone: the stream alone says that a fact is missing."""
     events = _events(513)
