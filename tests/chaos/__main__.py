@@ -15,7 +15,7 @@ from typing import Any
 import orjson
 
 from console.local import processes, stack
-from shared.errors import CallfoldError
+from shared.errors import CallfoldError, leaf_errors
 from tests.chaos.disks import enter_namespace
 from tests.chaos.holds import CommandFailedError
 from tests.chaos.links import ROOT
@@ -89,7 +89,9 @@ def main() -> int:
         return 130
     except (CallfoldError, RunFailedError, CommandFailedError, ExceptionGroup) as error:
         is_kept = True
-        sys.stderr.write(f"chaos: {error}; logs are in {directory}\n")
+        causes = leaf_errors(error) if isinstance(error, ExceptionGroup) else [error]
+        cause = "; ".join(str(each) or type(each).__name__ for each in causes)
+        sys.stderr.write(f"chaos: {cause}; logs are in {directory}\n")
         return 2
     else:
         path = Path(os.environ.get("CHAOS_REPORT") or ROOT / "build" / f"chaos-{options.redis}-{options.seed}.json")

@@ -100,6 +100,7 @@ async def running(options: Options, directory: Path) -> AsyncIterator[System]:
         for name, size_bytes in _DISKS.items():
             if disk := await small_disk(directory / name, size_bytes, system.skipped):
                 system.disks[name] = disk
+                closing.push_async_callback(disk.unmount)
         system.clock = await stepping_clock(directory, system.skipped)
         await _add_processes(system)
         everything = (*system.ingresses, *system.workers, *system.spare_workers)
