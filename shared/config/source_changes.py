@@ -30,9 +30,12 @@ class SourceChanges:
     def __bool__(self) -> bool:
         return bool(self.added or self.changed or self.removed)
 
-    def keys_by_source(self) -> Mapping[str, list[str]]:
-        """Return the keys that changed of each source, without their values."""
-        return {source: [*keys] for source, keys in self.changed.items()}
+    def keys_by_source(self) -> Mapping[str, str]:
+        """Return the keys that changed of each source, without their values.
+
+        They are one text: the log would take a list that begins with `secret` for a name and its value, and mask the second key.
+        """
+        return {source: ", ".join(keys) for source, keys in self.changed.items()}
 
 
 def changes_between(before: Sources, after: Sources) -> SourceChanges:

@@ -11,8 +11,10 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import orjson
 import pytest
 from prometheus_client import REGISTRY
+from structlog.testing import capture_logs
 
 from shared.config.live_sources import LiveSources
 from shared.config.secret_strength import check_source_secrets
@@ -20,6 +22,7 @@ from shared.config.settings import load_settings
 from shared.config.source_changes import changes_between
 from shared.config.sources import Sources, load_sources
 from shared.domain.ids import SourceName
+from shared.masking import mask_credentials
 from shared.runtime import sources_watch
 from shared.runtime.process import background
 from shared.runtime.sources_watch import watch_sources
@@ -207,6 +210,18 @@ async def test_a_file_that_was_only_touched_changes_nothing(tmp_path: Path) -> N
     assert sources.current is before
     assert _reloads() - reloads == {"unchanged": 1}
     assert not sources.problems()
+
+
+async def test_the_log_names_the_keys_of_secrets_that_changed(tmp_path: Path) -> None:
+    path = _written(tmp_path, ONE)
+    sources = LiveSources.load(path)
+    path.write_text('[sources.acme]\nsecret = "hunter3-hunter3-a"\nprevious_secrets = ["hunter2-hunter2-a"]\n')
+    with capture_logs() as lines:
+        await sources.refresh()
+    (changed,) = (line["changed"] for line in lines if line["event"] == "sources_reloaded")
+    assert changed == {"acme": "secret, previous_secrets"}
+    for written in (orjson.dumps(changed).decode(), str(changed)):
+        assert mask_credentials(written) == written
 
 
 async def test_without_a_file_there_is_nothing_to_take_over() -> None:
