@@ -21,6 +21,7 @@ _FROM_ENVIRONMENT = "env:"
 _SENTENCES = {
     "switch": "The timers wait now. Restart workers, console and history with the new CALLFOLD_AMQP_URL, then ingress. "
     "Then stop this command and run it with --finish.",
+    "switch to finish": "The timers wait now. Restart processes that still use the old broker with the new CALLFOLD_AMQP_URL.",
     "fenced": "The old broker takes no callbacks any more.",
     "moved": "Everything is on the new broker. Waiting until the workers have folded it.",
     "finished": "Finished. The timers go on. Nothing of Callfold needs the old broker.",
@@ -30,7 +31,7 @@ _SENTENCES = {
 async def move(settings: Settings, to: str, *, is_finishing: bool, as_json: bool) -> int:
     """Move from the broker of the settings to another one."""
     urls = _urls(to)
-    progress = Progress(as_json=as_json)
+    progress = Progress(as_json=as_json, is_finishing=is_finishing)
     async with open_store(settings) as store:
         await _report_subscribers(settings, progress)
         await BrokerMove(settings, store, urls, progress.report).run(is_finishing=is_finishing)
@@ -39,11 +40,13 @@ async def move(settings: Settings, to: str, *, is_finishing: bool, as_json: bool
 
 def _urls(to: str) -> list[str]:
     """Read the addresses of the new broker, from a variable if one is named: other users can see a command line."""
-    text = os.environ.get(to.removeprefix(_FROM_ENVIRONMENT), "") if to.startswith(_FROM_ENVIRONMENT) else to
+    name = to.removeprefix(_FROM_ENVIRONMENT) if to.startswith(_FROM_ENVIRONMENT) else ""
+    text = os.environ.get(name, "") if name else to
     urls = [url.strip() for url in text.split(",") if url.strip()]
     if not urls or not all(url.startswith(("amqp://", "amqps://")) for url in urls):
+        cause = f" The variable {name} is not set or has no URL." if name and not urls else ""
         raise ConfigError(
-            "--to must be amqp:// or amqps:// URLs, separated by commas, or env:NAME of a variable that holds them."
+            f"--to must be amqp:// or amqps:// URLs, separated by commas, or env:NAME of a variable that holds them.{cause}"
         )
     return urls
 
@@ -65,8 +68,9 @@ async def _report_subscribers(settings: Settings, progress: Progress) -> None:
 class Progress:
     """Prints each report that differs from the last one."""
 
-    def __init__(self, *, as_json: bool) -> None:
+    def __init__(self, *, as_json: bool, is_finishing: bool = False) -> None:
         self._as_json = as_json
+        self._is_finishing = is_finishing
         self._last: object = None
 
     def report(self, step: str, facts: Mapping[str, object]) -> None:
@@ -74,7 +78,8 @@ class Progress:
         if (step, facts) == self._last:
             return
         self._last = (step, dict(facts))
-        line = orjson.dumps({"step": step, **facts}).decode() if self._as_json else _sentence(step, facts)
+        named = "switch to finish" if step == "switch" and self._is_finishing else step
+        line = orjson.dumps({"step": step, **facts}).decode() if self._as_json else _sentence(named, facts)
         sys.stdout.write(f"{line}\n")
         sys.stdout.flush()
 

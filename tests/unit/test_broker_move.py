@@ -82,8 +82,20 @@ def test_the_queues_of_subscribers_are_listed_without_callfolds_own() -> None:
 async def test_an_address_that_is_none_is_refused_before_anything_is_done(to: str, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = settings_here(monkeypatch, {"CALLFOLD_REDIS_URL": "redis://127.0.0.1:1/0"})
     monkeypatch.setenv("EMPTY", " , ")
-    with pytest.raises(ConfigError, match="--to must be"):
+    with pytest.raises(ConfigError, match="--to must be") as raised:
         await move(settings, to, is_finishing=False, as_json=False)
+    name = to.removeprefix("env:")
+    assert (f"The variable {name} is not set or has no URL." in str(raised.value)) == (name != to)
+
+
+@pytest.mark.parametrize("is_finishing", [False, True])
+def test_only_a_run_that_does_not_finish_asks_for_one_that_does(
+    capsys: pytest.CaptureFixture[str], *, is_finishing: bool
+) -> None:
+    Progress(as_json=False, is_finishing=is_finishing).report("switch", {})
+    said = capsys.readouterr().out
+    assert said.startswith("The timers wait now. ")
+    assert ("run it with --finish" in said) != is_finishing
 
 
 def test_progress_is_a_sentence_for_each_change(capsys: pytest.CaptureFixture[str]) -> None:
