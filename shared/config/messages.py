@@ -49,18 +49,23 @@ def validation_message(error: ValidationError, known: Collection[str], *, label:
 
     `label` turns a field name into the name that people know.
     """
-    details = error.errors(include_input=False, include_url=False)[0]
+    return _message(error.errors(include_input=False, include_url=False)[0], known, label)
+
+
+def validation_messages(error: ValidationError, known: Collection[str]) -> Mapping[str, str]:
+    """Describe the first problem of each key, as `validation_message` does; a problem of no key has the key ''."""
+    messages: dict[str, str] = {}
+    for details in error.errors(include_input=False, include_url=False):
+        messages.setdefault(str(details["loc"][0]) if details["loc"] else "", _message(details, known, str))
+    return messages
+
+
+def _message(details: ErrorDetails, known: Collection[str], label: Callable[[str], str]) -> str:
     key = label(str(details["loc"][0])) if details["loc"] else ""
     if details["type"] == "extra_forbidden":
         guess = closest_name(key, known)
         return f"unknown key `{key}`. " + (f"Did you mean `{guess}`?" if guess else f"Known keys: {', '.join(known)}.")
     return f"{key}: {requirement(details)}." if key else f"{requirement(details)}."
-
-
-def first_key(error: ValidationError) -> str:
-    """Return the key that the first problem is about, or ''."""
-    location = error.errors(include_input=False, include_url=False)[0]["loc"]
-    return str(location[0]) if location else ""
 
 
 def requirement(details: ErrorDetails, special: Mapping[str, str] = MappingProxyType({})) -> str:

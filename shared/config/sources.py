@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pydantic import ConfigDict, SecretStr, ValidationError
 
 from shared.config.links import login_of, origin
-from shared.config.messages import closest_name, first_key, validation_message
+from shared.config.messages import closest_name, validation_messages
 from shared.config.source_options import FROM_ENVIRONMENT, FROM_FILE, Options, Section, references
 from shared.domain.adapter_link import Adapter, make_link, parse_link
 from shared.domain.ids import SOURCE_NAME, SourceName
@@ -19,6 +19,7 @@ from shared.errors import ConfigError
 DEFAULT_SOURCE = SourceName("default")
 # Thousands of sources. A file that is none could take 90 times its size of memory, in every process that watches it.
 _MAX_LENGTH = 2 << 20
+_FAULTS_SHOWN = 10
 
 
 class Source(Options):
@@ -44,12 +45,13 @@ Sources = Mapping[SourceName, Source]
 
 
 class SourceError(ConfigError):
-    """A fault of one source; `key` is the key at fault, or ''."""
+    """A fault of one source; `key` is the key at fault, or ''. `others` are more faults of the same source."""
 
     def __init__(self, message: str, source: str, key: str = "") -> None:
         super().__init__(message)
         self.source = source
         self.key = key
+        self.others: Sequence[SourceError] = ()
 
 
 def load_sources(path: Path | None) -> Sources:
@@ -85,7 +87,7 @@ def parse_sources(path: Path, text: str) -> Sources:
     """Parse the text of a sources file; `path` names it in errors.
 
     Raises:
-        ConfigError: it is not TOML, or a source is invalid; the message names source, key and line.
+        ConfigError: it is not TOML, or a source is invalid; the message names source, key and line of each fault.
     """
     try:
         written = tomllib.loads(text)
@@ -97,11 +99,26 @@ def parse_sources(path: Path, text: str) -> Sources:
         raise ConfigError(f"The sources file {path} has [[sources]], which is a list. Write a table like [sources.acme].")
     if not isinstance(tables, dict) or not tables:
         raise ConfigError(f"The sources file {path} has no source. Add a table like [sources.acme].")
-    try:
-        return {SourceName(name): _parse_source(SourceName(name), table) for name, table in tables.items()}
-    except SourceError as error:
-        line = _line_of(text, error)
-        raise ConfigError(f"{error} See line {line} of {path}." if line else str(error)) from error
+    sources: dict[SourceName, Source] = {}
+    faults: list[SourceError] = []
+    for name, table in tables.items():
+        try:
+            sources[SourceName(name)] = _parse_source(SourceName(name), table)
+        except SourceError as error:
+            faults += [error, *error.others]
+    if faults:
+        raise ConfigError(_faults_message(path, text, faults)) from faults[0]
+    return sources
+
+
+def _faults_message(path: Path, text: str, faults: Sequence[SourceError]) -> str:
+    sentences: list[str] = []
+    for fault in faults[:_FAULTS_SHOWN]:
+        line = _line_of(text, fault)
+        sentences.append(f"{fault} See line {line} of {path}." if line else str(fault))
+    if (more := len(faults) - _FAULTS_SHOWN) > 0:
+        sentences.append(f"More faults: {more}.")
+    return " ".join(sentences)
 
 
 def _line_of(text: str, error: SourceError) -> int | None:
@@ -173,8 +190,10 @@ def _parse_source(name: SourceName, table: object) -> Source:
     try:
         section = Section.model_validate(table)
     except ValidationError as error:
-        problem = f"Source {name}, {validation_message(error, Section.model_fields)}"
-        raise SourceError(problem, name, first_key(error)) from None
+        messages = validation_messages(error, Section.model_fields)
+        first, *others = (SourceError(f"Source {name}, {message}", name, key) for key, message in messages.items())
+        first.others = others
+        raise first from None
     try:
         recording_origin, recording_login = _downloads(section)
     except (ConfigError, ValueError) as error:

@@ -89,6 +89,24 @@ def test_a_fault_is_named_with_source_key_and_line(
     assert re.search(said, printed["problem"])
 
 
+def test_all_faults_of_a_file_are_named(files: tuple[Path, Path]) -> None:
+    _, new = files
+    new.write_text('[sources.acme]\nprevious_secrets = "x"\ndial_ulr = "y"\n[sources.other]\ncountry = 5\n')
+    with pytest.raises(ConfigError) as raised:
+        _check(new)
+    said = str(raised.value)
+    for text, line in (("acme, previous_secrets: must be a list", 2), ("Did you mean `dial_url`?", 3), ("other, country: ", 5)):
+        assert re.search(rf"{re.escape(text)}[^:]*See line {line} of", said), said
+
+
+def test_of_very_many_faults_the_rest_is_counted(files: tuple[Path, Path]) -> None:
+    _, new = files
+    new.write_text("".join(f"[sources.s{number}]\ncountry = 5\n" for number in range(12)))
+    with pytest.raises(ConfigError, match=r"Source s0, .*Source s9, .*\. More faults: 2\.$") as raised:
+        _check(new)
+    assert "s10" not in str(raised.value)
+
+
 def test_a_valid_file_is_not_compared_with_one_that_has_a_fault(
     files: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
