@@ -64,14 +64,18 @@ async def drain(settings: Settings, directory: Path, wait_s: float) -> int:
     _refuse_second_drain(directory)
     if before.is_empty:
         sys.stdout.write(f"{directory} holds no callbacks.\n")
-    await check_server(broker_address(settings, "spool"))
+    else:
+        await check_server(broker_address(settings, "spool"))
     publisher = create_publisher(settings, "spool", retries_conflicts=True)
     async with Spools(directory, publisher, max_bytes=_NO_LIMIT, fold_bytes=settings.fold_queue_bytes) as spools:
         if not spools.use.is_alone():
             raise CallfoldError(_IN_USE.format(directory=directory))
         salvaged = await _salvage(spools)
-        async with background(*spools.tasks()):
-            await _until_drained(spools, before.callbacks, wait_s)
+        if before.is_empty:  # RabbitMQ is not needed
+            await spools.is_drained()  # opens all files, so that they are deleted
+        else:
+            async with background(*spools.tasks()):
+                await _until_drained(spools, before.callbacks, wait_s)
         spools.finish()
     after = await asyncio.to_thread(_read, directory)
     return _summarise(before, after, salvaged)
