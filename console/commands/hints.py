@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import re
+
 from shared.errors import BrokerUnavailableError, CallfoldError, HistoryUnavailableError, StoreUnavailableError
 from shared.streams.errors import NotConnectedError
 
@@ -11,6 +14,8 @@ _SETTINGS: dict[type[CallfoldError], str] = {
     HistoryUnavailableError: "CALLFOLD_HISTORY_URL",
 }
 _AFTER_RESTART = "If `callfold up` was restarted, its servers have new ports: source its `env` file again."
+# `callfold up` runs a single Redis.
+_SEVERAL_SERVERS = re.compile(r"rediss?\+")
 
 
 def with_hint(error: CallfoldError, *, in_doctor: bool = False) -> str:
@@ -22,5 +27,9 @@ def with_hint(error: CallfoldError, *, in_doctor: bool = False) -> str:
         return str(error)
     sentence = str(error).rstrip(".")
     if in_doctor:
-        return f"{sentence}. Check {setting}. {_AFTER_RESTART}"
-    return f"{sentence}. Check {setting}, or run `callfold doctor`. {_AFTER_RESTART}"
+        return f"{sentence}. Check {setting}.{_after_restart(setting)}"
+    return f"{sentence}. Check {setting}, or run `callfold doctor`.{_after_restart(setting)}"
+
+
+def _after_restart(setting: str) -> str:
+    return "" if _SEVERAL_SERVERS.match(os.environ.get(setting, "")) else f" {_AFTER_RESTART}"

@@ -11,6 +11,7 @@ from shared.errors import StoreReadOnlyError, StoreUnavailableError
 from shared.log import get_logger
 from shared.outage import Outage
 from shared.state.connections import RefusedError
+from shared.state.locating import UnclearMasterError
 
 log = get_logger(__name__)
 
@@ -35,6 +36,8 @@ async def redis_reply(command: Awaitable[_T]) -> _T:
         raise (StoreReadOnlyError if error.is_readable else StoreUnavailableError)(str(error)) from error
     except AuthenticationError as error:
         raise StoreUnavailableError("Redis refused the user or password") from error
+    except UnclearMasterError as error:
+        raise StoreUnavailableError(f"Redis has no clear master: {error}") from error
     except (RedisError, OSError) as error:
         raise StoreUnavailableError(f"Redis failed ({type(error).__name__}): {error}") from error
 
