@@ -12,6 +12,7 @@ from shared.config.settings import Settings
 from shared.domain.quarantined import Refusal, RefusalCounts, decode_quarantined, may_be_counts
 from shared.domain.times import rfc3339
 from shared.partial_values import mask
+from shared.streams.connections import CONNECT_S
 from shared.streams.journal import journal_until_now
 
 REMEMBERED = timedelta(days=1)
@@ -91,14 +92,15 @@ class RefusalTotals:
         return f"{count} {noun} refused{source}, {what}, the last from {self._peers[key]}. {advice}."
 
 
-async def count_refusals(settings: Settings) -> RefusalTotals:
+async def count_refusals(settings: Settings, *, connect_s: float = CONNECT_S) -> RefusalTotals:
     """Count what ingress refused in the last day.
 
     Raises:
         CallfoldError: RabbitMQ cannot be reached, or the connection is lost while reading.
     """
     totals = RefusalTotals()
-    async with journal_until_now(settings, datetime.now(UTC) - REMEMBERED, stream=CALLBACKS_QUARANTINE) as deliveries:
+    since = datetime.now(UTC) - REMEMBERED
+    async with journal_until_now(settings, since, stream=CALLBACKS_QUARANTINE, connect_s=connect_s) as deliveries:
         async for delivery in deliveries:
             counts = decode_quarantined(delivery.body) if may_be_counts(delivery.body) else None
             if isinstance(counts, RefusalCounts):

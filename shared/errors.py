@@ -61,6 +61,10 @@ class BrokerRejectedError(BrokerUnavailableError):
     """RabbitMQ answered that a queue did not take the message; other queues of its exchange may have taken it."""
 
 
+class BrokerAccessError(BrokerUnavailableError):
+    """RabbitMQ does not permit its user what was requested. Another user may be permitted."""
+
+
 class StoreUnavailableError(UnavailableError):
     """Redis did not answer, or cannot write now. The command may have run nevertheless."""
 

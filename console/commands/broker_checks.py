@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from dataclasses import replace
 
 from console.commands.doubt import DoubtError
 from shared.amqp.policies import changed_limits, harmful_policies, missing_limits, read_policies
 from shared.amqp.publisher import Message, Publisher
-from shared.amqp.server_check import check_server
+from shared.amqp.server_check import check_server, find_unusable
 from shared.amqp.topology import CALLBACKS_FOLD, MARKER, MARKER_BODY
 from shared.config.settings import Settings
 from shared.errors import BrokerRejectedError, BrokerUnavailableError, ConfigError
@@ -19,14 +20,17 @@ _IMPORT = "Run `callfold broker definitions > definitions.json`, then `rabbitmqc
 
 
 async def rabbitmq(settings: Settings) -> str:
-    """Connect to RabbitMQ, declare the topology, and publish an empty message to the fold queue.
+    """Connect to every node of RabbitMQ. At one, declare the topology, and publish an empty message to the fold queue.
 
     Raises:
         BrokerUnavailableError: RabbitMQ is not reachable, its fold queue is full, or an alarm blocks publishers.
         ConfigError: it is too old, or a queue exists with other arguments.
-        DoubtError: it works, but an earlier release declared queues whose sizes can only be lowered.
+        DoubtError: it works, but not at every address, or an earlier release declared queues whose sizes can only be lowered.
     """
     address = broker_address(settings, "doctor")
+    unusable = await find_unusable(address.urls) if len(address.urls) > 1 else {}
+    # Only the others are used: each that does not answer would take several seconds again.
+    address = replace(address, urls=tuple(url for url in address.urls if url not in unusable) or address.urls)
     server = await check_server(address)
     if server.version.problem:
         raise ConfigError(f"{server.location}: {server.version.problem}")
@@ -35,11 +39,14 @@ async def rabbitmq(settings: Settings) -> str:
         await _probe(publisher, settings.publish_timeout_seconds)
     working = "quorum queues, streams and at-least-once dead-lettering (no plugin needed)"
     summary = f"{server.version} at {server.location}, with working {working}"
+    doubts = [f"CALLFOLD_AMQP_URL names servers that cannot be used: {'; '.join(unusable.values())}."] if unusable else []
     if server.fixed:
-        raise DoubtError(
-            f"{summary}. An earlier release declared {', '.join(server.fixed)} with sizes as arguments, which cannot change. "
+        doubts.append(
+            f"An earlier release declared {', '.join(server.fixed)} with sizes as arguments, which cannot change. "
             "Policies apply to the streams, and can lower the limits of the others. docs/operations.md says how to raise them."
         )
+    if doubts:
+        raise DoubtError(f"{summary}. {' '.join(doubts)}")
     return summary
 
 

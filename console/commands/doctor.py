@@ -35,15 +35,17 @@ from ingress.spool_use import SpoolUse
 from shared.archive.storage import Archive
 from shared.config.secret_strength import check_console_keys, check_source_secrets, weak_secrets
 from shared.config.settings import Settings
-from shared.errors import CallfoldError, ConfigError, StoreUnavailableError
+from shared.errors import BrokerAccessError, CallfoldError, ConfigError, StoreUnavailableError
 from shared.runtime.store import open_store
 from shared.runtime.store_watch import clock_problem
 from shared.state.redis_url import parse_redis_url
 from shared.state.store import Store
+from shared.streams.errors import NotPermittedError
 from worker.download.download_directory import check_directory
 
 _REFUSALS_SHOWN = 5
 _READING_S = 5
+_CONNECT_S = 4  # less, so that the reason is known if the user may not read
 
 _Read = TypeVar("_Read")
 
@@ -236,12 +238,16 @@ async def _from_rabbitmq(reading: Awaitable[_Read]) -> _Read:
     try:
         async with asyncio.timeout(_READING_S):
             return await reading
+    except* (BrokerAccessError, NotPermittedError):
+        raise DoubtError(
+            "not known: the user of CALLFOLD_AMQP_URL may not read it. Run `callfold doctor` as callfold-console"
+        ) from None
     except* (CallfoldError, TimeoutError):
         raise DoubtError("not known while RabbitMQ cannot be read") from None
 
 
 async def _refusals(settings: Settings) -> str:
-    totals = await _from_rabbitmq(count_refusals(settings))
+    totals = await _from_rabbitmq(count_refusals(settings, connect_s=_CONNECT_S))
     if totals.has_callbacks():  # they need not be those of a PBX
         raise DoubtError(" ".join(totals.sentences()[:_REFUSALS_SHOWN]))
     if not totals.count():

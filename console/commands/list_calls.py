@@ -34,7 +34,7 @@ async def list_calls(settings: Settings, filters: Mapping[str, object], at_most:
 
     Raises:
         ConfigError: a filter is invalid, or its source is unknown.
-        CallfoldError: the history is unavailable, so the list is incomplete.
+        CallfoldError: the history is unavailable, or Redis is being rebuilt, so the list can be incomplete.
     """
     try:
         given = {name: value for name, value in filters.items() if value is not None}

@@ -19,7 +19,7 @@ from console.dead_letters.queue import DeadLetterQueue, QueuedDeadLetter, decode
 from shared.amqp.publisher import Publisher
 from shared.amqp.queue_reader import MAX_TAKEN, QueueReader
 from shared.config.settings import Settings
-from shared.errors import BrokerUnavailableError, CallfoldError
+from shared.errors import BrokerAccessError, BrokerUnavailableError, CallfoldError
 from shared.runtime.broker import broker_address
 from shared.runtime.process import background
 from shared.streams.connections import wait_until_connected
@@ -179,12 +179,15 @@ class DeadLetterReader:
         """Do work that changes nothing. It is repeated while RabbitMQ comes up, for example after a restart.
 
         Raises:
+            BrokerAccessError: the user may not read dead letters. That is not tried again.
             BrokerUnavailableError: RabbitMQ was unavailable during the whole timeout.
         """
         end = time.monotonic() + _LOCK_TIMEOUT_S
         while True:
             try:
                 return await work()
+            except BrokerAccessError:
+                raise
             except BrokerUnavailableError:
                 if time.monotonic() > end:
                     raise

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 log = get_logger(__name__)
 
+_OLDER_MISSING = "The history is unavailable, so older calls are missing. Try again later."
+_REBUILDING = "Redis has lost state. Until a worker has rebuilt it, calls can be missing or incomplete."
 _MAX_CONTINUATIONS = 20
 _SEARCH_FOR_S = 5
 
@@ -68,19 +70,24 @@ class Lookup:
         return partition(key) in await self._store.partitions.waiting()
 
     async def find(self, query: CallQuery) -> Page:
-        """Find a page of calls. If the history is unavailable, the page has the calls in Redis and a `problem`.
+        """Find a page of calls. Without the history it has those in Redis. It has a `problem` if calls can be missing.
 
         Raises:
             UnavailableError: Redis does not answer.
         """
+        # Asked before the search: a rebuild that ends during the search may have restored calls too late for it.
+        rebuild = _REBUILDING if await self._store.partitions.waiting() else None
+        page = await self._find(query)
+        return replace(page, problem=" ".join(filter(None, (page.problem, rebuild))) or None)
+
+    async def _find(self, query: CallQuery) -> Page:
         if self._history is None:
             return await find_calls(query, [self.redis])
         try:
             return await find_calls(query, [self.redis, HistoryOnlyCalls(self._history, self._store)])
         except HistoryUnavailableError as error:
             log.warning("history_query_failed", detail=str(error))
-            problem = "The history is unavailable, so older calls are missing. Try again later."
-            return replace(await find_calls(query, [self.redis]), problem=problem)
+            return replace(await find_calls(query, [self.redis]), problem=_OLDER_MISSING)
 
     async def find_at_least(self, query: CallQuery, count: int) -> Page:
         """Find calls until there are `count`, no more calls, or the search takes too long. One `find` scans a limited number.
@@ -101,7 +108,7 @@ class Lookup:
         return Page(rows, page.next, problem)
 
     async def knows(self, source: str) -> bool:
-        """Return whether a source is configured or has calls. True if the history, which might have them, is unavailable.
+        """Return whether a source is configured or has calls. True if calls can be missing, which might be of this source.
 
         Raises:
             UnavailableError: Redis does not answer.

@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from typing import Any
 
 from aiormq.channel import Channel
-from aiormq.exceptions import ChannelInvalidStateError
+from aiormq.exceptions import ChannelAccessRefused, ChannelInvalidStateError
 
 from shared.amqp.connection_errors import is_cancelled, is_lost
-from shared.errors import BrokerUnavailableError
+from shared.errors import BrokerAccessError, BrokerUnavailableError
 
 
 @contextmanager
@@ -22,6 +22,7 @@ def broker_request(failure: str) -> Iterator[None]:
     then never end, so the cancellation is raised here.
 
     Raises:
+        BrokerAccessError: the user is not permitted to do this.
         BrokerUnavailableError: the connection was lost, or RabbitMQ did not answer in time.
     """
     cancellations = _cancellations()
@@ -33,7 +34,8 @@ def broker_request(failure: str) -> Iterator[None]:
         if not is_lost(error) and (is_cancelled() or not isinstance(error, asyncio.CancelledError)):
             raise
         reason = "RabbitMQ did not answer in time" if isinstance(error, TimeoutError) else "the connection to RabbitMQ was lost"
-        raise BrokerUnavailableError(f"{failure}: {str(error) or reason}") from error
+        raised = BrokerAccessError if isinstance(error, ChannelAccessRefused) else BrokerUnavailableError
+        raise raised(f"{failure}: {str(error) or reason}") from error
     if _cancellations() > cancellations:
         raise asyncio.CancelledError
 

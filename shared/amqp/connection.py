@@ -20,6 +20,7 @@ from enum import Enum
 from typing import NoReturn
 
 from aiormq.channel import Channel
+from aiormq.exceptions import ChannelAccessRefused
 
 from shared import metrics
 from shared.amqp.channel_requests import wait_while_open
@@ -44,6 +45,7 @@ _SPREAD_S = 60.0
 _LINGER_S = 10.0
 _SETTLE_POLL_S = 0.5
 _UNREACHABLE = "cannot be reached"
+NOT_PERMITTED = "does not permit this user what it needs"
 _CONFLICT = "has a queue or exchange with other settings"
 _SHOWN_CHARACTERS = 200
 
@@ -162,7 +164,7 @@ class BrokerConnection:
             return True
         if not is_lost(error):
             return False
-        self.problem = refusal(error) or _UNREACHABLE
+        self.problem = refusal(error) or (NOT_PERMITTED if isinstance(error, ChannelAccessRefused) else _UNREACHABLE)
         self._log_unreachable(type(error).__name__, refusal(error) or str(error))
         return True
 

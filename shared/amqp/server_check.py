@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from yarl import URL
 
 from shared.amqp.connection import BrokerAddress
-from shared.amqp.connection_errors import is_lost, refusal
+from shared.amqp.connection_errors import is_cancelled, is_lost, refusal
 from shared.amqp.declare import declare
 from shared.amqp.hosts import location
 from shared.amqp.plain_connection import CONNECT_TIMEOUT_S, plain_connection
@@ -47,11 +47,31 @@ async def check_server(address: BrokerAddress) -> Server:
         except Exception as error:
             if not is_lost(error):
                 raise
-            failures.append(f"{location(url)}: {_problem(error)}")
+            failures.append(_failure(url, error))
     raise BrokerUnavailableError(f"RabbitMQ: {'; '.join(failures)}")
 
 
-def _problem(error: Exception) -> str:
+async def find_unusable(urls: Sequence[str]) -> dict[str, str]:
+    """Log in at all addresses at once, as a client would; returns those that fail, each with its location and the reason."""
+    failures = await asyncio.gather(*map(_reach, map(URL, urls)))
+    return {url: failure for url, failure in zip(urls, failures, strict=True) if failure}
+
+
+async def _reach(url: URL) -> str:
+    try:
+        async with asyncio.timeout(CONNECT_TIMEOUT_S * 2), plain_connection(url, {"connection_name": "probe"}):
+            return ""
+    except (Exception, asyncio.CancelledError) as error:  # the library also raises CancelledError by itself
+        if is_cancelled() or not (is_lost(error) or isinstance(error, asyncio.CancelledError)):
+            raise
+        return _failure(url, error)
+
+
+def _failure(url: URL, error: BaseException) -> str:
+    return f"{location(url)}: {_problem(error)}"
+
+
+def _problem(error: BaseException) -> str:
     if isinstance(error, TimeoutError):
         return f"no answer within {CONNECT_TIMEOUT_S} s"
     return refusal(error) or f"{type(error).__name__}: {error}"

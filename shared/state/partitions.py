@@ -182,9 +182,13 @@ class Partitions:
         }
 
     async def waiting(self) -> dict[int, PartitionState]:
-        """Read from Redis which partitions are not ready, and their states."""
-        positions = await self._read(_ALL, None)
-        return {number: position.state for number, position in positions.items() if position and position.state in WAITING}
+        """Read from Redis which partitions are not ready, and their states. No script, so also while Redis refuses writes."""
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for number in _ALL:
+                pipe.hget(self._keys.position(number), "state")
+            fields = await redis_reply(pipe.execute())
+        states = {number: PartitionState(text(field)) for number, field in zip(_ALL, fields, strict=True) if field is not None}
+        return {number: state for number, state in states.items() if state in WAITING}
 
     async def finish(self, number: int, generation: int) -> PartitionState | None:
         """End a rebuild, or a draining once nothing waits; returns the new state, None if the generation is another."""

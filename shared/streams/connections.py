@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 
+from shared.amqp.connection import NOT_PERMITTED
 from shared.amqp.consumer import Consumer
 from shared.amqp.publisher import Publisher
 from shared.amqp.queue_reader import QueueReader
-from shared.streams.errors import NotConnectedError
+from shared.streams.errors import NotConnectedError, NotPermittedError
 
 CONNECT_S = 15
 
@@ -16,7 +17,7 @@ async def wait_until_connected(*connections: Publisher | Consumer | QueueReader,
     """Wait until all connections are up.
 
     Raises:
-        NotConnectedError: one of them is not up within the time.
+        NotConnectedError: one of them is not up within the time; NotPermittedError if its user is the reason.
     """
     try:
         async with asyncio.timeout(within_s):
@@ -24,4 +25,5 @@ async def wait_until_connected(*connections: Publisher | Consumer | QueueReader,
                 await connection.wait_until_up()
     except TimeoutError:
         problem = next(connection.problem for connection in connections if not connection.is_up)
-        raise NotConnectedError(f"RabbitMQ {problem}. Check CALLFOLD_AMQP_URL, or run `callfold doctor`.") from None
+        raised = NotPermittedError if problem == NOT_PERMITTED else NotConnectedError
+        raise raised(f"RabbitMQ {problem}. Check CALLFOLD_AMQP_URL, or run `callfold doctor`.") from None

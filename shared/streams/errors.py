@@ -7,3 +7,7 @@ from shared.errors import CallfoldError
 
 class NotConnectedError(CallfoldError):
     """RabbitMQ cannot be reached or refuses the connection, so the command gives up."""
+
+
+class NotPermittedError(NotConnectedError):
+    """RabbitMQ does not permit its user what the connection is for. Another user may be permitted."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from tests.helpers.servers import VENDOR_LINES, Servers, call_back, callfold, ne
 SUBSCRIBER = "billing"
 FOREIGN = ("#", "call.#", "*.*.acme.#", "call.*.other.#", "call.#.acme.answered", "call.*.*.answered", "recording.*.*")
 OWN = ("call.*.acme.#", "call.completed.acme.answered", "call.amended.acme.*", "recording.*.acme", "recording.stored.acme")
+
+_NOT_PERMITTED = "not known: the user of CALLFOLD_AMQP_URL may not read it. Run `callfold doctor` as callfold-console"
 
 
 async def _users(servers: Servers, site: Site) -> dict[str, str]:
@@ -73,6 +76,9 @@ async def test_each_process_and_subscriber_has_the_permissions_it_needs_and_no_o
         for command in ("calls", "dead-letters list", "doctor"):
             code, out, err = await callfold(*command.split(), **{**restricted, "CALLFOLD_AMQP_URL": urls["console"]})
             assert code == 0, (command, out, err)
+        code, out, _ = await callfold("doctor", "--json", **{**restricted, "CALLFOLD_AMQP_URL": urls["worker"]})
+        checks = {row["check"]: row["detail"] for row in map(json.loads, out.splitlines())}
+        assert (code, checks["dead letters"], checks["refusals"]) == (0, _NOT_PERMITTED, _NOT_PERMITTED), out
         for process in fleet.processes:
             log = process.log_path.read_text()
             assert "ACCESS_REFUSED" not in log, log[-2000:]

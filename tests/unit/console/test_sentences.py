@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -19,13 +20,14 @@ from console.validation import first_mistake
 from console.web.dead_letters_api import DeadLettersAction
 from console.web.models import EventsQuery
 from shared.amqp.connection import BrokerAddress
-from shared.amqp.server_check import check_server
+from shared.amqp.server_check import check_server, find_unusable
 from shared.amqp.topology import Topology
 from shared.config.settings import load_settings
 from shared.domain.leg_event import CallType
 from shared.errors import BrokerUnavailableError
 from tests.helpers.certificates import Authority
 from tests.helpers.console import acme
+from tests.helpers.pace import LIMIT_S
 from tests.helpers.scripted_http import scripted
 
 
@@ -238,3 +240,15 @@ async def test_a_rabbitmq_that_does_not_answer_is_named_with_the_time(monkeypatc
         address = BrokerAddress((f"amqp://guest:guest@127.0.0.1:{port}/",), Topology(), "tests")
         with pytest.raises(BrokerUnavailableError, match=rf"^RabbitMQ: 127\.0\.0\.1:{port}: no answer within 0\.2 s$"):
             await check_server(address)
+
+
+async def test_servers_of_rabbitmq_that_do_not_answer_are_named_and_none_waits_for_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("shared.amqp.plain_connection.CONNECT_TIMEOUT_S", LIMIT_S)
+    monkeypatch.setattr("shared.amqp.server_check.CONNECT_TIMEOUT_S", 0.2)
+    with ExitStack() as stack:
+        silent = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(3)]
+        ports = [server.getsockname()[1] for server in silent]
+        urls = {f"amqp://guest:hunter2@127.0.0.1:{port}/": f"127.0.0.1:{port}: no answer within 0.2 s" for port in ports}
+        assert await find_unusable([*urls]) == urls
