@@ -116,9 +116,7 @@ async def test_what_waits_is_held_for_its_source_and_survives_kill_9_of_ingress(
         good = GoodSource(port, good_events)
         async with good.listening():
             await good.whole_call()
-            worker.send_signal(signal.SIGSTOP)
-            calls = asyncio.create_task(good.whole_call())
-            flooded = await _flood_until_it_waits(port, ingress)
+            flooded, calls = await _flood_until_it_waits(port, ingress, worker, good)
             assert await metric(ingress, 'callfold_callbacks_waited_total{source="good"}') == 0
             async with aiohttp.ClientSession() as session, session.get(ingress.metrics_url.replace("metrics", "readyz")) as ready:
                 assert ready.status == 200
@@ -131,12 +129,22 @@ async def test_what_waits_is_held_for_its_source_and_survives_kill_9_of_ingress(
             await _published(flood_events, flooded.calls)
 
 
-async def _flood_until_it_waits(port: int, ingress: ServiceProcess) -> Flooded:
-    """Flood again with the same calls while the machine is too slow for more than the guaranteed rate."""
+async def _flood_until_it_waits(
+    port: int, ingress: ServiceProcess, worker: ServiceProcess, good: GoodSource
+) -> tuple[Flooded, asyncio.Task[None]]:
+    """Stop the worker and flood, with the same calls each time. Returns the flood, and a call of the other source.
+
+    The first attempts may be in vain: a slow machine sends no more than the guaranteed rate, and an ingress that had no echo from
+    the worker yet does not know that the fold is behind.
+    """
     for _ in range(30):
+        worker.send_signal(signal.SIGSTOP)
+        call = asyncio.create_task(good.whole_call())
         flooded = await flood(port, "flooder", 2)
         if await metric(ingress, 'callfold_callbacks_waited_total{source="flooder"}'):
-            return flooded
+            return flooded, call
+        worker.send_signal(signal.SIGCONT)
+        await call
     raise AssertionError("the flooder never waited")
 
 
