@@ -28,7 +28,7 @@ def check(
     It is compared with the file of CALLFOLD_SOURCES, not with running processes. Of secrets and links, only that they change is
     printed.
 
-    Exit code 2 if the file has a fault. Only its first fault is printed.
+    Exit code 2 if the file has a fault. Up to 10 faults are printed.
     """
     from console.commands.sources_check import check_file
 

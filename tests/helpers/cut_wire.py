@@ -6,7 +6,7 @@ import asyncio
 import socket
 import ssl
 import struct
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
@@ -34,13 +34,9 @@ class CutWire:
                 left -= len(data)
                 writer.write(data)
 
-        both = [asyncio.ensure_future(carry(near, far_writer)), asyncio.ensure_future(carry(far, near_writer))]
         try:
-            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+            await _until_one_ends(carry(near, far_writer), carry(far, near_writer))
         finally:
-            for task in both:
-                task.cancel()
-            await asyncio.gather(*both, return_exceptions=True)
             for writer in (near_writer, far_writer):
                 await self._end(writer)
 
@@ -77,15 +73,21 @@ async def tls_in_front(server_port: int, context: ssl.SSLContext) -> AsyncIterat
                 while data := await reader.read(65536):
                     writer.write(data)
 
-        both = [asyncio.ensure_future(carry(near, far_writer)), asyncio.ensure_future(carry(far, near_writer))]
         try:
-            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+            await _until_one_ends(carry(near, far_writer), carry(far, near_writer))
         finally:
-            for task in both:
-                task.cancel()
-            await asyncio.gather(*both, return_exceptions=True)
             for writer in (near_writer, far_writer):
                 writer.transport.abort()
 
     async with await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context) as server:
         yield server.sockets[0].getsockname()[1]
+
+
+async def _until_one_ends(*directions: Coroutine[object, object, None]) -> None:
+    tasks = [asyncio.ensure_future(each) for each in directions]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -55,6 +55,17 @@ class _Load:
         for request_id in range(first, first + count):
             await self.send(request_id, lines_of(request_id), "answered")
 
+    async def around_a_loss(self, first: int) -> None:
+        """Send calls, have Redis emptied, and send more. The call `first + 40` is left half sent and folded."""
+        await self.whole(first, 20)
+        await self.send(first + 30, lines_of(first + 30)[:3], "incomplete")
+        await eventually(self.are_published)
+        await self.send(first + 40, lines_of(first + 40)[:2])
+        await _is_folded(self._servers, first + 40)
+        await _lose(self._servers)
+        await self.send(first + 30, lines_of(first + 30)[3:], "answered")
+        await self.whole(first + 50, 20)
+
     async def are_published(self) -> bool:
         for event in await waiting_events(self._events):
             self._take(event)
@@ -76,14 +87,7 @@ async def test_an_emptied_redis_is_rebuilt_whoever_dies(servers: Servers, points
             first = 880_000_000 + 1000 * number
             doomed = fleet.add(f"doomed-{number}", "worker", {"CALLFOLD_CRASH_AT": point})
             await doomed.start()
-            await load.whole(first, 20)
-            await load.send(first + 30, lines_of(first + 30)[:3], "incomplete")
-            await eventually(load.are_published)
-            await load.send(first + 40, lines_of(first + 40)[:2])
-            await _is_folded(servers, first + 40)
-            await _lose(servers)
-            await load.send(first + 30, lines_of(first + 30)[3:], "answered")
-            await load.whole(first + 50, 20)
+            await load.around_a_loss(first)
             assert await exit_code(doomed) == -9
             heir = fleet.add(f"heir-{number}", "worker", {})
             await heir.start()
@@ -104,14 +108,7 @@ async def test_a_worker_that_freezes_with_the_lock_of_a_rebuild_holds_up_nobody(
         load = _Load(servers, await connection.channel(), events)
         frozen = fleet.add("frozen", "tests.helpers.freezing_process", {"CALLFOLD_CRASH_AT": point})
         await frozen.start()
-        await load.whole(first, 20)
-        await load.send(first + 30, lines_of(first + 30)[:3], "incomplete")
-        await eventually(load.are_published)
-        await load.send(first + 40, lines_of(first + 40)[:2])
-        await _is_folded(servers, first + 40)
-        await _lose(servers)
-        await load.send(first + 30, lines_of(first + 30)[3:], "answered")
-        await load.whole(first + 50, 20)
+        await load.around_a_loss(first)
 
         async def is_frozen() -> bool:
             assert frozen.is_running, frozen.returncode

@@ -71,7 +71,7 @@ async def test_a_use_and_a_drain_are_seen_from_another_process(tmp_path: Path) -
 
 
 def test_a_look_at_a_use_is_not_taken_for_a_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An ingress that stops would leave its spool to whoever only looks."""
+    """An ingress that stops would leave its spool to a process that only looks."""
     use = SpoolUse(tmp_path)
     left: list[bool] = []
 
