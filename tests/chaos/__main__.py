@@ -35,6 +35,7 @@ _FIGURES = (
     ("slowest_answer_s", "slowest answer, s"),
     ("recovery_p50_s", "recovery after a fault, median, s"),
     ("recovery_p99_s", "recovery after a fault, p99, s"),
+    ("talk_not_compared", "talk time not compared: callbacks came late, as if a clock was set"),
     ("amended_in_known_limits", "closed early and amended, as documented"),
     ("recordings", "recordings in the archive"),
     ("kills", "workers killed"),

@@ -29,6 +29,11 @@ class Callback:
     picked_up_ms: int
     ended_ms: int
 
+    @property
+    def at_s(self) -> float:
+        """The time of the event by the PBX, or 0."""
+        return (self.picked_up_ms if self.event == "pickup" else self.ended_ms) / 1000
+
 
 @dataclass(frozen=True, slots=True)
 class Leg:
@@ -43,7 +48,10 @@ class Leg:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What is compared of a record; `talk_s` is None where the callbacks do not fix it."""
+    """What is compared of a record; `talk_s` is None where the callbacks do not fix it.
+
+    `is_clock_known` is false if the talk time is not compared: the clock of the PBX seems to have been set during the call.
+    """
 
     outcome: str
     complete: bool
@@ -52,10 +60,12 @@ class Record:
     dialed: Leg | None
     others: frozenset[Leg]
     talk_s: float | None = None
+    is_clock_known: bool = True
 
     def explains(self, published: Record) -> bool:
         """Return whether a published record is this one; a talk time may be off by a little, or be unknown here."""
-        if self.talk_s is not None and (published.talk_s is None or abs(self.talk_s - published.talk_s) > TALK_SLACK_S):
+        talk_s = self.talk_s if published.is_clock_known else None
+        if talk_s is not None and (published.talk_s is None or abs(talk_s - published.talk_s) > TALK_SLACK_S):
             return False
         # A reason alone amends no record: where a missed event came late, the first record says "settled".
         reasons = {self.close_reason, published.close_reason}

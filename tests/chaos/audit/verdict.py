@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tests.chaos.audit.evidence import Evidence, Fault, Published, Sent, Served
 from tests.chaos.audit.figures import figures
-from tests.chaos.audit.model import Callback, read_record, record_of, subsets
+from tests.chaos.audit.model import Callback, Record, read_record, record_of, subsets
 
 LEAST_ACCEPTED = 0.95
 # Where the two clocks of a comparison are apart by less, or the way of a message takes as long, nothing is concluded.
 _SLACK_S = 2.0
+# Two callbacks that arrive so much later than a third one, by their timestamps, look like a clock that was set during the call.
+_HELD_UP, _HELD_UP_S = 2, 4.0
 # A callback that one ingress alone holds, cut off from RabbitMQ, may be overtaken by timers: ARCHITECTURE.md, "Known limits".
 _HIDES_A_SPOOL = (":ingress", ":rabbitmq", "alarm:", "disk:spool")
 
@@ -42,6 +44,16 @@ class _Call:
     certain: dict[Callback, float] = field(default_factory=dict)
     possible: set[Callback] = field(default_factory=set)
     revisions: dict[int, Published] = field(default_factory=dict)
+    delays: dict[Callback, float] = field(default_factory=dict)
+    """How long after its timestamp each callback was first answered, and a constant: the difference of the two clocks."""
+
+    @property
+    def is_clock_known(self) -> bool:
+        delays = sorted(self.delays.values())
+        return len(delays) <= _HELD_UP or delays[-_HELD_UP] - delays[0] < _HELD_UP_S
+
+    def record(self, revision: int) -> Record:
+        return replace(read_record(self.revisions[revision].event["data"]), is_clock_known=self.is_clock_known)
 
 
 def judge(evidence: Evidence) -> Verdict:
@@ -61,6 +73,7 @@ def judge(evidence: Evidence) -> Verdict:
     verdict.figures = figures(evidence)
     verdict.figures["calls"] = len(calls)
     verdict.figures["outcomes"] = _outcomes(calls)
+    verdict.figures["talk_not_compared"] = sum(not call.is_clock_known for call in calls.values())
     verdict.figures["amended_in_known_limits"] = len(verdict.excused)
     _check_service(verdict)
     return verdict
@@ -74,6 +87,9 @@ def _calls(sent: Iterable[Sent]) -> dict[tuple[str, str], _Call]:
             call.certain[one.callback] = min(one.answered, call.certain.get(one.callback, one.answered))
         else:
             call.possible.add(one.callback)
+        if one.callback.at_s:
+            delay_s = (one.sent if one.answered is None else one.answered) - one.callback.at_s
+            call.delays[one.callback] = min(delay_s, call.delays.get(one.callback, delay_s))
     return calls
 
 
@@ -120,7 +136,7 @@ def _check_call(name: str, call: _Call, faults: Iterable[Fault], verdict: Verdic
 
 def _check_last(name: str, call: _Call, verdict: Verdict) -> None:
     """Hold the last revision against all callbacks that were answered 200, and any of the others."""
-    record = read_record(call.revisions[max(call.revisions)].event["data"])
+    record = call.record(max(call.revisions))
     certain = frozenset(call.certain)
     if any(_explains(chosen, record) for chosen in subsets(certain, call.possible)):
         return
@@ -133,7 +149,7 @@ def _check_last(name: str, call: _Call, verdict: Verdict) -> None:
 
 def _check_earlier(name: str, number: int, call: _Call, verdict: Verdict) -> None:
     """An earlier revision must follow from some of the callbacks."""
-    record = read_record(call.revisions[number].event["data"])
+    record = call.record(number)
     if not any(_explains(chosen, record) for chosen in subsets(frozenset(), {*call.certain, *call.possible})):
         verdict.object("wrong", f"revision {number} of call {name} follows from none of its callbacks: {record}")
 
@@ -142,7 +158,7 @@ def _check_early(name: str, number: int, call: _Call, faults: Iterable[Fault], v
     """A record must know every callback that was answered 200 well before it was published."""
     one = call.revisions[number]
     known = frozenset(callback for callback, answered in call.certain.items() if answered < one.at - _SLACK_S)
-    record = read_record(one.event["data"])
+    record = call.record(number)
     everything = {*call.certain, *call.possible}
     if any(_explains(chosen, record) for chosen in subsets(known, everything)):
         return
@@ -181,7 +197,7 @@ def _check_recordings(
         elif evidence.archived[path] != (served.sha256, served.size):
             verdict.object("recordings", f"{path} in the archive differs from what the PBX served")
     for (source, name), call in calls.items():
-        record = read_record(call.revisions[max(call.revisions)].event["data"]) if call.revisions else None
+        record = call.record(max(call.revisions)) if call.revisions else None
         for leg in (record.agent, record.dialed, *record.others) if record else ():
             if leg is not None and leg.recorded:
                 if leg.guid not in paths:

@@ -179,6 +179,23 @@ def test_a_callback_without_an_answer_may_be_in_the_record_or_not() -> None:
     assert not _verdict(unanswered_and_unknown).violations
 
 
+@pytest.mark.parametrize(
+    ("held_up", "is_compared"), [((), True), ((1,), True), ((1, 3), False), ((2, 3), False), ((1, 2, 3), True)]
+)
+def test_a_talk_time_is_not_compared_if_two_callbacks_came_much_later_than_a_third(
+    held_up: tuple[int, ...], *, is_compared: bool
+) -> None:
+    def late(evidence: Evidence) -> None:
+        for number in held_up:
+            one = evidence.sent[number]
+            evidence.sent[number] = replace(one, sent=one.sent + 6, answered=one.sent + 6.01)
+        evidence.published = [_event(120, talk_seconds=None), _stored(121)]
+
+    verdict = _verdict(late)
+    assert bool(verdict.violations) is is_compared
+    assert verdict.figures["talk_not_compared"] == (not is_compared)
+
+
 def test_an_early_end_is_excused_by_a_fault_that_hid_a_spool_and_by_no_other() -> None:
     def early(kind: str) -> Callable[[Evidence], object]:
         def change(evidence: Evidence) -> None:
