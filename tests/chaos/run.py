@@ -40,7 +40,7 @@ async def chaos(options: Options, directory: Path) -> Mapping[str, Any]:
     async with running(options, directory) as system, _auditor(system), _load(system) as load, _supervised(system) as supervisor:
         until = f"until {options.losses} losses" if options.losses else f"for {options.seconds:g} s"
         _say(f"the system is up after {time.time() - began:.0f} s; {options.rate:g} callbacks a second {until}")
-        prober = Prober(system.audit, system.adapter(PROBE), PROBE)
+        prober = Prober(system.audit, system.adapter(PROBE), PROBE, rate=options.rate)
         await asyncio.sleep(_WARM_UP_S)
         if await prober.recovered() is None:
             raise RunFailedError("no call was published before the first fault")

@@ -27,6 +27,7 @@ SOURCE, PROBE = "acme", "probe"
 RETRY_S = (1, 2, 4, 8, 15, 30, 30, 30)
 _STOP_S = 20
 _DISKS = {"archive": 512 << 20, "ingress-1-spool": 8 << 20}
+_ARCHIVED_BYTES = 4 << 10  # of a callback, on average: each leg has a file that takes a page
 
 
 @dataclass(slots=True)
@@ -97,7 +98,9 @@ async def running(options: Options, directory: Path) -> AsyncIterator[System]:
         system = System(options, directory, links, cluster.nodes, redis, secrets.token_urlsafe(16), free_port(), free_port())
         for part in (system.archive, system.logs, system.audit):
             part.mkdir()
-        for name, size_bytes in _DISKS.items():
+        more_bytes = {"archive": round(options.rate * options.seconds * _ARCHIVED_BYTES)}
+        for name, least_bytes in _DISKS.items():
+            size_bytes = least_bytes + more_bytes.get(name, 0)
             if disk := await small_disk(directory / name, size_bytes, system.skipped):
                 system.disks[name] = disk
                 closing.push_async_callback(disk.unmount)
