@@ -19,11 +19,14 @@ from typing import Protocol
 
 from aiormq.abc import ChannelFrame
 from aiormq.channel import Channel
+from aiormq.exceptions import DeliveryError
 from pamqp import constants, encode, frame
 from pamqp.body import ContentBody
 from pamqp.commands import Basic
 from pamqp.common import FieldTable
 from pamqp.header import ContentHeader
+
+from shared.amqp.confirm_order import ConfirmOrder, Publish
 
 _PERSISTENT = 2
 _SIZE_AT = 4  # in the payload of a header frame, after class and weight; it has 8 bytes
@@ -74,33 +77,39 @@ class Pending:
 
     Attributes:
         confirmations: one for each message, in order. Each ends with the ack, nack or return of its message.
-        settled: ends when all of them have ended. It also ends with the channel, and then they do.
+        publishes: these messages, in the same order; an ack counts if `counts` is true.
+        settled: ends when all of them count. It also ends with the channel, and then the confirmations do.
     """
 
-    __slots__ = ("_channel", "_left", "confirmations", "settled")
+    __slots__ = ("_channel", "_left", "confirmations", "publishes", "settled")
 
-    def __init__(self, channel: Channel, messages: Sequence[Publishable]) -> None:
+    def __init__(self, channel: Channel, messages: Sequence[Publishable], order: ConfirmOrder) -> None:
         """Take the next delivery tags of the channel."""
         self._channel = channel
         self._left = len(messages)
         self.settled: asyncio.Future[None] = channel.create_future()
         self.settled.add_done_callback(self._end)
-        self.confirmations = [self._expect(message.message_id) for message in messages]
+        self.publishes = [order.add(message.exchange, message.routing_key, self._count) for message in messages]
+        self.confirmations = [self._expect(*each) for each in zip(messages, self.publishes, strict=True)]
 
-    def _expect(self, message_id: str) -> asyncio.Future[object]:
-        channel = self._channel
+    def _expect(self, message: Publishable, publish: Publish) -> asyncio.Future[object]:
+        channel, message_id = self._channel, message.message_id
         channel.delivery_tag += 1
         confirmation: asyncio.Future[object] = channel.loop.create_future()
         channel.confirmations[channel.delivery_tag] = confirmation
         channel.message_id_delivery_tag[message_id] = channel.delivery_tag
-        confirmation.add_done_callback(partial(self._confirmed, message_id, channel.delivery_tag))
+        confirmation.add_done_callback(partial(self._answered, message_id, channel.delivery_tag, publish))
         return confirmation
 
-    def _confirmed(self, message_id: str, tag: int, confirmation: asyncio.Future[object]) -> None:
-        if not confirmation.cancelled():
-            confirmation.exception()  # the publisher may have given up, and asyncio logs an exception that no code reads
+    def _answered(self, message_id: str, tag: int, publish: Publish, confirmation: asyncio.Future[object]) -> None:
         if self._channel.message_id_delivery_tag.get(message_id) == tag:
             del self._channel.message_id_delivery_tag[message_id]
+        # The publisher may have given up, and asyncio logs an exception that no code reads.
+        error = asyncio.CancelledError() if confirmation.cancelled() else confirmation.exception()
+        if error is None or isinstance(error, DeliveryError):  # else the channel has ended
+            publish.answer()
+
+    def _count(self) -> None:
         self._left -= 1
         if not self._left and not self.settled.done():
             self.settled.set_result(None)
@@ -116,13 +125,13 @@ class Pending:
                 confirmation.set_exception(error)
 
 
-async def send(channel: Channel, messages: Sequence[Publishable]) -> Pending:
-    """Write persistent, mandatory publishes and return their pending confirmations.
+async def send(channel: Channel, messages: Sequence[Publishable], order: ConfirmOrder) -> Pending:
+    """Write persistent, mandatory publishes and return their pending confirmations. `order` is that of the channel.
 
     After an exception the caller must drop the channel: its count of delivery tags may be wrong.
     """
     async with channel.lock:
-        pending = Pending(channel, messages)
+        pending = Pending(channel, messages, order)
         payload: list[bytes] = []
         for message in messages:
             payload.append(_publish_frame(message.exchange, message.routing_key, channel.number))

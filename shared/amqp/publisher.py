@@ -21,6 +21,7 @@ from pamqp.common import FieldTable
 from shared import metrics
 from shared.amqp.batch_publish import Copy, HeaderValue, Pending, Publishable, is_blocked, send
 from shared.amqp.channel_requests import broker_request
+from shared.amqp.confirm_order import ConfirmOrder, Publish
 from shared.amqp.connection import BACKOFF_S, BrokerAddress, BrokerConnection, GoHome
 from shared.amqp.connection_errors import LOST, is_cancelled, is_lost
 from shared.amqp.queue_gate import QueueGate
@@ -37,6 +38,7 @@ _PUBLISHES_IN_FLIGHT = 200
 _LOOK_S = 0.1
 # How long a connection that was left waits for its confirms.
 _LAST_CONFIRM_S = 60.0
+_CONNECTION_LOST = "the connection to RabbitMQ was lost"
 _BLOCKED = "an alarm of RabbitMQ (memory or disk) blocks publishers"
 
 
@@ -72,6 +74,7 @@ class Publisher(BrokerConnection):
         self._timeout_s = timeout_s
         self.gate = QueueGate(CALLBACKS, CALLBACKS_FOLD)
         self._was_blocked = False
+        self._order: tuple[Channel | None, ConfirmOrder] = (None, ConfirmOrder())
 
     @property
     def is_blocked(self) -> bool:
@@ -236,23 +239,24 @@ class Publisher(BrokerConnection):
             return [(message, BrokerUnavailableError("RabbitMQ is not connected")) for message in messages]
         if is_blocked(channel) and not outlasts_alarm:
             return [(message, BrokerUnavailableError(_BLOCKED)) for message in messages]
-        confirmations: Sequence[asyncio.Future[object]] = ()
+        if self._order[0] is not channel:
+            self._order = (channel, ConfirmOrder())
+        pending: Pending | None = None
         try:
             async with asyncio.timeout(self._timeout_s) as limit:
-                pending = await send(channel, messages)
-                confirmations = pending.confirmations
+                pending = await send(channel, messages, self._order[1])
                 await self._wait(channel, pending, limit if outlasts_alarm else None)
         except LOST as error:  # includes the timeout
             reason = f"RabbitMQ did not confirm within {self._timeout_s:g} s" if isinstance(error, TimeoutError) else str(error)
             self._recycle(channel, reason)
-            return _unconfirmed(messages, confirmations, BrokerUnavailableError(reason))
+            return _unconfirmed(messages, pending, BrokerUnavailableError(reason))
         except BaseException as error:
             # Interrupted between counting and writing, the channel's count of delivery tags may be wrong.
             self._recycle(channel, "a publish was interrupted")
             if is_lost(error) or (isinstance(error, asyncio.CancelledError) and not is_cancelled()):
-                return _unconfirmed(messages, confirmations, BrokerUnavailableError("the connection to RabbitMQ was lost"))
+                return _unconfirmed(messages, pending, BrokerUnavailableError(_CONNECTION_LOST))
             raise
-        outcomes = zip(messages, map(_failure, confirmations), strict=True)
+        outcomes = zip(messages, map(_failure, pending.confirmations, pending.publishes), strict=True)
         return [(message, failure) for message, failure in outcomes if failure]
 
     def _recycle(self, channel: Channel, reason: str) -> None:
@@ -272,23 +276,25 @@ class Publisher(BrokerConnection):
 
 
 def _unconfirmed(
-    messages: Sequence[Publishable], confirmations: Sequence[asyncio.Future[object]], error: BrokerUnavailableError
+    messages: Sequence[Publishable], pending: Pending | None, error: BrokerUnavailableError
 ) -> list[tuple[Publishable, BrokerUnavailableError]]:
     """Return only the unconfirmed messages: if all were sent again, a slow broker might never confirm the whole batch."""
-    confirmed = [done.done() and _failure(done) is None for done in confirmations] or [False] * len(messages)
-    return [(message, error) for message, is_confirmed in zip(messages, confirmed, strict=True) if not is_confirmed]
+    if pending is None:
+        return [(message, error) for message in messages]
+    failures = map(_failure, pending.confirmations, pending.publishes)
+    return [(message, error) for message, failure in zip(messages, failures, strict=True) if failure]
 
 
-def _failure(confirmation: asyncio.Future[object]) -> BrokerUnavailableError | None:
+def _failure(confirmation: asyncio.Future[object], publish: Publish) -> BrokerUnavailableError | None:
     if not confirmation.done():
         return BrokerUnavailableError(_BLOCKED)
     error = None if confirmation.cancelled() else confirmation.exception()
     if confirmation.cancelled() or isinstance(error, asyncio.CancelledError) or type(error) is Exception:  # as in `is_lost`
-        return BrokerUnavailableError("the connection to RabbitMQ was lost")
+        return BrokerUnavailableError(_CONNECTION_LOST)
     if isinstance(error, DeliveryError) and not isinstance(error, PublishError):  # a nack, and no return
         return BrokerRejectedError("RabbitMQ rejected a message: a queue is full, or has no leader")
     if error is not None:
         return BrokerUnavailableError(f"RabbitMQ refused a message: {type(error).__name__}")
     if not isinstance(confirmation.result(), Basic.Ack):
         return BrokerUnavailableError(f"RabbitMQ answered a publish with {type(confirmation.result()).__name__}")
-    return None
+    return None if publish.counts else BrokerUnavailableError("RabbitMQ has not confirmed an earlier message")
