@@ -32,6 +32,8 @@ BATCH_EVENTS = 1000
 # The events of a call mostly come within minutes. Those that are kept so long need one round trip together.
 _KEPT_EVENTS = 20_000
 _DECIDED_TOGETHER = 100
+# A flush waits for Redis and its replicas several times. Under load that takes longer than its work.
+_FLUSHES_AT_ONCE = 4
 # A flush gets its turn after so many messages.
 _READ_TOGETHER = 20
 
@@ -72,7 +74,7 @@ class Replay:
         self._on_events, self._on_step = on_events, on_step
         self._kept: dict[CallKey, list[list[Fact]]] = {}
         self._kept_events = 0
-        self._flushing: asyncio.Task[None] | None = None
+        self._flushing: dict[asyncio.Task[None], frozenset[CallKey]] = {}
         self._undecided: set[CallKey] = set()
         self._outside: dict[CallKey, dict[str, str]] = {}
         self.replayed = Replayed()
@@ -123,29 +125,43 @@ class Replay:
 
     @asynccontextmanager
     async def _flushes(self) -> AsyncIterator[None]:
-        """Let a flush go on while the next messages are read. There is one at a time, so the order of events stays."""
+        """Let flushes go on while the next messages are read."""
         try:
             yield
-            if self._flushing is not None:
-                await self._flushing
+            while self._flushing:
+                await self._end_flush()
         finally:
-            if self._flushing is not None:
-                self._flushing.cancel()
-                await asyncio.gather(self._flushing, return_exceptions=True)
+            for flush in self._flushing:
+                flush.cancel()
+            await asyncio.gather(*self._flushing, return_exceptions=True)
 
     async def _begin_flush(self, *, decides: bool) -> None:
-        """Begin to merge the calls that have been kept for longest, once the last such merge has ended."""
-        if self._flushing is not None:
-            await self._flushing
+        """Begin to merge the calls that have been kept for longest, as soon as few other flushes are under way."""
+        while len(self._flushing) >= _FLUSHES_AT_ONCE or not (taken := self._take()):
+            await self._end_flush()
+        self._flushing[asyncio.create_task(self._flush(taken, decides=decides))] = frozenset(map(first_key, taken))
+
+    async def _end_flush(self) -> None:
+        done, _ = await asyncio.wait(self._flushing, return_when=asyncio.FIRST_COMPLETED)
+        for flush in done:
+            del self._flushing[flush]
+            flush.result()
+
+    def _take(self) -> dict[CallKey, list[list[Fact]]]:
+        """Take calls that no flush has under way. So the events of a call, and the uses of a RequestID, are merged in order."""
+        busy = frozenset[CallKey]().union(*self._flushing.values())
         taken: dict[CallKey, list[list[Fact]]] = {}
         events = 0
-        for key in list(islice(self._kept, BATCH_EVENTS)):
+        for key, of_call in self._kept.items():
             if events >= BATCH_EVENTS:
                 break
-            taken[key] = self._kept.pop(key)
-            events += len(taken[key])
+            if first_key(key) not in busy:
+                taken[key] = of_call
+                events += len(of_call)
+        for key in taken:
+            del self._kept[key]
         self._kept_events -= events
-        self._flushing = asyncio.create_task(self._flush(taken, decides=decides))
+        return taken
 
     async def _flush(self, taken: Facts, *, decides: bool) -> None:
         self._keep_outside(taken)
