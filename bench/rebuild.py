@@ -41,7 +41,7 @@ from shared.rebuild.call_search import CallSearch
 from shared.rebuild.replay import Replay
 from shared.rebuild.scope import EVERYTHING
 from shared.runtime.broker import create_publisher
-from shared.runtime.process import background
+from shared.runtime.process import background, tune_garbage_collection
 from shared.runtime.store import open_store
 
 GOAL_SECONDS_PER_MILLION = 120
@@ -140,6 +140,7 @@ async def measure(options: argparse.Namespace) -> bool:
             os.environ |= {"CALLFOLD_AMQP_URL": stack.amqp_url, "CALLFOLD_REDIS_URL": stack.redis_url}
             settings = load_settings()
             configure("json", "error", process="bench")
+            tune_garbage_collection()  # as a worker does
             publisher = create_publisher(settings, "bench")
             async with background(publisher.run()):
                 await publisher.wait_until_up()

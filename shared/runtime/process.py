@@ -92,13 +92,13 @@ async def _run_until_stopped(main: Main, settings: Settings) -> None:
         loop.add_signal_handler(number, on_signal)
     # The end of a terminal or a rotation of logs must not end a service.
     loop.add_signal_handler(signal.SIGHUP, lambda: log.info("signal_ignored", signal="SIGHUP"))
-    _tune_garbage_collection()
+    tune_garbage_collection()
     with watching_loop():
         await main(settings, stop)
     log.info("process_stopped")
 
 
-def _tune_garbage_collection() -> None:
+def tune_garbage_collection() -> None:
     """Collect garbage less often, and never among imported objects, because requests leave few reference cycles."""
     gc.collect()
     gc.freeze()
