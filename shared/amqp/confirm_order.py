@@ -10,7 +10,7 @@ counts once every earlier message to the same destination is confirmed. The rest
 
 from __future__ import annotations
 
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable
 
 
@@ -43,11 +43,11 @@ class ConfirmOrder:
     """The unanswered publishes of one channel by destination, in their order."""
 
     def __init__(self) -> None:
-        self._lanes: dict[str, deque[Publish]] = {}
+        self._lanes: defaultdict[str, deque[Publish]] = defaultdict(deque)
 
     def add(self, exchange: str, routing_key: str, on_counts: Callable[[], None]) -> Publish:
         """Add the next publish of the channel. `on_counts` is called once its answer counts."""
-        lane = self._lanes.setdefault(exchange or routing_key, deque())
+        lane = self._lanes[exchange or routing_key]
         publish = Publish(lane, on_counts)
         lane.append(publish)
         return publish
