@@ -1,21 +1,54 @@
-"""The end of a stream. AMQP 0-9-1 does not report it, and a message that marks it would be one more for every subscriber."""
+"""The end of a stream. AMQP 0-9-1 does not report it, and a message that marks it would be one more for every subscriber.
+
+A server of RabbitMQ reads a stream from its own replica. While that is behind, it ends before what was confirmed.
+"""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import suppress
 
 from aiormq.abc import DeliveredMessage
 from aiormq.channel import Channel
 
-from shared.amqp.channel_requests import wait_while_open, write_while_open
+from shared.amqp.channel_requests import broker_request, wait_while_open, write_while_open
 from shared.amqp.connection_errors import LOST
 from shared.amqp.plain_connection import CLOSE_TIMEOUT_S
+from shared.amqp.session import open_session
+from shared.amqp.topology import Topology
 from shared.errors import BrokerUnavailableError
 
 _ANSWER_TIMEOUT_S = 10
 _EMPTY_AFTER_S = 1.0
 _OFFSET = "x-stream-offset"
+# A server that is asked only for comparison must not hold a reader up for long.
+_COMPARED_WITHIN_S = 2.0
+_COMPARED_PREFETCH = 100
+
+
+async def latest_end(urls: Sequence[str], stream: str) -> int | None:
+    """Return the latest end of a stream that any of these servers knows, or None if none of them knows a message.
+
+    A server that does not answer within two seconds, or has no replica, is left out.
+    """
+    async with asyncio.TaskGroup() as group:
+        ends = [group.create_task(_end_at(url, stream)) for url in urls]
+    return max((end for task in ends if (end := task.result()) is not None), default=None)
+
+
+async def _end_at(url: str, stream: str) -> int | None:
+    try:
+        with broker_request(f"Cannot find the end of {stream}"):
+            async with asyncio.timeout(_COMPARED_WITHIN_S):
+                session = await open_session(url, Topology(), "journal")
+                try:
+                    await session.channel.basic_qos(prefetch_count=_COMPARED_PREFETCH)
+                    return await StreamEnd(session.channel, stream, _COMPARED_PREFETCH).find()
+                finally:
+                    await session.close()
+    except BrokerUnavailableError:
+        return None  # the reader itself, which goes on with another server, reports what is wrong
 
 
 class StreamEnd:

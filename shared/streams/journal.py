@@ -11,6 +11,7 @@ from typing import Literal
 from shared.amqp.batch_publish import HeaderValue
 from shared.amqp.consumer import Consumer, Delivery
 from shared.amqp.stream_consumer import StreamConsumer
+from shared.amqp.stream_end import latest_end
 from shared.amqp.topology import CALLS_JOURNAL
 from shared.config.settings import Settings
 from shared.errors import BrokerUnavailableError, CallfoldError
@@ -87,7 +88,7 @@ async def journal_until_now(
     reader = _Reader(settings, stream, since)
 
     async def deliveries() -> AsyncIterator[Delivery]:
-        end = await _end_of(reader.consumer)
+        end = await _common_end(settings, reader.consumer)
         if end is not None and before is not None:
             end = min(end, before - 1)
         # Where the stream has something since then, its first delivery has arrived by now.
@@ -117,7 +118,23 @@ async def journal_end(settings: Settings, *, stream: str, connect_s: float = CON
     consumer = _Reader(settings, stream, "next").consumer
     async with background(consumer.run()):
         await wait_until_connected(consumer, within_s=connect_s)
-        return await _end_of(consumer)
+        return await _common_end(settings, consumer)
+
+
+async def _common_end(settings: Settings, consumer: Consumer) -> int | None:
+    """Find the end of the stream that a consumer reads, once its server has all that any server of RabbitMQ has."""
+    end = await _end_of(consumer)
+    latest = await latest_end(settings.amqp_urls, consumer.queue) if len(settings.amqp_urls) > 1 else None
+    try:
+        async with asyncio.timeout(_SILENCE_S):
+            while latest is not None and (end is None or end < latest):
+                await asyncio.sleep(_RETRY_S)
+                end = await _end_of(consumer)
+    except TimeoutError:
+        raise CallfoldError(
+            f"{consumer.queue} could not be read to its end: for {_SILENCE_S} s, one server of RabbitMQ was behind another one."
+        ) from None
+    return end
 
 
 async def _end_of(consumer: Consumer) -> int | None:

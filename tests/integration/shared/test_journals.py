@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
@@ -15,6 +15,7 @@ import pytest
 import pytest_asyncio
 
 from console.live.feed import Feed
+from console.local.ports import free_port
 from shared.amqp.topology import CALLBACKS_JOURNAL, CALLS_JOURNAL
 from shared.config.settings import Settings
 from shared.runtime.process import background
@@ -133,3 +134,14 @@ async def test_whoever_reads_a_journal_leaves_nothing_in_it(rabbitmq_only: Serve
         await calls.publish(aio_pika.Message(last), "call.completed.acme.answered")
         assert await rabbitmq_only.read_stream(CALLS_JOURNAL, last.__eq__) == [event, last]
         assert await journal_end(settings, stream=CALLBACKS_JOURNAL) is None
+
+
+async def test_a_server_that_is_away_or_named_twice_changes_nothing(
+    rabbitmq_only: Servers, stream: _Stream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = rabbitmq_only.stack.amqp_url
+    settings = settings_here(monkeypatch, {"CALLFOLD_AMQP_URL": f"{url},amqp://guest:guest@127.0.0.1:{free_port()}/,{url}"})
+    several = replace(stream, settings=settings)
+    assert (await several.end(), await several.read()) == (None, [])
+    await stream.publish(3)
+    assert (await several.end(), await several.read()) == (2, [0, 1, 2])
