@@ -12,7 +12,7 @@ import random
 import signal
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -26,7 +26,10 @@ from aio_pika.abc import AbstractQueue
 from console.local.ports import free_port
 from console.local.processes import Fleet, ServiceProcess
 from ingress.spool_contents import read_contents, spool_files
+from shared.amqp.topology import CALLBACKS_JOURNAL, CALLS_JOURNAL
+from shared.config.settings import Settings
 from shared.exit_codes import EXIT_OK
+from shared.streams.journal import journal_until_now
 from tests.chaos.wires import Wire
 from tests.helpers.pace import LIMIT_S, PACE, paced
 from tests.helpers.servers import (
@@ -39,6 +42,7 @@ from tests.helpers.servers import (
     lines_of,
     waiting_events,
 )
+from tests.helpers.settings import settings_here
 from tests.helpers.volume import sizes
 
 _MAX_INGRESS, _MAX_WORKERS, _AT_ONCE = 3, 3, 3
@@ -211,7 +215,7 @@ class _Load:
     """Sends the callbacks of calls, each until an ingress has answered 200, as behind a load balancer that tries another one."""
 
     world: _World
-    calls: int = 0
+    ended: set[int] = field(default_factory=set)
     callbacks: int = 0
     unanswered: int = 0
     is_over: bool = False
@@ -223,7 +227,7 @@ class _Load:
                     return
                 for line in lines_of(1000 + call):
                     await self._send(session, line)
-                self.calls += 1
+                self.ended.add(1000 + call)
                 await asyncio.sleep(0.05)
 
     async def _send(self, session: aiohttp.ClientSession, line: str) -> None:
@@ -285,9 +289,23 @@ class _Published:
         return len(self.last)
 
 
+async def _traces(settings: Settings, missing: Collection[int]) -> str:
+    """Return what the journals have of calls that were not published."""
+    names = {b"%d" % number for number in missing}
+    found = [f"not published: {sorted(missing)}"]
+    for stream in (CALLBACKS_JOURNAL, CALLS_JOURNAL):
+        async with journal_until_now(settings, "first", stream=stream) as deliveries:
+            found += [
+                f"{stream} {delivery.offset}: {delivery.body[:2000]!r}"
+                async for delivery in deliveries
+                if any(name in delivery.body for name in names)
+            ]
+    return "\n".join(found)
+
+
 @pytest.mark.parametrize("events", sizes(10, 1000))
 async def test_no_callback_is_lost_while_ingress_and_workers_come_and_go_and_the_broker_flaps(
-    servers: Servers, events: int
+    servers: Servers, monkeypatch: pytest.MonkeyPatch, events: int
 ) -> None:
     seed = 5130 + events
     began = time.monotonic()
@@ -303,8 +321,12 @@ async def test_no_callback_is_lost_while_ingress_and_workers_come_and_go_and_the
                         done += world.begin_event()
                     await published.count()
             await world.finish()
-            while len(published.last) < load.calls:  # a slow machine has a long way to go, but goes on
-                await eventually_as_many(len(published.last) + 1, published.count)
+            try:
+                while load.ended - published.last.keys():  # a slow machine has a long way to go, but goes on
+                    await eventually_as_many(len(published.last) + 1, published.count)
+            except AssertionError:
+                missing = load.ended - published.last.keys()
+                raise AssertionError(await _traces(settings_here(monkeypatch, servers.environment()), missing)) from None
 
             async def are_answered() -> bool:
                 await published.count()
@@ -312,7 +334,7 @@ async def test_no_callback_is_lost_while_ingress_and_workers_come_and_go_and_the
 
             await eventually(are_answered)
             print(  # noqa: T201 - the figures of the run
-                f"\n{done} scale events (seed {seed}) in {time.monotonic() - began:.0f} s: {dict(world.counts)}; {load.calls} calls, "
+                f"\n{done} scale events (seed {seed}) in {time.monotonic() - began:.0f} s: {dict(world.counts)}; {len(load.ended)} calls, "
                 f"{load.callbacks} callbacks accepted, {load.unanswered} tried again; {len(published.bodies)} events, "
                 f"{published.repeated} repeated; lost 0, no file of callbacks left"
             )
