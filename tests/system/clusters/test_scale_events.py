@@ -26,7 +26,7 @@ from aio_pika.abc import AbstractQueue
 from console.local.ports import free_port
 from console.local.processes import Fleet, ServiceProcess
 from ingress.spool_contents import read_contents, spool_files
-from shared.amqp.topology import CALLBACKS_JOURNAL, CALLS_JOURNAL
+from shared.amqp.topology import CALLBACKS_DEAD, CALLBACKS_JOURNAL, CALLS_JOURNAL
 from shared.config.settings import Settings
 from shared.exit_codes import EXIT_OK
 from shared.streams.journal import journal_until_now
@@ -289,8 +289,8 @@ class _Published:
         return len(self.last)
 
 
-async def _traces(settings: Settings, missing: Collection[int]) -> str:
-    """Return what the journals have of calls that were not published."""
+async def _traces(servers: Servers, settings: Settings, missing: Collection[int]) -> str:
+    """Return what the journals and the dead letters have of calls that were not published."""
     names = {b"%d" % number for number in missing}
     found = [f"not published: {sorted(missing)}"]
     for stream in (CALLBACKS_JOURNAL, CALLS_JOURNAL):
@@ -300,6 +300,8 @@ async def _traces(settings: Settings, missing: Collection[int]) -> str:
                 async for delivery in deliveries
                 if any(name in delivery.body for name in names)
             ]
+    dead = await servers.take_all(CALLBACKS_DEAD)
+    found += [f"dead letter {message.headers}: {message.body[:2000]!r}" for message in dead]
     return "\n".join(found)
 
 
@@ -326,7 +328,8 @@ async def test_no_callback_is_lost_while_ingress_and_workers_come_and_go_and_the
                     await eventually_as_many(len(published.last) + 1, published.count)
             except AssertionError:
                 missing = load.ended - published.last.keys()
-                raise AssertionError(await _traces(settings_here(monkeypatch, servers.environment()), missing)) from None
+                settings = settings_here(monkeypatch, servers.environment())
+                raise AssertionError(await _traces(servers, settings, missing)) from None
 
             async def are_answered() -> bool:
                 await published.count()
