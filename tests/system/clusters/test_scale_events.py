@@ -147,6 +147,8 @@ class _World:
         self._wire.cut()
         await asyncio.sleep(self._random.uniform(0.1, 3))
         self._wire.to = to
+        # A process that starts must get through, or no other event can begin.
+        await asyncio.sleep(self._random.uniform(1, 5) * PACE)
         self._is_flapping = False
 
     def begin_event(self) -> bool:
