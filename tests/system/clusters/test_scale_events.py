@@ -12,8 +12,8 @@ import random
 import signal
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Collection, Coroutine
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -55,7 +55,20 @@ _NOWHERE = 1  # a port that refuses connections
 class _Host:
     directory: Path
     ingress: list[_Ingress] = field(default_factory=list)
-    is_busy: bool = False
+    users: int = 0
+    """Processes that are being started there, or that take its spool over. There can be several at a time."""
+
+    @property
+    def is_busy(self) -> bool:
+        return self.users > 0
+
+    @contextmanager
+    def used(self) -> Iterator[None]:
+        self.users += 1
+        try:
+            yield
+        finally:
+            self.users -= 1
 
     @property
     def is_orphan(self) -> bool:
@@ -104,9 +117,8 @@ class _World:
         port = free_port()
         settings = {"CALLFOLD_INGRESS_PORT": str(port), "CALLFOLD_SPOOL_DIR": str(host.directory)}
         role = self._fleet.add(f"ingress-{next(self._numbers)}", "ingress", settings)
-        host.is_busy = True
-        await role.start()
-        host.is_busy = False
+        with host.used():
+            await role.start()
         host.ingress.append(_Ingress(role, port))
 
     async def stop_ingress(self, host: _Host, ingress: _Ingress) -> None:
@@ -133,9 +145,8 @@ class _World:
         self._fleet.processes.remove(role)
 
     async def take_over(self, host: _Host) -> None:
-        host.is_busy = True
-        code, _, _ = await callfold("spool", "drain", "--dir", str(host.directory), "--wait", "1", **self.environment)
-        host.is_busy = False
+        with host.used():
+            code, _, _ = await callfold("spool", "drain", "--dir", str(host.directory), "--wait", "1", **self.environment)
         self.counts[f"spool drain: {code}"] += 1
         if code == EXIT_OK:
             assert spool_files(host.directory) == []
