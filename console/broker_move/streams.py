@@ -46,11 +46,11 @@ class StreamCopy:
                 await self._copy_waiting()
 
     async def catch_up(self) -> None:
-        """Wait until everything is copied that is in the stream now."""
+        """Wait until everything is copied that any server of the old broker has in the stream now."""
         while True:
             await self._source.wait_until_up()
             try:
-                last = await self._source.stream_end()
+                last = await self._source.latest_stream_end()
             except BrokerUnavailableError:
                 await asyncio.sleep(_LOOK_S)
                 continue

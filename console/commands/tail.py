@@ -12,7 +12,7 @@ from typing import cast
 
 from console.durations import moment
 from console.safe_text import plain_line
-from shared.amqp.consumer import Delivery
+from shared.amqp.delivery import Delivery
 from shared.amqp.topology import CALLS_JOURNAL
 from shared.config.settings import Settings
 from shared.domain.times import rfc3339

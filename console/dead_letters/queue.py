@@ -10,8 +10,8 @@ import orjson
 
 from console.dead_letters.names import DeadLetterQueue
 from console.durations import ago
-from shared.amqp.consumer import Delivery
 from shared.amqp.dead_letters import DETAIL, FIRST_SEEN, REASON
+from shared.amqp.delivery import Delivery
 from shared.domain.times import rfc3339
 from shared.domain.unread_body import readable
 from shared.masking import mask_credentials

@@ -86,9 +86,9 @@ class DialKeys:
         return None if holder is None or holder.by == by else holder.entry
 
     def entry(self, name: str) -> bytes | None:
-        """Return the entry of the request that has a key, as far as it was read."""
+        """Return the entry of the request that has a key, as far as it was read, until the key expires."""
         holder = self._holders.get(name)
-        return None if holder is None else holder.entry
+        return None if holder is None or holder.at_s < time.time() - KEPT_S else holder.entry
 
     async def finish(self, name: str, by: str, entry: bytes) -> None:
         """Record the answer to a request."""

@@ -117,7 +117,7 @@ class DialService:
                     await self._keys.finish(name, by, result)
                 await self._store.finish(name, result)
         except StoreUnavailableError as error:
-            # The client gets its answer. A repeat gets `unknown`, or dials once the key of a refused request is released.
+            # The client gets its answer. A repeat gets it from the stream. A refused key is released later.
             log.warning("dial_answer_not_stored", detail=str(error))
         return answer
 
@@ -127,7 +127,7 @@ class DialService:
         if earlier is not None:
             log.warning("dial_key_restored", detail="Redis had lost an Idempotency-Key. No phone rings again.")
             try:
-                await self._store.finish(name, earlier)
+                await self._store.restore(name, pending, earlier)
             except StoreUnavailableError as error:
                 log.warning("dial_answer_not_stored", detail=str(error))
         return earlier
@@ -159,12 +159,19 @@ class DialService:
                     if "status" in first:
                         return DialAnswer(first["status"], first["body"])
                     await asyncio.sleep(_POLL_S)
-                    latest = await self._store.answer(name) or (self._keys.entry(name) if self._keys else None)
+                    latest = await self._latest(name)
                     if latest is None:
                         return await self._without_entry(entry)
                     entry = latest
         except (TimeoutError, StoreUnavailableError):
             return _unknown()
+
+    async def _latest(self, name: str) -> bytes | None:
+        """Return the answer to the first request from Redis or the stream; without one, the state of that request."""
+        stored = await self._store.answer(name)
+        recorded = None if self._keys is None else self._keys.entry(name)
+        is_answered = recorded is not None and "status" in orjson.loads(recorded)
+        return recorded if stored is None or is_answered else stored
 
     async def _without_entry(self, entry: bytes) -> DialAnswer:
         """Answer a repeat whose entry is gone. It was released, or it expired while its phone may be ringing."""

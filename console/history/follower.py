@@ -14,7 +14,8 @@ from console.history.store import History
 from shared import metrics
 from shared.amqp.batch_publish import HeaderValue
 from shared.amqp.connection import BACKOFF_S, BrokerAddress
-from shared.amqp.consumer import Consumer, Delivery
+from shared.amqp.consumer import Consumer
+from shared.amqp.delivery import Delivery
 from shared.crash_points import crash_point
 from shared.errors import HistoryUnavailableError
 from shared.log import get_logger
@@ -86,7 +87,7 @@ class Follower:
                 async with asyncio.timeout(_IDLE_AFTER_S):
                     first = await self._consumer.get()
             except TimeoutError:
-                self._check_idle()
+                await self._check_idle()
                 continue
             if self._behind_since is None:
                 self._behind_since = time.time()
@@ -105,12 +106,13 @@ class Follower:
         self._rewind("the stream has another event at this offset", requested)
         return False
 
-    def _check_idle(self) -> None:
+    async def _check_idle(self) -> None:
         if not self._consumer.is_up:
             return
-        if self._position.requested_offset is not None:
-            if self._position.is_overdue():
-                self._rewind("the stream has no event at this offset", self._position.requested_offset)
+        requested = self._position.requested_offset
+        if requested is not None:
+            if await self._position.is_lost(self._consumer):
+                self._rewind("the stream has no event at this offset", requested)
             return
         self._caught_up_at, self._behind_since = time.time(), None
 

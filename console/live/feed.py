@@ -12,7 +12,8 @@ from itertools import takewhile
 from typing import NoReturn
 
 from shared.amqp.batch_publish import HeaderValue
-from shared.amqp.consumer import Consumer, Delivery
+from shared.amqp.consumer import Consumer
+from shared.amqp.delivery import Delivery
 from shared.amqp.topology import CALLS_JOURNAL
 from shared.config.settings import Settings
 from shared.domain.leg_event import CallType
@@ -80,7 +81,7 @@ class Feed:
                 async with asyncio.timeout(_QUIET_S):
                     first = await self.consumer.get()
             except TimeoutError:
-                if self._position.is_overdue() and self.consumer.is_up:
+                if self.consumer.is_up and await self._position.is_lost(self.consumer):
                     await self._restart()
                 continue
             deliveries = [first, *self.consumer.get_waiting(_BATCH_BYTES)]
@@ -115,8 +116,10 @@ class Feed:
         if is_new and not is_bookmark(delivery):
             self._recent += _published(delivery)
 
-    async def end(self) -> int:
+    async def end(self, known: int = _BEFORE_FIRST) -> int:
         """Return the offset of the last event in the journal (-1 if it is empty), even if this feed has not read it yet.
+
+        A server of RabbitMQ without the `known` event can be behind another one, so the others are asked too.
 
         Raises:
             CallfoldError: RabbitMQ cannot be reached or does not answer.
@@ -125,6 +128,8 @@ class Feed:
             async with asyncio.timeout(_ANSWER_S):
                 await self.consumer.wait_until_up()
                 end = await self.consumer.stream_end()
+                if known > (_BEFORE_FIRST if end is None else end):
+                    end = await self.consumer.latest_stream_end()
         except TimeoutError:
             raise BrokerUnavailableError(f"RabbitMQ {self.consumer.problem}") from None
         offset = _BEFORE_FIRST if end is None else end
@@ -134,13 +139,13 @@ class Feed:
     async def resume_offset(self, last_seen: int | None) -> int:
         """Return the offset after which a watcher resumes: the last one it saw, or the end of the journal for a new watcher.
 
-        If the last offset it saw is beyond the end, the journal was replaced, and the watcher gets all of it.
+        If no server of RabbitMQ has the last offset it saw, the journal was replaced, and the watcher gets all of it.
 
         Raises:
             CallfoldError: the watcher is new, and the end cannot be read.
         """
         try:
-            end = await self.end()
+            end = await self.end(_BEFORE_FIRST if last_seen is None else last_seen)
         except CallfoldError:
             if last_seen is None:
                 raise

@@ -31,7 +31,7 @@ from console.local.progress_view import Progress, live
 from console.local.simulate import FAULTS
 from console.local.stack import LocalStack
 from console.local.up import default_directories
-from shared.amqp.consumer import Delivery
+from shared.amqp.delivery import Delivery
 from shared.config.settings import load_settings
 from shared.domain.adapter_link import SAMPLE_LINK, make_link
 from shared.runtime.store import open_store

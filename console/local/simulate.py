@@ -13,7 +13,7 @@ import orjson
 
 from console.commands.common import select_sources
 from console.counts import counted
-from shared.amqp.consumer import Delivery
+from shared.amqp.delivery import Delivery
 from shared.config.settings import Settings
 from shared.domain.adapter_link import make_link
 from shared.domain.ids import SourceName

@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum, auto
 
 from console.lookup.timeline import Row, Search, Timeline, events_of, received_at
-from shared.amqp.consumer import Delivery
+from shared.amqp.delivery import Delivery
 from shared.amqp.topology import CALLBACKS_JOURNAL
 from shared.clock import utc_now
 from shared.config.settings import Settings

@@ -7,87 +7,30 @@ publish, and would not see acks sent on them.
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 
 from aiormq.abc import DeliveredMessage
 from aiormq.channel import Channel
 
 from shared.amqp.batch_publish import HeaderValue
-from shared.amqp.channel_requests import broker_request, write_while_open
+from shared.amqp.channel_requests import broker_request
 from shared.amqp.connection import BrokerAddress, BrokerConnection, GoHome
-from shared.amqp.connection_errors import LOST
+from shared.amqp.delivery import Delivery, marker_round
 from shared.amqp.in_flight import InFlight
 from shared.amqp.plain_connection import CLOSE_TIMEOUT_S
-from shared.amqp.stream_end import StreamEnd
-from shared.amqp.topology import MARKER, MARKER_BODY
+from shared.amqp.stream_end import StreamEnd, latest_end
 from shared.errors import BrokerUnavailableError, StoreUnavailableError
 from shared.log import get_logger
 
 log = get_logger(__name__)
 
-_OFFSET = "x-stream-offset"
-_ROUND = re.compile(r"\d{1,15}", re.ASCII)  # ms since 1970; a longer one would be no marker of Callfold
 _RESUBSCRIBE_AFTER_S = 15
 _ANSWER_TIMEOUT_S = 10
 _RENEW_POLL_S = 0.05
 Arguments = Mapping[str, HeaderValue]
-
-
-@dataclass(frozen=True, slots=True)
-class Delivery:
-    """A message in flight until it is acked, or until its channel is lost and RabbitMQ redelivers it."""
-
-    body: bytes
-    headers: Mapping[str, object]
-    routing_key: str
-    tag: int
-    channel: Channel
-    in_flight: InFlight | None = None
-
-    @property
-    def offset(self) -> int:
-        """The offset of the message in its stream.
-
-        Raises:
-            ValueError: the message did not come from a stream.
-        """
-        offset = self.headers.get(_OFFSET)
-        if not isinstance(offset, int):
-            raise ValueError("a delivery without offset: its queue is no stream")  # noqa: TRY004 - the type is the broker's choice
-        return offset
-
-    async def ack(self) -> None:
-        """Ack the message; if its channel is or becomes lost, this has no effect and the message is redelivered."""
-        if self.in_flight is not None:
-            self.in_flight.settle(self.tag)
-        await self._ack(multiple=False)
-
-    async def ack_all(self) -> None:
-        """Ack the message and every one before it on its channel, with one frame. For a stream that costs half as much."""
-        if self.in_flight is not None:
-            self.in_flight.settle_until(self.tag)
-        await self._ack(multiple=True)
-
-    async def _ack(self, *, multiple: bool) -> None:
-        acking = self.channel.basic_ack(self.tag, multiple=multiple, wait=False)
-        with suppress(*LOST):
-            await (write_while_open(self.channel, acking) if self.channel.write_queue.full() else acking)
-
-    @property
-    def is_marker(self) -> bool:
-        """True for a marker of a round, which has no events."""
-        return self.body == MARKER_BODY and marker_round(self.headers) is not None
-
-
-def marker_round(headers: Mapping[str, object]) -> int | None:
-    """Read the number of the round from the headers of a marker; None for any other message."""
-    number = headers.get(MARKER)
-    return int(number) if isinstance(number, str) and _ROUND.fullmatch(number) else None
 
 
 class Consumer(BrokerConnection):
@@ -277,7 +220,7 @@ class Consumer(BrokerConnection):
         return not self._waiting.empty()
 
     async def stream_end(self) -> int | None:
-        """Return the offset of the last message of the stream, or None if it is empty. Nothing is published for it.
+        """Return the offset of the last message that the connected server has, or None if it has none. This publishes nothing.
 
         When this returns, the first delivery to this consumer has arrived, unless the stream ends before the requested offset.
 
@@ -292,6 +235,18 @@ class Consumer(BrokerConnection):
         if channel is not self._channel or channel.is_closed:
             raise BrokerUnavailableError(f"Cannot find the end of {self.queue}: the connection to RabbitMQ was lost")
         return end
+
+    async def latest_stream_end(self) -> int | None:
+        """Return the offset of the last message of the stream at any server of the address, or None if it is empty.
+
+        The replica that this consumer reads can be behind. A server that does not answer soon is left out.
+
+        Raises:
+            BrokerUnavailableError: not connected, or RabbitMQ does not answer.
+        """
+        end, urls = await self.stream_end(), self.address.urls
+        latest = await latest_end(urls, self.queue) if len(urls) > 1 else None
+        return end if latest is None else max(latest, -1 if end is None else end)
 
     async def stop_intake(self) -> None:
         """Stop deliveries; those already returned can still be acked, the others are requeued when the connection closes."""

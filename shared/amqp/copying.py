@@ -14,7 +14,8 @@ from pamqp.common import FieldValue
 
 from shared.amqp.batch_publish import Copy
 from shared.amqp.connection import BrokerAddress
-from shared.amqp.consumer import Arguments, Consumer, Delivery
+from shared.amqp.consumer import Arguments, Consumer
+from shared.amqp.delivery import Delivery
 from shared.amqp.topology import ECHO_ID, ECHO_TO, MARKER, SPOOL
 
 _PERSISTENT = 2

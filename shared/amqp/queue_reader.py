@@ -13,7 +13,7 @@ from pamqp.commands import Basic, Queue
 
 from shared.amqp.channel_requests import broker_request, wait_while_open, write_while_open
 from shared.amqp.connection import BrokerAddress, BrokerConnection, GoHome
-from shared.amqp.consumer import Delivery
+from shared.amqp.delivery import Delivery
 from shared.errors import BrokerUnavailableError
 
 _GET_TIMEOUT_S = 5

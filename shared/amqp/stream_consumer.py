@@ -8,7 +8,8 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from shared.amqp.connection import BrokerAddress
-from shared.amqp.consumer import Arguments, Consumer, Delivery
+from shared.amqp.consumer import Arguments, Consumer
+from shared.amqp.delivery import Delivery
 from shared.amqp.delivery_frames import StreamFrames, StreamMessage, used_by
 
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
-from shared.amqp.consumer import Delivery
+from shared.amqp.delivery import Delivery
 from shared.amqp.topology import CALLS_JOURNAL
 from shared.config.settings import Settings
 from shared.domain.ids import CallKey, CallRef, SourceName, later_use

@@ -17,7 +17,7 @@ from typing import cast
 from shared.state.redis_client import RedisClient
 from shared.state.replicas import Confirm
 from shared.state.replies import redis_reply
-from shared.state.script import Script
+from shared.state.script import Run, Script
 
 _ANSWER_S = 24 * 3600
 _REFUSED_S = 600  # longer than a repeated request waits for the answer
@@ -37,6 +37,7 @@ class DialStore:
     def __init__(self, redis: RedisClient) -> None:
         self._redis = redis
         self._lock = Script("lock")  # the state of a request is the holder of its key
+        self._replace = Script("replace")
 
     async def begin(self, key: str, pending: bytes) -> bytes | None:
         """Store `pending` as the state of the request with this key, or return the state or answer that is there already."""
@@ -50,6 +51,16 @@ class DialStore:
     async def finish(self, key: str, answer: bytes) -> None:
         """Store the answer for every repeat of the request."""
         await self._set(key, answer)
+
+    async def restore(self, key: str, pending: bytes, earlier: bytes) -> None:
+        """Store what an earlier request left, in place of the `pending` of the repeat that found it.
+
+        What the earlier request stores at the same time stays: its answer, or that it did nothing.
+        """
+        run: Run = [f"callfold:dial:answer:{key}"], [pending, earlier, _ANSWER_S]
+        await redis_reply(self._replace.run_each(self._redis, [run], Confirm.YES))
+        if await self.is_forgotten(earlier):
+            await self.forget(key, earlier)
 
     async def _set(self, key: str, value: bytes, *, nx: bool = False, get: bool = False) -> object:
         """Store a state or an answer. Replicas confirm it, because a request that is forgotten would ring a phone twice."""

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import orjson
 
-from shared.amqp.consumer import Delivery
+from shared.amqp.delivery import Delivery
 from shared.domain.raw_event import is_time
 from shared.log import get_logger
 

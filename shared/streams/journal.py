@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Literal
 
 from shared.amqp.batch_publish import HeaderValue
-from shared.amqp.consumer import Consumer, Delivery
+from shared.amqp.consumer import Consumer
+from shared.amqp.delivery import Delivery
 from shared.amqp.stream_consumer import StreamConsumer
-from shared.amqp.stream_end import latest_end
 from shared.amqp.topology import CALLS_JOURNAL
 from shared.config.settings import Settings
 from shared.errors import BrokerUnavailableError, CallfoldError
@@ -88,7 +88,7 @@ async def journal_until_now(
     reader = _Reader(settings, stream, since)
 
     async def deliveries() -> AsyncIterator[Delivery]:
-        end = await _common_end(settings, reader.consumer)
+        end = await _common_end(reader.consumer)
         if end is not None and before is not None:
             end = min(end, before - 1)
         # Where the stream has something since then, its first delivery has arrived by now.
@@ -118,18 +118,19 @@ async def journal_end(settings: Settings, *, stream: str, connect_s: float = CON
     consumer = _Reader(settings, stream, "next").consumer
     async with background(consumer.run()):
         await wait_until_connected(consumer, within_s=connect_s)
-        return await _common_end(settings, consumer)
+        return await _common_end(consumer)
 
 
-async def _common_end(settings: Settings, consumer: Consumer) -> int | None:
+async def _common_end(consumer: Consumer) -> int | None:
     """Find the end of the stream that a consumer reads, once its server has all that any server of RabbitMQ has."""
-    end = await _end_of(consumer)
-    latest = await latest_end(settings.amqp_urls, consumer.queue) if len(settings.amqp_urls) > 1 else None
+    latest = end = await _answered(consumer, consumer.latest_stream_end)
     try:
         async with asyncio.timeout(_SILENCE_S):
-            while latest is not None and (end is None or end < latest):
+            while latest is not None:
+                end = await _answered(consumer, consumer.stream_end)
+                if end is not None and end >= latest:
+                    break
                 await asyncio.sleep(_RETRY_S)
-                end = await _end_of(consumer)
     except TimeoutError:
         raise CallfoldError(
             f"{consumer.queue} could not be read to its end: for {_SILENCE_S} s, one server of RabbitMQ was behind another one."
@@ -137,13 +138,13 @@ async def _common_end(settings: Settings, consumer: Consumer) -> int | None:
     return end
 
 
-async def _end_of(consumer: Consumer) -> int | None:
-    """Find the end of the stream that a consumer reads; try again after a lost connection."""
+async def _answered(consumer: Consumer, find: Callable[[], Awaitable[int | None]]) -> int | None:
+    """Find an end of the stream that a consumer reads; try again after a lost connection."""
     try:
         async with asyncio.timeout(_SILENCE_S):
             while True:
                 try:
-                    return await consumer.stream_end()
+                    return await find()
                 except BrokerUnavailableError:
                     await asyncio.sleep(_RETRY_S)
                     await consumer.wait_until_up()

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import time
 
+from shared.amqp.consumer import Consumer
+from shared.errors import BrokerUnavailableError
+
 # If the requested event exists, the broker delivers it at once.
 _ANSWER_TIMEOUT_S = 10
 
@@ -45,9 +48,19 @@ class StreamPosition:
         requested, self._requested = self._requested, None
         return requested is None or offset > requested[0] or content == requested[1]
 
-    def is_overdue(self) -> bool:
-        """Return whether the requested event should have arrived by now: the stream does not have it."""
-        return self._requested is not None and time.monotonic() - self._requested_at > _ANSWER_TIMEOUT_S
+    async def is_lost(self, consumer: Consumer) -> bool:
+        """Return whether no server of RabbitMQ has the requested event: the stream was replaced.
+
+        This looks once the event is overdue. The server that the consumer reads can be behind another one.
+        """
+        if self._requested is None or time.monotonic() - self._requested_at <= _ANSWER_TIMEOUT_S:
+            return False
+        offset, self._requested_at = self._requested[0], time.monotonic()
+        try:
+            end = await consumer.latest_stream_end()
+        except BrokerUnavailableError:
+            return False
+        return end is None or end < offset
 
     def reset(self) -> None:
         """Forget the position. The remaining deliveries of this connection are stale."""

@@ -16,7 +16,8 @@ from typing import Any, NoReturn, cast
 
 from redis.asyncio import Redis
 
-from shared.amqp.consumer import Consumer, Delivery
+from shared.amqp.consumer import Consumer
+from shared.amqp.delivery import Delivery
 from shared.amqp.publisher import Message, Publisher
 from shared.amqp.topology import CALLS, RECORDINGS_DEAD
 from shared.archive.local_disk import Confirm

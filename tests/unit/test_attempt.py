@@ -6,7 +6,7 @@ from unittest.mock import Mock
 
 import pytest
 
-from shared.amqp.consumer import Delivery
+from shared.amqp.delivery import Delivery
 from shared.amqp.topology import DELIVERY_LIMIT
 from tests.helpers.recordings import job
 from worker.download.failures import FetchError, Reason

@@ -14,8 +14,8 @@ from console.dead_letters.original_message import original_message
 from console.dead_letters.prospects import why_it_comes_back
 from console.dead_letters.queue import DeadLetterQueue, QueuedDeadLetter, decode
 from console.dead_letters.redrive_or_drop import SettleRequest
-from shared.amqp.consumer import Delivery
 from shared.amqp.dead_letters import DeadLetterReason, dead_letter_headers
+from shared.amqp.delivery import Delivery
 from shared.archive.storage import Archive
 from shared.config.sources import load_sources
 from shared.domain.ids import CallKey, CallRef, SourceName

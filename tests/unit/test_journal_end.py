@@ -3,41 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import cast
 
 import pytest
 
+from shared.amqp import consumer
+from shared.amqp.connection import BrokerAddress
 from shared.amqp.consumer import Consumer
-from shared.config.settings import load_settings
-from shared.errors import CallfoldError
-from shared.streams import journal
+from shared.amqp.topology import Topology
+from shared.errors import BrokerUnavailableError, CallfoldError
+from shared.streams import journal, position
+from shared.streams.position import StreamPosition
 
-ONE, THREE = "amqp://a/", "amqp://a/,amqp://b/,amqp://c/"
+ONE, THREE = ("amqp://a/",), ("amqp://a/", "amqp://b/", "amqp://c/")
 
 
-class _Reader:
-    """A consumer whose server has more of the stream each time it is asked."""
+class _Reader(Consumer):
+    """A consumer whose server has more of the stream each time it is asked. -2 stands for a lost connection."""
 
-    queue = "calls.journal"
-
-    def __init__(self, ends: Sequence[int | None]) -> None:
+    def __init__(self, urls: tuple[str, ...], ends: Sequence[int | None]) -> None:
+        super().__init__(BrokerAddress(urls, Topology(), "tests"), "calls.journal", prefetch=1)
         self._ends: Iterator[int | None] = iter(ends)
         self._last: int | None = None
 
     async def stream_end(self) -> int | None:
         self._last = next(self._ends, self._last)
+        if self._last == -2:
+            raise BrokerUnavailableError("lost")
         return self._last
 
 
-async def _end(monkeypatch: pytest.MonkeyPatch, urls: str, ends: Sequence[int | None], latest: int | None) -> int | None:
+def _others_have(monkeypatch: pytest.MonkeyPatch, latest: int | None) -> None:
     async def latest_end(asked: Sequence[str], stream: str) -> int | None:
-        assert (",".join(asked), stream) == (urls, "calls.journal")
+        assert (asked, stream) == (THREE, "calls.journal")
         return latest
 
-    monkeypatch.setattr(journal, "latest_end", latest_end)
-    monkeypatch.setattr(journal, "_RETRY_S", 0)
-    monkeypatch.setenv("CALLFOLD_AMQP_URL", urls)
-    return await journal._common_end(load_settings(), cast("Consumer", _Reader(ends)))
+    monkeypatch.setattr(consumer, "latest_end", latest_end)
 
 
 @pytest.mark.parametrize(
@@ -49,16 +49,58 @@ async def _end(monkeypatch: pytest.MonkeyPatch, urls: str, ends: Sequence[int | 
         (THREE, [None, None, 0], 0, 0),
         (THREE, [5], 4, 5),
         (THREE, [5], None, 5),
-        (ONE, [4, 9], 9, 4),
+        (ONE, [4], 9, 4),
+        (ONE, [None], 9, None),
     ],
 )
 async def test_a_reader_waits_until_its_server_has_what_another_one_has(
-    monkeypatch: pytest.MonkeyPatch, urls: str, ends: Sequence[int | None], latest: int | None, expected: int | None
+    monkeypatch: pytest.MonkeyPatch, urls: tuple[str, ...], ends: Sequence[int | None], latest: int | None, expected: int | None
 ) -> None:
-    assert await _end(monkeypatch, urls, ends, latest) == expected
+    _others_have(monkeypatch, latest)
+    monkeypatch.setattr(journal, "_RETRY_S", 0)
+    assert await journal._common_end(_Reader(urls, ends)) == expected
 
 
 async def test_a_server_that_stays_behind_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    _others_have(monkeypatch, 9)
     monkeypatch.setattr(journal, "_SILENCE_S", 0.2)
     with pytest.raises(CallfoldError, match=r"^calls\.journal could not be read to its end: for 0.2 s, one server"):
-        await _end(monkeypatch, THREE, [4], 9)
+        await journal._common_end(_Reader(THREE, [4]))
+
+
+@pytest.mark.parametrize(
+    ("requested", "ends", "latest", "is_lost"),
+    [
+        (9, [4], 9, False),
+        (9, [None], 9, False),
+        (9, [9], 4, False),
+        (9, [-2], 4, False),
+        (9, [4], 8, True),
+        (9, [8], None, True),
+        (9, [None], None, True),
+        (0, [None], None, True),
+    ],
+)
+async def test_an_event_is_lost_if_no_server_has_it(
+    monkeypatch: pytest.MonkeyPatch, requested: int, ends: Sequence[int | None], latest: int | None, *, is_lost: bool
+) -> None:
+    _others_have(monkeypatch, latest)
+    monkeypatch.setattr(position, "_ANSWER_TIMEOUT_S", -1)
+    reader, read = _Reader(THREE, ends), StreamPosition()
+    assert not await read.is_lost(reader)  # it requested nothing
+    read.advance(requested, b"event")
+    read.request()
+    assert await read.is_lost(reader) == is_lost
+
+
+async def test_a_server_is_asked_for_an_event_once_that_is_overdue(monkeypatch: pytest.MonkeyPatch) -> None:
+    _others_have(monkeypatch, None)
+    read = StreamPosition()
+    read.advance(9, b"event")
+    read.request()
+    assert not await read.is_lost(_Reader(THREE, [4]))
+    monkeypatch.setattr(position, "_ANSWER_TIMEOUT_S", -1)
+    assert not await read.is_lost(_Reader(THREE, [9]))
+    monkeypatch.undo()
+    _others_have(monkeypatch, None)
+    assert not await read.is_lost(_Reader(THREE, [4])), "asked again too early"

@@ -11,7 +11,8 @@ from itertools import chain, zip_longest
 from typing import NoReturn, cast
 
 from shared import metrics
-from shared.amqp.consumer import Consumer, Delivery
+from shared.amqp.consumer import Consumer
+from shared.amqp.delivery import Delivery
 from shared.amqp.publisher import Message, Publisher
 from shared.amqp.topology import SPOOL
 from shared.config.live_sources import LiveSources

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Final
 
 from shared import metrics
-from shared.amqp.consumer import Delivery, marker_round
+from shared.amqp.delivery import Delivery, marker_round
 from shared.amqp.topology import SENT_AT, SENT_BY
 from shared.domain.raw_event import is_time
 from shared.domain.sender_clock import EQUAL_CLOCKS

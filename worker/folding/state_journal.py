@@ -14,7 +14,8 @@ from typing import Final, NoReturn
 
 from shared.amqp.batch_publish import HeaderValue
 from shared.amqp.connection import BrokerAddress
-from shared.amqp.consumer import Consumer, Delivery
+from shared.amqp.consumer import Consumer
+from shared.amqp.delivery import Delivery
 from shared.amqp.publisher import Message, Publisher
 from shared.amqp.topology import STATE_JOURNAL
 from shared.errors import BrokerUnavailableError

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import NoReturn
 
 from shared import metrics
-from shared.amqp.consumer import Consumer, Delivery
+from shared.amqp.consumer import Consumer
 from shared.amqp.dead_letters import DeadLetterReason
+from shared.amqp.delivery import Delivery
 from shared.amqp.publisher import Publisher
 from shared.archive.sidecar import Sidecar, path_of
 from shared.archive.storage import Archive

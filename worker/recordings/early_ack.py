@@ -12,7 +12,7 @@ import asyncio
 import uuid
 from dataclasses import replace
 
-from shared.amqp.consumer import Delivery
+from shared.amqp.delivery import Delivery
 from shared.amqp.publisher import Message
 from shared.state.replies import until_redis_answers
 from shared.state.store import Store

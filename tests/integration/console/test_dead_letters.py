@@ -13,7 +13,7 @@ from console.dead_letters import turns
 from console.dead_letters.listing import LookRequest, find
 from console.dead_letters.queue import DeadLetterQueue, Filter
 from console.dead_letters.redrive_or_drop import Settled, SettleRequest, settle
-from shared.amqp.consumer import Delivery
+from shared.amqp.delivery import Delivery
 from shared.amqp.publisher import Message, Publisher
 from shared.config.settings import Settings
 from shared.errors import BrokerUnavailableError

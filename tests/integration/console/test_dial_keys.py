@@ -40,14 +40,13 @@ class _Phones:
         self.may_answer.set()
 
     async def dial(self, *_: object) -> int:
-        if self.is_refusing:
-            raise DialError(DialState.REFUSED, 502, "no")
-        self.rung += 1
-        number = 512 + self.rung
         self.has_rung.set()
         await asyncio.sleep(0)
         await self.may_answer.wait()
-        return number
+        if self.is_refusing:
+            raise DialError(DialState.REFUSED, 502, "no")
+        self.rung += 1
+        return 512 + self.rung
 
 
 @asynccontextmanager
@@ -143,3 +142,59 @@ async def test_concurrent_requests_at_several_consoles_ring_once_although_redis_
             answers = [(answer.status, answer.body) for answer in await asyncio.gather(*dialing)]
             assert answers == [answers[0]] * len(dialing)
     assert phones.rung == 10
+
+
+class _Late:
+    """Holds a console back between what it reads in the stream and what it writes to Redis."""
+
+    def __init__(self, dials: DialService, monkeypatch: pytest.MonkeyPatch) -> None:
+        keys = dials._keys
+        assert keys is not None
+        self._claim = keys.claim
+        self.has_read, self.may_write = asyncio.Event(), asyncio.Event()
+        monkeypatch.setattr(keys, "claim", self._claim_late)
+
+    async def _claim_late(self, name: str, by: str, entry: bytes) -> bytes | None:
+        earlier = await self._claim(name, by, entry)
+        self.has_read.set()
+        await asyncio.wait_for(self.may_write.wait(), LIMIT_S)
+        return earlier
+
+
+@pytest.mark.parametrize("is_refused", [False, True])
+async def test_a_repeat_that_finds_a_request_in_the_stream_changes_nothing_that_this_request_stored_since(
+    servers: Servers, monkeypatch: pytest.MonkeyPatch, *, is_refused: bool
+) -> None:
+    phones, key = _Phones(), f"late-{is_refused}"
+    phones.may_answer.clear()
+    async with console(servers, monkeypatch, phones) as first, console(servers, monkeypatch, phones) as second:
+        late = _Late(second, monkeypatch)
+        dialing = asyncio.ensure_future(first.dial(REQUEST, WHO, key))
+        await asyncio.wait_for(phones.has_rung.wait(), LIMIT_S)
+        await emptied(servers)
+        repeat = asyncio.ensure_future(second.dial(REQUEST, WHO, key))
+        await asyncio.wait_for(late.has_read.wait(), LIMIT_S)
+        phones.is_refusing = is_refused
+        phones.may_answer.set()
+        answer = await dialing
+        late.may_write.set()
+        again = await asyncio.wait_for(repeat, LIMIT_S)
+        third = await first.dial(REQUEST, WHO, key)
+        if is_refused:
+            assert (answer.status, again.status, third.status) == (502, 409, 502)
+        else:
+            assert [(each.status, each.body) for each in (answer, again, third)] == [(201, answer.body)] * 3
+
+
+async def test_a_repeat_gets_an_answer_that_reached_only_the_stream(servers: Servers, monkeypatch: pytest.MonkeyPatch) -> None:
+    phones = _Phones()
+
+    async def nothing(*_: object) -> None:
+        """Stands for a console that is killed before it stores the answer."""
+
+    async with console(servers, monkeypatch, phones) as first, console(servers, monkeypatch, phones) as second:
+        with monkeypatch.context() as killed:
+            killed.setattr(first._store, "finish", nothing)
+            answer = await first.dial(REQUEST, WHO, "only-1")
+        repeat = await asyncio.wait_for(second.dial(REQUEST, WHO, "only-1"), LIMIT_S)
+    assert (repeat.status, repeat.body, repeat.is_repeated, phones.rung) == (201, answer.body, True, 1)

@@ -9,7 +9,8 @@ from collections.abc import AsyncIterator, Callable
 import pytest_asyncio
 
 from shared.amqp.connection import BrokerAddress
-from shared.amqp.consumer import Consumer, Delivery
+from shared.amqp.consumer import Consumer
+from shared.amqp.delivery import Delivery
 from shared.amqp.publisher import Message, Publisher
 from shared.amqp.topology import CALLBACKS_FOLD, topology
 from shared.runtime.process import background

@@ -14,7 +14,7 @@ from console.live.monitor import count_completions
 from console.page.live_view import live_view
 from console.page.render import live_fragment
 from shared import metrics
-from shared.amqp.consumer import Delivery
+from shared.amqp.delivery import Delivery
 from shared.amqp.publisher import Message
 from shared.domain.ids import CallKey, CallRef, SourceName
 from tests.helpers.folding import Published, at, callback

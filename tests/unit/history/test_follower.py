@@ -10,7 +10,7 @@ import structlog
 from console.history import follower
 from console.history.store import History
 from shared.amqp.connection import BrokerAddress
-from shared.amqp.consumer import Delivery
+from shared.amqp.delivery import Delivery
 from shared.amqp.topology import CALLS_JOURNAL, topology
 from tests.helpers.servers import RETRY_S
 

@@ -11,7 +11,7 @@ from aiormq.channel import Channel
 from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
-from shared.amqp.consumer import Delivery
+from shared.amqp.delivery import Delivery
 from shared.amqp.topology import MARKER, MARKER_BODY, SENT_AT, SENT_BY
 from shared.domain.call import derive
 from shared.domain.closing import Policy

@@ -8,7 +8,7 @@ import structlog
 from structlog.testing import capture_logs
 
 from shared.amqp import lenient_decoding as decoding
-from shared.amqp.consumer import marker_round
+from shared.amqp.delivery import marker_round
 from shared.amqp.topology import MARKER
 from shared.clock import utc_now
 from shared.domain.ids import SourceName
