@@ -198,3 +198,28 @@ async def test_a_repeat_gets_an_answer_that_reached_only_the_stream(servers: Ser
             answer = await first.dial(REQUEST, WHO, "only-1")
         repeat = await asyncio.wait_for(second.dial(REQUEST, WHO, "only-1"), LIMIT_S)
     assert (repeat.status, repeat.body, repeat.is_repeated, phones.rung) == (201, answer.body, True, 1)
+
+
+@pytest.mark.parametrize(
+    ("stored", "expected"), [(b"repeat", b"first"), (b"answer", b"answer"), (b"other request", b"other request"), (None, None)]
+)
+async def test_only_the_state_of_the_repeat_is_replaced_by_what_the_stream_has(
+    servers: Servers, monkeypatch: pytest.MonkeyPatch, stored: bytes | None, expected: bytes | None
+) -> None:
+    key = uuid.uuid4().hex
+    async with open_store(settings_here(monkeypatch, servers.environment())) as store:
+        if stored is not None:
+            await store.dials.finish(key, stored)
+        await store.dials.restore(key, b"repeat", b"first")
+        assert await store.dials.answer(key) == expected
+
+
+async def test_a_key_whose_first_request_was_refused_is_not_taken_again(
+    servers: Servers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, first = uuid.uuid4().hex, uuid.uuid4().bytes
+    async with open_store(settings_here(monkeypatch, servers.environment())) as store:
+        await store.dials.begin(key, b"repeat")
+        await store.dials.forget(key, first)
+        await store.dials.restore(key, b"repeat", first)
+        assert await store.dials.answer(key) is None
