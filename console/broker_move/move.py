@@ -118,6 +118,9 @@ class BrokerMove:
         """Copy the streams up to their ends. A move that had come further holds the timers already."""
         if progress.is_switching:
             await self._hold.begin()
+        await self._catch_up()
+
+    async def _catch_up(self) -> None:
         copying = asyncio.gather(*(each.catch_up() for each in self._streams))
         try:
             while not copying.done():
@@ -147,8 +150,7 @@ class BrokerMove:
         # What expires or is given up in a queue goes to one further down this list.
         for move in sorted(self._moves, key=lambda each: (each.queue.endswith(".dead"), each.queue in _OF_WORKERS)):
             await move.drain()
-        for stream in self._streams:
-            await stream.catch_up()
+        await self._catch_up()
         self._report("moved", await self._state())
         await self._hold.end()
         await self._retry(lambda: self._new.delete_exchanges(move_exchange(queue.name) for queue in self._queues))

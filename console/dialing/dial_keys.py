@@ -52,7 +52,7 @@ class DialKeys:
         self._consumer = Consumer(publisher.address, DIALS_JOURNAL, prefetch=_PREFETCH, arguments=self._arguments)
         self._last: int | None = None
         self._holders: dict[str, _Holder] = {}
-        self._read_back: dict[str, asyncio.Event] = {}
+        self._read_back: dict[str, asyncio.Future[bytes | None]] = {}
         self._unrecorded: deque[Mapping[str, Any]] = deque(maxlen=_MAX_UNRECORDED)
 
     def _arguments(self) -> dict[str, HeaderValue]:
@@ -72,23 +72,33 @@ class DialKeys:
 
     async def claim(self, name: str, by: str, entry: bytes) -> bytes | None:
         """Record a request before it dials; returns the entry of the earlier request that has this key, if there is one."""
-        read_back = self._read_back.setdefault(by, asyncio.Event())
+        read_back: asyncio.Future[bytes | None] = asyncio.get_running_loop().create_future()
+        self._read_back[by] = read_back
         try:
             await self._record({"name": name, "by": by, "entry": entry.decode(), "at": time.time()})
             async with asyncio.timeout(_READ_BACK_S):
-                await read_back.wait()
-            _RECORDS.succeeded()
-        except (BrokerUnavailableError, TimeoutError) as error:
-            _RECORDS.failed(str(error) or "RabbitMQ did not deliver the record in time")
+                earlier = await read_back
+        except BrokerUnavailableError as error:
+            _RECORDS.failed(str(error))
+            return self._earlier(name, by)
+        except TimeoutError:
+            _RECORDS.failed("RabbitMQ did not deliver the record in time")
+            self._last = None  # a stream that was replaced begins at a lower offset
+            self._consumer.recycle(f"{DIALS_JOURNAL} delivers nothing")
+            return self._earlier(name, by)
         finally:
             self._read_back.pop(by, None)
-        holder = self._holders.get(name)
-        return None if holder is None or holder.by == by else holder.entry
+        _RECORDS.succeeded()
+        return earlier
 
     def entry(self, name: str) -> bytes | None:
         """Return the entry of the request that has a key, as far as it was read, until the key expires."""
         holder = self._holders.get(name)
         return None if holder is None or holder.at_s < time.time() - KEPT_S else holder.entry
+
+    def _earlier(self, name: str, by: str) -> bytes | None:
+        holder = self._holders.get(name)
+        return None if holder is None or holder.by == by else self.entry(name)
 
     async def finish(self, name: str, by: str, entry: bytes) -> None:
         """Record the answer to a request."""
@@ -133,8 +143,9 @@ class DialKeys:
                     self._holders[name] = _Holder(by, entry.encode(), at_s)
                 elif holder.by == by and more.get("is_answer"):
                     holder.entry = entry.encode()
-                if by in self._read_back:
-                    self._read_back[by].set()
+                read_back = self._read_back.get(by)
+                if read_back is not None and not read_back.done():
+                    read_back.set_result(self._earlier(name, by))
             case _:
                 log.warning("unexpected_message", queue=DIALS_JOURNAL)
 

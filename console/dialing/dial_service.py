@@ -170,8 +170,11 @@ class DialService:
         """Return the answer to the first request from Redis or the stream; without one, the state of that request."""
         stored = await self._store.answer(name)
         recorded = None if self._keys is None else self._keys.entry(name)
-        is_answered = recorded is not None and "status" in orjson.loads(recorded)
-        return recorded if stored is None or is_answered else stored
+        if recorded is not None and "status" in orjson.loads(recorded):
+            return recorded
+        if stored is None and recorded is not None and await self._store.is_forgotten(recorded):
+            return None  # it was refused, which the stream does not know yet
+        return stored or recorded
 
     async def _without_entry(self, entry: bytes) -> DialAnswer:
         """Answer a repeat whose entry is gone. It was released, or it expired while its phone may be ringing."""

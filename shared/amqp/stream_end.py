@@ -25,26 +25,36 @@ _OFFSET = "x-stream-offset"
 # A server that is asked only for comparison must not hold a reader up for long.
 _COMPARED_WITHIN_S = 2.0
 _COMPARED_PREFETCH = 100
+_NOTHING = -1
 
 
-async def latest_end(urls: Sequence[str], stream: str) -> int | None:
+async def latest_end(urls: Sequence[str], stream: str, *, needs_majority: bool = False) -> int | None:
     """Return the latest end of a stream that any of these servers knows, or None if none of them knows a message.
 
-    A server that does not answer within two seconds, or has no replica, is left out.
+    A server that does not answer within two seconds, or has no replica, is left out. A majority has all that was confirmed.
+
+    Raises:
+        BrokerUnavailableError: a majority is needed, and fewer servers answered.
     """
     async with asyncio.TaskGroup() as group:
-        ends = [group.create_task(_end_at(url, stream)) for url in urls]
-    return max((end for task in ends if (end := task.result()) is not None), default=None)
+        asked = [group.create_task(_end_at(url, stream)) for url in urls]
+    answers = [answer for task in asked if (answer := task.result()) is not None]
+    if needs_majority and len(answers) <= len(urls) // 2:
+        raise BrokerUnavailableError(f"Only {len(answers)} of {len(urls)} servers know the end of {stream}")
+    end = max(answers, default=_NOTHING)
+    return None if end == _NOTHING else end
 
 
 async def _end_at(url: str, stream: str) -> int | None:
+    """Return the end that a server knows, `_NOTHING` for an empty stream, or None without an answer."""
     try:
         with broker_request(f"Cannot find the end of {stream}"):
             async with asyncio.timeout(_COMPARED_WITHIN_S):
                 session = await open_session(url, Topology(), "journal")
                 try:
                     await session.channel.basic_qos(prefetch_count=_COMPARED_PREFETCH)
-                    return await StreamEnd(session.channel, stream, _COMPARED_PREFETCH).find()
+                    end = await StreamEnd(session.channel, stream, _COMPARED_PREFETCH).find()
+                    return _NOTHING if end is None else end
                 finally:
                     await session.close()
     except BrokerUnavailableError:

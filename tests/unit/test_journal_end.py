@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import pytest
 
-from shared.amqp import consumer
+from shared.amqp import consumer, stream_end
 from shared.amqp.connection import BrokerAddress
 from shared.amqp.consumer import Consumer
 from shared.amqp.topology import Topology
@@ -33,8 +33,10 @@ class _Reader(Consumer):
 
 
 def _others_have(monkeypatch: pytest.MonkeyPatch, latest: int | None) -> None:
-    async def latest_end(asked: Sequence[str], stream: str) -> int | None:
+    async def latest_end(asked: Sequence[str], stream: str, *, needs_majority: bool) -> int | None:
         assert (asked, stream) == (THREE, "calls.journal")
+        if needs_majority and latest == -2:
+            raise BrokerUnavailableError("no majority")
         return latest
 
     monkeypatch.setattr(consumer, "latest_end", latest_end)
@@ -75,6 +77,7 @@ async def test_a_server_that_stays_behind_is_an_error(monkeypatch: pytest.Monkey
         (9, [None], 9, False),
         (9, [9], 4, False),
         (9, [-2], 4, False),
+        (9, [4], -2, False),
         (9, [4], 8, True),
         (9, [8], None, True),
         (9, [None], None, True),
@@ -104,3 +107,31 @@ async def test_a_server_is_asked_for_an_event_once_that_is_overdue(monkeypatch: 
     monkeypatch.undo()
     _others_have(monkeypatch, None)
     assert not await read.is_lost(_Reader(THREE, [4])), "asked again too early"
+
+
+@pytest.mark.parametrize(
+    ("ends", "latest", "is_majority"),
+    [
+        ({"a": 4, "b": 9, "c": -1}, 9, True),
+        ({"a": -1, "b": -1, "c": -1}, None, True),
+        ({"a": 4, "b": 9}, 9, True),
+        ({"a": -1, "c": -1}, None, True),
+        ({"a": 4}, 4, False),
+        ({"c": -1}, None, False),
+        ({}, None, False),
+    ],
+)
+async def test_a_server_without_an_answer_is_not_one_without_messages(
+    monkeypatch: pytest.MonkeyPatch, ends: Mapping[str, int], latest: int | None, *, is_majority: bool
+) -> None:
+    async def end_at(url: str, stream: str) -> int | None:
+        assert stream == "calls.journal"
+        return ends.get(url.removeprefix("amqp://").removesuffix("/"))
+
+    monkeypatch.setattr(stream_end, "_end_at", end_at)
+    assert await stream_end.latest_end(THREE, "calls.journal") == latest
+    if is_majority:
+        assert await stream_end.latest_end(THREE, "calls.journal", needs_majority=True) == latest
+    else:
+        with pytest.raises(BrokerUnavailableError, match="of 3 servers know the end"):
+            await stream_end.latest_end(THREE, "calls.journal", needs_majority=True)

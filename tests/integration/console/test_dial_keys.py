@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import time
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import cast
 
+import orjson
 import pytest
 from redis.asyncio import Redis
 
+from console.dialing import dial_keys
 from console.dialing.dial_keys import DialKeys
 from console.dialing.dial_service import DialService, Limits
 from console.dialing.focalscope import Dialer, DialError, DialRequest, DialState
@@ -223,3 +226,62 @@ async def test_a_key_whose_first_request_was_refused_is_not_taken_again(
         await store.dials.forget(key, first)
         await store.dials.restore(key, b"repeat", first)
         assert await store.dials.answer(key) is None
+
+
+async def test_the_keys_are_read_again_once_the_stream_was_replaced(servers: Servers, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dial_keys, "_READ_BACK_S", 1)
+    phones = _Phones()
+    async with console(servers, monkeypatch, phones) as dials:
+        answer = await dials.dial(REQUEST, WHO, "replaced-1")
+        keys = dials._keys
+        assert keys is not None
+        keys._last = 10**9  # as after a stream with more messages was deleted and created again
+        keys._consumer.recycle("the stream was replaced")
+        await dials.dial(REQUEST, WHO, "replaced-2")
+
+        async def is_read() -> bool:
+            return keys._last is not None and keys._last < 10**9
+
+        await eventually(is_read)
+        await emptied(servers)
+        repeats = [await dials.dial(REQUEST, WHO, "replaced-1"), await dials.dial(REQUEST, WHO, "replaced-2")]
+    assert (repeats[0].body, [each.is_repeated for each in repeats], phones.rung) == (answer.body, [True, True], 2)
+
+
+async def test_a_refusal_that_the_stream_does_not_know_yet_is_answered_as_one(
+    servers: Servers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    phones = _Phones()
+
+    async def not_recorded(*_: object) -> None:
+        """Stands for a RabbitMQ that is away."""
+
+    async with console(servers, monkeypatch, phones) as dials:
+        keys = dials._keys
+        assert keys is not None
+        phones.is_refusing = True
+        with monkeypatch.context() as away:
+            away.setattr(keys, "release", not_recorded)
+            assert (await dials.dial(REQUEST, WHO, "refused-2")).status == 502
+        repeat = await asyncio.wait_for(dials.dial(REQUEST, WHO, "refused-2"), LIMIT_S)
+    assert repeat.status == 409
+
+
+async def test_a_record_that_was_released_before_its_request_looked_again_still_counts(
+    servers: Servers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with console(servers, monkeypatch, _Phones()) as dials:
+        keys = dials._keys
+        assert keys is not None
+        name, by = uuid.uuid4().hex, uuid.uuid4().hex
+        assert await keys.claim(name, "first", b"{}") is None
+        claiming = asyncio.ensure_future(keys.claim(name, by, b"{}"))
+        take = keys._take
+
+        def take_with_release(body: bytes) -> None:
+            take(body)
+            if by.encode() in body:
+                take(orjson.dumps({"name": name, "by": "first", "entry": "", "at": time.time()}))
+
+        monkeypatch.setattr(keys, "_take", take_with_release)
+        assert await asyncio.wait_for(claiming, LIMIT_S) == b"{}"
