@@ -23,7 +23,7 @@ class TimerHold:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._until_ms = 0
+        self._until_ms: int | None = 0
 
     async def begin(self) -> None:
         """Hold the timers, or take over the hold of a move that was interrupted."""
@@ -32,13 +32,13 @@ class TimerHold:
         known = [spool.oldest_ms for spool in reports.spools if spool.name == _SPOOL and spool.oldest_ms is not None]
         folded = await until_redis_answers(self._store.watermarks.folded_until)
         self._until_ms = known[0] if known else folded.ms if folded else now_ms - _UNKNOWN_MS
-        await self._report(self._until_ms)
+        await self._report()
 
     async def keep(self) -> NoReturn:
-        """Repeat the report until cancelled. Run it as a task."""
+        """Repeat the report until cancelled, also that the hold has ended. Run it as a task."""
         while True:
             await asyncio.sleep(_REPORT_S)
-            await self._report(self._until_ms)
+            await self._report()
 
     async def end(self) -> None:
         """Wait until the workers have folded everything that is in the new broker now, then let the timers run."""
@@ -49,10 +49,12 @@ class TimerHold:
             if complete is not None and complete.opened_ms > moved_ms:
                 break
             await asyncio.sleep(_LOOK_S)
-        await self._report(None)
+        self._until_ms = None
+        await self._report()
 
-    async def _report(self, oldest_ms: int | None) -> None:
-        report = SpoolReport(_SPOOL, oldest_ms, await self._now_ms())
+    async def _report(self) -> None:
+        now_ms = await self._now_ms()
+        report = SpoolReport(_SPOOL, self._until_ms, now_ms)
         await until_redis_answers(lambda: self._store.watermarks.store_spool_reports([report]))
 
     async def _now_ms(self) -> int:

@@ -50,7 +50,7 @@ class StreamCopy:
         while True:
             await self._source.wait_until_up()
             try:
-                last = await self._source.latest_stream_end(needs_majority=True)
+                last = await self._source.latest_stream_end()
             except BrokerUnavailableError:
                 await asyncio.sleep(_LOOK_S)
                 continue

@@ -105,7 +105,8 @@ class DialKeys:
         await self._record_soon({"name": name, "by": by, "entry": entry.decode(), "at": time.time(), "is_answer": True})
 
     async def release(self, name: str, by: str) -> None:
-        """Record that a request dialed nothing, so that its key is free."""
+        """Record that a request dialed nothing, so that its key is free. Here it is free at once."""
+        self._free(name, by)
         await self._record_soon({"name": name, "by": by, "entry": "", "at": time.time()})
 
     async def record_delayed(self) -> None:
@@ -137,8 +138,7 @@ class DialKeys:
                 self._forget(time.time() - KEPT_S)
                 holder = self._holders.get(name)
                 if not entry:
-                    if holder is not None and holder.by == by:
-                        del self._holders[name]
+                    self._free(name, by)
                 elif holder is None:
                     self._holders[name] = _Holder(by, entry.encode(), at_s)
                 elif holder.by == by and more.get("is_answer"):
@@ -148,6 +148,11 @@ class DialKeys:
                     read_back.set_result(self._earlier(name, by))
             case _:
                 log.warning("unexpected_message", queue=DIALS_JOURNAL)
+
+    def _free(self, name: str, by: str) -> None:
+        holder = self._holders.get(name)
+        if holder is not None and holder.by == by:
+            del self._holders[name]
 
     def _forget(self, before_s: float) -> None:
         """Forget the keys that have expired. The order of the stream is about that of their times."""

@@ -129,7 +129,7 @@ class Feed:
                 await self.consumer.wait_until_up()
                 end = await self.consumer.stream_end()
                 if known > (_BEFORE_FIRST if end is None else end):
-                    end = await self.consumer.latest_stream_end(needs_majority=True)
+                    end = await self.consumer.latest_stream_end()
         except TimeoutError:
             raise BrokerUnavailableError(f"RabbitMQ {self.consumer.problem}") from None
         offset = _BEFORE_FIRST if end is None else end

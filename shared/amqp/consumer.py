@@ -236,16 +236,16 @@ class Consumer(BrokerConnection):
             raise BrokerUnavailableError(f"Cannot find the end of {self.queue}: the connection to RabbitMQ was lost")
         return end
 
-    async def latest_stream_end(self, *, needs_majority: bool = False) -> int | None:
+    async def latest_stream_end(self) -> int | None:
         """Return the offset of the last message of the stream at any server of the address, or None if it is empty.
 
         The replica that this consumer reads can be behind. A server that does not answer soon is left out.
 
         Raises:
-            BrokerUnavailableError: not connected, RabbitMQ does not answer, or the majority that is needed does not.
+            BrokerUnavailableError: not connected, or fewer than half of the servers answer.
         """
         end, urls = await self.stream_end(), self.address.urls
-        latest = await latest_end(urls, self.queue, needs_majority=needs_majority) if len(urls) > 1 else None
+        latest = await latest_end(urls, self.queue) if len(urls) > 1 else None
         return end if latest is None else max(latest, -1 if end is None else end)
 
     async def stop_intake(self) -> None:

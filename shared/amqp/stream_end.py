@@ -28,18 +28,19 @@ _COMPARED_PREFETCH = 100
 _NOTHING = -1
 
 
-async def latest_end(urls: Sequence[str], stream: str, *, needs_majority: bool = False) -> int | None:
+async def latest_end(urls: Sequence[str], stream: str) -> int | None:
     """Return the latest end of a stream that any of these servers knows, or None if none of them knows a message.
 
-    A server that does not answer within two seconds, or has no replica, is left out. A majority has all that was confirmed.
+    A server that does not answer within two seconds, or has no replica, is left out. What was confirmed is on a majority, so at
+    least one of any half of them has it.
 
     Raises:
-        BrokerUnavailableError: a majority is needed, and fewer servers answered.
+        BrokerUnavailableError: fewer than half of the servers answered.
     """
     async with asyncio.TaskGroup() as group:
         asked = [group.create_task(_end_at(url, stream)) for url in urls]
     answers = [answer for task in asked if (answer := task.result()) is not None]
-    if needs_majority and len(answers) <= len(urls) // 2:
+    if 2 * len(answers) < len(urls):
         raise BrokerUnavailableError(f"Only {len(answers)} of {len(urls)} servers know the end of {stream}")
     end = max(answers, default=_NOTHING)
     return None if end == _NOTHING else end

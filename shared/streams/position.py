@@ -51,13 +51,13 @@ class StreamPosition:
     async def is_lost(self, consumer: Consumer) -> bool:
         """Return whether no server of RabbitMQ has the requested event: the stream was replaced.
 
-        This looks once the event is overdue. The server that is read can be behind another one, so a majority must answer.
+        This looks once the event is overdue. The server that is read can be behind another one, so half of them must answer.
         """
         if self._requested is None or time.monotonic() - self._requested_at <= _ANSWER_TIMEOUT_S:
             return False
         offset, self._requested_at = self._requested[0], time.monotonic()
         try:
-            end = await consumer.latest_stream_end(needs_majority=True)
+            end = await consumer.latest_stream_end()
         except BrokerUnavailableError:
             return False
         return (end is None or end < offset) and not consumer.has_waiting()

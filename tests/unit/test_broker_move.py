@@ -22,6 +22,7 @@ from shared.amqp.subscribers import subscriptions
 from shared.amqp.topology import Topology
 from shared.domain.barrier import FoldedUntil, Member, Reports, Round, Spool, folded_until
 from shared.errors import ConfigError
+from shared.runtime.process import background
 from shared.state.watermark import SpoolReport
 from tests.helpers.settings import settings_here
 from worker.folding.echoes import Echoes
@@ -223,3 +224,17 @@ async def test_the_hold_ends_with_a_round_that_was_opened_after_all_was_moved(mo
     await _hold(watermarks).end()
     assert watermarks.stored == [SpoolReport("broker-move", None, _NOW_MS)]
     assert watermarks.rounds == [_NOW_MS + 600]
+
+
+async def test_a_hold_that_has_ended_does_not_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hold, "_LOOK_S", 0)
+    monkeypatch.setattr(hold, "_REPORT_S", 0)
+    watermarks = _Watermarks([_NOW_MS - 500] * 2 + [_NOW_MS + 300])
+    timers = _hold(watermarks)
+    await timers.begin()
+    async with background(timers.keep()):
+        await timers.end()
+        ended = len(watermarks.stored)
+        while len(watermarks.stored) < ended + 3:
+            await asyncio.sleep(0)
+    assert {each.oldest_ms for each in watermarks.stored[ended:]} == {None}

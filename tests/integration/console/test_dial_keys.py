@@ -20,6 +20,7 @@ from console.dialing.dial_service import DialService, Limits
 from console.dialing.focalscope import Dialer, DialError, DialRequest, DialState
 from shared.config.live_sources import LiveSources
 from shared.config.sources import load_sources
+from shared.errors import BrokerUnavailableError
 from shared.runtime.broker import create_publisher
 from shared.runtime.process import background
 from shared.runtime.store import open_store
@@ -285,3 +286,28 @@ async def test_a_record_that_was_released_before_its_request_looked_again_still_
 
         monkeypatch.setattr(keys, "_take", take_with_release)
         assert await asyncio.wait_for(claiming, LIMIT_S) == b"{}"
+
+
+async def test_a_refused_request_frees_its_key_at_once_although_rabbitmq_is_away(
+    servers: Servers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    phones = _Phones()
+
+    async def away(*_: object) -> None:
+        raise BrokerUnavailableError("away")
+
+    async with console(servers, monkeypatch, phones) as dials:
+        keys = dials._keys
+        assert keys is not None
+        rings = phones.dial
+
+        async def ring_while_rabbitmq_goes_away(*parts: object) -> int:
+            monkeypatch.setattr(keys, "_record", away)
+            return await rings(*parts)
+
+        monkeypatch.setattr(phones, "dial", ring_while_rabbitmq_goes_away)
+        phones.is_refusing = True
+        assert (await dials.dial(REQUEST, WHO, "refused-3")).status == 502
+        phones.is_refusing = False
+        answer = await dials.dial(REQUEST, WHO, "refused-3")
+        assert (answer.status, answer.is_repeated, phones.rung) == (201, False, 1)

@@ -137,6 +137,7 @@ async def test_a_journal_was_not_replaced_because_the_replica_that_is_read_is_be
         await feed.consumer.wait_until_up()
         assert (await feed.consumer.stream_end(), await feed.consumer.latest_stream_end()) == (4, 9)
         assert [await feed.resume_offset(seen) for seen in (4, 9, 10)] == [4, 9, -1]
+        feed.consumer.get_waiting(1 << 20)
         for seen in (9, 10):
             read = StreamPosition()
             read.advance(seen, b"{}")
