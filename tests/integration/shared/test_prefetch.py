@@ -99,7 +99,8 @@ async def test_a_backlog_of_large_messages_after_small_ones_shrinks_what_is_in_f
             await fold(await folding.take(1), 500)
             if len(folding.registered) > 2:  # the first consumers are cancelled
                 waiting_after.append(folding.consumer._waiting.qsize())
-        assert seen == bodies
+        # Each comes once. What RabbitMQ sends to a cancelled consumer can arrive after the first messages for the new one.
+        assert sorted(seen, key=int) == bodies
         assert folding.consumer.prefetch * 500 <= 6000
         assert waiting_after
         assert max(waiting_after) * 500 <= 2 * 6000
