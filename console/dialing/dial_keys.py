@@ -74,6 +74,7 @@ class DialKeys:
         """Record a request before it dials; returns the entry of the earlier request that has this key, if there is one."""
         read_back: asyncio.Future[bytes | None] = asyncio.get_running_loop().create_future()
         self._read_back[by] = read_back
+        read_to = self._last
         try:
             await self._record({"name": name, "by": by, "entry": entry.decode(), "at": time.time()})
             async with asyncio.timeout(_READ_BACK_S):
@@ -83,8 +84,9 @@ class DialKeys:
             return self._earlier(name, by)
         except TimeoutError:
             _RECORDS.failed("RabbitMQ did not deliver the record in time")
-            self._last = None  # a stream that was replaced begins at a lower offset
-            self._consumer.recycle(f"{DIALS_JOURNAL} delivers nothing")
+            if self._last == read_to:  # a stream that was replaced begins at a lower offset
+                self._last = None
+                self._consumer.recycle(f"{DIALS_JOURNAL} delivers nothing")
             return self._earlier(name, by)
         finally:
             self._read_back.pop(by, None)

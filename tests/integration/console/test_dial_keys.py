@@ -249,6 +249,27 @@ async def test_the_keys_are_read_again_once_the_stream_was_replaced(servers: Ser
     assert (repeats[0].body, [each.is_repeated for each in repeats], phones.rung) == (answer.body, [True, True], 2)
 
 
+@pytest.mark.parametrize(("read_in_that_time", "begins_again"), [(0, 1), (7, 0)])
+async def test_a_stream_that_is_still_being_read_is_not_begun_again(
+    servers: Servers, monkeypatch: pytest.MonkeyPatch, read_in_that_time: int, begins_again: int
+) -> None:
+    async with console(servers, monkeypatch, _Phones()) as dials:
+        keys = dials._keys
+        assert keys is not None
+        await keys.claim(uuid.uuid4().hex, uuid.uuid4().hex, b"{}")
+        recycled: list[str] = []
+
+        async def record(_: object) -> None:
+            assert keys._last is not None
+            keys._last += read_in_that_time
+
+        monkeypatch.setattr(dial_keys, "_READ_BACK_S", 0.1)
+        monkeypatch.setattr(keys, "_record", record)
+        monkeypatch.setattr(keys._consumer, "recycle", recycled.append)
+        assert await keys.claim(uuid.uuid4().hex, uuid.uuid4().hex, b"{}") is None
+        assert len(recycled) == begins_again
+
+
 async def test_a_refusal_that_the_stream_does_not_know_yet_is_answered_as_one(
     servers: Servers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
