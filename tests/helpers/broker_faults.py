@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import aio_pika
@@ -14,9 +15,10 @@ from pamqp.common import FieldTable
 
 from shared.amqp.topology import CALLBACKS, CALLBACKS_FOLD, topology
 from tests.helpers.pace import LIMIT_S
-from tests.helpers.servers import RETRY_S, Servers, declare
+from tests.helpers.servers import RETRY_S, Servers, declare, eventually
 
 _DIRECTORIES = ("/usr/lib/erlang/bin", "/usr/lib64/erlang/bin", "/usr/lib/rabbitmq/bin", "/opt/homebrew/sbin", "/usr/sbin")
+_MONITOR, _SET = "vm_memory_monitor", "set_vm_memory_high_watermark"
 
 
 @asynccontextmanager
@@ -37,25 +39,36 @@ async def small_fold_queue(servers: Servers, max_bytes: int) -> AsyncIterator[No
 
 @asynccontextmanager
 async def memory_alarm(servers: Servers) -> AsyncIterator[None]:
-    """Have RabbitMQ hold that it has too little memory, until the block ends."""
-    await _set_watermark(servers, "{absolute,1048576}")
+    """Have RabbitMQ hold that it has too little memory, until the block ends.
+
+    The answer to the new watermark comes before the alarm. `rabbit_alarm` answers after it has sent an alarm to every connection.
+    """
+
+    async def is_raised(*, expected: bool) -> bool:
+        return (b"memory" in await _call(servers, "rabbit_alarm", "get_alarms")) is expected
+
+    assert await _call(servers, _MONITOR, _SET, "{absolute,1048576}") == b"ok"
     try:
+        await eventually(partial(is_raised, expected=True))
         yield
     finally:
-        await _set_watermark(servers, "0.4")
+        assert await _call(servers, _MONITOR, _SET, "0.4") == b"ok"
+        await eventually(partial(is_raised, expected=False))
 
 
-async def _set_watermark(servers: Servers, mark: str) -> None:
-    environment = dict(servers.stack.rabbitmq.environment)
+async def _call(servers: Servers, module: str, function: str, *arguments: str) -> bytes:
+    """Call a function on the node; returns its result as text."""
+    environment, given = dict(servers.stack.rabbitmq.environment), ", ".join(arguments)
     node, path = environment["RABBITMQ_NODENAME"], os.pathsep.join((environment["PATH"], *_DIRECTORIES))
     if quick := shutil.which("erl_call", path=path):  # takes milliseconds; not every distribution has it
         cookie = (Path(environment["HOME"]) / ".erlang.cookie").read_text("ascii")
-        command = [quick, "-sname", node, "-c", cookie, "-a", f"vm_memory_monitor set_vm_memory_high_watermark [{mark}]"]
+        command = [quick, "-sname", node, "-c", cookie, "-a", f"{module} {function} [{given}]"]
     else:
         program = shutil.which("rabbitmqctl", path=path) or "rabbitmqctl"
-        command = [program, "-q", "-n", node, "eval", f"vm_memory_monitor:set_vm_memory_high_watermark({mark})."]
+        command = [program, "-q", "-n", node, "eval", f"{module}:{function}({given})."]
     process = await asyncio.create_subprocess_exec(
         *command, env=environment, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
     )
     output, _ = await process.communicate()
-    assert (process.returncode, output.strip()) == (0, b"ok"), output.decode()
+    assert process.returncode == 0, output.decode()
+    return output.strip()
