@@ -7,17 +7,16 @@ import itertools
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 
-import aiohttp
 import orjson
 import pytest
 import pytest_asyncio
 
 from console.local.ports import free_port
-from console.local.processes import ServiceProcess
 from shared.config.settings import Settings, load_settings
 from shared.domain.ids import CallKey, CallRef, SourceName
 from shared.domain.times import rfc3339
 from shared.streams.journal import journal_until_now
+from tests.helpers.console import sources
 from tests.helpers.pace import LIMIT_S
 from tests.helpers.servers import (
     AGENT_GUID,
@@ -25,10 +24,8 @@ from tests.helpers.servers import (
     VENDOR_LINES,
     Event,
     Servers,
-    begin_generation,
     call_back,
     connected,
-    eventually,
     lines_of,
     next_events,
     settled,
@@ -36,39 +33,40 @@ from tests.helpers.servers import (
 )
 from tests.helpers.settings import settings_here
 
-Running = tuple[Servers, list[int], list[ServiceProcess]]
+Running = tuple[Servers, list[int]]
+
+ORDERS = {f"order-{number}": order for number, order in enumerate(itertools.permutations(VENDOR_LINES), start=1)}
 
 
 @pytest_asyncio.fixture
 async def running(servers: Servers) -> AsyncIterator[Running]:
     ports = [free_port(), free_port()]
+    names = sources(servers.directory, "".join(f"[sources.{name}]\n" for name in ("default", *ORDERS)))
     # A callback whose confirm is late would be published twice, and counted twice.
-    async with servers.fleet(CALLFOLD_PUBLISH_TIMEOUT_SECONDS=f"{LIMIT_S:g}") as fleet:
+    async with servers.fleet(CALLFOLD_SOURCES=names, CALLFOLD_PUBLISH_TIMEOUT_SECONDS=f"{LIMIT_S:g}") as fleet:
         for number, port in enumerate(ports):
             fleet.add(f"ingress-{number}", "ingress", {"CALLFOLD_INGRESS_PORT": str(port)})
             fleet.add(f"worker-{number}", "worker", {})
         await fleet.start_all()
         await connected(*fleet.processes)
-        yield servers, ports, [role for role in fleet.processes if role.module == "worker"]
+        yield servers, ports
 
 
 async def test_the_vendors_four_lines_in_every_order_each_sent_twice_are_one_event_and_two_recording_jobs(
     running: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    servers, ports, workers = running
-    orders = list(itertools.permutations(VENDOR_LINES))
-    sent: list[str] = []
+    """Each order is a call of another source: the vendor's RequestID is the same in all of them."""
+    servers, ports = running
+    sent: dict[str, list[str]] = {}
     started = datetime.now(UTC)
     async with servers.subscribed("call.#") as events, servers.subscribed("recordings", exchange="recordings") as jobs:
-        for number, order in enumerate(orders, start=1):
-            lines = [line for line in order for _ in range(2)]
-            assert await call_back(ports[number % 2], lines) == [200] * 8
-            sent += lines
+        for number, (source, order) in enumerate(ORDERS.items()):
+            sent[source] = [line for line in order for _ in range(2)]
+            assert await call_back(ports[number % 2], sent[source], source=source) == [200] * 8
             (event,) = await next_events(events, 1)
-            _is_the_vendors_call(event)
-            _are_the_jobs_of(event, await next_events(jobs, 2))
-            await _settled(servers, workers, callbacks=8 * number)
-            await begin_generation(servers.stack.redis_url, servers.stack.amqp_url)  # the same call is new once more
+            _is_the_vendors_call(event, source)
+            _are_the_jobs_of(event, await next_events(jobs, 2), source)
+        await settled(servers, *(CallKey(SourceName(source), CallRef("513")) for source in ORDERS))
         await _fence(servers, ports[0])
         assert [event for event in await waiting_events(events) if event.body["data"]["request_id"] == 513] == []
         assert [job for job in await waiting_events(jobs) if job.body["request_id"] == 513] == []
@@ -76,14 +74,14 @@ async def test_the_vendors_four_lines_in_every_order_each_sent_twice_are_one_eve
     assert await _journal_of_513(load_settings(), started) == sent
 
 
-def _is_the_vendors_call(event: Event) -> None:
+def _is_the_vendors_call(event: Event, source: str) -> None:
     data = event.body["data"]
-    assert event.routing_key == "call.completed.default.answered"
-    assert event.message_id == event.body["id"] == "default/513/1"
+    assert event.routing_key == f"call.completed.{source}.answered"
+    assert event.message_id == event.body["id"] == f"{source}/513/1"
     assert event.body["specversion"] == "1.0"
-    assert (event.body["type"], event.body["source"]) == ("callfold.call.completed.v1", "/callfold/default")
+    assert (event.body["type"], event.body["source"]) == ("callfold.call.completed.v1", f"/callfold/{source}")
     assert event.body["subject"] == "513"
-    assert (data["source"], data["request_id"], data["revision"], data["other_legs"]) == ("default", 513, 1, [])
+    assert (data["source"], data["request_id"], data["revision"], data["other_legs"]) == (source, 513, 1, [])
     assert (data["outcome"], data["complete"], data["close_reason"]) == ("answered", True, "hangup")
     for side, call_id, guid in (("agent", "1000000087849", AGENT_GUID), ("dialed", "1000000087850", DIALED_GUID)):
         leg = data[side]
@@ -97,42 +95,24 @@ def _is_the_vendors_call(event: Event) -> None:
         assert None not in (leg["picked_up_at"], leg["hung_up_at"])
 
 
-def _are_the_jobs_of(event: Event, jobs: list[Event]) -> None:
+def _are_the_jobs_of(event: Event, jobs: list[Event], source: str) -> None:
     assert sorted((job.body["leg"], job.body["call_id"], job.body["guid"]) for job in jobs) == [
         ("agent", "1000000087849", AGENT_GUID),
         ("dialed", "1000000087850", DIALED_GUID),
     ]
     for job in jobs:
-        assert (job.body["source"], job.body["call"], job.body["fetch"]) == ("default", "513", True)
+        assert (job.body["source"], job.body["call"], job.body["fetch"]) == (source, "513", True)
         assert job.body["record"] == event.body["data"]
 
 
-async def _settled(servers: Servers, workers: list[ServiceProcess], *, callbacks: int) -> None:
-    """Wait until so many callbacks were taken by the workers, and none of them is at work any more."""
-
-    async def are_folded() -> bool:
-        told = [await _metrics(worker) for worker in workers]
-        folded = sum(each.get('callfold_events_folded_total{kind="callback"}', 0) for each in told)
-        return folded >= callbacks  # a batch that is delivered again is counted again
-
-    await eventually(are_folded)
-    await settled(servers, CallKey(SourceName("default"), CallRef("513")))
-
-
-async def _metrics(role: ServiceProcess) -> dict[str, float]:
-    async with aiohttp.ClientSession() as session, session.get(role.metrics_url) as response:
-        lines = (await response.text()).splitlines()
-    return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines if not line.startswith("#"))}
-
-
-async def _journal_of_513(settings: Settings, since: datetime) -> list[str]:
-    found = []
+async def _journal_of_513(settings: Settings, since: datetime) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
     async with journal_until_now(settings, since, stream="callbacks.journal") as deliveries:
         async for delivery in deliveries:
             for event in orjson.loads(delivery.body):
                 if event["received_at"] >= rfc3339(since) and "RequestID=513" in event.get("query", ""):
-                    assert (event["kind"], event["source"]) == ("callback", "default")
-                    found.append(event["query"])
+                    assert event["kind"] == "callback"
+                    found.setdefault(event["source"], []).append(event["query"])
     return found
 
 
@@ -145,7 +125,7 @@ async def _fence(servers: Servers, port: int) -> None:
 
 
 async def test_one_call_spread_over_two_ingresses_at_the_same_moment_completes_once(running: Running) -> None:
-    servers, ports, _ = running
+    servers, ports = running
     async with servers.subscribed("call.completed.#") as queue:
         for number in range(600, 640):
             lines = lines_of(number)
