@@ -37,11 +37,15 @@ _MAX_UNRECORDED: Final = 10_000
 
 @dataclass(slots=True)
 class _Holder:
-    """The first request with a key: the `entry` that Redis has of it, and when it was recorded (seconds since 1970)."""
+    """The first request with a key: the `entry` that Redis has of it, and when it was recorded (seconds since 1970).
+
+    One that `is_refused` dialed nothing, and its release was not read yet. It still precedes the records ahead of its release.
+    """
 
     by: str
     entry: bytes
     at_s: float
+    is_refused: bool = False
 
 
 class DialKeys:
@@ -76,6 +80,8 @@ class DialKeys:
         self._read_back[by] = read_back
         read_to = self._last
         try:
+            for release in [each for each in self._unrecorded if each["name"] == name]:
+                await self._record(release)  # ahead of the claim, which would not count otherwise
             await self._record({"name": name, "by": by, "entry": entry.decode(), "at": time.time()})
             async with asyncio.timeout(_READ_BACK_S):
                 earlier = await read_back
@@ -96,7 +102,8 @@ class DialKeys:
     def entry(self, name: str) -> bytes | None:
         """Return the entry of the request that has a key, as far as it was read, until the key expires."""
         holder = self._holders.get(name)
-        return None if holder is None or holder.at_s < time.time() - KEPT_S else holder.entry
+        is_free = holder is None or holder.is_refused or holder.at_s < time.time() - KEPT_S
+        return None if holder is None or is_free else holder.entry
 
     def _earlier(self, name: str, by: str) -> bytes | None:
         holder = self._holders.get(name)
@@ -108,7 +115,9 @@ class DialKeys:
 
     async def release(self, name: str, by: str) -> None:
         """Record that a request dialed nothing, so that its key is free. Here it is free at once."""
-        self._free(name, by)
+        holder = self._holders.get(name)
+        if holder is not None and holder.by == by:
+            holder.is_refused = True
         await self._record_soon({"name": name, "by": by, "entry": "", "at": time.time()})
 
     async def record_delayed(self) -> None:
@@ -140,7 +149,8 @@ class DialKeys:
                 self._forget(time.time() - KEPT_S)
                 holder = self._holders.get(name)
                 if not entry:
-                    self._free(name, by)
+                    if holder is not None and holder.by == by:
+                        del self._holders[name]
                 elif holder is None:
                     self._holders[name] = _Holder(by, entry.encode(), at_s)
                 elif holder.by == by and more.get("is_answer"):
@@ -150,11 +160,6 @@ class DialKeys:
                     read_back.set_result(self._earlier(name, by))
             case _:
                 log.warning("unexpected_message", queue=DIALS_JOURNAL)
-
-    def _free(self, name: str, by: str) -> None:
-        holder = self._holders.get(name)
-        if holder is not None and holder.by == by:
-            del self._holders[name]
 
     def _forget(self, before_s: float) -> None:
         """Forget the keys that have expired. The order of the stream is about that of their times."""

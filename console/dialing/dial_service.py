@@ -160,9 +160,12 @@ class DialService:
                         return DialAnswer(first["status"], first["body"])
                     await asyncio.sleep(_POLL_S)
                     latest = await self._latest(name)
-                    if latest is None:
-                        return await self._without_entry(entry)
-                    entry = latest
+                    if latest is not None:
+                        entry = latest
+                    elif await self._store.is_forgotten(entry):
+                        title = "The first request with this Idempotency-Key was refused and nothing was dialed. "
+                        return _refusal(409, f"{title}Send the request again.", "Idempotency-Key")
+                    # Without an entry it expired, or Redis has lost it and the stream is still to deliver it.
         except (TimeoutError, StoreUnavailableError):
             return _unknown()
 
@@ -175,13 +178,6 @@ class DialService:
         if stored is None and recorded is not None and await self._store.is_forgotten(recorded):
             return None  # it was refused, which the stream does not know yet
         return stored or recorded
-
-    async def _without_entry(self, entry: bytes) -> DialAnswer:
-        """Answer a repeat whose entry is gone. It was released, or it expired while its phone may be ringing."""
-        if not await self._store.is_forgotten(entry):
-            return _unknown()
-        title = "The first request with this Idempotency-Key was refused and nothing was dialed. Send the request again."
-        return _refusal(409, title, "Idempotency-Key")
 
     async def _dial(self, request: DialRequest, who: str) -> DialAnswer:
         try:

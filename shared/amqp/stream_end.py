@@ -22,8 +22,8 @@ from shared.errors import BrokerUnavailableError
 _ANSWER_TIMEOUT_S = 10
 _EMPTY_AFTER_S = 1.0
 _OFFSET = "x-stream-offset"
-# A server that is asked only for comparison must not hold a reader up for long.
-_COMPARED_WITHIN_S = 2.0
+# A server that is asked only for comparison must not hold a reader up for long. An empty stream takes a part of this time.
+_COMPARED_WITHIN_S = 2.0 + _EMPTY_AFTER_S
 _COMPARED_PREFETCH = 100
 _NOTHING = -1
 
@@ -31,7 +31,7 @@ _NOTHING = -1
 async def latest_end(urls: Sequence[str], stream: str) -> int | None:
     """Return the latest end of a stream that any of these servers knows, or None if none of them knows a message.
 
-    A server that does not answer within two seconds, or has no replica, is left out. What was confirmed is on a majority, so at
+    A server that does not answer within three seconds, or has no replica, is left out. What was confirmed is on a majority, so at
     least one of any half of them has it.
 
     Raises:

@@ -68,7 +68,7 @@ async def browser() -> AsyncIterator[Browser]:
     program = shutil.which("chromium") or shutil.which("chromium-browser")
     assert program, "chromium is needed: apt-get install chromium"
     async with async_playwright() as playwright:
-        running = await playwright.chromium.launch(executable_path=program, args=[*ARGUMENTS])
+        running = await playwright.chromium.launch(executable_path=program, args=[*ARGUMENTS], timeout=LIMIT_S * 1000)
         yield running
         await running.close()
 

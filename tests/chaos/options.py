@@ -7,6 +7,8 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from tests.helpers.pace import PACE
+
 REDIS = ("single", "sentinel", "cluster")
 
 
@@ -91,7 +93,7 @@ class Options:
 LOSSES = ("redis:emptied", "redis:restored", "redis:stalled-failover")
 """The kinds of losses of a Redis under Sentinels."""
 SHORT = Options(
-    seconds=55,
+    seconds=55 * PACE,
     seed=37,  # it begins with the faults that most can go wrong at
     rate=6,
     faults=(

@@ -483,6 +483,15 @@ async def exit_code(process: ServiceProcess, *, timeout_s: float = LIMIT_S) -> i
         return await process.wait()
 
 
+async def ended(directory: Path) -> None:
+    """Wait until no process of a directory is left: helpers of RabbitMQ end a moment after it."""
+
+    async def left() -> list[str]:
+        return processes_of(directory)
+
+    await eventually_nothing(left)
+
+
 def processes_of(directory: Path) -> list[str]:
     """Processes that were started from a directory: it stands in their command line or environment."""
     found = []

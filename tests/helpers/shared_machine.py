@@ -22,14 +22,17 @@ NEVER_CONSUMED = "TESTS_NEVER_CONSUMED_S"
 _LEAST_S = 10
 _WAITS = {
     "console.commands.audit_trail": ("_CONNECT_S",),
+    "console.commands.show": ("_DEAD_LETTERS_S",),
     "console.live.feed": ("_ANSWER_S",),
     "console.local.simulate": ("_TIMEOUT_S",),
     "console.lookup.timeline_reader": ("_CONNECT_S", "_READ_FOR_S", "_WAIT_FOR_S"),
+    "console.web.playback": ("_DRAW_S",),
     "shared.amqp.connection": ("CONNECT_TIMEOUT_S",),
     "shared.amqp.plain_connection": ("CONNECT_TIMEOUT_S",),
     "shared.amqp.queue_reader": ("_GET_TIMEOUT_S",),
     "shared.amqp.server_check": ("CONNECT_TIMEOUT_S",),
     "shared.amqp.session": ("CONNECT_TIMEOUT_S",),
+    "shared.amqp.stream_end": ("_COMPARED_WITHIN_S",),
     "shared.state.locating": ("_ANSWER_S",),
     "shared.state.redis_client": ("_SOCKET_TIMEOUT_S",),
     "shared.state.redis_cluster": ("STEP_S",),
@@ -43,6 +46,8 @@ def keep_to(*, imports_all: bool = False) -> None:
     stack._START_TIMEOUT_S = stack._STOP_TIMEOUT_S = round(LIMIT_S)
     focalscope._CALLBACK_TIMEOUT_S = round(LIMIT_S)
     stream_end._EMPTY_AFTER_S = max(1.0, PACE)
+    if doctor := sys.modules.get("console.commands.doctor"):  # a reading outlasts its connecting by a second at least
+        doctor._CONNECT_S, doctor._READING_S = 5 * PACE, _LEAST_S * PACE  # type: ignore[attr-defined]
     for name, constants in _WAITS.items():
         module = import_module(name) if imports_all else sys.modules.get(name)
         for constant in constants if module else ():

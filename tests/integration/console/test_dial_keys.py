@@ -296,17 +296,91 @@ async def test_a_record_that_was_released_before_its_request_looked_again_still_
         keys = dials._keys
         assert keys is not None
         name, by = uuid.uuid4().hex, uuid.uuid4().hex
-        assert await keys.claim(name, "first", b"{}") is None
+        assert await keys.claim(name, f"first {name}", b"{}") is None
         claiming = asyncio.ensure_future(keys.claim(name, by, b"{}"))
         take = keys._take
 
         def take_with_release(body: bytes) -> None:
             take(body)
             if by.encode() in body:
-                take(orjson.dumps({"name": name, "by": "first", "entry": "", "at": time.time()}))
+                take(orjson.dumps({"name": name, "by": f"first {name}", "entry": "", "at": time.time()}))
 
         monkeypatch.setattr(keys, "_take", take_with_release)
         assert await asyncio.wait_for(claiming, LIMIT_S) == b"{}"
+
+
+@pytest.mark.parametrize("is_away", [False, True])
+async def test_a_claim_ahead_of_a_release_never_counts_and_one_behind_it_counts_at_every_console(
+    servers: Servers, monkeypatch: pytest.MonkeyPatch, *, is_away: bool
+) -> None:
+    """The console of the refused request reads the claim of another one only after it has released the key."""
+    name, late = uuid.uuid4().hex, list[bytes]()
+    refused, ahead, behind = (f"{number} {name}" for number in range(3))
+    async with console(servers, monkeypatch, _Phones()) as one, console(servers, monkeypatch, _Phones()) as two:
+        keys, others = one._keys, two._keys
+        assert keys is not None
+        assert others is not None
+        assert await keys.claim(name, refused, b"refused") is None
+        with monkeypatch.context() as reading:
+            reading.setattr(keys, "_take", late.append)
+            assert await others.claim(name, ahead, b"ahead") == b"refused"
+
+            async def is_delivered() -> bool:
+                return any(name.encode() in body for body in late)
+
+            await eventually(is_delivered)
+            with monkeypatch.context() as broken:
+                if is_away:
+                    broken.setattr(keys._publisher, "publish", _unavailable)
+                await keys.release(name, refused)
+        for body in late:
+            keys._take(body)
+        assert keys.entry(name) is None
+        assert await keys.claim(name, behind, b"behind") is None
+
+        async def is_read() -> bool:
+            return others.entry(name) == b"behind" == keys.entry(name)
+
+        await eventually(is_read)
+
+
+async def _unavailable(*_: object) -> None:
+    raise BrokerUnavailableError("away")
+
+
+async def test_a_repeat_waits_for_a_claim_that_redis_has_lost_before_the_stream_delivered_it(
+    servers: Servers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    phones = _Phones()
+    async with console(servers, monkeypatch, phones) as dials:
+        keys = dials._keys
+        assert keys is not None
+        take, late = keys._take, list[bytes]()
+        with monkeypatch.context() as reading:
+            reading.setattr(keys, "_take", late.append)
+            first = asyncio.ensure_future(dials.dial(REQUEST, WHO, "late-claim"))
+
+            async def is_delivered() -> bool:
+                return any(b'"status"' not in body for body in late)
+
+            await eventually(is_delivered)
+            repeat = asyncio.ensure_future(dials.dial(REQUEST, WHO, "late-claim"))
+            latest, looked = dials._latest, asyncio.Event()
+
+            async def look(name: str) -> bytes | None:
+                found = await latest(name)
+                if found is None:
+                    looked.set()
+                return found
+
+            reading.setattr(dials, "_latest", look)
+            await emptied(servers)
+            await asyncio.wait_for(looked.wait(), LIMIT_S)
+        for body in late:
+            take(body)
+        answers = [(each.status, each.body) for each in await asyncio.gather(first, repeat)]
+    assert answers == [answers[0]] * 2
+    assert (answers[0][0], phones.rung) == (201, 1)
 
 
 async def test_a_refused_request_frees_its_key_at_once_although_rabbitmq_is_away(

@@ -10,7 +10,7 @@ import pytest
 from tests.chaos.options import LOSSES
 from tests.helpers.chaos_runs import chaos_run
 from tests.helpers.pace import PACE
-from tests.helpers.servers import processes_of
+from tests.helpers.servers import ended
 
 
 @pytest.mark.parametrize("losses", [pytest.param(50, marks=pytest.mark.volume)])
@@ -30,4 +30,4 @@ async def test_lost_state_costs_nothing_and_ends_no_hold(tmp_path: Path, losses:
     assert figures["losses_unnoticed"] <= losses / 10, "a replica that takes over may by chance have everything"
     assert figures["held_recordings"] >= figures["holds"] == 5
     assert figures["deleted"] >= losses
-    assert processes_of(tmp_path) == []
+    await ended(tmp_path)

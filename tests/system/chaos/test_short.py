@@ -15,7 +15,7 @@ import orjson
 from tests.chaos.links import ROOT
 from tests.helpers.chaos_runs import chaos_run
 from tests.helpers.pace import LIMIT_S
-from tests.helpers.servers import UNMEASURED, processes_of
+from tests.helpers.servers import UNMEASURED, ended
 
 
 async def test_no_promise_is_broken_by_two_minutes_of_faults(tmp_path: Path) -> None:
@@ -29,7 +29,7 @@ async def test_no_promise_is_broken_by_two_minutes_of_faults(tmp_path: Path) -> 
     assert figures["accepted"] >= 100
     assert figures["recordings"] >= 10
     assert {"answered", "agent_missed", "dialed_missed"} <= set(figures["outcomes"])
-    assert processes_of(tmp_path) == []
+    await ended(tmp_path)
 
 
 async def test_an_interrupted_run_leaves_nothing_running(tmp_path: Path) -> None:
@@ -44,5 +44,5 @@ async def test_an_interrupted_run_leaves_nothing_running(tmp_path: Path) -> None
             await asyncio.sleep(0.1)
         process.terminate()
         assert await process.wait() == 130
-    assert processes_of(tmp_path) == []
+    await ended(tmp_path)
     assert list(tmp_path.iterdir()) == []

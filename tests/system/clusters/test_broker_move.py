@@ -202,7 +202,7 @@ _Copied = tuple[str | None, str | None, bytes]
 
 
 async def _messages(url: str, stream: str, *, wanted: Collection[_Copied] = ()) -> set[_Copied]:
-    """Read a stream until all that is wanted was read and nothing comes for some time."""
+    """Read a stream that is not empty until all that is wanted was read and nothing comes for some time."""
     found: set[_Copied] = set()
     async with await aio_pika.connect(url, timeout=LIMIT_S) as connection:
         channel = await connection.channel()
@@ -216,7 +216,7 @@ async def _messages(url: str, stream: str, *, wanted: Collection[_Copied] = ()) 
         await queue.consume(take, arguments={"x-stream-offset": "first"})
 
         async def has_all() -> bool:
-            return found.issuperset(wanted)
+            return bool(found) and found.issuperset(wanted)
 
         await eventually(has_all)
         size = -1

@@ -35,6 +35,8 @@ from tests.helpers.settings import settings_here
 
 Running = tuple[Servers, list[int]]
 
+# A callback whose confirm is late would be published twice, and a call whose hangup is late would be closed without it.
+PATIENT = dict.fromkeys(("CALLFOLD_PUBLISH_TIMEOUT_SECONDS", "CALLFOLD_SETTLE_SECONDS"), f"{LIMIT_S:g}")
 ORDERS = {f"order-{number}": order for number, order in enumerate(itertools.permutations(VENDOR_LINES), start=1)}
 
 
@@ -42,8 +44,7 @@ ORDERS = {f"order-{number}": order for number, order in enumerate(itertools.perm
 async def running(servers: Servers) -> AsyncIterator[Running]:
     ports = [free_port(), free_port()]
     names = sources(servers.directory, "".join(f"[sources.{name}]\n" for name in ("default", *ORDERS)))
-    # A callback whose confirm is late would be published twice, and counted twice.
-    async with servers.fleet(CALLFOLD_SOURCES=names, CALLFOLD_PUBLISH_TIMEOUT_SECONDS=f"{LIMIT_S:g}") as fleet:
+    async with servers.fleet(CALLFOLD_SOURCES=names, **PATIENT) as fleet:
         for number, port in enumerate(ports):
             fleet.add(f"ingress-{number}", "ingress", {"CALLFOLD_INGRESS_PORT": str(port)})
             fleet.add(f"worker-{number}", "worker", {})

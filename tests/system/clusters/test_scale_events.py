@@ -144,9 +144,10 @@ class _World:
         await role.stop(signal.SIGKILL if self._random.random() < _KILLED else signal.SIGTERM)
         self._fleet.processes.remove(role)
 
-    async def take_over(self, host: _Host) -> None:
+    async def take_over(self, host: _Host, *, wait_s: float = 1) -> None:
         with host.used():
-            code, _, _ = await callfold("spool", "drain", "--dir", str(host.directory), "--wait", "1", **self.environment)
+            command = ("spool", "drain", "--dir", str(host.directory), "--wait", f"{wait_s:g}")
+            code, _, _ = await callfold(*command, **self.environment)
         self.counts[f"spool drain: {code}"] += 1
         if code == EXIT_OK:
             assert spool_files(host.directory) == []
@@ -211,13 +212,13 @@ class _World:
             assert ingress.role.returncode == EXIT_OK
         for host in [*self.hosts]:
             if spool_files(host.directory):
-                await self.take_over(host)
+                await self.take_over(host, wait_s=LIMIT_S)
         left = [host for host in self.hosts if spool_files(host.directory)]
         assert [read_contents(host.directory) for host in left] == []
 
 
 _SETTINGS = {
-    "CALLFOLD_SPOOL_DRAIN_SECONDS": paced(4),
+    "CALLFOLD_SPOOL_DRAIN_SECONDS": paced(15),
     "CALLFOLD_PUBLISH_TIMEOUT_SECONDS": paced(3),
     **UNMEASURED,
 }

@@ -18,7 +18,7 @@ import aiohttp
 from console.local.ports import free_port
 from console.local.stack import LocalStack
 from tests.helpers.pace import LIMIT_S
-from tests.helpers.servers import CALLFOLD, VENDOR_LINES, Servers, call_back, callfold, eventually_nothing, metric, processes_of
+from tests.helpers.servers import CALLFOLD, VENDOR_LINES, Servers, call_back, callfold, ended, metric, processes_of
 
 NOWHERE = "amqp://127.0.0.1:1/"
 
@@ -99,10 +99,7 @@ async def test_up_runs_everything_tells_other_commands_and_leaves_nothing_behind
         up.process.send_signal(signal.SIGTERM)
         assert await up.end() == 0
 
-    async def left() -> list[str]:  # helpers of RabbitMQ end a moment after it
-        return processes_of(tmp_path)
-
-    await eventually_nothing(left)
+    await ended(tmp_path)
 
 
 async def test_up_ends_in_order_when_a_private_server_dies_and_says_which(servers: Servers, tmp_path: Path) -> None:
@@ -112,7 +109,7 @@ async def test_up_ends_in_order_when_a_private_server_dies_and_says_which(server
         assert await up.end() == 1
     assert "callfold: redis exited unexpectedly." in up.said
     assert "Ready to accept connections" in up.said.rpartition("callfold: redis")[2]
-    assert processes_of(tmp_path) == []
+    await ended(tmp_path)
 
 
 def _redis_of(directory: Path) -> int:

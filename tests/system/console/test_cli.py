@@ -23,7 +23,7 @@ from console.local.stack import LocalStack
 from shared.domain.adapter_link import Placeholder, parse_link
 from simulator.scenario import SECTOK
 from tests.helpers.pace import LIMIT_S
-from tests.helpers.servers import VENDOR_LINES, Servers, call_back, callfold, eventually_nothing, lines_of, processes_of
+from tests.helpers.servers import VENDOR_LINES, Servers, call_back, callfold, ended, lines_of
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -310,7 +310,7 @@ async def test_the_demo_ends_well_and_leaves_its_archive_and_nothing_running(tmp
     assert "every one was published exactly as it happened" in " ".join(out.split())
     assert len(list((tmp_path / "demo" / "archive").rglob("*.wav"))) >= 10
     assert (tmp_path / "demo" / "archive" / "default").is_dir()
-    await _all_gone(tmp_path)
+    await ended(tmp_path)
     logs = "".join(log.read_text() for log in (tmp_path / "demo" / "logs").iterdir())
     secret = re.search(r'secret = "(.+)"', (tmp_path / "demo" / "sources.toml").read_text())
     assert secret is not None
@@ -353,11 +353,4 @@ async def test_kill_9_of_the_owner_takes_the_private_servers_down(tmp_path: Path
     )
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", code, str(tmp_path / "stack"), cwd=ROOT)
     assert await asyncio.wait_for(process.wait(), LIMIT_S) == -9
-    await _all_gone(tmp_path)
-
-
-async def _all_gone(directory: Path) -> None:
-    async def left() -> list[str]:
-        return processes_of(directory)
-
-    await eventually_nothing(left)
+    await ended(tmp_path)

@@ -13,7 +13,7 @@ from aiohttp import web
 
 from tests.helpers.console import DialEndpoint, sources, world
 from tests.helpers.pace import LIMIT_S
-from tests.helpers.servers import CALLFOLD, VENDOR_LINES, Servers, call_back, eventually, processes_of
+from tests.helpers.servers import CALLFOLD, VENDOR_LINES, Servers, call_back, ended, eventually
 
 
 @asynccontextmanager
@@ -81,8 +81,4 @@ async def test_a_demo_cut_off_leaves_nothing_running(tmp_path: Path) -> None:
                 pass
         code, _ = await _interrupt(process)
     assert code == 130
-
-    async def gone() -> bool:
-        return processes_of(tmp_path) == []
-
-    await eventually(gone)
+    await ended(tmp_path)

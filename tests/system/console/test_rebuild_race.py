@@ -173,6 +173,7 @@ async def test_a_published_call_that_began_before_the_window_is_replayed_from_it
             await _tell(servers, lines[FAR_HANGUP:])
             await next_events(events, 1)
         await _forget(servers)
+        await no_consumer(servers)
         # In this process: the window is to begin between the two, however long a command takes to start.
         settings_here(monkeypatch, servers.environment(**QUICK))
         monkeypatch.setattr(rebuild, "ago", lambda _: begin)
