@@ -17,10 +17,10 @@ from typing import TypeVar
 import orjson
 
 from ingress.outgoing_message import OutgoingMessage
-from ingress.spool_paths import NO_LOG, Identity, SpoolPaths
+from ingress.spool_paths import NO_LOG, Identity, LockHeldError, SpoolPaths
 from ingress.spool_reader import SpoolReader
 from ingress.spool_rows import DamagedRow
-from ingress.spool_sqlite import is_damage, is_passing, transaction
+from ingress.spool_sqlite import is_busy, is_damage, is_passing, transaction
 from shared import metrics
 from shared.log import get_logger
 
@@ -29,7 +29,7 @@ log = get_logger(__name__)
 _PAGE_BYTES = 4096
 _BUSY_TIMEOUT_S = 5
 _QUICK_S, _REOPEN_S = 0.1, 2.0
-_ATTEMPTS = 3
+_ATTEMPTS, _OPEN_ATTEMPTS = 3, 2
 _SCHEMA = """
 create table if not exists messages (
     id integer primary key autoincrement,
@@ -162,16 +162,20 @@ class SpoolFile:
             return self._connection
         if self._failure is not None and time.monotonic() < self._retry_at:
             raise OSError(str(self._failure)) from self._failure
-        began = time.monotonic()
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self._paths.locked():
-                self._open_or_restore()
-        except (OSError, sqlite3.Error) as error:
-            now = time.monotonic()
-            # A failure that took long, as with a lock that is held, must not cost each message as long.
-            self._failure, self._retry_at = error, now + (_REOPEN_S if now - began > _QUICK_S else 0)
-            raise
+        for attempt in range(1, _OPEN_ATTEMPTS + 1):
+            began = time.monotonic()
+            try:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                with self._paths.locked():
+                    self._open_or_restore()
+                break
+            except (OSError, sqlite3.Error) as error:
+                now, is_held = time.monotonic(), _is_held(error)
+                if attempt < _OPEN_ATTEMPTS and not is_held and self._has_vanished(error):
+                    continue
+                # A lock that is held for long must not cost each message as long. Any other failure may be over by the next one.
+                self._failure, self._retry_at = error, now + (_REOPEN_S if is_held and now - began > _QUICK_S else 0)
+                raise
         self._failure = None
         if self._connection is None:
             raise AssertionError("a file that was opened has a connection")
@@ -192,9 +196,20 @@ class SpoolFile:
         except BaseException:
             self.close()
             if before is not None:  # all that is left of its rows, and later there may be space for them
-                self._paths.delete()
                 self._connection, self._identity = before, None
+                with suppress(OSError):  # the directory may have become a file
+                    self._paths.delete()
             raise
+
+    def _has_vanished(self, error: Exception) -> bool:
+        """Return whether opening failed because the file or its directory was deleted in the middle of it."""
+        if isinstance(error, sqlite3.Error) and is_passing(error):
+            return False
+        try:
+            self._paths.identity()
+        except OSError as missing:
+            return isinstance(missing, FileNotFoundError | NotADirectoryError)
+        return False
 
     def _connect_or_set_aside(self) -> None:
         try:
@@ -268,6 +283,10 @@ class SpoolFile:
             return self._identity == self._paths.identity()
         except OSError:
             return False
+
+
+def _is_held(error: Exception) -> bool:
+    return isinstance(error, LockHeldError) or (isinstance(error, sqlite3.Error) and is_busy(error))
 
 
 def _columns(row: OutgoingMessage | DamagedRow) -> tuple[str, str, bytes, bytes]:

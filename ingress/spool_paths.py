@@ -20,6 +20,10 @@ Identity = tuple[int, int, int]
 """Device and number of the file, and number of its log, or NO_LOG."""
 
 
+class LockHeldError(OSError):
+    """Another process holds the lock, and did so for as long as an attempt waits."""
+
+
 class SpoolPaths:
     """The file at `path`, with the log and the index that SQLite keeps next to it."""
 
@@ -68,14 +72,15 @@ class SpoolPaths:
         """Hold the lock under which the processes of a machine open, set aside and replace the file.
 
         Raises:
-            OSError: another process holds it for too long.
+            LockHeldError: another process holds it for too long.
+            OSError: it cannot be opened.
         """
         handle = open_lock_file(self._next_to(".lock"))
         try:
             until = time.monotonic() + _LOCK_TIMEOUT_S
             while not try_lock(handle):
                 if time.monotonic() > until:
-                    raise OSError(f"another process holds the lock of {self.path}")
+                    raise LockHeldError(f"another process holds the lock of {self.path}")
                 time.sleep(_LOCK_POLL_S)
             yield
         finally:

@@ -44,6 +44,11 @@ def is_passing(error: sqlite3.Error) -> bool:
     return _primary_code(error) in _PASSING
 
 
+def is_busy(error: sqlite3.Error) -> bool:
+    """Return whether another connection held SQLite's own lock for as long as an attempt waits."""
+    return _primary_code(error) == sqlite3.SQLITE_BUSY
+
+
 def is_read_error(error: sqlite3.Error) -> bool:
     """Return whether the disk failed. The file may have other rows that can be read."""
     return _primary_code(error) == sqlite3.SQLITE_IOERR

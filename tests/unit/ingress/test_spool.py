@@ -32,12 +32,6 @@ def _message(text: str = "x") -> OutgoingMessage:
     return OutgoingMessage("callbacks", "", {}, f'["{text}"]'.encode())
 
 
-@pytest.fixture(autouse=True)
-def _slow_disk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """To open a file takes a slow machine long, which is no lock that is held: the next message attempts it again."""
-    monkeypatch.setattr("ingress.spool_file._QUICK_S", LIMIT_S)
-
-
 @pytest_asyncio.fixture
 async def spool(tmp_path: Path) -> AsyncIterator[Spool]:
     async with Spool(tmp_path / "spool", max_bytes=MAX_BYTES) as opened:
