@@ -94,6 +94,7 @@ async def test_an_emptied_redis_is_rebuilt_whoever_dies(servers: Servers, points
             await load.send(first + 40, lines_of(first + 40)[2:], "answered")
             await load.whole(first + 80, 5)
             await eventually(load.are_published)
+            await eventually(lambda: _is_ready(servers))  # the last event is seen before the rebuild is finished
             await heir.stop()
         assert load.outcomes == load.sent, "nothing else was published"
         assert await _not_ready(servers) == {}
@@ -145,6 +146,10 @@ async def _is_folded(servers: Servers, request_id: int) -> None:
 
 async def _has(store: Store, call: str) -> bool:
     return any(key.call == call for key in await store.open_calls())
+
+
+async def _is_ready(servers: Servers) -> bool:
+    return not await _not_ready(servers)
 
 
 async def _not_ready(servers: Servers) -> dict[int, object]:
