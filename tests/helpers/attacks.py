@@ -32,6 +32,7 @@ GROWTH_BYTES = 100 << 20
 # Of the short form: a fault that an attack is about costs seconds or minutes, not a multiple of a few milliseconds.
 _TIMES_SLOWER = 20
 _TIMES_LIMIT = 10
+_FEW = 3
 _PAUSE_S = 0.02
 
 
@@ -41,6 +42,18 @@ class Timings:
 
     seconds: list[float] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
+
+    @property
+    def bound(self) -> float:
+        """The time that all but the slowest requests kept: of the long form the p99.
+
+        The short form has too few for a p99. It leaves out some, since a stall of the disk is no attack, and at most the slower half.
+        """
+        assert self.seconds, "nothing was measured"
+        if IS_LONG:
+            return self.p99
+        count = len(self.seconds)
+        return sorted(self.seconds)[max(count // 2, count - 1 - max(_FEW, count // 20))]
 
     @property
     def p99(self) -> float:
@@ -89,10 +102,10 @@ async def undisturbed(good: Callable[[], Awaitable[object]], *, seconds: float =
 
 
 def assert_unharmed(during: Timings, before: Timings, *, limit_s: float) -> None:
-    """No good request failed, and their p99 kept the limit, or on a machine that is not quiet the multiple of what it was."""
+    """No good request failed, and they kept the limit, or on a machine that is not quiet the multiple of what it was."""
     allowed_s = limit_s if IS_LONG else max(_TIMES_SLOWER * before.p99, _TIMES_LIMIT * limit_s)
     assert not during.failures, f"before: {before}; during the attack: {during}"
-    assert during.p99 <= allowed_s, f"more than {allowed_s:.3f} s. Before: {before}; during the attack: {during}"
+    assert during.bound <= allowed_s, f"more than {allowed_s:.3f} s. Before: {before}; during the attack: {during}"
 
 
 async def longest_step_cpu_s(process: ServiceProcess) -> float:
