@@ -21,6 +21,7 @@ from tests.chaos.recovery import Prober
 from tests.chaos.system import System
 
 _PAUSE_S = (1.5, 4)
+_LONGEST = 4
 
 
 @dataclass(slots=True)
@@ -38,13 +39,18 @@ class Nemesis:
         self._rng = random.Random(self.options.seed)  # noqa: S311 - repeatable on purpose
 
     async def rage(self, seconds: float) -> None:
-        """Do faults for so long; the last one is seen through."""
-        began = time.monotonic()
+        """Do faults for so long, and on until enough kinds were done, but no more than four times as long.
+
+        The last fault is seen through.
+        """
+        began, kinds_done = time.monotonic(), set[str]()
         for acts in self._plan(self.wanted()):
             await asyncio.sleep(self._rng.uniform(*_PAUSE_S))
-            if time.monotonic() > began + seconds:
+            passed_s, is_enough = time.monotonic() - began, len(kinds_done) >= self.options.least_kinds
+            if passed_s > seconds * (1 if is_enough else _LONGEST):
                 return
-            await self._do(acts, round(time.monotonic() - began))
+            await self._do(acts, round(passed_s))
+            kinds_done.update(act.kind for act in acts)
 
     def wanted(self) -> dict[str, Draw]:
         """Return the kinds of faults that the options allow."""

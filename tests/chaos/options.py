@@ -26,6 +26,7 @@ class Options:
         faults: kinds of faults, or how they begin (`kill`, `stall:worker-redis`); one that begins with `-` is left out. Empty: all.
         scale: factor of the times for which faults last.
         overlap: share of the faults during which a second one begins.
+        least_kinds: how many kinds of faults there are in any case; on a slow machine the run takes longer then.
         losses: instead of faults for some time, Redis loses its state so many times.
     """
 
@@ -42,6 +43,7 @@ class Options:
     leg_grace_s: float = 30
     max_call_s: float = 60
     losses: int = 0
+    least_kinds: int = 0
 
     @staticmethod
     def from_environment(environment: Mapping[str, str] = os.environ) -> Options:
@@ -113,5 +115,6 @@ SHORT = Options(
     overlap=0,
     leg_grace_s=15,
     max_call_s=25,
+    least_kinds=4,
 )
 """The run of `make test`: one of everything, few calls, and faults that need little of the machine."""

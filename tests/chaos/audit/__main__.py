@@ -23,12 +23,13 @@ import orjson
 
 from tests.chaos.audit.collect import collect
 from tests.chaos.audit.evidence import read_evidence
+from tests.chaos.audit.pace import PACE
 from tests.chaos.audit.remains import dead_letters, messages_left
 from tests.chaos.audit.verdict import Verdict, judge
 
 QUIET_S = float(os.environ.get("AUDIT_QUIET_S") or 8)
 """How long nothing may be published at the end."""
-LIMIT_S = float(os.environ.get("AUDIT_LIMIT_S") or 180)
+LIMIT_S = float(os.environ.get("AUDIT_LIMIT_S") or 180 * PACE)
 """When to stop waiting for what is missing."""
 
 

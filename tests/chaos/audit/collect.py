@@ -13,8 +13,10 @@ from typing import BinaryIO
 import aio_pika
 import orjson
 
+from tests.chaos.audit.pace import PACE
+
 QUEUE = "audit.calls"
-_CONNECT_S = 3.0
+_CONNECT_S = 3.0 * PACE
 _CHECK_S = 1.0
 _CHECK_LIMIT_S = 2.0
 # A consumer can be lost without a word (a leader moved). After this time without an event, consume afresh.

@@ -10,8 +10,10 @@ from typing import Any
 import aio_pika
 from aio_pika.abc import AbstractChannel
 
+from tests.chaos.audit.pace import PACE
+
 DEAD = ("callbacks.dead", "recordings.dead")
-_CONNECT_S = 10.0
+_CONNECT_S = 10.0 * PACE
 _POLL_S = 1.0
 
 
