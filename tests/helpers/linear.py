@@ -35,9 +35,9 @@ def assert_linear(work: Callable[[_Input], object], make: Callable[[int], _Input
 def _cpu_s(work: Callable[[_Input], object], value: _Input, allowed_s: float) -> float:
     shortest = float("inf")
     for _ in range(_ATTEMPTS):
-        began = time.process_time()
+        began = time.thread_time()
         work(value)
-        shortest = min(shortest, time.process_time() - began)
+        shortest = min(shortest, time.thread_time() - began)
         if shortest <= allowed_s:
             break
     return shortest

@@ -190,12 +190,12 @@ async def test_a_file_that_a_value_names_is_watched_too(tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text("hunter2-hunter2-a\n")
     sources = LiveSources.load(_written(tmp_path, f'[sources.acme]\nsecret = "file:{secret}"\n'))
-    secret.write_text("hunter2-hunter2-c\n")
+    secret.write_text("hunter2-hunter2-of-another-length\n")
     await _polled_twice(sources)
-    assert sources.current[ACME].secrets == ("hunter2-hunter2-c",)
+    assert sources.current[ACME].secrets == ("hunter2-hunter2-of-another-length",)
     secret.unlink()
     await _polled_twice(sources)
-    assert sources.current[ACME].secrets == ("hunter2-hunter2-c",)
+    assert sources.current[ACME].secrets == ("hunter2-hunter2-of-another-length",)
     assert sources.problems()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from types import SimpleNamespace
 
 import pytest
 import structlog
@@ -63,13 +64,36 @@ async def test_time_that_the_loop_waits_or_another_thread_computes_is_no_step() 
 
 
 async def test_many_short_steps_are_no_long_one() -> None:
-    with watching_loop():
-        await _ticked()
-        before = _steps_beyond_50_ms()
-        for _ in range(200):
+    async def short_steps(count: int) -> None:
+        for _ in range(count):
             _compute(0.002)
             await asyncio.sleep(0)
+
+    with watching_loop():
+        ticked = asyncio.create_task(_ticked())
+        while not ticked.done():  # so that it looks as often as it does in a busy process
+            await short_steps(1)
+        before = _steps_beyond_50_ms()
+        await short_steps(200)
         assert _steps_beyond_50_ms() == before
+
+
+@pytest.mark.parametrize(
+    ("late_s", "used_s", "step_s"), [(0.002, 0.1, 0.002), (0.2, 0.1, 0.1), (0.2, 0.2, 0.2), (-0.001, 0.1, 0)]
+)
+async def test_a_step_counts_for_as_long_as_its_timer_is_late_and_for_no_more_than_was_computed(
+    monkeypatch: pytest.MonkeyPatch, late_s: float, used_s: float, step_s: float
+) -> None:
+    now_s, cpu_s = 1000.0, 1.0
+    monkeypatch.setattr(loop_watch, "time", SimpleNamespace(monotonic=lambda: now_s, thread_time=lambda: cpu_s))
+    watch = loop_watch._LoopWatch(asyncio.get_running_loop())
+    try:
+        watch._timer.cancel()
+        now_s, cpu_s = watch._due_at + late_s, cpu_s + used_s
+        watch._tick()
+        assert watch._maximum.current(now_s) == pytest.approx(step_s)
+    finally:
+        watch.stop()
 
 
 def test_a_maximum_is_seen_for_at_least_a_minute_and_less_than_two() -> None:

@@ -11,6 +11,7 @@ from typing import cast
 
 import pytest
 
+from ingress import waiting as waiting_module
 from ingress.fold_depth import FoldDepth
 from ingress.probes import Probes
 from ingress.spool_file import SpoolFile
@@ -23,6 +24,7 @@ from shared.domain.ids import SourceName
 from shared.domain.raw_event import CallbackEvent, decode, encode
 from shared.errors import BrokerUnavailableError
 from shared.runtime.process import background
+from tests.helpers.pace import LIMIT_S
 from tests.helpers.servers import eventually
 
 MIB = 1 << 20
@@ -87,7 +89,11 @@ async def _add(waiting: Waiting, source: SourceName, count: int, first: int = 0)
     await asyncio.gather(*(waiting.add(source, _event(source, number)) for number in range(first, first + count)))
 
 
-async def test_the_first_message_goes_at_once_and_reports_the_others_which_wait_for_echoes(tmp_path: Path) -> None:
+async def test_the_first_message_goes_at_once_and_reports_the_others_which_wait_for_echoes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for limit in ("_TURN_S", "LAG_S"):  # on a slow machine, a turn could end without an echo, or be late
+        monkeypatch.setattr(waiting_module, limit, LIMIT_S)
     broker = _Broker()
     async with _waiting(tmp_path, broker) as waiting:
         await _add(waiting, ACME, 2000)
