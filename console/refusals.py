@@ -12,7 +12,6 @@ from shared.config.settings import Settings
 from shared.domain.quarantined import Refusal, RefusalCounts, decode_quarantined, may_be_counts
 from shared.domain.times import rfc3339
 from shared.partial_values import mask
-from shared.streams.connections import CONNECT_S
 from shared.streams.journal import journal_until_now
 
 REMEMBERED = timedelta(days=1)
@@ -92,7 +91,7 @@ class RefusalTotals:
         return f"{count} {noun} refused{source}, {what}, the last from {self._peers[key]}. {advice}."
 
 
-async def count_refusals(settings: Settings, *, connect_s: float = CONNECT_S) -> RefusalTotals:
+async def count_refusals(settings: Settings, *, connect_s: float | None = None) -> RefusalTotals:
     """Count what ingress refused in the last day.
 
     Raises:

@@ -11,11 +11,12 @@ import typer
 
 from console.commands.common import cli_user
 from console.counts import counted, either
+from console.dead_letters import waiting_redrive
 from console.dead_letters.listing import LookRequest, find
 from console.dead_letters.prospects import Prospects, foresee, in_words
 from console.dead_letters.queue import DeadLetterQueue, Filter
 from console.dead_letters.redrive_or_drop import Settled, SettleRequest, oldest_redrivable, settle
-from console.dead_letters.waiting_redrive import WAIT_S, Returned, redrive_and_wait
+from console.dead_letters.waiting_redrive import Returned, redrive_and_wait
 from console.safe_text import plain_line
 from shared.config.settings import Settings
 from shared.errors import CallfoldError
@@ -138,7 +139,7 @@ def _came_back(returned: Returned) -> str:
         text = f"{least}{returned.count} came back: {'; '.join(map(plain_line, in_words(returned.reasons)))}."
     if returned.not_folded:
         were = either(returned.not_folded, "was", "were")
-        text += f" {returned.not_folded} {were} not reported as folded within {WAIT_S:g} s: check the workers."
+        text += f" {returned.not_folded} {were} not reported as folded within {waiting_redrive.WAIT_S:g} s: check the workers."
     if returned.unknown:
         were = either(returned.unknown, "was", "were")
         text += f" Whether {returned.unknown} {were} folded is unknown: the connection for the reports was lost."

@@ -61,10 +61,9 @@ async def redrive_and_wait(
     query: Filter,
     request: SettleRequest,
     *,
-    wait_s: float = WAIT_S,
     progress: Callable[[int], None] = lambda _: None,
 ) -> tuple[Settled, Returned]:
-    """Redrive callbacks, then wait until they are folded, at most `wait_s`; returns what was redriven and what came back.
+    """Redrive callbacks, then wait until they are folded, at most `WAIT_S`; returns what was redriven and what came back.
 
     Raises:
         BrokerUnavailableError: the audit line could not be published, so no dead letter was redriven.
@@ -78,7 +77,7 @@ async def redrive_and_wait(
             return settled, Returned()
         has_worker = await _has_worker(settings)
         if has_worker:
-            await followed.wait(wait_s)
+            await followed.wait(WAIT_S)
         return settled, await _returned(settings, followed, has_worker=has_worker)
 
 

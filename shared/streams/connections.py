@@ -13,14 +13,14 @@ from shared.streams.errors import NotConnectedError, NotPermittedError
 CONNECT_S = 15
 
 
-async def wait_until_connected(*connections: Publisher | Consumer | QueueReader, within_s: float = CONNECT_S) -> None:
-    """Wait until all connections are up.
+async def wait_until_connected(*connections: Publisher | Consumer | QueueReader, within_s: float | None = None) -> None:
+    """Wait until all connections are up, at most `CONNECT_S` or `within_s`.
 
     Raises:
         NotConnectedError: one of them is not up within the time; NotPermittedError if its user is the reason.
     """
     try:
-        async with asyncio.timeout(within_s):
+        async with asyncio.timeout(CONNECT_S if within_s is None else within_s):
             for connection in connections:
                 await connection.wait_until_up()
     except TimeoutError:

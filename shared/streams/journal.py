@@ -17,7 +17,7 @@ from shared.config.settings import Settings
 from shared.errors import BrokerUnavailableError, CallfoldError
 from shared.runtime.broker import broker_address
 from shared.runtime.process import background
-from shared.streams.connections import CONNECT_S, wait_until_connected
+from shared.streams.connections import wait_until_connected
 
 Offset = datetime | int | Literal["first", "last", "next"]
 _PREFETCH = 1000
@@ -76,7 +76,7 @@ async def journal(settings: Settings, offset: Offset, *, stream: str = CALLS_JOU
 
 @asynccontextmanager
 async def journal_until_now(
-    settings: Settings, since: Offset, *, stream: str, before: int | None = None, connect_s: float = CONNECT_S
+    settings: Settings, since: Offset, *, stream: str, before: int | None = None, connect_s: float | None = None
 ) -> AsyncIterator[AsyncIterator[Delivery]]:
     """Open a journal; yields an iterator over the deliveries from a time, an offset or `first` up to now.
 
@@ -109,7 +109,7 @@ async def journal_until_now(
         yield deliveries()
 
 
-async def journal_end(settings: Settings, *, stream: str, connect_s: float = CONNECT_S) -> int | None:
+async def journal_end(settings: Settings, *, stream: str, connect_s: float | None = None) -> int | None:
     """Return the offset of the last message of a journal, or None if it is empty. It does not read the journal.
 
     Raises:

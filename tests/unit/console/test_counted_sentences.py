@@ -10,6 +10,7 @@ from unittest.mock import AsyncMock, Mock
 import pytest
 
 from console.commands import dead_letters, quarantine
+from console.dead_letters import waiting_redrive
 from console.dead_letters.of_call import OfCall
 from console.dead_letters.prospects import Prospects, in_words
 from console.dead_letters.quarantine import (
@@ -85,7 +86,8 @@ async def test_the_wait_ends_in_time_if_no_echo_arrives() -> None:
         (Returned(Counter(a=2, b=1, c=1, d=1), unknown=2), "5 came back: 2 a; 1 b; 1 c; 1 for another reason. Whether 2 were"),
     ],
 )
-def test_what_came_back_is_said_of_one_or_of_several(returned: Returned, said: str) -> None:
+def test_what_came_back_is_said_of_one_or_of_several(monkeypatch: pytest.MonkeyPatch, returned: Returned, said: str) -> None:
+    monkeypatch.setattr(waiting_redrive, "WAIT_S", 15.0)
     assert dead_letters._came_back(returned).startswith(said)
 
 
