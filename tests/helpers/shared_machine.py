@@ -23,13 +23,16 @@ _LEAST_S = 10
 _WAITS = {
     "console.commands.audit_trail": ("_CONNECT_S",),
     "console.commands.show": ("_DEAD_LETTERS_S",),
+    "console.dead_letters.waiting_redrive": ("WAIT_S",),
+    "console.dialing.dial_keys": ("_READ_BACK_S",),
     "console.live.feed": ("_ANSWER_S",),
     "console.local.simulate": ("_TIMEOUT_S",),
     "console.lookup.timeline_reader": ("_CONNECT_S", "_READ_FOR_S", "_WAIT_FOR_S"),
     "console.web.playback": ("_DRAW_S",),
     "shared.amqp.connection": ("CONNECT_TIMEOUT_S",),
+    "shared.amqp.consumer": ("_ANSWER_TIMEOUT_S",),
     "shared.amqp.plain_connection": ("CONNECT_TIMEOUT_S",),
-    "shared.amqp.queue_reader": ("_GET_TIMEOUT_S",),
+    "shared.amqp.queue_reader": ("_GET_TIMEOUT_S", "_SILENCE_S"),
     "shared.amqp.server_check": ("CONNECT_TIMEOUT_S",),
     "shared.amqp.session": ("CONNECT_TIMEOUT_S",),
     "shared.amqp.stream_end": ("_COMPARED_WITHIN_S",),
@@ -37,6 +40,7 @@ _WAITS = {
     "shared.state.redis_client": ("_SOCKET_TIMEOUT_S",),
     "shared.state.redis_cluster": ("STEP_S",),
     "shared.state.script": ("STEP_S",),
+    "shared.streams.connections": ("CONNECT_S",),
 }
 
 
