@@ -19,12 +19,15 @@ from shared.config.settings import Settings
 from shared.errors import BrokerUnavailableError
 from shared.runtime.audit import Action
 from tests.helpers.dead_letters import bury, left
+from tests.helpers.pace import LIMIT_S
 from tests.helpers.servers import Servers, eventually
 from tests.helpers.settings import settings_here
 
 
 @pytest.fixture
 def settings(servers: Servers, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    monkeypatch.setattr(turns, "_LOCK_TIMEOUT_S", LIMIT_S)
+    monkeypatch.setattr(turns, "_PATIENCE_S", LIMIT_S)
     return settings_here(monkeypatch, servers.environment())
 
 

@@ -168,7 +168,7 @@ async def test_a_change_waits_for_what_a_look_has_taken_from_under_it(settings: 
         change = asyncio.create_task(run.finish())
 
         async def has_begun() -> bool:
-            return settled == [6]
+            return settled[-1:] == [6]
 
         await eventually(has_begun)
         await looker.unlock("look")
