@@ -21,6 +21,7 @@ from console.history.store import History
 from console.history.tables import FIRST_REVISION, METADATA, REVISION, REVISIONS
 from shared.errors import ConfigError
 from tests.helpers.history import batch_of, call_event, found
+from tests.helpers.pace import LIMIT_S
 
 _RELEASED = Path(__file__).resolve().parents[2] / "unit" / "history" / "released"
 _DEVELOPED = ("call_type", "queue", "agent_name", "ended_by")
@@ -93,7 +94,11 @@ async def test_tables_without_a_recorded_revision_are_recognised_and_keep_their_
     assert (_differences(engine), _revision(engine)) == ([], REVISION)
 
 
-async def test_of_several_processes_that_start_at_once_one_migrates(url: str, engine: Engine) -> None:
+async def test_of_several_processes_that_start_at_once_one_migrates(
+    url: str, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The last one waits until all others have migrated.
+    monkeypatch.setattr("console.history.engine._LOCK_TIMEOUT_S", round(LIMIT_S))
     _first_release(engine)
     histories = [History(url, is_writer=True) for _ in range(4)]
     try:
