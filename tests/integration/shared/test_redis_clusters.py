@@ -18,7 +18,7 @@ from shared.state.keys import CLUSTER_KEYS, PARTITIONS, partition
 from shared.state.replies import until_redis_answers
 from shared.state.store import Store
 from shared.state.stored_call import Claim, LeaseLimits, Publication, RestoredPublication, WakeUp
-from tests.helpers.pace import LIMIT_S
+from tests.helpers.pace import LIMIT_S, PACE
 from tests.helpers.redis_clusters import Move, RedisCluster, fail_over, redis_cluster
 from tests.helpers.redis_servers import ask, replicas_confirm
 from tests.helpers.servers import eventually
@@ -29,7 +29,9 @@ SLOTS = [key_slot(CLUSTER_KEYS.open(number).encode()) for number in range(PARTIT
 
 @pytest_asyncio.fixture(scope="module")
 async def shared_redis(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[RedisCluster]:
-    async with redis_cluster(tmp_path_factory.mktemp("cluster") / "redis") as running:
+    # No test of it wants a failover, so a master may stand still for a while.
+    options = ("--cluster-node-timeout", str(round(10_000 * PACE)))
+    async with redis_cluster(tmp_path_factory.mktemp("cluster") / "redis", *options) as running:
         yield running
 
 

@@ -11,6 +11,7 @@ import pytest_asyncio
 from console.local.stack import Server
 from shared.domain.ids import CallKey, CallRef, SourceName
 from shared.errors import StoreUnavailableError
+from shared.state.keys import PLAIN_KEYS, partition
 from shared.state.store import Store
 from tests.helpers.redis_servers import ask, demote, promote, redis_server, replicas_confirm
 from tests.helpers.servers import eventually
@@ -66,6 +67,7 @@ async def test_of_several_addresses_the_master_is_used(pair: tuple[Server, Serve
     store = Store(f"redis://127.0.0.1:1,127.0.0.1:{two.port},127.0.0.1:{one.port}/0", replicas=1)
     try:
         await store.merge({KEY: [[("a", "1")]]})
+        await eventually(lambda: ask(two, "EXISTS", PLAIN_KEYS.facts(partition(KEY), KEY)))
         await promote(two)
         await store.verify()
         assert store.unclear_master.endswith("are both masters. Make one a replica of the other.")

@@ -13,6 +13,7 @@ from shared.errors import StoreUnavailableError
 from shared.state.keys import PARTITIONS, partition
 from shared.state.store import Store
 from tests.helpers.certificates import Authority
+from tests.helpers.pace import PACE
 from tests.helpers.redis_clusters import redis_cluster, tls_port
 from tests.helpers.redis_sentinels import SERVICE, sentinel
 from tests.helpers.redis_servers import ask, redis_server, started
@@ -46,6 +47,7 @@ async def _merge_everywhere(store: Store) -> None:
 
 async def test_a_cluster_is_asked_with_tls_on_every_node(tmp_path: Path, authority: Authority) -> None:
     options = [*_options(authority), "--tls-cluster", "yes", "--tls-replication", "yes"]
+    options += ["--cluster-node-timeout", str(round(10_000 * PACE))]  # a node may stand still for a while
     async with redis_cluster(tmp_path / "redis", *options, replicas_each=0, has_tls=True) as redis:
         url = f"rediss+cluster://127.0.0.1:{tls_port(redis.nodes[0])}"
         async with aclosing(Store(f"{url}?ssl_ca_certs={authority.path}")) as store:
