@@ -39,7 +39,9 @@ async def test_an_upload_that_is_given_up_or_cut_off_is_aborted(s3: Busy, monkey
 
     s3.met["part 2"] = hang
     if end == "timeout":
-        monkeypatch.setattr(object_store, "_STALL_S", 6 * PACE)
+        monkeypatch.setattr(object_store, "_STALL_S", 15 * PACE)  # the first part is sent within this time, too
+    else:
+        monkeypatch.setattr(deadlines, "_FINISH_S", LIMIT_S)
     writing = asyncio.create_task(Archive(ARCHIVE).put("acme/a.wav", io.BytesIO(LONG)))
     await asyncio.wait_for(arrived.wait(), LIMIT_S)
     if end == "cancelled":
