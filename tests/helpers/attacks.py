@@ -32,7 +32,7 @@ GROWTH_BYTES = 100 << 20
 # Of the short form: a fault that an attack is about costs seconds or minutes, not a multiple of a few milliseconds.
 _TIMES_SLOWER = 20
 _TIMES_LIMIT = 10
-_FEW = 3
+_FEW, _MANY = 3, 20
 _PAUSE_S = 0.02
 
 
@@ -47,13 +47,15 @@ class Timings:
     def bound(self) -> float:
         """The time that all but the slowest requests kept: of the long form the p99.
 
-        The short form has too few for a p99. It leaves out some, since a stall of the disk is no attack, and at most the slower half.
+        The short form has too few for a p99: a few are left out of many, since a stall of the disk is no attack. If requests are slow
+        from the beginning of an attack there are few, and each counts.
         """
         assert self.seconds, "nothing was measured"
         if IS_LONG:
             return self.p99
         count = len(self.seconds)
-        return sorted(self.seconds)[max(count // 2, count - 1 - max(_FEW, count // 20))]
+        left_out = max(_FEW, count // 20) if count >= _MANY else 0
+        return sorted(self.seconds)[count - 1 - left_out]
 
     @property
     def p99(self) -> float:

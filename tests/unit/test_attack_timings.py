@@ -15,7 +15,8 @@ SLOW_S = 20 * LIMIT_S
 
 
 @pytest.mark.parametrize(
-    ("quick", "slow", "is_harm"), [(77, 3, False), (190, 10, False), (8, 3, False), (60, 20, True), (2, 4, True), (0, 1, True)]
+    ("quick", "slow", "is_harm"),
+    [(77, 3, False), (17, 3, False), (190, 10, False), (60, 20, True), (17, 4, True), (10, 1, True), (0, 1, True)],
 )
 def test_requests_are_harmed_if_more_than_a_few_are_slow(
     monkeypatch: pytest.MonkeyPatch, quick: int, slow: int, *, is_harm: bool
