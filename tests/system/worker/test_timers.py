@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import uuid
 from collections import defaultdict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 
@@ -13,8 +13,8 @@ import aio_pika
 import pytest
 
 from console.local.child_process import ProcessFailedError
-from console.local.ports import free_port
 from console.local.processes import Fleet
+from shared.clock import utc_now
 from shared.domain.ids import CallKey, CallRef, SourceName
 from shared.domain.raw_event import CallbackEvent, encode, join
 from shared.domain.recording import RecordingJob
@@ -24,7 +24,6 @@ from tests.helpers.servers import (
     UNMEASURED,
     Event,
     Servers,
-    call_back,
     eventually,
     eventually_as_many,
     exit_code,
@@ -47,14 +46,20 @@ PICKUP, FAR_PICKUP, FAR_HANGUP, HANGUP = range(4)
 
 
 @asynccontextmanager
-async def _running(servers: Servers, *, workers: int = 1, **more: str) -> AsyncIterator[tuple[int, Fleet]]:
-    port = free_port()
+async def _running(servers: Servers, *, workers: int = 1, **more: str) -> AsyncIterator[Fleet]:
     async with servers.fleet(**QUICK, **more) as fleet:
-        fleet.add("ingress", "ingress", {"CALLFOLD_INGRESS_PORT": str(port)})
         for number in range(workers):
             fleet.add(f"worker-{number}", "worker", {})
         await fleet.start_all()
-        yield port, fleet
+        yield fleet
+
+
+async def _send(servers: Servers, lines: Sequence[str]) -> None:
+    """Send callbacks in one message: whatever is slow, no timer comes between them."""
+    async with servers.queue("callbacks.fold") as queue:
+        exchange = await queue.channel.get_exchange("callbacks", ensure=False)
+        body = join(encode(CallbackEvent(SourceName("default"), utc_now(), line)) for line in lines)
+        await exchange.publish(aio_pika.Message(body, message_id=uuid.uuid4().hex, delivery_mode=2), "")
 
 
 LOST = (
@@ -72,9 +77,9 @@ LOST = (
 
 async def test_calls_that_lost_callbacks_end_by_a_timer_once(servers: Servers) -> None:
     expected = {}
-    async with servers.subscribed("call.#") as events, _running(servers, workers=2) as (port, _):
+    async with servers.subscribed("call.#") as events, _running(servers, workers=2):
         for call, (sent, outcome, reason) in enumerate(LOST, start=513):
-            assert set(await call_back(port, [lines_of(call)[number] for number in sent])) == {200}
+            await _send(servers, [lines_of(call)[number] for number in sent])
             expected[f"default/{call}/1"] = (f"call.completed.default.{outcome}", reason, reason != "timeout")
         published = await next_new(events, len(LOST))
         ends = {event.message_id: (event.routing_key, *_closing(event)) for event in published}
@@ -96,11 +101,11 @@ async def _quiet(servers: Servers, events: aio_pika.abc.AbstractQueue, *known: E
 
 async def test_what_comes_after_a_timeout_amends_the_record_and_fetches_the_recording_that_was_missing(servers: Servers) -> None:
     lines = lines_of(513)
-    async with servers.subscribed("call.#") as events, _running(servers) as (port, fleet):
-        await call_back(port, [lines[PICKUP], lines[FAR_PICKUP], lines[FAR_HANGUP]])
+    async with servers.subscribed("call.#") as events, _running(servers) as fleet:
+        await _send(servers, [lines[PICKUP], lines[FAR_PICKUP], lines[FAR_HANGUP]])
         (first,) = await next_new(events, 1)
         assert first.body["data"]["complete"] is False
-        await call_back(port, [lines[HANGUP]])
+        await _send(servers, [lines[HANGUP]])
         (second,) = await next_new(events, 1, [first])
         assert second.routing_key == "call.amended.default.answered"
         assert second.message_id == second.body["id"] == "default/513/2"
@@ -108,13 +113,13 @@ async def test_what_comes_after_a_timeout_amends_the_record_and_fetches_the_reco
         data = second.body["data"]
         assert (data["revision"], data["complete"], data["close_reason"]) == (2, True, "hangup")
         assert data["agent"]["recorded"] is True
-        await call_back(port, lines)  # late duplicates
+        await _send(servers, lines)  # late duplicates
         await _quiet(servers, events, first, second)
         # The dialed leg's job of the first revision and the agent's of the second; the one without recording was a sidecar.
         fetched = {("dialed", 1), ("agent", 2)}
         dead: set[tuple[str, int]] = set()
         await eventually(lambda: _are_dead(servers, fetched, dead))
-        await fleet.processes[1].stop()
+        await fleet.processes[0].stop()
         assert await _are_dead(servers, fetched, dead)
 
 
@@ -128,13 +133,13 @@ async def _are_dead(servers: Servers, wanted: set[tuple[str, int]], dead: set[tu
 @pytest.mark.parametrize("point", ["timer.due", "timer.leased", "timer.published", "fold.scheduled"])
 async def test_a_worker_that_dies_with_a_timer_delays_the_end_and_no_more(servers: Servers, point: str) -> None:
     lines = lines_of(513)
-    async with servers.subscribed("call.#") as events, _running(servers, workers=0) as (port, fleet):
+    async with servers.subscribed("call.#") as events, _running(servers, workers=0) as fleet:
         victim = fleet.add("victim", "worker", {"CALLFOLD_CRASH_AT": point})
         with suppress(ProcessFailedError):  # it may die before it was seen to be ready
             await victim.start()
         if point == "fold.scheduled":
             await worker_at_work(servers)
-        await call_back(port, [lines[PICKUP], lines[HANGUP]])
+        await _send(servers, [lines[PICKUP], lines[HANGUP]])
         assert await exit_code(victim) == -signal.SIGKILL
         fleet.processes.remove(victim)
         await fleet.add("heir", "worker", {}).start()
@@ -183,9 +188,9 @@ ALONE = (
 
 async def test_calls_without_request_id_are_one_leg_each_named_by_its_call_id(servers: Servers) -> None:
     expected = {}
-    async with servers.subscribed("call.#") as events, _running(servers) as (port, _):
+    async with servers.subscribed("call.#") as events, _running(servers):
         for call, (call_type, sent, outcome) in enumerate(ALONE, start=77):
-            await call_back(port, [f"CallType={call_type}&Event={event}&CallID={call}&RequestID=" for event in sent])
+            await _send(servers, [f"CallType={call_type}&Event={event}&CallID={call}&RequestID=" for event in sent])
             expected[f"default/call-{call}/1"] = (f"call.completed.default.{outcome}", f"call-{call}")
         ended = await next_new(events, len(ALONE))
     assert {event.message_id: (event.routing_key, event.body["subject"]) for event in ended} == expected
