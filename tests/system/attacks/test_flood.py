@@ -48,21 +48,29 @@ class GoodSource:
             yield
         await self._events.cancel(tag)
 
-    async def _send(self, number: int, *lines: str) -> None:
+    async def _send(self, *lines: str) -> None:
         for line in lines:
             async with self._session.get(f"http://127.0.0.1:{self._port}/callbacks/good?{line}") as response:
                 assert response.status == 200, response.status
+
+    async def published(self, number: int) -> None:
         await self._arrived.setdefault(str(number), asyncio.Event()).wait()
 
-    async def whole_call(self) -> None:
+    async def answered_call(self) -> int:
+        """Send a call and return its number, once every callback is answered."""
         number = next(self._numbers)
-        await self._send(number, *lines_of(number))
+        await self._send(*lines_of(number))
+        return number
+
+    async def whole_call(self) -> None:
+        await self.published(await self.answered_call())
 
     async def settling_call(self) -> None:
         """A call that only a timer ends."""
         number = next(self._numbers)
         lines = lines_of(number)
-        await self._send(number, lines[0], lines[3])
+        await self._send(lines[0], lines[3])
+        await self.published(number)
 
 
 @asynccontextmanager
@@ -116,36 +124,38 @@ async def test_what_waits_is_held_for_its_source_and_survives_kill_9_of_ingress(
         good = GoodSource(port, good_events)
         async with good.listening():
             await good.whole_call()
-            flooded, calls = await _flood_until_it_waits(port, ingress, worker, good)
+            flooded, call = await _flood_until_it_waits(port, ingress, worker, good)
             assert await metric(ingress, 'callfold_callbacks_waited_total{source="good"}') == 0
-            async with aiohttp.ClientSession() as session, session.get(ingress.metrics_url.replace("metrics", "readyz")) as ready:
-                assert ready.status == 200
-                assert "flooder wait" in str((await ready.json())["problems"])
             ingress.send_signal(signal.SIGKILL)
             await exit_code(ingress)
             worker.send_signal(signal.SIGCONT)
-            await calls
+            await good.published(call)
             await ingress.start()
             await _published(flood_events, flooded.calls)
 
 
 async def _flood_until_it_waits(
     port: int, ingress: ServiceProcess, worker: ServiceProcess, good: GoodSource
-) -> tuple[Flooded, asyncio.Task[None]]:
-    """Stop the worker and flood, with the same calls each time. Returns the flood, and a call of the other source.
+) -> tuple[Flooded, int]:
+    """Stop the worker and flood, with the same calls each time. Returns the flood, and a call of the other source that is answered.
 
     The first attempts may be in vain: a slow machine sends no more than the guaranteed rate, and an ingress that had no echo from
     the worker yet does not know that the fold is behind.
     """
     for _ in range(30):
         worker.send_signal(signal.SIGSTOP)
-        call = asyncio.create_task(good.whole_call())
-        flooded = await flood(port, "flooder", 2)
-        if await metric(ingress, 'callfold_callbacks_waited_total{source="flooder"}'):
+        flooded, call = await asyncio.gather(flood(port, "flooder", 2), good.answered_call())
+        if await _says_that_it_waits(ingress) and await metric(ingress, 'callfold_callbacks_waited_total{source="flooder"}'):
             return flooded, call
         worker.send_signal(signal.SIGCONT)
-        await call
+        await good.published(call)
     raise AssertionError("the flooder never waited")
+
+
+async def _says_that_it_waits(ingress: ServiceProcess) -> bool:
+    async with aiohttp.ClientSession() as session, session.get(ingress.metrics_url.replace("metrics", "readyz")) as ready:
+        assert ready.status == 200
+        return "flooder wait" in str((await ready.json())["problems"])
 
 
 async def _timed(call: Callable[[], Awaitable[None]], for_s: float) -> Timings:

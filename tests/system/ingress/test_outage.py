@@ -171,7 +171,8 @@ async def test_a_broker_that_is_there_and_refuses_makes_ingress_not_ready_once_t
     async with servers.fleet(CALLFOLD_SPOOL_MAX_BYTES=str(1 << 20)) as fleet, servers.queue("callbacks.fold") as fold:
         fleet.add("ingress", "ingress", {"CALLFOLD_INGRESS_PORT": str(port)})
         await fleet.start_all()
-        await connected(*fleet.processes)  # it declares the topology then, and would bind again what is unbound here
+        await connected(*fleet.processes)
+        await eventually(lambda: _has_declared(fleet.processes[0]))  # it would bind again what is unbound here
         assert await call_back(port, [line]) == [200]
         async with servers.queue("callbacks.journal") as journal:
             queues = (fold, journal)
@@ -189,6 +190,12 @@ async def test_a_broker_that_is_there_and_refuses_makes_ingress_not_ready_once_t
                     await queue.bind("callbacks", "")
         await eventually(lambda: _ready(fleet))
         await _drained(servers)
+
+
+async def _has_declared(ingress: ServiceProcess) -> bool:
+    """Whether both publishers are connected: each declares the topology then."""
+    lines = [orjson.loads(line) for line in ingress.log_path.read_bytes().splitlines() if b'"broker_connected"' in line]
+    return {line["connection"].partition("-")[0] for line in lines} >= {"ingress", "quarantine"}
 
 
 async def _numbers_of_callers(servers: Servers) -> int:
