@@ -80,8 +80,8 @@ class DialKeys:
         self._read_back[by] = read_back
         read_to = self._last
         try:
-            for release in [each for each in self._unrecorded if each["name"] == name]:
-                await self._record(release)  # ahead of the claim, which would not count otherwise
+            for delayed in [each for each in self._unrecorded if each["name"] == name]:
+                await self._record(delayed)  # a claim ahead of the release of its key does not count
             await self._record({"name": name, "by": by, "entry": entry.decode(), "at": time.time()})
             async with asyncio.timeout(_READ_BACK_S):
                 earlier = await read_back

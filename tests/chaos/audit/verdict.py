@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -11,11 +10,11 @@ from typing import Any
 from tests.chaos.audit.evidence import Evidence, Fault, Published, Sent, Served
 from tests.chaos.audit.figures import figures
 from tests.chaos.audit.model import Callback, Record, read_record, record_of, subsets
+from tests.chaos.audit.pace import PACE
 
 LEAST_ACCEPTED = 0.95
 # Where the two clocks of a comparison are apart by less, or the way of a message takes as long, nothing is concluded.
-# All this takes longer on a slow machine, as the tests have measured it.
-_SLACK_S = 2.0 * float(os.environ.get("TESTS_PACE") or 1)
+_SLACK_S = 2.0 * PACE
 # Two callbacks that arrive so much later than a third one, by their timestamps, look like a clock that was set during the call.
 _HELD_UP, _HELD_UP_S = 2, 4.0
 # A callback that one ingress alone holds, cut off from RabbitMQ, may be overtaken by timers: ARCHITECTURE.md, "Known limits".
