@@ -28,7 +28,7 @@ log = get_logger(__name__)
 
 _PAGE_BYTES = 4096
 _BUSY_TIMEOUT_S = 5
-_QUICK_S, _REOPEN_S = 0.1, 2.0
+_QUICK_S, _SLOW_S, _REOPEN_S = 0.1, 1.0, 2.0
 _ATTEMPTS, _OPEN_ATTEMPTS = 3, 2
 _SCHEMA = """
 create table if not exists messages (
@@ -171,10 +171,11 @@ class SpoolFile:
                 break
             except (OSError, sqlite3.Error) as error:
                 now, is_held = time.monotonic(), _is_held(error)
-                if attempt < _OPEN_ATTEMPTS and not is_held and self._has_vanished(error):
+                is_slow = now - began > (_QUICK_S if is_held else _SLOW_S)
+                if attempt < _OPEN_ATTEMPTS and not is_held and not is_slow and self._has_vanished(error):
                     continue
-                # A lock that is held for long must not cost each message as long. Any other failure may be over by the next one.
-                self._failure, self._retry_at = error, now + (_REOPEN_S if is_held and now - began > _QUICK_S else 0)
+                # What takes long, as with a lock that is held, must not cost each message as long. Else the next one tries again.
+                self._failure, self._retry_at = error, now + (_REOPEN_S if is_slow else 0)
                 raise
         self._failure = None
         if self._connection is None:

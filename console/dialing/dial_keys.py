@@ -151,7 +151,7 @@ class DialKeys:
                 if not entry:
                     if holder is not None and holder.by == by:
                         del self._holders[name]
-                elif holder is None:
+                elif holder is None or (holder.is_refused and more.get("is_answer")):  # only if its release was lost
                     self._holders[name] = _Holder(by, entry.encode(), at_s)
                 elif holder.by == by and more.get("is_answer"):
                     holder.entry = entry.encode()

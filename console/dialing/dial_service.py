@@ -37,6 +37,7 @@ _BEYOND_DIAL_S = 5
 _POLL_S = 0.05
 _RETRY_S = 5
 _MAX_UNRELEASED = 10_000
+_NOTHING_DIALED = "The first request with this Idempotency-Key was refused and nothing was dialed. Send the request again."
 _NO_REDIS = "Redis is unavailable, so nothing was dialed. Try again later."
 
 
@@ -149,6 +150,7 @@ class DialService:
 
     async def _repeat(self, name: str, digest: str, entry: bytes) -> DialAnswer:
         """Wait for the answer to the first request with this key."""
+        is_lost = False
         try:
             async with asyncio.timeout(self._limits.wait_s):
                 while True:
@@ -160,12 +162,14 @@ class DialService:
                         return DialAnswer(first["status"], first["body"])
                     await asyncio.sleep(_POLL_S)
                     latest = await self._latest(name)
-                    if latest is not None:
+                    if latest is None and await self._store.is_forgotten(entry):
+                        return _refusal(409, _NOTHING_DIALED, "Idempotency-Key")
+                    if latest is None:  # it expired, or Redis has lost it and the stream is still to deliver it
+                        is_lost = True
+                    elif is_lost and _is_of_another(latest, entry):
+                        return _unknown()
+                    else:
                         entry = latest
-                    elif await self._store.is_forgotten(entry):
-                        title = "The first request with this Idempotency-Key was refused and nothing was dialed. "
-                        return _refusal(409, f"{title}Send the request again.", "Idempotency-Key")
-                    # Without an entry it expired, or Redis has lost it and the stream is still to deliver it.
         except (TimeoutError, StoreUnavailableError):
             return _unknown()
 
@@ -240,6 +244,12 @@ async def audited_dial(dials: DialService, audit: Audit, request: DialRequest, w
         repeated=answer.is_repeated,
     )
     return answer
+
+
+def _is_of_another(latest: bytes, entry: bytes) -> bool:
+    """Return whether an entry is not of the request that wrote the other one, as far as it says: an answer names no request."""
+    one, other = orjson.loads(latest), orjson.loads(entry)
+    return one["digest"] != other["digest"] or ("by" in one and one["by"] != other.get("by"))
 
 
 def _refusal(status: int, title: str, parameter: str | None) -> DialAnswer:

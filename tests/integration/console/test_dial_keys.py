@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import cast
+from unittest.mock import AsyncMock
 
 import orjson
 import pytest
@@ -345,6 +346,57 @@ async def test_a_claim_ahead_of_a_release_never_counts_and_one_behind_it_counts_
             return others.entry(name) == b"behind" == keys.entry(name)
 
         await eventually(is_read)
+
+
+async def test_an_answer_counts_although_the_release_before_its_claim_was_lost(
+    servers: Servers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = uuid.uuid4().hex
+    refused, behind = (f"{number} {name}" for number in range(2))
+    async with console(servers, monkeypatch, _Phones()) as dials:
+        keys = dials._keys
+        assert keys is not None
+        assert await keys.claim(name, refused, b"refused") is None
+        with monkeypatch.context() as lost:
+            lost.setattr(keys, "_record_soon", AsyncMock())
+            await keys.release(name, refused)
+        assert await keys.claim(name, behind, b"behind") is None
+        await keys.finish(name, behind, b"answer")
+
+        async def is_read() -> bool:
+            return keys.entry(name) == b"answer"
+
+        await eventually(is_read)
+
+
+@pytest.mark.parametrize("has_other_number", [False, True])
+async def test_a_repeat_whose_first_request_is_lost_takes_no_answer_of_another_request(
+    servers: Servers, monkeypatch: pytest.MonkeyPatch, *, has_other_number: bool
+) -> None:
+    """The phone of the first request may ring, whatever becomes of the other one."""
+    phones, key = _Phones(), f"lost-{has_other_number}"
+    phones.may_answer.clear()
+    async with console(servers, monkeypatch, phones) as dials:
+        monkeypatch.setattr(dials, "_keys", None)  # RabbitMQ is away
+        first = asyncio.ensure_future(dials.dial(REQUEST, WHO, key))
+        await asyncio.wait_for(phones.has_rung.wait(), LIMIT_S)
+        latest, waits, misses = dials._latest, asyncio.Event(), asyncio.Event()
+
+        async def look(name: str) -> bytes | None:
+            found = await latest(name)
+            (misses if found is None else waits).set()
+            return found
+
+        monkeypatch.setattr(dials, "_latest", look)
+        repeat = asyncio.ensure_future(dials.dial(REQUEST, WHO, key))
+        await asyncio.wait_for(waits.wait(), LIMIT_S)
+        await emptied(servers)
+        await asyncio.wait_for(misses.wait(), LIMIT_S)
+        other = REQUEST.model_copy(update={"number": "+4587654321"}) if has_other_number else REQUEST
+        third = asyncio.ensure_future(dials.dial(other, WHO, key))
+        assert (await asyncio.wait_for(repeat, LIMIT_S)).status == 504
+        phones.may_answer.set()
+        await asyncio.gather(first, third)
 
 
 async def _unavailable(*_: object) -> None:

@@ -93,6 +93,23 @@ async def test_a_slow_failure_to_open_is_attempted_again_by_the_next_message(
         assert await _bodies(spool) == [b'["after"]']
 
 
+async def test_a_failure_that_takes_a_second_does_not_cost_each_message_a_second(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _clock(monkeypatch, step_s=1.5)
+    spool, attempts = Spool(tmp_path, max_bytes=MAX_BYTES), itertools.count(1)
+
+    def fail() -> NoReturn:
+        next(attempts)
+        raise OSError("the disk fails slowly")
+
+    monkeypatch.setattr(spool._file, "_connect", fail)
+    async with spool:
+        with pytest.raises(SpoolUnavailableError, match="slowly"):
+            await spool.add([_message("refused")])
+        assert next(attempts) == 2, "the first attempt was the only one"
+
+
 def _busy() -> sqlite3.Error:
     error = sqlite3.OperationalError("the lock of the database is held")
     error.sqlite_errorcode = sqlite3.SQLITE_BUSY
