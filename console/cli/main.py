@@ -66,16 +66,19 @@ def main() -> None:
     """Run the command line; a CallfoldError becomes one sentence on stderr and an exit code."""
     gc.disable()  # until the command runs: imports create much that stays
     failures: list[CallfoldError] = []
+    is_unread = False
     try:
         _run_and_flush()
     except* CallfoldError as group:
         failures = leaf_errors(group)
     except* BrokenPipeError:  # the reader of the output, such as `head`, has enough
-        _discard_output()
-        sys.exit(EXIT_FAILURE)
+        is_unread = True
     except* OSError as group:
         _discard_output()
         failures = [CallfoldError(f"Cannot write: {_full_disk(group)}.")]
+    if is_unread:
+        _discard_output()
+        sys.exit(EXIT_FAILURE)
     if failures:
         from console.commands.hints import with_hint
         from console.safe_text import plain

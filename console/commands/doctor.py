@@ -235,15 +235,15 @@ async def _placeholders(settings: Settings) -> str:
 
 async def _from_rabbitmq(reading: Awaitable[_Read]) -> _Read:
     """Return what a check reads from RabbitMQ, whose absence another check reports."""
+    problem = ""
     try:
         async with asyncio.timeout(_READING_S):
             return await reading
     except* (BrokerAccessError, NotPermittedError):
-        raise DoubtError(
-            "not known: the user of CALLFOLD_AMQP_URL may not read it. Run `callfold doctor` as callfold-console"
-        ) from None
+        problem = "not known: the user of CALLFOLD_AMQP_URL may not read it. Run `callfold doctor` as callfold-console"
     except* (CallfoldError, TimeoutError):
-        raise DoubtError("not known while RabbitMQ cannot be read") from None
+        problem = problem or "not known while RabbitMQ cannot be read"
+    raise DoubtError(problem)
 
 
 async def _refusals(settings: Settings) -> str:
