@@ -2,6 +2,8 @@
 SHELL := /bin/sh
 BIN := .venv/bin
 SERVERS := rabbitmq-server redis-server
+DEPLOY_TOOLS := haproxy nginx=nginx-light promtool=prometheus prometheus-alertmanager \
+    systemd-analyze=systemd buildah mmdebstrap crun
 # One lock file for all systems and Pythons: markers select the packages, and every version has wheels.
 COMPILE = build/lock/bin/uv pip compile -q --universal --python-version 3.11.0 --fork-strategy fewest --no-build --generate-hashes --no-header
 
@@ -13,7 +15,7 @@ IN_PARALLEL := $(MAKE) -s -j $(if $(filter output-sync,$(.FEATURES)),--output-sy
 # Keep bytecode even if the user's environment disables it. Otherwise hundreds of processes would compile the same files.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo up check test coverage test-volume attack chaos lint mutants bench matrix screenshots setup lock audit clean format rules types layers english serverless
+.PHONY: help demo up check test coverage test-volume test-deploy attack chaos lint mutants bench matrix screenshots setup lock audit clean format rules types layers english serverless
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,6 +53,11 @@ coverage: setup ## Run every distinct test with branch coverage; fails below 95 
 test-volume: setup ## Run the large sizes of tests, then all mutants (over an hour)
 	@$(BIN)/python -m pytest -m volume $(WORKERS)
 	@$(BIN)/python -m tests.mutants.run
+
+test-deploy: setup ## Check every file of deploy/ with its own tool, build the image and run it (the image needs root on Debian)
+	@sh deploy/setup.sh --dev $(DEPLOY_TOOLS)
+	@sh tests/deploy/tools.sh
+	@$(BIN)/python -m pytest -m deploy --durations=20 $(if $(FILE),$(FILE),tests/deploy)
 
 attack: setup ## Attack a running stack on loopback for 10 minutes and hold the limits of docs/security.md
 	@ATTACK_SECONDS=$(or $(ATTACK_SECONDS),20) $(BIN)/python -m pytest -q --durations=0 tests/system/attacks

@@ -59,6 +59,10 @@ MARKERS = {
 # The heaviest first, so that no test process is left alone with one at the end.
 ORDER = ("browser", "processes", "rabbitmq", "postgres", "s3", "redis")
 PROCESSES = ("tests/system/", "tests/browser/")
+# Tests that need tools which `make test` does not install.
+DEPLOY = "tests/deploy/"
+# A test with one of these runs only where `-m` names it.
+ON_REQUEST = ("volume", "deploy")
 # Whole clusters: a load balancer, deaths and outages under load, everything that `up` starts. Of each folder one test at a time.
 CLUSTERS = ("tests/system/chaos/", "tests/system/clusters/", "tests/system/attacks/")
 # Begun early, they cost least: the history reads all that other tests have published, and those of the worker wait for leases.
@@ -74,7 +78,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def _is_volume(config: pytest.Config) -> bool:
-    return "volume" in config.option.markexpr.replace("not volume", "")
+    return _names(config, "volume")
+
+
+def _names(config: pytest.Config, marker: str) -> bool:
+    return marker in config.option.markexpr.replace(f"not {marker}", "")
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -90,9 +98,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for marker in needs(item):
             item.add_marker(marker)
         item.add_marker(pytest.mark.timeout(limit_s * (LONGER if item.get_closest_marker("volume") else 1)))
-    if not _is_volume(config):
-        config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("volume")])
-        items[:] = [item for item in items if not item.get_closest_marker("volume")]
+    for marker in ON_REQUEST:
+        if not _names(config, marker):
+            config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker(marker)])
+            items[:] = [item for item in items if not item.get_closest_marker(marker)]
     items.sort(key=_weight)
 
 
@@ -111,6 +120,7 @@ def needs(item: pytest.Item) -> set[str]:
     """Read what a test needs from its fixtures, and from its folder whether it starts processes of Callfold."""
     fixtures: list[str] = getattr(item, "fixturenames", [])
     found = {marker for fixture, marker in MARKERS.items() if fixture in fixtures}
+    found |= {"deploy"} if item.nodeid.startswith(DEPLOY) else set()
     return found | ({"processes"} if item.nodeid.startswith(PROCESSES) else set())
 
 
