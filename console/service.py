@@ -39,6 +39,7 @@ from shared.config.live_sources import LiveSources
 from shared.config.secret_strength import check_console_keys
 from shared.config.settings import Settings
 from shared.errors import StoreReadOnlyError, StoreUnavailableError
+from shared.metrics import Export, Role
 from shared.runtime.audit import Audit
 from shared.runtime.broker import create_publisher, watch_broker_hosts
 from shared.runtime.client_address import Proxies
@@ -60,6 +61,8 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     check_console_keys(settings)
     compile_templates()
     sources, archive = LiveSources.load(settings.sources_file), Archive(settings.archive_url)
+    export = Export(Role.CONSOLE)
+    sources.derive(export.add_sources)
     publisher = create_publisher(settings, "console")
     feed = Feed(settings)
     async with AsyncExitStack() as closing:
@@ -96,7 +99,9 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
 
         listening = asyncio.Event()
         async with (
-            private_port(settings.metrics_host, settings.metrics_port, lambda: _problems(store, sources, listening, stop)),
+            private_port(
+                settings.metrics_host, settings.metrics_port, lambda: _problems(store, sources, listening, stop), export
+            ),
             background(publisher.run(), feed.consumer.run(), monitor.callbacks_journal.run(), monitor.depths.run()),
             background(feed.run(), monitor.count(), monitor.run(), dials.run(), dial_keys.run()),
             background(refused.consumer.run(), refused.run()),

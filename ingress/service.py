@@ -21,6 +21,7 @@ from shared.config.secret_strength import check_source_secrets
 from shared.config.settings import Settings
 from shared.errors import SpoolLeftError
 from shared.log import get_logger
+from shared.metrics import Export, Role
 from shared.runtime.broker import create_publisher, watch_broker_hosts
 from shared.runtime.client_address import Proxies
 from shared.runtime.descriptors import connection_limit, descriptor_limit
@@ -42,6 +43,8 @@ async def serve(settings: Settings, stop: StopRequest) -> None:
     """
     stop.extra_s = settings.spool_drain_seconds
     sources = LiveSources.load(settings.sources_file, partial(check_source_secrets, settings))
+    export = Export(Role.INGRESS)
+    sources.derive(export.add_sources)
     proxies = Proxies(settings.ingress_proxies, setting="CALLFOLD_INGRESS_PROXIES")
     # Once ingress serves, no error of the broker may end it: the spool accepts what RabbitMQ does not.
     publisher = create_publisher(settings, "ingress", retries_conflicts=True)
@@ -64,7 +67,7 @@ async def serve(settings: Settings, stop: StopRequest) -> None:
             return [*await writer.problems(), *intake.problems(), *map(Handicap, sources.problems())]
 
         async with (
-            private_port(settings.metrics_host, settings.metrics_port, problems),
+            private_port(settings.metrics_host, settings.metrics_port, problems, export),
             background(*spools.tasks(), spools.drain.watch()),
             background(commit.run(), intake.run(sources), quarantine.run()),
             background(watch_broker_hosts(settings), watch_sources(sources)),

@@ -15,6 +15,7 @@ from shared.config.live_sources import LiveSources
 from shared.config.settings import Settings
 from shared.errors import StoreUnavailableError
 from shared.log import get_logger
+from shared.metrics import Export, Role
 from shared.runtime.broker import create_publisher, watch_broker_hosts
 from shared.runtime.health import Handicap, private_port
 from shared.runtime.process import background
@@ -53,6 +54,8 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             only unavailable, the worker starts and waits for it.
     """
     sources = LiveSources.load(settings.sources_file)
+    export = Export(Role.WORKER)
+    sources.derive(export.add_sources)
     publisher = create_publisher(settings, "worker")
     address = publisher.address
     jobs = Consumer(address, RECORDINGS, prefetch=settings.recording_concurrency)  # every delivered job starts at once
@@ -99,7 +102,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         async with (
             consuming(jobs, archive),
             private_port(
-                settings.metrics_host, settings.metrics_port, lambda: _problems(publisher, raw, store, handicaps(), stop)
+                settings.metrics_host, settings.metrics_port, lambda: _problems(publisher, raw, store, handicaps(), stop), export
             ),
             background(publisher.run(), raw.run()),
             background(

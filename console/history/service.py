@@ -18,6 +18,7 @@ from shared.config.settings import Settings
 from shared.errors import HistoryUnavailableError
 from shared.exit_codes import EXIT_OK
 from shared.log import get_logger
+from shared.metrics import Export, Role
 from shared.runtime.broker import broker_address, watch_broker_hosts
 from shared.runtime.health import private_port
 from shared.runtime.process import background
@@ -70,7 +71,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
                     group.create_task(follower.run())
 
         async with (
-            private_port(settings.metrics_host, settings.metrics_port, problems),
+            private_port(settings.metrics_host, settings.metrics_port, problems, Export(Role.HISTORY)),
             background(follow(), watch_broker_hosts(settings)),
         ):
             await stop.wait()

@@ -9,10 +9,10 @@ from contextlib import asynccontextmanager
 
 import orjson
 from aiohttp import web
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from shared.errors import ConfigError
 from shared.log import get_logger
+from shared.metrics import Export
 from shared.runtime.connections import Connections, HttpLimits
 from shared.runtime.descriptors import backlog, descriptor_limit
 from shared.runtime.http_server import Runner
@@ -34,7 +34,7 @@ class Handicap(str):
 
 
 @asynccontextmanager
-async def private_port(host: str, port: int, problems: Problems) -> AsyncIterator[int]:
+async def private_port(host: str, port: int, problems: Problems, export: Export) -> AsyncIterator[int]:
     """Serve the private port; yields its number (`port` 0 means any free port)."""
 
     async def healthz(_: web.Request) -> web.Response:
@@ -46,8 +46,9 @@ async def private_port(host: str, port: int, problems: Problems) -> AsyncIterato
         body = orjson.dumps({"ready": is_ready, "problems": [str(problem) for problem in current]})
         return web.Response(body=body, status=200 if is_ready else 503, content_type="application/json")
 
-    async def metrics(_: web.Request) -> web.Response:
-        return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+    async def metrics(request: web.Request) -> web.Response:
+        body, content_type = export.render(request.headers.get("Accept", ""))
+        return web.Response(body=body, headers={"Content-Type": content_type})
 
     async def without_version(_: web.Request, response: web.StreamResponse) -> None:
         response.headers.pop("Server", None)

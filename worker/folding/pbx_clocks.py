@@ -106,7 +106,7 @@ class PbxClocks:
         """Report a clock; returns whether its estimate is to be stored."""
         estimate = self._estimates[source]
         known_s = estimate.ahead.value
-        metrics.PBX_CLOCK_OFFSET.labels(source).set(known_s)
+        metrics.PBX_CLOCK_OFFSET.set(known_s, source)
         problem = clock_problem(source, known_s)
         # A callback can be held up on its way. A clock that is behind is so in every window.
         if problem and (known_s > 0 or estimate.ahead.is_below(-EQUAL_S)):
