@@ -228,9 +228,11 @@ async def empty_streams(stack: Stack) -> None:
 
 
 def assert_may_start_processes() -> None:
-    """Fail a test that starts processes of Callfold outside `tests/system` and `tests/browser`: its markers would be wrong."""
+    """Fail a test that starts processes of Callfold elsewhere: its markers would be wrong."""
     test = os.environ["PYTEST_CURRENT_TEST"]
-    assert test.startswith(("tests/system/", "tests/browser/")), f"it starts processes, and belongs into tests/system: {test}"
+    assert test.startswith(("tests/system/", "tests/browser/", "tests/deploy/")), (
+        f"it starts processes, and belongs into tests/system: {test}"
+    )
 
 
 class _WarmServiceProcess(ServiceProcess):

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
-import os
 import re
 import time
-from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -18,40 +14,17 @@ import aiohttp
 import orjson
 import pytest_asyncio
 
-from console.local.child_process import kill_with_parent
 from console.local.ports import free_port
-from console.local.processes import Fleet, ServiceProcess
-from tests.helpers.pace import LIMIT_S, PACE, paced
+from console.local.processes import ServiceProcess
+from tests.helpers.balanced_ingress import SECRET, SENDERS, Site, Stream, load_balancer, raw, two_ingresses
+from tests.helpers.pace import PACE, paced
 from tests.helpers.raw_http import connected_to, post
 from tests.helpers.servers import Servers, connected, eventually, lines_of
 
 CONFIG = Path(__file__).resolve().parents[3] / "deploy" / "haproxy.cfg"
-SECRET = "hunter2-hunter2"
-SENDERS = 10
-# Between two callbacks of a sender: a steady stream, not a flood that hides a pause.
-PACE_S = 0.03
-MORE = 500
 # The last of the counters in a log line: how often HAProxy tried again.
 RETRIED = re.compile(r"/\+?[1-9][0-9]* GET ")
 REQUEST_S = min(9, round(5 * PACE))  # less than `timeout client`, which would cut a slow client first
-
-
-@dataclass(slots=True)
-class Site:
-    """Two ingress processes, and HAProxy in front of them."""
-
-    servers: Servers
-    fleet: Fleet
-    ports: list[int]
-    public: int
-    log: Path
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.public}"
-
-    def log_lines(self) -> list[str]:
-        return self.log.read_text("utf-8").splitlines()
 
 
 @pytest_asyncio.fixture
@@ -69,88 +42,27 @@ async def draining_site(servers: Servers) -> AsyncIterator[Site]:
 
 @asynccontextmanager
 async def _site(servers: Servers, *, drain_s: str) -> AsyncIterator[Site]:
-    sources = servers.directory / "sources.toml"
-    sources.write_text(f'[sources.acme]\nsecret = "{SECRET}"\n')
-    ports, public, log = [free_port(), free_port()], free_port(), servers.directory / "haproxy.log"
-    async with servers.fleet(CALLFOLD_SOURCES=str(sources), CALLFOLD_DRAIN_SECONDS=drain_s) as fleet:
-        for number, port in enumerate(ports, start=1):
-            # A spool each, as on two machines.
-            spool = str(servers.directory / f"spool-{number}")
-            fleet.add(f"ingress-{number}", "ingress", {"CALLFOLD_INGRESS_PORT": str(port), "CALLFOLD_SPOOL_DIR": spool})
-        await fleet.start_all()
-        await connected(*fleet.processes)
-        async with _haproxy(fleet.processes, ports, public, log):
-            yield Site(servers, fleet, ports, public, log)
+    log = servers.directory / "haproxy.log"
+    async with (
+        two_ingresses(servers, drain_s=drain_s, log=log) as site,
+        _haproxy(site.fleet.processes, site.ports, site.public, log),
+    ):
+        yield site
 
 
 @asynccontextmanager
-async def _haproxy(roles: list[ServiceProcess], ports: list[int], public: int, log: Path) -> AsyncIterator[None]:
-    settings = {"LB_BIND": f"127.0.0.1:{public}", "LB_REQUEST_TIMEOUT": f"{REQUEST_S}s"}
+async def _haproxy(roles: list[ServiceProcess], ports: list[int], public: int, log: Path, **more: str) -> AsyncIterator[None]:
+    settings = {"LB_BIND": f"127.0.0.1:{public}", "LB_REQUEST_TIMEOUT": f"{REQUEST_S}s", **more}
     for number, (role, port) in enumerate(zip(roles, ports, strict=True), start=1):
         settings[f"LB_INGRESS_{number}"] = f"127.0.0.1:{port}"
         settings[f"LB_INGRESS_{number}_CHECK_PORT"] = str(role.metrics_port)
-    path = f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin"
-    with log.open("wb") as out:
-        process = await asyncio.create_subprocess_exec(
-            *kill_with_parent(), "haproxy", "-f", str(CONFIG), env=os.environ | settings | {"PATH": path}, stdout=out, stderr=out
-        )
-    try:
-        url = f"http://127.0.0.1:{public}/callbacks/acme"
-
-        async def answers() -> bool:
-            assert process.returncode is None, log.read_text()
-            try:
-                async with aiohttp.ClientSession() as session, session.get(url) as response:
-                    return response.status == 401
-            except aiohttp.ClientError:
-                return False
-
-        await eventually(answers)
+    async with load_balancer(["haproxy", "-f", str(CONFIG)], settings, log, f"http://127.0.0.1:{public}"):
         yield
-    finally:
-        if process.returncode is None:
-            process.terminate()
-        await process.wait()
-
-
-@dataclass(slots=True)
-class Stream:
-    """Callbacks of many calls, sent side by side until told to stop."""
-
-    url: str
-    done: asyncio.Event = field(default_factory=asyncio.Event)
-    answers: Counter[int | str] = field(default_factory=Counter)
-    sent: set[str] = field(default_factory=set)
-    _request_ids: itertools.count[int] = field(default_factory=lambda: itertools.count(1000))
-
-    async def send(self, *, keep_alive: bool) -> None:
-        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=not keep_alive)) as session:
-            while not self.done.is_set():
-                for line in lines_of(next(self._request_ids)):
-                    self.sent.add(line)
-                    await self._send_one(session, line)
-                    await asyncio.sleep(PACE_S)
-
-    async def _send_one(self, session: aiohttp.ClientSession, line: str) -> None:
-        try:
-            async with session.get(f"{self.url}/callbacks/acme?token={SECRET}&{line}") as response:
-                await response.read()
-                self.answers[response.status] += 1
-        except (aiohttp.ClientError, TimeoutError) as error:
-            self.answers[type(error).__name__] += 1
-
-    async def more(self) -> None:
-        wanted = self.answers.total() + MORE
-
-        async def reached() -> bool:
-            return self.answers.total() >= wanted
-
-        await eventually(reached)
 
 
 async def test_ingress_processes_are_restarted_one_after_the_other_without_a_failed_or_lost_callback(draining_site: Site) -> None:
     site = draining_site
-    stream = Stream(site.url)
+    stream = Stream(site)
 
     async def seen_up(name: str, since_line: int) -> bool:
         return any(f"Server ingress/{name} is UP" in line for line in site.log_lines()[since_line:])
@@ -187,7 +99,7 @@ async def test_no_log_line_holds_a_query_a_secret_or_the_path_of_a_wrong_link(si
             async with session.get(site.url + target) as response:
                 await response.read()
     # One that HAProxy itself refuses: a space in the target, and then no version that it knows.
-    refused = await _raw(site.public, f"GET /callbacks/acme?token={SECRET}\x01 x HTTP/9\r\n\r\n".encode())
+    refused = await raw(site.public, f"GET /callbacks/acme?token={SECRET}\x01 x HTTP/9\r\n\r\n".encode())
     assert refused.startswith(b"HTTP/1.1 400")
 
     async def logged() -> bool:
@@ -206,14 +118,14 @@ async def test_no_log_line_holds_a_query_a_secret_or_the_path_of_a_wrong_link(si
 async def test_a_request_line_of_9000_bytes_gets_the_answer_of_ingress(site: Site) -> None:
     start, end = f"GET /callbacks/acme?token={SECRET}&x=", " HTTP/1.1"
     line = start + "a" * (9000 - len(start) - len(end)) + end
-    head, _, body = (await _raw(site.public, f"{line}\r\nHost: x\r\nConnection: close\r\n\r\n".encode())).partition(b"\r\n\r\n")
+    head, _, body = (await raw(site.public, f"{line}\r\nHost: x\r\nConnection: close\r\n\r\n".encode())).partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 414")
     assert orjson.loads(body)["title"] == "URI Too Long"
 
 
 async def test_bytes_that_are_not_ascii_reach_ingress(site: Site) -> None:
     target = f"/callbacks/acme?token={SECRET}&{lines_of(3)[0]}&ResponderAgent=Jørgen"
-    answer = await _raw(site.public, f"GET {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+    answer = await raw(site.public, f"GET {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
     assert answer.startswith(b"HTTP/1.1 200")
     (message,) = await site.servers.take_all("callbacks.fold")
     assert orjson.loads(message.body)[0]["query"].endswith("&ResponderAgent=J%C3%B8rgen")
@@ -258,9 +170,9 @@ async def test_forms_of_more_than_64_kib_are_refused_and_a_wrong_token_gets_its_
 
 async def test_a_client_that_sends_its_request_slowly_is_cut_by_haproxy(site: Site) -> None:
     started = time.monotonic()
-    head = await _raw(site.public, b"GET /callbacks/acme?CallType=API HTTP/1.1\r\nHos")
+    head = await raw(site.public, b"GET /callbacks/acme?CallType=API HTTP/1.1\r\nHos")
     form = b"POST /callbacks/acme HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nCallType="
-    body = await _raw(site.public, form)
+    body = await raw(site.public, form)
     assert head.startswith(b"HTTP/1.1 408")
     assert body.startswith(b"HTTP/1.1 408")
     assert time.monotonic() - started >= 2 * REQUEST_S
@@ -271,7 +183,7 @@ async def test_a_client_that_sends_its_request_slowly_is_cut_by_haproxy(site: Si
     await eventually(are_logged)  # ingress heard of neither
 
 
-async def test_callbacks_are_answered_when_the_health_checks_alone_fail(servers: Servers) -> None:
+async def test_callbacks_are_answered_when_the_health_checks_alone_fail_and_a_sender_has_a_rate(servers: Servers) -> None:
     port, public, log = free_port(), free_port(), servers.directory / "haproxy.log"
     sources = servers.directory / "sources.toml"
     sources.write_text(f'[sources.acme]\nsecret = "{SECRET}"\n')
@@ -288,18 +200,21 @@ async def test_callbacks_are_answered_when_the_health_checks_alone_fail(servers:
                 return all(f"Server ingress/{role.name} is DOWN" in text for role in deaf)
 
             await eventually(both_down)
-            async with aiohttp.ClientSession() as session:
-                for number in range(20):
-                    target = f"/callbacks/acme?token={SECRET}&{lines_of(number)[0]}"
-                    async with session.get(f"http://127.0.0.1:{public}{target}") as response:
-                        assert response.status == 200
+            statuses = await _statuses(public, 20)
+            assert statuses == [200] * 20
+        async with _haproxy([role, deaf[0]], [port, free_port()], public, log, LB_REQUESTS_PER_10S="10"):
+            # A sender may send so many in ten seconds, and the shipped limit is far above that.
+            statuses = await _statuses(public, 20)
+            assert statuses[:5] == [200] * 5
+            assert statuses[-5:] == [429] * 5
+            assert SECRET not in log.read_text("utf-8")
 
 
-async def _raw(port: int, request: bytes) -> bytes:
-    """Send bytes and read until the other side closes."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    try:
-        writer.write(request)
-        return await asyncio.wait_for(reader.read(), LIMIT_S)
-    finally:
-        writer.close()
+async def _statuses(public: int, number: int) -> list[int]:
+    statuses = []
+    async with aiohttp.ClientSession() as session:
+        for request_id in range(number):
+            target = f"/callbacks/acme?token={SECRET}&{lines_of(request_id)[0]}"
+            async with session.get(f"http://127.0.0.1:{public}{target}") as response:
+                statuses.append(response.status)
+    return statuses
