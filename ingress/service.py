@@ -16,6 +16,7 @@ from ingress.refusals import Refusals
 from ingress.server import serving
 from ingress.source_secrets import SourceSecrets
 from ingress.spools import Spools
+from shared import metrics
 from shared.config.live_sources import LiveSources
 from shared.config.secret_strength import check_source_secrets
 from shared.config.settings import Settings
@@ -44,6 +45,7 @@ async def serve(settings: Settings, stop: StopRequest) -> None:
     stop.extra_s = settings.spool_drain_seconds
     sources = LiveSources.load(settings.sources_file, partial(check_source_secrets, settings))
     export = Export(Role.INGRESS)
+    metrics.SPOOL_MAX_BYTES.set(settings.spool_max_bytes)
     sources.derive(export.add_sources)
     proxies = Proxies(settings.ingress_proxies, setting="CALLFOLD_INGRESS_PROXIES")
     # Once ingress serves, no error of the broker may end it: the spool accepts what RabbitMQ does not.

@@ -66,6 +66,11 @@ SPOOLED = counter(
 )
 SPOOL_MESSAGES = gauge("callfold_spool_messages", "Messages in the local spool of this machine.", Role.INGRESS)
 SPOOL_BYTES = gauge("callfold_spool_bytes", "Bytes of the messages in the local spool of this machine.", Role.INGRESS)
+SPOOL_MAX_BYTES = gauge(
+    "callfold_spool_max_bytes",
+    "Size at which the local spool of this machine is full (`CALLFOLD_SPOOL_MAX_BYTES`).",
+    Role.INGRESS,
+)
 SPOOL_OLDEST = measurement(
     "callfold_spool_oldest_seconds", "Age of the oldest callback in the local spool, 0 if it is empty.", Role.INGRESS
 )

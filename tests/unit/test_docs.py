@@ -83,12 +83,13 @@ def test_every_metric_is_registered_in_the_table() -> None:
     assert using == {"shared/metrics"}
 
 
-_COMMANDS = [line.strip() for line in _CONSOLE.splitlines() if line.startswith("    callfold ")]
+_RUNBOOK = (_ROOT / "docs" / "runbook.md").read_text("utf-8")
+_COMMANDS = sorted({line.strip() for line in (_CONSOLE + _RUNBOOK).splitlines() if line.startswith("    callfold ")})
 
 
 @pytest.mark.parametrize("line", _COMMANDS)
 def test_every_command_in_the_examples_is_understood(line: str) -> None:
-    words = shlex.split(line)[1:]
+    words = shlex.split(line.partition(" > ")[0])[1:]
     command = get_command(app)
     if words[0].startswith("--"):
         assert words[0] in {option for parameter in command.params for option in parameter.opts}

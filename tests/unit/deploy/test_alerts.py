@@ -1,0 +1,115 @@
+"""Alerts, their cases and the runbook fit each other, and name only metrics and labels that Callfold has."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from shared.metrics import TABLE, Kind
+from tests.helpers.alert_cases import CASES
+
+ROOT = Path(__file__).resolve().parents[3]
+RUNBOOK = (ROOT / "docs" / "runbook.md").read_text("utf-8")
+SEVERITIES = {"critical", "warning", "info"}
+_NAME = re.compile(r"\b(callfold_\w+)(?:\{([^}]*)\})?")
+_MATCHER = re.compile(r'(\w+)(=~|!~|!=|=)"([^"]*)"')
+_OF_TARGETS = {"job", "instance"}
+
+
+def rules() -> list[dict[str, Any]]:
+    groups = yaml.safe_load((ROOT / "deploy" / "prometheus" / "rules.yml").read_text("utf-8"))["groups"]
+    return [rule for group in groups for rule in group["rules"]]
+
+
+ALERTS = [rule for rule in rules() if "alert" in rule]
+NAMES = {rule["alert"] for rule in ALERTS}
+
+
+def faults_of(expression: str) -> list[str]:
+    """Name the metrics, labels and values of an expression that no process exports."""
+    found = []
+    for name, selector in _NAME.findall(re.sub(r'"callfold_\w+"', "", expression)):
+        row = TABLE.get(name) or TABLE.get(re.sub("_(bucket|sum|count)$", "", name))
+        if row is None or (row.name != name and row.kind is not Kind.HISTOGRAM):
+            found.append(name)
+            continue
+        labels = {label.name: label.values for label in row.labels}
+        for label, operator, value in _MATCHER.findall(selector):
+            if label not in labels.keys() | _OF_TARGETS:
+                found.append(f"{name}: {label}")
+            elif labels.get(label):
+                values = [value] if operator in {"=", "!="} else value.split("|")
+                found += [f"{name}: {label}={each}" for each in values if each not in labels[label]]
+    return found
+
+
+@pytest.mark.parametrize("rule", rules(), ids=lambda rule: rule.get("alert") or rule["record"])
+def test_a_rule_names_only_series_that_exist(rule: dict[str, Any]) -> None:
+    assert faults_of(rule["expr"]) == []
+    records = {rule["record"] for rule in rules() if "record" in rule}
+    assert set(re.findall(r"\bcallfold:[\w:]+", rule["expr"])) <= records
+
+
+@pytest.mark.parametrize(
+    ("expression", "faults"),
+    [
+        ("callfold_fold_lags_seconds > 1", ["callfold_fold_lags_seconds"]),
+        ("callfold_fold_lag_seconds_bucket", ["callfold_fold_lag_seconds_bucket"]),
+        ('callfold_queue_full{name="x"}', ["callfold_queue_full: name"]),
+        ('callfold_recordings_total{result=~"stored|lost"}', ["callfold_recordings_total: result=lost"]),
+        ('rate(callfold_fold_seconds_bucket{job="a", instance!="b"}[5m])', []),
+    ],
+)
+def test_a_wrong_name_label_or_value_is_found(expression: str, faults: list[str]) -> None:
+    assert faults_of(expression) == faults
+
+
+@pytest.mark.parametrize("rule", ALERTS, ids=lambda rule: f"{rule['alert']}/{rule['labels']['severity']}")
+def test_an_alert_says_how_bad_it_is_what_happened_and_where_to_read_on(rule: dict[str, Any]) -> None:
+    assert rule["labels"]["severity"] in SEVERITIES
+    annotations = rule["annotations"]
+    assert set(annotations) == {"summary", "description", "runbook_url"}
+    assert annotations["runbook_url"] == f"docs/runbook.md#{rule['alert'].lower()}"
+    assert "{{" not in annotations["summary"], "it is the title of a group of alerts"
+
+
+def test_every_alert_has_a_section_in_the_order_of_the_rules_and_every_section_an_alert() -> None:
+    sections = re.findall(r"^## (\w+)$", RUNBOOK, re.MULTILINE)
+    assert sections == list(dict.fromkeys(rule["alert"] for rule in ALERTS))
+    for section in RUNBOOK.split("\n## ")[1:]:
+        for heading in ("**Meaning.**", "**At stake.**", "**Look", "**Clears**"):
+            assert heading in section, section.partition("\n")[0]
+
+
+def test_the_table_of_the_runbook_has_the_severities_of_each_alert() -> None:
+    rows = dict(re.findall(r"^\| \[(\w+)\]\(#\w+\) \| ([^|]+) \|", RUNBOOK, re.MULTILINE))
+    assert list(rows) == list(dict.fromkeys(rule["alert"] for rule in ALERTS))
+    for alert, text in rows.items():
+        severities = {rule["labels"]["severity"] for rule in ALERTS if rule["alert"] == alert}
+        assert set(re.findall("|".join(SEVERITIES), text)) == severities
+
+
+def test_every_alert_has_a_case_in_which_it_fires_and_one_in_which_it_does_not() -> None:
+    fired = {fired for case in CASES for fired in case.fires}
+    alone = {name for name in fired if "/" not in name}
+    for rule in ALERTS:
+        severe = f"{rule['alert']}/{rule['labels']['severity']}"
+        assert severe in fired or rule["alert"] in alone, severe
+    silent = {case.alert for case in CASES if not any(fired.startswith(case.alert) for fired in case.fires)}
+    assert NAMES - silent == set()
+
+
+def test_a_missing_metric_is_noticed_for_every_alert_that_is_never_unknown() -> None:
+    """Vanished series of these metrics would silence a critical alert. Others are missing while their value is unknown, or are of a PBX."""
+    watched = set(
+        re.findall(r"absent\((callfold_\w+)\)", next(r for r in ALERTS if r["alert"] == "CallfoldMetricMissing")["expr"])
+    )
+    critical = [
+        rule for rule in ALERTS if rule["labels"]["severity"] == "critical" and not rule["alert"].startswith("CallfoldPbx")
+    ]
+    read = {name for rule in critical for name, _ in _NAME.findall(rule["expr"])}
+    assert {name for name in read if not TABLE[name].is_measured} - watched == {"callfold_build_info"}
