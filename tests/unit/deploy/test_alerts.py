@@ -9,15 +9,13 @@ from typing import Any
 import pytest
 import yaml
 
-from shared.metrics import TABLE, Kind
+from shared.metrics import TABLE
 from tests.helpers.alert_cases import CASES
+from tests.helpers.promql import NAME, faults_of
 
 ROOT = Path(__file__).resolve().parents[3]
 RUNBOOK = (ROOT / "docs" / "runbook.md").read_text("utf-8")
 SEVERITIES = {"critical", "warning", "info"}
-_NAME = re.compile(r"\b(callfold_\w+)(?:\{([^}]*)\})?")
-_MATCHER = re.compile(r'(\w+)(=~|!~|!=|=)"([^"]*)"')
-_OF_TARGETS = {"job", "instance"}
 
 
 def rules() -> list[dict[str, Any]]:
@@ -27,24 +25,6 @@ def rules() -> list[dict[str, Any]]:
 
 ALERTS = [rule for rule in rules() if "alert" in rule]
 NAMES = {rule["alert"] for rule in ALERTS}
-
-
-def faults_of(expression: str) -> list[str]:
-    """Name the metrics, labels and values of an expression that no process exports."""
-    found = []
-    for name, selector in _NAME.findall(re.sub(r'"callfold_\w+"', "", expression)):
-        row = TABLE.get(name) or TABLE.get(re.sub("_(bucket|sum|count)$", "", name))
-        if row is None or (row.name != name and row.kind is not Kind.HISTOGRAM):
-            found.append(name)
-            continue
-        labels = {label.name: label.values for label in row.labels}
-        for label, operator, value in _MATCHER.findall(selector):
-            if label not in labels.keys() | _OF_TARGETS:
-                found.append(f"{name}: {label}")
-            elif labels.get(label):
-                values = [value] if operator in {"=", "!="} else value.split("|")
-                found += [f"{name}: {label}={each}" for each in values if each not in labels[label]]
-    return found
 
 
 @pytest.mark.parametrize("rule", rules(), ids=lambda rule: rule.get("alert") or rule["record"])
@@ -111,5 +91,5 @@ def test_a_missing_metric_is_noticed_for_every_alert_that_is_never_unknown() -> 
     critical = [
         rule for rule in ALERTS if rule["labels"]["severity"] == "critical" and not rule["alert"].startswith("CallfoldPbx")
     ]
-    read = {name for rule in critical for name, _ in _NAME.findall(rule["expr"])}
+    read = {name for rule in critical for name, _ in NAME.findall(rule["expr"])}
     assert {name for name in read if not TABLE[name].is_measured} - watched == {"callfold_build_info"}
