@@ -103,7 +103,7 @@ screenshots: setup ## Recreate the screenshots in docs/images
 lock: ## Pin the dependencies of pyproject.toml with hashes for every supported Python (upgrade them: UPGRADE=-U)
 	@$(or $(PYTHON),python3) -m venv --clear build/lock
 	@build/lock/bin/pip install -q --disable-pip-version-check uv==0.13.9
-	@$(COMPILE) $(UPGRADE) -o deploy/requirements.txt pyproject.toml
+	@$(COMPILE) $(UPGRADE) --extra postgres --extra otel -o deploy/requirements.txt pyproject.toml
 	@$(COMPILE) $(UPGRADE) --extra test -c deploy/requirements.txt -o tests/requirements.txt pyproject.toml
 	@rm -rf build/lock
 

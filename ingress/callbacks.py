@@ -20,19 +20,21 @@ from ingress.refusals import Refusals, start_series
 from ingress.request_lines import TARGET_BYTES
 from ingress.source_secrets import SourceSecrets, Which
 from ingress.targets import is_odd, read_target, respelled, tidied, with_second_query
+from ingress.traced_callback import TracedCallback
 from shared import metrics
 from shared.amqp.dead_letters import DeadLetterReason, dead_letter_headers
 from shared.amqp.topology import CALLBACKS_DEAD
 from shared.clock import utc_now
 from shared.config.sources import Source, Sources
 from shared.domain.adapter_link import find_secret, take_secret
-from shared.domain.callback import parse_callback
+from shared.domain.callback import Callback, parse_callback
 from shared.domain.ids import SourceName
 from shared.domain.raw_event import CallbackEvent, encode, join
 from shared.domain.unread_body import UnreadCallback
 from shared.errors import InvalidCallbackError, SpoolUnavailableError
 from shared.percent_encoding import bytes_of
 from shared.runtime.http_protocol import MAX_BODY_BYTES, header_problem
+from shared.tracing.spans import is_on
 
 _LONG_QUERY = 1024
 # What a dead letter counts beyond its bytes: its headers, and what RabbitMQ keeps of each message. Its queue has no limit.
@@ -49,23 +51,22 @@ class _Right(NamedTuple):
     which: Which
 
 
-def _parsed(source: Source, event: CallbackEvent) -> CallbackEvent:
-    """Check a callback; returns it with the query in the spelling that can be parsed.
+def _parsed(source: Source, event: CallbackEvent) -> tuple[CallbackEvent, Callback]:
+    """Check a callback; returns its event, with the query in the spelling that can be parsed, and the callback.
 
     Raises:
         InvalidCallbackError: it cannot be folded.
     """
     try:
-        parse_callback(source.adapter, event.query)
+        return event, parse_callback(source.adapter, event.query)
     except InvalidCallbackError:
         second = with_second_query(event.query, source.adapter.meanings)
         if second is None:
             raise
         with suppress(InvalidCallbackError):
-            parse_callback(source.adapter, second)
-            return replace(event, query=second)
+            callback = parse_callback(source.adapter, second)
+            return replace(event, query=second), callback
         raise
-    return event
 
 
 class CallbackHandler:
@@ -186,16 +187,23 @@ class CallbackHandler:
         query = self._secrets.hide(source.name, query)
         event = CallbackEvent(source.name, utc_now(), query, has_previous_secret=which is Which.PREVIOUS)
         try:
-            event = _parsed(source, event)
+            event, callback = _parsed(source, event)
         except InvalidCallbackError as error:
             if body.problem:
                 return await self._keep_body(request, event, body, body.problem)
             return await self._keep_invalid(request, event, error)
         encoded = encode(event)
+        traced = TracedCallback.begin(request, source.name, callback) if is_on() else None
+        if traced is not None:
+            encoded = traced.event(encoded)
         try:
             await self._intake.submit(source.name, encoded, self._intake.take(source.name, len(encoded)))
         except SpoolUnavailableError as error:
+            if traced is not None:
+                traced.end(503)
             return self._reject_for_now(request, source.name, error)
+        if traced is not None:
+            traced.end(200)
         self._refusals.accepted()
         self._accepted[source.name].inc()
         return ACCEPTED

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Self
 
+from ingress.traced_callback import contexts_header
 from shared.amqp.publisher import Message
 from shared.amqp.topology import CALLBACKS, SENT_AT, SENT_BY
 from shared.clock import utc_now
+from shared.domain.raw_event import join
+from shared.tracing.spans import is_on
 
 _MACHINE = os.uname().nodename
 
@@ -22,6 +26,11 @@ class OutgoingMessage:
     routing_key: str
     headers: Mapping[str, str | int]
     body: bytes
+
+    @classmethod
+    def of_callbacks(cls, events: Sequence[bytes]) -> Self:
+        """Return the message of some encoded events."""
+        return cls(CALLBACKS, "", contexts_header(events) if is_on() else {}, join(events))
 
     def with_fresh_id(self) -> Message:
         """Return the message for one publish attempt: no two attempts may share an id. Callbacks say when it is sent."""

@@ -10,15 +10,16 @@ from ingress.fold_depth import FoldDepth
 from ingress.outgoing_message import OutgoingMessage
 from ingress.probes import Probe, Probes
 from ingress.spool import Spool
+from ingress.traced_publish import publishing
 from shared import metrics
 from shared.amqp.publisher import Publisher
 from shared.amqp.topology import CALLBACKS
 from shared.crash_points import crash_point
-from shared.domain.raw_event import join
 from shared.errors import BrokerUnavailableError, SpoolUnavailableError
 from shared.log import get_logger
 from shared.outage import Outage
 from shared.runtime.health import Handicap
+from shared.tracing.spans import trace_id
 
 log = get_logger(__name__)
 _CONFIRMS = Outage(log, "publish_failed", "publish_confirmed")
@@ -48,7 +49,7 @@ class DurableWriter:
             SpoolUnavailableError: neither RabbitMQ nor the spool accepted it.
         """
         metrics.BATCH_EVENTS.observe(len(events))
-        await self.send(OutgoingMessage(CALLBACKS, "", {}, join(events)))
+        await self.send(OutgoingMessage.of_callbacks(events))
 
     async def send(self, message: OutgoingMessage) -> None:
         """Make one message durable; raises SpoolUnavailableError as `write` does."""
@@ -68,14 +69,15 @@ class DurableWriter:
 
     async def _publish(self, message: OutgoingMessage) -> None:
         started = time.perf_counter()
-        if message.exchange == CALLBACKS and (probe := self._probes.next()):
-            await self._publish_probe(message, probe)
-        else:
-            await self._publisher.publish(message.with_fresh_id())
+        with publishing(message):
+            if message.exchange == CALLBACKS and (probe := self._probes.next()):
+                await self._publish_probe(message, probe)
+            else:
+                await self._publisher.publish(message.with_fresh_id())
+            metrics.observe(metrics.PUBLISH_SECONDS, time.perf_counter() - started, trace_id())
         self._is_refused = False
         if message.exchange == CALLBACKS:
             self._depth.published(len(message.body))
-        metrics.PUBLISH_SECONDS.observe(time.perf_counter() - started)
         crash_point("ingress.confirmed")
 
     async def _publish_probe(self, message: OutgoingMessage, probe: Probe) -> None:

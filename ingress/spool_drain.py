@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import NoReturn
@@ -14,6 +14,7 @@ from ingress.publish_or_spool import DurableWriter
 from ingress.spool import Spool
 from ingress.spool_reports import SpoolReports
 from ingress.spool_rows import DamagedRow
+from ingress.traced_publish import publishing
 from shared import metrics
 from shared.amqp.dead_letters import DeadLetterReason
 from shared.amqp.publisher import Publisher
@@ -23,6 +24,7 @@ from shared.errors import BrokerUnavailableError, SpoolUnavailableError
 from shared.log import get_logger
 from shared.outage import Outage
 from shared.runtime.process import wait_at_most
+from shared.tracing.contexts import CREATION_CONTEXTS, pack_joined
 
 log = get_logger(__name__)
 # `spool_drained` logs the end of each of these.
@@ -109,7 +111,8 @@ class SpoolDrain:
     async def _drain_rows(self, rows: Sequence[tuple[int, OutgoingMessage | DamagedRow]]) -> None:
         for ids, message in joined(rows):
             report = await self._reports.after(ids[-1]) if message.exchange == CALLBACKS else {}
-            await self._publisher.publish(replace(message, headers={**message.headers, **report}).with_fresh_id())
+            with publishing(message):
+                await self._publisher.publish(replace(message, headers={**message.headers, **report}).with_fresh_id())
             if report:
                 self._reports.confirmed(report)
             self._writer.drain_confirmed(message)
@@ -125,23 +128,27 @@ def joined(
     """Join consecutive batches of callbacks into larger messages; yields each with the ids of its rows, in order."""
     ids: list[int] = []
     bodies: list[bytes] = []
+    contexts: dict[int, object] = {}
     events = size = 0
     for row_id, row in rows:
         message = row.dead_letter() if isinstance(row, DamagedRow) else row
         count = len(receipt_times(message.body))
         fits = events + count <= max_events and size + len(message.body) <= _MAX_JOINED_BYTES
         if ids and (not fits or message.exchange != CALLBACKS):
-            yield ids, _join_bodies(bodies)
-            ids, bodies, events, size = [], [], 0, 0
+            yield ids, _join_bodies(bodies, contexts)
+            ids, bodies, contexts, events, size = [], [], {}, 0, 0
         if message.exchange != CALLBACKS:
             yield [row_id], message
             continue
         ids.append(row_id)
         bodies.append(message.body)
+        if CREATION_CONTEXTS in message.headers:
+            contexts[events] = message.headers[CREATION_CONTEXTS]
         events, size = events + count, size + len(message.body)
     if ids:
-        yield ids, _join_bodies(bodies)
+        yield ids, _join_bodies(bodies, contexts)
 
 
-def _join_bodies(bodies: Sequence[bytes]) -> OutgoingMessage:
-    return OutgoingMessage(CALLBACKS, "", {}, join(body[1:-1] for body in bodies))
+def _join_bodies(bodies: Sequence[bytes], contexts: Mapping[int, object]) -> OutgoingMessage:
+    packed = pack_joined(contexts)
+    return OutgoingMessage(CALLBACKS, "", {CREATION_CONTEXTS: packed} if packed else {}, join(body[1:-1] for body in bodies))

@@ -23,10 +23,10 @@ from ingress.probes import Probes
 from ingress.spool import Spool
 from ingress.spool_drain import joined
 from ingress.spool_reports import SpoolReports
+from ingress.traced_publish import publishing
 from shared.amqp.publisher import Publisher
 from shared.amqp.topology import CALLBACKS
 from shared.domain.ids import SOURCE_NAME, SourceName
-from shared.domain.raw_event import join
 from shared.errors import BrokerUnavailableError, SpoolUnavailableError
 from shared.log import get_logger
 from shared.outage import Outage
@@ -143,7 +143,7 @@ class Waiting:
 
             async def write(events: Sequence[bytes]) -> None:
                 parts = (events[at : at + SMALLEST] for at in range(0, len(events), SMALLEST))
-                await spool.add([OutgoingMessage(CALLBACKS, "", {}, join(part)) for part in parts])
+                await spool.add([OutgoingMessage.of_callbacks(part) for part in parts])
 
             lane = self._lanes[source] = _Lane(source, spool, GroupCommit(write), SpoolReports(spool, source))
             self._start(lane)
@@ -196,7 +196,8 @@ class Waiting:
         try:
             report = await lane.reports.after(last_id)
             headers = {**message.headers, **report, **(probe.headers if probe else {})}
-            await self._publisher.publish(replace(message, headers=headers).with_fresh_id())
+            with publishing(message):
+                await self._publisher.publish(replace(message, headers=headers).with_fresh_id())
         except BaseException:
             if probe:
                 self._probes.give_up(probe)

@@ -6,6 +6,7 @@ of the call and its revision, so every worker that publishes an event publishes 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,6 +27,8 @@ SIDES = ("agent", "dialed")
 E164 = "number_e164"
 _METADATA = "metadata."
 _LOGIN = b'"call_type":"Login"'  # not found within a string, where quotes are escaped
+_TRACEPARENT = re.compile(rb'"traceparent":"([0-9a-f-]{55})"')
+_ENVELOPE_BYTES = 1024
 _DIAL_FIELDS = ("agent", "number", "queue_prefix")
 
 
@@ -90,14 +93,26 @@ def dial_of(call: Call) -> dict[str, object]:
     }
 
 
-def call_event(call: Call, record: Mapping[str, object]) -> tuple[str, str, bytes]:
+def call_event(call: Call, record: Mapping[str, object], traceparent: str = "") -> tuple[str, str, bytes]:
     """Return routing key, id and body of the event of a completed call, or of an amended one from the second revision on."""
     if call.closing is None:
         raise ValueError(f"{call.key} is still open")
-    event_id = f"{call.key}/{record['revision']}"
+    event_id = event_id_of(call.key, record["revision"])
     kind = "completed" if record["revision"] == 1 else "amended"
-    body = _cloudevent(call.key, f"callfold.call.{kind}.v1", event_id, call.last_event_at, record)
+    body = _cloudevent(call.key, f"callfold.call.{kind}.v1", event_id, call.last_event_at, record, traceparent=traceparent)
     return f"call.{kind}.{call.key.source}.{record['outcome']}", event_id, body
+
+
+def event_id_of(key: CallKey, revision: object) -> str:
+    """Return the id of the event of a revision."""
+    return f"{key}/{revision}"
+
+
+def traceparent_of(body: bytes) -> str:
+    """Return the trace context in the event of a call; '' if it has none."""
+    # It is ahead of the data.
+    match = _TRACEPARENT.search(body, 0, _ENVELOPE_BYTES)
+    return match[1].decode() if match else ""
 
 
 def is_login(body: bytes) -> bool:
@@ -132,7 +147,7 @@ def recording_event(
     return f"recording.{result}.{job.source}", event_id, body
 
 
-def _cloudevent(key: CallKey, kind: str, event_id: str, at: str, data: Mapping[str, object]) -> bytes:
+def _cloudevent(key: CallKey, kind: str, event_id: str, at: str, data: Mapping[str, object], *, traceparent: str = "") -> bytes:
     return orjson.dumps(
         {
             "specversion": "1.0",
@@ -142,8 +157,9 @@ def _cloudevent(key: CallKey, kind: str, event_id: str, at: str, data: Mapping[s
             "type": kind,
             "time": at,
             "datacontenttype": JSON,
-            "data": data,
         }
+        | ({"traceparent": traceparent} if traceparent else {})
+        | {"data": data}
     )
 
 

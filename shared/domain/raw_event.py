@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import ClassVar, assert_never
 
@@ -41,6 +41,7 @@ class CallbackEvent:
         received_at: RFC 3339 UTC, microseconds.
         query: the raw query string without the secret.
         has_previous_secret: whether it came with a previous secret of its source.
+        traceparent: the context in which it was created, from a header of its message; '' if it is not traced.
     """
 
     kind: ClassVar[str] = "callback"
@@ -48,6 +49,7 @@ class CallbackEvent:
     received_at: str
     query: str
     has_previous_secret: bool = False
+    traceparent: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True, slots=True)

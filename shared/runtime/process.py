@@ -20,6 +20,7 @@ from shared.exit_codes import EXIT_CONFIG, EXIT_FAILURE, EXIT_OK, EXIT_SPOOL_LEF
 from shared.log import configure, get_logger
 from shared.runtime.descriptors import raise_descriptor_limit
 from shared.runtime.loop_watch import watching_loop
+from shared.tracing.switch import traced_process
 
 log = get_logger(__name__)
 
@@ -65,7 +66,8 @@ def run_process(name: str, main: Main) -> int:
         if ignored := service_variables(os.environ):
             log.info("service_variables_ignored", variables=ignored)
         raise_descriptor_limit()
-        uvloop.run(_run_until_stopped(main, settings))
+        with traced_process(name):
+            uvloop.run(_run_until_stopped(main, settings))
     except* CallfoldError as group:
         failures = leaf_errors(group)
     for failure in failures[:1]:

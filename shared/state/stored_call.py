@@ -70,6 +70,7 @@ class Publication:
     Attributes:
         version: that of the facts from which they were made.
         digest: of these facts, or '' (`revision_proof.py`).
+        causes: trace contexts of the callbacks that led to it, the last one received first. Only this worker knows them.
     """
 
     key: CallKey
@@ -78,6 +79,7 @@ class Publication:
     summary: str
     version: str
     digest: str = ""
+    causes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

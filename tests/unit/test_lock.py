@@ -25,7 +25,11 @@ ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 RUNTIME = ROOT / "deploy" / "requirements.txt"
 TESTS = ROOT / "tests" / "requirements.txt"
-LOCKS = {RUNTIME: PROJECT["dependencies"], TESTS: PROJECT["dependencies"] + PROJECT["optional-dependencies"]["test"]}
+EXTRAS = PROJECT["optional-dependencies"]
+LOCKS = {
+    RUNTIME: PROJECT["dependencies"] + EXTRAS["postgres"] + EXTRAS["otel"],  # what the image has
+    TESTS: PROJECT["dependencies"] + EXTRAS["test"],
+}
 
 PYTHONS = ("3.11.0", "3.11.2", "3.11.3", "3.12.0", "3.13.0", "3.14.0")
 SYSTEMS = {

@@ -20,6 +20,8 @@ from yarl import URL
 
 from shared.config.sources import Source
 from shared.errors import NotBegunError
+from shared.tracing.conventions import STATUS, download_request
+from shared.tracing.spans import active
 from worker.download.address_guard import socket_factory
 from worker.download.allowed_paths import check_path
 from worker.download.body import ends_by_header, read_body
@@ -48,6 +50,7 @@ _CONTINUATIONS = 20
 _RESTARTS = 2
 # The announced end did not come, but the file may be whole.
 _WITHOUT_END = frozenset({Reason.INTERRUPTED, Reason.STALLED})
+_CLIENT_ERRORS = 400
 _REDIRECT_STATUSES = range(300, 400)
 # These ask every request to wait; "not ready" of another status is about one recording.
 _OVERLOADED = frozenset({429, 503})
@@ -195,9 +198,9 @@ class Client:
             headers = {hdrs.RANGE: f"bytes={part.size}-", hdrs.IF_RANGE: part.validator}
         target = url
         with named_failures(part, connect_s=_CONNECT_TIMEOUT_S, stall_s=self._limits.stall_s):
-            for _ in range(_REDIRECTS + 1):
+            for resends in range(_REDIRECTS + 1):
                 await self._rate_limit.wait()
-                async with await self._open(target, headers) as response:
+                async with self._response(target, headers, resends=resends) as response:
                     location = response.headers.get(hdrs.LOCATION)
                     if location and response.status in _REDIRECT_STATUSES:
                         target = redirect_target(str(self._origin), target, location)
@@ -208,6 +211,19 @@ class Client:
                     except FetchError as error:
                         raise _behind_redirect(error, url, target, names) from error
         raise FetchError(Reason.TOO_MANY_REDIRECTS, f"more than {_REDIRECTS} redirects")
+
+    @asynccontextmanager
+    async def _response(self, url: str, headers: Mapping[str, str], *, resends: int) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Send a request, and record it and what is read of the response as a span, without its path and query."""
+        origin = self._origin
+        described = download_request(origin.scheme, origin.host or "", origin.port or 0, resends=resends)
+        with active(described) as span:
+            async with await self._open(url, headers) as response:
+                if span is not None:
+                    span.set(STATUS, response.status)
+                    if response.status >= _CLIENT_ERRORS:
+                        span.fail(str(response.status))
+                yield response
 
     async def _open(self, url: str, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
         if self._session is None:

@@ -22,8 +22,10 @@ from shared.log import get_logger
 from shared.state.replies import until_redis_answers
 from shared.state.store import Store
 from shared.state.stored_call import Claim, Publication
+from shared.tracing.spans import now_ns
 from worker.folding.outbox import read_outbox
 from worker.folding.state_journal import StateJournal
+from worker.folding.traces import record_publication, trace_id_of, with_trace_headers
 
 log = get_logger(__name__)
 
@@ -49,7 +51,7 @@ class Claims:
         lost: list[CallKey] = []
         done: set[str] = set()
         while due:
-            claiming, claimed_at = due, time.monotonic()
+            claiming, claimed_at, began_ns = due, time.monotonic(), now_ns()
             claims = await until_redis_answers(lambda: self._store.claim(claiming, holder=self._holder))  # noqa: B023 - awaited before the loop goes on
             ours = {key: _messages(due[key], outbox) for key, (claim, outbox) in claims.items() if claim is Claim.YOURS}
             crash_point("fold.claimed")
@@ -61,6 +63,8 @@ class Claims:
                 await until_redis_answers(lambda: self._store.mark(revisions))  # noqa: B023 - as above
             crash_point("fold.marked")
             _report_published(published)
+            for key, messages in published.items():
+                record_publication(due[key], messages, began_ns)
             lost += [key for key, (claim, _) in claims.items() if claim is Claim.LOST]
             # If its holder dies, the stored outbox is taken over and published, so this one is not needed.
             held = {key: replace(due[key], outbox=b"") for key, (claim, _) in claims.items() if claim is Claim.HELD}
@@ -92,7 +96,7 @@ def _messages(publication: Publication, outbox: bytes) -> list[Message]:
     event, *jobs = read_outbox(outbox)
     if outbox == publication.outbox:
         event = replace(event, headers=RevisionProof(publication.digest, publication.summary).headers())
-    return [event, *jobs]
+    return with_trace_headers([event, *jobs])
 
 
 def _report_published(published: Mapping[CallKey, Sequence[Message]]) -> None:
@@ -101,4 +105,4 @@ def _report_published(published: Mapping[CallKey, Sequence[Message]]) -> None:
         _, kind, _, outcome = messages[0].routing_key.split(".")
         counter = metrics.CALLS_COMPLETED if kind == "completed" else metrics.CALLS_AMENDED
         counter.labels(key.source, metrics.LOGIN if is_login(messages[0].body) else outcome).inc()
-        log.info("call_published", id=messages[0].message_id, outcome=outcome)
+        log.info("call_published", id=messages[0].message_id, outcome=outcome, **trace_id_of(messages[0]))

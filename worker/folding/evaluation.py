@@ -23,6 +23,7 @@ from shared.domain.times import milliseconds
 from shared.state.stored_call import Publication, PublicationState, StoredCall, WakeUp
 from worker.folding.batch import count_ignored, dead_letter
 from worker.folding.outbox import write_outbox
+from worker.folding.traces import trace_of_publication
 
 # A wake-up that is at most this much too late is not moved, which saves most calls a command.
 _SLACK_MS = 1000
@@ -102,8 +103,10 @@ class Evaluator:
         if not merged.revision or amends(merged.summary, new_summary):
             if not merged.revision:
                 _count_contradicted(call)
-            outbox = write_outbox(call, merged.revision + 1, record_legs, before=merged.summary, country=country)
+            revision = merged.revision + 1
+            traceparent, causes = trace_of_publication(key, revision, events)
+            outbox = write_outbox(call, revision, record_legs, before=merged.summary, country=country, traceparent=traceparent)
             digest = "" if call.is_of_several else digest_of(merged.facts)
-            consequences.publications[key] = Publication(key, merged.revision + 1, outbox, new_summary, merged.version, digest)
+            consequences.publications[key] = Publication(key, revision, outbox, new_summary, merged.version, digest, causes)
         elif merged.wake_at_ms is not None:
             consequences.wake_ups[key] = WakeUp(None, merged.version)

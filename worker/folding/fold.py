@@ -6,6 +6,7 @@ Deliveries arrive while a batch is folded, so batches grow with the load.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, zip_longest
 from typing import NoReturn, cast
@@ -29,6 +30,8 @@ from shared.log import get_logger
 from shared.state.replies import until_redis_answers
 from shared.state.store import Store
 from shared.state.stored_call import StoredCall
+from shared.tracing.contexts import CREATION_CONTEXTS
+from shared.tracing.spans import is_on, trace_id
 from worker.folding.barrier_rounds import spool_reports
 from worker.folding.batch import Batch, dead_letters_of_refused, read_batch, take_waiting
 from worker.folding.claims import Claims
@@ -40,6 +43,7 @@ from worker.folding.merging import Merging
 from worker.folding.pbx_clocks import PbxClocks, apply_pbx_clocks
 from worker.folding.prefetch import FoldPrefetch
 from worker.folding.state_journal import StateJournal
+from worker.folding.traces import processing, settling, with_contexts
 
 log = get_logger(__name__)
 
@@ -91,34 +95,43 @@ class Fold:
             deliveries = [await consumer.get()]
             async with self._busy:
                 deliveries += consumer.get_waiting(_BATCH_BYTES)
-                bodies = [delivery.body for delivery in deliveries if not delivery.is_marker]
-                if self._clocks is not None:
-                    self._clocks.observe(deliveries)
-                if bodies:
-                    sent = [sent_at(delivery.headers) for delivery in deliveries if not delivery.is_marker]
-                    with metrics.FOLD_SECONDS.time():
-                        await self.fold(bodies, sent)
-                await self._record_spools(deliveries)
-                if self._echoes:
-                    self._echoes.add(delivery.headers for delivery in deliveries)
-                if bodies:
-                    crash_point("fold.before_ack")
-                for delivery in deliveries:
-                    await delivery.ack()
-                if bodies:
-                    crash_point("fold.acked")
+                with processing(deliveries):
+                    await self._fold_and_ack(deliveries)
+
+    async def _fold_and_ack(self, deliveries: Sequence[Delivery]) -> None:
+        messages = [delivery for delivery in deliveries if not delivery.is_marker]
+        if self._clocks is not None:
+            self._clocks.observe(deliveries)
+        if messages:
+            headers = [delivery.headers for delivery in messages]
+            contexts = [each.get(CREATION_CONTEXTS, "") for each in headers] if is_on() else []
+            started = time.perf_counter()
+            await self.fold([message.body for message in messages], map(sent_at, headers), contexts)
+            metrics.observe(metrics.FOLD_SECONDS, time.perf_counter() - started, trace_id())
+        await self._record_spools(deliveries)
+        if self._echoes:
+            self._echoes.add(delivery.headers for delivery in deliveries)
+        if messages:
+            crash_point("fold.before_ack")
+        with settling(deliveries):
+            for delivery in deliveries:
+                await delivery.ack()
+        if messages:
+            crash_point("fold.acked")
 
     async def finish(self) -> None:
         """Wait until the batch in flight is acked."""
         async with self._busy:
             return
 
-    async def fold(self, bodies: Iterable[bytes], sent: Iterable[str] = ()) -> None:
+    async def fold(self, bodies: Iterable[bytes], sent: Iterable[str] = (), contexts: Iterable[object] = ()) -> None:
         """Merge raw messages and publish what follows; on return everything is durable and they may be acked.
 
         `sent`: for each message when its sender published it by its own clock, or '' if unknown.
+        `contexts`: for each message the header with the trace contexts of its callbacks, or ''.
         """
-        messages = [(decode(body), at) for body, at in zip_longest(bodies, sent, fillvalue="") if isinstance(body, bytes)]
+        rows = zip_longest(bodies, sent, contexts, fillvalue="")
+        messages = [(with_contexts(decode(body), header), str(at)) for body, at, header in rows if isinstance(body, bytes)]
         if self._prefetch is not None:
             self._prefetch.observe(len(messages), sum(len(events) for events, _ in messages))
         waits_for: dict[CallKey, int] = {}

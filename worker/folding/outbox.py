@@ -17,7 +17,13 @@ _MAX_BYTES = 16 << 20
 
 
 def write_outbox(
-    call: Call, revision: int, record_legs: Collection[str], *, before: str = "", country: str | None = None
+    call: Call,
+    revision: int,
+    record_legs: Collection[str],
+    *,
+    before: str = "",
+    country: str | None = None,
+    traceparent: str = "",
 ) -> bytes:
     """Encode the call event and the recording jobs of one revision; `before` is the summary of the last one.
 
@@ -27,7 +33,7 @@ def write_outbox(
         ValueError: the call has too many legs to be published.
     """
     record = call_record(call, revision, country)
-    routing_key, event_id, body = call_event(call, record)
+    routing_key, event_id, body = call_event(call, record, traceparent)
     job_record: Mapping[str, object] = record
     if len(body) * (1 + len(call.legs)) > _MAX_BYTES:
         job_record = without_fields(record)

@@ -13,6 +13,7 @@ from shared.amqp.publisher import Message
 from shared.amqp.topology import DELIVERY_LIMIT, RECORDINGS_DEAD, retry_queue
 from shared.clock import utc_now
 from shared.domain.recording import RecordingJob
+from shared.tracing.contexts import TRACEPARENT, parse_context
 from worker.download.failures import FetchError, Reason
 
 # The retry queue has the longest wait. Each message expires a little earlier, so jobs that failed together are spread.
@@ -51,6 +52,7 @@ class Attempt:
     redelivered: int = 0
     may_have_stored: bool = False
     reasons: tuple[str, ...] = ()
+    traceparent: str = ""
 
     @classmethod
     def of(cls, body: bytes, headers: Mapping[str, object]) -> Attempt:
@@ -72,6 +74,7 @@ class Attempt:
             handed_over=str(headers["handed_over"])[:_MAX_CHARACTERS] if "handed_over" in headers else None,
             redelivered=redelivered,
             may_have_stored=bool(redelivered or headers.get("may_have_stored")),
+            traceparent=str(parse_context(headers.get(TRACEPARENT)) or ""),
             reasons=tuple(reason for reason in str(headers.get("reasons", "")).split() if reason in set(Reason)),
         )
 
@@ -112,6 +115,7 @@ class Attempt:
             "reasons": " ".join((*self.reasons, reason)).strip(),
             **({"again": 1} if self.is_again else {}),
             **({"may_have_stored": 1} if may_have_stored or self.may_have_stored else {}),
+            **({TRACEPARENT: self.traceparent} if self.traceparent else {}),
             **({"handed_over": self.handed_over} if self.handed_over and not counts else {}),
         }
         seen = (self.seen_bytes, self.seen_audio_bytes) if seen_bytes is None else (seen_bytes, seen_audio_bytes)

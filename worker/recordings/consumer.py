@@ -33,6 +33,7 @@ from worker.recordings.link_choice import forget_parts
 from worker.recordings.outcomes import OutcomePublisher
 from worker.recordings.refused_recordings import RefusedRecordings
 from worker.recordings.sidecars import Sidecars, SidecarUpdate
+from worker.recordings.traces import describe_failure, describe_job, processing, settling
 
 log = get_logger(__name__)
 
@@ -73,6 +74,10 @@ class RecordingConsumer:
 
     async def _work(self, delivery: Delivery) -> None:
         """Process a delivery and ack it; early, if the job takes long."""
+        with processing(delivery):
+            await self._process_and_ack(delivery)
+
+    async def _process_and_ack(self, delivery: Delivery) -> None:
         held = HeldDelivery(delivery)
         try:
             async with asyncio.TaskGroup() as group:
@@ -84,7 +89,8 @@ class RecordingConsumer:
                     self._free.release()
             if not held.is_handed_over:
                 crash_point("recording.before_ack")
-                await delivery.ack()
+                with settling():
+                    await delivery.ack()
         finally:
             if not held.is_handed_over:
                 self._free.release()
@@ -104,6 +110,7 @@ class RecordingConsumer:
     async def _read_job(self, held: HeldDelivery) -> Attempt | None:
         try:
             held.attempt = Attempt.of(held.delivery.body, held.delivery.headers)
+            describe_job(held.attempt.job)
         except ValueError as error:
             await self._dead_letter_body(held.delivery, DeadLetterReason.UNDECODABLE, str(error))
         return held.attempt
@@ -154,6 +161,7 @@ class RecordingConsumer:
         """Decide what a failure leads to, and log it."""
         outcome = outcome_of(error, attempt, self._schedule_s)
         if isinstance(outcome, Retry | End):
+            describe_failure(outcome.reason)
             metrics.RECORDING_ATTEMPTS_FAILED.labels(attempt.job.source, outcome.reason).inc()
             facts = {"id": attempt.job.id, "attempt": attempt.number, "reason": outcome.reason, "detail": outcome.detail}
             next_s = outcome.wait_s if isinstance(outcome, Retry) else None

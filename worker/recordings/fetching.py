@@ -15,6 +15,7 @@ from shared.domain.ids import SourceName
 from shared.domain.recording_flags import Flag
 from shared.domain.recording_info import RecordingInfo
 from shared.retention.recording_lock import Lock
+from shared.tracing.conventions import BYTES
 from worker.download.clients import Clients
 from worker.download.failures import FetchError, Reason, Result, next_wait_s
 from worker.download.inspection import Recording, RefusedError
@@ -26,6 +27,7 @@ from worker.recordings.link_choice import downloaded, forget_parts
 from worker.recordings.outcomes import OutcomePublisher
 from worker.recordings.refused_recordings import KEPT_REASONS, RefusedRecordings
 from worker.recordings.sidecars import Sidecars
+from worker.recordings.traces import storing
 
 
 class Fetcher:
@@ -73,7 +75,10 @@ class Fetcher:
                 self.clients.of(source, self._sources.current) as client,
                 downloaded(client, links, attempt, self._directory, is_kept=is_kept, on_refused=keep) as recording,
             ):
-                info = await self._store(attempt, sidecar, recording, source, lock)
+                with storing() as span:
+                    info = await self._store(attempt, sidecar, recording, source, lock)
+                    if span is not None:
+                        span.set(BYTES, info.bytes or 0)
         except OSError as error:
             raise FetchError(Reason.NO_SPACE, f"CALLFOLD_RECORDING_DIR: {error.strerror or type(error).__name__}") from error
         crash_point("recording.archived")

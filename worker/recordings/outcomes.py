@@ -23,6 +23,7 @@ from shared.state.store import Store
 from worker.download.failures import Reason, Result
 from worker.recordings.attempt import Attempt, suffix_of
 from worker.recordings.sidecars import Sidecars
+from worker.recordings.traces import headers_of, publishing
 
 log = get_logger(__name__)
 
@@ -47,7 +48,9 @@ class OutcomePublisher:
         if info.at is None or not info.is_complete:
             raise ValueError(f"the sidecar of {job.id} lacks fields of its event")
         routing_key, event_id, body = recording_event(job, result, info.at, info.event_data(), suffix=suffix)
-        await self._publisher.publish_until_confirmed([Message(CALLS, routing_key, body, event_id, CLOUDEVENT)])
+        with publishing(routing_key, event_id) as span:
+            message = Message(CALLS, routing_key, body, event_id, CLOUDEVENT, headers=headers_of(span))
+            await self._publisher.publish_until_confirmed([message])
         metrics.RECORDINGS.labels(job.source, result).inc()
         log.info("recording_published", id=event_id, attempts=info.attempts, reason=info.reason, bytes=info.bytes)
 
