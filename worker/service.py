@@ -39,6 +39,8 @@ from worker.policy_watch import watch_policies
 from worker.rebuilding.rebuilder import Rebuilder
 from worker.recordings.archive_gate import consuming
 from worker.recordings.consumer import RecordingConsumer
+from worker.watching.observations import Observations
+from worker.watching.pbx_watch import PbxWatch
 
 log = get_logger(__name__)
 
@@ -65,6 +67,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         raw = Consumer(address, CALLBACKS_FOLD, prefetch=FEWEST_MESSAGES, register=store.watermarks.register)
         prefetch = FoldPrefetch(raw)
         clocks, echoes, pbx_clocks = IngressClocks(store.clock), Echoes(publisher), PbxClocks()
+        observations = Observations()
         journal = StateJournal(address, publisher, store.positions, store.clock.now)
         watch = StateWatch(store, journal)
 
@@ -83,6 +86,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
                 pbx_clocks=pbx_clocks,
                 prefetch=prefetch if other is store else None,
                 journal=journal,
+                observations=observations,
             )
 
         folds = [fold_with(store, str(number)) for number in range(CONCURRENT_FOLDS)]
@@ -94,6 +98,13 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             store,
             lease_s=settings.timer_lease_seconds,
             hold_off_s=settings.timer_hold_off_seconds,
+        )
+        pbx_watch = PbxWatch(
+            store,
+            sources,
+            observations,
+            folded=lambda: timers.folded,
+            clocks=pbx_clocks.current,
         )
         rounds = BarrierRounds(store, publisher, raw, on_refused=timers.hold_off)
         recordings = RecordingConsumer(publisher, store, archive, sources, settings)
@@ -112,6 +123,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
                 rounds.report(),
                 recordings.run(jobs),
                 timers.run(raw),
+                pbx_watch.run(),
                 journal.run(),
                 watch.run(),
                 waiting.run(),

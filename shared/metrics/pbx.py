@@ -23,7 +23,7 @@ PBX_CLOCK_DRIFT = measurement(
 )
 PBX_SILENT = gauge(
     "callfold_pbx_silent",
-    "1 while a source is silent for longer than it usually is.",
+    "1 while a source is silent against its own habit.",
     Role.WORKER,
     labels=(SOURCE,),
 )
@@ -31,16 +31,19 @@ PBX_SILENT_SECONDS = measurement(
     "callfold_pbx_silent_seconds", "Seconds since the last callback of a source.", Role.WORKER, labels=(SOURCE,)
 )
 PBX_UNHEARD_DIALS = counter(
-    "callfold_pbx_unheard_dials_total", "Dials of which no callback arrived.", Role.WORKER, labels=(SOURCE,)
+    "callfold_pbx_unheard_dials_total", "Dials of which no callback arrived within 5 minutes.", Role.WORKER, labels=(SOURCE,)
 )
 PBX_LOST_CALLBACKS = measurement(
     "callfold_pbx_lost_callbacks_ratio",
-    "Estimated share of the callbacks of a source that never arrived.",
+    "Estimated share of the callbacks of a source that never arrived, in about the last 24 hours.",
     Role.WORKER,
     labels=(SOURCE,),
 )
 PBX_REQUEST_ID_GAPS = counter(
-    "callfold_pbx_request_id_gaps_total", "RequestIDs that a source skipped.", Role.WORKER, labels=(SOURCE,)
+    "callfold_pbx_request_id_gaps_total",
+    "RequestIDs that a source skipped, if it usually skips none.",
+    Role.WORKER,
+    labels=(SOURCE,),
 )
 PBX_ADAPTER_CHANGED = gauge(
     "callfold_pbx_adapter_changed",

@@ -18,6 +18,7 @@ One server has the tags `0` to `15`. A cluster has tags with evenly spread slots
 - `callfold:unreplaced:<source>`: the placeholders of a source that arrived unreplaced, see `unreplaced.py`.
 - `callfold:previous_secrets`: when each source last used a previous secret, see `previous_secrets.py`.
 - `callfold:pbx_clock:<source>`, `callfold:pbx_clock_at:<source>`: how far the clock of its PBX is ahead, see `pbx_clocks.py`.
+- `callfold:{pbx/<source>}:counts`, `:ids`, `:dials`, `:minutes/<day>`: observations of a PBX, see `pbx_watch.py` and `watch.lua`.
 - `callfold:{watermark}:members`, `:rounds`, `:spools`: reports on callbacks that are not folded yet, see `barrier.py`.
 - `callfold:dial:...`: dial requests, see `dials.py`.
 - `callfold:broker_move`: how far a move to another RabbitMQ has come, see `broker_move.py`.

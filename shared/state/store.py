@@ -22,6 +22,7 @@ from shared.state.keys import PARTITIONS, by_partition
 from shared.state.locks import Locks
 from shared.state.partitions import Partitions
 from shared.state.pbx_clocks import PbxClockNotes
+from shared.state.pbx_watch import PbxWatchStore
 from shared.state.positions import Positions
 from shared.state.previous_secrets import PreviousSecrets
 from shared.state.redis_connect import connect
@@ -90,6 +91,7 @@ class Store(CallReader, RedisServers):
         self.unreplaced = UnreplacedPlaceholders(self._redis)
         self.pbx_clocks = PbxClockNotes(self._redis)
         self.previous_secrets = PreviousSecrets(self._redis)
+        self.pbx_watch = PbxWatchStore(self._redis)
 
     async def aclose(self) -> None:
         await self._redis.aclose()

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from shared.domain.ids import CallKey, SourceName
+from shared.domain.lost_callbacks import Losses
 
 
 class PublicationState(StrEnum):
@@ -71,6 +72,7 @@ class Publication:
         version: that of the facts from which they were made.
         digest: of these facts, or '' (`revision_proof.py`).
         causes: trace contexts of the callbacks that led to it, the last one received first. Only this worker knows them.
+        losses: of the call if this is its first revision, else None. They are counted once it is marked as published.
     """
 
     key: CallKey
@@ -80,6 +82,7 @@ class Publication:
     version: str
     digest: str = ""
     causes: tuple[str, ...] = ()
+    losses: Losses | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ from shared.tracing.spans import now_ns
 from worker.folding.outbox import read_outbox
 from worker.folding.state_journal import StateJournal
 from worker.folding.traces import record_publication, trace_id_of, with_trace_headers
+from worker.watching.observations import Observations
 
 log = get_logger(__name__)
 
@@ -36,8 +37,17 @@ _RETRY_S = 0.3
 class Claims:
     """The claims of one holder."""
 
-    def __init__(self, publisher: Publisher, store: Store, journal: StateJournal | None, *, holder: str) -> None:
+    def __init__(
+        self,
+        publisher: Publisher,
+        store: Store,
+        journal: StateJournal | None,
+        *,
+        holder: str,
+        observations: Observations | None = None,
+    ) -> None:
         """Take what `Fold` takes."""
+        self._observations = observations
         self._publisher = publisher
         self._store = store
         self._journal = journal
@@ -65,9 +75,11 @@ class Claims:
             _report_published(published)
             for key, messages in published.items():
                 record_publication(due[key], messages, began_ns)
+            if self._observations is not None:
+                self._observations.ended({key: losses for key in published if (losses := due[key].losses) is not None})
             lost += [key for key, (claim, _) in claims.items() if claim is Claim.LOST]
             # If its holder dies, the stored outbox is taken over and published, so this one is not needed.
-            held = {key: replace(due[key], outbox=b"") for key, (claim, _) in claims.items() if claim is Claim.HELD}
+            held = {key: replace(due[key], outbox=b"", losses=None) for key, (claim, _) in claims.items() if claim is Claim.HELD}
             due = held | {key: due[key] for key in ours if key not in published}
             if due:
                 await asyncio.sleep(_RETRY_S if len(published) < len(ours) else _HELD_POLL_S)

@@ -16,6 +16,7 @@ from shared.domain.closing import Policy
 from shared.domain.facts import CLOCK
 from shared.domain.ids import CallKey
 from shared.domain.ignored import Reason
+from shared.domain.lost_callbacks import count_losses
 from shared.domain.raw_event import RawEvent, TimerEvent
 from shared.domain.revision_proof import digest_of
 from shared.domain.revision_summary import amends, summary
@@ -107,6 +108,9 @@ class Evaluator:
             traceparent, causes = trace_of_publication(key, revision, events)
             outbox = write_outbox(call, revision, record_legs, before=merged.summary, country=country, traceparent=traceparent)
             digest = "" if call.is_of_several else digest_of(merged.facts)
-            consequences.publications[key] = Publication(key, revision, outbox, new_summary, merged.version, digest, causes)
+            losses = count_losses(call) if revision == 1 else None
+            consequences.publications[key] = Publication(
+                key, revision, outbox, new_summary, merged.version, digest, causes, losses
+            )
         elif merged.wake_at_ms is not None:
             consequences.wake_ups[key] = WakeUp(None, merged.version)

@@ -44,6 +44,7 @@ from worker.folding.pbx_clocks import PbxClocks, apply_pbx_clocks
 from worker.folding.prefetch import FoldPrefetch
 from worker.folding.state_journal import StateJournal
 from worker.folding.traces import processing, settling, with_contexts
+from worker.watching.observations import Observations
 
 log = get_logger(__name__)
 
@@ -74,6 +75,7 @@ class Fold:
         pbx_clocks: PbxClocks | None = None,
         prefetch: FoldPrefetch | None = None,
         journal: StateJournal | None = None,
+        observations: Observations | None = None,
     ) -> None:
         """Take what the fold needs; `holder` names it in claims and must be unique. A guarded store needs a `journal`."""
         self._journal = journal
@@ -85,7 +87,8 @@ class Fold:
         self._store = store
         self._sources = sources
         self._policy = policy
-        self._claims = Claims(publisher, store, journal, holder=holder)
+        self._observations = observations
+        self._claims = Claims(publisher, store, journal, holder=holder, observations=observations)
         self._later_uses = LaterUses(store, policy)
         self._busy = asyncio.Lock()
 
@@ -162,6 +165,8 @@ class Fold:
         waiting = take_waiting(batch, waits_for, self._store.can_write)
         if waiting:
             await until_redis_answers(lambda: self._store.partitions.wait(waiting))
+        if self._observations is not None:
+            self._observations.folded(events, batch.facts, batch.sources)
         if self._pbx_clocks is not None:
             await apply_pbx_clocks(self._pbx_clocks, self._store.pbx_clocks, batch.facts)
         await self._publisher.publish_until_confirmed(batch.dead_letters)

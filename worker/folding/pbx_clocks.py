@@ -63,6 +63,14 @@ class PbxClocks:
             if self._judge(source, _seconds(received_at))
         }
 
+    def current(self, now_s: float) -> dict[SourceName, float]:
+        """Return by how many seconds clocks are ahead that were observed in the last window before `now_s`."""
+        return {
+            source: estimate.ahead.value
+            for source, estimate in self._estimates.items()
+            if abs(now_s - estimate.ahead.last_s) <= _WINDOW_S
+        }
+
     def _add(self, source: SourceName, ahead_s: float, received_s: float) -> bool:
         estimate = self._estimates.get(source)
         if estimate is None:

@@ -57,13 +57,15 @@ class Timers:
         self._sessions = (0, 0)
         self._shares = TimerShares()
         self._folded_ms: int | None = None
+        self.folded: FoldedUntil | None = None
+        """The times until which everything is folded; None while they are unknown."""
 
     async def run(self, raw: Consumer) -> NoReturn:
         """Fire timers until cancelled; `raw` is the consumer of `callbacks.fold`. Run it as a task."""
         while True:
             await asyncio.sleep(_TICK_S * random.uniform(0.5, 1))  # noqa: S311 - spreads the workers, no secret
             try:
-                watermark = await self._watermark(raw)
+                watermark = self.folded = await self._watermark(raw)
                 metrics.TIMERS_HELD.set(watermark is None)
                 self._show_lag(watermark)
                 if watermark is not None:
@@ -99,7 +101,7 @@ class Timers:
     def hold_off(self) -> None:
         """Fire no timers for a while, since ingress may have spooled callbacks: after that, only rounds opened later count."""
         self._held_until = time.monotonic() + self._hold_off_s
-        self._rounds_from_ms = None
+        self._rounds_from_ms = self.folded = None
 
     async def fire(self, watermark: FoldedUntil) -> int:
         """Publish timer events of due calls and return their number; after its lease a call without a confirm is due again.
