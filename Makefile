@@ -15,7 +15,7 @@ IN_PARALLEL := $(MAKE) -s -j $(if $(filter output-sync,$(.FEATURES)),--output-sy
 # Keep bytecode even if the user's environment disables it. Otherwise hundreds of processes would compile the same files.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo up check test coverage test-volume test-deploy attack chaos lint mutants bench matrix screenshots setup lock audit clean format rules types layers english serverless
+.PHONY: help demo up check test coverage test-volume test-deploy attack chaos lint mutants bench matrix screenshots image setup lock audit clean format rules types layers english serverless
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -100,11 +100,15 @@ bench: ## Benchmark ingress and the whole path against a naive implementation an
 screenshots: setup ## Recreate the screenshots in docs/images
 	@SCREENSHOTS=docs/images $(BIN)/python -m pytest -q tests/browser -k main_views
 
+image: ## Build the container image with docker, or else with buildah (TAG=callfold:local)
+	@sh deploy/image.sh $(or $(TAG),callfold:local)
+
 lock: ## Pin the dependencies of pyproject.toml with hashes for every supported Python (upgrade them: UPGRADE=-U)
 	@$(or $(PYTHON),python3) -m venv --clear build/lock
 	@build/lock/bin/pip install -q --disable-pip-version-check uv==0.13.9
 	@$(COMPILE) $(UPGRADE) --extra postgres --extra otel -o deploy/requirements.txt pyproject.toml
 	@$(COMPILE) $(UPGRADE) --extra test -c deploy/requirements.txt -o tests/requirements.txt pyproject.toml
+	@$(COMPILE) $(UPGRADE) -o deploy/build-requirements.txt deploy/build-requirements.in
 	@rm -rf build/lock
 
 audit: ## Check the pinned packages against known vulnerabilities (asks the package index)

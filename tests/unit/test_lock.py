@@ -25,9 +25,11 @@ ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 RUNTIME = ROOT / "deploy" / "requirements.txt"
 TESTS = ROOT / "tests" / "requirements.txt"
+BUILD = ROOT / "deploy" / "build-requirements.txt"  # what the image is built with, which is not installed here
 EXTRAS = PROJECT["optional-dependencies"]
+IN_IMAGE = ("postgres", "otel")
 LOCKS = {
-    RUNTIME: PROJECT["dependencies"] + EXTRAS["postgres"] + EXTRAS["otel"],  # what the image has
+    RUNTIME: PROJECT["dependencies"] + [each for extra in IN_IMAGE for each in EXTRAS[extra]],
     TESTS: PROJECT["dependencies"] + EXTRAS["test"],
 }
 
@@ -188,7 +190,7 @@ def test_the_table_says_what_is_locked_and_what_is_installed(lock: Path) -> None
     assert lock == RUNTIME or NOT_ALWAYS_INSTALLED.keys() <= pins.keys()
 
 
-@pytest.mark.parametrize("lock", LOCKS, ids=["runtime", "tests"])
+@pytest.mark.parametrize("lock", [*LOCKS, BUILD], ids=["runtime", "tests", "build"])
 def test_every_line_of_a_lock_has_its_hashes_and_names_no_host_and_no_path(lock: Path) -> None:
     text = lock.read_text("utf-8")
     for pin in _pins(text).values():
@@ -201,3 +203,9 @@ def test_what_tests_run_on_is_what_is_deployed() -> None:
     tested = _pins(TESTS.read_text("utf-8"))
     for name, pin in _pins(RUNTIME.read_text("utf-8")).items():
         assert (tested[name].version, tested[name].hashes) == (pin.version, pin.hashes)
+
+
+def test_the_lock_of_the_image_has_the_extras_that_make_locks_for_it() -> None:
+    (compiled,) = re.findall(r"(?m)^.*COMPILE.* -o deploy/requirements\.txt .*$", (ROOT / "Makefile").read_text("utf-8"))
+    assert tuple(re.findall(r"--extra (\w+)", compiled)) == IN_IMAGE
+    assert {"psycopg", "psycopg-binary"} <= _pins(RUNTIME.read_text("utf-8")).keys(), "the history in PostgreSQL"

@@ -23,7 +23,11 @@ _ROOT = Path(__file__).resolve().parents[2]
 _PROJECT: dict[str, Any] = tomllib.loads((_ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 _NOT_OURS = {".git", ".venv", ".callfold", ".hypothesis", "build", "__pycache__"}
 _VERSIONED = {"CHANGELOG.md", "pyproject.toml"}
-_LOCKS = {"deploy/requirements.txt", "tests/requirements.txt"}  # other packages may have the same version
+_LOCKS = {
+    "deploy/requirements.txt",
+    "deploy/build-requirements.txt",
+    "tests/requirements.txt",
+}  # other packages may have the same version
 _GITHUB = _ROOT / ".github"
 _SCHEMAS = {
     "vendor.github-workflows": sorted((_GITHUB / "workflows").iterdir()),
