@@ -1,7 +1,10 @@
 #!/bin/sh
 # Start Redis or a Sentinel of compose.ha.yaml with a copy of its configuration in /data, because a failover rewrites it.
-#   redis-start.sh server [MASTER PORT]    the second server and the third begin as replicas
+#
+#   redis-start.sh server [MASTER PORT]
 #   redis-start.sh sentinel
+#
+# The second server and the third begin as replicas of the named master.
 set -eu
 umask 077
 file=/data/$1.conf
@@ -13,7 +16,8 @@ server)
     [ ! -e "$file" ] || role=$(sed -n 's/^replicaof //p' "$file" | tail -n 1)
     {
         cat /usr/local/etc/redis/redis.conf
-        printf 'dir /data\nreplica-announce-ip %s\n' "$(hostname)"
+        # No password: only containers of this system are on the network (see sentinel.conf).
+        printf 'dir /data\nprotected-mode no\nreplica-announce-ip %s\n' "$(hostname)"
         [ -z "$role" ] || printf 'replicaof %s\n' "$role"
     } >"$file.new"
     mv "$file.new" "$file"

@@ -42,8 +42,8 @@ def _name(name: str) -> str:
 
 def _wheel_hash(installed: dict[str, Any]) -> str:
     archive = installed["download_info"]["archive_info"]
-    found: str = archive.get("hashes", {}).get("sha256") or archive["hash"].removeprefix("sha256=")
-    return found
+    sha256: str = archive.get("hashes", {}).get("sha256") or archive["hash"].removeprefix("sha256=")
+    return sha256
 
 
 def _with_hash(component: _Component, hashes: dict[str, str]) -> _Component:
@@ -70,8 +70,8 @@ def _debian_packages(status: str, licences: Path) -> Iterator[_Component]:
         name, version, architecture = fields["Package"], fields["Version"], fields["Architecture"]
         purl = f"pkg:deb/debian/{quote(name)}@{quote(version, safe='.~')}?arch={architecture}&distro=debian-12"
         component = {"bom-ref": purl, "type": "library", "name": name, "version": version, "purl": purl}
-        found = _licences(licences / name / "copyright")
-        yield component | ({"licenses": [{"license": {"name": each}} for each in found]} if found else {})
+        named = _licences(licences / name / "copyright")
+        yield component | ({"licenses": [{"license": {"name": each}} for each in named]} if named else {})
 
 
 def _licences(path: Path) -> list[str]:

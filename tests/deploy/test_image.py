@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import tomllib
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +121,7 @@ print(json.dumps({re.sub(r"[-_.]+", "-", each.metadata["Name"]).lower(): each.ve
 
 def _locked(text: str) -> Mapping[str, set[str]]:
     pins: dict[str, set[str]] = {}
+    hashes: set[str] = set()
     for line in text.splitlines():
         if pin := re.match(r"([A-Za-z0-9._-]+)(?:\[[^\]]*\])?==", line):
             hashes = pins.setdefault(re.sub(r"[-_.]+", "-", pin[1]).lower(), set())
@@ -163,8 +166,8 @@ async def _system(
         for role in ("ingress", "worker", "console", "history"):
             own = settings | {"CALLFOLD_METRICS_PORT": str(free_port())}
             process = image.process(role, role, settings=own, mounts=mounts, log=servers.directory / f"{role}.log")
-            closing.push_async_callback(process.end, 15, within_s=LIMIT_S)
-            await process.start_until(lambda own=own: _is_ready(own["CALLFOLD_METRICS_PORT"]), within_s=LIMIT_S)
+            closing.push_async_callback(process.end, signal.SIGTERM, within_s=LIMIT_S)
+            await process.start_until(partial(_is_ready, own["CALLFOLD_METRICS_PORT"]), within_s=LIMIT_S)
             processes[role] = process
         yield processes, {"settings": settings, "mounts": mounts, **ports}
 
@@ -219,7 +222,7 @@ async def test_twenty_calls_go_through_the_image_into_postgresql_and_are_those_o
         async with aiohttp.ClientSession(headers=AUTHORIZED) as session, session.get(calls) as response:
             assert len((await response.json())["calls"]) == CALLS
         for role, process in processes.items():
-            await process.end(15, within_s=LIMIT_S)
+            await process.end(signal.SIGTERM, within_s=LIMIT_S)
             assert process.returncode == 0, f"{role}: {process.log_tail()}"
 
 

@@ -54,8 +54,7 @@ def interpolated(value: str, variables: Mapping[str, str]) -> str:
     """Replace `${NAME}`, `${NAME:-default}` and `${NAME:?message}`. A missing variable raises KeyError."""
 
     def replaced(found: re.Match[str]) -> str:
-        default = found[3] if found[2] == ":-" else None
-        return variables.get(found[1], default) if default is not None else variables[found[1]]  # type: ignore[return-value]
+        return variables.get(found[1], found[3]) if found[2] == ":-" else variables[found[1]]
 
     return re.sub(r"\$\{(\w+)(:[-?])?([^}]*)\}", replaced, value)
 

@@ -139,7 +139,7 @@ class Image:
         return [*wrapper, self.config["User"], self.config["WorkingDir"], *mounts, "--", *command]
 
     def _environment(self, settings: Mapping[str, str]) -> Mapping[str, str]:
-        return dict(each.split("=", 1) for each in self.config["Env"]) | settings
+        return {**dict(each.split("=", 1) for each in self.config["Env"]), **settings}
 
 
 @contextmanager
