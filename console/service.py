@@ -11,6 +11,7 @@ from console.dialing.dial_service import DialService, Limits
 from console.dialing.focalscope import Dialer
 from console.history.store import History
 from console.live.feed import Feed
+from console.live.installation import Installation
 from console.live.monitor import Monitor
 from console.live.refusal_feed import RefusalFeed
 from console.lookup.lookup import Lookup
@@ -41,7 +42,7 @@ from shared.config.settings import Settings
 from shared.errors import StoreReadOnlyError, StoreUnavailableError
 from shared.metrics import Export, Role
 from shared.runtime.audit import Audit
-from shared.runtime.broker import create_publisher, watch_broker_hosts
+from shared.runtime.broker import create_publisher, watch_broker, watch_broker_hosts
 from shared.runtime.client_address import Proxies
 from shared.runtime.health import Handicap, private_port
 from shared.runtime.process import background
@@ -75,6 +76,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         dials = DialService(dialer, store.dials, publisher, sources, Limits.of(settings), keys=dial_keys)
         refused = RefusalFeed(settings)
         monitor = Monitor(settings, sources, calls, feed, refused.totals)
+        installation = Installation(settings, calls, monitor.depths)
         audit, keys, ended = Audit(publisher), Keys(settings), EndedSessions(store)
         lookup = Lookup(settings, sources, calls, archive, history)
         failed_log_ins, wrong_keys, proxies = WrongKeys(audit), WrongKeys(audit), Proxies(settings.console_proxies)
@@ -104,8 +106,10 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             ),
             background(publisher.run(), feed.consumer.run(), monitor.callbacks_journal.run(), monitor.depths.run()),
             background(feed.run(), monitor.count(), monitor.run(), dials.run(), dial_keys.run()),
+            background(*installation.tasks()),
             background(refused.consumer.run(), refused.run()),
-            background(watch_store(store), watch_store(calls), watch_broker_hosts(settings), watch_sources(sources)),
+            background(watch_store(store), watch_store(calls), watch_sources(sources)),
+            background(watch_broker(publisher), watch_broker_hosts(settings)),
             background(failed_log_ins.run(), wrong_keys.run()),
             serving(app, settings),
         ):

@@ -16,7 +16,7 @@ from ingress.body_formats import UnknownFormatError, UnreadableBodyError
 from ingress.forms import Body, is_form, query_of, read_body, secret_of
 from ingress.intake import Intake
 from ingress.outgoing_message import OutgoingMessage
-from ingress.refusals import Refusals, start_series
+from ingress.refusals import Refusals
 from ingress.request_lines import TARGET_BYTES
 from ingress.source_secrets import SourceSecrets, Which
 from ingress.targets import is_odd, read_target, respelled, tidied, with_second_query
@@ -74,8 +74,8 @@ class CallbackHandler:
 
     def __init__(self, sources: Sources, intake: Intake, send: Send, refusals: Refusals) -> None:
         """Take the sources, the intake for valid callbacks, what dead-letters invalid ones, and what answers all others."""
-        start_series(sources)
         self._refusals = refusals
+        refusals.show_last_accepted(sources)
         self._sources = sources
         self._by_path = {f"{PATH}{name}": source for name, source in sources.items()}
         self._intake = intake
@@ -206,6 +206,7 @@ class CallbackHandler:
             traced.end(200)
         self._refusals.accepted()
         self._accepted[source.name].inc()
+        self._refusals.last_accepted[source.name] = event.received_at
         return ACCEPTED
 
     async def _keep_invalid(self, request: web.BaseRequest, event: CallbackEvent, error: InvalidCallbackError) -> web.Response:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 
 from aiohttp import web
 
@@ -25,6 +26,7 @@ from shared import metrics
 from shared.clock import utc_now
 from shared.domain.ids import SourceName
 from shared.domain.quarantined import Refusal
+from shared.domain.times import milliseconds
 from shared.errors import SpoolUnavailableError
 from shared.log import get_logger
 from shared.outage import Outage
@@ -40,15 +42,12 @@ _NO_BODY = Body()
 _NO_SOURCE = SourceName("")
 
 
-def start_series(sources: Iterable[SourceName]) -> None:
-    """Let the series of each source begin at 0."""
-    for name in sources:
-        for result in ("accepted", "invalid", "wrong_secret", "limited", "unavailable"):
-            metrics.CALLBACKS.labels(name, result)
-
-
 class Refusals:
-    """Answers what is refused, with its traces. Without a quarantine, these are counts and log lines."""
+    """Answers what is refused, with its traces. Without a quarantine, these are counts and log lines.
+
+    Attributes:
+        last_accepted: when the last callback of a source was accepted, RFC 3339 UTC.
+    """
 
     def __init__(self, proxies: Proxies, quarantine: Quarantine | None = None) -> None:
         self._proxies = proxies
@@ -57,8 +56,7 @@ class Refusals:
         self._outages: dict[tuple[Refusal, SourceName], Outage] = {}
         self._rejected: dict[SourceName, Outage] = {}
         self._unavailable = Outage(log, "callback_rejected_503", "callbacks_accepted", is_error=True)
-        for status in (400, 404, *_OF_BODIES, 405, 414, 431):  # so that each series exists from the start
-            metrics.REQUESTS_REFUSED.labels(str(status))
+        self.last_accepted: dict[SourceName, str] = {}
 
     def wrong_secret(self, request: web.BaseRequest, source: SourceName, query: str, body: Body = _NO_BODY) -> web.Response:
         peer = self._record(request, Refusal.WRONG_SECRET, (401, UNAUTHORIZED), source)
@@ -86,6 +84,15 @@ class Refusals:
     def limited(self, request: web.BaseRequest, source: SourceName, limit: LimitedRefusal) -> web.Response:
         self._record(request, Refusal.LIMITED, (429, limit.reason), source)
         return too_many(source, *limit)
+
+    def show_last_accepted(self, sources: Iterable[SourceName]) -> None:
+        """Export when the last callback of each source was accepted. It is read when it is scraped, so a callback costs less."""
+        for name in sources:
+            metrics.LAST_CALLBACK.labels(name).set_function(partial(self._last_accepted_s, name))
+
+    def _last_accepted_s(self, source: SourceName) -> float:
+        at = self.last_accepted.get(source)
+        return milliseconds(at) / 1000 if at else 0.0
 
     def accepted(self) -> None:
         """Record that a callback is durable, which ends an outage."""

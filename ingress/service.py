@@ -23,7 +23,7 @@ from shared.config.settings import Settings
 from shared.errors import SpoolLeftError
 from shared.log import get_logger
 from shared.metrics import Export, Role
-from shared.runtime.broker import create_publisher, watch_broker_hosts
+from shared.runtime.broker import create_publisher, watch_broker, watch_broker_hosts
 from shared.runtime.client_address import Proxies
 from shared.runtime.descriptors import connection_limit, descriptor_limit
 from shared.runtime.health import Handicap, private_port
@@ -72,7 +72,7 @@ async def serve(settings: Settings, stop: StopRequest) -> None:
             private_port(settings.metrics_host, settings.metrics_port, problems, export),
             background(*spools.tasks(), spools.drain.watch()),
             background(commit.run(), intake.run(sources), quarantine.run()),
-            background(watch_broker_hosts(settings), watch_sources(sources)),
+            background(watch_broker(publisher), watch_broker_hosts(settings), watch_sources(sources)),
         ):
             async with serving(
                 LiveHandler(handlers),

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from typing import NoReturn
 
@@ -20,6 +20,7 @@ from shared.amqp.dead_letters import DeadLetterReason
 from shared.amqp.publisher import Publisher
 from shared.amqp.topology import CALLBACKS, CALLBACKS_DEAD
 from shared.domain.raw_event import MAX_EVENTS_PER_MESSAGE, join, receipt_times
+from shared.domain.times import milliseconds
 from shared.errors import BrokerUnavailableError, SpoolUnavailableError
 from shared.log import get_logger
 from shared.outage import Outage
@@ -66,14 +67,24 @@ class SpoolDrain:
             await wait_at_most(self._spool.added, _CHECK_INTERVAL_S)
 
     async def watch(self) -> NoReturn:
-        """Keep the metric of spooled messages up to date, whichever process wrote them. Run it as a task."""
+        """Keep the metrics of spooled messages up to date, whichever process wrote them. Run it as a task."""
         for second in itertools.count():
-            with suppress(SpoolUnavailableError):
+            try:
                 if self._spool.problem or second % _PROBE_INTERVAL_S == 0:
                     await self._spool.check()
-                metrics.SPOOL_MESSAGES.set(await self._spool.count())
+                await self._measure()
+            except SpoolUnavailableError:  # `SpoolProblems` logs it
+                metrics.SPOOL_OLDEST.set(None)
             await asyncio.sleep(_COUNT_INTERVAL_S)
         raise AssertionError("count() does not end")
+
+    async def _measure(self) -> None:
+        """Export how much is in the spool, and for how long."""
+        count = await self._spool.count()
+        oldest = await self._spool.oldest_receipt() if count else ""
+        metrics.SPOOL_MESSAGES.set(count)
+        metrics.SPOOL_BYTES.set(await self._spool.size() if count else 0)
+        metrics.SPOOL_OLDEST.set(max(0.0, time.time() - milliseconds(oldest) / 1000) if oldest else 0.0)
 
     async def _drain_until_deleted(self) -> None:
         """Drain, and keep the lock until published messages are deleted: another process would publish them again."""

@@ -16,6 +16,7 @@ class SpoolProblems:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._usable = metrics.SPOOL_USABLE.labels(path.stem)
+        metrics.SPOOL_SET_ASIDE.labels(path.stem)  # so that the series exists from the start
         self._problems: dict[str, str] = {}
 
     @property

@@ -16,12 +16,12 @@ from shared.config.settings import Settings
 from shared.errors import StoreUnavailableError
 from shared.log import get_logger
 from shared.metrics import Export, Role
-from shared.runtime.broker import create_publisher, watch_broker_hosts
+from shared.runtime.broker import create_publisher, watch_broker, watch_broker_hosts
 from shared.runtime.health import Handicap, private_port
 from shared.runtime.process import background
 from shared.runtime.sources_watch import watch_sources
 from shared.runtime.store import open_store
-from shared.runtime.store_watch import watch_store
+from shared.runtime.store_watch import watch_server_roles, watch_store
 from shared.state.store import Store
 from worker.daily_retention import DailyRetention
 from worker.download.download_directory import keep_swept, prepare
@@ -130,7 +130,9 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
                 rebuilder.run(),
                 daily.run(),
                 watch_policies(settings),
+                watch_broker(publisher, raw),
                 watch_broker_hosts(settings),
+                watch_server_roles(store),
                 keep_swept(settings.recording_dir),
                 watch_store(store),
                 watch_sources(sources),

@@ -17,6 +17,7 @@ import orjson
 from console.dialing.dial_journal import DialJournal
 from console.dialing.dial_keys import DialKeys
 from console.dialing.focalscope import Dialer, DialError, DialRequest, DialState, check_request
+from shared import metrics
 from shared.amqp.publisher import Publisher
 from shared.clock import utc_now
 from shared.config.live_sources import LiveSources
@@ -89,7 +90,10 @@ class DialService:
 
     async def dial(self, request: DialRequest, who: str, key: str = "") -> DialAnswer:
         """Dial, or return the answer to the first request with this key."""
-        return await self._dial_once(request, who, key) if key else await self._dial(request, who)
+        answer = await (self._dial_once(request, who, key) if key else self._dial(request, who))
+        if not answer.is_repeated and request.source in self._sources.known:  # a client can send any name
+            metrics.DIALS.labels(request.source, answer.body["dial_state"]).inc()
+        return answer
 
     async def _dial_once(self, request: DialRequest, who: str, key: str) -> DialAnswer:
         digest = hashlib.sha256(orjson.dumps(request.model_dump(), option=orjson.OPT_SORT_KEYS)).hexdigest()

@@ -45,7 +45,7 @@ class Follower:
     def __init__(self, stream: str, history: History, address: BrokerAddress) -> None:
         self._stream = stream
         self._history = history
-        self._consumer = Consumer(address, stream, prefetch=_PREFETCH, arguments=self._stream_arguments)
+        self.consumer = Consumer(address, stream, prefetch=_PREFETCH, arguments=self._stream_arguments)
         self._position = StreamPosition()
         self._writing = asyncio.Lock()
         self._caught_up_at = time.time()
@@ -54,7 +54,7 @@ class Follower:
 
     @property
     def is_up(self) -> bool:
-        return self._consumer.is_up
+        return self.consumer.is_up
 
     async def run(self) -> NoReturn:
         """Consume until cancelled. Run it as a task once the tables exist."""
@@ -63,7 +63,7 @@ class Follower:
         if checkpoint:
             self._position.advance(*checkpoint)
         self.problem = None
-        async with background(self._consumer.run()):
+        async with background(self.consumer.run()):
             while True:
                 deliveries = await self._next_deliveries()
                 async with self._writing:
@@ -72,7 +72,7 @@ class Follower:
 
     async def finish(self) -> None:
         """Stop consuming and finish the current batch."""
-        await self._consumer.stop_intake()
+        await self.consumer.stop_intake()
         async with self._writing:
             pass
 
@@ -85,13 +85,13 @@ class Follower:
         while True:
             try:
                 async with asyncio.timeout(_IDLE_AFTER_S):
-                    first = await self._consumer.get()
+                    first = await self.consumer.get()
             except TimeoutError:
                 await self._check_idle()
                 continue
             if self._behind_since is None:
                 self._behind_since = time.time()
-            deliveries = [first, *self._consumer.get_waiting(_MAX_BATCH_BYTES)]
+            deliveries = [first, *self.consumer.get_waiting(_MAX_BATCH_BYTES)]
             if not self._position.is_stale and self._is_continued(first):
                 return deliveries
 
@@ -107,11 +107,11 @@ class Follower:
         return False
 
     async def _check_idle(self) -> None:
-        if not self._consumer.is_up:
+        if not self.consumer.is_up:
             return
         requested = self._position.requested_offset
         if requested is not None:
-            if await self._position.is_lost(self._consumer):
+            if await self._position.is_lost(self.consumer):
                 self._rewind("the stream has no event at this offset", requested)
             return
         self._caught_up_at, self._behind_since = time.time(), None
@@ -119,7 +119,7 @@ class Follower:
     def _rewind(self, reason: str, offset: int | None) -> None:
         log.warning("history_stream_rewound", stream=self._stream, offset=offset, detail=reason)
         self._position.reset()
-        self._consumer.recycle("the history reads its streams again")
+        self.consumer.recycle("the history reads its streams again")
 
     async def _write(self, deliveries: list[Delivery]) -> None:
         messages = [_message(delivery) for delivery in deliveries if not is_bookmark(delivery)]

@@ -19,7 +19,7 @@ from shared.errors import HistoryUnavailableError
 from shared.exit_codes import EXIT_OK
 from shared.log import get_logger
 from shared.metrics import Export, Role
-from shared.runtime.broker import broker_address, watch_broker_hosts
+from shared.runtime.broker import broker_address, watch_broker, watch_broker_hosts
 from shared.runtime.health import private_port
 from shared.runtime.process import background
 
@@ -72,7 +72,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
 
         async with (
             private_port(settings.metrics_host, settings.metrics_port, problems, Export(Role.HISTORY)),
-            background(follow(), watch_broker_hosts(settings)),
+            background(follow(), watch_broker(*(follower.consumer for follower in followers)), watch_broker_hosts(settings)),
         ):
             await stop.wait()
             log.info("shutdown_started", seconds=settings.shutdown_timeout_seconds)

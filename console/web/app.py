@@ -18,6 +18,7 @@ from console.web.operations import Apis, operations
 from console.web.page_responses import error_page, static_file
 from console.web.pages import Pages
 from console.web.problems import problem
+from console.web.request_metrics import RequestMetrics
 from console.web.routes import Answer, Operation, Route
 from console.web.sessions import Sessions
 from console.web.slots import RequestSlots
@@ -66,6 +67,7 @@ def make_app(apis: Apis, pages: PageHandlers, guard: Guard) -> web.Application:
         read_only=_patterns(routes, lambda route: route.is_read_only),
     )
     app = web.Application(client_max_size=MAX_BODY_BYTES)
+    app.middlewares.append(RequestMetrics(routes).middleware())
     answer_errors(app)
     app.middlewares.append(access_middleware(guard, rules))
     app.on_response_prepare.append(_add_headers)

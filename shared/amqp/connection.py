@@ -23,13 +23,13 @@ from aiormq.channel import Channel
 from aiormq.exceptions import ChannelAccessRefused
 
 from shared import metrics
-from shared.amqp.channel_requests import wait_while_open
+from shared.amqp.channel_requests import broker_request, wait_while_open
 from shared.amqp.connection_errors import is_cancelled, is_lost, loss, refusal
 from shared.amqp.hosts import HostWatch, location
 from shared.amqp.plain_connection import CONNECT_TIMEOUT_S
 from shared.amqp.session import Session, open_session
 from shared.amqp.topology import Topology
-from shared.errors import ConfigError, StoreUnavailableError
+from shared.errors import BrokerUnavailableError, ConfigError, StoreUnavailableError
 from shared.log import get_logger
 from shared.outage import Outage
 
@@ -37,6 +37,7 @@ log = get_logger(__name__)
 
 BACKOFF_S = (0.1, 0.3, 1, 2, 5)
 _WATCH_INTERVAL_S = 2
+_ROUND_TRIP_TIMEOUT_S = 5
 # A shorter connection does not reset the backoff: a message may be what ends it.
 _STABLE_S = 10
 # Connections go home within this time after their home is stable, not all at once.
@@ -102,6 +103,29 @@ class BrokerConnection:
     @property
     def is_up(self) -> bool:
         return self._up.is_set()
+
+    @property
+    def is_usable(self) -> bool:
+        """True while the connection is up, and RabbitMQ accepts what it is for."""
+        return self.is_up
+
+    async def round_trip_s(self) -> float:
+        """Measure how long RabbitMQ takes to answer, on a separate channel: a late answer would cost the other one.
+
+        Raises:
+            BrokerUnavailableError: not connected, or no answer.
+        """
+        if self._channel is None or not self.is_usable:
+            raise BrokerUnavailableError("RabbitMQ is not connected")
+        with broker_request("Cannot measure RabbitMQ"):
+            async with asyncio.timeout(_ROUND_TRIP_TIMEOUT_S):
+                channel = await self._channel.connection.channel(publisher_confirms=False)
+                try:
+                    began = time.perf_counter()
+                    await channel.flow(active=True)  # it is so already, and needs no permission
+                    return time.perf_counter() - began
+                finally:
+                    await channel.close()
 
     async def wait_until_up(self) -> None:
         """Wait without limit for a working channel; callers set the time limit."""

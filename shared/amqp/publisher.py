@@ -81,6 +81,10 @@ class Publisher(BrokerConnection):
         """True once RabbitMQ has said that an alarm blocks publishes on this connection."""
         return self._channel is not None and is_blocked(self._channel)
 
+    @property
+    def is_usable(self) -> bool:
+        return self.is_up and not self.is_blocked
+
     async def wait_until_unblocked(self) -> None:
         """Wait while an alarm blocks this connection; returns if the connection is lost."""
         while self.is_blocked:  # noqa: ASYNC110 - the library reports only the end of an alarm

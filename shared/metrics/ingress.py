@@ -79,9 +79,14 @@ SPOOL_USABLE = gauge(
     "0 while a spool file cannot be written. Callbacks need RabbitMQ then.",
     Role.INGRESS,
     labels=(_FILE,),
+    is_begun_later=True,
 )
 SPOOL_SET_ASIDE = counter(
-    "callfold_spool_set_aside_total", "Damaged spool files that were set aside.", Role.INGRESS, labels=(_FILE,)
+    "callfold_spool_set_aside_total",
+    "Damaged spool files that were set aside.",
+    Role.INGRESS,
+    labels=(_FILE,),
+    is_begun_later=True,
 )
 CALLBACKS_WAITED = counter(
     "callfold_callbacks_waited_total",

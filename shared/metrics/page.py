@@ -44,9 +44,7 @@ def _line(row: Row) -> str:
 def _beginning(row: Row) -> str:
     if row.is_measured:
         return "*When known.*"
-    if row.name == "callfold_build_info":
-        return ""
-    is_open = row.labels and not any(row.first_series(["any"]))
+    is_open = row.labels and not row.is_begun_later and not any(row.first_series(["any"]))
     return "*With the first event.*" if is_open else ""
 
 

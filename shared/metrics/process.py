@@ -12,6 +12,7 @@ BUILD_INFO = gauge(
     "Always 1. The labels name the release, the version of Python and the kind of process.",
     *EVERY_ROLE,
     labels=(Label("version"), Label("python"), Label("role")),
+    is_begun_later=True,
 )
 CONNECTIONS = gauge(
     "callfold_http_connections", "Open HTTP connections.", *EVERY_ROLE, labels=(_PORT,), remark="`port`: `public` or `private`."

@@ -25,7 +25,7 @@ RECORDINGS_HELD = gauge(
     Role.WORKER,
 )
 RECORDINGS_WAITING = measurement(
-    "callfold_recordings_waiting", "Recording jobs that are not finished: in a queue, or at a worker.", Role.CONSOLE
+    "callfold_recordings_waiting", "Recording jobs in the queue `recordings` and in its retry queues.", Role.CONSOLE
 )
 RECORDINGS_OLDEST = measurement(
     "callfold_recordings_oldest_seconds",

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TypedDict, Unpack
 
 from prometheus_client import Counter, Gauge, Histogram, disable_created_metrics
 from prometheus_client.core import GaugeMetricFamily
@@ -54,24 +55,26 @@ class Row:
         name: as it is scraped; the name of a counter ends with `_total`.
         help: one or two sentences, for the exposition and the page.
         roles: the processes that export it.
+        collector: the object that has the values.
         labels: `SOURCE` is the first one if there is one.
         buckets: upper bounds of a histogram.
         remark: Markdown that follows `help` on the page.
         pairs: the values of all labels but `SOURCE` that can occur together, if not all of them can.
         is_measured: its series are missing while their values are unknown.
-        collector: the object that has the values.
+        is_begun_later: the process begins its series as soon as it knows the values of the labels, before it counts.
     """
 
     name: str
     kind: Kind
     help: str
     roles: tuple[Role, ...]
-    labels: tuple[Label, ...]
-    buckets: tuple[float, ...]
-    remark: str
-    pairs: tuple[tuple[str, ...], ...]
-    is_measured: bool
     collector: Counter | Gauge | Histogram | Measurement
+    labels: tuple[Label, ...] = ()
+    buckets: tuple[float, ...] = ()
+    remark: str = ""
+    pairs: tuple[tuple[str, ...], ...] = ()
+    is_measured: bool = False
+    is_begun_later: bool = False
 
     @property
     def has_source(self) -> bool:
@@ -85,7 +88,7 @@ class Row:
 
     def first_series(self, sources: Iterable[str]) -> Iterator[tuple[str, ...]]:
         """Yield the label values of the series that exist from the start. None do if they depend on what happens."""
-        if self.is_measured or not self.labels:
+        if self.is_measured or self.is_begun_later or not self.labels:
             return
         others = self.labels[1:] if self.has_source else self.labels
         combinations = self.pairs or list(itertools.product(*(label.values for label in others)))
@@ -125,55 +128,45 @@ TABLE: dict[str, Row] = {}
 """Every metric by name."""
 
 
-def counter(
-    name: str,
-    text: str,
-    *roles: Role,
-    labels: tuple[Label, ...] = (),
-    pairs: tuple[tuple[str, ...], ...] = (),
-    remark: str = "",
-) -> Counter:
-    collector = Counter(name, text, _names(labels))
-    _add(Row(name, Kind.COUNTER, text, roles, labels, (), remark, pairs, is_measured=False, collector=collector))
+class _Options(TypedDict, total=False):
+    """The optional attributes of a row."""
+
+    labels: tuple[Label, ...]
+    remark: str
+    pairs: tuple[tuple[str, ...], ...]
+    is_begun_later: bool
+
+
+def counter(name: str, text: str, *roles: Role, **options: Unpack[_Options]) -> Counter:
+    collector = Counter(name, text, _names(options))
+    TABLE[name] = Row(name, Kind.COUNTER, text, roles, collector, **options)
     return collector
 
 
-def gauge(
-    name: str,
-    text: str,
-    *roles: Role,
-    labels: tuple[Label, ...] = (),
-    pairs: tuple[tuple[str, ...], ...] = (),
-    remark: str = "",
-) -> Gauge:
-    collector = Gauge(name, text, _names(labels))
-    _add(Row(name, Kind.GAUGE, text, roles, labels, (), remark, pairs, is_measured=False, collector=collector))
+def gauge(name: str, text: str, *roles: Role, **options: Unpack[_Options]) -> Gauge:
+    collector = Gauge(name, text, _names(options))
+    TABLE[name] = Row(name, Kind.GAUGE, text, roles, collector, **options)
     return collector
 
 
-def measurement(name: str, text: str, *roles: Role, labels: tuple[Label, ...] = (), remark: str = "") -> Measurement:
-    collector = Measurement(name, text, _names(labels))
+def measurement(name: str, text: str, *roles: Role, **options: Unpack[_Options]) -> Measurement:
+    """Add a gauge whose series exist only while their values are known."""
+    collector = Measurement(name, text, _names(options))
     REGISTRY.register(collector)
-    _add(Row(name, Kind.GAUGE, text, roles, labels, (), remark, (), is_measured=True, collector=collector))
+    TABLE[name] = Row(name, Kind.GAUGE, text, roles, collector, is_measured=True, **options)
     return collector
 
 
-def histogram(
-    name: str, text: str, *roles: Role, buckets: tuple[float, ...], labels: tuple[Label, ...] = (), remark: str = ""
-) -> Histogram:
-    collector = Histogram(name, text, _names(labels), buckets=buckets)
-    _add(Row(name, Kind.HISTOGRAM, text, roles, labels, buckets, remark, (), is_measured=False, collector=collector))
+def histogram(name: str, text: str, *roles: Role, buckets: tuple[float, ...], **options: Unpack[_Options]) -> Histogram:
+    collector = Histogram(name, text, _names(options), buckets=buckets)
+    TABLE[name] = Row(name, Kind.HISTOGRAM, text, roles, collector, buckets=buckets, **options)
     return collector
+
+
+def _names(options: _Options) -> tuple[str, ...]:
+    return tuple(label.name for label in options.get("labels", ()))
 
 
 def observe(of: Histogram, value: float, trace_id: str | None = None) -> None:
     """Add a value to a histogram. The id of the active trace becomes its exemplar."""
     of.observe(value, {"trace_id": trace_id} if trace_id else None)
-
-
-def _names(labels: tuple[Label, ...]) -> tuple[str, ...]:
-    return tuple(label.name for label in labels)
-
-
-def _add(row: Row) -> None:
-    TABLE[row.name] = row

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import random
 import uuid
+from contextlib import suppress
 from functools import cache
 from typing import NoReturn
 
-from shared.amqp.connection import BrokerAddress
+from shared import metrics
+from shared.amqp.connection import BrokerAddress, BrokerConnection
 from shared.amqp.hosts import HostWatch
 from shared.amqp.publisher import Publisher
 from shared.amqp.topology import Topology, topology
 from shared.config.settings import Settings
+from shared.errors import BrokerUnavailableError
+
+_ROUND_TRIP_INTERVAL_S = 10.0
 
 
 def broker_address(settings: Settings, role: str) -> BrokerAddress:
@@ -35,6 +42,15 @@ def _host_watch(urls: tuple[str, ...]) -> HostWatch:
 async def watch_broker_hosts(settings: Settings) -> NoReturn:
     """Watch which addresses of RabbitMQ answer, until cancelled. Without this task, connections stay where they are."""
     await _host_watch(settings.amqp_urls).run()
+
+
+async def watch_broker(*connections: BrokerConnection) -> NoReturn:
+    """Export whether all these connections are usable, and the round trip of the first one, until cancelled."""
+    metrics.BROKER_UP.set_function(lambda: float(all(connection.is_usable for connection in connections)))
+    while True:
+        await asyncio.sleep(_ROUND_TRIP_INTERVAL_S * random.uniform(0.75, 1.25))  # noqa: S311 - spreads the processes, no secret
+        with suppress(BrokerUnavailableError):  # the connection logs it
+            metrics.BROKER_ROUND_TRIP.observe(await connections[0].round_trip_s())
 
 
 def create_publisher(settings: Settings, role: str, *, retries_conflicts: bool = False) -> Publisher:

@@ -63,7 +63,9 @@ class _LoopWatch:
 
     def _tick(self) -> None:
         now, used_s = time.monotonic(), time.thread_time() - self._cpu_s
-        step_s = max(0.0, min(used_s, now - self._due_at))
+        lag_s = max(0.0, now - self._due_at)
+        step_s = max(0.0, min(used_s, lag_s))
+        metrics.LOOP_LAG.observe(lag_s)
         metrics.LOOP_STEP.observe(step_s)
         self._maximum.add(step_s, now)
         if step_s > _LOGGED_BEYOND_S and now >= self._logged_at + _LOGGED_EVERY_S:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import time
 from typing import Final, NoReturn
+from weakref import WeakSet
 
 from shared import metrics
 from shared.domain.sender_clock import EQUAL_CLOCKS
@@ -18,7 +20,11 @@ log = get_logger(__name__)
 _CLOCKS = Outage(log, "clock_differs", "clock_agrees")
 _MASTER = Outage(log, "redis_master_unclear", "redis_master_clear")
 
+# Stores of this process that cannot be used. The console has two.
+_AWAY: Final[WeakSet[Store]] = WeakSet()
+
 _INTERVAL_S: Final = 5.0
+_ROLES_INTERVAL_S: Final = 15.0
 _CHECKS_PER_CLOCK: Final = 12  # once a minute
 
 
@@ -29,7 +35,9 @@ async def watch_store(store: Store) -> NoReturn:
     """
     for number in itertools.count():
         try:
+            began = time.perf_counter()
             await store.check()
+            metrics.REDIS_ROUND_TRIP.observe(time.perf_counter() - began)
             await store.verify()
             _report_master(store)
             if number % _CHECKS_PER_CLOCK == 0 or store.clock.offset_s is None:
@@ -37,10 +45,27 @@ async def watch_store(store: Store) -> NoReturn:
                 report_clock(store.clock.offset_s)
         except StoreUnavailableError as error:
             REDIS_OUTAGE.failed(str(error), task=store)
+            _AWAY.add(store)
         else:
             REDIS_OUTAGE.succeeded(task=store)
+            _AWAY.discard(store)
+        metrics.REDIS_UP.set(not _AWAY)
         await asyncio.sleep(_INTERVAL_S)
     raise AssertionError("count() does not end")
+
+
+async def watch_server_roles(store: Store) -> NoReturn:
+    """Export which role each known server of Redis has, until cancelled. Run it as a task."""
+    exported: dict[str, str] = {}
+    while True:
+        roles = await store.roles.read()
+        for server, role in exported.items():
+            if roles.get(server) != role:
+                metrics.REDIS_SERVER_ROLE.set(None, server, role)
+        for server, role in roles.items():
+            metrics.REDIS_SERVER_ROLE.set(1, server, role)
+        exported = roles
+        await asyncio.sleep(_ROLES_INTERVAL_S)
 
 
 def _report_master(store: Store) -> None:

@@ -16,6 +16,7 @@ One server has the tags `0` to `15`. A cluster has tags with evenly spread slots
 - `callfold:note:<name>`: a flag or a short text that expires, see `flags.py`.
 - `callfold:refused_legs:<source>`: the last call of a source that has too many legs, see `refused_legs.py`.
 - `callfold:unreplaced:<source>`: the placeholders of a source that arrived unreplaced, see `unreplaced.py`.
+- `callfold:unfinished_recordings`: sorted set of recording jobs, see `unfinished_recordings.py`.
 - `callfold:previous_secrets`: when each source last used a previous secret, see `previous_secrets.py`.
 - `callfold:pbx_clock:<source>`, `callfold:pbx_clock_at:<source>`: how far the clock of its PBX is ahead, see `pbx_clocks.py`.
 - `callfold:{pbx/<source>}:counts`, `:ids`, `:dials`, `:minutes/<day>`: observations of a PBX, see `pbx_watch.py` and `watch.lua`.

@@ -31,8 +31,10 @@ from shared.state.refused_legs import RefusedLegs
 from shared.state.replicas import Confirm
 from shared.state.replies import redis_reply, text
 from shared.state.script import Argument, Run, Script
+from shared.state.server_roles import ServerRoles
 from shared.state.stored_call import Claim, Leased, LeaseLimits, Merged, Publication, RestoredPublication, WakeUp
 from shared.state.stored_position import PartitionState
+from shared.state.unfinished_recordings import UnfinishedRecordings
 from shared.state.unreplaced import UnreplacedPlaceholders
 from shared.state.watermark import Watermarks
 
@@ -92,6 +94,8 @@ class Store(CallReader, RedisServers):
         self.pbx_clocks = PbxClockNotes(self._redis)
         self.previous_secrets = PreviousSecrets(self._redis)
         self.pbx_watch = PbxWatchStore(self._redis)
+        self.unfinished_recordings = UnfinishedRecordings(self._redis)
+        self.roles = ServerRoles(self._redis)
 
     async def aclose(self) -> None:
         await self._redis.aclose()

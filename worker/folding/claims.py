@@ -18,6 +18,7 @@ from shared.crash_points import crash_point
 from shared.domain.call_event import is_login
 from shared.domain.ids import CallKey
 from shared.domain.revision_proof import RevisionProof
+from shared.domain.times import milliseconds
 from shared.log import get_logger
 from shared.state.replies import until_redis_answers
 from shared.state.store import Store
@@ -53,8 +54,10 @@ class Claims:
         self._journal = journal
         self._holder = holder
 
-    async def publish(self, due: Mapping[CallKey, Publication]) -> list[CallKey]:
+    async def publish(self, due: Mapping[CallKey, Publication], received: Mapping[CallKey, str]) -> list[CallKey]:
         """Claim, publish and mark revisions; returns the calls whose claims were lost.
+
+        `received`: when the last callback was received that a revision follows from, if one was.
 
         A revision that another worker has claimed is claimed again until it is published or its lease expires.
         """
@@ -69,6 +72,7 @@ class Claims:
             crash_point("fold.published")
             published = {key: messages for key, messages in ours.items() if all(each.message_id in done for each in messages)}
             if published:
+                self._observe_delays({key: messages[0] for key, messages in published.items() if key in received}, received)
                 revisions = {key: due[key].revision for key in published}
                 await until_redis_answers(lambda: self._store.mark(revisions))  # noqa: B023 - as above
             crash_point("fold.marked")
@@ -84,6 +88,13 @@ class Claims:
             if due:
                 await asyncio.sleep(_RETRY_S if len(published) < len(ours) else _HELD_POLL_S)
         return lost
+
+    def _observe_delays(self, events: Mapping[CallKey, Message], received: Mapping[CallKey, str]) -> None:
+        """Measure from the receipt of the last callback of each call to now, when RabbitMQ has confirmed the event."""
+        now_s = self._store.clock.now().timestamp() if events else 0.0
+        for key, event in events.items():
+            delay_s = max(0.0, now_s - milliseconds(received[key]) / 1000)
+            metrics.observe(metrics.EVENT_DELAY, delay_s, trace_id_of(event).get("trace_id"))
 
     async def _publish_claimed(self, outboxes: Mapping[CallKey, Sequence[Message]], done: set[str], claimed_at: float) -> None:
         """Publish claimed outboxes once, without messages that are `done`; adds those that RabbitMQ has confirmed.

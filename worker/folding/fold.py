@@ -245,7 +245,7 @@ class Fold:
         if consequences.wake_ups:
             await until_redis_answers(lambda: self._store.schedule(consequences.wake_ups))
             crash_point("fold.scheduled")
-        return await self._claims.publish(consequences.publications)
+        return await self._claims.publish(consequences.publications, _received(events, consequences.publications))
 
     async def _dead_letter_refused(self, batch: Batch, refused: Mapping[CallKey, Sequence[int]]) -> None:
         """Take events that are beyond the bounds of their calls out of the batch. What is merged again is thus without them."""
@@ -266,6 +266,12 @@ class Fold:
         reports = spool_reports(delivery.headers for delivery in deliveries if SPOOL in delivery.headers)
         if reports:
             await until_redis_answers(lambda: self._store.watermarks.store_spool_reports(reports))
+
+
+def _received(events: Mapping[CallKey, Sequence[RawEvent]], keys: Iterable[CallKey]) -> dict[CallKey, str]:
+    """Return when the last callback of each call was received, without calls that only a timer or a dial is about."""
+    receipts = {key: [event.received_at for event in events[key] if isinstance(event, CallbackEvent)] for key in keys}
+    return {key: max(times) for key, times in receipts.items() if times}
 
 
 def _parts(calls: Mapping[CallKey, StoredCall]) -> Iterator[Mapping[CallKey, StoredCall]]:

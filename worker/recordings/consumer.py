@@ -31,6 +31,7 @@ from worker.recordings.fetching import Fetcher
 from worker.recordings.job_outcome import Done, End, JobOutcome, Retry, Wait, detail_of, outcome_of
 from worker.recordings.link_choice import forget_parts
 from worker.recordings.outcomes import OutcomePublisher
+from worker.recordings.progress import Progress
 from worker.recordings.refused_recordings import RefusedRecordings
 from worker.recordings.sidecars import Sidecars, SidecarUpdate
 from worker.recordings.traces import describe_failure, describe_job, processing, settling
@@ -53,6 +54,7 @@ class RecordingConsumer:
         self._outcomes = OutcomePublisher(publisher, store, self._sidecars)
         self._refused = RefusedRecordings(archive, self._sidecars, settings.recording_dir, settings.recording_refused_bytes)
         self._fetcher = Fetcher(sources, self._sidecars, self._outcomes, self._refused, settings)
+        self._progress = Progress(store, sum(self._schedule_s))
         self._ack_s = settings.recording_ack_seconds
         self._free = asyncio.Semaphore(settings.recording_concurrency)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -124,6 +126,7 @@ class RecordingConsumer:
         try:
             async with locked(self._store, path_of(attempt.job, "json")) as lock:
                 if not await is_noted_done(attempt, self._store):
+                    await self._progress.begin(attempt)
                     await self._attempt(attempt, lock)
                 await held.note_done(self._store)
         except Exception as error:  # noqa: BLE001 - logged
@@ -208,8 +211,10 @@ class RecordingConsumer:
                 await self._retry(outcome, attempt, sidecar, lock)
             case End():
                 await self._end(outcome, attempt, sidecar, lock)
+                await self._progress.finish(attempt)
             case Done():
-                pass
+                if lock is not None:  # otherwise something else was already done about the attempt
+                    await self._progress.finish(attempt)
 
     async def _retry(self, outcome: Retry, attempt: Attempt, sidecar: Sidecar | None, lock: Lock | None) -> None:
         if lock is not None:

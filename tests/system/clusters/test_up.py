@@ -17,6 +17,8 @@ import aiohttp
 
 from console.local.ports import free_port
 from console.local.stack import LocalStack
+from shared.metrics import TABLE
+from tests.helpers.metrics import first_series, names_of, role_of, series_of
 from tests.helpers.pace import LIMIT_S
 from tests.helpers.servers import CALLFOLD, VENDOR_LINES, Servers, call_back, callfold, ended, metric, processes_of
 
@@ -77,6 +79,10 @@ async def test_up_runs_everything_tells_other_commands_and_leaves_nothing_behind
         for url in re.findall(r"metrics (http\S+)", up.said):
             async with aiohttp.ClientSession() as session, session.get(url) as response:
                 assert response.status == 200
+                series = series_of(await response.text())
+            role = role_of(series)
+            assert names_of(series) <= {row.name for row in TABLE.values() if role in row.roles}
+            assert first_series(role, ["default"]) <= series.keys()
         lines = [line for line in env.read_text().splitlines() if line.startswith("export ")]
         told = dict(line.removeprefix("export ").split("=", 1) for line in lines)
         told = {name: shlex.split(value)[0] for name, value in told.items()}

@@ -18,7 +18,7 @@ from ingress.forms import Body
 from ingress.group_commit import GroupCommit
 from ingress.peer_rates import ALL_BURST_BYTES, OVERHEAD_BYTES, PEER_BURST_BYTES, PEER_BYTES_PER_S, PeerRates
 from ingress.quarantine import Quarantine, Suspect
-from ingress.refusals import Refusals, start_series
+from ingress.refusals import Refusals
 from ingress.server import serving
 from ingress.source_secrets import SourceSecrets
 from shared.amqp.publisher import Message, Publisher
@@ -26,6 +26,7 @@ from shared.config.live_sources import LiveSources
 from shared.config.sources import load_sources
 from shared.domain.quarantined import QuarantinedCallback, Refusal, RefusalCounts, decode_quarantined
 from shared.errors import BrokerUnavailableError
+from shared.metrics import Export, Role
 from shared.runtime.client_address import Proxies
 from shared.runtime.process import background
 from tests.helpers.intake import published_at_once
@@ -296,7 +297,7 @@ def _metric(name: str, **labels: str) -> float:
 def test_every_reason_has_a_series_from_the_start(tmp_path: Path) -> None:
     (tmp_path / "sources.toml").write_text("[sources.fresh]\n")
     Refusals(Proxies(""))
-    start_series(load_sources(tmp_path / "sources.toml"))
+    Export(Role.INGRESS).add_sources(load_sources(tmp_path / "sources.toml"))
     for reason in Refusal:
         assert REGISTRY.get_sample_value("callfold_callbacks_refused_total", {"reason": reason}) is not None
     for result in ("accepted", "invalid", "wrong_secret", "limited", "unavailable"):

@@ -55,7 +55,7 @@ class World:
         return [] if self.confirms.pop(0) else list(messages)
 
     async def run(self) -> list[CallKey]:
-        return await Claims(cast("Publisher", self), cast("Store", cast("Any", self)), None, holder="a").publish(DUE)
+        return await Claims(cast("Publisher", self), cast("Store", cast("Any", self)), None, holder="a").publish(DUE, {})
 
 
 @pytest.fixture(autouse=True)
@@ -99,7 +99,7 @@ async def test_only_an_outbox_of_its_own_goes_out_with_the_digest_of_its_facts(
     world, sent = World([Claim.YOURS], [True]), list[Message]()
     monkeypatch.setattr(world, "publish_once", _recorded(world.publish_once, sent))
     due = {KEY: Publication(KEY, 1, outbox, "summary", "1", "digest")}
-    await Claims(cast("Publisher", world), cast("Store", cast("Any", world)), None, holder="a").publish(due)
+    await Claims(cast("Publisher", world), cast("Store", cast("Any", world)), None, holder="a").publish(due, {})
     [event] = sent
     assert dict(event.headers) == ({"callfold-facts": "digest", "callfold-summary": "summary"} if outbox else {})
 
