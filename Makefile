@@ -15,7 +15,7 @@ IN_PARALLEL := $(MAKE) -s -j $(if $(filter output-sync,$(.FEATURES)),--output-sy
 # Keep bytecode even if the user's environment disables it. Otherwise hundreds of processes would compile the same files.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo up check test coverage test-volume test-deploy attack chaos lint mutants bench matrix screenshots image setup lock audit clean format rules types layers english serverless
+.PHONY: help demo up check test coverage test-volume test-deploy attack chaos lint mutants bench matrix screenshots image setup lock audit clean format rules types layers english serverless manifests
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -92,6 +92,10 @@ english:
 
 serverless:
 	@$(BIN)/python -m pytest -q $(WORKERS) -m "not (redis or rabbitmq or postgres or s3 or processes)" tests/unit tests/mutants
+
+manifests: setup ## Make the files that follow from the Helm chart, deploy/*.conf and the settings: base of kustomize, schema of the values
+	@sh tests/deploy/tools.sh
+	@$(BIN)/python -m deploy.helm.manifests
 
 bench: ## Benchmark ingress and the whole path against a naive implementation and a bare handler
 	@sh deploy/setup.sh --dev $(SERVERS) wrk
