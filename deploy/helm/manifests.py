@@ -33,7 +33,7 @@ COPIES = {
     "definitions.json": DEPLOY / "definitions.json",
     "rules.yml": DEPLOY / "prometheus" / "rules.yml",
 }
-DASHBOARDS = DEPLOY / "grafana" / "dashboards"
+DASHBOARDS = DEPLOY / "grafana"
 
 # The chart derives these settings from other values, or the image has them.
 DERIVED = {
