@@ -111,13 +111,13 @@ def _without_namespace(objects: list[Manifest]) -> list[Manifest]:
 
 
 def _comparable(objects: list[Manifest]) -> dict[str, Any]:
-    """Sort objects, and lists whose order has no meaning."""
+    """Sort lists whose order has no meaning, and join lines of expressions: kustomize breaks them in another way."""
     return {name_of(each): _sorted(each) for each in objects}
 
 
 def _sorted(value: Any) -> Any:  # noqa: ANN401
     if isinstance(value, dict):
-        return {key: _sorted(each) for key, each in value.items()}
+        return {key: " ".join(each.split()) if key == "expr" else _sorted(each) for key, each in value.items()}
     if not isinstance(value, list):
         return value
     items = [_sorted(each) for each in value]
