@@ -29,7 +29,8 @@ from shared.amqp.topology import CALLBACKS_JOURNAL, CALLS
 from shared.config.settings import Settings, load_settings
 from shared.config.sources import DEFAULT_SOURCE
 from shared.domain.call import derive
-from shared.domain.call_event import CLOUDEVENT, call_event, call_record
+from shared.domain.call_event import call_event, call_record
+from shared.domain.cloud_event import CLOUDEVENT
 from shared.domain.facts import Fact, facts_of
 from shared.domain.ids import CallKey
 from shared.domain.raw_event import CallbackEvent, encode, join

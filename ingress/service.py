@@ -11,6 +11,7 @@ from ingress.final_drain import drain_before_exit
 from ingress.group_commit import GroupCommit
 from ingress.intake import Intake
 from ingress.live_handler import LiveHandler
+from ingress.own_conditions import OwnConditions
 from ingress.quarantine import Quarantine
 from ingress.refusals import Refusals
 from ingress.server import serving
@@ -63,6 +64,14 @@ async def serve(settings: Settings, stop: StopRequest) -> None:
         refusals = Refusals(proxies, quarantine)
         handlers = sources.derive(lambda of_sources: CallbackHandler(of_sources, intake, writer.send, refusals))
 
+        own_conditions = OwnConditions(
+            publisher,
+            spools.spool,
+            settings.spool_dir,
+            max_bytes=settings.spool_max_bytes,
+            hold_s=settings.ops_hold_seconds,
+        )
+
         async def problems() -> list[str]:
             if stop.is_set():
                 return ["shutting down"]
@@ -71,7 +80,7 @@ async def serve(settings: Settings, stop: StopRequest) -> None:
         async with (
             private_port(settings.metrics_host, settings.metrics_port, problems, export),
             background(*spools.tasks(), spools.drain.watch()),
-            background(commit.run(), intake.run(sources), quarantine.run()),
+            background(commit.run(), intake.run(sources), quarantine.run(), own_conditions.run()),
             background(watch_broker(publisher), watch_broker_hosts(settings), watch_sources(sources)),
         ):
             async with serving(

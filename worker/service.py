@@ -41,6 +41,7 @@ from worker.recordings.archive_gate import consuming
 from worker.recordings.consumer import RecordingConsumer
 from worker.watching.observations import Observations
 from worker.watching.pbx_watch import PbxWatch
+from worker.watching.watcher import Watcher
 
 log = get_logger(__name__)
 
@@ -92,7 +93,9 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         folds = [fold_with(store, str(number)) for number in range(CONCURRENT_FOLDS)]
         drains = itertools.count()
         waiting = WaitingEvents(store, lambda other: fold_with(other, f"waiting{next(drains)}"))
-        rebuilder = Rebuilder(store, settings, sources)
+        watcher = Watcher(store, publisher, sources, settings)
+        reports = watcher.lost_state
+        rebuilder = Rebuilder(store, settings, sources, on_begin=reports.began, on_finish=reports.finished)
         timers = Timers(
             publisher,
             store,
@@ -128,6 +131,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
                 watch.run(),
                 waiting.run(),
                 rebuilder.run(),
+                watcher.run(),
                 daily.run(),
                 watch_policies(settings),
                 watch_broker(publisher, raw),

@@ -26,11 +26,14 @@ def broker_definitions(
     subscriber: Annotated[
         list[str] | None, typer.Option(help="One more user, which may read one source, e.g. billing=acme. Repeatable.")
     ] = None,
+    operator: Annotated[
+        list[str] | None, typer.Option(help="One more user, which may read operator events, e.g. noc. Repeatable.")
+    ] = None,
 ) -> None:
     """Print the policies of RabbitMQ with the sizes and ages of queues, as JSON for `rabbitmqctl import_definitions`."""
     from console.commands.broker_definitions import definitions
 
-    raise typer.Exit(definitions(read_settings(), users, subscriber or []))
+    raise typer.Exit(definitions(read_settings(), users, subscriber or [], operator or []))
 
 
 @broker.command("declare", epilog=example("callfold broker declare"))

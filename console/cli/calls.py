@@ -110,6 +110,7 @@ def tail(
     until: Annotated[str | None, typer.Option(help="RFC 3339 time, age or `now` at which to end (default: no end).")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Number of events after which to stop (default: no limit).")] = None,
     *,
+    ops: Annotated[bool, typer.Option("--ops", help="Operator events instead of those of calls and recordings.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Follow the published events until Ctrl-C, or until a time.
@@ -120,7 +121,7 @@ def tail(
     from console.commands.tail import tail as run_tail
 
     span = Span.of(since, until)
-    run(run_tail(read_settings(), pattern, span, limit, as_json=as_json), interrupted=EXIT_OK)
+    run(run_tail(read_settings(), pattern, span, limit, as_json=as_json, is_ops=ops), interrupted=EXIT_OK)
 
 
 def dial(  # noqa: PLR0917 - as above

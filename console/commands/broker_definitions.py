@@ -15,7 +15,7 @@ import orjson
 from yarl import URL
 
 from shared.amqp.definitions import policies
-from shared.amqp.roles import ROLES, Role, subscriber, users
+from shared.amqp.roles import ROLES, Role, operator, subscriber, users
 from shared.amqp.server_check import check_server
 from shared.config.settings import Settings
 from shared.domain.ids import SourceName
@@ -26,7 +26,7 @@ _PASSWORD_BYTES = 24
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,40}", re.ASCII)
 
 
-def definitions(settings: Settings, directory: Path | None, subscribers: Sequence[str]) -> int:
+def definitions(settings: Settings, directory: Path | None, subscribers: Sequence[str], operators: Sequence[str]) -> int:
     """Print the policies, and with a directory of passwords the users too.
 
     Raises:
@@ -34,10 +34,12 @@ def definitions(settings: Settings, directory: Path | None, subscribers: Sequenc
     """
     vhost = virtual_host(settings)
     printed: Mapping[str, object] = {"policies": policies(whole_topology(settings), vhost=vhost)}
-    if subscribers and directory is None:
-        raise ConfigError("--subscriber needs --users, the directory of passwords.")
+    if (subscribers or operators) and directory is None:
+        option = "--subscriber" if subscribers else "--operator"
+        raise ConfigError(f"{option} needs --users, the directory of passwords.")
     if directory is not None:
         roles = {**ROLES, **_subscribers(settings, subscribers)}
+        roles |= {_new_name(name, roles): operator(name) for name in operators}
         printed = {**users(roles, _passwords(directory, roles), vhost=vhost), **printed}
     sys.stdout.write(orjson.dumps(printed, option=orjson.OPT_INDENT_2).decode() + "\n")
     return 0
@@ -61,6 +63,12 @@ def _subscribers(settings: Settings, named: Sequence[str]) -> Mapping[str, Role]
             )
         roles[name] = subscriber(name, source)
     return roles
+
+
+def _new_name(name: str, roles: Mapping[str, Role]) -> str:
+    if not _NAME.fullmatch(name) or name in roles:
+        raise ConfigError(f"Invalid --operator {name!r}. Expected a new name of lower-case letters and digits, e.g. noc.")
+    return name
 
 
 def _passwords(directory: Path, roles: Mapping[str, Role]) -> Mapping[str, str]:

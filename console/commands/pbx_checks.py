@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import socket
 import ssl
 import time
 from collections.abc import Sequence
@@ -16,11 +14,10 @@ from shared.config.links import origin
 from shared.config.settings import Settings
 from shared.config.sources import Source
 from shared.errors import ConfigError
+from shared.runtime.tls_probe import open_first, resolve
 from worker.download.address_guard import address_check
 from worker.download.connection_failures import certificate_failure
 
-_RESOLVE_S = 5
-_CONNECT_S = 3
 _DAY_S = 86400
 # Enough to renew a certificate by hand.
 _FEW_DAYS = 14
@@ -70,7 +67,7 @@ async def _check(links: Sequence[tuple[Source, str]], *, is_guarded: bool) -> st
                 if days < _FEW_DAYS:
                     doubts.append(f"the certificate of {host}:{port} of source {source.name} expires in {counted(days, 'day')}")
             else:
-                await connect(addresses, port)
+                (await open_first(addresses, port)).transport.abort()
         except ssl.SSLError as error:
             raise ConfigError(f"Source {source.name}, {host}:{port}: {certificate_failure(error).detail}.") from error
         except OSError as error:
@@ -90,36 +87,6 @@ def _refuse_private(source: Source, host: str, addresses: Sequence[str]) -> None
         )
 
 
-async def resolve(host: str) -> list[str]:
-    """List the addresses of a host.
-
-    Raises:
-        OSError: the name does not resolve, or (TimeoutError) not in time.
-    """
-    async with asyncio.timeout(_RESOLVE_S):
-        answers = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    return sorted({str(answer[4][0]) for answer in answers})
-
-
-async def connect(addresses: Sequence[str], port: int) -> None:
-    """Connect to the first of these addresses that answers, then disconnect.
-
-    Raises:
-        OSError: no address answers; this is the error of the last one.
-    """
-    failure = OSError("the name has no address")
-    for address in addresses:
-        try:
-            async with asyncio.timeout(_CONNECT_S):
-                _, writer = await asyncio.open_connection(address, port)
-        except OSError as error:
-            failure = error
-        else:
-            writer.transport.abort()
-            return
-    raise failure
-
-
 async def handshake(addresses: Sequence[str], port: int, host: str) -> int:
     """Make a TLS connection to the first of these addresses that answers, with the checks of downloads.
 
@@ -130,21 +97,10 @@ async def handshake(addresses: Sequence[str], port: int, host: str) -> int:
         ssl.SSLError: the certificate is refused, or there is no TLS on this port.
         OSError: no address answers; this is the error of the last one.
     """
-    failure = OSError("the name has no address")
-    for address in addresses:
-        try:
-            async with asyncio.timeout(_CONNECT_S):
-                context = ssl.create_default_context()
-                _, writer = await asyncio.open_connection(address, port, ssl=context, server_hostname=host)
-        except ssl.SSLError:
-            raise
-        except OSError as error:
-            failure = error
-        else:
-            certificate = writer.get_extra_info("peercert")
-            writer.transport.abort()
-            return int((ssl.cert_time_to_seconds(certificate["notAfter"]) - time.time()) / _DAY_S)
-    raise failure
+    writer = await open_first(addresses, port, tls=ssl.create_default_context(), host=host)
+    certificate = writer.get_extra_info("peercert")
+    writer.transport.abort()
+    return int((ssl.cert_time_to_seconds(certificate["notAfter"]) - time.time()) / _DAY_S)
 
 
 def _reason(error: OSError) -> str:

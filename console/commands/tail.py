@@ -13,12 +13,15 @@ from typing import cast
 from console.durations import moment
 from console.safe_text import plain_line
 from shared.amqp.delivery import Delivery
-from shared.amqp.topology import CALLS_JOURNAL
+from shared.amqp.topology import CALLS_JOURNAL, OPS_JOURNAL
 from shared.config.settings import Settings
 from shared.domain.times import rfc3339
 from shared.errors import ConfigError
-from shared.streams.events import Event, one_line, read_event, topic_matcher
+from shared.streams.events import Event, one_line, read_event, read_ops_event, topic_matcher
 from shared.streams.journal import Offset, journal, journal_until_now
+
+
+_DETAILS = ("close_reason", "talk_seconds", "uri", "reason", "detail")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +54,17 @@ class Span:
         return (self.since is None or at >= rfc3339(self.since)) and (self.until is None or at < rfc3339(self.until))
 
 
-async def tail(settings: Settings, pattern: str, span: Span, limit: int | None, *, as_json: bool) -> None:
-    """Print events whose routing key matches the pattern, until Ctrl-C, the end of the span, or `limit` events."""
+async def tail(settings: Settings, pattern: str, span: Span, limit: int | None, *, as_json: bool, is_ops: bool = False) -> None:
+    """Print events whose routing key matches the pattern, until Ctrl-C, the end of the span, or `limit` events.
+
+    With `is_ops`, print operator events.
+    """
     matches = topic_matcher(pattern)
+    read = read_ops_event if is_ops else read_event
     printed = 0
-    async with aclosing(_deliveries(settings, span)) as deliveries:
+    async with aclosing(_deliveries(settings, span, OPS_JOURNAL if is_ops else CALLS_JOURNAL)) as deliveries:
         async for delivery in deliveries:
-            event = read_event(delivery) if matches(delivery.routing_key) else None
+            event = read(delivery) if matches(delivery.routing_key) else None
             if event is None or not span.has(event):
                 continue
             line = one_line(delivery).decode() if as_json else _line(delivery.routing_key, event)
@@ -68,17 +75,17 @@ async def tail(settings: Settings, pattern: str, span: Span, limit: int | None, 
                 return
 
 
-async def _deliveries(settings: Settings, span: Span) -> AsyncGenerator[Delivery, None]:
+async def _deliveries(settings: Settings, span: Span, stream: str) -> AsyncGenerator[Delivery, None]:
     """Yield the journal from the begin of a span. If the span ends, so does this, without waiting for a further event."""
     since = span.since
     if span.until is None:
-        async with journal(settings, since or "next") as deliveries:
+        async with journal(settings, since or "next", stream=stream) as deliveries:
             async for delivery in deliveries:
                 yield delivery
         return
     last: int | None = None
     if _seconds_to(span.until) > 0:  # what is published until then is printed at once
-        async with journal(settings, since or "next") as deliveries:
+        async with journal(settings, since or "next", stream=stream) as deliveries:
             while (left_s := _seconds_to(span.until)) > 0:
                 try:
                     async with asyncio.timeout(left_s):
@@ -89,7 +96,7 @@ async def _deliveries(settings: Settings, span: Span) -> AsyncGenerator[Delivery
                 yield delivery
     # Events of the last moment can still be on their way to this reader.
     begin: Offset = last + 1 if last is not None else since or "first"
-    async with journal_until_now(settings, begin, stream=CALLS_JOURNAL) as deliveries:
+    async with journal_until_now(settings, begin, stream=stream) as deliveries:
         async for delivery in deliveries:
             yield delivery
 
@@ -100,5 +107,5 @@ def _seconds_to(at: datetime) -> float:
 
 def _line(routing_key: str, event: Mapping[str, object]) -> str:
     data = cast("Mapping[str, object]", event["data"])
-    details = [f"{name}={data[name]}" for name in ("close_reason", "talk_seconds", "uri", "reason") if data.get(name) is not None]
+    details = [f"{name}={data[name]}" for name in _DETAILS if data.get(name) is not None]
     return plain_line(f"{event['time']}  {event['id']:<28}  {routing_key:<40}  {' '.join(details)}")

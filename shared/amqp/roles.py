@@ -24,6 +24,8 @@ from shared.amqp.topology import (
     CALLS_JOURNAL,
     DIALS_JOURNAL,
     ECHO_QUEUE_PREFIX,
+    OPS,
+    OPS_JOURNAL,
     RECORDINGS,
     RECORDINGS_DEAD,
     STATE_JOURNAL,
@@ -56,9 +58,9 @@ _LOCKS = rf"^({re.escape(CALLBACKS_DEAD)}|{re.escape(RECORDINGS_DEAD)})\."
 ROLES: Mapping[str, Role] = {
     # Declares the topology, and is no user of a process.
     SETUP: Role(_EVERYTHING, _EVERYTHING, _EVERYTHING),
-    "ingress": Role(_ECHOES, _any_of(CALLBACKS, _DEFAULT_EXCHANGE), _ECHOES),
+    "ingress": Role(_ECHOES, _any_of(CALLBACKS, OPS, _DEFAULT_EXCHANGE), _ECHOES),
     "worker": Role(
-        write=_any_of(CALLBACKS, CALLS, RECORDINGS, _DEFAULT_EXCHANGE),
+        write=_any_of(CALLBACKS, CALLS, OPS, RECORDINGS, _DEFAULT_EXCHANGE),
         read=_any_of(CALLBACKS_FOLD, CALLBACKS_JOURNAL, CALLS_JOURNAL, RECORDINGS, STATE_JOURNAL),
     ),
     # Its locks on dead letters are queues that end with their connection.
@@ -67,7 +69,7 @@ ROLES: Mapping[str, Role] = {
         _any_of(CALLBACKS, CALLS, RECORDINGS, _DEFAULT_EXCHANGE),
         _any_of(
             *(AUDIT_JOURNAL, CALLBACKS_JOURNAL, CALLBACKS_QUARANTINE, CALLS_JOURNAL, DIALS_JOURNAL),
-            *(CALLBACKS_DEAD, RECORDINGS_DEAD),
+            *(CALLBACKS_DEAD, OPS_JOURNAL, RECORDINGS_DEAD),
         ),
     ),
     "history": Role(read=_any_of(AUDIT_JOURNAL, CALLS_JOURNAL)),
@@ -86,6 +88,12 @@ def subscriber(name: str, source: str) -> Role:
     calls = rf"call\.([a-z]+|\*)\.{source}\.([a-z_]+|\*|#)"
     recordings = rf"recording\.([a-z]+|\*)\.{source}"
     return Role(own, own, f"{own}|{exchange}", topic=f"^({calls}|{recordings})$")
+
+
+def operator(name: str) -> Role:
+    """Return the permissions of a subscriber to operator events; its queues begin with its name and a dot. It reads no calls."""
+    own = rf"^{re.escape(name)}\."
+    return Role(own, own, f"{own}|^{re.escape(OPS)}$")
 
 
 def users(roles: Mapping[str, Role], passwords: Mapping[str, str], *, vhost: str) -> Mapping[str, list[Mapping[str, object]]]:

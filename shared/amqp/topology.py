@@ -21,6 +21,8 @@ CALLS_JOURNAL = "calls.journal"
 AUDIT_JOURNAL = "audit.journal"
 DIALS_JOURNAL = "dials.journal"
 STATE_JOURNAL = "state.journal"
+OPS = "ops"
+OPS_JOURNAL = "ops.journal"
 RECORDINGS = "recordings"
 RECORDINGS_DEAD = "recordings.dead"
 
@@ -146,6 +148,8 @@ def topology(recording_retry_s: Iterable[float], *, fold_bytes: int = CALLBACKS_
             Exchange(CALLBACKS, "fanout"),
             Exchange(CALLS, "topic"),
             Exchange(RECORDINGS, "direct"),
+            # Operator events. Nothing but their publication depends on it.
+            Exchange(OPS, "topic"),
         ),
         queues=(
             Queue(CALLBACKS_DEAD, _DEAD),
@@ -161,6 +165,8 @@ def topology(recording_retry_s: Iterable[float], *, fold_bytes: int = CALLBACKS_
             _journal(DIALS_JOURNAL, 4 * _MIB, 256 * _MIB),
             # No exchange: workers publish and read their writes to Redis. The last seconds are enough.
             _journal(STATE_JOURNAL, 4 * _MIB, 64 * _MIB),
+            # Few events of a week, for operators who look only after the trouble.
+            _journal(OPS_JOURNAL, 4 * _MIB, 64 * _MIB),
             _bounded(RECORDINGS, RECORDINGS_DEAD, 2 * _GIB),
             *(_retry(delay_s) for delay_s in sorted(set(recording_retry_s))),
         ),
@@ -168,6 +174,7 @@ def topology(recording_retry_s: Iterable[float], *, fold_bytes: int = CALLBACKS_
             Binding(CALLBACKS_FOLD, CALLBACKS, ""),
             Binding(CALLBACKS_JOURNAL, CALLBACKS, ""),
             Binding(CALLS_JOURNAL, CALLS, "#"),
+            Binding(OPS_JOURNAL, OPS, "#"),
             Binding(RECORDINGS, RECORDINGS, RECORDINGS),
         ),
     )

@@ -107,6 +107,9 @@ class Settings(BaseSettings):
         default=20,
         description="Maximum time after SIGTERM in which ingress publishes what is left in its spool (0: leave it).",
     )
+    ops_hold_seconds: Seconds = Field(
+        default=60, description="Time for which a condition must be good before an operator event clears it."
+    )
     source_bytes_per_day: int = Field(
         default=5 << 30,
         ge=1 << 20,

@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 
 from shared.domain.call import Call
+from shared.domain.cloud_event import cloud_event
 from shared.domain.ids import CallKey
 from shared.domain.leg import Leg
 from shared.domain.leg_event import CallType
@@ -21,8 +22,6 @@ from shared.domain.recording import RecordingJob
 from shared.masking import mask_value
 from shared.phone_numbers import e164
 
-CLOUDEVENT = "application/cloudevents+json"
-JSON = "application/json"
 SIDES = ("agent", "dialed")
 E164 = "number_e164"
 _METADATA = "metadata."
@@ -148,19 +147,8 @@ def recording_event(
 
 
 def _cloudevent(key: CallKey, kind: str, event_id: str, at: str, data: Mapping[str, object], *, traceparent: str = "") -> bytes:
-    return orjson.dumps(
-        {
-            "specversion": "1.0",
-            "id": event_id,
-            "source": f"/callfold/{key.source}",
-            "subject": key.call,
-            "type": kind,
-            "time": at,
-            "datacontenttype": JSON,
-        }
-        | ({"traceparent": traceparent} if traceparent else {})
-        | {"data": data}
-    )
+    extensions = {"traceparent": traceparent} if traceparent else {}
+    return cloud_event(f"/callfold/{key.source}", key.call, kind, event_id, at=at, data=data, extensions=extensions)
 
 
 class _Mask(dict[tuple[str, str], str]):

@@ -53,7 +53,7 @@ PBX_ADAPTER_CHANGED = gauge(
 )
 OPS_CONDITIONS = gauge(
     "callfold_ops_conditions",
-    "1 while a condition of operator events is raised.",
+    "Conditions of operator events that are raised now.",
     Role.INGRESS,
     Role.WORKER,
     labels=(Label("condition", _CONDITIONS),),

@@ -16,7 +16,8 @@ from shared.archive.deadlines import ArchiveUnavailableError
 from shared.archive.sidecar import Sidecar, path_of
 from shared.archive.storage import Archive
 from shared.clock import utc_now
-from shared.domain.call_event import CLOUDEVENT, recording_event
+from shared.domain.call_event import recording_event
+from shared.domain.cloud_event import CLOUDEVENT
 from shared.domain.ids import CallKey, CallRef, SourceName
 from shared.domain.recording import RecordingState
 from shared.domain.recording_info import HASH_DIGITS, RecordingInfo

@@ -12,7 +12,7 @@ import orjson
 from shared.amqp.publisher import Message, Publisher
 from shared.amqp.topology import AUDIT_JOURNAL
 from shared.clock import utc_now
-from shared.domain.call_event import CLOUDEVENT, JSON
+from shared.domain.cloud_event import CLOUDEVENT, JSON
 from shared.errors import BrokerUnavailableError
 from shared.log import get_logger
 from shared.masking import MASK, is_credential, mask_credentials

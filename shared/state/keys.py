@@ -22,6 +22,7 @@ One server has the tags `0` to `15`. A cluster has tags with evenly spread slots
 - `callfold:{pbx/<source>}:counts`, `:ids`, `:dials`, `:minutes/<day>`: observations of a PBX, see `pbx_watch.py` and `watch.lua`.
 - `callfold:{watermark}:members`, `:rounds`, `:spools`: reports on callbacks that are not folded yet, see `barrier.py`.
 - `callfold:dial:...`: dial requests, see `dials.py`.
+- `callfold:ops`: hash of the conditions that operators are informed of, see `condition.py`.
 - `callfold:broker_move`: how far a move to another RabbitMQ has come, see `broker_move.py`.
 - `callfold:probe`: written to find out whether Redis can be written. In a cluster also `callfold:{p}:probe` and
   `callfold:{watermark}:probe`.

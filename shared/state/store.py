@@ -20,6 +20,7 @@ from shared.state.dials import DialStore
 from shared.state.flags import Flags
 from shared.state.keys import PARTITIONS, by_partition
 from shared.state.locks import Locks
+from shared.state.ops_conditions import OpsConditions
 from shared.state.partitions import Partitions
 from shared.state.pbx_clocks import PbxClockNotes
 from shared.state.pbx_watch import PbxWatchStore
@@ -96,6 +97,7 @@ class Store(CallReader, RedisServers):
         self.pbx_watch = PbxWatchStore(self._redis)
         self.unfinished_recordings = UnfinishedRecordings(self._redis)
         self.roles = ServerRoles(self._redis)
+        self.ops_conditions = OpsConditions(self._redis)
 
     async def aclose(self) -> None:
         await self._redis.aclose()

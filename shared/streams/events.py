@@ -37,6 +37,19 @@ def read_event(delivery: Delivery) -> Event | None:
     return None
 
 
+def read_ops_event(delivery: Delivery) -> Event | None:
+    """Read an operator event. Log any other message and return None, as `read_event` does."""
+    try:
+        event = orjson.loads(delivery.body)
+    except orjson.JSONDecodeError:
+        event = None
+    match event:
+        case {"id": str(), "subject": str(), "time": str(), "type": str(kind), "data": dict()} if kind.startswith("callfold.ops."):
+            return cast("Event", event)
+    log.warning("unexpected_message", offset=delivery.offset, routing_key=delivery.routing_key)
+    return None
+
+
 def one_line(delivery: Delivery) -> bytes:
     """Return the JSON of a published event on one line. Line ends occur only between its tokens."""
     return delivery.body.replace(b"\r", b" ").replace(b"\n", b" ")

@@ -17,6 +17,7 @@ FLAGS = {
     "mark": "allow-oom",
     "reports": "no-writes",
     "schedule": "allow-oom",
+    "swap": "allow-oom",
     "take": "allow-oom",
 }
 SCRIPTS = sorted((Path(__file__).resolve().parents[2] / "shared" / "state" / "scripts").glob("*.lua"))

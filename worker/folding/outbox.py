@@ -9,7 +9,8 @@ import orjson
 from shared.amqp.publisher import Message
 from shared.amqp.topology import CALLS, RECORDINGS
 from shared.domain.call import Call
-from shared.domain.call_event import CLOUDEVENT, JSON, call_event, call_record, without_fields
+from shared.domain.call_event import call_event, call_record, without_fields
+from shared.domain.cloud_event import CLOUDEVENT, JSON
 from shared.domain.recording_plan import recording_jobs
 
 # Every job contains the record of its call, so the outbox of a call with many legs could be too large for Redis or RabbitMQ.

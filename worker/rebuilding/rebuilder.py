@@ -52,6 +52,13 @@ _ROUND_LOOK_S: Final = 0.2
 _MARGIN: Final = timedelta(minutes=10)
 
 
+OnFigures = Callable[[Mapping[str, int | float]], None]
+
+
+def _ignore(_: Mapping[str, int | float]) -> None:
+    """Report a rebuild to no other task."""
+
+
 class Rebuilder:
     """Waits for partitions that are to be rebuilt, and rebuilds them."""
 
@@ -62,8 +69,11 @@ class Rebuilder:
         sources: LiveSources,
         *,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        on_begin: OnFigures = _ignore,
+        on_finish: OnFigures = _ignore,
     ) -> None:
         """Take the store; `now` is the clock of RabbitMQ."""
+        self._on_begin, self._on_finish = on_begin, on_finish
         self._store, self._settings, self._sources = store, settings, sources
         self._now = now
 
@@ -114,6 +124,7 @@ class Rebuilder:
     async def _rebuild(self, generations: Mapping[int, int], lock: Lock) -> None:
         progress = Progress(self._store.flags, generations)
         log.warning("rebuild_started", partitions=sorted(generations), generations=sorted(set(generations.values())))
+        self._on_begin({"partitions": len(generations)})
         await progress.report()
         crash_point("rebuild.fenced")
         go_on = partial(self._go_on, lock, progress, generations)
@@ -157,6 +168,7 @@ class Rebuilder:
         metrics.REBUILDS.labels("finished").inc()
         metrics.REBUILD_SECONDS.set(progress.seconds)
         decisions = {decision.name.lower(): count for decision, count in replayed.done.items() if count}
+        self._on_finish({**progress.figures(), "calls": len(replayed.calls)})
         log.warning("rebuild_finished", **progress.figures(), calls=len(replayed.calls), **decisions)
 
     async def _go_on(self, lock: Lock, progress: Progress, generations: Mapping[int, int]) -> None:

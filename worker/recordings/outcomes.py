@@ -12,7 +12,8 @@ from shared.amqp.topology import CALLS, RECORDINGS_DEAD
 from shared.archive.deadlines import ArchiveUnavailableError
 from shared.archive.sidecar import Sidecar
 from shared.clock import utc_now
-from shared.domain.call_event import CLOUDEVENT, recording_event
+from shared.domain.call_event import recording_event
+from shared.domain.cloud_event import CLOUDEVENT
 from shared.domain.recording import RecordingJob, RecordingState
 from shared.domain.recording_info import OTHER_CONTENT, UNLISTED, RecordingInfo
 from shared.errors import BusyError
