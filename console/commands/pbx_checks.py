@@ -67,7 +67,8 @@ async def _check(links: Sequence[tuple[Source, str]], *, is_guarded: bool) -> st
                 if days < _FEW_DAYS:
                     doubts.append(f"the certificate of {host}:{port} of source {source.name} expires in {counted(days, 'day')}")
             else:
-                (await open_first(addresses, port)).transport.abort()
+                writer = await open_first(addresses, port)
+                writer.transport.abort()
         except ssl.SSLError as error:
             raise ConfigError(f"Source {source.name}, {host}:{port}: {certificate_failure(error).detail}.") from error
         except OSError as error:

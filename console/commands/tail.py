@@ -20,7 +20,6 @@ from shared.errors import ConfigError
 from shared.streams.events import Event, one_line, read_event, read_ops_event, topic_matcher
 from shared.streams.journal import Offset, journal, journal_until_now
 
-
 _DETAILS = ("close_reason", "talk_seconds", "uri", "reason", "detail")
 
 

@@ -44,7 +44,9 @@ def read_ops_event(delivery: Delivery) -> Event | None:
     except orjson.JSONDecodeError:
         event = None
     match event:
-        case {"id": str(), "subject": str(), "time": str(), "type": str(kind), "data": dict()} if kind.startswith("callfold.ops."):
+        case {"id": str(), "subject": str(), "time": str(), "type": str(kind), "data": dict()} if kind.startswith(
+            "callfold.ops."
+        ):
             return cast("Event", event)
     log.warning("unexpected_message", offset=delivery.offset, routing_key=delivery.routing_key)
     return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, nullcontext
 from pathlib import Path
 
 import aio_pika
@@ -11,14 +11,16 @@ import pytest
 from aiormq.exceptions import ChannelAccessRefused
 
 from console.local.ports import free_port
+from shared.amqp.publisher import Message
 from shared.amqp.roles import ROLES, USER_PREFIX
+from shared.amqp.single_publish import publish_alone
 from tests.helpers.pace import LIMIT_S
 from tests.helpers.rabbitmq_cluster import run_tool
 from tests.helpers.recording_site import Site
 from tests.helpers.recordings import Pbx
 from tests.helpers.servers import VENDOR_LINES, Servers, call_back, callfold, next_events
 
-SUBSCRIBER = "billing"
+SUBSCRIBER, OPERATOR = "billing", "noc"
 FOREIGN = ("#", "call.#", "*.*.acme.#", "call.*.other.#", "call.#.acme.answered", "call.*.*.answered", "recording.*.*")
 OWN = ("call.*.acme.#", "call.completed.acme.answered", "call.amended.acme.*", "recording.*.acme", "recording.stored.acme")
 
@@ -28,7 +30,9 @@ _NOT_PERMITTED = "not known: the user of CALLFOLD_AMQP_URL may not read it. Run 
 async def _users(servers: Servers, site: Site) -> dict[str, str]:
     """Create the users as an operator would; returns the URL of each."""
     passwords = servers.directory / "passwords"
-    code, out, err = await site.callfold("broker", "definitions", "--users", str(passwords), "--subscriber", f"{SUBSCRIBER}=acme")
+    code, out, err = await site.callfold(
+        "broker", "definitions", "--users", str(passwords), "--subscriber", f"{SUBSCRIBER}=acme", "--operator", OPERATOR
+    )
     assert code == 0, err
     assert not any(path.read_text().strip() in out for path in passwords.iterdir())
     path = servers.directory / "definitions.json"
@@ -37,7 +41,7 @@ async def _users(servers: Servers, site: Site) -> dict[str, str]:
     port = servers.stack.rabbitmq.port
     return {
         name: f"amqp://{USER_PREFIX}{name}:{Path(passwords / name).read_text().strip()}@127.0.0.1:{port}/"
-        for name in (*ROLES, SUBSCRIBER)
+        for name in (*ROLES, SUBSCRIBER, OPERATOR)
     }
 
 
@@ -108,6 +112,14 @@ async def _is_refused_everything_else(urls: dict[str, str]) -> None:
         channel = await connection.channel()
         with pytest.raises(ChannelAccessRefused):
             await channel.declare_queue("mine", exclusive=True)
+    for name, exchange, is_permitted in ((SUBSCRIBER, "ops", False), (OPERATOR, "calls", False), (OPERATOR, "ops", True)):
+        async with await aio_pika.connect(urls[name], timeout=LIMIT_S) as connection:
+            channel = await connection.channel()
+            queue = await channel.declare_queue(f"{name}.more", exclusive=True, auto_delete=True)
+            with nullcontext() if is_permitted else pytest.raises(ChannelAccessRefused):
+                await queue.bind(exchange, "#")
+    for role in ("ingress", "worker"):
+        await publish_alone([urls[role]], role, Message("ops", "ops.test", b"{}", "test"), timeout_s=LIMIT_S)
     for role in ("ingress", "worker", "console", "history"):
         async with await aio_pika.connect(urls[role], timeout=LIMIT_S) as connection:
             channel = await connection.channel()

@@ -11,6 +11,7 @@ import orjson
 
 from console.local.ports import free_port
 from console.local.processes import Fleet, ServiceProcess
+from shared.clock import utc_now
 from tests.helpers.pace import LIMIT_S, paced
 from tests.helpers.servers import Servers, call_back, connected, eventually
 
@@ -100,7 +101,8 @@ async def _shows(role: ServiceProcess, line: str) -> bool:
 async def test_two_processes_of_one_machine_share_the_spool_and_each_message_goes_out_once(servers: Servers) -> None:
     ports = [free_port(), free_port()]
     # What is confirmed late would be published twice.
-    async with servers.fleet(CALLFOLD_PUBLISH_TIMEOUT_SECONDS=f"{LIMIT_S:g}") as fleet:
+    began = utc_now()
+    async with servers.fleet(CALLFOLD_PUBLISH_TIMEOUT_SECONDS=f"{LIMIT_S:g}", CALLFOLD_OPS_HOLD_SECONDS="1") as fleet:
         await servers.stack.rabbitmq.kill()
         try:
             for number, port in enumerate(ports):
@@ -110,10 +112,36 @@ async def test_two_processes_of_one_machine_share_the_spool_and_each_message_goe
                 assert await call_back(ports[number % 2], [_line(number)]) == [200]
             for role in fleet.processes:
                 await eventually(partial(_shows, role, "callfold_spool_messages 40.0"))
+            await eventually(partial(_any_counts, fleet, "broker_away"))
+            await eventually(partial(_any_counts, fleet, "spooling"))
+            back_at = utc_now()
         finally:
             await servers.stack.rabbitmq.start()
         await _drained(servers)
         assert sorted(await _numbers(servers)) == list(range(40))
+        await _assert_raised_and_cleared_once(servers, began, back_at)
+
+
+async def _any_counts(fleet: Fleet, condition: str) -> bool:
+    """Whether one of the processes of the machine has raised a condition."""
+    line = f'callfold_ops_conditions{{condition="{condition}"}} 1.0'
+    return any([await _shows(role, line) for role in fleet.processes])
+
+
+async def _assert_raised_and_cleared_once(servers: Servers, began: str, back_at: str) -> None:
+    """Read the operator events of this machine, with the times at which it was cut off and connected again."""
+    states: dict[str, list[dict[str, str]]] = {"broker_away": [], "spooling": []}
+
+    def is_last(body: bytes) -> bool:
+        event = orjson.loads(body)
+        if event.get("time", "") >= began and event["data"]["what"] in states:
+            states[event["data"]["what"]].append(event["data"])
+        return all(found and found[-1]["state"] == "cleared" for found in states.values())
+
+    await servers.read_stream("ops.journal", is_last)
+    for found in states.values():
+        assert [data["state"] for data in found] == ["raised", "cleared"]
+        assert began <= found[0]["since"] == found[1]["since"] < back_at < found[1]["cleared_at"]
 
 
 async def test_a_broker_that_hangs_costs_a_timeout_and_not_a_callback(servers: Servers) -> None:

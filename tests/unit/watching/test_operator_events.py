@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
@@ -13,17 +14,20 @@ from hypothesis import strategies as st
 
 from shared import metrics
 from shared.amqp.publisher import Message
+from shared.amqp.single_publish import publish_alone
+from shared.amqp.topology import OPS
 from shared.domain.condition import Kind, Observation, confirmed, observed, read_record
 from shared.domain.times import rfc3339
 from shared.errors import BrokerUnavailableError
 from shared.runtime.ops_reporter import LEASE_S, OpsReporter
+from tests.helpers.pace import LIMIT_S
 
 START = datetime(2026, 11, 30, 12, tzinfo=UTC)
 HOLD_S = 60.0
 SUBJECT = "archive"
 
 
-class Killed(Exception):
+class KilledError(Exception):
     """The worker dies here."""
 
 
@@ -40,11 +44,14 @@ class System:
     def clock(self) -> str:
         return rfc3339(self.now)
 
+    def seconds(self) -> float:
+        return self.now.timestamp()
+
     def _step(self) -> None:
         if self.steps_left is not None:
             self.steps_left -= 1
             if self.steps_left < 0:
-                raise Killed
+                raise KilledError
 
     async def read(self) -> dict[str, bytes]:
         return dict(self.records)
@@ -67,9 +74,7 @@ class System:
         self._step()
 
     def worker(self, name: str) -> OpsReporter:
-        return OpsReporter(
-            self, self.publish, holder=name, now=self.clock, hold_s=HOLD_S, clock=lambda: self.now.timestamp()
-        )
+        return OpsReporter(self, self.publish, holder=name, now=self.clock, hold_s=HOLD_S, clock=self.seconds)
 
     def first_publications(self) -> list[Message]:
         return list({message.message_id: message for message in self.published}.values())
@@ -108,14 +113,16 @@ STEPS = st.lists(
 
 @settings(max_examples=60, deadline=None)
 @given(STEPS)
-async def test_events_alternate_and_each_id_has_one_body(steps: Iterable[tuple[int, bool, float, float, bool, int | None]]) -> None:
+async def test_events_alternate_and_each_id_has_one_body(
+    steps: Iterable[tuple[int, bool, float, float, bool, int | None]],
+) -> None:
     system = System()
     workers = {number: system.worker(f"worker-{number}") for number in range(3)}
     for number, is_bad, ago_s, pause_s, is_down, dies_at in steps:
         system.is_down, system.steps_left = is_down, dies_at
         try:
             await workers[number].report([_seen(system, is_bad=is_bad, ago_s=ago_s)], complete=(), may_publish=True)
-        except Killed:
+        except KilledError:
             workers[number] = system.worker(f"worker-{number}-{len(system.published)}-{system.now}")
         _assert_sound(system)
         system.now += timedelta(seconds=pause_s)
@@ -132,10 +139,8 @@ async def test_events_alternate_and_each_id_has_one_body(steps: Iterable[tuple[i
 @pytest.mark.parametrize("dies_at", range(8))
 async def test_another_worker_publishes_the_bytes_of_one_that_died(dies_at: int) -> None:
     system = System(steps_left=dies_at)
-    try:
+    with suppress(KilledError):
         await system.worker("first").report([_seen(system, is_bad=True, ago_s=7)], complete=(), may_publish=True)
-    except Killed:
-        pass
     stored = read_record(next(iter(system.records.values()), None))
     body = stored.event.body.encode() if stored and stored.event else None
     system.steps_left = None
@@ -229,3 +234,9 @@ def test_a_second_trouble_never_has_the_time_of_the_first() -> None:
     assert again.event is not None
     assert again.since > cleared.cleared_at
     assert again.event.id != raised.event.id
+
+
+async def test_a_rabbitmq_that_does_not_answer_is_an_error() -> None:
+    event = Message(OPS, "ops.archive_away.raised", b"{}", "id")
+    with pytest.raises(BrokerUnavailableError):
+        await publish_alone(["amqp://guest:guest@127.0.0.1:1/"], "tests", event, timeout_s=LIMIT_S)
