@@ -83,7 +83,7 @@ class OwnConditions:
         is_needed = any(seen.is_bad for seen in observations) or await self._records.exist()
         if is_needed and await self._records.acquire():
             may_publish = self._publisher.is_up and not self._publisher.is_blocked
-            await self._reporter.report(observations, complete=(), may_publish=may_publish)
+            await self._reporter.report(observations, configured={}, may_publish=may_publish)
 
     async def _observe(self, clock_s: float) -> list[Observation]:
         observations = [self._seen(Kind.BROKER_AWAY, clock_s, self._now(), is_bad=not self._publisher.is_up)]

@@ -93,9 +93,6 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         folds = [fold_with(store, str(number)) for number in range(CONCURRENT_FOLDS)]
         drains = itertools.count()
         waiting = WaitingEvents(store, lambda other: fold_with(other, f"waiting{next(drains)}"))
-        watcher = Watcher(store, publisher, sources, settings)
-        reports = watcher.lost_state
-        rebuilder = Rebuilder(store, settings, sources, on_begin=reports.began, on_finish=reports.finished)
         timers = Timers(
             publisher,
             store,
@@ -109,6 +106,9 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             folded=lambda: timers.folded,
             clocks=pbx_clocks.current,
         )
+        watcher = Watcher(store, publisher, sources, settings, silences=pbx_watch.observations)
+        reports = watcher.lost_state
+        rebuilder = Rebuilder(store, settings, sources, on_begin=reports.began, on_finish=reports.finished)
         rounds = BarrierRounds(store, publisher, raw, on_refused=timers.hold_off)
         recordings = RecordingConsumer(publisher, store, archive, sources, settings)
         daily = DailyRetention(archive, publisher, store, sources, settings)

@@ -83,13 +83,15 @@ class OpsReporter:
         """Return whether there is any record."""
         return bool(await self._records.read())
 
-    async def report(self, observations: Sequence[Observation], *, complete: Collection[Kind], may_publish: bool) -> None:
+    async def report(
+        self, observations: Sequence[Observation], *, configured: Mapping[Kind, Collection[str]], may_publish: bool
+    ) -> None:
         """Store observations, and publish the events that are due unless RabbitMQ is away.
 
-        `complete`: the kinds of which there is an observation of each subject. What is raised of another subject is cleared.
+        `configured`: the subjects of some kinds. A condition of another subject is over.
         """
         stored = await self._restored()
-        for seen in [*observations, *_gone(stored, observations, complete, self._now())]:
+        for seen in [*observations, *_gone(stored, configured, self._now())]:
             await self._observe(seen, stored)
         for name, text in stored.items():
             if (record := read_record(text)) and is_over(record, self._now()):
@@ -172,14 +174,11 @@ class OpsReporter:
             metrics.OPS_CONDITIONS.labels(kind).set(raised[kind])
 
 
-def _gone(
-    stored: Mapping[str, bytes], observations: Sequence[Observation], complete: Collection[Kind], now: str
-) -> list[Observation]:
-    """Return good observations of raised conditions whose subject is observed no more."""
-    names = {seen.name for seen in observations}
-    records = [record for name, text in stored.items() if name not in names and (record := read_record(text))]
+def _gone(stored: Mapping[str, bytes], configured: Mapping[Kind, Collection[str]], now: str) -> list[Observation]:
+    """Return good observations of raised conditions whose subject is not configured any more."""
+    records = [record for text in stored.values() if (record := read_record(text))]
     return [
         Observation(record.kind, record.subject, is_bad=False, at=now, detail=f"{record.subject} is not configured any more.")
         for record in records
-        if record.is_raised and record.kind in complete
+        if record.is_raised and record.subject not in configured.get(record.kind, [record.subject])
     ]

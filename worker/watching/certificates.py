@@ -35,12 +35,16 @@ Server = tuple[str, int]
 
 
 class CertificateWatch:
-    """Reads the certificates at the start, and then once a day."""
+    """Reads the certificates at the start, and then once a day.
+
+    Attributes:
+        servers: the configured servers; None before the first time.
+    """
 
     def __init__(self, settings: Settings, sources: LiveSources, now: Callable[[], datetime]) -> None:
         self._settings, self._sources, self._now = settings, sources, now
         self._ends: dict[str, datetime] = {}
-        self._servers: list[str] | None = None
+        self.servers: list[str] | None = None
 
     async def run(self) -> NoReturn:
         """Read until cancelled. Run it as a task."""
@@ -61,9 +65,9 @@ class CertificateWatch:
             else:
                 self._ends[server] = end
                 metrics.CERTIFICATE_EXPIRY.set(end.timestamp(), server)
-        for removed in set(self._servers or ()) - set(servers):
+        for removed in set(self.servers or ()) - set(servers):
             metrics.CERTIFICATE_EXPIRY.set(None, removed)
-        self._servers = list(servers)
+        self.servers = list(servers)
         if failures:
             _READS.failed("; ".join(failures))
         else:
@@ -72,12 +76,7 @@ class CertificateWatch:
 
     def observations(self) -> list[Observation]:
         """Return what is known. A certificate that cannot be read any more is as it was read last."""
-        return [_observation(server, self._ends[server], self._now()) for server in self._servers or () if server in self._ends]
-
-    @property
-    def is_complete(self) -> bool:
-        """True once every server was read."""
-        return self._servers is not None and all(server in self._ends for server in self._servers)
+        return [_observation(server, self._ends[server], self._now()) for server in self.servers or () if server in self._ends]
 
 
 def tls_servers(settings: Settings, sources: LiveSources) -> Mapping[str, Server]:

@@ -13,11 +13,13 @@ from typing import Final, NoReturn
 from shared import metrics
 from shared.config.live_sources import LiveSources
 from shared.domain.barrier import FoldedUntil
+from shared.domain.condition import Kind, Observation
 from shared.domain.facts import is_receipt_of_leg
 from shared.domain.ids import CallKey, CallRef, SourceName
 from shared.domain.pbx_habit import HOUR_MINUTES, Habit, Silence, judge_silence, learn_habit
 from shared.domain.pbx_report import PbxReport, describe_silence
 from shared.domain.request_id_gaps import is_gapless
+from shared.domain.times import at_microseconds
 from shared.errors import StoreUnavailableError
 from shared.log import get_logger
 from shared.outage import Outage
@@ -57,6 +59,7 @@ class PbxWatch:
         self._habits: dict[SourceName, tuple[int, Habit]] = {}
         self._last_ms: dict[SourceName, int] = {}
         self._shown: set[SourceName] = set()
+        self._observed: dict[SourceName, Observation] = {}
         self._due_dials: dict[SourceName, list[int]] = {}
 
     async def run(self) -> NoReturn:
@@ -157,6 +160,7 @@ class PbxWatch:
         if silence is None:
             return
         metrics.PBX_SILENT.labels(source).set(silence.is_unusual)
+        self._observed[source] = _observation(source, silence, self._last_ms[source])
         if silence.is_unusual:
             _SILENCES.failed(describe_silence(source, silence), task=source, source=source, seconds=round(silence.seconds))
         else:
@@ -170,3 +174,16 @@ class PbxWatch:
         metrics.PBX_SILENT.labels(source).set(0)
         _SILENCES.gave_up(task=source)
         self._shown.discard(source)
+        self._observed.pop(source, None)
+
+    def observations(self) -> list[Observation]:
+        """Return the last judgement of each source, for operator events."""
+        return list(self._observed.values())
+
+
+def _observation(source: SourceName, silence: Silence, last_ms: int) -> Observation:
+    at = at_microseconds(last_ms * 1000)
+    if silence.is_unusual:
+        detail, figures = describe_silence(source, silence), {"seconds": round(silence.seconds)}
+        return Observation(Kind.SOURCE_SILENT, source, is_bad=True, at=at, detail=detail, figures=figures)
+    return Observation(Kind.SOURCE_SILENT, source, is_bad=False, at=at, detail=f"{source} sends callbacks again.")

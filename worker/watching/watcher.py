@@ -6,7 +6,7 @@ Their records are in Redis (`shared/state/ops_conditions.py`). While Redis is aw
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Final, NoReturn
 
 from shared.amqp.publisher import Publisher
@@ -30,10 +30,6 @@ _INTERVAL_S: Final = 5.0
 Observe = Callable[[], Sequence[Observation]]
 
 
-def _nothing() -> Sequence[Observation]:
-    return ()
-
-
 class Watcher:
     """Observes the system and reports.
 
@@ -48,11 +44,10 @@ class Watcher:
         sources: LiveSources,
         settings: Settings,
         *,
-        silences: Observe = _nothing,
+        silences: Observe,
     ) -> None:
-        """Take what is observed; `silences` returns an observation of each source that is configured."""
-        self._publisher, self._silences = publisher, silences
-        self._has_silences = silences is not _nothing
+        """Take the parts of the system; `silences` returns an observation of each source that is known."""
+        self._publisher, self._sources, self._silences = publisher, sources, silences
 
         def now() -> str:
             return rfc3339(store.clock.now())
@@ -79,11 +74,12 @@ class Watcher:
 
     async def step(self) -> None:
         """Report once what is known now."""
-        complete = [Kind.CERTIFICATE_EXPIRING] if self._certificates.is_complete else []
-        complete += [Kind.SOURCE_SILENT] if self._has_silences else []
+        configured: dict[Kind, Collection[str]] = {Kind.SOURCE_SILENT: self._sources.current.keys()}
+        if self._certificates.servers is not None:
+            configured[Kind.CERTIFICATE_EXPIRING] = self._certificates.servers
         may_publish = self._publisher.is_up and not self._publisher.is_blocked
         try:
-            await self._reporter.report(self._observations(), complete=complete, may_publish=may_publish)
+            await self._reporter.report(self._observations(), configured=configured, may_publish=may_publish)
         except StoreUnavailableError as error:
             REDIS_OUTAGE.failed(str(error), task=self)
         else:

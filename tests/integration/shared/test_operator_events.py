@@ -45,7 +45,7 @@ async def test_two_workers_at_once_raise_a_condition_once_and_clear_it_once(serv
                 states: list[bool | None] = []
                 while not states or states[-1] is not is_bad:
                     seen = _seen(subject, is_bad=is_bad)
-                    await asyncio.gather(*(worker.report([seen], complete=(), may_publish=True) for worker in workers))
+                    await asyncio.gather(*(worker.report([seen], configured={}, may_publish=True) for worker in workers))
                     record = read_record((await stores[0].ops_conditions.read()).get(seen.name))
                     states.append(record.is_raised if record and record.event is None else None)
             messages = [message async for message in _all_of(queue)]

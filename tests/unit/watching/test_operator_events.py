@@ -121,7 +121,7 @@ async def test_events_alternate_and_each_id_has_one_body(
     for number, is_bad, ago_s, pause_s, is_down, dies_at in steps:
         system.is_down, system.steps_left = is_down, dies_at
         try:
-            await workers[number].report([_seen(system, is_bad=is_bad, ago_s=ago_s)], complete=(), may_publish=True)
+            await workers[number].report([_seen(system, is_bad=is_bad, ago_s=ago_s)], configured={}, may_publish=True)
         except KilledError:
             workers[number] = system.worker(f"worker-{number}-{len(system.published)}-{system.now}")
         _assert_sound(system)
@@ -129,7 +129,7 @@ async def test_events_alternate_and_each_id_has_one_body(
     system.is_down, system.steps_left = False, None
     for _ in range(4):  # in the end everything is good, and published
         system.now += timedelta(seconds=HOLD_S + LEASE_S)
-        await workers[0].report([_seen(system, is_bad=False)], complete=(), may_publish=True)
+        await workers[0].report([_seen(system, is_bad=False)], configured={}, may_publish=True)
     _assert_sound(system)
     record = read_record(system.records.get(f"archive_away/{SUBJECT}"))
     assert record is None or (record.event is None and not record.is_raised)
@@ -140,12 +140,12 @@ async def test_events_alternate_and_each_id_has_one_body(
 async def test_another_worker_publishes_the_bytes_of_one_that_died(dies_at: int) -> None:
     system = System(steps_left=dies_at)
     with suppress(KilledError):
-        await system.worker("first").report([_seen(system, is_bad=True, ago_s=7)], complete=(), may_publish=True)
+        await system.worker("first").report([_seen(system, is_bad=True, ago_s=7)], configured={}, may_publish=True)
     stored = read_record(next(iter(system.records.values()), None))
     body = stored.event.body.encode() if stored and stored.event else None
     system.steps_left = None
     system.now += timedelta(seconds=LEASE_S + 1)
-    await system.worker("second").report([_seen(system, is_bad=True)], complete=(), may_publish=True)
+    await system.worker("second").report([_seen(system, is_bad=True)], configured={}, may_publish=True)
     assert system.states() == ["raised"]
     if body is not None:
         assert {message.body for message in system.published} == {body}
@@ -157,7 +157,7 @@ async def test_workers_that_see_the_same_publish_it_once() -> None:
     for is_bad in (True, False):
         for _ in range(30):
             for worker in workers:
-                await worker.report([_seen(system, is_bad=is_bad)], complete=(), may_publish=True)
+                await worker.report([_seen(system, is_bad=is_bad)], configured={}, may_publish=True)
             system.now += timedelta(seconds=5)
     assert [message.routing_key for message in system.published] == ["ops.archive_away.raised", "ops.archive_away.cleared"]
     raised, cleared = (orjson.loads(message.body) for message in system.published)
@@ -170,7 +170,7 @@ async def test_a_condition_that_comes_and_goes_is_one() -> None:
     system = System()
     worker = system.worker("worker")
     for number in range(1000):
-        await worker.report([_seen(system, is_bad=number % 2 == 0)], complete=(), may_publish=True)
+        await worker.report([_seen(system, is_bad=number % 2 == 0)], configured={}, may_publish=True)
         system.now += timedelta(seconds=HOLD_S / 2)
     assert system.states() == ["raised"]
     assert metrics.OPS_CONDITIONS.labels("archive_away")._value.get() == 1
@@ -179,10 +179,10 @@ async def test_a_condition_that_comes_and_goes_is_one() -> None:
 async def test_what_redis_has_lost_is_stored_again() -> None:
     system = System()
     worker = system.worker("worker")
-    await worker.report([_seen(system, is_bad=True)], complete=(), may_publish=True)
+    await worker.report([_seen(system, is_bad=True)], configured={}, may_publish=True)
     system.records.clear()
     for _ in range(3):
-        await worker.report([_seen(system, is_bad=False)], complete=(), may_publish=True)
+        await worker.report([_seen(system, is_bad=False)], configured={}, may_publish=True)
         system.now += timedelta(seconds=HOLD_S)
     assert system.states() == ["raised", "cleared"]
 
@@ -190,12 +190,13 @@ async def test_what_redis_has_lost_is_stored_again() -> None:
 async def test_a_subject_that_is_not_configured_any_more_is_cleared() -> None:
     system = System()
     worker = system.worker("worker")
-    await worker.report([_seen(system, is_bad=True)], complete=(), may_publish=True)
-    for complete in ((), (Kind.ARCHIVE_AWAY,)):
+    await worker.report([_seen(system, is_bad=True)], configured={}, may_publish=True)
+    configured: list[dict[Kind, list[str]]] = [{Kind.SPOOLING: []}, {Kind.ARCHIVE_AWAY: [SUBJECT]}, {Kind.ARCHIVE_AWAY: []}]
+    for number, of_kinds in enumerate(configured):
         for _ in range(3):
             system.now += timedelta(seconds=HOLD_S)
-            await worker.report([], complete=complete, may_publish=True)
-        assert system.states() == ["raised", "cleared"][: 1 + len(complete)]
+            await worker.report([], configured=of_kinds, may_publish=True)
+        assert system.states() == ["raised", "cleared"][: 1 + number // 2]
 
 
 async def test_a_failed_publish_is_repeated_less_and_less_often() -> None:
@@ -209,7 +210,7 @@ async def test_a_failed_publish_is_repeated_less_and_less_often() -> None:
 
     worker._publish = refuse
     for _ in range(600):
-        await worker.report([_seen(system, is_bad=True)], complete=(), may_publish=True)
+        await worker.report([_seen(system, is_bad=True)], configured={}, may_publish=True)
         system.now += timedelta(seconds=1)
     assert 8 <= len(attempts) <= 15
     assert len(system.records) == 1
