@@ -94,7 +94,7 @@ class FileRecords:
     def _load(self) -> dict[str, bytes]:
         try:
             rows = orjson.loads(self._path.read_bytes())
-            return {str(name): str(text).encode() for name, text in rows.items()}
+            return {name: text.encode() for name, text in rows.items() if isinstance(text, str)}
         except (OSError, ValueError, AttributeError):
             return {}
 

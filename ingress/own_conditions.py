@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -72,14 +73,14 @@ class OwnConditions:
         """Observe and report until cancelled. Run it as a task."""
         try:
             while True:
-                await self.step()
+                await self.step(time.monotonic())
                 await asyncio.sleep(_INTERVAL_S)
         finally:
             self._records.close()
 
-    async def step(self) -> None:
+    async def step(self, clock_s: float) -> None:
         """Observe once, and report if there is anything to report."""
-        observations = await self._observe(asyncio.get_running_loop().time())
+        observations = await self._observe(clock_s)
         is_needed = any(seen.is_bad for seen in observations) or await self._records.exist()
         if is_needed and await self._records.acquire():
             may_publish = self._publisher.is_up and not self._publisher.is_blocked
