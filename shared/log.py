@@ -48,8 +48,14 @@ class _MaskingFormatter(structlog.stdlib.ProcessorFormatter):
 def configure(log_format: LogFormat, level: str, *, process: str) -> None:
     """Set up logging of the whole process. Every line has `process`, the role."""
     as_json = log_format == "json" or (log_format == "auto" and not sys.stderr.isatty())
+
+    def add_process(_logger: object, _method: str, event: MutableMapping[str, object]) -> MutableMapping[str, object]:
+        event.setdefault("process", process)  # no context variable: threads of libraries do not have those
+        return event
+
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
+        add_process,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         _mask,
@@ -80,4 +86,5 @@ def configure(log_format: LogFormat, level: str, *, process: str) -> None:
     # The AMQP libraries log every reconnect with a traceback. `shared/amqp/connection.py` logs the same in one line.
     for noisy in ("aio_pika", "aiormq"):
         logging.getLogger(noisy).setLevel(logging.CRITICAL)
-    structlog.contextvars.bind_contextvars(process=process)
+    # It logs a line for each of its plugins. `history_migrated` says what it did.
+    logging.getLogger("alembic").setLevel(logging.WARNING)

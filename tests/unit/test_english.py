@@ -64,7 +64,8 @@ def test_the_check_reads_every_kind_of_file() -> None:
     assert {path.suffix for path in english.checked_files()} >= {".py", ".md", ".lua", ".sh", ".html", ".toml"}
 
 
-def _log_events() -> Iterator[str]:
+def _log_events() -> Iterator[tuple[str, str]]:
+    """Yield each log event of the code with a level at which it is logged."""
     for path in english.checked_files():
         if path.suffix != ".py":
             continue
@@ -77,16 +78,22 @@ def _log_events() -> Iterator[str]:
             ):
                 event = node.args[0]
                 assert isinstance(event, ast.Constant), f"{path}:{node.lineno}: a log event is a literal"
-                yield str(event.value)
+                yield str(event.value), {"exception": "error"}.get(node.func.attr, node.func.attr)
             if isinstance(node, ast.Call) and ast.unparse(node.func) == "Outage":
-                yield from (str(ast.literal_eval(event)) for event in node.args[1:])
+                is_error = any(keyword.arg == "is_error" for keyword in node.keywords)
+                levels = ("error" if is_error else "warning", "info")
+                yield from ((str(ast.literal_eval(event)), level) for event, level in zip(node.args[1:], levels, strict=False))
 
 
-def test_every_log_event_is_documented_and_says_what_happened_to_what() -> None:
+def test_every_log_event_is_documented_with_its_levels_and_says_what_happened_to_what() -> None:
     section = _OPERATIONS.partition("## Log events")[2].partition("\n## ")[0]
-    documented = re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)
-    assert documented == sorted(set(_log_events()))
-    assert [event for event in documented if not re.fullmatch(r"[a-z]+(_[a-z0-9]+)+", event)] == []
+    documented = re.findall(r"^\| `(\w+)` \| ([^|]+) \|", section, re.MULTILINE)
+    events: dict[str, set[str]] = {}
+    for event, level in _log_events():
+        events.setdefault(event, set()).add(level)
+    assert [event for event, _ in documented] == sorted(events)
+    assert {event: set(re.findall("debug|info|warning|error(?!`)", levels)) for event, levels in documented} == events
+    assert [event for event in events if not re.fullmatch(r"[a-z]+(_[a-z0-9]+)+", event)] == []
 
 
 def test_every_exit_code_is_documented() -> None:

@@ -153,7 +153,7 @@ def count_ignored(source: SourceName, placeholder: str, reason: str) -> None:
 
 def dead_letter(event: RawEvent, reason: DeadLetterReason, detail: str) -> Message:
     """Build the dead letter of one event; counts and logs it."""
-    return _dead_letter(join([encode(event)]), reason, detail, event.received_at)
+    return _dead_letter(join([encode(event)]), reason, detail, event.received_at, event.source)
 
 
 def dead_letters_of_refused(key: CallKey, refused: Sequence[RawEvent]) -> list[Message]:
@@ -168,11 +168,14 @@ def dead_letters_of_refused(key: CallKey, refused: Sequence[RawEvent]) -> list[M
             parts.append([])
         parts[-1].append(event)
     first_seen = min((event.received_at for event in refused), default="")
-    return [_dead_letter(join(part), DeadLetterReason.TOO_MANY_LEGS, detail, first_seen) for part in parts if part]
+    return [_dead_letter(join(part), DeadLetterReason.TOO_MANY_LEGS, detail, first_seen, key.source) for part in parts if part]
 
 
-def _dead_letter(body: bytes, reason: DeadLetterReason, detail: str, first_seen: str) -> Message:
+def _dead_letter(
+    body: bytes, reason: DeadLetterReason, detail: str, first_seen: str, source: SourceName | None = None
+) -> Message:
     metrics.DEAD_LETTERS.labels(CALLBACKS_DEAD, reason).inc()
     headers = dead_letter_headers(reason, detail, first_seen)
-    _DEAD_LETTERED.failed(headers[DETAIL], queue=CALLBACKS_DEAD, reason=reason)
-    return Message("", CALLBACKS_DEAD, body, uuid.uuid4().hex, headers=headers)
+    message_id = uuid.uuid4().hex
+    _DEAD_LETTERED.failed(headers[DETAIL], queue=CALLBACKS_DEAD, reason=reason, source=source, message_id=message_id)
+    return Message("", CALLBACKS_DEAD, body, message_id, headers=headers)

@@ -128,4 +128,5 @@ def _report_published(published: Mapping[CallKey, Sequence[Message]]) -> None:
         _, kind, _, outcome = messages[0].routing_key.split(".")
         counter = metrics.CALLS_COMPLETED if kind == "completed" else metrics.CALLS_AMENDED
         counter.labels(key.source, metrics.LOGIN if is_login(messages[0].body) else outcome).inc()
-        log.info("call_published", id=messages[0].message_id, outcome=outcome, **trace_id_of(messages[0]))
+        named = {"source": key.source, "call": key.call, "id": messages[0].message_id}
+        log.info("call_published", **named, outcome=outcome, **trace_id_of(messages[0]))

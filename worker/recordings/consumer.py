@@ -6,6 +6,8 @@ import asyncio
 from pathlib import Path
 from typing import NoReturn
 
+from structlog.contextvars import bound_contextvars
+
 from shared import metrics
 from shared.amqp.consumer import Consumer
 from shared.amqp.dead_letters import DeadLetterReason
@@ -28,7 +30,7 @@ from worker.download.failures import Reason, Result
 from worker.recordings.attempt import Attempt, dead_letter, suffix_of
 from worker.recordings.early_ack import HeldDelivery, is_noted_done
 from worker.recordings.fetching import Fetcher
-from worker.recordings.job_outcome import Done, End, JobOutcome, Retry, Wait, detail_of, outcome_of
+from worker.recordings.job_outcome import Done, End, JobOutcome, Retry, Wait, detail_of, is_expected, outcome_of
 from worker.recordings.link_choice import forget_parts
 from worker.recordings.outcomes import OutcomePublisher
 from worker.recordings.progress import Progress
@@ -102,9 +104,10 @@ class RecordingConsumer:
         try:
             attempt = await self._read_job(held)
             if attempt is not None:
-                await self._process_job(held, attempt)
+                with bound_contextvars(**_named(attempt)):
+                    await self._process_job(held, attempt)
         except Exception as fault:  # a bug met by one job must not stop the others
-            log.exception("recording_job_failed")
+            log.exception("recording_job_failed", **(_named(held.attempt) if held.attempt else {}))
             await self._dead_letter_body(held.delivery, DeadLetterReason.JOB_FAILED, detail_of(fault))
         finally:
             held.close()
@@ -170,6 +173,8 @@ class RecordingConsumer:
             next_s = outcome.wait_s if isinstance(outcome, Retry) else None
             if outcome.reason is Reason.INTERNAL_ERROR:
                 log.error("recording_attempt_failed", **facts, next_s=next_s, exc_info=error)
+            elif is_expected(outcome, attempt.number, self._schedule_s):
+                log.info("recording_attempt_failed", **facts, next_s=next_s)
             else:
                 log.warning("recording_attempt_failed", **facts, next_s=next_s)
         return outcome
@@ -264,3 +269,8 @@ class RecordingConsumer:
         except Exception:  # the sidecar may be what is at fault
             log.exception("sidecar_not_read", id=attempt.job.id)
             return None
+
+
+def _named(attempt: Attempt) -> dict[str, object]:
+    """Return the call of a job as every log line about the job names it."""
+    return {"source": attempt.job.source, "call": attempt.job.call, "request_id": attempt.job.request_id}

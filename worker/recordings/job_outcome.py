@@ -15,6 +15,10 @@ _AFTER_STORING = frozenset({Reason.ARCHIVE_UNAVAILABLE, Reason.NO_SPACE, Reason.
 # A recording that seems too short is requested again after this wait of the schedule, or a later one.
 _LATER = 3
 
+# A PBX finishes a recording some time after the call. Until then these answers say nothing of a fault.
+_NOT_FINISHED = frozenset({Reason.NOT_FOUND, Reason.EMPTY, Reason.NOT_READY, Reason.GROWING})
+_FINISHED_WITHIN_S = 180.0
+
 _UNCERTAIN = "only links that may be of something else have nothing, so the PBX has not said that there is no recording: "
 
 
@@ -96,6 +100,12 @@ def outcome_of(error: Exception, attempt: Attempt, schedule_s: Sequence[float]) 
     if result is Result.ABSENT and not failure.is_about_recording:
         return End(Reason.NO_RECORDING_LINK, f"{_UNCERTAIN}{detail}", Result.FAILED, may_have_stored)
     return End(reason, detail, result, may_have_stored)
+
+
+def is_expected(outcome: Retry | End, attempt: int, schedule_s: Sequence[float]) -> bool:
+    """Return whether a failure is routine: the PBX may not have finished the recording yet, and the schedule allows for that."""
+    is_early = sum(schedule_s[: attempt - 1]) < _FINISHED_WITHIN_S
+    return isinstance(outcome, Retry) and outcome.reason in _NOT_FINISHED and is_early
 
 
 def _waits(scheduled_s: float, asked_s: float, schedule_s: Sequence[float]) -> tuple[float, float]:

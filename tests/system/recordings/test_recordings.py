@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import signal
 import time
 from typing import Any
@@ -61,6 +62,15 @@ async def test_a_recording_that_is_not_ready_twice_is_stored_on_the_third_try(se
     assert (sidecar["nId"], sidecar["usId"], sidecar["leg"], sidecar["call"]) == (7, GUID, "agent", {"outcome": "answered"})
     assert (sidecar["recording"]["state"], sidecar["recording"]["sha256"]) == ("stored", data["sha256"])
     assert SECTOK not in str(sidecar) + str(event.body) + logged
+    lines = [json.loads(line) for line in logged.splitlines()]
+    assert {line["process"] for line in lines} == {"worker"}
+    of_job = [(line["event"], line["level"], line.get("reason")) for line in lines if line.get("call") == "513"]
+    assert of_job == [
+        ("recording_attempt_failed", "info", "not_found"),  # routine at first
+        ("recording_attempt_failed", "warning", "login_page"),
+        ("recording_published", "info", None),
+    ]
+    assert {(line["source"], line["request_id"]) for line in lines if line.get("call") == "513"} == {("acme", 513)}
 
 
 @pytest.mark.parametrize(

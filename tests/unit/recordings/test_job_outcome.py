@@ -9,7 +9,7 @@ from shared.errors import BusyError, NotBegunError
 from tests.helpers.recordings import job
 from worker.download.failures import FetchError, Reason, Result
 from worker.recordings.attempt import Attempt
-from worker.recordings.job_outcome import End, JobOutcome, Retry, Wait, outcome_of
+from worker.recordings.job_outcome import End, JobOutcome, Retry, Wait, is_expected, outcome_of
 
 SCHEDULE_S = (1.0, 5.0)
 FAULT = RuntimeError("sectok=3511b272f4fb03ecf900b80b1cc5b8fe")
@@ -67,3 +67,30 @@ def test_what_is_not_found_under_a_doubtful_link_is_not_absent() -> None:
     assert (end.reason, end.result) == (Reason.NO_RECORDING_LINK, Result.FAILED)
     gone.is_about_recording = True
     assert _outcome(gone, 3, ("not_found",) * 2) == End(Reason.NOT_FOUND, "404", Result.ABSENT, may_have_stored=False)
+
+
+@pytest.mark.parametrize(
+    ("reason", "number", "is_routine"),
+    [
+        (Reason.NOT_FOUND, 1, True),
+        (Reason.EMPTY, 2, True),
+        (Reason.NOT_READY, 3, True),
+        (Reason.GROWING, 4, True),
+        (Reason.NOT_FOUND, 5, False),
+        (Reason.UNREACHABLE, 1, False),
+        (Reason.NOT_ALLOWED, 1, False),
+        (Reason.ARCHIVE_UNAVAILABLE, 1, False),
+    ],
+)
+def test_only_a_recording_that_may_not_be_finished_yet_is_routine(reason: Reason, number: int, is_routine: bool) -> None:  # noqa: FBT001
+    schedule_s = (5.0, 30.0, 120.0, 600.0, 3600.0, 21600.0)
+    attempt = Attempt(job(), job().encode(), number, job().started_at)
+    outcome = outcome_of(FetchError(reason, "detail"), attempt, schedule_s)
+    assert isinstance(outcome, Retry)
+    assert is_expected(outcome, number, schedule_s) is is_routine
+
+
+def test_the_end_of_a_job_is_not_routine_however_short_its_schedule_is() -> None:
+    outcome = _outcome(FetchError(Reason.NOT_FOUND, "404"), 3)
+    assert isinstance(outcome, End)
+    assert not is_expected(outcome, 3, SCHEDULE_S)
