@@ -154,13 +154,13 @@ async def test_a_silence_is_judged_by_what_all_workers_received_and_ends_with_a_
     report = await worker.report()
     assert report.is_silent(round(worker.now.timestamp() * 1000))
     assert (_metric("silent"), round(_metric("silent_seconds") or 0)) == (1, 1800)
-    (seen,) = worker.watch.observations()
-    assert (seen.name, seen.is_bad, seen.at) == ("source_silent/acme", True, rfc3339(worker.now - 30 * MINUTE))
+    (observed,) = worker.watch.observations()
+    assert (observed.name, observed.is_bad, observed.at) == ("source_silent/acme", True, rfc3339(worker.now - 30 * MINUTE))
     await worker.fold(worker.callback(MINUTE, 7, "pickup"))
     assert not (await worker.report()).is_silent(round(worker.now.timestamp() * 1000))
     assert (_metric("silent"), round(_metric("silent_seconds") or 0)) == (0, 60)
-    (seen,) = worker.watch.observations()
-    assert (seen.is_bad, seen.at) == (False, rfc3339(worker.now - MINUTE))
+    (observed,) = worker.watch.observations()
+    assert (observed.is_bad, observed.at) == (False, rfc3339(worker.now - MINUTE))
 
 
 async def test_a_silence_is_not_claimed_while_callbacks_wait_or_state_was_lost(worker: _Worker, redis_only: Servers) -> None:
