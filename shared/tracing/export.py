@@ -21,7 +21,7 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
-from opentelemetry.sdk.trace.sampling import ALWAYS_ON, Decision
+from opentelemetry.sdk.trace.sampling import ALWAYS_ON, Decision, ParentBased, Sampler, TraceIdRatioBased
 from opentelemetry.trace import Link, NonRecordingSpan, SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
 from shared.log import get_logger
@@ -37,6 +37,14 @@ _EXPORTS = Outage(log, "traces_not_exported", "traces_exported")
 _MAX_LINKS: Final = 1024
 # How long a process that stops waits for its last export.
 _FLUSH_S: Final = 2.0
+# What lines of the SDK are about, by their first word.
+_DETAILS = {
+    "Queue": "the queue is full, so spans are lost",
+    "Transient": "the receiver cannot be reached",
+    "Failed": "the receiver did not take spans in time, or refused them",
+}
+# Of a trace id; a ratio is a bound of these.
+_RATIO_BITS = TraceIdRatioBased.TRACE_ID_LIMIT
 _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 _KINDS = {kind.name: kind for kind in SpanKind}
 
@@ -45,8 +53,7 @@ _KINDS = {kind.name: kind for kind in SpanKind}
 def exporting(role: str) -> Iterator[Recorder]:
     """Export what the recorder records while the body runs, and for a moment after it."""
     logger = logging.getLogger("opentelemetry")
-    handler = _OneLine()
-    logger.addHandler(handler)
+    logger.handlers[:] = [_OneLine(role)]
     logger.propagate = False
     try:
         processor = BatchSpanProcessor(_Exporter(OTLPSpanExporter()))
@@ -60,8 +67,7 @@ def exporting(role: str) -> Iterator[Recorder]:
             stopping.start()
             stopping.join(_FLUSH_S)
     finally:
-        logger.removeHandler(handler)
-        logger.propagate = True
+        logger.handlers[:] = [logging.NullHandler()]  # an export that hangs may log yet
 
 
 class Recorder:
@@ -71,6 +77,7 @@ class Recorder:
         """Take what gets each span that has ended."""
         # The provider reads the standard variables. Its sampler decides about calls, and all that belongs to a call follows.
         self._sampler = TracerProvider(shutdown_on_exit=False).sampler
+        self._bound = _bound_of(self._sampler)
         self._ids = _Ids()
         provider = TracerProvider(
             sampler=ALWAYS_ON,
@@ -88,6 +95,8 @@ class Recorder:
         return self._sampler.get_description()
 
     def is_sampled(self, trace_id: TraceId) -> bool:
+        if self._bound is not None:
+            return trace_id & _RATIO_BITS < self._bound
         return self._sampler.should_sample(None, trace_id, "call", SpanKind.INTERNAL).decision is not Decision.DROP
 
     def start(self, described: Described, where: Position) -> Span:
@@ -130,6 +139,12 @@ class Span:
 
 
 _NO_PARENT = trace.set_span_in_context(trace.INVALID_SPAN)
+
+
+def _bound_of(sampler: Sampler) -> int | None:
+    """Return the bound below which a sampler takes a trace id; None if it decides otherwise. To ask it costs much more."""
+    root = getattr(sampler, "_root", sampler) if isinstance(sampler, ParentBased) else sampler
+    return root.bound if isinstance(root, TraceIdRatioBased) else None
 
 
 def _remote(context: TraceContext) -> SpanContext:
@@ -178,12 +193,17 @@ class _Exporter(SpanExporter):
 
 
 class _OneLine(logging.Handler):
-    """Logs an outage instead of each failure that the SDK logs."""
+    """Logs an outage instead of each failure that the SDK logs, with the role of the process: a thread does not know it."""
+
+    def __init__(self, role: str) -> None:
+        super().__init__()
+        self._role = role
 
     def emit(self, record: logging.LogRecord) -> None:
         if record.levelno >= logging.WARNING:
-            # A message that changes with each attempt would be another reason.
-            _EXPORTS.failed(str(record.msg), exception=_name_of(record))
+            # The text of the SDK changes with each attempt, so it would be another reason.
+            detail = _DETAILS.get(str(record.msg).partition(" ")[0], record.name)
+            _EXPORTS.failed(detail, exception=_name_of(record), process=self._role)
 
 
 def _name_of(record: logging.LogRecord) -> str | None:

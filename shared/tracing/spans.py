@@ -14,7 +14,7 @@ from typing import Protocol
 
 from structlog.contextvars import bound_contextvars
 
-from shared.tracing.contexts import SpanId, TraceContext, TraceId, root_of
+from shared.tracing.contexts import SpanId, TraceContext, TraceId, root_of, trace_of
 from shared.tracing.conventions import Described
 
 
@@ -80,8 +80,7 @@ def root_context(call: str) -> TraceContext | None:
     """Return the context of a call's own span, such as that of `acme/513`; None if the call is not sampled."""
     if _STATE.recorder is None:
         return None
-    root = root_of(call)
-    return root if _STATE.recorder.is_sampled(root.trace_id) else None
+    return root_of(call) if _STATE.recorder.is_sampled(trace_of(call)) else None
 
 
 def current() -> Span | None:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 
 import aio_pika
 import aiohttp
 import orjson
+import pytest
 
 from console.local.ports import free_port
-from console.local.processes import Fleet
+from console.local.processes import Fleet, ServiceProcess
 from shared.tracing.contexts import root_of
 from tests.helpers.otlp import Received, Receiver, receiving
 from tests.helpers.recordings import Pbx, takes_jobs
@@ -58,16 +60,18 @@ SPANS: dict[str, tuple[str, int, set[str], str]] = {
 
 
 @asynccontextmanager
-async def _site(servers: Servers, pbx: Pbx, **settings: str) -> AsyncIterator[tuple[Fleet, str]]:
+async def _site(
+    servers: Servers, pbx: Pbx, *, ingress: Mapping[str, str], worker: Mapping[str, str]
+) -> AsyncIterator[tuple[Fleet, str]]:
     sources = servers.directory / "sources.toml"
     sources.write_text(f'[sources.acme]\nsecret = "{TOKEN}"\nrecording_url = "{pbx.url}/rec?sectok={SECTOK}&nId={{call_id}}"\n')
     port = free_port()
-    async with servers.fleet(CALLFOLD_SOURCES=str(sources), CALLFOLD_INGRESS_PORT=str(port), **settings) as fleet:
-        fleet.add("ingress", "ingress", {})
-        worker = fleet.add("worker", "worker", {})
+    async with servers.fleet(CALLFOLD_SOURCES=str(sources), CALLFOLD_INGRESS_PORT=str(port)) as fleet:
+        fleet.add("ingress", "ingress", ingress)
+        process = fleet.add("worker", "worker", worker)
         await fleet.start_all()
         await connected(*fleet.processes)
-        await takes_jobs(worker)
+        await takes_jobs(process)
         yield fleet, f"http://127.0.0.1:{port}/callbacks/acme?token={TOKEN}&CallerID={NUMBER}&"
 
 
@@ -145,15 +149,38 @@ def _check_connections(spans: Sequence[Received]) -> None:
         assert sum(int(str(span.attributes[BATCH])) for span in spans if span.name == name) == len(created)
 
 
+@pytest.mark.volume
+async def test_receivers_that_are_away_or_never_answer_affect_no_call(servers: Servers, pbx: Pbx) -> None:
+    away = {"OTEL_EXPORTER_OTLP_ENDPOINT": f"http://127.0.0.1:{free_port()}", "OTEL_BSP_SCHEDULE_DELAY": "100"}
+    async with receiving() as receiver, servers.subscribed() as queue:
+        receiver.is_stuck = True
+        stuck = receiver.settings(OTEL_EXPORTER_OTLP_TIMEOUT="1", OTEL_BSP_SCHEDULE_DELAY="100")
+        async with _site(servers, pbx, worker=away, ingress=stuck) as (fleet, url):
+            event, *stored = await _send_call(url, queue)
+            for process in fleet.processes:
+                await eventually(partial(_has_logged, process, "traces_not_exported"))
+            lines = [orjson.loads(line) for line in _logged(fleet).splitlines() if line.startswith("{")]
+    assert (event.routing_key, len(stored)) == ("call.completed.acme.answered", 2)
+    assert len([line for line in lines if line["event"] == "traces_not_exported"]) <= 8
+    assert {line["level"] for line in lines} <= {"info", "warning"}
+    assert receiver.requests
+
+
+async def _has_logged(process: ServiceProcess, event: str) -> bool:
+    return event in process.log_path.read_text()
+
+
 def _logged(fleet: Fleet) -> str:
     return "".join(process.log_path.read_text() for process in fleet.processes)
 
 
 async def test_a_call_is_one_trace_from_its_callbacks_to_its_recordings_and_shows_no_secret(servers: Servers, pbx: Pbx) -> None:
-    async with receiving() as receiver, servers.subscribed() as queue, _site(servers, pbx, **receiver.settings()) as (fleet, url):
-        event, *stored = await _send_call(url, queue)
-        spans = await _all_spans(receiver)
-        logged = _logged(fleet)
+    async with receiving() as receiver, servers.subscribed() as queue:
+        settings = receiver.settings()
+        async with _site(servers, pbx, ingress=settings, worker=settings) as (fleet, url):
+            event, *stored = await _send_call(url, queue)
+            spans = await _all_spans(receiver)
+            logged = _logged(fleet)
     _check_conventions(spans)
     _check_connections(spans)
     (publication,) = (span for span in spans if span.name.startswith("publish calls:call."))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ingress.outgoing_message import OutgoingMessage
@@ -34,7 +34,8 @@ CONTEXTS = st.builds(
 )
 
 
-@given(st.dictionaries(st.integers(0, 499), CONTEXTS, max_size=500))
+@given(st.dictionaries(st.integers(0, 499), CONTEXTS, max_size=20))
+@example(dict.fromkeys(range(500), root_of("acme/513")))
 def test_packed_contexts_are_unpacked_and_fit_in_a_frame(contexts: Mapping[int, TraceContext]) -> None:
     packed = pack(contexts)
     assert unpack(packed) == contexts

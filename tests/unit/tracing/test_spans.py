@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import replace
 
 import pytest
+from opentelemetry.sdk.trace.sampling import TraceIdRatioBased
 from opentelemetry.trace import SpanKind
 from structlog.contextvars import get_contextvars
 
@@ -100,7 +101,9 @@ def test_a_ratio_takes_calls_as_a_whole_and_about_as_many_as_it_says(monkeypatch
         for spans in (here, there):
             with recording_with(spans.recorder):
                 chosen.append({number for number in range(2000) if root_context(f"acme/{number}")})
-    assert chosen[0] == chosen[1]
+    by_the_sdk = TraceIdRatioBased(0.25)
+    decisions = {number: by_the_sdk.should_sample(None, trace_of(f"acme/{number}"), "call").decision for number in range(2000)}
+    assert chosen[0] == chosen[1] == {number for number, decision in decisions.items() if decision.is_sampled()}  # type: ignore[no-untyped-call]
     assert 400 < len(chosen[0]) < 600
 
 
