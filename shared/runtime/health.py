@@ -47,7 +47,7 @@ async def private_port(host: str, port: int, problems: Problems, export: Export)
         return web.Response(body=body, status=200 if is_ready else 503, content_type="application/json")
 
     async def metrics(request: web.Request) -> web.Response:
-        body, content_type = export.render(request.headers.get("Accept", ""))
+        body, content_type = await export.render(request.headers.get("Accept", ""))
         return web.Response(body=body, headers={"Content-Type": content_type})
 
     async def without_version(_: web.Request, response: web.StreamResponse) -> None:

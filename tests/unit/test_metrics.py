@@ -26,12 +26,12 @@ _NEW = {
     for result in ("accepted", "invalid", "wrong_secret", "limited", "unavailable")
 }
 _FRESH = """
-import sys
+import asyncio, sys
 from shared.metrics import Export, Role
 export = Export(Role(sys.argv[1]))
 export.add_sources(["acme"])
 export.add_sources(["acme", "other"])  # a reload
-sys.stdout.buffer.write(export.render("")[0])
+sys.stdout.buffer.write(asyncio.run(export.render(""))[0])
 """
 
 
@@ -80,29 +80,31 @@ def test_names_and_labels_follow_the_conventions() -> None:
     assert {row.unit for row in TABLE.values()} == {"", "seconds", "bytes", "ratio", "timestamp_seconds"}
 
 
-def test_a_measurement_has_no_series_while_its_value_is_unknown() -> None:
+async def test_a_measurement_has_no_series_while_its_value_is_unknown() -> None:
     (row,) = [row for row in TABLE.values() if row.name == "callfold_queue_oldest_seconds"]
     export = Export(Role.CONSOLE)
     metrics.QUEUE_OLDEST.set(2.5, "callbacks.fold")
     metrics.QUEUE_OLDEST.set(0, "callbacks.dead")
-    shown = {labels: value for (name, labels), value in series_of(export.render("")[0].decode()).items() if name == row.name}
+    shown = {
+        labels: value for (name, labels), value in series_of((await export.render(""))[0].decode()).items() if name == row.name
+    }
     assert shown == {frozenset({("queue", "callbacks.fold")}): 2.5, frozenset({("queue", "callbacks.dead")}): 0}
     metrics.QUEUE_OLDEST.set(None, "callbacks.fold")
-    assert row.name in names_of(series_of(export.render("")[0].decode()))
+    assert row.name in names_of(series_of((await export.render(""))[0].decode()))
     metrics.QUEUE_OLDEST.clear()
-    assert row.name not in names_of(series_of(export.render("")[0].decode()))
+    assert row.name not in names_of(series_of((await export.render(""))[0].decode()))
 
 
-def test_a_client_that_asks_for_openmetrics_gets_exemplars_and_another_one_gets_plain_text() -> None:
+async def test_a_client_that_asks_for_openmetrics_gets_exemplars_and_another_one_gets_plain_text() -> None:
     export = Export(Role.WORKER)
     metrics.observe(metrics.EVENT_DELAY, 0.2)
     metrics.observe(metrics.EVENT_DELAY, 0.3, "4bf92f3577b34da6a3ce929d0e0e4736")
-    body, content_type = export.render("application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5")
+    body, content_type = await export.render("application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5")
     assert content_type.startswith("application/openmetrics-text")
     families = list(text_string_to_metric_families(body.decode()))  # type: ignore[no-untyped-call]
     (family,) = [each for each in families if each.name == "callfold_event_delay_seconds"]
     exemplars = [sample.exemplar for sample in family.samples if sample.exemplar]
     assert [(each.labels, each.value) for each in exemplars] == [({"trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"}, 0.3)]
-    body, content_type = export.render("*/*")
+    body, content_type = await export.render("*/*")
     assert content_type.startswith("text/plain")
     assert b"trace_id" not in body
