@@ -26,6 +26,7 @@ from console.dead_letters.queue import DeadLetterQueue, Filter
 from console.history.store import History
 from console.ignored_values import find_unreplaced
 from console.pbx_clocks import find_pbx_clock_problems
+from console.pbx_watch import read_pbx_findings
 from console.previous_secrets import describe, is_in_use, read_last_uses
 from console.rebuilds import describe_rebuild
 from console.refusals import count_refusals
@@ -216,6 +217,14 @@ async def _pbx_clocks(settings: Settings) -> str:
     return ", ".join(f"{source} {note.ahead_s:+.1f} s" for source, note in notes.items())
 
 
+async def _pbx(settings: Settings) -> str:
+    async with _open_store(settings) as store:
+        findings = await read_pbx_findings(store, settings.load_sources())
+    if findings.conditions:
+        raise DoubtError(" ".join(condition.sentence for condition in findings.conditions))
+    return " ".join(findings.sentences)
+
+
 async def _previous_secrets(settings: Settings) -> str:
     async with _open_store(settings) as store:
         uses = await read_last_uses(store, settings.load_sources())
@@ -289,6 +298,7 @@ CHECKS: dict[str, Check] = {
     "refusals": _refusals,
     "clock": _clock,
     "pbx clocks": _pbx_clocks,
+    "pbx": _pbx,
     "archive": _archive,
     "spool": _spool,
     "downloads": _downloads,

@@ -15,6 +15,7 @@ from console.ignored_values import UnreplacedProblem, find_unreplaced
 from console.live.feed import Feed, PublishedEvent
 from console.live.snapshot import OPEN_SHOWN, SECONDS_SHOWN, Snapshot
 from console.pbx_clocks import find_pbx_clock_problems
+from console.pbx_watch import PbxFindings, RecentPbxFindings
 from console.previous_secrets import find_previous_secrets
 from console.rebuilds import describe_rebuild
 from console.refusals import RefusalTotals
@@ -60,6 +61,7 @@ class Monitor:
         self._feed = feed
         self._refused = refused
         self._policy: Policy = settings.policy
+        self._pbx_findings = RecentPbxFindings(store)
         self._retry_queues = [retry_queue(delay_s) for delay_s in sorted(set(settings.recording_retry_seconds))]
         self._callbacks: Counter[str] = Counter()
         self._taken = asyncio.Condition()
@@ -128,10 +130,11 @@ class Monitor:
         """Take a snapshot now; servers that cannot be reached are named in its `problems`."""
         at = utc_now()
         problems: list[str] = []
-        (calls, starts_us), (request_ids, unreplaced), pbx_clocks, previous_secrets = await asyncio.gather(
+        (calls, starts_us), (request_ids, unreplaced), pbx_clocks, pbx, previous_secrets = await asyncio.gather(
             self._open_calls(problems),
             self._link_problems(),
             self._pbx_clocks(),
+            self._pbx(),
             find_previous_secrets(self._store, self._sources.current),
         )
         depths = await self._depths(problems)
@@ -158,6 +161,8 @@ class Monitor:
             refused_count=self._refused.count(),
             refusals=self._refused.sentences(),
             has_refused_callbacks=self._refused.has_callbacks(),
+            pbx_conditions=[condition.sentence for condition in pbx.conditions],
+            pbx_figures=pbx.sentences,
         )
         return snapshot
 
@@ -193,6 +198,13 @@ class Monitor:
             return await find_pbx_clock_problems(self._store, self._sources.current)
         except StoreUnavailableError:
             return ()
+
+    async def _pbx(self) -> PbxFindings:
+        """Read what workers have observed of the PBXs. `_open_calls` reports a Redis that cannot be reached."""
+        try:
+            return await self._pbx_findings.read(self._sources.current)
+        except StoreUnavailableError:
+            return PbxFindings()
 
     async def _depths(self, problems: list[str]) -> Mapping[str, int | None]:
         """Count the messages to be folded, the recordings to be fetched (retries included), and the dead letters."""

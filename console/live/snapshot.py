@@ -26,6 +26,8 @@ class Snapshot:
         problems: sentences that name the servers that cannot be reached.
         request_ids: the sources that send one RequestID for many calls.
         pbx_clocks: sentences about the PBXs whose clocks are wrong.
+        pbx_conditions: sentences about what is wrong with PBXs, by what their callbacks show.
+        pbx_figures: sentences about every PBX.
         refused_count: requests that ingress refused in the last day, with a sentence for each kind in `refusals`.
         has_refused_callbacks: whether some of them were surely callbacks.
         unreplaced: the sources whose placeholders arrive unreplaced.
@@ -52,6 +54,8 @@ class Snapshot:
     refused_count: int = 0
     refusals: Sequence[str] = ()
     has_refused_callbacks: bool = False
+    pbx_conditions: Sequence[str] = ()
+    pbx_figures: Sequence[str] = ()
 
 
 OPEN_SHOWN = 50

@@ -69,6 +69,8 @@ class LiveView:
     previous_secrets: Sequence[str]
     sources_file: Sequence[str]
     refusals: Sequence[str]
+    pbx_conditions: Sequence[str]
+    pbx_figures: Sequence[str]
     calls: tuple[OpenCall, ...]
     open_count: int
     ticks: tuple[Tick, ...]
@@ -96,6 +98,8 @@ def live_view(snapshot: Snapshot) -> LiveView:
         previous_secrets=snapshot.previous_secrets,
         sources_file=snapshot.sources_file,
         refusals=snapshot.refusals if snapshot.has_refused_callbacks else (),
+        pbx_conditions=snapshot.pbx_conditions,
+        pbx_figures=snapshot.pbx_figures,
         calls=tuple(_open_call(call, axis, snapshot.at) for call in snapshot.open_calls),
         open_count=snapshot.open_count,
         ticks=ages(axis),

@@ -8,15 +8,15 @@ or leg whose callbacks were all lost expects nothing, so it needs no correction.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from math import sqrt
 from typing import NamedTuple
 
 from shared.domain.call import Call
-from shared.domain.leg import Leg
+from shared.domain.leg import Leg, LegState
 from shared.domain.leg_event import CallType
 
-FEWEST_EXPECTED = 100
+FEWEST_EXPECTED = 200
 """Fewer expected callbacks than this say nothing."""
 _TALKING = frozenset({CallType.INCOMING, CallType.OUTGOING, CallType.INTERNAL})
 _Z = 1.96  # 95 % of a normal distribution
@@ -41,9 +41,14 @@ def count_losses(call: Call) -> Losses:
     """Count the expected callbacks of a call that is over."""
     if call.closing is None or call.is_of_several:
         return Losses()
+    arrivals: list[bool] = []
     if call.is_pair:
-        return _count(_expected_of_pair(call.legs))
-    return _count(arrived for leg in call.legs if leg.call_type in _TALKING for arrived in _expected_of_leg(leg))
+        _add_pair(call.legs, arrivals)
+    else:
+        for leg in call.legs:
+            if leg.call_type in _TALKING:
+                _add_leg(leg, arrivals)
+    return Losses(len(arrivals), arrivals.count(False))
 
 
 def estimate_losses(losses: Losses) -> LossEstimate | None:
@@ -57,36 +62,40 @@ def estimate_losses(losses: Losses) -> LossEstimate | None:
     return LossEstimate(share, max(0.0, middle - half), min(1.0, middle + half))
 
 
-def _count(expected: Iterable[bool]) -> Losses:
-    arrivals = list(expected)
-    return Losses(len(arrivals), arrivals.count(False))
-
-
-def _expected_of_leg(leg: Leg) -> list[bool]:
-    """Return for each callback that the leg itself proves whether it arrived."""
-    expected = [leg.is_over] if _has_pickup(leg) else []
+def _add_leg(leg: Leg, arrivals: list[bool]) -> None:
+    """Add for each callback that the leg itself proves whether it arrived."""
+    has_pickup = _has_pickup(leg)
+    if has_pickup:
+        arrivals.append(leg.is_over)
     if _ended_answered(leg):
-        expected.append(_has_pickup(leg))
-    return expected
+        arrivals.append(has_pickup)
 
 
-def _expected_of_pair(legs: Sequence[Leg]) -> list[bool]:
-    """Return the same for a pair. Every callback of a dialed leg proves that an agent picked up, and hung up later."""
-    agents = [leg for leg in legs if leg.call_type is CallType.API]
-    dialed = [leg for leg in legs if leg.call_type is CallType.OUTGOING]
-    expected = [arrived for leg in (*dialed, *agents) for arrived in _expected_of_leg(leg)]
-    if dialed and not any(map(_ended_answered, agents)):
-        expected.append(any(map(_has_pickup, agents)))
-    if dialed and not any(map(_has_pickup, agents)):
-        expected.append(any(leg.hung_up_at is not None and leg.missed_at is None for leg in agents))
-    return expected
+def _add_pair(legs: Sequence[Leg], arrivals: list[bool]) -> None:
+    """Add the same for a pair. Every callback of a dialed leg proves that an agent picked up, and hung up later."""
+    has_dialed = False
+    agents: list[Leg] = []
+    for leg in legs:
+        if leg.call_type is CallType.API:
+            agents.append(leg)
+        elif leg.call_type is CallType.OUTGOING:
+            has_dialed = True
+        else:
+            continue
+        _add_leg(leg, arrivals)
+    if has_dialed:
+        has_pickup = any(map(_has_pickup, agents))
+        if not any(map(_ended_answered, agents)):
+            arrivals.append(has_pickup)
+        if not has_pickup:
+            arrivals.append(any(leg.hung_up_at is not None and leg.missed_at is None for leg in agents))
 
 
 def _has_pickup(leg: Leg) -> bool:
     """Return whether the pickup arrived."""
-    return leg.was_answered and not leg.inferred
+    return (leg.state is LegState.ENDED or leg.state is LegState.TALKING) and not leg.inferred
 
 
 def _ended_answered(leg: Leg) -> bool:
     """Return whether the hangup arrived and its own values show that the leg was picked up."""
-    return leg.hung_up_at is not None and leg.seems_answered
+    return leg.hung_up_at is not None and (leg.has_pickup_timestamp or leg.seems_answered)

@@ -112,6 +112,8 @@ def snapshot(evil: str = "", *, empty: bool = False) -> Snapshot:
         if empty
         else {"callbacks.fold": None, "recordings": 2, "recordings.retry.5s": 3, "recordings.dead": 1, "callbacks.dead": 4},
         problems=[evil] if evil else [],
+        pbx_conditions=[] if empty else [evil or "acme: no callback for 25 min."] * 6,
+        pbx_figures=[] if empty else [evil or "acme: last callback 3 s ago."],
     )
 
 

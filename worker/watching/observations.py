@@ -6,7 +6,7 @@ What is not flushed yet is lost if the worker is killed. That is a few seconds o
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from shared.config.sources import Source, Sources
@@ -33,23 +33,26 @@ class Observations:
         self._seen: dict[SourceName, PbxObservations] = {}
         self._sample_at: dict[SourceName, float] = {}
 
-    def folded(self, events: Iterable[RawEvent | Undecodable], keys: Iterable[CallKey], sources: Sources) -> None:
+    def folded(self, events: Sequence[RawEvent | Undecodable], keys: Iterable[CallKey], sources: Sources) -> None:
         """Observe the events of a batch; `keys` are its calls. A batch may be folded again: only sets and maxima grow."""
-        last: dict[tuple[SourceName, str], CallbackEvent] = {}
-        for event in events:
-            if isinstance(event, CallbackEvent):
-                last[event.source, event.received_at[:_MINUTE]] = event
-            elif isinstance(event, DialEvent) and event.source in sources:
-                self._add_dial(event)
-        for (name, minute), event in last.items():
-            if name in sources:
-                self._add_minute(name, minute, event.received_at)
-                self._compare(sources[name], event.query)
-        for key in keys:
-            if key.call.isdigit() and len(key.call) <= _ID_DIGITS and key.source in sources:
-                ids = self._of(key.source).ids
-                if len(ids) < _MOST_IDS:
-                    ids.add(int(key.call))
+        callbacks, dials = _last_of_minutes(events)
+        for callback in callbacks:
+            if callback.source in sources:
+                self._add_minute(callback)
+                self._compare(sources[callback.source], callback.query)
+        for dial in dials:
+            if dial.source in sources:
+                self._add_dial(dial)
+        by_source: dict[SourceName, set[int]] = {}
+        for source, call in keys:
+            if call.isdigit() and len(call) <= _ID_DIGITS:
+                ids = by_source.get(source)
+                if ids is None:
+                    ids = by_source[source] = set()
+                ids.add(int(call))
+        for source, ids in by_source.items():
+            if source in sources and len(self._of(source).ids) < _MOST_IDS:
+                self._of(source).ids |= ids
 
     def ended(self, losses: Mapping[CallKey, Losses]) -> None:
         """Observe calls whose first revision this worker has just marked as published."""
@@ -93,10 +96,10 @@ class Observations:
             seen = self._seen[source] = PbxObservations()
         return seen
 
-    def _add_minute(self, source: SourceName, minute: str, received_at: str) -> None:
-        known = self._of(source).minutes
+    def _add_minute(self, event: CallbackEvent) -> None:
+        known, minute = self._of(event.source).minutes, event.received_at[:_MINUTE]
         if len(known) < _MOST_MINUTES:
-            known[minute] = max(received_at, known.get(minute, ""))
+            known[minute] = max(event.received_at, known.get(minute, ""))
 
     def _add_dial(self, event: DialEvent) -> None:
         seen = self._of(event.source)
@@ -115,3 +118,26 @@ class Observations:
         for name in differences.arrived:
             seen.arrived.add(name)
             del seen.missing[name]
+
+
+def _last_of_minutes(events: Iterable[RawEvent | Undecodable]) -> tuple[Iterable[CallbackEvent], list[DialEvent]]:
+    """Return one of the last callbacks of each source in each minute, and all dials.
+
+    Most callbacks follow one of the same source and minute. These cost little.
+    """
+    last: dict[tuple[SourceName, str], CallbackEvent] = {}
+    dials: list[DialEvent] = []
+    latest: CallbackEvent | None = None
+    minute = ""
+    for event in events:
+        if isinstance(event, CallbackEvent):
+            if latest is None or event.source != latest.source or not event.received_at.startswith(minute):
+                if latest is not None:
+                    last[latest.source, minute] = latest
+                minute = event.received_at[:_MINUTE]
+            latest = event
+        elif isinstance(event, DialEvent):
+            dials.append(event)
+    if latest is not None:
+        last[latest.source, minute] = latest
+    return last.values(), dials

@@ -155,6 +155,7 @@ async def test_doctor_finds_a_system_that_can_work_and_one_that_cannot(servers: 
         "refusals",
         "clock",
         "pbx clocks",
+        "pbx",
     } | {
         "archive",
         "spool",
