@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import orjson
 
+from shared.domain.condition import read_record
 from shared.file_lock import open_lock_file, try_lock
 from shared.log import get_logger
 from shared.outage import Outage
@@ -90,6 +92,14 @@ class FileRecords:
         except OSError as error:
             _WRITES.failed(error.strerror or str(error))
         return True
+
+    async def delete_if_over(self) -> None:
+        """Delete the file if no condition is raised and no event is to be published."""
+        records = [read_record(text) for text in (await self.read()).values()]
+        if self._handle is not None and all(record and not record.is_raised and record.event is None for record in records):
+            with suppress(OSError):
+                await asyncio.to_thread(self._path.unlink, missing_ok=True)
+            self._records = {}
 
     def _load(self) -> dict[str, bytes]:
         try:

@@ -28,6 +28,8 @@ FULL_SHARE: Final = 0.9
 # A shorter interruption is no trouble: connections are made again, and a few callbacks are spooled.
 RAISE_AFTER_S: Final = 5.0
 _INTERVAL_S: Final = 1.0
+_FINISH_S: Final = 5.0
+_LAST_STEPS: Final = 2  # one raises what waited for RabbitMQ, and the next one clears it
 _KINDS: Final = frozenset({Kind.BROKER_AWAY, Kind.SPOOLING, Kind.SPOOL_FULL})
 
 
@@ -68,6 +70,7 @@ class OwnConditions:
             self._records, ops_publish(address.urls, address.name), holder=address.name, now=now, hold_s=hold_s
         )
         self._spells = {kind: Spell(now()) for kind in _KINDS}
+        self._stepping = asyncio.Lock()
 
     async def run(self) -> NoReturn:
         """Observe and report until cancelled. Run it as a task."""
@@ -80,6 +83,20 @@ class OwnConditions:
 
     async def step(self, clock_s: float) -> None:
         """Observe once, and report if there is anything to report."""
+        async with self._stepping:
+            await self._step(clock_s)
+
+    async def finish(self) -> None:
+        """Publish at once what is due, before this process ends: the machine may be removed."""
+        async with self._stepping:
+            self._reporter.hold_s = 0.0
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_FINISH_S):
+                    for _ in range(_LAST_STEPS):
+                        await self._step(time.monotonic())
+                    await self._records.delete_if_over()
+
+    async def _step(self, clock_s: float) -> None:
         observations = await self._observe(clock_s)
         is_needed = any(seen.is_bad for seen in observations) or await self._records.exist()
         if is_needed and await self._records.acquire():

@@ -94,5 +94,6 @@ async def serve(settings: Settings, stop: StopRequest) -> None:
                 log.info("shutdown_started", seconds=settings.drain_seconds)
                 await asyncio.sleep(settings.drain_seconds)
             left = await drain_before_exit(spools, stop, settings.spool_drain_seconds)
+            await own_conditions.finish()
     if left:
         raise SpoolLeftError(left)

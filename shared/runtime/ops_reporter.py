@@ -59,6 +59,9 @@ class OpsReporter:
     """Brings observations into the records, and publishes what follows from them.
 
     Every method raises what the records raise, and can be repeated.
+
+    Attributes:
+        hold_s: how long a condition must be good before it is cleared.
     """
 
     def __init__(
@@ -71,17 +74,12 @@ class OpsReporter:
         hold_s: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Take the records; `hold_s` is how long a condition must be good before it is cleared."""
         self._records, self._publish = records, publish
         self._holder, self._now, self._clock = holder, now, clock
-        self._hold_s = hold_s
+        self.hold_s = hold_s
         self._known: dict[str, bytes] = {}
         self._failures = 0
         self._pause_until = 0.0
-
-    async def has_records(self) -> bool:
-        """Return whether there is any record."""
-        return bool(await self._records.read())
 
     async def report(
         self, observations: Sequence[Observation], *, configured: Mapping[Kind, Collection[str]], may_publish: bool
@@ -113,7 +111,7 @@ class OpsReporter:
 
     async def _observe(self, seen: Observation, stored: dict[str, bytes]) -> None:
         def step(record: Record | None) -> Record | None:
-            after = observed(record, seen, now=self._now(), hold_s=self._hold_s)
+            after = observed(record, seen, now=self._now(), hold_s=self.hold_s)
             is_new = after is not None and after.event is not None and (record is None or record.event != after.event)
             return (leased(after, self._holder, now=self._now(), lease_s=LEASE_S) if is_new and after else None) or after
 

@@ -115,6 +115,20 @@ async def test_the_next_process_continues_where_one_died(machine: _Machine, dies
     assert machine.events()[0][2] == _at(10)
 
 
+async def test_a_process_that_is_stopped_publishes_what_is_due_and_leaves_no_file(machine: _Machine) -> None:
+    ingress = machine.ingress()
+    machine.broker.is_up = False
+    await machine.pass_by(ingress, 10)
+    await ingress.finish()  # while RabbitMQ is away, it stays in the file
+    assert machine.events() == []
+    assert (machine.directory / "ops.json").exists()
+    ingress._records.close()
+    machine.broker.is_up = True
+    await machine.ingress().finish()
+    assert [event[1] for event in machine.events()] == ["raised", "cleared"]
+    assert not (machine.directory / "ops.json").exists()
+
+
 async def test_of_two_processes_of_a_machine_one_reports(machine: _Machine) -> None:
     first, second = machine.ingress(), machine.ingress()
     machine.broker.is_up = False

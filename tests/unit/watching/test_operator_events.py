@@ -166,6 +166,18 @@ async def test_workers_that_see_the_same_publish_it_once() -> None:
     assert (raised["source"], raised["subject"], raised["type"]) == ("/callfold/ops", SUBJECT, "callfold.ops.archive_away.v1")
 
 
+async def test_nothing_is_raised_before_the_last_clear_is_published() -> None:
+    system = System()
+    worker = system.worker("worker")
+    for number, is_bad in enumerate([True, *[False] * 3, *[True] * 3]):
+        system.is_down = 0 < number < 6
+        await worker.report([_seen(system, is_bad=is_bad)], configured={}, may_publish=True)
+        system.now += timedelta(seconds=HOLD_S)
+    assert system.states() == ["raised", "cleared"]
+    await worker.report([_seen(system, is_bad=True)], configured={}, may_publish=True)
+    assert system.states() == ["raised", "cleared", "raised"]
+
+
 async def test_a_condition_that_comes_and_goes_is_one() -> None:
     system = System()
     worker = system.worker("worker")
