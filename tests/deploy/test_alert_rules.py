@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.helpers.alert_cases import CASES, STEP_S, Case, healthy
+from tests.helpers.alert_cases import CASES, STEP_S, Case
 
 PROMETHEUS = Path(__file__).resolve().parents[2] / "deploy" / "prometheus"
 RULES = PROMETHEUS / "rules.yml"
@@ -42,11 +42,10 @@ def expected(case: Case) -> list[dict[str, object]]:
 
 
 def unit_test(case: Case) -> dict[str, object]:
-    series = {name: values for name, values in (healthy() | dict(case.changed)).items() if values}
     firing = 'group by (alertname, severity) (ALERTS{alertstate="firing"})'
     return {
         "interval": f"{STEP_S}s",
-        "input_series": [{"series": name, "values": values} for name, values in series.items()],
+        "input_series": [{"series": name, "values": values} for name, values in case.series().items()],
         "promql_expr_test": [{"expr": firing, "eval_time": case.at, "exp_samples": expected(case)}],
     }
 

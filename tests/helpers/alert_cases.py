@@ -5,12 +5,13 @@ tests/deploy has promtool evaluate them. A case lists every alert that fires, so
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 STEP_S = 15
 _SAMPLES = 720
-"""Three hours."""
+"""Three hours, longer than any case."""
 
 Values = Mapping[str, str]
 """The values of series by their selector, in the notation of promtool."""
@@ -70,7 +71,7 @@ _OF_TARGETS: dict[str, dict[str, float]] = {
         "callfold_redis_up": 1,
         "callfold_queue_messages{queue='callbacks.dead'}": 0,
         "callfold_queue_messages{queue='recordings.dead'}": 12,
-        "callfold_queue_oldest_seconds{queue='recordings'}": 0,
+        "callfold_queue_messages{queue='recordings'}": 9,
         "callfold_recordings_oldest_seconds": 600,
         "callfold_sources_reload_failed": 0,
     },
@@ -147,6 +148,13 @@ class Case:
     def alert(self) -> str:
         return self.of or self.fires[0].partition("/")[0]
 
+    def series(self) -> dict[str, str]:
+        """Return all series, as long as the case."""
+        parts = re.findall(r"(\d+)([hms])", self.at)
+        samples = sum(int(number) * {"h": 3600, "m": 60, "s": 1}[unit] for number, unit in parts) // STEP_S + 1
+        every = healthy() | dict(self.changed)
+        return {name: values.replace(f"x{_SAMPLES}", f"x{samples}") for name, values in every.items() if values}
+
 
 def _is(target: str, metric: str, after: str) -> Values:
     before = _OF_TARGETS[target][metric]
@@ -174,7 +182,7 @@ _LAG = {**_is(WORKER, "callfold_fold_lag_seconds", "2+15x300"), **_is(WORKER_2, 
 _HELD = {**_now(WORKER, "callfold_timers_held", 1), **_now(WORKER_2, "callfold_timers_held", 1)}
 _SPOOLING = {**_is(INGRESS, "callfold_spooled_messages_total", "7+5x300"), **_is(INGRESS, "callfold_spool_bytes", "0+90000x300")}
 _SILENT = _now(WORKER, "callfold_pbx_silent{source='acme'}", 1)
-_WAITING = _is(CONSOLE, "callfold_queue_oldest_seconds{queue='recordings'}", "0+15x300")
+_WAITING = _is(CONSOLE, "callfold_queue_messages{queue='recordings'}", "9+20x300")
 _REFUSED = "callfold_callbacks_refused_total{reason='wrong_secret'}"
 _SCANNED = "callfold_callbacks_refused_total{reason='unknown_source'}"
 _DEAD = "callfold_queue_messages{queue='callbacks.dead'}"
@@ -232,7 +240,11 @@ CASES = (
     ),
     Case(
         "a relabeling drops the depth of queues",
-        {**_vanished(CONSOLE, _DEAD), **_vanished(CONSOLE, "callfold_queue_messages{queue='recordings.dead'}")},
+        {
+            **_vanished(CONSOLE, _DEAD),
+            **_vanished(CONSOLE, "callfold_queue_messages{queue='recordings.dead'}"),
+            **_vanished(CONSOLE, "callfold_queue_messages{queue='recordings'}"),
+        },
         ("CallfoldMetricMissing",),
         at="16m",
     ),
@@ -268,6 +280,7 @@ CASES = (
             **_WAITING,
             **_vanished(CONSOLE, _DEAD),
             **_vanished(CONSOLE, "callfold_queue_messages{queue='recordings.dead'}"),
+            **_vanished(CONSOLE, "callfold_queue_messages{queue='recordings'}"),
             **_now(HISTORY, _HISTORY_LAG, 900),
         },
         ("CallfoldBrokerAway",),
@@ -306,7 +319,9 @@ CASES = (
     ),
     Case("policies were not imported", _now(WORKER, "callfold_policies_missing", 3), ("CallfoldPolicyMissing",)),
     Case(
-        "policies are read late", {of(WORKER, "callfold_policies_missing"): f"0x40 3x1 0x{_SAMPLES}"}, of="CallfoldPolicyMissing"
+        "policies were imported again",
+        {of(WORKER, "callfold_policies_missing"): f"3x40 0x{_SAMPLES}"},
+        of="CallfoldPolicyMissing",
     ),
     Case("a policy expires messages", _now(WORKER, "callfold_harmful_policies", 1), ("CallfoldPolicyHarmful",)),
     Case(
@@ -405,6 +420,12 @@ CASES = (
     Case("recordings do not exist yet", _rise(WORKER, _NOT_FOUND, 40), of="CallfoldRecordingsFailing"),
     Case("one attempt failed", _rise(WORKER, _NOT_ALLOWED, 1), of="CallfoldRecordingsFailing"),
     Case("recordings wait for a worker", _WAITING, ("CallfoldRecordingsWaiting",), at="35m"),
+    Case(
+        "many jobs wait for a worker and become fewer",
+        _is(CONSOLE, "callfold_queue_messages{queue='recordings'}", "9000-20x300"),
+        of="CallfoldRecordingsWaiting",
+        at="35m",
+    ),
     Case(
         "a recording waits for ten hours",
         _now(CONSOLE, "callfold_recordings_oldest_seconds", 36000),
