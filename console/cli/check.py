@@ -18,6 +18,7 @@ def add_to(app: typer.Typer) -> None:
     app.command(rich_help_panel=panel, epilog=example("callfold settings --json"))(settings)
     link_example = example("callfold adapter-link acme --url https://hooks.example.com")
     app.command("adapter-link", rich_help_panel=panel, epilog=link_example)(adapter_link)
+    app.command(rich_help_panel=panel, epilog=example("callfold sizing --calls-per-day 20000"))(sizing)
     app.command(rich_help_panel=panel, epilog=example("callfold demo --calls 50"))(demo)
     app.command(rich_help_panel=panel, epilog=example("callfold simulate --calls 20 --rate 5"))(simulate)
 
@@ -66,6 +67,43 @@ def adapter_link(
             f"The `adapter` of [sources.{source}] lacks {', '.join(unknown)}. Set it to this link, or remove the key.", err=True
         )
     typer.echo(orjson.dumps({"source": source, "link": link, "not_in_adapter": unknown}).decode() if as_json else link)
+
+
+def sizing(  # noqa: PLR0917 - each is an option of the command line, given by name
+    calls_per_day: Annotated[int, typer.Option(min=1, max=100_000_000, help="Number of calls a day.")],
+    callbacks_per_call: Annotated[float, typer.Option(min=1, max=1000, help="Callbacks of a call.")] = 4,
+    busy_hour_share: Annotated[float, typer.Option(min=1 / 24, max=1, help="Share of the calls in the busiest hour.")] = 0.15,
+    burst: Annotated[float, typer.Option(min=1, max=1000, help="Peak of that hour, as a multiple of its mean.")] = 3,
+    recordings_per_call: Annotated[float, typer.Option(min=0, max=100, help="Recordings of a call, on average.")] = 1.4,
+    recording_s: Annotated[float, typer.Option("--recording-seconds", min=0, help="Length of a recording, on average.")] = 180,
+    recording_bytes_per_s: Annotated[
+        int, typer.Option("--recording-bytes-per-second", min=0, help="16000: WAV of 8 kHz, 16 bit, mono.")
+    ] = 16_000,
+    archive_days: Annotated[int, typer.Option(min=0, help="Days that recordings are kept.")] = 365,
+    history_days: Annotated[int, typer.Option(min=0, help="Days that rows of the history are kept.")] = 365,
+    outage_hours: Annotated[float, typer.Option(min=0, help="Hours without RabbitMQ that the spool must hold.")] = 4,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Compute cores, memory and disks for a number of calls.
+
+    The costs of a callback are measured ones. The table ends with all that was assumed.
+    """
+    from console.commands.sizing import Load, print_sizing, size
+
+    load = Load(
+        calls_per_day,
+        callbacks_per_call=callbacks_per_call,
+        busy_hour_share=busy_hour_share,
+        burst=burst,
+        recordings_per_call=recordings_per_call,
+        recording_s=recording_s,
+        recording_bytes_per_s=recording_bytes_per_s,
+        archive_days=archive_days,
+        history_days=history_days,
+        outage_hours=outage_hours,
+    )
+    print_sizing(size(load), as_json=as_json)
 
 
 def demo(

@@ -15,6 +15,7 @@ import yaml
 from shared.config.setting_rows import variables
 from shared.config.settings import PREFIX
 from shared.config.sources import load_sources
+from tests.helpers.compose import interpolated
 from tests.helpers.containerfile import final_stage, instructions
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -88,7 +89,9 @@ def test_every_setting_of_haproxy_in_the_compose_file_is_preset_in_its_configura
 
 
 def test_only_haproxy_publishes_a_port() -> None:
-    assert [name for name, service in _compose()["services"].items() if "ports" in service] == ["haproxy"]
+    published = {name: port for name, service in _compose()["services"].items() for port in service.get("ports", [])}
+    assert sorted(published) == ["grafana", "haproxy"]
+    assert published["grafana"].startswith("127.0.0.1:")
     assert [name for name, service in _compose()["services"].items() if service.get("network_mode")] == []
 
 
@@ -102,7 +105,7 @@ def test_every_service_gives_up_capabilities_and_its_names_exist() -> None:
         assert set(service.get("secrets", [])) <= set(compose["secrets"]), name
         assert set(service.get("depends_on", {})) <= set(compose["services"]), name
         for source, _, _ in (volume.partition(":") for volume in service.get("volumes", [])):
-            assert source in compose["volumes"] or (source.startswith("./") and (DEPLOY / source).is_file()), source
+            assert source in compose["volumes"] or (source.startswith("./") and (DEPLOY / source).exists()), source
 
 
 def test_a_service_that_is_waited_for_until_healthy_has_a_health_check() -> None:
@@ -136,7 +139,7 @@ def test_every_directory_that_a_role_writes_is_mounted() -> None:
     for name, role in OURS.items():
         service = _compose()["services"][name]
         mounted = {volume.partition(":")[2] for volume in service["volumes"]}
-        history = service["environment"].get("CALLFOLD_HISTORY_URL", "").removeprefix("sqlite:///")
+        history = interpolated(service["environment"].get("CALLFOLD_HISTORY_URL", ""), {}).removeprefix("sqlite:///")
         wanted = {directories[written] for written in WRITTEN[role]} | ({str(Path(history).parent)} if history else set())
         assert mounted == wanted, name
         assert mounted <= set(made), "a new volume takes the owner of the directory it is mounted on"
@@ -144,7 +147,7 @@ def test_every_directory_that_a_role_writes_is_mounted() -> None:
 
 def test_console_and_history_share_one_database_on_a_volume_that_both_may_write() -> None:
     services = _compose()["services"]
-    (url,) = {services[name]["environment"]["CALLFOLD_HISTORY_URL"] for name in ("console", "history")}
+    (url,) = {interpolated(services[name]["environment"]["CALLFOLD_HISTORY_URL"], {}) for name in ("console", "history")}
     directory = str(Path(url.removeprefix("sqlite:///")).parent)
     assert directory.startswith("/var/lib/")
     for name in ("console", "history"):
