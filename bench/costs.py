@@ -1,7 +1,7 @@
 """Measures what one call costs: CPU of each process, and bytes in Redis, the journals and the history.
 
-`callfold sizing` computes with these figures. Run it on a quiet machine: python bench/costs.py [--calls 2000] [--rate 200]
-Callbacks arrive at a steady rate, so that batches are small: this is the dear case, and a flood costs less for each callback.
+`callfold sizing` computes with these figures. Run it on a quiet machine with `python -m bench.costs`. Callbacks arrive at a
+steady rate, so that batches are small. A flood costs less for each callback.
 """
 
 from __future__ import annotations
@@ -110,9 +110,9 @@ async def _load(port: int, calls: int, per_second: float, history: Path) -> list
     """Send the calls, and wait until the history has all of them."""
     await _send(port, 1 + _WARM, calls, per_second)
     deadline = time.monotonic() + _LIMIT_S
-    while (found := _calls_in(history)) < _WARM + calls:
+    while (count := _calls_in(history)) < _WARM + calls:
         if time.monotonic() > deadline:
-            raise SystemExit(f"costs: only {found} of {calls} calls are in the history")
+            raise SystemExit(f"costs: only {count} of {calls} calls are in the history")
         await asyncio.sleep(0.2)
     return [f"{calls} calls of {len(CALL)} callbacks, {per_second:g} callbacks a second"]
 

@@ -58,7 +58,7 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What one kind of process needs: how many, and for each one its cores, memory and disk."""
+    """The need of one kind of process: how many, and for each one its cores, memory and disk."""
 
     name: str
     count: int
@@ -161,7 +161,7 @@ def _memory(size_bytes: float) -> int:
 def _disk(size_bytes: float) -> int:
     """Return whole GiB with two leading digits: more would be false precision."""
     size_gib = max(1, math.ceil(size_bytes / GIB))
-    step = 10 ** max(0, len(str(size_gib)) - 2)
+    step = int(10.0 ** max(0, len(str(size_gib)) - 2))
     return math.ceil(size_gib / step) * step * GIB
 
 

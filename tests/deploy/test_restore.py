@@ -122,13 +122,6 @@ class Site:
             return int(row[0])
 
 
-async def _has(count: int, of: object) -> None:
-    async def reached() -> bool:
-        return await of() == count  # type: ignore[operator, no-any-return]
-
-    await eventually(reached)
-
-
 async def test_a_restored_site_has_all_calls_and_recordings_and_takes_new_calls(tmp_path: Path, postgres: PostgreSQL) -> None:
     site = Site(tmp_path, await postgres.new_database())
     environment = _environment(site)
