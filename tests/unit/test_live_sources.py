@@ -23,6 +23,7 @@ from shared.config.source_changes import changes_between
 from shared.config.sources import Sources, load_sources
 from shared.domain.ids import SourceName
 from shared.masking import mask_credentials
+from shared.metrics import Export, Role
 from shared.runtime import sources_watch
 from shared.runtime.process import background
 from shared.runtime.sources_watch import watch_sources
@@ -72,6 +73,16 @@ async def test_a_change_takes_force_with_all_that_is_derived_once_the_file_no_lo
     path.write_text(ONE)
     await sources.refresh()
     assert ([*sources.current], [*sources.known]) == ([ACME], [ACME, OTHER])
+
+
+async def test_the_series_of_a_source_begin_when_a_reload_adds_it(tmp_path: Path) -> None:
+    path = _written(tmp_path, ONE)
+    sources = LiveSources.load(path)
+    sources.derive(Export(Role.WORKER).add_sources)
+    path.write_text(f"{ONE}[sources.added_later]\n")
+    await sources.refresh()
+    labels = {"source": "added_later", "result": "stored"}
+    assert REGISTRY.get_sample_value("callfold_recordings_total", labels) == 0
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import time
 from functools import partial
 
 import aiohttp
@@ -13,7 +14,7 @@ from console.local.ports import free_port
 from console.local.processes import Fleet, ServiceProcess
 from shared.clock import utc_now
 from tests.helpers.pace import LIMIT_S, paced
-from tests.helpers.servers import Servers, call_back, connected, eventually
+from tests.helpers.servers import Servers, call_back, connected, eventually, metric
 
 
 def _line(number: int) -> str:
@@ -112,12 +113,20 @@ async def test_two_processes_of_one_machine_share_the_spool_and_each_message_goe
                 assert await call_back(ports[number % 2], [_line(number)]) == [200]
             for role in fleet.processes:
                 await eventually(partial(_shows, role, "callfold_spool_messages 40.0"))
+                assert await metric(role, "callfold_spool_bytes") > 0
+                assert 0 < await metric(role, "callfold_spool_oldest_seconds") < LIMIT_S
+                assert await metric(role, "callfold_broker_up") == 0
+                last = await metric(role, 'callfold_last_callback_timestamp_seconds{source="default"}')
+                assert abs(last - time.time()) < LIMIT_S
             await eventually(partial(_any_counts, fleet, "broker_away"))
             await eventually(partial(_any_counts, fleet, "spooling"))
             back_at = utc_now()
         finally:
             await servers.stack.rabbitmq.start()
         await _drained(servers)
+        for role in fleet.processes:
+            await eventually(partial(_shows, role, "callfold_spool_oldest_seconds 0.0"))
+            await eventually(partial(_shows, role, "callfold_broker_up 1.0"))
         assert sorted(await _numbers(servers)) == list(range(40))
         await _assert_raised_and_cleared_once(servers, began, back_at)
 

@@ -8,6 +8,7 @@ from typing import cast
 
 from console.dialing.dial_service import DialService, Limits
 from console.dialing.focalscope import Dialer, DialRequest
+from shared import metrics
 from shared.amqp.publisher import Publisher
 from shared.config.live_sources import LiveSources
 from shared.state.dials import DialStore
@@ -81,3 +82,24 @@ async def test_a_dial_that_nobody_has_in_hand_is_published_by_the_regular_retry(
     publisher.let_go.set()
     await _dials(tmp_path, store, publisher).journal.publish_pending()
     assert (publisher.taken, store.kept) == (1, {})
+
+
+async def test_a_dial_counts_by_its_state_and_one_for_an_unknown_source_does_not(tmp_path: Path) -> None:
+    publisher = _SlowPublisher()
+    publisher.let_go.set()
+    dials = _dials(tmp_path, _Store(), publisher)
+
+    def counted() -> list[float]:
+        found = {
+            sample.labels["state"]: sample.value
+            for family in metrics.DIALS.collect()
+            for sample in family.samples
+            if sample.name.endswith("_total") and sample.labels["source"] == "acme"
+        }
+        return [found.get(state, 0) for state in ("accepted", "refused")]
+
+    before = counted()
+    for source, number in (("acme", "0301234567"), ("acme", "not a number"), ("nobody", "0301234567")):
+        await dials.dial(DialRequest(source=source, agent="513", number=number), "key")
+    assert counted() == [before[0] + 1, before[1] + 1]
+    assert "nobody" not in str([sample.labels for family in metrics.DIALS.collect() for sample in family.samples])

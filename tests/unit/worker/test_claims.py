@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any, cast
 
 import orjson
 import pytest
 
+from shared import metrics
 from shared.amqp.publisher import Message, Publisher
 from shared.domain.ids import CallKey, CallRef, SourceName
 from shared.errors import StateMovedError
@@ -111,3 +113,17 @@ def _recorded(publish: Callable[..., Any], sent: list[Message]) -> Callable[...,
         return result
 
     return publish_once
+
+
+@pytest.mark.parametrize(
+    ("received", "observed"), [({KEY: "2026-11-23T07:44:00.000000Z"}, [2.5]), ({}, [])], ids=["a callback", "a timer"]
+)
+async def test_the_delay_of_an_event_counts_from_its_last_callback_and_not_if_a_timer_closed_the_call(
+    monkeypatch: pytest.MonkeyPatch, received: dict[CallKey, str], observed: list[float]
+) -> None:
+    seen: list[float] = []
+    monkeypatch.setattr(metrics, "observe", lambda _of, value, _trace_id=None: seen.append(value))
+    world = World([Claim.YOURS, Claim.YOURS], [False, True])
+    vars(world)["clock"] = SimpleNamespace(now=lambda: datetime(2026, 11, 23, 7, 44, 2, 500_000, UTC))
+    await Claims(cast("Publisher", world), cast("Store", cast("Any", world)), None, holder="a").publish(DUE, received)
+    assert seen == observed, "once, at the confirm"
