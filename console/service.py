@@ -49,6 +49,7 @@ from shared.runtime.process import background
 from shared.runtime.sources_watch import watch_sources
 from shared.runtime.store import open_store
 from shared.runtime.store_watch import watch_store
+from shared.runtime.supervisor import report_ready
 from shared.state.store import Store
 
 
@@ -114,6 +115,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             serving(app, settings),
         ):
             listening.set()
+            report_ready()
             await stop.wait()
 
 

@@ -30,6 +30,7 @@ from shared.runtime.descriptors import connection_limit, descriptor_limit
 from shared.runtime.health import Handicap, private_port
 from shared.runtime.process import StopRequest, background
 from shared.runtime.sources_watch import watch_sources
+from shared.runtime.supervisor import report_ready
 
 log = get_logger(__name__)
 
@@ -90,6 +91,7 @@ async def serve(settings: Settings, stop: StopRequest) -> None:
                 shutdown_timeout_s=settings.shutdown_timeout_seconds,
                 max_connections=connection_limit(settings.max_connections, descriptor_limit()),
             ):
+                report_ready()
                 await stop.wait()
                 log.info("shutdown_started", seconds=settings.drain_seconds)
                 await asyncio.sleep(settings.drain_seconds)

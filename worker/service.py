@@ -22,6 +22,7 @@ from shared.runtime.process import background
 from shared.runtime.sources_watch import watch_sources
 from shared.runtime.store import open_store
 from shared.runtime.store_watch import watch_server_roles, watch_store
+from shared.runtime.supervisor import report_ready
 from shared.state.store import Store
 from worker.daily_retention import DailyRetention
 from worker.download.download_directory import keep_swept, prepare
@@ -142,6 +143,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
                 watch_sources(sources),
             ),
         ):
+            report_ready()
             await stop.wait()
             log.info("shutdown_started", seconds=settings.shutdown_timeout_seconds)
             with suppress(TimeoutError):

@@ -11,6 +11,7 @@ import orjson
 
 from console.broker_move.move import BrokerMove
 from console.counts import counted
+from shared.amqp.amqp_url import check_amqp_url
 from shared.amqp.subscribers import read_subscriptions
 from shared.amqp.topology import topology
 from shared.config.settings import Settings
@@ -48,6 +49,11 @@ def _urls(to: str) -> list[str]:
         raise ConfigError(
             f"--to must be amqp:// or amqps:// URLs, separated by commas, or env:NAME of a variable that holds them.{cause}"
         )
+    for url in urls:
+        try:
+            check_amqp_url(url)
+        except ValueError as error:
+            raise ConfigError(f"--to {error}.") from None
     return urls
 
 

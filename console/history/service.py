@@ -22,6 +22,7 @@ from shared.metrics import Export, Role
 from shared.runtime.broker import broker_address, watch_broker, watch_broker_hosts
 from shared.runtime.health import private_port
 from shared.runtime.process import background
+from shared.runtime.supervisor import report_ready
 
 log = get_logger(__name__)
 
@@ -74,6 +75,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             private_port(settings.metrics_host, settings.metrics_port, problems, Export(Role.HISTORY)),
             background(follow(), watch_broker(*(follower.consumer for follower in followers)), watch_broker_hosts(settings)),
         ):
+            report_ready()
             await stop.wait()
             log.info("shutdown_started", seconds=settings.shutdown_timeout_seconds)
             with suppress(TimeoutError):

@@ -10,6 +10,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator, model_v
 from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from shared import crash_points as crash
+from shared.amqp.amqp_url import check_amqp_url
 from shared.config.environment import with_credentials
 from shared.config.messages import closest_name, validation_message
 from shared.config.sources import Sources, load_sources
@@ -220,8 +221,11 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:
-        if not self.amqp_urls or not all(url.startswith(("amqp://", "amqps://")) for url in self.amqp_urls):
-            raise ValueError("CALLFOLD_AMQP_URL must be amqp:// or amqps:// URLs, separated by commas")
+        for url in self.amqp_urls or ("",):
+            try:
+                check_amqp_url(url)
+            except ValueError as error:
+                raise ValueError(f"CALLFOLD_AMQP_URL {error}") from None
         parse_redis_url(self.redis_url.get_secret_value())
         if self.management_url and not self.management_url.get_secret_value().startswith(("http://", "https://")):
             raise ValueError("CALLFOLD_MANAGEMENT_URL must be an http:// or https:// URL")
