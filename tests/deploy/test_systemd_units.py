@@ -102,7 +102,7 @@ FAULTS = {
     "typo": ("callfold-.service.d/common.conf", lambda text: text.replace("RestartSec=", "RestartSecs=")),
     "unknown section": ("callfold-ingress@.service", lambda text: text.replace("[Service]", "[Services]")),
     "nonsense time": ("callfold-console.service", lambda text: text.replace("TimeoutStopSec=40", "TimeoutStopSec=forty")),
-    "program missing": ("callfold-history.service", lambda text: text.replace("/current/", "/curent/")),
+    "program missing": ("callfold-history.service", lambda text: text.replace("/current/", "/other/")),
     "stop time too short": ("callfold-ingress@.service", lambda text: text.replace("TimeoutStopSec=60", "TimeoutStopSec=40")),
     "root": ("callfold-.service.d/common.conf", lambda text: text.replace("User=callfold", "User=root")),
     "no user": ("callfold-.service.d/common.conf", lambda text: text.replace("User=callfold\n", "")),

@@ -167,7 +167,7 @@ def test_a_dry_run_changes_nothing(machine: Machine) -> None:
     assert not machine.root.exists()
 
 
-@pytest.mark.parametrize("arguments", [["--nonsense"], ["--python"], ["--wheels", "/nowhere"], ["instal"]])
+@pytest.mark.parametrize("arguments", [["--nonsense"], ["--python"], ["--wheels", "/nowhere"], ["begin"]])
 def test_wrong_usage_has_exit_code_2(machine: Machine, arguments: list[str]) -> None:
     done = machine.run(*arguments)
     assert done.returncode == 2
