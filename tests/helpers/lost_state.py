@@ -97,6 +97,7 @@ class World:
         self.sources = LiveSources(load_sources(None))
         self.settings = settings
         self.dead: list[str] = []
+        self.rebuilds: list[tuple[str, Mapping[str, int | float]]] = []
         self.has_proofs = True
         self.now = datetime(2000, 1, 1, tzinfo=UTC)
         self._hours = 0
@@ -139,7 +140,14 @@ class World:
 
     async def rebuild(self) -> None:
         """Rebuild what is lost, then fold what has waited."""
-        rebuilder = Rebuilder(self.store, self.settings, self.sources, now=lambda: self.now)
+        rebuilder = Rebuilder(
+            self.store,
+            self.settings,
+            self.sources,
+            now=lambda: self.now,
+            on_begin=lambda figures: self.rebuilds.append(("began", figures)),
+            on_finish=lambda figures: self.rebuilds.append(("finished", figures)),
+        )
         rebuilder._wait_for_round = _no_round  # type: ignore[method-assign, assignment]
         await rebuilder.rebuild_lost()
 

@@ -11,7 +11,7 @@ from shared.config.sources import DEFAULT_SOURCE
 from shared.domain.ids import CallKey, CallRef
 from shared.domain.raw_event import CallbackEvent, DialEvent, RawEvent
 from shared.domain.times import rfc3339
-from shared.state.keys import partition
+from shared.state.keys import PARTITIONS, partition
 from tests.helpers.folding import T0
 from tests.helpers.lost_state import MAX_CALL_S, Snapshot, World, rebuilt
 from tests.helpers.volume import sizes
@@ -70,6 +70,9 @@ async def test_an_emptied_redis_is_rebuilt_with_the_same_facts(worlds: tuple[Wor
     await world.redis.flushdb()
     await rebuilt(world)
     assert (await world.facts(), await world.summaries()) == (before, summaries)
+    began, finished = world.rebuilds[-2:]
+    assert began == ("began", {"partitions": PARTITIONS})
+    assert (finished[0], finished[1]["partitions"], finished[1]["calls"]) == ("finished", PARTITIONS, 20)
     await world.close_all()
     world.assert_one_body_an_id()
 
