@@ -1,0 +1,181 @@
+"""A simulated autoscaler scales real workers by their real lag, with the values of the chart."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+import aiohttp
+import pytest
+
+from console.local.ports import free_port
+from console.local.processes import Fleet, ServiceProcess
+from shared.amqp.topology import CALLBACKS_FOLD
+from tests.helpers.autoscaler import Autoscaler, Scaling
+from tests.helpers.manifests import of_kind, rendered
+from tests.helpers.servers import Servers, lines_of
+from tests.helpers.slow_link import SlowLink
+from tests.helpers.volume import sizes
+
+# Of the link from RabbitMQ to a worker. It lets a worker fold about 30 callbacks a second, so that ten need little of two cores.
+LINK_BYTES_PER_S = 20_000
+CALLS_PER_S = 3.0
+TIMES = 10
+LAG_S = 5.0
+
+
+@dataclass(slots=True)
+class Worker:
+    process: ServiceProcess
+    link: SlowLink
+    starting: asyncio.Task[None]
+
+    @property
+    def is_ready(self) -> bool:
+        return self.starting.done() and not self.starting.cancelled()
+
+
+@dataclass(slots=True)
+class Deployment:
+    """Workers, as many as the autoscaler wants. The one that was started last goes first, as in Kubernetes."""
+
+    fleet: Fleet
+    rabbitmq_port: int
+    stack: AsyncExitStack
+    workers: list[Worker] = field(default_factory=list)
+    leaving: list[asyncio.Task[None]] = field(default_factory=list)
+    numbers: itertools.count[int] = field(default_factory=itertools.count)
+
+    async def scale(self, count: int) -> None:
+        while len(self.workers) < count:
+            link = await self.stack.enter_async_context(SlowLink(self.rabbitmq_port, LINK_BYTES_PER_S, CALLBACKS_FOLD))
+            settings = {"CALLFOLD_AMQP_URL": f"amqp://guest:guest@127.0.0.1:{link.port}/"}
+            process = self.fleet.add(f"worker-{next(self.numbers)}", "worker", settings)
+            self.workers.append(Worker(process, link, asyncio.create_task(process.start())))
+        while len(self.workers) > count:
+            self.leaving.append(asyncio.create_task(self._stop(self.workers.pop())))
+
+    @staticmethod
+    async def _stop(worker: Worker) -> None:
+        await worker.starting
+        await worker.process.stop()
+
+    async def lag_s(self, session: aiohttp.ClientSession) -> float | None:
+        """Return what KEDA reads: the maximum of the ready workers that answer."""
+        read = await asyncio.gather(*(_lag(session, worker.process) for worker in self.workers if worker.is_ready))
+        known = [lag_s for lag_s in read if lag_s is not None]
+        return max(known, default=None)
+
+    def use(self) -> float:
+        """Return the mean use of what limits a worker. In a cluster that is its CPU, here its link."""
+        used = [worker.link.used() for worker in self.workers if worker.is_ready]
+        return sum(used) / len(used) if used else 0.0
+
+
+async def _lag(session: aiohttp.ClientSession, worker: ServiceProcess) -> float | None:
+    with suppress(aiohttp.ClientError, TimeoutError):
+        async with session.get(worker.metrics_url) as response:
+            for line in (await response.text()).splitlines():
+                if line.startswith("callfold_fold_lag_seconds "):
+                    return float(line.split()[1])
+    return None
+
+
+@dataclass(slots=True)
+class Load:
+    """Whole calls, their callbacks one after the other, at a rate that can be changed."""
+
+    port: int
+    calls_per_s: float = CALLS_PER_S
+    statuses: Counter[int] = field(default_factory=Counter)
+    calls: set[str] = field(default_factory=set)
+
+    async def run(self) -> None:
+        async with aiohttp.ClientSession() as session, asyncio.TaskGroup() as group:
+            due = time.monotonic()
+            for number in itertools.count(1_000_000):
+                due = max(due, time.monotonic() - 1) + 1 / self.calls_per_s
+                await asyncio.sleep(due - time.monotonic())
+                group.create_task(self._call(session, number))
+
+    async def _call(self, session: aiohttp.ClientSession, number: int) -> None:
+        self.calls.add(str(number))
+        for line in lines_of(number):
+            line = line.replace("IsCallRecorded=1", "IsCallRecorded=")  # noqa: PLW2901 - recordings are not the subject
+            async with session.get(f"http://127.0.0.1:{self.port}/callbacks/default?{line}") as response:
+                self.statuses[response.status] += 1
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    at_s: float
+    load: float
+    pods: int
+    ready: int
+    lag_s: float | None
+    use: float
+
+
+@asynccontextmanager
+async def _running(load: Load) -> AsyncIterator[None]:
+    task = asyncio.create_task(load.run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("factor", sizes(10, 1))
+async def test_ten_times_the_load_is_caught_up_with_few_changes_of_direction_and_no_loss(servers: Servers, factor: int) -> None:
+    (scaled,) = of_kind(rendered("autoscaling"), "ScaledObject")
+    scaling = Scaling.of(scaled, factor=factor)
+    autoscaler, port = Autoscaler(scaling), free_port()
+    looks: list[Look] = []
+    began = time.monotonic()
+
+    async with AsyncExitStack() as stack:
+        fleet = await stack.enter_async_context(
+            servers.fleet(CALLFOLD_TIMER_HOLD_OFF_SECONDS=str(15 / factor), CALLFOLD_SETTLE_SECONDS="10")
+        )
+        session = await stack.enter_async_context(aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=3)))
+        queue = await stack.enter_async_context(servers.subscribed("call.#"))
+        ingress = fleet.add("ingress", "ingress", {"CALLFOLD_INGRESS_PORT": str(port)})
+        workers = Deployment(fleet, urlsplit(servers.stack.amqp_url).port or 0, stack)
+        await workers.scale(scaling.minimum)
+        await asyncio.gather(ingress.start(), *(worker.starting for worker in workers.workers))
+        load = Load(port)
+
+        async def scale_for(seconds: float) -> None:
+            until = time.monotonic() + seconds
+            while time.monotonic() < until:
+                await asyncio.sleep(scaling.sync_s)
+                ready = sum(worker.is_ready for worker in workers.workers)
+                look = Look(
+                    time.monotonic() - began,
+                    load.calls_per_s,
+                    len(workers.workers),
+                    ready,
+                    await workers.lag_s(session),
+                    workers.use(),
+                )
+                looks.append(look)
+                print(look, flush=True)
+                use = look.use if scaling.cpu else None
+                await workers.scale(autoscaler.decide(look.at_s, pods=look.pods, ready=look.ready, lag_s=look.lag_s, cpu=use))
+
+        async with _running(load):
+            await scale_for(150 / factor + 10)
+            load.calls_per_s = CALLS_PER_S * TIMES
+            await scale_for(900 / factor)
+            load.calls_per_s = CALLS_PER_S
+            await scale_for(900 / factor)
+        await asyncio.gather(*workers.leaving)
+        print(load.statuses, len(load.calls))
