@@ -23,9 +23,9 @@ from tests.helpers.servers import Servers, lines_of
 from tests.helpers.slow_link import SlowLink
 from tests.helpers.volume import sizes
 
-# Of the link from RabbitMQ to a worker. It lets a worker fold about 30 callbacks a second, so that ten need little of two cores.
-LINK_BYTES_PER_S = 20_000
-CALLS_PER_S = 3.0
+# Of the link from RabbitMQ to a worker. It lets a worker fold about 10 callbacks a second, so that ten need little of two cores.
+LINK_BYTES_PER_S = 7_000
+CALLS_PER_S = 1.0
 TIMES = 10
 LAG_S = 5.0
 
