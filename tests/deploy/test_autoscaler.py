@@ -6,8 +6,7 @@ import asyncio
 import itertools
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
@@ -17,9 +16,9 @@ import pytest
 from console.local.ports import free_port
 from console.local.processes import Fleet, ServiceProcess
 from shared.amqp.topology import CALLBACKS_FOLD
-from tests.helpers.autoscaler import Autoscaler, Scaling
+from tests.helpers.autoscaler import Autoscaler, Scaling, changes_of_direction
 from tests.helpers.manifests import of_kind, rendered
-from tests.helpers.servers import Servers, lines_of
+from tests.helpers.servers import Servers, eventually_nothing, lines_of, waiting_events
 from tests.helpers.slow_link import SlowLink
 from tests.helpers.volume import sizes
 
@@ -89,12 +88,13 @@ async def _lag(session: aiohttp.ClientSession, worker: ServiceProcess) -> float 
 
 @dataclass(slots=True)
 class Load:
-    """Whole calls, their callbacks one after the other, at a rate that can be changed."""
+    """Whole calls without recordings, their callbacks one after the other, at a rate that can be changed."""
 
     port: int
     calls_per_s: float = CALLS_PER_S
     statuses: Counter[int] = field(default_factory=Counter)
-    calls: set[str] = field(default_factory=set)
+    calls: set[int] = field(default_factory=set)
+    is_over: bool = False
 
     async def run(self) -> None:
         async with aiohttp.ClientSession() as session, asyncio.TaskGroup() as group:
@@ -102,13 +102,15 @@ class Load:
             for number in itertools.count(1_000_000):
                 due = max(due, time.monotonic() - 1) + 1 / self.calls_per_s
                 await asyncio.sleep(due - time.monotonic())
+                if self.is_over:
+                    break
                 group.create_task(self._call(session, number))
 
     async def _call(self, session: aiohttp.ClientSession, number: int) -> None:
-        self.calls.add(str(number))
+        self.calls.add(number)
         for line in lines_of(number):
-            line = line.replace("IsCallRecorded=1", "IsCallRecorded=")  # noqa: PLW2901 - recordings are not the subject
-            async with session.get(f"http://127.0.0.1:{self.port}/callbacks/default?{line}") as response:
+            query = line.replace("IsCallRecorded=1", "IsCallRecorded=")
+            async with session.get(f"http://127.0.0.1:{self.port}/callbacks/default?{query}") as response:
                 self.statuses[response.status] += 1
 
 
@@ -122,60 +124,67 @@ class Look:
     use: float
 
 
-@asynccontextmanager
-async def _running(load: Load) -> AsyncIterator[None]:
-    task = asyncio.create_task(load.run())
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.wait([task])
+@dataclass(slots=True)
+class Simulation:
+    """The autoscaler at its looks."""
+
+    autoscaler: Autoscaler
+    workers: Deployment
+    load: Load
+    looks: list[Look] = field(default_factory=list)
+
+    async def run(self, seconds: float) -> None:
+        scaling, workers = self.autoscaler.scaling, self.workers
+        until = time.monotonic() + seconds
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=3)) as session:
+            while time.monotonic() < until:
+                await asyncio.sleep(scaling.sync_s)
+                ready = sum(worker.is_ready for worker in workers.workers)
+                lag_s, use = await workers.lag_s(session), workers.use()
+                look = Look(time.monotonic(), self.load.calls_per_s, len(workers.workers), ready, lag_s, use)
+                self.looks.append(look)
+                print(look, flush=True)  # noqa: T201 - the figures of the run
+                cpu = use if scaling.cpu else None
+                await workers.scale(self.autoscaler.decide(look.at_s, pods=look.pods, ready=ready, lag_s=lag_s, cpu=cpu))
 
 
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("factor", sizes(10, 1))
 async def test_ten_times_the_load_is_caught_up_with_few_changes_of_direction_and_no_loss(servers: Servers, factor: int) -> None:
     (scaled,) = of_kind(rendered("autoscaling"), "ScaledObject")
-    scaling = Scaling.of(scaled, factor=factor)
-    autoscaler, port = Autoscaler(scaling), free_port()
-    looks: list[Look] = []
-    began = time.monotonic()
-
+    scaling, port = Scaling.of(scaled, factor=factor), free_port()
     async with AsyncExitStack() as stack:
-        fleet = await stack.enter_async_context(
-            servers.fleet(CALLFOLD_TIMER_HOLD_OFF_SECONDS=str(15 / factor), CALLFOLD_SETTLE_SECONDS="10")
-        )
-        session = await stack.enter_async_context(aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=3)))
+        fleet = await stack.enter_async_context(servers.fleet(CALLFOLD_TIMER_HOLD_OFF_SECONDS=str(15 / factor)))
         queue = await stack.enter_async_context(servers.subscribed("call.#"))
         ingress = fleet.add("ingress", "ingress", {"CALLFOLD_INGRESS_PORT": str(port)})
         workers = Deployment(fleet, urlsplit(servers.stack.amqp_url).port or 0, stack)
         await workers.scale(scaling.minimum)
         await asyncio.gather(ingress.start(), *(worker.starting for worker in workers.workers))
         load = Load(port)
+        simulation = Simulation(Autoscaler(scaling), workers, load)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(load.run())
+            await simulation.run(200 / factor)
+            load.calls_per_s *= TIMES
+            await simulation.run(800 / factor)
+            high = list(simulation.looks)
+            load.calls_per_s /= TIMES
+            await simulation.run(600 / factor)
+            load.is_over = True
+        await asyncio.gather(*workers.leaving)  # each has ended in order, or this fails
 
-        async def scale_for(seconds: float) -> None:
-            until = time.monotonic() + seconds
-            while time.monotonic() < until:
-                await asyncio.sleep(scaling.sync_s)
-                ready = sum(worker.is_ready for worker in workers.workers)
-                look = Look(
-                    time.monotonic() - began,
-                    load.calls_per_s,
-                    len(workers.workers),
-                    ready,
-                    await workers.lag_s(session),
-                    workers.use(),
-                )
-                looks.append(look)
-                print(look, flush=True)
-                use = look.use if scaling.cpu else None
-                await workers.scale(autoscaler.decide(look.at_s, pods=look.pods, ready=look.ready, lag_s=look.lag_s, cpu=use))
+        published: set[int] = set()
 
-        async with _running(load):
-            await scale_for(150 / factor + 10)
-            load.calls_per_s = CALLS_PER_S * TIMES
-            await scale_for(900 / factor)
-            load.calls_per_s = CALLS_PER_S
-            await scale_for(900 / factor)
-        await asyncio.gather(*workers.leaving)
-        print(load.statuses, len(load.calls))
+        async def missing() -> list[int]:
+            published.update(event.body["data"]["request_id"] for event in await waiting_events(queue))
+            return sorted(load.calls - published)
+
+        await eventually_nothing(missing)
+    assert set(load.statuses) == {200}
+    pods = [look.pods for look in simulation.looks]
+    assert max(pods) > scaling.minimum
+    assert pods[-1] < max(pods)
+    assert changes_of_direction(pods) <= 3
+    # Caught up, and not for a moment only: during the last fifth of the high load and after it.
+    after = simulation.looks[len(high) - len(high) // 5 :]
+    assert [look for look in after if look.lag_s is None or look.lag_s >= LAG_S] == []

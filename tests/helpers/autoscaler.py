@@ -7,6 +7,7 @@ interval has no effect above zero pods.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -114,5 +115,5 @@ class Autoscaler:
 
 def changes_of_direction(counts: list[int]) -> int:
     """Return how often a series of numbers of pods turns from growing to shrinking, or back."""
-    steps = [after - before for before, after in zip(counts, counts[1:], strict=False) if after != before]
-    return sum((one > 0) != (other > 0) for one, other in zip(steps, steps[1:], strict=False))
+    steps = [after - before for before, after in itertools.pairwise(counts) if after != before]
+    return sum((one > 0) != (other > 0) for one, other in itertools.pairwise(steps))
