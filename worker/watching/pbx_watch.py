@@ -64,14 +64,14 @@ class PbxWatch:
 
     async def run(self) -> NoReturn:
         """Store and judge until cancelled. Run it as a task."""
-        rounds = 0
+        flushes = _JUDGE_EACH
         while True:
             await asyncio.sleep(self._flush_each_s)
-            rounds += 1
+            flushes += 1
             try:
                 await self.flush()
-                if rounds % _JUDGE_EACH == 1:
-                    await self.judge()
+                if flushes >= _JUDGE_EACH and await self.judge():
+                    flushes = 0
             except StoreUnavailableError as error:
                 _STORED.failed(str(error))
             else:
@@ -94,8 +94,8 @@ class PbxWatch:
             for source, kept in seen.items():
                 self._observations.put_back(source, kept)
 
-    async def judge(self) -> None:
-        """Judge every source and set its metrics.
+    async def judge(self) -> bool:
+        """Judge every source and set its metrics. False if silences cannot be judged now, because callbacks may wait.
 
         Raises:
             StoreUnavailableError: Redis is not available.
@@ -114,6 +114,7 @@ class PbxWatch:
             self._show(report, silence)
         for gone in self._shown - sources.keys():
             self._forget(gone)
+        return folded is not None
 
     async def _silence(self, report: PbxReport, until_ms: int) -> Silence | None:
         """Judge the silence of a source; None if no callback is known. Redis may lose a callback that this worker knows."""

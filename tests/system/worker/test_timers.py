@@ -6,8 +6,9 @@ import signal
 import uuid
 from collections import defaultdict
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import aio_pika
 import pytest
@@ -16,9 +17,11 @@ from console.local.child_process import ProcessFailedError
 from console.local.processes import Fleet
 from shared.clock import utc_now
 from shared.domain.ids import CallKey, CallRef, SourceName
+from shared.domain.lost_callbacks import Losses
 from shared.domain.raw_event import CallbackEvent, encode, join
 from shared.domain.recording import RecordingJob
 from shared.domain.times import rfc3339
+from shared.state.store import Store
 from tests.helpers.pace import PACE, paced
 from tests.helpers.servers import (
     UNMEASURED,
@@ -86,6 +89,15 @@ async def test_calls_that_lost_callbacks_end_by_a_timer_once(servers: Servers) -
         assert ends == expected
         await settled(servers, *(CallKey(SourceName("default"), CallRef(str(call))) for call in range(513, 513 + len(LOST))))
         assert [event for event in await waiting_events(events) if event not in published] == []
+        await eventually(partial(_are_counted, servers, len(LOST), Losses(expected=19, lost=8)))
+
+
+async def _are_counted(servers: Servers, calls: int, losses: Losses) -> bool:
+    """Return whether the workers have stored what these calls show of their PBX, and judged its silence."""
+    async with aclosing(Store(servers.stack.redis_url)) as store:
+        now_ms = round((await store.now()).timestamp() * 1000)
+        (report,) = await store.pbx_watch.reports([SourceName("default")], now_ms)
+    return (report.calls, report.losses, report.silence is not None) == (calls, losses, True)
 
 
 def _closing(event: Event) -> tuple[str, bool]:
