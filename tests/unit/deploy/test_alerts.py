@@ -93,3 +93,11 @@ def test_a_missing_metric_is_noticed_for_every_alert_that_is_never_unknown() -> 
     ]
     read = {name for rule in critical for name, _ in NAME.findall(rule["expr"])}
     assert {name for name in read if not TABLE[name].is_measured} - watched == {"callfold_build_info"}
+
+
+def test_alerts_of_delays_stay_silent_while_a_cause_is_known_and_the_runbook_says_which() -> None:
+    rows = re.findall(r"^\| \[(\w+)\]\(#\w+\) \| [^|]+ \| [^|]+ \| ([^|]*) \|", RUNBOOK, re.MULTILINE)
+    documented = {name for name, silent in rows if "the fold is interrupted" in silent}
+    silenced = {rule["alert"] for rule in ALERTS if "unless on () (callfold:interrupted:recent == 1)" in rule["expr"]}
+    assert documented == silenced
+    assert {"CallfoldFoldLag", "CallfoldTimersHeld", "CallfoldRecordingsWaiting", "CallfoldPbxSilent"} <= silenced
