@@ -5,7 +5,9 @@ from __future__ import annotations
 import itertools
 import re
 import shlex
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.main import get_command
@@ -29,6 +31,11 @@ def _in_code(page: str) -> list[str]:
     return _lines(page) + re.findall(r"`([^`\n]+)`", (_DOCS / page).read_text("utf-8"))
 
 
+@cache
+def _command() -> Any:  # noqa: ANN401 - the type is that of the command line's library
+    return get_command(app)
+
+
 def _callfold_commands() -> list[tuple[str, str]]:
     found = []
     for page in _PAGES:
@@ -44,9 +51,9 @@ def test_every_command_of_callfold_is_understood(page: str, line: str) -> None:
     words = shlex.split(line)[1:]
     if words[0].startswith("-"):
         return
-    command = get_command(app)
+    command = _command()
     context = command.make_context("callfold", words, resilient_parsing=True)
-    name, found, rest = command.resolve_command(context, words)  # type: ignore[attr-defined]
+    name, found, rest = command.resolve_command(context, words)
     assert name
     if "--help" not in words:
         found.make_context(name, rest)
