@@ -3,7 +3,7 @@ SHELL := /bin/sh
 BIN := .venv/bin
 SERVERS := rabbitmq-server redis-server
 DEPLOY_TOOLS := haproxy nginx=nginx-light promtool=prometheus prometheus-alertmanager \
-    systemd-analyze=systemd buildah mmdebstrap crun
+    systemd-analyze=systemd buildah mmdebstrap crun ip=iproute2 sqlite3
 # One lock file for all systems and Pythons: markers select the packages, and every version has wheels.
 COMPILE = build/lock/bin/uv pip compile -q --universal --python-version 3.11.0 --fork-strategy fewest --no-build --generate-hashes --no-header
 
