@@ -238,7 +238,7 @@ install_release() {
     activate "$release"
     if [ -z "$destdir" ] && [ -n "$first" ]; then
         run systemctl enable -q $enabled_first
-        report "installed. Write $etc/sources.toml and the secrets (docs/install-systemd.md), then: systemctl start --all callfold.target"
+        report "installed. Write $etc/sources.toml and the secrets (docs/install-systemd.md), then: systemctl start callfold.target"
     elif [ -n "$first" ]; then
         report "staged in $destdir"
     else

@@ -79,8 +79,9 @@ class Machine:
 def machine(tmp_path: Path) -> Machine:
     source = tmp_path / "source"
     shutil.copytree(ROOT / "deploy", source / "deploy")
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, source)
+    shutil.copy(ROOT / "pyproject.toml", source)
+    for name in ("README.md", "LICENSE"):
+        (source / name).touch()
     for name in ("shared", "ingress", "worker", "console", "simulator", "docs"):
         (source / name).mkdir()
         (source / name / "file").write_text("1")
@@ -186,3 +187,36 @@ def test_services_are_restarted_one_at_a_time_and_the_rest_is_left_alone_if_one_
     done = machine.run("restart", stages=False)
     assert (done.returncode, "callfold-ingress@1.service did not start" in done.stderr) == (1, True)
     assert machine.calls.read_text().splitlines()[-1].endswith("restart callfold-ingress@1.service")
+
+
+def test_the_command_has_the_settings_and_credentials_of_the_console_and_no_privileges(machine: Machine) -> None:
+    etc, state = machine.directory / "etc", machine.directory / "state"
+    (etc / "secrets/console").mkdir(parents=True)
+    state.mkdir()
+    (etc / "callfold.env").write_text('# CALLFOLD_A=1\nCALLFOLD_B="10.0.0.0/8, $(false) `false`"\nCALLFOLD_C=c d\n')
+    (etc / "console.env").write_text("CALLFOLD_C='later'")
+    (etc / "secrets/console/AMQP_URL").write_text('amqps://a:$b`c"d@e\n')
+    program = machine.directory / "program"
+    text = (machine.source / "deploy/systemd/callfold").read_text()
+    places = {"/etc/callfold": etc, "/var/lib/callfold": state, "/opt/callfold/current/bin/callfold": program}
+    for path, own in places.items():
+        text = text.replace(path, str(own))
+    wrapper = machine.directory / "callfold"
+    wrapper.write_text(text)
+    stand_ins = {program: "", machine.directory / "bin/id": "echo 0", machine.directory / "bin/setpriv": 'pwd; echo "$@"; env'}
+    for path, body in stand_ins.items():
+        path.write_text(f"#!/bin/sh\n{body}\n")
+        path.chmod(0o755)
+    environment = {"PATH": f"{machine.directory / 'bin'}:{os.environ['PATH']}"}
+    done = subprocess.run(["sh", wrapper, "show", "a b"], env=environment, capture_output=True, text=True, check=True)
+    lines = done.stdout.splitlines()
+    assert lines[0] == str(state)
+    assert lines[1].startswith("--reuid callfold --regid callfold --init-groups --no-new-privs --inh-caps=-all")
+    assert lines[1].endswith(f"{program} show a b")
+    assert {
+        "CALLFOLD_B=10.0.0.0/8, $(false) `false`",
+        "CALLFOLD_C=later",
+        'CALLFOLD_AMQP_URL=amqps://a:$b`c"d@e',
+        f"CALLFOLD_SOURCES={etc}/sources.toml",
+    } <= set(lines)
+    assert not [line for line in lines if line.startswith("CALLFOLD_A=")]
