@@ -150,6 +150,8 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
                 async with asyncio.timeout(settings.shutdown_timeout_seconds):
                     await asyncio.gather(raw.stop_intake(), jobs.stop_intake())
                     await asyncio.gather(*(fold.finish() for fold in folds), recordings.finish())
+                    with suppress(StoreUnavailableError):  # a few seconds of counts
+                        await pbx_watch.flush()
 
 
 async def _problems(

@@ -7,6 +7,7 @@ While Redis is away, nothing is judged, and observations are kept.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping
 from typing import Final, NoReturn
 
@@ -33,6 +34,7 @@ _STORED = Outage(log, "pbx_watch_paused", "pbx_watch_resumed")
 
 _FLUSH_EACH_S: Final = 5.0
 _JUDGE_EACH: Final = 3  # flushes
+_JUDGED_FOR_S: Final = 120.0  # longer than timers are held after a reconnect
 _NOTHING: Final = PbxObservations()
 
 
@@ -59,6 +61,7 @@ class PbxWatch:
         self._habits: dict[SourceName, tuple[int, Habit]] = {}
         self._last_ms: dict[SourceName, int] = {}
         self._shown: set[SourceName] = set()
+        self._judged_at: dict[SourceName, float] = {}
         self._observed: dict[SourceName, Observation] = {}
         self._due_dials: dict[SourceName, list[int]] = {}
 
@@ -159,7 +162,10 @@ class PbxWatch:
         metrics.PBX_ADAPTER_CHANGED.labels(source).set(report.has_other_link)
         metrics.PBX_SILENT_SECONDS.set(None if silence is None else silence.seconds, source)
         if silence is None:
+            if time.monotonic() - self._judged_at.get(source, 0) > _JUDGED_FOR_S:
+                metrics.PBX_SILENT.labels(source).set(0)
             return
+        self._judged_at[source] = time.monotonic()
         metrics.PBX_SILENT.labels(source).set(silence.is_unusual)
         self._observed[source] = _observation(source, silence, self._last_ms[source])
         if silence.is_unusual:

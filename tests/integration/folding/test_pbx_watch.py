@@ -165,14 +165,25 @@ async def test_a_silence_is_judged_by_what_all_workers_received_and_ends_with_a_
     assert (observed.is_bad, observed.at[:SECOND]) == (False, rfc3339(worker.now - MINUTE)[:SECOND])
 
 
-async def test_a_silence_is_not_claimed_while_callbacks_wait_or_state_was_lost(worker: _Worker, redis_only: Servers) -> None:
+async def test_a_silence_is_not_claimed_while_callbacks_wait_or_state_was_lost(
+    worker: _Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for seen in _last_week(worker.now):
         await worker.store.pbx_watch.add(ACME, seen, None)
     worker.is_behind = True
     assert (await worker.report()).silence is None
     worker.is_behind = False
+    assert (await worker.report()).silence is not None
+    assert _metric("silent") == 1
+    worker.is_behind = True
+    await worker.report()
+    assert _metric("silent") == 1, "a short pause changes nothing"
+    monkeypatch.setattr("worker.watching.pbx_watch._JUDGED_FOR_S", 0)
+    await worker.report()
+    assert _metric("silent") == 0
+    worker.is_behind = False
     await worker.store._redis.flushall()
-    report = await worker.report()
+    report = await _Worker(worker.store, worker.sources, worker.now).report()
     assert (report.last_ms, report.silence) == (None, None)
     assert _metric("silent") == 0
 
