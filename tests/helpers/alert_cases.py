@@ -48,6 +48,7 @@ _OF_TARGETS: dict[str, dict[str, float]] = {
         "callfold_partitions_rebuilding": 0,
         "callfold_rebuilds_total{result='finished'}": 2,
         "callfold_recordings_held": 0,
+        "callfold_ops_conditions{condition='archive_away'}": 0,
         "callfold_recordings_total{source='acme', result='failed'}": 6,
         "callfold_recording_tries_failed_total{source='acme', reason='not_found'}": 90,
         "callfold_recording_tries_failed_total{source='acme', reason='not_allowed'}": 9,
@@ -353,6 +354,7 @@ CASES = (
         _now(WORKER, _EXPIRY, 86400),
         ("CallfoldCertificateExpiring/critical", "CallfoldCertificateExpiring/warning"),
     ),
+    Case("a certificate expires in three weeks", _now(WORKER, _EXPIRY, 21 * 86400), of="CallfoldCertificateExpiring"),
     Case("no certificate is known", _now(WORKER, _EXPIRY, 0), of="CallfoldCertificateExpiring"),
     # Ingress
     Case("ingress spools although RabbitMQ is up", _SPOOLING, ("CallfoldSpooling",), at="13m"),
@@ -439,6 +441,12 @@ CASES = (
     Case(
         "the archive is away since a worker started, so recordings wait",
         {**_now(WORKER, "callfold_recordings_held", 1), **_WAITING},
+        ("CallfoldArchiveAway",),
+        at="35m",
+    ),
+    Case(
+        "checks of the archive fail, so recordings wait",
+        {**_now(WORKER, "callfold_ops_conditions{condition='archive_away'}", 1), **_WAITING},
         ("CallfoldArchiveAway",),
         at="35m",
     ),
