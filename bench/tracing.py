@@ -4,8 +4,7 @@
 
 It starts a private RabbitMQ and a receiver of traces. Each round runs every contender once: traces off, 1 % of the calls, all
 calls. wrk sends the callbacks of many calls. The result is the median of the rounds' ratios of CPU seconds for a callback, which
-say something on a busy machine too. `--before` compares with the code in another directory, such as an earlier commit. It
-exits 1 if this code costs more than 1 % more than that, without traces.
+say something on a busy machine too. `--before` compares with the code in another directory, such as an earlier commit.
 """
 
 from __future__ import annotations
@@ -34,7 +33,6 @@ from shared.amqp.topology import CALLBACKS_FOLD
 
 _HERE = Path(__file__).resolve().parents[1]
 _TICKS = os.sysconf("SC_CLK_TCK")
-_MAX_COST = 1.01
 # Calls have different RequestIDs, because a sampler takes or leaves a whole call.
 _SCRIPT = """
 local number = 0
@@ -156,8 +154,8 @@ def _contenders(options: argparse.Namespace, url: str) -> Sequence[Contender]:
     ]
 
 
-async def main(options: argparse.Namespace) -> int:
-    """Measure and print; returns the exit code."""
+async def main(options: argparse.Namespace) -> None:
+    """Measure and print."""
     with tempfile.TemporaryDirectory(prefix="callfold-tracing-") as directory:
         async with LocalStack(Path(directory) / "servers", only=frozenset({"rabbitmq"})) as stack, _receiver() as url:
             bench = Bench(stack, Path(directory), options)
@@ -172,10 +170,6 @@ async def main(options: argparse.Namespace) -> int:
     for name, measured in costs.items():
         ratio = statistics.median(cost / off for cost, off in zip(measured, costs["off"], strict=True))
         print(f"{name:>6}: {statistics.median(measured):6.1f} us of CPU for a callback, {ratio:.3f} times as much as off")
-    if not options.before:
-        return 0
-    cost = statistics.median(off / before for off, before in zip(costs["off"], costs["before"], strict=True))
-    return 0 if cost <= _MAX_COST else 1
 
 
 if __name__ == "__main__":
@@ -183,4 +177,4 @@ if __name__ == "__main__":
     parser.add_argument("--rounds", type=int, default=7, help="rounds (default: %(default)s)")
     parser.add_argument("--seconds", type=int, default=4, help="length of one wrk run, in seconds (default: %(default)s)")
     parser.add_argument("--before", type=Path, help="directory with other code to compare with")
-    sys.exit(asyncio.run(main(parser.parse_args())))
+    asyncio.run(main(parser.parse_args()))

@@ -19,6 +19,7 @@ from shared.domain.call_event import event_id_of, traceparent_of
 from shared.domain.ids import CallKey, first_use
 from shared.domain.raw_event import CallbackEvent, RawEvent, Undecodable, receipt_times
 from shared.domain.times import microseconds
+from shared.log import get_logger
 from shared.state.stored_call import Publication
 from shared.tracing import conventions
 from shared.tracing.contexts import (
@@ -33,6 +34,7 @@ from shared.tracing.contexts import (
 from shared.tracing.conventions import Attributes, Kind, Operation, consumed_from, messaging, published_to
 from shared.tracing.spans import Position, active, active_batch, current, is_on, record, root_context
 
+log = get_logger(__name__)
 _QUEUE = consumed_from(CALLBACKS, "", CALLBACKS_FOLD)
 
 
@@ -100,10 +102,17 @@ def trace_id_of(event: Message) -> dict[str, str]:
 
 def record_publication(publication: Publication, messages: Sequence[Message], began_ns: int) -> None:
     """Record the publication of a revision, given its messages. The first revision is the end of the call's own span."""
-    event, *jobs = messages
-    context = parse_context(event.headers.get(TRACEPARENT))
-    if not is_on() or context is None:
+    context = parse_context(messages[0].headers.get(TRACEPARENT)) if is_on() else None
+    if context is None:
         return
+    try:
+        _record_publication(publication, messages, context, began_ns)
+    except Exception:  # a bug here must not stop the fold: the revision is published and marked
+        log.exception("publication_not_traced", id=messages[0].message_id)
+
+
+def _record_publication(publication: Publication, messages: Sequence[Message], context: TraceContext, began_ns: int) -> None:
+    event, *jobs = messages
     key = publication.key
     about: Attributes = {conventions.SOURCE: key.source, conventions.CALL: key.call}
     causes = [each for cause in publication.causes if (each := parse_context(cause))]

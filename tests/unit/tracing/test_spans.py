@@ -9,6 +9,7 @@ import pytest
 from opentelemetry.sdk.trace.sampling import TraceIdRatioBased
 from opentelemetry.trace import SpanKind
 from structlog.contextvars import get_contextvars
+from structlog.testing import capture_logs
 
 from shared.amqp.publisher import Message
 from shared.amqp.topology import CALLBACKS, CALLS, RECORDINGS
@@ -67,6 +68,13 @@ def test_a_call_that_a_timer_closes_is_traced_below_itself() -> None:
         record_publication(Publication(KEY, 2, b"", "", "1", causes=causes), with_trace_headers([_event(traceparent)]), 1)
     (published,) = spans.all()  # the call was recorded with its first revision
     assert (causes, parent_of(published)) == ((), root_of("acme/513"))
+
+
+def test_a_fault_in_the_trace_of_a_published_call_is_logged_and_stops_nothing() -> None:
+    with recorded() as spans, recording_with(spans.recorder), capture_logs() as lines:
+        traceparent, _ = trace_of_publication(KEY, 1, [])
+        record_publication(Publication(KEY, 1, b"", "", "1"), with_trace_headers([_event(traceparent, '"data":7')]), 1)
+    assert [(line["event"], line["id"]) for line in lines] == [("publication_not_traced", "acme/513/1")]
 
 
 def test_a_later_use_of_a_request_id_is_in_the_trace_of_its_callbacks() -> None:
