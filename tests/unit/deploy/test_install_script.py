@@ -199,8 +199,8 @@ def test_the_command_has_the_settings_and_credentials_of_the_console_and_no_priv
     program = machine.directory / "program"
     text = (machine.source / "deploy/systemd/callfold").read_text()
     places = {"/etc/callfold": etc, "/var/lib/callfold": state, "/opt/callfold/current/bin/callfold": program}
-    for path, own in places.items():
-        text = text.replace(path, str(own))
+    for shipped, own in places.items():
+        text = text.replace(shipped, str(own))
     wrapper = machine.directory / "callfold"
     wrapper.write_text(text)
     stand_ins = {program: "", machine.directory / "bin/id": "echo 0", machine.directory / "bin/setpriv": 'pwd; echo "$@"; env'}
