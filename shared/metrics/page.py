@@ -18,8 +18,8 @@ and no others. A counter counts what that process did since it started. The Pyth
 - Two kinds of series begin later. Those marked *when known* exist while their value is known, because 0 would be a value. Those
   marked *with the first event* have a label whose values are not known beforehand.
 - No label has a value that a client can choose, and none is secret.
-- A client that accepts `application/openmetrics-text` gets OpenMetrics. With traces, histograms then have exemplars with the id
-  of a trace.
+- A client that accepts `application/openmetrics-text` gets OpenMetrics. With [traces](tracing.md), histograms then have
+  exemplars with the id of a trace.
 
 The table is in `shared/metrics/`. `python -m shared.metrics.page` writes this page from it, and a test compares them.
 

@@ -31,4 +31,5 @@ RECORDINGS_OLDEST = measurement(
     "callfold_recordings_oldest_seconds",
     "Age of the oldest recording job that is not finished, 0 if there is none.",
     Role.CONSOLE,
+    remark="It counts from the first delivery to a worker.",
 )
