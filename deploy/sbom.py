@@ -19,8 +19,8 @@ from typing import Any
 from urllib.parse import quote
 
 _Component = dict[str, Any]
-# Packages whose metadata has no licence, but a file with its text.
-_LICENCES_OF_FILES = {"pyrage": "MIT"}
+# Packages whose metadata names no licence that the generator understands.
+_LICENCES_OF_FILES = {"protobuf": "BSD-3-Clause", "pyrage": "MIT"}
 _LICENCE = re.compile(r"^License:[ \t]*(\S.*)$", re.MULTILINE)
 
 
