@@ -291,6 +291,7 @@ _PBX = Board(
                 curves("Seconds since the last callback", level("callfold_pbx_silent_seconds", "source")),
                 curves("Silent against their habit", level("callfold_pbx_silent", "source")),
                 curves("Estimated share of lost callbacks", level("callfold_pbx_lost_callbacks_ratio", "source")),
+                curves("Surely lost callbacks (lower bound)", level("callfold_pbx_lost_callbacks_low_ratio", "source")),
                 curves("RequestIDs skipped", rate("callfold_pbx_request_id_gaps_total", "source")),
                 curves("Dials of which nothing was heard", rate("callfold_pbx_unheard_dials_total", "source")),
                 curves("Dials by state", rate("callfold_dials_total", "source", "state")),

@@ -39,6 +39,12 @@ PBX_LOST_CALLBACKS = measurement(
     Role.WORKER,
     labels=(SOURCE,),
 )
+PBX_LOST_CALLBACKS_LOW = measurement(
+    "callfold_pbx_lost_callbacks_low_ratio",
+    "Lower bound of that share: with 95 % confidence, at least so many are lost.",
+    Role.WORKER,
+    labels=(SOURCE,),
+)
 PBX_REQUEST_ID_GAPS = counter(
     "callfold_pbx_request_id_gaps_total",
     "RequestIDs that a source skipped, if it usually skips none.",

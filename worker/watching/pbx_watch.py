@@ -36,6 +36,12 @@ _FLUSH_EACH_S: Final = 5.0
 _JUDGE_EACH: Final = 3  # flushes
 _JUDGED_FOR_S: Final = 120.0  # longer than timers are held after a reconnect
 _NOTHING: Final = PbxObservations()
+_MEASURED: Final = (
+    metrics.PBX_LOST_CALLBACKS,
+    metrics.PBX_LOST_CALLBACKS_LOW,
+    metrics.PBX_CLOCK_DRIFT,
+    metrics.PBX_SILENT_SECONDS,
+)
 
 
 class PbxWatch:
@@ -158,6 +164,7 @@ class PbxWatch:
         source, loss = report.source, report.loss
         self._shown.add(source)
         metrics.PBX_LOST_CALLBACKS.set(None if loss is None else loss.share, source)
+        metrics.PBX_LOST_CALLBACKS_LOW.set(None if loss is None else loss.low, source)
         metrics.PBX_CLOCK_DRIFT.set(report.drift, source)
         metrics.PBX_ADAPTER_CHANGED.labels(source).set(report.has_other_link)
         metrics.PBX_SILENT_SECONDS.set(None if silence is None else silence.seconds, source)
@@ -175,7 +182,7 @@ class PbxWatch:
 
     def _forget(self, source: SourceName) -> None:
         """Remove what is shown of a source that was removed."""
-        for measured in (metrics.PBX_LOST_CALLBACKS, metrics.PBX_CLOCK_DRIFT, metrics.PBX_SILENT_SECONDS):
+        for measured in _MEASURED:
             measured.set(None, source)
         metrics.PBX_ADAPTER_CHANGED.labels(source).set(0)
         metrics.PBX_SILENT.labels(source).set(0)

@@ -16,7 +16,7 @@ from shared.config.live_sources import LiveSources
 from shared.domain.barrier import FoldedUntil
 from shared.domain.closing import Policy
 from shared.domain.ids import CallRef, SourceName
-from shared.domain.lost_callbacks import Losses
+from shared.domain.lost_callbacks import Losses, estimate_losses
 from shared.domain.pbx_report import PbxReport
 from shared.domain.raw_event import CallbackEvent, DialEvent, RawEvent, TimerEvent, encode, join
 from shared.domain.times import rfc3339
@@ -101,11 +101,12 @@ async def test_losses_are_counted_once_a_call_although_callbacks_are_redelivered
     assert (report.calls, report.losses) == (1, Losses(1, 1))
     assert report.last_ms == int((worker.now - 5 * MINUTE).timestamp() * 1000)
     assert report.loss is None, "one call says nothing"
-    assert _metric("lost_callbacks_ratio") is None
+    assert _metric("lost_callbacks_ratio") is _metric("lost_callbacks_low_ratio") is None
     more = PbxObservations(calls=300, losses=Losses(900, 44))
     await worker.store.pbx_watch.add(ACME, more, None)
     await worker.report()
     assert _metric("lost_callbacks_ratio") == 45 / 901
+    assert _metric("lost_callbacks_low_ratio") == estimate_losses(Losses(901, 45)).low  # type: ignore[union-attr]
 
 
 async def test_what_cannot_be_stored_is_kept(worker: _Worker, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from shared.domain.pbx_report import DRIFT_ALARM, LOSS_ALARM
 from shared.metrics import TABLE
 from tests.helpers.alert_cases import CASES
 from tests.helpers.promql import NAME, faults_of
@@ -93,6 +94,13 @@ def test_a_missing_metric_is_noticed_for_every_alert_that_is_never_unknown() -> 
     ]
     read = {name for rule in critical for name, _ in NAME.findall(rule["expr"])}
     assert {name for name in read if not TABLE[name].is_measured} - watched == {"callfold_build_info"}
+
+
+@pytest.mark.parametrize(("alert", "least"), [("CallfoldPbxLosingCallbacks", LOSS_ALARM), ("CallfoldPbxClockDrift", DRIFT_ALARM)])
+def test_an_alert_of_a_pbx_fires_where_the_page_reports_a_finding(alert: str, least: float) -> None:
+    (expression,) = [rule["expr"] for rule in ALERTS if rule["alert"] == alert]
+    assert float(expression.rpartition(">=")[2]) == least
+    assert ("_low_ratio" in expression) == (alert == "CallfoldPbxLosingCallbacks"), "the finding is about the lower bound"
 
 
 def test_alerts_of_delays_stay_silent_while_a_cause_is_known_and_the_runbook_says_which() -> None:
