@@ -110,13 +110,23 @@ class Record:
 
 
 def read_record(text: bytes | None) -> Record | None:
-    """Decode a record; None if there is none, or if it is of a kind that this release does not know."""
+    """Decode a record; None if there is none, if it is damaged, or if it is of a kind that this release does not know."""
     try:
         row = orjson.loads(text or b"null")
         event = row["event"] and OpsEvent(**row["event"])
-        return Record(**{**row, "kind": Kind(row["kind"]), "event": event})
+        record = Record(**{**row, "kind": Kind(row["kind"]), "event": event})
+        return record if _is_sound(record) else None
     except (ValueError, TypeError, KeyError):
         return None
+
+
+def _is_sound(record: Record) -> bool:
+    """Return whether the values of a decoded record can be used. A file or another program may have changed them."""
+    times = [record.since, record.bad_at, *filter(None, (record.good_at, record.cleared_at, record.leased_until))]
+    texts = [record.subject, record.good_at, record.cleared_at, record.detail, record.holder, record.leased_until]
+    texts += [record.event.id, record.event.routing_key, record.event.body] if record.event else []
+    has_types = all(isinstance(text, str) for text in texts) and isinstance(record.figures, dict)
+    return has_types and all(_later(at, 0) == at for at in times)
 
 
 def observed(record: Record | None, seen: Observation, *, now: str, hold_s: float) -> Record | None:
@@ -125,8 +135,8 @@ def observed(record: Record | None, seen: Observation, *, now: str, hold_s: floa
         return _bad(record, seen)
     if record is None or not record.is_raised:
         return record
-    if not record.good_at:
-        record = replace(record, good_at=max(seen.at, record.bad_at))
+    if not record.good_at or record.good_at > now:  # a clock that was ahead wrote a future time
+        record = replace(record, good_at=min(max(seen.at, record.bad_at), now))
     if seen.figures and (record.figures != seen.figures or record.detail != seen.detail):
         record = replace(record, detail=seen.detail, figures=seen.figures)
     if record.event is not None or now < _later(record.good_at, hold_s):
@@ -166,7 +176,9 @@ def _event(record: Record, detail: str, figures: Mapping[str, Figure]) -> OpsEve
 
 def leased(record: Record, holder: str, *, now: str, lease_s: float) -> Record | None:
     """Return the record with the lease of a holder; None if there is nothing to publish, or another holder publishes it."""
-    if record.event is None or (record.holder != holder and now < record.leased_until):
+    # A clock that was ahead may have written a lease that ends much later.
+    is_leased = now < record.leased_until <= _later(now, 2 * lease_s)
+    if record.event is None or (record.holder != holder and is_leased):
         return None
     return replace(record, holder=holder, leased_until=_later(now, lease_s))
 

@@ -100,12 +100,13 @@ class OpsReporter:
         self._count(self._known)
 
     async def _restored(self) -> dict[str, bytes]:
-        """Read the records. What was raised, or has an event, and is missing now was lost: it is stored again."""
+        """Read the records. What was lost is stored again, also if Redis has an earlier state of it."""
         stored = await self._records.read()
         for name, text in self._known.items():
-            record = read_record(text)
-            is_lost = name not in stored and record is not None and (record.is_raised or record.event is not None)
-            if is_lost and await self._records.swap(name, None, text):
+            record, before = read_record(text), stored.get(name)
+            if record is None or not _is_lost(record, read_record(before), has_any=before is not None, now=self._now()):
+                continue
+            if await self._records.swap(name, before, text):
                 stored[name] = text
         return stored
 
@@ -170,6 +171,15 @@ class OpsReporter:
         raised = Counter(record.kind for text in stored.values() if (record := read_record(text)) and record.is_raised)
         for kind in Kind:
             metrics.OPS_CONDITIONS.labels(kind).set(raised[kind])
+
+
+def _is_lost(known: Record, stored: Record | None, *, has_any: bool, now: str) -> bool:
+    """Return whether what is stored is missing, or is of before a known record. A record that was cleared is not raised again."""
+    if stored is None:
+        return not has_any and (known.is_raised or known.event is not None)
+    if stored.since == known.since:
+        return stored.is_raised and not known.is_raised
+    return stored.since < known.since <= now  # the clock may have been ahead when that was known
 
 
 def _gone(stored: Mapping[str, bytes], configured: Mapping[Kind, Collection[str]], now: str) -> list[Observation]:

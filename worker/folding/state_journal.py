@@ -48,6 +48,7 @@ class StateJournal:
         self._positions = positions
         self._now = now
         self._read_to = -1
+        self._taken = 0
         self._syncs: dict[str, asyncio.Event] = {}
         self._live: Consumer | None = None
 
@@ -103,6 +104,7 @@ class StateJournal:
 
     def _take(self, delivery: Delivery) -> Record | None:
         self._read_to = max(self._read_to, delivery.offset)
+        self._taken += 1
         record = decode(delivery.body)
         if record is None:
             log.warning("unexpected_message", offset=delivery.offset, routing_key=delivery.routing_key)
@@ -128,12 +130,14 @@ class StateJournal:
         """
         sync = uuid.uuid4().hex
         arrived = self._syncs[sync] = asyncio.Event()
+        taken_before = self._taken
         try:
             await self._publisher.publish(self._message(encode_sync(self._positions.writer, sync, self.now_ms)))
             async with asyncio.timeout(_SYNC_S):
                 await arrived.wait()
         except TimeoutError:
-            if self._live is not None:  # a stream that was replaced begins at a lower offset
+            # A stream that was replaced begins at a lower offset. A slow reader must not begin again, or it never catches up.
+            if self._live is not None and self._taken == taken_before:
                 self._read_to = -1
                 self._live.recycle(f"{STATE_JOURNAL} delivers nothing")
             raise BrokerUnavailableError(f"{STATE_JOURNAL} did not deliver within {_SYNC_S:g} s") from None

@@ -199,6 +199,35 @@ async def test_what_redis_has_lost_is_stored_again() -> None:
     assert system.states() == ["raised", "cleared"]
 
 
+@pytest.mark.parametrize("later", [0, 1])
+async def test_a_redis_that_returns_to_an_earlier_state_clears_nothing_twice(later: int) -> None:
+    system = System()
+    worker = system.worker("worker")
+    await worker.report([_seen(system, is_bad=True)], configured={}, may_publish=True)
+    earlier = dict(system.records)
+    for is_bad in [False, False, *[True] * later, False, False]:
+        system.now += timedelta(seconds=HOLD_S)
+        await worker.report([_seen(system, is_bad=is_bad)], configured={}, may_publish=True)
+    system.records = earlier
+    for _ in range(3):
+        system.now += timedelta(seconds=HOLD_S)
+        await worker.report([_seen(system, is_bad=False)], configured={}, may_publish=True)
+    _assert_sound(system)
+    assert len(system.published) == 2 + 2 * later
+
+
+async def test_a_trouble_that_was_raised_by_a_clock_far_ahead_is_cleared_once_the_clock_is_right() -> None:
+    system = System(now=START + timedelta(days=4000), is_down=True)
+    await system.worker("first").report([_seen(system, is_bad=True)], configured={}, may_publish=True)
+    system.now, system.is_down = START, False
+    worker = system.worker("second")
+    for _ in range(4):
+        await worker.report([_seen(system, is_bad=False)], configured={}, may_publish=True)
+        system.now += timedelta(seconds=HOLD_S)
+    assert system.states() == ["raised", "cleared"]
+    assert orjson.loads(system.published[-1].body)["time"] <= system.clock()
+
+
 async def test_a_subject_that_is_not_configured_any_more_is_cleared() -> None:
     system = System()
     worker = system.worker("worker")
@@ -231,6 +260,26 @@ async def test_a_failed_publish_is_repeated_less_and_less_often() -> None:
 def test_the_record_of_a_later_release_changes_nothing() -> None:
     assert read_record(b'{"kind":"new_kind"}') is None
     assert read_record(b"\xff") is None
+
+
+@pytest.mark.parametrize(
+    "damage", ["since", "bad_at", "good_at", "cleared_at", "leased_until", "subject", "detail", "event.body"]
+)
+@pytest.mark.parametrize("value", ["x", 7, ["2026-11-30T12:00:00.000000Z"], "2026-11-30"])
+async def test_a_damaged_record_ends_no_process(damage: str, value: object) -> None:
+    system = System(is_down=True)
+    await system.worker("first").report([_seen(system, is_bad=True)], configured={}, may_publish=True)
+    ((name, text),) = system.records.items()
+    row = orjson.loads(text)
+    of, _, key = damage.rpartition(".")
+    (row[of] if of else row)[key] = value
+    system.records[name] = orjson.dumps(row)
+    system.is_down = False
+    system.now += timedelta(days=1)
+    for is_bad in (True, False, False):
+        await system.worker("second").report([_seen(system, is_bad=is_bad)], configured={}, may_publish=True)
+        system.now += timedelta(seconds=HOLD_S)
+    assert "raised" in system.states()
 
 
 def test_a_second_trouble_never_has_the_time_of_the_first() -> None:
