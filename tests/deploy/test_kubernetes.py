@@ -103,7 +103,7 @@ def test_the_grace_period_follows_the_limits() -> None:
         for each in rendered(values=["ingress.spoolDrainSeconds=300", "ingress.drainSeconds=10", "shutdownTimeoutSeconds=30"])
         if name_of(each) == "StatefulSet/callfold-ingress"
     ]
-    assert ingress["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] == 5 + 10 + 30 + 300 + 10
+    assert ingress["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] == 5 + 10 + 30 + 300 + 10 + 10
 
 
 def _without_namespace(objects: list[Manifest]) -> list[Manifest]:

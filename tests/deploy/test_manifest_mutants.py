@@ -16,7 +16,12 @@ MUTANTS = {
 }
 # The values with which a fault shows: those of parts that are off by default.
 _PARTS = ("servers", "autoscaling", "monitoring")
-_GATEWAY = 'gateway={"enabled": true, "parentRefs": [{"name": "public"}]}'
+_VALUES = (
+    'gateway={"enabled": true, "parentRefs": [{"name": "public"}]}',
+    'image={"pullSecrets": ["registry"]}',
+    'tracing={"endpoint": "http://collector:4318"}',
+    'spoolDrain={"ordinals": [2]}',
+)
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +51,6 @@ def test_without_a_fault_nothing_is_refused(chart: Path) -> None:
 
 def _all_faults(chart: Path) -> list[str]:
     try:
-        return faults(rendered(*_PARTS, chart=chart, values=[_GATEWAY])) or faults(rendered(chart=chart))
+        return faults(rendered(*_PARTS, chart=chart, values=_VALUES)) or faults(rendered(chart=chart))
     except RefusedError as error:
         return [str(error)]

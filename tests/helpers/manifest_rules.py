@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from urllib.parse import urlsplit
 
@@ -10,6 +11,9 @@ from tests.helpers.manifests import NEWEST, OLDEST, Manifest, Pods, matches, nam
 from tests.helpers.pod_rules import PRIVATE, pod_faults, role_of
 
 _CALLBACKS = "/callbacks"
+_HTTPS = 443
+# Discovery, Erlang distribution, and the replicas of streams: the journals are streams.
+_BETWEEN_NODES = {4369, 25672, *range(6000, 6501)}
 
 
 def faults(manifests: Sequence[Manifest]) -> list[str]:
@@ -29,6 +33,8 @@ def faults(manifests: Sequence[Manifest]) -> list[str]:
         *_egress(manifests, pods),
         *_scaling(manifests),
         *_selectors(manifests, pods),
+        *_brokers(manifests),
+        *_jobs(manifests),
         *_others(manifests, pods),
     ]
 
@@ -114,6 +120,8 @@ def _egress(manifests: Sequence[Manifest], pods: Sequence[Pods]) -> Iterator[str
             yield f"{pod.name}: what no policy allows is not denied"
         reached = {port["port"] for each in own for rule in each.get("egress", ()) for port in rule["ports"]}
         needed = {53, 5672} | ({6379, 26379, 443} if role_of(pod) in {"worker", "console"} else set())
+        if endpoint := pod.environment.get("OTEL_EXPORTER_OTLP_ENDPOINT"):
+            needed.add(urlsplit(endpoint).port or _HTTPS)
         if not needed <= reached:
             yield f"{pod.name}: the policies do not let it reach {sorted(needed - reached)}"
 
@@ -146,10 +154,44 @@ def _scaling(manifests: Sequence[Manifest]) -> Iterator[str]:
             yield f"{name_of(each)}: it cannot scale"
 
 
+def _brokers(manifests: Sequence[Manifest]) -> Iterator[str]:
+    for each in of_kind(manifests, "RabbitmqCluster"):
+        labels = {"app.kubernetes.io/name": each["metadata"]["name"]}
+        if not re.search(r":\d+\.\d+\.\d+-management$", each["spec"]["image"]):
+            yield f"{name_of(each)}: {each['spec']['image']} is no exact version"
+        budgets = [budget["spec"] for budget in of_kind(manifests, "PodDisruptionBudget")]
+        if [budget["maxUnavailable"] for budget in budgets if matches(budget["selector"], labels)] != [1]:
+            yield f"{name_of(each)}: it needs one disruption budget, of one node"
+        rules = [
+            rule
+            for policy in of_kind(manifests, "NetworkPolicy")
+            if matches(policy["spec"]["podSelector"], labels)
+            for rule in policy["spec"]["ingress"]
+            if any(matches(peer.get("podSelector", {"matchLabels": {"no": "pod"}}), labels) for peer in rule["from"])
+        ]
+        opened = {
+            number
+            for rule in rules
+            for port in rule["ports"]
+            for number in range(port["port"], port.get("endPort", port["port"]) + 1)
+        }
+        if rules and not opened >= _BETWEEN_NODES:
+            yield f"{name_of(each)}: its nodes do not reach each other at {min(_BETWEEN_NODES - opened)}"
+
+
+def _jobs(manifests: Sequence[Manifest]) -> Iterator[str]:
+    """Demand another name of each Job that differs, since an upgrade cannot change one."""
+    for each in of_kind(manifests, "Job"):
+        if not re.search(r"-[0-9a-f]{8}$", each["metadata"]["name"]):
+            yield f"{name_of(each)}: an upgrade cannot change it"
+
+
 def _others(manifests: Sequence[Manifest], pods: Sequence[Pods]) -> Iterator[str]:
     if any(of_kind(manifests, "Secret")):
         yield "A secret is in the manifests"
     accounts = {each["metadata"]["name"] for each in of_kind(manifests, "ServiceAccount")}
+    if len({str(pod.spec.get("imagePullSecrets")) for pod in pods}) > 1:
+        yield "Some pods cannot pull the image"
     for pod in pods:
         if accounts and pod.spec.get("serviceAccountName") not in accounts:
             yield f"{pod.name}: its service account does not exist"

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from shared.config.settings import PREFIX, Settings, load_settings
 from shared.errors import ConfigError
+from shared.runtime.process import _CLOSING_S
 from tests.helpers.manifests import ROOT, Manifest, Pods, matches, of_kind
 
 _CONTAINERFILE = (ROOT / "deploy" / "Containerfile").read_text("utf-8")
@@ -22,7 +23,7 @@ PRIVATE = int(_IMAGE["CALLFOLD_METRICS_PORT"])
 _ROLES = {"ingress", "worker", "console", "history"}
 # docs/operations.md, "Memory", in MiB.
 _MEMORY_MIB = {"ingress": 768, "worker": 512, "console": 512, "history": 512}
-_MARGIN_S = 10
+_MARGIN_S = _CLOSING_S + 10
 # Of files in the directory of credentials, as a user would write them.
 _SAMPLES = {
     "CALLFOLD_AMQP_URL": "amqp://callfold:secret@rabbitmq:5672/",

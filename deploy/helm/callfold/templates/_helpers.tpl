@@ -53,10 +53,11 @@ labels:
 {{- default (include "callfold.fullname" .) .Values.serviceAccount.name }}
 {{- end }}
 
-{{- /* Seconds after which the kubelet kills: (list . "role"). All limits of an orderly end, and 10 s more. */ -}}
+{{- /* Seconds after which the kubelet kills: (list . "role"). All limits of an orderly end, 10 s to close
+connections, and 10 s more. */ -}}
 {{- define "callfold.graceSeconds" -}}
 {{- $role := index (index . 0).Values (index . 1) -}}
-{{- add $role.preStopSeconds $role.drainSeconds (index . 0).Values.shutdownTimeoutSeconds (default 0 $role.spoolDrainSeconds) 10 }}
+{{- add $role.preStopSeconds $role.drainSeconds (index . 0).Values.shutdownTimeoutSeconds (default 0 $role.spoolDrainSeconds) 10 10 }}
 {{- end }}
 
 {{- define "callfold.podSecurity" -}}
@@ -174,6 +175,10 @@ sources:
 {{- if and (has $role (list "console" "history")) (include "callfold.historyIsSqlite" $root) }}
 {{- $_ := set $set "CALLFOLD_HISTORY_URL" "sqlite:////var/lib/callfold/history/history.sqlite" }}
 {{- end }}
+{{- if and (has $role (list "ingress" "worker")) $root.Values.tracing.endpoint }}
+{{- $_ := set $set "OTEL_EXPORTER_OTLP_ENDPOINT" $root.Values.tracing.endpoint }}
+{{- $set = merge $set $root.Values.tracing.environment }}
+{{- end }}
 {{- $set = mergeOverwrite $set $root.Values.settings $of.settings -}}
 {{- range $name, $value := $set }}
 - {name: {{ $name }}, value: {{ if kindIs "float64" $value }}{{ if eq (floor $value) $value }}{{ int64 $value | toString | quote }}{{ else }}{{ $value | toString | quote }}{{ end }}{{ else }}{{ $value | toString | quote }}{{ end }}}
@@ -249,10 +254,15 @@ spec:
       args: [{{ $role }}]
       env:
         {{- include "callfold.environment" . | nindent 8 }}
-      {{- if and (has $role (list "worker" "console")) $root.Values.archive.secret }}
-      # The client of the object store reads its keys from variables only.
+      {{- $secrets := list }}
+      {{- if has $role (list "worker" "console") }}{{ $secrets = append $secrets $root.Values.archive.secret }}{{ end }}
+      {{- if and (has $role (list "ingress" "worker")) $root.Values.tracing.endpoint }}{{ $secrets = append $secrets $root.Values.tracing.secret }}{{ end }}
+      {{- with compact $secrets }}
+      # The clients of the object store and of the receiver of traces read their keys from variables only.
       envFrom:
-        - secretRef: {name: {{ $root.Values.archive.secret }}}
+        {{- range . }}
+        - secretRef: {name: {{ . }}}
+        {{- end }}
       {{- end }}
       ports:
         {{- with get $ports $role }}
