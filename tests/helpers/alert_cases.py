@@ -221,6 +221,12 @@ CASES = (
     Case("the console is gone", gone(CONSOLE), ("CallfoldConsoleDown/critical",)),
     Case("one console of two is gone", {**gone(CONSOLE), **twin(CONSOLE)}, ("CallfoldConsoleDown/warning",), at="16m"),
     Case("the console restarts", gone(CONSOLE), of="CallfoldConsoleDown", at="10m45s"),
+    Case(
+        "there never was a console",
+        {of(CONSOLE, m): "" for m in _OF_TARGETS[CONSOLE]} | {_up(CONSOLE): "", _build(CONSOLE): ""},
+        of="CallfoldConsoleDown",
+        at="30m",
+    ),
     Case("the history is gone", gone(HISTORY), ("CallfoldHistoryDown",)),
     Case(
         "there never was a history",
