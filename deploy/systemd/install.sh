@@ -290,7 +290,7 @@ uninstall() {
         run rm -rf "$etc" "$state"
         report "removed, with all settings and data"
     else
-        report "removed. $etc and $state stay. The spools may hold callbacks: callfold spool status"
+        report "removed. $etc and $state stay. The spools in $state/spool-* may hold callbacks: docs/install-systemd.md"
     fi
 }
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import textwrap
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,7 +12,20 @@ import yaml
 
 from deploy.helm import manifests as source
 from tests.helpers.manifest_rules import faults
-from tests.helpers.manifests import CHART, KUSTOMIZE, TOOLS, VALUES, Manifest, RefusedError, built, name_of, parsed, rendered, run
+from tests.helpers.manifests import (
+    CHART,
+    KUSTOMIZE,
+    ROOT,
+    TOOLS,
+    VALUES,
+    Manifest,
+    RefusedError,
+    built,
+    name_of,
+    parsed,
+    rendered,
+    run,
+)
 
 VALUE_SETS = (
     (),
@@ -123,6 +139,17 @@ def _sorted(value: Any) -> Any:  # noqa: ANN401
     items = [_sorted(each) for each in value]
     are_named = items and all(isinstance(each, dict) and "name" in each for each in items)
     return sorted(items, key=lambda each: str(each["name"])) if are_named else items
+
+
+def test_the_chart_accepts_the_values_of_the_page(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "install-kubernetes.md").read_text("utf-8")
+    (example,) = re.findall(r"(?:^ {7,}\S.*\n)*^ {7}image: .*\n(?:^ {7,}\S.*\n)*", page, re.MULTILINE)
+    values = tmp_path / "my-values.yaml"
+    values.write_text(textwrap.dedent(example), "utf-8")
+    options = [option for pair in re.findall(r"(--set(?:-string)?) '?([\w.]+=[^\s']+)", page) for option in pair]
+    text = run(TOOLS / "bin" / "helm", "template", "callfold", CHART, "--values", values, *options)
+    assert "registry.example.com/callfold:v1" in text
+    assert "drain-2" in text
 
 
 def test_the_loader_refuses_a_key_that_occurs_twice() -> None:

@@ -193,7 +193,9 @@ def test_the_command_has_the_settings_and_credentials_of_the_console_and_no_priv
     etc, state = machine.directory / "etc", machine.directory / "state"
     (etc / "secrets/console").mkdir(parents=True)
     state.mkdir()
-    (etc / "callfold.env").write_text('# CALLFOLD_A=1\nCALLFOLD_B="10.0.0.0/8, $(false) `false`"\nCALLFOLD_C=c d\n')
+    (etc / "callfold.env").write_text(
+        '# CALLFOLD_A=1\nCALLFOLD_B="10.0.0.0/8, $(false) `false`"\nCALLFOLD_C=c d\nCALLFOLD_D=file\n'
+    )
     (etc / "console.env").write_text("CALLFOLD_C='later'")
     (etc / "secrets/console/AMQP_URL").write_text('amqps://a:$b`c"d@e\n')
     program = machine.directory / "program"
@@ -207,7 +209,7 @@ def test_the_command_has_the_settings_and_credentials_of_the_console_and_no_priv
     for path, body in stand_ins.items():
         path.write_text(f"#!/bin/sh\n{body}\n")
         path.chmod(0o755)
-    environment = {"PATH": f"{machine.directory / 'bin'}:{os.environ['PATH']}"}
+    environment = {"PATH": f"{machine.directory / 'bin'}:{os.environ['PATH']}", "CALLFOLD_D": "caller"}
     done = subprocess.run(["sh", wrapper, "show", "a b"], env=environment, capture_output=True, text=True, check=True)
     lines = done.stdout.splitlines()
     assert lines[0] == str(state)
@@ -216,6 +218,7 @@ def test_the_command_has_the_settings_and_credentials_of_the_console_and_no_priv
     assert {
         "CALLFOLD_B=10.0.0.0/8, $(false) `false`",
         "CALLFOLD_C=later",
+        "CALLFOLD_D=caller",
         'CALLFOLD_AMQP_URL=amqps://a:$b`c"d@e',
         f"CALLFOLD_SOURCES={etc}/sources.toml",
     } <= set(lines)
