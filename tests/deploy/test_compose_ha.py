@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 
 import orjson
@@ -43,7 +44,10 @@ def services(tmp_path: Path) -> Services:
 
 @pytest_asyncio.fixture
 async def running(services: Services) -> AsyncIterator[dict[str, ChildProcess]]:
-    """Start the services in the order of `depends_on`, each when those before it are healthy."""
+    """Start the services in the order of `depends_on`, each when those are healthy for whose health it waits.
+
+    No node of RabbitMQ waits for another one, so the first is the last here.
+    """
     processes: dict[str, ChildProcess] = {}
 
     async def begin(name: str) -> None:
@@ -56,7 +60,7 @@ async def running(services: Services) -> AsyncIterator[dict[str, ChildProcess]]:
 
     with services.network():
         async with AsyncExitStack() as closing:
-            for together in (("rabbitmq", "redis"), (*NODES[1:], *SERVERS[1:]), SENTINELS):
+            for together in ((*reversed(NODES), "redis"), SERVERS[1:], SENTINELS):
                 async with asyncio.TaskGroup() as group:
                     for name in together:
                         group.create_task(begin(name))
@@ -105,6 +109,17 @@ async def test_three_nodes_form_one_cluster_and_three_servers_follow_their_senti
     assert f"replicaof {master} 6379" in file.read_text("utf-8")
     await running["redis"].start_until(lambda: asyncio.to_thread(services.is_healthy, "redis"), within_s=LIMIT_S)
     await eventually(follows)
+
+
+async def test_all_nodes_start_again_after_all_were_stopped(services: Services, running: dict[str, ChildProcess]) -> None:
+    for name in NODES:
+        await running[name].end(signal.SIGTERM, within_s=LIMIT_S)
+    async with asyncio.TaskGroup() as group:
+        for name in NODES:
+            health = partial(asyncio.to_thread, services.is_healthy, name)
+            group.create_task(running[name].start_until(health, within_s=LIMIT_S))
+    status = orjson.loads(services.run("rabbitmq", "rabbitmqctl", "-q", "cluster_status", "--formatter", "json")[1])
+    assert set(status["running_nodes"]) == {f"rabbit@{node}" for node in NODES}
 
 
 def _master(services: Services, sentinel: str) -> str:

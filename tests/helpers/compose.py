@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from shared.config.settings import Settings
+from shared.runtime.process import _CLOSING_S
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 _REPLACED = {"command", "entrypoint", "test"}
@@ -74,6 +75,12 @@ def _of_service(service: Mapping[str, Any], compose: Mapping[str, Any]) -> Itera
     yield from _of_its_rights(service)
     yield from _of_its_names(service, compose)
     yield from _of_its_secrets(service)
+    if service["image"].startswith("rabbitmq:") and service.get("command") == ["rabbitmq-server"]:
+        yield from (
+            f"it waits for {other}, which waits for a majority of the nodes after a stop of all"
+            for other, wait in service.get("depends_on", {}).items()
+            if wait["condition"] == "service_healthy"
+        )
     image = service["image"]
     if image != "callfold:local" and not _EXACT.fullmatch(image):
         yield f"{image} is no exact version"
@@ -134,7 +141,9 @@ def _needed_grace_s(service: Mapping[str, Any]) -> float:
         return 1
     fields, environment = Settings.model_fields, service.get("environment", {})
     limits = [
-        "shutdown_timeout_seconds",
-        *(["drain_seconds", "spool_drain_seconds"] if service["command"] == ["ingress"] else []),
+        *("drain_seconds", "shutdown_timeout_seconds"),
+        *(["spool_drain_seconds"] if service["command"] == ["ingress"] else []),
     ]
-    return _SPARE_S + sum(float(environment.get(f"CALLFOLD_{name.upper()}", fields[name].default)) for name in limits)
+    return (
+        _SPARE_S + _CLOSING_S + sum(float(environment.get(f"CALLFOLD_{name.upper()}", fields[name].default)) for name in limits)
+    )

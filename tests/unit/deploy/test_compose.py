@@ -48,6 +48,10 @@ _MUTANTS: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
         _set("services", "ingress-2", "stop_grace_period", value="30s"),
         "ingress-2: it is killed before its own limits",
     ),
+    "deadlock": (
+        _set("services", "rabbitmq-2", "depends_on", "rabbitmq", "condition", value="service_healthy"),
+        "rabbitmq-2: it waits for rabbitmq, which waits for a majority of the nodes after a stop of all",
+    ),
     "latest": (_set("services", "redis-3", "image", value="redis:7"), "redis-3: redis:7 is no exact version"),
     "rights": (_set("services", "sentinel-1", "cap_drop", value=[]), "sentinel-1: it keeps rights"),
     "privileged": (_set("services", "rabbitmq", "privileged", value=True), "rabbitmq: it has rights on the machine"),
