@@ -88,13 +88,12 @@ class OwnConditions:
 
     async def finish(self) -> None:
         """Publish at once what is due, before this process ends: the machine may be removed."""
-        async with self._stepping:
-            self._reporter.hold_s = 0.0
-            with suppress(TimeoutError):
-                async with asyncio.timeout(_FINISH_S):
-                    for _ in range(_LAST_STEPS):
-                        await self._step(time.monotonic())
-                    await self._records.delete_if_over()
+        self._reporter.hold_s = 0.0
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_FINISH_S), self._stepping:  # a step may wait for RabbitMQ
+                for _ in range(_LAST_STEPS):
+                    await self._step(time.monotonic())
+                await self._records.delete_if_over()
 
     async def _step(self, clock_s: float) -> None:
         observations = await self._observe(clock_s)

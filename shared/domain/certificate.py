@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Final
 
+_EARLIEST: Final = datetime(1950, 1, 1, tzinfo=UTC)
 _SEQUENCE: Final = 0x30
 _VERSION: Final = 0xA0
 _UTC_TIME: Final = 0x17
@@ -28,7 +29,8 @@ def end_of_validity(der: bytes) -> datetime:
         written = text.decode("ascii")
         if tag == _UTC_TIME:
             written = f"{'20' if written < '50' else '19'}{written}"
-        return datetime.strptime(written, "%Y%m%d%H%M%SZ").replace(tzinfo=UTC)
+        # Times long ago have no times before them that could be computed.
+        return max(datetime.strptime(written, "%Y%m%d%H%M%SZ").replace(tzinfo=UTC), _EARLIEST)
     except (IndexError, UnicodeDecodeError) as error:
         raise ValueError("this is no X.509 certificate") from error
 

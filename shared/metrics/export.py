@@ -47,7 +47,10 @@ class Export:
 
         With hundreds of sources this takes a tenth of a second, so it gives way after each metric.
         """
-        encode, content_type = choose_encoder(accept)
+        try:
+            encode, content_type = choose_encoder(accept)
+        except (TypeError, ValueError):  # a version that the library cannot read
+            encode, content_type = choose_encoder("")
         parts: list[bytes] = []
         for collector in self._collectors:
             parts.append(encode(collector).removesuffix(_END))

@@ -92,7 +92,6 @@ class PbxWatchStore:
                 "calls": seen.calls,
                 "expected": seen.losses.expected,
                 "lost": seen.losses.lost,
-                "dials": len(seen.dials),
                 "unheard": seen.unheard,
             },
             "unknown": list(seen.unknown.elements()),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from shared.errors import ConfigError
 from shared.tracing.spans import recording_with
@@ -20,7 +20,7 @@ def traced_process(role: str) -> Iterator[None]:
     """Record the spans of a process, and export them, if the environment asks for it.
 
     Raises:
-        ConfigError: it asks for what is not installed, or for another exporter than OTLP over HTTP.
+        ConfigError: it asks for what is not installed, or for another exporter than OTLP over HTTP. Or the SDK refuses a value.
     """
     if role not in _TRACED or not is_requested(os.environ):
         yield
@@ -32,8 +32,13 @@ def traced_process(role: str) -> Iterator[None]:
             f"{_ENDPOINTS[1]} is set, but OpenTelemetry is not installed ({error.name}). "
             "Install Callfold with the extra `otel`: pip install 'callfold[otel]'. Or unset the variable."
         ) from error
-    with exporting(role) as recorder, recording_with(recorder):
-        yield
+    with ExitStack() as stack:
+        try:
+            recorder = stack.enter_context(exporting(role))
+        except ValueError as error:
+            raise ConfigError(f"OpenTelemetry refuses its variables: {error}") from error
+        with recording_with(recorder):
+            yield
 
 
 def is_requested(environment: Mapping[str, str]) -> bool:

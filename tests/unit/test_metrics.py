@@ -95,6 +95,15 @@ async def test_a_measurement_has_no_series_while_its_value_is_unknown() -> None:
     assert row.name not in names_of(series_of((await export.render(""))[0].decode()))
 
 
+@pytest.mark.parametrize(
+    "media", ["application/openmetrics-text; version=abc", "text/plain;version=x;q=z", "text/plain;;version=1."]
+)
+async def test_a_client_that_asks_for_an_unreadable_version_gets_plain_text(media: str) -> None:
+    body, content_type = await Export(Role.WORKER).render(media)
+    assert content_type.startswith("text/plain")
+    assert b"callfold_build_info" in body
+
+
 async def test_a_client_that_asks_for_openmetrics_gets_exemplars_and_another_one_gets_plain_text() -> None:
     export = Export(Role.WORKER)
     metrics.observe(metrics.EVENT_DELAY, 0.2)

@@ -41,6 +41,7 @@ _MEASURED: Final = (
     metrics.PBX_LOST_CALLBACKS_LOW,
     metrics.PBX_CLOCK_DRIFT,
     metrics.PBX_SILENT_SECONDS,
+    metrics.PBX_CLOCK_OFFSET,
 )
 
 

@@ -10,7 +10,7 @@
 --
 -- KEYS[1]: hash of the PBX: `last`, `verdict`, `ids:...`, `<hour>:<count>`, `name:...`, `arrived:<parameter>`
 -- KEYS[2]: bitmap of RequestIDs, a ring
--- KEYS[3]: sorted set of dials, scored by their time (ms since 1970)
+-- KEYS[3]: sorted set of dials, scored by their time (ms since 1970), or by 10^15 plus the time at which they were taken
 -- KEYS[4 ..]: bitmaps of days, a bit for each minute
 -- ARGV[1]: JSON with all observations
 --
@@ -32,6 +32,7 @@
 --
 -- Returns  {ids in use, ids skipped, dial, dial, ...} of what has become final
 local HOURS, MOST_NAMES, NAME_MS, MOST_DIALS, MOST_FINAL, MOST_FAR = 24, 20, 3600000, 10000, 5000, 10
+local TAKEN, TAKEN_MS = 1e15, 3600000
 local hash, ring, dials = KEYS[1], KEYS[2], KEYS[3]
 local seen, folded_ms, ring_ids = cjson.decode(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[8])
 local time = redis.call('TIME')
@@ -110,10 +111,17 @@ for _, name in ipairs(seen.arrived) do
     redis.call('HDEL', hash, 'name:-' .. name, 'name_at:-' .. name)
 end
 
+-- Dials that were taken are kept for a while, beyond all times: one that is delivered again is not counted again.
+local new_dials = 0
 for _, dial in ipairs(seen.dials) do
-    redis.call('ZADD', dials, 'NX', whole(dial[2]), whole(dial[1]))
+    new_dials = new_dials + redis.call('ZADD', dials, 'NX', whole(dial[2]), whole(dial[1]))
 end
-redis.call('ZREMRANGEBYRANK', dials, 0, -MOST_DIALS - 1)
+count('dials', new_dials)
+redis.call('ZREMRANGEBYSCORE', dials, whole(TAKEN), whole(TAKEN + now_ms - TAKEN_MS))
+if redis.call('ZCARD', dials) > MOST_DIALS then
+    redis.call('ZREMRANGEBYSCORE', dials, whole(TAKEN), '+inf')
+    redis.call('ZREMRANGEBYRANK', dials, 0, -MOST_DIALS - 1)
+end
 
 local done, top, top_ms, highest = get('ids:done'), get('ids:top'), get('ids:top_ms'), get('ids:highest')
 local far = get('ids:far') or 0
@@ -169,7 +177,7 @@ local result = {used, skipped}
 if folded_ms then
     local due = redis.call('ZRANGEBYSCORE', dials, '-inf', whole(folded_ms - tonumber(ARGV[3])), 'LIMIT', 0, 100)
     for _, id in ipairs(due) do
-        redis.call('ZREM', dials, id)
+        redis.call('ZADD', dials, whole(TAKEN + now_ms), id)
         result[#result + 1] = id
     end
 end

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from prometheus_client import REGISTRY
 
+from shared import metrics
 from shared.amqp.publisher import Message
 from shared.clock import utc_now
 from shared.config.live_sources import LiveSources
@@ -138,6 +139,27 @@ async def test_a_dial_of_which_nothing_is_heard_is_counted_once_and_only_after_s
         report = await worker.report()
         assert (report.dials, report.unheard) == (3, 1)
     assert (_metric("unheard_dials_total") or 0) - before == 1
+
+
+async def test_a_dial_that_is_delivered_again_is_counted_once(worker: _Worker) -> None:
+    dials = [
+        DialEvent(ACME, rfc3339(worker.now - ago), number, {"agent": "1001"})
+        for number, ago in ((513, 6 * MINUTE), (514, MINUTE))
+    ]
+    for _ in range(2):
+        await worker.fold(*dials)
+        report = await worker.report()
+        assert (report.dials, report.unheard) == (2, 1)
+
+
+async def test_a_source_that_was_removed_leaves_no_measurement(worker: _Worker, tmp_path: Path) -> None:
+    await worker.fold(worker.callback(MINUTE, 7, "pickup"))
+    metrics.PBX_CLOCK_OFFSET.set(600, ACME)
+    await worker.report()
+    (tmp_path / "sources.toml").write_text("[sources.other]\n")
+    await worker.sources.refresh()
+    await worker.watch.judge()
+    assert [_metric(name) for name in ("clock_offset_seconds", "silent_seconds", "clock_drift_ratio")] == [None] * 3
 
 
 def _minutes(times: Iterable[datetime]) -> PbxObservations:

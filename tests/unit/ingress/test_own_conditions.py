@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -19,6 +20,7 @@ from shared.amqp.connection import BrokerAddress
 from shared.amqp.publisher import Message
 from shared.amqp.topology import CALLBACKS, Topology
 from shared.domain.times import rfc3339
+from tests.helpers.pace import LIMIT_S
 
 HOLD_S = 10
 START = datetime(2026, 11, 30, 12, tzinfo=UTC)
@@ -127,6 +129,16 @@ async def test_a_process_that_is_stopped_publishes_what_is_due_and_leaves_no_fil
     await machine.ingress().finish()
     assert [event[1] for event in machine.events()] == ["raised", "cleared"]
     assert not (machine.directory / "ops.json").exists()
+
+
+async def test_a_publish_that_hangs_delays_the_end_of_a_process_by_a_few_seconds_only(
+    machine: _Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(own_conditions, "_FINISH_S", 0.1)
+    ingress = machine.ingress()
+    await ingress._stepping.acquire()  # as a step does that publishes
+    async with asyncio.timeout(LIMIT_S / 10):
+        await ingress.finish()
 
 
 async def test_of_two_processes_of_a_machine_one_reports(machine: _Machine) -> None:

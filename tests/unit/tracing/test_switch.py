@@ -45,6 +45,25 @@ def test_what_callfold_cannot_export_is_a_configuration_error(variable: str, val
         is_requested(ENDPOINT | {variable: value})
 
 
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [("OTEL_BSP_MAX_QUEUE_SIZE", "-5"), ("OTEL_SPAN_LINK_COUNT_LIMIT", "many"), ("OTEL_BSP_SCHEDULE_DELAY", "0")],
+)
+def test_a_variable_that_the_sdk_refuses_is_a_configuration_error(
+    variable: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", ENDPOINT["OTEL_EXPORTER_OTLP_ENDPOINT"])
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(ConfigError, match="OpenTelemetry refuses its variables"), traced_process("ingress"):
+        pass
+
+
+def test_a_value_error_of_the_process_is_not_taken_for_one_of_its_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", ENDPOINT["OTEL_EXPORTER_OTLP_ENDPOINT"])
+    with pytest.raises(ValueError, match="a bug"), traced_process("ingress"):
+        raise ValueError("a bug")
+
+
 def test_without_the_extra_the_process_does_not_start_and_the_error_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", ENDPOINT["OTEL_EXPORTER_OTLP_ENDPOINT"])
     for name in [name for name in sys.modules if name.startswith(("opentelemetry", "shared.tracing.export"))]:

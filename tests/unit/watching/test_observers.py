@@ -22,7 +22,7 @@ from shared.state.stored_position import PartitionState
 from tests.helpers.certificates import Authority
 from tests.helpers.settings import settings_here
 from worker.watching.archive import ArchiveWatch
-from worker.watching.certificates import CertificateWatch, tls_servers
+from worker.watching.certificates import CertificateWatch, _observation, tls_servers
 from worker.watching.growth import WINDOW_S, Growth
 from worker.watching.lost_state import LostState
 
@@ -127,6 +127,15 @@ async def test_a_certificate_expires_soon_from_two_weeks_before_its_end(tls_port
     now = end - timedelta(days=14, seconds=1)
     (seen,) = watch.observations()
     assert not seen.is_bad
+
+
+def test_a_certificate_that_ended_in_the_year_1_is_expired() -> None:
+    validity = b"\x30\x22" + 2 * (b"\x18\x0f" + b"00010101000000Z")
+    fields = b"\x02\x01\x01" + 2 * b"\x30\x00" + validity
+    inner = b"\x30" + bytes([len(fields)]) + fields
+    seen = _observation("pbx.example:443", end_of_validity(b"\x30" + bytes([len(inner)]) + inner), NOW)
+    assert seen.is_bad
+    assert seen.at < rfc3339(NOW)
 
 
 async def test_a_server_that_cannot_be_reached_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
