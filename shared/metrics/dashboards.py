@@ -8,12 +8,14 @@ from shared.metrics.panels import (
     age,
     alerts,
     curves,
+    dead_letters,
     level,
     number,
     processes,
     quantiles,
     rate,
     remaining,
+    total,
 )
 from shared.metrics.rows import Role
 
@@ -106,8 +108,8 @@ _FOLD = Board(
                 number("Workers", processes(Role.WORKER)),
                 number("Alerts", alerts(), 1),
                 number("Fold lag", level("callfold_fold_lag_seconds"), 10, 60),
-                number("Open calls", level("callfold_open_calls", how="sum")),
-                number("Dead letters", level("callfold_queue_messages", "queue"), 1),
+                number("Open calls", total("callfold_open_calls")),
+                number("Dead letters", dead_letters(), 1),
                 number("Partitions that are rebuilt", level("callfold_partitions_rebuilding"), 1),
             ),
         ),
@@ -278,8 +280,8 @@ _PBX = Board(
         Section(
             "Now",
             (
-                number("Silent against their habit", level("callfold_pbx_silent", how="sum"), 1),
-                number("Adapter link changed", level("callfold_pbx_adapter_changed", how="sum"), 1),
+                number("Silent against their habit", total("callfold_pbx_silent"), 1),
+                number("Adapter link changed", total("callfold_pbx_adapter_changed"), 1),
                 number("Alerts", alerts(), 1),
                 number("Callbacks", rate("callfold_callbacks_total")),
             ),

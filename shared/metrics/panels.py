@@ -90,6 +90,20 @@ def level(name: str, *by: str, role: Role | None = None, legend: str = "", how: 
     return Query(_aggregate(how, by, inner), _legend(by, legend, row), _UNITS[row.unit], row.help)
 
 
+def total(name: str) -> Query:
+    """Return the sum of a gauge over its labels, if each process of a role exports the same values: those of the installation."""
+    row = _row(name, Kind.GAUGE, ())
+    one = _aggregate("max", tuple(label.name for label in row.labels), f"{name}{_selector(row)}")
+    return Query(f"sum({one})", _legend((), "", row), _UNITS[row.unit], row.help)
+
+
+def dead_letters() -> Query:
+    """Return how many messages each queue of dead letters has."""
+    row = _row("callfold_queue_messages", Kind.GAUGE, ("queue",))
+    one = _aggregate("max", ("queue",), f'{row.name}{{queue=~".*[.]dead"}}')
+    return Query(one, _legend(("queue",), "", row), _UNITS[row.unit], row.help)
+
+
 def age(name: str, *by: str, legend: str = "") -> Query:
     """Return the seconds since the time in a gauge; 0 in it means that there is no time yet."""
     row = _row(name, Kind.GAUGE, by)
@@ -98,9 +112,9 @@ def age(name: str, *by: str, legend: str = "") -> Query:
 
 
 def remaining(name: str, *by: str, legend: str = "") -> Query:
-    """Return the seconds until the time in a gauge."""
+    """Return the seconds until the time in a gauge; 0 in it means that there is no time yet."""
     row = _row(name, Kind.GAUGE, by)
-    return Query(f"{_aggregate('min', by, name)} - time()", _legend(by, legend, row), "s", row.help)
+    return Query(f"{_aggregate('min', by, f'{name} > 0')} - time()", _legend(by, legend, row), "s", row.help)
 
 
 def quantiles(name: str, *by: str, role: Role | None = None) -> tuple[Query, ...]:

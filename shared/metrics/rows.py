@@ -83,7 +83,7 @@ class Row:
     @property
     def unit(self) -> str:
         """The unit that the name ends with, or ''."""
-        stem = self.name.removesuffix("_total")
+        stem = self.name.removesuffix("_total").removesuffix("_max")
         return next((unit for unit in ("timestamp_seconds", "seconds", "bytes", "ratio") if stem.endswith(f"_{unit}")), "")
 
     def first_series(self, sources: Iterable[str]) -> Iterator[tuple[str, ...]]:

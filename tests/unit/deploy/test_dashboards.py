@@ -65,9 +65,22 @@ def test_the_unit_is_that_of_the_name() -> None:
     units = {"seconds": "s", "bytes": "bytes", "ratio": "percentunit"}
     for panel in PANELS:
         for expression in (query.expression for query in panel.queries):
-            name = re.findall(r"(?:callfold_|ALERTS)\w*", expression)[0].removesuffix("_bucket")
+            name = re.findall(r"(?:callfold_|ALERTS)\w*", expression)[0].removesuffix("_bucket").removesuffix("_max")
             is_rate = re.match(r"sum.*rate", expression)
             assert panel.unit == ("cps" if is_rate else units.get(name.rpartition("_")[2], "short")), expression
+
+
+def test_a_sum_counts_nothing_twice() -> None:
+    """Each console and each worker exports the figures of the installation. Only these gauges are of one process each."""
+    own = {"callfold_spool_bytes", "callfold_waiting_bytes", "callfold_http_connections"}
+    expressions = [query.expression for panel in PANELS for query in panel.queries]
+    sums = [found for each in expressions if "rate(" not in each and (found := re.match(r"sum(?: by \([^)]*\) )?\((\w+)", each))]
+    assert {found[1] for found in sums} == own | {"max"}
+
+
+def test_the_number_of_dead_letters_is_that_of_their_queues() -> None:
+    (panel,) = [panel for panel in PANELS if panel.title == "Dead letters"]
+    assert [query.expression for query in panel.queries] == ['max by (queue) (callfold_queue_messages{queue=~".*[.]dead"})']
 
 
 def test_a_query_of_an_unknown_metric_kind_or_label_is_refused() -> None:
