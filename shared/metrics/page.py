@@ -10,8 +10,9 @@ PAGE = Path("docs/metrics.md")
 
 _HEAD = """# Metrics
 
-`/metrics` on the private port of every process serves these metrics to Prometheus. Each process exports the rows that name it,
-and no others. A counter counts what that process did since it started. The Python library adds `python_*` and `process_*`.
+`/metrics` on the [private port](processes.md) of every process serves these metrics to Prometheus. Each process exports the rows
+that name it, and no others. A counter counts what that process did since it started. The Python library adds `python_*` and
+`process_*`.
 
 - **Every series exists from the start, at 0.** That holds for every configured source, also for one that a reload adds. An alert
   on an increase therefore sees the first event.

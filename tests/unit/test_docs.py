@@ -100,6 +100,15 @@ def test_every_command_in_the_examples_is_understood(line: str) -> None:
     found.make_context(name, rest)
 
 
+def test_the_readme_links_every_page_once_in_the_order_of_use() -> None:
+    more = (_ROOT / "README.md").read_text("utf-8").partition("## More\n")[2]
+    linked = re.findall(r"\]\(docs/([\w-]+\.md)\)", more)
+    pages = {path.name for path in (_ROOT / "docs").glob("*.md")}
+    assert pages - {*linked} == {"subscribing.md"}, "it has a section"
+    assert len(linked) == len({*linked})
+    assert re.findall(r"^(\w+):$", more, re.MULTILINE) == ["Install", "Operate", "Reference"]
+
+
 def test_the_readme_shows_every_picture_in_both_themes_and_none_is_large() -> None:
     pictures = sorted((_ROOT / "docs" / "images").iterdir())
     readme = (_ROOT / "README.md").read_text("utf-8")
