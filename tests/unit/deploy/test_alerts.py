@@ -96,6 +96,15 @@ def test_a_missing_metric_is_noticed_for_every_alert_that_is_never_unknown() -> 
     assert {name for name in read if not TABLE[name].is_measured} - watched == {"callfold_build_info"}
 
 
+def test_a_critical_alert_mutes_no_warning_about_something_else() -> None:
+    """What an alert with two severities is about: a server, a stream, or all processes of a role."""
+    (inhibition,) = yaml.safe_load((ROOT / "deploy" / "prometheus" / "alertmanager.yml").read_text("utf-8"))["inhibit_rules"]
+    critical = {rule["alert"] for rule in ALERTS if rule["labels"]["severity"] == "critical"}
+    twice = [rule["expr"] for rule in ALERTS if rule["alert"] in critical and rule["labels"]["severity"] == "warning"]
+    about = {label for each in twice for labels in re.findall(r"\bby \(([^)]*)\)", each) for label in labels.split(", ")}
+    assert {"alertname"} | about - {"job", "instance"} == set(inhibition["equal"])
+
+
 @pytest.mark.parametrize(("alert", "least"), [("CallfoldPbxLosingCallbacks", LOSS_ALARM), ("CallfoldPbxClockDrift", DRIFT_ALARM)])
 def test_an_alert_of_a_pbx_fires_where_the_page_reports_a_finding(alert: str, least: float) -> None:
     (expression,) = [rule["expr"] for rule in ALERTS if rule["alert"] == alert]
