@@ -14,8 +14,13 @@ from typing import Protocol
 
 from structlog.contextvars import bound_contextvars
 
+from shared.log import get_logger
+from shared.outage import Outage
 from shared.tracing.contexts import SpanId, TraceContext, TraceId, root_of, trace_of
 from shared.tracing.conventions import Described
+
+log = get_logger(__name__)
+_FAULTS = Outage(log, "spans_not_recorded", is_error=True)
 
 
 class Span(Protocol):
@@ -80,7 +85,11 @@ def root_context(call: str) -> TraceContext | None:
     """Return the context of a call's own span, such as that of `acme/513`; None if the call is not sampled."""
     if _STATE.recorder is None:
         return None
-    return root_of(call) if _STATE.recorder.is_sampled(trace_of(call)) else None
+    try:
+        return root_of(call) if _STATE.recorder.is_sampled(trace_of(call)) else None
+    except Exception as error:  # noqa: BLE001 - as below
+        _FAULTS.failed(type(error).__name__)
+        return None
 
 
 def current() -> Span | None:
@@ -96,7 +105,13 @@ def trace_id() -> str | None:
 
 def start(described: Described, where: Position) -> Span | None:
     """Start a span that is not active; the caller ends it."""
-    return None if _STATE.recorder is None else _STATE.recorder.start(described, where)
+    if _STATE.recorder is None:
+        return None
+    try:
+        return _STATE.recorder.start(described, where)
+    except Exception as error:  # noqa: BLE001 - no fault of a library may cost a callback, or stop the fold
+        _FAULTS.failed(type(error).__name__)
+        return None
 
 
 def record(described: Described, where: Position, *, end_ns: int | None = None) -> None:
@@ -120,7 +135,10 @@ def active(
     if _STATE.recorder is None or (parent is None and not links):
         yield None
         return
-    span = _STATE.recorder.start(described, Position(parent, links))
+    span = start(described, Position(parent, links))
+    if span is None:
+        yield None
+        return
     token = _CURRENT.set(span)
     try:
         with bound_contextvars(trace_id=f"{span.context.trace_id:032x}"):

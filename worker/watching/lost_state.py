@@ -19,6 +19,7 @@ class LostState:
     def __init__(self, positions: Positions, now: Callable[[], str]) -> None:
         self._positions, self._now = positions, now
         self._reports: deque[Observation] = deque(maxlen=_MAX_REPORTS)
+        self._returned = 0
 
     def began(self, figures: Mapping[str, int | float]) -> None:
         """Record that a rebuild began. A short one is over before the next observation."""
@@ -29,11 +30,17 @@ class LostState:
         self._reports.append(self._good(figures))
 
     def observations(self) -> list[Observation]:
-        """Return the reports since the last call, then the current state if it is known."""
+        """Return the reports that are not stored yet, then the current state if it is known."""
         reports = list(self._reports)
-        self._reports.clear()
+        self._returned = len(reports)
         waiting = self._positions.not_ready()
         return [*reports, self._bad({"partitions": len(waiting)}) if waiting else self._good({})]
+
+    def stored(self) -> None:
+        """Forget the reports that were returned last, because Redis has them now."""
+        for _ in range(self._returned):
+            self._reports.popleft()
+        self._returned = 0
 
     def _bad(self, figures: Mapping[str, Figure]) -> Observation:
         detail = "Redis has lost state. The calls of these partitions wait until workers have rebuilt it from the journals."

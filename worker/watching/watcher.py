@@ -83,6 +83,7 @@ class Watcher:
         except StoreUnavailableError as error:
             REDIS_OUTAGE.failed(str(error), task=self)
         else:
+            self.lost_state.stored()
             REDIS_OUTAGE.succeeded(task=self)
 
     def _observations(self) -> list[Observation]:

@@ -18,7 +18,7 @@ from shared.domain.raw_event import CallbackEvent, TimerEvent, Undecodable, deco
 from shared.state.stored_call import Publication
 from shared.tracing.contexts import SpanId, TraceContext, pack, parse_context, root_of, span_of, trace_of
 from shared.tracing.conventions import Operation, messaging, published_to
-from shared.tracing.spans import active, active_batch, current, recording_with, root_context, trace_id
+from shared.tracing.spans import Position, Span, active, active_batch, current, recording_with, root_context, start, trace_id
 from tests.helpers.spans import Spans, context_of, links_of, parent_of, recorded
 from worker.folding.traces import record_publication, trace_of_publication, with_contexts, with_trace_headers
 
@@ -75,6 +75,24 @@ def test_a_fault_in_the_trace_of_a_published_call_is_logged_and_stops_nothing() 
         traceparent, _ = trace_of_publication(KEY, 1, [])
         record_publication(Publication(KEY, 1, b"", "", "1"), with_trace_headers([_event(traceparent, '"data":7')]), 1)
     assert [(line["event"], line["id"]) for line in lines] == [("publication_not_traced", "acme/513/1")]
+
+
+def test_a_fault_of_the_library_costs_no_callback_and_stops_no_fold() -> None:
+    class _Faulty:
+        def is_sampled(self, _: object) -> bool:
+            raise ValueError("a sampler with a bug")
+
+        def start(self, *_: object) -> Span:
+            raise TypeError("an SDK with a bug")
+
+    done: list[Span | None] = []
+    with recording_with(_Faulty()), capture_logs() as lines:
+        assert root_context("acme/513") is None
+        assert start(SEND, Position()) is None
+        with active(SEND, parent=root_of("acme/513")) as span:
+            done.append(span)
+    assert done == [None]
+    assert {(line["event"], line["log_level"]) for line in lines} == {("spans_not_recorded", "error")}
 
 
 def test_a_later_use_of_a_request_id_is_in_the_trace_of_its_callbacks() -> None:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import pytest_asyncio
@@ -16,6 +17,7 @@ from shared.config.live_sources import LiveSources
 from shared.domain.certificate import end_of_validity
 from shared.domain.condition import Observation
 from shared.domain.times import rfc3339
+from shared.errors import StoreUnavailableError
 from shared.runtime.tls_probe import certificate_end
 from shared.state.positions import Positions
 from shared.state.stored_position import PartitionState
@@ -25,6 +27,7 @@ from worker.watching.archive import ArchiveWatch
 from worker.watching.certificates import CertificateWatch, _observation, tls_servers
 from worker.watching.growth import WINDOW_S, Growth
 from worker.watching.lost_state import LostState
+from worker.watching.watcher import Watcher
 
 NOW = datetime(2026, 11, 30, 12, tzinfo=UTC)
 
@@ -85,6 +88,40 @@ def test_a_short_rebuild_is_reported_although_it_is_over_before_the_next_look() 
         (False, {"partitions": 2, "calls": 7}),
         (False, {}),
     ]
+
+
+def test_a_rebuild_that_could_not_be_stored_is_reported_again() -> None:
+    lost = LostState(Positions("worker"), lambda: "now")
+    lost.began({"partitions": 2})
+    lost.finished({"partitions": 2, "calls": 7})
+    first = lost.observations()
+    lost.began({"partitions": 3})  # while Redis does not answer
+    again = lost.observations()
+    assert _states(again) == [*_states(first[:2]), ("redis", True, "now"), ("redis", False, "now")]
+    lost.stored()
+    assert _states(lost.observations()) == [("redis", False, "now")]
+
+
+async def test_a_watcher_keeps_the_reports_of_a_rebuild_until_redis_has_them() -> None:
+    watcher = Watcher.__new__(Watcher)
+    watcher.lost_state = LostState(Positions("worker"), lambda: "now")
+    stored: list[Observation] = []
+    outages = [True]
+
+    async def report(observations: list[Observation], **_: object) -> None:
+        if outages and outages.pop():
+            raise StoreUnavailableError("Redis is away")
+        stored.extend(observations)
+
+    none = SimpleNamespace(observations=list, servers=None)
+    watcher._dead_letters = watcher._archive = watcher._certificates = none  # type: ignore[assignment]
+    watcher._silences, watcher._sources = list, SimpleNamespace(current={})  # type: ignore[assignment]
+    watcher._publisher = SimpleNamespace(is_up=True, is_blocked=False)  # type: ignore[assignment]
+    watcher._reporter = SimpleNamespace(report=report)  # type: ignore[assignment]
+    watcher.lost_state.began({"partitions": 2})
+    for _ in range(3):
+        await watcher.step()
+    assert [each.is_bad for each in stored] == [True, False, False]
 
 
 def test_a_partition_that_waits_is_lost_state(monkeypatch: pytest.MonkeyPatch) -> None:
