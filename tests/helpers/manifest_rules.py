@@ -157,6 +157,8 @@ def _scaling(manifests: Sequence[Manifest]) -> Iterator[str]:
 def _brokers(manifests: Sequence[Manifest]) -> Iterator[str]:
     for each in of_kind(manifests, "RabbitmqCluster"):
         labels = {"app.kubernetes.io/name": each["metadata"]["name"]}
+        if each["metadata"].get("annotations", {}).get("helm.sh/resource-policy") != "keep":
+            yield f"{name_of(each)}: its volumes are deleted with the release"
         if not re.search(r":\d+\.\d+\.\d+-management$", each["spec"]["image"]):
             yield f"{name_of(each)}: {each['spec']['image']} is no exact version"
         budgets = [budget["spec"] for budget in of_kind(manifests, "PodDisruptionBudget")]
