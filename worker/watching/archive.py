@@ -26,6 +26,7 @@ class ArchiveWatch:
         """Take an archive that no other task checks."""
         self._archive, self._now = archive, now
         self._failed, self._problem, self._at = 0, "", ""
+        self._checking: asyncio.Task[None] | None = None
 
     async def run(self) -> NoReturn:
         """Check until cancelled. Run it as a task."""
@@ -36,8 +37,7 @@ class ArchiveWatch:
     async def check(self) -> None:
         began = self._now()
         try:
-            async with asyncio.timeout(_CHECK_S):
-                await self._archive.check()
+            await self._check()
         except (CallfoldError, TimeoutError) as error:
             if not self._failed:
                 self._at = began
@@ -47,6 +47,24 @@ class ArchiveWatch:
             if self._failed or not self._at:
                 self._at = began
             self._failed, self._problem = 0, ""
+
+    async def _check(self) -> None:
+        """Check within the time limit. A check that hangs holds a thread, so the next one begins when it has ended.
+
+        Raises:
+            CallfoldError: the archive cannot be written.
+            TimeoutError: it does not answer.
+        """
+        checking = self._checking = self._checking or asyncio.ensure_future(self._archive.check())
+        try:
+            await asyncio.wait([checking], timeout=_CHECK_S)
+        except asyncio.CancelledError:
+            checking.cancel()
+            raise
+        if not checking.done():
+            raise TimeoutError
+        self._checking = None
+        checking.result()
 
     def observations(self) -> list[Observation]:
         """Return what is known."""

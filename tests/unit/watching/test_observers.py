@@ -76,6 +76,25 @@ async def test_an_archive_is_away_after_two_failed_checks_from_the_first_of_them
     assert _states(watch.observations()) == [("archive", False, "5")]
 
 
+async def test_an_archive_that_hangs_is_checked_by_one_thread_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("worker.watching.archive._CHECK_S", 0.02)
+    archive = Archive((tmp_path / "archive").as_uri())
+    watch, released, started = ArchiveWatch(archive, lambda: "now"), asyncio.Event(), 0
+
+    async def hang() -> None:
+        nonlocal started
+        started += 1
+        await asyncio.shield(released.wait())  # a thread cannot be cancelled
+
+    monkeypatch.setattr(archive, "check", hang)
+    for _ in range(3):
+        await watch.check()
+    assert (_states(watch.observations()), started) == ([("archive", True, "now")], 1)
+    released.set()
+    await watch.check()
+    assert _states(watch.observations()) == [("archive", False, "now")]
+
+
 def test_a_short_rebuild_is_reported_although_it_is_over_before_the_next_look() -> None:
     positions = Positions("worker")
     lost = LostState(positions, lambda: "now")
