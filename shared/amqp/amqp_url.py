@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from yarl import URL
 
 # Those of the library that make sense here. `auth=external` logs in with the client certificate.
-_OPTIONS: Final = {"heartbeat", "timeout", "name", "auth"}
+_OPTIONS: Final = {"heartbeat", "timeout", "name", "auth", "interleave", "happy_eyeballs_delay"}
 _FILES: Final = ("cafile", "capath", "certfile", "keyfile")
 _TLS_OPTIONS: Final = {*_FILES, "cadata", "no_verify_ssl"}
 

@@ -16,6 +16,7 @@ from shared.amqp.amqp_url import check_amqp_url
         "amqps://callfold:p%40ss@rabbit/vhost?heartbeat=10",
         "amqps://a:b@rabbit?cafile={file}&certfile={file}&keyfile={file}",
         "amqps://a:b@rabbit?capath={directory}&no_verify_ssl=0",
+        "amqp://a:b@rabbit?interleave=1&happy_eyeballs_delay=0.25",
         "amqps://rabbit?auth=external&certfile={file}",
     ],
 )
