@@ -21,6 +21,8 @@ from shared.errors import CallfoldError
 from shared.file_lock import try_lock
 
 INCOMPLETE = ".incomplete"
+PROBE = ".probe-"
+"""Begins the names of the small files with which an archive is checked."""
 _SUFFIX = ".callfold-tmp"
 _COPY_BYTES = 1 << 20
 # The file is fsynced in steps of this size, so that a slow disk shows progress.
@@ -85,7 +87,11 @@ class DurableDirectory:
             self._durable.add(final.parent)
 
     def sweep(self) -> None:
-        """Remove the temporary files of killed processes. Not for the event loop."""
+        """Remove the temporary files and probes of killed processes. Not for the event loop."""
+        for probe in self._root.glob(f"{PROBE}*"):
+            with suppress(FileNotFoundError):
+                if _is_old(probe.stat()):
+                    probe.unlink()
         for path in (self._root / INCOMPLETE).glob(f"*{_SUFFIX}"):
             with suppress(FileNotFoundError), path.open("rb") as file:
                 if _is_abandoned(file):
@@ -97,7 +103,11 @@ def _is_abandoned(file: BinaryIO) -> bool:
     try:
         return try_lock(file)
     except OSError:  # the file system has no locks
-        return time.time() - os.fstat(file.fileno()).st_mtime > _ABANDONED_S
+        return _is_old(os.fstat(file.fileno()))
+
+
+def _is_old(status: os.stat_result) -> bool:
+    return time.time() - status.st_mtime > _ABANDONED_S
 
 
 class _TemporaryFile:

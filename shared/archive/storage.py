@@ -25,7 +25,7 @@ from obstore.store import LocalStore, ObjectStore
 
 from shared.archive.checksum import sha256_of_stream
 from shared.archive.deadlines import ArchiveUnavailableError, archive_deadline, within_deadline
-from shared.archive.local_disk import Confirm, DurableDirectory, TakenError
+from shared.archive.local_disk import INCOMPLETE, PROBE, Confirm, DurableDirectory, TakenError
 from shared.archive.object_store import Bucket
 from shared.archive.sidecar import Sidecar, path_of
 from shared.domain.recording import RecordingJob
@@ -65,9 +65,9 @@ class Archive:
                 "Set the credential in the environment instead (AWS_... for S3)."
             )
         self.url = url.rstrip("/")
-        self._probe = f".probe-{uuid.uuid4().hex}"
         self._directory: DurableDirectory | None = None
         self._bucket: Bucket | None = None
+        self._probe = f"{PROBE}{uuid.uuid4().hex}"
         try:
             if url.startswith("file://"):
                 root = Path(unquote(urlsplit(url).path))
@@ -77,6 +77,7 @@ class Archive:
             else:
                 self._bucket = Bucket(url)
                 self._store = self._bucket.store
+                self._probe = f"{INCOMPLETE}/{self._probe}"  # `sweep` lists this prefix alone
         except (BaseError, OSError, ValueError) as error:
             raise ConfigError(f"CALLFOLD_ARCHIVE_URL {self.url} cannot be used: {error}.") from error
 

@@ -31,8 +31,9 @@ class ArchiveWatch:
     async def run(self) -> NoReturn:
         """Check until cancelled. Run it as a task."""
         while True:
-            await self.check()
+            # The worker has just checked the archive when it starts.
             await asyncio.sleep(_RETRY_S if self._failed else _INTERVAL_S)
+            await self.check()
 
     async def check(self) -> None:
         began = self._now()

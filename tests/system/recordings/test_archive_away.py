@@ -83,7 +83,7 @@ async def test_a_worker_that_starts_while_an_object_store_refuses_folds_and_stor
         await eventually(lambda: _complained(fleet))
         s3.always.clear()
         await _stored(fleet, told)
-    assert not any(".probe-" in name for name in (await there(s3.port))[0])
+    assert not any("probe-" in name for name in (await there(s3.port))[0])
 
 
 async def test_a_worker_that_starts_while_an_object_store_does_not_answer_folds(servers: Servers, pbx: Pbx, s3: Busy) -> None:

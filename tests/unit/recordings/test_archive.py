@@ -264,6 +264,15 @@ async def test_where_there_are_no_locks_only_what_is_a_day_old_is_swept(tmp_path
     await eventually(only_the_young_is_left)
 
 
+async def test_a_probe_that_a_killed_process_left_is_swept_a_day_later(tmp_path: Path) -> None:
+    old, young = (tmp_path / f".probe-{name}" for name in ("old", "young"))
+    for path in (old, young):
+        path.write_bytes(b"probe")
+    os.utime(old, (time.time() - 2 * 86400,) * 2)
+    await Archive(tmp_path.as_uri()).check()
+    assert [path.name for path in tmp_path.glob(".probe-*")] == [young.name]
+
+
 async def test_an_archive_that_cannot_be_written_is_told_by_its_check_which_can_be_repeated(tmp_path: Path) -> None:
     (tmp_path / local_disk.INCOMPLETE).write_text("in the way")
     archive = Archive(tmp_path.as_uri())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -154,8 +155,10 @@ def test_a_partition_that_waits_is_lost_state(monkeypatch: pytest.MonkeyPatch) -
 async def tls_port(tmp_path: Path) -> AsyncIterator[int]:
     """A server whose certificate no client trusts."""
 
-    async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.close()
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            await reader.read()
+        writer.transport.abort()  # `close` would wait for an end of TLS that the client does not send
 
     context = Authority(tmp_path).server(days=(-30, 10.25))
     server = await asyncio.start_server(answer, "127.0.0.1", 0, ssl=context)
