@@ -7,7 +7,6 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TypeVar
 
 import orjson
@@ -20,6 +19,7 @@ from console.commands.hints import with_hint
 from console.commands.output import output
 from console.commands.pbx_checks import dial_links, recording_origins
 from console.commands.redis_checks import redis_finding
+from console.commands.spool_check import check_spool
 from console.counts import counted
 from console.dead_letters.listing import LookRequest, find
 from console.dead_letters.queue import DeadLetterQueue, Filter
@@ -31,8 +31,6 @@ from console.previous_secrets import describe, is_in_use, read_last_uses
 from console.rebuilds import describe_rebuild
 from console.refusals import count_refusals
 from console.request_ids import find_request_id_problems
-from ingress.spool import SPOOL_FILE, Spool
-from ingress.spool_use import SpoolUse
 from shared.archive.storage import Archive
 from shared.config.secret_strength import check_console_keys, check_source_secrets, weak_secrets
 from shared.config.settings import Settings
@@ -137,26 +135,6 @@ async def _clock(settings: Settings) -> str:
 async def _archive(settings: Settings) -> str:
     await Archive(settings.archive_url).check()
     return f"{settings.archive_url} is writable"
-
-
-async def _spool(settings: Settings) -> str:
-    was_there = (settings.spool_dir / SPOOL_FILE).exists()
-    async with Spool(settings.spool_dir, max_bytes=settings.spool_max_bytes) as spool:
-        await spool.check()
-        waiting = await spool.count()
-        if not was_there:
-            await _delete_unused(spool, settings.spool_dir)
-    return f"{settings.spool_dir} is writable; {counted(waiting, 'message')} spooled"
-
-
-async def _delete_unused(spool: Spool, directory: Path) -> None:
-    """Delete the file that the check made, unless a process has begun to use the directory."""
-    use = await asyncio.to_thread(SpoolUse, directory)
-    try:
-        if use.try_exclude():
-            await spool.delete_if_empty()
-    finally:
-        use.close()
 
 
 async def _downloads(settings: Settings) -> str:
@@ -300,6 +278,6 @@ CHECKS: dict[str, Check] = {
     "pbx clocks": _pbx_clocks,
     "pbx": _pbx,
     "archive": _archive,
-    "spool": _spool,
+    "spool": check_spool,
     "downloads": _downloads,
 }

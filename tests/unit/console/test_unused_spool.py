@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from console.commands import doctor
+from console.commands import doctor, spool_check
 from console.commands.spool import drain
 from ingress.spool import SPOOL_FILE
 from ingress.spool_contents import spool_files
@@ -52,3 +54,26 @@ async def test_doctor_leaves_no_spool_that_was_not_there(
     assert finding.ok
     assert f"is writable; {count or 0} message" in finding.detail
     assert [path.name for path in spool_files(tmp_path)] == ([] if count is None and not is_used else [SPOOL_FILE])
+
+
+@pytest.mark.parametrize(
+    ("is_read_only", "is_volume", "is_there", "warning"),
+    [
+        (True, False, False, True),
+        (True, True, False, False),
+        (True, False, True, False),
+        (False, False, False, False),
+    ],
+)
+async def test_doctor_warns_of_a_read_only_directory_only_in_a_container_without_a_spool(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_read_only: bool, is_volume: bool, is_there: bool, warning: bool
+) -> None:
+    if is_there:
+        await fill(tmp_path, [])
+    flag = os.ST_RDONLY if is_read_only else 0
+    monkeypatch.setattr(os, "statvfs", lambda _path: SimpleNamespace(f_flag=flag))
+    monkeypatch.setattr(spool_check, "_ROOT", SimpleNamespace(stat=lambda: SimpleNamespace(st_dev=-1)) if is_volume else tmp_path)
+    settings = settings_here(monkeypatch, {"CALLFOLD_SPOOL_DIR": str(tmp_path)})
+    finding = await doctor.run_check("spool", doctor.CHECKS["spool"], settings)
+    assert (finding.ok, finding.warning) == (True, warning)
+    assert ("Run `callfold doctor` in ingress too." in finding.detail) is warning

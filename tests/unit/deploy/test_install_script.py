@@ -221,5 +221,6 @@ def test_the_command_has_the_settings_and_credentials_of_the_console_and_no_priv
         "CALLFOLD_D=caller",
         'CALLFOLD_AMQP_URL=amqps://a:$b`c"d@e',
         f"CALLFOLD_SOURCES={etc}/sources.toml",
+        f"CALLFOLD_SPOOL_DIR={state}/spool-1",
     } <= set(lines)
     assert not [line for line in lines if line.startswith("CALLFOLD_A=")]
