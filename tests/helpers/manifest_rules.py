@@ -8,10 +8,11 @@ from urllib.parse import urlsplit
 
 from shared import metrics
 from tests.helpers.manifests import NEWEST, OLDEST, Manifest, Pods, matches, name_of, of_kind, pods_of, schema_fault
-from tests.helpers.pod_rules import PRIVATE, pod_faults, role_of
+from tests.helpers.pod_rules import PRIVATE, mib, pod_faults, role_of
 
 _CALLBACKS = "/callbacks"
 _HTTPS = 443
+_MEMORY_OF_DATA = 0.7
 # Discovery, Erlang distribution, and the replicas of streams: the journals are streams.
 _BETWEEN_NODES = {4369, 25672, *range(6000, 6501)}
 
@@ -34,6 +35,7 @@ def faults(manifests: Sequence[Manifest]) -> list[str]:
         *_scaling(manifests),
         *_selectors(manifests, pods),
         *_brokers(manifests),
+        *_redis(manifests),
         *_jobs(manifests),
         *_others(manifests, pods),
     ]
@@ -179,6 +181,17 @@ def _brokers(manifests: Sequence[Manifest]) -> Iterator[str]:
         }
         if rules and not opened >= _BETWEEN_NODES:
             yield f"{name_of(each)}: its nodes do not reach each other at {min(_BETWEEN_NODES - opened)}"
+
+
+def _redis(manifests: Sequence[Manifest]) -> Iterator[str]:
+    """Demand a limit that Redis reaches before the kernel ends it: the copy of the append-only file needs memory too."""
+    texts = {each["metadata"]["name"]: each["data"].get("redis-additional.conf", "") for each in of_kind(manifests, "ConfigMap")}
+    for each in of_kind(manifests, "RedisReplication"):
+        text = texts.get(each["spec"]["redisConfig"]["additionalRedisConfig"], "")
+        limit = mib(each["spec"]["kubernetesConfig"]["resources"]["limits"]["memory"])
+        most = re.search(r"^maxmemory (\d+)(mb|gb)$", text, re.MULTILINE)
+        if most is None or int(most[1]) * (1024 if most[2] == "gb" else 1) > _MEMORY_OF_DATA * limit:
+            yield f"{name_of(each)}: the kernel ends it before it refuses writes"
 
 
 def _jobs(manifests: Sequence[Manifest]) -> Iterator[str]:

@@ -66,7 +66,8 @@ def _security(pods: Pods) -> Iterator[str]:
         yield f"{pods.name}: {container['image']} has no fixed tag"
 
 
-def _mib(quantity: str) -> float:
+def mib(quantity: str) -> float:
+    """Read a quantity of memory, in MiB."""
     number, unit = re.fullmatch(r"([\d.]+)([KMG]i)", quantity).groups()  # type: ignore[union-attr]
     return float(number) * {"Ki": 1 / 1024, "Mi": 1, "Gi": 1024}[unit]
 
@@ -75,7 +76,7 @@ def _resources(pods: Pods) -> Iterator[str]:
     resources = pods.container.get("resources", {})
     if {*resources.get("requests", {})} < {"cpu", "memory"} or "memory" not in resources.get("limits", {}):
         yield f"{pods.name}: it needs requests of CPU and memory, and a limit of memory"
-    elif _mib(resources["limits"]["memory"]) < _MEMORY_MIB.get(role_of(pods), 0):
+    elif mib(resources["limits"]["memory"]) < _MEMORY_MIB.get(role_of(pods), 0):
         yield f"{pods.name}: less memory than docs/operations.md demands"
 
 
