@@ -28,7 +28,7 @@ from ingress.spool_problems import SpoolProblems
 from ingress.spool_rows import DamagedRow, read_row
 from ingress.spool_sqlite import is_full, is_read_error, transaction
 from shared.amqp.topology import CALLBACKS
-from shared.domain.raw_event import receipt_times
+from shared.domain.raw_event import is_time, receipt_times
 from shared.errors import SpoolUnavailableError
 from shared.file_lock import open_lock_file, try_lock
 
@@ -178,14 +178,14 @@ class Spool:
     async def oldest_receipt(self, *, after: int = 0) -> str:
         """Return when the oldest callback was received, of those after the id `after` that was read; '' if there is none.
 
-        A damaged row does not count: the fold never sees it.
+        A damaged row, or a time that is none, does not count: the fold never sees it.
         """
 
         def read(db: sqlite3.Connection) -> str:
             query = f"select {_ROW} from messages where id > ? and exchange = ? order by id"  # noqa: S608 - a constant
             with closing(db.execute(query, (max(after, self._skipped()), CALLBACKS))) as rows:
                 intact = (row for _, *columns in rows if not isinstance(row := read_row(*columns), DamagedRow))
-                return next(chain.from_iterable(receipt_times(row.body) for row in intact), "")
+                return next(filter(is_time, chain.from_iterable(receipt_times(row.body) for row in intact)), "")
 
         return await self._attempt_read(lambda: self._file.run(read, generation=self._read[0] if after else None))
 

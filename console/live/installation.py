@@ -147,7 +147,7 @@ class Installation:
         first_seen = decode(delivery).first_seen if delivery is not None else ""
         try:
             return milliseconds(first_seen) / 1000 if first_seen else None
-        except ValueError:  # another program wrote the header
+        except (ValueError, TypeError):  # another program wrote the header, for example without a zone
             return None
 
 

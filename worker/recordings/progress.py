@@ -19,7 +19,7 @@ class Progress:
         self._takes_s = takes_s
 
     async def begin(self, attempt: Attempt) -> None:
-        with suppress(StoreUnavailableError, ValueError):  # a header that another program wrote may be no time
+        with suppress(StoreUnavailableError, ValueError, TypeError):  # a header that another program wrote may be no time
             first_ms, now = milliseconds(attempt.first_seen), self._store.clock.now()
             await self._store.unfinished_recordings.begin(attempt.job.id, first_ms, now=now, takes_s=self._takes_s)
 

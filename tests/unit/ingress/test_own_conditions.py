@@ -154,6 +154,16 @@ async def test_of_two_processes_of_a_machine_one_reports(machine: _Machine) -> N
     assert [event[1] for event in machine.events()] == ["raised", "cleared"]
 
 
+async def test_a_damaged_time_in_the_spool_dates_nothing(machine: _Machine) -> None:
+    row = b'[{"kind":"callback","source":"acme","received_at":"2026-%s-30T11:59:00.000000Z","query":"x"}]'
+    await machine.spool.add([OutgoingMessage(CALLBACKS, "", {}, row % b"17")])
+    assert await machine.spool.oldest_receipt() == ""
+    await machine.pass_by(machine.ingress(), RAISE_AFTER_S + 2)
+    assert machine.events() == [("spooling", "raised", _at(0))]
+    await machine.spool.add([OutgoingMessage(CALLBACKS, "", {}, row % b"11")])
+    assert await machine.spool.oldest_receipt() == "2026-11-30T11:59:00.000000Z"
+
+
 async def test_a_spool_is_raised_with_the_receipt_of_its_oldest_callback_and_once_more_when_nearly_full(
     machine: _Machine,
 ) -> None:
