@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isfinite
 from pathlib import Path
 from typing import Annotated
 
@@ -69,19 +70,35 @@ def adapter_link(
     typer.echo(orjson.dumps({"source": source, "link": link, "not_in_adapter": unknown}).decode() if as_json else link)
 
 
+def _finite(value: float) -> float:
+    if not isfinite(value):  # a range lets NaN pass
+        raise typer.BadParameter(f"{value} is not a finite number.")
+    return value
+
+
 def sizing(  # noqa: PLR0917 - each is an option of the command line, given by name
     calls_per_day: Annotated[int, typer.Option(min=1, max=100_000_000, help="Number of calls a day.")],
-    callbacks_per_call: Annotated[float, typer.Option(min=1, max=1000, help="Callbacks of a call.")] = 4,
-    busy_hour_share: Annotated[float, typer.Option(min=1 / 24, max=1, help="Share of the calls in the busiest hour.")] = 0.15,
-    burst: Annotated[float, typer.Option(min=1, max=1000, help="Peak of that hour, as a multiple of its mean.")] = 3,
-    recordings_per_call: Annotated[float, typer.Option(min=0, max=100, help="Recordings of a call, on average.")] = 1.4,
-    recording_s: Annotated[float, typer.Option("--recording-seconds", min=0, help="Length of a recording, on average.")] = 180,
+    callbacks_per_call: Annotated[float, typer.Option(callback=_finite, min=1, max=1000, help="Callbacks of a call.")] = 4,
+    busy_hour_share: Annotated[
+        float, typer.Option(callback=_finite, min=1 / 24, max=1, help="Share of the calls in the busiest hour.")
+    ] = 0.15,
+    burst: Annotated[
+        float, typer.Option(callback=_finite, min=1, max=1000, help="Peak of that hour, as a multiple of its mean.")
+    ] = 3,
+    recordings_per_call: Annotated[
+        float, typer.Option(callback=_finite, min=0, max=100, help="Recordings of a call, on average.")
+    ] = 1.4,
+    recording_s: Annotated[
+        float, typer.Option("--recording-seconds", callback=_finite, min=0, max=86_400, help="Length of a recording, on average.")
+    ] = 180,
     recording_bytes_per_s: Annotated[
-        int, typer.Option("--recording-bytes-per-second", min=0, help="16000: WAV of 8 kHz, 16 bit, mono.")
+        int, typer.Option("--recording-bytes-per-second", min=0, max=10_000_000, help="16000: WAV of 8 kHz, 16 bit, mono.")
     ] = 16_000,
-    archive_days: Annotated[int, typer.Option(min=0, help="Days that recordings are kept.")] = 365,
-    history_days: Annotated[int, typer.Option(min=0, help="Days that rows of the history are kept.")] = 365,
-    outage_hours: Annotated[float, typer.Option(min=0, help="Hours without RabbitMQ that the spool must hold.")] = 4,
+    archive_days: Annotated[int, typer.Option(min=0, max=36_500, help="Days that recordings are kept.")] = 365,
+    history_days: Annotated[int, typer.Option(min=0, max=36_500, help="Days that rows of the history are kept.")] = 365,
+    outage_hours: Annotated[
+        float, typer.Option(callback=_finite, min=0, max=8760, help="Hours without RabbitMQ that the spool must hold.")
+    ] = 4,
     *,
     as_json: AsJson = False,
 ) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from itertools import product
 from pathlib import Path
 
 import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from console.cli.main import app
@@ -98,6 +100,17 @@ def test_the_command_prints_a_table_or_one_object() -> None:
     }
     assert runner.invoke(app, ["sizing"]).exit_code == 2
     assert runner.invoke(app, ["sizing", "--calls-per-day", "0"]).exit_code == 2
+
+
+def test_no_number_beyond_its_range_is_computed_with() -> None:
+    (command,) = [each for each in get_command(app).commands.values() if each.name == "sizing"]  # type: ignore[attr-defined]
+    numbers = [option for option in command.params if option.opts[0] not in {"--json", "--help"}]
+    assert len(numbers) == 10
+    for option, value in product(numbers, ("-1", "inf", "nan", "1e300")):
+        arguments = ["sizing", "--calls-per-day=20000", f"{option.opts[0]}={value}"]
+        result = CliRunner().invoke(app, arguments)
+        assert result.exit_code == 2, arguments
+        assert option.opts[0] in result.output
 
 
 @pytest.mark.parametrize(
