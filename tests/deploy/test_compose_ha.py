@@ -87,7 +87,15 @@ async def test_three_nodes_form_one_cluster_and_three_servers_follow_their_senti
     assert _master(services, "sentinel-1") == _master(services, "sentinel-3") == "redis"
     _callfold(services, "doctor")
 
-    await asyncio.gather(*(running[name].end(signal.SIGKILL, within_s=LIMIT_S) for name in ("rabbitmq", "redis", "sentinel-1")))
+    for name in ("rabbitmq", "redis", "sentinel-1"):
+        services.kill(name)
+        await running[name].end(signal.SIGKILL, within_s=LIMIT_S)
+
+    async def two_are_left() -> bool:
+        status = services.run("rabbitmq-2", "rabbitmqctl", "-q", "cluster_status", "--formatter", "json")[1]
+        return set(orjson.loads(status)["running_nodes"]) == {"rabbit@rabbitmq-2", "rabbit@rabbitmq-3"}
+
+    await eventually(two_are_left)
 
     async def has_another_master() -> bool:
         return {_master(services, name) for name in SENTINELS[1:]} in ({"redis-2"}, {"redis-3"})

@@ -26,6 +26,8 @@ from tests.helpers.pace import LIMIT_S
 from tests.helpers.postgres import PostgreSQL
 from tests.helpers.servers import Servers, eventually
 
+# The history reads `calls.journal` from its beginning.
+pytestmark = pytest.mark.usefixtures("fresh_stack")
 CALLS = 20
 USER = 10001
 HADOLINT = ROOT / "build" / "tools" / "bin" / "hadolint"

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 import pwd
+import signal
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,8 @@ class Services:
                 _ip("-n", inside, "link", "set", "eth0", "up")
             yield
         finally:
+            for name in self._addresses:
+                self.kill(name)
             for name in names:
                 subprocess.run(["ip", "netns", "delete", name], check=False, capture_output=True, timeout=_LIMIT_S)
 
@@ -75,6 +78,13 @@ class Services:
             check=False,
         )
         return done.returncode, done.stdout
+
+    def kill(self, name: str) -> None:
+        """Kill every process of a service, as the end of a container does: a server outlives the script that started it."""
+        listed = ["ip", "netns", "pids", self._namespace(name)]
+        for pid in subprocess.run(listed, check=False, capture_output=True, text=True, timeout=_LIMIT_S).stdout.split():
+            with suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGKILL)
 
     def is_healthy(self, name: str) -> bool:
         """Run the health check of a service."""
