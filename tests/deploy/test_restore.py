@@ -71,7 +71,7 @@ class Site:
         self.fleet.add("history-postgresql", "console.history", {"CALLFOLD_HISTORY_URL": self.history_url})
 
     async def obey(self, command: str, environment: Mapping[str, str]) -> None:
-        """Run a line of the page. What it tells the supervisor of the machine happens to the processes of this site."""
+        """Run a line of the page. Its commands to the supervisor of the machine act on the processes of this site."""
         match command.split():
             case ["systemctl", action, "callfold.target"]:
                 processes = self.fleet.processes

@@ -91,7 +91,7 @@ async def load_balancer(
 
 @dataclass(slots=True)
 class Stream:
-    """Callbacks of many calls, sent side by side until told to stop."""
+    """Callbacks of many calls, sent at the same time until the stream is stopped."""
 
     site: Site
     done: asyncio.Event = field(default_factory=asyncio.Event)
