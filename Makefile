@@ -110,7 +110,7 @@ image: ## Build the container image with docker, or else with buildah (TAG=callf
 lock: ## Pin the dependencies of pyproject.toml with hashes for every supported Python (upgrade them: UPGRADE=-U)
 	@$(or $(PYTHON),python3) -m venv --clear build/lock
 	@build/lock/bin/pip install -q --disable-pip-version-check uv==0.13.9
-	@$(COMPILE) $(UPGRADE) --extra postgres --extra otel -o deploy/requirements.txt pyproject.toml
+	@$(COMPILE) $(UPGRADE) --extra postgres --extra otel --extra jws -o deploy/requirements.txt pyproject.toml
 	@$(COMPILE) $(UPGRADE) --extra test -c deploy/requirements.txt -o tests/requirements.txt pyproject.toml
 	@$(COMPILE) $(UPGRADE) -o deploy/build-requirements.txt deploy/build-requirements.in
 	@rm -rf build/lock

@@ -27,7 +27,7 @@ RUNTIME = ROOT / "deploy" / "requirements.txt"
 TESTS = ROOT / "tests" / "requirements.txt"
 BUILD = ROOT / "deploy" / "build-requirements.txt"  # what the image is built with, which is not installed here
 EXTRAS = PROJECT["optional-dependencies"]
-IN_IMAGE = ("postgres", "otel")
+IN_IMAGE = ("postgres", "otel", "jws")
 LOCKS = {
     RUNTIME: PROJECT["dependencies"] + [each for extra in IN_IMAGE for each in EXTRAS[extra]],
     TESTS: PROJECT["dependencies"] + EXTRAS["test"],
