@@ -40,7 +40,7 @@ async def _judge(directory: Path, archive: Path, queues: Sequence[str], urls: Se
     while True:
         size, began = events.stat().st_size, time.monotonic()
         verdict = await asyncio.to_thread(lambda: judge(read_evidence(directory, archive)))
-        is_complete = not (verdict.violations["lost"] or verdict.violations["recordings"])
+        is_complete = not any(verdict.violations[kind] for kind in ("lost", "recordings", "subscribers"))
         if is_complete or time.monotonic() > deadline:
             await asyncio.sleep(QUIET_S)
             if events.stat().st_size == size or time.monotonic() > deadline:

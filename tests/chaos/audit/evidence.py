@@ -1,4 +1,4 @@
-"""All that the auditor knows: what was sent and answered, what was published, what is in the archive, and what is dead."""
+"""All that the auditor knows: callbacks and their answers, events and who received them, the archive, and dead letters."""
 
 from __future__ import annotations
 
@@ -63,6 +63,16 @@ class Served:
     size: int
 
 
+@dataclass(frozen=True, slots=True)
+class Received:
+    """An event that a subscriber finished: its id, the checksum of its bytes, and its call with the revision, if it has one."""
+
+    id: str
+    sha256: str
+    call: str
+    revision: int | None
+
+
 @dataclass(slots=True)
 class Evidence:
     sent: list[Sent] = field(default_factory=list)
@@ -75,6 +85,8 @@ class Evidence:
     dead: list[Mapping[str, Any]] = field(default_factory=list)
     left: dict[str, int] = field(default_factory=dict)
     """Messages that are left in each queue at the end."""
+    received: dict[str, list[Received]] = field(default_factory=dict)
+    """What each subscriber received, by its name."""
 
 
 def read_evidence(directory: Path, archive: Path) -> Evidence:
@@ -86,6 +98,9 @@ def read_evidence(directory: Path, archive: Path) -> Evidence:
         evidence.published.append(Published(line["at"], line["body"], orjson.loads(line["body"])))
     for line in _lines(directory / "recordings.jsonl"):
         evidence.served[line["guid"]] = Served(line["sha256"], line["bytes"])
+    for path in sorted(directory.glob("received-*.jsonl")):
+        name = path.stem.removeprefix("received-")
+        evidence.received[name] = [Received(*(line[key] for key in ("id", "sha256", "call", "revision"))) for line in _lines(path)]
     evidence.faults = _read_faults(directory / "faults.jsonl")
     for path in archive.rglob("*.wav") if archive.exists() else ():
         evidence.archived[str(path.relative_to(archive))] = (_sha256(path), path.stat().st_size)

@@ -11,6 +11,7 @@ from tests.chaos.audit.evidence import Evidence, Fault, Published, Sent, Served
 from tests.chaos.audit.figures import figures
 from tests.chaos.audit.model import Callback, Record, read_record, record_of, subsets
 from tests.chaos.audit.pace import PACE
+from tests.chaos.audit.subscribers import check_subscribers
 
 LEAST_ACCEPTED = 0.95
 # Where the two clocks of a comparison are apart by less, or the way of a message takes as long, nothing is concluded.
@@ -66,6 +67,8 @@ def judge(evidence: Evidence) -> Verdict:
     for (source, name), call in calls.items():
         _check_call(f"{source}/{name}", call, evidence.faults, verdict)
     _check_recordings(evidence, calls, stored, verdict)
+    for problem in check_subscribers(evidence):
+        verdict.object("subscribers", problem)
     for letter in evidence.dead:
         verdict.object("dead", f"dead letter in {letter['queue']}: {letter['reason']}: {str(letter['body'])[:300]}")
     for queue, count in evidence.left.items():
@@ -73,6 +76,7 @@ def judge(evidence: Evidence) -> Verdict:
             verdict.object("left", f"{count} messages are left in {queue}")
     verdict.figures = figures(evidence)
     verdict.figures["calls"] = len(calls)
+    verdict.figures["received"] = {name: len(received) for name, received in evidence.received.items()}
     verdict.figures["outcomes"] = _outcomes(calls)
     verdict.figures["talk_not_compared"] = sum(not call.is_clock_known for call in calls.values())
     verdict.figures["amended_in_known_limits"] = len(verdict.excused)

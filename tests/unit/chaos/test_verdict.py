@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
@@ -11,7 +12,7 @@ from urllib.parse import urlencode
 import orjson
 import pytest
 
-from tests.chaos.audit.evidence import Evidence, Fault, Published, Sent, Served
+from tests.chaos.audit.evidence import Evidence, Fault, Published, Received, Sent, Served
 from tests.chaos.audit.model import read_callback
 from tests.chaos.audit.verdict import Verdict, judge
 
@@ -52,6 +53,16 @@ def _stored(at: float, **changed: Any) -> Published:  # noqa: ANN401
     event_id = f"acme/513/recording/{GUIDS['2']}/stored"
     event = {"id": event_id, "subject": "513", "type": "callfold.recording.stored.v1", "data": data}
     return Published(at, orjson.dumps(event).decode(), event)
+
+
+def _received(published: Published) -> Received:
+    event = published.event
+    checksum = hashlib.sha256(published.body.encode()).hexdigest()
+    return Received(event["id"], checksum, event["subject"], event["data"].get("revision"))
+
+
+def _subscribed(*received: Received, name: str = "crm") -> Callable[[Evidence], object]:
+    return lambda evidence: evidence.received.update({name: list(received)})
 
 
 def _clean() -> Evidence:
@@ -151,6 +162,20 @@ VIOLATIONS: dict[str, tuple[str, Callable[[Evidence], object]]] = {
         "service",
         lambda evidence: setattr(evidence, "faults", [Fault("kill:redis", "redis", 0, 500, 501)]),
     ),
+    "an event that a subscriber lacks": ("subscribers", _subscribed(_received(_event(111)))),
+    "a subscriber that received nothing": ("subscribers", _subscribed()),
+    "other bytes at a subscriber": (
+        "subscribers",
+        _subscribed(_received(_event(111, talk_seconds=8.001)), _received(_stored(112))),
+    ),
+    "other bytes at the second delivery": (
+        "subscribers",
+        _subscribed(_received(_event(111)), _received(_event(111, talk_seconds=8.001)), _received(_stored(112))),
+    ),
+    "an event that was never published": (
+        "subscribers",
+        _subscribed(_received(_event(111)), _received(_event(112, 2)), _received(_stored(112))),
+    ),
     "a fault without recovery": (
         "service",
         lambda evidence: evidence.faults.append(Fault("kill:redis", "redis", 103, 104, None)),
@@ -163,6 +188,23 @@ def test_the_auditor_objects(name: str) -> None:
     kind, change = VIOLATIONS[name]
     violations = _verdict(change).violations
     assert violations[kind], violations
+
+
+@pytest.mark.parametrize("name", ["crm", "crm-ordered"])
+def test_a_subscriber_may_receive_an_event_twice_but_an_ordered_one_no_lower_revision_first(name: str) -> None:
+    first, second, stored = _event(111), _event(112, 2), _stored(113)
+
+    def publish(evidence: Evidence) -> None:
+        evidence.published = [first, second, stored]
+
+    def violations(*received: Published) -> list[str]:
+        evidence = _clean()
+        publish(evidence)
+        _subscribed(*map(_received, received), name=name)(evidence)
+        return judge(evidence).violations["subscribers"]
+
+    assert violations(first, first, second, first, stored) == []
+    assert bool(violations(second, first, stored)) is name.endswith("ordered")
 
 
 def test_a_callback_without_an_answer_may_be_in_the_record_or_not() -> None:
