@@ -27,7 +27,7 @@ _NEWER = "record"  # in `asked`, whose other names are those of legs, as `API/1`
 
 
 def summary(call: Call, before: str = "", record_legs: Collection[str] = ()) -> str:
-    """Return the values of which a change amends the record, see docs/subscribing.md.
+    """Return the values of which a change amends the record, see docs/record.md.
 
     The summary also keeps the recordings that were requested, by the sides that the source has recorded. From `before`, the last
     summary, it takes over what stays fixed: these requests, the date by which recordings are filed, and their file names.

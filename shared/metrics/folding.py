@@ -35,7 +35,7 @@ CALLS_COMPLETED = counter(
     "Calls published as completed.",
     _WORKER,
     labels=(SOURCE, _OUTCOME),
-    remark="`outcome`: see [subscribing.md](subscribing.md), or `login` for every [login](subscribing.md#kind-of-call).",
+    remark="`outcome`: see [record.md](record.md), or `login` for every [login](record.md#kind-of-call).",
 )
 CALLS_AMENDED = counter(
     "callfold_calls_amended_total",
@@ -68,7 +68,7 @@ IGNORED_VALUES = counter(
     "Adapter values that were not used as they were sent.",
     _WORKER,
     labels=(SOURCE, Label("placeholder"), Label("reason")),
-    remark="[Reasons](subscribing.md#what-was-ignored).",
+    remark="[Reasons](record.md#what-was-ignored).",
 )
 PLACEHOLDERS_UNREPLACED = counter(
     "callfold_placeholders_unreplaced_total",

@@ -100,7 +100,9 @@ def read_evidence(directory: Path, archive: Path) -> Evidence:
         evidence.served[line["guid"]] = Served(line["sha256"], line["bytes"])
     for path in sorted(directory.glob("received-*.jsonl")):
         name = path.stem.removeprefix("received-")
-        evidence.received[name] = [Received(*(line[key] for key in ("id", "sha256", "call", "revision"))) for line in _lines(path)]
+        evidence.received[name] = [
+            Received(*(line[key] for key in ("id", "sha256", "call", "revision"))) for line in _lines(path)
+        ]
     evidence.faults = _read_faults(directory / "faults.jsonl")
     for path in archive.rglob("*.wav") if archive.exists() else ():
         evidence.archived[str(path.relative_to(archive))] = (_sha256(path), path.stat().st_size)

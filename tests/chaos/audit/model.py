@@ -1,6 +1,6 @@
 """What a call must be, from the callbacks of it: a second, slow reading of what the documents promise.
 
-It imports nothing of the product. `docs/subscribing.md` and the table "when is a call complete" are its only source.
+It imports nothing of the product. `docs/record.md` and the table "when is a call complete" are its only source.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The record in docs/subscribing.md is what the vendor's example publishes."""
+"""The record in docs/record.md is what the vendor's example publishes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from shared.domain.raw_event import CallbackEvent, DialEvent, RawEvent
 from tests.helpers.folding import at
 from tests.helpers.servers import POLICY
 
-PAGE = Path(__file__).parents[3] / "docs" / "subscribing.md"
+PAGE = Path(__file__).parents[3] / "docs" / "record.md"
 SOURCE = SourceName("default")
 ADAPTER = parse_link(make_link("https://callfold.example.com", SOURCE, None))
 AGENT = "CallType=API&CallID=1000000087849&Guid=bfa2dbc8-ab8a-34c8-f243-c2aad8c446ff"
