@@ -138,7 +138,7 @@ name_release() {
     [ -n "$version" ] || fail "$source/pyproject.toml names no version."
     content=$(
         cd "$source"
-        find pyproject.toml README.md LICENSE shared ingress worker console simulator docs deploy -type f \
+        find pyproject.toml README.md LICENSE shared ingress worker console simulator clients/python/src docs deploy -type f \
             ! -path '*/__pycache__/*' -exec cksum {} + | LC_ALL=C sort -k3 | cksum | cut -d' ' -f1
     )
     release=$version-$(printf '%08x' "$content")
@@ -178,6 +178,8 @@ build_release() {
     scratch=$(mktemp -d)
     trap 'rm -rf "$scratch"' EXIT
     (cd "$source" && cp -R pyproject.toml README.md LICENSE shared ingress worker console simulator "$scratch")
+    mkdir -p "$scratch/clients/python"
+    cp -R "$source/clients/python/src" "$scratch/clients/python/"
     pip --no-deps "$scratch"
     share=$target/share/callfold
     mkdir -p "$share"

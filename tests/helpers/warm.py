@@ -38,7 +38,8 @@ import coverage
 from tests.helpers import full_disk, shared_machine
 
 ROOT = Path(__file__).resolve().parents[2]
-_PACKAGES = ("shared", "ingress", "worker", "console", "simulator")
+_PACKAGES = {name: ROOT / name for name in ("shared", "ingress", "worker", "console", "simulator")}
+_PACKAGES["callfold_client"] = ROOT / "clients" / "python" / "src" / "callfold_client"
 _CLI = "callfold"
 _PR_SET_PDEATHSIG = 1
 _LENGTH_BYTES = 4
@@ -177,8 +178,8 @@ def _serve(requests: socket.socket) -> None:
 
 
 def _import_all() -> None:
-    for package in _PACKAGES:
-        for module in pkgutil.walk_packages([str(ROOT / package)], f"{package}."):
+    for package, directory in _PACKAGES.items():
+        for module in pkgutil.walk_packages([str(directory)], f"{package}."):
             if not module.name.endswith("__main__"):
                 importlib.import_module(module.name)
     for lazy in ("phonenumbers", "rich.markdown", "typer.rich_utils"):  # loaded at the first use

@@ -20,7 +20,7 @@ from tests.helpers.pace import PACE
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-PARTS = ("shared", "ingress", "worker", "console", "simulator", "tests", "deploy", "docs", "bench")
+PARTS = ("shared", "ingress", "worker", "console", "simulator", "clients", "tests", "deploy", "docs", "bench")
 _TIMEOUT_S = 1200 * PACE
 _LIMIT = {"TESTS_LIMIT_S": "60"}  # many a mutant is killed by a wait that never ends
 
@@ -28,7 +28,7 @@ _LIMIT = {"TESTS_LIMIT_S": "60"}  # many a mutant is killed by a wait that never
 def apply(patch: Path, directory: Path) -> None:
     """Copy the project and break it."""
     for part in PARTS:
-        shutil.copytree(ROOT / part, directory / part, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / part, directory / part, ignore=shutil.ignore_patterns("__pycache__", "node_modules"))
     shutil.copy(ROOT / "pyproject.toml", directory)
     subprocess.run(["git", "apply", str(patch)], cwd=directory, check=True)
 
@@ -51,8 +51,10 @@ def failure(patch: Path) -> str | None:
 def _failed(patch: Path, directory: str, size: str) -> str | None:
     """Run the tests of one size; returns the first that failed."""
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-m", size, "-p", "no:cacheprovider", *killers(patch)]
+    # Processes that the tests start find the other packages in their working directory, but not the client.
+    environment = os.environ | _LIMIT | {"PYTHONPATH": str(Path(directory, "clients", "python", "src"))}
     done = subprocess.run(
-        command, cwd=directory, capture_output=True, text=True, env=os.environ | _LIMIT, timeout=_TIMEOUT_S, check=False
+        command, cwd=directory, capture_output=True, text=True, env=environment, timeout=_TIMEOUT_S, check=False
     )
     failed = re.search(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
     if done.returncode == pytest.ExitCode.TESTS_FAILED and failed:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-ROOMS = ("console", "ingress", "shared", "simulator", "worker")
+ROOMS = ("clients", "console", "ingress", "shared", "simulator", "worker")
 
 
 def _raised_in_except_star(source: str) -> Iterator[int]:

@@ -21,8 +21,8 @@ from console.cli.main import app
 
 _ROOT = Path(__file__).resolve().parents[2]
 _PROJECT: dict[str, Any] = tomllib.loads((_ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-_NOT_OURS = {".git", ".venv", ".callfold", ".hypothesis", "build", "__pycache__"}
-_VERSIONED = {"CHANGELOG.md", "pyproject.toml"}
+_NOT_OURS = {".git", ".venv", ".callfold", ".hypothesis", "build", "__pycache__", "node_modules"}
+_VERSIONED = {"CHANGELOG.md", "pyproject.toml", "clients/python/pyproject.toml"}
 _LOCKS = {
     "deploy/requirements.txt",
     "deploy/build-requirements.txt",

@@ -10,7 +10,7 @@ from pathlib import Path
 AUDIT = Path(__file__).parents[2] / "chaos" / "audit"
 ALLOWED = {*sys.stdlib_module_names, "aio_pika", "orjson"}
 OWN = "tests.chaos.audit"
-PRODUCT = ("shared", "ingress", "worker", "console", "simulator", "bench")
+PRODUCT = ("shared", "ingress", "worker", "console", "simulator", "callfold_client", "bench")
 
 
 def test_it_imports_the_standard_library_an_amqp_client_and_itself() -> None:

@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[3]
 DEPLOY = ROOT / "deploy"
 SETTINGS = {variable for variable, _, _ in variables()}
 OURS = {"ingress-1": "ingress", "ingress-2": "ingress", "worker": "worker", "console": "console", "history": "history"}
-FOLDERS = {"ingress", "worker", "console", "shared"}
+FOLDERS = {"ingress", "worker", "console", "shared", "clients/python/src"}
 
 WRITTEN: dict[str, set[str]] = {
     "ingress": {"CALLFOLD_SPOOL_DIR"},

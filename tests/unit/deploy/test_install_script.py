@@ -82,8 +82,8 @@ def machine(tmp_path: Path) -> Machine:
     shutil.copy(ROOT / "pyproject.toml", source)
     for name in ("README.md", "LICENSE"):
         (source / name).touch()
-    for name in ("shared", "ingress", "worker", "console", "simulator", "docs"):
-        (source / name).mkdir()
+    for name in ("shared", "ingress", "worker", "console", "simulator", "clients/python/src", "docs"):
+        (source / name).mkdir(parents=True)
         (source / name / "file").write_text("1")
     (tmp_path / "bin").mkdir()
     for name, text in (("python3.14", PYTHON), ("systemctl", SYSTEMCTL)):
