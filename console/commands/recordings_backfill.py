@@ -25,6 +25,7 @@ from shared.domain.call import derive
 from shared.domain.call_event import SIDES, call_record
 from shared.domain.file_names import file_names
 from shared.domain.ids import CallKey, CallRef, SourceName
+from shared.domain.raw_types import Side
 from shared.domain.recording import RecordingJob, RecordingState
 from shared.domain.recording_plan import recording_jobs
 from shared.domain.times import rfc3339
@@ -195,7 +196,7 @@ def jobs_of(key: CallKey, known: PublishedCall, sources: Sources) -> list[Record
     record = known.record
     record_legs = sources[key.source].record_legs
     requested = {call_id: requested_place(places, record_legs) for call_id, places in known.places.items()}
-    legs: list[tuple[str, Event]] = [(side, record[side]) for side in SIDES if record[side]]
+    legs: list[tuple[Side, Event]] = [(side, record[side]) for side in SIDES if record[side]]
     legs += [("other", leg) for leg in record["other_legs"]]
     ids = ids_of(record)
     return [

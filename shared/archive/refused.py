@@ -11,13 +11,14 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from types import NoneType
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import orjson
 
 from shared.archive.deadlines import ArchiveUnavailableError
 from shared.archive.sidecar import ENCRYPTED_SUFFIX, day_of
 from shared.archive.storage import Archive, Entry
+from shared.domain.event_types import Encryption
 from shared.domain.ids import CALL_ID, CALL_REF, RECORDING_NAME, SOURCE_NAME
 from shared.domain.recording_info import HASH_DIGITS
 from shared.log import get_logger
@@ -61,7 +62,7 @@ class RefusedFile:
     channels: int | None
     sample_rate: int | None
     flags: tuple[str, ...]
-    encryption: dict[str, Any] | None
+    encryption: Encryption | None
     stored_bytes: int | None
     stored_sha256: str | None
 

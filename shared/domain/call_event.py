@@ -8,30 +8,53 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Final, Literal, TypedDict
 
 import orjson
 
 from shared.domain.call import Call
-from shared.domain.cloud_event import cloud_event
-from shared.domain.ids import CallKey
+from shared.domain.cloud_event import JSON, SPEC_VERSION, dataschema_of
+from shared.domain.event_types import (
+    CallEvent,
+    CallEventType,
+    CallRecord,
+    DialPart,
+    DialRecord,
+    IgnoredValue,
+    LegIdentity,
+    LegRecord,
+    PartiesPart,
+    RecordingData,
+    RecordingEvent,
+    RecordingEventType,
+    RecordingIdentity,
+    RecordingOutcome,
+)
+from shared.domain.ids import CallKey, CallRef, SourceName
 from shared.domain.leg import Leg
 from shared.domain.leg_event import CallType
 from shared.domain.people import person_of, queue_of
-from shared.domain.recording import RecordingJob
+from shared.domain.raw_types import Side
+from shared.domain.recording import RecordingJob, RecordingState
 from shared.masking import mask_value
 from shared.phone_numbers import e164
 
-SIDES = ("agent", "dialed")
-E164 = "number_e164"
+SIDES: Final = ("agent", "dialed")
+E164: Final = "number_e164"
 _METADATA = "metadata."
 _LOGIN = b'"call_type":"Login"'  # not found within a string, where quotes are escaped
 _TRACEPARENT = re.compile(rb'"traceparent":"([0-9a-f-]{55})"')
 _ENVELOPE_BYTES = 1024
-_DIAL_FIELDS = ("agent", "number", "queue_prefix")
+_RECORDING_TYPES: Mapping[RecordingState, RecordingEventType] = {
+    RecordingState.STORED: "callfold.recording.stored.v1",
+    RecordingState.ABSENT: "callfold.recording.absent.v1",
+    RecordingState.FAILED: "callfold.recording.failed.v1",
+    RecordingState.EXPIRED: "callfold.recording.expired.v1",
+}
+_DIAL_FIELDS: tuple[Literal["agent", "number", "queue_prefix"], ...] = ("agent", "number", "queue_prefix")
 
 
-def call_record(call: Call, revision: int, country: str | None = None) -> dict[str, object]:
+def call_record(call: Call, revision: int, country: str | None = None) -> CallRecord:
     """Return the call as the `data` of its event; for an open call, what is known so far.
 
     With the `country` of the source, numbers have their international form too.
@@ -51,27 +74,32 @@ def call_record(call: Call, revision: int, country: str | None = None) -> dict[s
         "ring_seconds": call.ring_seconds,
         "talk_seconds": call.talk_seconds,
         **parties_of(call),
-        "agent": _leg(call, call.agent, mask, country),
-        "dialed": _leg(call, call.dialed, mask, country),
+        "agent": _leg(call, call.agent, mask, country) if call.agent else None,
+        "dialed": _leg(call, call.dialed, mask, country) if call.dialed else None,
         "other_legs": [_leg(call, leg, mask, country) for leg in call.other_legs],
         "fields": _fields(call, mask),
         "ignored": _ignored(call, mask),
     }
 
 
-def without_fields(record: Mapping[str, Any]) -> dict[str, object]:
+def without_fields(record: CallRecord) -> CallRecord:
     """Return a record without the adapter values of the call and its legs, used or ignored."""
-    legs = {side: record[side] and {**record[side], "fields": {}} for side in SIDES}
-    others = [{**leg, "fields": {}} for leg in record["other_legs"]]
-    return {**record, **legs, "other_legs": others, "fields": {}, "ignored": []}
+    return {
+        **record,
+        "agent": record["agent"] and {**record["agent"], "fields": {}},
+        "dialed": record["dialed"] and {**record["dialed"], "fields": {}},
+        "other_legs": [{**leg, "fields": {}} for leg in record["other_legs"]],
+        "fields": {},
+        "ignored": [],
+    }
 
 
-def parties_of(call: Call) -> dict[str, object]:
+def parties_of(call: Call) -> PartiesPart:
     """Return the part of a record about what kind of call it is, its queue, and who ended it."""
     return {"call_type": call.call_type, "queue": queue_of(call), "ended_by": call.ended_by}
 
 
-def leg_identity(call: Call, leg: Leg) -> dict[str, object]:
+def leg_identity(call: Call, leg: Leg) -> LegIdentity:
     """Return the part of a leg's record that identifies the leg and the person on it."""
     person = person_of(call, leg)
     return {
@@ -83,26 +111,41 @@ def leg_identity(call: Call, leg: Leg) -> dict[str, object]:
     }
 
 
-def dial_of(call: Call) -> dict[str, object]:
+def dial_of(call: Call) -> DialPart:
     """Return the part of a record about the dial request."""
     return {
         "reference": call.dial.get("reference"),
         "metadata": {name.removeprefix(_METADATA): value for name, value in call.dial.items() if name.startswith(_METADATA)},
-        "dial": {name: call.dial[name] for name in _DIAL_FIELDS if name in call.dial} or None,
+        "dial": _dial(call) or None,
     }
 
 
-def call_event(call: Call, record: Mapping[str, object], traceparent: str = "") -> tuple[str, str, bytes]:
+def call_event(call: Call, record: CallRecord, traceparent: str = "") -> tuple[str, str, bytes]:
     """Return routing key, id and body of the event of a completed call, or of an amended one from the second revision on."""
     if call.closing is None:
         raise ValueError(f"{call.key} is still open")
     event_id = event_id_of(call.key, record["revision"])
-    kind = "completed" if record["revision"] == 1 else "amended"
-    body = _cloudevent(call.key, f"callfold.call.{kind}.v1", event_id, call.last_event_at, record, traceparent=traceparent)
-    return f"call.{kind}.{call.key.source}.{record['outcome']}", event_id, body
+    kind: CallEventType = "callfold.call.completed.v1" if record["revision"] == 1 else "callfold.call.amended.v1"
+    trace: _Trace = {"traceparent": traceparent} if traceparent else {}
+    event: CallEvent = {
+        "specversion": SPEC_VERSION,
+        "id": event_id,
+        "source": _source_of(call.key),
+        "subject": call.key.call,
+        "type": kind,
+        "time": call.last_event_at,
+        "datacontenttype": JSON,
+        "dataschema": dataschema_of(kind),
+        "sequence": str(record["revision"]),
+        "partitionkey": str(call.key),
+        **trace,
+        "data": record,
+    }
+    name = "completed" if record["revision"] == 1 else "amended"
+    return f"call.{name}.{call.key.source}.{record['outcome']}", event_id, orjson.dumps(event)
 
 
-def event_id_of(key: CallKey, revision: object) -> str:
+def event_id_of(key: CallKey, revision: int) -> str:
     """Return the id of the event of a revision."""
     return f"{key}/{revision}"
 
@@ -119,36 +162,59 @@ def is_login(body: bytes) -> bool:
     return _LOGIN in body and orjson.loads(body)["data"].get("call_type") == CallType.LOGIN
 
 
-def sides_of(call: Call) -> list[tuple[str, Leg]]:
+def sides_of(call: Call) -> list[tuple[Side, Leg]]:
     """Return the legs in the order of a record, each with its side: `agent`, `dialed` or `other`."""
-    sides = [("agent", call.agent)] if call.agent is not None else []
+    sides: list[tuple[Side, Leg]] = [("agent", call.agent)] if call.agent is not None else []
     sides += [("dialed", call.dialed)] if call.dialed is not None else []
-    return sides + [("other", leg) for leg in call.other_legs]
+    sides += [("other", leg) for leg in call.other_legs]
+    return sides
 
 
 def recording_event(
-    job: RecordingJob, result: str, at: str, data: Mapping[str, object], *, suffix: str = ""
+    job: RecordingJob, result: RecordingState, at: str, data: RecordingOutcome, *, suffix: str = "", names_schema: bool = True
 ) -> tuple[str, str, bytes]:
-    """Return routing key, id and body of an event of a recording; `result` is `stored`, `absent`, `failed` or `expired`.
+    """Return routing key, id and body of an event of a recording.
 
-    `suffix` gives a further event of the same kind an id that differs from the first.
+    `suffix` gives a further event of the same kind an id that differs from the first. `names_schema` is false if an earlier
+    release may have published the event: it has no attributes that are new since.
     """
-    key = CallKey(job.source, job.call)  # type: ignore[arg-type]
+    key = CallKey(SourceName(job.source), CallRef(job.call))
     event_id = f"{job.id}/{result}{suffix}"
-    identity = {
+    identity: RecordingIdentity = {
         "source": job.source,
         "request_id": job.request_id,
         "call_id": job.call_id,
         "guid": job.guid,
         "leg": job.leg,
     }
-    body = _cloudevent(key, f"callfold.recording.{result}.v1", event_id, at, identity | dict(data))
-    return f"recording.{result}.{job.source}", event_id, body
+    complete: RecordingData = {**identity, **data}
+    kind = _RECORDING_TYPES[result]
+    newer: _NewerAttributes = {"dataschema": dataschema_of(kind), "partitionkey": str(key)} if names_schema else {}
+    event: RecordingEvent = {
+        "specversion": SPEC_VERSION,
+        "id": event_id,
+        "source": _source_of(key),
+        "subject": key.call,
+        "type": kind,
+        "time": at,
+        "datacontenttype": JSON,
+        **newer,
+        "data": complete,
+    }
+    return f"recording.{result}.{job.source}", event_id, orjson.dumps(event)
 
 
-def _cloudevent(key: CallKey, kind: str, event_id: str, at: str, data: Mapping[str, object], *, traceparent: str = "") -> bytes:
-    extensions = {"traceparent": traceparent} if traceparent else {}
-    return cloud_event(f"/callfold/{key.source}", key.call, kind, event_id, at=at, data=data, extensions=extensions)
+def _source_of(key: CallKey) -> str:
+    return f"/callfold/{key.source}"
+
+
+class _Trace(TypedDict, total=False):
+    traceparent: str
+
+
+class _NewerAttributes(TypedDict, total=False):
+    dataschema: str
+    partitionkey: str
 
 
 class _Mask(dict[tuple[str, str], str]):
@@ -160,23 +226,29 @@ class _Mask(dict[tuple[str, str], str]):
         return masked
 
 
-def _dial_with_e164(call: Call, country: str | None) -> dict[str, object]:
+def _dial(call: Call) -> DialRecord:
+    dial: DialRecord = {}
+    for name in _DIAL_FIELDS:
+        if name in call.dial:
+            dial[name] = call.dial[name]
+    return dial
+
+
+def _dial_with_e164(call: Call, country: str | None) -> DialPart:
     """Return the part of a record about the dial request. A summary has no international form: it follows from the number."""
     known = dial_of(call)
-    if country is not None and isinstance(known["dial"], dict):
+    if country is not None and known["dial"] is not None:
         known["dial"][E164] = _e164(known["dial"].get("number"), country)
     return known
 
 
-def _e164(number: object, country: str | None) -> str | None:
-    return e164(number, country) if isinstance(number, str) and country is not None else None
+def _e164(number: str | None, country: str | None) -> str | None:
+    return e164(number, country) if number is not None and country is not None else None
 
 
-def _leg(call: Call, leg: Leg | None, mask: _Mask, country: str | None) -> dict[str, object] | None:
-    if leg is None:
-        return None
+def _leg(call: Call, leg: Leg, mask: _Mask, country: str | None) -> LegRecord:
     identity = leg_identity(call, leg)
-    number = str(identity["number"] or "")
+    number = identity["number"] or ""
     # An extension can be as long as a national number.
     is_extension = leg.call_type is CallType.INTERNAL and not number.startswith(("+", "00"))
     return {
@@ -205,9 +277,9 @@ def _fields(call: Call, mask: _Mask) -> dict[str, str]:
     return fields
 
 
-def _ignored(call: Call, mask: _Mask) -> list[dict[str, str | None]]:
+def _ignored(call: Call, mask: _Mask) -> list[IgnoredValue]:
     """Return the values of the adapter that were not used as they were sent, in a fixed order."""
-    rows = [
+    rows: list[IgnoredValue] = [
         {
             "call_id": leg.call_id,
             "event": ignored.event,
@@ -218,4 +290,4 @@ def _ignored(call: Call, mask: _Mask) -> list[dict[str, str | None]]:
         for leg in call.legs
         for ignored in leg.ignored_values
     ]
-    return sorted(rows, key=lambda row: [value or "" for value in row.values()])
+    return sorted(rows, key=lambda row: (row["call_id"], row["event"] or "", row["placeholder"], row["value"], row["reason"]))

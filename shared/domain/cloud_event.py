@@ -2,35 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from typing import Final
 
-import orjson
+CLOUDEVENT: Final = "application/cloudevents+json"
+JSON: Final = "application/json"
+SPEC_VERSION: Final = "1.0"
+_SCHEMAS = "callfold:/docs/schemas/"
 
-CLOUDEVENT = "application/cloudevents+json"
-JSON = "application/json"
 
+def dataschema_of(kind: str) -> str:
+    """Return the URI of the schema of a type of event, which ends in `callfold.call.completed/v1.json` for completed calls.
 
-def cloud_event(
-    source: str,
-    subject: str,
-    kind: str,
-    event_id: str,
-    *,
-    at: str,
-    data: Mapping[str, object],
-    extensions: Mapping[str, str] | None = None,
-) -> bytes:
-    """Encode an event, with extension attributes if there are any. The same values are the same bytes in every process."""
-    return orjson.dumps(
-        {
-            "specversion": "1.0",
-            "id": event_id,
-            "source": source,
-            "subject": subject,
-            "type": kind,
-            "time": at,
-            "datacontenttype": JSON,
-            **(extensions or {}),
-            "data": data,
-        }
-    )
+    What follows `docs/schemas/` is the path of the schema in the repository, and below `/schemas/` of the console.
+    """
+    name, _, version = kind.rpartition(".")
+    return f"{_SCHEMAS}{name}/{version}.json"

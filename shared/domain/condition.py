@@ -17,11 +17,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Final
+from typing import Final, Literal
 
 import orjson
 
-from shared.domain.cloud_event import cloud_event
+from shared.domain.cloud_event import JSON, SPEC_VERSION, dataschema_of
+from shared.domain.event_types import OpsData
+from shared.domain.event_types import OpsEvent as OpsEnvelope
 from shared.domain.times import at_microseconds, microseconds, rfc3339
 
 SOURCE: Final = "/callfold/ops"
@@ -158,9 +160,9 @@ def _bad(record: Record | None, seen: Observation) -> Record:
 
 
 def _event(record: Record, detail: str, figures: Mapping[str, Figure]) -> OpsEvent:
-    state = "raised" if record.is_raised else "cleared"
+    state: Literal["raised", "cleared"] = "raised" if record.is_raised else "cleared"
     event_id = f"ops/{record.kind}/{record.subject}/{record.since}/{state}"
-    data = {
+    data: OpsData = {
         "what": record.kind,
         "state": state,
         "subject": record.subject,
@@ -170,8 +172,19 @@ def _event(record: Record, detail: str, figures: Mapping[str, Figure]) -> OpsEve
         "figures": dict(figures),
     }
     at = record.cleared_at or record.since
-    body = cloud_event(SOURCE, record.subject, f"callfold.ops.{record.kind}.v1", event_id, at=at, data=data)
-    return OpsEvent(event_id, f"ops.{record.kind}.{state}", body.decode())
+    kind = f"callfold.ops.{record.kind}.v1"
+    event: OpsEnvelope = {
+        "specversion": SPEC_VERSION,
+        "id": event_id,
+        "source": SOURCE,
+        "subject": record.subject,
+        "type": kind,
+        "time": at,
+        "datacontenttype": JSON,
+        "dataschema": dataschema_of(kind),
+        "data": data,
+    }
+    return OpsEvent(event_id, f"ops.{record.kind}.{state}", orjson.dumps(event).decode())
 
 
 def leased(record: Record, holder: str, *, now: str, lease_s: float) -> Record | None:

@@ -9,14 +9,15 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import ClassVar, assert_never
+from typing import ClassVar, Final, Literal, assert_never
 
 import orjson
 
 from shared.domain.ids import CallRef, SourceName, is_call_ref
+from shared.domain.raw_types import RawCallback, RawDial, RawTimer
 from shared.partial_values import shorten_name
 
-VERSION = 1
+VERSION: Final = 1
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", re.ASCII)
 # A year outside this range is not a time of receipt, and arithmetic with it could overflow.
 _YEARS = range(2000, 9000)
@@ -30,7 +31,8 @@ _MAX_BYTES, _MAX_ELEMENTS = 16 << 20, 50_000
 # Of a dial. The console accepts fewer and shorter fields.
 MAX_FIELDS, _MAX_FIELD_NAME_CHARACTERS, _MAX_FIELD_BYTES = 64, 128, 4 * 1024
 _MAX_SOURCE_CHARACTERS = 63
-_PREVIOUS = {"secret": "previous"}
+PREVIOUS: Final = "previous"
+"""The value of `secret` in a callback that came with a previous secret of its source."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,7 @@ class CallbackEvent:
         traceparent: the context in which it was created, from a header of its message; '' if it is not traced.
     """
 
-    kind: ClassVar[str] = "callback"
+    kind: ClassVar[Literal["callback"]] = "callback"
     source: SourceName
     received_at: str
     query: str
@@ -56,7 +58,7 @@ class CallbackEvent:
 class DialEvent:
     """One accepted dial request. `fields` are its user, reference and metadata."""
 
-    kind: ClassVar[str] = "dial"
+    kind: ClassVar[Literal["dial"]] = "dial"
     source: SourceName
     received_at: str
     request_id: int
@@ -67,7 +69,7 @@ class DialEvent:
 class TimerEvent:
     """A timer of a call; it makes `received_at` the current time of that call."""
 
-    kind: ClassVar[str] = "timer"
+    kind: ClassVar[Literal["timer"]] = "timer"
     source: SourceName
     received_at: str
     call: CallRef
@@ -86,16 +88,43 @@ RawEvent = CallbackEvent | DialEvent | TimerEvent
 
 def encode(event: RawEvent) -> bytes:
     """Return one event as a JSON object."""
-    common = {"v": VERSION, "source": event.source, "received_at": event.received_at, "kind": event.kind}
     match event:
         case CallbackEvent():
-            return orjson.dumps(common | {"query": event.query} | (_PREVIOUS if event.has_previous_secret else {}))
+            return orjson.dumps(_callback(event))
         case DialEvent():
-            return orjson.dumps(common | {"request_id": event.request_id, "fields": dict(event.fields)})
+            return orjson.dumps(_dial(event))
         case TimerEvent():
-            return orjson.dumps(common | {"call": event.call})
+            return orjson.dumps(_timer(event))
         case _:
             assert_never(event)
+
+
+def _callback(event: CallbackEvent) -> RawCallback:
+    row: RawCallback = {
+        "v": VERSION,
+        "source": event.source,
+        "received_at": event.received_at,
+        "kind": event.kind,
+        "query": event.query,
+    }
+    if event.has_previous_secret:
+        row["secret"] = PREVIOUS
+    return row
+
+
+def _dial(event: DialEvent) -> RawDial:
+    return {
+        "v": VERSION,
+        "source": event.source,
+        "received_at": event.received_at,
+        "kind": event.kind,
+        "request_id": event.request_id,
+        "fields": dict(event.fields),
+    }
+
+
+def _timer(event: TimerEvent) -> RawTimer:
+    return {"v": VERSION, "source": event.source, "received_at": event.received_at, "kind": event.kind, "call": event.call}
 
 
 def join(encoded: Iterable[bytes]) -> bytes:
@@ -156,7 +185,7 @@ def _event(element: object) -> RawEvent:
     source, received_at = _source(element), _time(element, "received_at")
     match element["kind"]:
         case CallbackEvent.kind:
-            has_previous = element.get("secret") == _PREVIOUS["secret"]
+            has_previous = element.get("secret") == PREVIOUS
             return CallbackEvent(source, received_at, _text(element, "query"), has_previous_secret=has_previous)
         case DialEvent.kind:
             return DialEvent(source, received_at, _request_id(element), _fields(element["fields"]))

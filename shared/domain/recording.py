@@ -11,6 +11,7 @@ from enum import StrEnum
 import orjson
 
 from shared.domain.ids import CALL_ID, CALL_REF, RECORDING_NAME, SOURCE_NAME
+from shared.domain.raw_types import Side
 
 # Values that become part of a path or an id.
 _JOB_FIELDS = {
@@ -67,7 +68,7 @@ class RecordingJob:
     call_id: str
     guid: str | None
     name: str
-    leg: str
+    leg: Side
     fetch: bool
     state: str
     recording_url: str | None

@@ -6,10 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from shared.domain.event_types import Encryption, RecordingOutcome
 from shared.domain.recording import RecordingState
 
 RECORDING_EVENT_FIELDS = ("uri", "bytes", "sha256", "seconds", "channels", "sample_rate", "encryption", "attempts", "reason")
 """Fields of a recording's event, besides those that identify its call and leg."""
+SCHEMA = 1
+"""Version of the schema that events of recordings name."""
 HASH_DIGITS = 8
 """Length of the SHA-256 prefix that distinguishes the contents of one leg in file names and event ids."""
 OTHER_CONTENT = "other_content"
@@ -20,7 +23,7 @@ UNLISTED = "found"
 _STATES = frozenset(RecordingState)
 _FIELD_TYPES: Mapping[str, type | tuple[type, ...]] = {
     **dict.fromkeys(("state", "at", "uri", "sha256", "reason", "stored_sha256", "suffix"), str),
-    **dict.fromkeys(("bytes", "channels", "sample_rate", "attempts", "stored_bytes"), int),
+    **dict.fromkeys(("bytes", "channels", "sample_rate", "attempts", "stored_bytes", "schema"), int),
     "seconds": (int, float),
     "encryption": dict,
     **dict.fromkeys(("was", "expired_at", "record_expired_at", "kept"), str),
@@ -41,6 +44,7 @@ class RecordingInfo:
         missing: names of files that retention did not find in the archive.
         flags: what is unusual about the recording, see `recording_flags.py`. None in sidecars of previous releases.
         kept: URI of the file that was refused, if it was kept.
+        schema: version of the schema that its event names. None in sidecars of previous releases, whose events name none.
         is_complete: the JSON has all of `RECORDING_EVENT_FIELDS`, null if unknown.
         other_fields: fields with an unknown name or a wrong type, kept as they are.
     """
@@ -53,7 +57,7 @@ class RecordingInfo:
     seconds: float | None = None
     channels: int | None = None
     sample_rate: int | None = None
-    encryption: Mapping[str, object] | None = None
+    encryption: Encryption | None = None
     attempts: int | None = None
     reason: str | None = None
     stored_bytes: int | None = None
@@ -65,6 +69,7 @@ class RecordingInfo:
     missing: tuple[str, ...] | None = None
     flags: tuple[str, ...] | None = None
     kept: str | None = None
+    schema: int | None = None
     is_complete: bool = False
     other_fields: Mapping[str, object] = field(default_factory=dict)
 
@@ -88,11 +93,24 @@ class RecordingInfo:
         known = {name: getattr(self, name) for name in _FIELD_TYPES}
         return {**nulls, **self.other_fields, **{name: value for name, value in known.items() if value is not None}}
 
-    def event_data(self) -> dict[str, object]:
+    def event_data(self) -> RecordingOutcome:
         """Return the fields of the event. One that a previous release has published has no flags, and keeps its body."""
-        optional = {"flags": self.flags, "kept": self.kept}
-        data = {name: getattr(self, name) for name in RECORDING_EVENT_FIELDS}
-        return data | {name: value for name, value in optional.items() if value is not None}
+        data: RecordingOutcome = {
+            "uri": self.uri,
+            "bytes": self.bytes,
+            "sha256": self.sha256,
+            "seconds": self.seconds,
+            "channels": self.channels,
+            "sample_rate": self.sample_rate,
+            "encryption": self.encryption,
+            "attempts": self.attempts,
+            "reason": self.reason,
+        }
+        if self.flags is not None:
+            data["flags"] = self.flags
+        if self.kept is not None:
+            data["kept"] = self.kept
+        return data
 
     @property
     def is_stored(self) -> bool:

@@ -18,6 +18,7 @@ from shared.archive.storage import Archive
 from shared.clock import utc_now
 from shared.domain.call_event import recording_event
 from shared.domain.cloud_event import CLOUDEVENT
+from shared.domain.event_types import RecordingOutcome
 from shared.domain.ids import CallKey, CallRef, SourceName
 from shared.domain.recording import RecordingState
 from shared.domain.recording_info import HASH_DIGITS, RecordingInfo
@@ -194,8 +195,11 @@ class Expiry:
             await self._put(spared, sidecar, lock)
 
     async def _publish(self, sidecar: Sidecar, info: RecordingInfo, at: str, suffix: str) -> None:
-        data = info.event_data() | {"reason": "retention"}
-        routing_key, event_id, body = recording_event(sidecar.job, RecordingState.EXPIRED, at, data, suffix=suffix)
+        data: RecordingOutcome = {**info.event_data(), "reason": "retention"}
+        has_schema = info.schema is not None  # an earlier release may have begun the deletion
+        routing_key, event_id, body = recording_event(
+            sidecar.job, RecordingState.EXPIRED, at, data, suffix=suffix, names_schema=has_schema
+        )
         await self.publisher.publish_until_confirmed([Message(CALLS, routing_key, body, event_id, CLOUDEVENT)])
         metrics.RECORDINGS.labels(sidecar.source, RecordingState.EXPIRED).inc()
 

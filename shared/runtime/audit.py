@@ -12,7 +12,8 @@ import orjson
 from shared.amqp.publisher import Message, Publisher
 from shared.amqp.topology import AUDIT_JOURNAL
 from shared.clock import utc_now
-from shared.domain.cloud_event import CLOUDEVENT, JSON
+from shared.domain.cloud_event import CLOUDEVENT, JSON, SPEC_VERSION, dataschema_of
+from shared.domain.event_types import AuditEvent
 from shared.errors import BrokerUnavailableError
 from shared.log import get_logger
 from shared.masking import MASK, is_credential, mask_credentials
@@ -49,7 +50,7 @@ class Audit:
             await self.record_or_raise(action, who, source=source, call=call, **detail)
         except BrokerUnavailableError as error:
             # The whole entry: the command line logs errors only, so the line `action_audited` may be missing.
-            entry = {"who": who, "source": source, "call": call, "detail": _masked(detail)}
+            entry = {"who": who, "source": source, "call": call, "detail": _masked_all(detail)}
             log.error("audit_not_in_history", action=action, error=str(error), **entry)  # noqa: TRY400 - the error's text says it
 
     async def record_or_raise(
@@ -60,15 +61,17 @@ class Audit:
         Raises:
             BrokerUnavailableError: only the log has it.
         """
-        at, event_id, masked = utc_now(), str(uuid.uuid4()), _masked(detail)
+        at, event_id, masked = utc_now(), str(uuid.uuid4()), _masked_all(detail)
         log.info("action_audited", action=action, who=who, source=source, call=call, detail=masked, id=event_id)
-        body = {
-            "specversion": "1.0",
+        kind = f"callfold.audit.{action}.v1"
+        body: AuditEvent = {
+            "specversion": SPEC_VERSION,
             "id": event_id,
             "source": f"/callfold/{source}" if source else "/callfold",
-            "type": f"callfold.audit.{action}.v1",
+            "type": kind,
             "time": at,
             "datacontenttype": JSON,
+            "dataschema": dataschema_of(kind),
             "data": {"who": mask_credentials(who), "action": action, "source": source, "call": call, "detail": masked},
         }
         if call:
@@ -92,12 +95,16 @@ class Audit:
             await self.record(action, who, source=source, call=None, run=run, stage="ended", **detail, **results())
 
 
+def _masked_all(values: Mapping[str, object]) -> dict[str, object]:
+    return {name: MASK if value and is_credential(name) else _masked(value) for name, value in values.items()}
+
+
 def _masked(value: object) -> object:
     match value:
         case str():
             return mask_credentials(value)
         case dict():
-            return {str(name): MASK if part and is_credential(str(name)) else _masked(part) for name, part in value.items()}
+            return _masked_all({str(name): part for name, part in value.items()})
         case list() | tuple():
             return [_masked(part) for part in value]
         case None | bool() | int() | float():

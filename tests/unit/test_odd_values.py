@@ -14,6 +14,7 @@ from shared.domain.call import Call, derive
 from shared.domain.call_event import call_record
 from shared.domain.callback import Callback, parse_callback
 from shared.domain.closing import Outcome
+from shared.domain.event_types import CallRecord
 from shared.domain.facts import facts_of
 from shared.domain.ids import CallKey, CallRef, SourceName
 from shared.domain.ignored import IgnoredValue, Reason
@@ -564,10 +565,10 @@ def test_any_bytes_in_any_optional_parameter_cost_no_call(values: dict[str, list
             _must_be_accounted_for(call, record, placeholder, value)
 
 
-def _must_be_accounted_for(call: Call, record: dict[str, object], placeholder: str, value: bytes) -> None:
+def _must_be_accounted_for(call: Call, record: CallRecord, placeholder: str, value: bytes) -> None:
     """A value is in the record or among what it ignored, unless it is blank, or has the same meaning as another value."""
     rows = [row for row in ignored_of(call) if row["placeholder"] == placeholder]
-    is_used = placeholder in record["fields"] or placeholder in {  # type: ignore[operator]
+    is_used = placeholder in record["fields"] or placeholder in {
         Placeholder.REQUEST_ID,
         Placeholder.GUID,
         Placeholder.IS_RECORDED,

@@ -77,7 +77,7 @@ def test_a_value_of_blanks_is_none() -> None:
 
 @given(st.from_regex(r"[1-9][0-9]{6,14}", fullmatch=True), st.sampled_from(["CallerID", "DID", "ResponderAgentExt", "c"]))
 def test_every_number_with_an_unescaped_plus_is_read_as_it_was_meant(digits: str, parameter: str) -> None:
-    (value,) = call_record(call_with(f"{parameter}=+{digits}"), 1)["fields"].values()  # type: ignore[attr-defined]
+    (value,) = call_record(call_with(f"{parameter}=+{digits}"), 1)["fields"].values()
     assert value == f"+{digits}"
 
 

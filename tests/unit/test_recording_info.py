@@ -7,7 +7,8 @@ from typing import Any
 import orjson
 import pytest
 
-from shared.domain.recording import RecordingState
+from shared.domain.call_event import recording_event
+from shared.domain.recording import RecordingJob, RecordingState
 from shared.domain.recording_info import RECORDING_EVENT_FIELDS, RecordingInfo
 
 AT = "2026-11-23T07:44:00.000000Z"
@@ -70,3 +71,26 @@ def test_contents_of_one_leg_have_events_of_their_own() -> None:
 def test_the_event_of_a_recording_that_a_previous_release_stored_keeps_its_body() -> None:
     assert "flags" not in RecordingInfo.from_json(STORED).event_data()
     assert RecordingInfo.from_json(STORED | {"flags": []}).event_data()["flags"] == ()
+
+
+def test_the_event_of_a_recording_that_a_previous_release_stored_keeps_its_envelope() -> None:
+    job = RecordingJob(
+        source="acme",
+        call="513",
+        request_id=513,
+        call_id="77",
+        guid=None,
+        name="call-77",
+        leg="agent",
+        fetch=True,
+        state=RecordingState.WAITING,
+        recording_url=None,
+        started_at=AT,
+        record={},
+    )
+    bodies = []
+    for info in (RecordingInfo.from_json(STORED), RecordingInfo.from_json(STORED | {"schema": 1})):
+        _, _, body = recording_event(job, RecordingState.STORED, AT, info.event_data(), names_schema=info.schema is not None)
+        bodies.append(list(orjson.loads(body)))
+    old = ["specversion", "id", "source", "subject", "type", "time", "datacontenttype", "data"]
+    assert bodies == [old, [*old[:-1], "dataschema", "partitionkey", "data"]]

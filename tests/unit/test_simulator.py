@@ -8,6 +8,7 @@ import hashlib
 import io
 import random
 import wave
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -84,7 +85,7 @@ async def test_what_is_sent_folds_to_the_truth_whatever_the_faults() -> None:
     assert len({truth.outcome for truth in pbx.truths.values()}) == 3
 
 
-def _event(record: dict[str, Any]) -> dict[str, Any]:
+def _event(record: Mapping[str, Any]) -> dict[str, Any]:
     return {"id": f"acme/{record['request_id']}/1", "type": COMPLETED, "data": record}
 
 

@@ -15,7 +15,7 @@ from shared.clock import utc_now
 from shared.domain.call_event import recording_event
 from shared.domain.cloud_event import CLOUDEVENT
 from shared.domain.recording import RecordingJob, RecordingState
-from shared.domain.recording_info import OTHER_CONTENT, UNLISTED, RecordingInfo
+from shared.domain.recording_info import OTHER_CONTENT, SCHEMA, UNLISTED, RecordingInfo
 from shared.errors import BusyError
 from shared.log import get_logger
 from shared.retention.recording_lock import Lock
@@ -48,7 +48,10 @@ class OutcomePublisher:
         """
         if info.at is None or not info.is_complete:
             raise ValueError(f"the sidecar of {job.id} lacks fields of its event")
-        routing_key, event_id, body = recording_event(job, result, info.at, info.event_data(), suffix=suffix)
+        state, has_schema = RecordingState(result), info.schema is not None
+        routing_key, event_id, body = recording_event(
+            job, state, info.at, info.event_data(), suffix=suffix, names_schema=has_schema
+        )
         with publishing(routing_key, event_id) as span:
             message = Message(CALLS, routing_key, body, event_id, CLOUDEVENT, headers=headers_of(span))
             await self._publisher.publish_until_confirmed([message])
@@ -144,4 +147,4 @@ def _suffix_due(sidecar: Sidecar, info: RecordingInfo) -> str | None:
 
 def _end_of(attempt: Attempt, result: Result, reason: Reason, at: str, kept: str | None = None) -> RecordingInfo:
     state = RecordingState(result)
-    return RecordingInfo(state, at, attempts=attempt.number, reason=reason, flags=(), kept=kept, is_complete=True)
+    return RecordingInfo(state, at, attempts=attempt.number, reason=reason, flags=(), kept=kept, schema=SCHEMA, is_complete=True)

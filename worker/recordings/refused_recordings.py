@@ -215,7 +215,7 @@ def _describe(attempt: Attempt, sidecar_path: str, error: RefusedError, form: St
         channels=audio.channels,
         sample_rate=audio.sample_rate,
         flags=tuple(sorted(audio.flags)),
-        encryption=dict(form.encryption) if form.encryption else None,
+        encryption=form.encryption,
         stored_bytes=form.stored_bytes,
         stored_sha256=form.stored_sha256,
     )

@@ -22,8 +22,9 @@ from shared.archive.local_disk import Confirm, TakenError
 from shared.archive.sidecar import ENCRYPTED_SUFFIX, Sidecar
 from shared.archive.storage import Archive
 from shared.clock import utc_now
+from shared.domain.event_types import Encryption
 from shared.domain.recording import RecordingState
-from shared.domain.recording_info import HASH_DIGITS, OTHER_CONTENT, UNLISTED, RecordingInfo
+from shared.domain.recording_info import HASH_DIGITS, OTHER_CONTENT, SCHEMA, UNLISTED, RecordingInfo
 from shared.retention.recording_lock import confirm_unchanged
 from worker.download.inspection import Recording
 from worker.recordings.attempt import Attempt
@@ -115,9 +116,10 @@ class RecordingWriter:
 
     async def _describe(self, path: str, size: int) -> RecordingInfo:
         digest = await self.archive.sha256(path)
-        info = RecordingInfo(RecordingState.STORED, utc_now(), self.archive.uri(path), reason=UNLISTED, is_complete=True)
+        at, uri = utc_now(), self.archive.uri(path)
+        info = RecordingInfo(RecordingState.STORED, at, uri, reason=UNLISTED, schema=SCHEMA, is_complete=True)
         if path.endswith(ENCRYPTED_SUFFIX):
-            encryption = {"scheme": SCHEME, "recipient": None}
+            encryption: Encryption = {"scheme": SCHEME, "recipient": None}
             return replace(info, encryption=encryption, stored_bytes=size, stored_sha256=digest)
         return replace(info, bytes=size, sha256=digest)
 
@@ -197,6 +199,7 @@ class RecordingWriter:
             sample_rate=self.recording.audio.sample_rate,
             attempts=self.attempt.number,
             flags=tuple(sorted(self.recording.audio.flags)),
+            schema=SCHEMA,
             is_complete=True,
         )
 
@@ -219,7 +222,7 @@ def _repeating(info: RecordingInfo, same: RecordingInfo) -> RecordingInfo:
     if same.reason != UNLISTED:  # a previous release may have measured it, or another attempt flagged it
         info = replace(info, seconds=same.seconds, channels=same.channels, sample_rate=same.sample_rate, flags=same.flags)
     if info.event_data() == same.event_data():
-        return replace(info, suffix=same.suffix)
+        return replace(info, suffix=same.suffix, schema=same.schema)
     info = replace(info, at=utc_now())
     digest = sha256(orjson.dumps([info.at, *info.event_data().values()])).hexdigest()
     return replace(info, suffix=f"/{digest[:HASH_DIGITS]}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import tempfile
-from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import BinaryIO
 
 from shared.archive.checksum import sha256_of
 from shared.archive.encryption import SCHEME, encrypt
+from shared.domain.event_types import Encryption
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,7 @@ class StoredForm:
     """Content for a file of the archive. The last three are None if it is not encrypted."""
 
     content: BinaryIO
-    encryption: Mapping[str, object] | None = None
+    encryption: Encryption | None = None
     stored_bytes: int | None = None
     stored_sha256: str | None = None
 

@@ -94,7 +94,7 @@ class _Site:
         keys = [CallKey(SOURCE, later_use(str(request_id), number)) for number in range(1, 5)]
         facts = await self.store.read_facts(keys)
         return {
-            key.call.replace(str(request_id), "513"): call_record(derive(key, facts[key], POLICY), 0) | {"request_id": 513}
+            key.call.replace(str(request_id), "513"): {**call_record(derive(key, facts[key], POLICY), 0), "request_id": 513}
             for key in keys
             if facts[key]
         }

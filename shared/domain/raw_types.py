@@ -1,0 +1,84 @@
+"""The JSON of raw messages and of the headers of dead letters, as types. Their JSON Schemas are made from these types.
+
+The docstring of each field is its description in the schema (`shared/schemas/`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Literal, NotRequired
+
+from pydantic import Field
+from typing_extensions import TypedDict
+
+# Years before 1000 and after 9999 do not occur. The form is fixed, so that text order is time order.
+Time = Annotated[
+    str,
+    Field(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z$", json_schema_extra={"format": "date-time"}),
+]
+"""RFC 3339 UTC with microseconds, such as `2026-11-23T07:44:34.500000Z`."""
+
+Source = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
+Side = Literal["agent", "dialed", "other"]
+"""The side of a leg in the record of its call."""
+Call = Annotated[str, Field(pattern=r"^(?:call-)?[0-9]{1,20}(?:\.[0-9]{1,5})?$")]
+
+
+class RawCallback(TypedDict):
+    """One HTTP callback of FocalScope, as ingress received it."""
+
+    v: Literal[1]
+    """Version of the format."""
+    source: Source
+    """Name of the source."""
+    received_at: Time
+    """When ingress received it: RFC 3339 UTC with microseconds."""
+    kind: Literal["callback"]
+    """`callback`."""
+    query: str
+    """The query string without the secret."""
+    secret: NotRequired[Literal["previous"]]
+    """`previous` if the callback came with a previous secret of its source; absent otherwise."""
+
+
+class RawDial(TypedDict):
+    """One dial request that FocalScope has accepted."""
+
+    v: Literal[1]
+    """Version of the format."""
+    source: Source
+    """Name of the source."""
+    received_at: Time
+    """When the console sent the request: RFC 3339 UTC with microseconds."""
+    kind: Literal["dial"]
+    """`dial`."""
+    request_id: Annotated[int, Field(ge=1)]
+    """RequestID that FocalScope assigned."""
+    fields: Annotated[Mapping[str, str | int | float | None], Field(max_length=64)]
+    """`agent`, `number`, `queue_prefix`, `reference`, and each entry of the metadata as `metadata.<name>`."""
+
+
+class RawTimer(TypedDict):
+    """A timer of a call: `received_at` is the current time of that call."""
+
+    v: Literal[1]
+    """Version of the format."""
+    source: Source
+    """Name of the source."""
+    received_at: Time
+    """The current time for the call: RFC 3339 UTC with microseconds."""
+    kind: Literal["timer"]
+    """`timer`."""
+    call: Call
+    """The call: its RequestID, or `call-<CallID>`. A later use of the same id ends in `.2`, `.3` and so on."""
+
+
+class DeadLetterHeaders(TypedDict):
+    """Headers that Callfold sets on a dead letter. The body is that of the original message."""
+
+    reason: str
+    """Why the message was dead-lettered (docs/dead-letters.md). Further reasons may be added."""
+    detail: Annotated[str, Field(max_length=500)]
+    """A sentence for people. It may change."""
+    first_seen: Time | Literal[""]
+    """When Callfold first saw the message: RFC 3339 UTC with microseconds. Empty if that is unknown."""
