@@ -102,7 +102,7 @@ class IgnoredValue(TypedDict):
     value: str
     """The value as received. Credentials are masked, and that of a RecordingURL is empty."""
     reason: str
-    """Why it was not used (docs/subscribing.md, "What was ignored"). Further reasons may be added."""
+    """Why it was not used (docs/record.md, "What was ignored"). Further reasons may be added."""
 
 
 class DialPart(TypedDict):
