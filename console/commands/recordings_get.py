@@ -20,7 +20,7 @@ from console.commands.common import cli_user, select_sources
 from console.lookup.sidecar_search import find_sidecars
 from console.missing_recordings import why_missing
 from console.safe_text import plain_line
-from shared.archive.checksum import sha256_of
+from shared.archive.checksum import checksums_of
 from shared.archive.encryption import decrypt
 from shared.archive.sidecar import Sidecar
 from shared.archive.storage import Archive
@@ -143,7 +143,7 @@ def _path(stored: str, target: Target) -> Path:
 
 def _check(content: BinaryIO, info: RecordingInfo, stored: str) -> None:
     """Verify the SHA-256 of a recording. An encrypted one whose sidecar was lost has none, but decryption has verified it."""
-    if sha256_of(content) != info.sha256 and not (info.sha256 is None and info.encryption):
+    if checksums_of(content).sha256 != info.sha256 and not (info.sha256 is None and info.encryption):
         raise CallfoldError(f"{stored} is damaged: its SHA-256 differs from the one in its sidecar.")
 
 

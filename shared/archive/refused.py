@@ -39,7 +39,8 @@ class RefusedFile:
         started_at: time that decides when it expires.
         sidecar: path of the sidecar of its leg.
         at: time at which it was refused, `reason` and `detail` say why.
-        bytes, sha256: of the file; `stored_bytes` and `stored_sha256` of the encrypted one.
+        bytes, sha256, sha512: of the file; `stored_bytes` and `stored_sha256` of the encrypted one. A previous release computed
+            no SHA-512.
         seconds, channels, sample_rate: of the audio that is there, None if it could not be read.
         file: path of the file in the archive.
     """
@@ -65,6 +66,7 @@ class RefusedFile:
     encryption: Encryption | None
     stored_bytes: int | None
     stored_sha256: str | None
+    sha512: str | None = None
 
     @property
     def path(self) -> str:
@@ -125,6 +127,8 @@ def decode_refused(body: bytes, path: str) -> RefusedFile:
         raise ValueError(f"not the description of a refused file of version 1: {', '.join(wrong)}")
     datetime.fromisoformat(data["started_at"])
     known = {name: data[name] for name in _FIELD_TYPES}
+    sha512 = data.get("sha512")
+    known["sha512"] = sha512 if isinstance(sha512, str) else None
     refused = RefusedFile(**known | {"flags": tuple(map(str, known["flags"]))})
     if refused.path != path or not refused.sidecar.startswith(f"{refused.source}/"):
         raise ValueError(f"the description of another file: {refused.path}")

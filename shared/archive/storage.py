@@ -23,7 +23,7 @@ import obstore
 from obstore.exceptions import BaseError
 from obstore.store import LocalStore, ObjectStore
 
-from shared.archive.checksum import sha256_of_stream
+from shared.archive.checksum import Checksums, checksums_of_stream
 from shared.archive.deadlines import ArchiveUnavailableError, archive_deadline, within_deadline
 from shared.archive.local_disk import INCOMPLETE, PROBE, Confirm, DurableDirectory, TakenError
 from shared.archive.object_store import Bucket
@@ -192,14 +192,14 @@ class Archive:
                 return
             yield bytes(piece)
 
-    async def sha256(self, path: str) -> str:
-        """Return the checksum of a file.
+    async def checksums(self, path: str) -> Checksums:
+        """Return the checksums of a file.
 
         Raises:
             FileNotFoundError: the file does not exist.
             ArchiveUnavailableError: it could not be read.
         """
-        return await sha256_of_stream(self.stream(path))
+        return await checksums_of_stream(self.stream(path))
 
     async def size(self, path: str) -> int | None:
         """Return the size of a file in bytes. None: it does not exist."""

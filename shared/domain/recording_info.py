@@ -22,7 +22,7 @@ UNLISTED = "found"
 
 _STATES = frozenset(RecordingState)
 _FIELD_TYPES: Mapping[str, type | tuple[type, ...]] = {
-    **dict.fromkeys(("state", "at", "uri", "sha256", "reason", "stored_sha256", "suffix"), str),
+    **dict.fromkeys(("state", "at", "uri", "sha256", "sha512", "reason", "stored_sha256", "stored_sha512", "suffix"), str),
     **dict.fromkeys(("bytes", "channels", "sample_rate", "attempts", "stored_bytes", "schema"), int),
     "seconds": (int, float),
     "encryption": dict,
@@ -38,7 +38,8 @@ class RecordingInfo:
     Attributes:
         state: None only for a further recording of a leg, which is then stored.
         at: time of the recording's event, or of the last attempt.
-        bytes, sha256: of the audio; `stored_bytes` and `stored_sha256` of the encrypted file.
+        bytes, sha256, sha512: of the audio; `stored_bytes`, `stored_sha256` and `stored_sha512` of the encrypted file. Sidecars
+            of previous releases have no SHA-512.
         suffix: end of the event id, if it is not the usual one; see `event_suffix`.
         was: state before retention set `expiring`.
         missing: names of files that retention did not find in the archive.
@@ -69,6 +70,8 @@ class RecordingInfo:
     missing: tuple[str, ...] | None = None
     flags: tuple[str, ...] | None = None
     kept: str | None = None
+    sha512: str | None = None
+    stored_sha512: str | None = None
     schema: int | None = None
     is_complete: bool = False
     other_fields: Mapping[str, object] = field(default_factory=dict)
@@ -94,7 +97,7 @@ class RecordingInfo:
         return {**nulls, **self.other_fields, **{name: value for name, value in known.items() if value is not None}}
 
     def event_data(self) -> RecordingOutcome:
-        """Return the fields of the event. One that a previous release has published has no flags, and keeps its body."""
+        """Return the fields of the event. One of a previous release has no flags or no SHA-512, and keeps its body."""
         data: RecordingOutcome = {
             "uri": self.uri,
             "bytes": self.bytes,
@@ -106,6 +109,8 @@ class RecordingInfo:
             "attempts": self.attempts,
             "reason": self.reason,
         }
+        if self.sha512 is not None:
+            data["sha512"] = self.sha512
         if self.flags is not None:
             data["flags"] = self.flags
         if self.kept is not None:
@@ -132,6 +137,11 @@ class RecordingInfo:
     def file_sha256(self) -> str | None:
         """Return the SHA-256 of the file, encrypted or not."""
         return self.sha256 if self.stored_sha256 is None else self.stored_sha256
+
+    @property
+    def file_sha512(self) -> str | None:
+        """Return the SHA-512 of the file, encrypted or not. None if a previous release stored it."""
+        return self.sha512 if self.stored_bytes is None else self.stored_sha512
 
 
 def _is_known(name: str, value: object) -> bool:

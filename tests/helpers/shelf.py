@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from console.commands.recordings_verify import check_day
-from shared.archive.checksum import sha256_of
+from shared.archive.checksum import checksums_of
 from shared.archive.local_disk import Confirm
 from shared.archive.sidecar import Sidecar, path_of
 from shared.archive.storage import Archive
@@ -47,7 +47,7 @@ class Shelf:
             return
 
         file = io.BytesIO(content)
-        whole = Recording(file, len(content), sha256_of(file), read_audio(file, len(content)))
+        whole = Recording(file, len(content), *checksums_of(file), read_audio(file, len(content)))
         this = replace(Attempt(JOB, JOB.encode(), 1, JOB.started_at), **attempt)
         return await self.sidecars.store(this, whole, self.recipient, confirm or ours)
 

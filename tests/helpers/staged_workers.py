@@ -20,6 +20,7 @@ from shared.amqp.consumer import Consumer
 from shared.amqp.delivery import Delivery
 from shared.amqp.publisher import Message, Publisher
 from shared.amqp.topology import CALLS, RECORDINGS_DEAD
+from shared.archive.checksum import Checksums
 from shared.archive.local_disk import Confirm
 from shared.archive.sidecar import Sidecar
 from shared.archive.storage import Archive
@@ -171,9 +172,9 @@ class _Archive(Archive):
         await self._worker.pause()
         return await super().sidecar(path)
 
-    async def sha256(self, path: str) -> str:
+    async def checksums(self, path: str) -> Checksums:
         await self._worker.pause()
-        return await super().sha256(path)
+        return await super().checksums(path)
 
     async def size(self, path: str) -> int | None:
         await self._worker.pause()

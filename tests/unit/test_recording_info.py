@@ -33,6 +33,7 @@ SEALED = {"encryption": {"scheme": "age", "recipient": None}, "stored_bytes": 9,
         STORED | SEALED | {"suffix": "/12345678"},
         STORED | {"state": "waiting"},
         STORED | {"flags": []},
+        STORED | SEALED | {"sha512": "c" * 128, "stored_sha512": "d" * 128},
         STORED | {"flags": ["riff_size", "of a newer release"], "kept": "file:///q/b.wav"},
         {name: value for name, value in STORED.items() if name != "state"},
         STORED | {"state": "expiring", "was": "stored", "expired_at": AT, "missing": ["b.wav"]},
@@ -59,6 +60,11 @@ def test_a_file_is_measured_as_it_is_stored() -> None:
     plain, sealed = RecordingInfo.from_json(STORED), RecordingInfo.from_json(STORED | SEALED)
     assert (plain.file_bytes, plain.file_sha256) == (24044, "a" * 64)
     assert (sealed.file_bytes, sealed.file_sha256) == (9, "b" * 64)
+    of_both = {"sha512": "c" * 128, "stored_sha512": "d" * 128}
+    assert RecordingInfo.from_json(STORED | {"sha512": "c" * 128}).file_sha512 == "c" * 128
+    assert RecordingInfo.from_json(STORED | SEALED | of_both).file_sha512 == "d" * 128
+    assert plain.file_sha512 is sealed.file_sha512 is None
+    assert RecordingInfo.from_json(STORED | SEALED | {"sha512": "c" * 128}).file_sha512 is None, "of the audio alone"
 
 
 def test_contents_of_one_leg_have_events_of_their_own() -> None:
@@ -69,7 +75,7 @@ def test_contents_of_one_leg_have_events_of_their_own() -> None:
 
 
 def test_the_event_of_a_recording_that_a_previous_release_stored_keeps_its_body() -> None:
-    assert "flags" not in RecordingInfo.from_json(STORED).event_data()
+    assert not {"flags", "sha512"} & RecordingInfo.from_json(STORED).event_data().keys()
     assert RecordingInfo.from_json(STORED | {"flags": []}).event_data()["flags"] == ()
 
 

@@ -1,4 +1,4 @@
-"""Checks a complete download: decompresses it if the server compressed it, checks its audio, and computes its checksum."""
+"""Checks a complete download: decompresses it if the server compressed it, checks its audio, and computes its checksums."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass, replace
 from typing import BinaryIO
 
-from shared.archive.checksum import sha256_of
+from shared.archive.checksum import checksums_of
 from shared.domain.recording_flags import Flag
 from shared.domain.wav import Flaw, InvalidWavError
 from worker.download.content_encoding import content_head, open_content
@@ -27,6 +27,7 @@ class Recording:
     file: BinaryIO
     bytes: int
     sha256: str
+    sha512: str | None
     audio: Audio
 
 
@@ -73,7 +74,7 @@ def _as_sent(part: Partial, error: FetchError) -> FetchError:
     if error.reason is Reason.TOO_LARGE or (head and is_text(head)):
         return error
     file = os.fdopen(os.dup(part.file.fileno()), "rb")
-    return RefusedError(error.reason, error.detail, Recording(file, part.size, sha256_of(file), _NO_AUDIO))
+    return RefusedError(error.reason, error.detail, Recording(file, part.size, *checksums_of(file), _NO_AUDIO))
 
 
 def _examine(file: BinaryIO, seen_bytes: int | None, seen_audio_bytes: int | None) -> Recording:
@@ -87,10 +88,10 @@ def _examine(file: BinaryIO, seen_bytes: int | None, seen_audio_bytes: int | Non
         has_grown = seen_bytes is not None and size > seen_bytes
         reason = Reason.GROWING if has_grown and error.flaw in _INCOMPLETE else Reason(error.flaw)
         audio = error.audio if isinstance(error, RefusedWavError) else _NO_AUDIO
-        raise RefusedError(reason, str(error), Recording(file, size, sha256_of(file), audio)) from error
+        raise RefusedError(reason, str(error), Recording(file, size, *checksums_of(file), audio)) from error
     if seen_audio_bytes is not None and audio.declared_bytes not in {None, seen_audio_bytes}:
         audio = replace(audio, flags=audio.flags | {Flag.HEADER_CHANGED})
-    recording = Recording(file, size, sha256_of(file), audio)
+    recording = Recording(file, size, *checksums_of(file), audio)
     is_unchanged = seen_bytes == size and seen_audio_bytes in {None, audio.declared_bytes}
     if audio.is_open_ended and not is_unchanged:
         detail = f"{size} bytes so far. The header does not show whether the audio is complete"

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
-from shared.archive.checksum import sha256_of
+from shared.archive.checksum import Checksums, checksums_of
 from shared.archive.deadlines import ArchiveUnavailableError
 from shared.archive.local_disk import Confirm
 from shared.archive.refused import RefusedFile, delete_refused, delete_refused_of, keep_refused, path_of_refused, read_refused
@@ -151,16 +151,18 @@ class RefusedRecordings:
             OSError: the copy on this machine could not be written.
         """
         with ExitStack() as closing:
-            file = await self._open(closing, refused)
-            form = StoredForm(file, refused.encryption, refused.stored_bytes, refused.stored_sha256)
+            file, sums = await self._open(closing, refused)
+            form = StoredForm(file, refused.encryption, refused.stored_bytes, *sums) if refused.encryption else StoredForm(file)
+            # None if a previous release encrypted the file: only its owner can read it.
+            sha512 = refused.sha512 if refused.encryption else sums.sha512
             flags = frozenset({*(Flag(name) for name in refused.flags if name in set(Flag)), flag})
             audio = Audio(refused.seconds, refused.channels, refused.sample_rate, flags)
-            recording = Recording(file, refused.bytes, refused.sha256, audio)
+            recording = Recording(file, refused.bytes, refused.sha256, sha512, audio)
             recipient = str(refused.encryption.get("recipient")) if refused.encryption else None
             attempt = replace(attempt, number=refused.attempts)
             return await self._sidecars.store(attempt, recording, recipient, confirm, form)
 
-    async def _open(self, closing: ExitStack, refused: RefusedFile) -> BinaryIO:
+    async def _open(self, closing: ExitStack, refused: RefusedFile) -> tuple[BinaryIO, Checksums]:
         await asyncio.to_thread(self._directory.mkdir, parents=True, exist_ok=True)
         file: BinaryIO = closing.enter_context(tempfile.TemporaryFile(dir=self._directory))  # noqa: SIM115 - entered
         try:
@@ -170,9 +172,10 @@ class RefusedRecordings:
             raise ArchiveUnavailableError(f"{refused.file} is missing") from None
         file.flush()
         expected = refused.stored_sha256 or refused.sha256
-        if await asyncio.to_thread(sha256_of, file) != expected:
+        sums = await asyncio.to_thread(checksums_of, file)
+        if sums.sha256 != expected:
             raise ArchiveUnavailableError(f"{refused.file} is damaged: its SHA-256 is not {expected}")
-        return file
+        return file, sums
 
     async def forget(self, refused: RefusedFile) -> None:
         """Delete a refused file, because its leg has a recording now."""
@@ -211,6 +214,7 @@ def _describe(attempt: Attempt, sidecar_path: str, error: RefusedError, form: St
         attempts=attempt.number,
         bytes=content.bytes,
         sha256=content.sha256,
+        sha512=content.sha512,
         seconds=audio.seconds,
         channels=audio.channels,
         sample_rate=audio.sample_rate,

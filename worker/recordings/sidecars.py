@@ -63,7 +63,7 @@ class Sidecars:
     async def _is_stored(self, sidecar: Sidecar, info: RecordingInfo) -> bool:
         """Return whether the file of a recording is there: all of it, and not another file of that name."""
         try:
-            return await self._archive.sha256(sidecar.file(info)) == info.file_sha256
+            return (await self._archive.checksums(sidecar.file(info))).sha256 == info.file_sha256
         except FileNotFoundError:
             return False
 

@@ -6,11 +6,11 @@ is overwritten. A file that is in no sidecar, because its sidecar was lost, is l
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from hashlib import sha256
 from pathlib import Path
 from typing import BinaryIO
 
@@ -115,13 +115,13 @@ class RecordingWriter:
         return unlisted
 
     async def _describe(self, path: str, size: int) -> RecordingInfo:
-        digest = await self.archive.sha256(path)
+        sha256, sha512 = await self.archive.checksums(path)
         at, uri = utc_now(), self.archive.uri(path)
         info = RecordingInfo(RecordingState.STORED, at, uri, reason=UNLISTED, schema=SCHEMA, is_complete=True)
         if path.endswith(ENCRYPTED_SUFFIX):
             encryption: Encryption = {"scheme": SCHEME, "recipient": None}
-            return replace(info, encryption=encryption, stored_bytes=size, stored_sha256=digest)
-        return replace(info, bytes=size, sha256=digest)
+            return replace(info, encryption=encryption, stored_bytes=size, stored_sha256=sha256, stored_sha512=sha512)
+        return replace(info, bytes=size, sha256=sha256, sha512=sha512)
 
     async def _adopt(self, sidecar: Sidecar, unlisted: Sequence[RecordingInfo], equal: RecordingInfo) -> RecordingInfo:
         """List a file in the sidecar that is there already, and is this recording."""
@@ -165,7 +165,7 @@ class RecordingWriter:
                 # Without this, another worker may have stored and listed the file while this process stood still.
                 await self._confirm(sidecar.path)
                 # An object store may have created the file although its answer was lost. The retry then finds the name taken.
-                if await self.archive.sha256(path) != info.file_sha256:
+                if (await self.archive.checksums(path)).sha256 != info.file_sha256:
                     raise
         info = replace(info, state=RecordingState.STORED)
         await self._put_sidecar(self._with(sidecar, same, info))
@@ -194,6 +194,7 @@ class RecordingWriter:
             uri=self.archive.uri(path),
             bytes=self.recording.bytes,
             sha256=self.recording.sha256,
+            sha512=self.recording.sha512,
             seconds=self.recording.audio.seconds,
             channels=self.recording.audio.channels,
             sample_rate=self.recording.audio.sample_rate,
@@ -207,7 +208,13 @@ class RecordingWriter:
         """Return the description of the recording and the content of its file, encrypted if it has a recipient."""
         info = self._info(path, RecordingState.STORING)
         form = self.form or await stored_form(closing, self.recording.file, self.directory, self.recipient)
-        info = replace(info, encryption=form.encryption, stored_bytes=form.stored_bytes, stored_sha256=form.stored_sha256)
+        info = replace(
+            info,
+            encryption=form.encryption,
+            stored_bytes=form.stored_bytes,
+            stored_sha256=form.stored_sha256,
+            stored_sha512=form.stored_sha512,
+        )
         return info, form.content
 
 
@@ -220,9 +227,10 @@ def _repeating(info: RecordingInfo, same: RecordingInfo) -> RecordingInfo:
     uri = same.uri if str(same.uri).rpartition("/")[2] == str(info.uri).rpartition("/")[2] else info.uri
     info = replace(info, at=same.at, attempts=same.attempts, reason=same.reason, uri=uri)
     if same.reason != UNLISTED:  # a previous release may have measured it, or another attempt flagged it
-        info = replace(info, seconds=same.seconds, channels=same.channels, sample_rate=same.sample_rate, flags=same.flags)
+        measured = {name: getattr(same, name) for name in ("seconds", "channels", "sample_rate", "flags", "sha512")}
+        info = replace(info, **measured)
     if info.event_data() == same.event_data():
         return replace(info, suffix=same.suffix, schema=same.schema)
     info = replace(info, at=utc_now())
-    digest = sha256(orjson.dumps([info.at, *info.event_data().values()])).hexdigest()
+    digest = hashlib.sha256(orjson.dumps([info.at, *info.event_data().values()])).hexdigest()
     return replace(info, suffix=f"/{digest[:HASH_DIGITS]}")

@@ -10,19 +10,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from shared.archive.checksum import sha256_of
+from shared.archive.checksum import checksums_of
 from shared.archive.encryption import SCHEME, encrypt
 from shared.domain.event_types import Encryption
 
 
 @dataclass(frozen=True, slots=True)
 class StoredForm:
-    """Content for a file of the archive. The last three are None if it is not encrypted."""
+    """Content for a file of the archive. All but the content are None if it is not encrypted."""
 
     content: BinaryIO
     encryption: Encryption | None = None
     stored_bytes: int | None = None
     stored_sha256: str | None = None
+    stored_sha512: str | None = None
 
 
 async def stored_form(closing: ExitStack, plain: BinaryIO, directory: Path, recipient: str | None) -> StoredForm:
@@ -38,7 +39,7 @@ async def stored_form(closing: ExitStack, plain: BinaryIO, directory: Path, reci
     plain.seek(0)
     await asyncio.to_thread(encrypt, plain, encrypted, recipient)
     encrypted.seek(0)
-    digest = await asyncio.to_thread(sha256_of, encrypted)
+    checksums = await asyncio.to_thread(checksums_of, encrypted)
     size = encrypted.seek(0, os.SEEK_END)
     encrypted.seek(0)
-    return StoredForm(encrypted, {"scheme": SCHEME, "recipient": recipient}, size, digest)
+    return StoredForm(encrypted, {"scheme": SCHEME, "recipient": recipient}, size, *checksums)

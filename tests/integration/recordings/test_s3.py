@@ -146,7 +146,7 @@ async def test_a_part_that_is_damaged_on_the_way_is_found_out_and_does_not_stay(
     assert await archive.read("acme/a.wav") == b"another's"
     s3.damaged = False
     await archive.put("acme/a.wav", io.BytesIO(LONG))
-    assert await archive.sha256("acme/a.wav") == hashlib.sha256(LONG).hexdigest()
+    assert (await archive.checksums("acme/a.wav")).sha256 == hashlib.sha256(LONG).hexdigest()
 
 
 async def test_the_archive_tells_what_is_there_and_what_is_not(s3: Busy) -> None:

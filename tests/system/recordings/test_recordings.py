@@ -48,6 +48,7 @@ async def test_a_recording_that_is_not_ready_twice_is_stored_on_the_third_try(se
         "uri": None,
         "bytes": len(WAV),
         "sha256": hashlib.sha256(WAV).hexdigest(),
+        "sha512": hashlib.sha512(WAV).hexdigest(),
         "seconds": 1.5,
         "channels": 1,
         "sample_rate": 8000,
@@ -61,6 +62,7 @@ async def test_a_recording_that_is_not_ready_twice_is_stored_on_the_third_try(se
     sidecar = sidecar_of(servers)
     assert (sidecar["nId"], sidecar["usId"], sidecar["leg"], sidecar["call"]) == (7, GUID, "agent", {"outcome": "answered"})
     assert (sidecar["recording"]["state"], sidecar["recording"]["sha256"]) == ("stored", data["sha256"])
+    assert sidecar["recording"]["sha512"] == data["sha512"]
     assert SECTOK not in str(sidecar) + str(event.body) + logged
     lines = [json.loads(line) for line in logged.splitlines()]
     assert {line["process"] for line in lines} == {"worker"}

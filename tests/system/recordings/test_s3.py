@@ -100,7 +100,9 @@ async def test_of_a_worker_killed_in_the_middle_of_an_upload_nothing_is_at_the_f
         (event,) = await next_events(queue, 1)
     assert event.routing_key == "recording.stored.acme"
     assert (await there(s3.port))[0] == [f"{DAY}/{GUID}.json", f"{DAY}/{GUID}.wav"]
-    assert await Archive(ARCHIVE).sha256(f"acme/monitor/2026-UTC/11/23/{GUID}.wav") == hashlib.sha256(LONG).hexdigest()
+    assert (await Archive(ARCHIVE).checksums(f"acme/monitor/2026-UTC/11/23/{GUID}.wav")).sha256 == hashlib.sha256(
+        LONG
+    ).hexdigest()
 
 
 @pytest.mark.parametrize("mebibytes", sizes(128, 256))

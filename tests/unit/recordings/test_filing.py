@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
-from hashlib import sha256
+from hashlib import sha256, sha512
 from pathlib import Path
 from typing import Any
 from unittest.mock import AsyncMock
@@ -222,7 +222,9 @@ async def test_what_another_stored_while_a_recording_was_sealed_is_not_forgotten
 async def test_what_was_about_to_be_stored_is_not_believed_to_be_there_because_of_its_size(shelf: Shelf) -> None:
     await shelf.store(WAV)
     sidecar = await shelf.sidecar()
-    begun = replace(sidecar.recording, sha256=sha256(OTHER).hexdigest(), state=RecordingState.STORING)
+    begun = replace(
+        sidecar.recording, sha256=sha256(OTHER).hexdigest(), sha512=sha512(OTHER).hexdigest(), state=RecordingState.STORING
+    )
     await shelf.sidecars.put(replace(sidecar, recording=begun))
     assert (await shelf.sidecars.read(JOB)).after.state is RecordingState.WAITING
     await shelf.store(OTHER)
@@ -240,3 +242,33 @@ async def test_an_archive_that_was_moved_is_read_by_where_it_is(shelf: Shelf) ->
     assert _told(await shelf.store(WAV, round=2)) == _told(first)
     await shelf.store(OTHER, round=3)
     assert await shelf.differences() == []
+
+
+@pytest.mark.parametrize("is_encrypted", [False, True])
+async def test_recordings_are_stored_with_both_checksums_and_a_damaged_one_is_found(shelf: Shelf, is_encrypted: bool) -> None:  # noqa: FBT001
+    shelf.recipient = str(pyrage.x25519.Identity.generate().to_public()) if is_encrypted else None
+    info = await shelf.store(WAV)
+    assert (info.sha256, info.sha512) == (sha256(WAV).hexdigest(), sha512(WAV).hexdigest())
+    assert info.event_data()["sha512"] == info.sha512
+    file = shelf.file("wav.age" if is_encrypted else "wav")
+    assert info.file_sha512 == sha512(file.read_bytes()).hexdigest()
+    written = shelf.file("json").read_text()
+    assert await shelf.differences() == []
+    shelf.file("json").write_text(written.replace(str(info.file_sha512), "0" * 128))
+    assert [problem for _, problem in await shelf.differences()] == [f"has SHA-512 {info.file_sha512} instead of {'0' * 128}"]
+    sidecar = await shelf.sidecar()
+    of_previous_release = replace(sidecar.recording, sha512=None, stored_sha512=None)
+    shelf.file("json").write_bytes(replace(sidecar, recording=of_previous_release).encode())
+    assert (await shelf.sidecar()).recording.sha512 is None
+    assert await shelf.differences() == []
+
+
+async def test_a_restored_recording_of_a_previous_release_repeats_its_event(shelf: Shelf) -> None:
+    first = await shelf.store(WAV)
+    sidecar = await shelf.sidecar()
+    older = replace(sidecar, recording=replace(sidecar.recording, sha512=None))
+    shelf.file("json").write_bytes(older.encode())
+    shelf.file("wav").unlink()
+    again = await shelf.store(WAV, round=2)
+    assert again.event_data() == replace(first, sha512=None).event_data()
+    assert again.event_suffix == first.event_suffix
