@@ -24,6 +24,10 @@ from shared.amqp.topology import (
     CALLS_JOURNAL,
     DIALS_JOURNAL,
     ECHO_QUEUE_PREFIX,
+    ENDPOINTS_JOURNAL,
+    FORWARD_DEAD,
+    FORWARD_JOURNAL,
+    FORWARD_PREFIX,
     OPS,
     OPS_JOURNAL,
     RECORDINGS,
@@ -53,7 +57,8 @@ def _any_of(*names: str) -> str:
 
 
 _ECHOES = f"^{re.escape(ECHO_QUEUE_PREFIX)}"
-_LOCKS = rf"^({re.escape(CALLBACKS_DEAD)}|{re.escape(RECORDINGS_DEAD)})\."
+_LOCKS = rf"^({re.escape(CALLBACKS_DEAD)}|{re.escape(RECORDINGS_DEAD)}|{re.escape(FORWARD_DEAD)})\."
+_FORWARD = f"^{re.escape(FORWARD_PREFIX)}"
 
 ROLES: Mapping[str, Role] = {
     # Declares the topology, and is no user of a process.
@@ -70,9 +75,16 @@ ROLES: Mapping[str, Role] = {
         _any_of(
             *(AUDIT_JOURNAL, CALLBACKS_JOURNAL, CALLBACKS_QUARANTINE, CALLS_JOURNAL, DIALS_JOURNAL),
             *(CALLBACKS_DEAD, OPS_JOURNAL, RECORDINGS_DEAD),
+            *(ENDPOINTS_JOURNAL, FORWARD_DEAD, FORWARD_JOURNAL),
         ),
     ),
-    "history": Role(read=_any_of(AUDIT_JOURNAL, CALLS_JOURNAL)),
+    "history": Role(read=_any_of(AUDIT_JOURNAL, CALLS_JOURNAL, FORWARD_JOURNAL)),
+    # It declares the queues of endpoints, since these change while it runs, and binds them to `calls`.
+    "forward": Role(
+        _FORWARD,
+        f"{_FORWARD}|{_any_of(_DEFAULT_EXCHANGE)}",
+        f"{_FORWARD}|{_any_of(CALLS, CALLS_JOURNAL, ENDPOINTS_JOURNAL)}",
+    ),
 }
 
 

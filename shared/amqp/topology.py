@@ -25,6 +25,12 @@ OPS = "ops"
 OPS_JOURNAL = "ops.journal"
 RECORDINGS = "recordings"
 RECORDINGS_DEAD = "recordings.dead"
+# Webhooks: the changes of endpoints by API, the attempts, the events that wait for an earlier one of their call, dead letters.
+ENDPOINTS_JOURNAL = "endpoints.journal"
+FORWARD_JOURNAL = "forward.journal"
+FORWARD_ORDER_JOURNAL = "forward.order.journal"
+FORWARD_DEAD = "forward.dead"
+FORWARD_PREFIX = "forward."
 
 # Headers of drained messages: the spool's name, the receipt time of its oldest remaining callback, and when ingress read that.
 # The receipt time is '' if no callback remains.
@@ -45,6 +51,8 @@ _MIB = 1 << 20
 _GIB = 1 << 30
 # Well below the memory alarm. An alarm blocks publishes, and the fold must publish to drain this queue.
 CALLBACKS_FOLD_BYTES = 2 * _GIB
+# Of each endpoint: some 300,000 events. An endpoint that is never repaired must not fill the disk on which callbacks are stored.
+FORWARD_QUEUE_BYTES = _GIB
 
 Values = Mapping[str, str | int]
 
@@ -112,6 +120,12 @@ def _journal(name: str, segment_bytes: int, max_bytes: int) -> Queue:
     return Queue(name, {"x-queue-type": "stream"}, limits, _as_arguments(limits))
 
 
+def _small_journal(name: str, segment_bytes: int, max_bytes: int) -> Queue:
+    """Return a stream that forgets nothing for its age."""
+    limits: Values = {"stream-max-segment-size-bytes": segment_bytes, "max-length-bytes": max_bytes}
+    return Queue(name, {"x-queue-type": "stream"}, limits)
+
+
 def _bounded(name: str, dead_letters: str, max_bytes: int, *, earlier_bytes: int = 2 * _GIB) -> Queue:
     arguments = {**_WORK, "x-dead-letter-routing-key": dead_letters}
     return Queue(name, arguments, {"max-length-bytes": max_bytes}, {"x-max-length-bytes": earlier_bytes})
@@ -127,16 +141,55 @@ def retry_queue(delay_s: float) -> str:
 
 
 def _retry(delay_s: float) -> Queue:
+    return _delayed(retry_queue(delay_s), delay_s, RECORDINGS)
+
+
+def _delayed(name: str, delay_s: float, to: str) -> Queue:
     return Queue(
-        retry_queue(delay_s),
+        name,
         {
             "x-queue-type": "quorum",
             "x-message-ttl": round(delay_s * 1000),  # RabbitMQ keeps the delay, so it survives a restart of any process
             "x-overflow": "reject-publish",
             "x-dead-letter-strategy": "at-least-once",
             "x-dead-letter-exchange": "",
-            "x-dead-letter-routing-key": RECORDINGS,
+            "x-dead-letter-routing-key": to,
         },
+    )
+
+
+def forward_queue(endpoint: str) -> str:
+    """Return the name of the queue with the events for an endpoint."""
+    return f"{FORWARD_PREFIX}{endpoint}"
+
+
+def forward_retry_queue(endpoint: str, delay_s: float) -> str:
+    """Return the name of the queue in which events for an endpoint wait `delay_s` for their next attempt."""
+    return f"{forward_queue(endpoint)}.retry.{delay_s:g}s"
+
+
+def endpoint_topology(endpoint: str, filters: Iterable[str], retry_s: Iterable[float]) -> Topology:
+    """Return the queues of one endpoint, with a binding for each of its topic patterns.
+
+    A full queue drops its oldest event into `forward.dead`. If it refused instead, publishing to `calls` would fail.
+    One consumer at a time is active, so that the order of events survives a takeover.
+    """
+    events = Queue(
+        forward_queue(endpoint),
+        {
+            "x-queue-type": "quorum",
+            "x-single-active-consumer": 1,
+            "x-delivery-limit": 1_000_000_000,  # a killed forwarder is no fault of an event
+            "x-overflow": "drop-head",
+            "x-max-length-bytes": FORWARD_QUEUE_BYTES,  # a policy can only lower it, so a missing one does no harm
+            "x-dead-letter-exchange": "",
+            "x-dead-letter-routing-key": FORWARD_DEAD,
+        },
+    )
+    delays = [_delayed(forward_retry_queue(endpoint, delay_s), delay_s, events.name) for delay_s in sorted(set(retry_s))]
+    return Topology(
+        queues=(events, *delays),
+        bindings=tuple(Binding(events.name, CALLS, pattern) for pattern in filters),
     )
 
 
@@ -154,6 +207,8 @@ def topology(recording_retry_s: Iterable[float], *, fold_bytes: int = CALLBACKS_
         queues=(
             Queue(CALLBACKS_DEAD, _DEAD),
             Queue(RECORDINGS_DEAD, _DEAD),
+            # Bounded: an endpoint that is never repaired fills it, and the journal has each of its events for a week.
+            Queue(FORWARD_DEAD, {**_DEAD, "x-overflow": "drop-head", "x-max-length-bytes": _GIB}),
             _bounded(CALLBACKS_FOLD, CALLBACKS_DEAD, fold_bytes),
             _journal(CALLBACKS_JOURNAL, 100 * _MIB, 50 * _GIB),
             # Strangers can fill it. Its oldest messages make room, and its size limits what they take of the disk.
@@ -167,6 +222,12 @@ def topology(recording_retry_s: Iterable[float], *, fold_bytes: int = CALLBACKS_
             _journal(STATE_JOURNAL, 4 * _MIB, 64 * _MIB),
             # Few events of a week, for operators who look only after the trouble.
             _journal(OPS_JOURNAL, 4 * _MIB, 64 * _MIB),
+            # No exchange: the console publishes changes of endpoints, and forwarders which one is disabled.
+            _small_journal(ENDPOINTS_JOURNAL, 4 * _MIB, 64 * _MIB),
+            # No exchange: forwarders publish attempts, and the history reads them.
+            _journal(FORWARD_JOURNAL, 20 * _MIB, 2 * _GIB),
+            # No exchange: forwarders publish and read which event of a call waits for another attempt.
+            _journal(FORWARD_ORDER_JOURNAL, 20 * _MIB, 1 * _GIB),
             _bounded(RECORDINGS, RECORDINGS_DEAD, 2 * _GIB),
             *(_retry(delay_s) for delay_s in sorted(set(recording_retry_s))),
         ),

@@ -70,6 +70,11 @@ class Settings(BaseSettings):
         validation_alias=PREFIX + "SOURCES",
         description="TOML file of the sources. Without it there is one source, `default`, without a secret.",
     )
+    endpoints_file: Path | None = Field(
+        default=None,
+        validation_alias=PREFIX + "ENDPOINTS",
+        description="TOML file of the endpoints of webhooks. Without it only those that the API manages exist.",
+    )
     ingress_host: str = Field(default="127.0.0.1", description="Address on which ingress listens.")
     ingress_port: Port = Field(default=8080, description="Port on which ingress listens.")
     console_host: str = Field(default="127.0.0.1", description="Address on which the console listens.")
@@ -135,6 +140,10 @@ class Settings(BaseSettings):
     recording_retry_seconds: Annotated[tuple[Seconds, ...], NoDecode, Field(min_length=1)] = Field(
         default=(5, 30, 120, 600, 3600, 21600),
         description="Delays before the retries of a recording, separated by commas.",
+    )
+    forward_retry_seconds: Annotated[tuple[Seconds, ...], NoDecode, Field(min_length=1, max_length=20)] = Field(
+        default=(5, 30, 120, 600, 1800, 7200, 21600, 43200, 86400, 86400),
+        description="Delays before the retries of a webhook, separated by commas. By default they take three days.",
     )
     recording_max_bytes: int = Field(default=2 << 30, gt=0, description="Maximum size of a recording.")
     recording_concurrency: Annotated[int, Field(gt=0, le=100)] = Field(
@@ -208,9 +217,10 @@ class Settings(BaseSettings):
     @model_validator(mode="before")
     @classmethod
     def _split_schedule(cls, data: dict[str, object]) -> dict[str, object]:
-        schedule = data.get("recording_retry_seconds")
-        if isinstance(schedule, str):
-            data["recording_retry_seconds"] = tuple(part.strip() for part in schedule.split(",") if part.strip())
+        for name in ("recording_retry_seconds", "forward_retry_seconds"):
+            schedule = data.get(name)
+            if isinstance(schedule, str):
+                data[name] = tuple(part.strip() for part in schedule.split(",") if part.strip())
         return data
 
     @field_validator("console_key", "console_viewer_keys", "management_url", mode="after")
@@ -285,11 +295,15 @@ def load_settings() -> Settings:
         raise ConfigError(validation_message(error, known, label=variable_of)) from None
 
 
+_ALIASES = {
+    name: field.validation_alias for name, field in Settings.model_fields.items() if isinstance(field.validation_alias, str)
+}
+
+
 def variable_of(field: str) -> str:
     """Return the environment variable of a field."""
-    if field == "sources_file" or field.startswith(PREFIX):
-        return PREFIX + "SOURCES"
-    return PREFIX + field.upper()
+    alias = _ALIASES.get(field)
+    return alias if alias is not None else field if field.startswith(PREFIX) else PREFIX + field.upper()
 
 
 CREDENTIALS = tuple(

@@ -109,7 +109,7 @@ class Section(Options):
     @field_validator("secret", "adapter", "dial_url", "recording_url", "recording_origin", mode="before")
     @classmethod
     def _resolve(cls, written: object) -> object:
-        return (_resolved(written) or None) if isinstance(written, str) else written
+        return (resolved(written) or None) if isinstance(written, str) else written
 
     @field_validator("previous_secrets", mode="before")
     @classmethod
@@ -118,7 +118,7 @@ class Section(Options):
             return written
         if "" in written:
             raise ValueError("an entry is empty. Remove it, since it is no secret")
-        return [_resolved(each) if isinstance(each, str) else each for each in written]
+        return [resolved(each) if isinstance(each, str) else each for each in written]
 
 
 def references(value: object, kind: str) -> list[str]:
@@ -127,8 +127,12 @@ def references(value: object, kind: str) -> list[str]:
     return [each.removeprefix(kind) for each in written if isinstance(each, str) and each.startswith(kind)]
 
 
-def _resolved(written: str) -> str:
-    """Read a credential from where `env:NAME` or `file:PATH` says it is."""
+def resolved(written: str) -> str:
+    """Read a credential from where `env:NAME` or `file:PATH` says it is.
+
+    Raises:
+        ValueError: there is none.
+    """
     if written.startswith(FROM_FILE):
         return _from_file(written)
     return _from_environment(written) if written.startswith(FROM_ENVIRONMENT) else written

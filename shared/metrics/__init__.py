@@ -7,6 +7,7 @@ A row is added in the module of its topic. No label has a value that a caller ca
 from shared.metrics.console import *  # noqa: F403
 from shared.metrics.export import Export as Export
 from shared.metrics.folding import *  # noqa: F403
+from shared.metrics.forwarding import *  # noqa: F403
 from shared.metrics.ingress import *  # noqa: F403
 from shared.metrics.pbx import *  # noqa: F403
 from shared.metrics.process import *  # noqa: F403

@@ -23,6 +23,7 @@ class Role(StrEnum):
     WORKER = "worker"
     CONSOLE = "console"
     HISTORY = "history"
+    FORWARD = "forward"
 
 
 class Kind(StrEnum):

@@ -28,7 +28,7 @@ QUEUES = [queue.name for queue in topology((5,)).queues]
         ("^callbacks", {"expires"}, [name for name in QUEUES if name.startswith("callbacks")]),
         ("journal$", {"max-age"}, [name for name in QUEUES if name.endswith("journal")]),
         (".*", {"max-length-bytes"}, [name for name in QUEUES if name.endswith("journal")]),
-        (".*", {"delivery-limit"}, ["callbacks.dead", "recordings.dead"]),
+        (".*", {"delivery-limit"}, ["callbacks.dead", "recordings.dead", "forward.dead"]),
         (".*", {"ha-mode", "dead-letter-exchange", "queue-leader-locator"}, []),
         ("^recordings$", {"overflow"}, ["recordings"]),
         ("^other", {"message-ttl"}, []),
@@ -43,7 +43,7 @@ def test_a_policy_is_harmful_by_its_keys_and_the_queues_that_it_matches(pattern:
 
 def test_the_sentence_names_the_policy_its_keys_and_the_queues() -> None:
     (sentence,) = harmful_policies([Policy("bad", r"\.dead$", {"message-ttl": 1, "expires": 1, "x": 1})], QUEUES)
-    assert sentence == "The policy bad (expires, message-ttl) can lose messages of callbacks.dead, recordings.dead"
+    assert sentence == "The policy bad (expires, message-ttl) can lose messages of callbacks.dead, recordings.dead, forward.dead"
 
 
 def _shipped() -> list[Policy]:
