@@ -22,13 +22,14 @@ from typing import Self, TypeVar
 
 import orjson
 
+from callfold_client.envelope import is_time
 from ingress.outgoing_message import OutgoingMessage
 from ingress.spool_file import ReplacedError, SpoolFile
 from ingress.spool_problems import SpoolProblems
 from ingress.spool_rows import DamagedRow, read_row
 from ingress.spool_sqlite import is_full, is_read_error, transaction
 from shared.amqp.topology import CALLBACKS
-from shared.domain.raw_event import is_time, receipt_times
+from shared.domain.raw_event import receipt_times
 from shared.errors import SpoolUnavailableError
 from shared.file_lock import open_lock_file, try_lock
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TypeVar
 
+from callfold_client.errors import TransportLostError
 from shared.partial_values import mask, shorten_name
 
 _ErrorT = TypeVar("_ErrorT", bound=BaseException)
@@ -53,7 +54,7 @@ class NotBegunError(BusyError):
         super().__init__(detail)
 
 
-class BrokerUnavailableError(UnavailableError):
+class BrokerUnavailableError(UnavailableError, TransportLostError):
     """RabbitMQ did not confirm: not connected, refused, returned, or too slow. The message may have arrived nevertheless."""
 
 

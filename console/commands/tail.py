@@ -66,7 +66,7 @@ async def tail(settings: Settings, pattern: str, span: Span, limit: int | None, 
             event = read(delivery) if matches(delivery.routing_key) else None
             if event is None or not span.has(event):
                 continue
-            line = one_line(delivery).decode() if as_json else _line(delivery.routing_key, event)
+            line = one_line(delivery.body).decode() if as_json else _line(delivery.routing_key, event)
             sys.stdout.write(line + "\n")
             sys.stdout.flush()
             printed += 1

@@ -42,6 +42,11 @@ Int = Annotated[int, Field(ge=0, lt=1 << 31)]
 BigInt = Annotated[int, Field(ge=0, lt=1 << 63)]
 
 
+def fingerprint(body: bytes) -> str:
+    """Return what identifies the content of a message."""
+    return hashlib.sha256(body).hexdigest()
+
+
 class StreamMessage(NamedTuple):
     """One message of a stream."""
 
@@ -50,7 +55,7 @@ class StreamMessage(NamedTuple):
 
     @property
     def fingerprint(self) -> str:
-        return hashlib.sha256(self.body).hexdigest()
+        return fingerprint(self.body)
 
 
 class Checkpoint(NamedTuple):

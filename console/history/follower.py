@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from typing import NoReturn, TypeVar
 
-from console.history.batch import Batch, StreamMessage
+from callfold_client.stream_cursor import StreamCursor
+from callfold_client.stream_reader import StreamReader
+from console.history.batch import Batch, StreamMessage, fingerprint
 from console.history.database_errors import ValueRejectedError
 from console.history.store import History
 from shared import metrics
-from shared.amqp.batch_publish import HeaderValue
 from shared.amqp.connection import BACKOFF_S, BrokerAddress
 from shared.amqp.consumer import Consumer
 from shared.amqp.delivery import Delivery
@@ -21,8 +22,6 @@ from shared.errors import HistoryUnavailableError
 from shared.log import get_logger
 from shared.outage import Outage
 from shared.runtime.process import background
-from shared.streams.journal import is_bookmark
-from shared.streams.position import StreamPosition
 
 log = get_logger(__name__)
 _DATABASE = Outage(log, "history_unreachable", "history_reachable")
@@ -45,8 +44,9 @@ class Follower:
     def __init__(self, stream: str, history: History, address: BrokerAddress) -> None:
         self._stream = stream
         self._history = history
-        self.consumer = Consumer(address, stream, prefetch=_PREFETCH, arguments=self._stream_arguments)
-        self._position = StreamPosition()
+        self._cursor = StreamCursor("first", fingerprint=fingerprint)
+        self.consumer = Consumer(address, stream, prefetch=_PREFETCH, arguments=self._cursor.arguments)
+        self._reader: StreamReader[Delivery] = StreamReader(self.consumer, self._cursor, on_replaced=self._log_rewound)
         self._writing = asyncio.Lock()
         self._caught_up_at = time.time()
         self._behind_since: float | None = self._caught_up_at
@@ -61,13 +61,15 @@ class Follower:
         metrics.HISTORY_LAG.labels(self._stream).set_function(self._lag_s)
         checkpoint = await until_available(lambda: self._history.checkpoint(self._stream), self.set_problem)
         if checkpoint:
-            self._position.advance(*checkpoint)
+            self._cursor.resume_after(*checkpoint)
         self.problem = None
         async with background(self.consumer.run()):
             while True:
-                deliveries = await self._next_deliveries()
+                messages, deliveries = await self._next_deliveries()
                 async with self._writing:
-                    await self._write(deliveries)
+                    await self._write([_message(message) for message in messages])
+                    crash_point("history.before_ack")
+                    await deliveries[-1].ack_all()
                 await asyncio.sleep(_BATCH_INTERVAL_S)
 
     async def finish(self) -> None:
@@ -76,65 +78,35 @@ class Follower:
         async with self._writing:
             pass
 
-    def _stream_arguments(self) -> Mapping[str, HeaderValue]:
-        """Return, for each new connection, the offset to consume from."""
-        offset = self._position.request()
-        return {"x-stream-offset": "first" if offset is None else offset}
-
-    async def _next_deliveries(self) -> list[Delivery]:
+    async def _next_deliveries(self) -> tuple[Sequence[Delivery], list[Delivery]]:
+        """Return the deliveries that are new, and all that are to be acked."""
         while True:
-            try:
-                async with asyncio.timeout(_IDLE_AFTER_S):
-                    first = await self.consumer.get()
-            except TimeoutError:
-                await self._check_idle()
+            received = await self._reader.next(quiet_s=_IDLE_AFTER_S, max_bytes=_MAX_BATCH_BYTES)
+            if received is None:
+                if self.consumer.is_up and self._cursor.requested_offset is None:
+                    self._caught_up_at, self._behind_since = time.time(), None
                 continue
             if self._behind_since is None:
                 self._behind_since = time.time()
-            deliveries = [first, *self.consumer.get_waiting(_MAX_BATCH_BYTES)]
-            if not self._position.is_stale and self._is_continued(first):
-                return deliveries
+            read, deliveries = received
+            if read.missing:
+                log.error("history_gap", stream=self._stream, events=read.missing, detail="the stream no longer keeps them")
+            return read.messages, deliveries
 
-    def _is_continued(self, first: Delivery) -> bool:
-        """Return whether the first delivery of a connection continues the stream; False if the stream was recreated."""
-        requested = self._position.requested_offset
-        if requested is not None and first.offset > requested:
-            missing = first.offset - requested - 1
-            log.error("history_gap", stream=self._stream, events=missing, detail="the stream no longer keeps them")
-        if self._position.is_same_stream(first.offset, _message(first).fingerprint):
-            return True
-        self._rewind("the stream has another event at this offset", requested)
-        return False
+    def _log_rewound(self, reason: str) -> None:
+        log.warning("history_stream_rewound", stream=self._stream, offset=self._cursor.last_offset, detail=reason)
 
-    async def _check_idle(self) -> None:
-        if not self.consumer.is_up:
+    async def _write(self, messages: Sequence[StreamMessage]) -> None:
+        if not messages:
             return
-        requested = self._position.requested_offset
-        if requested is not None:
-            if await self._position.is_lost(self.consumer):
-                self._rewind("the stream has no event at this offset", requested)
-            return
-        self._caught_up_at, self._behind_since = time.time(), None
-
-    def _rewind(self, reason: str, offset: int | None) -> None:
-        log.warning("history_stream_rewound", stream=self._stream, offset=offset, detail=reason)
-        self._position.reset()
-        self.consumer.recycle("the history reads its streams again")
-
-    async def _write(self, deliveries: list[Delivery]) -> None:
-        messages = [_message(delivery) for delivery in deliveries if not is_bookmark(delivery)]
-        if messages:
-            batch = await asyncio.to_thread(Batch.of, self._stream, messages)
-            try:
-                await self._commit(batch)
-            except ValueRejectedError:
-                await self._write_one_by_one(messages)
-            metrics.HISTORY_EVENTS.labels(self._stream).inc(len(messages))
-            if batch.newest:
-                self._behind_since = max(self._caught_up_at, datetime.fromisoformat(batch.newest).timestamp())
-        crash_point("history.before_ack")
-        for delivery in deliveries:
-            await delivery.ack()
+        batch = await asyncio.to_thread(Batch.of, self._stream, messages)
+        try:
+            await self._commit(batch)
+        except ValueRejectedError:
+            await self._write_one_by_one(messages)
+        metrics.HISTORY_EVENTS.labels(self._stream).inc(len(messages))
+        if batch.newest:
+            self._behind_since = max(self._caught_up_at, datetime.fromisoformat(batch.newest).timestamp())
 
     async def _write_one_by_one(self, messages: Sequence[StreamMessage]) -> None:
         """Write each event in its own transaction, so that a rejected one blocks no other."""
@@ -170,7 +142,6 @@ class Follower:
                 raise
 
         await until_available(write, self.set_problem)
-        self._position.advance(*batch.checkpoint)
         self.problem = None
 
     def set_problem(self, error: HistoryUnavailableError) -> None:

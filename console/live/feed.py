@@ -11,7 +11,8 @@ from datetime import UTC, datetime, timedelta
 from itertools import takewhile
 from typing import NoReturn
 
-from shared.amqp.batch_publish import HeaderValue
+from callfold_client.stream_cursor import StreamCursor
+from callfold_client.stream_reader import StreamReader
 from shared.amqp.consumer import Consumer
 from shared.amqp.delivery import Delivery
 from shared.amqp.topology import CALLS_JOURNAL
@@ -21,8 +22,7 @@ from shared.errors import BrokerUnavailableError, CallfoldError
 from shared.log import get_logger
 from shared.runtime.broker import broker_address
 from shared.streams.events import one_line, read_event
-from shared.streams.journal import is_bookmark, journal_until_now
-from shared.streams.position import StreamPosition
+from shared.streams.journal import journal_until_now
 
 log = get_logger(__name__)
 
@@ -60,15 +60,17 @@ class Feed:
         self._settings = settings
         self._recent: deque[PublishedEvent] = deque(maxlen=_RECENT_EVENTS)
         self._changed = asyncio.Condition()
-        self._position = StreamPosition()
         self._last_offset: int | None = None  # the last one known, which may not be read yet
         self._generation = 0  # how often the journal was replaced
         address = broker_address(settings, "feed")
-        self.consumer = Consumer(address, CALLS_JOURNAL, prefetch=_PREFETCH, arguments=self._arguments)
+        self._cursor = StreamCursor(lambda: datetime.now(UTC) - _RECENT_FOR)
+        self.consumer = Consumer(address, CALLS_JOURNAL, prefetch=_PREFETCH, arguments=self._cursor.arguments)
+        self._reader: StreamReader[Delivery] = StreamReader(self.consumer, self._cursor, on_replaced=self._set_replaced)
+        self._is_replaced = False
 
-    def _arguments(self) -> dict[str, HeaderValue]:
-        offset = self._position.request()
-        return {"x-stream-offset": datetime.now(UTC) - _RECENT_FOR if offset is None else offset}
+    def _set_replaced(self, reason: str) -> None:
+        self._is_replaced = True
+        log.warning("journal_replaced", offset=self._last_offset, detail=reason)
 
     def recent(self) -> Sequence[PublishedEvent]:
         """Return the events in memory, the latest last."""
@@ -77,44 +79,27 @@ class Feed:
     async def run(self) -> NoReturn:
         """Read the journal for as long as the process lives. Run it, and `consumer.run()`, as tasks."""
         while True:
-            try:
-                async with asyncio.timeout(_QUIET_S):
-                    first = await self.consumer.get()
-            except TimeoutError:
-                if self.consumer.is_up and await self._position.is_lost(self.consumer):
-                    await self._restart()
+            received = await self._reader.next(quiet_s=_QUIET_S, max_bytes=_BATCH_BYTES)
+            if self._is_replaced:
+                await self._forget()
+            if received is None:
                 continue
-            deliveries = [first, *self.consumer.get_waiting(_BATCH_BYTES)]
-            if self._position.is_stale:
-                continue
-            if not self._position.is_same_stream(first.offset, first.body):
-                await self._restart()
-                continue
+            read, deliveries = received
             async with self._changed:
-                for delivery in deliveries:
-                    self._add(delivery)
+                for delivery in read.messages:
+                    self._recent += _published(delivery)
+                self._last_offset = self._cursor.last_offset
                 self._changed.notify_all()
-            for delivery in deliveries:
-                await delivery.ack()  # grants credit for more
+            await deliveries[-1].ack_all()  # grants credit for more
 
-    async def _restart(self) -> None:
-        """Read the journal from scratch: it was replaced, and its offsets mean other events."""
-        log.warning("journal_replaced", offset=self._last_offset)
-        self._position.reset()
+    async def _forget(self) -> None:
+        """Forget all events: the journal was replaced, and its offsets mean other events."""
+        self._is_replaced = False
         async with self._changed:
             self._recent.clear()
             self._last_offset = None
             self._generation += 1
             self._changed.notify_all()
-        self.consumer.recycle("the journal was replaced")
-
-    def _add(self, delivery: Delivery) -> None:
-        self._last_offset = delivery.offset
-        self._position.advance(delivery.offset, delivery.body)
-        # After a reconnect a stream begins at a chunk boundary, which can repeat older events.
-        is_new = not self._recent or delivery.offset > self._recent[-1].offset
-        if is_new and not is_bookmark(delivery):
-            self._recent += _published(delivery)
 
     async def end(self, known: int = _BEFORE_FIRST) -> int:
         """Return the offset of the last event in the journal (-1 if it is empty), even if this feed has not read it yet.
@@ -209,4 +194,4 @@ def _published(delivery: Delivery) -> list[PublishedEvent]:
     if event is None:
         return []
     is_login = event["data"].get("call_type") == CallType.LOGIN
-    return [PublishedEvent(delivery.offset, delivery.routing_key, event["time"], one_line(delivery), is_login)]
+    return [PublishedEvent(delivery.offset, delivery.routing_key, event["time"], one_line(delivery.body), is_login)]

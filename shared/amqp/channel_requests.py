@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
-from aiormq.channel import Channel
-from aiormq.exceptions import ChannelAccessRefused, ChannelInvalidStateError
+from aiormq.exceptions import ChannelAccessRefused
 
+from callfold_client.channel_waits import wait_while_open, write_while_open
 from shared.amqp.connection_errors import is_cancelled, is_lost
 from shared.errors import BrokerAccessError, BrokerUnavailableError
+
+__all__ = ["broker_request", "wait_while_open", "write_while_open"]
 
 
 @contextmanager
@@ -43,39 +44,3 @@ def broker_request(failure: str) -> Iterator[None]:
 def _cancellations() -> int:
     task = asyncio.current_task()
     return task.cancelling() if task else 0
-
-
-async def write_while_open(channel: Channel, writing: Coroutine[object, object, object]) -> None:
-    """Await a write to a channel for as long as the channel is open.
-
-    The library writes through a queue of ten frames. After the connection is lost the queue is never emptied, and a write to a
-    full queue would wait for ever.
-
-    Raises:
-        ChannelInvalidStateError: the channel closed first.
-    """
-    written = asyncio.ensure_future(writing)
-    try:
-        await _wait_while_open(channel, written)
-        if not written.done():
-            raise ChannelInvalidStateError("the channel closed before this was written")
-        written.result()
-    finally:
-        written.cancel()
-
-
-async def wait_while_open(channel: Channel, event: asyncio.Event, *, timeout_s: float | None = None) -> None:
-    """Wait for an event, for as long as the channel is open and at most `timeout_s`."""
-    waiting = asyncio.ensure_future(event.wait())
-    try:
-        await _wait_while_open(channel, waiting, timeout_s)
-    finally:
-        waiting.cancel()
-
-
-async def _wait_while_open(channel: Channel, work: asyncio.Future[Any], timeout_s: float | None = None) -> None:
-    closing = channel.closing
-    try:
-        await asyncio.wait((work, closing), timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        closing.cancel()  # cancels this observer only; the channel would keep every one

@@ -15,13 +15,14 @@ from contextlib import suppress
 from aiormq.abc import DeliveredMessage
 from aiormq.channel import Channel
 
+from callfold_client.stream_end import StreamEnd
 from shared.amqp.batch_publish import HeaderValue
 from shared.amqp.channel_requests import broker_request
 from shared.amqp.connection import BrokerAddress, BrokerConnection, GoHome
 from shared.amqp.delivery import Delivery, marker_round
 from shared.amqp.in_flight import InFlight
 from shared.amqp.plain_connection import CLOSE_TIMEOUT_S
-from shared.amqp.stream_end import StreamEnd, latest_end
+from shared.amqp.stream_end import latest_end
 from shared.errors import BrokerUnavailableError, StoreUnavailableError
 from shared.log import get_logger
 

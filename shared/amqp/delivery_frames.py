@@ -22,7 +22,7 @@ from pamqp.exceptions import PAMQPException
 from pamqp.frame import FrameTypes
 from pamqp.heartbeat import Heartbeat
 
-from shared.amqp.lenient_decoding import field_table
+from callfold_client.lenient_decoding import field_table
 
 _READ_BYTES = 256 << 10
 _FRAME = Struct(">BHI")

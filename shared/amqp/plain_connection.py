@@ -10,7 +10,8 @@ import aio_pika
 from pamqp.common import FieldTable
 from yarl import URL
 
-from shared.amqp import delivery_frames, lenient_decoding
+from callfold_client import lenient_decoding
+from shared.amqp import delivery_frames
 from shared.amqp.connection_errors import LOST
 
 lenient_decoding.install()

@@ -12,7 +12,8 @@ from enum import StrEnum
 
 import orjson
 
-from shared.domain.raw_event import VERSION, is_time
+from callfold_client.envelope import is_time
+from shared.domain.raw_event import VERSION
 
 _CALLBACK, _COUNTS = "quarantined", "refusals"
 

@@ -8,19 +8,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import ClassVar, Final, Literal, assert_never
 
 import orjson
 
+from callfold_client.envelope import is_time
 from shared.domain.ids import CallRef, SourceName, is_call_ref
 from shared.domain.raw_types import RawCallback, RawDial, RawTimer
 from shared.partial_values import shorten_name
 
 VERSION: Final = 1
-_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", re.ASCII)
-# A year outside this range is not a time of receipt, and arithmetic with it could overflow.
-_YEARS = range(2000, 9000)
 MAX_EVENTS_PER_MESSAGE = 500
 # It occurs once in each event, because inside a string its quotes would be escaped.
 _RECEIVED_AT = re.compile(rb'"received_at": ?"([0-9T:.Z-]{27})"')
@@ -220,16 +217,6 @@ def _time(element: dict[str, object], name: str) -> str:
     if not is_time(text):
         raise ValueError(f"{name} is not RFC 3339 UTC with microseconds")
     return text
-
-
-def is_time(text: str) -> bool:
-    """Return whether a text is a time in Callfold's form with a plausible year."""
-    if not _TIME.fullmatch(text):
-        return False
-    try:
-        return datetime.fromisoformat(text).year in _YEARS  # month 13 has the form but is not a time
-    except ValueError:
-        return False
 
 
 def _request_id(element: dict[str, object]) -> int:

@@ -9,8 +9,8 @@ import os
 import sys
 from importlib import import_module
 
+from callfold_client import stream_end
 from console.local import demo, processes, stack
-from shared.amqp import stream_end
 from shared.domain import barrier
 from simulator import focalscope
 from tests.helpers.pace import LIMIT_S, PACE
@@ -49,7 +49,7 @@ def keep_to(*, imports_all: bool = False) -> None:
     processes._READY_TIMEOUT_S = processes._STOP_TIMEOUT_S = demo._FINISH_TIMEOUT_S = round(LIMIT_S)
     stack._START_TIMEOUT_S = stack._STOP_TIMEOUT_S = round(LIMIT_S)
     focalscope._CALLBACK_TIMEOUT_S = round(LIMIT_S)
-    stream_end._EMPTY_AFTER_S = max(1.0, PACE)
+    stream_end.EMPTY_AFTER_S = max(1.0, PACE)
     if doctor := sys.modules.get("console.commands.doctor"):  # a reading outlasts its connecting by a second at least
         doctor._CONNECT_S, doctor._READING_S = 5 * PACE, _LEAST_S * PACE  # type: ignore[attr-defined]
     for name, constants in _WAITS.items():

@@ -6,13 +6,16 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import pytest
 
+from callfold_client import stream_cursor, stream_reader
+from callfold_client.errors import StreamError
+from callfold_client.stream_cursor import StreamCursor
+from callfold_client.stream_reader import StreamReader
 from shared.amqp import consumer, stream_end
 from shared.amqp.connection import BrokerAddress
 from shared.amqp.consumer import Consumer
+from shared.amqp.delivery import Delivery
 from shared.amqp.topology import Topology
-from shared.errors import BrokerUnavailableError, CallfoldError
-from shared.streams import journal, position
-from shared.streams.position import StreamPosition
+from shared.errors import BrokerUnavailableError
 
 ONE, THREE = ("amqp://a/",), ("amqp://a/", "amqp://b/", "amqp://c/")
 
@@ -30,6 +33,10 @@ class _Reader(Consumer):
         if self._last == -2:
             raise BrokerUnavailableError("lost")
         return self._last
+
+
+def _reading(transport: Consumer, cursor: StreamCursor | None = None) -> StreamReader[Delivery]:
+    return StreamReader(transport, cursor or StreamCursor("first"))
 
 
 def _others_have(monkeypatch: pytest.MonkeyPatch, latest: int | None) -> None:
@@ -59,15 +66,15 @@ async def test_a_reader_waits_until_its_server_has_what_another_one_has(
     monkeypatch: pytest.MonkeyPatch, urls: tuple[str, ...], ends: Sequence[int | None], latest: int | None, expected: int | None
 ) -> None:
     _others_have(monkeypatch, latest)
-    monkeypatch.setattr(journal, "_RETRY_S", 0)
-    assert await journal._common_end(_Reader(urls, ends)) == expected
+    monkeypatch.setattr(stream_reader, "RETRY_S", 0)
+    assert await _reading(_Reader(urls, ends)).common_end() == expected
 
 
 async def test_a_server_that_stays_behind_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     _others_have(monkeypatch, 9)
-    monkeypatch.setattr(journal, "_SILENCE_S", 0.2)
-    with pytest.raises(CallfoldError, match=r"^calls\.journal could not be read to its end: for 0.2 s, one server"):
-        await journal._common_end(_Reader(THREE, [4]))
+    monkeypatch.setattr(stream_reader, "SILENCE_S", 0.2)
+    with pytest.raises(StreamError, match=r"^calls\.journal could not be read to its end: for 0.2 s, one server"):
+        await _reading(_Reader(THREE, [4])).common_end()
 
 
 @pytest.mark.parametrize(
@@ -88,25 +95,25 @@ async def test_an_event_is_lost_if_no_server_has_it(
     monkeypatch: pytest.MonkeyPatch, requested: int, ends: Sequence[int | None], latest: int | None, *, is_lost: bool
 ) -> None:
     _others_have(monkeypatch, latest)
-    monkeypatch.setattr(position, "_ANSWER_TIMEOUT_S", -1)
-    reader, read = _Reader(THREE, ends), StreamPosition()
-    assert not await read.is_lost(reader)  # it requested nothing
-    read.advance(requested, b"event")
-    read.request()
-    assert await read.is_lost(reader) == is_lost
+    monkeypatch.setattr(stream_cursor, "ANSWER_TIMEOUT_S", -1)
+    cursor = StreamCursor("first")
+    reader = _reading(_Reader(THREE, ends), cursor)
+    assert not await reader.is_lost()  # it requested nothing
+    cursor.resume_after(requested, b"event")
+    cursor.request()
+    assert await reader.is_lost() == is_lost
 
 
 async def test_a_server_is_asked_for_an_event_once_that_is_overdue(monkeypatch: pytest.MonkeyPatch) -> None:
     _others_have(monkeypatch, None)
-    read = StreamPosition()
-    read.advance(9, b"event")
-    read.request()
-    assert not await read.is_lost(_Reader(THREE, [4]))
-    monkeypatch.setattr(position, "_ANSWER_TIMEOUT_S", -1)
-    assert not await read.is_lost(_Reader(THREE, [9]))
+    cursor = StreamCursor("first", last=(9, b"event"))
+    cursor.request()
+    assert not await _reading(_Reader(THREE, [4]), cursor).is_lost()
+    monkeypatch.setattr(stream_cursor, "ANSWER_TIMEOUT_S", -1)
+    assert not await _reading(_Reader(THREE, [9]), cursor).is_lost()
     monkeypatch.undo()
     _others_have(monkeypatch, None)
-    assert not await read.is_lost(_Reader(THREE, [4])), "asked again too early"
+    assert not await _reading(_Reader(THREE, [4]), cursor).is_lost(), "asked again too early"
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,10 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping
 from typing import NoReturn
 
+from callfold_client.envelope import is_time
 from shared.amqp.consumer import Consumer
 from shared.amqp.publisher import Message, Publisher
 from shared.amqp.topology import CALLBACKS_FOLD, MARKER, MARKER_BODY, SPOOL, SPOOL_OLDEST, SPOOL_SEEN
-from shared.domain.raw_event import is_time
 from shared.domain.times import milliseconds
 from shared.errors import BrokerUnavailableError, StoreUnavailableError
 from shared.log import get_logger

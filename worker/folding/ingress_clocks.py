@@ -10,10 +10,10 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Final
 
+from callfold_client.envelope import is_time
 from shared import metrics
 from shared.amqp.delivery import Delivery, marker_round
 from shared.amqp.topology import SENT_AT, SENT_BY
-from shared.domain.raw_event import is_time
 from shared.domain.sender_clock import EQUAL_CLOCKS
 from shared.log import get_logger
 from shared.outage import Outage

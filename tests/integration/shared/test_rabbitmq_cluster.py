@@ -13,6 +13,9 @@ from typing import cast
 import aio_pika
 import pytest
 
+from callfold_client import stream_cursor
+from callfold_client.stream_cursor import StreamCursor
+from callfold_client.stream_reader import StreamReader
 from console.broker_move.streams import StreamCopy
 from console.live.feed import Feed
 from shared.amqp import connection
@@ -22,9 +25,7 @@ from shared.config.settings import Settings
 from shared.runtime.broker import broker_address
 from shared.runtime.process import background
 from shared.state.broker_move import BrokerMoveNotes
-from shared.streams import position
 from shared.streams.journal import journal_end, journal_until_now
-from shared.streams.position import StreamPosition
 from tests.helpers.pace import LIMIT_S
 from tests.helpers.rabbitmq_cluster import Node, RabbitMQCluster
 from tests.helpers.servers import RETRY_S, declare
@@ -131,7 +132,7 @@ async def test_a_move_copies_a_journal_to_its_end_although_the_replica_that_is_r
 async def test_a_journal_was_not_replaced_because_the_replica_that_is_read_is_behind(
     behind: _Behind, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(position, "_ANSWER_TIMEOUT_S", -1)
+    monkeypatch.setattr(stream_cursor, "ANSWER_TIMEOUT_S", -1)
     feed = Feed(behind.settings)
     async with background(feed.consumer.run()):
         await feed.consumer.wait_until_up()
@@ -139,10 +140,9 @@ async def test_a_journal_was_not_replaced_because_the_replica_that_is_read_is_be
         assert [await feed.resume_offset(seen) for seen in (4, 9, 10)] == [4, 9, -1]
         feed.consumer.get_waiting(1 << 20)
         for seen in (9, 10):
-            read = StreamPosition()
-            read.advance(seen, b"{}")
-            read.request()
-            assert await read.is_lost(feed.consumer) == (seen > 9)
+            cursor = StreamCursor("first", last=(seen, b"{}"))
+            cursor.request()
+            assert await StreamReader(feed.consumer, cursor).is_lost() == (seen > 9)
 
 
 async def _read(settings: Settings) -> list[int]:

@@ -7,7 +7,7 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
-from shared.amqp import lenient_decoding as decoding
+from callfold_client import lenient_decoding as decoding
 from shared.amqp.delivery import marker_round
 from shared.amqp.topology import MARKER
 from shared.clock import utc_now
