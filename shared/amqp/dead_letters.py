@@ -6,8 +6,13 @@ Operators and external programs read the names and values, so they never change.
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Final
 
-REASON, DETAIL, FIRST_SEEN = "reason", "detail", "first_seen"
+from shared.domain.raw_types import DeadLetterHeaders
+
+REASON: Final = "reason"
+DETAIL: Final = "detail"
+FIRST_SEEN: Final = "first_seen"
 # A header must fit in one frame (128 KiB) or the broker closes the connection, and a quoted value can have any length.
 _DETAIL_CHARACTERS = 500
 
@@ -33,4 +38,5 @@ class DeadLetterReason(StrEnum):
 
 def dead_letter_headers(reason: str, detail: str, first_seen: str) -> dict[str, str]:
     """Build the headers of a dead letter; `first_seen` is RFC 3339 UTC, or empty if unknown."""
-    return {REASON: str(reason), DETAIL: detail[:_DETAIL_CHARACTERS], FIRST_SEEN: first_seen}
+    headers: DeadLetterHeaders = {REASON: str(reason), DETAIL: detail[:_DETAIL_CHARACTERS], FIRST_SEEN: first_seen}
+    return {name: str(value) for name, value in headers.items()}

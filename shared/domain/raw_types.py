@@ -82,3 +82,59 @@ class DeadLetterHeaders(TypedDict):
     """A sentence for people. It may change."""
     first_seen: Time | Literal[""]
     """When Callfold first saw the message: RFC 3339 UTC with microseconds. Empty if that is unknown."""
+    round: NotRequired[Annotated[int, Field(ge=1)]]
+    """How often the recording was requested by hand, plus 1. Only in `recordings.dead`."""
+
+
+class UnreadBody(TypedDict):
+    """A callback whose body could not be understood. It occurs only in dead letters."""
+
+    v: Literal[1]
+    """Version of the format."""
+    kind: Literal["unread"]
+    """`unread`."""
+    source: Source
+    """Name of the source."""
+    received_at: Time
+    """When ingress received it: RFC 3339 UTC with microseconds."""
+    query: str
+    """The query string without the secret."""
+    content_type: str
+    """The header `Content-Type`; empty without one."""
+    content_encoding: str
+    """The header `Content-Encoding`; empty without one."""
+    is_cut: bool
+    """Whether the body had more bytes."""
+    body_base64: str
+    """The body in base64, at most 64 KiB."""
+
+
+class RecordingJobBody(TypedDict):
+    """A job to archive the recording of one leg, as a dead letter of `recordings.dead` keeps it."""
+
+    v: Literal[1]
+    """Version of the format."""
+    source: Source
+    """Name of the source."""
+    call: Call
+    """The call: its RequestID, or `call-<CallID>`. A later use of the same id ends in `.2`, `.3` and so on."""
+    request_id: int | None
+    """RequestID of the call; null if the dial API did not start it."""
+    call_id: str
+    """CallID of the leg."""
+    guid: str | None
+    """GUID of the leg; null if none was sent."""
+    name: str
+    """Name of the leg's files in the archive."""
+    leg: Side
+    """The side of the leg in the record of the call."""
+    fetch: bool
+    """Whether the recording is downloaded."""
+    state: str
+    """State of the recording in a new sidecar."""
+    recording_url: str | None
+    """RecordingURL as it was sent, or null. It is a credential."""
+    started_at: str
+    """When the call began: RFC 3339 UTC."""
+    record: Mapping[str, object]
+    """The record of the call."""

@@ -11,7 +11,7 @@ from enum import StrEnum
 import orjson
 
 from shared.domain.ids import CALL_ID, CALL_REF, RECORDING_NAME, SOURCE_NAME
-from shared.domain.raw_types import Side
+from shared.domain.raw_types import RecordingJobBody, Side
 
 # Values that become part of a path or an id.
 _JOB_FIELDS = {
@@ -84,7 +84,22 @@ class RecordingJob:
         return int(str(self.record.get("revision", 1)))
 
     def encode(self) -> bytes:
-        return orjson.dumps({"v": 1} | {name: getattr(self, name) for name in self.__slots__})
+        body: RecordingJobBody = {
+            "v": 1,
+            "source": self.source,
+            "call": self.call,
+            "request_id": self.request_id,
+            "call_id": self.call_id,
+            "guid": self.guid,
+            "name": self.name,
+            "leg": self.leg,
+            "fetch": self.fetch,
+            "state": self.state,
+            "recording_url": self.recording_url,
+            "started_at": self.started_at,
+            "record": self.record,
+        }
+        return orjson.dumps(body)
 
     @classmethod
     def decode(cls, body: bytes) -> RecordingJob:

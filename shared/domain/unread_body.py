@@ -8,13 +8,15 @@ from __future__ import annotations
 from base64 import b64decode, b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 import orjson
 
 from shared.domain.ids import SourceName
 from shared.domain.raw_event import VERSION
+from shared.domain.raw_types import UnreadBody
 
-KIND = "unread"
+KIND: Final = "unread"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,7 @@ class UnreadCallback:
 
     def encode(self) -> bytes:
         """Return a JSON object, the body as base64 so that no byte of it changes."""
-        fields: dict[str, object] = {
+        fields: UnreadBody = {
             "v": VERSION,
             "kind": KIND,
             "source": self.source,

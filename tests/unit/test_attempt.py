@@ -8,8 +8,9 @@ import pytest
 
 from shared.amqp.delivery import Delivery
 from shared.amqp.topology import DELIVERY_LIMIT
+from shared.domain.recording_reasons import Reason
 from tests.helpers.recordings import job
-from worker.download.failures import FetchError, Reason
+from worker.download.failures import FetchError
 from worker.recordings.attempt import Attempt
 from worker.recordings.early_ack import HeldDelivery
 

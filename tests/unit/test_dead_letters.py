@@ -21,9 +21,9 @@ from shared.config.sources import load_sources
 from shared.domain.ids import CallKey, CallRef, SourceName
 from shared.domain.raw_event import Undecodable, join
 from shared.domain.raw_event import decode as raw_events
+from shared.domain.recording_reasons import Reason
 from shared.domain.unread_body import UnreadCallback
 from shared.runtime.audit import Action
-from worker.download.failures import Reason
 
 ROOT = Path(__file__).resolve().parents[2]
 TABLE = (ROOT / "docs" / "dead-letters.md").read_text("utf-8")

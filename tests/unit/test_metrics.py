@@ -15,10 +15,11 @@ from shared import metrics
 from shared.amqp.dead_letters import DeadLetterReason
 from shared.amqp.topology import AUDIT_JOURNAL, CALLBACKS_DEAD, CALLBACKS_FOLD, CALLS_JOURNAL, RECORDINGS_DEAD
 from shared.domain.call import Status
+from shared.domain.recording_reasons import Reason
 from shared.metrics import TABLE, Export, Kind, Role
 from shared.metrics.rows import SOURCE
 from tests.helpers.metrics import first_series, names_of, role_of, series_of
-from worker.download.failures import Reason, Result
+from worker.download.failures import Result
 
 _SOURCES = ("acme", "other")
 _NEW = {

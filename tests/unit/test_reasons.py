@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from worker.download.failures import BY_STATUS, RULES, Reason, Result, next_wait_s, result_of
+from shared.domain.recording_reasons import Reason
+from worker.download.failures import BY_STATUS, RULES, Result, next_wait_s, result_of
 
 SCHEDULE = (5, 30, 120, 600, 3600, 21600)
 TEXT = (Path(__file__).resolve().parents[2] / "docs" / "recordings.md").read_text("utf-8")

@@ -13,8 +13,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from urllib.parse import SplitResult, urlsplit
 
 from shared.config.sources import Source
+from shared.domain.recording_reasons import Reason
 from shared.percent_encoding import decode_repeatedly
-from worker.download.failures import FetchError, Reason
+from worker.download.failures import FetchError
 
 _PLACEHOLDER = re.compile(r"\{[^{}]*\}")
 _DIALS = re.compile(r"\{(?:agent|number)\}")

@@ -10,8 +10,9 @@ from collections.abc import AsyncIterator
 import aiohttp
 
 from shared.crash_points import crash_point
+from shared.domain.recording_reasons import Reason
 from worker.download.content_encoding import may_be_compressed
-from worker.download.failures import FetchError, Reason
+from worker.download.failures import FetchError
 from worker.download.lenient_responses import take_unread
 from worker.download.limits import Limits
 from worker.download.partial_file import Partial

@@ -19,6 +19,7 @@ from aiohttp import hdrs
 from yarl import URL
 
 from shared.config.sources import Source
+from shared.domain.recording_reasons import Reason
 from shared.errors import NotBegunError
 from shared.tracing.conventions import STATUS, download_request
 from shared.tracing.spans import active
@@ -26,7 +27,7 @@ from worker.download.address_guard import socket_factory
 from worker.download.allowed_paths import check_path
 from worker.download.body import ends_by_header, read_body
 from worker.download.connection_failures import MAX_HEADER_BYTES, named_failures
-from worker.download.failures import BY_STATUS, FetchError, Reason
+from worker.download.failures import BY_STATUS, FetchError
 from worker.download.http_ranges import is_content, is_ended_by_server, prepare
 from worker.download.inspection import Recording, RefusedError, examine
 from worker.download.lenient_responses import LenientResponseHandler

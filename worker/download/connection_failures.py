@@ -8,8 +8,9 @@ from contextlib import contextmanager
 
 import aiohttp
 
+from shared.domain.recording_reasons import Reason
 from worker.download.address_guard import REFUSED
-from worker.download.failures import FetchError, Reason
+from worker.download.failures import FetchError
 from worker.download.partial_file import Partial
 
 MAX_HEADER_BYTES = 64 * 1024

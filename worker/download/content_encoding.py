@@ -10,8 +10,9 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import BinaryIO
 
+from shared.domain.recording_reasons import Reason
 from shared.domain.wav import FORMS
-from worker.download.failures import FetchError, Reason
+from worker.download.failures import FetchError
 from worker.download.sniffing import SNIFF_BYTES, starts_like_audio
 
 _GZIP_HEAD = b"\x1f\x8b\x08"

@@ -8,9 +8,10 @@ from typing import BinaryIO
 
 from shared.archive.checksum import checksums_of
 from shared.domain.recording_flags import Flag
+from shared.domain.recording_reasons import Reason
 from shared.domain.wav import Flaw, InvalidWavError
 from worker.download.content_encoding import content_head, open_content
-from worker.download.failures import FetchError, Reason
+from worker.download.failures import FetchError
 from worker.download.partial_file import Partial
 from worker.download.sniffing import PAGE, is_page, is_text
 from worker.download.wav_check import Audio, RefusedWavError, read_audio

@@ -13,8 +13,9 @@ from shared.config.links import origin
 from shared.config.sources import Source
 from shared.domain.recording import RecordingJob
 from shared.domain.recording_link import read_link, to_ascii
+from shared.domain.recording_reasons import Reason
 from worker.download.allowed_paths import check_path
-from worker.download.failures import FetchError, Reason
+from worker.download.failures import FetchError
 
 _HTTP_PORT, _HTTPS_PORT = 80, 443
 _SHOWN_CHARACTERS = 100

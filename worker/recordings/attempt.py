@@ -13,8 +13,9 @@ from shared.amqp.publisher import Message
 from shared.amqp.topology import DELIVERY_LIMIT, RECORDINGS_DEAD, retry_queue
 from shared.clock import utc_now
 from shared.domain.recording import RecordingJob
+from shared.domain.recording_reasons import Reason
 from shared.tracing.contexts import TRACEPARENT, parse_context
-from worker.download.failures import FetchError, Reason
+from worker.download.failures import FetchError
 
 # The retry queue has the longest wait. Each message expires a little earlier, so jobs that failed together are spread.
 JITTER = 0.2

@@ -21,12 +21,13 @@ from shared.config.settings import Settings
 from shared.crash_points import crash_point
 from shared.domain.recording import RecordingState
 from shared.domain.recording_info import RecordingInfo
+from shared.domain.recording_reasons import Reason
 from shared.errors import BusyError
 from shared.log import get_logger
 from shared.retention.recording_lock import Lock, locked
 from shared.state.store import Store
 from worker.download.download_directory import make_room
-from worker.download.failures import Reason, Result
+from worker.download.failures import Result
 from worker.recordings.attempt import Attempt, dead_letter, suffix_of
 from worker.recordings.early_ack import HeldDelivery, is_noted_done
 from worker.recordings.fetching import Fetcher

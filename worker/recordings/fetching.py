@@ -14,10 +14,11 @@ from shared.domain.expected_talk import expected_seconds, is_much_shorter
 from shared.domain.ids import SourceName
 from shared.domain.recording_flags import Flag
 from shared.domain.recording_info import RecordingInfo
+from shared.domain.recording_reasons import Reason
 from shared.retention.recording_lock import Lock
 from shared.tracing.conventions import BYTES
 from worker.download.clients import Clients
-from worker.download.failures import FetchError, Reason, Result, next_wait_s
+from worker.download.failures import FetchError, Result, next_wait_s
 from worker.download.inspection import Recording, RefusedError
 from worker.download.limits import Limits
 from worker.download.targets import recording_links

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 
 from shared.archive.deadlines import ArchiveUnavailableError
+from shared.domain.recording_reasons import Reason
 from shared.errors import BusyError, NotBegunError
-from worker.download.failures import FetchError, Reason, Result, next_wait_s, result_of
+from worker.download.failures import FetchError, Result, next_wait_s, result_of
 from worker.recordings.attempt import JITTER, Attempt
 
 # An attempt that stores something can fail for these reasons.

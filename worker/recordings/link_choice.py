@@ -9,9 +9,10 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
+from shared.domain.recording_reasons import Reason
 from shared.errors import NotBegunError
 from worker.download.client import Client, OnRefused
-from worker.download.failures import RULES, FetchError, Reason, Result
+from worker.download.failures import RULES, FetchError, Result
 from worker.download.inspection import Recording, RefusedError
 from worker.download.partial_file import forget, partial
 from worker.download.sniffing import is_text_file

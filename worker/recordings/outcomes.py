@@ -16,12 +16,13 @@ from shared.domain.call_event import recording_event
 from shared.domain.cloud_event import CLOUDEVENT
 from shared.domain.recording import RecordingJob, RecordingState
 from shared.domain.recording_info import OTHER_CONTENT, SCHEMA, UNLISTED, RecordingInfo
+from shared.domain.recording_reasons import Reason
 from shared.errors import BusyError
 from shared.log import get_logger
 from shared.retention.recording_lock import Lock
 from shared.state.replies import until_redis_answers
 from shared.state.store import Store
-from worker.download.failures import Reason, Result
+from worker.download.failures import Result
 from worker.recordings.attempt import Attempt, suffix_of
 from worker.recordings.sidecars import Sidecars
 from worker.recordings.traces import headers_of, publishing

@@ -19,8 +19,9 @@ from shared.domain.file_names import LegIds, file_names
 from shared.domain.recording import RecordingJob
 from shared.domain.recording_flags import Flag
 from shared.domain.recording_info import RecordingInfo
+from shared.domain.recording_reasons import Reason
 from shared.log import get_logger
-from worker.download.failures import Reason, Result
+from worker.download.failures import Result
 from worker.download.inspection import Recording, RefusedError
 from worker.download.sniffing import is_text_file
 from worker.download.wav_check import Audio

@@ -8,10 +8,11 @@ import pytest
 
 from shared.config.sources import Source, load_sources
 from shared.domain.ids import SourceName
+from shared.domain.recording_reasons import Reason
 from shared.errors import ConfigError
 from tests.helpers.recordings import job
 from worker.download.allowed_paths import check_path
-from worker.download.failures import FetchError, Reason
+from worker.download.failures import FetchError
 from worker.download.targets import recording_links
 
 PBX = "https://pbx.example.com"

@@ -18,6 +18,7 @@ from yarl import URL
 from shared.config.links import origin
 from shared.config.sources import load_sources
 from shared.domain.ids import SourceName
+from shared.domain.recording_reasons import Reason
 from shared.errors import ConfigError
 from tests.helpers.pace import LIMIT_S
 from tests.helpers.recordings import WAV, job
@@ -25,7 +26,7 @@ from tests.helpers.scripted_http import Scripted, head, scripted, whole
 from worker.download.address_guard import REFUSED, AddressRefusedError, socket_factory
 from worker.download.client import Client
 from worker.download.connection_failures import are_all_refused
-from worker.download.failures import FetchError, Reason
+from worker.download.failures import FetchError
 from worker.download.limits import Limits
 from worker.download.partial_file import partial
 from worker.download.targets import is_reachable, recording_links, redirect_target

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from shared.archive.deadlines import ArchiveUnavailableError
+from shared.domain.recording_reasons import Reason
 from shared.errors import BusyError, NotBegunError
 from tests.helpers.recordings import job
-from worker.download.failures import FetchError, Reason, Result
+from worker.download.failures import FetchError, Result
 from worker.recordings.attempt import Attempt
 from worker.recordings.job_outcome import End, JobOutcome, Retry, Wait, is_expected, outcome_of
 

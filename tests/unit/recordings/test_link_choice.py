@@ -11,13 +11,14 @@ import pytest
 
 from shared.config.sources import Source, load_sources
 from shared.domain.ids import SourceName
+from shared.domain.recording_reasons import Reason
 from shared.errors import BusyError
 from tests.helpers.pace import LIMIT_S
 from tests.helpers.recordings import GUID, WAV, job
 from tests.helpers.scripted_http import Answer, Scripted, head, rest, whole
 from tests.helpers.wav_files import FMT, chunk, riff
 from worker.download.client import Client
-from worker.download.failures import FetchError, Reason, Result
+from worker.download.failures import FetchError, Result
 from worker.download.limits import Limits
 from worker.download.retry_after import Pauses
 from worker.download.targets import recording_links

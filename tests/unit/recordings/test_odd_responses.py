@@ -17,6 +17,7 @@ import pytest
 
 from shared.config.sources import load_sources
 from shared.domain.ids import SourceName
+from shared.domain.recording_reasons import Reason
 from shared.errors import NotBegunError
 from tests.helpers.certificates import Authority
 from tests.helpers.pace import LIMIT_S
@@ -24,7 +25,7 @@ from tests.helpers.recordings import WAV
 from tests.helpers.scripted_http import RESET, STALL, Answer, Scripted, head, rest, scripted, whole
 from tests.helpers.wav_files import KINDS
 from worker.download.client import Client
-from worker.download.failures import FetchError, Reason
+from worker.download.failures import FetchError
 from worker.download.limits import Limits
 from worker.download.partial_file import partial
 from worker.download.retry_after import MAX_S, Pauses, retry_after

@@ -23,6 +23,7 @@ import pytest
 
 from shared.config.sources import load_sources
 from shared.domain.ids import SourceName
+from shared.domain.recording_reasons import Reason
 from shared.errors import ConfigError
 from shared.runtime.process import background
 from simulator.audio import recording
@@ -31,7 +32,7 @@ from tests.helpers.scripted_http import RESET, STALL, Scripted, head, rest, scri
 from tests.helpers.servers import eventually
 from worker.download.client import Client
 from worker.download.download_directory import check_directory, keep_swept, prepare, sweep
-from worker.download.failures import FetchError, Reason
+from worker.download.failures import FetchError
 from worker.download.inspection import RefusedError
 from worker.download.limits import Limits
 from worker.download.partial_file import Partial, forget, partial

@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 
 from shared.config.sources import load_sources
 from shared.domain.ids import SourceName
+from shared.domain.recording_reasons import Reason
 from shared.domain.wav import InvalidWavError
 from tests.helpers.recordings import (
     WAV,
     job,
 )
-from worker.download.failures import FetchError, Reason
+from worker.download.failures import FetchError
 from worker.download.targets import recording_links
 from worker.download.wav_check import read_audio
 
