@@ -65,7 +65,7 @@ attack: setup ## Attack a running stack on loopback for 10 minutes and hold the 
 matrix: setup ## Run tests on each supported RabbitMQ, Redis and Valkey (needs root on Debian; one: make matrix ON=trixie-valkey)
 	@ON="$(ON)" $(BIN)/python -m tests.matrix.run $(FILE)
 
-chaos: setup ## Break everything for 10 minutes under load, while an auditor watches (CHAOS_SECONDS, _SEED, _RATE, _REDIS, _FAULTS)
+chaos: setup ## Break everything for 10 minutes under load, while an auditor watches (CHAOS_SECONDS, _SEED, _RATE, _REDIS, _FAULTS, _SUBSCRIBERS=1)
 	@$(BIN)/python -m tests.chaos
 
 lint: setup ## Check format, rules, types, import layers and English

@@ -12,6 +12,7 @@ import aiohttp
 
 from console.local.child_process import ChildProcess
 from console.local.processes import ServiceProcess
+from console.local.stack import Server
 from tests.chaos import rabbitmq, redis_faults, redis_losses
 from tests.chaos.act import Act, nothing
 from tests.chaos.links import Link
@@ -54,6 +55,7 @@ class Faults:
             "haproxy": [system.haproxy],
             "ingress": system.ingresses,
             "worker": system.workers,
+            **({"forwarder": system.forwarders, "subscriber": system.subscribers} if system.subscribers else {}),
         }
 
     def of_processes(self) -> dict[str, Draw]:
@@ -114,7 +116,7 @@ class Faults:
 
     async def _up(self, process: ChildProcess) -> None:
         await launch(process)
-        if isinstance(process, ServiceProcess):
+        if not isinstance(process, Server):
             self._supervisor.watch([process])
 
     def of_links(self) -> dict[str, Draw]:

@@ -26,6 +26,7 @@ class Options:
         faults: kinds of faults, or how they begin (`kill`, `stall:worker-redis`); one that begins with `-` is left out. Empty: all.
         scale: factor of the times for which faults last.
         overlap: share of the faults during which a second one begins.
+        subscribers: a subscriber of each kind receives all events, and its processes and links are broken too.
         least_kinds: how many kinds of faults there are in any case; on a slow machine the run takes longer then.
         losses: instead of faults for some time, Redis loses its state so many times.
     """
@@ -43,6 +44,7 @@ class Options:
     leg_grace_s: float = 30
     max_call_s: float = 60
     losses: int = 0
+    subscribers: bool = False
     least_kinds: int = 0
 
     @staticmethod
@@ -65,6 +67,7 @@ class Options:
                 faults=tuple(filter(None, environment.get("CHAOS_FAULTS", "").replace(" ", "").split(","))) or default.faults,
                 nodes=int(environment.get("CHAOS_NODES") or default.nodes),
                 losses=int(environment.get("CHAOS_LOSSES") or default.losses),
+                subscribers=bool(environment.get("CHAOS_SUBSCRIBERS")) or default.subscribers,
             )
         except ValueError as error:
             raise OptionError(f"CHAOS_...: {error}") from error
@@ -86,9 +89,10 @@ class Options:
         if self.losses:
             nodes = f" CHAOS_NODES={self.nodes}" if self.nodes > 1 else ""
             return f"make chaos CHAOS_LOSSES={self.losses} CHAOS_SEED={self.seed} CHAOS_RATE={self.rate:g}{nodes}"
+        subscribers = " CHAOS_SUBSCRIBERS=1" if self.subscribers else ""
         return (
             f"make chaos CHAOS_SECONDS={self.seconds:g} CHAOS_SEED={self.seed} CHAOS_RATE={self.rate:g} "
-            f"CHAOS_REDIS={self.redis} CHAOS_NODES={self.nodes}{faults}"
+            f"CHAOS_REDIS={self.redis} CHAOS_NODES={self.nodes}{subscribers}{faults}"
         )
 
 

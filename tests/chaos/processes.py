@@ -8,7 +8,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from console.local.child_process import ChildProcess
-from console.local.processes import ServiceProcess
 from console.local.stack import Server
 
 _CHECK_S = 0.5
@@ -20,7 +19,7 @@ async def _at_once() -> bool:
 
 
 async def launch(process: ChildProcess) -> None:
-    """Start a server and wait until it answers. A process of Callfold is only started: what it needs may be broken."""
+    """Start a server and wait until it answers. Any other process is only started: what it needs may be broken."""
     if isinstance(process, Server):
         await process.start()
     else:
@@ -38,12 +37,12 @@ async def stop(process: ChildProcess) -> None:
 
 @dataclass(slots=True)
 class Supervisor:
-    """Starts processes of Callfold that ended by themselves; `exits` says which, and with what last words."""
+    """Starts processes of Callfold and subscribers that ended by themselves; `exits` says which, and with what last words."""
 
-    watched: set[ServiceProcess] = field(default_factory=set)
+    watched: set[ChildProcess] = field(default_factory=set)
     exits: list[str] = field(default_factory=list)
 
-    def watch(self, processes: Iterable[ServiceProcess]) -> None:
+    def watch(self, processes: Iterable[ChildProcess]) -> None:
         self.watched |= set(processes)
 
     def leave(self, process: ChildProcess) -> None:

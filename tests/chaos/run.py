@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, closing
+from contextlib import AsyncExitStack, asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,10 @@ from tests.chaos.holds import Holds
 from tests.chaos.links import ROOT
 from tests.chaos.losses import Losses
 from tests.chaos.options import Options
-from tests.chaos.processes import Supervisor
+from tests.chaos.processes import Supervisor, launch
 from tests.chaos.recovery import Prober
-from tests.chaos.system import PROBE, SOURCE, System, running
+from tests.chaos.subscribers.processes import add_subscribers
+from tests.chaos.system import PROBE, SOURCE, System, end_process, running
 
 _WARM_UP_S = 8
 _LIMIT_S = 240
@@ -37,7 +38,13 @@ async def chaos(options: Options, directory: Path) -> Mapping[str, Any]:
     """Run it; returns the report."""
     began = time.time()
     _say(f"chaos: {options.command}")
-    async with running(options, directory) as system, _auditor(system), _load(system) as load, _supervised(system) as supervisor:
+    async with (
+        running(options, directory) as system,
+        _auditor(system),
+        _supervised(system) as supervisor,
+        _subscribed(system, supervisor),
+        _load(system) as load,
+    ):
         until = f"until {options.losses} losses" if options.losses else f"for {options.seconds:g} s"
         _say(f"the system is up after {time.time() - began:.0f} s; {options.rate:g} callbacks a second {until}")
         prober = Prober(system.audit, system.adapter(PROBE), PROBE, rate=options.rate)
@@ -80,6 +87,35 @@ async def _load(system: System) -> AsyncIterator[asyncio.subprocess.Process]:
         if await process.stdout.readline() != b"ready\n":
             raise RunFailedError("the simulated FocalScope did not start")
         yield process
+
+
+@asynccontextmanager
+async def _subscribed(system: System, supervisor: Supervisor) -> AsyncIterator[None]:
+    """Run the subscribers, if the options want them. The newcomer begins in the middle of the run."""
+    if not system.options.subscribers:
+        yield
+        return
+    processes = await add_subscribers(system, system.settings)
+    async with AsyncExitStack() as closing:
+        for process in (*processes, *filter(None, [system.newcomer])):
+            closing.push_async_callback(end_process, process)
+        await asyncio.gather(*(process.start() for process in processes))
+        supervisor.watch(processes)
+        task = asyncio.create_task(_begin_later(system, supervisor))
+        try:
+            yield
+        finally:
+            for process in (*processes, *filter(None, [system.newcomer])):
+                supervisor.leave(process)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+
+async def _begin_later(system: System, supervisor: Supervisor) -> None:
+    await asyncio.sleep(_WARM_UP_S + system.options.seconds / 2)
+    if system.newcomer is not None:
+        await launch(system.newcomer)
+        supervisor.watch([system.newcomer])
 
 
 async def _end_of(load: asyncio.subprocess.Process) -> None:

@@ -46,6 +46,12 @@ class System:
     ingresses: list[ServiceProcess] = field(default_factory=list)
     workers: list[ServiceProcess] = field(default_factory=list)
     spare_workers: list[ServiceProcess] = field(default_factory=list)
+    settings: Mapping[str, str] = field(default_factory=dict)
+    """What all processes of Callfold share."""
+    forwarders: list[ServiceProcess] = field(default_factory=list)
+    subscribers: list[ChildProcess] = field(default_factory=list)
+    newcomer: ChildProcess | None = None
+    """A subscriber that begins in the middle of the run, and replays what it missed."""
     disks: dict[str, Disk] = field(default_factory=dict)
     clock: Clock | None = None
     skipped: list[str] = field(default_factory=list)
@@ -79,7 +85,8 @@ class System:
     def queues(self) -> list[str]:
         """Every queue that must be empty at the end."""
         retries = [f"recordings.retry.{delay_s:g}s" for delay_s in sorted(set(RETRY_S))]
-        return ["callbacks.fold", "recordings", "callbacks.dead", "recordings.dead", *retries]
+        forwarded = ["forward.webhook", "forward.webhook-ordered", "forward.dead"] if self.options.subscribers else []
+        return ["callbacks.fold", "recordings", "callbacks.dead", "recordings.dead", *retries, *forwarded]
 
     @property
     def spools(self) -> list[Path]:
@@ -108,7 +115,7 @@ async def running(options: Options, directory: Path) -> AsyncIterator[System]:
         await _add_processes(system)
         everything = (*system.ingresses, *system.workers, *system.spare_workers)
         for process in everything:
-            closing.push_async_callback(_end, process)
+            closing.push_async_callback(end_process, process)
         async with asyncio.TaskGroup() as group:
             for process in (*system.ingresses, *system.workers):
                 group.create_task(process.start())
@@ -116,7 +123,7 @@ async def running(options: Options, directory: Path) -> AsyncIterator[System]:
         yield system
 
 
-async def _end(process: ChildProcess) -> None:
+async def end_process(process: ChildProcess) -> None:
     """End a process in order; one that is frozen goes on first."""
     if process.is_running:
         process.resume()
@@ -132,7 +139,7 @@ async def _add_processes(system: System) -> None:
         for name in (SOURCE, PROBE)
     ]
     sources.write_text("\n".join(lines), "utf-8")
-    shared = {
+    shared = system.settings = {
         **{name: value for name, value in os.environ.items() if not name.startswith("CALLFOLD_")},
         "CALLFOLD_SPOOL_DRAIN_SECONDS": "5",  # the nemesis waits 25 s for the end of a process
         # Short, so that calls that lost callbacks are closed within the run. Longer than a frozen process holds callbacks.
@@ -149,7 +156,7 @@ async def _add_processes(system: System) -> None:
         name = f"ingress-{number}"
         spool = str(system.directory / f"{name}-spool")
         settings = {"CALLFOLD_INGRESS_PORT": str(free_port()), "CALLFOLD_SPOOL_DIR": spool}
-        system.ingresses.append(await _process(system, name, "ingress", shared | settings))
+        system.ingresses.append(await service_process(system, name, "ingress", shared | settings))
     for number in range(1, options.workers + 2):
         name = f"worker-{number}"
         settings = {
@@ -158,13 +165,15 @@ async def _add_processes(system: System) -> None:
         }
         if number == 1 and system.clock is not None:
             settings |= system.clock.environment
-        process = await _process(system, name, "worker", shared | settings)
+        process = await service_process(system, name, "worker", shared | settings)
         (system.workers if number <= options.workers else system.spare_workers).append(process)
 
 
-async def _process(system: System, name: str, module: str, settings: Mapping[str, str]) -> ServiceProcess:
+async def service_process(
+    system: System, name: str, module: str, settings: Mapping[str, str], *, kind: str = ""
+) -> ServiceProcess:
     """Make a process whose connections to each node of RabbitMQ are a link."""
-    ports = [await system.links.open(f"{module}-rabbitmq", name, node.name, node.port) for node in system.nodes]
+    ports = [await system.links.open(f"{kind or module}-rabbitmq", name, node.name, node.port) for node in system.nodes]
     metrics_port = free_port()
     environment = {
         **settings,

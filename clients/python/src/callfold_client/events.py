@@ -101,6 +101,7 @@ class Event:
         source: the attribute of CloudEvents, such as `/callfold/acme`. The name of the source is `data.source`.
         subject: the call. With `data.source` it identifies the call.
         raw: the whole event as parsed JSON.
+        body: the event as it was published.
     """
 
     id: str
@@ -112,6 +113,7 @@ class Event:
     routing_key: str = ""
     traceparent: str | None = None
     raw: Json = field(default_factory=dict, repr=False, compare=False)
+    body: bytes = field(default=b"", repr=False, compare=False)
 
     @property
     def call(self) -> tuple[str, str]:
@@ -144,6 +146,7 @@ def parse_event(body: bytes, routing_key: str = "") -> Event:
         routing_key=routing_key,
         traceparent=envelope.text("traceparent"),
         raw=raw,
+        body=body,
     )
 
 
