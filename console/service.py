@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 
+from console.annotations.annotate import Annotations
 from console.dialing.dial_keys import DialKeys
 from console.dialing.dial_service import DialService, Limits
 from console.dialing.focalscope import Dialer
@@ -18,6 +19,7 @@ from console.lookup.lookup import Lookup
 from console.lookup.sidecar_search import RecordingSearch
 from console.page.render import compile_templates, live_fragment
 from console.web.access import Guard
+from console.web.annotations_api import AnnotationsApi
 from console.web.app import PageHandlers, make_app
 from console.web.calls_api import CallsApi
 from console.web.dead_letter_pages import DeadLetterPages
@@ -86,6 +88,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         waveforms = Waveforms(audio)
         apis = Apis(
             dial=DialApi(dials, audit),
+            annotations=AnnotationsApi(Annotations(store, publisher, sources, lookup.is_past), audit),
             calls=CallsApi(lookup),
             recordings=RecordingsApi(RecordingSearch(archive, calls, settings.policy), sources, audio, waveforms, audit),
             dead_letters=dead_letters,

@@ -1,4 +1,4 @@
-"""`callfold calls|show|tail|dial`: find calls, follow events, start calls."""
+"""`callfold calls|show|tail|dial|annotate`: find calls, follow events, start and annotate calls."""
 
 from __future__ import annotations
 
@@ -25,6 +25,12 @@ _OUTCOMES = ("answered", "dialed_missed", "agent_missed", "agent_hung_up", "miss
 _TYPES = ("Incoming", "Outgoing", "Internal", "Login", "API", "Conference")
 _STATES = ("open", "ringing", "talking", "ending", "complete")
 
+_ANNOTATIONS = ("transcript", "disposition", "consent", "note")
+
+
+def _annotations() -> list[str]:
+    return list(_ANNOTATIONS)
+
 
 def _states() -> list[str]:
     return list(_STATES)
@@ -45,6 +51,8 @@ def add_to(app: typer.Typer) -> None:
     app.command(rich_help_panel=panel, epilog=calls_example)(calls)
     app.command(rich_help_panel=panel, epilog=example("callfold show acme 513"))(show)
     app.command(rich_help_panel=panel, epilog=example("callfold tail 'call.completed.#' --since 1h --json"))(tail)
+    annotate_example = example("callfold annotate acme 513 --type note --text 'Call back on Monday'")
+    app.command(rich_help_panel=panel, epilog=annotate_example)(annotate)
     dial_example = example("callfold dial --source acme --agent 1001 --number +4512345678 --reference crm-42")
     app.command(rich_help_panel=panel, epilog=f"{_DIAL_EXIT_CODES}\n\n{dial_example}")(dial)
 
@@ -122,6 +130,31 @@ def tail(
 
     span = Span.of(since, until)
     run(run_tail(read_settings(), pattern, span, limit, as_json=as_json, is_ops=ops), interrupted=EXIT_OK)
+
+
+def annotate(  # noqa: PLR0917 - as above
+    source: NamedSource,
+    call: Annotated[str | None, typer.Argument(help="RequestID, or call-<CallID> if the call has no RequestID.")] = None,
+    kind: Annotated[str, typer.Option("--type", help=f"One of {', '.join(_ANNOTATIONS)}.", autocompletion=_annotations)] = "note",
+    text: Annotated[str | None, typer.Option(help="The text; of a disposition its code, of a consent its status.")] = None,
+    file: Annotated[
+        str | None, typer.Option(help="File with the text, or with the body as a JSON object; - reads stdin.")
+    ] = None,
+    by: Annotated[str | None, typer.Option(help="Program or person (default: the user).")] = None,
+    idempotency_key: Annotated[
+        str | None, typer.Option(help="Key of this annotation; a repeat with the same key adds nothing.")
+    ] = None,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Add a transcript, disposition, consent or note to a call and print its id."""
+    from console.commands.annotate import annotate as run_annotate
+    from console.commands.annotate import read_annotation
+
+    new = read_annotation(kind, text, file, by)
+    if idempotency_key == "":
+        raise ConfigError("Empty --idempotency-key, which cannot identify a repeat. Give a key, or leave the option out.")
+    run(run_annotate(read_settings(), source, call, new, idempotency_key or "", as_json=as_json))
 
 
 def dial(  # noqa: PLR0917 - as above

@@ -13,7 +13,7 @@ from console.dead_letters.turns import reader_of
 from shared.config.settings import Settings
 from shared.domain.adapter_link import SAMPLE_LINK, Placeholder, parse_link
 from shared.domain.ids import CallKey, first_use
-from shared.domain.raw_event import CallbackEvent, DialEvent, decode
+from shared.domain.raw_event import AnnotationEvent, CallbackEvent, DialEvent, decode
 from shared.masking import mask_credentials
 
 _SAMPLE = parse_link(SAMPLE_LINK).folded_meanings
@@ -68,6 +68,8 @@ def is_of_call(body: bytes, key: CallKey, meanings: Mapping[str, str] = _SAMPLE)
     for event in decode(body):
         match event:
             case DialEvent() if event.source == key.source and str(event.request_id) == first_use(key.call):
+                return True
+            case AnnotationEvent() if (event.source, event.call) == key:
                 return True
             case CallbackEvent() if event.source == key.source and _names(event.query, key, meanings):
                 return True

@@ -91,15 +91,19 @@ class _Shown(NamedTuple):
     facts: dict[str, str]
 
 
-async def detail_of(timelines: Timelines, archive: Archive, source: Source, call: Call, state: StoredCall) -> Detail:
+async def detail_of(  # noqa: PLR0917 - where it looks, and what is known already
+    timelines: Timelines, archive: Archive, source: Source, call: Call, state: StoredCall, bodies: Mapping[str, str]
+) -> Detail:
     """Gather everything known about a call in Redis. Without RabbitMQ only its raw timeline is missing.
+
+    `bodies` are those of its annotations by digest.
 
     Raises:
         CallfoldError: the archive cannot be read.
     """
-    is_small = sum(map(len, state.facts.values())) <= _SMALL_CHARACTERS
+    is_small = sum(map(len, (*state.facts.values(), *bodies.values()))) <= _SMALL_CHARACTERS
     # Masking a large call takes long, and others must have their turn.
-    shown = _shown(source, call, state) if is_small else await asyncio.to_thread(_shown, source, call, state)
+    shown = _shown(source, call, state, bodies) if is_small else await asyncio.to_thread(_shown, source, call, state, bodies)
     timeline, sidecars = await asyncio.gather(
         timelines.read(source.adapter, call),
         _sidecars(archive, source, call, state, shown.record),
@@ -120,9 +124,9 @@ async def detail_of(timelines: Timelines, archive: Archive, source: Source, call
     )
 
 
-def _shown(source: Source, call: Call, state: StoredCall) -> _Shown:
+def _shown(source: Source, call: Call, state: StoredCall, bodies: Mapping[str, str]) -> _Shown:
     return _Shown(
-        record=call_record(call, state.revision, source.country),
+        record=call_record(call, state.revision, source.country, bodies),
         legs=[_shown_leg(leg) for leg in call.legs],
         facts={name: _masked_fact(name, value) for name, value in sorted(state.facts.items())},
     )

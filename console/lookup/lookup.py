@@ -159,10 +159,16 @@ class Lookup:
         past = await self._past(key, is_needed=state is None)
         if state is not None and source is not None:
             call = derive(key, state.facts, self._policy)
-            detail = await detail_of(self._timelines, archive, source, call, state)
+            digests = [annotation.digest for annotation in call.annotations]
+            bodies = (await self._store.read_bodies({key: digests}))[key] if digests else {}
+            detail = await detail_of(self._timelines, archive, source, call, state, bodies)
             others = tuple(map(str, await self._other_uses(key)))
             return replace(detail, other_uses=others, revisions=() if past is None else revisions_of(past))
         return None if past is None else past_detail(key, past)
+
+    async def is_past(self, key: CallKey) -> bool:
+        """Return whether the history has a call; False also while it is unavailable."""
+        return await self._past(key) is not None
 
     async def request_id_problem(self, key: CallKey) -> RequestIdProblem | None:
         """Return what to correct if this call has too many legs. None also while Redis is unavailable, which `detail` reports."""

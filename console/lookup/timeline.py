@@ -17,7 +17,17 @@ from shared.domain.callback_values import core
 from shared.domain.facts import LEG, facts_of, leg_of
 from shared.domain.ids import CallKey, first_use
 from shared.domain.leg_event import LegEvent
-from shared.domain.raw_event import CallbackEvent, DialEvent, RawEvent, TimerEvent, Undecodable, decode, encode, receipt_times
+from shared.domain.raw_event import (
+    AnnotationEvent,
+    CallbackEvent,
+    DialEvent,
+    RawEvent,
+    TimerEvent,
+    Undecodable,
+    decode,
+    encode,
+    receipt_times,
+)
 from shared.domain.times import java_time
 from shared.masking import MASK, is_credential, mask_credentials
 
@@ -133,7 +143,7 @@ def _belongs_to(event: RawEvent, key: CallKey, adapter: Adapter, own: Call | Non
         return False
     try:
         of_event, facts = facts_of(event, adapter)
-        if own is None or isinstance(event, TimerEvent):
+        if own is None or isinstance(event, TimerEvent | AnnotationEvent):
             return of_event == key
         is_own = own.first_event_at <= event.received_at <= own.last_event_at
         if isinstance(event, CallbackEvent):
@@ -157,6 +167,8 @@ def _row(event: RawEvent, adapter: Adapter) -> dict[str, str]:
             row |= {"told_at": event_time} if event_time else {}
         case DialEvent():
             row = {"kind": "dial", "what": encode(event).decode()}
+        case AnnotationEvent():
+            row = {"kind": "annotation", "what": f"{event.type} {event.id} by {event.by}, {len(event.body.encode())} bytes"}
         case TimerEvent():
             row = {"kind": "timer", "what": encode(event).decode()}
         case _:

@@ -42,6 +42,17 @@ class CallDetail(BaseModel):
     recordings: list[dict[str, Any]]
 
 
+class AnnotationAccepted(BaseModel):
+    """An accepted annotation."""
+
+    id: str = Field(description="The annotation in the record of the call.")
+    source: str
+    call: str
+    type: str
+    at: str = Field(description="When it was received first: RFC 3339 UTC.")
+    by: str
+
+
 class RecordingQuery(BaseModel):
     """The parameters of `GET /recordings/...`."""
 

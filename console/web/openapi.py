@@ -110,9 +110,9 @@ def _operation(route: Route, operation: Operation, schemas: Mapping[str, Json]) 
         parameters += _query(schemas[operation.query.__name__])
     answers = {
         **({} if route.is_public else _COMMON),
-        **operation.answers,
         **({400: _INVALID} if operation.query or operation.body else {}),
         **({408: _TOO_SLOW, 413: _TOO_LARGE} if operation.body else {}),
+        **operation.answers,
     }
     described: Json = {
         "summary": operation.summary,

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from console.annotations.bodies import AnnotationRequest
 from console.call_query import CallQuery
 from console.dialing.focalscope import DialRequest
 from console.lookup.csv_export import CSV
 from console.web import models
+from console.web.annotations_api import AnnotationsApi
 from console.web.calls_api import CallsApi
 from console.web.dead_letters_api import DeadLettersAction, DeadLettersApi, DeadLettersQuery
 from console.web.dial_api import DialApi
@@ -28,6 +30,7 @@ class Apis:
     """The handlers of the HTTP API."""
 
     dial: DialApi
+    annotations: AnnotationsApi
     calls: CallsApi
     recordings: RecordingsApi
     dead_letters: DeadLettersApi
@@ -40,6 +43,7 @@ def operations(apis: Apis) -> list[Route]:
     return [
         _dial(apis.dial),
         *_calls(apis),
+        _annotations(apis.annotations, apis.slots),
         *_recordings(apis.recordings),
         *_dead_letters(apis.dead_letters, apis.slots),
         _events(apis.events),
@@ -87,6 +91,27 @@ def _calls(apis: Apis) -> list[Route]:
         Route("GET", "/calls", apis.calls.list, Operation("Find calls", {200: page}, query=CallQuery), slots=apis.slots.lookups),
         Route("GET", "/calls/{source}/{call}", apis.calls.get, one, slots=apis.slots.details),
     ]
+
+
+def _annotations(api: AnnotationsApi, slots: RequestSlots) -> Route:
+    problems = {
+        404: "Unknown source or call.",
+        409: "The call has as many annotations as it may have, or as many bytes of them.",
+        410: "The call was published, and its facts have expired from Redis. Its record cannot be amended.",
+        413: "The body is over 256 KiB.",
+        415: _NOT_JSON,
+        422: "The Idempotency-Key was used for another annotation of this call.",
+    }
+    key = Header("A repeat with the same key and body is the same annotation, and gets the same answer.", "^.{1,255}$")
+    operation = Operation(
+        "Annotate a call",
+        {202: Answer("RabbitMQ has the annotation. It appears in the record of the call.", models.AnnotationAccepted)}
+        | {status: Answer(text, Problem, (PROBLEM,)) for status, text in problems.items()},
+        body=AnnotationRequest,
+        headers={"Idempotency-Key": key},
+        path={"source": SOURCE_NAME.pattern, "call": CALL_REF.pattern},
+    )
+    return Route("POST", "/calls/{source}/{call}/annotations", api.post, operation, slots=slots.annotations)
 
 
 def _recordings(api: RecordingsApi) -> list[Route]:

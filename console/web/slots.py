@@ -15,6 +15,7 @@ from shared.errors import CallfoldError
 _AT_ONCE = {
     "look-ups": 4,
     "details": 8,
+    "annotations": 8,
     "looks at dead letters": 1,
     "changes of dead letters": 2,
     "recordings": 4,
@@ -107,11 +108,13 @@ class RequestSlots:
     Attributes:
         lookups: mostly CPU time of this process.
         details: mostly a wait for the journal and the archive.
+        annotations: each has a large body in memory while it is published.
         looks: at dead letters. RabbitMQ lets one client look at a time, and asking it again and again costs much.
         changes: redrives and drops. They also run one at a time; a second one waits to say so.
     """
 
     lookups: Slots = field(default_factory=lambda: Slots.of("look-ups"))
     details: Slots = field(default_factory=lambda: Slots.of("details"))
+    annotations: Slots = field(default_factory=lambda: Slots.of("annotations"))
     looks: Slots = field(default_factory=lambda: Slots.of("looks at dead letters"))
     changes: Slots = field(default_factory=lambda: Slots.of("changes of dead letters"))

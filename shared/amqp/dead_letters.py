@@ -31,6 +31,8 @@ class DeadLetterReason(StrEnum):
     EXPIRED_CALL = "expired_call"
     # Refused again if it is redriven: the call keeps its legs.
     TOO_MANY_LEGS = "too_many_legs"
+    # The same of an annotation.
+    TOO_MANY_ANNOTATIONS = "too_many_annotations"
     JOB_FAILED = "job_failed"
     # Set by RabbitMQ itself, in the header `x-death`.
     DELIVERY_LIMIT = "delivery_limit"

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from shared.domain.annotation import Annotation, read_annotations
 from shared.domain.closing import Closing, Policy, close
 from shared.domain.facts import CLOCK, DIAL, receipts
 from shared.domain.ids import CallKey, first_use, is_request_id, use_number
@@ -45,6 +46,7 @@ class Call:
         pbx_ahead_seconds: how far the clock of the PBX is ahead of that of ingress; None if unknown.
         mixed_talk_seconds: the talk time as the first release has it, which can mix two clocks; for summaries.
         is_of_several: its RequestID was used for other calls too, before or after it.
+        annotations: in the order of their times, without their bodies.
         wake_at: when further silence closes the call; None if it is closed or has no events.
     """
 
@@ -67,6 +69,7 @@ class Call:
     pbx_ahead_seconds: float | None = None
     mixed_talk_seconds: float | None = None
     is_of_several: bool = False
+    annotations: tuple[Annotation, ...] = ()
 
     @property
     def legs(self) -> tuple[Leg, ...]:
@@ -158,6 +161,7 @@ def _assemble(
         mixed_talk_seconds=_mixed_talk_seconds(answering, near, far),
         ended_by=ended_by(both, is_pair=is_pair) if closing else None,
         pbx_ahead_seconds=None if pbx.offset is None else -pbx.offset.total_seconds(),
+        annotations=read_annotations(facts),
         dial={name.partition(".")[2]: value for name, value in facts.items() if name.startswith(DIAL + ".")},
     )
 

@@ -15,6 +15,7 @@ import orjson
 from shared.domain.call import Call
 from shared.domain.cloud_event import JSON, SPEC_VERSION, dataschema_of
 from shared.domain.event_types import (
+    AnnotationRecord,
     CallEvent,
     CallEventType,
     CallRecord,
@@ -54,10 +55,11 @@ _RECORDING_TYPES: Mapping[RecordingState, RecordingEventType] = {
 _DIAL_FIELDS: tuple[Literal["agent", "number", "queue_prefix"], ...] = ("agent", "number", "queue_prefix")
 
 
-def call_record(call: Call, revision: int, country: str | None = None) -> CallRecord:
+def call_record(call: Call, revision: int, country: str | None = None, bodies: Mapping[str, str] | None = None) -> CallRecord:
     """Return the call as the `data` of its event; for an open call, what is known so far.
 
-    With the `country` of the source, numbers have their international form too.
+    With the `country` of the source, numbers have their international form too. Without `bodies`, the texts of the bodies of its
+    annotations by their digests, the record has no annotations.
     """
     mask = _Mask()
     return {
@@ -79,7 +81,22 @@ def call_record(call: Call, revision: int, country: str | None = None) -> CallRe
         "other_legs": [_leg(call, leg, mask, country) for leg in call.other_legs],
         "fields": _fields(call, mask),
         "ignored": _ignored(call, mask),
+        "annotations": [] if bodies is None else _annotations(call, bodies),
     }
+
+
+def _annotations(call: Call, bodies: Mapping[str, str]) -> list[AnnotationRecord]:
+    return [
+        {"id": each.id, "type": each.type, "at": each.at, "by": each.by, "body": orjson.loads(bodies[each.digest])}
+        for each in call.annotations
+    ]
+
+
+def without_annotations(record: CallRecord) -> CallRecord:
+    """Return a record as sidecars have it. A transcript is not copied to the archive with each leg."""
+    less: CallRecord = {**record}
+    less.pop("annotations", None)
+    return less
 
 
 def without_fields(record: CallRecord) -> CallRecord:

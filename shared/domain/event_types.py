@@ -12,6 +12,7 @@ from typing import Annotated, Literal, NotRequired
 from pydantic import Field
 from typing_extensions import TypedDict
 
+from shared.domain.annotation import AnnotationType
 from shared.domain.closing import CloseReason, Outcome
 from shared.domain.leg import LegState
 from shared.domain.leg_event import CallType
@@ -137,6 +138,21 @@ class LegIdentity(TypedDict):
     number: Name | None
 
 
+class AnnotationRecord(TypedDict):
+    """What a program or a person has added to a call (docs/annotations.md)."""
+
+    id: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+    """Id of the annotation."""
+    type: AnnotationType
+    """What it is, which decides the names in `body`. Further types may be added."""
+    at: Time
+    """When the console received it first: RFC 3339 UTC with microseconds."""
+    by: Annotated[str, Field(max_length=128)]
+    """The program or person that made it."""
+    body: Mapping[str, object]
+    """The content, by its type (docs/annotations.md). Further names may be added."""
+
+
 class CallRecord(TypedDict):
     """The record of a call."""
 
@@ -184,6 +200,8 @@ class CallRecord(TypedDict):
     """Every other value of the adapter, by the name of its placeholder: those of `dialed`, else of `agent`."""
     ignored: Sequence[IgnoredValue]
     """Values of callbacks that were not used as they were sent."""
+    annotations: NotRequired[Sequence[AnnotationRecord]]
+    """What programs and people have added to the call, in the order of `at`. Absent if an earlier release made the record."""
 
 
 class Encryption(TypedDict):

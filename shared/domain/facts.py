@@ -17,6 +17,9 @@ ordered strings: RFC 3339 UTC times with microseconds, ids, plain text. A fact t
 - `leg:...:f.<event>.<Placeholder>`: any other adapter value of that event.
 - `leg:...:ignored.<event>.<Placeholder>.<reason>`: a value that was not used as it was sent, see `ignored.py`.
 - `leg:...:nonsense.<Placeholder>`: the same for a timestamp, as an earlier version wrote it.
+- `+annotation:<id>`: an annotation without its body, see `annotation.py`. A field that starts with `+` keeps the minimum, but it
+  is no event: it does not count as a sign of life of the call.
+- `=<digest>`: the body of an annotation. It is stored apart, and is not among the facts that a merge returns.
 """
 
 from __future__ import annotations
@@ -25,12 +28,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import assert_never
 
 from shared.domain.adapter_link import TIMESTAMPS, Adapter, Placeholder
+from shared.domain.annotation import annotation_facts
 from shared.domain.callback import Callback, parse_callback
 from shared.domain.callback_values import core
 from shared.domain.ids import CallKey, CallRef, SourceName
 from shared.domain.ignored import FACT, IgnoredValue, Reason, ignored_fact
 from shared.domain.leg_event import LegEvent
-from shared.domain.raw_event import CallbackEvent, DialEvent, RawEvent, TimerEvent
+from shared.domain.raw_event import AnnotationEvent, CallbackEvent, DialEvent, RawEvent, TimerEvent
 from shared.domain.times import java_time, microseconds
 
 CLOCK = ">clock"
@@ -69,6 +73,9 @@ def facts_of(event: RawEvent, adapter: Adapter) -> tuple[CallKey, list[Fact]]:
             return CallKey(event.source, CallRef(str(event.request_id))), facts
         case TimerEvent():
             return CallKey(event.source, event.call), [(CLOCK, event.received_at)]
+        case AnnotationEvent():
+            annotation = {"id": event.id, "at": event.received_at, "type": event.type, "by": event.by}
+            return CallKey(event.source, event.call), annotation_facts(annotation, event.body)
         case _:
             assert_never(event)
 

@@ -1,6 +1,6 @@
 """Raw events: the content of the messages of the exchange `callbacks`.
 
-One AMQP message is a JSON array of 1 to 500 events of three kinds: callbacks, dials and timers.
+One AMQP message is a JSON array of 1 to 500 events of four kinds: callbacks, dials, timers and annotations.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from typing import ClassVar, Final, Literal, assert_never
 import orjson
 
 from callfold_client.envelope import is_time
+from shared.domain.annotation import MAX_BY_CHARACTERS, AnnotationType, body_text
 from shared.domain.ids import CallRef, SourceName, is_call_ref
-from shared.domain.raw_types import RawCallback, RawDial, RawTimer
+from shared.domain.raw_types import RawAnnotation, RawCallback, RawDial, RawTimer
 from shared.partial_values import shorten_name
 
 VERSION: Final = 1
@@ -30,6 +31,7 @@ MAX_FIELDS, _MAX_FIELD_NAME_CHARACTERS, _MAX_FIELD_BYTES = 64, 128, 4 * 1024
 _MAX_SOURCE_CHARACTERS = 63
 PREVIOUS: Final = "previous"
 """The value of `secret` in a callback that came with a previous secret of its source."""
+_ANNOTATION_ID = re.compile(r"[0-9a-f]{32}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,20 @@ class TimerEvent:
 
 
 @dataclass(frozen=True, slots=True)
+class AnnotationEvent:
+    """An annotation that a program or a person adds to a call. `body` is its JSON text with sorted names."""
+
+    kind: ClassVar[Literal["annotation"]] = "annotation"
+    source: SourceName
+    received_at: str
+    call: CallRef
+    id: str
+    type: AnnotationType
+    by: str
+    body: str
+
+
+@dataclass(frozen=True, slots=True)
 class Undecodable:
     """One element of a message that is not an event of a known kind and version."""
 
@@ -80,7 +96,7 @@ class Undecodable:
     problem: str
 
 
-RawEvent = CallbackEvent | DialEvent | TimerEvent
+RawEvent = CallbackEvent | DialEvent | TimerEvent | AnnotationEvent
 
 
 def encode(event: RawEvent) -> bytes:
@@ -92,6 +108,8 @@ def encode(event: RawEvent) -> bytes:
             return orjson.dumps(_dial(event))
         case TimerEvent():
             return orjson.dumps(_timer(event))
+        case AnnotationEvent():
+            return orjson.dumps(_encoded_annotation(event))
         case _:
             assert_never(event)
 
@@ -117,6 +135,20 @@ def _dial(event: DialEvent) -> RawDial:
         "kind": event.kind,
         "request_id": event.request_id,
         "fields": dict(event.fields),
+    }
+
+
+def _encoded_annotation(event: AnnotationEvent) -> RawAnnotation:
+    return {
+        "v": VERSION,
+        "source": event.source,
+        "received_at": event.received_at,
+        "kind": event.kind,
+        "call": event.call,
+        "id": event.id,
+        "type": event.type.value,
+        "by": event.by,
+        "body": orjson.loads(event.body),
     }
 
 
@@ -188,8 +220,22 @@ def _event(element: object) -> RawEvent:
             return DialEvent(source, received_at, _request_id(element), _fields(element["fields"]))
         case TimerEvent.kind:
             return TimerEvent(source, received_at, _call(element))
+        case AnnotationEvent.kind:
+            return _annotation(element, source, received_at)
         case kind:
             raise ValueError(f"unknown kind {_shown(kind)}")
+
+
+def _annotation(element: dict[str, object], source: SourceName, received_at: str) -> AnnotationEvent:
+    name, by, body = _text(element, "id"), _text(element, "by"), element["body"]
+    if not _ANNOTATION_ID.fullmatch(name):
+        raise ValueError(f"id {_shown(name)} is not 32 hexadecimal digits")
+    if len(by) > MAX_BY_CHARACTERS:
+        raise ValueError(f"by is longer than {MAX_BY_CHARACTERS} characters")
+    if not isinstance(body, dict):
+        raise TypeError("body is not an object")
+    kind = AnnotationType(_text(element, "type"))
+    return AnnotationEvent(source, received_at, _call(element), name, kind, by, body_text(body))
 
 
 def _shown(value: object) -> str:

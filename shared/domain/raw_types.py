@@ -73,6 +73,29 @@ class RawTimer(TypedDict):
     """The call: its RequestID, or `call-<CallID>`. A later use of the same id ends in `.2`, `.3` and so on."""
 
 
+class RawAnnotation(TypedDict):
+    """What a program or a person adds to a call."""
+
+    v: Literal[1]
+    """Version of the format."""
+    source: Source
+    """Name of the source."""
+    received_at: Time
+    """When the console received it first: RFC 3339 UTC with microseconds."""
+    kind: Literal["annotation"]
+    """`annotation`."""
+    call: Call
+    """The call: its RequestID, or `call-<CallID>`; `.2` and so on is a later use of the same id."""
+    id: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+    """Id of the annotation."""
+    type: Literal["transcript", "disposition", "consent", "note"]
+    """What it is, which decides the names in `body`."""
+    by: Annotated[str, Field(max_length=128)]
+    """The program or person that made it."""
+    body: Mapping[str, object]
+    """The content, at most 256 KiB of JSON."""
+
+
 class DeadLetterHeaders(TypedDict):
     """Headers that Callfold sets on a dead letter. The body is that of the original message."""
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import orjson
 
+from shared.domain.annotation import digest_of_all
 from shared.domain.call import Call
 from shared.domain.call_event import E164, SIDES, dial_of, leg_identity, parties_of, sides_of
 from shared.domain.file_names import LegIds, guid_owners
@@ -23,6 +24,7 @@ from shared.domain.parties import EndedBy
 _DIAL_FIELDS = ("reference", "metadata", "dial")
 _WITH_URL = " with URL"
 _IDENTITY_FIELDS = ("call_id", "extension", "name", "user_id", "number")
+_ANNOTATIONS = "annotations"
 _NEWER = "record"  # in `asked`, whose other names are those of legs, as `API/1`
 
 
@@ -50,8 +52,10 @@ def summary(call: Call, before: str = "", record_legs: Collection[str] = ()) -> 
     legs = {side: leg and leg_identity(call, leg) for side, leg in zip(SIDES, (call.agent, call.dialed), strict=True)}
     talk = {"talk_seconds": call.talk_seconds}
     content |= dial_summary(dial_of(call))
+    states = {key: leg.state for key, _, leg in all_legs}
+    annotations = digest_of_all(each.digest for each in call.annotations)
     content |= {
-        "asked": with_newer_values(asked, parties_of(call) | legs | talk, {key: leg.state for key, _, leg in all_legs}),
+        "asked": with_newer_values(asked, parties_of(call) | legs | talk, states, annotations),
         "filed_at": filed_at(call, before),
         "guids": guids(call, before),
     }
@@ -74,8 +78,13 @@ def compared_state(leg: Leg, state: str, *, is_inferred: bool, is_over: bool, ha
     return state
 
 
-def with_newer_values(asked: Mapping[str, str], record: Mapping[str, Any], states: Mapping[str, str]) -> dict[str, object]:
-    """Return `asked` with the values of a record that the first release does not have; there are none if it wrote the record."""
+def with_newer_values(
+    asked: Mapping[str, str], record: Mapping[str, Any], states: Mapping[str, str], annotations: str
+) -> dict[str, object]:
+    """Return `asked` with the values of a record that the first release does not have; there are none if it wrote the record.
+
+    `annotations` is the digest of all annotations in the record.
+    """
     if not is_newer(record):
         return dict(asked)
     newer: dict[str, object] = {"states": states}
@@ -85,6 +94,7 @@ def with_newer_values(asked: Mapping[str, str], record: Mapping[str, Any], state
     for side in SIDES:
         leg = record[side] or {"call_id": None}
         newer |= {f"{side}.{name}": leg[name] for name in _IDENTITY_FIELDS if name in leg}
+    newer |= {_ANNOTATIONS: annotations} if annotations else {}
     return {**asked, _NEWER: newer}
 
 
@@ -145,6 +155,9 @@ def amends(before: str, after: str) -> bool:
     talk_seconds = [content.pop("talk_seconds") for content in (old, new)]
     if all("talk_seconds" in values for values in newer):
         talk_seconds = [values.pop("talk_seconds") for values in newer]
+    # Unlike other values, the annotations of a summary without any are known: an earlier release publishes none.
+    if len({values.get(_ANNOTATIONS) for values in newer}) > 1:
+        return True
     if old != new or any(newer[0][name] != newer[1][name] for name in newer[0].keys() & newer[1].keys()):
         return True
     if None in talk_seconds:

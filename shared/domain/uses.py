@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from shared.domain.annotation import only_annotations
 from shared.domain.facts import CLOCK, DIAL, DIAL_AT, GUID, LEG, Fact, is_receipt_of_dial, is_receipt_of_leg, receipt_of_leg
 from shared.domain.ids import CallRef, use_number
 from shared.domain.leg_event import LegEvent
@@ -111,7 +112,7 @@ def facts_of_use(call: CallRef, facts: Mapping[str, str], max_call_s: float) -> 
     if number == first and len(uses) <= 1:
         return facts
     if not 0 <= number - first < len(uses):
-        return {name: facts[name] for name in (CLOCK,) if name in facts}
+        return {name: facts[name] for name in (CLOCK,) if name in facts} | only_annotations(facts)
     return _only(uses[number - first], facts)
 
 
@@ -129,9 +130,10 @@ def has_gap(receipts: Sequence[str]) -> bool:
 
 
 def _only(use: Use, facts: Mapping[str, str]) -> dict[str, str]:
-    """Return the facts of a use. Its dial is the first one, with its own fields."""
+    """Return the facts of a use. Its dial is the first one, with its own fields. An annotation names the call of its use."""
     legs = tuple(use.legs)
     own = {name: value for name, value in facts.items() if name == CLOCK or (legs and name.startswith(legs))}
+    own |= only_annotations(facts)
     if use.dials:
         at = min(use.dials)
         prefix = f"{DIAL_AT}{at}."

@@ -5,7 +5,16 @@ from __future__ import annotations
 from shared.metrics.rows import SOURCE, Label, Role, counter, gauge, histogram, measurement
 
 _CONSOLE = Role.CONSOLE
-_KINDS = ("look-ups", "details", "looks at dead letters", "changes of dead letters", "recordings", "waveforms", "previews")
+_KINDS = (
+    "look-ups",
+    "details",
+    "annotations",
+    "looks at dead letters",
+    "changes of dead letters",
+    "recordings",
+    "waveforms",
+    "previews",
+)
 
 OPEN_CALLS = measurement(
     "callfold_open_calls",

@@ -12,7 +12,7 @@ LOGIN = "login"
 _WORKER = Role.WORKER
 _OUTCOME = Label("outcome", (*Outcome, LOGIN))
 _OF_CALLBACKS = ("invalid_callback", "unreadable_body", "unknown_source", "undecodable", "damaged_in_spool", "fold_failed")
-_OF_CALLS = ("expired_call", "too_many_legs")
+_OF_CALLS = ("expired_call", "too_many_legs", "too_many_annotations")
 RECORDING_REASONS = (
     *("not_found", "empty", "not_ready", "growing", "redirected", "unreachable", "host_not_found", "certificate_expired"),
     *("certificate_wrong_host", "certificate_untrusted", "certificate_invalid", "tls_failed", "header_too_long"),
@@ -27,8 +27,8 @@ EVENTS_FOLDED = counter(
     "callfold_events_folded_total",
     "Raw events merged into calls.",
     _WORKER,
-    labels=(Label("kind", ("callback", "dial", "timer")),),
-    remark="`kind`: `callback`, `dial` or `timer`.",
+    labels=(Label("kind", ("callback", "dial", "timer", "annotation")),),
+    remark="`kind`: `callback`, `dial`, `timer` or `annotation`.",
 )
 CALLS_COMPLETED = counter(
     "callfold_calls_completed_total",

@@ -17,7 +17,7 @@ from shared.amqp.topology import CALLBACKS_JOURNAL
 from shared.config.settings import Settings
 from shared.config.sources import Sources
 from shared.domain.ids import CallKey, later_use, use_number
-from shared.domain.raw_event import RawEvent, TimerEvent, Undecodable, decode
+from shared.domain.raw_event import AnnotationEvent, RawEvent, TimerEvent, Undecodable, decode
 from shared.domain.sender_clock import latest_time
 from shared.rebuild.event_calls import EventCalls
 from shared.rebuild.kept_bytes import KeptBytes, KeptMessages
@@ -206,7 +206,11 @@ class CallSearch:
         return has_hit
 
     def _is_left_open(self, event: RawEvent | Undecodable, first: CallKey) -> bool:
-        if first in self._published or not self._scope.has(first) or isinstance(event, TimerEvent | Undecodable):
+        if (
+            first in self._published
+            or not self._scope.has(first)
+            or isinstance(event, TimerEvent | AnnotationEvent | Undecodable)
+        ):
             return False
         return self._calls_of.certain(event) is not None
 

@@ -13,7 +13,7 @@ from shared.domain.adapter_link import Adapter, Placeholder
 from shared.domain.callback_values import MAX_DIGITS
 from shared.domain.facts import facts_of
 from shared.domain.ids import CallKey, CallRef, SourceName
-from shared.domain.raw_event import CallbackEvent, DialEvent, RawEvent, TimerEvent, Undecodable
+from shared.domain.raw_event import AnnotationEvent, CallbackEvent, DialEvent, RawEvent, TimerEvent, Undecodable
 
 # A query that nothing in `callback_query.py` reads in another way: plain names, one `=` each, and no other separator or URL.
 _USUAL = re.compile(r"(?:[A-Za-z0-9_]+=[^=&;#?{}]*&)*[A-Za-z0-9_]+=[^=&;#?{}]*")
@@ -35,7 +35,7 @@ class EventCalls:
                 reader = self._readers.get(event.source)
                 request_id = reader(event.query) if reader else None
                 return self.certain(event) if request_id is None else CallKey(event.source, CallRef(request_id))
-            case DialEvent() | TimerEvent():
+            case DialEvent() | TimerEvent() | AnnotationEvent():
                 return self.certain(event)
             case _:
                 return None

@@ -11,7 +11,7 @@ from shared.domain.ids import CallKey, later_use, use_number
 from shared.domain.revision_proof import RevisionProof
 from shared.rebuild.kept_bytes import KeptBytes
 from shared.rebuild.published_calls import PublishedCall, add_revision
-from shared.rebuild.published_summary import Record
+from shared.rebuild.published_summary import Record, annotation_digest
 from shared.rebuild.scope import first_key
 
 _UNUSED = frozenset({"fields", "ignored"})
@@ -60,11 +60,12 @@ class PublishedIndex:
 
 
 def _slim(record: Record) -> dict[str, Any]:
-    """Return what decides about a revision: the record without adapter values."""
+    """Return what decides about a revision: the record without adapter values, and of annotations the digests."""
     slim = {name: value for name, value in record.items() if name not in _UNUSED}
     for name in ("agent", "dialed"):
         slim[name] = _slim_leg(record[name])
     slim["other_legs"] = [_slim_leg(leg) for leg in record["other_legs"]]
+    slim["annotations"] = [{"digest": annotation_digest(each)} for each in record.get("annotations", ())]
     return slim
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 
+from shared.domain.annotation import digest_of, digest_of_all
 from shared.domain.call import Call
 from shared.domain.call_event import SIDES
 from shared.domain.facts import AT, LEG, URL
@@ -48,6 +49,11 @@ def places_of(record: Record) -> dict[str, Place]:
     """Return the place of each recorded leg in a record, by CallID."""
     legs = [*((side, record[side]) for side in SIDES), *(("other", leg) for leg in record["other_legs"])]
     return {str(leg["call_id"]): (side, leg["guid"] or None) for side, leg in legs if leg and leg["recorded"]}
+
+
+def annotation_digest(annotation: Record) -> str:
+    """Return the digest of an annotation in a record, or in one that a rebuild keeps without bodies."""
+    return str(annotation["digest"]) if "digest" in annotation else digest_of(annotation)
 
 
 def requested_place(places: Mapping[int, Place], record_legs: Collection[str]) -> Place | None:
@@ -102,7 +108,8 @@ def published_summary(
                 asked[leg_key(leg)] = recorded(replace(then, guid=place[1]))
     fields = {name: record[name] for name in ("outcome", "complete")}
     fields["talk_seconds"] = call.mixed_talk_seconds if is_newer(record) else record["talk_seconds"]
-    fields |= dial_summary(record) | {"asked": with_newer_values(asked, record, states), "legs": legs}
+    annotations = digest_of_all(map(annotation_digest, record.get("annotations", ())))
+    fields |= dial_summary(record) | {"asked": with_newer_values(asked, record, states, annotations), "legs": legs}
     fields |= {"filed_at": filed_at, "guids": guid_owners(ids_of(record), owners or {})}
     return orjson.dumps(fields, option=orjson.OPT_SORT_KEYS).decode()
 

@@ -17,6 +17,7 @@ from itertools import chain, islice
 from shared.config.settings import Settings
 from shared.config.sources import Sources
 from shared.crash_points import crash_point
+from shared.domain.annotation import BODY
 from shared.domain.facts import Fact
 from shared.domain.ids import CallKey, use_number
 from shared.rebuild.call_search import FoundCalls
@@ -29,6 +30,8 @@ from shared.rebuild.scope import Scope, first_key
 from shared.state.stored_call import PublicationState, StoredCall
 
 BATCH_EVENTS = 1000
+# So many characters of an event count as one more event, so that long annotations fill neither a merge nor the memory.
+_CHARACTERS_OF_EVENT = 4 << 10
 # The events of a call mostly come within minutes. Those that are kept so long need one round trip together.
 _KEPT_EVENTS = 20_000
 _DECIDED_TOGETHER = 100
@@ -95,12 +98,16 @@ class Replay:
                 await self._begin_flush(decides=decides)
         crash_point("rebuild.replayed")
         publish = is_to_publish is None or await is_to_publish()
-        calls = sorted(self._undecided | self._unseen())
+        calls = sorted(key for key in self._undecided | self._unseen() if self._has_first_use(key))
         for first in range(0, len(calls), BATCH_EVENTS):
             await self._decide(calls[first : first + BATCH_EVENTS], publish=publish)
         await self._decide_outside(publish=publish)
         crash_point("rebuild.decided")
         return self.replayed
+
+    def _has_first_use(self, key: CallKey) -> bool:
+        """Return whether a call is no later use of one outside the scope, which is decided with the facts of its first use."""
+        return use_number(key.call) == 1 or self._scope.has(first_key(key))
 
     def _unseen(self) -> set[CallKey]:
         """Return the candidates without a replayed event: Redis may have them in a state that is older than the journals."""
@@ -115,10 +122,10 @@ class Replay:
             if first_key(key) in self._candidates.calls:
                 facts.setdefault(key, []).append(of_event)
                 events += 1
+                self._kept_events += _weight(of_event)
         for key, of_call in facts.items():
             self._kept.setdefault(key, []).extend(of_call)
         self.replayed.events += events
-        self._kept_events += events
         self._on_events(events)
         while self._kept_events > _KEPT_EVENTS:
             await self._begin_flush(decides=decides)
@@ -157,7 +164,7 @@ class Replay:
                 break
             if first_key(key) not in busy:
                 taken[key] = of_call
-                events += len(of_call)
+                events += sum(map(_weight, of_call))
         for key in taken:
             del self._kept[key]
         self._kept_events -= events
@@ -177,7 +184,7 @@ class Replay:
         for key in taken.keys() if not self._scope.is_whole else ():
             if not self._scope.has(key):
                 facts = self._outside.setdefault(key, {})
-                for name, value in (fact for event in taken[key] for fact in event):
+                for name, value in (fact for event in taken[key] for fact in event if not fact[0].startswith(BODY)):
                     facts[name] = min(value, facts.get(name, value))
 
     async def _decide_early(self, calls: Mapping[CallKey, StoredCall]) -> None:
@@ -234,6 +241,11 @@ class Replay:
             published = self._candidates.published.read(part)
             later = await merge_later_uses(self._store, stored | behind, published, self._policy.max_call_s, self._scope)
             await self._write(decide(self._policy, self._sources, later.calls, by_call(published), publish=publish))
+
+
+def _weight(event: list[Fact]) -> int:
+    """Return as how many events an event counts."""
+    return 1 + sum(len(value) for _, value in event) // _CHARACTERS_OF_EVENT
 
 
 def _parts(calls: Mapping[CallKey, StoredCall]) -> Iterator[dict[CallKey, StoredCall]]:

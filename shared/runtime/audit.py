@@ -25,6 +25,7 @@ class Action(StrEnum):
     """The actions that are audited."""
 
     DIAL = "dial"
+    ANNOTATE = "annotate"
     REDRIVE = "redrive"
     DROP = "drop"
     DOWNLOAD = "download"

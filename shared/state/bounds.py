@@ -13,5 +13,10 @@ _MAX_BYTES = 1024 * _KIB
 # The shortest fact has 20 bytes, so a call within the bounds never has as many. An earlier version may have written one.
 _MAX_FACTS = 64 * _KIB
 
-BOUNDS = (MAX_LEGS, _NEW_LEG_BYTES, _MAX_BYTES, _MAX_FACTS)
+MAX_ANNOTATIONS = 32
+"""Annotations of a call. Each one publishes the whole record again."""
+MAX_ANNOTATION_BYTES = 1024 * _KIB
+"""Bytes of the bodies of a call's annotations together: as much as the legs of a call may have."""
+
+BOUNDS = (MAX_LEGS, _NEW_LEG_BYTES, _MAX_BYTES, _MAX_FACTS, MAX_ANNOTATIONS, MAX_ANNOTATION_BYTES)
 """In the order in which merge.lua takes them."""

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import TypeVar, cast
 
+from shared.domain.annotation import BODY
 from shared.domain.ids import CallKey
 from shared.state.keys import PARTITIONS, by_partition, parse_call_key
 from shared.state.redis_client import RedisClient
@@ -104,6 +105,21 @@ class CallReader:
             for part, rows in zip(parts.values(), replies, strict=True)
             for key, row in zip(part, rows, strict=True)
         }
+
+    async def read_bodies(self, digests: Mapping[CallKey, Sequence[str]]) -> dict[CallKey, dict[str, str]]:
+        """Read the bodies of annotations of calls by their digests, without those that Redis does not have."""
+
+        async def read_part(number: int, part: Sequence[CallKey]) -> dict[CallKey, dict[str, str]]:
+            async with self._redis.pipeline(transaction=False) as pipe:
+                for key in part:
+                    pipe.hmget(self.keys.publication(number, key), [BODY + digest for digest in digests[key]])
+                rows = zip(part, await pipe.execute(), strict=True)
+            return {
+                key: {digest: text(body) for digest, body in zip(digests[key], bodies, strict=True) if body is not None}
+                for key, bodies in rows
+            }
+
+        return await _in_parts(digests, read_part)
 
     async def open_calls(self) -> dict[CallKey, int]:
         """List the open calls with their wake-up times (ms since 1970)."""

@@ -6,6 +6,7 @@ One server has the tags `0` to `15`. A cluster has tags with evenly spread slots
 - `callfold:{p}:facts:<source>/<call>`: hash of facts, see `facts.py`.
 - `callfold:{p}:publication:<source>/<call>`: hash with version and legs (of the facts), merged_ms (their last change),
   revision, state and summary. `uses` is how many uses the RequestID had, see `uses.py`.
+  `=<digest>` is the body of an annotation (`annotation.py`); bodies and body_bytes are their number and size.
   While the revision is claimed, it also has holder, until_ms, outbox, and seen (the version from
   which the outbox was made).
 - `callfold:{p}:open`: sorted set of open calls, scored by wake-up time (ms since 1970).

@@ -115,7 +115,7 @@ async def test_timestamps_that_cannot_be_true_are_counted_whichever_callback_tol
     facts = dict(chain.from_iterable(batch.facts[key]))
     assert _nonsense("skewed") == 1
     Evaluator(sources, POLICY)._evaluate_call(
-        key, StoredCall(facts, 0, PublicationState.NONE, "", "1", None), events, Consequences()
+        key, StoredCall(facts, 0, PublicationState.NONE, "", "1", None), events, Consequences(), {}
     )
     assert _nonsense("skewed") == 2
 

@@ -16,16 +16,27 @@ from shared.domain.adapter_link import TIMESTAMPS, Adapter
 from shared.domain.facts import IGNORED, Fact, facts_of
 from shared.domain.ids import CallKey, CallRef, SourceName, first_use
 from shared.domain.ignored import Reason, split_fact
-from shared.domain.raw_event import MAX_EVENTS_PER_MESSAGE, CallbackEvent, RawEvent, TimerEvent, Undecodable, encode, join
+from shared.domain.raw_event import (
+    MAX_EVENTS_PER_MESSAGE,
+    AnnotationEvent,
+    CallbackEvent,
+    RawEvent,
+    TimerEvent,
+    Undecodable,
+    encode,
+    join,
+)
 from shared.errors import InvalidCallbackError
 from shared.log import get_logger
 from shared.outage import Outage
-from shared.state.bounds import MAX_LEGS
+from shared.state.bounds import MAX_ANNOTATION_BYTES, MAX_ANNOTATIONS, MAX_LEGS
 from shared.state.keys import partition
 
 log = get_logger(__name__)
 _DEAD_LETTERED = Outage(log, "message_dead_lettered")
 
+NAMED = (TimerEvent, AnnotationEvent)
+"""The events that name a call, which can be a later use of a RequestID. All others arrive at its first use."""
 _MESSAGE_BYTES = 1 << 20
 _NO_ADAPTER = Adapter({})
 
@@ -71,8 +82,13 @@ class Batch:
             del self.events[key], self.facts[key]
         return [pairs[number] for number in positions]
 
-    def timers(self, key: CallKey) -> list[RawEvent]:
-        return [event for event in self.events.get(key, ()) if isinstance(event, TimerEvent)]
+    def heard(self) -> list[CallKey]:
+        """Return the calls of which there is more than an annotation. That can be about a call of last week."""
+        return [key for key, events in self.events.items() if not all(isinstance(event, AnnotationEvent) for event in events)]
+
+    def named(self, key: CallKey) -> list[RawEvent]:
+        """Return the events that name this very call, and not only its RequestID or CallID."""
+        return [event for event in self.events.get(key, ()) if isinstance(event, NAMED)]
 
     def pieces(self, at_most: int) -> list[list[CallKey]]:
         """Split the calls into pieces of about `at_most` events, so that no step sends Redis too much at once."""
@@ -158,17 +174,27 @@ def dead_letter(event: RawEvent, reason: DeadLetterReason, detail: str) -> Messa
 
 def dead_letters_of_refused(key: CallKey, refused: Sequence[RawEvent]) -> list[Message]:
     """Build the dead letters of events beyond the bounds of a call. There can be very many, so a message holds up to 500."""
+    annotations = [event for event in refused if isinstance(event, AnnotationEvent)]
+    others = [event for event in refused if not isinstance(event, AnnotationEvent)]
     detail = (
         f"{key} has all the legs that a call can have ({MAX_LEGS}, or fewer with long values). "
         "Does the adapter link send one RequestID for many calls?"
     )
+    full = f"{key} has all the annotations that a call can have ({MAX_ANNOTATIONS}, or {MAX_ANNOTATION_BYTES >> 10} KiB)."
+    return [
+        *_dead_letters(key, others, DeadLetterReason.TOO_MANY_LEGS, detail),
+        *_dead_letters(key, annotations, DeadLetterReason.TOO_MANY_ANNOTATIONS, full),
+    ]
+
+
+def _dead_letters(key: CallKey, refused: Sequence[RawEvent], reason: DeadLetterReason, detail: str) -> list[Message]:
     parts: list[list[bytes]] = [[]]
     for event in map(encode, refused):
         if len(parts[-1]) == MAX_EVENTS_PER_MESSAGE or sum(map(len, parts[-1])) + len(event) > _MESSAGE_BYTES:
             parts.append([])
         parts[-1].append(event)
     first_seen = min((event.received_at for event in refused), default="")
-    return [_dead_letter(join(part), DeadLetterReason.TOO_MANY_LEGS, detail, first_seen, key.source) for part in parts if part]
+    return [_dead_letter(join(part), reason, detail, first_seen, key.source) for part in parts if part]
 
 
 def _dead_letter(

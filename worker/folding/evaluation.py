@@ -17,7 +17,7 @@ from shared.domain.facts import CLOCK
 from shared.domain.ids import CallKey
 from shared.domain.ignored import Reason
 from shared.domain.lost_callbacks import count_losses
-from shared.domain.raw_event import RawEvent, TimerEvent
+from shared.domain.raw_event import AnnotationEvent, CallbackEvent, DialEvent, RawEvent, TimerEvent
 from shared.domain.revision_proof import digest_of
 from shared.domain.revision_summary import amends, summary
 from shared.domain.times import milliseconds
@@ -30,6 +30,10 @@ from worker.folding.traces import trace_of_publication
 _SLACK_MS = 1000
 # A bug is not fixed within seconds, and each evaluation fails and logs again. After an upgrade the call recovers within the hour.
 _FAILED_WAKE_UP_MS = 3_600_000
+
+
+Bodies = Mapping[str, str]
+"""The texts of the bodies of a call's annotations, by their digests."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +66,13 @@ class Evaluator:
         self._sources = sources
         self._policy = policy
 
-    def evaluate(self, events: Mapping[CallKey, Sequence[RawEvent]], merged: Mapping[CallKey, StoredCall]) -> Consequences:
-        """Evaluate each merged call; `events` are those that were just merged."""
+    def evaluate(
+        self,
+        events: Mapping[CallKey, Sequence[RawEvent]],
+        merged: Mapping[CallKey, StoredCall],
+        bodies: Mapping[CallKey, Bodies] | None = None,
+    ) -> Consequences:
+        """Evaluate each merged call; `events` are those that were just merged, `bodies` those of its annotations by digest."""
         consequences = Consequences()
         for key, call in merged.items():
             callbacks = [event for event in events[key] if not isinstance(event, TimerEvent)]
@@ -77,7 +86,7 @@ class Evaluator:
                 consequences.publications[key] = Publication(key, call.revision, b"", "", call.version)
             else:
                 try:
-                    self._evaluate_call(key, call, events[key], consequences)
+                    self._evaluate_call(key, call, events[key], consequences, (bodies or {}).get(key, {}))
                 except Exception as error:  # noqa: BLE001 - a bug that one call triggers must not stop the others
                     detail = f"{type(error).__name__}: {error}"
                     consequences.dead_letters.extend(
@@ -86,8 +95,20 @@ class Evaluator:
                     consequences.wake_ups[key] = WakeUp(_latest_ms(call) + _FAILED_WAKE_UP_MS, call.version)
         return consequences
 
-    def _evaluate_call(self, key: CallKey, merged: StoredCall, events: Sequence[RawEvent], consequences: Consequences) -> None:
+    def _derive(self, key: CallKey, merged: StoredCall, events: Sequence[RawEvent]) -> Call:
+        """Derive a call. An annotation opens no call again whose facts a rebuild has merged since it was closed by silence."""
         call = derive(key, merged.facts, self._policy, merged_at_ms=merged.merged_at_ms)
+        if call.closing or not merged.revision or not any(isinstance(event, AnnotationEvent) for event in events):
+            return call
+        if any(isinstance(event, CallbackEvent | DialEvent) for event in events):
+            return call
+        as_published = derive(key, merged.facts, self._policy)
+        return as_published if as_published.closing else call
+
+    def _evaluate_call(
+        self, key: CallKey, merged: StoredCall, events: Sequence[RawEvent], consequences: Consequences, bodies: Bodies
+    ) -> None:
+        call = self._derive(key, merged, events)
         if call.wake_at is not None:
             at_ms = milliseconds(call.wake_at) + 1  # `wake_at` has microseconds: rounded down, the timer would come too early
             has_timer = any(isinstance(event, TimerEvent) for event in events)
@@ -106,7 +127,9 @@ class Evaluator:
                 _count_contradicted(call)
             revision = merged.revision + 1
             traceparent, causes = trace_of_publication(key, revision, events)
-            outbox = write_outbox(call, revision, record_legs, before=merged.summary, country=country, traceparent=traceparent)
+            outbox = write_outbox(
+                call, revision, record_legs, before=merged.summary, country=country, bodies=bodies, traceparent=traceparent
+            )
             digest = "" if call.is_of_several else digest_of(merged.facts)
             losses = count_losses(call) if revision == 1 else None
             consequences.publications[key] = Publication(

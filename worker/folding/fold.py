@@ -19,10 +19,11 @@ from shared.amqp.topology import SPOOL
 from shared.config.live_sources import LiveSources
 from shared.config.sources import Sources
 from shared.crash_points import crash_point
+from shared.domain.annotation import digests_of, read_annotations
 from shared.domain.closing import Policy
 from shared.domain.facts import Fact
 from shared.domain.ids import CallKey, first_use
-from shared.domain.raw_event import CallbackEvent, DialEvent, RawEvent, Undecodable, decode
+from shared.domain.raw_event import AnnotationEvent, CallbackEvent, DialEvent, RawEvent, Undecodable, decode
 from shared.domain.sender_clock import EQUAL_CLOCKS, is_future_timer, latest_time, moved_back
 from shared.domain.times import rfc3339
 from shared.errors import StateLostError, StateMovedError, StateWaitsError
@@ -166,7 +167,7 @@ class Fold:
         if waiting:
             await until_redis_answers(lambda: self._store.partitions.wait(waiting))
         if self._observations is not None:
-            self._observations.folded(events, batch.facts, batch.sources)
+            self._observations.folded(events, batch.heard(), batch.sources)
         if self._pbx_clocks is not None:
             await apply_pbx_clocks(self._pbx_clocks, self._store.pbx_clocks, batch.facts)
         await self._publisher.publish_until_confirmed(batch.dead_letters)
@@ -186,7 +187,7 @@ class Fold:
         Ingress can take over a new source earlier than this worker, so the file is read again before a source counts as unknown.
         """
         known = self._sources.known
-        if any(isinstance(event, CallbackEvent | DialEvent) and event.source not in known for event in events):
+        if any(isinstance(event, CallbackEvent | DialEvent | AnnotationEvent) and event.source not in known for event in events):
             await self._sources.refresh()
         return self._sources.known
 
@@ -230,7 +231,7 @@ class Fold:
         dead = chain.from_iterable(dead_letters_of_refused(key, refused) for key, refused in routed.refused.items())
         await self._publisher.publish_until_confirmed(dead)
         crash_point("fold.routed")
-        events = batch.events | {key: [*batch.timers(key), *of_call] for key, of_call in routed.events.items()}
+        events = batch.events | {key: [*batch.named(key), *of_call] for key, of_call in routed.events.items()}
         lost: list[CallKey] = []
         for part in _parts(merged.calls | routed.calls):
             lost += await self._publish_what_follows(batch.sources, events, part)
@@ -240,7 +241,9 @@ class Fold:
     async def _publish_what_follows(
         self, sources: Sources, events: Mapping[CallKey, Sequence[RawEvent]], calls: Mapping[CallKey, StoredCall]
     ) -> list[CallKey]:
-        consequences = Evaluator(sources, self._policy).evaluate(events, calls)
+        digests = {key: of_call for key, call in calls.items() if (of_call := digests_of(call.facts))}
+        bodies = await until_redis_answers(lambda: self._store.read_bodies(digests)) if digests else {}
+        consequences = Evaluator(sources, self._policy).evaluate(events, calls, bodies)
         await self._publisher.publish_until_confirmed(consequences.dead_letters)
         if consequences.wake_ups:
             await until_redis_answers(lambda: self._store.schedule(consequences.wake_ups))
@@ -253,12 +256,13 @@ class Fold:
         latest: dict[CallKey, str] = {}
         for key, positions in refused.items():
             events = batch.refuse(key, positions)
-            if events:
-                metrics.CALLBACKS_BEYOND_BOUNDS.labels(key.source).inc(len(events))
-                dead_letters += dead_letters_of_refused(key, events)
-                latest[key] = max(event.received_at for event in events)
+            dead_letters += dead_letters_of_refused(key, events)
+            of_legs = [event for event in events if not isinstance(event, AnnotationEvent)]
+            if of_legs:
+                metrics.CALLBACKS_BEYOND_BOUNDS.labels(key.source).inc(len(of_legs))
+                latest[key] = max(event.received_at for event in of_legs)
+        await self._publisher.publish_until_confirmed(dead_letters)
         if latest:
-            await self._publisher.publish_until_confirmed(dead_letters)
             await until_redis_answers(lambda: self._store.refused_legs.record(latest))
 
     async def _record_spools(self, deliveries: Iterable[Delivery]) -> None:
@@ -281,6 +285,7 @@ def _parts(calls: Mapping[CallKey, StoredCall]) -> Iterator[Mapping[CallKey, Sto
     for key, call in calls.items():
         part[key] = call
         size += sum(len(name) + len(value) for name, value in call.facts.items())
+        size += sum(annotation.size for annotation in read_annotations(call.facts))
         if size >= _PART_BYTES:
             yield part
             part, size = {}, 0

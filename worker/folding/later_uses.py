@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from shared.domain.closing import Policy
 from shared.domain.facts import Fact, leg_of
 from shared.domain.ids import CallKey, first_use, later_use, use_number
-from shared.domain.raw_event import RawEvent, TimerEvent
+from shared.domain.raw_event import RawEvent
 from shared.domain.reused_legs import deciding_facts, may_be_reused, with_own_legs
 from shared.domain.uses import Use, copies, first_number, may_be_several, use_fact, uses_of, uses_of_events
 from shared.errors import StateWaitsError
@@ -23,7 +23,7 @@ from shared.state.keys import partition
 from shared.state.replies import until_redis_answers
 from shared.state.store import Store
 from shared.state.stored_call import PublicationState, StoredCall
-from worker.folding.batch import Batch
+from worker.folding.batch import NAMED, Batch
 from worker.folding.behind_tombstone import BehindTombstone, Pair, later_keys
 from worker.folding.merging import Merging
 
@@ -109,9 +109,7 @@ class LaterUses:
         for key, call in calls.items():
             if use_number(key.call) > 1:
                 continue
-            pairs = [
-                pair for pair in zip(batch.events[key], batch.facts[key], strict=True) if not isinstance(pair[0], TimerEvent)
-            ]
+            pairs = [pair for pair in zip(batch.events[key], batch.facts[key], strict=True) if not isinstance(pair[0], NAMED)]
             if call.state is PublicationState.TOMBSTONED:
                 await self._route_behind_tombstone(key, call, pairs, routed)
             elif call.facts:
@@ -189,7 +187,7 @@ class LaterUses:
 
 
 def _add_first_uses(batch: Batch) -> None:
-    """Let the timer of a later use of a RequestID read the first use too: an earlier release merges all events there alone."""
+    """Let events that name a later use of a RequestID read the first use too, where an earlier release merges all events."""
     for key in [each for each in batch.events if use_number(each.call) > 1 and not each.call.startswith(_BY_CALL_ID)]:
         first = CallKey(key.source, first_use(key.call))
         batch.events.setdefault(first, [])

@@ -9,7 +9,7 @@ import orjson
 from shared.amqp.publisher import Message
 from shared.amqp.topology import CALLS, RECORDINGS
 from shared.domain.call import Call
-from shared.domain.call_event import call_event, call_record, without_fields
+from shared.domain.call_event import call_event, call_record, without_annotations, without_fields
 from shared.domain.cloud_event import CLOUDEVENT, JSON
 from shared.domain.recording_plan import recording_jobs
 
@@ -24,20 +24,24 @@ def write_outbox(
     *,
     before: str = "",
     country: str | None = None,
+    bodies: Mapping[str, str] | None = None,
     traceparent: str = "",
 ) -> bytes:
     """Encode the call event and the recording jobs of one revision; `before` is the summary of the last one.
+
+    `bodies` are those of the call's annotations, by digest.
 
     Every job contains the record, for its sidecar. If that is too much, the jobs have it without adapter values.
 
     Raises:
         ValueError: the call has too many legs to be published.
     """
-    record = call_record(call, revision, country)
+    record = call_record(call, revision, country, bodies or {})
     routing_key, event_id, body = call_event(call, record, traceparent)
-    job_record: Mapping[str, object] = record
-    if len(body) * (1 + len(call.legs)) > _MAX_BYTES:
-        job_record = without_fields(record)
+    job_record = without_annotations(record)
+    job_bytes = len(orjson.dumps(job_record)) if call.annotations else len(body)
+    if len(body) + job_bytes * len(call.legs) > _MAX_BYTES:
+        job_record = without_fields(job_record)
         # Checked before the jobs are built, which could exhaust the memory.
         _check_size(call, len(body) + len(orjson.dumps(job_record)) * len(call.legs))
     rows = [(CALLS, routing_key, event_id, CLOUDEVENT, body.decode())]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final, NoReturn
 
 from shared.domain.raw_event import join
@@ -28,6 +28,7 @@ _LEASE_S: Final = 6.0
 _LOOK_S: Final = 0.5
 # The lease is renewed after so many. If it expires before that, two workers fold the same events in the same order.
 _EVENTS: Final = 200
+_MESSAGE_BYTES: Final = 1 << 20
 # A fold of few events mostly waits for Redis and RabbitMQ.
 _AT_ONCE: Final = 4
 
@@ -89,7 +90,8 @@ class WaitingEvents:
         events = await self._store.partitions.take_waiting(number, _EVENTS)
         while True:
             if events:
-                await fold.fold([join(events)])
+                for message in _messages(events):
+                    await fold.fold([message])
                 events, folded = await self._store.partitions.take_waiting(number, _EVENTS, events), folded + len(events)
             if not events and await self._store.partitions.finish(number, generation) is not PartitionState.DRAINING:
                 break
@@ -98,6 +100,20 @@ class WaitingEvents:
             if not await self._store.locks.acquire(_lock(number), self._holder, lease_s=_LEASE_S):
                 return
         log.info("waiting_events_drained", partition=number, events=folded)
+
+
+def _messages(events: Iterable[bytes]) -> Iterator[bytes]:
+    """Join events to messages of about `_MESSAGE_BYTES`, so that annotations do not make one too large to be decoded."""
+    part: list[bytes] = []
+    size = 0
+    for event in events:
+        if part and size + len(event) > _MESSAGE_BYTES:
+            yield join(part)
+            part, size = [], 0
+        part.append(event)
+        size += len(event)
+    if part:
+        yield join(part)
 
 
 def _lock(number: int) -> str:

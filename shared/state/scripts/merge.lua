@@ -3,13 +3,18 @@
 --
 -- A field keeps the minimum of its values, byte by byte; a field whose name starts with '>' keeps the maximum.
 -- Fields with '>' alone, such as the clock of an unknown call, are not a call and are not stored.
+-- A field with '+' keeps the minimum too, but is no event: merged_ms does not change with it.
+-- A field with '=' is a body, whose name is its digest. It is stored with the publication, never changes, and is not returned.
 -- The script knows nothing of telephony. It is idempotent, commutative and associative, so repeats and reordering do no harm.
 -- A published call whose facts have expired is a tombstone: later facts do not change it.
 --
 -- A call is bounded, because its cost grows with every leg. An event beyond a bound is refused as a whole:
 --
 -- - an event of a new leg, if the call has as many legs as ARGV[3], or once has had as many bytes as ARGV[4];
--- - any event that would change a field without '>', if the call has as many bytes as ARGV[5].
+-- - any event that would change a field without '>', if the call has as many bytes as ARGV[5];
+-- - an event with a new body, if the call has as many bodies as ARGV[7], or would have more bytes of bodies than ARGV[8].
+--
+-- Bodies take nothing of the other bounds, and legs nothing of theirs.
 --
 -- Which legs are kept depends on the order of arrival, so the script is commutative only within the bounds. A repeat of a merged
 -- event is never refused. A call with more facts than ARGV[6] was written by an earlier version. It is not read: even a timer of it
@@ -20,8 +25,8 @@
 -- KEYS[3 ..]: of each call the hash of its facts, then the hash of its publication
 -- ARGV[1]: ms from now to the first wake-up of a new call
 -- ARGV[2]: ms from its start until a call leaves the second set; its facts have expired by then
--- ARGV[3 .. 6]: bounds of a call: legs, bytes for new legs, bytes for known legs, facts to read
--- ARGV[7]: number of names that follow: a leg is known if it has a fact of its prefix and one of these names
+-- ARGV[3 .. 8]: bounds of a call: legs, bytes for new legs, bytes for known legs, facts to read, bodies, bytes of bodies
+-- ARGV[9]: number of names that follow: a leg is known if it has a fact of its prefix and one of these names
 -- ARGV: then for each call name, number of events, and for each event leg, start, number of facts, field, value, field, ...
 --
 -- - leg: the prefix of the names of its leg's facts, or '' if the event has no leg.
@@ -34,11 +39,12 @@
 -- - state: 'claimed', 'published', or 'tombstone' (see above).
 -- - version: the number of merges that changed something.
 -- - wake_at_ms: '' if there is no wake-up.
--- - merged_ms: when a merge last changed a field without '>' (ms since 1970), or ''.
+-- - merged_ms: when a merge last changed a field without '>' and '+' (ms since 1970), or ''.
 -- - uses: the number of uses of the RequestID, see remember.lua.
 local open_calls, recent, first_wake_up_ms = KEYS[1], KEYS[2], tonumber(ARGV[1])
 local max_legs, new_leg_bytes, max_bytes, max_facts = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
-local receipts = {unpack(ARGV, 8, 7 + ARGV[7])}
+local max_bodies, max_body_bytes = tonumber(ARGV[7]), tonumber(ARGV[8])
+local receipts = {unpack(ARGV, 10, 9 + ARGV[9])}
 local time = redis.call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
 -- The operator `<` of Lua compares strings in the collation order of the server's locale.
@@ -108,14 +114,23 @@ local function would_change(facts, first, last)
     end
     return false
 end
+-- Return the position of the body among the facts of an event without a leg, or nil.
+local function body_of(leg, first, last)
+    for fact = first, leg == '' and last or first - 1, 2 do
+        if string.byte(ARGV[fact]) == 61 then -- '='
+            return fact
+        end
+    end
+end
 local result = {}
 redis.call('ZREMRANGEBYSCORE', recent, '-inf', (now_ms - tonumber(ARGV[2])) * 1000)
-local arg = 8 + ARGV[7]
+local arg = 10 + ARGV[9]
 for key = 3, #KEYS, 2 do
     local facts_key, publication_key = KEYS[key], KEYS[key + 1]
     local name, count, refused = ARGV[arg], tonumber(ARGV[arg + 1]), {}
     arg = arg + 2
-    local publication = redis.call('HMGET', publication_key, 'revision', 'state', 'summary', 'version', 'legs', 'merged_ms', 'uses')
+    local publication = redis.call('HMGET', publication_key, 'revision', 'state', 'summary', 'version', 'legs', 'merged_ms', 'uses',
+        'bodies', 'body_bytes')
     local revision, state, version = publication[1] or '0', publication[2] or '', publication[4] or '0'
     local legs, merged_ms = tonumber(publication[5]), publication[6] or ''
 
@@ -133,17 +148,28 @@ for key = 3, #KEYS, 2 do
             is_call = is_call or string.byte(stored[i]) ~= 62 -- '>'
             order[#order + 1] = stored[i]
             facts[stored[i]] = stored[i + 1]
-            bytes = bytes + #stored[i] + #stored[i + 1]
+            if string.byte(stored[i]) ~= 43 then -- '+'
+                bytes = bytes + #stored[i] + #stored[i + 1]
+            end
         end
         legs = #stored == 0 and 0 or legs or count_legs(facts)
         local is_tombstone = state == 'published' and #stored == 0
 
         local changed, started_us = {}, nil
+        local bodies, body_bytes, new_bodies = tonumber(publication[8] or '0'), tonumber(publication[9] or '0'), {}
         for position = 0, count - 1 do
             local leg, started, first, last = ARGV[arg], ARGV[arg + 1], arg + 3, arg + 2 + 2 * ARGV[arg + 2]
             arg = last + 1
             local is_new = not is_known(facts, leg)
-            if not is_tombstone and ((is_new and legs >= max_legs) or (bytes >= max_bytes and would_change(facts, first, last))) then
+            local body = body_of(leg, first, last)
+            local is_refused = (is_new and legs >= max_legs) or (not body and bytes >= max_bytes and would_change(facts, first, last))
+            if body and not new_bodies[ARGV[body]] and redis.call('HEXISTS', publication_key, ARGV[body]) == 0 then
+                is_refused = bodies >= max_bodies or body_bytes + #ARGV[body + 1] > max_body_bytes
+                if not is_refused then
+                    bodies, body_bytes, new_bodies[ARGV[body]] = bodies + 1, body_bytes + #ARGV[body + 1], ARGV[body + 1]
+                end
+            end
+            if not is_tombstone and is_refused then
                 refused[#refused + 1] = position
             else
                 if is_new then
@@ -154,15 +180,16 @@ for key = 3, #KEYS, 2 do
                 end
                 for fact = first, last, 2 do
                     local field, value = ARGV[fact], ARGV[fact + 1]
-                    local before, is_maximum = facts[field], string.byte(field) == 62
+                    local before, kind = facts[field], string.byte(field)
+                    local is_maximum, is_counted = kind == 62, kind ~= 43
                     is_call = is_call or not is_maximum
-                    if before == nil then
+                    if before == nil and fact ~= body then
                         order[#order + 1] = field
                         facts[field], changed[field] = value, value
-                        bytes = bytes + #field + #value
-                    elseif value ~= before and is_less(value, before) ~= is_maximum then
+                        bytes = bytes + (is_counted and #field + #value or 0)
+                    elseif before and value ~= before and is_less(value, before) ~= is_maximum then
                         facts[field], changed[field] = value, value
-                        bytes = bytes + #value - #before
+                        bytes = bytes + (is_counted and #value - #before or 0)
                     end
                 end
                 if bytes >= new_leg_bytes then
@@ -173,7 +200,7 @@ for key = 3, #KEYS, 2 do
         local writes = {}
         if is_call and not is_tombstone then
             for field, value in pairs(changed) do
-                if string.byte(field) ~= 62 then
+                if string.byte(field) ~= 62 and string.byte(field) ~= 43 then
                     merged_ms = string.format('%.0f', now_ms)
                 end
                 writes[#writes + 1] = field
@@ -183,6 +210,12 @@ for key = 3, #KEYS, 2 do
         -- The stack of Lua limits unpack, so write in slices.
         for first = 1, #writes, 1000 do
             redis.call('HSET', facts_key, unpack(writes, first, math.min(first + 999, #writes)))
+        end
+        if next(new_bodies) and not is_tombstone then
+            for field, value in pairs(new_bodies) do
+                redis.call('HSET', publication_key, field, value)
+            end
+            redis.call('HSET', publication_key, 'bodies', bodies, 'body_bytes', body_bytes)
         end
         if started_us and not is_tombstone then
             redis.call('ZADD', recent, 'LT', string.format('%.0f', started_us), name)

@@ -31,7 +31,7 @@ async def test_the_json_of_a_call_is_read_back_with_every_value_of_its_legs(tmp_
     derived = call()
     state = StoredCall(facts(), 1, PublicationState.PUBLISHED, "", "1", wake_at_ms=None)
     source = Source(name=derived.key.source, adapter=ADAPTER, secret=None)
-    detail = await detail_of(cast("Timelines", _NoTimelines()), Archive(tmp_path.as_uri()), source, derived, state)
+    detail = await detail_of(cast("Timelines", _NoTimelines()), Archive(tmp_path.as_uri()), source, derived, state, {})
     page = CallPage.of(orjson.loads(orjson.dumps(detail.to_json())), at(80))
     assert [_comparable(leg) for leg in page.legs] == [_comparable(leg) for leg in derived.legs]
     assert page.record == orjson.loads(orjson.dumps(detail.record))

@@ -77,6 +77,7 @@ async def test_a_large_call_is_masked_beside_others(monkeypatch: pytest.MonkeyPa
         load_sources(None)[DEFAULT_SOURCE],
         derive(key, facts, POLICY),
         StoredCall(facts, 0, PublicationState.NONE, "", "1", None),
+        {},
     )
     assert len(shown.legs) == _LEGS
     assert (threading.main_thread() not in mask.threads) == is_beside
