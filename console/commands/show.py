@@ -6,6 +6,7 @@ import asyncio
 import re
 import sys
 from collections.abc import Mapping
+from itertools import chain
 from typing import Any, NoReturn
 
 import orjson
@@ -24,6 +25,7 @@ from shared.domain.parties import EndedBy
 from shared.errors import CallfoldError, ConfigError, HistoryUnavailableError
 
 _MAX_LINE_CHARACTERS = 100
+_MAX_VALUE_CHARACTERS = 400
 _DEAD_LETTERS_S = 10
 
 
@@ -100,12 +102,15 @@ async def _refuse_unknown(settings: Settings, key: CallKey, *, has_history: bool
 
 def _text(fields: Mapping[str, Any]) -> str:
     """Return a call as lines. Control characters in callback values are escaped, so they cannot break a line."""
-    record = orjson.dumps(fields["record"], option=orjson.OPT_INDENT_2).decode().split("\n")
+    known = {name: value for name, value in fields["record"].items() if name != "annotations"}
+    record = orjson.dumps(known, option=orjson.OPT_INDENT_2).decode().split("\n")
     why = fields["why"].removeprefix(f"{fields['status']}: ")  # the line before it says so already
     row = row_of(fields["record"], fields["call"].partition("/")[2], Status(fields["status"]))
     lines = [f"{fields['call']}  {fields['status']}", why, who(row), "", *record, ""]
     if ignored := fields["record"].get("ignored"):
         lines += ["ignored values", *(_ignored(row) for row in ignored)]
+    if annotations := fields["record"].get("annotations"):
+        lines += ["annotations", *chain.from_iterable(map(_annotation, annotations))]
     lines += ["recordings", *(f"  {row['leg']:<8}{row['guid'] or row['name']}  {row['state']}" for row in fields["recordings"])]
     lines += ["timeline (as received)"]
     for row in fields["timeline"]:
@@ -139,6 +144,16 @@ def who(row: CallRow) -> str:
 def _ignored(row: Mapping[str, Any]) -> str:
     where = f"leg {row['call_id']}" + (f" {row['event']}" if row["event"] else "")
     return f"  {row['placeholder']}={row['value']}  {why_ignored(row['reason'])} ({where})"
+
+
+def _annotation(annotation: Mapping[str, Any]) -> list[str]:
+    """Return an annotation as lines; of a long value only the beginning."""
+    lines = [f"  {annotation['at']}  {annotation['type']}  {annotation['id']}  by {annotation['by']}"]
+    for name, value in annotation["body"].items():
+        text = value if isinstance(value, str) else orjson.dumps(value).decode()
+        rest = len(text) - _MAX_VALUE_CHARACTERS
+        lines.append(f"      {name}: {text[:_MAX_VALUE_CHARACTERS]}" + (f" ... {rest} more characters" if rest > 0 else ""))
+    return lines
 
 
 def wrapped(query: str) -> list[str]:

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
+import orjson
+
 from console.call_query import JsonObject
 from console.page.playback import Playback
 from console.request_ids import RequestIdProblem
@@ -71,6 +73,28 @@ class RecordingRow:
     def file_name(self) -> str:
         """The name of its files. Only its sidecar has it; the history leaves the GUID, else the CallID."""
         return self.name or self.guid or f"call-{self.call_id}"
+
+
+@dataclass(frozen=True, slots=True)
+class AnnotationRow:
+    """An annotation: its text, and the other values of its body by their names."""
+
+    type: str
+    at: str
+    by: str
+    text: str
+    values: Sequence[tuple[str, str]]
+
+    @classmethod
+    def of(cls, annotation: JsonObject) -> Self:
+        """Read an annotation of a record. Another program can have published any body."""
+        body = dict(annotation["body"])
+        text = body.pop("text", "")
+        parts = body.pop("segments", None)
+        values = [(name, value if isinstance(value, str) else orjson.dumps(value).decode()) for name, value in body.items()]
+        if isinstance(parts, list):
+            values.append(("segments", str(len(parts))))
+        return cls(annotation["type"], annotation["at"], annotation["by"], str(text), values)
 
 
 @dataclass(frozen=True, slots=True)

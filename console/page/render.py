@@ -17,7 +17,7 @@ from console.call_query import AnyState, CallQuery, JsonObject
 from console.live.snapshot import Snapshot
 from console.page import labels, text, urls
 from console.page.assets import asset_url
-from console.page.call_models import CallPage, TimelineRow
+from console.page.call_models import AnnotationRow, CallPage, TimelineRow
 from console.page.link_explanation import explain_link
 from console.page.live_view import live_view
 from console.page.models import (
@@ -55,7 +55,8 @@ CSV_ROWS = 500
 _MAX_EVENTS = 100
 _MAX_FACTS = 500
 _MAX_IGNORED = 50
-_OPTIONAL_FIELDS = ("call_type", "ended_by", "queue", "ignored")  # records of earlier releases lack them
+_MAX_ANNOTATIONS = 50
+_OPTIONAL_FIELDS = ("call_type", "ended_by", "queue", "ignored", "annotations")  # records of earlier releases lack them
 MAX_RECORDINGS = MAX_LANES
 _MAX_FORM_CHARACTERS = 300  # of a search value that is shown again; valid values are shorter
 _STATES: tuple[str, ...] = AnyState.__args__  # type: ignore[attr-defined]  # the values of a Literal
@@ -154,7 +155,7 @@ def call_page(viewer: Viewer, page: CallPage) -> str:
     values = {
         "page": page,
         "picture": _picture(page, timeline),
-        "record_text": _pretty(record),
+        "record_text": _pretty({name: value for name, value in record.items() if name != "annotations"}),
         "outcome": outcome,
         "rule": labels.closing_rule(outcome, record["close_reason"], page.legs) if outcome else None,
         "leg_names": dict(zip((leg.call_id for leg in page.legs), leg_names(page.legs), strict=True)),
@@ -163,6 +164,7 @@ def call_page(viewer: Viewer, page: CallPage) -> str:
         "rang": ring_seconds_of(record),
         "known": {name: record.get(name) for name in _OPTIONAL_FIELDS},
         "ignored": list(record.get("ignored") or ())[:_MAX_IGNORED],
+        "annotations": [AnnotationRow.of(each) for each in (record.get("annotations") or ())[:_MAX_ANNOTATIONS]],
         "legs": page.legs[:MAX_LANES],
         "timeline": timeline,
         "recordings": page.recordings[:MAX_RECORDINGS],

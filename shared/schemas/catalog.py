@@ -11,12 +11,21 @@ from typing_extensions import TypedDict, is_typeddict
 
 from shared.amqp.dead_letters import DeadLetterReason
 from shared.domain import event_types, raw_types
+from shared.domain.annotation import AnnotationType
 from shared.domain.cloud_event import dataschema_of
 from shared.domain.condition import Kind
 from shared.domain.event_types import AuditEvent, CallEvent, CallEventType, OpsEvent, RecordingEvent, RecordingEventType
 from shared.domain.ignored import Reason as IgnoredReason
 from shared.domain.raw_event import MAX_EVENTS_PER_MESSAGE
-from shared.domain.raw_types import DeadLetterHeaders, RawCallback, RawDial, RawTimer, RecordingJobBody, UnreadBody
+from shared.domain.raw_types import (
+    DeadLetterHeaders,
+    RawAnnotation,
+    RawCallback,
+    RawDial,
+    RawTimer,
+    RecordingJobBody,
+    UnreadBody,
+)
 from shared.domain.recording_flags import Flag
 from shared.domain.recording_info import OTHER_CONTENT, UNLISTED
 from shared.domain.recording_reasons import Reason as RecordingReason
@@ -42,9 +51,9 @@ _SUMMARIES: Final[Mapping[str, str]] = {
     "callfold.recording.expired.v1": "Retention has deleted a recording.",
 }
 
-Raw = Annotated[RawCallback | RawDial | RawTimer, Field(discriminator="kind")]
+Raw = Annotated[RawCallback | RawDial | RawTimer | RawAnnotation, Field(discriminator="kind")]
 RawMessage = Annotated[list[Raw], Field(min_length=1, max_length=MAX_EVENTS_PER_MESSAGE)]
-DeadBody = list[RawCallback | RawDial | RawTimer | UnreadBody] | RecordingJobBody
+DeadBody = list[RawCallback | RawDial | RawTimer | RawAnnotation | UnreadBody] | RecordingJobBody
 
 
 class _DeadLetter(TypedDict):
@@ -166,6 +175,9 @@ def _const(field: str, value: str) -> Change:
 def _allow_more(definition: Json) -> None:
     """List the known values of a text to which a later release may add some."""
     reasons = {"IgnoredValue": [*IgnoredReason], "DeadLetterHeaders": _FAILED}.get(str(definition.get("title")))
+    if definition.get("title") == "AnnotationRecord":
+        kind = definition["properties"]["type"]
+        definition["properties"]["type"] = extensible([*AnnotationType]) | {"description": kind["description"]}
     if reasons is not None:
         reason = definition["properties"]["reason"]
         definition["properties"]["reason"] = extensible(reasons) | {"description": reason["description"]}

@@ -10,6 +10,7 @@ import orjson
 
 from shared.amqp.dead_letters import DeadLetterReason, dead_letter_headers
 from shared.domain.adapter_link import make_link, parse_link
+from shared.domain.annotation import AnnotationType, annotation_id, body_text
 from shared.domain.call import Call, derive
 from shared.domain.call_event import call_event, call_record, recording_event
 from shared.domain.closing import Policy
@@ -18,7 +19,7 @@ from shared.domain.condition import Figure, Kind, Observation, observed
 from shared.domain.event_types import AuditEvent, RecordingOutcome
 from shared.domain.facts import facts_of
 from shared.domain.ids import CallRef, SourceName
-from shared.domain.raw_event import CallbackEvent, DialEvent, RawEvent, TimerEvent, encode, join
+from shared.domain.raw_event import AnnotationEvent, CallbackEvent, DialEvent, RawEvent, TimerEvent, encode, join
 from shared.domain.recording import RecordingJob, RecordingState
 from shared.domain.recording_reasons import Reason
 from shared.runtime.audit import Action
@@ -50,8 +51,9 @@ _SUBJECTS: Final[Mapping[Kind, tuple[str, Mapping[str, Figure]]]] = {
 def examples() -> Mapping[str, Example]:
     """Return an example of each type of event, of a raw message, and of a dead letter, by type or name."""
     call = _call(_events())
-    amended = _call([*_events(), CallbackEvent(_SOURCE, _at(50), f"{_LATER}&Event=missed{_MORE}")])
-    bodies = [call_event(call, call_record(call, 1, "DK"))[2], call_event(amended, call_record(amended, 2, "DK"))[2]]
+    amended = _call([*_events(), CallbackEvent(_SOURCE, _at(50), f"{_LATER}&Event=missed{_MORE}"), _annotation()])
+    texts = {each.digest: _annotation().body for each in amended.annotations}
+    bodies = [call_event(call, call_record(call, 1, "DK", {}))[2], call_event(amended, call_record(amended, 2, "DK", texts))[2]]
     bodies += [_recording(state, *outcome) for state, outcome in _outcomes().items()]
     bodies += [_ops(kind) for kind in Kind]
     bodies += [orjson.dumps(_audit(action)) for action in Action]
@@ -71,6 +73,11 @@ def _events() -> list[RawEvent]:
         CallbackEvent(_SOURCE, _at(37), f"{_DIALED}&Event=hangup&IsCallRecorded=1{_MORE}"),
         CallbackEvent(_SOURCE, _at(38.5), f"{_AGENT}&Event=hangup&IsCallRecorded=1{_MORE}"),
     ]
+
+
+def _annotation() -> AnnotationEvent:
+    name, body = annotation_id(_SOURCE, "513", "whisper/513"), body_text({"text": "Good morning ...", "language": "en"})
+    return AnnotationEvent(_SOURCE, _at(55), CallRef("513"), name, AnnotationType.TRANSCRIPT, "whisper-1", body)
 
 
 def _call(events: list[RawEvent]) -> Call:
@@ -154,7 +161,7 @@ def _audit(action: Action) -> AuditEvent:
 
 def _raw_message() -> Example:
     timer = TimerEvent(_SOURCE, _at(59), CallRef("513"))
-    return orjson.loads(join(map(encode, [*_events()[:2], timer])))
+    return orjson.loads(join(map(encode, [*_events()[:2], timer, _annotation()])))
 
 
 def _dead_letter() -> Example:

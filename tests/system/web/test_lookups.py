@@ -441,3 +441,39 @@ async def test_the_journals_hold_events_and_nothing_else(filled: World) -> None:
     received = [orjson.loads(body) for body in await servers.read_stream("callbacks.journal", lambda body: b"=9100&" in body)]
     assert all(received)
     assert {event["kind"] for batch in received for event in batch} <= {"callback", "dial", "timer"}
+
+
+async def test_a_call_is_annotated_over_http_and_by_command_and_its_record_is_amended_each_time(here: World) -> None:
+    call = f"{_SOURCE}/9100"
+    await here.call_back(lines_of(9100), _SOURCE)
+    await here.detail(call, status="complete")
+    path, repeated = f"/calls/{call}/annotations", {**AUTHORIZED, "Idempotency-Key": "transcript of 9100"}
+    transcript = {
+        "type": "transcript",
+        "by": "ears 1",
+        "body": {"text": "<b>Hello</b>\x1b[31m " + "æ" * 2000, "language": "da-DK"},
+    }
+    answers = [await here.ask("POST", path, headers=repeated, json=transcript) for _ in range(2)]
+    assert [status for status, _, _ in answers] == [202, 202]
+    first = answers[0][1]
+    assert answers[1][1] == first
+    other = transcript | {"body": {"text": "Another text"}}
+    assert (await here.ask("POST", path, headers=repeated, json=other))[0] == 422
+    detail = await here.detail(call, published_revision=2)
+    assert detail["record"]["annotations"] == [
+        {"id": first["id"], "type": "transcript", "at": first["at"], "by": "ears 1", "body": transcript["body"]}
+    ]
+    assert (await here.ask("POST", path, headers=repeated, json=transcript))[1] == first, "the fold has it by now"
+    assert (await here.ask("POST", path, headers=repeated, json=other))[0] == 422
+    environment = here.environment()
+    _, note, _ = await callfold("annotate", _SOURCE, "9100", "--text", "Call back", "--by", "kasper", "--json", **environment)
+    detail = await here.detail(call, published_revision=3)
+    assert [each["type"] for each in detail["record"]["annotations"]] == ["transcript", "note"]
+    assert detail["record"]["annotations"][1]["id"] == orjson.loads(note)["id"]
+    _, shown, _ = await callfold("show", _SOURCE, "9100", **environment)
+    assert "by ears 1" in shown
+    assert "text: <b>Hello</b>[U+001B][31m" in shown
+    assert "more characters" in shown
+    _, page, _ = await here.get(f"/ui/calls/{call}", headers=AUTHORIZED)
+    assert "&lt;b&gt;Hello&lt;/b&gt;[U+001B][31m" in page.decode()
+    assert "<b>Hello</b>" not in page.decode()
