@@ -68,21 +68,21 @@ class Annotations:
         name = annotation_id(key.source, key.call, idempotency_key) if idempotency_key else uuid.uuid4().hex
         by = new.by or who
         digest = digest_of({"id": name, "type": new.type, "by": by, "body": orjson.loads(text)})
-        wanted = Annotation(name, utc_now(), new.type, by, digest, len(text.encode()))
-        earlier, refusal = await self._look(key, wanted)
+        sent_now = Annotation(name, utc_now(), new.type, by, digest, len(text.encode()))
+        earlier, refusal = await self._look(key, sent_now)
         if refusal is not None:
             return refusal
         if earlier is None:
-            earlier = await self._first(wanted)
+            earlier = await self._first(sent_now)
         if earlier.digest != digest:
             title = f"This {KEY_HEADER} was used for another annotation of {key}. Send a new key."
             return AnnotationAnswer(HTTPStatus.UNPROCESSABLE_ENTITY, title, KEY_HEADER)
         if earlier.size:  # the fold has merged it
             return _accepted(key, earlier)
         await self._publish(AnnotationEvent(key.source, earlier.at, key.call, name, new.type, by, text))
-        return _accepted(key, Annotation(name, earlier.at, new.type, by, digest, wanted.size))
+        return _accepted(key, Annotation(name, earlier.at, new.type, by, digest, sent_now.size))
 
-    async def _look(self, key: CallKey, wanted: Annotation) -> tuple[Annotation | None, AnnotationAnswer | None]:
+    async def _look(self, key: CallKey, sent_now: Annotation) -> tuple[Annotation | None, AnnotationAnswer | None]:
         """Return the annotation of this id if the call has it, and why the call cannot take it."""
         if key.source not in self._sources.current:
             return None, AnnotationAnswer(HTTPStatus.NOT_FOUND, unknown_source_message(key.source, self._sources.current))
@@ -93,9 +93,9 @@ class Annotations:
         if state is None:
             return None, await self._refuse_absent(key)
         known = {each.id: each for each in read_annotations(state.facts)}
-        if wanted.id in known:
-            return known[wanted.id], None
-        size = sum(each.size for each in known.values()) + wanted.size
+        if sent_now.id in known:
+            return known[sent_now.id], None
+        size = sum(each.size for each in known.values()) + sent_now.size
         if len(known) < MAX_ANNOTATIONS and size <= MAX_ANNOTATION_BYTES:
             return None, None
         title = (
@@ -114,11 +114,11 @@ class Annotations:
             return AnnotationAnswer(HTTPStatus.GONE, title)
         return AnnotationAnswer(HTTPStatus.NOT_FOUND, f"Unknown call {key}: it was never received, or is no longer retained.")
 
-    async def _first(self, wanted: Annotation) -> Annotation:
+    async def _first(self, sent_now: Annotation) -> Annotation:
         """Return what was first sent under this id today, without its size."""
-        mine = orjson.dumps({"at": wanted.at, "digest": wanted.digest})
-        first = orjson.loads(await self._store.flags.set_first(f"annotation/{wanted.id}", mine, expires_in_s=_DAY_S))
-        return Annotation(wanted.id, first["at"], wanted.type, wanted.by, first["digest"], 0)
+        mine = orjson.dumps({"at": sent_now.at, "digest": sent_now.digest})
+        first = orjson.loads(await self._store.flags.set_first(f"annotation/{sent_now.id}", mine, expires_in_s=_DAY_S))
+        return Annotation(sent_now.id, first["at"], sent_now.type, sent_now.by, first["digest"], 0)
 
     async def _publish(self, event: AnnotationEvent) -> None:
         sent = {SENT_AT: utc_now(), SENT_BY: os.uname().nodename}

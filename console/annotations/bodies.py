@@ -24,7 +24,7 @@ Seconds = Annotated[float, Field(ge=0, le=1_000_000, strict=True, allow_inf_nan=
 By = Annotated[
     str | None,
     Field(
-        default=None, min_length=1, max_length=MAX_BY_CHARACTERS, description="Program or person; default: the name of the key."
+        default=None, min_length=1, max_length=MAX_BY_CHARACTERS, description="Program or person. Default: the name of the key."
     ),
 ]
 
@@ -68,7 +68,7 @@ class Disposition(BaseModel):
 
 
 class Consent(BaseModel):
-    """What a party has allowed."""
+    """Permission of a party, or its refusal."""
 
     model_config = _CLOSED
 

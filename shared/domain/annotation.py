@@ -24,7 +24,7 @@ _DIGEST_BYTES = 16
 
 
 class AnnotationType(StrEnum):
-    """What an annotation is. docs/annotations.md has the body of each."""
+    """Type of an annotation. docs/annotations.md has the body of each."""
 
     TRANSCRIPT = "transcript"
     DISPOSITION = "disposition"
@@ -86,8 +86,8 @@ def annotation_facts(annotation: Mapping[str, Any], body: str) -> list[tuple[str
 
 def read_annotations(facts: Mapping[str, str]) -> tuple[Annotation, ...]:
     """Return the annotations among the facts of a call, in the order of their times."""
-    found = [_read(name, value) for name, value in facts.items() if name.startswith(PREFIX)]
-    return tuple(sorted(found, key=lambda each: (each.at, each.id))) if found else ()
+    annotations = [_read(name, value) for name, value in facts.items() if name.startswith(PREFIX)]
+    return tuple(sorted(annotations, key=lambda each: (each.at, each.id))) if annotations else ()
 
 
 def _read(name: str, value: str) -> Annotation:

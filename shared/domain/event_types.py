@@ -139,7 +139,7 @@ class LegIdentity(TypedDict):
 
 
 class AnnotationRecord(TypedDict):
-    """What a program or a person has added to a call (docs/annotations.md)."""
+    """Something that a program or a person has added to a call (docs/annotations.md)."""
 
     id: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
     """Id of the annotation."""

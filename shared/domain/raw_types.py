@@ -74,7 +74,7 @@ class RawTimer(TypedDict):
 
 
 class RawAnnotation(TypedDict):
-    """What a program or a person adds to a call."""
+    """Something that a program or a person adds to a call."""
 
     v: Literal[1]
     """Version of the format."""
@@ -85,7 +85,7 @@ class RawAnnotation(TypedDict):
     kind: Literal["annotation"]
     """`annotation`."""
     call: Call
-    """The call: its RequestID, or `call-<CallID>`; `.2` and so on is a later use of the same id."""
+    """The call: its RequestID, or `call-<CallID>`. A later use of the same id ends in `.2`, `.3` and so on."""
     id: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
     """Id of the annotation."""
     type: Literal["transcript", "disposition", "consent", "note"]

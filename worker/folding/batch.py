@@ -82,7 +82,7 @@ class Batch:
             del self.events[key], self.facts[key]
         return [pairs[number] for number in positions]
 
-    def heard(self) -> list[CallKey]:
+    def of_the_pbx(self) -> list[CallKey]:
         """Return the calls of which there is more than an annotation. That can be about a call of last week."""
         return [key for key, events in self.events.items() if not all(isinstance(event, AnnotationEvent) for event in events)]
 

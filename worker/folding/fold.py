@@ -167,7 +167,7 @@ class Fold:
         if waiting:
             await until_redis_answers(lambda: self._store.partitions.wait(waiting))
         if self._observations is not None:
-            self._observations.folded(events, batch.heard(), batch.sources)
+            self._observations.folded(events, batch.of_the_pbx(), batch.sources)
         if self._pbx_clocks is not None:
             await apply_pbx_clocks(self._pbx_clocks, self._store.pbx_clocks, batch.facts)
         await self._publisher.publish_until_confirmed(batch.dead_letters)
