@@ -15,7 +15,7 @@ IN_PARALLEL := $(MAKE) -s -j $(if $(filter output-sync,$(.FEATURES)),--output-sy
 # Keep bytecode even if the user's environment disables it. Otherwise hundreds of processes would compile the same files.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo up check test coverage test-volume test-deploy attack chaos lint mutants bench matrix screenshots image setup lock audit clean format rules types layers english serverless manifests
+.PHONY: help demo up check test coverage test-volume test-deploy test-clients attack chaos lint mutants bench matrix screenshots image setup lock audit clean format rules types layers english serverless manifests
 
 help: ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -58,6 +58,10 @@ test-deploy: setup ## Check every file of deploy/ with its own tool, build the i
 	@sh deploy/setup.sh --dev $(DEPLOY_TOOLS)
 	@sh tests/deploy/tools.sh
 	@$(BIN)/python -m pytest -m deploy --durations=20 $(if $(FILE),$(FILE),tests/deploy)
+
+test-clients: setup ## Test the TypeScript client, and what other JavaScript libraries read of Callfold (needs Node 20 or later)
+	@sh tests/clients/tools.sh
+	@$(BIN)/python -m pytest -m clients --durations=10 $(if $(FILE),$(FILE),tests/clients)
 
 attack: setup ## Attack a running stack on loopback for 10 minutes and hold the limits of docs/security.md
 	@ATTACK_SECONDS=$(or $(ATTACK_SECONDS),20) $(BIN)/python -m pytest -q --durations=0 tests/system/attacks

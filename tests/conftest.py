@@ -59,10 +59,10 @@ MARKERS = {
 # The heaviest first, so that no test process is left alone with one at the end.
 ORDER = ("browser", "processes", "rabbitmq", "postgres", "s3", "redis")
 PROCESSES = ("tests/system/", "tests/browser/")
-# Tests that need tools which `make test` does not install.
-DEPLOY = "tests/deploy/"
+# Tests that need tools which `make test` does not install, and their markers.
+TOOLS = {"tests/deploy/": "deploy", "tests/clients/": "clients"}
 # A test with one of these runs only where `-m` names it.
-ON_REQUEST = ("volume", "deploy")
+ON_REQUEST = ("volume", "deploy", "clients")
 # Whole clusters: a load balancer, deaths and outages under load, everything that `up` starts. Of each folder one test at a time.
 CLUSTERS = ("tests/system/chaos/", "tests/system/clusters/", "tests/system/attacks/")
 # Begun early, they cost least: the history reads all that other tests have published, and those of the worker wait for leases.
@@ -120,7 +120,7 @@ def needs(item: pytest.Item) -> set[str]:
     """Read what a test needs from its fixtures, and from its folder whether it starts processes of Callfold."""
     fixtures: list[str] = getattr(item, "fixturenames", [])
     found = {marker for fixture, marker in MARKERS.items() if fixture in fixtures}
-    found |= {"deploy"} if item.nodeid.startswith(DEPLOY) else set()
+    found |= {marker for folder, marker in TOOLS.items() if item.nodeid.startswith(folder)}
     return found | ({"processes"} if item.nodeid.startswith(PROCESSES) else set())
 
 

@@ -230,7 +230,7 @@ async def empty_streams(stack: Stack) -> None:
 def assert_may_start_processes() -> None:
     """Fail a test that starts processes of Callfold elsewhere: its markers would be wrong."""
     test = os.environ["PYTEST_CURRENT_TEST"]
-    assert test.startswith(("tests/system/", "tests/browser/", "tests/deploy/")), (
+    assert test.startswith(("tests/system/", "tests/browser/", "tests/deploy/", "tests/clients/")), (
         f"it starts processes, and belongs into tests/system: {test}"
     )
 

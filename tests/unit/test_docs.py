@@ -125,7 +125,7 @@ def test_the_map_has_every_room() -> None:
         for folder in ("shared", "worker", "console")
         for path in _ROOT.glob(f"{folder}/*/__init__.py")
     }
-    assert mapped == rooms | {"ingress/", "simulator/", "clients/python/"}
+    assert mapped == rooms | {"ingress/", "simulator/", "clients/python/", "clients/typescript/"}
 
 
 def test_every_room_has_a_contract_that_orders_its_inside() -> None:

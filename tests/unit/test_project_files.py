@@ -22,11 +22,13 @@ from console.cli.main import app
 _ROOT = Path(__file__).resolve().parents[2]
 _PROJECT: dict[str, Any] = tomllib.loads((_ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 _NOT_OURS = {".git", ".venv", ".callfold", ".hypothesis", "build", "__pycache__", "node_modules"}
-_VERSIONED = {"CHANGELOG.md", "pyproject.toml", "clients/python/pyproject.toml"}
+_VERSIONED = {"CHANGELOG.md", "pyproject.toml", "clients/python/pyproject.toml", "clients/typescript/package.json"}
 _LOCKS = {
     "deploy/requirements.txt",
     "deploy/build-requirements.txt",
     "tests/requirements.txt",
+    "clients/typescript/package-lock.json",
+    "tests/clients/package-lock.json",
 }  # other packages may have the same version
 _GITHUB = _ROOT / ".github"
 _SCHEMAS = {
@@ -101,7 +103,9 @@ def test_ci_runs_the_commands_of_the_readme_with_least_rights_and_within_a_limit
     assert workflow["concurrency"]["cancel-in-progress"]
     steps = [step for job in workflow["jobs"].values() for step in job["steps"]]
     commands = [step["run"] for step in steps if "run" in step]
-    assert [command for command in commands if not command.startswith("git config")] == ["make check", ".ci/run", "make audit"]
+    assert [command for command in commands if not command.startswith("git config")] == [
+        *("make check", ".ci/run", "make test-clients", "make audit")
+    ]
     assert all(0 < job["timeout-minutes"] <= 60 for job in workflow["jobs"].values())
     assert all(re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40}", step["uses"]) for step in steps if "uses" in step)
     assert os.access(_ROOT / ".ci" / "run", os.X_OK)
@@ -118,7 +122,12 @@ def test_every_file_that_ci_and_dependabot_name_exists() -> None:
         assert (_ROOT / name).is_file()
     for update in _loaded(_GITHUB / "dependabot.yml")["updates"]:
         directory = _ROOT / update["directory"].strip("/")
-        expected = {"pip": "pyproject.toml", "docker": "Containerfile", "github-actions": ".github/workflows/ci.yml"}
+        expected = {
+            "pip": "pyproject.toml",
+            "npm": "package-lock.json",
+            "docker": "Containerfile",
+            "github-actions": ".github/workflows/ci.yml",
+        }
         assert (directory / expected[update["package-ecosystem"]]).is_file()
 
 
