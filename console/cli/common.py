@@ -14,6 +14,7 @@ import typer
 
 if TYPE_CHECKING:
     from shared.config.settings import Settings
+    from shared.runtime.process import Main
 
 EXIT_INTERRUPTED = 130  # what shells return for SIGINT
 
@@ -45,6 +46,14 @@ def run(work: Coroutine[object, object, int | None], *, interrupted: int = EXIT_
             typer.echo(f"callfold: {cut_off}", err=True)
         code = interrupted
     raise typer.Exit(code or 0)
+
+
+def run_service(name: str, serve: Main) -> None:
+    """Run a process until SIGTERM or SIGINT, and exit with its code."""
+    from shared.runtime.process import run_process
+
+    gc.enable()
+    raise typer.Exit(run_process(name, serve))
 
 
 def read_settings(*, quiet: bool = True) -> Settings:

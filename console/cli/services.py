@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import gc
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from console.cli.common import Panel, example, read_settings, run
+from console.cli.common import Panel, example, read_settings, run, run_service
 from shared.exit_codes import EXIT_OK
-
-if TYPE_CHECKING:
-    from shared.runtime.process import Main
 
 
 def add_to(app: typer.Typer) -> None:
@@ -50,21 +46,21 @@ def ingress() -> None:
     """
     from ingress.service import serve
 
-    _run_service("ingress", serve)
+    run_service("ingress", serve)
 
 
 def worker() -> None:
     """Run a worker: fold callbacks into calls, archive recordings."""
     from worker.service import serve
 
-    _run_service("worker", serve)
+    run_service("worker", serve)
 
 
 def console() -> None:
     """Run the console: private HTTP API and web page."""
     from console.service import serve
 
-    _run_service("console", serve)
+    run_service("console", serve)
 
 
 def history(
@@ -82,11 +78,4 @@ def history(
     if migrate_only:
         run(migrate(read_settings()))
 
-    _run_service("history", serve)
-
-
-def _run_service(name: str, serve: Main) -> None:
-    from shared.runtime.process import run_process
-
-    gc.enable()
-    raise typer.Exit(run_process(name, serve))
+    run_service("history", serve)

@@ -34,8 +34,13 @@ class DeadLetterReason(StrEnum):
     # The same of an annotation.
     TOO_MANY_ANNOTATIONS = "too_many_annotations"
     JOB_FAILED = "job_failed"
+    # The last attempt at delivering an event to an endpoint has failed.
+    FORWARD_FAILED = "forward_failed"
+    # The event was in the queue of an endpoint that was removed.
+    ENDPOINT_REMOVED = "endpoint_removed"
     # Set by RabbitMQ itself, in the header `x-death`.
     DELIVERY_LIMIT = "delivery_limit"
+    MAXLEN = "maxlen"
 
 
 def dead_letter_headers(reason: str, detail: str, first_seen: str) -> dict[str, str]:

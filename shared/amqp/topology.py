@@ -178,7 +178,7 @@ def endpoint_topology(endpoint: str, filters: Iterable[str], retry_s: Iterable[f
         forward_queue(endpoint),
         {
             "x-queue-type": "quorum",
-            "x-single-active-consumer": 1,
+            "x-single-active-consumer": True,
             "x-delivery-limit": 1_000_000_000,  # a killed forwarder is no fault of an event
             "x-overflow": "drop-head",
             "x-max-length-bytes": FORWARD_QUEUE_BYTES,  # a policy can only lower it, so a missing one does no harm

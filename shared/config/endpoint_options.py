@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
+from callfold_client import Where, WhereError
 from shared.config.links import login_of, origin
 
 SECRET_PREFIX: Final = "whsec_"  # noqa: S105 - how every secret begins
@@ -23,7 +24,6 @@ _MAX_PATTERN: Final = 255  # what AMQP can carry
 MAX_FILTERS: Final = 20
 _MAX_HEADERS: Final = 20
 _MAX_HEADER_VALUE: Final = 2000
-_MAX_WHERE: Final = 1000
 _WORD = re.compile(r"[A-Za-z0-9_-]{1,64}|\*|#", re.ASCII)
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}", re.ASCII)
 _VALUE = re.compile(r"[\x20-\x7e]*", re.ASCII)
@@ -109,9 +109,11 @@ def check_filters(patterns: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def check_where(expression: str) -> str:
-    """Check the length of an expression."""
-    if len(expression) > _MAX_WHERE:
-        raise ValueError(f"must have at most {_MAX_WHERE} characters")
+    """Check an expression. Its error shows the expression, which is no secret."""
+    try:
+        Where(expression)
+    except WhereError as error:
+        raise ValueError(str(error).removesuffix(".")) from error
     return expression
 
 

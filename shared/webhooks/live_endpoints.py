@@ -81,6 +81,10 @@ class LiveEndpoints:
         self.follower = StreamFollower(address, ENDPOINTS_JOURNAL, self._apply, self._forget)
         self._derive()
 
+    def problems(self) -> list[str]:
+        """Return a sentence about the fault of the file, if it has one."""
+        return [f"The endpoints stay as they were. {self.problem}"] if self.problem else []
+
     async def run(self) -> NoReturn:
         """Follow file and stream until cancelled. Run it as a task."""
         async with background(self.follower.run()), asyncio.TaskGroup() as group:

@@ -1,0 +1,63 @@
+"""The circuit breaker of one endpoint: after several failures in a row, only a probe now and then is sent."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Sequence
+from typing import Final
+
+FAILURES: Final = 5
+"""Failures in a row after which the breaker opens."""
+PROBE_S: Final = (5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
+"""Pauses before the probes; the last one repeats."""
+_JITTER: Final = 0.2
+
+
+class Breaker:
+    """Counts failures in a row. A success closes it.
+
+    An endpoint that asks to wait (Retry-After) opens it for that time.
+    """
+
+    def __init__(
+        self,
+        *,
+        failures: int = FAILURES,
+        probe_s: Sequence[float] = PROBE_S,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._limit, self._probe_s, self._clock = failures, probe_s, clock
+        self._failures = 0
+        self._probes = 0
+        self._until = 0.0
+        self.is_open = False
+
+    @property
+    def wait_s(self) -> float:
+        """The time until the next request is allowed; 0 if one is allowed now."""
+        return max(0.0, self._until - self._clock())
+
+    def succeeded(self) -> bool:
+        """Record a delivery. Return whether it closed the breaker."""
+        was_open, self.is_open = self.is_open, False
+        self._failures = self._probes = 0
+        self._until = 0.0
+        return was_open
+
+    def failed(self, *, retry_after_s: float | None = None) -> bool:
+        """Record a failure, and how long the endpoint asked to wait. Return whether it opened the breaker."""
+        self._failures += 1
+        was_open = self.is_open
+        if self._failures >= self._limit or was_open:
+            self.is_open = True
+            pause_s = self._probe_s[min(self._probes, len(self._probe_s) - 1)]
+            self._probes += 1
+            self._pause(pause_s * random.uniform(1 - _JITTER, 1))  # noqa: S311 - spreads load, no secret
+        if retry_after_s:
+            self.is_open = True
+            self._pause(retry_after_s)
+        return self.is_open and not was_open
+
+    def _pause(self, seconds: float) -> None:
+        self._until = max(self._until, self._clock() + seconds)
