@@ -9,6 +9,7 @@ COMPILE = build/lock/bin/uv pip compile -q --universal --python-version 3.11.0 -
 
 # The number of test processes depends on the cores. tests/conftest.py decides which tests run at the same time.
 WORKERS := -n auto --dist loadscope --no-loadscope-reorder
+CHECKS := format rules types layers english
 # Run targets in parallel, with the output of each in one piece if make supports that.
 IN_PARALLEL := $(MAKE) -s -j $(if $(filter output-sync,$(.FEATURES)),--output-sync=target)
 
@@ -32,14 +33,16 @@ up: ## Run the whole system on this machine until Ctrl-C
 	@$(BIN)/callfold up
 
 check: setup ## Check format, rules, types, import layers and English, and run every test that needs no server
-	@$(IN_PARALLEL) format rules types layers english serverless
+	@$(IN_PARALLEL) $(CHECKS) serverless
 
 test: setup ## Run all checks and every distinct test on real servers (one file: make test FILE=tests/unit/test_call.py)
 ifdef FILE
 	@$(BIN)/python -m pytest -q $(FILE)
 else
-	@$(IN_PARALLEL) format rules types layers english
-	@$(BIN)/python -m pytest --durations=20 $(WORKERS)
+	@export TESTS_PACE=$$($(BIN)/python -m tests.helpers.pace); \
+	$(IN_PARALLEL) $(CHECKS) & checks=$$!; trap 'kill $$checks' INT TERM; \
+	$(BIN)/python -m pytest --durations=20 $(WORKERS); tests=$$?; \
+	wait $$checks || { echo "A check failed. Its output is above; make lint repeats it."; exit 1; }; exit $$tests
 endif
 
 coverage: setup ## Run every distinct test with branch coverage; fails below 95 % (1.5 times as long as `make test`)
@@ -73,7 +76,7 @@ chaos: setup ## Break everything for 10 minutes under load, while an auditor wat
 	@$(BIN)/python -m tests.chaos
 
 lint: setup ## Check format, rules, types, import layers and English
-	@$(IN_PARALLEL) format rules types layers english
+	@$(IN_PARALLEL) $(CHECKS)
 
 mutants: setup ## Check that tests fail for each deliberate fault, about a minute each (one: make mutants NAME=untold-content)
 	@$(BIN)/python -m tests.mutants.run $(NAME)

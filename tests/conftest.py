@@ -87,8 +87,8 @@ def _names(config: pytest.Config, marker: str) -> bool:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """Follow the cores for `-n auto`, two for each and one that mostly waits: tests do, for more than half of their time."""
-    return 2 * usable_cores() + 1
+    """Follow the cores for `-n auto`, three for each and one more: tests wait for most of their time."""
+    return 3 * usable_cores() + 1
 
 
 @pytest.hookimpl(tryfirst=True)  # pytest selects by markers later

@@ -99,7 +99,7 @@ class Options:
 LOSSES = ("redis:emptied", "redis:restored", "redis:stalled-failover")
 """The kinds of losses of a Redis under Sentinels."""
 SHORT = Options(
-    seconds=55 * PACE,
+    seconds=40 * PACE,
     seed=37,  # it begins with the faults that most can go wrong at
     rate=6,
     faults=(
@@ -119,6 +119,6 @@ SHORT = Options(
     overlap=0,
     leg_grace_s=15,
     max_call_s=25,
-    least_kinds=4,
+    least_kinds=5,
 )
 """The run of `make test`: one of everything, few calls, and faults that need little of the machine."""

@@ -20,7 +20,7 @@ from console.local.processes import ServiceProcess
 from tests.helpers.pace import LIMIT_S
 
 IS_LONG = "ATTACK_SECONDS" in os.environ
-ATTACK_S = float(os.environ.get("ATTACK_SECONDS", "2"))
+ATTACK_S = float(os.environ.get("ATTACK_SECONDS", "1"))
 """How long one attack lasts."""
 
 STEP_LIMIT_S = 0.05

@@ -24,7 +24,7 @@ SECRET = "hunter2-hunter2"
 SENDERS = 10
 # Between two callbacks of a sender: a steady stream, not a flood that hides a pause.
 PACE_S = 0.03
-MORE = 500
+MORE = 200
 
 
 @dataclass(slots=True)

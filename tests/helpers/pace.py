@@ -7,6 +7,7 @@ as with leases, the settings are multiplied by `PACE`.
 from __future__ import annotations
 
 import os
+import sys
 import time
 
 _VARIABLE = "TESTS_PACE"  # the processes of pytest-xdist inherit it
@@ -33,3 +34,7 @@ LIMIT_S = float(os.environ.get("TESTS_LIMIT_S") or 120) * PACE
 def paced(seconds: float) -> str:
     """Write a time that processes under test keep, as a setting: longer on a slow machine."""
     return f"{seconds * PACE:g}"
+
+
+if __name__ == "__main__":  # `make test` measures before it starts anything else
+    sys.stdout.write(f"{PACE}\n")

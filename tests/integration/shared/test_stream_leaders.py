@@ -53,7 +53,7 @@ class _Load:
             await asyncio.sleep(0.002)
 
     async def wait_for_more(self) -> None:
-        wanted = len(self.confirmed) + 10 * _PUBLISHERS
+        wanted = len(self.confirmed) + 4 * _PUBLISHERS
 
         async def are_more() -> bool:
             return len(self.confirmed) >= wanted

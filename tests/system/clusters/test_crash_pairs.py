@@ -44,7 +44,7 @@ POINTS = (
     "timer.published",
 )
 FIRST_CALL = 4_000_000
-DEATHS_OF_A_SHARE = 5
+DEATHS_OF_A_SHARE = 3
 GROUP = 25
 # A worker that dies before its first report holds all timers for a while (ADR 7): a minute, here less, since so many die. The
 # others of its chain die meanwhile, so that a worker of the other chain that is to die at a timer may have to wait for all of them.
@@ -149,7 +149,7 @@ def _share() -> list[str]:
     return random.Random(513).sample(POINTS, DEATHS_OF_A_SHARE)  # noqa: S311 - repeatable on purpose
 
 
-@pytest.mark.parametrize("calls_at_least", sizes(150, 5_000))
+@pytest.mark.parametrize("calls_at_least", sizes(60, 5_000))
 async def test_deaths_at_every_point_and_ordered_pair_leave_each_call_one_id_and_body_a_revision(
     servers: Servers, calls_at_least: int
 ) -> None:

@@ -8,9 +8,11 @@ from typing import Any
 from shared.clock import utc_now
 from tests.helpers.console import DialEndpoint
 from tests.helpers.dead_letters import bury, left
+from tests.helpers.pace import paced
 from tests.helpers.recording_site import OLD, Site, audited
 from tests.helpers.recordings import GUID, Pbx
 from tests.helpers.servers import Servers, callfold, eventually, next_events
+from tests.helpers.shared_machine import AWAY
 
 
 def _stages(lines: list[Any]) -> list[str]:
@@ -79,6 +81,8 @@ async def test_holds_and_releases_are_told(servers: Servers, pbx: Pbx) -> None:
 
 async def test_nothing_is_released_untold_and_a_hold_is_placed_all_the_same(servers: Servers, pbx: Pbx) -> None:
     site = Site(servers, pbx, "holdaway")
+    patient = site.settings
+    site.settings = patient | AWAY | {"CALLFOLD_PUBLISH_TIMEOUT_SECONDS": paced(1)}
     await servers.stack.rabbitmq.kill()
     try:
         assert (await site.callfold("hold", "holdaway", "513", "--ahead", "--reason", "court"))[0] == 0
@@ -88,6 +92,7 @@ async def test_nothing_is_released_untold_and_a_hold_is_placed_all_the_same(serv
         assert "holdaway/513" in out
     finally:
         await servers.stack.rabbitmq.start()
+        site.settings = patient
 
     async def is_released() -> bool:
         """The stream of the audit comes back a while after RabbitMQ answers again."""

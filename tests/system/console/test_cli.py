@@ -24,6 +24,7 @@ from shared.domain.adapter_link import Placeholder, parse_link
 from simulator.scenario import SECTOK
 from tests.helpers.pace import LIMIT_S
 from tests.helpers.servers import VENDOR_LINES, Servers, call_back, callfold, ended, lines_of
+from tests.helpers.shared_machine import AWAY
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -165,7 +166,7 @@ async def test_doctor_finds_a_system_that_can_work_and_one_that_cannot(servers: 
     assert all(finding["ok"] for finding in findings.values()), findings
     away = servers.environment(CALLFOLD_REDIS_URL="redis://127.0.0.1:1/0", CALLFOLD_AMQP_URL="amqp://guest:hunter2@127.0.0.1:1/")
     away["CALLFOLD_RECORDING_DIR"] = "/proc/self/fdinfo"  # where nobody can write, root included
-    code, out, err = await callfold("doctor", **away)
+    code, out, err = await callfold("doctor", **away, **AWAY)
     assert code == 1
     assert len(re.findall(r"^ *[a-z ]+  failed  ", out, re.MULTILINE)) == 4
     assert "CALLFOLD_RECORDING_DIR /proc/self/fdinfo cannot be written" in " ".join(out.split())
@@ -177,7 +178,7 @@ async def test_doctor_tries_every_broker_in_turn_and_says_which_answered(servers
     away = "amqp://guest:hunter2@127.0.0.1:1/,amqp://guest:hunter2@127.0.0.1:2/"
     (code, out, _), (code_of_none, report, _) = await asyncio.gather(
         callfold("doctor", "--json", **servers.environment(CALLFOLD_AMQP_URL=f"{away},{there}")),
-        callfold("doctor", "--json", **servers.environment(CALLFOLD_AMQP_URL=away)),
+        callfold("doctor", "--json", **servers.environment(CALLFOLD_AMQP_URL=away), **AWAY),
     )
     assert code == 0
     assert f"at 127.0.0.1:{servers.stack.rabbitmq.port}, with" in out

@@ -119,7 +119,7 @@ async def _forget(here: World, request_id: int | str) -> None:
         await redis.delete(name)
 
 
-@pytest.mark.parametrize("limit", [1, 7, 50, 500])
+@pytest.mark.parametrize("limit", [pytest.param(1, marks=pytest.mark.volume), 7, 50, 500])
 async def test_pages_hold_every_call_once_newest_start_first(filled: World, limit: int) -> None:
     rows = await _find(filled, limit=limit, until=_at(100), since=_at(-100))
     assert sorted(_names(rows)) == sorted(str(1000 + number) for number in range(_CALLS))

@@ -27,7 +27,7 @@ from tests.helpers.recordings import job, serving, submit
 from tests.helpers.servers import VENDOR_LINES, Servers, next_events
 from tests.helpers.volume import sizes
 
-_FEW = 10
+_FEW = 4
 _EXAMPLES = sizes(_FEW, 150)
 _GUID = "0f0f0f0f-0000-0000-0000-00000000000d"
 _CHECKS: list[CheckFunction] = [

@@ -93,7 +93,7 @@ async def _is_empty(redis: Any) -> bool:  # noqa: ANN401
 
 @pytest.mark.parametrize("how", ["killed", "hanging"])
 async def test_redis_away_nothing_is_dialed_and_the_answer_says_so(servers: Servers, how: str) -> None:
-    async with _running(servers, "console") as here:
+    async with _running(servers, "console", TESTS_LEAST_WAIT_S="4") as here:
         assert (await _dial(here))[0] == 201
         await (servers.stack.redis.kill() if how == "killed" else _paused(servers))
         try:
