@@ -18,7 +18,7 @@ from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
 from console.local.stack import LocalStack
-from tests.helpers import quick_rabbitmq, shared_machine, warm
+from tests.helpers import checked_events, quick_rabbitmq, shared_machine, warm
 from tests.helpers.pace import PACE
 from tests.helpers.postgres import PostgreSQL, postgresql
 from tests.helpers.rabbitmq_cluster import RabbitMQCluster
@@ -44,6 +44,8 @@ hypothesis.settings.register_profile("volume", _HYPOTHESIS)
 
 shared_machine.keep_to(imports_all=True)
 quick_rabbitmq.keep_to()
+os.environ.pop(checked_events.FILE, None)  # each process of the tests has its own
+checked_events.install()
 
 
 # A fixture that a test needs, itself or through others, gives it a marker.
@@ -150,6 +152,15 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
             if isinstance(found, Servers):
                 report.sections += complaints(found.directory / "logs")
     return report
+
+
+@pytest.fixture(autouse=True)
+def valid_events(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail a test while which an event was published or read that does not match its schema."""
+    yield
+    invalid = checked_events.take()
+    if not request.node.get_closest_marker("foreign_events"):
+        assert invalid == []
 
 
 @pytest_asyncio.fixture(scope="session")

@@ -7,7 +7,20 @@ from typing import Annotated
 import typer
 from typer.core import TyperGroup
 
-from console.cli import broker, calls, check, dead_letters, forward, quarantine, quick_start, recordings, services, sources, spool
+from console.cli import (
+    broker,
+    calls,
+    check,
+    dead_letters,
+    forward,
+    quarantine,
+    quick_start,
+    recordings,
+    schema,
+    services,
+    sources,
+    spool,
+)
 from console.cli.common import Panel
 
 _EPILOG = """\
@@ -40,7 +53,7 @@ app = typer.Typer(
 )
 
 quick_start.install()
-for _module in (services, forward, calls, recordings, dead_letters, quarantine, spool, broker, check, sources):
+for _module in (services, forward, calls, recordings, dead_letters, quarantine, spool, broker, check, sources, schema):
     _module.add_to(app)
 
 

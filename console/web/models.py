@@ -53,6 +53,21 @@ class AnnotationAccepted(BaseModel):
     by: str
 
 
+class SchemaRow(BaseModel):
+    """One schema of `GET /schemas`."""
+
+    path: str = Field(description="Path below `/schemas/`.")
+    id: str = Field(description="The `$id` of the schema, which is the `dataschema` of its events.")
+    title: str
+    description: str
+
+
+class SchemaList(BaseModel):
+    """The schemas of published messages."""
+
+    schemas: list[SchemaRow]
+
+
 class RecordingQuery(BaseModel):
     """The parameters of `GET /recordings/...`."""
 

@@ -18,6 +18,7 @@ from console.web.openapi import RETRY_AFTER, Problem
 from console.web.problems import PROBLEM
 from console.web.recordings_api import RecordingsApi
 from console.web.routes import Answer, Header, Operation, Route
+from console.web.schemas_api import FILE, MEDIA, NAME, get_schema, list_schemas
 from console.web.slots import RequestSlots
 from shared.domain.ids import CALL_REF, RECORDING_NAME, SOURCE_NAME
 
@@ -47,6 +48,7 @@ def operations(apis: Apis) -> list[Route]:
         *_recordings(apis.recordings),
         *_dead_letters(apis.dead_letters, apis.slots),
         _events(apis.events),
+        *_schemas(),
     ]
 
 
@@ -181,6 +183,18 @@ def _events(api: EventStreams) -> Route:
         headers={"Last-Event-ID": Header("Continue after this event, from the journal.", f"^({EVENT_ID_PATTERN})?$")},
     )
     return Route("GET", "/events", api.events, operation, is_endless=True)
+
+
+def _schemas() -> list[Route]:
+    unknown = Answer("Unknown schema.", Problem, (PROBLEM,))
+    caching = {"Cache-Control": "Who may cache the response, and for how long."}
+    one = Operation(
+        "Get the JSON Schema of a published message",
+        {200: Answer("The schema.", media=(MEDIA,), headers=caching), 404: unknown},
+        path={"name": NAME, "file": FILE},
+    )
+    every = Operation("List the JSON Schemas of published messages", {200: Answer("The schemas.", models.SchemaList)})
+    return [Route("GET", "/schemas", list_schemas, every), Route("GET", "/schemas/{name}/{file}", get_schema, one)]
 
 
 def _many(kind: str) -> Answer:

@@ -1,4 +1,7 @@
-"""Writes the schemas and the AsyncAPI document into `docs/`: `python -m shared.schemas [DIRECTORY]`."""
+"""Writes the schemas and the AsyncAPI document into `docs/`: `python -m shared.schemas`.
+
+With `--release`, it also copies the schemas to `docs/schemas/released/`, with which later ones are compared.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from shared.schemas.asyncapi import document
 from shared.schemas.catalog import encoded, schemas
 from shared.schemas.generation import encode
 
+RELEASED = "released"
 _DOCS = Path(__file__).parents[2] / "docs"
 
 
@@ -29,5 +33,15 @@ def write(directory: Path) -> None:
         (directory / path).write_bytes(body)
 
 
+def release(directory: Path) -> None:
+    """Copy the schemas as those of this release."""
+    for path in schemas():
+        copy = directory / "schemas" / RELEASED / path
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(encoded(path))
+
+
 if __name__ == "__main__":
-    write(Path(sys.argv[1]) if len(sys.argv) > 1 else _DOCS)
+    write(_DOCS)
+    if sys.argv[1:] == ["--release"]:
+        release(_DOCS)

@@ -42,6 +42,28 @@ _TYPES: Final[Mapping[str, type]] = {
 # The values of texts to which a later release may add some.
 _RECORDING_REASONS: Final = [*RecordingReason, OTHER_CONTENT, UNLISTED, "retention"]
 _FAILED: Final = [*DeadLetterReason, *RecordingReason]
+_CONDITIONS: Final[Mapping[Kind, str]] = {
+    Kind.BROKER_AWAY: "An ingress has no connection to RabbitMQ.",
+    Kind.SPOOLING: "The spool of an ingress has callbacks.",
+    Kind.SPOOL_FULL: "The spool of an ingress is nearly full.",
+    Kind.SOURCE_SILENT: "A source is silent against its own habit.",
+    Kind.DEAD_LETTERS_GROWING: "A queue of dead letters grows.",
+    Kind.STATE_REBUILT: "Redis has lost state, which workers rebuild.",
+    Kind.ARCHIVE_AWAY: "The archive cannot be written.",
+    Kind.CERTIFICATE_EXPIRING: "A certificate of a server expires soon.",
+}
+_ACTIONS: Final[Mapping[Action, str]] = {
+    Action.DIAL: "A call was dialed.",
+    Action.REDRIVE: "Dead letters were redriven.",
+    Action.DROP: "Dead letters were dropped.",
+    Action.DOWNLOAD: "A recording was downloaded.",
+    Action.LOG_IN: "A person logged in.",
+    Action.LOG_IN_REFUSED: "A log-in was refused.",
+    Action.DELETION: "Retention deleted recordings.",
+    Action.HOLD: "A call was excluded from retention.",
+    Action.RELEASE: "The hold on a call ended.",
+    Action.ACCEPT: "A refused file was accepted as a recording.",
+}
 _SUMMARIES: Final[Mapping[str, str]] = {
     "callfold.call.completed.v1": "A call is complete.",
     "callfold.call.amended.v1": "The record of a completed call has changed. The event has the whole record.",
@@ -49,11 +71,14 @@ _SUMMARIES: Final[Mapping[str, str]] = {
     "callfold.recording.absent.v1": "The PBX has no recording of the leg.",
     "callfold.recording.failed.v1": "A recording could not be archived.",
     "callfold.recording.expired.v1": "Retention has deleted a recording.",
+    **{f"callfold.ops.{kind}.v1": f"{text} The condition is raised, or cleared." for kind, text in _CONDITIONS.items()},
+    **{f"callfold.audit.{action}.v1": text for action, text in _ACTIONS.items()},
 }
 
 Raw = Annotated[RawCallback | RawDial | RawTimer | RawAnnotation, Field(discriminator="kind")]
 RawMessage = Annotated[list[Raw], Field(min_length=1, max_length=MAX_EVENTS_PER_MESSAGE)]
-DeadBody = list[RawCallback | RawDial | RawTimer | RawAnnotation | UnreadBody] | RecordingJobBody
+DeadRaw = Annotated[RawCallback | RawDial | RawTimer | RawAnnotation | UnreadBody, Field(discriminator="kind")]
+DeadBody = list[DeadRaw] | RecordingJobBody
 
 
 class _DeadLetter(TypedDict):

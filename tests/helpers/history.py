@@ -15,6 +15,7 @@ from console.history.engine import open_engine
 from console.history.store import History
 from console.history.tables import METADATA
 from shared.domain.call import Status
+from shared.domain.cloud_event import dataschema_of
 from shared.domain.recording_info import RECORDING_EVENT_FIELDS
 
 AT = "2026-11-23T07:44:00.123456Z"
@@ -22,8 +23,10 @@ Event = dict[str, Any]
 
 
 def leg(call_id: int, *, recorded: bool = False) -> Event:
-    times = {"picked_up_at": None, "missed_at": None, "hung_up_at": AT}
-    return {"call_id": str(call_id), "guid": None, "state": "ended", "inferred": False, "recorded": recorded, **times}
+    unknown = ("extension", "name", "user_id", "number", "number_e164", "guid", "ring_seconds")
+    times = {"started_at": None, "picked_up_at": None, "missed_at": None, "hung_up_at": AT}
+    state = {"call_type": "API", "state": "ended", "inferred": False, "recorded": recorded, "fields": {}}
+    return {"call_id": str(call_id), **dict.fromkeys(unknown), **state, **times}
 
 
 def call_event(request_id: int, *, source: str = "acme", revision: int = 1, recorded: bool = False, **record: Any) -> Event:  # noqa: ANN401
@@ -44,10 +47,14 @@ def call_event(request_id: int, *, source: str = "acme", revision: int = 1, reco
         "ended_at": AT,
         "ring_seconds": None,
         "talk_seconds": 1.25,
+        "call_type": "API",
+        "queue": None,
+        "ended_by": None,
         "agent": leg(request_id * 10, recorded=recorded),
         "dialed": None,
         "other_legs": [],
         "fields": {},
+        "ignored": [],
         **record,
     }
     kind = "completed" if revision == 1 else "amended"
@@ -63,6 +70,7 @@ def recording_event(request_id: int, result: str, *, at: str = AT, suffix: str =
 
 
 def cloudevent(call: tuple[str, str], kind: str, event_id: str, at: str, data: Mapping[str, Any]) -> Event:
+    sequence = {"sequence": str(data["revision"])} if "revision" in data else {}
     return {
         "specversion": "1.0",
         "id": event_id,
@@ -71,6 +79,9 @@ def cloudevent(call: tuple[str, str], kind: str, event_id: str, at: str, data: M
         "type": f"callfold.{kind}.v1",
         "time": at,
         "datacontenttype": "application/json",
+        "dataschema": dataschema_of(f"callfold.{kind}.v1"),
+        **sequence,
+        "partitionkey": "/".join(call),
         "data": dict(data),
     }
 

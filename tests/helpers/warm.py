@@ -35,7 +35,7 @@ from typing import IO, Any
 
 import coverage
 
-from tests.helpers import full_disk, shared_machine
+from tests.helpers import checked_events, full_disk, shared_machine
 
 ROOT = Path(__file__).resolve().parents[2]
 _PACKAGES = {name: ROOT / name for name in ("shared", "ingress", "worker", "console", "simulator")}
@@ -144,6 +144,7 @@ def close() -> None:
 def _serve(requests: socket.socket) -> None:
     _import_all()
     shared_machine.keep_to(imports_all=True)
+    checked_events.install()
     gc.collect()
     gc.freeze()  # so that the pages stay shared
     assert threading.active_count() == 1, "a process that has threads must not fork"

@@ -10,7 +10,10 @@ from console.dialing.dial_service import DialService, Limits
 from console.dialing.focalscope import Dialer, DialRequest
 from shared import metrics
 from shared.amqp.publisher import Publisher
+from shared.clock import utc_now
 from shared.config.live_sources import LiveSources
+from shared.domain.ids import SourceName
+from shared.domain.raw_event import DialEvent, encode
 from shared.state.dials import DialStore
 
 RULES = '[sources.acme]\ndial_url = "http://127.0.0.1:1/dial?agent={agent}&number={number}"\n'
@@ -78,7 +81,7 @@ async def test_a_dial_whose_event_is_on_its_way_is_not_published_a_second_time(t
 
 async def test_a_dial_that_nobody_has_in_hand_is_published_by_the_regular_retry(tmp_path: Path) -> None:
     store, publisher = _Store(), _SlowPublisher()
-    store.kept["acme/513"] = b"{}"
+    store.kept["acme/513"] = encode(DialEvent(SourceName("acme"), utc_now(), 513, {}))
     publisher.let_go.set()
     await _dials(tmp_path, store, publisher).journal.publish_pending()
     assert (publisher.taken, store.kept) == (1, {})

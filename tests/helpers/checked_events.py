@@ -1,0 +1,123 @@
+"""Validates every event that Callfold publishes, or a test publishes or reads, against its schema without further fields.
+
+It runs in the process of the tests and in the warm processes that they start. A message is checked when product code makes it,
+and when it arrives. What is invalid goes to a file of the test process, which fails the test that runs then.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from functools import cache, wraps
+from typing import Any, Final
+
+import jsonschema_rs
+import orjson
+from aiormq.abc import DeliveredMessage
+
+from ingress.outgoing_message import OutgoingMessage
+from shared.amqp.dead_letters import REASON
+from shared.amqp.publisher import Message
+from shared.amqp.topology import AUDIT_JOURNAL, CALLBACKS, CALLBACKS_DEAD, CALLS, MARKER_BODY, OPS, RECORDINGS_DEAD
+from shared.domain.cloud_event import CLOUDEVENT
+from shared.schemas.catalog import DEAD_LETTER, RAW_MESSAGE, path_of, schemas
+from shared.schemas.generation import closed
+
+FILE: Final = "TESTS_INVALID_EVENTS"
+_SHOWN: Final = 5
+# What makes raw messages and dead letters of its own. Other code passes on what it was sent, which may be anything.
+_WRITERS: Final = ("worker.", "ingress.callbacks", "console.dialing.")
+
+_path: list[str] = []
+
+
+@cache
+def _validator(path: str) -> jsonschema_rs.Draft202012Validator:
+    return jsonschema_rs.Draft202012Validator(closed(schemas()[path]), validate_formats=True)
+
+
+def problems_of(path: str, value: Any) -> list[str]:  # noqa: ANN401 - JSON
+    """Return why a value does not match a schema; [] if it does."""
+    if path not in schemas():
+        return [f"there is no schema {path}"]
+    validator = _validator(path)
+    if validator.is_valid(value):
+        return []
+    found = [f"{'.'.join(map(str, error.instance_path))}: {error.message}" for error in validator.iter_errors(value)]
+    return [f"{path} {problem}"[:400] for problem in found[:_SHOWN]]
+
+
+def problems_of_event(body: bytes) -> list[str]:
+    """Return why an event does not match its schema; [] if it does, and for a message that is no event of Callfold."""
+    try:
+        kind = orjson.loads(body)["type"]
+    except (ValueError, TypeError, KeyError):
+        return []
+    return problems_of(path_of(kind), orjson.loads(body)) if str(kind).startswith("callfold.") else []
+
+
+def problems_of_message(message: Message | OutgoingMessage, content_type: str, writer: str) -> list[str]:
+    """Return why a message does not match its schema; `writer` is the module that made it."""
+    if content_type == CLOUDEVENT or message.exchange in {CALLS, OPS} or message.routing_key == AUDIT_JOURNAL:
+        return problems_of_event(message.body)
+    if not writer.startswith(_WRITERS):
+        return []
+    if message.exchange == CALLBACKS and message.body != MARKER_BODY:
+        return problems_of(RAW_MESSAGE, orjson.loads(message.body))
+    if message.routing_key in {CALLBACKS_DEAD, RECORDINGS_DEAD} and REASON in message.headers:
+        return problems_of(DEAD_LETTER, {"headers": dict(message.headers), "body": _json(message.body)})
+    return []
+
+
+def _json(body: bytes) -> object:
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return body.decode(errors="replace")
+
+
+def _report(problems: list[str]) -> None:
+    if problems:
+        with open(_path[0], "a", encoding="utf-8") as file:  # noqa: PTH123 - one write, so that lines stay whole
+            file.write("".join(f"{problem}\n" for problem in problems))
+
+
+def install() -> None:
+    """Check messages in this process from now on, and in those that are forked from it."""
+    if FILE not in os.environ:
+        handle, os.environ[FILE] = tempfile.mkstemp(prefix="invalid-events-")
+        os.close(handle)
+    _path[:] = [os.environ[FILE]]  # a forked process has another environment
+    for path in schemas():  # a process that is forked has them
+        _validator(path)
+    _after_init(Message, lambda made, writer: problems_of_message(made, made.content_type, writer))
+    _after_init(OutgoingMessage, lambda made, writer: problems_of_message(made, "", writer))
+    _after_init(DeliveredMessage, lambda read, _: _problems_of_delivery(read))
+
+
+def _problems_of_delivery(read: DeliveredMessage) -> list[str]:
+    return problems_of_event(read.body) if read.header.properties.content_type == CLOUDEVENT else []
+
+
+def _after_init(kind: type, check: Callable[[Any, str], list[str]]) -> None:
+    original = kind.__init__  # type: ignore[misc]
+
+    @wraps(original)
+    def checked(self: object, *args: object, **kwargs: object) -> None:
+        original(self, *args, **kwargs)
+        _report(check(self, sys._getframe(1).f_globals["__name__"]))
+
+    kind.__init__ = checked  # type: ignore[misc]
+
+
+def take() -> list[str]:
+    """Return what was invalid since the last call."""
+    path = _path[0]
+    if not os.path.getsize(path):  # noqa: PTH202 - asked after each test
+        return []
+    with open(path, "r+", encoding="utf-8") as file:  # noqa: PTH123 - as above
+        lines = file.read().splitlines()
+        file.truncate(0)
+    return lines
