@@ -10,7 +10,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field, RootModel, ValidationError
 
 from console.validation import first_mistake
-from shared.domain.annotation import MAX_BODY_BYTES, MAX_BY_CHARACTERS, AnnotationType
+from shared.domain.annotation import MAX_BY_CHARACTERS, AnnotationType
 from shared.domain.ids import CALL_ID, GUID
 
 _TEXT, _LONG = 16 << 10, 64 << 10
@@ -45,7 +45,7 @@ class Transcript(BaseModel):
 
     model_config = _CLOSED
 
-    text: str = Field(min_length=1, max_length=MAX_BODY_BYTES, description="The whole text.")
+    text: str = Field(min_length=1, description="The whole text.")
     language: str | None = Field(
         default=None, pattern=r"^[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8}){0,8}$", description="BCP 47, e.g. da-DK."
     )
@@ -54,7 +54,7 @@ class Transcript(BaseModel):
     )
     guid: str | None = Field(default=None, pattern=f"^{GUID.pattern}$", description="GUID of the recording.")
     engine: Short | None = Field(default=None, description="The program or model, with its version.")
-    segments: list[Segment] | None = Field(default=None, max_length=5000, description="The text with times, in order.")
+    segments: list[Segment] | None = Field(default=None, description="The text with times, in order.")
 
 
 class Disposition(BaseModel):

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from itertools import count
 
+from shared.domain.annotation import PREFIX
 from shared.domain.facts import GUID, Fact, is_receipt_of_leg, leg_of
 from shared.domain.uses import AFTER_CLOSED_S, SAME_OR_LATER, Use, has_gap, is_of_next_use, uses_of
 
@@ -57,7 +58,9 @@ def may_be_reused(events: Iterable[Sequence[Fact]], known: Mapping[str, str], ma
     """
     if any(name.endswith(_SECOND_GUID) for name in known) or has_other_guid(events, known):
         return True
-    receipts = [event[0][1] for event in events] + [at for name, at in known.items() if is_receipt_of_leg(name)]
+    receipts = [event[0][1] for event in events if not event[0][0].startswith(PREFIX)] + [
+        at for name, at in known.items() if is_receipt_of_leg(name)
+    ]
     return has_gap(receipts) and _came_much_later(events, known, max_call_s)
 
 

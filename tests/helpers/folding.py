@@ -8,11 +8,12 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 
 from shared.domain.adapter_link import Adapter
+from shared.domain.annotation import BODY, AnnotationType, annotation_id, body_text
 from shared.domain.call import Call, derive
 from shared.domain.closing import Policy
 from shared.domain.facts import Fact, facts_of
 from shared.domain.ids import CallKey, CallRef, SourceName
-from shared.domain.raw_event import CallbackEvent, TimerEvent
+from shared.domain.raw_event import AnnotationEvent, CallbackEvent, TimerEvent
 from shared.domain.revision_summary import amends, summary
 from shared.domain.times import rfc3339
 from tests.helpers.servers import POLICY
@@ -54,12 +55,18 @@ def timer(seconds: float, call: str = "513") -> TimerEvent:
     return TimerEvent(SOURCE, at(seconds), CallRef(call))
 
 
+def annotation(seconds: float, key: str, text: str, call: str = "513") -> AnnotationEvent:
+    """Return a note that was sent under a key."""
+    name = annotation_id(SOURCE, call, key)
+    return AnnotationEvent(SOURCE, at(seconds), CallRef(call), name, AnnotationType.NOTE, "kasper", body_text({"text": text}))
+
+
 def seconds_of(time: str) -> float:
     return (datetime.fromisoformat(time) - T0).total_seconds()
 
 
 @lru_cache(maxsize=1000)
-def _facts_of(event: CallbackEvent | TimerEvent) -> tuple[CallKey, list[Fact]]:
+def _facts_of(event: CallbackEvent | TimerEvent | AnnotationEvent) -> tuple[CallKey, list[Fact]]:
     return facts_of(event, ADAPTER)
 
 
@@ -72,13 +79,17 @@ class Published:
     revision: int = 0
     summary: str = ""
     record_legs: Collection[str] = ()
+    bodies: dict[str, str] = field(default_factory=dict)
     key: CallKey = CallKey(SOURCE, CallRef("513"))  # noqa: RUF009 - a tuple of strings
 
-    def fold(self, events: Iterable[CallbackEvent | TimerEvent]) -> Call | None:
+    def fold(self, events: Iterable[CallbackEvent | TimerEvent | AnnotationEvent]) -> Call | None:
         """Fold some events at once; returns the call where that publishes a revision."""
         for event in events:
             self.key, told = _facts_of(event)
             for name, value in told:
+                if name.startswith(BODY):
+                    self.bodies[name.removeprefix(BODY)] = value
+                    continue
                 best = max if name.startswith(">") else min
                 self.facts[name] = best(self.facts.get(name, value), value)
         call = self.call()

@@ -1,7 +1,7 @@
 """A second, slow and obvious fold, to hold the first against: sort what happened, walk through it, say how the call ended.
 
 It shares no code with `shared/domain` and knows nothing of facts: an event is (seconds, side, CallID, what), where the side is
-`agent`, `dialed`, or `timer` with no CallID.
+`agent`, `dialed`, or `timer` with no CallID. An annotation is (seconds, `annotation`, key, text).
 """
 
 from __future__ import annotations
@@ -12,6 +12,20 @@ Who = tuple[str | None, str | None, set[str], str | None]
 Times = dict[tuple[str, str], tuple[float | None, float | None, float | None]]
 SETTLE_S, GRACE_S, MAX_S = 10, 120, 14400
 REUSED_S = 3600
+
+
+def without_annotations(happenings: list[Happening]) -> list[Happening]:
+    """What happened on the phones: nothing that is written about a call changes how it ended."""
+    return [happening for happening in happenings if happening[1] != "annotation"]
+
+
+def written_about(happenings: list[Happening]) -> list[tuple[float, str, str]]:
+    """What was written about a call, as (seconds, key, text): of each key what came first, in the order of time."""
+    written: dict[str, tuple[float, str, str]] = {}
+    for seconds, side, key, text in sorted(happenings):
+        if side == "annotation":
+            written.setdefault(key, (seconds, key, text))
+    return sorted(written.values())
 
 
 def first_use(happenings: list[Happening]) -> list[Happening]:

@@ -241,7 +241,8 @@ for key = 3, #KEYS, 2 do
         end
         local wake_at_ms = redis.call('ZSCORE', open_calls, name) or ''
         state = is_tombstone and 'tombstone' or state
-        result[#result + 1] = {refused, flat, revision, state, publication[3] or '', version, wake_at_ms, merged_ms, publication[7] or '1'}
+        local is_none_left = count > 0 and #refused == count
+        result[#result + 1] = is_none_left and {refused} or {refused, flat, revision, state, publication[3] or '', version, wake_at_ms, merged_ms, publication[7] or '1'}
     end
 end
 return result

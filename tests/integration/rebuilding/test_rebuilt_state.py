@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
 from shared.config.sources import DEFAULT_SOURCE
+from shared.domain.annotation import AnnotationType, annotation_id
 from shared.domain.ids import CallKey, CallRef
-from shared.domain.raw_event import CallbackEvent, DialEvent, RawEvent
+from shared.domain.raw_event import AnnotationEvent, CallbackEvent, DialEvent, RawEvent
 from shared.domain.times import rfc3339
 from shared.state.keys import PARTITIONS, partition
 from tests.helpers.folding import T0
 from tests.helpers.lost_state import MAX_CALL_S, Snapshot, World, rebuilt
 from tests.helpers.volume import sizes
 
-DAY = 86_400.0
+HOUR, DAY = 3600.0, 86_400.0
 PAIR = ((0, "API", 11, "pickup"), (3, "Outgoing", 12, "pickup"), (33, "Outgoing", 12, "hangup"), (34, "API", 11, "hangup"))
 
 
@@ -41,6 +43,26 @@ def call(rng: random.Random, begun_s: float, request_id: int | None, use: int) -
     return rows
 
 
+def annotation(seconds: float, call: str, key: int) -> AnnotationEvent:
+    """Return one of a few annotations of a call. The same one can arrive several times."""
+    name = annotation_id(DEFAULT_SOURCE, call, str(key))
+    return AnnotationEvent(DEFAULT_SOURCE, at(seconds), CallRef(call), name, AnnotationType.NOTE, "kasper", f'{{"text":"{key}"}}')
+
+
+def annotated(rng: random.Random, messages: list[list[RawEvent]]) -> list[list[RawEvent]]:
+    """Add annotations of the calls that the callbacks of a message name, a little later than these. RequestIDs begin a first use."""
+    seen: dict[str, str] = {}
+    with_annotations: list[list[RawEvent]] = []
+    for message in messages:
+        more: list[RawEvent] = []
+        for event in message:
+            call = event.query.partition("RequestID=")[2][:3] if isinstance(event, CallbackEvent) else ""
+            if call and seen.setdefault(call, event.received_at[:10]) == event.received_at[:10] and rng.random() < 0.3:
+                more.append(replace(annotation(0, call, rng.randrange(3)), received_at=event.received_at))
+        with_annotations.append([*message, *more])
+    return with_annotations
+
+
 def history(rng: random.Random) -> list[list[RawEvent]]:
     """Return messages of some days, in the order of arrival. RequestIDs and CallIDs are used again."""
     rows: list[tuple[float, RawEvent]] = []
@@ -54,7 +76,7 @@ def history(rng: random.Random) -> list[list[RawEvent]]:
         size = rng.randrange(1, 4)
         messages.append([event for _, event in rows[:size]])
         rows = rows[size:]
-    return messages
+    return annotated(random.Random(len(messages)), messages)  # noqa: S311 - the other events stay the same
 
 
 @pytest.mark.parametrize("has_proofs", [True, False])
@@ -105,6 +127,23 @@ async def test_calls_are_as_if_nothing_was_lost(worlds: tuple[World, World], rou
             world.assert_one_body_an_id()
         assert differences(lossy, intact) == {}, f"seed {seed}"
         assert sorted(lossy.dead) == sorted(intact.dead), f"seed {seed}"
+
+
+async def test_an_old_call_that_was_annotated_lately_is_replayed_from_its_beginning(worlds: tuple[World, World]) -> None:
+    world, _ = worlds
+    for begun_s, request_id in ((0.0, 513), (3.0 * HOUR, 514), (DAY, 515)):
+        for second, kind, number, event in PAIR:
+            query = f"CallType={kind}&CallID={request_id}{number}&Event={event}&RequestID={request_id}"
+            await world.fold([CallbackEvent(DEFAULT_SOURCE, at(begun_s + second), query)])
+    await world.fold([annotation(DAY + 60, "513", 1)])
+    before = {key: facts for key, facts in (await world.facts()).items() if "514" not in key}
+    await world.redis.flushdb()
+    await rebuilt(world)
+    assert await world.facts() == before, "514 had no event lately, and is only known as published"
+    await world.fold([annotation(DAY + 90, "513", 2), annotation(DAY + 90, "514", 2)])
+    assert [each["body"]["text"] for each in world.records()["513"]["annotations"]] == ["1", "2"]
+    assert (world.dead, world.records()["514"]["annotations"]) == (["expired_call"], [])
+    world.assert_one_body_an_id()
 
 
 def differences(lossy: World, intact: World) -> dict[str, object]:

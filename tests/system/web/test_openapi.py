@@ -42,6 +42,7 @@ _CONSOLE = {
     ("POST", "/dial"),
     ("GET", "/calls"),
     ("GET", "/calls/{source}/{call}"),
+    ("POST", "/calls/{source}/{call}/annotations"),
     ("GET", "/recordings/{source}/{guid}"),
     ("GET", "/recordings/{source}/{guid}/preview"),
     ("GET", "/recordings/{source}/{guid}/waveform.svg"),
@@ -219,7 +220,7 @@ async def test_names_in_a_path_are_those_that_the_document_describes(here: World
         for name, pattern in patterns.items():
             for value in _NAMES:
                 asked = path.format(**{part: quote(each, safe="") for part, each in (good | {name: value}).items()})
-                status, body, _ = await here.get(asked, headers=AUTHORIZED)
+                status, body, _ = await here.ask(method, asked, headers=AUTHORIZED)
                 is_described = re.search(pattern.replace("$", r"\Z"), value) is not None
                 is_refused = (status, body.get("parameter")) == (404, name)
                 assert is_refused is not is_described, (path, value)

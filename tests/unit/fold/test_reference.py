@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from itertools import repeat
 from multiprocessing import get_context
@@ -15,24 +15,43 @@ from hypothesis import strategies as st
 
 from shared.domain.call import Call
 from shared.domain.call_event import call_record
-from shared.domain.raw_event import CallbackEvent, TimerEvent
+from shared.domain.raw_event import AnnotationEvent, CallbackEvent, TimerEvent
 from shared.domain.revision_summary import amends, summary
-from tests.helpers.folding import Published, callback, seconds_of, timer
-from tests.helpers.reference_fold import Happening, Times, Verdict, Who, first_use, times, verdict, who
+from tests.helpers.folding import Published, annotation, callback, seconds_of, timer
+from tests.helpers.reference_fold import (
+    Happening,
+    Times,
+    Verdict,
+    Who,
+    first_use,
+    times,
+    verdict,
+    who,
+    without_annotations,
+    written_about,
+)
 from tests.helpers.volume import sizes
 
-Told = CallbackEvent | TimerEvent
+Told = CallbackEvent | TimerEvent | AnnotationEvent
 TYPES = {"agent": "API", "dialed": "Outgoing"}
 SHARES = 10
 
 
 def events_of(happenings: Sequence[Happening]) -> list[Told]:
-    return [
-        timer(seconds)
-        if side == "timer"
-        else callback(seconds, f"CallType={TYPES[side]}&CallID={call_id}&Event={what}&RequestID=513")
-        for seconds, side, call_id, what in happenings
-    ]
+    return [_event_of(*happening) for happening in happenings]
+
+
+def _event_of(seconds: float, side: str, call_id: str, what: str) -> Told:
+    if side == "annotation":
+        return annotation(seconds, call_id, what)
+    if side == "timer":
+        return timer(seconds)
+    return callback(seconds, f"CallType={TYPES[side]}&CallID={call_id}&Event={what}&RequestID=513")
+
+
+def written(call: Call, bodies: Mapping[str, str]) -> list[tuple[float, str]]:
+    """Return the annotations of a record by time and text."""
+    return [(seconds_of(each["at"]), str(each["body"]["text"])) for each in call_record(call, 1, None, bodies)["annotations"]]
 
 
 def ended(call: Call) -> Verdict:
@@ -87,6 +106,11 @@ def random_history(rng: random.Random) -> list[Happening]:
         happened += [(rng.choice((rng.randrange(60), rng.randrange(20_000))), side, call_id, what) for what in told]
     happened += [(seconds + rng.randrange(300), *rest) for seconds, *rest in happened if rng.random() < 0.2]  # type: ignore[misc]
     happened += [(rng.choice((rng.randrange(400), rng.randrange(40_000))), "timer", "", "") for _ in range(rng.randrange(3))]
+    if rng.random() < 0.3:
+        keys = [rng.choice("ab") for _ in range(rng.randrange(1, 4))]
+        happened += [
+            (rng.randrange(50_000) + number / 8, "annotation", key, f"{key} {number}") for number, key in enumerate(keys)
+        ]
     return happened
 
 
@@ -111,13 +135,15 @@ def _check(rng: random.Random) -> None:
     assert fold.facts == once.facts
     call = fold.call()
     assert call == once.call()
-    happened = first_use(happened)
+    assert written(call, fold.bodies) == [(seconds, text) for seconds, _, text in written_about(happened)], happened
+    again = happened
+    happened = first_use(without_annotations(happened))
     assert ended(call) == verdict(happened), happened
     assert times_of(call) == times(happened), happened
     if call.closing:
         assert who_of(call) == who(happened), happened
         assert not amends(last, summary(call)), "the last revision tells the whole truth"
-    assert fold.fold(events_of(happened)) is None, "a repeat publishes nothing"
+    assert fold.fold(events_of(again)) is None, "a repeat publishes nothing"
 
 
 @given(st.randoms(use_true_random=False))
