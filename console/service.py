@@ -18,6 +18,8 @@ from console.live.refusal_feed import RefusalFeed
 from console.lookup.lookup import Lookup
 from console.lookup.sidecar_search import RecordingSearch
 from console.page.render import compile_templates, live_fragment
+from console.vcon.published_call import Publisher
+from console.vcon.signing import load_signer
 from console.web.access import Guard
 from console.web.annotations_api import AnnotationsApi
 from console.web.app import PageHandlers, make_app
@@ -35,6 +37,7 @@ from console.web.server import serving
 from console.web.sessions import EndedSessions, Sessions
 from console.web.slots import RequestSlots
 from console.web.stored_audio import AudioArchive
+from console.web.vcon_response import VconResponses
 from console.web.waveforms import Waveforms
 from console.web.wrong_keys import WrongKeys
 from shared.archive.storage import Archive
@@ -63,6 +66,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             to guess.
     """
     check_console_keys(settings)
+    signer = None if settings.vcon_signing_key is None else load_signer(settings.vcon_signing_key)
     compile_templates()
     sources, archive = LiveSources.load(settings.sources_file), Archive(settings.archive_url)
     export = Export(Role.CONSOLE)
@@ -89,7 +93,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         apis = Apis(
             dial=DialApi(dials, audit),
             annotations=AnnotationsApi(Annotations(store, publisher, sources, lookup.is_past), audit),
-            calls=CallsApi(lookup),
+            calls=CallsApi(lookup, VconResponses(lookup, Publisher(settings.public_url), signer)),
             recordings=RecordingsApi(RecordingSearch(archive, calls, settings.policy), sources, audio, waveforms, audit),
             dead_letters=dead_letters,
             events=EventStreams(feed, monitor, stop, live_fragment),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -50,6 +51,7 @@ def add_to(app: typer.Typer) -> None:
     calls_example = example("callfold calls --number '+45*' --outcome answered --since 2h --json")
     app.command(rich_help_panel=panel, epilog=calls_example)(calls)
     app.command(rich_help_panel=panel, epilog=example("callfold show acme 513"))(show)
+    app.command(rich_help_panel=panel, epilog=example("callfold vcon acme 513 --revision 1"))(vcon)
     app.command(rich_help_panel=panel, epilog=example("callfold tail 'call.completed.#' --since 1h --json"))(tail)
     annotate_example = example("callfold annotate acme 513 --type note --text 'Call back on Monday'")
     app.command(rich_help_panel=panel, epilog=annotate_example)(annotate)
@@ -108,6 +110,21 @@ def show(
     from console.commands.show import show as run_show
 
     run(run_show(read_settings(), source, call, as_json=as_json))
+
+
+def vcon(
+    source: NamedSource,
+    call: Annotated[str | None, typer.Argument(help="RequestID, or call-<CallID> if the call has no RequestID.")] = None,
+    revision: Annotated[int | None, typer.Option(min=1, help="Published revision (default: the latest).")] = None,
+    sign: Annotated[
+        Path | None,
+        typer.Option(help="PEM file of the key and certificates to sign with (default: CALLFOLD_VCON_SIGNING_KEY)."),
+    ] = None,
+) -> None:
+    """Print a published call as vCon, signed if there is a key."""
+    from console.commands.vcon import vcon as run_vcon
+
+    run(run_vcon(read_settings(), source, call, revision, sign))
 
 
 def tail(

@@ -36,7 +36,7 @@ async def show(settings: Settings, source: str, call: str | None, *, as_json: bo
         ConfigError: neither the call nor its source is known.
         CallfoldError: the call is unknown, or the history that could have it is unavailable.
     """
-    key = await _key(settings, source, call)
+    key = await find_key(settings, source, call)
     async with open_lookup(settings) as lookup:
         try:
             detail = await lookup.detail(key)
@@ -54,7 +54,7 @@ async def show(settings: Settings, source: str, call: str | None, *, as_json: bo
     return 0
 
 
-async def _key(settings: Settings, source: str, call: str | None) -> CallKey:
+async def find_key(settings: Settings, source: str, call: str | None) -> CallKey:
     """Read the name of a call: `acme 513`, `acme/513` as printed by `calls`, or an event id as printed by `tail`.
 
     Raises:

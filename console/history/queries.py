@@ -47,6 +47,7 @@ class Recording(BaseModel):
     attempts: int | None
     reason: str | None
     flags: Annotated[list[str], BeforeValidator(_read_flags)] = Field(default=[], description="What is unusual about it.")
+    sha512: str | None = Field(default=None, description="Null if a previous release stored the recording.")
 
 
 class AuditLine(BaseModel):
@@ -157,8 +158,15 @@ def recordings(connection: Connection, source: str, guid: str) -> list[Recording
 
 def _recordings(connection: Connection, *conditions: ColumnElement[bool]) -> list[Recording]:
     columns = [column for column in _RECORDING_COLUMNS if column is not RECORDINGS.c.flags or has_column(connection, column)]
-    rows = connection.execute(select(*columns).where(*conditions).order_by(RECORDINGS.c.id))
-    return [Recording.model_validate(dict(row)) for row in rows.mappings()]
+    events = RECORDINGS.outerjoin(EVENTS, EVENTS.c.id == RECORDINGS.c.event)
+    rows = connection.execute(select(*columns, EVENTS.c.body).select_from(events).where(*conditions).order_by(RECORDINGS.c.id))
+    return [Recording.model_validate({**row, "sha512": _sha512_of(row["body"])}) for row in rows.mappings()]
+
+
+def _sha512_of(body: str | None) -> str | None:
+    """Read the SHA-512 of a recording from the event that set its state, as it has no column."""
+    sha512 = None if body is None else orjson.loads(body)["data"].get("sha512")
+    return sha512 if isinstance(sha512, str) else None
 
 
 def audit(connection: Connection, since: str | None, limit: int) -> list[AuditLine]:

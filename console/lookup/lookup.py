@@ -17,6 +17,7 @@ from console.lookup.merge import HistoryOnlyCalls, Page, find_calls
 from console.lookup.redis_calls import RedisCalls
 from console.previous_secrets import find_previous_secrets
 from console.request_ids import RequestIdProblem, find_request_id_problems
+from console.vcon.published_call import PublishedCall
 from shared.config.live_sources import LiveSources
 from shared.config.settings import Settings
 from shared.config.sources import Sources
@@ -148,12 +149,9 @@ class Lookup:
         # A list of calls needs neither archive nor journal, and must start quickly.
         from console.lookup.detail import detail_of, past_detail, revisions_of  # noqa: PLC0415
         from console.lookup.timeline_reader import Timelines  # noqa: PLC0415
-        from shared.archive.storage import Archive  # noqa: PLC0415
 
         self._timelines = self._timelines or Timelines(self._settings)
-        if self._archive is None:
-            self._archive = await asyncio.to_thread(Archive, self._settings.archive_url)
-        archive = self._archive
+        archive = await self._opened_archive()
         source = self.sources.get(key.source)
         state = await self._store.read(key)
         past = await self._past(key, is_needed=state is None)
@@ -169,6 +167,32 @@ class Lookup:
     async def is_past(self, key: CallKey) -> bool:
         """Return whether the history has a call; False also while it is unavailable."""
         return await self._past(key) is not None
+
+    async def published(self, key: CallKey, revision: int | None = None) -> PublishedCall:
+        """Return a published revision of a call, the latest one unless it is given.
+
+        Raises:
+            NotPublishedError: there is no such revision, or its event is not kept any more.
+            UnavailableError: Redis or the archive does not answer, or what keeps the events: the history, RabbitMQ.
+        """
+        from console.lookup.published import Published  # noqa: PLC0415 - as in `detail`
+
+        archive = await self._opened_archive()
+        source = self.sources.get(key.source)
+        state = await self._store.read(key)
+        past = await self._past(key, is_needed=state is None)
+        call = None if state is None or source is None else derive(key, state.facts, self._policy)
+        published = Published(self._settings, key, past, state, call)
+        event, previous = await published.find(revision)
+        recordings = await published.recordings(archive, source)
+        return PublishedCall.of(key, event, previous, recordings)
+
+    async def _opened_archive(self) -> Archive:
+        from shared.archive.storage import Archive  # noqa: PLC0415 - as in `detail`
+
+        if self._archive is None:
+            self._archive = await asyncio.to_thread(Archive, self._settings.archive_url)
+        return self._archive
 
     async def request_id_problem(self, key: CallKey) -> RequestIdProblem | None:
         """Return what to correct if this call has too many legs. None also while Redis is unavailable, which `detail` reports."""

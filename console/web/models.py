@@ -68,6 +68,16 @@ class SchemaList(BaseModel):
     schemas: list[SchemaRow]
 
 
+class CallDetailQuery(BaseModel):
+    """The parameters of `GET /calls/{source}/{call}`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    revision: int | None = Field(
+        default=None, ge=1, le=2**31 - 1, description="Revision of the vCon, the latest one unless it is given. Only for a vCon."
+    )
+
+
 class RecordingQuery(BaseModel):
     """The parameters of `GET /recordings/...`."""
 

@@ -161,6 +161,7 @@ def _answer(answer: Answer) -> Json:
         }
     if answer.media:
         described["content"] = {media: {"schema": schema} if schema and media.endswith("json") else {} for media in answer.media}
+        described["content"] |= {media: {"schema": {"type": "object"}} for media in answer.others}
     return described
 
 

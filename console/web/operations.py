@@ -20,6 +20,7 @@ from console.web.recordings_api import RecordingsApi
 from console.web.routes import Answer, Header, Operation, Route
 from console.web.schemas_api import FILE, MEDIA, NAME, get_schema, list_schemas
 from console.web.slots import RequestSlots
+from console.web.vcon_response import VCON_TYPES
 from shared.domain.ids import CALL_REF, RECORDING_NAME, SOURCE_NAME
 
 _TOO_MANY_REQUESTS = 429
@@ -84,9 +85,20 @@ def _calls(apis: Apis) -> list[Route]:
         ("application/json", CSV),
         optional_headers={"Link": "The next page (RFC 8288).", "Content-Disposition": "The file name, for CSV."},
     )
+    etag = {"ETag": "Identifies the content of a vCon.", "Cache-Control": "Who may cache a vCon, and for how long."}
+    varies = {"Vary": "`Accept`."}
     one = Operation(
-        "Get everything about one call",
-        {200: Answer("The call.", models.CallDetail), 404: Answer("Unknown call.", Problem, (PROBLEM,))},
+        "Get everything about one call, or a published revision as vCon",
+        {
+            200: Answer("The call.", models.CallDetail, headers=varies, optional_headers=etag, others=VCON_TYPES),
+            304: Answer("The vCon is not modified.", media=(), headers=varies | etag),
+            404: Answer("Unknown call, or the revision is not published or not known any more.", Problem, (PROBLEM,)),
+            406: Answer("`Accept` names no media type in which a call is available.", Problem, (PROBLEM,)),
+        },
+        query=models.CallDetailQuery,
+        headers={
+            "If-None-Match": Header("The ETags of vCons already cached, or `*`. If one of them matches, the answer is 304.")
+        },
         path={"source": SOURCE_NAME.pattern, "call": CALL_REF.pattern},
     )
     return [

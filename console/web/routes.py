@@ -25,6 +25,7 @@ class Answer:
         media: its media types.
         headers: headers that are always present, with their descriptions.
         optional_headers: headers that are sometimes present.
+        others: media types of other content, which the document does not describe.
     """
 
     description: str
@@ -32,6 +33,7 @@ class Answer:
     media: Sequence[str] = ("application/json",)
     headers: Mapping[str, str] = field(default_factory=dict)
     optional_headers: Mapping[str, str] = field(default_factory=dict)
+    others: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, EnvSettingsSource, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
@@ -129,6 +130,14 @@ class Settings(BaseSettings):
         default=None,
         description="age identity file that decrypts recordings. Set it where people listen to recordings, not for workers.",
     )
+    public_url: str = Field(
+        default="",
+        description="URL of the console as others reach it, such as `https://calls.example.com`. vCons name recordings by it.",
+    )
+    vcon_signing_key: Path | None = Field(
+        default=None,
+        description="PEM file with a private key and its certificate chain. With it, the console signs vCons.",
+    )
     settle_seconds: Seconds = Field(default=10, description="Wait before an ambiguous end of a call counts as final.")
     leg_grace_seconds: Seconds = Field(
         default=120, description="Wait for the other legs after one leg has ended, counted from the last event."
@@ -239,6 +248,11 @@ class Settings(BaseSettings):
         parse_redis_url(self.redis_url.get_secret_value())
         if self.management_url and not self.management_url.get_secret_value().startswith(("http://", "https://")):
             raise ValueError("CALLFOLD_MANAGEMENT_URL must be an http:// or https:// URL")
+        if self.public_url:
+            public = urlsplit(self.public_url)
+            is_http = public.scheme in {"http", "https"} and public.hostname
+            if not is_http or public.query or public.fragment or public.username:
+                raise ValueError("CALLFOLD_PUBLIC_URL must be an http:// or https:// URL without login and query")
         if self.history_url and not self.history_url.get_secret_value().startswith(HISTORY_SCHEMES):
             raise ValueError("CALLFOLD_HISTORY_URL must be a sqlite:/// or postgresql+psycopg:// URL")
         if not self.settle_seconds <= self.leg_grace_seconds <= self.max_call_seconds:
