@@ -19,7 +19,7 @@ from shared.domain.cloud_event import CLOUDEVENT
 from shared.tracing.contexts import TRACEPARENT
 from shared.webhooks.attempts import ANSWER_BYTES
 from shared.webhooks.signing import signed_headers, webhook_id
-from worker.download.address_guard import REFUSED, socket_factory
+from worker.download.address_guard import REFUSED, AddressRefusedError, socket_factory
 from worker.download.retry_after import retry_after
 from worker.forwarding.consequence import Answer
 from worker.forwarding.outgoing_event import OutgoingEvent
@@ -126,10 +126,10 @@ _PROBLEMS: Final[Sequence[tuple[tuple[type[Exception], ...], str]]] = (
 
 def _problem(error: Exception) -> str:
     """Return why there is no answer, without quoting anything of the endpoint."""
-    if isinstance(error, aiohttp.ClientConnectorError) and REFUSED in str(error):
+    cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+    if isinstance(cause, AddressRefusedError) or REFUSED in str(cause):  # the latter for several addresses
         return "the address of the host is not allowed. Private networks must be listed in `networks`"
     for kinds, problem in _PROBLEMS:
         if isinstance(error, kinds):
             return problem
-    cause = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
     return f"the connection failed ({type(cause).__name__})"

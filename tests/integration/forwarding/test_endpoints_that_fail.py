@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import time
+from datetime import UTC, datetime
 
 import aio_pika
 import orjson
 import pytest
 
+from console.commands.forward_replay import replay
 from shared.amqp.publisher import Message, Publisher
 from shared.amqp.topology import ENDPOINTS_JOURNAL, forward_queue
+from shared.config.settings import load_settings
+from shared.errors import leaf_errors
 from shared.webhooks.attempts import Result
 from shared.webhooks.endpoint_changes import ManagedEndpoints
 from tests.helpers.forwarding import SECRET, attempts_of, events_of, forwarding, new_name, publish, revisions_of, table
@@ -214,10 +218,36 @@ async def test_two_forwarders_keep_the_order_of_a_call_when_one_stops(servers: S
 
 async def test_a_restart_of_rabbitmq_loses_no_event(servers: Servers, monkeypatch: pytest.MonkeyPatch) -> None:
     name = new_name()
+    async with (
+        WebhookReceiver() as receiver,
+        publishing(servers) as publisher,
+        forwarding(servers, monkeypatch, table(name, receiver, order="call")),
+    ):
+        ids = await publish(publisher, events_of(name, 20))
+        await servers.stack.rabbitmq.stop()
+        await servers.stack.rabbitmq.start()
+        ids += await publish(publisher, events_of(name, 20, first=100))
+        await receiver.has(*ids)
+
+
+async def test_a_replay_delivers_what_an_endpoint_that_is_new_has_missed(
+    servers: Servers, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = new_name()
     async with WebhookReceiver() as receiver, publishing(servers) as publisher:
-        async with forwarding(servers, monkeypatch, table(name, receiver, order="call")):
-            ids = await publish(publisher, events_of(name, 20))
-            await servers.stack.rabbitmq.stop()
-            await servers.stack.rabbitmq.start()
-            ids += await publish(publisher, events_of(name, 20, first=100))
-            await receiver.has(*ids)
+        ids = await publish(publisher, events_of(name, 5))
+        await publish(publisher, events_of(new_name(), 5))
+        crm = table(name, receiver, where="request_id != 3")
+        async with forwarding(servers, monkeypatch, crm):
+            since = datetime(2020, 1, 1, tzinfo=UTC)
+            assert await replay(load_settings(), name, since, None, is_dry_run=True) == 0
+            assert not receiver.received
+            assert await replay(load_settings(), name, since, None, is_dry_run=False) == 0
+            await receiver.has(*(each for each in ids if each != ids[2]))
+            await eventually(lambda: _none_waits(servers, name))
+            with pytest.raises(ExceptionGroup) as raised:
+                await replay(load_settings(), "nobody", since, None, is_dry_run=False)
+            (error,) = leaf_errors(raised.value)
+            assert f"Configured: {name}" in str(error)
+    assert sorted(receiver.ids) == sorted(each for each in ids if each != ids[2])
+    assert f"{name} gets 4 events of the journal again." in capsys.readouterr().out

@@ -8,7 +8,6 @@ import pytest
 
 from tests.helpers.forwarding import attempts_of, bound, new_name, publish, revisions_of, table
 from tests.helpers.history_process import publishing
-from tests.helpers.pace import LIMIT_S
 from tests.helpers.servers import Servers, eventually
 from tests.helpers.webhook_receiver import WebhookReceiver, status
 
@@ -81,4 +80,3 @@ async def test_two_forwarders_that_are_killed_in_turn_deliver_every_event(rabbit
     for call in calls:
         of_call = [str(event["id"]) for event in call]
         assert [each for each in dict.fromkeys(receiver.ids) if each in of_call] == of_call
-    assert LIMIT_S
