@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self, TypeVar
@@ -132,6 +132,9 @@ class Subscription:
         """Ack the current event, or give it back if the body raised. Then close the connection, which requeues the rest."""
         self._is_open = False
         try:
+            if kind is not None and self._session is not None:  # else it would be delivered here once more, and counted twice
+                with suppress(CallfoldClientError):
+                    await self._session.consumer.cancel()
             await self._settle(kind)
         finally:
             session, self._session = self._session, None
