@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
+from typing import Any, cast
 
 import orjson
 import pytest
 
-from shared.domain.call_event import recording_event
-from shared.domain.recording import RecordingJob, RecordingState
+from shared.amqp.publisher import Message, Publisher
+from shared.archive.sidecar import updated_sidecar
+from shared.archive.storage import Archive
+from shared.domain.recording import RecordingState
 from shared.domain.recording_info import RECORDING_EVENT_FIELDS, RecordingInfo
+from shared.retention.expiry import Expired, Expiry
+from shared.state.store import Store
+from tests.helpers.recordings import job
+from worker.download.failures import Result
+from worker.recordings.outcomes import OutcomePublisher
+from worker.recordings.sidecars import Sidecars
 
 AT = "2026-11-23T07:44:00.000000Z"
 STORED: dict[str, Any] = {
@@ -79,24 +88,30 @@ def test_the_event_of_a_recording_that_a_previous_release_stored_keeps_its_body(
     assert RecordingInfo.from_json(STORED | {"flags": []}).event_data()["flags"] == ()
 
 
-def test_the_event_of_a_recording_that_a_previous_release_stored_keeps_its_envelope() -> None:
-    job = RecordingJob(
-        source="acme",
-        call="513",
-        request_id=513,
-        call_id="77",
-        guid=None,
-        name="call-77",
-        leg="agent",
-        fetch=True,
-        state=RecordingState.WAITING,
-        recording_url=None,
-        started_at=AT,
-        record={},
-    )
-    bodies = []
+class _Publisher:
+    """Keeps the bodies that are published."""
+
+    def __init__(self) -> None:
+        self.bodies: list[bytes] = []
+
+    async def publish_until_confirmed(self, messages: list[Message]) -> None:
+        self.bodies += [message.body for message in messages]
+
+
+@pytest.mark.parametrize("is_expired", [False, True])
+async def test_the_event_of_a_recording_that_a_previous_release_stored_keeps_its_envelope(*, is_expired: bool) -> None:
+    publisher = _Publisher()
+    publishing = cast("Publisher", publisher)
     for info in (RecordingInfo.from_json(STORED), RecordingInfo.from_json(STORED | {"schema": 1})):
-        _, _, body = recording_event(job, RecordingState.STORED, AT, info.event_data(), names_schema=info.schema is not None)
-        bodies.append(list(orjson.loads(body)))
+        of_leg = job("77")
+        if is_expired:
+            expiry = Expiry(
+                cast("Archive", None), publishing, cast("Store", None), AT, with_records=False, is_dry_run=False, done=Expired()
+            )
+            await expiry._publish(replace(updated_sidecar(of_leg, None, "x.json"), recording=info), info, AT, "")
+        else:
+            await OutcomePublisher(publishing, cast("Store", None), cast("Sidecars", None)).publish(
+                of_leg, Result.STORED, info, ""
+            )
     old = ["specversion", "id", "source", "subject", "type", "time", "datacontenttype", "data"]
-    assert bodies == [old, [*old[:-1], "dataschema", "partitionkey", "data"]]
+    assert [list(orjson.loads(body)) for body in publisher.bodies] == [old, [*old[:-1], "dataschema", "partitionkey", "data"]]
