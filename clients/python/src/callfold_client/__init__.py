@@ -21,6 +21,7 @@ from callfold_client.topics import topic_matcher
 from callfold_client.where import Where
 
 if TYPE_CHECKING:
+    from callfold_client.recordings import fetch_recording, fetch_recording_sync
     from callfold_client.subscription import Subscription, subscribe
     from callfold_client.subscription_sync import SyncSubscription, subscribe_sync
 
@@ -44,14 +45,18 @@ __all__ = [
     "TransportLostError",
     "Where",
     "WhereError",
+    "fetch_recording",
+    "fetch_recording_sync",
     "parse_event",
     "subscribe",
     "subscribe_sync",
     "topic_matcher",
 ]
 
-# The AMQP library is loaded by those who subscribe. Events, filters and readers need none.
+# The libraries for AMQP and HTTP are loaded when they are used. Events, filters and readers of streams need neither.
 _LAZY = {
+    "fetch_recording": "recordings",
+    "fetch_recording_sync": "recordings",
     "Subscription": "subscription",
     "subscribe": "subscription",
     "SyncSubscription": "subscription_sync",

@@ -98,10 +98,14 @@ class ChannelConsumer:
             with requests(f"Cannot cancel the consumer of {self.queue}"):
                 await self.channel.basic_cancel(tag, timeout=timeout_s)
 
-    async def finish(self) -> None:
-        """Stop, and give back what was delivered ahead. Since RabbitMQ 4.3 this counts as no attempt."""
+    async def cancel_softly(self) -> None:
+        """Stop deliveries, if RabbitMQ answers soon."""
         with suppress(CallfoldClientError):
             await self.cancel(timeout_s=_FINISH_TIMEOUT_S)
+
+    async def finish(self) -> None:
+        """Stop, and give back what was delivered ahead. Since RabbitMQ 4.3 this counts as no attempt."""
+        await self.cancel_softly()
         if self._waiting:
             await self._waiting[-1].requeue(counts=False, multiple=True)
 

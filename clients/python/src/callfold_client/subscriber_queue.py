@@ -33,7 +33,7 @@ class SubscriberQueue:
     Attributes:
         filters: topic patterns that bind it.
         max_bytes: limit of its messages.
-        delivery_limit: number of failed deliveries after which RabbitMQ dead-letters a message.
+        delivery_limit: number of deliveries without an ack after which RabbitMQ dead-letters a message.
         declares: it is declared and bound; otherwise it must exist, and is used as it is.
     """
 

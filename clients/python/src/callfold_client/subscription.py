@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self, TypeVar
@@ -84,7 +84,7 @@ class Subscription:
     """The events of a subscription. Use it with `async with`, then `async for`.
 
     An event is acked when the body of the loop is done: at the next event, or when the block ends. If the body raises, the event
-    is given back. It is delivered again to the next consumer of the queue, and is a dead letter after `delivery_limit` attempts.
+    is given back. The next consumer of the queue gets it again, until it is a dead letter after `delivery_limit` deliveries.
     """
 
     def __init__(
@@ -132,9 +132,8 @@ class Subscription:
         """Ack the current event, or give it back if the body raised. Then close the connection, which requeues the rest."""
         self._is_open = False
         try:
-            if kind is not None and self._session is not None:  # else it would be delivered here once more, and counted twice
-                with suppress(CallfoldClientError):
-                    await self._session.consumer.cancel()
+            if self._session is not None:  # first, since RabbitMQ delivers again at once what is given back
+                await self._session.consumer.cancel_softly()
             await self._settle(kind)
         finally:
             session, self._session = self._session, None
@@ -194,9 +193,13 @@ class Subscription:
             return
         try:
             if self._session is None or self._is_ending:
+                if self._session is not None:
+                    await self._session.consumer.cancel_softly()
                 await message.ack()
             else:
-                await self._session.ack(message, self._prefetch)
+                # What is prefetched and not used counts as an attempt, so no more is prefetched than will be used.
+                left = self._prefetch if self._left is None else self._left
+                await self._session.ack(message, min(self._prefetch, left))
         except CallfoldClientError as error:  # it is delivered again, and recognized then
             await self._disconnect(error)
 
@@ -327,7 +330,7 @@ def subscribe(
         prefetch: number of messages that RabbitMQ sends ahead.
         limit: number of events after which the iteration ends.
         max_bytes: limit of the queue. A full queue drops its oldest messages to `<queue>.dead`.
-        delivery_limit: number of failed attempts after which an event is a dead letter.
+        delivery_limit: number of deliveries without an ack after which an event is a dead letter.
         declare: declare and bind the queue. Otherwise it must exist.
         connect_within_s: how long the first connection may take. After that the subscription never gives up.
 
