@@ -86,12 +86,14 @@ class WebhookReceiver:
 
     Attributes:
         received: every request, in the order of arrival.
+        delivered: ids of the events that were answered with 2xx, in the order of the answers.
         inward: requests at `/inward`, where redirects lead to; nothing may follow them.
     """
 
     then: Answering = field(default_factory=lambda: status(200))
     answers: dict[str, list[Answering]] = field(default_factory=dict)
     received: list[Received] = field(default_factory=list)
+    delivered: list[str] = field(default_factory=list)
     inward: int = 0
     port: int = 0
     _runner: web.AppRunner | None = None
@@ -129,16 +131,19 @@ class WebhookReceiver:
         self.received.append(received)
         left = self.answers.get(received.id)
         answer = left.pop(0) if left else self.then
-        return await answer(request)
+        response = await answer(request)
+        if response.status in range(200, 300):
+            self.delivered.append(received.id)
+        return response
 
     async def _count(self, _: web.Request) -> web.StreamResponse:
         self.inward += 1
         return web.Response()
 
     async def has(self, *ids: str) -> None:
-        """Wait until each of these events has arrived."""
+        """Wait until each of these events is delivered: answered with 2xx."""
 
         async def are_there() -> bool:
-            return {*ids} <= {*self.ids}
+            return {*ids} <= {*self.delivered}
 
         await eventually(are_there)
