@@ -25,9 +25,9 @@ def vcon_of(call: PublishedCall, publisher: Publisher) -> Vcon:
     callfold = parties.callfold()
     recordings = _in_order(call)
     updated_at = max([call.at, *(at for each in recordings for at in _times(each))])
-    annotations = record.get("annotations", ())  # a record of a previous release has none
+    annotations = record.get("annotations", ())
     placed = place_annotations(annotations, dialogs, callfold, 2 if recordings else 1)
-    body = {**record, "annotations": placed.references} if annotations else record
+    body = {**call.published, "annotations": placed.references} if annotations else call.published
     related = {"party": callfold, "dialog": 0, "mediatype": "application/json", "encoding": "json"}
     attachments: list[Vcon] = [{"purpose": RECORD, "start": call.at, **related, "body": body}]
     if recordings:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
+from console.vcon.older_records import completed
 from shared.domain.event_types import CallRecord
 from shared.domain.ids import CallKey
 from shared.domain.recording_info import RecordingInfo
@@ -31,14 +32,16 @@ class PublishedCall:
 
     Attributes:
         at: time of the event of this revision.
+        published: its record as it was published; `record` has every name of this release.
         previous: record of the revision before it, None for the first one or if it is not kept any more.
         recordings: what is known of the recordings today, also for an older revision.
     """
 
     key: CallKey
     at: str
+    published: Mapping[str, Any]
     record: CallRecord
-    previous: CallRecord | None = None
+    previous: Mapping[str, Any] | None = None
     recordings: Sequence[LegRecordings] = ()
 
     @classmethod
@@ -46,7 +49,8 @@ class PublishedCall:
         cls, key: CallKey, event: Mapping[str, Any], previous: Mapping[str, Any] | None, recordings: Sequence[LegRecordings]
     ) -> PublishedCall:
         """Make it from the events of two revisions."""
-        return cls(key, event["time"], event["data"], None if previous is None else previous["data"], recordings)
+        record = event["data"]
+        return cls(key, event["time"], record, completed(record), None if previous is None else previous["data"], recordings)
 
 
 @dataclass(frozen=True, slots=True)

@@ -224,6 +224,7 @@ async def test_recordings_are_found_by_guid_and_by_call(history: History) -> Non
         "uri": "s3://b/1.wav",
         "bytes": 5_000_000_000,
         "sha256": "ab",
+        "sha512": "cd",
         "seconds": 12.25,
         "channels": 2,
         "sample_rate": 8000,
@@ -237,6 +238,10 @@ async def test_recordings_are_found_by_guid_and_by_call(history: History) -> Non
     assert kept is not None
     assert kept.recordings == (one,)
     assert one.flags == [], "as previous releases publish it"
+    await history.write(batch_of([recording_event(1, "expired", at=AT.replace("07:44", "09:00"), **stored)], first=4))
+    assert [(each.state, each.sha512) for each in await history.recordings("acme", "guid-1")] == [("expired", "cd")]
+    await history.write(batch_of([recording_event(3, "stored", name="guid-3")], first=5))
+    assert [each.sha512 for each in await history.recordings("acme", "guid-3")] == [None]
     await history.write(batch_of([recording_event(2, "stored", name="guid-2", flags=["riff_size", "trailing_bytes"])], first=2))
     assert [each.flags for each in await history.recordings("acme", "guid-2")] == [["riff_size", "trailing_bytes"]]
     assert await history.recordings("acme", "nobody") == await history.recordings("other", "guid-1") == []

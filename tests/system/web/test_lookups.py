@@ -25,6 +25,7 @@ from tests.helpers.console import AUTHORIZED, KEY, World, redis_of, world
 from tests.helpers.history import call_event
 from tests.helpers.pace import LIMIT_S
 from tests.helpers.servers import Servers, callfold, eventually, lines_of
+from tests.helpers.vcons import problems_of
 
 # The history reads its stream from the beginning: what other tests published must not be mixed up with ours.
 _SOURCE = f"l{uuid.uuid4().hex[:10]}"
@@ -477,3 +478,13 @@ async def test_a_call_is_annotated_over_http_and_by_command_and_its_record_is_am
     _, page, _ = await here.get(f"/ui/calls/{call}", headers=AUTHORIZED)
     assert "&lt;b&gt;Hello&lt;/b&gt;[U+001B][31m" in page.decode()
     assert "<b>Hello</b>" not in page.decode()
+
+
+async def test_a_call_that_only_the_history_has_is_a_vcon(filled: World) -> None:
+    path, asked = f"/calls/{_SOURCE}/1069", AUTHORIZED | {"Accept": "application/vcon"}
+    status, before, headers = await filled.get(path, headers=asked)
+    assert (status, headers["Content-Type"]) == (200, "application/vcon")
+    await _forget(filled, 1069)
+    status, body, _ = await filled.get(path, headers=asked)
+    assert (status, body) == (200, before), "from Redis or not, it is the published event"
+    assert problems_of(orjson.loads(body)) == []

@@ -37,6 +37,7 @@ ANSWERED = (
     f"30 {D} hangup",
     f"31 {A} hangup",
 )
+_LEG_OF_FIRST_RELEASE = ("call_id", "guid", "state", "inferred", "picked_up_at", "missed_at", "hung_up_at", "recorded")
 SHA512 = sha512(b"audio").hexdigest()
 INFO = RecordingInfo(RecordingState.STORED, at(99), "file:///a/b.wav", 5, "ab" * 32, 26.5, 1, 8000, attempts=1, sha512=SHA512)
 
@@ -54,7 +55,7 @@ def _call(of_call: Mapping[str, Any], *recordings: LegRecordings, previous: Mapp
 def _vcon(call: PublishedCall, publisher: Publisher = CALLS) -> dict[str, Any]:
     vcon: dict[str, Any] = orjson.loads(encode(vcon_of(call, publisher)))
     assert problems_of(vcon) == []
-    assert record_of(vcon) == orjson.loads(orjson.dumps(call.record))
+    assert record_of(vcon) == orjson.loads(orjson.dumps(call.published))
     return vcon
 
 
@@ -185,6 +186,16 @@ def test_a_uuid_is_calculated_as_it_is_documented() -> None:
     assert sorted(vcon_uuid("h", KEY, 1, at(seconds)) for seconds in (2, 1, 0.001, 0)) == [
         vcon_uuid("h", KEY, 1, at(seconds)) for seconds in (0, 0.001, 1, 2)
     ]
+
+
+def test_a_record_of_the_first_release_is_a_vcon_too() -> None:
+    of_call = record(*ANSWERED, dial=DIAL)
+    legs = {side: {name: of_call[side][name] for name in _LEG_OF_FIRST_RELEASE} for side in ("agent", "dialed")}
+    new = {"call_type", "queue", "ended_by", "ignored", "annotations"}
+    vcon = _vcon(_call({name: value for name, value in of_call.items() if name not in new} | legs, LegRecordings("1", "g", INFO)))
+    assert _types(vcon) == ["recording", "recording"]
+    assert [party.get("role") for party in vcon["parties"]] == ["agent", "customer", None]
+    assert vcon["parties"][1]["tel"] == "+4512345678"
 
 
 def test_the_same_agent_has_the_same_uuid_in_each_call() -> None:
