@@ -77,16 +77,17 @@ class RecordingRow:
 
 @dataclass(frozen=True, slots=True)
 class AnnotationRow:
-    """An annotation: its text, and the other values of its body by their names."""
+    """An annotation: its text, of which some characters are shown, and the other values of its body by their names."""
 
     type: str
     at: str
     by: str
     text: str
+    shown_characters: int
     values: Sequence[tuple[str, str]]
 
     @classmethod
-    def of(cls, annotation: JsonObject) -> Self:
+    def of(cls, annotation: JsonObject, shown_characters: int) -> Self:
         """Read an annotation of a record. Another program can have published any body."""
         body = dict(annotation["body"])
         text = body.pop("text", "")
@@ -94,7 +95,7 @@ class AnnotationRow:
         values = [(name, value if isinstance(value, str) else orjson.dumps(value).decode()) for name, value in body.items()]
         if isinstance(parts, list):
             values.append(("segments", str(len(parts))))
-        return cls(annotation["type"], annotation["at"], annotation["by"], str(text), values)
+        return cls(annotation["type"], annotation["at"], annotation["by"], str(text), shown_characters, values)
 
 
 @dataclass(frozen=True, slots=True)

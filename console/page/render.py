@@ -55,7 +55,9 @@ CSV_ROWS = 500
 _MAX_EVENTS = 100
 _MAX_FACTS = 500
 _MAX_IGNORED = 50
-_MAX_ANNOTATIONS = 50
+_MAX_ANNOTATIONS = 8
+# Of the texts of all annotations together, so that the page stays small. Each shows some.
+_TEXT_CHARACTERS, _LEAST_CHARACTERS = 6_000, 200
 _OPTIONAL_FIELDS = ("call_type", "ended_by", "queue", "ignored", "annotations")  # records of earlier releases lack them
 MAX_RECORDINGS = MAX_LANES
 _MAX_FORM_CHARACTERS = 300  # of a search value that is shown again; valid values are shorter
@@ -164,13 +166,23 @@ def call_page(viewer: Viewer, page: CallPage) -> str:
         "rang": ring_seconds_of(record),
         "known": {name: record.get(name) for name in _OPTIONAL_FIELDS},
         "ignored": list(record.get("ignored") or ())[:_MAX_IGNORED],
-        "annotations": [AnnotationRow.of(each) for each in (record.get("annotations") or ())[:_MAX_ANNOTATIONS]],
+        "annotations": _annotations(record),
         "legs": page.legs[:MAX_LANES],
         "timeline": timeline,
         "recordings": page.recordings[:MAX_RECORDINGS],
         "facts": dict(islice(page.facts.items(), _MAX_FACTS)),
     }
     return _render("call.html", viewer, "calls", values)
+
+
+def _annotations(record: JsonObject) -> list[AnnotationRow]:
+    """Return the annotations that are shown, each with its share of the characters."""
+    rows, left = [], _TEXT_CHARACTERS
+    for annotation in (record.get("annotations") or ())[:_MAX_ANNOTATIONS]:
+        row = AnnotationRow.of(annotation, max(left, _LEAST_CHARACTERS))
+        left -= min(len(row.text), row.shown_characters)
+        rows.append(row)
+    return rows
 
 
 def _picture(page: CallPage, timeline: Sequence[TimelineRow]) -> Picture | None:

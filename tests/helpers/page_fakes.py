@@ -59,6 +59,10 @@ def told(evil: str = "", *, ended: bool = True) -> dict[str, Any]:
     """What `GET /calls/acme/513` answers."""
     derived = call(evil, ended=ended)
     record = call_record(derived, 1 if derived.closing else 0)
+    names = ("text", "language", *filter(None, [evil]))
+    body = dict.fromkeys(names, evil)
+    annotation: Any = {"id": "0" * 32, "type": evil or "note", "at": at(99), "by": evil or "ears", "body": body}
+    record["annotations"] = [annotation] * 60 if evil else []
     recording = {"guid": evil or GUID, "leg": evil or "agent", "call_id": AGENT_LEG, "state": "stored", "reason": evil or None}
     return {
         "call": "acme/513",
