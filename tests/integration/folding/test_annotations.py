@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -25,6 +26,7 @@ from shared.errors import BrokerUnavailableError
 from shared.state.bounds import MAX_ANNOTATION_BYTES, MAX_ANNOTATIONS
 from shared.state.keys import PLAIN_KEYS, partition
 from shared.state.store import Store
+from tests.helpers.pace import PACE
 from tests.helpers.servers import POLICY, Servers
 from worker.folding.fold import Fold
 
@@ -187,6 +189,25 @@ async def test_what_a_call_has_no_room_for_is_a_dead_letter_and_callbacks_keep_t
     assert len(orjson.dumps(published)) > 1000 << 10
     bodies, size = await site.publication("513", "bodies", "body_bytes")
     assert (int(bodies or 0), int(size or 0) <= MAX_ANNOTATION_BYTES) == (MAX_ANNOTATIONS, True)
+
+
+@pytest.mark.volume
+async def test_sixteen_annotations_of_256_kib_delay_no_other_call_by_a_second(site: _Site) -> None:
+    await site.redis.config_set("slowlog-log-slower-than", 100_000)
+    await site.redis.slowlog_reset()
+    await site.fold(*pair())
+    slowest_s = 0.0
+    for number in range(16):
+        began = time.monotonic()
+        large = note(100 + number, f"large {number}", "x" * (MAX_BODY_BYTES - 20))
+        other = [CallbackEvent(SOURCE, at(0), f"CallType=API&CallID=9&Event=missed&RequestID={1000 + number}")]
+        await site.fold(large, *other)
+        slowest_s = max(slowest_s, time.monotonic() - began)
+    assert len([event for event in site.events if event["subject"] != "513"]) == 16
+    assert [event["id"] for event in site.events if event["subject"] == "513"] == [f"default/513/{each}" for each in range(1, 6)]
+    assert site.dead == [("too_many_annotations", 1)] * 12
+    assert slowest_s < PACE
+    assert await site.redis.slowlog_get(10) == []
 
 
 async def test_a_call_with_all_its_legs_is_still_annotated(site: _Site) -> None:
