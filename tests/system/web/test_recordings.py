@@ -6,25 +6,31 @@ import array
 import asyncio
 import io
 import json
+import os
 import re
+import sys
 import wave
 from collections.abc import AsyncIterator
 from typing import Any
 
+import aio_pika
 import aiohttp
 import pyrage
 import pytest
 import pytest_asyncio
 import soundfile
 
+from shared.domain.ids import CallRef, SourceName
+from shared.domain.raw_event import CallbackEvent, encode, join
 from tests.helpers.console import AS_VIEWER, AUTHORIZED, KEY, VIEWER_KEY, World, world
 from tests.helpers.pace import LIMIT_S
 from tests.helpers.recordings import GUID, WAV, exists, job, serving, submit
-from tests.helpers.servers import Servers, eventually, next_events
+from tests.helpers.servers import ROOT, Servers, eventually, lines_of, next_events
 
 _SEALED = "0f0f0f0f-0000-0000-0000-00000000000a"
 _ABSENT = "0f0f0f0f-0000-0000-0000-00000000000b"
 _LARGE = "0f0f0f0f-0000-0000-0000-00000000000c"
+_SPOKEN = "0f0f0f0f-0000-0000-0000-00000000000e"
 _FLOAT = "0f0f0f0f-0000-0000-0000-00000000000d"
 _LARGE_WAV = WAV[:44] + bytes(64 << 20)
 
@@ -229,3 +235,44 @@ async def test_a_recording_that_cannot_be_read_to_its_end_is_cut_and_never_ends_
             got += await response.content.read(-1)
     assert got == _LARGE_WAV[: len(got)]
     assert (await _get(here))[0] == 200
+
+
+async def test_the_transcriber_of_the_examples_adds_a_transcript_to_the_call(here: World) -> None:
+    queue = f"transcriber.{here.name}"
+    program = [str(ROOT / "docs" / "examples" / "transcriber.py"), "--queue", queue, "--limit", "1"]
+    environment = os.environ | {"AMQP_URL": here.servers.stack.amqp_url, "CONSOLE_URL": here.console, "CONSOLE_KEY": KEY}
+    running = await asyncio.create_subprocess_exec(
+        sys.executable, *program, cwd=ROOT, env=environment, stderr=asyncio.subprocess.PIPE
+    )
+    received_at = "2026-11-23T23:59:59.999999Z"
+    raw = join(encode(CallbackEvent(SourceName("acme"), received_at, line)) for line in lines_of(9200))
+    async with await aio_pika.connect(here.servers.stack.amqp_url, timeout=LIMIT_S) as connection:
+        channel = await connection.channel()
+        await (await channel.get_exchange("callbacks")).publish(aio_pika.Message(raw), routing_key="")
+        await here.detail("acme/9200", status="complete")
+        await eventually(lambda: _exists(connection, queue))
+        spoken = job("9200", call=CallRef("9200"), request_id=9200, guid=_SPOKEN, name=_SPOKEN)
+        await submit(here.servers, spoken.encode())
+        async with asyncio.timeout(LIMIT_S):
+            _, said = await running.communicate()
+        for name in (queue, f"{queue}.dead"):
+            await channel.queue_delete(name)
+    assert (running.returncode, KEY in said.decode()) == (0, False), said.decode()
+    (transcript,) = (await here.detail("acme/9200", published_revision=2))["record"]["annotations"]
+    assert transcript["by"] == "transcriber.py"
+    assert transcript["body"] == {
+        "call_id": "9200",
+        "engine": "example",
+        "guid": _SPOKEN,
+        "text": f"[no speech recognition: {len(WAV)} bytes of audio]",
+    }
+
+
+async def _exists(connection: aio_pika.abc.AbstractConnection, queue: str) -> bool:
+    channel = await connection.channel()
+    try:
+        await channel.declare_queue(queue, passive=True)
+    except aio_pika.exceptions.ChannelClosed:
+        return False
+    await channel.close()
+    return True
