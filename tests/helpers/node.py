@@ -1,4 +1,4 @@
-"""Programs of Node that a test runs: each writes JSON lines, and ends when its input is closed."""
+"""Programs of Node that a test runs. Their lines are read as JSON where they are that."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class NodeProgram:
     async def read(self) -> None:
         assert self.process.stdout
         async for line in self.process.stdout:
-            self.lines.append(json.loads(line))
+            self.lines.append(_value(line.decode().rstrip("\n")))
             self._arrived.set()
         self._arrived.set()
 
@@ -43,6 +43,11 @@ class NodeProgram:
                 await self._arrived.wait()
         return self.lines
 
+    async def stop(self) -> int:
+        """Send SIGTERM; returns the exit code."""
+        self.process.terminate()
+        return await self.end()
+
     async def request(self, word: str) -> None:
         """Write a line to the program."""
         assert self.process.stdin
@@ -52,6 +57,13 @@ class NodeProgram:
     async def end(self) -> int:
         """Wait for the end of the program; returns its exit code."""
         return await asyncio.wait_for(self.process.wait(), LIMIT_S)
+
+
+def _value(line: str) -> Any:  # noqa: ANN401
+    try:
+        return json.loads(line)
+    except ValueError:
+        return line
 
 
 @asynccontextmanager

@@ -1,0 +1,44 @@
+#!/bin/sh
+# Print the events of calls with curl, each as one line of JSON. After an interruption it continues with the next event.
+#
+#     CALLFOLD_CONSOLE=http://127.0.0.1:8081 CALLFOLD_CONSOLE_KEY=... sh docs/examples/events.sh
+#
+# The id of the last event is in events.position (or $EVENTS_POSITION). It is written after the work, so an event can come again: drop
+# what has an `id` that was handled.
+set -eu
+console=${CALLFOLD_CONSOLE:-http://127.0.0.1:8081}
+position=${EVENTS_POSITION:-events.position}
+
+handle() { # EVENT
+    printf '%s\n' "$1" # your work
+}
+
+# The key is not an argument of curl, because other users of the machine can see those.
+settings() {
+    printf 'header = "Authorization: Bearer %s"\n' "$CALLFOLD_CONSOLE_KEY"
+    if [ -s "$position" ]; then
+        printf 'header = "Last-Event-ID: %s"\n' "$(cat "$position")"
+    fi
+}
+
+while :; do
+    # The console sends a comment every ten seconds. Without data for 30 seconds the connection counts as lost.
+    settings | curl -sSNf --connect-timeout 10 --speed-limit 1 --speed-time 30 -K - "$console/events?topic=call.%23" | {
+        id="" data=""
+        while IFS= read -r line; do
+            case $line in
+                id:*) id=${line#id: } ;;
+                data:*) data=${line#data: } ;;
+                "")
+                    if [ -n "$data" ]; then
+                        handle "$data"
+                        printf '%s\n' "$id" >"$position.new"
+                        mv "$position.new" "$position"
+                    fi
+                    data=""
+                    ;;
+            esac
+        done
+    }
+    sleep 2
+done
