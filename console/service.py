@@ -10,6 +10,9 @@ from console.annotations.annotate import Annotations
 from console.dialing.dial_keys import DialKeys
 from console.dialing.dial_service import DialService, Limits
 from console.dialing.focalscope import Dialer
+from console.endpoints.editor import EndpointEditor
+from console.endpoints.reports import EndpointReports
+from console.endpoints.trial import Trials
 from console.history.store import History
 from console.live.feed import Feed
 from console.live.installation import Installation
@@ -27,6 +30,7 @@ from console.web.calls_api import CallsApi
 from console.web.dead_letter_pages import DeadLetterPages
 from console.web.dead_letters_api import DeadLettersApi
 from console.web.dial_api import DialApi
+from console.web.endpoints_api import EndpointsApi
 from console.web.event_streams import EventStreams
 from console.web.keys import Keys
 from console.web.operations import Apis
@@ -47,7 +51,7 @@ from shared.config.settings import Settings
 from shared.errors import StoreReadOnlyError, StoreUnavailableError
 from shared.metrics import Export, Role
 from shared.runtime.audit import Audit
-from shared.runtime.broker import create_publisher, watch_broker, watch_broker_hosts
+from shared.runtime.broker import broker_address, create_publisher, watch_broker, watch_broker_hosts
 from shared.runtime.client_address import Proxies
 from shared.runtime.health import Handicap, private_port
 from shared.runtime.process import background
@@ -56,6 +60,7 @@ from shared.runtime.store import open_store
 from shared.runtime.store_watch import watch_store
 from shared.runtime.supervisor import report_ready
 from shared.state.store import Store
+from shared.webhooks.live_endpoints import LiveEndpoints
 
 
 async def serve(settings: Settings, stop: asyncio.Event) -> None:
@@ -87,7 +92,11 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         audit, keys, ended = Audit(publisher), Keys(settings), EndedSessions(store)
         lookup = Lookup(settings, sources, calls, archive, history)
         failed_log_ins, wrong_keys, proxies = WrongKeys(audit), WrongKeys(audit), Proxies(settings.console_proxies)
-        dead_letters, slots = DeadLettersApi(settings, sources), RequestSlots()
+        endpoints = LiveEndpoints(settings.endpoints_file, broker_address(settings, "endpoints"))
+        dead_letters, slots = DeadLettersApi(settings, sources, endpoints), RequestSlots()
+        editor = EndpointEditor(settings, endpoints, publisher)
+        reports = EndpointReports(editor, monitor.depths, history, settings.forward_retry_seconds)
+        webhooks = EndpointsApi(editor, reports, Trials())
         audio = AudioArchive(archive, settings.archive_identity)
         waveforms = Waveforms(audio)
         apis = Apis(
@@ -96,6 +105,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             calls=CallsApi(lookup, VconResponses(lookup, Publisher(settings.public_url), signer)),
             recordings=RecordingsApi(RecordingSearch(archive, calls, settings.policy), sources, audio, waveforms, audit),
             dead_letters=dead_letters,
+            endpoints=webhooks,
             events=EventStreams(feed, monitor, stop, live_fragment),
             slots=slots,
         )
@@ -114,7 +124,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             ),
             background(publisher.run(), feed.consumer.run(), monitor.callbacks_journal.run(), monitor.depths.run()),
             background(feed.run(), monitor.count(), monitor.run(), dials.run(), dial_keys.run()),
-            background(*installation.tasks()),
+            background(*installation.tasks(), endpoints.run()),
             background(refused.consumer.run(), refused.run()),
             background(watch_store(store), watch_store(calls), watch_sources(sources)),
             background(watch_broker(publisher), watch_broker_hosts(settings)),

@@ -12,6 +12,7 @@ from console.cli import (
     calls,
     check,
     dead_letters,
+    endpoints,
     forward,
     quarantine,
     quick_start,
@@ -53,7 +54,7 @@ app = typer.Typer(
 )
 
 quick_start.install()
-for _module in (services, forward, calls, recordings, dead_letters, quarantine, spool, broker, check, sources, schema):
+for _module in (services, forward, calls, recordings, endpoints, dead_letters, quarantine, spool, broker, check, sources, schema):
     _module.add_to(app)
 
 

@@ -67,16 +67,24 @@ def read_settings(*, quiet: bool = True) -> Settings:
 
 def source_names() -> list[str]:
     """List the configured sources for shell completion. It only parses the file, since to check it would take long."""
+    path = os.environ.get("CALLFOLD_SOURCES")
+    return _tables(path, "sources") if path else ["default"]
+
+
+def endpoint_names() -> list[str]:
+    """List the webhooks of the endpoints file for shell completion. Those made by API are in RabbitMQ, which would take long."""
+    path = os.environ.get("CALLFOLD_ENDPOINTS")
+    return _tables(path, "endpoints") if path else []
+
+
+def _tables(path: str, name: str) -> list[str]:
     import tomllib
 
-    path = os.environ.get("CALLFOLD_SOURCES")
-    if not path:
-        return ["default"]
     try:
-        sources = tomllib.loads(Path(path).read_text("utf-8")).get("sources")
+        tables = tomllib.loads(Path(path).read_text("utf-8")).get(name)
     except (OSError, ValueError):
         return []  # completion cannot show an error; the command itself will
-    return [str(name) for name in sources] if isinstance(sources, dict) else []
+    return [str(each) for each in tables] if isinstance(tables, dict) else []
 
 
 def example(command: str) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from console.cli.common import AsJson, DryRun, Panel, Source, example, read_settings, run
+from console.cli.common import AsJson, DryRun, Panel, Source, endpoint_names, example, read_settings, run
 from console.dead_letters.names import DeadLetterQueue
 from shared.errors import CallfoldError
 
@@ -26,6 +26,10 @@ Reason = Annotated[str | None, typer.Option(help="Reason of the dead letter, e.g
 Limit = Annotated[int, typer.Option(min=1, help="Maximum number of dead letters to print.")]
 All = Annotated[bool, typer.Option("--all", help="Search the whole queue, however long (default: about the first 20,000).")]
 Yes = Annotated[bool, typer.Option("--yes", help="No confirmation prompt.")]
+Endpoint = Annotated[
+    str | None,
+    typer.Option(help="Name of a webhook, with --queue forward (default: all).", autocompletion=endpoint_names),
+]
 Since = Annotated[str | None, typer.Option(help="Maximum age, e.g. 90s, 15m, 2h, 7d (default: no limit).")]
 
 
@@ -67,6 +71,7 @@ def dead_letters_list(
     since: Since = None,
     limit: Limit = _LIMIT,
     *,
+    endpoint: Endpoint = None,
     reads_all: All = False,
     as_json: AsJson = False,
 ) -> None:
@@ -75,7 +80,7 @@ def dead_letters_list(
     from console.dead_letters.listing import LookRequest
     from console.dead_letters.queue import Filter
 
-    request = LookRequest(Filter((), reason, source, since), limit, with_body=False, reads_all=reads_all)
+    request = LookRequest(Filter((), reason, source, since, endpoint), limit, with_body=False, reads_all=reads_all)
     run(commands.show(read_settings_for(source), queue, request, as_json=as_json))
 
 
@@ -105,6 +110,7 @@ def dead_letters_redrive(
     source: Source = None,
     since: Since = None,
     *,
+    endpoint: Endpoint = None,
     dry_run: DryRun = False,
     force: Annotated[bool, typer.Option("--force", help="Include old messages, whose calls Redis may no longer have.")] = False,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait up to 15 s to report which callbacks came back.")] = True,
@@ -118,7 +124,7 @@ def dead_letters_redrive(
     from console.commands import dead_letters as commands
     from console.dead_letters.queue import Filter
 
-    query = Filter(tuple(ids or ()), reason, source, since)
+    query = Filter(tuple(ids or ()), reason, source, since, endpoint)
     manner = commands.Manner(is_sure=yes, is_forced=force, is_waiting=wait)
     work = commands.redrive(read_settings_for(source), queue, query, dry_run=dry_run, as_json=as_json, manner=manner)
     run(require_match(work, query, queue))
@@ -132,6 +138,7 @@ def dead_letters_drop(
     source: Source = None,
     since: Since = None,
     *,
+    endpoint: Endpoint = None,
     dry_run: DryRun = False,
     as_json: AsJson = False,
     yes: Yes = False,
@@ -143,7 +150,7 @@ def dead_letters_drop(
     from console.commands import dead_letters as commands
     from console.dead_letters.queue import Filter
 
-    query = Filter(tuple(ids or ()), reason, source, since)
+    query = Filter(tuple(ids or ()), reason, source, since, endpoint)
     manner = commands.Manner(is_sure=yes)
     work = commands.drop(read_settings_for(source), queue, query, dry_run=dry_run, as_json=as_json, manner=manner)
     run(require_match(work, query, queue))

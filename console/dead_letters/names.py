@@ -1,18 +1,24 @@
-"""The names of the two queues of dead letters. The command line shows them in its help, so this imports little."""
+"""The names of the queues of dead letters. The command line shows them in its help, so this imports little."""
 
 from __future__ import annotations
 
 from enum import StrEnum
 
+_SUFFIX = ".dead"
+
 
 class DeadLetterQueue(StrEnum):
-    """The two queues of dead letters."""
+    """The queues of dead letters. The name of the queue in RabbitMQ, such as `forward.dead`, is understood too."""
 
     CALLBACKS = "callbacks"
     RECORDINGS = "recordings"
+    FORWARD = "forward"
 
     @property
     def queue_name(self) -> str:
-        from shared.amqp.topology import CALLBACKS_DEAD, RECORDINGS_DEAD  # noqa: PLC0415 - as above
+        return f"{self}{_SUFFIX}"
 
-        return CALLBACKS_DEAD if self is DeadLetterQueue.CALLBACKS else RECORDINGS_DEAD
+    @classmethod
+    def _missing_(cls, value: object) -> DeadLetterQueue | None:
+        name = value.removesuffix(_SUFFIX) if isinstance(value, str) else value
+        return next((queue for queue in cls if queue.value == name), None)

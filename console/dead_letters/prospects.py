@@ -64,6 +64,8 @@ def why_it_comes_back(queue: DeadLetterQueue, dead_letter: QueuedDeadLetter, sou
     A callback is parsed with the adapter of its source as it is configured here; workers can have another configuration.
     """
     body = dead_letter.delivery.body
+    if queue is DeadLetterQueue.FORWARD:
+        return ""  # the receiver decides
     if queue is DeadLetterQueue.RECORDINGS:
         try:
             RecordingJob.decode(body)

@@ -1,4 +1,4 @@
-"""Dead letters as they are in the two queues, and filters on them."""
+"""Dead letters as they are in their queues, and filters on them."""
 
 from __future__ import annotations
 
@@ -12,13 +12,16 @@ from console.dead_letters.names import DeadLetterQueue
 from console.durations import ago
 from shared.amqp.dead_letters import DETAIL, FIRST_SEEN, REASON
 from shared.amqp.delivery import Delivery
+from shared.amqp.topology import FORWARD_PREFIX
 from shared.domain.times import rfc3339
 from shared.domain.unread_body import readable
 from shared.masking import mask_credentials
 
-__all__ = ["ID_CHARACTERS", "DeadLetterQueue", "Filter", "QueuedDeadLetter", "decode"]
+__all__ = ["ID_CHARACTERS", "ROUTING_KEY", "DeadLetterQueue", "Filter", "QueuedDeadLetter", "decode"]
 
 ID_CHARACTERS = 12
+ENDPOINT, ROUTING_KEY = "endpoint", "routing_key"
+_EVENT_SOURCE = "/callfold/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +32,7 @@ class Filter:
     reason: str | None = None
     source: str | None = None
     since: str | None = None
+    endpoint: str | None = None
 
     @property
     def is_everything(self) -> bool:
@@ -46,6 +50,7 @@ class Filter:
             return (
                 (not self.ids or any(dead_letter.id.startswith(prefix) for prefix in self.ids))
                 and self.reason in (None, dead_letter.reason)
+                and self.endpoint in (None, dead_letter.endpoint)
                 and (self.source is None or self.source in dead_letter.sources)
                 and (earliest is None or dead_letter.first_seen >= earliest)
             )
@@ -64,6 +69,24 @@ class QueuedDeadLetter:
     delivery: Delivery
 
     @property
+    def endpoint(self) -> str | None:
+        """The webhook to which an event could not be delivered. RabbitMQ names only its queue, if that was full."""
+        name = self.delivery.headers.get(ENDPOINT)
+        if isinstance(name, str):
+            return name
+        queue = str(_death(self.delivery.headers).get("queue", ""))
+        return queue.removeprefix(FORWARD_PREFIX).partition(".")[0] if queue.startswith(FORWARD_PREFIX) else None
+
+    @property
+    def routing_key(self) -> str:
+        """The routing key with which an event was published."""
+        key = self.delivery.headers.get(ROUTING_KEY)
+        if isinstance(key, str):
+            return key
+        keys = _death(self.delivery.headers).get("routing-keys")
+        return str(keys[0]) if isinstance(keys, list) and keys else ""
+
+    @property
     def sources(self) -> set[str]:
         """The sources that the message body names."""
         try:
@@ -72,7 +95,8 @@ class QueuedDeadLetter:
             return set()
         elements = body if isinstance(body, list) else [body]
         named = (element.get("source") for element in elements if isinstance(element, dict))
-        return {source for source in named if isinstance(source, str)}
+        # That of an event is a path.
+        return {source.removeprefix(_EVENT_SOURCE) for source in named if isinstance(source, str)}
 
     def describe(self, *, with_body: bool = False) -> dict[str, object]:
         """Return the fields that commands print and the HTTP API returns, with credentials masked."""
@@ -82,18 +106,24 @@ class QueuedDeadLetter:
             "detail": mask_credentials(self.detail),
             "first_seen": self.first_seen,
             "sources": sorted(self.sources),
+            "endpoint": self.endpoint,
         }
         return (
             fields | {"body": mask_credentials(readable(self.delivery.body).decode("utf-8", "replace"))} if with_body else fields
         )
 
 
+def _death(headers: Mapping[str, object]) -> Mapping[str, object]:
+    """Return what RabbitMQ recorded when it dead-lettered a message last."""
+    deaths = headers.get("x-death")
+    first = deaths[0] if isinstance(deaths, list) and deaths else None
+    return first if isinstance(first, dict) else {}
+
+
 def decode(delivery: Delivery) -> QueuedDeadLetter:
     """Read a message that Callfold dead-lettered, or one that RabbitMQ dead-lettered at its delivery limit."""
     headers = delivery.headers
-    deaths = headers.get("x-death")
-    first = deaths[0] if isinstance(deaths, list) and deaths else None
-    died: Mapping[str, object] = first if isinstance(first, dict) else {}
+    died = _death(headers)
     at = died.get("time")
     return QueuedDeadLetter(
         id=str(headers["message_id"])[:ID_CHARACTERS] or "?",

@@ -40,18 +40,21 @@ HeadersOf = Callable[[Sequence[QueuedDeadLetter]], Mapping[str, HeaderValue]]
 class SettleRequest:
     """The action on dead letters (REDRIVE or DROP) and who requested it; a dry run only counts.
 
-    A redrive skips dead letters first seen before `oldest`.
+    A redrive skips dead letters first seen before `oldest`, and those of webhooks that are not in `endpoints`, if that is given.
     """
 
     action: Action
     who: str
     is_dry_run: bool = False
     oldest: str = ""
+    endpoints: frozenset[str] | None = None
 
     def allows(self, dead_letter: QueuedDeadLetter) -> bool:
         """Return whether the action is safe: a call that has left Redis would use its id again, and a body is lost to a fold."""
         if self.action is not Action.REDRIVE:
             return True
+        if self.endpoints is not None and dead_letter.endpoint not in self.endpoints:
+            return False
         is_recent = not dead_letter.first_seen or dead_letter.first_seen >= self.oldest
         return is_recent and dead_letter.reason not in NEVER_REDRIVEN
 
@@ -68,8 +71,8 @@ class Settled(NamedTuple):
 
 
 def oldest_redrivable(settings: Settings, queue: DeadLetterQueue) -> str:
-    """Return since when Redis knows which calls were published. Recording jobs have no limit: the archive knows them all."""
-    if queue is DeadLetterQueue.RECORDINGS:
+    """Return since when Redis knows which calls were published. Other queues have no limit."""
+    if queue is not DeadLetterQueue.CALLBACKS:
         return ""
     return rfc3339(datetime.now(UTC) - timedelta(seconds=settings.retain_seconds + TOMBSTONE_BEYOND_FACTS_S))
 
@@ -103,6 +106,7 @@ async def settle(
             _Access(reader, publisher, Archive(settings.archive_url)), _Work(queue, query, request, headers_of), length, progress
         )
         details = {"queue": queue, "ids": list(query.ids), "reason": query.reason, "since": query.since}
+        details |= {"endpoint": query.endpoint} if query.endpoint else {}
         least = {} if expected.is_complete else {"found_is_minimum": True}
         async with Audit(publisher).record_run(
             request.action, request.who, run.results, source=query.source, found=expected.done, wanted=details, **least

@@ -4,42 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Annotated, Any, NamedTuple, Self
 
 import orjson
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 
 from console.call_query import CallRow, row_of
+from console.history.attempts import read_attempt
+from console.history.values import At, BigInt, Int, Row, Short, one_per_line, truncated, without_nul
+from shared.amqp.topology import FORWARD_JOURNAL
 from shared.domain.call import Status
 from shared.log import get_logger
 
 log = get_logger(__name__)
 
-Row = dict[str, object]
-
-INDEXED_CHARACTERS = 256
-"""PostgreSQL's indexes accept values up to about 2700 bytes. Full values are compared in the record."""
-
 _AUDIT = "callfold.audit."
 CALL_EVENTS = frozenset({"callfold.call.completed.v1", "callfold.call.amended.v1"})
 _RECORDING = re.compile(r"callfold\.recording\.(stored|absent|failed|expired)\.v1")
 _RECORDING_ID = re.compile(r"(?P<leg>[^/]+/[^/]+/recording/[^/]+)/[a-z]+(?P<suffix>/[^/]+)?")
-_TIME = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z$"
 _COLUMNS = tuple(name for name in CallRow.model_fields if name not in {"status", "agents", "numbers", "number_e164"})
-
-
-def _existing_time(at: str) -> str:
-    datetime.fromisoformat(at)
-    return at
-
-
-At = Annotated[str, Field(pattern=_TIME), AfterValidator(_existing_time)]
-Short = Annotated[str, Field(max_length=INDEXED_CHARACTERS)]
-Int = Annotated[int, Field(ge=0, lt=1 << 31)]
-BigInt = Annotated[int, Field(ge=0, lt=1 << 63)]
 
 
 def fingerprint(body: bytes) -> str:
@@ -129,6 +114,7 @@ class Batch:
         calls: by source and call, the highest revision of each.
         recordings: by id, the latest state of each.
         legs: the legs whose recordings changed.
+        attempts: deliveries to webhooks that were attempted.
         newest: the time of the newest event.
     """
 
@@ -139,6 +125,7 @@ class Batch:
     recordings: dict[str, Row] = field(default_factory=dict)
     legs: set[str] = field(default_factory=set)
     audit: list[Row] = field(default_factory=list)
+    attempts: list[Row] = field(default_factory=list)
     newest: str = ""
 
     @classmethod
@@ -147,7 +134,10 @@ class Batch:
         batch = cls(stream, Checkpoint(messages[-1].offset, messages[-1].fingerprint))
         for message in messages:
             try:
-                batch._add(_Event.model_validate(orjson.loads(message.body)), message.body)
+                if stream == FORWARD_JOURNAL:
+                    batch._add_attempt(read_attempt(message.body))
+                else:
+                    batch._add(_Event.model_validate(orjson.loads(message.body)), message.body)
             except (KeyError, TypeError, AttributeError, ValueError) as error:
                 # Any client may publish to the exchange. Unknown and broken messages are kept as received.
                 batch._add_unreadable(message, _describe(error))
@@ -226,24 +216,13 @@ class Batch:
         row = line.model_dump(exclude={"detail"}) | {"id": event.id, "at": event.time}
         self.audit.append(without_nul({**row, "detail": orjson.dumps(line.detail).decode()}))
 
+    def _add_attempt(self, row: Row) -> None:
+        self.attempts.append(row)
+        self.newest = max(self.newest, str(row["at"]))
+
 
 def _describe(error: Exception) -> str:
     """Describe why an event is unreadable without quoting its content."""
     if isinstance(error, ValidationError):
         return ", ".join(sorted({".".join(map(str, problem["loc"])) for problem in error.errors()}))
     return type(error).__name__
-
-
-def without_nul(row: Mapping[str, object]) -> Row:
-    """Replace NUL, which callbacks can carry and PostgreSQL rejects in text. JSON columns keep it, escaped."""
-    return {name: value.replace("\0", "\ufffd") if isinstance(value, str) else value for name, value in row.items()}
-
-
-def truncated(text: str | None) -> str | None:
-    """Shorten a value to the maximum length of an indexed one."""
-    return text and text[:INDEXED_CHARACTERS]
-
-
-def one_per_line(values: Iterable[str]) -> str:
-    """Write values between line ends, so that LIKE matches each as a whole."""
-    return "".join(f"\n{value.casefold()}" for value in values) + "\n"

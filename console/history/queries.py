@@ -9,13 +9,16 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Json
 from sqlalchemy import ColumnElement, Connection, Select, or_, select, tuple_
 
 from console.call_query import CallQuery, CallRow, JsonObject, Position, row_of
-from console.history.batch import CALL_EVENTS, Checkpoint, truncated
+from console.history.attempts import Attempt, of_call
+from console.history.batch import CALL_EVENTS, Checkpoint
 from console.history.tables import AUDIT, CALLS, EVENTS, OFFSETS, RECORDINGS, has_column
+from console.history.values import truncated
 from console.number_search import number_patterns
 from shared.domain.call import Status
 from shared.phone_numbers import spellings
 
 _ESCAPE = "\\"
+_MAX_DELIVERIES = 200
 _RECORDING_COLUMNS = [column for column in RECORDINGS.columns if column.name not in {"leg_id", "event"}]
 
 
@@ -65,7 +68,7 @@ class AuditLine(BaseModel):
 
 
 class CallHistory(BaseModel):
-    """A call in the history: its record, the event of each revision, and its recordings."""
+    """A call in the history: its record, the event of each revision, its recordings, and its deliveries to webhooks."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -73,6 +76,7 @@ class CallHistory(BaseModel):
     record: JsonObject
     revisions: tuple[JsonObject, ...]
     recordings: tuple[Recording, ...]
+    deliveries: tuple[Attempt, ...] = ()
 
 
 def page(connection: Connection, query: CallQuery, before: Position | None, size: int) -> list[CallRow]:
@@ -148,6 +152,7 @@ def call(connection: Connection, source: str, name: str) -> CallHistory | None:
         record=orjson.loads(record.record),
         revisions=tuple(revisions),
         recordings=tuple(_recordings(connection, RECORDINGS.c.call == name, RECORDINGS.c.source == source)),
+        deliveries=tuple(of_call(connection, source, name, limit=_MAX_DELIVERIES)),
     )
 
 

@@ -1,4 +1,4 @@
-"""The history process: it writes two streams to one database.
+"""The history process: it writes three streams to one database.
 
 Nothing waits for it. While it is down, the streams keep the events.
 """
@@ -13,7 +13,7 @@ from console.history.follower import Follower, until_available
 from console.history.location import DEFAULT_URL
 from console.history.store import History
 from console.history.tables import REVISION
-from shared.amqp.topology import AUDIT_JOURNAL, CALLS_JOURNAL
+from shared.amqp.topology import AUDIT_JOURNAL, CALLS_JOURNAL, FORWARD_JOURNAL
 from shared.config.settings import Settings
 from shared.errors import HistoryUnavailableError
 from shared.exit_codes import EXIT_OK
@@ -52,7 +52,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     """
     address = broker_address(settings, "history")
     async with aclosing(History(_url(settings), is_writer=True)) as history:
-        followers = [Follower(stream, history, address) for stream in (CALLS_JOURNAL, AUDIT_JOURNAL)]
+        followers = [Follower(stream, history, address) for stream in (CALLS_JOURNAL, AUDIT_JOURNAL, FORWARD_JOURNAL)]
 
         async def problems() -> list[str]:
             current = sorted({follower.problem for follower in followers if follower.problem})

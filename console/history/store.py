@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TypeVar
@@ -11,7 +11,8 @@ from typing import TypeVar
 from sqlalchemy import Connection
 
 from console.call_query import CallQuery, CallRow, Position
-from console.history import queries, schema, writes
+from console.history import attempts, queries, schema, writes
+from console.history.attempts import Attempt
 from console.history.batch import Batch, Checkpoint
 from console.history.database_errors import translated_errors
 from console.history.engine import (
@@ -110,6 +111,17 @@ class History:
     async def audit(self, since: str | None = None, limit: int = 100) -> list[AuditLine]:
         """Read audit lines since a time (RFC 3339 UTC), newest first."""
         return await self._do(lambda connection: queries.audit(connection, since, limit))
+
+    async def attempts(self, endpoint: str, *, limit: int, before: str | None = None, failed: bool = False) -> list[Attempt]:
+        """Read the attempts of a webhook, newest first, optionally before a time, or only those that failed."""
+        return await self._do(
+            lambda connection: attempts.of_endpoint(connection, endpoint, limit=limit, before=before, failed=failed)
+        )
+
+    async def last_attempts(self, endpoints: Iterable[str]) -> dict[str, Attempt]:
+        """Read the last attempt of each webhook that has one."""
+        names = list(endpoints)
+        return await self._do(lambda connection: attempts.last_of(connection, names))
 
     async def _do(self, work: Callable[[Connection], _T]) -> _T:
         """Run statements in one transaction, in a thread."""

@@ -29,7 +29,7 @@ VERSION = 2
 A migration that adds tables, indexes or columns that may be null keeps the version: the last release works on without them.
 """
 
-FIRST_REVISION, REVISION = "0001", "0002"
+FIRST_REVISION, REVISION = "0001", "0003"
 """Revisions in `migrations/versions`: that of tables without a recorded one, and the newest, which is that of these tables."""
 
 METADATA = MetaData()
@@ -134,6 +134,28 @@ AUDIT = Table(
     Index("audit_at", "at", "id"),
 )
 
+ATTEMPTS = Table(
+    "webhook_attempts",
+    METADATA,
+    # The key begins with the event, so that its index also finds the attempts of an event.
+    Column("event_id", TEXT, primary_key=True),
+    Column("endpoint", TEXT, primary_key=True),
+    Column("at", TEXT, primary_key=True),
+    Column("attempt", Integer, primary_key=True, autoincrement=False),
+    Column("type", TEXT, nullable=False),
+    Column("source", TEXT, nullable=False),  # of the call in the event's id; '' if it names none
+    Column("call", TEXT, nullable=False),
+    Column("status", Integer),  # of HTTP; null if there was no answer
+    Column("error", TEXT),
+    Column("seconds", Double, nullable=False),
+    Column("answer", TEXT, nullable=False),  # its first bytes, masked
+    Column("next_at", TEXT),
+    Column("result", TEXT, nullable=False),  # delivered, retry, dead, disabled
+    Index("webhook_attempts_endpoint", "endpoint", "at"),
+    Index("webhook_attempts_call", "source", "call", "at"),
+    Index("webhook_attempts_at", "at"),
+)
+
 OFFSETS = Table(
     "offsets",
     METADATA,
@@ -166,3 +188,11 @@ def has_column(connection: Connection, column: Column[Any]) -> bool:
     if column.name not in known.get(table.name, ()):
         known[table.name] = column_names(connection, table)
     return column.name in known[table.name]
+
+
+def has_table(connection: Connection, table: Table) -> bool:
+    """Return whether the database has a table. Until the history of this release has migrated, it may lack a new one."""
+    known: set[str] = connection.info.setdefault("callfold_tables", set())
+    if table.name not in known and inspect(connection).has_table(table.name):
+        known.add(table.name)
+    return table.name in known

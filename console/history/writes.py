@@ -7,8 +7,10 @@ from datetime import datetime, timedelta
 from sqlalchemy import ColumnElement, Connection, Table, or_, select, tuple_, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from console.history.batch import Batch, Row
-from console.history.tables import AUDIT, CALLS, EVENTS, OFFSETS, RECORDINGS
+from console.history.attempts import expire
+from console.history.batch import Batch
+from console.history.tables import ATTEMPTS, AUDIT, CALLS, EVENTS, OFFSETS, RECORDINGS
+from console.history.values import Row
 
 # Tombstones live longer, and no revision moves the start of a call as far.
 _FORGOTTEN = timedelta(days=8)
@@ -24,6 +26,9 @@ def write(connection: Connection, batch: Batch) -> None:
         connection.execute(_insert(connection, EVENTS).on_conflict_do_nothing(), batch.events)
     if batch.audit:
         connection.execute(_insert(connection, AUDIT).on_conflict_do_nothing(), batch.audit)
+    if batch.attempts:
+        connection.execute(_insert(connection, ATTEMPTS).on_conflict_do_nothing(), batch.attempts)
+        expire(connection)
     if batch.calls:
         _upsert(connection, CALLS, list(batch.calls.values()))
     if batch.recordings:
@@ -47,6 +52,7 @@ def _set_aside_reused(connection: Connection, batch: Batch) -> None:
             changes: list[tuple[Table, dict[str, object]]] = [
                 (CALLS, {**values, "name": f"{source}/{call}{suffix}"}),
                 (EVENTS, {**values, "id": EVENTS.c.id + suffix}),
+                (ATTEMPTS, {**values, "event_id": ATTEMPTS.c.event_id + suffix}),
                 (RECORDINGS, {**values, "id": RECORDINGS.c.id + suffix, "leg_id": RECORDINGS.c.leg_id + suffix}),
             ]
             for table, row in changes:

@@ -16,7 +16,7 @@ from console.dead_letters.queue import decode
 from shared import metrics
 from shared.amqp.management import read_management
 from shared.amqp.queue_reader import QueueDepths, QueueReader
-from shared.amqp.topology import CALLBACKS_DEAD, CALLBACKS_FOLD, RECORDINGS, RECORDINGS_DEAD, retry_queue
+from shared.amqp.topology import CALLBACKS_DEAD, CALLBACKS_FOLD, FORWARD_DEAD, RECORDINGS, RECORDINGS_DEAD, retry_queue
 from shared.config.settings import Settings
 from shared.domain.barrier import complete_round
 from shared.domain.call import Status, derive
@@ -35,7 +35,7 @@ _LOOK_INTERVAL_S: Final = 60.0
 _TURN: Final = "turn"
 # Of more open calls, so many random ones show the shares.
 _SAMPLE: Final = 500
-_DEAD: Final = (CALLBACKS_DEAD, RECORDINGS_DEAD)
+_DEAD: Final = (CALLBACKS_DEAD, RECORDINGS_DEAD, FORWARD_DEAD)
 
 
 class Installation:
@@ -46,7 +46,7 @@ class Installation:
         self._store = store
         self._depths = depths
         self._retry_queues = [retry_queue(delay_s) for delay_s in sorted(set(settings.recording_retry_seconds))]
-        self._queues = [CALLBACKS_FOLD, CALLBACKS_DEAD, RECORDINGS, RECORDINGS_DEAD, *self._retry_queues]
+        self._queues = [CALLBACKS_FOLD, CALLBACKS_DEAD, RECORDINGS, RECORDINGS_DEAD, FORWARD_DEAD, *self._retry_queues]
         address = broker_address(settings, "metrics")
         self._dead_letters = {queue: QueueReader(address, queue) for queue in _DEAD}
         self._looked_at = dict.fromkeys(_DEAD, -_LOOK_INTERVAL_S)

@@ -27,6 +27,7 @@ from shared.amqp.topology import (
     CALLBACKS_DEAD,
     CALLBACKS_FOLD,
     CALLBACKS_JOURNAL,
+    FORWARD_DEAD,
     RECORDINGS,
     RECORDINGS_DEAD,
     retry_queue,
@@ -208,7 +209,7 @@ class Monitor:
 
     async def _depths(self, problems: list[str]) -> Mapping[str, int | None]:
         """Count the messages to be folded, the recordings to be fetched (retries included), and the dead letters."""
-        names = [CALLBACKS_FOLD, CALLBACKS_DEAD, RECORDINGS, RECORDINGS_DEAD]
+        names = [CALLBACKS_FOLD, CALLBACKS_DEAD, RECORDINGS, RECORDINGS_DEAD, FORWARD_DEAD]
         try:
             counts = await self.depths.count([*names, *self._retry_queues])
         except BrokerUnavailableError:

@@ -44,6 +44,7 @@ class Detail:
         other_uses: other calls of the same RequestID, `acme/513.2`, of a PBX that was reset.
         revisions: the published revisions in order: id, time, type, outcome.
         recordings: the outcome of each leg's recording, from its sidecar.
+        deliveries: attempts to deliver its events to webhooks, newest first.
     """
 
     key: CallKey
@@ -60,6 +61,7 @@ class Detail:
     other_uses: Sequence[str] = ()
     revisions: Sequence[JsonObject] = ()
     recordings: Sequence[JsonObject] = ()
+    deliveries: Sequence[JsonObject] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return the JSON of `GET /calls/{source}/{call}` and `callfold show --json`."""
@@ -80,6 +82,7 @@ class Detail:
             "other_uses": list(self.other_uses),
             "revisions": list(self.revisions),
             "recordings": list(self.recordings),
+            "deliveries": list(self.deliveries),
         }
 
 
@@ -149,7 +152,13 @@ def past_detail(key: CallKey, past: CallHistory) -> Detail:
         is_timeline_whole=False,
         revisions=revisions_of(past),
         recordings=[recording.model_dump() for recording in past.recordings],
+        deliveries=deliveries_of(past),
     )
+
+
+def deliveries_of(past: CallHistory) -> list[JsonObject]:
+    """List the attempts to deliver events of a call, newest first."""
+    return [attempt.model_dump() for attempt in past.deliveries]
 
 
 def revisions_of(past: CallHistory) -> list[JsonObject]:

@@ -147,7 +147,7 @@ class Lookup:
             UnavailableError: Redis, the journal or the archive does not answer, or the history for a call that Redis lacks.
         """
         # A list of calls needs neither archive nor journal, and must start quickly.
-        from console.lookup.detail import detail_of, past_detail, revisions_of  # noqa: PLC0415
+        from console.lookup.detail import deliveries_of, detail_of, past_detail, revisions_of  # noqa: PLC0415
         from console.lookup.timeline_reader import Timelines  # noqa: PLC0415
 
         self._timelines = self._timelines or Timelines(self._settings)
@@ -161,7 +161,8 @@ class Lookup:
             bodies = (await self._store.read_bodies({key: digests}))[key] if digests else {}
             detail = await detail_of(self._timelines, archive, source, call, state, bodies)
             others = tuple(map(str, await self._other_uses(key)))
-            return replace(detail, other_uses=others, revisions=() if past is None else revisions_of(past))
+            detail = replace(detail, other_uses=others)
+            return detail if past is None else replace(detail, revisions=revisions_of(past), deliveries=deliveries_of(past))
         return None if past is None else past_detail(key, past)
 
     async def is_past(self, key: CallKey) -> bool:

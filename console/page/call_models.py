@@ -99,6 +99,26 @@ class AnnotationRow:
 
 
 @dataclass(frozen=True, slots=True)
+class Delivery:
+    """One attempt to deliver an event to a webhook. The answer is text of a stranger."""
+
+    endpoint: str
+    event_id: str
+    attempt: int
+    at: str
+    status: int | None
+    error: str | None
+    seconds: float
+    answer: str
+    next_at: str | None
+    result: str
+
+    @classmethod
+    def of(cls, row: JsonObject) -> Self:
+        return cls(**_known_fields(cls, row))
+
+
+@dataclass(frozen=True, slots=True)
 class CallPage:
     """One call.
 
@@ -125,6 +145,7 @@ class CallPage:
     timeline: Sequence[TimelineRow]
     revisions: Sequence[Revision] = ()
     recordings: Sequence[RecordingRow] = ()
+    deliveries: Sequence[Delivery] = ()
     is_timeline_whole: bool = True
     timeline_problem: str | None = None
     pbx_ahead_seconds: float | None = None
@@ -148,6 +169,7 @@ class CallPage:
             timeline=[TimelineRow.of(row) for row in detail["timeline"]],
             revisions=[Revision(**_known_fields(Revision, row)) for row in detail.get("revisions", ())],
             recordings=[RecordingRow(**_known_fields(RecordingRow, row)) for row in detail.get("recordings", ())],
+            deliveries=[Delivery.of(row) for row in detail.get("deliveries", ())],
             is_timeline_whole=detail.get("is_timeline_whole", True),
             timeline_problem=detail.get("timeline_problem"),
             pbx_ahead_seconds=detail.get("pbx_ahead_seconds"),
@@ -160,5 +182,5 @@ def _leg(row: JsonObject) -> Leg:
     return Leg(**{**row, **{name: ClockTimes(**row[name]) for name in ("pbx", "axis", "received", "mixed")}})
 
 
-def _known_fields(kind: type[TimelineRow | Revision | RecordingRow], row: JsonObject) -> dict[str, Any]:
+def _known_fields(kind: type[TimelineRow | Revision | RecordingRow | Delivery], row: JsonObject) -> dict[str, Any]:
     return {name: row[name] for name in kind.__slots__ if name in row}

@@ -62,6 +62,18 @@ RECORDING_FLAGS: Mapping[str, str] = {
     Flag.SIZES_OUTDATED: "more audio than its header counts",
     Flag.TRAILING_BYTES: "bytes after the audio",
 }
+# Label, symbol and color of the result of an attempt to deliver an event to a webhook.
+DELIVERIES: Mapping[str, tuple[str, str, str]] = {
+    "delivered": ("Delivered", "✓", "answered"),
+    "retry": ("Waits for the next attempt", "◷", "unknown"),
+    "dead": ("Dead letter", "▲", "missed"),
+    "disabled": ("Endpoint disabled by 410", "▲", "missed"),
+}
+_DEAD_LETTERS: Mapping[str, tuple[str, str, str]] = {
+    "callbacks": ("Callbacks", "callbacks", "Callbacks that could not be folded"),
+    "recordings": ("Recordings", "recordings", "Recordings that could not be archived"),
+    "forward": ("Webhooks", "events", "Events that could not be delivered to their webhook"),
+}
 CALL_TYPES: Mapping[str, str] = {
     "API": "Dialed call",
     "Incoming": "Incoming call",
@@ -130,6 +142,27 @@ def ignored(reason: str) -> str:
 
 def recording_flag(flag: str) -> str:
     return RECORDING_FLAGS.get(flag, spaced(flag))
+
+
+def dead_letter_queue(which: str) -> str:
+    """Return the label of a queue of dead letters."""
+    return _DEAD_LETTERS[which][0]
+
+
+def dead_letters(which: str, count: int = 0) -> str:
+    """Return what the dead letters of a queue are: `callbacks`, and for one `callback`."""
+    name = _DEAD_LETTERS[which][1]
+    return name.removesuffix("s") if count == 1 else name
+
+
+def dead_letter_caption(which: str) -> str:
+    """Return what happened to the dead letters of a queue."""
+    return _DEAD_LETTERS[which][2]
+
+
+def delivery(result: str) -> tuple[str, str, str]:
+    """Return label, symbol and color of an attempt; a result of a newer version as words."""
+    return DELIVERIES.get(result, (spaced(result), "·", "other"))
 
 
 def call_type(value: str | None) -> str:

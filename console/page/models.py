@@ -65,6 +65,7 @@ class DeadLetterRow:
     first_seen: str
     sources: Sequence[str]
     body: str
+    endpoint: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +85,8 @@ class DeadLettersPage:
         dead_letters: those that match, up to the limit of one page.
         match_count: how many match in all, or at least so many if not `is_complete`.
         depths: the number of messages in each queue; None if RabbitMQ did not return it.
-        reason, source: the filter; None for any.
-        reasons, sources: the choices of the filter.
+        reason, source, endpoint: the filter; None for any.
+        reasons, sources, endpoints: the choices of the filter.
         notice: the result of the last action.
     """
 
@@ -95,8 +96,10 @@ class DeadLettersPage:
     depths: Mapping[DeadLetterQueue, int | None]
     reason: str | None = None
     source: str | None = None
+    endpoint: str | None = None
     reasons: Sequence[str] = ()
     sources: Sequence[str] = ()
+    endpoints: Sequence[str] = ()
     notice: Notice | None = None
     is_complete: bool = True
 

@@ -58,6 +58,7 @@ _MAX_IGNORED = 50
 _MAX_ANNOTATIONS = 8
 # Of the texts of all annotations together, so that the page stays small. Each shows some.
 _TEXT_CHARACTERS, _LEAST_CHARACTERS = 6_000, 200
+_MAX_DELIVERIES = 50
 _OPTIONAL_FIELDS = ("call_type", "ended_by", "queue", "ignored", "annotations")  # records of earlier releases lack them
 MAX_RECORDINGS = MAX_LANES
 _MAX_FORM_CHARACTERS = 300  # of a search value that is shown again; valid values are shorter
@@ -88,6 +89,7 @@ def _environment() -> Environment:
         "recording_url": urls.recording_url,
         "waveform_url": urls.waveform_url,
         "preview_url": urls.preview_url,
+        "webhook_url": urls.webhook_url,
         "with_query": urls.with_query,
         "labels": labels,
         "spark_box": (WIDTH, HEIGHT),
@@ -169,6 +171,7 @@ def call_page(viewer: Viewer, page: CallPage) -> str:
         "annotations": _annotations(record),
         "legs": page.legs[:MAX_LANES],
         "timeline": timeline,
+        "deliveries": page.deliveries[:_MAX_DELIVERIES],
         "recordings": page.recordings[:MAX_RECORDINGS],
         "facts": dict(islice(page.facts.items(), _MAX_FACTS)),
     }
@@ -197,7 +200,12 @@ def _pretty(record: JsonObject) -> str:
 
 
 def dead_letters_page(viewer: Viewer, page: DeadLettersPage) -> str:
-    return _render("dead_letters.html", viewer, "dead-letters", {"page": page})
+    values = {
+        "page": page,
+        "endpoint": (page.endpoint or "")[: urls.WEBHOOK_NAME_CHARACTERS],
+        "endpoints": [name[: urls.WEBHOOK_NAME_CHARACTERS] for name in page.endpoints],
+    }
+    return _render("dead_letters.html", viewer, "dead-letters", values)
 
 
 def confirm_page(viewer: Viewer, page: ConfirmPage) -> str:

@@ -8,6 +8,7 @@ from urllib.parse import quote, urlencode
 
 from shared.domain.ids import CALL_REF, SOURCE_NAME
 
+WEBHOOK_NAME_CHARACTERS = 64  # names of webhooks are shorter
 _CALL = re.compile(f"({SOURCE_NAME.pattern})/({CALL_REF.pattern})")
 
 
@@ -25,6 +26,10 @@ def waveform_url(source: str, name: str, call: str) -> str:
 
 def preview_url(source: str, name: str, call: str) -> str:
     return f"/recordings/{quote(source, safe='')}/{quote(name, safe='')}/preview?{urlencode({'call': call})}"
+
+
+def webhook_url(name: str) -> str:
+    return f"/webhooks/{quote(name[:WEBHOOK_NAME_CHARACTERS], safe='')}"
 
 
 def with_query(path: str, values: Mapping[str, str | None]) -> str:

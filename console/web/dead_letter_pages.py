@@ -19,11 +19,9 @@ from console.web.dead_letters_api import DeadLettersAction, DeadLettersApi
 from console.web.keys import IDENTITY
 from console.web.page_responses import error_page, html, viewer_of
 from console.web.parameters import read_form
-from shared.amqp.topology import CALLBACKS_DEAD, RECORDINGS_DEAD
 from shared.config.settings import Settings
 
 _MAX_ROWS = 100
-_QUEUES = {DeadLetterQueue.CALLBACKS: CALLBACKS_DEAD, DeadLetterQueue.RECORDINGS: RECORDINGS_DEAD}
 
 
 class DeadLetterPages:
@@ -36,8 +34,8 @@ class DeadLetterPages:
 
     async def show(self, request: web.Request) -> web.Response:
         which = _which(request.query.get("which"))
-        reason, source = request.query.get("reason") or None, request.query.get("source") or None
-        rows, listing = await self._find(which, Filter((), reason, source))
+        reason, source, endpoint = (request.query.get(name) or None for name in ("reason", "source", "endpoint"))
+        rows, listing = await self._find(which, Filter((), reason, source, endpoint=endpoint))
         result = Result.of_query(request.query)
         page = DeadLettersPage(
             which=which,
@@ -47,6 +45,8 @@ class DeadLetterPages:
             depths=await self._depths(),
             reason=reason,
             source=source,
+            endpoint=endpoint,
+            endpoints=sorted({row.endpoint for row in rows if row.endpoint}),
             reasons=sorted({row.reason for row in rows}),
             sources=sorted({name for row in rows for name in row.sources}),
             notice=result.notice if result else None,
@@ -102,7 +102,7 @@ class DeadLetterPages:
 
     async def _depths(self) -> Mapping[DeadLetterQueue, int | None]:
         depths = (await self._monitor.take()).depths
-        return {which: depths[queue] for which, queue in _QUEUES.items()}
+        return {which: depths[which.queue_name] for which in DeadLetterQueue}
 
 
 def _valid(name: ActionName, which: DeadLetterQueue, ids: list[str]) -> DeadLettersAction:
@@ -115,4 +115,4 @@ def _valid(name: ActionName, which: DeadLetterQueue, ids: list[str]) -> DeadLett
 
 
 def _which(text: str | None) -> DeadLetterQueue:
-    return DeadLetterQueue.RECORDINGS if text == DeadLetterQueue.RECORDINGS else DeadLetterQueue.CALLBACKS
+    return next((queue for queue in DeadLetterQueue if queue == text), DeadLetterQueue.CALLBACKS)

@@ -21,6 +21,7 @@ from shared.config.live_sources import LiveSources
 from shared.config.settings import Settings
 from shared.errors import ConfigError
 from shared.runtime.audit import Action
+from shared.webhooks.live_endpoints import LiveEndpoints
 
 Text = Annotated[str, Field(min_length=1, max_length=256)]
 
@@ -44,10 +45,11 @@ class DeadLettersQuery(BaseModel):
     since: Annotated[Text, AfterValidator(_duration)] | None = Field(
         default=None, description="Only dead letters first seen within this duration: 90s, 15m, 2h, 7d."
     )
+    endpoint: Text | None = Field(default=None, description="Only dead letters of this webhook, in the queue `forward`.")
     limit: int = Field(default=100, ge=1, le=500, description="Maximum number of dead letters in the answer.")
 
     def filter(self) -> Filter:
-        return Filter((), self.reason, self.source, self.since)
+        return Filter((), self.reason, self.source, self.since, self.endpoint)
 
 
 class DeadLettersAction(BaseModel):
@@ -64,11 +66,12 @@ class DeadLettersAction(BaseModel):
 
 
 class DeadLettersApi:
-    """Serves the two queues of dead letters."""
+    """Serves the queues of dead letters."""
 
-    def __init__(self, settings: Settings, sources: LiveSources) -> None:
+    def __init__(self, settings: Settings, sources: LiveSources, endpoints: LiveEndpoints) -> None:
         self._settings = settings
         self._sources = sources
+        self._endpoints = endpoints
 
     async def list(self, request: web.Request) -> web.Response:
         """Return the matching dead letters, credentials masked, and their number."""
@@ -115,4 +118,6 @@ class DeadLettersApi:
         return await foresee(self._settings, action.queue, query, self._request(action, who), sources)
 
     def _request(self, action: DeadLettersAction, who: str) -> SettleRequest:
-        return SettleRequest(Action(action.action), who, action.dry_run, oldest_redrivable(self._settings, action.queue))
+        oldest = oldest_redrivable(self._settings, action.queue)
+        endpoints = frozenset[str](self._endpoints.current) if action.queue is DeadLetterQueue.FORWARD else None
+        return SettleRequest(Action(action.action), who, action.dry_run, oldest, endpoints)

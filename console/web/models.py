@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from console.call_query import CallRow
 from console.dead_letters.queue import DeadLetterQueue
+from console.history.attempts import Attempt
 from shared.domain.ids import CALL_REF
 
 
@@ -40,6 +41,7 @@ class CallDetail(BaseModel):
     other_uses: list[str] = Field(description="Other calls of the same RequestID, such as `acme/513.2`, of a PBX that was reset.")
     revisions: list[dict[str, Any]]
     recordings: list[dict[str, Any]]
+    deliveries: list[Attempt] = Field(description="Attempts to deliver its events to webhooks, newest first.")
 
 
 class AnnotationAccepted(BaseModel):
@@ -125,6 +127,7 @@ class DeadLetter(BaseModel):
     detail: str
     first_seen: str
     sources: list[str]
+    endpoint: str | None = Field(description="The webhook to which an event could not be delivered; null in other queues.")
     body: str
 
 

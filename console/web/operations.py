@@ -13,6 +13,8 @@ from console.web.annotations_api import AnnotationsApi
 from console.web.calls_api import CallsApi
 from console.web.dead_letters_api import DeadLettersAction, DeadLettersApi, DeadLettersQuery
 from console.web.dial_api import DialApi
+from console.web.endpoint_operations import endpoint_operations
+from console.web.endpoints_api import EndpointsApi
 from console.web.event_streams import EVENT_ID_PATTERN, EventStreams
 from console.web.openapi import RETRY_AFTER, Problem
 from console.web.problems import PROBLEM
@@ -36,6 +38,7 @@ class Apis:
     calls: CallsApi
     recordings: RecordingsApi
     dead_letters: DeadLettersApi
+    endpoints: EndpointsApi
     events: EventStreams
     slots: RequestSlots
 
@@ -48,6 +51,7 @@ def operations(apis: Apis) -> list[Route]:
         _annotations(apis.annotations, apis.slots),
         *_recordings(apis.recordings),
         *_dead_letters(apis.dead_letters, apis.slots),
+        *endpoint_operations(apis.endpoints, apis.slots),
         _events(apis.events),
         *_schemas(),
     ]

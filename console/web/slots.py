@@ -18,6 +18,8 @@ _AT_ONCE = {
     "annotations": 8,
     "looks at dead letters": 1,
     "changes of dead letters": 2,
+    "changes of webhooks": 2,
+    "tests of webhooks": 4,
     "recordings": 4,
     "waveforms": 2,
     "previews": 2,
@@ -111,6 +113,8 @@ class RequestSlots:
         annotations: each has a large body in memory while it is published.
         looks: at dead letters. RabbitMQ lets one client look at a time, and asking it again and again costs much.
         changes: redrives and drops. They also run one at a time; a second one waits to say so.
+        endpoint_changes: of webhooks. They run one at a time too.
+        trials: test events, each of which may wait for its receiver.
     """
 
     lookups: Slots = field(default_factory=lambda: Slots.of("look-ups"))
@@ -118,3 +122,5 @@ class RequestSlots:
     annotations: Slots = field(default_factory=lambda: Slots.of("annotations"))
     looks: Slots = field(default_factory=lambda: Slots.of("looks at dead letters"))
     changes: Slots = field(default_factory=lambda: Slots.of("changes of dead letters"))
+    endpoint_changes: Slots = field(default_factory=lambda: Slots.of("changes of webhooks"))
+    trials: Slots = field(default_factory=lambda: Slots.of("tests of webhooks"))

@@ -47,6 +47,7 @@ DERIVED = {
             "CONSOLE_PORT",
             "CONSOLE_PROXIES",
             "DRAIN_SECONDS",
+            "ENDPOINTS",
             "INGRESS_HOST",
             "INGRESS_PORT",
             "INGRESS_PROXIES",
@@ -63,7 +64,7 @@ DERIVED = {
     ),
 }
 _HEAD = "# Rendered from the chart in deploy/helm/callfold by `make manifests`. Do not edit it: write a patch in an overlay.\n"
-_COMPONENTS = ("servers", "sqlite", "monitoring", "autoscaling")
+_COMPONENTS = ("servers", "sqlite", "monitoring", "autoscaling", "webhooks")
 _SOURCE = re.compile(r"^# Source: callfold/templates/(.+)\n", re.MULTILINE)
 
 

@@ -56,7 +56,7 @@ wheels=""
 python=${PYTHON:-}
 here=$(cd "$(dirname "$0")" && pwd -P)
 source=$(cd "$here/../.." && pwd -P)
-units="callfold.target callfold-ingress@.service callfold-worker@.service callfold-console.service callfold-history.service"
+units="callfold.target callfold-ingress@.service callfold-worker@.service callfold-console.service callfold-history.service callfold-forward@.service"
 enabled_first="callfold.target callfold-ingress@1.service callfold-ingress@2.service callfold-worker@1.service callfold-worker@2.service callfold-console.service callfold-history.service"
 
 read_arguments() {
@@ -199,7 +199,7 @@ place() { # MODE FROM TO
 place_settings() {
     run install -d -m 0755 "$etc"
     run install -d -m 0700 "$etc/secrets"
-    for role in ingress worker console history; do
+    for role in ingress worker console history forward; do
         run install -d -m 0700 "$etc/secrets/$role"
     done
     [ -e "$etc/callfold.env" ] || run install -D -m 0644 "$1/callfold.env" "$etc/callfold.env"
@@ -248,12 +248,12 @@ install_release() {
     fi
 }
 
-# A worker, the console and the history may stop at any time. Of the ingresses, at most one is away, and only until its port is open.
+# A worker, a forwarder, the console and the history may stop at any time. Of the ingresses, at most one is away, and only until its port is open.
 restart_services() {
     [ -z "$destdir" ] || wrong "restart needs the machine, not --destdir."
     services=$(systemctl list-units --plain --no-legend --state=active 'callfold-*.service' | cut -d' ' -f1)
     [ -n "$services" ] || fail "no service of Callfold is active. Start them: systemctl start callfold.target"
-    for role in history worker console ingress; do
+    for role in history forward worker console ingress; do
         for service in $services; do
             case $service in
                 callfold-"$role"[@.]*)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from typing import NamedTuple
 
 from aiormq.abc import DeliveredMessage
 from aiormq.channel import Channel
-from aiormq.exceptions import ChannelLockedResource
+from aiormq.exceptions import ChannelLockedResource, ChannelNotFoundEntity
 from pamqp.commands import Basic, Queue
 
 from shared.amqp.channel_requests import broker_request, wait_while_open, write_while_open
@@ -171,6 +172,13 @@ def _delivery(message: DeliveredMessage, channel: Channel) -> Delivery:
     return Delivery(message.body, headers, message.routing_key or "", message.delivery_tag or 0, channel)
 
 
+class Waiting(NamedTuple):
+    """The ready messages of a group of queues, and the consumers of the first one."""
+
+    messages: int
+    consumers: int
+
+
 class QueueDepths(BrokerConnection):
     """Counts the ready messages of queues. RabbitMQ's counts of quorum queues are up to some seconds old."""
 
@@ -195,3 +203,27 @@ class QueueDepths(BrokerConnection):
                 declared = await self._channel.queue_declare(queue, passive=True, timeout=_GET_TIMEOUT_S)
                 depths[queue] = declared.message_count or 0
         return depths
+
+    async def count_groups(self, groups: Mapping[str, Sequence[str]]) -> dict[str, Waiting | None]:
+        """Count groups of queues by name; None for a group of which a queue does not exist.
+
+        The first queue of a group is the one whose consumers are counted.
+
+        Raises:
+            BrokerUnavailableError: not connected, or no answer.
+        """
+        channel = self._channel
+        if channel is None:
+            raise BrokerUnavailableError("RabbitMQ is not connected")
+        return {name: await self._count_group(channel, queues) for name, queues in groups.items()}
+
+    async def _count_group(self, channel: Channel, queues: Sequence[str]) -> Waiting | None:
+        with broker_request("Cannot count the queues"):
+            trial = await channel.connection.channel(timeout=_GET_TIMEOUT_S)  # RabbitMQ closes it with the refusal
+            try:
+                counts = [await trial.queue_declare(queue, passive=True, timeout=_GET_TIMEOUT_S) for queue in queues]
+            except ChannelNotFoundEntity:
+                return None
+            async with asyncio.timeout(_GET_TIMEOUT_S):
+                await trial.close()
+        return Waiting(sum(each.message_count or 0 for each in counts), counts[0].consumer_count or 0)

@@ -57,7 +57,9 @@ def _any_of(*names: str) -> str:
 
 
 _ECHOES = f"^{re.escape(ECHO_QUEUE_PREFIX)}"
-_LOCKS = rf"^({re.escape(CALLBACKS_DEAD)}|{re.escape(RECORDINGS_DEAD)}|{re.escape(FORWARD_DEAD)})\."
+_LOCKS = (
+    rf"^({re.escape(CALLBACKS_DEAD)}|{re.escape(RECORDINGS_DEAD)}|{re.escape(FORWARD_DEAD)}|{re.escape(ENDPOINTS_JOURNAL)})\."
+)
 _FORWARD = f"^{re.escape(FORWARD_PREFIX)}"
 
 ROLES: Mapping[str, Role] = {

@@ -35,6 +35,10 @@ class Action(StrEnum):
     HOLD = "hold"
     RELEASE = "release"
     ACCEPT = "accept"
+    ENDPOINT_ADDED = "endpoint_added"
+    ENDPOINT_CHANGED = "endpoint_changed"
+    ENDPOINT_REMOVED = "endpoint_removed"
+    ENDPOINT_TESTED = "endpoint_tested"
 
 
 class Audit:

@@ -34,6 +34,7 @@ VALUE_SETS = (
     ("servers", "ha"),
     ("monitoring",),
     ("autoscaling",),
+    ("webhooks",),
     ("servers", "ha", "monitoring", "autoscaling"),
     ("everything",),
 )
@@ -41,8 +42,9 @@ OVERLAYS = {
     "small": ("base", "sqlite", "small"),
     "ha": ("base", "servers", "ha"),
     "monitoring": ("base", "monitoring", "autoscaling"),
+    "webhooks": ("base", "webhooks"),
 }
-EVERYTHING = ("servers", "sqlite", "monitoring", "autoscaling")
+EVERYTHING = ("servers", "sqlite", "monitoring", "autoscaling", "webhooks")
 
 
 @pytest.mark.parametrize("names", VALUE_SETS, ids="-".join)

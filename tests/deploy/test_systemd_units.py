@@ -24,6 +24,7 @@ WRITTEN = {
     "worker": {"CALLFOLD_ARCHIVE_URL", "CALLFOLD_RECORDING_DIR"},
     "console": {"CALLFOLD_ARCHIVE_URL", "CALLFOLD_HISTORY_URL"},
     "history": {"CALLFOLD_HISTORY_URL"},
+    "forward": set(),
 }
 LEAST_MEMORY = {"callfold-ingress@1": 768 << 20}
 

@@ -23,6 +23,7 @@ def _target(role: str, instance: str) -> str:
 
 INGRESS, WORKER, WORKER_2 = _target("ingress", "ingress-1"), _target("worker", "worker-1"), _target("worker", "worker-2")
 CONSOLE, HISTORY = _target("console", "console-1"), _target("history", "history-1")
+FORWARD = _target("forward", "forward-1")
 
 _OF_TARGETS: dict[str, dict[str, float]] = {
     INGRESS: {
@@ -73,11 +74,21 @@ _OF_TARGETS: dict[str, dict[str, float]] = {
         "callfold_redis_up": 1,
         "callfold_queue_messages{queue='callbacks.dead'}": 0,
         "callfold_queue_messages{queue='recordings.dead'}": 12,
+        "callfold_queue_messages{queue='forward.dead'}": 0,
         "callfold_queue_messages{queue='recordings'}": 9,
         "callfold_recordings_oldest_seconds": 600,
         "callfold_sources_reload_failed": 0,
     },
     HISTORY: {"callfold_broker_up": 1, "callfold_history_lag_seconds{stream='calls.journal'}": 0},
+    FORWARD: {
+        "callfold_broker_up": 1,
+        "callfold_forward_attempts_total{endpoint='crm', result='delivered'}": 100,
+        "callfold_forward_attempts_total{endpoint='crm', result='retry'}": 7,
+        "callfold_forward_attempts_total{endpoint='crm', result='dead'}": 0,
+        "callfold_forward_attempts_total{endpoint='crm', result='disabled'}": 0,
+        "callfold_forward_breaker_open{endpoint='crm'}": 0,
+        "callfold_forward_waiting{endpoint='crm'}": 3,
+    },
 }
 
 
@@ -197,6 +208,12 @@ _NOT_ALLOWED = "callfold_recording_tries_failed_total{source='acme', reason='not
 _NO_ARCHIVE = "callfold_recording_tries_failed_total{source='acme', reason='archive_unavailable'}"
 _HISTORY_LAG = "callfold_history_lag_seconds{stream='calls.journal'}"
 _INGRESS_CLOCK = "callfold_ingress_clock_offset_seconds{machine='ingress-1'}"
+_WEBHOOK_DEAD = "callfold_queue_messages{queue='forward.dead'}"
+_DELIVERED = "callfold_forward_attempts_total{endpoint='crm', result='delivered'}"
+_RETRIED = "callfold_forward_attempts_total{endpoint='crm', result='retry'}"
+_GIVEN_UP = "callfold_forward_attempts_total{endpoint='crm', result='dead'}"
+_GONE = "callfold_forward_attempts_total{endpoint='crm', result='disabled'}"
+_BREAKER = "callfold_forward_breaker_open{endpoint='crm'}"
 _UNREPLACED = "callfold_placeholders_unreplaced_total{source='acme', placeholder='CallID'}"
 
 CASES = (
@@ -234,6 +251,15 @@ CASES = (
         of="CallfoldHistoryDown",
         at="30m",
     ),
+    Case("all forwarders are gone", gone(FORWARD), ("CallfoldForwardDown/critical",)),
+    Case("one forwarder of two is gone", {**gone(FORWARD), **twin(FORWARD)}, ("CallfoldForwardDown/warning",), at="16m"),
+    Case("a forwarder restarts", gone(FORWARD), of="CallfoldForwardDown", at="10m45s"),
+    Case(
+        "there never was a forwarder",
+        {of(FORWARD, m): "" for m in _OF_TARGETS[FORWARD]} | {_up(FORWARD): "", _build(FORWARD): ""},
+        of="CallfoldForwardDown",
+        at="30m",
+    ),
     Case(
         "a relabeling drops the fold lag",
         {**_vanished(WORKER, "callfold_fold_lag_seconds"), **_vanished(WORKER_2, "callfold_fold_lag_seconds")},
@@ -251,6 +277,7 @@ CASES = (
         {
             **_vanished(CONSOLE, _DEAD),
             **_vanished(CONSOLE, "callfold_queue_messages{queue='recordings.dead'}"),
+            **_vanished(CONSOLE, _WEBHOOK_DEAD),
             **_vanished(CONSOLE, "callfold_queue_messages{queue='recordings'}"),
         },
         ("CallfoldMetricMissing",),
@@ -288,6 +315,7 @@ CASES = (
             **_WAITING,
             **_vanished(CONSOLE, _DEAD),
             **_vanished(CONSOLE, "callfold_queue_messages{queue='recordings.dead'}"),
+            **_vanished(CONSOLE, _WEBHOOK_DEAD),
             **_vanished(CONSOLE, "callfold_queue_messages{queue='recordings'}"),
             **_now(HISTORY, _HISTORY_LAG, 900),
         },
@@ -467,6 +495,26 @@ CASES = (
         ("CallfoldHistoryLag/critical", "CallfoldHistoryLag/warning"),
     ),
     Case("the history is a minute behind", _now(HISTORY, _HISTORY_LAG, 60), of="CallfoldHistoryLag"),
+    # Webhooks
+    Case("the breaker of a webhook is open", _now(FORWARD, _BREAKER, 1), ("CallfoldWebhookFailing",), at="22m"),
+    Case("the breaker of a webhook was open for a while", _now(FORWARD, _BREAKER, 1), of="CallfoldWebhookFailing", at="15m"),
+    Case("every delivery to a webhook fails", _is(FORWARD, _RETRIED, "7+1x300"), ("CallfoldWebhookFailing",), at="13m"),
+    Case(
+        "some deliveries to a webhook fail",
+        {**_is(FORWARD, _RETRIED, "7+1x300"), **_is(FORWARD, _DELIVERED, "100+1x300")},
+        of="CallfoldWebhookFailing",
+        at="13m",
+    ),
+    Case("a webhook answered 410", _now(FORWARD, _GONE, 1), ("CallfoldWebhookDisabled",)),
+    Case("a webhook answered 410 two hours ago", _now(FORWARD, _GONE, 1), of="CallfoldWebhookDisabled", at="2h10m"),
+    Case("an event for a webhook is a dead letter", _now(CONSOLE, _WEBHOOK_DEAD, 1), ("CallfoldWebhookDeadLetters",)),
+    Case(
+        "an event for a webhook becomes a dead letter while no console runs",
+        {**gone(CONSOLE), **_rise(FORWARD, _GIVEN_UP, 1)},
+        ("CallfoldConsoleDown/critical", "CallfoldWebhookDeadLetters"),
+        of="CallfoldWebhookDeadLetters",
+    ),
+    Case("the dead letters of a webhook were redriven", _rise(FORWARD, _GIVEN_UP, 1), of="CallfoldWebhookDeadLetters"),
     # PBX
     Case("a PBX is silent", _SILENT, ("CallfoldPbxSilent",)),
     Case(

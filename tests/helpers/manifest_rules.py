@@ -122,6 +122,7 @@ def _egress(manifests: Sequence[Manifest], pods: Sequence[Pods]) -> Iterator[str
             yield f"{pod.name}: what no policy allows is not denied"
         reached = {port["port"] for each in own for rule in each.get("egress", ()) for port in rule["ports"]}
         needed = {53, 5672} | ({6379, 26379, 443} if role_of(pod) in {"worker", "console"} else set())
+        needed |= {_HTTPS} if role_of(pod) == "forward" else set()
         if endpoint := pod.environment.get("OTEL_EXPORTER_OTLP_ENDPOINT"):
             needed.add(urlsplit(endpoint).port or _HTTPS)
         if not needed <= reached:

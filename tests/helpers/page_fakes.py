@@ -95,6 +95,24 @@ def told(evil: str = "", *, ended: bool = True) -> dict[str, Any]:
         "recordings": [recording | {"uri": evil or "file:///a.wav", "bytes": 9, "sha256": evil or "00ff", "seconds": 60.5}]
         if derived.closing
         else [],
+        "deliveries": [attempt(evil)] if derived.closing else [],
+    }
+
+
+def attempt(evil: str = "") -> dict[str, Any]:
+    """What the history has of an attempt to deliver an event to a webhook."""
+    return {
+        "endpoint": evil or "crm",
+        "event_id": evil or "acme/513/1",
+        "type": evil or "callfold.call.completed.v1",
+        "attempt": 2,
+        "at": at(78),
+        "status": 503,
+        "error": evil or None,
+        "seconds": 0.25,
+        "answer": evil or "busy",
+        "next_at": at(108),
+        "result": evil or "retry",
     }
 
 
@@ -164,11 +182,29 @@ def calls_page(evil: str = "") -> CallsPage:
 
 def dead_letters_page(evil: str = "", which: DeadLetterQueue = DeadLetterQueue.CALLBACKS) -> DeadLettersPage:
     letter = DeadLetterRow(
-        evil or "abc123", evil or "invalid_callback", evil or "parameter e is missing", at(0), [evil or "acme"], evil or "[]"
+        evil or "abc123",
+        evil or "invalid_callback",
+        evil or "parameter e is missing",
+        at(0),
+        [evil or "acme"],
+        evil or "[]",
+        evil or None,
     )
     notice = Notice(evil, [evil]) if evil else None
-    depths = {DeadLetterQueue.CALLBACKS: 1, DeadLetterQueue.RECORDINGS: None}
-    return DeadLettersPage(which, [letter], 1, depths, evil or None, evil or None, [evil or "invalid_callback"], ["acme"], notice)
+    depths = {DeadLetterQueue.CALLBACKS: 1, DeadLetterQueue.RECORDINGS: None, DeadLetterQueue.FORWARD: 2}
+    return DeadLettersPage(
+        which,
+        [letter],
+        1,
+        depths,
+        reason=evil or None,
+        source=evil or None,
+        endpoint=evil or None,
+        reasons=[evil or "invalid_callback"],
+        sources=["acme"],
+        endpoints=[evil or "crm"],
+        notice=notice,
+    )
 
 
 def confirm_page(evil: str = "") -> ConfirmPage:

@@ -20,9 +20,9 @@ _IMAGE = dict(re.findall(r"\b(CALLFOLD_\w+)=(\S+)", _CONTAINERFILE))
 _USER = 10001
 _PUBLIC = {"ingress": Settings.model_fields["ingress_port"].default, "console": Settings.model_fields["console_port"].default}
 PRIVATE = int(_IMAGE["CALLFOLD_METRICS_PORT"])
-_ROLES = {"ingress", "worker", "console", "history"}
+_ROLES = {"ingress", "worker", "console", "history", "forward"}
 # docs/operations.md, "Memory", in MiB.
-_MEMORY_MIB = {"ingress": 768, "worker": 512, "console": 512, "history": 512}
+_MEMORY_MIB = {"ingress": 768, "worker": 512, "console": 512, "history": 512, "forward": 512}
 _MARGIN_S = _CLOSING_S + 10
 # Of files in the directory of credentials, as a user would write them.
 _SAMPLES = {
@@ -153,9 +153,9 @@ def _paths(pods: Pods) -> Iterator[str]:
         named = {"/" + urlsplit(value).path.lstrip("/") for value in pods.environment.values()}
         if path != _IMAGE["CALLFOLD_SPOOL_DIR"] and not any(each.startswith(path) for each in named):
             yield f"{pods.name}: {path} is writable, and no setting names it"
-    for name in ("CALLFOLD_SECRETS_DIR", "CALLFOLD_SOURCES"):
+    for name in ("CALLFOLD_SECRETS_DIR", "CALLFOLD_SOURCES", "CALLFOLD_ENDPOINTS"):
         value = pods.environment.get(name)
-        directory = str(Path(value).parent) if value and name == "CALLFOLD_SOURCES" else value
+        directory = str(Path(value).parent) if value and name != "CALLFOLD_SECRETS_DIR" else value
         if directory and not mounts.get(directory, {}).get("readOnly"):
             yield f"{pods.name}: {name} names no mounted directory"
 

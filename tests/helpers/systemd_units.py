@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 UNITS = Path(__file__).resolve().parents[2] / "deploy" / "systemd"
-SERVICES = ("callfold-ingress@1", "callfold-worker@1", "callfold-console", "callfold-history")
+SERVICES = ("callfold-ingress@1", "callfold-worker@1", "callfold-console", "callfold-history", "callfold-forward@1")
 FAMILIES = {"AF_UNIX": 1, "AF_INET": 2, "AF_INET6": 10}
 _SECONDS = {"": 1, "s": 1, "min": 60}
 _SIZES = {"M": 1 << 20, "G": 1 << 30}

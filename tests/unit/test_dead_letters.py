@@ -120,3 +120,35 @@ def test_a_redrive_knows_what_would_come_back(body: bytes, reason: str, expected
 )
 def test_dead_letters_of_a_call_are_found_by_their_values(body: bytes, call: str, expected: bool) -> None:  # noqa: FBT001
     assert is_of_call(body, CallKey(SourceName("default"), CallRef(call))) == expected
+
+
+@pytest.mark.parametrize(
+    ("headers", "endpoint", "routing_key"),
+    [
+        (
+            {"endpoint": "crm", "routing_key": "call.completed.acme.answered", "attempts": 11},
+            "crm",
+            "call.completed.acme.answered",
+        ),
+        ({"x-death": [{"queue": "forward.crm", "reason": "maxlen", "routing-keys": ["call.a.b.c"]}]}, "crm", "call.a.b.c"),
+        ({"x-death": [{"queue": "recordings", "reason": "maxlen", "routing-keys": ["x"]}]}, None, "x"),
+        ({}, None, ""),
+    ],
+)
+async def test_a_redriven_event_begins_again_in_the_queue_of_its_webhook(
+    tmp_path: Path, headers: dict[str, object], endpoint: str | None, routing_key: str
+) -> None:
+    body = orjson.dumps({"id": "acme/513/1", "source": "/callfold/acme"})
+    letter = decode(Delivery(body, {"message_id": "x", **headers}, "", 1, cast("Any", None)))
+    assert (letter.endpoint, letter.routing_key, letter.sources) == (endpoint, routing_key, {"acme"})
+    message = await original_message(DeadLetterQueue.FORWARD, letter, Archive(f"file://{tmp_path}"))
+    assert (message.routing_key, message.body) == (f"forward.{endpoint or ''}", body)
+    assert message.headers == {"routing_key": routing_key}, "no attempt is counted"
+    known = SettleRequest(Action.REDRIVE, "cli:me", endpoints=frozenset({"crm"}))
+    assert known.allows(letter) == (endpoint == "crm")
+
+
+def test_a_queue_of_dead_letters_has_two_names() -> None:
+    assert DeadLetterQueue("forward.dead") is DeadLetterQueue("forward") is DeadLetterQueue.FORWARD
+    with pytest.raises(ValueError, match="other"):
+        DeadLetterQueue("other.dead")

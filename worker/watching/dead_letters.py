@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Final, NoReturn
 
 from shared.amqp.publisher import Publisher
-from shared.amqp.topology import CALLBACKS_DEAD, RECORDINGS_DEAD
+from shared.amqp.topology import CALLBACKS_DEAD, FORWARD_DEAD, RECORDINGS_DEAD
 from shared.domain.condition import Kind, Observation
 from shared.errors import BrokerUnavailableError
 from worker.watching.growth import Growth
@@ -21,7 +21,7 @@ class DeadLetterWatch:
 
     def __init__(self, publisher: Publisher, now: Callable[[], str], *, interval_s: float = _INTERVAL_S) -> None:
         self._publisher, self._now, self._interval_s = publisher, now, interval_s
-        self._growths = {queue: Growth() for queue in (CALLBACKS_DEAD, RECORDINGS_DEAD)}
+        self._growths = {queue: Growth() for queue in (CALLBACKS_DEAD, RECORDINGS_DEAD, FORWARD_DEAD)}
 
     async def run(self) -> NoReturn:
         """Sample until cancelled. Run it as a task."""

@@ -21,7 +21,14 @@ from tests.helpers.containerfile import final_stage, instructions
 ROOT = Path(__file__).resolve().parents[3]
 DEPLOY = ROOT / "deploy"
 SETTINGS = {variable for variable, _, _ in variables()}
-OURS = {"ingress-1": "ingress", "ingress-2": "ingress", "worker": "worker", "console": "console", "history": "history"}
+OURS = {
+    "ingress-1": "ingress",
+    "ingress-2": "ingress",
+    "worker": "worker",
+    "console": "console",
+    "history": "history",
+    "forward": "forward",
+}
 FOLDERS = {"ingress", "worker", "console", "shared", "clients/python/src"}
 
 WRITTEN: dict[str, set[str]] = {
@@ -29,6 +36,7 @@ WRITTEN: dict[str, set[str]] = {
     "worker": {"CALLFOLD_RECORDING_DIR", "CALLFOLD_ARCHIVE_URL"},
     "console": {"CALLFOLD_ARCHIVE_URL"},
     "history": set(),
+    "forward": set(),
 }
 
 
@@ -138,7 +146,7 @@ def test_every_directory_that_a_role_writes_is_mounted() -> None:
     made = json.loads(next(arguments for name, arguments in reversed(_instructions()) if "install" in arguments))
     for name, role in OURS.items():
         service = _compose()["services"][name]
-        mounted = {volume.partition(":")[2] for volume in service["volumes"]}
+        mounted = {volume.partition(":")[2] for volume in service.get("volumes", [])}
         history = interpolated(service["environment"].get("CALLFOLD_HISTORY_URL", ""), {}).removeprefix("sqlite:///")
         wanted = {directories[written] for written in WRITTEN[role]} | ({str(Path(history).parent)} if history else set())
         assert mounted == wanted, name

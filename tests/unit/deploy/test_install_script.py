@@ -30,7 +30,7 @@ echo "systemctl $*" >>"$CALLS"
 case $1 in
     --version) echo "systemd 252 (252.38)" ;;
     list-units) printf '%s loaded active running x\\n' callfold-ingress@1.service callfold-ingress@2.service \\
-        callfold-worker@1.service callfold-console.service callfold-history.service ;;
+        callfold-worker@1.service callfold-console.service callfold-history.service callfold-forward@1.service ;;
     restart) [ "$2" != "$(cat "$CALLS.broken" 2>/dev/null)" ] ;;
 esac
 """
@@ -96,7 +96,7 @@ def test_an_installation_is_complete_and_the_second_one_changes_nothing(machine:
     assert "staged" in machine.do()
     for path in ("usr/local/lib/systemd/system/callfold-ingress@.service", "usr/local/bin/callfold", "etc/callfold/callfold.env"):
         assert (machine.root / path).is_file()
-    assert [oct(path.stat().st_mode & 0o777) for path in (machine.root / "etc/callfold/secrets").iterdir()] == ["0o700"] * 4
+    assert [oct(path.stat().st_mode & 0o777) for path in (machine.root / "etc/callfold/secrets").iterdir()] == ["0o700"] * 5
     assert (machine.root / "usr/local/lib/systemd/system/callfold-.service.d/common.conf").is_file()
     calls = machine.calls.read_text()
     assert "--require-hashes --only-binary :all:" in calls
@@ -181,7 +181,7 @@ def test_services_are_restarted_one_at_a_time_and_the_rest_is_left_alone_if_one_
         (machine.directory / "bin" / name).chmod(0o755)
     assert machine.run("restart", stages=False).returncode == 0
     restarted = [line.split()[-1] for line in machine.calls.read_text().splitlines() if " restart " in line]
-    names = ("history", "worker@1", "console", "ingress@1", "ingress@2")
+    names = ("history", "forward@1", "worker@1", "console", "ingress@1", "ingress@2")
     assert restarted == [f"callfold-{name}.service" for name in names]
     machine.calls.with_name("calls.broken").write_text("callfold-ingress@1.service")
     done = machine.run("restart", stages=False)

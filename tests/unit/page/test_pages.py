@@ -60,6 +60,9 @@ def _pages(viewer: Viewer) -> dict[str, Callable[[str], str]]:
             viewer, replace(fakes.call_page(), request_id=fakes.request_id(evil))
         ),
         "letters": lambda evil: render.dead_letters_page(viewer, fakes.dead_letters_page(evil)),
+        "letters of webhooks": lambda evil: render.dead_letters_page(
+            viewer, fakes.dead_letters_page(evil, DeadLetterQueue.FORWARD)
+        ),
         "redrive": lambda evil: render.confirm_page(viewer, fakes.confirm_page(evil)),
         "drop": lambda evil: render.confirm_page(viewer, replace(fakes.confirm_page(evil), action="drop")),
         "adapter": lambda evil: render.adapter_page(viewer, fakes.adapter_page(evil)),

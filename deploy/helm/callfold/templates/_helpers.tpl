@@ -97,6 +97,15 @@ redis+sentinel://{{ join "," $hosts }}/callfold/0
 {{- if not .Values.archive.url }}true{{ end }}
 {{- end }}
 
+{{- define "callfold.usesSources" -}}
+{{- if has . (list "ingress" "worker" "console") }}true{{ end }}
+{{- end }}
+
+{{- /* Whether a role reads the file of endpoints: (list . "role"). The console shows them, and sends test events. */ -}}
+{{- define "callfold.usesEndpoints" -}}
+{{- if and (has (index . 1) (list "console" "forward")) (index . 0).Values.forward.enabled (index . 0).Values.forward.endpointsSecret }}true{{ end }}
+{{- end }}
+
 {{- define "callfold.historyIsSqlite" -}}
 {{- if and .Values.history.enabled (eq .Values.history.database "sqlite") }}true{{ end }}
 {{- end }}
@@ -153,7 +162,8 @@ sources:
 {{- $role := index . 1 -}}
 {{- $of := index $root.Values $role -}}
 {{- $set := dict "CALLFOLD_SECRETS_DIR" "/etc/callfold/secrets" -}}
-{{- if ne $role "history" }}{{ $_ := set $set "CALLFOLD_SOURCES" "/etc/callfold/sources/sources.toml" }}{{ end -}}
+{{- if include "callfold.usesSources" $role }}{{ $_ := set $set "CALLFOLD_SOURCES" "/etc/callfold/sources/sources.toml" }}{{ end -}}
+{{- if include "callfold.usesEndpoints" . }}{{ $_ := set $set "CALLFOLD_ENDPOINTS" "/etc/callfold/endpoints/endpoints.toml" }}{{ end -}}
 {{- $_ := set $set "CALLFOLD_DRAIN_SECONDS" $of.drainSeconds -}}
 {{- $_ := set $set "CALLFOLD_SHUTDOWN_TIMEOUT_SECONDS" $root.Values.shutdownTimeoutSeconds -}}
 {{- $proxies := join ", " $root.Values.proxies -}}
@@ -282,7 +292,10 @@ spec:
       volumeMounts:
         - {name: tmp, mountPath: /tmp}
         - {name: secrets, mountPath: /etc/callfold/secrets, readOnly: true}
-        {{- if ne $role "history" }}
+        {{- if include "callfold.usesEndpoints" . }}
+        - {name: endpoints, mountPath: /etc/callfold/endpoints, readOnly: true}
+        {{- end }}
+        {{- if include "callfold.usesSources" $role }}
         - {name: sources, mountPath: /etc/callfold/sources, readOnly: true}
         {{- end }}
         {{- if eq $role "ingress" }}
@@ -303,7 +316,11 @@ spec:
     - name: secrets
       projected:
         {{- include "callfold.credentials" . | nindent 8 }}
-    {{- if ne $role "history" }}
+    {{- if include "callfold.usesEndpoints" . }}
+    - name: endpoints
+      secret: {secretName: {{ $root.Values.forward.endpointsSecret }}, defaultMode: 0440}
+    {{- end }}
+    {{- if include "callfold.usesSources" $role }}
     # The whole Secret, never a subPath: a change then reaches the running pods.
     - name: sources
       secret: {secretName: {{ $root.Values.sourcesSecret }}, defaultMode: 0440}
