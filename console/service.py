@@ -124,7 +124,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             ),
             background(publisher.run(), feed.consumer.run(), monitor.callbacks_journal.run(), monitor.depths.run()),
             background(feed.run(), monitor.count(), monitor.run(), dials.run(), dial_keys.run()),
-            background(*installation.tasks(), endpoints.run()),
+            background(*installation.tasks(), *editor.tasks()),
             background(refused.consumer.run(), refused.run()),
             background(watch_store(store), watch_store(calls), watch_sources(sources)),
             background(watch_broker(publisher), watch_broker_hosts(settings)),

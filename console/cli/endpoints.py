@@ -45,14 +45,14 @@ def endpoints_show(name: Name, *, as_json: AsJson = False) -> None:
 def endpoints_add(
     name: NewName,
     *,
-    url: Annotated[str, typer.Option(help="Where events are posted; also env:NAME or file:PATH.")],
+    url: Annotated[str, typer.Option(help="Address of the receiver, or env:NAME or file:PATH.")],
     patterns: Annotated[list[str] | None, typer.Option("--filter", help="Topic pattern, repeatable (default: call.#).")] = None,
     where: Annotated[
         str | None, typer.Option(help="Condition on an event, e.g. 'talk_seconds > 60' (default: every event).")
     ] = None,
     headers: Annotated[
         list[str] | None,
-        typer.Option("--header", help="Fixed header 'Name: value', repeatable; the value also env:NAME or file:PATH."),
+        typer.Option("--header", help="Fixed header, e.g. 'X-Key: 7', repeatable. The value may be env:NAME or file:PATH."),
     ] = None,
     networks: Annotated[
         list[str] | None,

@@ -177,13 +177,13 @@ async def _tools(settings: Settings) -> AsyncIterator[_Tools]:
         create_publisher(settings, "cli"),
         QueueDepths(address),
     )
+    editor = EndpointEditor(settings, live, publisher)
     async with AsyncExitStack() as closing:
         history = await _history(settings, closing)
-        await closing.enter_async_context(background(live.run(), publisher.run(), depths.run()))
+        await closing.enter_async_context(background(*editor.tasks(), publisher.run(), depths.run()))
         await wait_until_connected(publisher, live.follower.consumer)
         async with asyncio.timeout(CONNECT_S):
             await depths.wait_until_up()
-        editor = EndpointEditor(settings, live, publisher)
         yield _Tools(editor, EndpointReports(editor, depths, history, settings.forward_retry_seconds))
 
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from typing import Final, NamedTuple
 
 from console.endpoints import changes
 from console.endpoints.changes import Change
-from console.endpoints.errors import EndpointChangedError, EndpointConflictError, EndpointError, UnknownEndpointError
+from console.endpoints.errors import EndpointChangedError, EndpointConflictError, UnknownEndpointError
 from console.endpoints.models import GivenEndpoint
 from console.endpoints.views import etag
 from shared.amqp.publisher import Message, Publisher
@@ -26,8 +26,8 @@ from shared.config.settings import Settings
 from shared.errors import BrokerUnavailableError
 from shared.runtime.audit import Action, Audit
 from shared.runtime.broker import broker_address
-from shared.runtime.process import background
 from shared.streams.connections import wait_until_connected
+from shared.webhooks.endpoint_changes import ManagedEndpoints
 from shared.webhooks.live_endpoints import EndpointState, LiveEndpoints, Origin
 from shared.webhooks.signing import new_secret
 
@@ -64,6 +64,11 @@ class EndpointEditor:
         self._publisher = publisher
         self._audit = Audit(publisher)
         self._changing = asyncio.Lock()
+        self._lock = QueueReader(broker_address(settings, "endpoints"), ENDPOINTS_JOURNAL)
+
+    def tasks(self) -> list[Coroutine[object, object, object]]:
+        """Return the endless tasks that follow the endpoints, and keep the connection for the lock."""
+        return [self.live.run(), self._lock.run()]
 
     @property
     def file(self) -> str | None:
@@ -154,23 +159,21 @@ class EndpointEditor:
 
     async def _change(self, action: Action, request: Request, change: Change, *, of_file_too: bool = False) -> None:
         """Publish the next state, after an entry in the audit trail."""
-        refused: EndpointError | None = None
-        async with self._changing, self._locked() as lock:
+        await self._catch_up()
+        self._next(action, request, change, of_file_too=of_file_too)  # most refusals need no lock
+        async with self._changing, self._locked():
             await self._catch_up()
             before = self.live.managed
-            try:
-                self._check(action, request, of_file_too=of_file_too)
-                after = change(before)
-            except EndpointError as error:  # raised below, since the connection would put it into a group
-                refused = error
-            else:
-                settings = changes.changed_settings(before, after, request.name)
-                await self._audit.record_or_raise(action, request.who, endpoint=request.name, changed=settings)
-                await lock.count()  # it fails if the lock was lost
-                await self._publisher.publish(Message("", ENDPOINTS_JOURNAL, after.encode(), uuid.uuid4().hex))
-                await self._catch_up()
-        if refused is not None:
-            raise refused
+            after = self._next(action, request, change, of_file_too=of_file_too)
+            settings = changes.changed_settings(before, after, request.name)
+            await self._audit.record_or_raise(action, request.who, endpoint=request.name, changed=settings)
+            await self._lock.count()  # it fails if the lock was lost
+            await self._publisher.publish(Message("", ENDPOINTS_JOURNAL, after.encode(), uuid.uuid4().hex))
+            await self._catch_up()
+
+    def _next(self, action: Action, request: Request, change: Change, *, of_file_too: bool) -> ManagedEndpoints:
+        self._check(action, request, of_file_too=of_file_too)
+        return change(self.live.managed)
 
     def _check(self, action: Action, request: Request, *, of_file_too: bool) -> None:
         state = self.live.current.get(EndpointName(request.name))
@@ -190,13 +193,18 @@ class EndpointEditor:
             raise BrokerUnavailableError(f"{ENDPOINTS_JOURNAL} could not be read to its end in {_READ_TIMEOUT_S:g} s.") from None
 
     @asynccontextmanager
-    async def _locked(self) -> AsyncIterator[QueueReader]:
-        reader = QueueReader(broker_address(self._settings, "endpoints"), ENDPOINTS_JOURNAL)
-        async with background(reader.run()):
-            await wait_until_connected(reader, self._publisher)
-            end = time.monotonic() + _LOCK_TIMEOUT_S
-            while not await reader.try_lock(_LOCK):
-                if time.monotonic() > end:
-                    raise BrokerUnavailableError("Another change of endpoints takes too long. Try again in a minute.")
-                await asyncio.sleep(_LOCK_RETRY_S)
-            yield reader
+    async def _locked(self) -> AsyncIterator[None]:
+        await wait_until_connected(self._lock, self._publisher)
+        self._lock.forget_lost_locks()  # none is held between two changes
+        end = time.monotonic() + _LOCK_TIMEOUT_S
+        while not await self._lock.try_lock(_LOCK):
+            if time.monotonic() > end:
+                raise BrokerUnavailableError("Another change of endpoints takes too long. Try again in a minute.")
+            await asyncio.sleep(_LOCK_RETRY_S)
+        try:
+            yield
+        finally:
+            try:
+                await self._lock.release(_LOCK)
+            except BrokerUnavailableError:
+                self._lock.recycle("its lock could not be released")

@@ -13,6 +13,10 @@ class UnknownEndpointError(EndpointError):
     """There is no endpoint of this name."""
 
 
+class NoHistoryError(EndpointError):
+    """Attempts are in the history, and there is none."""
+
+
 class InvalidEndpointError(EndpointError):
     """A setting is invalid; `parameter` names it."""
 

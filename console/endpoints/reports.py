@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from console.endpoints.editor import EndpointEditor
+from console.endpoints.errors import NoHistoryError
 from console.endpoints.models import AttemptList, EndpointList, EndpointView
 from console.endpoints.views import view
 from console.history.attempts import Attempt
 from console.history.store import History
 from shared.amqp.queue_reader import QueueDepths, Waiting
 from shared.amqp.topology import forward_queue, forward_retry_queue
-from shared.errors import BrokerUnavailableError, CallfoldError, HistoryUnavailableError
+from shared.errors import BrokerUnavailableError, HistoryUnavailableError
 from shared.webhooks.live_endpoints import EndpointState
 
-_NO_HISTORY = "Attempts are in the history, and this console has none. Set CALLFOLD_HISTORY_URL, and run `callfold history`."
+_NO_HISTORY = "Attempts are in the history, and there is none. Set CALLFOLD_HISTORY_URL, and run `callfold history`."
 
 
 class EndpointReports:
@@ -60,10 +61,10 @@ class EndpointReports:
         Raises:
             UnknownEndpointError: there is none of this name, and there never was an attempt.
             HistoryUnavailableError: the history does not answer.
-            CallfoldError: the console has no history.
+            NoHistoryError: there is no history.
         """
         if self._history is None:
-            raise CallfoldError(_NO_HISTORY)
+            raise NoHistoryError(_NO_HISTORY)
         listed = await self._history.attempts(name, limit=limit, before=before, failed=failed)
         if not listed:
             await self._editor.read(name)

@@ -53,9 +53,13 @@ def endpoint_operations(api: EndpointsApi, slots: RequestSlots) -> list[Route]:
         path=_PATH,
     )
     removed = Answer("Removed.", media=())
+    no_attempts = Answer("Unknown endpoint, or there is no history.", Problem, (PROBLEM,))
     attempts = Operation(
         "List the attempts at a webhook, newest first",
-        {200: Answer("The attempts.", AttemptList), 404: _UNKNOWN},
+        {
+            200: Answer("The attempts.", AttemptList),
+            404: Answer("Unknown endpoint, or there is no history.", Problem, (PROBLEM,)),
+        },
         query=AttemptsQuery,
         path=_PATH,
     )

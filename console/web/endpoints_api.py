@@ -10,7 +10,13 @@ from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from console.endpoints.editor import Edited, EndpointEditor, Request
-from console.endpoints.errors import EndpointChangedError, EndpointConflictError, InvalidEndpointError, UnknownEndpointError
+from console.endpoints.errors import (
+    EndpointChangedError,
+    EndpointConflictError,
+    InvalidEndpointError,
+    NoHistoryError,
+    UnknownEndpointError,
+)
 from console.endpoints.models import GivenEndpoint, NewEndpoint, NewSecretView, Rotation
 from console.endpoints.reports import EndpointReports
 from console.endpoints.trial import Trials
@@ -152,8 +158,8 @@ async def _answered(answer: Awaitable[web.Response]) -> web.Response:
     """Answer a refused change with its problem."""
     try:
         return await answer
-    except UnknownEndpointError as error:
-        return problem(404, str(error), None, parameter="name")
+    except (UnknownEndpointError, NoHistoryError) as error:
+        return problem(404, str(error))
     except EndpointConflictError as error:
         return problem(409, str(error), None, parameter="name")
     except EndpointChangedError as error:

@@ -11,6 +11,8 @@ _KINDS = (
     "annotations",
     "looks at dead letters",
     "changes of dead letters",
+    "changes of webhooks",
+    "tests of webhooks",
     "recordings",
     "waveforms",
     "previews",

@@ -173,4 +173,4 @@ async def test_a_test_event_is_signed_and_its_result_is_returned(here: World) ->
 
 async def test_without_a_history_attempts_are_unavailable_and_the_rest_works(here: World) -> None:
     status, problem = await _do(here, "GET", "/bi/attempts")
-    assert (status, "CALLFOLD_HISTORY_URL" in problem["title"]) == (503, True)
+    assert (status, "CALLFOLD_HISTORY_URL" in problem["title"]) == (404, True)

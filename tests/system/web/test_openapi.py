@@ -38,6 +38,20 @@ _CHECKS: list[CheckFunction] = [
     checks.response_schema_conformance,
     checks.negative_data_rejection,
 ]
+_ENDPOINTS_PATH = "/endpoints/{name}"
+ENDPOINTS = {
+    ("GET", "/endpoints"),
+    ("POST", "/endpoints"),
+    ("GET", _ENDPOINTS_PATH),
+    ("PUT", _ENDPOINTS_PATH),
+    ("DELETE", _ENDPOINTS_PATH),
+    ("POST", f"{_ENDPOINTS_PATH}/enable"),
+    ("POST", f"{_ENDPOINTS_PATH}/disable"),
+    ("POST", f"{_ENDPOINTS_PATH}/secret"),
+    ("DELETE", f"{_ENDPOINTS_PATH}/previous-secrets"),
+    ("POST", f"{_ENDPOINTS_PATH}/test"),
+    ("GET", f"{_ENDPOINTS_PATH}/attempts"),
+}
 _CONSOLE = {
     ("POST", "/dial"),
     ("GET", "/calls"),
@@ -49,13 +63,14 @@ _CONSOLE = {
     ("GET", "/dead-letters"),
     ("POST", "/dead-letters"),
     ("GET", "/openapi.json"),
+    *ENDPOINTS,
 }
 _EVENTS = ("GET", "/events")
 _INGRESS = {("GET", "/callbacks/{source}"), ("POST", "/callbacks/{source}")}
 # What a schema cannot say: times and cursors, a revision without vCon, the forms that a source's numbers have, a callback's parameters.
 _KNOWS_MORE = """
 [[operations]]
-include-name = ["GET /calls", "GET /calls/{source}/{call}", "GET /dead-letters", "POST /dial", "GET /callbacks/{source}", "POST /callbacks/{source}"]
+include-name = ["GET /calls", "GET /calls/{source}/{call}", "GET /dead-letters", "POST /dial", "POST /endpoints", "PUT /endpoints/{name}", "POST /endpoints/{name}/secret", "GET /callbacks/{source}", "POST /callbacks/{source}"]
 checks.positive_data_acceptance.enabled = false
 """
 # Names in a path, some of them as they must not be.
