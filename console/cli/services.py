@@ -30,7 +30,7 @@ def up(
 ) -> None:
     """Run everything on this machine until Ctrl-C.
 
-    Starts a private RabbitMQ and Redis, then ingress, worker, console and history.
+    Starts a private RabbitMQ and Redis, then ingress, worker, console, history and forwarder.
 
     If CALLFOLD_AMQP_URL or CALLFOLD_REDIS_URL is set, Callfold uses that server instead of a private one.
     """

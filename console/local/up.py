@@ -74,6 +74,7 @@ def _add_processes(fleet: Fleet, settings: Settings, ports: Sequence[int], worke
     fleet.add_ingresses_and_workers(ports, workers)
     fleet.add("console", "console", {"CALLFOLD_CONSOLE_PORT": str(console_port)})
     fleet.add("history", "console.history", {})
+    fleet.add("forward", "worker.forwarding", {})
     return {
         "CALLFOLD_INGRESS_HOST": settings.ingress_host,
         "CALLFOLD_INGRESS_PORT": str(ports[0]),

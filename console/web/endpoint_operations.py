@@ -56,10 +56,7 @@ def endpoint_operations(api: EndpointsApi, slots: RequestSlots) -> list[Route]:
     no_attempts = Answer("Unknown endpoint, or there is no history.", Problem, (PROBLEM,))
     attempts = Operation(
         "List the attempts at a webhook, newest first",
-        {
-            200: Answer("The attempts.", AttemptList),
-            404: Answer("Unknown endpoint, or there is no history.", Problem, (PROBLEM,)),
-        },
+        {200: Answer("The attempts.", AttemptList), 404: no_attempts},
         query=AttemptsQuery,
         path=_PATH,
     )

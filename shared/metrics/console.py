@@ -74,11 +74,11 @@ HISTORY_EVENTS = counter(
     "callfold_history_events_total",
     "Events written to the history.",
     Role.HISTORY,
-    labels=(Label("stream", ("calls.journal", "audit.journal")),),
+    labels=(Label("stream", ("calls.journal", "audit.journal", "forward.journal")),),
 )
 HISTORY_LAG = gauge(
     "callfold_history_lag_seconds",
     "Seconds by which the history is behind its stream; 0 if it is up to date.",
     Role.HISTORY,
-    labels=(Label("stream", ("calls.journal", "audit.journal")),),
+    labels=(Label("stream", ("calls.journal", "audit.journal", "forward.journal")),),
 )

@@ -13,7 +13,7 @@ from console.web.slots import _AT_ONCE
 from ingress.source_secrets import Which
 from shared import metrics
 from shared.amqp.dead_letters import DeadLetterReason
-from shared.amqp.topology import AUDIT_JOURNAL, CALLBACKS_DEAD, CALLBACKS_FOLD, CALLS_JOURNAL, RECORDINGS_DEAD
+from shared.amqp.topology import AUDIT_JOURNAL, CALLBACKS_DEAD, CALLBACKS_FOLD, CALLS_JOURNAL, FORWARD_JOURNAL, RECORDINGS_DEAD
 from shared.domain.call import Status
 from shared.domain.recording_reasons import Reason
 from shared.metrics import TABLE, Export, Kind, Role
@@ -61,10 +61,12 @@ def test_labels_with_known_values_have_those_that_the_code_uses() -> None:
     assert values["callfold_dials_total", "state"] == {"accepted", *DialState}
     assert values["callfold_console_refused_total", "kind"] == set(_AT_ONCE)
     assert values["callfold_queue_full", "queue"] == {CALLBACKS_FOLD}
-    assert values["callfold_history_lag_seconds", "stream"] == {CALLS_JOURNAL, AUDIT_JOURNAL}
-    of_rabbitmq, of_jobs = {DeadLetterReason.DELIVERY_LIMIT}, {DeadLetterReason.JOB_FAILED, DeadLetterReason.UNDECODABLE}
+    assert values["callfold_history_lag_seconds", "stream"] == {CALLS_JOURNAL, AUDIT_JOURNAL, FORWARD_JOURNAL}
+    of_rabbitmq = {DeadLetterReason.DELIVERY_LIMIT, DeadLetterReason.MAXLEN}
+    of_jobs = {DeadLetterReason.JOB_FAILED, DeadLetterReason.UNDECODABLE}
+    of_webhooks = {DeadLetterReason.FORWARD_FAILED, DeadLetterReason.ENDPOINT_REMOVED}
     pairs = TABLE["callfold_dead_letters_total"].pairs
-    assert {reason for queue, reason in pairs if queue == CALLBACKS_DEAD} == set(DeadLetterReason) - of_rabbitmq - {
+    assert {reason for queue, reason in pairs if queue == CALLBACKS_DEAD} == set(DeadLetterReason) - of_rabbitmq - of_webhooks - {
         DeadLetterReason.JOB_FAILED
     }
     assert {reason for queue, reason in pairs if queue == RECORDINGS_DEAD} == set(Reason) | of_jobs
