@@ -70,7 +70,10 @@ _INGRESS = {("GET", "/callbacks/{source}"), ("POST", "/callbacks/{source}")}
 # What a schema cannot say: times and cursors, a revision without vCon, the forms that a source's numbers have, a callback's parameters.
 _KNOWS_MORE = """
 [[operations]]
-include-name = ["GET /calls", "GET /calls/{source}/{call}", "GET /dead-letters", "POST /dial", "POST /endpoints", "PUT /endpoints/{name}", "POST /endpoints/{name}/secret", "GET /callbacks/{source}", "POST /callbacks/{source}"]
+include-name = [
+    "GET /calls", "GET /calls/{source}/{call}", "GET /dead-letters", "POST /dial", "POST /endpoints", "PUT /endpoints/{name}",
+    "POST /endpoints/{name}/secret", "GET /callbacks/{source}", "POST /callbacks/{source}"
+]
 checks.positive_data_acceptance.enabled = false
 """
 # Names in a path, some of them as they must not be.
