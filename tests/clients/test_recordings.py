@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,12 @@ from aiohttp import web
 from simulator.audio import recording
 from tests.helpers.console import KEY, VIEWER_KEY, World, world
 from tests.helpers.cut_wire import cut_wire
-from tests.helpers.node import PROGRAMS, run
+from tests.helpers.node import CLIENT, PROGRAMS, node, run
 from tests.helpers.recordings import GUID, WAV, job, serving, submit
-from tests.helpers.servers import Servers, Stack, next_events
+from tests.helpers.servers import Servers, Stack, eventually, next_events
+from tests.helpers.subscribers_broker import subscribers_broker
 
+_README = (CLIENT / "README.md").read_text("utf-8")
 _SEALED = "0f0f0f0f-0000-0000-0000-00000000000a"
 _LARGE = "0f0f0f0f-0000-0000-0000-00000000000c"
 _LARGE_WAV = recording("8", 60)
@@ -85,6 +88,24 @@ async def test_a_download_that_breaks_continues_where_it_ended(stored: _Stored, 
     assert result["bytes"] == len(_LARGE_WAV), result
     assert (tmp_path / "a.wav").read_bytes() == _LARGE_WAV
     assert wire.cut == 5  # each connection carried the rest only: all of it again would not fit
+
+
+async def test_the_example_of_the_readme_fetches_each_recording_that_is_stored(stored: _Stored, tmp_path: Path) -> None:
+    (text,) = [
+        block for block in re.findall(r"^```js\n(.*?)^```$", _README, re.MULTILINE | re.DOTALL) if "fetchRecording" in block
+    ]
+    (tmp_path / "node_modules").mkdir()
+    (tmp_path / "node_modules" / "callfold-client").symlink_to(CLIENT)
+    (tmp_path / "example.mjs").write_text(text, "utf-8")
+    async with subscribers_broker(stored.here.servers, "transcripts.recordings") as broker:
+        variables = {"AMQP_URL": broker.url, "CALLFOLD_CONSOLE": stored.here.console, "CALLFOLD_CONSOLE_KEY": VIEWER_KEY}
+        async with node(tmp_path / "example.mjs", cwd=tmp_path, **variables) as program:
+            await eventually(lambda: broker.has_consumer("transcripts.recordings"))
+            event = stored.events[GUID]
+            await broker.publish(("recording.stored.acme", event["id"], orjson.dumps(event)))
+            await program.until(len)
+    assert program.lines == [f"{GUID}.wav {len(WAV)}"]
+    assert (tmp_path / f"{GUID}.wav").read_bytes() == WAV
 
 
 async def test_another_content_than_the_event_names_is_refused_and_leaves_no_file(stored: _Stored, tmp_path: Path) -> None:

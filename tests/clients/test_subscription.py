@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -12,7 +14,10 @@ from urllib.parse import urlsplit
 import pytest
 import pytest_asyncio
 
+import callfold_client
+from shared.amqp.roles import subscriber
 from tests.helpers.cut_wire import cut_wire
+from tests.helpers.frozen_wire import frozen_wire
 from tests.helpers.node import PROGRAMS, NodeProgram, node
 from tests.helpers.pace import LIMIT_S
 from tests.helpers.servers import Servers, eventually
@@ -158,6 +163,52 @@ async def test_an_event_that_ends_the_program_each_time_is_a_dead_letter_and_tak
     assert dead == ["acme/11/1"]
 
 
+async def test_a_limit_ends_the_loop_with_the_last_event_acked(broker: Broker) -> None:
+    async with _subscriber(broker.url, limit=2) as program:
+        await broker.publish(event(1), event(2), event(3))
+        assert await program.end() == 0
+    assert _done(program.lines) == ["acme/1/1", "acme/2/1"]
+    assert await broker.waiting(_QUEUE) == ["acme/3/1"]
+
+
+async def test_a_server_that_no_longer_answers_is_noticed_by_its_heartbeats(broker: Broker) -> None:
+    async with frozen_wire(port_of(broker.url)) as wire:
+        first = broker.url.replace(str(port_of(broker.url)), str(wire.port))
+        async with _subscriber(first, heartbeatSeconds=1) as program:
+            await broker.publish(event(1))
+            await program.until(_done)
+            wire.freeze()
+            await broker.publish(event(2))
+            await program.until(lambda lines: any("Heartbeat" in line.get("message", "") for line in lines))
+            wire.thaw()
+            await program.until(lambda lines: "acme/2/1" in _done(lines))
+    assert _ids(program.lines) == ["acme/1/1", "acme/2/1"]
+
+
+async def test_both_clients_share_a_queue_and_each_event_goes_to_one_of_them(broker: Broker) -> None:
+    async with _subscriber(broker.url, prefetch=1) as program, callfold_client.subscribe(broker.url, queue=_QUEUE) as python:
+        await broker.publish(*(event(call) for call in range(1, 41)))
+        in_python = Counter[str]()
+
+        async def consume() -> None:
+            async for received in python:
+                in_python[received.id] += 1
+
+        consuming = asyncio.create_task(consume())
+        await eventually(lambda: _all_of(in_python, program, 40))
+        python.stop()
+        await consuming
+        await program.request("stop")
+        assert await program.end() == 0
+    assert sorted([*in_python.elements(), *_ids(program.lines)]) == sorted(f"acme/{call}/1" for call in range(1, 41))
+    assert in_python
+    assert _ids(program.lines)
+
+
+async def _all_of(in_python: Counter[str], program: NodeProgram, count: int) -> bool:
+    return in_python.total() + len(_done(program.lines)) >= count
+
+
 async def test_filter_and_condition_select_events(broker: Broker) -> None:
     options = {"filter": ["call.completed.acme.answered", "call.amended.#"], "where": "talk_seconds > 60"}
     async with _subscriber(broker.url, **options) as program:
@@ -170,6 +221,19 @@ async def test_filter_and_condition_select_events(broker: Broker) -> None:
         await program.end()
     assert _ids(program.lines) == ["acme/2/1", "acme/5/2"]
     assert await broker.waiting(_QUEUE) == []
+
+
+async def test_a_user_with_the_rights_of_a_subscriber_gets_the_events_of_its_source_alone(broker: Broker) -> None:
+    async with broker.user("node", subscriber("node", "acme")) as url:
+        for pattern in ("#", "call.#", "call.*.other.#"):
+            given = json.dumps({"urls": url, "queue": _QUEUE, "filter": pattern})
+            async with node(PROGRAMS / "subscriber.mjs", given) as program:
+                assert await program.end() == 1
+            assert (program.lines[-1]["failed"], "ACCESS_REFUSED" in program.lines[-1]["message"]) == ("RefusedError", True)
+        async with _subscriber(url, filter="call.*.acme.#") as program:
+            await broker.publish(event(1), event(2, source="other"), event(3))
+            await program.until(lambda lines: "acme/3/1" in _done(lines))
+    assert _ids(program.lines) == ["acme/1/1", "acme/3/1"]
 
 
 @pytest.mark.parametrize(

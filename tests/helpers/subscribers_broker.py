@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import secrets
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
+from urllib.parse import urlsplit
 
 import aio_pika
 import orjson
 
+from shared.amqp.roles import USER_PREFIX, Role, users
 from tests.helpers.history import call_event
 from tests.helpers.pace import LIMIT_S
+from tests.helpers.rabbitmq_cluster import run_tool
 from tests.helpers.servers import Servers, Stack, empty_streams
 
 
@@ -18,14 +24,15 @@ def event(call: int, *, revision: int = 1, outcome: str = "answered", **data: An
     """Return routing key, id and body of the event of a call."""
     made = call_event(call, revision=revision, outcome=outcome, **data)
     kind = "completed" if revision == 1 else "amended"
-    return f"call.{kind}.acme.{outcome}", made["id"], orjson.dumps(made)
+    return f"call.{kind}.{made['data']['source']}.{outcome}", made["id"], orjson.dumps(made)
 
 
 class Broker:
     """Publishes as Callfold does, and looks into queues."""
 
-    def __init__(self, url: str, connection: aio_pika.abc.AbstractConnection, channel: aio_pika.abc.AbstractChannel) -> None:
-        self.url = url
+    def __init__(self, stack: Stack, connection: aio_pika.abc.AbstractConnection, channel: aio_pika.abc.AbstractChannel) -> None:
+        self.url = stack.amqp_url
+        self._environment = stack.rabbitmq.environment
         self._connection = connection
         self._channel = channel
 
@@ -50,6 +57,18 @@ class Broker:
         except aio_pika.exceptions.ChannelNotFoundEntity:
             return False
 
+    @asynccontextmanager
+    async def user(self, name: str, role: Role) -> AsyncIterator[str]:
+        """Create a user with the permissions of a role for as long as the block; yields its URL."""
+        password = secrets.token_hex(16)
+        made = json.dumps(users({name: role}, {name: password}, vhost="/"))
+        with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+            file.write(made)
+            file.flush()
+            await run_tool(self._environment, "rabbitmqctl", "import_definitions", file.name)
+        yield f"amqp://{USER_PREFIX}{name}:{password}@127.0.0.1:{urlsplit(self.url).port}/"
+        await run_tool(self._environment, "rabbitmqctl", "delete_user", USER_PREFIX + name)
+
     async def delete(self, *queues: str) -> None:
         for name in queues:
             await self._channel.queue_delete(name)
@@ -63,7 +82,7 @@ async def subscribers_broker(servers: Servers, *queues: str) -> AsyncIterator[Br
     assert isinstance(servers.stack, Stack)
     await empty_streams(servers.stack)
     async with await aio_pika.connect(servers.stack.amqp_url, timeout=LIMIT_S) as connection:
-        made = Broker(servers.stack.amqp_url, connection, await connection.channel())
+        made = Broker(servers.stack, connection, await connection.channel())
         await made.delete(*queues)
         yield made
         await made.delete(*queues)

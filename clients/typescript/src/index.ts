@@ -9,7 +9,7 @@ export {
   WhereError,
 } from "./errors.js";
 export { type CallEvent, isCall, isRecording, parseEvent, type RecordingEvent } from "./event.js";
-export type { LogLevel, SubscribeOptions } from "./options.js";
+export type { Log, LogLevel, SubscribeOptions } from "./options.js";
 export { fetchRecording, type FetchedRecording, type FetchOptions } from "./recording.js";
 export type * from "./schemas.js";
 export { MemorySeenIds, type SeenIds } from "./seen.js";

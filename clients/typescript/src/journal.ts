@@ -4,6 +4,7 @@ import { TransportLostError } from "./errors.js";
 import type { Host } from "./hosts.js";
 import { Link } from "./link.js";
 import { Mailbox } from "./mailbox.js";
+import type { Log } from "./options.js";
 import { JOURNAL } from "./queue.js";
 
 const OFFSET = "x-stream-offset";
@@ -22,7 +23,10 @@ export class Journal {
   #end: number | undefined;
   #last: { offset: number; id: string } | undefined;
 
-  constructor(readonly since: Date | "first") {}
+  constructor(
+    readonly since: Date | "first",
+    private readonly log: Log,
+  ) {}
 
   /** Yield the messages up to the end that the journal has now. A message counts as read once the next one is requested. */
   async *read(link: Link, others: readonly Host[], signal: AbortSignal): AsyncGenerator<ConsumeMessage> {
@@ -59,14 +63,19 @@ export class Journal {
           if (isUnsure && requested === undefined) {
             break;
           }
-          this.#last = this.#end = undefined; // nothing where this reader was: another stream
+          this.#beginAgain(); // nothing where this reader was
           throw new TransportLostError(`${JOURNAL} delivers nothing`);
         }
         const offset = Number(message.properties.headers?.[OFFSET]);
         const id = String(message.properties.messageId);
-        if (isFirst && requested !== undefined && offset === requested.offset && id !== requested.id) {
-          this.#last = this.#end = undefined;
-          throw new TransportLostError(`${JOURNAL} was replaced`);
+        if (isFirst && requested !== undefined) {
+          if (offset === requested.offset && id !== requested.id) {
+            this.#beginAgain();
+            throw new TransportLostError(`${JOURNAL} was replaced`);
+          }
+          if (offset > requested.offset + 1) {
+            this.log("warn", `${JOURNAL} no longer has ${offset - requested.offset - 1} messages that were not read yet.`);
+          }
         }
         isFirst = false;
         if (this.#last === undefined || offset > this.#last.offset) {
@@ -82,6 +91,11 @@ export class Journal {
     } finally {
       forget();
     }
+  }
+
+  /** Forget the position: the stream is another one. */
+  #beginAgain(): void {
+    this.#last = this.#end = undefined;
   }
 }
 

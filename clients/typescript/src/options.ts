@@ -4,6 +4,7 @@ import { topicMatcher } from "./topics.js";
 import { Where } from "./where.js";
 
 export type LogLevel = "info" | "warn";
+export type Log = (level: LogLevel, message: string) => void;
 
 /** Options of `subscribe`. */
 export interface SubscribeOptions {
@@ -40,7 +41,7 @@ export interface SubscribeOptions {
   /** RabbitMQ counts as gone after two of these without data. Default: 10. */
   heartbeatSeconds?: number | undefined;
   /** Where lost connections and dead letters are reported. Default: warnings to `console.warn`. */
-  log?: ((level: LogLevel, message: string) => void) | undefined;
+  log?: Log | undefined;
 }
 
 /** The options with their defaults, checked. */
@@ -61,7 +62,7 @@ export interface Settings {
   readonly connectionName: string;
   readonly timeoutMs: number;
   readonly heartbeatSeconds: number;
-  readonly log: (level: LogLevel, message: string) => void;
+  readonly log: Log;
 }
 
 const UNIT_MS: Record<string, number> = { s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 };

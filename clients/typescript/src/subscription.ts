@@ -25,7 +25,7 @@ export interface Delivery {
   readonly routingKey: string;
   /** Whether the event comes from the journal. */
   readonly isReplayed: boolean;
-  /** Move the event to the dead letters when the body of the loop ends, instead of acking it. */
+  /** Move the event to the dead letters when the body of the loop ends, instead of acking it. A replayed one stays in the journal. */
   reject(): void;
 }
 
@@ -79,7 +79,7 @@ export class Subscription implements AsyncIterable<ReceivedEvent>, AsyncDisposab
 
   async *#events(): AsyncGenerator<ReceivedEvent, void, undefined> {
     const { log, since } = this.#settings;
-    const journal = since === undefined ? undefined : new Journal(since);
+    const journal = since === undefined ? undefined : new Journal(since, log);
     const backoff = new Backoff(FIRST_DELAY_MS, LIMIT_DELAY_MS);
     let at = Math.floor(Math.random() * this.#hosts.length);
     let attempts = 0;
@@ -132,7 +132,11 @@ export class Subscription implements AsyncIterable<ReceivedEvent>, AsyncDisposab
     for await (const message of journal.read(link, others, this.#signal)) {
       const event = await this.#readable(message);
       if (event) {
-        yield received(event, message, true).event;
+        const delivery = received(event, message, true);
+        yield delivery.event;
+        if (delivery.isRejected()) {
+          this.#settings.log("warn", `${event.id} is not moved to the dead letters: it was replayed, and stays in the journal.`);
+        }
         await this.#handled(event);
       }
       if (this.#signal.aborted) {
