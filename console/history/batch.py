@@ -187,7 +187,8 @@ class Batch:
                 "reference": truncated(row.reference),
                 "agents": one_per_line(row.agents),
                 "numbers": one_per_line(row.numbers),
-                "record": orjson.dumps(event.data).decode(),
+                # A list of calls reads every record. Transcripts stay in the events.
+                "record": orjson.dumps({name: value for name, value in event.data.items() if name != "annotations"}).decode(),
             }
         )
 

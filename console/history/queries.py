@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Any
 
 import orjson
@@ -149,11 +150,17 @@ def call(connection: Connection, source: str, name: str) -> CallHistory | None:
     revisions = sorted((orjson.loads(body) for body in bodies), key=lambda event: int(event["data"]["revision"]))
     return CallHistory(
         row=_row(record.call, record.record),
-        record=orjson.loads(record.record),
+        record=_with_annotations(orjson.loads(record.record), revisions),
         revisions=tuple(revisions),
         recordings=tuple(_recordings(connection, RECORDINGS.c.call == name, RECORDINGS.c.source == source)),
         deliveries=tuple(of_call(connection, source, name, limit=_MAX_DELIVERIES)),
     )
+
+
+def _with_annotations(record: JsonObject, revisions: Iterable[JsonObject]) -> JsonObject:
+    """Add the annotations to the record of a call, from the event of its revision."""
+    published = next((event["data"] for event in revisions if event["data"]["revision"] == record["revision"]), record)
+    return {**record, "annotations": published["annotations"]} if "annotations" in published else record
 
 
 def recordings(connection: Connection, source: str, guid: str) -> list[Recording]:

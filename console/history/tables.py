@@ -86,7 +86,7 @@ CALLS = Table(
     # Every agent and number of the call, case-folded, each between line ends, so that LIKE matches whole values.
     Column("agents", TEXT, nullable=False),
     Column("numbers", TEXT, nullable=False),
-    Column("record", TEXT, nullable=False),  # JSON: `data` of the last revision
+    Column("record", TEXT, nullable=False),  # JSON: `data` of the last revision, without `annotations`
     Index("calls_started", "started_at", "name"),
     Index("calls_source", "source", "started_at", "name"),
     Index("calls_outcome", "outcome", "started_at", "name"),

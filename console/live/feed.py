@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -26,7 +26,7 @@ from shared.streams.journal import journal_until_now
 
 log = get_logger(__name__)
 
-_RECENT_EVENTS = 5000
+_RECENT_EVENTS, _RECENT_BYTES = 5000, 64 << 20
 _RECENT_FOR = timedelta(minutes=15)
 _PREFETCH = 500
 _BATCH_BYTES = 1 << 20
@@ -58,7 +58,8 @@ class Feed:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._recent: deque[PublishedEvent] = deque(maxlen=_RECENT_EVENTS)
+        self._recent: deque[PublishedEvent] = deque()
+        self._recent_bytes = 0
         self._changed = asyncio.Condition()
         self._last_offset: int | None = None  # the last one known, which may not be read yet
         self._generation = 0  # how often the journal was replaced
@@ -87,16 +88,25 @@ class Feed:
             read, deliveries = received
             async with self._changed:
                 for delivery in read.messages:
-                    self._recent += _published(delivery)
+                    self._keep(_published(delivery))
                 self._last_offset = self._cursor.last_offset
                 self._changed.notify_all()
             await deliveries[-1].ack_all()  # grants credit for more
+
+    def _keep(self, events: Iterable[PublishedEvent]) -> None:
+        """Keep events in memory instead of the oldest ones. A record with transcripts can be large."""
+        for event in events:
+            self._recent.append(event)
+            self._recent_bytes += len(event.body)
+        while len(self._recent) > _RECENT_EVENTS or (self._recent_bytes > _RECENT_BYTES and len(self._recent) > 1):
+            self._recent_bytes -= len(self._recent.popleft().body)
 
     async def _forget(self) -> None:
         """Forget all events: the journal was replaced, and its offsets mean other events."""
         self._is_replaced = False
         async with self._changed:
             self._recent.clear()
+            self._recent_bytes = 0
             self._last_offset = None
             self._generation += 1
             self._changed.notify_all()
