@@ -133,4 +133,5 @@ def test_every_request_that_costs_much_needs_a_slot() -> None:
     of_a_recording = ("", "/preview", "/waveform.svg")
     with_slots_of_their_own = {f"GET /recordings/{{source}}/{{guid}}{each}" for each in of_a_recording}
     only_text = {"GET /ui/adapter", "POST /ui/adapter", "GET /static/{name}", "GET /login", "POST /login", "POST /logout"}
-    assert without == dials_and_streams | with_slots_of_their_own | only_text
+    schemas = {"GET /schemas", "GET /schemas/{name}/{file}"}
+    assert without == dials_and_streams | with_slots_of_their_own | only_text | schemas
