@@ -23,8 +23,7 @@ Seconds = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=0)]
 Guid = Annotated[str, Field(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
 CallId = Annotated[str, Field(pattern=r"^[0-9]{1,20}$")]
-Name = Annotated[str, Field(max_length=256)]
-E164 = Annotated[str, Field(pattern=r"^\+[0-9]{3,15}$")]
+E164 = Annotated[str, Field(pattern=r"^\+[0-9]{1,20}$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Sha512 = Annotated[str, Field(pattern=r"^[0-9a-f]{128}$")]
 Traceparent = Annotated[str, Field(pattern=r"^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$")]
@@ -57,13 +56,13 @@ class LegRecord(TypedDict):
 
     call_id: CallId
     """CallID of the leg. Decimal digits as text, because it can exceed 53 bits."""
-    extension: Name | None
+    extension: str | None
     """Extension of the agent; null on a dialed leg, or if it is unknown."""
-    name: Name | None
+    name: str | None
     """Name of the agent; null on a dialed leg, or if it is unknown."""
-    user_id: Name | None
+    user_id: str | None
     """ResponderUserID of the agent; null on a dialed leg, or if it is unknown."""
-    number: Name | None
+    number: str | None
     """Phone number of the far party as it was sent, or null."""
     number_e164: E164 | None
     """International form of `number`; null if it has none, or if the source has no country."""
@@ -122,7 +121,7 @@ class PartiesPart(TypedDict):
 
     call_type: CallType | None
     """`API` if the call has a RequestID, else the type of its leg."""
-    queue: Name | None
+    queue: str | None
     """Name of the queue, or null."""
     ended_by: EndedBy | None
     """The side that hung up first; null without a conversation."""
@@ -132,10 +131,10 @@ class LegIdentity(TypedDict):
     """The part of a leg's record that identifies the leg and the person on it."""
 
     call_id: CallId
-    extension: Name | None
-    name: Name | None
-    user_id: Name | None
-    number: Name | None
+    extension: str | None
+    name: str | None
+    user_id: str | None
+    number: str | None
 
 
 class AnnotationRecord(TypedDict):
@@ -186,7 +185,7 @@ class CallRecord(TypedDict):
     """How long both sides talked, in seconds; null without a conversation, and for a login."""
     call_type: CallType | None
     """`API` if the call has a RequestID, else the type of its leg."""
-    queue: Name | None
+    queue: str | None
     """Name of the queue, or null."""
     ended_by: EndedBy | None
     """The side that hung up first; null without a conversation."""

@@ -104,6 +104,8 @@ def _outcomes() -> Mapping[RecordingState, tuple[str, RecordingOutcome]]:
         "uri": "s3://recordings/acme/monitor/2026-UTC/11/23/923041af-adb5-a8ae-f29c-e60ea5e17448.wav",
         "bytes": 480044,
         "sha256": "5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03",
+        "sha512": "0cf9180a764aba863a67b6d72f0918bc131c6772642cb2dce5a34f0a702f9470"
+        "ddc2bf125c12198b1995c233c34b4afd346c54a2334c350a948a51b6e8b4e6b6",
         "seconds": 30.0,
         "channels": 1,
         "sample_rate": 8000,

@@ -52,10 +52,11 @@ def problems_of(path: str, value: Any) -> list[str]:  # noqa: ANN401 - JSON
 def problems_of_event(body: bytes) -> list[str]:
     """Return why an event does not match its schema; [] if it does, and for a message that is no event of Callfold."""
     try:
-        kind = orjson.loads(body)["type"]
+        event = orjson.loads(body)
+        kind = event["type"]
     except (ValueError, TypeError, KeyError):
         return []
-    return problems_of(path_of(kind), orjson.loads(body)) if str(kind).startswith("callfold.") else []
+    return problems_of(path_of(kind), event) if str(kind).startswith("callfold.") else []
 
 
 def problems_of_message(message: Message | OutgoingMessage, content_type: str, writer: str) -> list[str]:

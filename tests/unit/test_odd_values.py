@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from shared.domain.adapter_link import SAMPLE_LINK, Adapter, Placeholder, make_link, parse_link
 from shared.domain.call import Call, derive
-from shared.domain.call_event import call_record
+from shared.domain.call_event import call_event, call_record
 from shared.domain.callback import Callback, parse_callback
 from shared.domain.closing import Outcome
 from shared.domain.event_types import CallRecord
@@ -23,6 +23,7 @@ from shared.domain.raw_event import CallbackEvent, decode, encode, join
 from shared.domain.revision_summary import summary
 from shared.domain.times import java_time
 from shared.errors import InvalidCallbackError
+from tests.helpers.checked_events import problems_of_event
 from tests.helpers.servers import POLICY
 
 EVERY = parse_link(make_link("https://h", "acme", None))
@@ -560,6 +561,7 @@ def test_any_bytes_in_any_optional_parameter_cost_no_call(values: dict[str, list
     assert call.closing is not None
     assert call.closing.outcome in {Outcome.MISSED, Outcome.AGENT_MISSED}
     record = call_record(call, 1)
+    assert problems_of_event(call_event(call, record)[2]) == []
     for placeholder, each in values.items():
         for value in each:
             _must_be_accounted_for(call, record, placeholder, value)

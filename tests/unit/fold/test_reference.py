@@ -14,9 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared.domain.call import Call
-from shared.domain.call_event import call_record
+from shared.domain.call_event import call_event, call_record
 from shared.domain.raw_event import AnnotationEvent, CallbackEvent, TimerEvent
 from shared.domain.revision_summary import amends, summary
+from tests.helpers.checked_events import problems_of_event
 from tests.helpers.folding import Published, annotation, callback, seconds_of, timer
 from tests.helpers.reference_fold import (
     Happening,
@@ -135,6 +136,8 @@ def _check(rng: random.Random) -> None:
     assert fold.facts == once.facts
     call = fold.call()
     assert call == once.call()
+    if call.closing is not None:
+        assert problems_of_event(call_event(call, call_record(call, 1, "DK", fold.bodies))[2]) == []
     assert written(call, fold.bodies) == [(seconds, text) for seconds, _, text in written_about(happened)], happened
     again = happened
     happened = first_use(without_annotations(happened))
