@@ -13,6 +13,7 @@ from collections.abc import Callable
 from functools import cache, wraps
 from typing import Any, Final
 
+import aio_pika
 import jsonschema_rs
 import orjson
 from aiormq.abc import DeliveredMessage
@@ -27,6 +28,7 @@ from shared.schemas.generation import closed
 
 FILE: Final = "TESTS_INVALID_EVENTS"
 _SHOWN: Final = 5
+_TYPE: Final = b'"type":"callfold.'
 # What makes raw messages and dead letters of its own. Other code passes on what it was sent, which may be anything.
 _WRITERS: Final = ("worker.", "ingress.callbacks", "console.dialing.")
 
@@ -95,11 +97,8 @@ def install() -> None:
         _validator(path)
     _after_init(Message, lambda made, writer: problems_of_message(made, made.content_type, writer))
     _after_init(OutgoingMessage, lambda made, writer: problems_of_message(made, "", writer))
-    _after_init(DeliveredMessage, lambda read, _: _problems_of_delivery(read))
-
-
-def _problems_of_delivery(read: DeliveredMessage) -> list[str]:
-    return problems_of_event(read.body) if read.header.properties.content_type == CLOUDEVENT else []
+    for library in (DeliveredMessage, aio_pika.Message):  # the latter is what tests publish
+        _after_init(library, lambda passed, _: problems_of_event(passed.body) if _TYPE in passed.body else [])
 
 
 def _after_init(kind: type, check: Callable[[Any, str], list[str]]) -> None:

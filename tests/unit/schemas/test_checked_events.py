@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import aio_pika
 import orjson
 import pamqp.commands
 import pytest
@@ -28,12 +29,14 @@ def publish(event: object) -> None:
 
 
 def read(event: object) -> None:
-    properties = pamqp.commands.Basic.Properties(content_type=CLOUDEVENT)
-    header = ContentHeader(properties=properties)
-    DeliveredMessage(pamqp.commands.Basic.Deliver(), header, orjson.dumps(event), None)  # type: ignore[arg-type]
+    DeliveredMessage(pamqp.commands.Basic.Deliver(), ContentHeader(), orjson.dumps(event), None)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("pass_on", [publish, read])
+def publish_without_callfold(event: object) -> None:
+    aio_pika.Message(orjson.dumps(event))
+
+
+@pytest.mark.parametrize("pass_on", [publish, publish_without_callfold, read])
 def test_an_event_is_checked_when_it_is_made_and_when_it_arrives(pass_on: Callable[[object], None]) -> None:
     for event in (EVENT, {"type": "com.example.order", "id": 5}, 7):
         pass_on(event)
