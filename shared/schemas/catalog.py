@@ -63,6 +63,10 @@ _ACTIONS: Final[Mapping[Action, str]] = {
     Action.HOLD: "A call was excluded from retention.",
     Action.RELEASE: "The hold on a call ended.",
     Action.ACCEPT: "A refused file was accepted as a recording.",
+    Action.ENDPOINT_ADDED: "A webhook endpoint was added.",
+    Action.ENDPOINT_CHANGED: "A webhook endpoint was changed.",
+    Action.ENDPOINT_REMOVED: "A webhook endpoint was removed.",
+    Action.ENDPOINT_TESTED: "A test event was sent to a webhook endpoint.",
 }
 _SUMMARIES: Final[Mapping[str, str]] = {
     "callfold.call.completed.v1": "A call is complete.",
