@@ -64,8 +64,12 @@ class Published:
         self._check(revision, latest)
         number = revision or latest
         missing = {number, number - 1} - {0, *events}
-        if missing and self.call is not None:
-            events |= await events_of_journal(self.settings, self.key, missing, self.call.first_event_at)
+        if self.call is not None:
+            # A call of one revision is published soon after its last event, unless a later event has changed nothing.
+            begins = (self.call.last_event_at, self.call.first_event_at) if missing == {1} else (self.call.first_event_at,)
+            for since in begins:
+                if missing - events.keys():
+                    events |= await events_of_journal(self.settings, self.key, missing, since)
         if number not in events:
             kept = (
                 "The history has not kept its event" if self.past is not None else "Without a history, events are kept for 7 days"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +11,16 @@ import pytest
 
 from console.call_query import row_of
 from console.history.queries import CallHistory, Recording
+from console.lookup import published as lookup
 from console.lookup.published import NotPublishedError, Published
 from shared.archive.storage import Archive
 from shared.config.settings import Settings
 from shared.domain.call import Status
 from shared.domain.ids import CallKey, CallRef
 from shared.domain.recording import RecordingState
+from shared.state.stored_call import PublicationState, StoredCall
 from tests.helpers.folding import SOURCE, at
+from tests.helpers.page_fakes import call, facts
 from tests.helpers.records import SECOND_NUMBER, record
 
 KEY = CallKey(SOURCE, CallRef("513"))
@@ -69,6 +74,27 @@ async def test_why_there_is_no_revision_is_said() -> None:
         with pytest.raises(NotPublishedError) as refused:
             await _published(*revisions).find(wanted)
         assert str(refused.value) == problem
+
+
+async def test_without_a_history_the_journal_is_read_from_the_last_event_and_if_needed_from_the_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    derived = call()
+    state = StoredCall(facts(), 1, PublicationState.PUBLISHED, "", "1", wake_at_ms=None)
+    published, searched = Published(Settings(), KEY, None, state, derived), []
+
+    async def search(_: object, key: CallKey, revisions: Collection[int], since: str) -> dict[int, dict[str, Any]]:
+        searched.append((key, set(revisions), since))
+        return {1: _event(1)} if since == derived.first_event_at else {}
+
+    monkeypatch.setattr(lookup, "events_of_journal", search)
+    event, previous = await published.find(None)
+    assert (event["id"], previous) == ("acme/513/1", None)
+    assert searched == [(KEY, {1}, derived.last_event_at), (KEY, {1}, derived.first_event_at)]
+    assert derived.first_event_at < derived.last_event_at
+    claimed = replace(published, state=replace(state, state=PublicationState.CLAIMED))
+    with pytest.raises(NotPublishedError, match="not complete"):
+        await claimed.find(None)
 
 
 async def test_the_recordings_of_a_leg_are_named_as_in_the_archive(tmp_path: Path) -> None:
