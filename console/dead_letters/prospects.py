@@ -20,6 +20,8 @@ from shared.domain.recording import RecordingJob
 from shared.errors import InvalidCallbackError
 from shared.masking import mask_credentials
 
+_BEYOND_BOUNDS = frozenset({DeadLetterReason.TOO_MANY_LEGS, DeadLetterReason.TOO_MANY_ANNOTATIONS})
+
 
 @dataclass(frozen=True, slots=True)
 class Prospects:
@@ -86,8 +88,8 @@ def _why_event_comes_back(dead_letter: QueuedDeadLetter, event: RawEvent | Undec
         return f"{DeadLetterReason.INVALID_CALLBACK}: {mask_credentials(str(error))}"
     except Exception as error:  # noqa: BLE001 - whatever the error is, the fold dead-letters this event
         return f"{DeadLetterReason.FOLD_FAILED}: {type(error).__name__}"
-    if dead_letter.reason == DeadLetterReason.TOO_MANY_LEGS and dead_letter.detail.startswith(f"{key} "):
-        return f"{DeadLetterReason.TOO_MANY_LEGS}: it is still of call {key}"
+    if dead_letter.reason in _BEYOND_BOUNDS and dead_letter.detail.startswith(f"{key} "):
+        return f"{dead_letter.reason}: it is still of call {key}"
     return ""
 
 

@@ -86,6 +86,11 @@ def _event(**changed: object) -> bytes:
     return orjson.dumps([event | {"query": "CallType=API&Event=pickup&CallID=77&RequestID=513"} | changed])
 
 
+def _annotation(call: str) -> bytes:
+    named = {"call": call, "id": "0" * 32, "type": "note", "by": "kasper", "body": {"text": "513"}}
+    return _event(kind="annotation", **named)
+
+
 @pytest.mark.parametrize(
     ("body", "reason", "expected"),
     [
@@ -97,6 +102,8 @@ def _event(**changed: object) -> bytes:
         (b"[" + _event()[1:-1] + b"," + _event(query="a=1")[1:], "delivery_limit", "invalid_callback: "),
         (_event(), "too_many_legs", "too_many_legs: it is still of call default/513"),
         (_event(query="CallType=API&Event=pickup&CallID=77"), "too_many_legs", ""),
+        (_annotation("513"), "too_many_annotations", "too_many_annotations: it is still of call default/513"),
+        (_annotation("514"), "too_many_annotations", ""),
     ],
 )
 def test_a_redrive_knows_what_would_come_back(body: bytes, reason: str, expected: str) -> None:
@@ -109,6 +116,8 @@ def test_a_redrive_knows_what_would_come_back(body: bytes, reason: str, expected
     ("body", "call", "expected"),
     [
         (_event(query="CallType=?&RequestID=513"), "513", True),
+        (_annotation("513"), "513", True),
+        (_annotation("514"), "513", False),
         (_event(query="requestid=%20513"), "513", True),
         (_event(query="RequestID=0513"), "513", True),
         (_event(query="RequestID=5130&CallID=513"), "513", False),

@@ -276,3 +276,20 @@ async def _exists(connection: aio_pika.abc.AbstractConnection, queue: str) -> bo
         return False
     await channel.close()
     return True
+
+
+async def test_a_viewer_may_not_annotate_and_a_large_body_is_refused(here: World) -> None:
+    path, note = "/calls/acme/513/annotations", {"type": "note", "body": {"text": "x" * (64 << 10)}}
+    assert (await here.ask("POST", path, headers=AS_VIEWER, json=note))[0] == 403
+    assert (await here.ask("POST", path, json=note))[0] == 401
+    assert (await here.ask("POST", path, headers=AUTHORIZED, json=note))[0] == 404, "over the limit of other bodies"
+    too_large = [b"x" * ((256 << 10) + 1), _endless()]
+    for body in too_large:
+        status, told, _ = await here.ask("POST", path, headers=AUTHORIZED | {"Content-Type": "application/json"}, data=body)
+        assert (status, "256 KiB" in told["title"]) == (413, True)
+
+
+async def _endless() -> AsyncIterator[bytes]:
+    """Send a body without a length, which never ends."""
+    for _ in range(1000):
+        yield b" " * (16 << 10)
