@@ -28,7 +28,7 @@ from shared.runtime.process import background, wait_at_most
 from shared.webhooks.stream_follower import StreamFollower
 from worker.forwarding.breaker import Breaker
 from worker.forwarding.call_order import CallOrder
-from worker.forwarding.consequence import Disable
+from worker.forwarding.consequence import Answer, Disable
 from worker.forwarding.outgoing_event import OutgoingEvent
 from worker.forwarding.poster import Poster
 from worker.forwarding.selection import Selection
@@ -85,7 +85,7 @@ class EndpointRunner:
         self._breaker = breaker
         self._lanes: dict[str, tuple[asyncio.Lock, int]] = {}
         self._stopping = asyncio.Event()  # stopped, or disabled by the endpoint
-        self._interrupted = asyncio.Event()  # stopping, or the breaker has opened
+        self._interrupted = asyncio.Event()  # stopping, or the breaker demands a pause
         self.is_disabled = False
         metrics.FORWARD_BREAKER_OPEN.set(breaker.is_open, endpoint.name)
 
@@ -182,7 +182,7 @@ class EndpointRunner:
         at = utc_now()
         answer = await poster.post(event)
         crash_point("forward.posted")
-        self._note(is_success=answer.is_success, retry_after_s=answer.asked_wait_s, detail=answer.failure)
+        self._note(answer)
         consequence = await self._settlement.settle(event, answer, at)
         if isinstance(consequence, Disable):
             self.is_disabled = True
@@ -191,16 +191,16 @@ class EndpointRunner:
         crash_point("forward.before_ack")
         await delivery.ack()
 
-    def _note(self, *, is_success: bool, retry_after_s: float | None, detail: str) -> None:
+    def _note(self, answer: Answer) -> None:
         """Record in the breaker how an attempt ended."""
         name = self.endpoint.name
-        if is_success:
+        if answer.is_success:
             if self._breaker.succeeded():
                 log.info("endpoint_breaker_closed", endpoint=name)
-        elif self._breaker.failed(retry_after_s=retry_after_s):
-            log.warning("endpoint_breaker_opened", endpoint=name, detail=detail, next_s=round(self._breaker.wait_s, 1))
+        elif self._breaker.failed(is_answered=answer.status is not None, retry_after_s=answer.asked_wait_s):
+            log.warning("endpoint_breaker_opened", endpoint=name, detail=answer.failure, next_s=round(self._breaker.wait_s, 1))
         metrics.FORWARD_BREAKER_OPEN.set(self._breaker.is_open, name)
-        if self._breaker.is_open:
+        if self._breaker.wait_s:
             self._interrupted.set()
 
     @asynccontextmanager

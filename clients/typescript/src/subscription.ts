@@ -23,6 +23,8 @@ const BOOKMARK = "bookmark";
 export interface Delivery {
   /** Routing key, such as `call.completed.acme.answered`. */
   readonly routingKey: string;
+  /** The event as it was published. */
+  readonly body: Uint8Array;
   /** Whether the event comes from the journal. */
   readonly isReplayed: boolean;
   /** Move the event to the dead letters when the body of the loop ends, instead of acking it. A replayed one stays in the journal. */
@@ -218,6 +220,7 @@ function received(event: CallfoldEvent, message: ConsumeMessage, isReplayed: boo
   let isRejected = false;
   const delivery: Delivery = {
     routingKey: message.fields.routingKey,
+    body: message.content,
     isReplayed,
     reject: () => {
       isRejected = true;

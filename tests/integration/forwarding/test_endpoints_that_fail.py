@@ -138,7 +138,7 @@ async def test_after_failures_in_a_row_events_wait_in_the_broker_and_all_arrive_
 ) -> None:
     name = new_name()
     monkeypatch.setattr(breaker.Breaker.__init__, "__kwdefaults__", {
-        "failures": 5, "probe_s": (1.0, 2.0), "clock": time.monotonic,
+        "failures": 5, "unanswered": 5, "probe_s": (1.0, 2.0), "clock": time.monotonic,
     })  # fmt: skip
     async with WebhookReceiver(then=status(500)) as receiver, publishing(servers) as publisher:
         crm = table(name, receiver, max_in_flight=2)

@@ -65,8 +65,16 @@ def test_the_breaker_opens_after_failures_in_a_row_probes_ever_more_rarely_and_c
     now = 40.0
     assert breaker.succeeded()
     assert (breaker.is_open, breaker.wait_s) == (False, 0)
-    assert breaker.failed(retry_after_s=100), "an endpoint that asks to wait gets nothing until then"
-    assert breaker.wait_s == 100
+    assert not breaker.failed(retry_after_s=100)
+    assert (breaker.is_open, breaker.wait_s) == (False, 100), "an endpoint that asks to wait works"
+
+
+def test_the_breaker_opens_sooner_without_any_answer_and_an_answer_begins_the_count_again() -> None:
+    breaker = Breaker(failures=10, unanswered=3)
+    failures = [False, False, True, False, False]
+    assert not any(breaker.failed(is_answered=is_answered) for is_answered in failures)
+    assert breaker.failed(is_answered=False)
+    assert breaker.is_open
 
 
 def _delivery(message: Any) -> Delivery:  # noqa: ANN401 - a message of the stream
