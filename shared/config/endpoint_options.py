@@ -22,6 +22,7 @@ _MAX_PREVIOUS: Final = 4
 _MAX_URL: Final = 2000
 _MAX_PATTERN: Final = 255  # what AMQP can carry
 MAX_FILTERS: Final = 20
+DEFAULT_FILTER: Final = ("call.#",)
 _MAX_HEADERS: Final = 20
 _MAX_HEADER_VALUE: Final = 2000
 _WORD = re.compile(r"[A-Za-z0-9_-]{1,64}|\*|#", re.ASCII)

@@ -23,6 +23,7 @@ from pydantic import (
 )
 
 from shared.config.endpoint_options import (
+    DEFAULT_FILTER,
     Order,
     as_filters,
     check_filters,
@@ -56,7 +57,7 @@ class Options(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
     url: Annotated[SecretStr, AfterValidator(check_url)]
-    filter: Annotated[tuple[str, ...], BeforeValidator(as_filters), AfterValidator(check_filters)] = ("call.#",)
+    filter: Annotated[tuple[str, ...], BeforeValidator(as_filters), AfterValidator(check_filters)] = DEFAULT_FILTER
     where: Annotated[str, AfterValidator(check_where)] | None = None
     headers: Annotated[dict[str, SecretStr], AfterValidator(check_headers)] = Field(default_factory=dict)
     secret: Annotated[SecretStr, AfterValidator(check_secret)]

@@ -12,6 +12,8 @@ from typing import Final, cast
 
 import orjson
 
+from shared.config.endpoint_options import DEFAULT_FILTER
+
 Table = Mapping[str, object]
 """An endpoint as it was given to the API, with its secrets."""
 
@@ -36,11 +38,18 @@ class ManagedEndpoints:
         revision: number of the last complete state, 0 before the first one.
         tables: the endpoints that the API manages, by name.
         disabled: marks by name, also of endpoints of the file.
+        patterns: every topic pattern that each name ever had, also of endpoints that were removed since.
     """
 
     revision: int = 0
     tables: Mapping[str, Table] = field(default_factory=dict)
     disabled: Mapping[str, DisabledMark] = field(default_factory=dict)
+    patterns: Mapping[str, frozenset[str]] = field(default_factory=dict)
+
+    @property
+    def removed(self) -> Mapping[str, frozenset[str]]:
+        """The endpoints that were removed, with their patterns."""
+        return {name: patterns for name, patterns in self.patterns.items() if name not in self.tables}
 
     def encode(self) -> bytes:
         """Encode this state as a complete message."""
@@ -66,7 +75,9 @@ class ManagedEndpoints:
                 if not all(isinstance(table, dict) for table in tables.values()):
                     raise ValueError("an endpoint is no object")
                 disabled = {str(name): _mark(mark) for name, mark in marks.items()}
-                return ManagedEndpoints(revision, cast("Mapping[str, Table]", tables), disabled)
+                named = cast("Mapping[str, Table]", tables)
+                patterns = {name: self.patterns.get(name, frozenset()) | _patterns(table) for name, table in named.items()}
+                return ManagedEndpoints(revision, named, disabled, {**self.patterns, **patterns})
             case {"v": 1, "kind": "disabled", "name": str(name), "mark": mark}:
                 return replace(self, disabled={**self.disabled, name: _mark(mark)})
         raise ValueError("the message is no change of endpoints")
@@ -86,3 +97,15 @@ def _mark(value: object) -> DisabledMark:
         case {"at": str(at), "detail": str(detail), "url_digest": str(url_digest)}:
             return DisabledMark(at, detail, url_digest)
     raise ValueError("the mark of a disabled endpoint cannot be read")
+
+
+def _patterns(table: Table) -> frozenset[str]:
+    """Return the topic patterns of an endpoint as it was given. Without a filter it has the default."""
+    match table.get("filter"):
+        case None:
+            return frozenset(DEFAULT_FILTER)
+        case str(pattern):
+            return frozenset({pattern})
+        case list() as patterns:
+            return frozenset(map(str, patterns))
+    return frozenset()

@@ -81,6 +81,11 @@ class LiveEndpoints:
         self.follower = StreamFollower(address, ENDPOINTS_JOURNAL, self._apply, self._forget)
         self._derive()
 
+    @property
+    def removed(self) -> Mapping[EndpointName, frozenset[str]]:
+        """The endpoints that the API has removed, with every topic pattern that they had."""
+        return {EndpointName(name): each for name, each in self.managed.removed.items() if name not in self.current}
+
     def problems(self) -> list[str]:
         """Return a sentence about the fault of the file, if it has one."""
         return [f"The endpoints stay as they were. {self.problem}"] if self.problem else []

@@ -95,7 +95,7 @@ async def bound(servers: Servers, endpoints: str) -> None:
                     queue = await channel.declare_queue(forward_queue(name), passive=True)
                 except aio_pika.exceptions.ChannelNotFoundEntity:
                     return False
-                if not queue.declaration_result.consumer_count and "enabled = false" not in endpoints:
+                if not queue.declaration_result.consumer_count:
                     return False
         return True
 

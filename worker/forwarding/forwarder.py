@@ -17,6 +17,7 @@ from shared.webhooks.attempts import Result
 from shared.webhooks.live_endpoints import EndpointState, LiveEndpoints
 from worker.forwarding.breaker import Breaker
 from worker.forwarding.endpoint_runner import Common, EndpointRunner
+from worker.forwarding.removal import remove
 
 log = get_logger(__name__)
 
@@ -31,6 +32,7 @@ class _Place:
     def __init__(self) -> None:
         self.state: EndpointState | None = None
         self.runner: EndpointRunner | None = None
+        self.removed: frozenset[str] = frozenset()
         self.changed = asyncio.Event()
 
 
@@ -53,19 +55,21 @@ class Forwarder:
                 await self._endpoints.wait_for_change(timeout_s=_POLL_S)
 
     def _follow(self, group: asyncio.TaskGroup) -> None:
-        current = self._endpoints.current
-        for name in {*current, *self._places}:
-            state = current.get(name)
+        current, removed = self._endpoints.current, self._endpoints.removed
+        for name in {*current, *removed, *self._places}:
+            state, patterns = current.get(name), removed.get(name, frozenset())
             place = self._places.get(name)
             if place is None:
                 place = self._places[name] = _Place()
-                _begin_series(name)
+                if state is not None:
+                    _begin_series(name)
+                place.state, place.removed = state, patterns
                 task = group.create_task(self._serve(name, place))
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
-            if state == place.state:
+            if (state, patterns) == (place.state, place.removed):
                 continue
-            place.state = state
+            place.state, place.removed = state, patterns
             place.changed.set()
             if place.runner is not None:
                 place.runner.stop()
@@ -86,10 +90,10 @@ class Forwarder:
             place.changed.clear()
             state = place.state
             metrics.FORWARD_DISABLED.set(None if state is None else state.disabled is not None, name)
-            if state is None:
-                await place.changed.wait()
-                continue
             try:
+                if state is None:
+                    await self._remove(name, place)
+                    continue
                 if state.is_active:
                     await self._run(state.endpoint, place)
                 else:
@@ -100,6 +104,13 @@ class Forwarder:
             except Exception as error:  # noqa: BLE001 - logged; the other endpoints go on
                 self._log_fault(name, error)
                 await wait_at_most(place.changed, _RETRY_S)
+
+    async def _remove(self, name: EndpointName, place: _Place) -> None:
+        """Remove the queues of an endpoint that the API has removed. Those of one that is missing in the file stay."""
+        metrics.FORWARD_BREAKER_OPEN.set(None, name)
+        if place.removed:
+            await remove(name, place.removed, self._common, place.changed)
+        await place.changed.wait()
 
     @staticmethod
     def _log_fault(name: EndpointName, error: Exception) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from console.commands.forward_replay import replay
 from shared.amqp.publisher import Message, Publisher
-from shared.amqp.topology import ENDPOINTS_JOURNAL, forward_queue
+from shared.amqp.topology import ENDPOINTS_JOURNAL, forward_queue, forward_retry_queue
 from shared.config.settings import load_settings
 from shared.errors import leaf_errors
 from shared.webhooks.attempts import Result
@@ -113,7 +113,7 @@ async def test_endpoints_of_the_api_come_change_and_go_without_a_restart(
     name = new_name()
     async with WebhookReceiver() as first, WebhookReceiver() as second, publishing(servers) as publisher:
         given = {"url": first.url, "secret": SECRET, "filter": f"call.*.{name}.#"}
-        async with forwarding(servers, monkeypatch, ""):
+        async with forwarding(servers, monkeypatch, "", CALLFOLD_FORWARD_RETRY_SECONDS="2,3"):
             await manage(publisher, ManagedEndpoints(1, {name: given}))
             await eventually(lambda: _exists(servers, name))
             await first.has(*await publish(publisher, events_of(name, 2)))
@@ -121,10 +121,29 @@ async def test_endpoints_of_the_api_come_change_and_go_without_a_restart(
             await asyncio.sleep(2)
             await second.has(*await publish(publisher, events_of(name, 2, first=10)))
             assert len(first.received) == 2
+            second.then = status(500)
+            lost = await publish(publisher, events_of(name, 1, first=20))
+            await attempts_of(servers, name, 5)
             await manage(publisher, ManagedEndpoints(3, {}))
+            await eventually(lambda: _is_gone(servers, name))
+            (letter,) = await servers.take_all("forward.dead")
+    assert orjson.loads(letter.body)["id"] == lost[0]
+    assert (letter.headers["reason"], letter.headers["endpoint"]) == ("endpoint_removed", name)
+
+
+async def _is_gone(servers: Servers, name: str) -> bool:
+    async with await aio_pika.connect(servers.stack.amqp_url, timeout=LIMIT_S) as connection:
+        for queue in (forward_queue(name), forward_retry_queue(name, 2), forward_retry_queue(name, 3)):
+            try:
+                await (await connection.channel()).declare_queue(queue, passive=True)
+            except aio_pika.exceptions.ChannelNotFoundEntity:
+                continue
+            return False
+    return True
 
 
 async def _exists(servers: Servers, name: str) -> bool:
+    """Return whether the queue exists and is consumed. Then it is bound too."""
     async with await aio_pika.connect(servers.stack.amqp_url, timeout=LIMIT_S) as connection:
         try:
             queue = await (await connection.channel()).declare_queue(forward_queue(name), passive=True)
@@ -174,7 +193,14 @@ async def test_a_full_queue_drops_its_oldest_event_into_the_dead_letters_and_pub
     name = new_name()
     async with WebhookReceiver() as receiver, publishing(servers) as publisher:
         crm = table(name, receiver, max_in_flight=1)
-        async with forwarding(servers, monkeypatch, crm + "enabled = false\n"):
+        async with forwarding(servers, monkeypatch, crm):
+            path = servers.directory / "endpoints.toml"
+            path.write_text(crm + "enabled = false\n", "utf-8")
+
+            async def is_paused() -> bool:
+                return not await _exists(servers, name)
+
+            await eventually(is_paused)
             ids = await publish(publisher, events_of(name, 30))
 
             async def are_dropped() -> bool:
@@ -186,7 +212,6 @@ async def test_a_full_queue_drops_its_oldest_event_into_the_dead_letters_and_pub
             deaths = [letter.headers["x-death"][0] for letter in letters]  # type: ignore[index]
             assert {(death["reason"], death["queue"]) for death in deaths} == {("maxlen", forward_queue(name))}  # type: ignore[index, call-overload]
             assert orjson.loads(letters[0].body)["id"] == ids[0]
-            path = servers.directory / "endpoints.toml"
             path.write_text(crm, "utf-8")
             await receiver.has(*ids[len(letters) :])
 

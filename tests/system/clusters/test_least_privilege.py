@@ -14,6 +14,7 @@ from console.local.ports import free_port
 from shared.amqp.publisher import Message
 from shared.amqp.roles import ROLES, USER_PREFIX
 from shared.amqp.single_publish import publish_alone
+from tests.helpers.forwarding import attempts_of, bound, table
 from tests.helpers.pace import LIMIT_S
 from tests.helpers.rabbitmq_cluster import run_tool
 from tests.helpers.recording_site import Site
@@ -56,6 +57,9 @@ async def test_each_process_and_subscriber_has_the_permissions_it_needs_and_no_o
         "CALLFOLD_CONSOLE_PORT": str(free_port()),
         "CALLFOLD_HISTORY_URL": f"sqlite:///{servers.directory / 'history.sqlite'}",
     }
+    endpoints = servers.directory / "endpoints.toml"
+    endpoints.write_text(table("crm", "http://127.0.0.1:1/hook", source="acme"), "utf-8")
+    restricted["CALLFOLD_ENDPOINTS"] = str(endpoints)
     code, out, err = await callfold("broker", "declare", **{**restricted, "CALLFOLD_AMQP_URL": urls["setup"]})
     assert (code, "callbacks.fold" in out) == (0, True), err
     async with AsyncExitStack() as stack:
@@ -67,8 +71,10 @@ async def test_each_process_and_subscriber_has_the_permissions_it_needs_and_no_o
             ("worker", "worker"),
             ("console", "console"),
             ("history", "console.history"),
+            ("forward", "worker.forwarding"),
         ):
             await fleet.add(role, module, {"CALLFOLD_AMQP_URL": urls[role]}).start()
+        await bound(servers, endpoints.read_text("utf-8"))
         lines = [f"{line}&token=x" for line in VENDOR_LINES]
         assert await call_back(ingress_port, lines, source="acme") == [200] * len(lines)
         found = await next_events(events, 3)
@@ -83,6 +89,7 @@ async def test_each_process_and_subscriber_has_the_permissions_it_needs_and_no_o
         code, out, _ = await callfold("doctor", "--json", **{**restricted, "CALLFOLD_AMQP_URL": urls["worker"]})
         checks = {row["check"]: row["detail"] for row in map(json.loads, out.splitlines())}
         assert (code, checks["dead letters"], checks["refusals"]) == (0, _NOT_PERMITTED, _NOT_PERMITTED), out
+        await attempts_of(servers, "crm", 1)
         for process in fleet.processes:
             log = process.log_path.read_text()
             assert "ACCESS_REFUSED" not in log, log[-2000:]
