@@ -22,7 +22,7 @@ help: ## List the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: ## Install servers and the virtual environment
-	@sh deploy/setup.sh --dev $(SERVERS) haproxy postgres=postgresql chromium
+	@sh deploy/setup.sh --dev $(SERVERS) haproxy postgres=postgresql chromium curl
 
 demo: ## Run 200 simulated calls through the whole system and compare each with the simulation
 	@sh deploy/setup.sh --runtime $(SERVERS)

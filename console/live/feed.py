@@ -32,7 +32,7 @@ _PREFETCH = 500
 _BATCH_BYTES = 1 << 20
 _HEARTBEAT_S = 10
 _QUIET_S = 1
-_BEFORE_FIRST = -1
+BEFORE_FIRST = -1
 _ANSWER_S = 9
 
 
@@ -111,7 +111,7 @@ class Feed:
             self._generation += 1
             self._changed.notify_all()
 
-    async def end(self, known: int = _BEFORE_FIRST) -> int:
+    async def end(self, known: int = BEFORE_FIRST) -> int:
         """Return the offset of the last event in the journal (-1 if it is empty), even if this feed has not read it yet.
 
         A server of RabbitMQ without the `known` event can be behind another one, so the others are asked too.
@@ -123,11 +123,11 @@ class Feed:
             async with asyncio.timeout(_ANSWER_S):
                 await self.consumer.wait_until_up()
                 end = await self.consumer.stream_end()
-                if known > (_BEFORE_FIRST if end is None else end):
+                if known > (BEFORE_FIRST if end is None else end):
                     end = await self.consumer.latest_stream_end()
         except TimeoutError:
             raise BrokerUnavailableError(f"RabbitMQ {self.consumer.problem}") from None
-        offset = _BEFORE_FIRST if end is None else end
+        offset = BEFORE_FIRST if end is None else end
         self._last_offset = offset if self._last_offset is None else max(offset, self._last_offset)
         return offset
 
@@ -140,28 +140,29 @@ class Feed:
             CallfoldError: the watcher is new, and the end cannot be read.
         """
         try:
-            end = await self.end(_BEFORE_FIRST if last_seen is None else last_seen)
+            end = await self.end(BEFORE_FIRST if last_seen is None else last_seen)
         except CallfoldError:
             if last_seen is None:
                 raise
             return last_seen
         if last_seen is None:
             return end
-        return last_seen if last_seen <= end else _BEFORE_FIRST
+        return last_seen if last_seen <= end else BEFORE_FIRST
 
-    async def events(self, after: int) -> AsyncGenerator[PublishedEvent | None, None]:
+    async def events(self, after: int, since: datetime | None = None) -> AsyncGenerator[PublishedEvent | None, None]:
         """Follow the events after an offset, without end; yields None as a heartbeat while there are none.
 
+        With `after` -1, `since` is the time from which the journal is read; some events can be earlier.
         If the journal is replaced, all events of the new one follow.
         """
         last, generation = after, self._generation
         is_behind = not self._recent and (self._last_offset is None or last < self._last_offset)
         while True:
             if generation != self._generation:
-                last, generation = _BEFORE_FIRST, self._generation
+                last, generation = BEFORE_FIRST, self._generation
             first = self._recent[0].offset if self._recent else 0
             if is_behind or last + 1 < first:
-                async with aclosing(self._from_journal(last)) as events:
+                async with aclosing(self._from_journal(last, since)) as events:
                     async for event in events:
                         yield event
                         last = event.offset
@@ -190,8 +191,9 @@ class Feed:
                 return True
         return False
 
-    async def _from_journal(self, last: int) -> AsyncGenerator[PublishedEvent, None]:
-        async with journal_until_now(self._settings, last + 1, stream=CALLS_JOURNAL) as deliveries:
+    async def _from_journal(self, last: int, since: datetime | None) -> AsyncGenerator[PublishedEvent, None]:
+        begin = since if since is not None and last == BEFORE_FIRST else last + 1
+        async with journal_until_now(self._settings, begin, stream=CALLS_JOURNAL) as deliveries:
             async for delivery in deliveries:
                 if delivery.offset > last:
                     for event in _published(delivery):

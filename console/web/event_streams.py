@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
+from datetime import datetime
 
+import orjson
 from aiohttp import web
 from pydantic import ValidationError
 
-from console.live.feed import Feed, PublishedEvent
+from callfold_client.where import Where
+from console.live.feed import BEFORE_FIRST, Feed, PublishedEvent
 from console.live.monitor import Monitor
 from console.live.snapshot import Snapshot
 from console.web.keys import IDENTITY
@@ -27,6 +31,7 @@ _MAX_STREAMS = 200
 _MAX_STREAMS_PER_KEY = 100  # so that no key can take all
 _RETRY_MS = 2000
 _DISCONNECT_POLL_S = 0.25
+_POSITION_S = 10.0  # at most so long without a byte, also while events come that do not match
 _KEEPALIVE = b": nothing new\n\n"
 EVENT_ID_PATTERN = "[0-9]{1,18}"
 
@@ -44,7 +49,7 @@ class EventStreams:
         self._latest: tuple[Snapshot, bytes] | None = None
 
     async def events(self, request: web.Request) -> web.StreamResponse:
-        """Stream the published events whose routing key matches `topic`; with `Last-Event-ID`, from the next event on."""
+        """Stream the published events that match `topic` and `where`; with `Last-Event-ID`, from the next event on."""
         try:
             query = read_parameters(request, EventsQuery)
         except ValidationError as error:
@@ -53,21 +58,32 @@ class EventStreams:
         if last and not re.fullmatch(EVENT_ID_PATTERN, last):
             title = "Last-Event-ID is not an event id. Send the `id` of an event from this stream, or leave the header out."
             return problem(400, title, parameter="Last-Event-ID")
+        known = int(last) if last else query.after
+        if known is None and query.since is not None:
+            return await self._serve(request, self._published(BEFORE_FIRST, query))
         # Read before the response begins: everything published after that is sent.
-        after = await self._feed.resume_offset(int(last) if last else query.after)
-        return await self._serve(request, self._published(after, topic_matcher(query.topic)))
+        return await self._serve(request, self._published(await self._feed.resume_offset(known), query))
 
     async def live(self, request: web.Request) -> web.StreamResponse:
         """Stream the live part of the page as HTML."""
         return await self._serve(request, self._snapshots())
 
-    async def _published(self, after: int, matches: Callable[[str], bool]) -> AsyncGenerator[bytes, None]:
-        async with aclosing(self._feed.events(after)) as events:
+    async def _published(self, after: int, query: EventsQuery) -> AsyncGenerator[bytes, None]:
+        """Write the events that match. The position is sent too, so that a reader who saw no event resumes without a gap."""
+        matches = _matcher(query)
+        since = datetime.fromisoformat(query.since) if query.since else None
+        position, sent_at = after, time.monotonic()
+        yield _encode_position(position)
+        async with aclosing(self._feed.events(after, since)) as events:
             async for event in events:
-                if event is None:
-                    yield _KEEPALIVE
-                elif matches(event.routing_key):
+                position = position if event is None else event.offset
+                if event is not None and matches(event):
                     yield _encode(event)
+                elif event is None or time.monotonic() - sent_at >= _POSITION_S:
+                    yield _encode_position(position)
+                else:
+                    continue
+                sent_at = time.monotonic()
 
     async def _snapshots(self) -> AsyncGenerator[bytes, None]:
         while True:
@@ -113,6 +129,23 @@ async def _write_all(response: web.StreamResponse, chunks: AsyncGenerator[bytes,
     async with aclosing(chunks):
         async for chunk in chunks:
             await response.write(chunk)
+
+
+def _matcher(query: EventsQuery) -> Callable[[PublishedEvent], bool]:
+    """Return the filter of a reader. Parsing comes last, since it takes the most time."""
+    has_topic, since = topic_matcher(query.topic), query.since or ""
+    where = Where(query.where) if query.where else None
+
+    def matches(event: PublishedEvent) -> bool:
+        is_wanted = event.at >= since and has_topic(event.routing_key)
+        return is_wanted and (where is None or where.matches(orjson.loads(event.body)))
+
+    return matches
+
+
+def _encode_position(offset: int) -> bytes:
+    """Encode where a reader is. An id without data is no event, but a reader sends it as its Last-Event-ID."""
+    return _KEEPALIVE if offset == BEFORE_FIRST else b"id: %d\n%s" % (offset, _KEEPALIVE)
 
 
 def _encode(event: PublishedEvent) -> bytes:

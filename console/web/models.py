@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from console.call_query import CallRow
+from callfold_client.errors import WhereError
+from callfold_client.where import MAX_CHARACTERS, Where
+from console.call_query import CallRow, Moment
 from console.dead_letters.queue import DeadLetterQueue
 from console.history.attempts import Attempt
 from shared.domain.ids import CALL_REF
@@ -92,13 +94,32 @@ class RecordingQuery(BaseModel):
     )
 
 
+def _readable(text: str) -> str:
+    """Check a filter; the text itself is parsed again by who uses it.
+
+    Raises:
+        ValueError: it cannot be read.
+    """
+    try:
+        Where(text)
+    except WhereError as error:
+        raise ValueError(f"cannot be read at character {error.position + 1}") from None
+    return text
+
+
 class EventsQuery(BaseModel):
     """The parameters of `GET /events`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     topic: str = Field(default="#", max_length=255, description="Topic pattern: `*` is one word, `#` any number.")
+    where: Annotated[str, Field(max_length=MAX_CHARACTERS), AfterValidator(_readable)] | None = Field(
+        default=None, description="Filter on the content, such as `talk_seconds > 60 and outcome == 'answered'`."
+    )
     after: int | None = Field(default=None, ge=0, lt=10**18, description="Start after this event id, like Last-Event-ID.")
+    since: Moment | None = Field(
+        default=None, description="Without an event id, start with the events since: RFC 3339, or an age like `2h`."
+    )
 
 
 class Dialed(BaseModel):

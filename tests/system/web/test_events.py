@@ -5,10 +5,16 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import os
+import re
+import signal
+import sqlite3
+import sys
 import uuid
 from collections.abc import AsyncIterator
-from contextlib import aclosing, asynccontextmanager, suppress
+from contextlib import aclosing, asynccontextmanager, closing, suppress
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import aio_pika
@@ -22,7 +28,7 @@ from shared.runtime.process import background
 from shared.streams.journal import journal_until_now
 from tests.helpers.console import AUTHORIZED, KEY, Sent, World, read_events, world
 from tests.helpers.pace import LIMIT_S
-from tests.helpers.servers import CALLFOLD, Servers, callfold, eventually, lines_of
+from tests.helpers.servers import CALLFOLD, ROOT, Servers, callfold, eventually, lines_of
 from tests.helpers.settings import settings_here
 
 _SOURCE = f"e{uuid.uuid4().hex[:10]}"
@@ -287,7 +293,9 @@ async def test_rabbitmq_restarted_costs_a_reader_nothing(here: World) -> None:
         ("?after=x", "", "after"),
         ("?after=1&after=2", "", "after"),
         ("?after=1" + "0" * 30, "", "after"),
-        ("?since=1h", "", "since"),
+        ("?since=yesterday", "", "since"),
+        ("?where=talk_second+%3E+1", "", "where"),
+        ("?where=" + "a" * 4097, "", "where"),
         ("?topic=" + "a" * 256, "", "topic"),
         ("", "x", "Last-Event-ID"),
         ("", "1" * 19, "Last-Event-ID"),
@@ -298,6 +306,93 @@ async def test_a_place_that_is_none_is_refused(here: World, query: str, last: st
     headers = AUTHORIZED | ({"Last-Event-ID": last} if last else {})
     status, told, _ = await here.get(f"/events{query}", headers=headers)
     assert (status, told["parameter"]) == (400, parameter)
+
+
+async def test_a_reader_can_filter_on_the_content_and_begin_some_time_ago(here: World) -> None:
+    ids, _ = await _published(here, 2)
+    topic = f"?topic=call.completed.{_SOURCE}.*&since=1h"
+    async with _watching(here, f"{topic}&where=subject+%3D%3D+%27{ids[1].split('/')[1]}%27") as seen:
+        await eventually(partial(_has, seen, ids[1:]))
+    assert _completed(seen) == ids[1:]
+    async with _watching(here, topic) as seen:
+        await eventually(partial(_has, seen, ids))
+
+
+async def test_a_reader_that_saw_no_event_goes_on_where_it_began(here: World) -> None:
+    await _published(here, 1)
+    async with (
+        aiohttp.ClientSession() as session,
+        session.get(f"{here.console}/events?topic=none", headers=AUTHORIZED) as response,
+    ):
+        begun = b""
+        while not (position := re.search(rb"^id: (\d+)\n", begun, re.MULTILINE)):
+            begun += await response.content.readany()
+    ids, _ = await _published(here, 2)
+    async with _watching(here, f"?topic=call.completed.{_SOURCE}.*", **{"Last-Event-ID": position[1].decode()}) as seen:
+        await eventually(partial(_has, seen, ids))
+    assert sorted(_completed(seen)) == sorted(ids)
+
+
+def _readers(here: World) -> dict[str, list[str]]:
+    """Return the commands of the two programs in docs/examples that need no AMQP."""
+    examples, topic = ROOT / "docs" / "examples", f"call.completed.{_SOURCE}.*"
+    return {
+        "shell": ["sh", str(examples / "events.sh"), topic, "talk_seconds != 0.25"],
+        "python": [sys.executable, str(examples / "events.py"), here.console, "calls.sqlite", "--topic", topic],
+    }
+
+
+@asynccontextmanager
+async def _programs(here: World, directory: Path) -> AsyncIterator[None]:
+    """Run both, and kill them at the end of the block. They and what they started are each a group of processes."""
+    environment = os.environ | {"CALLFOLD_CONSOLE_KEY": KEY, "CALLFOLD_CONSOLE": here.console}
+    running = []
+    for name, command in _readers(here).items():
+        with (directory / name).open("ab") as out:
+            process = await asyncio.create_subprocess_exec(
+                *command, env=environment, cwd=directory, stdout=out, stderr=asyncio.subprocess.DEVNULL, start_new_session=True
+            )
+            running.append(process)
+    try:
+        yield
+    finally:
+        for process in running:
+            os.killpg(process.pid, signal.SIGKILL)
+            await process.wait()
+
+
+def _read(directory: Path, name: str) -> list[str]:
+    lines = (directory / name).read_text().splitlines()
+    return lines if name == "python" else [orjson.loads(line)["id"] for line in lines]
+
+
+async def test_programs_in_shell_and_python_miss_no_event_whatever_is_restarted(here: World, tmp_path: Path) -> None:
+    async def have_begun() -> bool:
+        if not ((tmp_path / "events.position").exists() and (tmp_path / "calls.sqlite").exists()):
+            return False
+        with closing(sqlite3.connect(tmp_path / "calls.sqlite")) as database, suppress(sqlite3.OperationalError):
+            return bool(database.execute("select id from position").fetchall())
+        return False
+
+    async def have_read(ids: list[str]) -> bool:
+        return all(set(_read(tmp_path, name)) >= set(ids) for name in ("shell", "python"))
+
+    console = here.roles["console"]
+    async with _programs(here, tmp_path):
+        await eventually(have_begun)
+        await console.stop()
+        ids = await _calls(here, 2)
+        await console.start()
+        await eventually(lambda: have_read(ids))
+    ids += await _calls(here, 2)
+    async with _programs(here, tmp_path):
+        ids += await _calls(here, 2)
+        await eventually(lambda: have_read(ids))
+    assert sorted(_read(tmp_path, "python")) == sorted(ids)
+    assert sorted(set(_read(tmp_path, "shell"))) == sorted(ids)
+    with closing(sqlite3.connect(tmp_path / "calls.sqlite")) as database:
+        stored = database.execute("select source || '/' || call || '/' || revision from calls").fetchall()
+    assert sorted(name for (name,) in stored) == sorted(ids)
 
 
 async def test_to_who_saw_a_place_that_the_journal_never_had_all_of_it_is_new(here: World) -> None:
