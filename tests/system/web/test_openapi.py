@@ -64,6 +64,8 @@ _CONSOLE = {
     ("POST", "/dead-letters"),
     ("GET", "/openapi.json"),
     *ENDPOINTS,
+    ("GET", "/schemas"),
+    ("GET", "/schemas/{name}/{file}"),
 }
 _EVENTS = ("GET", "/events")
 _INGRESS = {("GET", "/callbacks/{source}"), ("POST", "/callbacks/{source}")}
@@ -92,6 +94,7 @@ _NAMES: tuple[str, ...] = (
     "call-1",
     "call-",
     "call-x",
+    "v1.json",
 )
 _NAMES += (
     "A" * 80,
