@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
 import tomllib
 from pathlib import Path
 
@@ -165,3 +166,22 @@ def test_every_claim_of_the_threat_model_names_a_test_that_exists() -> None:
 
 def _text(path: Path) -> str:
     return path.read_text("utf-8") if path.exists() else ""
+
+
+def test_every_relative_link_leads_to_a_file_and_a_heading_that_exist() -> None:
+    listed = subprocess.run(["git", "ls-files", "*.md"], cwd=_ROOT, capture_output=True, text=True, check=True).stdout.split()
+    prose = {_ROOT / name: re.sub(r"```.*?```", "", (_ROOT / name).read_text("utf-8"), flags=re.DOTALL) for name in listed}
+    headings = {path: {_anchor(title) for title in re.findall(r"^#+ (.*)$", text, re.MULTILINE)} for path, text in prose.items()}
+    links = [(path, link) for path, text in prose.items() for link in re.findall(r"\]\(([^)\s]+)\)", text) if ":" not in link]
+    assert len(links) > 300
+    for path, link in links:
+        file, _, anchor = link.partition("#")
+        target = (path.parent / file).resolve() if file else path
+        assert target.exists(), f"{path.name}: {link}"
+        assert not anchor or anchor in headings[target], f"{path.name}: {link}"
+
+
+def _anchor(title: str) -> str:
+    """Return the anchor that GitHub gives a heading."""
+    text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", title.replace("`", ""))
+    return re.sub(r"[^\w\- ]", "", text.lower()).strip().replace(" ", "-")
