@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import logging
 import random
+import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import cast
@@ -24,6 +25,8 @@ CONNECT_TIMEOUT_S = 5
 ANSWER_TIMEOUT_S = 10
 _CLOSE_TIMEOUT_S = 2
 _BACKOFF_S = (0.1, 0.5, 1, 2, 5, 10)
+_SHOWN_CHARACTERS = 200
+_CREDENTIALS = re.compile(r"//[^@/\s]*@")
 
 log = logging.getLogger("callfold_client")
 
@@ -91,7 +94,8 @@ def _translated(failure: str, error: BaseException) -> CallfoldClientError:
         return RefusedError(f"{failure}: {error}.")
     if isinstance(error, ChannelNotFoundEntity):
         return SubscriptionError(f"{failure}: {error}.")
-    reason = "RabbitMQ did not answer in time" if isinstance(error, TimeoutError) else type(error).__name__
+    detail = _CREDENTIALS.sub("//", str(error))[:_SHOWN_CHARACTERS].rstrip(".")
+    reason = "RabbitMQ did not answer in time" if isinstance(error, TimeoutError) else detail or type(error).__name__
     return TransportLostError(f"{failure}: {reason}.")
 
 

@@ -97,12 +97,14 @@ class Replay:
             if self._end is None or not reader.is_before(self._end):
                 await self._close()
                 return None
-            read = await reader.next_credited(quiet_s=SILENCE_S)
-            if read is None:
+            received = await reader.next(quiet_s=SILENCE_S)
+            if received is None:
                 raise TransportLostError(f"{self._stream} delivered nothing for {SILENCE_S} s.")
+            read, deliveries = received
             if read.missing:
                 log.warning("%s no longer has %d events that were not read yet.", self._stream, read.missing)
             self._waiting.extend(message for message in read.messages if message.offset <= self._end)
+            await deliveries[-1].ack_all()  # last, since a caller may cancel here and call again
         return self._waiting.popleft()
 
     async def _reader_on(self, connection: aio_pika.Connection) -> StreamReader[Message]:
