@@ -43,6 +43,7 @@ from console.web.slots import RequestSlots
 from console.web.stored_audio import AudioArchive
 from console.web.vcon_response import VconResponses
 from console.web.waveforms import Waveforms
+from console.web.webhook_pages import WebhookPages
 from console.web.wrong_keys import WrongKeys
 from shared.archive.storage import Archive
 from shared.config.live_sources import LiveSources
@@ -112,6 +113,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         pages = PageHandlers(
             main=Pages(lookup, monitor, sources, Presenter(audio, waveforms)),
             dead_letters=DeadLetterPages(dead_letters, monitor, settings),
+            webhooks=WebhookPages(webhooks),
             sessions=Sessions(keys, ended, audit, failed_log_ins, proxies),
             slots=slots,
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from console.endpoints.models import EndpointView
 from console.ignored_values import why_ignored
 from console.page.text import NOT_KNOWN
 from shared.domain.closing import CloseReason, Outcome
@@ -158,6 +159,20 @@ def dead_letters(which: str, count: int = 0) -> str:
 def dead_letter_caption(which: str) -> str:
     """Return what happened to the dead letters of a queue."""
     return _DEAD_LETTERS[which][2]
+
+
+def webhook(endpoint: EndpointView) -> tuple[str, str, str]:
+    """Return label, symbol and color of the state of a webhook."""
+    if endpoint.disabled is not None:
+        return "Disabled by answer 410", "▲", "missed"
+    if not endpoint.settings.enabled:
+        return "Disabled", "◷", "other"
+    if endpoint.has_forwarder is False:
+        return "No forwarder", "▲", "missed"
+    last = endpoint.last_attempt
+    if last is not None and last.result != "delivered":
+        return "Failing", "▲", "missed"
+    return "Enabled", "✓", "answered"
 
 
 def delivery(result: str) -> tuple[str, str, str]:

@@ -33,6 +33,7 @@ from console.page.parties import parties_of, people_of, ring_seconds_of
 from console.page.sparkline import HEIGHT, WIDTH
 from console.page.text import moved
 from console.page.timeline import MAX_LANES, Picture, leg_names, picture
+from console.page.webhook_models import WebhookPage, WebhooksPage
 from console.safe_text import plain
 from shared.domain.closing import Outcome
 from shared.domain.leg_event import CallType
@@ -78,6 +79,7 @@ def _environment() -> Environment:
     environment.filters |= {function.__name__: function for function in filters}
     environment.filters |= {
         "thousands": text.number,
+        "plain_lines": text.plain_lines,
         "name_choices": _name_choices,
         "state_choices": _state_choices,
         "outcome_choices": _outcome_choices,
@@ -211,6 +213,15 @@ def dead_letters_page(viewer: Viewer, page: DeadLettersPage) -> str:
 def confirm_page(viewer: Viewer, page: ConfirmPage) -> str:
     """Render the confirmation that precedes a redrive or drop."""
     return _render("confirm.html", viewer, "dead-letters", {"page": page})
+
+
+def webhooks_page(viewer: Viewer, page: WebhooksPage) -> str:
+    return _render("webhooks.html", viewer, "webhooks", {"page": page})
+
+
+def webhook_page(viewer: Viewer, page: WebhookPage) -> str:
+    """Render one webhook."""
+    return _render("webhook.html", viewer, "webhooks", {"page": page})
 
 
 def adapter_page(viewer: Viewer, page: AdapterPage) -> str:

@@ -11,6 +11,7 @@ from console.safe_text import plain
 from shared.domain.times import rfc3339
 
 CLIP_CHARACTERS = 160
+_FORM_CHARACTERS = 20_000
 BODY_CHARACTERS = 20_000
 NOT_KNOWN = "\N{EN DASH}"
 MINUS = "\N{MINUS SIGN}"
@@ -28,6 +29,11 @@ def clip(value: object, characters: int = CLIP_CHARACTERS) -> str:
     if len(text) <= characters:
         return plain(text)
     return f"{plain(text[:characters])}… ({len(text)} characters)"
+
+
+def plain_lines(value: object) -> str:
+    """Write lines of a form, each as plain text."""
+    return "\n".join(plain(line) for line in str(value)[:_FORM_CHARACTERS].splitlines())
 
 
 def body(value: object) -> str:

@@ -22,6 +22,7 @@ from console.web.request_metrics import RequestMetrics
 from console.web.routes import Answer, Operation, Route
 from console.web.sessions import Sessions
 from console.web.slots import RequestSlots
+from console.web.webhook_pages import WebhookPages
 from shared.errors import CallfoldError, UnavailableError
 from shared.log import get_logger
 from shared.outage import Outage
@@ -54,6 +55,7 @@ class PageHandlers:
 
     main: Pages
     dead_letters: DeadLetterPages
+    webhooks: WebhookPages
     sessions: Sessions
     slots: RequestSlots
 
@@ -174,6 +176,10 @@ def page_routes(pages: PageHandlers, streams: EventStreams) -> list[Route]:
         Route("POST", "/ui/dead-letters/redrive", dead_letters.redrive, slots=pages.slots.changes),
         Route("GET", "/ui/dead-letters/drop", dead_letters.confirm_drop, slots=pages.slots.looks),
         Route("POST", "/ui/dead-letters/drop", dead_letters.drop, slots=pages.slots.changes),
+        Route("GET", "/webhooks", pages.webhooks.list, slots=pages.slots.lookups),
+        Route("POST", "/webhooks", pages.webhooks.add, slots=pages.slots.endpoint_changes),
+        Route("GET", "/webhooks/{name}", pages.webhooks.show, slots=pages.slots.lookups),
+        Route("POST", "/webhooks/{name}", pages.webhooks.act, slots=pages.slots.endpoint_changes),
         Route("GET", "/ui/adapter", main.adapter),
         Route("POST", "/ui/adapter", main.adapter, is_read_only=True),
         Route("GET", "/static/{name}", static_file, is_public=True),

@@ -8,11 +8,14 @@ from typing import Any
 
 from console.call_query import CallRow
 from console.dead_letters.queue import DeadLetterQueue
+from console.endpoints.models import DisabledView, EndpointSettings, EndpointView, SecretView, TrialView
+from console.history.attempts import Attempt
 from console.ignored_values import UnreplacedProblem, unreplaced_problem
 from console.live.snapshot import Snapshot
 from console.page.call_models import CallPage
 from console.page.link_explanation import CallbackExplanation
 from console.page.models import AdapterPage, CallsPage, ConfirmPage, DeadLetterRow, DeadLettersPage, Notice, Viewer
+from console.page.webhook_models import WebhookPage, WebhooksPage, form_of
 from console.request_ids import RequestIdProblem, request_id_problem
 from shared.config.sources import Source
 from shared.domain.adapter_link import Adapter, Placeholder, parse_link
@@ -210,6 +213,47 @@ def dead_letters_page(evil: str = "", which: DeadLetterQueue = DeadLetterQueue.C
 def confirm_page(evil: str = "") -> ConfirmPage:
     warnings = [evil] if evil else []
     return ConfirmPage("redrive", DeadLetterQueue.CALLBACKS, dead_letters_page(evil).dead_letters, "/back", warnings)
+
+
+def endpoint_view(evil: str = "") -> EndpointView:
+    settings = EndpointSettings.model_construct(
+        url=evil or "https://crm.example.com/in",
+        filter=[evil or "call.#"],
+        where=evil or None,
+        headers={evil or "X-Key": None},
+        networks=[evil or "10.0.0.0/8"],
+        order="call",
+        enabled=True,
+        max_in_flight=8,
+        timeout_s=15.0,
+    )
+    return EndpointView.model_construct(
+        name=evil or "crm",
+        origin="api",
+        file=None,
+        settings=settings,
+        secret=SecretView(fingerprint="00ff00ff"),
+        previous_secrets=[SecretView(fingerprint="ff00ff00")],
+        is_active=False,
+        disabled=DisabledView(at=evil or at(1), detail=evil or "status 410"),
+        waiting=3,
+        has_forwarder=True,
+        last_attempt=Attempt.model_construct(**attempt(evil)),
+    )
+
+
+def webhooks_page(evil: str = "") -> WebhooksPage:
+    notice = Notice(evil, [evil]) if evil else None
+    form = {"name": evil, "url": evil, "headers": evil}
+    return WebhooksPage([endpoint_view(evil)], evil or None, form, {"url": evil, "endpoint": evil} if evil else {}, notice)
+
+
+def webhook_page(evil: str = "") -> WebhookPage:
+    view = endpoint_view(evil)
+    trial = TrialView(delivered=False, status=503, error=evil or "busy", seconds=0.5, answer=evil or "busy", webhook_id="evt_1")
+    errors = {"filter": evil or "filter is invalid.", "endpoint": evil or "It has changed."}
+    attempts = [Attempt.model_construct(**attempt(evil))]
+    return WebhookPage(view, attempts, None, form_of(view.settings), errors, None, "whsec_new", trial)
 
 
 def adapter_page(evil: str = "") -> AdapterPage:

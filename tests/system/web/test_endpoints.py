@@ -174,3 +174,34 @@ async def test_a_test_event_is_signed_and_its_result_is_returned(here: World) ->
 async def test_without_a_history_attempts_are_unavailable_and_the_rest_works(here: World) -> None:
     status, problem = await _do(here, "GET", "/bi/attempts")
     assert (status, "CALLFOLD_HISTORY_URL" in problem["title"]) == (404, True)
+
+
+async def _post(here: World, path: str, **form: str) -> tuple[int, str, str]:
+    answered, body, headers = await here.ask("POST", path, headers={**AUTHORIZED, "Accept": "text/html"}, data=form)
+    return answered, body.decode(), headers.get("Location", "")
+
+
+async def test_the_page_adds_changes_tests_and_removes_a_webhook(here: World) -> None:
+    receiver = Receiver()
+    status, page, _ = await _post(here, "/webhooks", name="page", url="http://pub.example.com/", headers="X-Key: hunter3")
+    assert (status, "must begin with https://" in page) == (400, True)
+    given = {"name": "page", "url": receiver.url, "headers": "X-Key: hunter3", "filter": "call.#\nrecording.#"}
+    status, page, _ = await _post(here, "/webhooks", **given)
+    assert (status, "whsec_" in page, "hunter3" in page) == (200, True, False)
+    status, _, address = await _post(here, "/webhooks/page", **given | {"headers": "X-Key: ***", "max_in_flight": "3"})
+    assert (status, address) == (303, "/webhooks/page?done=saved")
+    async with receiver.running():
+        receiver.text = "<script>alert(1)</script>"
+        receiver.status = 200
+        status, page, _ = await _post(here, "/webhooks/page", action="test")
+    assert (status, "was delivered" in page, "<script>alert" in page) == (200, True, False)
+    assert receiver.got[-1][0]["X-Key"] == "hunter3"
+    for action in ("disable", "enable", "rotate", "finish"):
+        status, page, address = await _post(here, "/webhooks/page", action=action)
+        assert status == (200 if action == "rotate" else 303), page
+    for path in ("/webhooks", "/webhooks/page", "/webhooks/bi"):
+        status, body, _ = await here.get(path, headers={**AS_VIEWER, "Accept": "text/html"})
+        assert (status, b"hunter2" in body, b'name="action"' in body) == (200, False, False)
+    assert (await _post(here, "/webhooks/page", action="remove", confirm="other"))[0] == 400
+    assert (await _post(here, "/webhooks/page", action="remove", confirm="page"))[2] == "/webhooks?done=removed"
+    assert (await here.get("/webhooks/page", headers=AUTHORIZED))[0] == 404

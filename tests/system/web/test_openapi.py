@@ -52,6 +52,7 @@ ENDPOINTS = {
     ("POST", f"{_ENDPOINTS_PATH}/test"),
     ("GET", f"{_ENDPOINTS_PATH}/attempts"),
 }
+_CHANGES = ENDPOINTS - {("GET", f"{_ENDPOINTS_PATH}/attempts")}
 _CONSOLE = {
     ("POST", "/dial"),
     ("GET", "/calls"),
@@ -73,8 +74,7 @@ _INGRESS = {("GET", "/callbacks/{source}"), ("POST", "/callbacks/{source}")}
 _KNOWS_MORE = """
 [[operations]]
 include-name = [
-    "GET /calls", "GET /calls/{source}/{call}", "GET /dead-letters", "POST /dial", "POST /endpoints", "PUT /endpoints/{name}",
-    "POST /endpoints/{name}/secret", "GET /callbacks/{source}", "POST /callbacks/{source}"
+    "GET /calls", "GET /calls/{source}/{call}", "GET /dead-letters", "POST /dial", "GET /callbacks/{source}", "POST /callbacks/{source}"
 ]
 checks.positive_data_acceptance.enabled = false
 """
@@ -180,7 +180,8 @@ async def _schemathesis(directory: Path, document: Any, url: str, operations: se
 
 @pytest.mark.parametrize("examples", _EXAMPLES)
 async def test_the_console_answers_as_the_document_says(here: World, document: Any, tmp_path: Path, examples: int) -> None:  # noqa: ANN401
-    await _schemathesis(tmp_path, document, here.console, _CONSOLE, examples)
+    # Changes of webhooks wait for RabbitMQ, and made-up ones would take minutes: test_endpoints.py tests them.
+    await _schemathesis(tmp_path, document, here.console, _CONSOLE - _CHANGES, examples)
 
 
 @pytest.mark.parametrize("examples", _EXAMPLES)

@@ -65,6 +65,8 @@ def _pages(viewer: Viewer) -> dict[str, Callable[[str], str]]:
         ),
         "redrive": lambda evil: render.confirm_page(viewer, fakes.confirm_page(evil)),
         "drop": lambda evil: render.confirm_page(viewer, replace(fakes.confirm_page(evil), action="drop")),
+        "webhooks": lambda evil: render.webhooks_page(viewer, fakes.webhooks_page(evil)),
+        "webhook": lambda evil: render.webhook_page(viewer, fakes.webhook_page(evil)),
         "adapter": lambda evil: render.adapter_page(viewer, fakes.adapter_page(evil)),
         "login": lambda evil: render.login_page(LoginPage(evil or "/", evil or "No such key.")),
         "error": lambda evil: render.error_page(viewer, ErrorPage(404, evil or "No such call", evil or "It never came.")),
