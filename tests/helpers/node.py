@@ -48,10 +48,10 @@ class NodeProgram:
         self.process.terminate()
         return await self.end()
 
-    async def request(self, word: str) -> None:
-        """Write a line to the program."""
+    async def request(self, *words: str) -> None:
+        """Write words to the program, each on one line."""
         assert self.process.stdin
-        self.process.stdin.write(f"{word}\n".encode())
+        self.process.stdin.write("".join(f"{word}\n" for word in words).encode())
         await self.process.stdin.drain()
 
     async def end(self) -> int:
