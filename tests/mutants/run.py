@@ -21,6 +21,9 @@ from tests.helpers.pace import PACE
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 PARTS = ("shared", "ingress", "worker", "console", "simulator", "clients", "tests", "deploy", "docs", "bench")
+# Tests of another marker than `volume`: they need programs that are installed where the project is, not in the copy.
+_NODE_TESTS = "tests/clients/"
+_NODE_FOLDERS = ("clients/typescript", "tests/clients")
 _TIMEOUT_S = 1200 * PACE
 _LIMIT = {"TESTS_LIMIT_S": "60"}  # many a mutant is killed by a wait that never ends
 
@@ -31,6 +34,14 @@ def apply(patch: Path, directory: Path) -> None:
         shutil.copytree(ROOT / part, directory / part, ignore=shutil.ignore_patterns("__pycache__", "node_modules"))
     shutil.copy(ROOT / "pyproject.toml", directory)
     subprocess.run(["git", "apply", str(patch)], cwd=directory, check=True)
+
+
+def _link_node_packages(directory: Path) -> None:
+    """Let the copy use the packages of Node that `make test-clients` has installed."""
+    subprocess.run(["sh", "tests/clients/tools.sh"], cwd=ROOT, check=True)
+    shutil.copytree(ROOT / "build" / "clients", directory / "build" / "clients")
+    for folder in _NODE_FOLDERS:
+        (directory / folder / "node_modules").symlink_to(ROOT / folder / "node_modules")
 
 
 def killers(patch: Path) -> list[str]:
@@ -45,11 +56,14 @@ def failure(patch: Path) -> str | None:
     """Run the tests against a mutant; returns the first that failed, or None where it survived."""
     with tempfile.TemporaryDirectory(prefix="mutant-") as directory:
         apply(patch, Path(directory))
+        if any(test.startswith(_NODE_TESTS) for test in killers(patch)):
+            _link_node_packages(Path(directory))
+            return _failed(patch, directory, "clients")
         return _failed(patch, directory, "not volume") or _failed(patch, directory, "volume")
 
 
 def _failed(patch: Path, directory: str, size: str) -> str | None:
-    """Run the tests of one size; returns the first that failed."""
+    """Run the tests of one size or marker; returns the first that failed."""
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-m", size, "-p", "no:cacheprovider", *killers(patch)]
     # Processes that the tests start find the other packages in their working directory, but not the client.
     environment = os.environ | _LIMIT | {"PYTHONPATH": str(Path(directory, "clients", "python", "src"))}
