@@ -237,6 +237,18 @@ async def test_an_annotation_of_an_expired_call_is_a_dead_letter_and_never_begin
     assert site.texts() == []
 
 
+async def test_calls_without_request_id_are_annotated_by_their_call_id_and_its_later_use(site: _Site) -> None:
+    for seconds, call in ((0.0, "call-77"), (20_000.0, "call-77.2")):
+        events = [
+            CallbackEvent(SOURCE, at(seconds + second), f"CallType=Incoming&CallID=77&Event={event}")
+            for second, event in ((0, "pickup"), (30, "hangup"))
+        ]
+        await site.fold(*events)
+        await site.fold(note(seconds + 40, "a", call, call), *events)
+        assert (site.events[-1]["id"], site.texts()) == (f"default/{call}/2", [call])
+    assert (len(site.events), site.dead) == (4, [])
+
+
 async def test_an_annotation_that_arrives_before_its_call_waits_for_it(site: _Site) -> None:
     await site.fold(note(40, "a", "one"), note(41, "b", "two", "513.2"))
     await site.fold(TimerEvent(SOURCE, rfc3339(datetime.now(UTC)), KEY.call))

@@ -146,6 +146,28 @@ async def test_an_old_call_that_was_annotated_lately_is_replayed_from_its_beginn
     world.assert_one_body_an_id()
 
 
+@pytest.mark.parametrize("lost", [("513",), ("513.2",), ("513", "513.2")])
+async def test_annotations_of_a_later_use_come_back_with_it(worlds: tuple[World, World], lost: tuple[str, ...]) -> None:
+    world, _ = worlds
+    for begun_s, first_leg in ((0.0, 10), (2 * HOUR, 70)):
+        for second, kind, number, event in PAIR:
+            query = f"CallType={kind}&CallID={first_leg + number}&Event={event}&RequestID=513"
+            await world.fold([CallbackEvent(DEFAULT_SOURCE, at(begun_s + second), query)])
+    for call, text in (("513", 1), ("513.2", 2)):
+        await world.fold([annotation(2 * HOUR + 60, call, text)])
+    before, summaries = await world.facts(), await world.summaries()
+    for call in lost:
+        await world.lose_partition(partition(CallKey(DEFAULT_SOURCE, CallRef(call))))
+    await rebuilt(world)
+    assert (await world.facts(), await world.summaries()) == (before, summaries)
+    for call, text in (("513", 3), ("513.2", 4)):
+        await world.fold([annotation(2 * HOUR + 90, call, text)])
+    texts = {call: [each["body"]["text"] for each in record["annotations"]] for call, record in world.records().items()}
+    assert texts == {"513": ["1", "3"], "513.2": ["2", "4"]}
+    assert [event["id"] for event in world.events()][-2:] == ["default/513/3", "default/513.2/3"]
+    assert world.dead == []
+
+
 def differences(lossy: World, intact: World) -> dict[str, object]:
     """Return what differs between the last records of each call."""
     rows = {name: (lossy.records().get(name), intact.records().get(name)) for name in {**lossy.records(), **intact.records()}}
