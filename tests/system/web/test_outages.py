@@ -71,20 +71,34 @@ async def test_a_history_that_is_away_is_told_of_wherever_calls_are_listed(serve
 
 async def test_rabbitmq_away_a_dial_is_answered_and_journaled_when_it_is_back(servers: Servers) -> None:
     async with _running(servers, "worker", "console") as here:
+        _, told = await _dial(here)
+        known = f"acme/{told['request_id']}"
+        await here.detail(known, status="ringing")
+        note, once = {"type": "note", "body": {"text": "one"}}, AUTHORIZED | {"Idempotency-Key": here.idempotency_key("note")}
         await servers.stack.rabbitmq.stop()
         try:
+            status, _, headers = await here.ask("POST", f"/calls/{known}/annotations", json=note, headers=once)
+            assert (status, headers["Retry-After"]) == (503, "5")
             status, told = await _dial(here)
             assert (status, told["dial_state"]) == (201, "accepted")
-            assert len(here.dialing.asked["1001"]) == 1
+            assert len(here.dialing.asked["1001"]) == 2
             async with redis_of(servers) as redis:
                 assert list(await redis.hkeys("callfold:dial:unjournaled")) == [f"acme/{told['request_id']}".encode()]
         finally:
             await servers.stack.rabbitmq.start()
         found = await here.detail(f"acme/{told['request_id']}", status="ringing")
         assert found["record"]["reference"] == "crm-42"
+        status, accepted, _ = await here.ask("POST", f"/calls/{known}/annotations", json=note, headers=once)
+        assert status == 202
         async with redis_of(servers) as redis:
             await eventually(lambda: _is_empty(redis))
-    assert len(here.dialing.asked["1001"]) == 1
+        await eventually(lambda: _annotations(here, known))
+        assert [each["id"] for each in await _annotations(here, known)] == [accepted["id"]]
+    assert len(here.dialing.asked["1001"]) == 2
+
+
+async def _annotations(here: World, call: str) -> list[dict[str, Any]]:
+    return list((await here.detail(call))["record"]["annotations"])
 
 
 async def _is_empty(redis: Any) -> bool:  # noqa: ANN401
