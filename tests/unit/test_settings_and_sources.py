@@ -38,6 +38,13 @@ def test_the_environment_is_read_with_its_defaults(monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize(
     ("variable", "value", "said"),
     [
+        (
+            "CALLFOLD_PUBLIC_URL",
+            "calls.example.com",
+            "CALLFOLD_PUBLIC_URL must be an http:// or https:// URL without login and query",
+        ),
+        ("CALLFOLD_PUBLIC_URL", "https://a:b@calls.example.com", "without login"),
+        ("CALLFOLD_PUBLIC_URL", "https://calls.example.com/?x=1", "without login and query"),
         ("CALLFOLD_INGRESS_PORT", "http", "^CALLFOLD_INGRESS_PORT: must be a whole number.$"),
         ("CALLFOLD_INGRESS_PORT", "70000", "^CALLFOLD_INGRESS_PORT: must be at most 65535.$"),
         ("CALLFOLD_RETENTION_WITH_RECORDS", "perhaps", "^CALLFOLD_RETENTION_WITH_RECORDS: must be true or false.$"),
