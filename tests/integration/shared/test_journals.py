@@ -111,6 +111,17 @@ async def test_bookmarks_of_older_releases_are_skipped_even_at_the_end(stream: _
         assert [(await anext(deliveries)).offset for _ in range(4)] == [1, 3, 4, 5]
 
 
+async def test_a_journal_that_was_replaced_is_read_from_its_beginning(stream: _Stream) -> None:
+    await stream.publish(3)
+    async with journal(stream.settings, 1, stream=stream.name) as deliveries, asyncio.timeout(LIMIT_S):
+        assert [(await anext(deliveries)).offset for _ in range(2)] == [1, 2]
+        await stream.channel.queue_delete(stream.name)
+        await stream.channel.declare_queue(stream.name, durable=True, arguments={"x-queue-type": "stream"})
+        for number in range(5):
+            await stream.channel.default_exchange.publish(aio_pika.Message(b"%d" % number), stream.name)
+        assert [(await anext(deliveries)).body for _ in range(5)] == [b"%d" % number for number in range(5)]
+
+
 async def test_whoever_reads_a_journal_leaves_nothing_in_it(rabbitmq_only: Servers, settings: Settings) -> None:
     assert isinstance(rabbitmq_only.stack, Stack)
     await empty_streams(rabbitmq_only.stack)

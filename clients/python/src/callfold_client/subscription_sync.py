@@ -6,12 +6,13 @@ import asyncio
 import threading
 from collections.abc import Callable, Coroutine
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, ParamSpec, Self, TypeVar
 
 from callfold_client.events import Event
 from callfold_client.subscription import Subscription, subscribe
 
 _T = TypeVar("_T")
+_P = ParamSpec("_P")
 
 
 class SyncSubscription:
@@ -70,6 +71,14 @@ class SyncSubscription:
         self._loop.close()
 
 
+def _with_the_arguments_of(
+    _: Callable[_P, Subscription], /
+) -> Callable[[Callable[..., SyncSubscription]], Callable[_P, SyncSubscription]]:
+    """Give a function the arguments of `subscribe`, for type checkers and editors."""
+    return lambda function: function
+
+
+@_with_the_arguments_of(subscribe)
 def subscribe_sync(*arguments: Any, **options: Any) -> SyncSubscription:  # noqa: ANN401 - those of `subscribe`
     """Subscribe to events, with the arguments of `subscribe`."""
     return SyncSubscription(lambda: subscribe(*arguments, **options))
