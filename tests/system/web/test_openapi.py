@@ -64,6 +64,8 @@ _CONSOLE = {
     ("GET", "/dead-letters"),
     ("POST", "/dead-letters"),
     ("GET", "/openapi.json"),
+    ("GET", "/schemas"),
+    ("GET", "/schemas/{name}/{file}"),
     *ENDPOINTS,
     ("GET", "/schemas"),
     ("GET", "/schemas/{name}/{file}"),
@@ -109,6 +111,8 @@ _NAMES += (
     "\u00e9",
     "%41",
     "a" * 80 + "." + "1" * 20,
+    "v1.json",
+    "v12345.json",
 )
 
 
