@@ -222,6 +222,22 @@ async def _both(servers: Servers, name: str, count: int) -> bool:
     return dead + await waiting(servers, name) == count
 
 
+async def test_later_events_of_a_call_follow_when_the_earlier_one_is_a_dead_letter(
+    servers: Servers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = new_name()
+    async with WebhookReceiver() as receiver, publishing(servers) as publisher:
+        revisions = revisions_of(name, 513, 3)
+        ids = [str(event["id"]) for event in revisions]
+        receiver.answers = {ids[0]: [status(422)] * 3}
+        async with forwarding(servers, monkeypatch, table(name, receiver, order="call")):
+            await publish(publisher, revisions)
+            await receiver.has(*ids[1:])
+            (letter,) = await servers.take_all("forward.dead")
+    assert receiver.ids == [ids[0], ids[0], ids[0], ids[1], ids[2]]
+    assert orjson.loads(letter.body)["id"] == ids[0]
+
+
 async def test_two_forwarders_keep_the_order_of_a_call_when_one_stops(servers: Servers, monkeypatch: pytest.MonkeyPatch) -> None:
     name = new_name()
     async with WebhookReceiver() as receiver, publishing(servers) as publisher:

@@ -150,6 +150,21 @@ async def test_whatever_an_endpoint_does_is_an_answer() -> None:
     assert "the connection failed" in (await _post(receiver.url)).error
 
 
+async def test_the_trace_of_an_event_continues_at_its_receiver() -> None:
+    context = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    traced = OutgoingEvent.of(EVENT.body, {"traceparent": context}, EVENT.routing_key, "crm")
+    copy = traced.retry("crm", 30, counts=True)
+    again = OutgoingEvent.of(copy.body, copy.headers, "forward.crm", "crm")
+    async with WebhookReceiver() as receiver:
+        async with Poster(parse_endpoint("crm", {"url": receiver.url, "secret": SECRET})) as poster:
+            await poster.post(again)
+            await poster.post(EVENT)
+        first, second = receiver.received
+    assert first.headers["traceparent"] == context
+    assert "traceparent" not in second.headers
+    first.verify(SECRET)
+
+
 @pytest.mark.parametrize(
     ("url", "networks", "problem"),
     [
