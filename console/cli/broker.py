@@ -24,7 +24,8 @@ def broker_definitions(
         typer.Option(help="Directory of passwords, one file for each user. Missing ones are created (default: no users)."),
     ] = None,
     subscriber: Annotated[
-        list[str] | None, typer.Option(help="One more user, which may read one source, e.g. billing=acme. Repeatable.")
+        list[str] | None,
+        typer.Option(help="One more user, which may read one source, e.g. billing=acme, or all: billing=*. Repeatable."),
     ] = None,
     operator: Annotated[
         list[str] | None, typer.Option(help="One more user, which may read operator events, e.g. noc. Repeatable.")
@@ -34,6 +35,18 @@ def broker_definitions(
     from console.commands.broker_definitions import definitions
 
     raise typer.Exit(definitions(read_settings(), users, subscriber or [], operator or []))
+
+
+@broker.command("subscriber", epilog=example("callfold broker subscriber billing=acme"))
+def broker_subscriber(
+    subscriber: Annotated[str, typer.Argument(help="Name and source, e.g. billing=acme, or billing=* for all sources.")],
+    *,
+    leave: Annotated[bool, typer.Option("--leave", help="Print the commands that delete the user and its queues.")] = False,
+) -> None:
+    """Print the commands of `rabbitmqctl` for the user of a subscriber. `add_user` reads the password from standard input."""
+    from console.commands.broker_definitions import subscriber_commands
+
+    raise typer.Exit(subscriber_commands(read_settings(), subscriber, is_leaving=leave))
 
 
 @broker.command("declare", epilog=example("callfold broker declare"))

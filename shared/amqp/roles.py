@@ -38,7 +38,7 @@ from shared.amqp.topology import (
 USER_PREFIX = "callfold-"
 SETUP = "setup"
 _DEFAULT_EXCHANGE = "amq.default"
-_NOTHING = "^$"
+NOTHING = "^$"
 _EVERYTHING = ".*"
 
 
@@ -46,9 +46,9 @@ _EVERYTHING = ".*"
 class Role:
     """Permissions of a user as regular expressions on names; `topic` limits the routing keys that it may bind to `calls`."""
 
-    configure: str = _NOTHING
-    write: str = _NOTHING
-    read: str = _NOTHING
+    configure: str = NOTHING
+    write: str = NOTHING
+    read: str = NOTHING
     topic: str | None = None
 
 
@@ -90,13 +90,17 @@ ROLES: Mapping[str, Role] = {
 }
 
 
-def subscriber(name: str, source: str) -> Role:
-    """Return the permissions of a subscriber to the events of one source; its queues begin with its name and a dot.
+def subscriber(name: str, source: str | None) -> Role:
+    """Return the permissions of a subscriber to the events of one source, or of all; its queues begin with its name and a dot.
+
+    Only a subscriber to all sources can read the journal, which has the events of all of them.
 
     A binding is a pattern too. `#` stands for any number of words, so it is allowed as the last word only. Before the source it
     could match events whose outcome has the name of the source.
     """
     own = rf"^{re.escape(name)}\."
+    if source is None:
+        return Role(own, own, f"{own}|{_any_of(CALLS, CALLS_JOURNAL)}")
     exchange = f"^{re.escape(CALLS)}$"
     source = re.escape(source)
     calls = rf"call\.([a-z]+|\*)\.{source}\.([a-z_]+|\*|#)"
@@ -120,7 +124,7 @@ def users(roles: Mapping[str, Role], passwords: Mapping[str, str], *, vhost: str
         of_user = {"user": user, "vhost": vhost}
         definitions["permissions"].append({**of_user, "configure": role.configure, "write": role.write, "read": role.read})
         if role.topic is not None:
-            topics = {"exchange": CALLS, "write": _NOTHING, "read": role.topic}
+            topics = {"exchange": CALLS, "write": NOTHING, "read": role.topic}
             definitions["topic_permissions"].append({**of_user, **topics})
     return definitions
 
