@@ -22,6 +22,9 @@ from tests.helpers.subscribers import Events, events_at
 
 README = Path(__file__).parents[3] / "clients" / "python" / "README.md"
 FIRST, SYNC, FILTERS, REPLAY, RECORDINGS = re.findall(r"```python\n(.*?)```", README.read_text("utf-8"), re.DOTALL)
+GUID = "923041af-adb5-a8ae-f29c-e60ea5e17448"
+# A replay reads what other tests published too.
+pytestmark = pytest.mark.foreign_events
 QUEUES = ("billing.calls", "speech.recordings")
 AUDIO = b"RIFF" * 100
 
@@ -111,7 +114,7 @@ async def test_a_recording_is_fetched_from_the_console(
         return web.Response(body=AUDIO)
 
     app = web.Application()
-    app.router.add_get("/recordings/acme/guid-1", answer)
+    app.router.add_get(f"/recordings/acme/{GUID}", answer)
     runner = web.AppRunner(app)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
@@ -119,10 +122,10 @@ async def test_a_recording_is_fetched_from_the_console(
     monkeypatch.setenv("CONSOLE_URL", f"http://127.0.0.1:{runner.addresses[0][1]}")
     monkeypatch.setenv("CONSOLE_KEY", "viewer-key")
     sha256 = hashlib.sha256(AUDIO).hexdigest()
-    body = orjson.dumps(recording_event(513, "stored", bytes=len(AUDIO), sha256=sha256, seconds=1.0))
+    body = orjson.dumps(recording_event(513, "stored", name=GUID, bytes=len(AUDIO), sha256=sha256, seconds=1.0))
     try:
         await _run(RECORDINGS, events, "speech.recordings", [("recording.stored.acme", body)])
     finally:
         await runner.cleanup()
     assert (tmp_path / "17.wav").read_bytes() == AUDIO
-    assert capsys.readouterr().out == "acme/513/recording/guid-1/stored 17.wav 1.0\n"
+    assert capsys.readouterr().out == f"acme/513/recording/{GUID}/stored 17.wav 1.0\n"
