@@ -324,7 +324,8 @@ async def test_tables_of_the_first_release_get_the_new_columns_and_keep_their_ro
             for column in ("call_type", "queue", "agent_name", "ended_by"):
                 connection.execute(text(f"ALTER TABLE calls DROP COLUMN {column}"))
             connection.execute(text("ALTER TABLE recordings DROP COLUMN flags"))
-            connection.execute(text("DROP TABLE alembic_version"))
+            for table in ("webhook_attempts", "alembic_version"):
+                connection.execute(text(f"DROP TABLE {table}"))
         rows = await found(reader, CallQuery())
         for upgraded in (False, True):
             if upgraded:
