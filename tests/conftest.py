@@ -71,6 +71,9 @@ CLUSTERS = ("tests/system/chaos/", "tests/system/clusters/", "tests/system/attac
 EARLY = ("tests/integration/history/", "tests/system/worker/")
 
 
+_PROCESS_BYTES = 1 << 30  # a test process with RabbitMQ, Redis, and what a test starts
+
+
 def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
@@ -89,8 +92,9 @@ def _names(config: pytest.Config, marker: str) -> bool:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """Follow the cores for `-n auto`, three for each and one more: tests wait for most of their time."""
-    return 3 * usable_cores() + 1
+    """Follow the cores for `-n auto`, three for each and one more: tests wait for most of their time. Each needs memory for its servers."""
+    memory_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return max(usable_cores() + 1, min(3 * usable_cores() + 1, memory_bytes // _PROCESS_BYTES))
 
 
 @pytest.hookimpl(tryfirst=True)  # pytest selects by markers later
