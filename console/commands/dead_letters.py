@@ -17,6 +17,7 @@ from console.dead_letters.prospects import Prospects, foresee, in_words
 from console.dead_letters.queue import DeadLetterQueue, Filter
 from console.dead_letters.redrive_or_drop import Settled, SettleRequest, oldest_redrivable, settle
 from console.dead_letters.waiting_redrive import Returned, redrive_and_wait
+from console.endpoints.known import known_endpoints
 from console.safe_text import plain_line
 from shared.config.settings import Settings
 from shared.errors import CallfoldError
@@ -73,7 +74,8 @@ async def redrive(
     """Redrive dead letters, and print how many and which came back; returns the exit code."""
     manner = replace(manner or Manner(), is_dry_run=dry_run, as_json=as_json)
     oldest = "" if manner.is_forced else oldest_redrivable(settings, queue)
-    request = SettleRequest(Action.REDRIVE, cli_user(), is_dry_run=False, oldest=oldest)
+    endpoints = await known_endpoints(settings) if queue is DeadLetterQueue.FORWARD else None
+    request = SettleRequest(Action.REDRIVE, cli_user(), is_dry_run=False, oldest=oldest, endpoints=endpoints)
     prospects = await foresee(settings, queue, query, request, settings.load_sources())
     if prospects.coming_back:
         sys.stderr.write(_coming_back(prospects, manner))
@@ -88,7 +90,7 @@ async def redrive(
         settled = await settle(settings, queue, query, request, progress=_progress("redriven"))
     if settled.skipped:
         skipped = f"{counted(settled.skipped, 'matching dead letter')} not redriven: "
-        skipped += _WHY_SKIPPED.format(calls=either(settled.skipped, "its call", "their calls"))
+        skipped += _why_skipped(queue, settled.skipped)
         if query.ids and not settled.done:
             raise CallfoldError(skipped)
         sys.stderr.write(f"{skipped}\n")
@@ -102,6 +104,12 @@ async def redrive(
     if returned is not None and settled.done:
         sys.stderr.write(_came_back(returned))
     return code
+
+
+def _why_skipped(queue: DeadLetterQueue, count: int) -> str:
+    if queue is DeadLetterQueue.FORWARD:
+        return f"{either(count, 'its webhook does', 'their webhooks do')} not exist."
+    return _WHY_SKIPPED.format(calls=either(count, "its call", "their calls"))
 
 
 async def drop(
