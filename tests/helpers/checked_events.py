@@ -99,7 +99,12 @@ def install() -> None:
     _after_init(Message, lambda made, writer: problems_of_message(made, made.content_type, writer))
     _after_init(OutgoingMessage, lambda made, writer: problems_of_message(made, "", writer))
     for library in (DeliveredMessage, aio_pika.Message):  # the latter is what tests publish
-        _after_init(library, lambda passed, _: problems_of_event(passed.body) if _TYPE in passed.body else [])
+        _after_init(library, lambda passed, _: problems_of_event(passed.body) if _claims_to_be_event(passed.body) else [])
+
+
+def _claims_to_be_event(body: bytes) -> bool:
+    """Return whether a message looks like an event of Callfold. Without `specversion` it is what another program may publish."""
+    return _TYPE in body and b'"specversion"' in body
 
 
 def _after_init(kind: type, check: Callable[[Any, str], list[str]]) -> None:

@@ -181,6 +181,7 @@ async def _both_releases(directory: Path, seed: int) -> AsyncIterator[tuple[Serv
                 yield servers, rollout
 
 
+@pytest.mark.foreign_events  # those of the first release name no schema
 @pytest.mark.volume
 @pytest.mark.parametrize("seconds", [30, 600])
 async def test_both_releases_fold_together_through_kills_restarts_and_outages(tmp_path: Path, seconds: int) -> None:
@@ -208,6 +209,7 @@ async def test_both_releases_fold_together_through_kills_restarts_and_outages(tm
     )
 
 
+@pytest.mark.foreign_events  # those of the first release name no schema
 @pytest.mark.volume
 async def test_what_redis_lost_while_both_releases_ran_is_right_once_the_first_one_has_stopped(tmp_path: Path) -> None:
     """The first release does not notice a loss. It may publish wrong records meanwhile, which are amended."""
