@@ -335,6 +335,15 @@ async def test_what_a_callback_tells_stays_text_on_every_page(system: System, vi
     await page.get_by_role("button", name="Explain").click()
     await expect(page.get_by_role("alert")).to_be_visible()
     await _nothing_was_made(page)
+    await page.goto("/webhooks")
+    await page.get_by_label("Name", exact=True).fill("crm")
+    await page.get_by_label("URL").fill("https://crm.example.com/in")
+    await page.get_by_label("Filter").fill(both)
+    visits.expect("400 (Bad Request)")
+    await page.get_by_role("button", name="Add").click()
+    await expect(page.get_by_role("alert")).to_be_visible()
+    assert await page.get_by_label("Filter").input_value() == both
+    await _nothing_was_made(page)
     visits.expect("404 (Not Found)")
     await page.goto(f"/ui/calls/{SCRIPT}/1")
     await _nothing_was_made(page)
@@ -383,7 +392,12 @@ async def test_the_main_views_in_both_themes(system: System, visits: Visits, ans
     calls = 50 if wanted else 3
     await system.call_back_badly(CallType="API", Event="pickup", CallID="n/a", RequestID="20003")
     await system.stored(answered)
-    views = {"call": f"/ui/calls/{SOURCE}/{answered}", "calls": "/ui/calls", "dead-letters": "/ui/dead-letters"}
+    views = {
+        "call": f"/ui/calls/{SOURCE}/{answered}",
+        "calls": "/ui/calls",
+        "dead-letters": "/ui/dead-letters",
+        "webhooks": "/webhooks",
+    }
     pages = {theme: await visits.open(viewport=SIZE, color_scheme=theme) for theme in ("light", "dark")}
     await _keep_busy(system, pages.values(), calls)
     await asyncio.gather(*(_shoot(page, tmp_path / f"live-{theme}.png") for theme, page in pages.items()))
