@@ -14,7 +14,8 @@ from tests.helpers.node import CLIENT, node, run
 from tests.helpers.servers import ROOT, Servers, eventually
 from tests.helpers.subscribers_broker import event, subscribers_broker
 
-_BLOCKS = re.findall(r"^```(js|ts)\n(.*?)^```$", (CLIENT / "README.md").read_text("utf-8"), re.MULTILINE | re.DOTALL)
+_BLOCK = re.compile(r"^```(js|ts)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_BLOCKS = _BLOCK.findall((CLIENT / "README.md").read_text("utf-8"))
 _COMPILER = {"strict": True, "noEmit": True, "allowJs": True, "checkJs": True, "skipLibCheck": False, "target": "es2022"}
 _MODULES = {"module": "nodenext", "types": ["node"], "typeRoots": [str(CLIENT / "node_modules" / "@types")]}
 _CONFIGURATION = {"compilerOptions": _COMPILER | _MODULES, "include": ["*.ts", "*.mjs"]}
@@ -97,6 +98,22 @@ async def test_the_examples_of_the_readme_do_what_they_show(examples: Path, rabb
             await program.until(lambda lines: lines == ["earlier acme/1/1", "earlier acme/2/1", "now acme/3/1"])
         async with node(_example(examples, "new Where("), cwd=examples, **urls) as program:
             assert (await program.end(), program.lines) == (0, [True])
+
+
+async def test_the_example_of_the_page_for_subscribers_prints_calls_until_it_is_stopped(
+    examples: Path, rabbitmq_only: Servers
+) -> None:
+    page = (ROOT / "docs" / "subscribing.md").read_text("utf-8")
+    (text,) = (block for kind, block in _BLOCK.findall(page) if kind == "js" and "import" in block)
+    (examples / "page.mjs").write_text(text, "utf-8")
+    async with (
+        subscribers_broker(rabbitmq_only, "billing.calls") as broker,
+        node(examples / "page.mjs", cwd=examples, CALLFOLD_AMQP_URL=broker.url) as program,
+    ):
+        await eventually(lambda: broker.has_consumer("billing.calls"))
+        await broker.publish(event(1), event(2, revision=2))
+        await program.until(lambda lines: len(lines) == 2)
+        assert (await program.stop(), program.lines) == (0, ["acme 1 1 answered 1.25", "acme 2 2 answered 1.25"])
 
 
 def _example(examples: Path, text: str) -> Path:
