@@ -219,6 +219,7 @@ class Subscription:
                 if self._replay is not None:
                     message = await self._replay.next(session.connection)
                     if message is not None:
+                        self._attempts.succeeded()
                         return message
                     self._replay = None
                     log.info("The replay is complete. The queue %s follows.", self._queue.name)
@@ -234,6 +235,7 @@ class Subscription:
             if not self._has_consumed:
                 await session.consumer.consume(1)
                 self._has_consumed = True
+                self._attempts.succeeded()
         except SubscriptionError as error:  # the queue was just deleted; it is declared again
             raise TransportLostError(str(error)) from None
         if self._stopping is not None and await session.consumer.arrived(self._stopping):
@@ -283,7 +285,6 @@ class Subscription:
                 self._attempts.log_lost(url, error)
                 await self._pause(pause_s)
             else:
-                self._attempts.succeeded()
                 self._has_consumed = False
                 log.info("Connected to RabbitMQ at %s for the queue %s.", location(url), self._queue.name)
                 return self._session
