@@ -258,6 +258,16 @@ _SUBSCRIBERS = Board(
             ),
         ),
         Section(
+            "Webhooks",
+            (
+                curves("Attempts by endpoint and result", rate("callfold_forward_attempts_total", "endpoint", "result")),
+                curves("Events that wait", level("callfold_forward_waiting", "endpoint")),
+                curves("Seconds of an attempt", *quantiles("callfold_forward_seconds")),
+                curves("Breaker is open", level("callfold_forward_breaker_open", "endpoint")),
+                curves("Disabled by answer 410", level("callfold_forward_disabled", "endpoint")),
+            ),
+        ),
+        Section(
             "Console",
             (
                 curves("Requests by route", rate("callfold_console_requests_total", "route")),
