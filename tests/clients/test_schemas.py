@@ -44,7 +44,7 @@ async def test_ajv_accepts_every_schema_and_what_a_running_system_publishes(serv
         for number in range(600, 605):
             await call_back(port, [f"{line}&token=x" for line in lines_of(number)], source="acme")
         events = [event.body for event in await next_events(queue, 6)]
-    paths = sorted(str(path.relative_to(_SCHEMAS)) for path in _SCHEMAS.rglob("*.json"))
+    paths = sorted(str(path.relative_to(_SCHEMAS)) for path in _SCHEMAS.glob("*/v*.json"))
     rows: list[dict[str, Any]] = [{"schema": path, "value": None} for path in paths]
     rows += [{"schema": event["dataschema"].partition("docs/schemas/")[2], "value": event} for event in events]
     rows += [{**row, "value": {**row["value"], "data": {}}} for row in rows[len(paths) :]]
