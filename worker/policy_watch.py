@@ -8,6 +8,7 @@ from typing import NoReturn
 
 from shared import metrics
 from shared.amqp.policies import Policy, changed_limits, harmful_policies, missing_limits, read_policies
+from shared.amqp.subscribers import read_endpoint_queues
 from shared.amqp.topology import Queue
 from shared.config.settings import Settings
 from shared.errors import BrokerUnavailableError
@@ -27,21 +28,25 @@ async def watch_policies(settings: Settings) -> NoReturn:
     queues = whole_topology(settings).queues
     while settings.management_url is not None:
         try:
-            policies = await read_policies(settings.management_url.get_secret_value(), settings.amqp_urls[0])
+            api = settings.management_url.get_secret_value(), settings.amqp_urls[0]
+            policies = await read_policies(*api)
+            of_endpoints = await read_endpoint_queues(*api, settings.forward_retry_seconds)
         except BrokerUnavailableError as error:
             _READS.failed(str(error))
         else:
             _READS.succeeded()
-            known = _report(policies, queues, known)
+            known = _report(policies, queues, of_endpoints, known)
         await asyncio.sleep(_INTERVAL_S)
     await asyncio.Event().wait()
     raise AssertionError("an event that is never set was waited for")
 
 
-def _report(policies: Sequence[Policy], queues: Sequence[Queue], known: set[tuple[str, str]]) -> set[tuple[str, str]]:
+def _report(
+    policies: Sequence[Policy], queues: Sequence[Queue], of_endpoints: Sequence[str], known: set[tuple[str, str]]
+) -> set[tuple[str, str]]:
     """Set the metrics and log what is not known yet; returns what is known now."""
     sentences = {
-        "policy_harmful": harmful_policies(policies, [queue.name for queue in queues]),
+        "policy_harmful": harmful_policies(policies, [*(queue.name for queue in queues), *of_endpoints]),
         "policy_missing": missing_limits(policies, queues),
         "policy_changed": changed_limits(policies, queues),
     }

@@ -10,6 +10,7 @@ from console.commands.doubt import DoubtError
 from shared.amqp.policies import changed_limits, harmful_policies, missing_limits, read_policies
 from shared.amqp.publisher import Message, Publisher
 from shared.amqp.server_check import check_server, find_unusable
+from shared.amqp.subscribers import read_endpoint_queues
 from shared.amqp.topology import CALLBACKS_FOLD, MARKER, MARKER_BODY
 from shared.config.settings import Settings
 from shared.errors import BrokerRejectedError, BrokerUnavailableError, ConfigError
@@ -76,9 +77,11 @@ async def policies(settings: Settings) -> str:
             "not known: only RabbitMQ's management API shows policies. Set CALLFOLD_MANAGEMENT_URL, or compare "
             "`rabbitmqctl list_policies` with `callfold broker definitions`."
         )
-    all_policies = await read_policies(settings.management_url.get_secret_value(), settings.amqp_urls[0])
+    api = settings.management_url.get_secret_value(), settings.amqp_urls[0]
+    all_policies = await read_policies(*api)
+    of_endpoints = await read_endpoint_queues(*api, settings.forward_retry_seconds)
     queues = whole_topology(settings).queues
-    if harmful := harmful_policies(all_policies, [queue.name for queue in queues]):
+    if harmful := harmful_policies(all_policies, [*(queue.name for queue in queues), *of_endpoints]):
         raise ConfigError(f"{'. '.join(harmful)}. Narrow the pattern of the policy, or delete it.")
     if missing := missing_limits(all_policies, queues):
         raise ConfigError(f"{', '.join(missing)} can grow without limit. {_IMPORT}")

@@ -32,7 +32,7 @@ class Trials:
             status=answer.status,
             error=shown_error(answer.failure) or None,
             seconds=round(answer.seconds, 3),
-            answer=shown_answer(answer.body),
+            answer=shown_answer(answer.body, endpoint.credentials),
             webhook_id=webhook_id(event.id),
         )
 

@@ -2,7 +2,8 @@
 
 A queue takes the matching policy with the highest priority, and one operator policy. Streams take sizes and ages from the policy
 before their arguments. Quorum queues take the smaller one of two limits, and `overflow` from the policy. So a policy can expire
-messages or queues, shorten journals, and make a full queue drop its oldest messages.
+messages or queues, shorten journals, and make a full queue drop its oldest messages. It can also make the queue of an endpoint
+refuse messages, and then no event can be published to `calls`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import dataclass, field
 
 from shared.amqp.definitions import policy_name
 from shared.amqp.management import read_management
-from shared.amqp.topology import Queue
+from shared.amqp.topology import CALLS, FORWARD_DEAD, Queue, is_endpoint_queue
 
 _OPERATOR = "operator-policies"
 _KINDS = ("policies", _OPERATOR)
@@ -21,8 +22,10 @@ _NOT_OURS = frozenset({"exchanges", "classic_queues"})
 # By the beginning of the name: `.retry.` queues expire messages on purpose, and a smaller limit of theirs rejects.
 _HARMFUL = frozenset({"expires", "message-ttl", "max-age"})
 _HARMFUL_TO_JOURNALS = frozenset({"max-length-bytes"})
-_HARMFUL_TO_DEAD_LETTERS = frozenset({"delivery-limit"})
-_DROPS = ("overflow", "drop-head")
+# Dead letters are taken and given back by operators, and events of an endpoint whenever its forwarder pauses or is replaced.
+_HARMFUL_IF_REDELIVERED = frozenset({"delivery-limit"})
+_OVERFLOW = "overflow"
+_DROP_HEAD = "drop-head"
 _LIMITS = frozenset({"max-age", "max-length-bytes", "stream-max-segment-size-bytes"})
 
 
@@ -48,12 +51,19 @@ class Policy:
             return []
         is_journal = queue.endswith(".journal")
         harmful = _HARMFUL | (_HARMFUL_TO_JOURNALS if is_journal else frozenset())
-        if queue.endswith(".dead"):
-            harmful |= _HARMFUL_TO_DEAD_LETTERS
+        if queue.endswith(".dead") or is_endpoint_queue(queue):
+            harmful |= _HARMFUL_IF_REDELIVERED
         if self.name == f"callfold-{queue}" and not self.is_operator:
             harmful -= _LIMITS  # the limits of this queue, as the operator wants them
-        drops = {_DROPS[0]} if _DROPS in self.definition.items() and not is_journal else set()
-        return sorted(self.definition.keys() & harmful | drops)
+        overflow = {_OVERFLOW} if not is_journal and self._has_other_overflow(queue) else set()
+        return sorted(self.definition.keys() & harmful | overflow)
+
+    def _has_other_overflow(self, queue: str) -> bool:
+        """Return whether a full queue would drop messages that it must refuse, or refuse those that it must drop."""
+        overflow = self.definition.get(_OVERFLOW)
+        if is_endpoint_queue(queue) or queue == FORWARD_DEAD:
+            return overflow not in {None, _DROP_HEAD}
+        return overflow == _DROP_HEAD
 
 
 def in_effect(policies: Iterable[Policy], queue: str) -> list[Policy]:
@@ -75,6 +85,8 @@ def harmful_policies(policies: Sequence[Policy], queues: Sequence[str]) -> list[
         if harmed:
             named = ", ".join(sorted(set().union(*harmed.values())))
             sentences.append(f"The policy {policy.name} ({named}) can lose messages of {', '.join(harmed)}")
+        if refusing := [queue for queue, keys in harmed.items() if _OVERFLOW in keys and is_endpoint_queue(queue)]:
+            sentences[-1] += f". Once {' or '.join(refusing)} is full, no event can be published to {CALLS}"
     return sentences
 
 

@@ -163,6 +163,11 @@ def forward_queue(endpoint: str) -> str:
     return f"{FORWARD_PREFIX}{endpoint}"
 
 
+def is_endpoint_queue(queue: str) -> bool:
+    """Return whether this is the queue with the events for an endpoint, which is bound to `calls`."""
+    return queue.startswith(FORWARD_PREFIX) and queue not in {FORWARD_DEAD, FORWARD_JOURNAL} and queue.count(".") == 1
+
+
 def forward_retry_queue(endpoint: str, delay_s: float) -> str:
     """Return the name of the queue in which events for an endpoint wait `delay_s` for their next attempt."""
     return f"{forward_queue(endpoint)}.retry.{delay_s:g}s"

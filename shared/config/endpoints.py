@@ -48,6 +48,9 @@ ENDPOINT_NAME = re.compile(r"[a-z0-9-]{1,40}")
 RESERVED_NAMES: Final = frozenset({"dead", "journal", "order"})
 MAX_ENDPOINTS: Final = 100
 _MAX_BYTES: Final = 1 << 20
+_MIN_CREDENTIAL: Final = 6
+# Of the parts of a path, shorter ones are words.
+_MIN_TOKEN: Final = 16
 _REMEDY: Final = "Check CALLFOLD_ENDPOINTS."
 
 
@@ -83,6 +86,15 @@ class Endpoint(Options):
     def secrets(self) -> tuple[str, ...]:
         """Every secret that signs, the current one first."""
         return tuple(each.get_secret_value() for each in (self.secret, *self.previous_secrets))
+
+    @property
+    def credentials(self) -> frozenset[str]:
+        """Texts of a request that only the endpoint may know: secrets, values of headers, and path and query of the URL."""
+        target = re.split(r"[/?]", self.url.get_secret_value().partition("://")[2], maxsplit=1)[1:]
+        values = [value.get_secret_value().strip() for value in self.headers.values()]
+        tokens = [token for value in values for token in value.split()]
+        parts = [part for part in re.split(r"[/?&=]", "".join(target)) if len(part) >= _MIN_TOKEN]
+        return frozenset(each for each in (*self.secrets, *values, *tokens, *target, *parts) if len(each) >= _MIN_CREDENTIAL)
 
     @property
     def shown_url(self) -> str:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Final
 
 import orjson
 
-from shared.masking import mask_credentials
+from shared.masking import MASK, mask_credentials
 
 ANSWER_BYTES: Final = 512
 _MAX_ERROR: Final = 300
-_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
+# Also those that begin a sequence of a terminal in one character, and those that turn the direction of text.
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+_MIN_PREFIX: Final = 6
 
 
 class Result(StrEnum):
@@ -84,10 +87,24 @@ class AttemptRecord:
         raise ValueError("the message is no record of an attempt")
 
 
-def shown_answer(body: bytes) -> str:
-    """Return the first bytes of an answer as text for operators: printable, with credentials masked."""
+def shown_answer(body: bytes, credentials: Collection[str] = ()) -> str:
+    """Return the first bytes of an answer as text for viewers: printable, with credentials masked.
+
+    An answer may repeat the request, so `credentials` are those of the endpoint. They are masked wherever they are.
+    """
     text = body[:ANSWER_BYTES].decode("utf-8", "replace")
+    for credential in sorted(credentials, key=len, reverse=True):
+        text = _without(credential, text)
     return mask_credentials(_CONTROLS.sub(" ", text))
+
+
+def _without(credential: str, text: str) -> str:
+    """Mask a credential in a text, also one that is cut off at its end."""
+    text = text.replace(credential, MASK)
+    for length in range(min(len(credential) - 1, len(text)), _MIN_PREFIX - 1, -1):
+        if text.endswith(credential[:length]):
+            return text[:-length] + MASK
+    return text
 
 
 def shown_error(text: str) -> str:

@@ -145,6 +145,20 @@ def test_both_secrets_sign_while_one_is_rotated_and_the_library_accepts_either()
         Webhook(new).verify(body + " ", headers)
 
 
+def test_an_answer_that_repeats_the_request_shows_no_credential_of_the_endpoint() -> None:
+    endpoint = parse_endpoint(
+        "crm",
+        {
+            "url": "https://x.example/hooks/T0123456789ABCDEF/in?k=v",
+            "secret": SECRET,
+            "headers": {"X-Shop": "blue-whale", "Authorization": "Bearer abcdef012345"},
+        },
+    )
+    answer = f"No /hooks/T0123456789ABCDEF/in?k=v. T0123456789ABCDEF, blue-whale; abcdef012345 {SECRET} and blue-wh"
+    assert shown_answer(answer.encode(), endpoint.credentials) == "No /***. ***, ***; *** *** and ***"
+    assert shown_answer("a\x9b31mb\u202ec\x00d".encode()) == "a 31mb c d"
+
+
 def test_an_attempt_is_read_as_it_was_written_and_its_answer_is_masked_and_short() -> None:
     record = AttemptRecord(
         "crm", "acme/513/1", "callfold.call.completed.v1", 2, "2026-11-30T12:00:00Z", 500, "status 500", 0.25,

@@ -14,7 +14,7 @@ from aiohttp import encode_basic_auth, web
 
 from shared.amqp.definitions import PRIORITY, policies
 from shared.amqp.policies import Policy, changed_limits, harmful_policies, missing_limits, read_policies
-from shared.amqp.subscribers import read_subscriptions
+from shared.amqp.subscribers import read_endpoint_queues, read_subscriptions
 from shared.amqp.topology import topology
 from shared.errors import BrokerUnavailableError
 
@@ -39,6 +39,32 @@ def test_a_policy_is_harmful_by_its_keys_and_the_queues_that_it_matches(pattern:
     policy = Policy("bad", pattern, dict.fromkeys(keys, "drop-head"))
     assert [queue for queue in QUEUES if policy.harms(queue)] == harmed
     assert len(harmful_policies([policy], QUEUES)) == bool(harmed)
+
+
+@pytest.mark.parametrize(
+    ("queue", "definition", "keys"),
+    [
+        ("forward.crm", {"overflow": "reject-publish"}, ["overflow"]),
+        ("forward.crm", {"overflow": "reject-publish-dlx", "max-length": 5}, ["overflow"]),
+        ("forward.crm", {"overflow": "drop-head", "max-length-bytes": 5}, []),
+        ("forward.crm", {"delivery-limit": 5, "message-ttl": 5}, ["delivery-limit", "message-ttl"]),
+        ("forward.crm.retry.5s", {"overflow": "drop-head"}, ["overflow"]),
+        ("forward.crm.retry.5s", {"overflow": "reject-publish", "delivery-limit": 5}, []),
+        ("forward.dead", {"overflow": "reject-publish"}, ["overflow"]),
+        ("forward.journal", {"overflow": "reject-publish"}, []),
+        ("forward.order.journal", {"overflow": "reject-publish"}, []),
+        ("recordings", {"overflow": "reject-publish"}, []),
+    ],
+)
+def test_the_queue_of_an_endpoint_must_drop_and_its_delays_must_refuse(
+    queue: str, definition: dict[str, object], keys: list[str]
+) -> None:
+    assert Policy("bad", r"^forward\.|^recordings", definition).harms(queue) == keys
+
+
+def test_a_policy_that_lets_an_endpoint_stop_all_publishing_is_named_with_that_effect() -> None:
+    (sentence,) = harmful_policies([Policy("bad", r"^forward\.c", {"overflow": "reject-publish"})], [*QUEUES, "forward.crm"])
+    assert sentence.endswith("of forward.crm. Once forward.crm is full, no event can be published to calls")
 
 
 def test_the_sentence_names_the_policy_its_keys_and_the_queues() -> None:
@@ -116,7 +142,8 @@ async def management() -> AsyncIterator[str]:
             case "operator-policies/a%2Fb":
                 return web.json_response([_entry("two", "all")])
             case "exchanges/a%2Fb/calls/bindings/source":
-                return web.json_response([{"destination": name, "routing_key": "call.#"} for name in ("crm", "calls.journal")])
+                bound = "crm", "calls.journal", "forward.crm"
+                return web.json_response([{"destination": name, "routing_key": "call.#"} for name in bound])
         return web.json_response(["neither policies nor bindings"])
 
     server = web.ServerRunner(web.Server(answer))  # type: ignore[arg-type]
@@ -135,8 +162,15 @@ async def test_both_kinds_of_policies_of_the_virtual_host_are_read(management: s
 
 
 async def test_the_subscribers_of_the_virtual_host_are_read_without_queues_of_callfold(management: str) -> None:
-    found = await read_subscriptions(f"http://o:p%40ss@{management}", "amqp://u:p@127.0.0.1/a%2Fb", {"calls.journal"})
+    found = await read_subscriptions(
+        f"http://o:p%40ss@{management}", "amqp://u:p@127.0.0.1/a%2Fb", {"calls.journal", "forward.crm"}
+    )
     assert [str(each) for each in found] == ["crm (call.#)"]
+
+
+async def test_the_queues_of_endpoints_are_found_by_their_bindings(management: str) -> None:
+    found = await read_endpoint_queues(f"http://o:p%40ss@{management}", "amqp://u:p@127.0.0.1/a%2Fb", (30, 5, 5))
+    assert found == ["forward.crm", "forward.crm.retry.5s", "forward.crm.retry.30s"]
 
 
 @pytest.mark.parametrize("what", ["policies", "subscribers"])

@@ -33,12 +33,13 @@ _NEVER: tuple[Network, ...] = tuple(
 )  # fmt: skip
 
 
-def address_check(host: str, networks: Sequence[Network]) -> Callable[[str], bool]:
+def address_check(host: str, networks: Sequence[Network], *, trusts_literal: bool = True) -> Callable[[str], bool]:
     """Return a function that checks the addresses of `host`. If `networks` are given, it allows no others.
 
     If `host` is a literal address, only that address is allowed. It may be private or loopback, as a PBX usually is. A name
     resolves to whatever its name server returns, so it may have public addresses, and private ones only in `networks`. It
-    never may have loopback or link-local addresses, or those that embed another address.
+    never may have loopback or link-local addresses, or those that embed another address. Without `trusts_literal`, a literal
+    address may be loopback, and no other one of these.
     """
     literal = _literal(host)
     is_localhost = host.rstrip(".").lower() == "localhost"
@@ -48,15 +49,18 @@ def address_check(host: str, networks: Sequence[Network]) -> Callable[[str], boo
         if networks and not any(address in network for network in networks):
             return False
         if literal or is_localhost:
-            return address == literal if literal else address.is_loopback
+            is_trusted = trusts_literal or address.is_loopback or not _is_special(address)
+            return address == literal and is_trusted if literal else address.is_loopback
         return not _is_special(address) and (bool(networks) or address.is_global)
 
     return is_allowed
 
 
-def socket_factory(host: str, networks: Sequence[Network]) -> Callable[[AddrInfoType], socket.socket]:
+def socket_factory(
+    host: str, networks: Sequence[Network], *, trusts_literal: bool = True
+) -> Callable[[AddrInfoType], socket.socket]:
     """Return a function that creates sockets to the allowed addresses of `host`."""
-    is_allowed = address_check(host, networks)
+    is_allowed = address_check(host, networks, trusts_literal=trusts_literal)
 
     def make(info: AddrInfoType) -> socket.socket:
         family, kind, protocol, _, target = info

@@ -31,16 +31,19 @@ class Breaker:
         self._probe_s, self._clock = probe_s, clock
         self._failures = self._unanswered = 0
         self._probes = 0
-        self._until = 0.0
+        self._until = self._asked_until = 0.0
         self.is_open = False
 
     @property
     def wait_s(self) -> float:
         """The time until the next request is allowed; 0 if one is allowed now."""
-        return max(0.0, self._until - self._clock())
+        return max(0.0, max(self._until, self._asked_until) - self._clock())
 
     def succeeded(self) -> bool:
-        """Record a delivery. Return whether it closed the breaker."""
+        """Record a delivery. Return whether it closed the breaker.
+
+        It may be the answer to a request that was in flight when the endpoint asked to wait, so that still holds.
+        """
         was_open, self.is_open = self.is_open, False
         self._failures = self._unanswered = self._probes = 0
         self._until = 0.0
@@ -55,10 +58,8 @@ class Breaker:
             self.is_open = True
             pause_s = self._probe_s[min(self._probes, len(self._probe_s) - 1)]
             self._probes += 1
-            self._pause(pause_s * random.uniform(1 - _JITTER, 1))  # noqa: S311 - spreads load, no secret
+            pause_s *= random.uniform(1 - _JITTER, 1)  # noqa: S311 - spreads load, no secret
+            self._until = max(self._until, self._clock() + pause_s)
         if retry_after_s:
-            self._pause(retry_after_s)
+            self._asked_until = max(self._asked_until, self._clock() + retry_after_s)
         return self.is_open and not was_open
-
-    def _pause(self, seconds: float) -> None:
-        self._until = max(self._until, self._clock() + seconds)

@@ -23,6 +23,7 @@ log = get_logger(__name__)
 
 _POLL_S: Final = 5.0
 _RETRY_S: Final = 5.0
+_MARKED_S: Final = 60.0
 _MEASURE_S: Final = 15.0
 
 
@@ -129,7 +130,8 @@ class Forwarder:
         finally:
             place.runner = None
         if runner.is_disabled:
-            await place.changed.wait()
+            # A change by API at the same moment can replace the mark. Then the endpoint is asked again.
+            await wait_at_most(place.changed, _MARKED_S)
 
     async def _declare(self, endpoint: Endpoint) -> None:
         """Declare the queue of an endpoint that gets nothing now, so that its events wait."""

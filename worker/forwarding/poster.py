@@ -44,7 +44,7 @@ class Poster:
     async def __aenter__(self) -> Self:
         endpoint = self._endpoint
         connector = aiohttp.TCPConnector(
-            socket_factory=socket_factory(self._url.host or "", endpoint.networks),
+            socket_factory=socket_factory(self._url.host or "", endpoint.networks, trusts_literal=False),
             limit=endpoint.max_in_flight,
             keepalive_timeout=_KEEP_ALIVE_S,
         )

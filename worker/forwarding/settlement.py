@@ -103,7 +103,7 @@ class Settlement:
             status=answer.status,
             error=shown_error(answer.failure) or None,
             seconds=round(answer.seconds, 4),
-            answer=shown_answer(answer.body),
+            answer=shown_answer(answer.body, self._endpoint.credentials),
             next_at=next_at,
             result=result,
         )

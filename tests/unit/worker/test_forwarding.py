@@ -69,6 +69,16 @@ def test_the_breaker_opens_after_failures_in_a_row_probes_ever_more_rarely_and_c
     assert (breaker.is_open, breaker.wait_s) == (False, 100), "an endpoint that asks to wait works"
 
 
+def test_an_answer_to_an_earlier_request_does_not_end_the_wait_that_an_endpoint_asks_for() -> None:
+    now = 0.0
+    breaker = Breaker(clock=lambda: now)
+    breaker.failed(retry_after_s=100)
+    breaker.succeeded()
+    assert breaker.wait_s == 100
+    now = 100.0
+    assert breaker.wait_s == 0
+
+
 def test_the_breaker_opens_sooner_without_any_answer_and_an_answer_begins_the_count_again() -> None:
     breaker = Breaker(failures=10, unanswered=3)
     failures = [False, False, True, False, False]
@@ -171,6 +181,10 @@ async def test_the_trace_of_an_event_continues_at_its_receiver() -> None:
         ("http://127.0.0.1:1/x", [], "the connection failed"),
         ("http://localhost.localdomain.:1/x", ["127.0.0.0/8"], "not allowed"),
         ("http://127.0.0.1:1/x", ["10.0.0.0/8"], "not allowed"),
+        ("http://169.254.169.254/latest/meta-data", [], "not allowed"),
+        ("http://169.254.169.254/latest/meta-data", ["169.254.0.0/16"], "not allowed"),
+        ("http://[::ffff:169.254.169.254]/latest", [], "not allowed"),
+        ("http://0.0.0.0:1/x", [], "not allowed"),
         ("http://[::ffff:127.0.0.1]:1/x", ["10.0.0.0/8"], "not allowed"),
     ],
 )
