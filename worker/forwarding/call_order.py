@@ -23,6 +23,8 @@ log = get_logger(__name__)
 
 # A record of an event that waits no longer than this beyond its delay. Its copy may have been dropped from a full queue.
 _GRACE_S: Final = 3600.0
+# RabbitMQ keeps a message no longer than that. A record with another delay is not of Callfold.
+_MAX_DELAY_S: Final = 4_294_967.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +85,9 @@ class CallOrder:
                 "event_id": str(event_id),
                 "delay_s": float() | int() as delay_s,
                 "until": float() | int() as until,
-            }:
-                self._add(endpoint, call, event_id, Waiting(delay_s, until))
+            } if 0 < delay_s <= _MAX_DELAY_S:
+                # A clock that was ahead wrote a later time.
+                self._add(endpoint, call, event_id, Waiting(delay_s, min(until, self._now() + delay_s + _GRACE_S)))
             case _:
                 log.warning("unexpected_message", offset=delivery.offset, routing_key=delivery.routing_key)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from functools import partial
 from typing import Final, NoReturn
 
 from shared import metrics
@@ -45,6 +46,7 @@ class Forwarder:
         self._places: dict[EndpointName, _Place] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = asyncio.Event()
+        self._catching_up = asyncio.Lock()
 
     async def run(self) -> NoReturn:
         """Follow the endpoints until cancelled. Run it as a task."""
@@ -110,8 +112,14 @@ class Forwarder:
         """Remove the queues of an endpoint that the API has removed. Those of one that is missing in the file stay."""
         metrics.FORWARD_BREAKER_OPEN.set(None, name)
         if place.removed:
-            await remove(name, place.removed, self._common, place.changed)
+            await remove(name, place.removed, self._common, place.changed, partial(self._is_removed, name))
         await place.changed.wait()
+
+    async def _is_removed(self, name: EndpointName) -> bool:
+        """Return whether an endpoint is removed by the last change of any console."""
+        async with self._catching_up:
+            await self._endpoints.follower.catch_up()
+        return name in self._endpoints.removed
 
     @staticmethod
     def _log_fault(name: EndpointName, error: Exception) -> None:

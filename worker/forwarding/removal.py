@@ -1,10 +1,14 @@
-"""Removes the queues of an endpoint that the API has removed. Its events become dead letters, so that none is lost silently."""
+"""Removes the queues of an endpoint that the API has removed. Its events become dead letters, so that none is lost silently.
+
+The name can be added again at any time, and another forwarder may serve it by then. So the stream of endpoints is read to its end
+before anything is unbound or deleted.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
 from typing import Final
 
@@ -29,18 +33,29 @@ _PAUSE_S: Final = (1.0, 5.0, 30.0, 120.0)
 _DETAIL: Final = "the endpoint was removed"
 
 
-async def remove(name: EndpointName, patterns: Iterable[str], common: Common, interrupted: asyncio.Event) -> None:
-    """Unbind the queue, dead-letter what is in it, and delete it once its retry queues are empty too."""
-    queues = [forward_queue(name), *(forward_retry_queue(name, delay_s) for delay_s in sorted(set(common.schedule_s)))]
+async def remove(
+    name: EndpointName,
+    patterns: Iterable[str],
+    common: Common,
+    interrupted: asyncio.Event,
+    is_removed: Callable[[], Awaitable[bool]],
+) -> None:
+    """Unbind the queue, dead-letter what is in it, and delete it once its retry queues are empty too.
+
+    `is_removed` reads the stream of endpoints to its end, and may raise BrokerUnavailableError.
+    """
+    queue = forward_queue(name)
+    # What a retry queue has lost when it is counted is in the other queue, which is counted last.
+    queues = [*(forward_retry_queue(name, delay_s) for delay_s in sorted(set(common.schedule_s))), queue]
     count, rounds = 0, 0
     while not interrupted.is_set():
         try:
-            if not await unbind(common.address.urls, queues[0], CALLS, patterns):
+            if not (await is_removed() and await unbind(common.address.urls, queue, CALLS, patterns)):
                 return
-            count += await _empty(name, queues[0], common, interrupted)
+            count += await _empty(name, queue, common, interrupted)
             pause_s = _PAUSE_S[min(rounds, len(_PAUSE_S) - 1)]
             await wait_at_most(interrupted, pause_s * random.uniform(0.2, 1))  # noqa: S311 - spreads the processes, no secret
-            if not interrupted.is_set() and await delete_unused(common.address.urls, queues):
+            if not interrupted.is_set() and await delete_unused(common.address.urls, queues, is_removed):
                 log.info("endpoint_removed", endpoint=name, dead_letters=count)
                 return
         except BrokerUnavailableError:

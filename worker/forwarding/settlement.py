@@ -72,8 +72,13 @@ class Settlement:
         return consequence
 
     async def park(self, event: OutgoingEvent, delay_s: float) -> None:
-        """Let an event wait behind an earlier one of its call, in the same retry queue. No attempt is made."""
+        """Let an event wait behind an earlier one of its call, in the same retry queue. No attempt is made.
+
+        The queue of a delay that is no longer in the schedule may be gone. The event looks again after the shortest delay then.
+        """
         name = self._endpoint.name
+        if delay_s not in self._schedule_s:
+            delay_s = min(self._schedule_s)
         await self._publisher.publish_until_confirmed([event.retry(name, delay_s, counts=False)])
         await self._publisher.publish_until_confirmed([self._order.waits(name, event.call, event.id, delay_s)])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import aio_pika
@@ -12,17 +13,23 @@ import pytest
 
 from console.commands.forward_replay import replay
 from shared.amqp.publisher import Message, Publisher
-from shared.amqp.topology import ENDPOINTS_JOURNAL, forward_queue, forward_retry_queue
+from shared.amqp.server_check import check_server
+from shared.amqp.topology import ENDPOINTS_JOURNAL, FORWARD_ORDER_JOURNAL, endpoint_topology, forward_queue, forward_retry_queue
+from shared.config.endpoints import EndpointName
 from shared.config.settings import load_settings
 from shared.errors import leaf_errors
 from shared.webhooks.attempts import Result
 from shared.webhooks.endpoint_changes import ManagedEndpoints
+from shared.webhooks.stream_follower import StreamFollower
 from tests.helpers.forwarding import SECRET, attempts_of, events_of, forwarding, new_name, publish, revisions_of, table
 from tests.helpers.history_process import publishing
 from tests.helpers.pace import LIMIT_S, PACE
 from tests.helpers.servers import Servers, eventually
 from tests.helpers.webhook_receiver import WebhookReceiver, hang, status
 from worker.forwarding import breaker
+from worker.forwarding.call_order import CallOrder
+from worker.forwarding.endpoint_runner import Common
+from worker.forwarding.removal import remove
 
 pytestmark = pytest.mark.volume
 
@@ -129,6 +136,32 @@ async def test_endpoints_of_the_api_come_change_and_go_without_a_restart(
             (letter,) = await servers.take_all("forward.dead")
     assert orjson.loads(letter.body)["id"] == lost[0]
     assert (letter.headers["reason"], letter.headers["endpoint"]) == ("endpoint_removed", name)
+
+
+async def test_a_name_that_is_added_again_while_its_queues_are_removed_keeps_them(servers: Servers) -> None:
+    name, answers = new_name(), [True, False, False]
+    patterns = [f"call.*.{name}.#"]
+    asked: list[bool] = []
+
+    async def is_removed() -> bool:
+        asked.append(answers.pop(0))
+        return asked[-1]
+
+    async with publishing(servers) as publisher:
+        declared = endpoint_topology(name, patterns, (2, 3))
+        await check_server(replace(publisher.address, topology=declared))
+        await publish(publisher, events_of(name, 1))
+        order = CallOrder(time.time)
+        follower = StreamFollower(publisher.address, FORWARD_ORDER_JOURNAL, order.apply, order.reset)
+        common = Common(publisher.address, publisher, (2, 3), order, follower)
+        await asyncio.wait_for(remove(EndpointName(name), patterns, common, asyncio.Event(), is_removed), LIMIT_S)
+        assert asked == [True, False, False], "asked before it unbinds, and before it deletes"
+        assert await waiting(servers, name) == 0, "the queue is there"
+        answers += [True, True]
+        await asyncio.wait_for(remove(EndpointName(name), patterns, common, asyncio.Event(), is_removed), LIMIT_S)
+        assert await _is_gone(servers, name)
+        (letter,) = await servers.take_all("forward.dead")
+    assert letter.headers["endpoint"] == name
 
 
 async def _is_gone(servers: Servers, name: str) -> bool:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import orjson
 import pytest
 
 from shared.amqp.delivery import Delivery
+from shared.amqp.publisher import Message, Publisher
 from shared.config.endpoints import parse_endpoint
 from tests.helpers.forwarding import SECRET, events_of
 from tests.helpers.webhook_receiver import WebhookReceiver, endless, hang, reset, status
@@ -19,6 +20,7 @@ from worker.forwarding.consequence import Answer, Dead, Delivered, Disable, Retr
 from worker.forwarding.outgoing_event import OutgoingEvent
 from worker.forwarding.poster import Poster
 from worker.forwarding.selection import Selection
+from worker.forwarding.settlement import Settlement
 
 SCHEDULE = (5.0, 30.0, 600.0)
 EVENT = OutgoingEvent.of(orjson.dumps(events_of("acme", 1)[0]), {}, "call.completed.acme.answered", "crm")
@@ -110,6 +112,32 @@ def test_a_forwarder_that_takes_over_knows_from_the_stream_which_event_waits_for
     assert [each.blocked_for("crm", "acme/513", "b") for each in (order, other)] == [None, None]
     now += 30 + 3601
     assert other.blocked_for("crm", "acme/513", "c") is None, "a record whose event was dropped from a full queue expires"
+
+
+@pytest.mark.parametrize(("delay_s", "until"), [(30, 1e300), (30, 5000.0), (1e300, 1e300), (0, 5000), (-1, 5000), ("30", 5000)])
+def test_a_record_that_is_damaged_or_of_a_clock_that_was_ahead_blocks_a_call_no_longer_than_others(
+    delay_s: object, until: object
+) -> None:
+    now = 1000.0
+    order = CallOrder(lambda: now)
+    record = {"endpoint": "crm", "call": "acme/513", "event_id": "a", "delay_s": delay_s, "until": until}
+    order.apply(_delivery(Message("", "", orjson.dumps(record), "1")))
+    now += 30 + 3601
+    assert order.blocked_for("crm", "acme/513", "b") is None
+
+
+async def test_behind_an_event_whose_delay_is_no_longer_in_the_schedule_another_one_waits_for_the_shortest_delay() -> None:
+    published: list[Message] = []
+
+    class Recorder:
+        async def publish_until_confirmed(self, messages: list[Message]) -> None:
+            published.extend(messages)
+
+    endpoint = parse_endpoint("crm", {"url": "https://x.example", "secret": SECRET, "order": "call"})
+    settlement = Settlement(endpoint, cast("Publisher", Recorder()), (30, 5, 600), CallOrder(lambda: 1000.0))
+    await settlement.park(EVENT, 600)
+    await settlement.park(EVENT, 7200)
+    assert [each.routing_key for each in published[::2]] == ["forward.crm.retry.600s", "forward.crm.retry.5s"]
 
 
 def test_a_copy_keeps_bytes_routing_key_and_first_time_and_counts_attempts() -> None:
