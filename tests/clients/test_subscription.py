@@ -139,6 +139,16 @@ async def test_what_is_no_event_and_what_is_rejected_are_dead_letters(broker: Br
     assert await broker.waiting(f"{_QUEUE}.dead") == ["a", "b", "acme/3/1"]
 
 
+async def test_what_is_put_into_the_queue_by_its_name_is_delivered(broker: Broker) -> None:
+    """A redrive of dead letters does so, and their routing key is the name of the queue."""
+    _, event_id, body = event(1)
+    async with _subscriber(broker.url) as program:
+        await broker.put(_QUEUE, event_id, body)
+        await program.until(lambda lines: event_id in _done(lines))
+        await program.request("stop")
+        assert await program.end() == 0
+
+
 async def test_an_event_that_ends_the_program_each_time_is_a_dead_letter_and_takes_no_other_along(broker: Broker) -> None:
     async with _subscriber(broker.url):
         pass

@@ -41,6 +41,10 @@ class Broker:
         for routing_key, event_id, body in events:
             await exchange.publish(aio_pika.Message(body, message_id=event_id, delivery_mode=2), routing_key)
 
+    async def put(self, queue: str, event_id: str, body: bytes) -> None:
+        """Put a message into a queue, without the exchange `calls`."""
+        await self._channel.default_exchange.publish(aio_pika.Message(body, message_id=event_id, delivery_mode=2), queue)
+
     async def waiting(self, name: str) -> list[str | None]:
         """Take every message of a queue; returns their ids."""
         queue, taken = await self._channel.get_queue(name), []

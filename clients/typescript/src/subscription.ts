@@ -10,7 +10,7 @@ import { Journal } from "./journal.js";
 import { Link } from "./link.js";
 import { Mailbox } from "./mailbox.js";
 import { readSettings, type Settings, type SubscribeOptions } from "./options.js";
-import { declareQueue } from "./queue.js";
+import { declareQueue, EXCHANGE } from "./queue.js";
 import type { CallfoldEvent } from "./schemas.js";
 
 const FIRST_DELAY_MS = 250;
@@ -132,7 +132,7 @@ export class Subscription implements AsyncIterable<ReceivedEvent>, AsyncDisposab
   async *#replayed(link: Link, journal: Journal): AsyncGenerator<ReceivedEvent, void, undefined> {
     const others = this.#hosts.filter((host) => host !== link.host);
     for await (const message of journal.read(link, others, this.#signal)) {
-      const event = await this.#readable(message);
+      const event = await this.#readable(message, true);
       if (event) {
         const delivery = received(event, message, true);
         yield delivery.event;
@@ -166,7 +166,7 @@ export class Subscription implements AsyncIterable<ReceivedEvent>, AsyncDisposab
   }
 
   async *#deliver(consumer: Consumer, message: ConsumeMessage): AsyncGenerator<ReceivedEvent, void, undefined> {
-    const event = await this.#readable(message);
+    const event = await this.#readable(message, false);
     let isRejected = event === null;
     if (event) {
       const delivery = received(event, message, false);
@@ -189,9 +189,11 @@ export class Subscription implements AsyncIterable<ReceivedEvent>, AsyncDisposab
   }
 
   /** Read a message; returns undefined if there is nothing to do, and null if it is no event. */
-  async #readable(message: ConsumeMessage): Promise<CallfoldEvent | undefined | null> {
+  async #readable(message: ConsumeMessage, isReplayed: boolean): Promise<CallfoldEvent | undefined | null> {
     const { matches, where, seen, onlyNewer, log } = this.#settings;
-    if (message.properties.headers?.[BOOKMARK] !== undefined || !matches(message.fields.routingKey)) {
+    // What someone put into the queue itself, such as a redrive, has the name of the queue as routing key.
+    const isPublished = isReplayed || message.fields.exchange === EXCHANGE;
+    if (message.properties.headers?.[BOOKMARK] !== undefined || (isPublished && !matches(message.fields.routingKey))) {
       return undefined;
     }
     let event: CallfoldEvent;

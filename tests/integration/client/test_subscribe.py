@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
+from typing import Literal
 from urllib.parse import urlsplit
 
+import aio_pika
 import orjson
 import pytest
 import pytest_asyncio
@@ -193,6 +196,63 @@ async def test_what_is_no_event_is_a_dead_letter_with_its_reason(events: Events)
     assert await events.count(events.queue) == 0
 
 
+async def test_messages_that_are_no_events_cost_no_connection_without_dead_letters(
+    events: Events, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each lost connection would count as a delivery of all that was prefetched."""
+    caplog.set_level(logging.INFO, "callfold_client")
+    queue = await events.channel.declare_queue(events.queue, durable=True, arguments={"x-queue-type": "quorum"})
+    await queue.bind("calls", events.pattern)
+    for number in (1, 2, 3):
+        await events.publish(number)
+        await events.send(b"\xff")
+    await events.publish(4)
+    assert await _all(events, declare=False) == events.ids
+    assert caplog.text.count("Connected to RabbitMQ") == 1
+    assert await events.count(events.queue) == 0
+
+
+async def test_what_is_put_into_the_queue_by_its_name_is_delivered(events: Events) -> None:
+    """A shovel or a person redrives dead letters so. Their routing key is the name of the queue."""
+    async with subscribe(events.url, queue=events.queue, filter=events.pattern, limit=1) as subscribed:
+        body = orjson.dumps(call_event(1, source=events.source))
+        await events.channel.default_exchange.publish(aio_pika.Message(body), events.queue, timeout=LIMIT_S)
+        assert [event.subject async for event in subscribed] == ["1"]
+
+
+class _SlowIds(MemorySeenIds):
+    """Takes so long that a short wait for the next event ends here."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self._seconds = seconds
+
+    def has(self, event_id: str, /) -> bool:
+        time.sleep(self._seconds)
+        return super().has(event_id)
+
+    def add(self, event_id: str, call: str, revision: int, /) -> None:
+        time.sleep(self._seconds)
+        super().add(event_id, call, revision)
+
+
+@pytest.mark.parametrize("replay_since", [None, "first"])
+async def test_a_wait_that_is_cancelled_loses_no_event(events: Events, replay_since: Literal["first"] | None) -> None:
+    got: list[str] = []
+    wait_s = shortest_s = 0.002
+    options = {"filter": events.pattern, "replay_since": replay_since, "prefetch": 1, "seen": _SlowIds(2 * shortest_s)}
+    async with subscribe(events.url, queue=events.queue, **options) as subscribed:  # type: ignore[arg-type]
+        await events.publish(*range(1, 13))
+        while len(got) < len(events.ids):
+            try:
+                got.append((await asyncio.wait_for(anext(subscribed), wait_s)).id)
+                wait_s = shortest_s
+            except TimeoutError:
+                wait_s *= 1.5
+    assert got == list(dict.fromkeys(got)), "an event came twice"
+    assert sorted(got) == sorted(events.ids)
+
+
 async def test_a_full_queue_drops_its_oldest_events_to_the_dead_letters_and_refuses_no_publish(events: Events) -> None:
     async with subscribe(events.url, queue=events.queue, filter=events.pattern, max_bytes=20_000):
         pass
@@ -254,6 +314,7 @@ async def test_without_asyncio_it_is_the_same(events: Events) -> None:
                 got.append(event.id)
                 if len(got) == 3:
                     subscribed.stop()
+        subscribed.stop()  # as a late signal does
         return got
 
     def fail() -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
 import orjson
 import pytest
 
-from callfold_client import CallRecord, NotAnEventError, Recording, parse_event
+from callfold_client import CallRecord, NotAnEventError, Recording, parse_event, strict_json
 from callfold_client.envelope import read_ops_event
 from tests.helpers.history import call_event, recording_event
 from tests.helpers.records import DIAL, SECOND_AGENT, record
@@ -81,6 +83,32 @@ def test_what_is_no_event_is_an_error_without_personal_data(body: bytes) -> None
         parse_event(body)
     assert "+45" not in str(raised.value)
     assert str(raised.value).endswith(".")
+
+
+@pytest.mark.parametrize("read", [orjson.loads, strict_json.loads], ids=["orjson", "json"])
+@pytest.mark.parametrize(
+    ("value", "is_json"),
+    [
+        (b'"\\ud83d\\ude00"', True),
+        ('"\u00e6\\u0000"'.encode(), True),
+        (b"1.5e3", True),
+        (b'"\\ud800"', False),
+        (b'{"\\udfff": 1}', False),
+        (b"NaN", False),
+        (b"1e400", False),
+        (b"-Infinity", False),
+        (b'"\xed\xa0\x80"', False),
+        ('"x"'.encode("utf-16"), False),
+        (b"1" + b"0" * 400, False),
+    ],
+)
+def test_both_readers_of_json_refuse_the_same(read: Callable[[bytes], Any], value: bytes, *, is_json: bool) -> None:
+    """A text that no database can store would make a subscriber fail at the same event for ever."""
+    if is_json:
+        assert read(value) == json.loads(value)
+    else:
+        with pytest.raises(ValueError):  # noqa: PT011 - each reader has its own text
+            read(value)
 
 
 def test_operator_events_are_read_apart() -> None:

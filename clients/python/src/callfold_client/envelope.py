@@ -12,7 +12,7 @@ from callfold_client.errors import NotAnEventError
 try:
     from orjson import loads
 except ImportError:  # it is only faster
-    from json import loads  # type: ignore[assignment]
+    from callfold_client.strict_json import loads  # type: ignore[assignment]
 
 Json = Mapping[str, Any]
 

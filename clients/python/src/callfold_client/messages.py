@@ -27,6 +27,7 @@ class Message:
 
     body: bytes
     headers: Mapping[str, object]
+    exchange: str
     routing_key: str
     tag: int
     channel: Channel
@@ -113,7 +114,8 @@ class ChannelConsumer:
         headers = message.header.properties.headers or {}
         tag = message.delivery_tag or 0
         key = message.routing_key or ""
-        self._waiting.append(Message(message.body, headers, key, tag, self.channel, self.is_stream))
+        exchange = message.exchange or ""
+        self._waiting.append(Message(message.body, headers, exchange, key, tag, self.channel, self.is_stream))
         self._arrived.set()
 
     @property

@@ -13,13 +13,20 @@ from typing import Self, TypeVar
 import aio_pika
 
 from callfold_client.connection import Attempts, connected, log, open_channel, requests
-from callfold_client.errors import CallfoldClientError, NotAnEventError, StreamError, SubscriptionError, TransportLostError
+from callfold_client.errors import (
+    CallfoldClientError,
+    NotAnEventError,
+    RefusedError,
+    StreamError,
+    SubscriptionError,
+    TransportLostError,
+)
 from callfold_client.events import Event, parse_event
 from callfold_client.hosts import Hosts, location
 from callfold_client.messages import ChannelConsumer, Message
 from callfold_client.replay import Replay, Since
 from callfold_client.seen import MemorySeenIds, SeenIds
-from callfold_client.subscriber_queue import SubscriberQueue
+from callfold_client.subscriber_queue import CALLS, SubscriberQueue
 from callfold_client.topics import topic_matcher
 from callfold_client.where import Where
 
@@ -44,6 +51,7 @@ class _Session:
         self.consumer = consumer
         self._closing = closing
         self._is_wide = False
+        self.is_usable = True
 
     @classmethod
     async def open(cls, url: str, queue: SubscriberQueue) -> _Session:
@@ -60,10 +68,11 @@ class _Session:
         if self._is_wide or prefetch == 1 or message.channel is not self.consumer.channel:
             await message.ack()
             return
-        self._is_wide = True
+        self.is_usable = False  # for the case that the caller is cancelled before this consumes again
         await self.consumer.cancel()  # with the only message still unacked, nothing else can be on its way
         await message.ack()
         await self.consumer.consume(prefetch)
+        self._is_wide = self.is_usable = True
 
     async def close(self) -> None:
         try:
@@ -112,8 +121,10 @@ class Subscription:
         self._connect_within_s = connect_within_s
         self._session: _Session | None = None
         self._current: _Current | None = None
+        self._taken: Message | None = None
         self._is_open = False
         self._has_consumed = False
+        self._is_allowed = False
         self._stopping: asyncio.Future[object] | None = None
 
     async def __aenter__(self) -> Self:
@@ -144,17 +155,17 @@ class Subscription:
         return self
 
     async def __anext__(self) -> Event:
-        """Ack the event before, and wait for the next one."""
+        """Ack the event before, and wait for the next one. A caller that is cancelled here, by a time-out too, may call again."""
         if not self._is_open:
             raise SubscriptionError("The subscription is not open. Use `async with subscribe(...) as events`.")
         await self._settle(None)
         while self._left != 0:
-            message = await self._next_message()
+            self._taken = message = self._taken or await self._next_message()
             if message is None:
                 break
-            event = await self._accepted(message)
+            event = await self._used(message)
+            self._taken = None
             if event is None:
-                await self._ack(message)
                 continue
             self._current = _Current(event, None if message.is_from_stream else message)
             if self._left is not None:
@@ -177,16 +188,16 @@ class Subscription:
         return self._is_stopping or not self._is_open or self._left == 0
 
     async def _settle(self, kind: type[BaseException] | None) -> None:
-        current, self._current = self._current, None
-        if current is None:
+        if self._current is None:
             return
-        event, message = current.event, current.message
+        event, message = self._current.event, self._current.message
         if kind is None:
             await self._remembered(self._seen.add, event.id, _name(event), event.revision or 0)
             if message is not None:
                 await self._ack(message)
         elif message is not None:
             await message.requeue(counts=issubclass(kind, Exception))
+        self._current = None
 
     async def _ack(self, message: Message) -> None:
         if message.is_from_stream:
@@ -231,26 +242,44 @@ class Subscription:
 
     async def _from_queue(self, session: _Session) -> Message | None:
         """Return the next message of the queue; None if none arrives for a second."""
+        if not session.is_usable:
+            raise TransportLostError("The last request to RabbitMQ was cancelled.")
         try:
             if not self._has_consumed:
                 await session.consumer.consume(1)
-                self._has_consumed = True
+                self._has_consumed = self._is_allowed = True
                 self._attempts.succeeded()
-        except SubscriptionError as error:  # the queue was just deleted; it is declared again
-            raise TransportLostError(str(error)) from None
+        except SubscriptionError as error:
+            if isinstance(error, RefusedError) and not self._is_allowed:
+                raise
+            raise TransportLostError(str(error)) from None  # if the queue was just deleted, it is declared again
         if self._stopping is not None and await session.consumer.arrived(self._stopping):
             return await session.consumer.get()
         return None
 
-    async def _accepted(self, message: Message) -> Event | None:
-        """Return the event of a message; None if it is to be skipped."""
-        if not any(matches(message.routing_key) for matches in self._matches):
-            return None  # an earlier filter of the queue, whose binding is still there
+    async def _used(self, message: Message) -> Event | None:
+        """Return the event of a message. If it is to be skipped or is no event, settle it and return None."""
         try:
-            event = parse_event(message.body, message.routing_key)
+            event = await self._accepted(message)
         except NotAnEventError as error:
             await self._dead_letter(message, str(error))
             return None
+        if event is None:
+            await self._ack(message)
+        return event
+
+    async def _accepted(self, message: Message) -> Event | None:
+        """Return the event of a message; None if it is to be skipped.
+
+        Raises:
+            NotAnEventError: it is no event.
+        """
+        is_published = (
+            message.is_from_stream or message.exchange == CALLS
+        )  # else someone put it into this queue, such as a redrive
+        if is_published and not any(matches(message.routing_key) for matches in self._matches):
+            return None  # an earlier filter of the queue, whose binding is still there
+        event = parse_event(message.body, message.routing_key)
         if self._where is not None and not self._where.matches(event.raw):
             return None
         if await self._remembered(self._seen.has, event.id):
@@ -260,7 +289,7 @@ class Subscription:
         return event
 
     async def _dead_letter(self, message: Message, reason: str) -> None:
-        """Dead-letter a message that is no event. It stays in the journal if it was replayed."""
+        """Dead-letter a message that is no event, and settle it. It stays in the journal if it was replayed."""
         log.error("A message with the routing key %r was not used. %s", message.routing_key, reason)
         if message.is_from_stream or self._session is None:
             return
@@ -269,6 +298,8 @@ class Subscription:
         except CallfoldClientError as error:
             log.warning("The reason is not in the dead letter. %s", error)
             await message.dead_letter()
+        else:
+            await self._ack(message)
 
     async def _connect(self, *, within_s: float | None = None) -> _Session | None:
         """Connect to any address; None if the subscription is to stop. Without `within_s` this never gives up."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar
 
@@ -49,7 +50,8 @@ class SyncSubscription:
 
     def stop(self) -> None:
         """End the iteration after the current event. Any thread and a signal handler may call it."""
-        self._loop.call_soon_threadsafe(self._subscription.stop)
+        with suppress(RuntimeError):  # the subscription is closed already
+            self._loop.call_soon_threadsafe(self._subscription.stop)
 
     async def _next(self) -> Event | None:
         async for event in self._subscription:
