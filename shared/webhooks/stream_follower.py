@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final, NoReturn
 
 from shared.amqp.batch_publish import HeaderValue
@@ -18,6 +19,8 @@ log = get_logger(__name__)
 
 _PREFETCH: Final = 500
 _CHECK_S: Final = 60.0
+# A server that is behind after a failover ends earlier than what was read from another one, for a moment.
+_LAG_S: Final = 2.0
 
 
 class StreamFollower:
@@ -59,9 +62,7 @@ class StreamFollower:
         Raises:
             BrokerUnavailableError: not connected, or the connection was lost.
         """
-        end = await self.consumer.latest_stream_end()
-        if self._last is not None and (end is None or end < self._last):
-            self._begin_again()
+        end = await self._end()
         if end is not None:
             async with self._moved:
                 await self._moved.wait_for(lambda: self._last is not None and self._last >= end)
@@ -70,12 +71,21 @@ class StreamFollower:
         """Notice a stream that was deleted and declared again: its end is before what was read."""
         while True:
             await asyncio.sleep(_CHECK_S)
-            try:
-                end = await self.consumer.latest_stream_end()
-            except BrokerUnavailableError:
-                continue  # the connection logs it
-            if self._last is not None and (end is None or end < self._last):
+            with suppress(BrokerUnavailableError):  # the connection logs it
+                await self._end()
+
+    async def _end(self) -> int | None:
+        """Return the end of the stream. If it stays before what was read, the stream is another one, and is read again."""
+        end = await self.consumer.latest_stream_end()
+        if self._is_before_last(end):
+            await asyncio.sleep(_LAG_S)
+            end = await self.consumer.latest_stream_end()
+            if self._is_before_last(end):
                 self._begin_again()
+        return end
+
+    def _is_before_last(self, end: int | None) -> bool:
+        return self._last is not None and (end is None or end < self._last)
 
     def _begin_again(self) -> None:
         log.warning("stream_replaced", stream=self.consumer.queue)

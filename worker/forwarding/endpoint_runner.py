@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 
 from shared import metrics
 from shared.amqp.connection import BrokerAddress, GoHome
@@ -17,6 +18,7 @@ from shared.amqp.consumer import Consumer
 from shared.amqp.dead_letters import DeadLetterReason
 from shared.amqp.delivery import Delivery
 from shared.amqp.publisher import Publisher
+from shared.amqp.server_check import check_server
 from shared.amqp.topology import endpoint_topology, forward_queue
 from shared.clock import utc_now
 from shared.config.endpoint_options import Order
@@ -78,7 +80,8 @@ class EndpointRunner:
         self.endpoint = endpoint
         declared = endpoint_topology(endpoint.name, endpoint.filters, common.schedule_s)
         self._address = replace(common.address, topology=declared, name=f"{common.address.name} {endpoint.name}")
-        self._settlement = Settlement(endpoint, common.publisher, common.schedule_s, common.order)
+        declare = partial(check_server, self._address)
+        self._settlement = Settlement(endpoint, common.publisher, common.schedule_s, common.order, declare)
         self._selection = Selection(endpoint)
         self._order, self._follower = common.order, common.follower
         self._is_ordered = endpoint.order is Order.CALL

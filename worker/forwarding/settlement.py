@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 from shared import metrics
@@ -15,7 +16,7 @@ from shared.config.endpoint_options import Order
 from shared.config.endpoints import Endpoint
 from shared.crash_points import crash_point
 from shared.domain.times import rfc3339
-from shared.errors import BrokerUnavailableError
+from shared.errors import BrokerUnavailableError, CallfoldError
 from shared.log import get_logger
 from shared.outage import Outage
 from shared.webhooks.attempts import AttemptRecord, Result, shown_answer, shown_error
@@ -31,8 +32,17 @@ _RECORDS = Outage(log, "forward_attempts_not_recorded", "forward_attempts_record
 class Settlement:
     """The consequences of attempts at one endpoint."""
 
-    def __init__(self, endpoint: Endpoint, publisher: Publisher, schedule_s: Sequence[float], order: CallOrder) -> None:
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        publisher: Publisher,
+        schedule_s: Sequence[float],
+        order: CallOrder,
+        declare: Callable[[], Awaitable[object]],
+    ) -> None:
+        """Take a function that declares the queues of the endpoint; it may raise CallfoldError."""
         self._endpoint = endpoint
+        self._declare = declare
         self._publisher = publisher
         self._schedule_s = schedule_s
         self._order = order
@@ -48,7 +58,7 @@ class Settlement:
                 await self._record(event, answer, at, Result.DELIVERED)
             case Retry(delay_s=delay_s, at_least_s=at_least_s):
                 copy = event.retry(name, delay_s, at_least_s=at_least_s, counts=True)
-                await self._publisher.publish_until_confirmed([copy])
+                await self._copy(copy)
                 crash_point("forward.retry_published")
                 if self._is_ordered:
                     waits = self._order.waits(name, event.call, event.id, delay_s)
@@ -79,7 +89,7 @@ class Settlement:
         name = self._endpoint.name
         if delay_s not in self._schedule_s:
             delay_s = min(self._schedule_s)
-        await self._publisher.publish_until_confirmed([event.retry(name, delay_s, counts=False)])
+        await self._copy(event.retry(name, delay_s, counts=False))
         await self._publisher.publish_until_confirmed([self._order.waits(name, event.call, event.id, delay_s)])
 
     async def release(self, event: OutgoingEvent) -> None:
@@ -89,6 +99,15 @@ class Settlement:
     async def refuse(self, body: bytes, reason: DeadLetterReason, detail: str, routing_key: str) -> None:
         """Dead-letter a message that is no event, or that could not be processed."""
         await self._publisher.publish_until_confirmed([undecodable(body, self._endpoint.name, reason, detail, routing_key)])
+
+    async def _copy(self, copy: Message) -> None:
+        """Publish a copy to a retry queue. One that was deleted is declared again, or its events would wait for ever."""
+        try:
+            await self._publisher.publish(copy)
+        except BrokerUnavailableError:
+            with suppress(CallfoldError):  # the publish that follows logs that it fails
+                await self._declare()
+            await self._publisher.publish_until_confirmed([copy])
 
     async def _end(self, event: OutgoingEvent) -> None:
         if self._is_ordered and self._order.is_waiting(self._endpoint.name, event.call, event.id):

@@ -138,6 +138,21 @@ async def test_endpoints_of_the_api_come_change_and_go_without_a_restart(
     assert (letter.headers["reason"], letter.headers["endpoint"]) == ("endpoint_removed", name)
 
 
+async def test_a_retry_queue_that_was_deleted_is_declared_again_by_the_first_event_for_it(
+    servers: Servers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = new_name()
+    (event,) = events_of(name, 1)
+    async with (
+        WebhookReceiver(answers={str(event["id"]): [status(500)]}) as receiver,
+        publishing(servers) as publisher,
+        forwarding(servers, monkeypatch, table(name, receiver)),
+    ):
+        async with await aio_pika.connect(servers.stack.amqp_url, timeout=LIMIT_S) as connection:
+            await (await connection.channel()).queue_delete(forward_retry_queue(name, 0.2))
+        await receiver.has(*await publish(publisher, [event]))
+
+
 async def test_a_name_that_is_added_again_while_its_queues_are_removed_keeps_them(servers: Servers) -> None:
     name, answers = new_name(), [True, False, False]
     patterns = [f"call.*.{name}.#"]

@@ -130,11 +130,17 @@ async def test_behind_an_event_whose_delay_is_no_longer_in_the_schedule_another_
     published: list[Message] = []
 
     class Recorder:
+        async def publish(self, message: Message) -> None:
+            published.append(message)
+
         async def publish_until_confirmed(self, messages: list[Message]) -> None:
             published.extend(messages)
 
+    async def declare() -> None:
+        raise AssertionError("its queue is there")
+
     endpoint = parse_endpoint("crm", {"url": "https://x.example", "secret": SECRET, "order": "call"})
-    settlement = Settlement(endpoint, cast("Publisher", Recorder()), (30, 5, 600), CallOrder(lambda: 1000.0))
+    settlement = Settlement(endpoint, cast("Publisher", Recorder()), (30, 5, 600), CallOrder(lambda: 1000.0), declare)
     await settlement.park(EVENT, 600)
     await settlement.park(EVENT, 7200)
     assert [each.routing_key for each in published[::2]] == ["forward.crm.retry.600s", "forward.crm.retry.5s"]
