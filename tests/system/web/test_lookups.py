@@ -445,10 +445,10 @@ async def test_the_journals_hold_events_and_nothing_else(filled: World) -> None:
 
 
 async def test_a_call_is_annotated_over_http_and_by_command_and_its_record_is_amended_each_time(here: World) -> None:
-    call = f"{_SOURCE}/9100"
-    await here.call_back(lines_of(9100), _SOURCE)
+    call = f"{_SOURCE}/9150"
+    await here.call_back(lines_of(9150), _SOURCE)
     await here.detail(call, status="complete")
-    path, repeated = f"/calls/{call}/annotations", {**AUTHORIZED, "Idempotency-Key": "transcript of 9100"}
+    path, repeated = f"/calls/{call}/annotations", {**AUTHORIZED, "Idempotency-Key": "transcript of 9150"}
     transcript = {
         "type": "transcript",
         "by": "ears 1",
@@ -467,11 +467,11 @@ async def test_a_call_is_annotated_over_http_and_by_command_and_its_record_is_am
     assert (await here.ask("POST", path, headers=repeated, json=transcript))[1] == first, "the fold has it by now"
     assert (await here.ask("POST", path, headers=repeated, json=other))[0] == 422
     environment = here.environment()
-    _, note, _ = await callfold("annotate", _SOURCE, "9100", "--text", "Call back", "--by", "kasper", "--json", **environment)
+    _, note, _ = await callfold("annotate", _SOURCE, "9150", "--text", "Call back", "--by", "kasper", "--json", **environment)
     detail = await here.detail(call, published_revision=3)
     assert [each["type"] for each in detail["record"]["annotations"]] == ["transcript", "note"]
     assert detail["record"]["annotations"][1]["id"] == orjson.loads(note)["id"]
-    _, shown, _ = await callfold("show", _SOURCE, "9100", **environment)
+    _, shown, _ = await callfold("show", _SOURCE, "9150", **environment)
     assert "by ears 1" in shown
     assert "text: <b>Hello</b>[U+001B][31m" in shown
     assert "more characters" in shown
