@@ -481,12 +481,18 @@ async def test_a_call_is_annotated_over_http_and_by_command_and_its_record_is_am
 
 
 async def test_a_call_that_only_the_history_has_is_a_vcon(filled: World) -> None:
-    async with redis_of(filled.servers) as redis:  # of the calls that the history has, one that no other test made Redis forget
-        call = min(name.rpartition(b"/")[2].decode() for name in await redis.keys(f"callfold:*:facts:{_SOURCE}/10??"))
-    path, asked = f"/calls/{_SOURCE}/{call}", AUTHORIZED | {"Accept": "application/vcon"}
+    await filled.call_back(_answered(9160, _START_MS, CallerID="+4591600"), _SOURCE)
+    await filled.detail(f"{_SOURCE}/9160", status="complete")
+
+    async def is_in_the_history() -> bool:
+        async with aclosing(History(filled.environment()["CALLFOLD_HISTORY_URL"])) as history:
+            return any([row async for _, row in history.newest(CallQuery(source=_SOURCE, number="+4591600"), None) if row])
+
+    await eventually(is_in_the_history)
+    path, asked = f"/calls/{_SOURCE}/9160", AUTHORIZED | {"Accept": "application/vcon"}
     status, before, headers = await filled.get(path, headers=asked)
     assert (status, headers["Content-Type"]) == (200, "application/vcon")
-    await _forget(filled, call)
+    await _forget(filled, 9160)
     status, body, _ = await filled.get(path, headers=asked)
     assert (status, body) == (200, before), "from Redis or not, it is the published event"
     assert problems_of(orjson.loads(body)) == []
