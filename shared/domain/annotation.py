@@ -7,6 +7,7 @@ such as a merge or a list of calls, does not read the bodies.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -53,7 +54,9 @@ class Annotation:
 
 def annotation_id(source: str, call: str, key: str) -> str:
     """Return the id of an annotation by the key of its request: the same on every console, and after a restart."""
-    return sha256(orjson.dumps([source, call, key])).hexdigest()[:_ID_DIGITS]
+    # A key that is no UTF-8 has halves of surrogate pairs, which only this encoder writes.
+    named = json.dumps([source, call, key], separators=(",", ":"))
+    return sha256(named.encode()).hexdigest()[:_ID_DIGITS]
 
 
 def body_text(body: object) -> str:

@@ -46,8 +46,8 @@ class _Comparison:
 
     def _compare(self, before: Json, after: Json, at: str) -> Iterator[str]:
         """Compare two schemas of one value; `at` is its place, such as `data.agent.state`."""
-        pair = str(before.get("$ref", "")), str(after.get("$ref", ""))
-        if any(pair):
+        pair = _without_texts(before), _without_texts(after)
+        if "$ref" in before or "$ref" in after:
             if pair in self._compared:
                 return
             self._compared.add(pair)
@@ -131,6 +131,11 @@ def _resolved(schema: Json, document: Json) -> Json:
         return schema
     definition: Json = document["$defs"][str(reference).removeprefix("#/$defs/")]
     return {**definition, **{name: value for name, value in schema.items() if name != "$ref"}}
+
+
+def _without_texts(schema: Json) -> str:
+    """Return what identifies a schema that is a reference: the reference, and further limits next to it."""
+    return repr(sorted((name, repr(value)) for name, value in schema.items() if name not in _TEXTS))
 
 
 def _place(at: str) -> str:

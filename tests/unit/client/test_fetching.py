@@ -137,6 +137,9 @@ def test_other_bytes_than_those_of_the_event_never_get_the_name_of_the_file(tmp_
         (_status(418), "status 418"),
         (_status(204), "status 204"),
         (_status(503), "in 4 attempts: the console answered with the status 503"),
+        (_status(416), "in 4 attempts: the part is no part of this recording"),
+        (_status(206, Content_Range="bytes 5-9/10"), "in 4 attempts: the console sent another range"),
+        (_status(206, Content_Range=f"bytes {'9' * 5000}-9/10"), "status 206"),
     ],
 )
 def test_a_refusal_is_an_error_without_the_key(

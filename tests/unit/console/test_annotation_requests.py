@@ -11,7 +11,7 @@ import pytest
 from console.annotations.bodies import AnnotationRequest, InvalidAnnotationError, parse_annotation
 from console.cli.calls import _ANNOTATIONS
 from console.commands.annotate import read_annotation
-from shared.domain.annotation import MAX_BODY_BYTES, AnnotationType, body_text
+from shared.domain.annotation import MAX_BODY_BYTES, AnnotationType, annotation_id, body_text
 from shared.errors import ConfigError
 
 SEGMENT = {"start": 0, "end": 1.5, "speaker": "agent", "text": "Good morning"}
@@ -81,6 +81,11 @@ def test_a_body_that_grows_when_it_is_stored_is_still_bounded() -> None:
     assert len(text) < MAX_BODY_BYTES
     with pytest.raises(ValueError, match="more than 262144"):
         body_text(orjson.loads(text))
+
+
+def test_a_key_may_have_any_bytes_and_another_key_is_another_annotation() -> None:
+    keys = ["\udcff", "\u00ff", "\\udcff", "y"]  # the first is what a header or an argument that is no UTF-8 becomes
+    assert len({annotation_id("acme", "513", key) for key in keys}) == len(keys)
 
 
 def test_the_command_reads_a_text_a_file_of_text_and_a_file_with_a_body(tmp_path: Path) -> None:

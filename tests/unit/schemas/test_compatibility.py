@@ -104,6 +104,10 @@ HARMFUL: dict[str, tuple[Callable[[Json, Json], object], str]] = {
     "no further reasons": (lambda fields, _leg: fields["reason"]["anyOf"].pop(), "reason: had 2 alternatives and has 1"),
     "a removed kind": (lambda fields, _leg: fields["event"]["oneOf"].clear(), "event: the kind Kind was removed"),
     "a limit of length": (lambda fields, _leg: fields["id"].update(maxLength=3), "id: `maxLength` was"),
+    "a limit next to a reference": (
+        lambda fields, _leg: fields["legs"]["items"].update(maxProperties=1),
+        "legs[]: `maxProperties`",
+    ),
     "a required field": (lambda _fields, leg: leg["required"].append("seconds"), "leg.seconds: is required, but"),
     "an optional field": (lambda _fields, leg: leg["required"].clear(), "leg.state: was required and is optional"),
 }

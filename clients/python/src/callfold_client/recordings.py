@@ -29,7 +29,7 @@ _PAUSES_S = (0.5, 1.0, 2.0, 5.0, 10.0)
 _MAX_PAUSE_S = 60.0
 _RETRIED = frozenset({408, 425, 429, 500, 502, 503, 504})
 _ID = re.compile(r"[^/]+/(?P<call>.+)/recording/(?P<name>[^/]+)/stored(?:/.*)?")
-_TOTAL = re.compile(r"bytes (\d+)-\d+/\d+")
+_TOTAL = re.compile(r"bytes (\d{1,18})-\d+/\d+")
 _ERRORS = {401: "the console refuses the key", 403: "the key may not read recordings", 404: "the console has no such recording"}
 
 
@@ -219,7 +219,7 @@ def _refused(download: _Download, error: urllib.error.HTTPError) -> None:
     """Decide what follows from a status; returns if the part is complete."""
     status = error.code
     if status == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-        if download.sha256 == _sha256(download.part):
+        if download.part.exists() and download.sha256 == _sha256(download.part):
             return
         download.part.unlink(missing_ok=True)
         raise _RetryError("the part is no part of this recording")
