@@ -36,6 +36,9 @@ _BEFORE = timedelta(minutes=1)
 _READ_FOR_S = 5.0
 _CONNECT_S = 3.0
 _ID_WITHIN_BYTES = 256
+_PUBLISHED = frozenset(
+    {RecordingState.STORED, RecordingState.ABSENT, RecordingState.FAILED, RecordingState.EXPIRING, RecordingState.EXPIRED}
+)
 
 
 class NotPublishedError(CallfoldError):
@@ -93,7 +96,9 @@ class Published:
             raise NotPublishedError(f"{self.key} has {revisions}, not {revision}.")
 
     async def recordings(self, archive: Archive, source: Source | None) -> list[LegRecordings]:
-        """Return what is known of the recordings: from the archive, else from the history.
+        """Return what was published of the recordings, as the archive describes it, else the history.
+
+        Any other state follows from the record, or is about to change. Nothing has it once Redis has forgotten the call.
 
         Raises:
             CallfoldError: the archive cannot be read.
@@ -102,7 +107,11 @@ class Published:
         if self.call is not None and self.state is not None and source is not None and self.state.summary:
             record = call_record(self.call, self.state.revision, source.country)
             sidecars = await sidecars_of(archive, recording_jobs(self.call, record, source.record_legs, self.state.summary))
-            of_archive = [LegRecordings(each.call_id, each.name, each.recording, each.others) for each in sidecars]
+            of_archive = [
+                LegRecordings(each.call_id, each.name, each.recording, each.others)
+                for each in sidecars
+                if each.recording.state in _PUBLISHED or each.others
+            ]
         known = {each.call_id for each in of_archive}
         rows = () if self.past is None else self.past.recordings
         return [*of_archive, *recordings_of_history([row for row in rows if row.call_id not in known])]
