@@ -54,6 +54,7 @@ _CONDITIONS: Final[Mapping[Kind, str]] = {
 }
 _ACTIONS: Final[Mapping[Action, str]] = {
     Action.DIAL: "A call was dialed.",
+    Action.ANNOTATE: "An annotation was added to a call, or refused.",
     Action.REDRIVE: "Dead letters were redriven.",
     Action.DROP: "Dead letters were dropped.",
     Action.DOWNLOAD: "A recording was downloaded.",

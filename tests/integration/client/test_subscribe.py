@@ -227,10 +227,13 @@ class _HeldIds(MemorySeenIds):
         super().__init__()
         self._method = method
         self.is_called = threading.Event()
+        self.is_called_at_once = threading.Event()
         self.release = threading.Event()
 
     def _hold(self, method: str) -> None:
-        if method == self._method and not self.is_called.is_set():
+        if self.is_called.is_set() and not self.release.is_set():
+            self.is_called_at_once.set()
+        elif method == self._method and not self.is_called.is_set():
             self.is_called.set()
             self.release.wait(LIMIT_S)
 
@@ -270,10 +273,13 @@ async def test_a_wait_that_is_cancelled_loses_no_event(
         consuming.cancel()
         with suppress(asyncio.CancelledError):
             await consuming
+        consuming = asyncio.create_task(consume())
+        at_once = await asyncio.to_thread(ids.is_called_at_once.wait, 0.1)
         ids.release.set()
         async with asyncio.timeout(LIMIT_S):
-            await consume()
+            await consuming
     assert got == events.ids
+    assert not at_once, "the memory is used by two threads at once"
 
 
 async def test_a_full_queue_drops_its_oldest_events_to_the_dead_letters_and_refuses_no_publish(events: Events) -> None:

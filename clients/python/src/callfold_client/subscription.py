@@ -122,6 +122,7 @@ class Subscription:
         self._session: _Session | None = None
         self._current: _Current | None = None
         self._taken: Message | None = None
+        self._remembering: asyncio.Future[object] | None = None
         self._is_open = False
         self._has_consumed = False
         self._is_allowed = False
@@ -146,6 +147,7 @@ class Subscription:
             if self._session is not None:  # first, since RabbitMQ delivers again at once what is given back
                 await self._session.consumer.cancel_softly()
             await self._settle(kind)
+            await self._remembering_done()
         finally:
             session, self._session = self._session, None
             if session is not None:
@@ -218,7 +220,14 @@ class Subscription:
         """Use the memory of handled events. One that may wait for a disk or a server does so in a thread."""
         if isinstance(self._seen, MemorySeenIds):
             return call(*arguments)
-        return await asyncio.to_thread(call, *arguments)
+        await self._remembering_done()
+        self._remembering = remembering = asyncio.ensure_future(asyncio.to_thread(call, *arguments))
+        return await asyncio.shield(remembering)
+
+    async def _remembering_done(self) -> None:
+        """Wait for the last use of the memory: two threads must not use it at once. A cancelled caller does not end its thread."""
+        if self._remembering is not None:
+            await asyncio.wait([self._remembering])
 
     async def _next_message(self) -> Message | None:
         """Return the next message of the replay or the queue; None once the subscription is to stop."""
