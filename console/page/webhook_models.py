@@ -36,6 +36,7 @@ class WebhookPage:
     """One webhook: its state, its settings as a form, and its attempts.
 
     Attributes:
+        etag: of the endpoint as it is shown.
         attempts_problem: why the attempts are unknown.
         new_secret: a secret that was made just now, and is shown this once.
         trial: the result of a test event that was sent just now.
@@ -49,6 +50,7 @@ class WebhookPage:
     notice: Notice | None = None
     new_secret: str | None = field(default=None, repr=False)
     trial: TrialView | None = None
+    etag: str = ""
 
 
 def form_of(settings: EndpointSettings) -> Mapping[str, str]:

@@ -12,6 +12,7 @@ from yarl import URL
 from console.endpoints.editor import Edited, Request
 from console.endpoints.errors import EndpointConflictError, EndpointError, InvalidEndpointError, UnknownEndpointError
 from console.endpoints.models import GivenEndpoint, NewEndpoint
+from console.endpoints.views import etag
 from console.page import render
 from console.page.models import Notice
 from console.page.urls import webhook_url
@@ -82,6 +83,8 @@ class WebhookPages:
                     raise web.HTTPSeeOther(URL("/webhooks").with_query(done="removed"))
                 case _:
                     settings = _settings(form, enabled=posted.get("enabled") != "no")
+                    # The form has every setting, so it must not replace what was changed since it was shown.
+                    change = change._replace(if_match=str(posted.get("etag") or "") or None)
                     await editor.replace(change, GivenEndpoint.model_validate(settings))
                     done = "saved"
         except (ValidationError, EndpointError) as error:
@@ -117,6 +120,7 @@ class WebhookPages:
             attempts, problem = [], str(error)
         page = WebhookPage(
             endpoint=view,
+            etag=etag(state),
             attempts=attempts,
             attempts_problem=problem,
             form=form if form and form.get("url") else form_of(view.settings),

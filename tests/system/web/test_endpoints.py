@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import html
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -202,6 +204,11 @@ async def test_the_page_adds_changes_tests_and_removes_a_webhook(here: World) ->
     for path in ("/webhooks", "/webhooks/page", "/webhooks/bi"):
         status, body, _ = await here.get(path, headers={**AS_VIEWER, "Accept": "text/html"})
         assert (status, b"hunter2" in body, b'name="action"' in body) == (200, False, False)
+    stale = {"etag": '"of an earlier page"', "headers": "X-Key: ***"}
+    status, page, _ = await _post(here, "/webhooks/page", **given | stale)
+    assert (status, "has changed since you read it" in page) == (400, True)
+    (fresh,) = re.findall(r'name="etag" value="(.*?)"', page)
+    assert (await _post(here, "/webhooks/page", **given | stale | {"etag": html.unescape(fresh)}))[0] == 303
     assert (await _post(here, "/webhooks/page", action="remove", confirm="other"))[0] == 400
     assert (await _post(here, "/webhooks/page", action="remove", confirm="page"))[2] == "/webhooks?done=removed"
     assert (await here.get("/webhooks/page", headers=AUTHORIZED))[0] == 404
