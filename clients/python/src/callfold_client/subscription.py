@@ -225,7 +225,7 @@ class Subscription:
         return await asyncio.shield(remembering)
 
     async def _remembering_done(self) -> None:
-        """Wait for the last use of the memory: two threads must not use it at once. A cancelled caller does not end its thread."""
+        """Wait for the last use of the memory. A cancelled caller does not end its thread, and two must not use it at once."""
         if self._remembering is not None:
             await asyncio.wait([self._remembering])
 
