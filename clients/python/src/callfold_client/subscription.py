@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import aio_pika
 
@@ -122,7 +122,7 @@ class Subscription:
         self._session: _Session | None = None
         self._current: _Current | None = None
         self._taken: Message | None = None
-        self._remembering: asyncio.Future[object] | None = None
+        self._remembering: asyncio.Future[Any] | None = None
         self._is_open = False
         self._has_consumed = False
         self._is_allowed = False
