@@ -217,7 +217,10 @@ class BrokerConnection:
             finally:
                 session, self._session = self._session, None
                 if session is not None:
-                    await session.close()
+                    try:
+                        await self._before_close(session.channel)
+                    finally:
+                        await session.close()
         if goes_home:
             log.info("broker_connection_moved", connection=self._name, host=location(self._home))
             metrics.BROKER_MOVES.inc()
@@ -297,6 +300,9 @@ class BrokerConnection:
 
     async def _on_open(self, channel: Channel) -> None:
         """Prepare a new channel; the connection is up once this returns."""
+
+    async def _before_close(self, channel: Channel) -> None:
+        """Finish what was begun on a channel that is about to be closed, or is lost."""
 
     def _on_close(self, channel: Channel | None) -> None:
         """Forget what belongs to a channel that is lost."""

@@ -137,6 +137,14 @@ class Consumer(BrokerConnection):
         if self._register is not None:
             self._left_in_flight.append(in_flight)
 
+    async def _before_close(self, channel: Channel) -> None:
+        """Wait for an answer behind the last acks: one that the end of its consumer or connection follows at once is lost."""
+        if channel.is_closed:
+            return
+        with suppress(BrokerUnavailableError), broker_request(f"Cannot confirm the acks of {self.queue}"):
+            async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                await channel.flow(active=True)  # it is so already, and needs no permission
+
     def _on_close(self, channel: Channel | None) -> None:
         """Drop what the lost channel delivered. A connection that was left may still be open, so its deliveries stay."""
         self._tag = None
@@ -253,6 +261,7 @@ class Consumer(BrokerConnection):
         """Stop deliveries; those already returned can still be acked, the others are requeued when the connection closes."""
         self._is_stopping = True
         if self._channel is not None and self._tag is not None:
+            await self._before_close(self._channel)
             with suppress(BrokerUnavailableError), broker_request(f"Cannot cancel the consumer of {self.queue}"):
                 await self._channel.basic_cancel(self._tag, timeout=CLOSE_TIMEOUT_S)
         self._take_waiting()

@@ -17,7 +17,13 @@ from shared.amqp.connection import BrokerAddress
 from shared.amqp.consumer import Consumer
 from shared.amqp.publisher import Message, Publisher
 from shared.amqp.queue_reader import QueueDepths, QueueReader
-from shared.amqp.topology import CALLBACKS, CALLBACKS_DEAD, CALLBACKS_FOLD, CALLS_JOURNAL, topology
+from shared.amqp.topology import (
+    CALLBACKS,
+    CALLBACKS_DEAD,
+    CALLBACKS_FOLD,
+    CALLS_JOURNAL,
+    topology,
+)
 from shared.errors import BrokerUnavailableError
 from shared.runtime.process import background
 from tests.helpers.pace import LIMIT_S, PACE
@@ -149,6 +155,24 @@ async def test_acks_that_meet_the_end_of_their_connection_wait_for_nothing_and_a
                 await delivery.ack()
             again = {(await consumer.get()).body for _ in bodies}
     assert again == bodies
+
+
+@pytest.mark.parametrize("is_cancelled", [False, True])
+async def test_an_ack_that_the_end_of_its_consumer_follows_at_once_is_not_lost(servers: Servers, *, is_cancelled: bool) -> None:
+    bodies = [b"%d" % number for number in range(12)]
+    async with _publisher(servers) as publisher:
+        await publisher.publish_until_confirmed(_message(body, exchange=CALLBACKS, routing_key="") for body in bodies)
+    taken: list[bytes] = []
+    async with asyncio.timeout(LIMIT_S):
+        for _ in range(3):
+            consumer = Consumer(_address(servers), CALLBACKS_FOLD, prefetch=8)
+            async with background(consumer.run()):
+                for delivery in [await consumer.get() for _ in range(4)]:  # nothing may pass the time between an ack and the end
+                    taken.append(delivery.body)
+                    await delivery.ack()
+                if is_cancelled:
+                    await consumer.stop_intake()
+    assert sorted(taken) == sorted(bodies)
 
 
 async def test_what_was_not_acked_comes_again(servers: Servers) -> None:

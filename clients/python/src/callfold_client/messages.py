@@ -105,7 +105,14 @@ class ChannelConsumer:
             await self.cancel(timeout_s=_FINISH_TIMEOUT_S)
 
     async def finish(self) -> None:
-        """Stop, and give back what was delivered ahead. Since RabbitMQ 4.3 this counts as no attempt."""
+        """Stop, and give back what was delivered ahead. Since RabbitMQ 4.3 this counts as no attempt.
+
+        First wait for an answer behind the last acks: one that the end of its consumer follows at once is lost.
+        """
+        if not self.channel.is_closed:
+            with suppress(CallfoldClientError), requests(f"Cannot confirm the acks of {self.queue}"):
+                async with asyncio.timeout(_FINISH_TIMEOUT_S):
+                    await self.channel.flow(active=True)
         await self.cancel_softly()
         if self._waiting:
             await self._waiting[-1].requeue(counts=False, multiple=True)
