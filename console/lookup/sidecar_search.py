@@ -34,7 +34,7 @@ async def is_in_redis(settings: Settings, key: CallKey) -> bool:
 
 
 async def find_sidecars(settings: Settings, archive: Archive, source: str, call_or_guid: str) -> list[Sidecar]:
-    """Find the sidecars of a recording or a call; empty if there are none."""
+    """Find the sidecars of a recording or a call, in the order of their names; empty if there are none."""
     day = None
     if not is_guid(call_or_guid):
         async with open_store(settings) as store:
@@ -42,7 +42,7 @@ async def find_sidecars(settings: Settings, archive: Archive, source: str, call_
     for each in await _days(archive, source, day):
         sidecars = [sidecar async for sidecar in _sidecars_of_day(archive, each, call_or_guid)]
         if sidecars:
-            return sidecars
+            return sorted(sidecars, key=lambda sidecar: sidecar.name)
     return []
 
 

@@ -73,7 +73,7 @@ def test_help_imports_nothing_of_what_commands_need(arguments: str, shown: str) 
         ("callfold calls --outcome a", {"answered", "agent_missed", "agent_hung_up"}),
         ("callfold show ", {"default"}),
         ("callfold dead-letters redrive --no", {"--no-wait"}),
-        ("callfold dead-letters list --queue ", {"callbacks", "recordings"}),
+        ("callfold dead-letters list --queue ", {"callbacks", "forward", "recordings"}),
     ],
 )
 def test_completion_imports_nothing_of_what_commands_need(words: str, expected: set[str]) -> None:

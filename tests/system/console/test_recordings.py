@@ -44,6 +44,8 @@ from tests.helpers.servers import (
 from tests.helpers.settings import settings_here
 from worker.daily_retention import DailyRetention
 
+FIRST, SECOND = "a0000000-0000-0000-0000-000000000001", "b0000000-0000-0000-0000-000000000002"
+
 NOBODY = "amqp://guest:guest@127.0.0.1:1/"
 
 
@@ -73,16 +75,16 @@ async def test_a_recording_is_got_by_its_call_or_its_guid_and_nothing_is_written
 
 async def test_what_was_got_before_a_failure_is_told_and_what_was_not_is_not(servers: Servers, pbx: Pbx) -> None:
     site = Site(servers, pbx, "gottold")
-    await site.stored(site.job("7", guid="a-first"), site.job("8", guid="b-second"))
-    stored = site.file("b-second.wav")
+    await site.stored(site.job("7", guid=FIRST), site.job("8", guid=SECOND))
+    stored = site.file(f"{SECOND}.wav")
     stored.write_bytes(WAV[:-1] + b"!")
     target = servers.directory / "out"
     target.mkdir()
     code, _, err = await site.callfold("recordings", "get", "gottold", "513", "-o", str(target))
     assert (code, "is damaged" in err) == (1, True)
-    assert [path.name for path in target.iterdir()] == ["a-first.wav"]
+    assert [path.name for path in target.iterdir()] == [f"{FIRST}.wav"]
     (line,) = await audited(servers, 1, action="download", source="gottold")
-    assert (line.call, line.detail) == ("513", {"recording": "a-first"})
+    assert (line.call, line.detail) == ("513", {"recording": FIRST})
 
 
 async def test_without_rabbitmq_a_recording_is_got_and_the_command_says_what_the_history_lacks(
@@ -236,7 +238,7 @@ async def test_a_run_that_deletes_is_told_before_it_begins_and_how_it_ended_also
     servers: Servers, pbx: Pbx, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     site = Site(servers, pbx, "cuttold")
-    await site.stored(*(site.job(str(number), guid=f"guid-{number}", started_at=OLD) for number in (7, 8)))
+    await site.stored(*(site.job(str(number), guid=guid, started_at=OLD) for number, guid in enumerate((FIRST, SECOND), start=7)))
     settings_here(monkeypatch, site.settings)
     files: list[list[str]] = []
     real_record, real_expire = Audit.record_or_raise, Expiry.expire
@@ -258,8 +260,8 @@ async def test_a_run_that_deletes_is_told_before_it_begins_and_how_it_ended_also
     assert (begun.detail["stage"], ended.detail["stage"]) == ("begun", "ended")
     assert begun.detail["run"] == ended.detail["run"]
     assert ended.detail["deleted"] == {"recordings": 1, "records": 0, "problems": 0}
-    assert files[0] == ["guid-7.json", "guid-7.wav", "guid-8.json", "guid-8.wav"], "told before anything was deleted"
-    assert site.files() == ["guid-7.json", "guid-8.json", "guid-8.wav"]
+    assert files[0] == [f"{FIRST}.json", f"{FIRST}.wav", f"{SECOND}.json", f"{SECOND}.wav"], "told before anything was deleted"
+    assert site.files() == [f"{FIRST}.json", f"{SECOND}.json", f"{SECOND}.wav"]
 
 
 async def test_a_run_that_cannot_be_told_deletes_nothing(servers: Servers, pbx: Pbx, monkeypatch: pytest.MonkeyPatch) -> None:

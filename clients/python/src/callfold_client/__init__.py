@@ -15,15 +15,15 @@ from callfold_client.errors import (
     TransportLostError,
     WhereError,
 )
-from callfold_client.events import CallRecord, Event, Leg, Recording, parse_event
-from callfold_client.seen import MemorySeenIds, SeenIds, SqliteSeenIds
-from callfold_client.topics import topic_matcher
-from callfold_client.where import Where
 
 if TYPE_CHECKING:
+    from callfold_client.events import CallRecord, Event, Leg, Recording, parse_event
     from callfold_client.recordings import fetch_recording, fetch_recording_sync
+    from callfold_client.seen import MemorySeenIds, SeenIds, SqliteSeenIds
     from callfold_client.subscription import Subscription, subscribe
     from callfold_client.subscription_sync import SyncSubscription, subscribe_sync
+    from callfold_client.topics import topic_matcher
+    from callfold_client.where import Where
 
 __all__ = [
     "CallRecord",
@@ -53,8 +53,18 @@ __all__ = [
     "topic_matcher",
 ]
 
-# The libraries for AMQP and HTTP are loaded when they are used. Events, filters and readers of streams need neither.
+# A module is loaded when it is used. So a program that only reads errors, events or filters does not load AMQP and HTTP.
 _LAZY = {
+    "CallRecord": "events",
+    "Event": "events",
+    "Leg": "events",
+    "Recording": "events",
+    "parse_event": "events",
+    "MemorySeenIds": "seen",
+    "SeenIds": "seen",
+    "SqliteSeenIds": "seen",
+    "topic_matcher": "topics",
+    "Where": "where",
     "fetch_recording": "recordings",
     "fetch_recording_sync": "recordings",
     "Subscription": "subscription",
