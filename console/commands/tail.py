@@ -28,8 +28,8 @@ class Span:
     """The times of the events to print.
 
     Attributes:
-        since: the first time. None: from now on, or all of the journal if `until` is past.
-        until: the time after the last one. None: without end.
+        since: time of the first publication. None: from now on, or all of the journal if `until` is past.
+        until: the time after the last event. None: without end.
     """
 
     since: datetime | None
@@ -49,8 +49,12 @@ class Span:
         return cls(now if end and end > now and not begin else begin, end)
 
     def has(self, event: Event) -> bool:
-        at = str(event.get("time", ""))
-        return (self.since is None or at >= rfc3339(self.since)) and (self.until is None or at < rfc3339(self.until))
+        """Return whether an event is not after the end.
+
+        Where it begins is a matter of the journal alone. The time of an event is that of the call's last callback. A timer or an
+        annotation can publish it long after that.
+        """
+        return self.until is None or str(event.get("time", "")) < rfc3339(self.until)
 
 
 async def tail(settings: Settings, pattern: str, span: Span, limit: int | None, *, as_json: bool, is_ops: bool = False) -> None:

@@ -152,17 +152,24 @@ class Feed:
     async def events(self, after: int, since: datetime | None = None) -> AsyncGenerator[PublishedEvent | None, None]:
         """Follow the events after an offset, without end; yields None as a heartbeat while there are none.
 
-        With `after` -1, `since` is the time from which the journal is read; some events can be earlier.
+        With `after` -1, `since` is the time of publication from which the journal is read; some events can be earlier.
         If the journal is replaced, all events of the new one follow.
         """
         last, generation = after, self._generation
+        if since is not None and after == BEFORE_FIRST:
+            end = await self.end()
+            async with aclosing(self._from_journal(last, since)) as events:
+                async for event in events:
+                    yield event
+                    last = event.offset
+            last = max(last, end)
         is_behind = not self._recent and (self._last_offset is None or last < self._last_offset)
         while True:
             if generation != self._generation:
                 last, generation = BEFORE_FIRST, self._generation
             first = self._recent[0].offset if self._recent else 0
             if is_behind or last + 1 < first:
-                async with aclosing(self._from_journal(last, since)) as events:
+                async with aclosing(self._from_journal(last)) as events:
                     async for event in events:
                         yield event
                         last = event.offset
@@ -191,9 +198,8 @@ class Feed:
                 return True
         return False
 
-    async def _from_journal(self, last: int, since: datetime | None) -> AsyncGenerator[PublishedEvent, None]:
-        begin = since if since is not None and last == BEFORE_FIRST else last + 1
-        async with journal_until_now(self._settings, begin, stream=CALLS_JOURNAL) as deliveries:
+    async def _from_journal(self, last: int, since: datetime | None = None) -> AsyncGenerator[PublishedEvent, None]:
+        async with journal_until_now(self._settings, since or last + 1, stream=CALLS_JOURNAL) as deliveries:
             async for delivery in deliveries:
                 if delivery.offset > last:
                     for event in _published(delivery):

@@ -133,12 +133,11 @@ async def _write_all(response: web.StreamResponse, chunks: AsyncGenerator[bytes,
 
 def _matcher(query: EventsQuery) -> Callable[[PublishedEvent], bool]:
     """Return the filter of a reader. Parsing comes last, since it takes the most time."""
-    has_topic, since = topic_matcher(query.topic), query.since or ""
+    has_topic = topic_matcher(query.topic)
     where = Where(query.where) if query.where else None
 
     def matches(event: PublishedEvent) -> bool:
-        is_wanted = event.at >= since and has_topic(event.routing_key)
-        return is_wanted and (where is None or where.matches(orjson.loads(event.body)))
+        return has_topic(event.routing_key) and (where is None or where.matches(orjson.loads(event.body)))
 
     return matches
 
