@@ -432,6 +432,16 @@ async def connected(*processes: ServiceProcess) -> None:
     await eventually_nothing(complaining)
 
 
+async def publisher_connected(process: ServiceProcess) -> None:
+    """Wait until the connection of a process that publishes is up. A console is ready without it."""
+
+    async def is_up() -> bool:
+        log = process.log_path.read_bytes()[process.log_start :]
+        return any(b"broker_connected" in line and b"publisher" in line for line in log.splitlines())
+
+    await eventually(is_up)
+
+
 async def metric(process: ServiceProcess, name: str) -> float:
     """Read one figure of a process; 0 where it has not told it yet."""
     async with aiohttp.ClientSession() as session, session.get(process.metrics_url) as response:

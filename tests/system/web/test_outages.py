@@ -16,7 +16,7 @@ from yarl import URL
 
 from tests.helpers.console import AUTHORIZED, KEY, World, answering, redis_of, world
 from tests.helpers.pace import LIMIT_S, paced
-from tests.helpers.servers import Servers, callfold, eventually, exit_code, next_events
+from tests.helpers.servers import Servers, callfold, eventually, exit_code, next_events, publisher_connected
 
 _SOURCES = '[sources.acme]\ndial_url = "http://127.0.0.1:{port}/dial?agent={agent}&number={number}"\n'
 _WANTED = {"source": "acme", "agent": "1001", "number": "+4512345678", "reference": "crm-42"}
@@ -263,6 +263,7 @@ async def test_a_console_killed_after_the_answer_has_its_dial_journaled_by_anoth
         patient = {"CALLFOLD_DIAL_TIMEOUT_SECONDS": f"{LIMIT_S:g}"}  # this dial is to be answered
         doomed = here.add_console("doomed", CALLFOLD_CRASH_AT="dial.kept", **patient)
         await doomed.start()
+        await publisher_connected(doomed)  # it journals the key before it dials
         headers = AUTHORIZED | {"Idempotency-Key": here.idempotency_key("doomed-1")}
         with pytest.raises(aiohttp.ClientError):
             await here.ask("POST", "/dial", console="doomed", headers=headers, json=_WANTED)
