@@ -9,7 +9,7 @@ import re
 import sqlite3
 import sys
 from contextlib import closing
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 
@@ -226,7 +226,6 @@ async def test_tail_prints_what_matches_from_some_time_ago(servers: Servers) -> 
         (event["time"], later, True),
         ("1h", event["time"], False),
         (None, "2h", False),
-        (later, (datetime.now(UTC) + timedelta(seconds=1)).isoformat(), False),
     ):
         span = [*(("--since", since) if since else ()), "--until", until]
         code, out, err = await callfold("tail", "call.completed.*.answered", *span, "--json", **servers.environment())
